@@ -1,0 +1,58 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+
+PYTHON ?= python3
+
+# A sourced ROS 2 environment is used as it is; anywhere else rclpy comes as wheels.
+ROS_SOURCED := $(shell [ -n "$$AMENT_PREFIX_PATH$$ROS_VERSION" ] \
+    && $(PYTHON) -c 'import rclpy' 2>/dev/null && echo yes || echo no)
+ifeq ($(ROS_SOURCED),yes)
+VENV ?= .venv-sourced
+else
+ROS_DISTRO ?= jazzy
+VENV ?= $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
+endif
+export PYTHON ROS_DISTRO ROS_SOURCED
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup
+REQUIREMENTS := $(wildcard requirements/*) setup.py setup.cfg pyproject.toml
+SOURCES := nightseg_ros test launch setup.py
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo lint format colcon clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(STAMP)  ## virtual environment with ROS 2 wheels (ROS_DISTRO=jazzy|kilted), VENV=...
+
+$(STAMP): $(REQUIREMENTS)
+	requirements/install.sh $(VENV)
+	@touch $@
+
+test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
+	$(BIN)/python -m pytest $(ARGS)
+
+demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir
+	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)')
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff sort imports and lay out the code
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+colcon: $(STAMP)  ## build and test in a fresh colcon workspace, out/colcon; ARGS as for test
+	$(BIN)/python -m pip install --quiet -r requirements/colcon.txt
+	rm -rf out/colcon && mkdir -p out/colcon/src && ln -s ../../.. out/colcon/src/nightseg
+	cd out/colcon && PATH="$(abspath $(BIN)):$$PATH" colcon build
+	cd out/colcon && PATH="$(abspath $(BIN)):$$PATH" colcon test --return-code-on-test-failure \
+	    --event-handlers console_direct+ --pytest-args $(ARGS)
+
+clean:  ## remove what was built and written, but not the virtual environments
+	rm -rf out build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find nightseg_ros test launch -name __pycache__ -type d -prune -exec rm -rf {} +

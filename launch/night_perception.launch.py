@@ -1,0 +1,156 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Start night_perception, and on request a bag to feed it and RViz to look at it.
+
+An argument that is left unset changes nothing: the value of ``params_file`` holds.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, TimerAction
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+CONFIG = Path(__file__).absolute().parent.parent / 'config'
+
+ARGUMENTS = {
+    'cameras': 'camera names, comma-separated; each is read from <camera>/image_raw',
+    'image_topics': 'image topics, comma-separated, one a camera, where they are named otherwise',
+    'route': 'auto, day, night or translate',
+    'device': 'auto, cpu or cuda',
+    'backend': 'auto, torch, onnxruntime or openvino',
+    'params_file': 'YAML file of parameters; unset: config/night_perception.yaml of this package',
+    'namespace': 'namespace of the node and of its relative topics',
+    'use_sim_time': 'true: take the time from /clock; a bag then publishes it',
+    'bag': 'bag to play into the topics it was recorded from',
+    'rviz': 'true: show camera, overlay and colour mask in RViz',
+    'autostart': 'false: stay unconfigured until a lifecycle manager asks',
+    'log_level': 'debug, info, warn, error or fatal',
+}
+# as nightseg_ros.dds has it, which the interpreter of `ros2 launch` need not be able to import
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
+LISTS = ('cameras', 'image_topics')
+SWITCHES = ('use_sim_time', 'autostart')
+TEXTS = ('route', 'device', 'backend')
+
+
+def generate_launch_description():
+    """Return the arguments with their descriptions, and what they start."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value='', description=text)
+        for name, text in ARGUMENTS.items()
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+
+def start(context):
+    """Return the processes that the arguments ask for."""
+    given = {name: context.launch_configurations.get(name, '').strip() for name in ARGUMENTS}
+    params_file = Path(given['params_file'] or CONFIG / 'night_perception.yaml').expanduser()
+    if not params_file.is_file():
+        # launch itself would only warn and run on defaults
+        raise FileNotFoundError(f'params_file: there is no file {params_file}')
+    common = {'output': 'screen', 'additional_env': image_profile()}
+    if given['log_level']:
+        common['ros_arguments'] = ['--log-level', given['log_level']]
+    parameters = [str(params_file), *filter(None, [overrides(given)])]
+    processes = [OpaqueFunction(function=perception, args=[given, parameters, common, 0])]
+    if given['bag']:
+        clock = ['--clock'] if switch('use_sim_time', given['use_sim_time']) else []
+        processes.append(
+            Node(
+                **executable('bag_player'),
+                arguments=[str(Path(given['bag']).expanduser()), *clock],
+                **common,
+            )
+        )
+    if switch('rviz', given['rviz']):
+        processes.append(
+            Node(
+                package='rviz2',
+                executable='rviz2',
+                # relative topics of the RViz file follow the namespace
+                namespace=given['namespace'],
+                arguments=['-d', str(CONFIG / 'nightseg.rviz')],
+                parameters=[{'use_sim_time': switch('use_sim_time', given['use_sim_time'])}],
+            )
+        )
+    return processes
+
+
+def perception(context, given, parameters, common, failures):
+    """Return the node; when it fails it comes back, after 1, 2, 4 ... at most 10 seconds."""
+    started = context.asyncio_loop.time()
+
+    def respawn(event, context):
+        if context.is_shutdown or event.returncode == 0:
+            return None
+        # one failure a day is no reason to stay blind for long
+        lasted = context.asyncio_loop.time() - started
+        in_a_row = 1 if lasted > 60 else failures + 1
+        delay = min(2.0 ** (in_a_row - 1), 10.0)
+        # launch_ros will warn of a second node of this name: it never forgets the one that is gone
+        again = OpaqueFunction(function=perception, args=[given, parameters, common, in_a_row])
+        return [
+            LogInfo(msg=f'night_perception ended with {event.returncode}: again in {delay:g} s'),
+            TimerAction(period=delay, actions=[again]),
+        ]
+
+    # namespace '' rather than none: launch_ros then files the overrides under the node's full
+    # name, and they hold even where params_file uses that name, too
+    node = Node(
+        **executable('night_perception'),
+        name='night_perception',
+        namespace=given['namespace'],
+        parameters=parameters,
+        on_exit=respawn,
+        **common,
+    )
+    return [node]
+
+
+def image_profile():
+    """Return the variables of the DDS profile without which large images get lost."""
+    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
+        return {}
+    return dict.fromkeys(PROFILE_VARIABLES, str(CONFIG / 'fastdds_large_images.xml'))
+
+
+def executable(name):
+    """Return where the executable is: in the ROS package, or on PATH after a plain pip install."""
+    on_path = shutil.which(name)
+    prefixes = filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
+    in_package = any((Path(prefix) / 'lib' / 'nightseg' / name).exists() for prefix in prefixes)
+    if on_path and not in_package:
+        return {'executable': on_path}
+    return {'package': 'nightseg', 'executable': name}
+
+
+def overrides(given):
+    """Return the parameters of the arguments that are set, each with its type."""
+    parameters = {}
+    for name in (n for n in LISTS if given.get(n)):
+        parameters[name] = ParameterValue(words(given[name]), value_type=list[str])
+    for name in (n for n in TEXTS if given.get(n)):
+        parameters[name] = ParameterValue(given[name], value_type=str)
+    for name in (n for n in SWITCHES if given.get(n)):
+        parameters[name] = switch(name, given[name])
+    return parameters
+
+
+def words(text):
+    """Return the items of ``a,b`` or ``[a, b]``."""
+    items = yaml.safe_load(text) if text.startswith('[') else text.split(',')
+    return [str(item).strip() for item in items if str(item).strip()]
+
+
+def switch(name, text):
+    """Return whether ``text`` says yes; '' says no."""
+    if text.lower() not in ('', 'true', 'false', '1', '0'):
+        raise ValueError(f'{name} must be true or false, got {text!r}')
+    return text.lower() in ('true', '1')

@@ -1,0 +1,81 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The command ``nightseg``: a table of verbs, each in a module that is imported when it is asked for.
+
+A verb's module has ``main(arguments) -> int``. Errors of this package and of the file system end
+as one line on stderr and exit code 2, Ctrl-C as 130; only a bug shows a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    'predict': ('nightseg_ros.cli.predict', 'label an image, a folder, a video or a bag'),
+    'demo': ('nightseg_ros.cli.demo', 'a drive from day into night through real ROS 2 processes'),
+    'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
+    'train': ('nightseg_ros.cli.train', 'make weights: segmenter, illumination'),
+    'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ('-h', '--help'):
+        print(_help())
+        return 0 if given else 2
+    if given[0] == '--version':
+        from nightseg_ros import __version__
+
+        print(f'nightseg {__version__}')
+        return 0
+    verb = given[0]
+    if verb not in VERBS:
+        print(f"nightseg: there is no verb '{verb}'; verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        run = importlib.import_module(VERBS[verb][0]).main
+        return int(run(given[1:]))
+    except KeyboardInterrupt:
+        print(f'nightseg {verb}: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # the reader of a pipe (head, less) has left; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        if not _expected(error):
+            raise
+        print(f'nightseg {verb}: {error}', file=sys.stderr)
+        return 2
+
+
+def _expected(error: Exception) -> bool:
+    """Tell errors that speak to the user from bugs, without importing what raises them."""
+    ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
+    return ours or isinstance(error, OSError)
+
+
+def _help() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f'  {verb:{width}}{text}' for verb, (_, text) in VERBS.items()]
+    return '\n'.join(
+        [
+            'usage: nightseg VERB [options]',
+            '',
+            'Night-robust semantic segmentation of vehicle cameras.',
+            '',
+            *lines,
+            '',
+            'nightseg VERB --help lists the options of a verb.',
+        ]
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,94 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg train segmenter | illumination``: the recipes, by flags or from a YAML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nightseg_ros.cli.options import parse
+from nightseg_ros.config import ConfigError, from_mapping
+
+#: Sub-verb: its module, which has the config and runs it, and a line of help.
+RECIPES = {
+    'segmenter': ('nightseg_ros.cli.train_segmenter', 'labelled frames in, a segmenter out'),
+    'illumination': (
+        'nightseg_ros.cli.train_illumination',
+        'day and night frames in, the illumination estimator out',
+    ),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one recipe."""
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print(_help())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in RECIPES:
+        print(
+            f"nightseg train: there is no recipe '{name}'; recipes: {', '.join(RECIPES)}",
+            file=sys.stderr,
+        )
+        return 2
+    recipe = importlib.import_module(RECIPES[name][0])
+    config = read_config(recipe.CONFIG, f'train {name}', rest)
+    return int(recipe.run(config))
+
+
+def read_config(kind: type[Any], verb: str, arguments: Sequence[str]) -> Any:
+    """
+    Build a config from ``--config FILE.yaml``, and from flags, which win over the file.
+
+    ``ConfigError`` names a key of the file that is unknown, missing or of the wrong type.
+    """
+    rest = list(arguments)
+    mapping: dict[str, Any] | None = None
+    for index, argument in enumerate(rest):
+        if argument == '--config' or argument.startswith('--config='):
+            taken = 1 if '=' in argument else 2
+            values = rest[index : index + taken]
+            file = argument.partition('=')[2] if taken == 1 else ''.join(values[1:])
+            mapping = _read_yaml(file)
+            del rest[index : index + taken]
+            break
+    if mapping is None:
+        return parse(kind, verb, rest)
+    where = [field.name for field in dataclasses.fields(kind)]
+    if 'out' in where and '--out' in rest[:-1]:
+        # the one setting that is rarely in a file, since it is where a run goes
+        mapping['out'] = rest[rest.index('--out') + 1]
+    return parse(kind, verb, rest, default=from_mapping(kind, mapping))
+
+
+def _read_yaml(file: str) -> dict[str, Any]:
+    if not file:
+        raise ConfigError('--config needs the name of a YAML file')
+    try:
+        mapping = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"'{file}' is no YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"'{file}' must be a mapping of settings, got {mapping!r}")
+    return mapping
+
+
+def _help() -> str:
+    width = max(map(len, RECIPES)) + 2
+    lines = [f'  {name:{width}}{text}' for name, (_, text) in RECIPES.items()]
+    return '\n'.join(
+        [
+            'usage: nightseg train RECIPE [--config FILE.yaml] [options]',
+            '',
+            *lines,
+            '',
+            'Flags win over the file. nightseg train RECIPE --help lists them.',
+        ]
+    )

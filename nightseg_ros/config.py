@@ -1,0 +1,97 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Strict construction of the frozen config dataclasses from YAML, flags or ROS parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar('T')
+
+
+class ConfigError(ValueError):
+    """A configuration with an unknown key, a wrong type or a value out of range."""
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], *, where: str = '') -> T:
+    """
+    Build the dataclass ``cls`` from a mapping, nested mappings for nested dataclasses.
+
+    ``where`` is the dotted key of the mapping itself, for messages. ``ConfigError`` names the
+    first unknown key, missing key or value of the wrong type; a ``ValueError`` raised by the
+    class's own checks becomes one, too.
+    """
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    prefix = f'{where}.' if where else ''
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"'{where}' must be a mapping of keys, got {mapping!r}")
+    values: dict[str, Any] = {}
+    for key, value in mapping.items():
+        if key not in fields:
+            known = ', '.join(sorted(fields))
+            raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}")
+        values[key] = _fit(hints[key], value, f'{prefix}{key}')
+    for name, field in fields.items():
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        if required and name not in values:
+            raise ConfigError(f"key '{prefix}{name}' is missing")
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"'{where or cls.__name__}': {error}") from error
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Return a config dataclass as nested plain dicts and lists, fit for YAML and JSON."""
+    result = dataclasses.asdict(config)
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in result.items()}
+
+
+def _fit(hint: Any, value: Any, key: str) -> Any:
+    """Return ``value`` as the type ``hint``, or raise ``ConfigError`` naming ``key``."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        return _fit(next(o for o in options if o is not type(None)), value, key)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"'{key}' must be one of {list(get_args(hint))}, got {value!r}")
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else from_mapping(hint, value, where=key)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"'{key}' must be a list, got {value!r}")
+        inner = get_args(hint)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_fit(inner[0], item, f'{key}[{i}]') for i, item in enumerate(value))
+        if len(value) != len(inner):
+            raise ConfigError(f"'{key}' must have {len(inner)} items, got {value!r}")
+        return tuple(_fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(inner, value)))
+    if origin in (dict, Mapping) or hint is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"'{key}' must be a mapping, got {value!r}")
+        args = get_args(hint)
+        if not args:
+            return dict(value)
+        return {_fit(args[0], k, key): _fit(args[1], v, f'{key}.{k}') for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any:
+        return value
+    # bool is an int to Python, but never to a reader of a YAML file
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(
+            f"'{key}' must be {hint.__name__}, got {value!r} ({type(value).__name__})"
+        )
+    return value

@@ -1,0 +1,3 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Offline data: data sets, samples, augmentation, synthetic night."""

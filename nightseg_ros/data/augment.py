@@ -1,0 +1,193 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Joint augmentation of an image and its labels in cv2 and numpy: geometry, night, camera."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from nightseg_ros.data import photometric
+from nightseg_ros.data.looks import NightConfig, Range, count, log_uniform, uniform
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.scene import Bytes
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
+
+#: Colour of pixels that padding adds: the ImageNet mean, which a normalised network sees as 0.
+PADDING = (124, 116, 104)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotometricConfig:
+    """Ranges of the camera's share of augmentation; probabilities are 0 to 1."""
+
+    gain: Range = (0.15, 1.5)
+    """Factor on encoded values (log-uniform)."""
+    gamma: Range = (0.6, 1.6)
+    """Exponent on encoded values (log-uniform)."""
+    curve_probability: float = 0.7
+    """How often gain and gamma apply; else only a mild version of them."""
+    cast: float = 0.12
+    """Standard deviation of the natural log of each channel's gain."""
+    saturation: Range = (0.3, 1.4)
+    blur: Range = (0.0, 3.0)
+    """Standard deviation of the blur in pixels."""
+    blur_probability: float = 0.35
+    noise: Range = (0.0, 8.0)
+    """Standard deviation of the luma noise, of 255."""
+    chroma: Range = (0.0, 6.0)
+    """Standard deviation of the blotchy colour noise, of 255."""
+    noise_probability: float = 0.4
+    jpeg: tuple[int, int] = (30, 95)
+    """JPEG quality, ends included."""
+    jpeg_probability: float = 0.3
+    halo: Range = (0.0, 0.6)
+    """Strength of the light that clipped pixels scatter."""
+    halo_probability: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentConfig:
+    """How a training sample is drawn from a labelled image."""
+
+    crop: tuple[int, int] = (352, 480)
+    """Height and width of the result in pixels."""
+    scale: Range = (0.5, 2.0)
+    """Factor of the image's size before the crop (log-uniform)."""
+    flip: float = 0.5
+    """Probability of a mirror image."""
+    dominance: float = 0.75
+    """A crop in which one class takes more of the labelled pixels is drawn again."""
+    tries: int = 4
+    """Draws of a crop before it is taken as it is."""
+    night_share: float = 0.0
+    """Probability that the sample becomes a synthetic night."""
+    night: NightConfig = field(default_factory=NightConfig)
+    photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse empty crops, scales of 0 and probabilities outside 0 to 1."""
+        if min(self.crop) < 1:
+            raise ValueError(f"'crop' must be height and width of 1 or more, got {self.crop}")
+        if not 0.0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"'scale' must be 0 < low <= high, got {self.scale}")
+        for name in ('flip', 'night_share', 'dominance'):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"'{name}' must be 0 to 1, got {getattr(self, name)}")
+        if self.tries < 1:
+            raise ValueError(f"'tries' must be 1 or more, got {self.tries}")
+
+
+def augment(
+    image: Bytes,
+    labels: Bytes,
+    rng: np.random.Generator,
+    config: AugmentConfig | None = None,
+    *,
+    taxonomy: Taxonomy = CAMVID11,
+) -> tuple[Bytes, Bytes]:
+    """
+    Draw a training sample: scale, crop, flip, perhaps a synthetic night, then the camera.
+
+    ``image`` uint8 [H, W, 3] RGB and ``labels`` uint8 [H, W] become uint8 [h, w, 3] and
+    uint8 [h, w] of the configured crop. The inputs are not changed.
+    """
+    config = config or AugmentConfig()
+    image, labels = scale_and_crop(image, labels, rng, config)
+    if rng.random() < config.flip:
+        image, labels = flip(image, labels)
+    if rng.random() < config.night_share:
+        # the night brings its own camera
+        image = synthesize_night(image, labels, rng, config.night, taxonomy=taxonomy)
+    else:
+        image = distort(image, rng, config.photometric)
+    # padding comes last: it must neither be exposed for nor change colour
+    return pad(image, labels, config.crop, rng)
+
+
+def scale_and_crop(
+    image: Bytes, labels: Bytes, rng: np.random.Generator, config: AugmentConfig
+) -> tuple[Bytes, Bytes]:
+    """
+    Scale by a random factor and cut a random crop, smaller where the image ends.
+
+    Only the window that is needed is resized: linear or area for the image, nearest for the
+    labels, with the same pixel centres.
+    """
+    if image.shape[:2] != labels.shape:
+        raise ValueError(f'image {image.shape} and labels {labels.shape} differ in size')
+    factor = log_uniform(rng, config.scale)
+    height, width = labels.shape
+    out_h, out_w = config.crop
+    # the window of the source that fills the crop, at most the whole image
+    window_h = min(height, max(1, round(out_h / factor)))
+    window_w = min(width, max(1, round(out_w / factor)))
+    for attempt in range(config.tries):
+        top = int(rng.integers(0, height - window_h + 1))
+        left = int(rng.integers(0, width - window_w + 1))
+        part = labels[top : top + window_h, left : left + window_w]
+        if attempt == config.tries - 1 or _dominance(part) <= config.dominance:
+            break
+    size_h = min(out_h, max(1, round(window_h * factor)))
+    size_w = min(out_w, max(1, round(window_w * factor)))
+    cut = image[top : top + window_h, left : left + window_w]
+    how = cv2.INTER_AREA if factor < 1.0 else cv2.INTER_LINEAR
+    scaled = cv2.resize(cut, (size_w, size_h), interpolation=how)
+    classes = cv2.resize(part, (size_w, size_h), interpolation=cv2.INTER_NEAREST_EXACT)
+    return scaled, classes
+
+
+def pad(
+    image: Bytes, labels: Bytes, size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Bytes, Bytes]:
+    """
+    Place an image and its labels at random in a frame of ``size`` (height, width) or more.
+
+    The frame has the colour ``PADDING`` and the label 255.
+    """
+    height, width = labels.shape
+    out_h, out_w = max(size[0], height), max(size[1], width)
+    if (height, width) == (out_h, out_w):
+        return image, labels
+    padded = np.full((out_h, out_w, 3), PADDING, np.uint8)
+    void = np.full((out_h, out_w), UNLABELLED, np.uint8)
+    y = int(rng.integers(0, out_h - height + 1))
+    x = int(rng.integers(0, out_w - width + 1))
+    padded[y : y + height, x : x + width] = image
+    void[y : y + height, x : x + width] = labels
+    return padded, void
+
+
+def _dominance(labels: Bytes) -> float:
+    """Return the share of the most frequent class among the labelled pixels (1 if none is)."""
+    counts = np.bincount(labels[::4, ::4].ravel(), minlength=256)[:UNLABELLED]
+    total = int(counts.sum())
+    return float(counts.max()) / total if total else 1.0
+
+
+def flip(image: Bytes, labels: Bytes) -> tuple[Bytes, Bytes]:
+    """Mirror an image and its labels left to right."""
+    return cv2.flip(image, 1), cv2.flip(labels, 1)
+
+
+def distort(image: Bytes, rng: np.random.Generator, config: PhotometricConfig) -> Bytes:
+    """Change light, colour, sharpness, noise and compression of uint8 [H, W, 3] RGB."""
+    strong = rng.random() < config.curve_probability
+    gain = log_uniform(rng, config.gain if strong else (0.85, 1.15))
+    gamma = log_uniform(rng, config.gamma if strong else (0.9, 1.1))
+    cast = np.exp(rng.normal(0.0, config.cast, 3))
+    if rng.random() < config.halo_probability:
+        image = photometric.halo(image, uniform(rng, config.halo))
+    if rng.random() < config.blur_probability:
+        image = photometric.blur(image, uniform(rng, config.blur))
+    image = photometric.curve(image, gain=gain, gamma=gamma, cast=cast)
+    image = photometric.saturate(image, uniform(rng, config.saturation))
+    if rng.random() < config.noise_probability:
+        image = photometric.add_noise(
+            image, uniform(rng, config.noise), uniform(rng, config.chroma), rng
+        )
+    if rng.random() < config.jpeg_probability:
+        image = photometric.jpeg(image, count(rng, config.jpeg))
+    return image

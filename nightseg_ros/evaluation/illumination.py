@@ -1,0 +1,219 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The study behind the illumination estimator: every camera held out once.
+
+Three ways to tell day from night are trained on all cameras but one and judged on that one: the
+network, a logistic regression on the statistics, and a threshold on the mean luma. A camera with
+frames of one class only gives that class's recall; the averages weight cameras equally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.perception.illumination import (
+    STATISTICS,
+    IlluminationEstimator,
+    statistics,
+)
+from nightseg_ros.training.illumination import (
+    IlluminationConfig,
+    Sampler,
+    Thumbnails,
+    fit,
+    load_thumbnails,
+    parse_sources,
+    shrink,
+    without_camera,
+)
+
+Array = npt.NDArray[np.float64]
+METHODS = ('network', 'statistics', 'mean luma')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOut:
+    """Results on one camera that nothing was trained on."""
+
+    camera: str
+    day_frames: int
+    night_frames: int
+    recall: dict[str, tuple[float | None, float | None]]
+    """Method → share of day and of night frames told right, None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """One row per camera."""
+
+    rows: tuple[HeldOut, ...]
+
+    def balanced(self, method: str, camera: str | None = None) -> float:
+        """
+        Return the balanced accuracy 0–1 of a method, on one camera or over all.
+
+        Over all it is the mean of the cameras' mean day recall and their mean night recall; on a
+        camera with one class, that class's recall.
+        """
+        rows = [row for row in self.rows if camera in (None, row.camera)]
+        classes = [
+            [value for row in rows if (value := row.recall[method][index]) is not None]
+            for index in (0, 1)
+        ]
+        return float(np.mean([np.mean(values) for values in classes if values]))
+
+    def table(self) -> str:
+        """Return the study as a Markdown table, in percent."""
+        lines = [
+            '| camera held out | day | night | ' + ' | '.join(METHODS) + ' |',
+            '|---|---|---|' + '---|' * len(METHODS),
+        ]
+        for row in self.rows:
+            cells = [_cell(self.balanced(method, row.camera)) for method in METHODS]
+            lines.append(
+                f'| {row.camera} | {row.day_frames} | {row.night_frames} | '
+                + ' | '.join(cells)
+                + ' |'
+            )
+        cells = [f'**{_cell(self.balanced(method))}**' for method in METHODS]
+        lines.append('| **all, cameras weighted equally** | | | ' + ' | '.join(cells) + ' |')
+        return '\n'.join(lines)
+
+
+def _cell(value: float) -> str:
+    return f'{100 * value:.1f}'
+
+
+class LogisticRegression:
+    """Logistic regression on standardised features, L2-penalised, fitted by Newton's method."""
+
+    def __init__(self, features: Array, labels: Array, penalty: float = 1e-2) -> None:
+        """Fit float [N, F] to labels [N] of 0 and 1."""
+        self._mean, self._scale = features.mean(axis=0), features.std(axis=0) + 1e-6
+        inputs = self._inputs(features)
+        self._weights: Array = np.zeros(inputs.shape[1])
+        for _ in range(25):
+            share = self._sigmoid(inputs @ self._weights)
+            hessian = (inputs * (share * (1 - share))[:, None]).T @ inputs / len(inputs)
+            hessian += penalty * np.eye(len(self._weights))
+            gradient = inputs.T @ (share - labels) / len(inputs) + penalty * self._weights
+            self._weights -= np.linalg.solve(hessian, gradient)
+
+    def predict(self, features: Array) -> Array:
+        """Return the probability of label 1, float [N]."""
+        return self._sigmoid(self._inputs(features) @ self._weights)
+
+    def _inputs(self, features: Array) -> Array:
+        ones = np.ones((len(features), 1))
+        return np.concatenate(((features - self._mean) / self._scale, ones), axis=1)
+
+    @staticmethod
+    def _sigmoid(values: Array) -> Array:
+        result: Array = 1 / (1 + np.exp(-np.clip(values, -60, 60)))
+        return result
+
+
+def leave_one_camera_out(
+    sets: Sequence[Thumbnails],
+    config: IlluminationConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> Study:
+    """
+    Train on all cameras but one and judge on that one, for each camera.
+
+    Sets with ``train`` false are judged with their camera. A frame counts as day where its score
+    is above 0.5. The logistic regression sees the network's augmented samples; the luma threshold
+    is the best on the other cameras' frames, cameras of a class weighted equally.
+    """
+    features = [_features(shrink(item.images)) for item in sets]
+    rows = []
+    for camera in dict.fromkeys(item.camera for item in sets):
+        rest = without_camera(sets, camera)
+        network = fit(rest, config)
+        estimator = IlluminationEstimator(network.state_dict())
+        logistic = _fit_statistics(rest, config)
+        threshold = _luma_threshold(rest, features)
+        told: dict[str, list[tuple[bool, npt.NDArray[np.bool_]]]] = {m: [] for m in METHODS}
+        for item, values in zip(sets, features):
+            if item.camera != camera:
+                continue
+            scores = np.array([x.score for x in estimator.estimate(shrink(item.images))])
+            luma = values[:, STATISTICS.index('mean_luma')]
+            told['network'].append((item.day, scores > 0.5))
+            told['statistics'].append((item.day, logistic.predict(values) > 0.5))
+            told['mean luma'].append((item.day, luma > threshold))
+        rows.append(
+            HeldOut(
+                camera=camera,
+                day_frames=sum(len(day) for label, day in told['network'] if label),
+                night_frames=sum(len(day) for label, day in told['network'] if not label),
+                recall={
+                    method: (_recall(results, day=True), _recall(results, day=False))
+                    for method, results in told.items()
+                },
+            )
+        )
+        say(
+            f'{camera}: '
+            + ', '.join(f'{method} {_recalls(rows[-1].recall[method])}' for method in METHODS)
+        )
+    return Study(rows=tuple(rows))
+
+
+def run_study(
+    config: IlluminationConfig, *, say: Callable[[str], None] = lambda line: None
+) -> Study:
+    """Hold out every camera of ``config.data`` once and write the table to ``config.out``."""
+    sources = [source for spec in config.data for source in parse_sources(spec)]
+    study = leave_one_camera_out([load_thumbnails(source) for source in sources], config, say=say)
+    out = Path(config.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(study.table() + '\n', encoding='utf-8')
+    return study
+
+
+def _recalls(recall: tuple[float | None, float | None]) -> str:
+    return '/'.join('–' if value is None else f'{100 * value:.1f}' for value in recall)
+
+
+def _recall(results: Sequence[tuple[bool, npt.NDArray[np.bool_]]], *, day: bool) -> float | None:
+    told = [is_day == day for label, is_day in results if label == day]
+    return float(np.concatenate(told).mean()) if told else None
+
+
+def _features(images: npt.NDArray[np.uint8]) -> Array:
+    """Return float [N, F] of RGB uint8 [N, 64, 96, 3]."""
+    rows = [statistics(image) for image in images]
+    return np.array([[row[name] for name in STATISTICS] for row in rows])
+
+
+def _fit_statistics(sets: Sequence[Thumbnails], config: IlluminationConfig) -> LogisticRegression:
+    """Fit the logistic regression to 2,000 samples drawn and augmented as for the network."""
+    images, labels = Sampler(sets, config.seed, relit=config.relit).draw(2000)
+    pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+    return LogisticRegression(_features(pixels), labels.numpy().astype(np.float64))
+
+
+def _luma_threshold(sets: Sequence[Thumbnails], features: Sequence[Array]) -> float:
+    """Return the mean luma that best parts the training frames, cameras weighted equally."""
+    luma: dict[bool, dict[str, list[Array]]] = {False: {}, True: {}}
+    for item, values in zip(sets, features):
+        if item.train:
+            column = values[:, STATISTICS.index('mean_luma')]
+            luma[item.day].setdefault(item.camera, []).append(column)
+    cameras = {day: [np.concatenate(values) for values in of.values()] for day, of in luma.items()}
+    candidates = np.unique(np.concatenate([*cameras[False], *cameras[True]]))
+
+    def balanced(threshold: float) -> float:
+        bright = np.mean([np.mean(values > threshold) for values in cameras[True]])
+        dark = np.mean([np.mean(values <= threshold) for values in cameras[False]])
+        return float(bright + dark)
+
+    return float(max(candidates, key=balanced))

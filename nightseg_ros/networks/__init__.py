@@ -1,0 +1,50 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The networks by name: what a weights file's metadata may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nightseg_ros.networks.cyclegan import PatchGAN, ResnetGenerator
+from nightseg_ros.networks.erf_pspnet import ERFPSPNet
+from nightseg_ros.networks.illumination_net import illumination_net
+from nightseg_ros.networks.lite_segmenter import LiteSegmenter
+from nightseg_ros.weights import WeightsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nightseg_ros.weights import Weights
+
+REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    'lite_segmenter': LiteSegmenter,
+    'erf_pspnet': ERFPSPNet,
+    'resnet_generator': ResnetGenerator,
+    'patchgan': PatchGAN,
+    'illumination_net': illumination_net,
+}
+
+
+def build(name: str, **arch: Any) -> nn.Module:
+    """Build a network with random weights; ``ValueError`` names what is not known."""
+    if name not in REGISTRY:
+        raise ValueError(f"no network '{name}'; there are {', '.join(REGISTRY)}")
+    try:
+        return REGISTRY[name](**arch)
+    except TypeError as error:
+        raise ValueError(f"network '{name}' cannot be built from {arch}: {error}") from error
+
+
+def build_from(weights: Weights) -> nn.Module:
+    """Build the network that a weights file is for, in evaluation mode, with its tensors."""
+    metadata = weights.metadata
+    try:
+        network = build(metadata.network, **metadata.arch)
+        network.load_state_dict(weights.tensors)
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}: {error}"
+        ) from error
+    return network.eval()

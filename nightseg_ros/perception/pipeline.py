@@ -1,0 +1,368 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Camera frame → illumination → route → network → mask: the whole way, in one object."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.geometry import NetworkSize, fit
+from nightseg_ros.perception.illumination import Illumination, IlluminationEstimator, thumbnail
+from nightseg_ros.perception.rendering import Renderer
+from nightseg_ros.perception.router import Decision, RouterBank, RouterConfig
+from nightseg_ros.perception.router import Route as FixedRoute
+from nightseg_ros.perception.segmenter import Segmenter
+from nightseg_ros.perception.translator import Translator
+from nightseg_ros.runtime.backend import Backend, Say, open_backend
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.weights import Weights, WeightsError, load_weights
+
+Image = npt.NDArray[np.uint8]
+Route = Literal['auto', 'day', 'night', 'translate']
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsConfig:
+    """Which weights serve which route: a path, the name of a shipped file, or '' for none."""
+
+    day: str = 'day'
+    night: str = 'night'
+    translator: str = ''
+    illumination: str = 'illumination'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """Everything that decides which label a pixel gets."""
+
+    route: Route = 'auto'
+    """'auto' follows the illumination; the others are always taken."""
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    router: RouterConfig = field(default_factory=RouterConfig)
+    backend: str = 'auto'
+    device: str = 'auto'
+    threads: int = 0
+    """CPU threads of the backend; 0 leaves the number to it."""
+    long_side: int = 0
+    """Long side of the network's input in pixels; 0 takes what the weights were trained at."""
+    overlay_alpha: float = 0.5
+    """How much of the colours the overlay shows, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, naming them."""
+        if self.route not in ('auto', 'day', 'night', 'translate'):
+            raise ValueError(f"route is auto, day, night or translate, got '{self.route}'")
+        if self.long_side and not 64 <= self.long_side <= 4096:
+            raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
+        if not 0 <= self.overlay_alpha <= 1:
+            raise ValueError(f'overlay_alpha is 0 to 1, got {self.overlay_alpha}')
+        if self.threads < 0:
+            raise ValueError(f'threads must not be negative, got {self.threads}')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Want:
+    """Which pictures of a frame somebody asked for; nothing else is computed."""
+
+    labels: bool = True
+    confidence: bool = False
+    color: bool = False
+    overlay: bool = False
+    translated: bool = False
+
+    def __bool__(self) -> bool:
+        """Tell whether a network has to run at all."""
+        return any((self.labels, self.confidence, self.color, self.overlay, self.translated))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What became of one frame; pictures that nobody wanted are None."""
+
+    frame: Frame
+    illumination: Illumination
+    decision: Decision
+    labels: Image | None = None
+    """uint8 [H, W] ids of the pipeline's taxonomy, the camera's own size."""
+    confidence: Image | None = None
+    """uint8 [H, W], 0–255: the winning class's softmax."""
+    color: Image | None = None
+    """uint8 [H, W, 3] RGB."""
+    overlay: Image | None = None
+    """uint8 [H, W, 3] RGB."""
+    translated: Image | None = None
+    """uint8 [H, W, 3] RGB; only on the route 'translate'."""
+    ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by stage: estimate, shrink, network, post, render. A batch shares its time."""
+
+
+class Pipeline:
+    """
+    Frames in, masks out; the node, the command line and the evaluation call this one object.
+
+    It keeps one router a camera, so that frames of a camera have to come in the order of their
+    stamps. It is not safe to call from two threads at once.
+    """
+
+    def __init__(
+        self,
+        config: PipelineConfig,
+        backend: Backend,
+        *,
+        day: Segmenter | None,
+        night: Segmenter | None,
+        translator: Translator | None,
+        estimator: IlluminationEstimator,
+    ) -> None:
+        """Put loaded parts together; ``WeightsError`` names the part that a route lacks."""
+        self.config = config
+        self.backend = backend
+        self.day, self.night, self.translator = day, night, translator
+        self.estimator = estimator
+        self._routers = RouterBank(config.router, _forced(config.route))
+        self._sizes: dict[tuple[int, int], NetworkSize] = {}
+        segmenters = [segmenter for segmenter in (day, night) if segmenter is not None]
+        self.check(config.route, config.router)
+        self.taxonomy: Taxonomy = segmenters[0].taxonomy
+        for segmenter in segmenters[1:]:
+            if segmenter.taxonomy != self.taxonomy:
+                raise WeightsError(
+                    f"weights '{segmenters[0].weights.path.name}' label '{self.taxonomy.name}', "
+                    f"'{segmenter.weights.path.name}' '{segmenter.taxonomy.name}'; "
+                    'all routes must label one taxonomy'
+                )
+        self.long_side = config.long_side or segmenters[0].weights.metadata.long_side
+        self.renderer = Renderer(self.taxonomy, backend.pixels)
+
+    @classmethod
+    def load(cls, config: PipelineConfig, *, say: Say = lambda text: None) -> Pipeline:
+        """
+        Load every network that the config's routes need, once.
+
+        ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file
+        that is missing or unfit and the route that needs it, ``BackendError`` what cannot run.
+        """
+        backend = open_backend(config.backend, config.device, config.threads)
+        names = config.weights
+        routes = _routes(config.route, config.router)
+        day = night = translator = None
+        if routes & {'day', 'translate'}:
+            day = Segmenter(_load('day', names.day, say), backend, say)
+        if 'night' in routes:
+            same = day is not None and names.night == names.day
+            night = day if same else Segmenter(_load('night', names.night, say), backend, say)
+        if 'translate' in routes:
+            translator = Translator(_load('translate', names.translator, say), backend, say)
+        estimator = IlluminationEstimator.load(_load('auto', names.illumination, say).path)
+        return cls(
+            config, backend, day=day, night=night, translator=translator, estimator=estimator
+        )
+
+    def check(self, route: str, router: RouterConfig) -> None:
+        """Raise ``WeightsError`` where a route would need weights that are not loaded."""
+        for needed in sorted(_routes(route, router)):
+            parts = {'day': ('day',), 'night': ('night',), 'translate': ('translator', 'day')}
+            for name in parts[needed]:
+                if getattr(self, name) is None:
+                    raise WeightsError(
+                        f"route '{needed}' needs weights that are not loaded: "
+                        f'set weights.{name} and configure again'
+                    )
+
+    def change(
+        self,
+        *,
+        route: Route | None = None,
+        router: RouterConfig | None = None,
+        overlay_alpha: float | None = None,
+    ) -> None:
+        """
+        Change what may change while running; nothing changes where one value is refused.
+
+        ``WeightsError`` is raised for a route without weights, ``ValueError`` for values out of
+        range. Routers keep their state unless thresholds or the table change.
+        """
+        config = replace(
+            self.config,
+            route=self.config.route if route is None else route,
+            router=self.config.router if router is None else router,
+            overlay_alpha=self.config.overlay_alpha if overlay_alpha is None else overlay_alpha,
+        )
+        self.check(config.route, config.router)
+        if config.router != self.config.router:
+            self._routers = RouterBank(config.router, _forced(config.route))
+        self._routers.force(_forced(config.route))
+        self.config = config
+
+    def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
+        """Forget what the routers know, of one camera or of all."""
+        self._routers.reset(camera, reason)
+
+    def process(
+        self, frames: Sequence[Frame], want: Want | Sequence[Want] = Want()
+    ) -> list[Result]:
+        """
+        Label frames, batched by route and size; results come in the frames' order.
+
+        Estimator and router run for every frame, the networks only for those of which ``want``
+        asks for a picture. At most one frame of a camera belongs into one call.
+        """
+        wants = [want] * len(frames) if isinstance(want, Want) else list(want)
+        if len(wants) != len(frames):
+            raise ValueError(f'{len(frames)} frames came with {len(wants)} wants')
+        if not frames:
+            return []
+        started = time.perf_counter()
+        seen = self.estimator.estimate(np.stack([thumbnail(f.image, f.order) for f in frames]))
+        decisions = [
+            self._routers.update(frame.camera, frame.stamp_ns, light)
+            for frame, light in zip(frames, seen)
+        ]
+        estimate = _ms(started) / len(frames)
+
+        results: list[Result | None] = [None] * len(frames)
+        batches: dict[tuple[str, tuple[int, int]], list[int]] = {}
+        for index, (frame, decision) in enumerate(zip(frames, decisions)):
+            if wants[index]:
+                size = self._size(frame)
+                batches.setdefault((decision.route, size.padded), []).append(index)
+            else:
+                results[index] = Result(
+                    frame=frame, illumination=seen[index], decision=decision,
+                    ms={'estimate': estimate},
+                )  # fmt: skip
+        for (route, _), indices in batches.items():
+            pictures = self._segment(
+                route, [frames[i] for i in indices], [wants[i] for i in indices]
+            )
+            for index, (found, ms) in zip(indices, pictures):
+                results[index] = Result(
+                    frame=frames[index], illumination=seen[index], decision=decisions[index],
+                    ms={'estimate': estimate, **ms}, **found,
+                )  # fmt: skip
+        return [result for result in results if result is not None]
+
+    def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Run the networks once at each camera size (height, width), so that no frame waits."""
+        for height, width in sizes:
+            blank = Frame(image=np.zeros((height, width, 3), np.uint8))
+            for route in sorted(_routes(self.config.route, self.config.router)):
+                self._segment(route, [blank], [Want()])
+
+    def describe(self) -> dict[str, Any]:
+        """Return what runs here: device, backend, and each network's weights with their hash."""
+        loaded: dict[str, Weights] = {}
+        for name in ('day', 'night', 'translator'):
+            part = getattr(self, name)
+            if part is not None:
+                loaded[name] = part.weights
+        return {
+            'device': self.backend.device,
+            'backend': self.backend.name,
+            'taxonomy': self.taxonomy.name,
+            'long_side': self.long_side,
+            'weights': {
+                name: {
+                    'file': weights.path.name,
+                    'sha256': weights.sha256,
+                    'license': weights.metadata.license,
+                }
+                for name, weights in loaded.items()
+            },
+        }
+
+    def _size(self, frame: Frame) -> NetworkSize:
+        shape = (frame.image.shape[0], frame.image.shape[1])
+        if shape not in self._sizes:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._sizes) > 64:
+                self._sizes.clear()
+            self._sizes[shape] = fit(*shape, self.long_side)
+        return self._sizes[shape]
+
+    def _segment(
+        self, route: str, frames: list[Frame], wants: list[Want]
+    ) -> list[tuple[dict[str, Image], dict[str, float]]]:
+        """Run one batch; return each frame's pictures and milliseconds."""
+        pixels = self.backend.pixels
+        sizes = [self._size(frame) for frame in frames]
+        started = time.perf_counter()
+        images = pixels.stack([pixels.shrink(f.image, f.order, s) for f, s in zip(frames, sizes)])
+        shrink = _ms(started)
+        started = time.perf_counter()
+        translated = None
+        if route == 'translate':
+            assert self.translator is not None
+            images = translated = self.translator(images)
+        segmenter = self.night if route == 'night' else self.day
+        assert segmenter is not None
+        labels, confidence = segmenter(images)
+        network = _ms(started)
+        share = {'shrink': shrink / len(frames), 'network': network / len(frames)}
+        results = []
+        for index, (frame, want, size) in enumerate(zip(frames, wants, sizes)):
+            started = time.perf_counter()
+            found: dict[str, Any] = {'labels': pixels.enlarge(labels[index], size)}
+            if want.confidence:
+                found['confidence'] = pixels.enlarge(confidence[index], size)
+            post = _ms(started)
+            started = time.perf_counter()
+            if want.color or want.overlay:
+                color = self.renderer.color(found['labels'])
+                if want.color:
+                    found['color'] = color
+                if want.overlay:
+                    found['overlay'] = self.renderer.overlay(
+                        frame, color, self.config.overlay_alpha
+                    )
+            if want.translated and translated is not None:
+                found['translated'] = pixels.restore(translated[index], size)
+            host = {name: pixels.download(array) for name, array in found.items()}
+            self._verify(host['labels'], frame)
+            results.append((host, {**share, 'post': post, 'render': _ms(started)}))
+        return results
+
+    def _verify(self, labels: Image, frame: Frame) -> None:
+        """Withhold a mask that does not fit its frame."""
+        if labels.shape != frame.image.shape[:2]:
+            raise RuntimeError(
+                f'the mask is {labels.shape}, the frame {frame.image.shape[:2]}: it is withheld'
+            )
+
+
+def _routes(route: str, router: RouterConfig) -> set[str]:
+    """Return the routes that can be taken."""
+    return set(router.table.routes()) if route == 'auto' else {route}
+
+
+def _forced(route: Route) -> FixedRoute | None:
+    return None if route == 'auto' else route
+
+
+def _load(route: str, name: str, say: Callable[[str], None]) -> Weights:
+    if not name:
+        key = {'translate': 'translator', 'auto': 'illumination'}.get(route, route)
+        raise WeightsError(f"route '{route}' needs weights, but weights.{key} is empty")
+    try:
+        weights = load_weights(name)
+    except WeightsError as error:
+        raise WeightsError(f"route '{route}': {error}") from error
+    if weights.metadata.license:
+        say(f'{weights.path.name}: {weights.metadata.license}')
+    return weights
+
+
+def _ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1e3
+
+
+__all__ = [
+    'UNLABELLED', 'Pipeline', 'PipelineConfig', 'Result', 'Want', 'WeightsConfig',
+]  # fmt: skip

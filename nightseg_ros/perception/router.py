@@ -1,0 +1,324 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which network segments the next frame: illumination in, route and its reason out.
+
+The only clock is the frames' own stamps, so a bag gives the same routes live, slowed down and
+offline. One ``Router`` follows one camera; a ``RouterBank`` holds those of a vehicle, either one
+per camera or one decision for all.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field, fields, replace
+from typing import Literal
+
+from nightseg_ros.perception.illumination import (
+    BRIGHT,
+    DARK,
+    Illumination,
+    State,
+    state_of,
+)
+
+Route = Literal['day', 'night', 'translate']
+ROUTES: tuple[Route, ...] = ('day', 'night', 'translate')
+
+#: Brighter states rank higher; glare is as urgent as night.
+_RANK: dict[State, int] = {'glare': 0, 'night': 0, 'dusk': 1, 'day': 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouteTable:
+    """The route of each state."""
+
+    day: Route = 'day'
+    dusk: Route = 'night'
+    night: Route = 'night'
+    glare: Route = 'night'
+
+    def __post_init__(self) -> None:
+        """Refuse a route that does not exist."""
+        for item in fields(self):
+            if getattr(self, item.name) not in ROUTES:
+                raise ValueError(
+                    f"'table.{item.name}' must be one of {list(ROUTES)}, "
+                    f'got {getattr(self, item.name)!r}'
+                )
+
+    def routes(self) -> tuple[Route, ...]:
+        """Return every route that the table can pick, each once, in the order of ``ROUTES``."""
+        used = {getattr(self, item.name) for item in fields(self)}
+        return tuple(route for route in ROUTES if route in used)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RouterConfig:
+    """When the state may change, and what each state is routed to."""
+
+    dark: float = DARK
+    """It becomes night below this score."""
+    bright: float = BRIGHT
+    """It becomes day above this score; between the two it is dusk."""
+    hysteresis: float = 0.1
+    """A state is left only when the score is this far beyond the threshold that began it."""
+    dwell_dark_s: float = 0.5
+    """Seconds that a darker state (or glare) must last. At 30 m/s two seconds are 60 m of tunnel
+    on the wrong network, so this one is short."""
+    dwell_bright_s: float = 3.0
+    """Seconds that a brighter state must last."""
+    gap_s: float = 10.0
+    """After this many seconds without a frame the next one decides afresh."""
+    shared: bool = False
+    """One decision for all cameras of the vehicle: the median of their scores."""
+    stale_s: float = 1.0
+    """In shared mode a camera whose score is older than this has no say."""
+    table: RouteTable = field(default_factory=RouteTable)
+
+    def __post_init__(self) -> None:
+        """Name the key that contradicts another or cannot work."""
+        for key in ('dark', 'bright'):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(f"'{key}' must be a score from 0 to 1, got {getattr(self, key)}")
+        if not self.dark < self.bright:
+            raise ValueError(f"'dark' ({self.dark}) must be below 'bright' ({self.bright})")
+        if not 0 <= self.hysteresis <= self.bright - self.dark:
+            raise ValueError(
+                f"'hysteresis' must be from 0 to bright − dark "
+                f'({self.bright - self.dark:g}), got {self.hysteresis}'
+            )
+        for key in ('dwell_dark_s', 'dwell_bright_s'):
+            if not 0 <= getattr(self, key) < math.inf:
+                raise ValueError(
+                    f"'{key}' must be 0 or more seconds, finite; got {getattr(self, key)}"
+                )
+        longest = max(self.dwell_dark_s, self.dwell_bright_s)
+        if not longest < self.gap_s < math.inf:
+            raise ValueError(
+                f"'gap_s' must be longer than both dwells ({longest:g} s) and finite, "
+                f'got {self.gap_s}: otherwise no dwell could ever pass'
+            )
+        if not 0 < self.stale_s < math.inf:
+            raise ValueError(f"'stale_s' must be above 0 and finite, got {self.stale_s}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """The route of one frame."""
+
+    state: State
+    route: Route
+    reason: str
+    """Why this route holds: what last set it, and what is pending against it."""
+    switched: bool
+    """True on the one frame whose route differs from the route of the frame before it."""
+
+
+class Router:
+    """
+    A state machine over day, dusk, night and glare for one stream of frames.
+
+    A new state must last for the dwell of its direction. The timer starts with the first frame on
+    that side and is reset by any frame that agrees with the current state or lies on the other
+    side. Without any usable score the state is night: the night network is the one that costs
+    least where it is wrong.
+    """
+
+    def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
+        """Fix the route past the table with ``forced``; the state is followed all the same."""
+        self.config = config or RouterConfig()
+        self._state: State | None = None
+        self._last_ns: int | None = None
+        self._since_ns: int | None = None
+        self._direction: Literal['dark', 'bright'] = 'dark'
+        self._why = ''
+        self._afresh = 'first frame'
+        self._route: Route | None = None
+        self._forced: Route | None = None
+        self.force(forced)
+
+    @property
+    def state(self) -> State | None:
+        """The current state; None before the first usable score."""
+        return self._state
+
+    def force(self, route: Route | None) -> None:
+        """Fix the route from the next frame on, or give it back to the table with None."""
+        if route is not None and route not in ROUTES:
+            raise ValueError(f'a route is one of {list(ROUTES)} or None, got {route!r}')
+        self._forced = route
+
+    def route_of(self, state: State) -> Route:
+        """Return the forced route or the one of the table."""
+        route: Route = self._forced or getattr(self.config.table, state)
+        return route
+
+    def reset(self, reason: str = 'reset') -> None:
+        """Forget state and time: the next frame decides at once and names ``reason``."""
+        self._state = None
+        self._last_ns = None
+        self._since_ns = None
+        self._afresh = reason
+
+    def update(self, stamp_ns: int, illumination: Illumination | None) -> Decision:
+        """
+        Take the illumination of the frame of ``stamp_ns`` and return its route.
+
+        A repeated stamp, or one up to 1 s back, changes nothing. A stamp further back (a bag
+        that loops) and a gap of more than ``gap_s`` make this frame decide afresh. No
+        illumination, or a score that is no number, keeps the state and resets the timer.
+        """
+        pending = self._advance(stamp_ns, illumination)
+        state: State = self._state or 'night'
+        route = self.route_of(state)
+        switched = self._route is not None and route != self._route
+        self._route = route
+        why = self._why if self._state else f'no usable score since {self._afresh}: taken as night'
+        if self._forced:
+            why = f'route forced to {self._forced}; state {state}: {why}'
+        return Decision(
+            state=state,
+            route=route,
+            reason=f'{why}; {pending}' if pending else why,
+            switched=switched,
+        )
+
+    def _advance(self, stamp_ns: int, illumination: Illumination | None) -> str:
+        """Move the state on and return what is pending, '' if nothing is."""
+        if self._last_ns is not None:
+            elapsed = (stamp_ns - self._last_ns) / 1e9
+            if elapsed < -1:
+                self.reset(f'time went back {-elapsed:.1f} s')
+            elif elapsed <= 0:
+                return '' if elapsed == 0 else f'frame {-1000 * elapsed:.0f} ms late, ignored'
+            elif elapsed > self.config.gap_s:
+                self.reset(f'no frame for {elapsed:.1f} s')
+        self._last_ns = stamp_ns
+
+        if illumination is None or not math.isfinite(illumination.score):
+            self._since_ns = None
+            return 'no score from this frame'
+        target, cause = self._target(illumination)
+        if self._state is None:
+            self._state = target
+            self._why = f'{target} at once ({self._afresh}): {cause}'
+            return ''
+        if target == self._state:
+            self._since_ns = None
+            return ''
+
+        direction: Literal['dark', 'bright'] = (
+            'bright' if _RANK[target] > _RANK[self._state] else 'dark'
+        )
+        if self._since_ns is None or direction != self._direction:
+            self._since_ns, self._direction = stamp_ns, direction
+        dwell = self.config.dwell_bright_s if direction == 'bright' else self.config.dwell_dark_s
+        # whole nanoseconds: float seconds of an epoch stamp would round differently offline
+        if stamp_ns - self._since_ns >= round(dwell * 1e9):
+            lasted = (stamp_ns - self._since_ns) / 1e9
+            self._why = f'{self._state} to {target} after {lasted:.1f} s: {cause}'
+            self._state, self._since_ns = target, None
+            return ''
+        lasted = (stamp_ns - self._since_ns) / 1e9
+        return f'{target} for {lasted:.1f} of {dwell:g} s: {cause}'
+
+    def _target(self, illumination: Illumination) -> tuple[State, str]:
+        """Return the state that this frame alone speaks for, and why."""
+        score, config = illumination.score, self.config
+        if illumination.state == 'glare':
+            return 'glare', f'a dazzling light (score {score:.2f})'
+        # an ended state must be left by a margin; an entered one must be reached in full
+        dark = config.dark + (config.hysteresis if self._state == 'night' else 0)
+        bright = config.bright - (config.hysteresis if self._state == 'day' else 0)
+        if score < dark:
+            return 'night', f'score {score:.2f} below {dark:.2f}'
+        if score > bright:
+            return 'day', f'score {score:.2f} above {bright:.2f}'
+        return 'dusk', f'score {score:.2f} between {dark:.2f} and {bright:.2f}'
+
+
+class RouterBank:
+    """
+    The routers of a vehicle's cameras, with the mode that ``config.shared`` sets.
+
+    In shared mode the stamps of one camera, the leader, are the clock. The score is the median of
+    the latest scores of all cameras whose stamps lie within ``stale_s`` of the leader's; glare
+    needs at least half of them. A camera with a foreign
+    clock therefore has no say instead of tearing the decision back and forth. If the leader
+    sends nothing while another camera goes on for ``stale_s`` of its own time, that one leads.
+    """
+
+    def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
+        """Fix every camera's route past the table with ``forced``."""
+        self.config = config or RouterConfig()
+        self._forced = forced
+        self._routers: dict[str, Router] = {}
+        self._shared = Router(self.config, forced)
+        self._leader: str | None = None
+        self._latest: dict[str, tuple[int, Illumination | None]] = {}
+        self._waiting: dict[str, int] = {}
+        self._decision: Decision | None = None
+
+    def force(self, route: Route | None) -> None:
+        """Fix every camera's route from its next frame on; None gives it back to the table."""
+        self._shared.force(route)
+        self._forced = route
+        for router in self._routers.values():
+            router.force(route)
+
+    def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
+        """Make one camera's router decide afresh, or all of them; the shared one either way."""
+        for name in [camera] if camera is not None else list(self._routers):
+            if name in self._routers:
+                self._routers[name].reset(reason)
+        self._shared.reset(reason)
+        self._leader = None
+        self._latest.clear()
+        self._waiting.clear()
+
+    def update(self, camera: str, stamp_ns: int, illumination: Illumination | None) -> Decision:
+        """Take one camera's frame and return the decision that holds for it."""
+        if not self.config.shared:
+            if camera not in self._routers:
+                self._routers[camera] = Router(self.config, self._forced)
+            return self._routers[camera].update(stamp_ns, illumination)
+
+        self._latest[camera] = (stamp_ns, illumination)
+        if self._decision is not None and not self._leads(camera, stamp_ns):
+            held = self._decision
+            return replace(held, route=self._shared.route_of(held.state), switched=False)
+        self._leader = camera
+        self._waiting.clear()
+        combined, cameras = self._combined(stamp_ns)
+        decision = self._shared.update(stamp_ns, combined)
+        reason = f'{decision.reason} (median of {cameras} cameras)'
+        self._decision = replace(decision, reason=reason)
+        return self._decision
+
+    def _leads(self, camera: str, stamp_ns: int) -> bool:
+        """Tell whether this camera's stamps are, or from now on shall be, the clock."""
+        if self._leader is None or camera == self._leader:
+            return True
+        first = self._waiting.setdefault(camera, stamp_ns)
+        if stamp_ns < first:
+            self._waiting[camera] = stamp_ns
+        return stamp_ns - first >= round(self.config.stale_s * 1e9)
+
+    def _combined(self, stamp_ns: int) -> tuple[Illumination | None, int]:
+        """Return the median of the usable scores around ``stamp_ns`` and their number."""
+        stale_ns = round(self.config.stale_s * 1e9)
+        usable = [
+            illumination
+            for stamp, illumination in self._latest.values()
+            if abs(stamp - stamp_ns) <= stale_ns
+            and illumination is not None
+            and math.isfinite(illumination.score)
+        ]
+        if not usable:
+            return None, 0
+        score = statistics.median(item.score for item in usable)
+        dazzled = sum(item.state == 'glare' for item in usable)
+        state: State = 'glare' if 2 * dazzled >= len(usable) else state_of(score)
+        return Illumination(score=score, state=state), len(usable)

@@ -1,0 +1,96 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Pixel work around the networks, on the device that runs them."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.perception.geometry import NetworkSize
+
+Image = npt.NDArray[np.uint8]
+
+
+class Pixels(Protocol):
+    """What the pipeline does to pixels; arrays stay where the device has them."""
+
+    def shrink(self, image: Image, order: str, size: NetworkSize) -> Any:
+        """uint8 [H, W, 3] → uint8 [h, w, 3] RGB of the network's padded size."""
+
+    def stack(self, images: list[Any]) -> Any:
+        """Join images of one size to uint8 [B, h, w, 3]."""
+
+    def enlarge(self, plane: Any, size: NetworkSize) -> Any:
+        """uint8 [h / 2, w / 2] of labels or confidence → uint8 [H, W], nearest neighbour."""
+
+    def restore(self, image: Any, size: NetworkSize) -> Any:
+        """uint8 [h, w, 3] of a padded image → uint8 [H, W, 3], bilinear."""
+
+    def colorize(self, labels: Any, palette: Image) -> Any:
+        """uint8 [H, W] ids → uint8 [H, W, 3] RGB."""
+
+    def blend(self, image: Image, order: str, color: Any, alpha: float) -> Any:
+        """Mix ``alpha`` of the colours into the image: uint8 [H, W, 3] RGB."""
+
+    def download(self, array: Any) -> Image:
+        """Return the array in host memory, contiguous."""
+
+
+class HostPixels:
+    """OpenCV on the CPU."""
+
+    def shrink(self, image: Image, order: str, size: NetworkSize) -> Image:
+        """See ``Pixels``; halves by area averaging first, which also averages sensor noise."""
+        height, width = size.scaled
+        while (
+            image.shape[0] >= 2 * height and image.shape[1] >= 2 * width
+            and image.shape[0] % 2 == 0 and image.shape[1] % 2 == 0
+        ):  # fmt: skip
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
+        wide = image.shape[0] > 2 * height or image.shape[1] > 2 * width
+        padded = np.empty((*size.padded, 3), np.uint8)
+        scaled = cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_AREA if wide else cv2.INTER_LINEAR
+        )
+        if order == 'bgr':
+            cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB, dst=scaled)
+        padded[:height, :width] = scaled
+        padded[:height, width:] = padded[:height, width - 1 : width]
+        padded[height:] = padded[height - 1 : height]
+        return padded
+
+    def stack(self, images: list[Image]) -> Image:
+        """See ``Pixels``."""
+        return images[0][None] if len(images) == 1 else np.stack(images)
+
+    def enlarge(self, plane: Image, size: NetworkSize) -> Image:
+        """See ``Pixels``."""
+        height, width = size.labels
+        part = plane[:height, :width]
+        return np.asarray(
+            cv2.resize(part, size.camera[::-1], interpolation=cv2.INTER_NEAREST), np.uint8
+        )
+
+    def restore(self, image: Image, size: NetworkSize) -> Image:
+        """See ``Pixels``."""
+        part = np.ascontiguousarray(image[: size.scaled[0], : size.scaled[1]])
+        return np.asarray(cv2.resize(part, size.camera[::-1]), np.uint8)
+
+    def colorize(self, labels: Image, palette: Image) -> Image:
+        """See ``Pixels``; ``cv2.LUT`` is five times as fast as fancy indexing."""
+        return np.asarray(cv2.LUT(cv2.merge([labels] * 3), palette[None]), np.uint8)
+
+    def blend(self, image: Image, order: str, color: Image, alpha: float) -> Image:
+        """See ``Pixels``."""
+        if order == 'bgr':
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return np.asarray(cv2.addWeighted(image, 1 - alpha, color, alpha, 0), np.uint8)
+
+    def download(self, array: Image) -> Image:
+        """See ``Pixels``."""
+        return np.ascontiguousarray(array)

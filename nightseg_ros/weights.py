@@ -1,0 +1,225 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Weights on disk: safetensors with a JSON metadata string, and a manifest of hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.share import models_dir
+
+if TYPE_CHECKING:
+    import torch
+
+#: ``sha256sum``'s own format, so that ``sha256sum -c SHA256SUMS`` checks a folder as well.
+MANIFEST = 'SHA256SUMS'
+_KEY = 'nightseg'
+_MAX_HEADER = 16 * 1024 * 1024
+
+
+class WeightsError(ValueError):
+    """Weights that are missing, damaged, or made for something else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsMetadata:
+    """What a weights file says about itself; it travels inside the file."""
+
+    network: str
+    """Name in ``nightseg_ros.networks.REGISTRY``."""
+    arch: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the network's builder."""
+    task: str = 'segment'
+    """'segment', 'translate' or 'illumination': which place of the pipeline it fits."""
+    taxonomy: dict[str, Any] | None = None
+    """``Taxonomy.to_dict()`` of a segmenter, None for other tasks."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """RGB mean for input in [0, 1]; ImageNet's by default."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    long_side: int = 480
+    """Length in pixels of the input's long side that the network was trained for."""
+    temperature: float = 1.0
+    """Logits are divided by it before the softmax (Guo et al. 2017)."""
+    data: str = ''
+    """What it was trained on, in words."""
+    ratio: float = 0.0
+    """Share of synthetic night among the training samples."""
+    license: str = ''
+    """What the training data allows; the node says it once when it loads the file."""
+    commit: str = ''
+    metrics: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    """The training config, seed, steps and machine that made the file."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that would silently spoil every mask."""
+        if self.task not in ('segment', 'translate', 'illumination'):
+            raise ValueError(
+                f"task is 'segment', 'translate' or 'illumination', not '{self.task}'"
+            )
+        if not self.temperature > 0:
+            raise ValueError(f'temperature must be above 0, got {self.temperature}')
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f'std must be above 0, got {self.std}')
+        if self.long_side < 32:
+            raise ValueError(f'long_side must be at least 32 pixels, got {self.long_side}')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Weights:
+    """One file, read and verified."""
+
+    path: Path
+    sha256: str
+    metadata: WeightsMetadata
+    tensors: dict[str, torch.Tensor]
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    state_dict: Mapping[str, torch.Tensor],
+    metadata: WeightsMetadata,
+    *,
+    half: bool = False,
+) -> str:
+    """
+    Write a file whole or not at all and return its SHA-256.
+
+    ``half`` stores floating tensors as float16; they are read back as float32.
+    """
+    import torch
+    from safetensors.torch import save
+
+    tensors = {}
+    for name, tensor in state_dict.items():
+        stored = tensor.detach().cpu().contiguous()
+        tensors[name] = stored.to(torch.float16) if half and stored.is_floating_point() else stored
+    content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def resolve_weights(name: str | os.PathLike[str]) -> Path:
+    """
+    Return the file that ``name`` means: a path, or the name of a shipped file.
+
+    A bare name may leave out ``.safetensors``. ``WeightsError`` says where it was looked for.
+    """
+    path = Path(name).expanduser()
+    candidates = [path]
+    if path.parent == Path('.'):
+        candidates += [models_dir() / path, models_dir() / f'{path}.safetensors']
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    tried = ', '.join(str(candidate) for candidate in candidates)
+    raise WeightsError(f"weights '{name}' not found; looked for {tried}")
+
+
+def load_weights(path: str | os.PathLike[str]) -> Weights:
+    """
+    Read and verify a file; float16 tensors come back as float32.
+
+    ``WeightsError`` is raised where the file is missing, is no safetensors file (a renamed pickle
+    is never unpickled), has no metadata of ours, or differs from the hash in its manifest.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    file = resolve_weights(path)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"weights '{file}' cannot be read: {error}") from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    wanted = read_manifest(file.parent).get(file.name)
+    if wanted is not None and wanted != sha256:
+        raise WeightsError(
+            f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
+            f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
+        )
+    metadata = _metadata(content, file)
+    try:
+        tensors = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"weights '{file}' are damaged: {error}") from error
+    return Weights(
+        path=file,
+        sha256=sha256,
+        metadata=metadata,
+        tensors={
+            name: tensor.to(torch.float32) if tensor.dtype == torch.float16 else tensor
+            for name, tensor in tensors.items()
+        },
+    )
+
+
+def read_metadata(path: str | os.PathLike[str]) -> WeightsMetadata:
+    """Read only the metadata of a file, without its tensors and without torch."""
+    file = resolve_weights(path)
+    with file.open('rb') as stream:
+        head = stream.read(8)
+        length = struct.unpack('<Q', head)[0] if len(head) == 8 else 0
+        return _metadata(head + stream.read(min(length, _MAX_HEADER)), file)
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """Return file name → SHA-256 as listed in the folder's manifest; empty where there is none."""
+    try:
+        lines = (folder / MANIFEST).read_text(encoding='utf-8').splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"manifest '{folder / MANIFEST}' cannot be read: {error}") from error
+    entries = (line.split(maxsplit=1) for line in lines if line.strip())
+    return {parts[1].lstrip('*'): parts[0].lower() for parts in entries if len(parts) == 2}
+
+
+def write_manifest(folder: Path) -> None:
+    """List every weights file of ``folder`` with its hash."""
+    lines = [
+        f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
+        for file in sorted(folder.glob('*.safetensors'))
+    ]
+    (folder / MANIFEST).write_text(''.join(lines), encoding='utf-8')
+
+
+def _metadata(content: bytes, file: Path) -> WeightsMetadata:
+    """Parse the metadata out of a safetensors header (an 8-byte length, then JSON)."""
+    refusal = f"'{file}' is no weights file of nightseg"
+    if len(content) < 8:
+        raise WeightsError(f'{refusal}: it has only {len(content)} bytes')
+    (length,) = struct.unpack('<Q', content[:8])
+    if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
+        raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
+    try:
+        text = json.loads(content[8 : 8 + length])['__metadata__'][_KEY]
+        return from_mapping(WeightsMetadata, json.loads(text))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise WeightsError(f'{refusal}: metadata: {error}') from error
+        raise WeightsError(
+            f'{refusal}: it carries no nightseg metadata; make weights with `nightseg train`'
+        ) from error

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+#
+# install.sh VENV: a virtual environment with everything that demo, tests and lint need, and this
+# package in it, editable. `make setup` calls it; calling it again is harmless.
+#
+# PYTHON      interpreter to build on (python3)
+# ROS_DISTRO  jazzy or kilted: which ROS 2 wheels; ignored where ROS_SOURCED=yes
+# ROS_SOURCED yes: a ROS 2 environment is sourced, its rclpy is used and no wheel is installed
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+venv=${1:?usage: install.sh VENV}
+python=${PYTHON:-python3}
+distro=${ROS_DISTRO:-jazzy}
+sourced=${ROS_SOURCED:-no}
+
+die() { echo "setup: $*" >&2; exit 1; }
+
+command -v "$python" >/dev/null || die "no $python: apt install python3 python3-venv"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+case $version in
+  3.10 | 3.11 | 3.12 | 3.13) ;;
+  *) die "CPython 3.10 to 3.13 is wanted, $python is $version: make setup PYTHON=python3.12" ;;
+esac
+"$python" -c 'import ensurepip, venv' 2>/dev/null \
+  || die "$python cannot make virtual environments: apt install python$version-venv"
+
+flags=()
+needs=(-r requirements/runtime.txt -r requirements/train.txt -r requirements/test.txt
+  -r requirements/lint.txt -c requirements/constraints.txt)
+if [ "$sourced" = yes ]; then
+  echo "setup: using the rclpy of the ROS 2 environment that is sourced"
+  flags+=(--system-site-packages)
+  # cv_bridge of apt is compiled against one numpy: stay on its side of 2.0
+  if "$python" -c 'import cv_bridge, numpy, sys; sys.exit(int(numpy.__version__[0]) >= 2)' \
+    2>/dev/null; then
+    needs+=('numpy<2')
+  fi
+else
+  [ -f "requirements/ros-$distro.txt" ] \
+    || die "no ROS 2 wheels known for ROS_DISTRO=$distro: jazzy or kilted"
+  needs+=(-r "requirements/ros-$distro.txt")
+fi
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "${flags[@]}" "$venv"
+echo "setup: installing into $venv, this takes some minutes the first time"
+pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+"${pip[@]}" install "${needs[@]}"
+"${pip[@]}" install --no-deps --editable .
+"$venv/bin/python" -c 'import rclpy' || die "rclpy does not import in $venv"
+echo "setup: $venv is ready"

@@ -1,0 +1,53 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The package as colcon (ament_python) and pip build it."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+NAME = 'nightseg'
+
+
+def requirements(name: str) -> list[str]:
+    """Return the lines of ``requirements/<name>.txt`` without comments."""
+    lines = (HERE / 'requirements' / f'{name}.txt').read_text().splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith(('#', '-'))]
+
+
+def files(folder: str) -> list[str]:
+    """Return the files of a folder that are installed beside the code."""
+    paths = (p for p in (HERE / folder).iterdir() if p.is_file() and not p.name.startswith('.'))
+    return sorted(str(p.relative_to(HERE)) for p in paths)
+
+
+setup(
+    name=NAME,
+    version='0.1.0',
+    description='Night-robust semantic segmentation of vehicle cameras, for ROS 2',
+    long_description='Documentation: README.md of the repository.',
+    author='The nightseg developers',
+    maintainer='The nightseg developers',
+    maintainer_email='maintainers@nightseg.dev',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
+    package_data={'nightseg_ros': ['py.typed']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
+        (f'share/{NAME}', ['package.xml']),
+        *((f'share/{NAME}/{folder}', files(folder)) for folder in ('config', 'launch', 'models')),
+    ],
+    install_requires=requirements('runtime'),
+    # without an extra of this name that has pytest in it, colcon runs no test
+    extras_require={'test': requirements('test'), 'train': requirements('train')},
+    zip_safe=False,
+    entry_points={
+        'console_scripts': [
+            'nightseg = nightseg_ros.cli.main:main',
+            'night_perception = nightseg_ros.node.main:main',
+            'bag_player = nightseg_ros.node.bag_player:main',
+        ],
+    },
+)

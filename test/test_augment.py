@@ -1,0 +1,192 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Joint augmentation: image and labels stay aligned, void stays void, ids stay ids."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.data import photometric
+from nightseg_ros.data.augment import (
+    PADDING,
+    AugmentConfig,
+    PhotometricConfig,
+    augment,
+    distort,
+    flip,
+    pad,
+    scale_and_crop,
+)
+from nightseg_ros.taxonomy import UNLABELLED
+
+IDS = np.array([0, 1, 3, 5, 8, UNLABELLED], np.uint8)
+
+
+def coded(height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return large blobs of labels and an image whose colour tells the label."""
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, len(IDS), (max(1, height // 24), max(1, width // 24)), dtype=np.uint8)
+    labels = IDS[cv2.resize(cells, (width, height), interpolation=cv2.INTER_NEAREST)]
+    return np.repeat(code(labels)[..., None], 3, axis=2), labels
+
+
+def code(labels: np.ndarray) -> np.ndarray:
+    table = np.zeros(256, np.uint8)
+    table[IDS] = np.arange(len(IDS)) * 40 + 20
+    return table[labels]
+
+
+def interior(labels: np.ndarray) -> np.ndarray:
+    """Return the mask of pixels whose surroundings have one label."""
+    kernel = np.ones((5, 5), np.uint8)
+    return cv2.erode(labels, kernel) == cv2.dilate(labels, kernel)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 150), st.integers(1, 190)),
+    crop=st.tuples(st.integers(1, 120), st.integers(1, 130)),
+    low=st.floats(0.3, 1.5),
+    span=st.floats(1.0, 3.0),
+    seed=st.integers(0, 2**31),
+)
+def test_image_and_labels_stay_aligned(size, crop, low, span, seed):
+    image, labels = coded(*size, seed)
+    before = image.copy(), labels.copy()
+    rng = np.random.default_rng(seed)
+    config = AugmentConfig(crop=crop, scale=(low, low * span))
+    cut, classes = scale_and_crop(image, labels, rng, config)
+    assert cut.shape[:2] == classes.shape
+    assert cut.shape[0] <= crop[0] and cut.shape[1] <= crop[1]
+    assert set(np.unique(classes)) <= set(np.unique(labels))
+    if rng.random() < 0.5:
+        cut, classes = flip(cut, classes)
+    inside = interior(classes)
+    assert np.abs(cut[inside][:, 0].astype(int) - code(classes)[inside]).max(initial=0) <= 1
+    framed, padded = pad(cut, classes, crop, rng)
+    assert framed.shape == (*crop, 3) and padded.shape == crop
+    added = (framed == PADDING).all(axis=2)
+    # void stays void, and nothing but padding and void has the label 255
+    assert (padded[added] == UNLABELLED).all()
+    assert int((padded != UNLABELLED).sum()) == int((classes != UNLABELLED).sum())
+    assert int((padded != UNLABELLED).sum() + (padded == UNLABELLED).sum()) == crop[0] * crop[1]
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+def test_scale_one_is_a_plain_cut():
+    image, labels = coded(100, 140, 3)
+    image[..., 1] = np.arange(140)[None, :]
+    image[..., 2] = np.arange(100)[:, None]
+    config = AugmentConfig(crop=(40, 60), scale=(1.0, 1.0))
+    cut, classes = scale_and_crop(image, labels, np.random.default_rng(0), config)
+    left, top = int(cut[0, 0, 1]), int(cut[0, 0, 2])
+    np.testing.assert_array_equal(cut, image[top : top + 40, left : left + 60])
+    np.testing.assert_array_equal(classes, labels[top : top + 40, left : left + 60])
+
+
+@pytest.mark.parametrize('factor', [0.5, 2.0])
+def test_scale_sets_the_size_of_things(factor):
+    image = np.zeros((200, 200, 3), np.uint8)
+    labels = np.zeros((200, 200), np.uint8)
+    image[90:110, 90:110] = 255
+    labels[90:110, 90:110] = 8
+    config = AugmentConfig(crop=(400, 400), scale=(factor, factor))
+    cut, classes = scale_and_crop(image, labels, np.random.default_rng(0), config)
+    assert cut.shape[:2] == (round(200 * factor), round(200 * factor))
+    assert int((classes == 8).sum()) == pytest.approx((20 * factor) ** 2, rel=0.05)
+    assert int((cut[..., 0] > 127).sum()) == pytest.approx((20 * factor) ** 2, rel=0.05)
+
+
+def test_crops_avoid_a_single_class():
+    labels = np.zeros((100, 400), np.uint8)
+    labels[:, 180:] = 3
+    labels[:, 220:] = 0
+    image = np.zeros((100, 400, 3), np.uint8)
+    plain = AugmentConfig(crop=(100, 60), scale=(1.0, 1.0), tries=1)
+    picky = dataclasses.replace(plain, tries=12)
+
+    def found(config):
+        rng = np.random.default_rng(0)
+        return sum((scale_and_crop(image, labels, rng, config)[1] == 3).any() for _ in range(100))
+
+    assert found(picky) > found(plain) + 20
+
+
+@pytest.mark.parametrize('night_share', [0.0, 1.0])
+def test_a_sample_is_repeatable_and_the_labels_do_not_depend_on_the_light(night_share):
+    image, labels = coded(120, 160, 1)
+    config = AugmentConfig(crop=(97, 131), night_share=night_share)
+    first, classes = augment(image, labels, np.random.default_rng(9), config)
+    again, same = augment(image, labels, np.random.default_rng(9), config)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(classes, same)
+    assert first.shape == (97, 131, 3) and first.dtype == np.uint8
+    assert classes.shape == (97, 131) and classes.dtype == np.uint8
+
+
+def test_padding_has_the_neutral_colour_by_day_and_night():
+    image, labels = coded(120, 160, 1)
+    for night_share in (0.0, 1.0):
+        config = AugmentConfig(crop=(240, 320), scale=(0.5, 0.5), night_share=night_share)
+        sample, classes = augment(image, labels, np.random.default_rng(2), config)
+        neutral = (sample == PADDING).all(axis=2)
+        assert int(neutral.sum()) >= 240 * 320 - 60 * 80 - 50
+        assert (classes[neutral] == UNLABELLED).mean() > 0.999
+
+
+def test_distortion_at_rest_is_nearly_the_identity():
+    rest = PhotometricConfig(
+        gain=(1.0, 1.0), gamma=(1.0, 1.0), curve_probability=1.0, cast=0.0, saturation=(1.0, 1.0),
+        blur_probability=0.0, noise_probability=0.0, jpeg_probability=0.0, halo_probability=0.0,
+    )  # fmt: skip
+    image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(distort(image, np.random.default_rng(0), rest), image)
+
+
+@pytest.mark.parametrize('gain', [0.15, 0.6, 1.5])
+def test_the_curve_is_the_formula(gain):
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    cast = (1.0, 0.8, 1.1)
+    result = photometric.curve(image, gain=gain, gamma=1.4, cast=cast)
+    wanted = 255.0 * gain * (image / 255.0) ** 1.4 * np.array(cast)
+    np.testing.assert_allclose(result, np.clip(wanted, 0, 255), atol=0.6)
+
+
+def test_saturation_keeps_luma():
+    image = np.random.default_rng(0).integers(60, 190, (20, 30, 3), dtype=np.uint8)
+    grey = photometric.saturate(image, 0.0)
+    luma = image.astype(float) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey[..., 0], luma, atol=1.0)
+    assert int(np.ptp(grey, axis=2).max()) <= 1
+
+
+def test_blur_and_halo():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[24:40, 24:40] = 255
+    blurred = photometric.blur(image, 3.0)
+    assert 0 < blurred[22, 32, 0] < 255
+    smeared = photometric.motion_blur(image, 9.0, 0.0)
+    assert smeared[32, 22, 0] > 0 and smeared[20, 32, 0] == 0
+    glowing = photometric.halo(image, 0.5)
+    assert glowing[32, 20, 0] > 0 and glowing[32, 32, 0] == 255
+    assert photometric.halo(image, 0.0) is image
+
+
+def test_the_config_survives_a_file_and_refuses_nonsense():
+    config = AugmentConfig(crop=(64, 96), night_share=0.3)
+    assert from_mapping(AugmentConfig, to_mapping(config)) == config
+    for bad in ({'crop': [0, 5]}, {'scale': [0.0, 1.0]}, {'flip': 1.2}, {'tries': 0}):
+        with pytest.raises(ConfigError, match=f"'{next(iter(bad))}'"):
+            from_mapping(AugmentConfig, bad)
+    with pytest.raises(ValueError, match='differ in size'):
+        augment(
+            np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), np.random.default_rng(0)
+        )

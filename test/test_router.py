@@ -1,0 +1,311 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The router: thresholds, dwell, jumps in time, forced routes and shared decisions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.perception.illumination import Illumination, state_of
+from nightseg_ros.perception.router import Decision, Router, RouterBank, RouterConfig, RouteTable
+
+SECOND = 1_000_000_000
+START = 1_700_000_000 * SECOND
+FRAME = SECOND // 10
+
+
+def light(score: float, *, glare: bool = False) -> Illumination:
+    return Illumination(score=score, state='glare' if glare else state_of(score))
+
+
+def drive(
+    router: Router, scores: list[float], *, start: int = START, step: int = FRAME
+) -> list[Decision]:
+    return [router.update(start + i * step, light(score)) for i, score in enumerate(scores)]
+
+
+def first(decisions: list[Decision], route: str) -> int:
+    return next(i for i, decision in enumerate(decisions) if decision.route == route)
+
+
+@pytest.mark.parametrize(
+    ('score', 'state', 'route'),
+    [(0.02, 'night', 'night'), (0.5, 'dusk', 'night'), (0.98, 'day', 'day')],
+)
+def test_first_frame_decides_at_once(score: float, state: str, route: str) -> None:
+    decision = Router().update(START, light(score))
+    assert (decision.state, decision.route, decision.switched) == (state, route, False)
+    assert 'first frame' in decision.reason
+    assert f'{score:.2f}' in decision.reason
+
+
+def test_dark_after_half_a_second_and_bright_after_three() -> None:
+    decisions = drive(Router(), [0.9] * 10 + [0.1] * 20 + [0.9] * 50)
+    assert first(decisions, 'night') == 10 + 5
+    switches = [i for i, decision in enumerate(decisions) if decision.switched]
+    assert switches == [15, 30 + 30]
+    assert 'day to night after 0.5 s' in decisions[15].reason
+    assert 'night to day after 3.0 s' in decisions[60].reason
+
+
+def test_the_reason_says_what_is_pending() -> None:
+    decisions = drive(Router(), [0.9, 0.9, 0.1, 0.1, 0.9])
+    assert 'night for 0.1 of 0.5 s' in decisions[3].reason
+    assert decisions[3].route == 'day'
+    assert 'night' not in decisions[4].reason
+
+
+def test_reversal_resets_the_timer() -> None:
+    scores = [0.9] * 5 + ([0.1] * 5 + [0.9]) * 10
+    assert {decision.route for decision in drive(Router(), scores)} == {'day'}
+
+
+def test_a_deepening_dusk_does_not_start_the_timer_again() -> None:
+    decisions = drive(Router(), [0.9, 0.45, 0.45, 0.45, 0.1, 0.1, 0.1])
+    assert first(decisions, 'night') == 6
+    assert decisions[6].state == 'night'
+
+
+@pytest.mark.parametrize(('score', 'route'), [(0.60, 'day'), (0.53, 'night')])
+def test_hysteresis_holds_day_below_its_own_threshold(score: float, route: str) -> None:
+    assert drive(Router(), [0.9] + [score] * 20)[-1].route == route
+
+
+def test_hysteresis_holds_night_above_its_own_threshold() -> None:
+    router = Router()
+    assert drive(router, [0.1] + [0.42] * 60)[-1].state == 'night'
+    assert drive(Router(), [0.1] + [0.47] * 60)[-1].state == 'dusk'
+
+
+def test_glare_is_as_urgent_as_night() -> None:
+    router = Router()
+    router.update(START, light(0.9))
+    decisions = [router.update(START + i * FRAME, light(0.5, glare=True)) for i in range(1, 10)]
+    assert first(decisions, 'night') == 5
+    assert decisions[5].state == 'glare'
+    assert 'dazzling' in decisions[5].reason
+
+
+def test_the_table_decides_the_route() -> None:
+    table = RouteTable(dusk='day', night='translate', glare='translate')
+    router = Router(RouterConfig(table=table))
+    assert router.update(START, light(0.5)).route == 'day'
+    assert drive(router, [0.1] * 10, start=START + FRAME)[-1].route == 'translate'
+    assert table.routes() == ('day', 'translate')
+
+
+def test_a_forced_route_bypasses_the_table_and_follows_the_state() -> None:
+    router = Router(forced='translate')
+    decisions = drive(router, [0.9] * 5 + [0.1] * 10)
+    assert {decision.route for decision in decisions} == {'translate'}
+    assert not any(decision.switched for decision in decisions)
+    assert decisions[0].state == 'day' and decisions[-1].state == 'night'
+    assert 'forced to translate' in decisions[0].reason
+    router.force(None)
+    freed = router.update(START + 15 * FRAME, light(0.1))
+    assert (freed.route, freed.switched) == ('night', True)
+    with pytest.raises(ValueError, match="'dawn'"):
+        router.force('dawn')  # type: ignore[arg-type]
+
+
+def test_small_steps_back_and_repeated_stamps_change_nothing() -> None:
+    router = Router()
+    drive(router, [0.9] * 10)
+    late = START + 9 * FRAME - SECOND // 2
+    for _ in range(50):
+        assert router.update(late, light(0.1)).route == 'day'
+        assert router.update(START + 9 * FRAME, light(0.1)).route == 'day'
+    assert 'late, ignored' in router.update(late, light(0.1)).reason
+
+
+@pytest.mark.parametrize(
+    ('jump', 'words'), [(-60 * SECOND, 'time went back'), (60 * SECOND, 'no frame for')]
+)
+def test_jumps_in_time_decide_afresh(jump: int, words: str) -> None:
+    router = Router()
+    drive(router, [0.9] * 10)
+    decision = router.update(START + 9 * FRAME + jump, light(0.1))
+    assert (decision.route, decision.switched) == ('night', True)
+    assert words in decision.reason
+
+
+def test_a_gap_shorter_than_the_limit_keeps_the_state() -> None:
+    router = Router()
+    drive(router, [0.9] * 10)
+    assert router.update(START + 9 * FRAME + 5 * SECOND, light(0.1)).route == 'day'
+
+
+def test_reset_names_its_reason_and_decides_at_once() -> None:
+    router = Router()
+    drive(router, [0.9] * 10)
+    router.reset('camera restarted')
+    decision = router.update(START + 10 * FRAME, light(0.1))
+    assert (decision.route, decision.switched) == ('night', True)
+    assert 'camera restarted' in decision.reason
+
+
+@pytest.mark.parametrize('nothing', [None, light(math.nan), light(math.inf)])
+def test_a_missing_score_is_night_at_first_and_then_keeps_the_state(
+    nothing: Illumination | None,
+) -> None:
+    router = Router()
+    assert router.update(START, nothing).route == 'night'
+    assert router.state is None
+    assert router.update(START + FRAME, light(0.9)).route == 'day'
+    decision = router.update(START + 2 * FRAME, nothing)
+    assert decision.route == 'day'
+    assert 'no score' in decision.reason
+
+
+@pytest.mark.parametrize(
+    ('mapping', 'key'),
+    [
+        ({'dark': 0.7, 'bright': 0.6}, 'dark'),
+        ({'dark': -0.1}, 'dark'),
+        ({'bright': 1.1}, 'bright'),
+        ({'hysteresis': 0.4}, 'hysteresis'),
+        ({'hysteresis': -0.1}, 'hysteresis'),
+        ({'dwell_dark_s': -1.0}, 'dwell_dark_s'),
+        ({'dwell_bright_s': math.inf}, 'dwell_bright_s'),
+        ({'dwell_bright_s': math.nan}, 'dwell_bright_s'),
+        ({'gap_s': 2.0}, 'gap_s'),
+        ({'stale_s': 0.0}, 'stale_s'),
+        ({'table': {'dusk': 'dawn'}}, 'table.dusk'),
+        ({'dwel_dark_s': 1.0}, 'dwel_dark_s'),
+        ({'dark': 'low'}, 'dark'),
+    ],
+)
+def test_a_wrong_config_names_its_key(mapping: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{key}'"):
+        from_mapping(RouterConfig, mapping)
+
+
+scores = st.floats(0, 1)
+steps = st.integers(SECOND // 60, 2 * SECOND)
+
+
+@given(st.lists(st.tuples(steps, scores, st.booleans()), min_size=1, max_size=80))
+def test_never_two_switches_within_a_dwell(frames: list[tuple[int, float, bool]]) -> None:
+    router, stamp = Router(), START
+    states: list[tuple[int, str, str]] = []
+    for step, score, glare in frames:
+        stamp += step
+        decision = router.update(stamp, light(score, glare=glare))
+        states.append((stamp, decision.state, decision.route))
+    changes = [(b[0], b[1], b[2] != a[2]) for a, b in zip(states, states[1:]) if a[1] != b[1]]
+    for (before, _, _), (after, state, _) in zip(changes, changes[1:]):
+        assert after - before >= (3 if state == 'day' else 0.5) * SECOND
+    for change in changes:
+        if change[1] == 'day':
+            assert change[0] - states[0][0] >= 3 * SECOND
+
+
+@given(scores, st.integers(1, 100), steps)
+def test_constant_light_never_switches(score: float, count: int, step: int) -> None:
+    decisions = drive(Router(), [score] * count, step=step)
+    assert len({(d.state, d.route) for d in decisions}) == 1
+    assert not any(decision.switched for decision in decisions)
+
+
+@given(st.integers(1, 4), st.integers(1, 29), scores)
+def test_an_oscillation_faster_than_the_dwells_never_switches(
+    dark: int, bright: int, middle: float
+) -> None:
+    by_day = [0.95] * bright + [min(middle, 0.5)] * dark
+    assert not any(d.switched for d in drive(Router(), [0.95, *by_day * 8]))
+    by_night = [0.05] * dark + [max(middle, 0.46)] * bright
+    assert not any(d.switched for d in drive(Router(), [0.05, *by_night * 8]))
+
+
+@given(
+    st.lists(st.tuples(st.integers(-2 * SECOND, 12 * SECOND), scores), max_size=50),
+    st.integers(-START, 10 * START),
+)
+def test_a_shift_of_all_stamps_changes_nothing(
+    frames: list[tuple[int, float]], shift: int
+) -> None:
+    here, there, stamp = Router(), Router(), START
+    for step, score in frames:
+        stamp += step
+        assert here.update(stamp, light(score)) == there.update(stamp + shift, light(score))
+
+
+@given(st.lists(st.tuples(steps, scores), max_size=60))
+def test_switched_marks_exactly_the_changes_of_route(frames: list[tuple[int, float]]) -> None:
+    router, stamp, route = Router(), START, None
+    for step, score in frames:
+        stamp += step
+        decision = router.update(stamp, light(score))
+        assert decision.switched == (route is not None and decision.route != route)
+        assert decision.reason
+        route = decision.route
+
+
+def test_cameras_are_routed_apart_unless_shared() -> None:
+    bank = RouterBank()
+    assert bank.update('front', START, light(0.9)).route == 'day'
+    assert bank.update('rear', START, light(0.1)).route == 'night'
+    bank.reset('rear', 'restarted')
+    assert 'restarted' in bank.update('rear', START + FRAME, light(0.9)).reason
+    assert 'first frame' in bank.update('front', START + FRAME, light(0.9)).reason
+
+
+def bank_drive(bank: RouterBank, cameras: dict[str, float], count: int, start: int) -> str:
+    route = ''
+    for i in range(count):
+        for offset, (camera, score) in enumerate(cameras.items()):
+            stamp = start + i * FRAME + offset * 1_000_000
+            route = bank.update(camera, stamp, light(score)).route
+    return route
+
+
+def test_the_median_of_the_cameras_decides_a_shared_route() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    assert bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.05}, 20, START) == 'day'
+    assert bank_drive(bank, {'a': 0.9, 'b': 0.05, 'c': 0.05}, 20, START + 2 * SECOND) == 'night'
+    last = [bank.update(name, START + 4 * SECOND, light(0.9)) for name in 'abc']
+    assert len({decision.route for decision in last}) == 1
+    assert 'median of 3 cameras' in bank.update('a', START + 4 * SECOND + FRAME, light(0.9)).reason
+
+
+def test_a_stale_camera_has_no_say() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.9}, 5, START)
+    assert bank_drive(bank, {'a': 0.05}, 20, START + SECOND // 2) == 'night'
+
+
+def test_another_camera_leads_where_the_leader_falls_silent() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank_drive(bank, {'a': 0.9, 'b': 0.9}, 5, START)
+    assert bank_drive(bank, {'b': 0.05}, 25, START + SECOND // 2) == 'night'
+
+
+def test_a_camera_with_a_foreign_clock_does_not_tear_the_decision() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    for i in range(50):
+        near = bank.update('a', START + i * FRAME, light(0.9))
+        far = bank.update('b', START + 3600 * SECOND + i * FRAME, light(0.05))
+        assert near.route == far.route == 'day'
+        assert 'median of 1 cameras' in near.reason
+
+
+def test_a_shared_bag_loop_decides_afresh() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank_drive(bank, {'a': 0.9, 'b': 0.9}, 20, START)
+    bank.update('b', START - 60 * SECOND, light(0.1))
+    decision = bank.update('a', START - 60 * SECOND, light(0.1))
+    assert decision.route == 'night'
+    assert 'time went back' in decision.reason
+
+
+def test_forcing_a_shared_route_holds_for_every_camera() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank_drive(bank, {'a': 0.9, 'b': 0.9}, 5, START)
+    bank.force('translate')
+    assert bank_drive(bank, {'b': 0.9, 'a': 0.9}, 1, START + 5 * FRAME) == 'translate'
+    assert bank.update('b', START + 6 * FRAME, light(0.9)).route == 'translate'

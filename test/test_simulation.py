@@ -1,0 +1,204 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The rendered drive: exact labels, determinism, light, splits and arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.simulation import LIGHTS, Drive, DriveFrame, Street, render
+from nightseg_ros.simulation.camera import Camera, Canvas
+from nightseg_ros.taxonomy import CAMVID11
+
+SKY, ROAD = CAMVID11.id_of('sky'), CAMVID11.id_of('road')
+SIZE = (160, 90)
+
+
+@pytest.fixture(scope='module')
+def street() -> Street:
+    return Street(4)
+
+
+@pytest.fixture(scope='module')
+def flat() -> Street:
+    return Street(4, flat=True)
+
+
+@pytest.fixture(scope='module')
+def drive() -> Drive:
+    return Drive(seed=2, size=SIZE, fps=2, seconds=60, split='demo')
+
+
+def luma(frame: DriveFrame) -> float:
+    return float(frame.image.mean())
+
+
+@settings(max_examples=25, deadline=None)
+@given(position=st.floats(-500, 1500), seed=st.integers(0, 10**6), tunnel=st.booleans())
+def test_every_pixel_has_the_colour_of_its_label(flat, position, seed, tunnel):
+    """In a street where each class has one colour, bare surfaces show just those colours."""
+    frame = render(flat, position, 'unlit', seed=seed, size=SIZE, tunnel=tunnel)
+    assert frame.labels.max() < len(CAMVID11)
+    np.testing.assert_array_equal(frame.image, CAMVID11.palette()[frame.labels])
+
+
+def test_a_long_drive_shows_every_class():
+    seen: set[int] = set()
+    for seed in range(2):
+        street = Street(seed)
+        for position in range(0, 480, 12):
+            frame = render(street, position, 'unlit', size=(320, 180))
+            seen |= set(np.unique(frame.labels).tolist())
+    assert seen == set(range(len(CAMVID11)))
+
+
+@pytest.mark.parametrize('light', LIGHTS)
+def test_light_changes_the_image_and_never_the_layout(street, light):
+    noon = render(street, 100.0, 'day', size=SIZE, seed=1)
+    frame = render(street, 100.0, light, size=SIZE, seed=1)
+    assert frame.light == light
+    if light == 'tunnel':
+        assert frame.ambient < 0.2 and (frame.labels == SKY).mean() < 0.02
+    else:
+        np.testing.assert_array_equal(frame.labels, noon.labels)
+        np.testing.assert_array_equal(frame.depth, noon.depth)
+    if light != 'day':
+        assert frame.ambient < noon.ambient
+        assert luma(frame) < luma(noon)
+
+
+@pytest.mark.parametrize('position', [0, 77, 160, 333])
+def test_automatic_exposure_keeps_every_light_readable(street, position):
+    for light in LIGHTS:
+        assert 20 < luma(render(street, position, light, size=SIZE)) < 190, light
+
+
+def test_glare_saturates_more_than_night(street):
+    def saturated(light: str) -> float:
+        frames = [render(street, p, light, size=(320, 180)) for p in range(0, 240, 30)]
+        return float(np.mean([(f.image.min(2) > 250)[f.labels != SKY].mean() for f in frames]))
+
+    assert saturated('glare') > 2 * saturated('night')
+
+
+def test_depth_is_the_flat_road_under_the_camera_and_infinite_in_the_sky(street):
+    frame = render(street, 50.0, 'day', size=(320, 180))
+    assert np.isinf(frame.depth[frame.labels == SKY]).all()
+    assert np.isfinite(frame.depth[frame.labels != SKY]).all()
+    bottom = frame.depth[-1][frame.labels[-1] == ROAD]
+    assert bottom.size and np.ptp(bottom) < 1e-3 and 2 < bottom.mean() < 6
+
+
+def test_drive_order_stamps_and_content(drive):
+    frames = list(drive)
+    assert len(frames) == len(drive) == 120
+    assert {f.stamp_ns for f in frames} == {i * 500_000_000 for i in range(120)}
+    assert all(b.stamp_ns - a.stamp_ns == 500_000_000 for a, b in zip(frames, frames[1:]))
+    order = [frames[0].light]
+    for index, frame in enumerate(frames):
+        order += [frame.light] if frame.light != order[-1] else []
+        assert frame.image.shape == (90, 160, 3) and frame.image.dtype == np.uint8
+        assert frame.labels.shape == frame.depth.shape == (90, 160)
+        assert frame.labels.dtype == np.uint8 and frame.depth.dtype == np.float32
+        assert (frame.labels == ROAD).mean() > 0.1
+        assert 0 <= frame.ambient <= 1
+        soon = frames[min(index + 6, 119)].light  # a portal 25 m ahead hides the sky
+        if 'tunnel' not in (frame.light, soon):
+            assert (frame.labels == SKY).any()
+    assert order == ['day', 'dusk', 'night', 'tunnel', 'glare']
+    means = {light: np.mean([f.ambient for f in frames if f.light == light]) for light in order}
+    assert means['day'] > 0.85 > 0.7 > means['dusk'] > 0.3 > means['night']
+
+
+def test_objects_pass_smoothly(street):
+    """Between frames 0.1 m apart few labels change; 20 m apart many do."""
+    def change(step: float) -> float:
+        a, b = (render(street, 200 + d, 'unlit', size=SIZE).labels for d in (0, step))
+        return float((a != b).mean())
+
+    assert change(0.1) < 0.05 < change(20)
+
+
+def test_same_arguments_same_bytes_in_any_order(drive):
+    again = Drive(seed=2, size=SIZE, fps=2, seconds=60, split='demo')
+    for index in (100, 3, 60):
+        a, b = drive.frame(index), again.frame(index)
+        assert a.image.tobytes() == b.image.tobytes()
+        assert a.labels.tobytes() == b.labels.tobytes()
+        assert a.depth.tobytes() == b.depth.tobytes()
+    assert drive.frame(3).image.tobytes() != drive.frame(4).image.tobytes()
+
+
+def test_train_and_demo_share_nothing():
+    streets = {split: [Street(seed, split) for seed in range(2)] for split in ('train', 'demo')}
+    for name in ('half', 'kerb', 'lane', 'phase', 'sway', 'lamp_height', 'sun_slope'):
+        train, demo = ({getattr(s, name) for s in streets[split]} for split in streets)
+        assert not train & demo
+    frames = {split: render(streets[split][0], 40, 'day', size=SIZE) for split in streets}
+    assert (frames['train'].image != frames['demo'].image).mean() > 0.5
+    for name in ('road', 'pavement', 'grass'):
+        a, b = (getattr(streets[split][0], name).image for split in streets)
+        assert (a != b).mean() > 0.5
+
+
+@settings(max_examples=12, deadline=None)
+@given(width=st.integers(16, 200), height=st.integers(16, 200), light=st.sampled_from(LIGHTS))
+def test_any_size(street, width, height, light):
+    frame = render(street, 30.0, light, size=(width, height))
+    assert frame.image.shape == (height, width, 3)
+    assert frame.labels.shape == frame.depth.shape == (height, width)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    corners=st.lists(st.tuples(st.floats(-6, 6), st.floats(-3, 5)), min_size=3, max_size=3),
+    depth=st.floats(2, 40), bend=st.floats(-0.002, 0.002),
+)  # fmt: skip
+def test_a_polygon_covers_the_pixels_whose_centre_it_covers(corners, depth, bend):
+    camera = Camera(width=64, height=48, x=0.3, z=10.0, bend=bend)
+    points = np.array([(x, y, 10 + depth) for x, y in corners])
+    canvas = Canvas(camera, (0, 0, 0), 0)
+    canvas.polygon(points, (9, 8, 7), 3)
+    canvas.finish()
+    u, v, _ = camera.project(points)
+    px, py = np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5)
+    sides = np.stack([
+        (u[(i + 1) % 3] - u[i]) * (py - v[i]) - (v[(i + 1) % 3] - v[i]) * (px - u[i])
+        for i in range(3)
+    ])  # fmt: skip
+    lengths = np.hypot(np.roll(u, -1) - u, np.roll(v, -1) - v)[:, None, None] + 1e-9
+    clear = (np.abs(sides) > 1e-3 * lengths * (1 + lengths)).all(0)
+    inside = (sides > 0).all(0) | (sides < 0).all(0)
+    np.testing.assert_array_equal((canvas.label == 3)[clear], inside[clear])
+    assert (canvas.depth[canvas.label == 3] == np.float32(depth)).all() or np.allclose(
+        canvas.depth[canvas.label == 3], depth, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'size': (8, 90)}, 'size'), ({'fps': 0}, 'fps'), ({'seconds': -1.0}, 'seconds'),
+        ({'seconds': float('nan')}, 'seconds'), ({'split': 'test'}, 'train, demo'),
+        ({'script': ()}, 'script'), ({'script': (('noon', 1.0),)}, 'day, dusk'),
+        ({'script': (('day', 0.0),)}, 'share'), ({'seed': -1}, 'seed'),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        Drive(**arguments)
+
+
+def test_bad_frames_are_named(street, drive):
+    with pytest.raises(ValueError, match='noon'):
+        render(street, 0, 'noon', size=SIZE)
+    with pytest.raises(ValueError, match='position'):
+        render(street, float('inf'), 'day', size=SIZE)
+    for index in (-1, 120):
+        with pytest.raises(IndexError, match=str(index)):
+            drive.frame(index)
