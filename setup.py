@@ -16,10 +16,14 @@ def requirements(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.startswith(('#', '-'))]
 
 
-def files(folder: str) -> list[str]:
-    """Return the files of a folder that are installed beside the code."""
-    paths = (p for p in (HERE / folder).iterdir() if p.is_file() and not p.name.startswith('.'))
-    return sorted(str(p.relative_to(HERE)) for p in paths)
+def shared(folder: str) -> list[tuple[str, list[str]]]:
+    """Return the files of a folder as they are installed beside the code, folder by folder."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((HERE / folder).rglob('*')):
+        relative = path.relative_to(HERE)
+        if path.is_file() and '__pycache__' not in relative.parts:
+            found.setdefault(f'share/{NAME}/{relative.parent}', []).append(str(relative))
+    return list(found.items())
 
 
 setup(
@@ -37,7 +41,9 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        *((f'share/{NAME}/{folder}', files(folder)) for folder in ('config', 'launch', 'models')),
+        *shared('config'),
+        *shared('launch'),
+        *shared('models'),
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test

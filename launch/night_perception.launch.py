@@ -27,7 +27,7 @@ ARGUMENTS = {
     'params_file': 'YAML file of parameters; unset: config/night_perception.yaml of this package',
     'namespace': 'namespace of the node and of its relative topics',
     'use_sim_time': 'true: take the time from /clock; a bag then publishes it',
-    'bag': 'bag to play into the topics it was recorded from',
+    'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
     'log_level': 'debug, info, warn, error or fatal',
@@ -65,6 +65,8 @@ def start(context):
         processes.append(
             Node(
                 **executable('bag_player'),
+                # absolute topics of a bag stay as they are; those of a video follow
+                namespace=given['namespace'],
                 arguments=[str(Path(given['bag']).expanduser()), *clock],
                 **common,
             )

@@ -27,6 +27,7 @@ from launch_recorder import (
 )
 
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
+from nightseg_ros.node.parameters import BY_NAME
 
 ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'
@@ -65,20 +66,10 @@ def launch_file(no_profile: None, monkeypatch: pytest.MonkeyPatch) -> Recording:
     return Recording(LAUNCH_FILE)
 
 
-def flat(parameters: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-    """Return nested parameters under their dotted names."""
-    result: dict[str, Any] = {}
-    for key, value in parameters.items():
-        if isinstance(value, dict):
-            result.update(flat(value, f'{prefix}{key}.'))
-        else:
-            result[prefix + key] = value
-    return result
-
-
 def declared() -> dict[str, Any]:
-    """Return the node's parameters with their defaults, as config/ has them."""
-    return flat(yaml.safe_load(DEFAULTS.read_text())['/**']['ros__parameters'])
+    """Return the node's parameters with their defaults, as its table has them."""
+    defaults = {name: parameter.default for name, parameter in BY_NAME.items()}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
 
 
 def console_scripts() -> set[str]:
@@ -146,7 +137,7 @@ def test_every_parameter_that_can_be_set_is_declared_with_its_type(
 
 def test_namespace_and_log_level_reach_the_node(launch_file: Recording) -> None:
     nodes = launch_file.nodes(namespace='truck_7', log_level='debug', bag='drive.mcap')
-    assert nodes['night_perception'].namespace == 'truck_7'
+    assert {node.namespace for node in nodes.values()} == {'truck_7'}
     assert nodes['night_perception'].ros_arguments == ['--log-level', 'debug']
     assert nodes['bag_player'].ros_arguments == ['--log-level', 'debug']
     # the overrides are filed under the full name only where a namespace is given, be it ''

@@ -76,8 +76,8 @@ PLAIN = CameraRanges(
 #: Diffuse light alone.
 DIFFUSE = LightRanges(
     ambient=(1.0, 1.0), flatten=(0.0, 0.0), sky=(0.1, 0.1), sky_glow=(0.0, 0.0), lamps=(0, 0),
-    head_lamps=(0.0, 0.0), windows=(-1.0, -1.0), traffic=(0.0, 0.0), glints=(0, 0),
-    wet=(0.0, 0.0), tree=(1.0, 1.0), ground=(1.0, 1.0),
+    head_lamps=(0.0, 0.0), windows=(-1.0, -1.0), traffic=(0.0, 0.0), signals=(0.0, 0.0),
+    glints=(0, 0), wet=(0.0, 0.0), tree=(1.0, 1.0), leaves=(-1.0, -1.0), ground=(1.0, 1.0),
     variety=(0.0, 0.0),
 )  # fmt: skip
 
@@ -250,6 +250,19 @@ def test_the_matte_keeps_twigs_and_fills_gaps_in_crowns():
     assert alpha[14:30, 86:115:2].max() < 0.2
     assert before.min() >= 0.0 and (before <= linear + 1e-6).all()
     assert before[5:15, 5:60].max() < 0.05
+
+
+def test_leaves_close_the_gaps_of_crowns_only():
+    image, labels = street()
+    labels[: image.shape[0] // 2, 60:90] = TREE  # a crown that shows nothing but sky
+    crown = labels == TREE
+    bare = synthesize_night(image, labels, np.random.default_rng(1), still(DIFFUSE, PLAIN))
+    light = dataclasses.replace(DIFFUSE, leaves=(1.0, 1.0))
+    green = synthesize_night(image, labels, np.random.default_rng(1), still(light, PLAIN))
+    # leaves of one light vary, the sky hardly does
+    assert luma(green)[crown].std() > 2 * luma(bare)[crown].std()
+    sky = labels == SKY
+    assert luma(green)[sky].std() == pytest.approx(luma(bare)[sky].std(), rel=0.5)
 
 
 def test_the_scene_puts_near_things_near():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightseg_ros.simulation import LIGHTS, Drive, DriveFrame, Street, render
 from nightseg_ros.simulation.camera import Camera, Canvas
+from nightseg_ros.simulation.street import Draw
 from nightseg_ros.taxonomy import CAMVID11
 
 SKY, ROAD = CAMVID11.id_of('sky'), CAMVID11.id_of('road')
@@ -31,7 +32,7 @@ def flat() -> Street:
 
 @pytest.fixture(scope='module')
 def drive() -> Drive:
-    return Drive(seed=2, size=SIZE, fps=2, seconds=60, split='demo')
+    return Drive(seed=2, size=SIZE, fps=1, seconds=60, split='demo')
 
 
 def luma(frame: DriveFrame) -> float:
@@ -47,13 +48,11 @@ def test_every_pixel_has_the_colour_of_its_label(flat, position, seed, tunnel):
     np.testing.assert_array_equal(frame.image, CAMVID11.palette()[frame.labels])
 
 
-def test_a_long_drive_shows_every_class():
+def test_a_whole_street_shows_every_class(street):
     seen: set[int] = set()
-    for seed in range(2):
-        street = Street(seed)
-        for position in range(0, 480, 12):
-            frame = render(street, position, 'unlit', size=(320, 180))
-            seen |= set(np.unique(frame.labels).tolist())
+    for position in range(0, 480, 16):
+        frame = render(street, position, 'unlit', size=(320, 180))
+        seen |= set(np.unique(frame.labels).tolist())
     assert seen == set(range(len(CAMVID11)))
 
 
@@ -69,7 +68,8 @@ def test_light_changes_the_image_and_never_the_layout(street, light):
         np.testing.assert_array_equal(frame.depth, noon.depth)
     if light != 'day':
         assert frame.ambient < noon.ambient
-        assert luma(frame) < luma(noon)
+        if light != 'glare':  # which may well be as bright as noon
+            assert luma(frame) < luma(noon)
 
 
 @pytest.mark.parametrize('position', [0, 77, 160, 333])
@@ -96,9 +96,9 @@ def test_depth_is_the_flat_road_under_the_camera_and_infinite_in_the_sky(street)
 
 def test_drive_order_stamps_and_content(drive):
     frames = list(drive)
-    assert len(frames) == len(drive) == 120
-    assert {f.stamp_ns for f in frames} == {i * 500_000_000 for i in range(120)}
-    assert all(b.stamp_ns - a.stamp_ns == 500_000_000 for a, b in zip(frames, frames[1:]))
+    assert len(frames) == len(drive) == 60
+    assert {f.stamp_ns for f in frames} == {i * 10**9 for i in range(60)}
+    assert all(b.stamp_ns - a.stamp_ns == 10**9 for a, b in zip(frames, frames[1:]))
     order = [frames[0].light]
     for index, frame in enumerate(frames):
         order += [frame.light] if frame.light != order[-1] else []
@@ -107,7 +107,7 @@ def test_drive_order_stamps_and_content(drive):
         assert frame.labels.dtype == np.uint8 and frame.depth.dtype == np.float32
         assert (frame.labels == ROAD).mean() > 0.1
         assert 0 <= frame.ambient <= 1
-        soon = frames[min(index + 6, 119)].light  # a portal 25 m ahead hides the sky
+        soon = frames[min(index + 3, 59)].light  # a portal 25 m ahead hides the sky
         if 'tunnel' not in (frame.light, soon):
             assert (frame.labels == SKY).any()
     assert order == ['day', 'dusk', 'night', 'tunnel', 'glare']
@@ -117,6 +117,7 @@ def test_drive_order_stamps_and_content(drive):
 
 def test_objects_pass_smoothly(street):
     """Between frames 0.1 m apart few labels change; 20 m apart many do."""
+
     def change(step: float) -> float:
         a, b = (render(street, 200 + d, 'unlit', size=SIZE).labels for d in (0, step))
         return float((a != b).mean())
@@ -125,8 +126,8 @@ def test_objects_pass_smoothly(street):
 
 
 def test_same_arguments_same_bytes_in_any_order(drive):
-    again = Drive(seed=2, size=SIZE, fps=2, seconds=60, split='demo')
-    for index in (100, 3, 60):
+    again = Drive(seed=2, size=SIZE, fps=1, seconds=60, split='demo')
+    for index in (50, 3, 30):
         a, b = drive.frame(index), again.frame(index)
         assert a.image.tobytes() == b.image.tobytes()
         assert a.labels.tobytes() == b.labels.tobytes()
@@ -134,16 +135,23 @@ def test_same_arguments_same_bytes_in_any_order(drive):
     assert drive.frame(3).image.tobytes() != drive.frame(4).image.tobytes()
 
 
-def test_train_and_demo_share_nothing():
-    streets = {split: [Street(seed, split) for seed in range(2)] for split in ('train', 'demo')}
+def test_train_and_demo_share_nothing(street):
+    streets = {'train': street, 'demo': Street(4, 'demo')}
     for name in ('half', 'kerb', 'lane', 'phase', 'sway', 'lamp_height', 'sun_slope'):
-        train, demo = ({getattr(s, name) for s in streets[split]} for split in streets)
-        assert not train & demo
-    frames = {split: render(streets[split][0], 40, 'day', size=SIZE) for split in streets}
+        assert getattr(streets['train'], name) != getattr(streets['demo'], name)
+    frames = {split: render(streets[split], 40, 'day', size=SIZE) for split in streets}
     assert (frames['train'].image != frames['demo'].image).mean() > 0.5
     for name in ('road', 'pavement', 'grass'):
-        a, b = (getattr(streets[split][0], name).image for split in streets)
+        a, b = (getattr(streets[split], name).image for split in streets)
         assert (a != b).mean() > 0.5
+
+
+@given(a=st.integers(0, 2**32), b=st.integers(0, 2**32))
+def test_no_value_of_one_split_can_be_drawn_by_the_other(a, b):
+    train, demo = Draw([a], 'train'), Draw([b], 'demo')
+    assert train.rng.random() != demo.rng.random()
+    slices = [{int(draw.between(0, 32)) for _ in range(40)} for draw in (train, demo)]
+    assert all(part % 2 == 0 for part in slices[0]) and all(part % 2 for part in slices[1])
 
 
 @settings(max_examples=12, deadline=None)
@@ -199,6 +207,6 @@ def test_bad_frames_are_named(street, drive):
         render(street, 0, 'noon', size=SIZE)
     with pytest.raises(ValueError, match='position'):
         render(street, float('inf'), 'day', size=SIZE)
-    for index in (-1, 120):
+    for index in (-1, 60):
         with pytest.raises(IndexError, match=str(index)):
             drive.frame(index)

@@ -190,12 +190,24 @@ class BagReader:
         except BagError as error:
             yield FrameError(str(error))
 
+    @property
+    def is_ros2(self) -> bool:
+        """Whether the messages are serialised as ROS 2 does (CDR)."""
+        return self._reader.is2
+
+    def read(self, message: Message) -> Any:
+        """Return a message's content as attributes; ``BagError`` where it is damaged."""
+        try:
+            return self._reader.deserialize(message.data, message.type)
+        except Exception as error:
+            raise BagError(f'a {message.type} cannot be read: {_reason(error)}') from error
+
     def decode(self, message: Message, camera: str = 'camera') -> Frame:
         """Return an image message as a frame; ``FrameError`` says why it is none."""
         try:
-            content: Any = self._reader.deserialize(message.data, message.type)
-        except Exception as error:
-            raise FrameError(f'the message cannot be read: {_reason(error)}') from error
+            content = self.read(message)
+        except BagError as error:
+            raise FrameError(str(error)) from error
         if message.type == IMAGE_TYPES[0]:
             image, order = decode_raw(
                 content.data, encoding=content.encoding, width=content.width,

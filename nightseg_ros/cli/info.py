@@ -132,5 +132,3 @@ def _show(facts: dict[str, Any]) -> None:
             weights['sha256'][:12], metrics,
         )  # fmt: skip
     console.print(table)
-
-

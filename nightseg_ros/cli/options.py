@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of a verb: made by tyro from the verb's frozen dataclass, whose docstrings are the help."""
+"""Flags of a verb, made by tyro from its frozen dataclass, whose docstrings are the help."""
 
 from __future__ import annotations
 

@@ -109,6 +109,3 @@ def _write(out: Path, stem: str, result: Result) -> None:
         picture = getattr(result, folder)
         assert picture is not None
         write_picture(out / folder / f'{stem}{suffix}', picture)
-
-
-

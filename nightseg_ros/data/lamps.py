@@ -244,15 +244,16 @@ def draw_traffic(canvas: Array, scene: Scene, share: float, rng: np.random.Gener
                 _disk(canvas, u, v, radius, color)
 
 
-def draw_signals(canvas: Array, scene: Scene, rng: np.random.Generator) -> None:
-    """Light one lamp of each upright sign that could be a traffic light, in place."""
+def draw_signals(canvas: Array, scene: Scene, share: float, rng: np.random.Generator) -> None:
+    """Light one lamp of a share of the upright signs, as of traffic lights, in place."""
     signs = (scene.coarse == Role.SIGN).astype(np.uint8)
     if not signs.any():
         return
     number, _, stats, _ = cv2.connectedComponentsWithStats(signs)
     for index in range(1, min(number, 24)):
         left, top, width, height, _ = (float(v) * STRIDE for v in stats[index])
-        if height < 1.5 * width or width > 0.06 * canvas.shape[1] or rng.random() < 0.4:
+        upright = height >= 1.5 * width and width <= 0.06 * canvas.shape[1]
+        if not upright or rng.random() > share:
             continue
         place, color = _SIGNALS[int(rng.choice(3, p=[0.5, 0.1, 0.4]))]
         brightness = log_uniform(rng, (3.0, 25.0))

@@ -38,12 +38,16 @@ class LightRanges:
     """Share of the windows and shop fronts that are lit; below 0 none."""
     traffic: Range = (0.2, 0.9)
     """Share of the vehicles that drive with their lights on."""
+    signals: Range = (0.0, 0.8)
+    """Share of the upright signs that shine like a traffic light."""
     glints: tuple[int, int] = (0, 16)
     """Number of small far lights about the horizon, ends included."""
     wet: Range = (0.0, 0.25)
     """Strength of the mirror image of the lights in the road."""
     tree: Range = (0.25, 1.3)
     """Light on vegetation over that on other things (log): silhouettes to lamp-lit crowns."""
+    leaves: Range = (-1.2, 1.0)
+    """Share of the sky in bare crowns that grows over with leaves; below 0 none."""
     ground: Range = (0.8, 1.8)
     """Light on road and pavement, which face the lamps, over that on other things (log)."""
     variety: Range = (0.1, 0.45)
@@ -115,7 +119,8 @@ STREET = NightLook(
     light=LightRanges(
         ambient=(0.05, 0.4), sky=(0.03, 0.5), lamps=(3, 11), lamp_power=(0.5, 3.0),
         lamp_kelvin=(2000.0, 5500.0), head_lamps=(0.0, 1.2), windows=(-0.08, 0.25),
-        traffic=(0.4, 1.0), glints=(4, 28), tree=(0.15, 1.0), ground=(0.8, 2.2), variety=(0.15, 0.55),
+        traffic=(0.4, 1.0), glints=(4, 28), tree=(0.15, 1.0), ground=(0.8, 2.2),
+        variety=(0.15, 0.55),
     ),
     camera=CameraRanges(
         median=(62.0, 145.0), black=(28.0, 80.0), gamma=(1.8, 2.7), white=(1.2, 4.0),

@@ -26,7 +26,7 @@ from nightseg_ros.data.looks import (
     log_uniform,
     uniform,
 )
-from nightseg_ros.data.matte import coarse_mean, split_sky
+from nightseg_ros.data.matte import coarse_mean, smoothstep, split_sky
 from nightseg_ros.data.scene import STRIDE, Array, Bytes, Role, Scene, read_scene, role_table
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
@@ -65,6 +65,7 @@ def synthesize_night(
     scene = read_scene(labels, role_table(taxonomy), rng)
     linear: Array = cv2.LUT(image, _linear_table())
     alpha, before = split_sky(linear, scene)
+    alpha, before = _grow_leaves(alpha, before, scene, uniform(rng, light_ranges.leaves), rng)
     radiance, shine = _relight(before, alpha, scene, light_ranges, rng)
     return _photograph(radiance, shine, scene, light_ranges, camera_ranges, rng)
 
@@ -129,8 +130,33 @@ def _relight(
     lights.draw_lamps(shine, scene, lamps, rng)
     lights.draw_glints(shine, scene, count(rng, ranges.glints), rng)
     lights.draw_traffic(shine, scene, uniform(rng, ranges.traffic), rng)
-    lights.draw_signals(shine, scene, rng)
+    lights.draw_signals(shine, scene, uniform(rng, ranges.signals), rng)
     return radiance, shine
+
+
+def _grow_leaves(
+    alpha: Array, before: Array, scene: Scene, share: float, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """
+    Close gaps in bare crowns with leaves, for a network that must know both seasons.
+
+    Only pixels that are labelled as vegetation change. Returns the sky matte and the light of
+    everything before the sky, as ``split_sky`` does.
+    """
+    tree = (scene.roles == Role.TREE).astype(np.float32)
+    if share <= 0.0 or not tree.any():
+        return alpha, before
+    height, width = alpha.shape
+    grain = photometric.texture(height, width, rng)
+    # ragged rims: leaves thin out where the label ends
+    soft = cv2.GaussianBlur(tree, (0, 0), 1.0 + 2.0 * width / 480.0)
+    cover = smoothstep(soft + 0.12 * grain, 0.95 - 0.6 * share, 1.1 - 0.6 * share)
+    gap = alpha * tree * cover
+    color = np.array([1.0, rng.uniform(1.0, 1.6), rng.uniform(0.4, 0.9)], np.float32)
+    color *= log_uniform(rng, (0.015, 0.1))
+    leaf = gap * np.exp(0.55 * grain)
+    grown = cv2.add(before, cv2.multiply(cv2.merge((leaf,) * 3), _scalar(color)))
+    return alpha - gap, grown
 
 
 def _clouds(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -> Array:

@@ -52,6 +52,13 @@ def _window(tile: Array, height: int, width: int, rng: np.random.Generator) -> A
     return tile[rows[:, None], columns[None, :]]
 
 
+def texture(height: int, width: int, rng: np.random.Generator) -> Array:
+    """Return a random grain of unit deviation and about two pixels, float32 [H, W]."""
+    grain = _window(_tiles()[1], height, width, rng)
+    result: Array = cv2.extractChannel(grain, int(rng.integers(3)))
+    return result
+
+
 def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator) -> Bytes:
     """
     Add luma and chroma noise to uint8 [H, W, 3]; the deviations are in steps of 255.

@@ -60,8 +60,11 @@ class FrameSource:
         for index, path in enumerate([self.path] if self.kind == 'image' else _images(self.path)):
             stem = path.stem
             if stem in seen:
-                yield path.name, FrameError(
-                    f"'{path.name}' and '{seen[stem]}' would give results of one name; rename one"
+                yield (
+                    path.name,
+                    FrameError(
+                        f"'{path.name}' and '{seen[stem]}' would give one result; rename one"
+                    ),
                 )
                 continue
             seen[stem] = path.name
@@ -72,8 +75,11 @@ class FrameSource:
             except FrameError as error:
                 yield stem, FrameError(f"'{path.name}': {error}")
             else:
-                yield stem, Frame(
-                    image=image, order=order, stamp_ns=self._stamp(index), camera=self.camera
+                yield (
+                    stem,
+                    Frame(
+                        image=image, order=order, stamp_ns=self._stamp(index), camera=self.camera
+                    ),
                 )
 
     def _video(self) -> Iterator[Item]:
@@ -93,8 +99,9 @@ class FrameSource:
             video.release()
         # containers round their length, so that only a clear gap means damage
         if self.count and index < 0.98 * self.count - 2:
-            yield f'{index:06d}', FrameError(
-                f"'{self.path.name}' breaks off after {index} of {self.count} frames"
+            yield (
+                f'{index:06d}',
+                FrameError(f"'{self.path.name}' breaks off after {index} of {self.count} frames"),
             )
 
     def _bag(self) -> Iterator[Item]:
@@ -145,7 +152,7 @@ def open_source(
         return _open_video(path, rate)
     raise DataError(
         f"'{path}' is neither an image ({', '.join(IMAGE_SUFFIXES)}), a video "
-        f"({', '.join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder"
+        f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder'
     )
 
 

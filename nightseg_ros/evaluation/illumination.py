@@ -123,6 +123,8 @@ def leave_one_camera_out(
     sets: Sequence[Thumbnails],
     config: IlluminationConfig,
     *,
+    cameras: Sequence[str] | None = None,
+    samples: int = 2000,
     say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """
@@ -130,15 +132,16 @@ def leave_one_camera_out(
 
     Sets with ``train`` false are judged with their camera. A frame counts as day where its score
     is above 0.5. The logistic regression sees the network's augmented samples; the luma threshold
-    is the best on the other cameras' frames, cameras of a class weighted equally.
+    is the best on the other cameras' frames, cameras of a class weighted equally. ``cameras``
+    holds out only these, ``samples`` are what the regression is fitted to.
     """
     features = [_features(shrink(item.images)) for item in sets]
     rows = []
-    for camera in dict.fromkeys(item.camera for item in sets):
+    for camera in cameras or dict.fromkeys(item.camera for item in sets):
         rest = without_camera(sets, camera)
         network = fit(rest, config)
         estimator = IlluminationEstimator(network.state_dict())
-        logistic = _fit_statistics(rest, config)
+        logistic = _fit_statistics(rest, config, samples)
         threshold = _luma_threshold(rest, features)
         told: dict[str, list[tuple[bool, npt.NDArray[np.bool_]]]] = {m: [] for m in METHODS}
         for item, values in zip(sets, features):
@@ -168,11 +171,15 @@ def leave_one_camera_out(
 
 
 def run_study(
-    config: IlluminationConfig, *, say: Callable[[str], None] = lambda line: None
+    config: IlluminationConfig,
+    *,
+    samples: int = 2000,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Study:
     """Hold out every camera of ``config.data`` once and write the table to ``config.out``."""
     sources = [source for spec in config.data for source in parse_sources(spec)]
-    study = leave_one_camera_out([load_thumbnails(source) for source in sources], config, say=say)
+    sets = [load_thumbnails(source) for source in sources]
+    study = leave_one_camera_out(sets, config, samples=samples, say=say)
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(study.table() + '\n', encoding='utf-8')
@@ -194,11 +201,18 @@ def _features(images: npt.NDArray[np.uint8]) -> Array:
     return np.array([[row[name] for name in STATISTICS] for row in rows])
 
 
-def _fit_statistics(sets: Sequence[Thumbnails], config: IlluminationConfig) -> LogisticRegression:
-    """Fit the logistic regression to 2,000 samples drawn and augmented as for the network."""
-    images, labels = Sampler(sets, config.seed, relit=config.relit).draw(2000)
-    pixels = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy().astype(np.uint8))
-    return LogisticRegression(_features(pixels), labels.numpy().astype(np.float64))
+def _fit_statistics(
+    sets: Sequence[Thumbnails], config: IlluminationConfig, samples: int
+) -> LogisticRegression:
+    """Fit the logistic regression to samples drawn and augmented as for the network."""
+    sampler = Sampler(sets, config.seed, relit=config.relit)
+    features, labels = [], []
+    for _ in range(0, samples, 50):
+        images, truth = sampler.draw(50)
+        pixels = images.permute(0, 2, 3, 1).numpy().astype(np.uint8)
+        features.append(_features(np.ascontiguousarray(pixels)))
+        labels.append(truth.numpy().astype(np.float64))
+    return LogisticRegression(np.concatenate(features), np.concatenate(labels))
 
 
 def _luma_threshold(sets: Sequence[Thumbnails], features: Sequence[Array]) -> float:

@@ -42,10 +42,30 @@ class ERFPSPNet(nn.Module):
         size = features.shape[2:]
         levels = [features]
         for bins, convolve in zip(BINS, self.pyramid):
-            level = convolve(F.adaptive_avg_pool2d(features, bins))
+            level = convolve(pool_to_bins(features, bins))
             levels.append(F.interpolate(level, size=size, mode='bilinear', align_corners=False))
         logits: torch.Tensor = self.classify(self.dropout(self.fuse(torch.cat(levels, 1))))
         return logits
+
+
+def pool_to_bins(x: torch.Tensor, bins: int) -> torch.Tensor:
+    """
+    Average float [B, C, H, W] over ``bins`` × ``bins`` windows, of any H and W.
+
+    It gives what ``adaptive_avg_pool2d`` gives, from running sums, because exported graphs know
+    that operation for fixed sizes only.
+    """
+    for dim in (2, 3):
+        length = x.shape[dim]
+        index = torch.arange(bins + 1, device=x.device)
+        first = index[:-1] * length // bins
+        last = (index[1:] * length + bins - 1) // bins
+        pad = (0, 0, 1, 0) if dim == 2 else (1, 0)
+        sums = F.pad(x.cumsum(dim), pad)
+        shape = (1, 1, bins, 1) if dim == 2 else (1, 1, 1, bins)
+        count = (last - first).to(x.dtype).view(shape)
+        x = (sums.index_select(dim, last) - sums.index_select(dim, first)) / count
+    return x
 
 
 class Downsampler(nn.Module):

@@ -175,10 +175,7 @@ class CameraHealth:
             found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
             if self._last_jump is not None and now - self._last_jump < RECOVERY:
                 found.append(Problem(level='WARN', text='stamps jumped back; started over'))
-            if (
-                self._last_size_change is not None
-                and now - self._last_size_change < RECOVERY
-            ):
+            if self._last_size_change is not None and now - self._last_size_change < RECOVERY:
                 found.append(Problem(level='WARN', text='the size of the images changed'))
             if self.unstamped:
                 found.append(

@@ -53,6 +53,9 @@ STATISTICS = (
 )
 
 
+_LEVELS = np.arange(256)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Illumination:
     """The light in one frame."""
@@ -115,30 +118,30 @@ def statistics(image: Image) -> dict[str, float]:
     luma = np.ascontiguousarray(ycc[:, :, 0])
     counts = np.bincount(luma.ravel(), minlength=256)
     cumulative = np.cumsum(counts)
+    mean = float(counts @ _LEVELS) / luma.size
+    deviation = math.sqrt(max(float(counts @ (_LEVELS - mean) ** 2) / luma.size, 0.0))
+    median, p95, p99 = (_quantile(cumulative, share) for share in (0.5, 0.95, 0.99))
+    sky, ground = (
+        _quantile(np.cumsum(np.bincount(part.ravel(), minlength=256)), 0.5)
+        for part in (luma[: luma.shape[0] // 3], luma[luma.shape[0] // 2 :])
+    )
 
-    def quantile(share: float) -> float:
-        return float(np.searchsorted(cumulative, share * cumulative[-1]))
-
-    levels = np.arange(256)
-    mean = float(counts @ levels) / luma.size
-    deviation = math.sqrt(max(float(counts @ (levels - mean) ** 2) / luma.size, 0.0))
-    median, p95, p99 = quantile(0.5), quantile(0.95), quantile(0.99)
-    sky = float(np.median(luma[: luma.shape[0] // 3]))
-    ground = float(np.median(luma[luma.shape[0] // 2 :]))
-
-    around = cv2.blur(luma, (15, 15)).astype(np.float32)
-    lights = (luma > 2 * around + 16).astype(np.uint8)
+    around = cv2.blur(luma, (15, 15))
+    # the sum saturates at 255, above which no pixel lies anyway
+    above = cv2.subtract(luma, cv2.add(around, around))
+    lights = cv2.threshold(above, 16, 1, cv2.THRESH_BINARY)[1]
     blobs = cv2.connectedComponents(lights, connectivity=8)[0] - 1
 
-    chroma = np.ascontiguousarray(ycc[:, :, 1:])
-    rough = cv2.absdiff(chroma, cv2.blur(chroma, (3, 3)))[luma <= median].astype(np.float32)
-    noise = math.sqrt(float(np.mean(rough**2))) if rough.size else 0.0
+    chroma = ycc[:, :, 1:]
+    dark = cv2.threshold(luma, median, 255, cv2.THRESH_BINARY_INV)[1]
+    rough = cv2.norm(cv2.absdiff(chroma, cv2.blur(chroma, (3, 3))), cv2.NORM_L2SQR, dark)
+    noise = math.sqrt(rough / max(2 * cv2.countNonZero(dark), 1))
     red, green, blue = (float(value) + 2.0 for value in cv2.mean(image)[:3])
     return {
         'mean_luma': mean / 255,
         'sky_darkness': 1 - min(sky / max(p95, 1.0), 1.0),
         'halo_blobs': blobs / 10,
-        'light_share': float(lights.mean()),
+        'light_share': cv2.countNonZero(lights) / luma.size,
         'chroma_noise': noise / (mean + 4),
         'cast_red_blue': math.log(red / blue),
         'cast_green': math.log(green / math.sqrt(red * blue)),
@@ -150,10 +153,15 @@ def statistics(image: Image) -> dict[str, float]:
     }
 
 
-#: A glare source covers at least this share of the frame (8 × 8 pixels of the thumbnail) …
-GLARE_AREA = 0.010
+def _quantile(cumulative: npt.NDArray[np.int64], share: float) -> float:
+    """Return the level below or at which ``share`` of the counted pixels lie."""
+    return float(np.searchsorted(cumulative, share * cumulative[-1]))
+
+
+#: A glare source covers at least this share of the frame (31 pixels of the thumbnail) …
+GLARE_AREA = 0.005
 #: … and lifts the pixels around it by at least this share of what is left up to white.
-GLARE_HALO = 0.35
+GLARE_HALO = 0.4
 #: A source whose centre is higher than this share of the frame is a lamp, the sun or the sky.
 GLARE_HORIZON = 0.33
 
@@ -168,8 +176,9 @@ def glare(image: Image) -> float:
     from it, over what that median leaves up to white. The lower quartile demands a halo on all
     sides: a white van, a wet road or a gap of sky between trees is bright on its inside only.
 
-    The threshold was set, and recall was measured, on rendered glare only: the real
-    material has no frames labelled as glare. Real frames tell of false alarms alone.
+    The evidence for it is rendered only: no real frame is labelled as glare, so that recall is
+    known for rendered head lamps alone. Real frames told of false alarms
+    (``docs/illumination.md``).
     """
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape
@@ -320,11 +329,11 @@ def _convolve(
     padded = np.zeros((height + 2, width + 2, channels), np.float32)
     padded[1:-1, 1:-1] = values
     rows, columns = -(-height // stride), -(-width // stride)
-    patches = np.empty((rows, columns, 9, channels), np.float32)
-    for tap in range(9):
-        y, x = divmod(tap, 3)
-        view = padded[y : y + stride * rows : stride, x : x + stride * columns : stride]
-        patches[:, :, tap] = view
+    # three neighbours of a row lie side by side in memory: one copy gathers all patches
+    down, right, one = padded.strides
+    patches = np.lib.stride_tricks.as_strided(
+        padded, (rows, columns, 3, 3 * channels), (stride * down, stride * right, down, one)
+    )
     result = patches.reshape(rows * columns, -1) @ weight
     result += bias
     np.maximum(result, 0, out=result)

@@ -73,7 +73,7 @@ class HostPixels:
         height, width = size.labels
         part = plane[:height, :width]
         return np.asarray(
-            cv2.resize(part, size.camera[::-1], interpolation=cv2.INTER_NEAREST), np.uint8
+            cv2.resize(part, size.camera[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
         )
 
     def restore(self, image: Image, size: NetworkSize) -> Image:

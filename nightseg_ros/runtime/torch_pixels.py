@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -67,13 +69,13 @@ class TorchPixels:
         return np.asarray(array.cpu().numpy())
 
     def _upload(self, image: Image) -> torch.Tensor:
-        # a message's bytes are read only, which from_numpy would warn about
-        host = torch.frombuffer(
-            memoryview(np.ascontiguousarray(image)).toreadonly(), dtype=torch.uint8
-        )
-        return host.view(image.shape).to(self.device, non_blocking=True)
+        with warnings.catch_warnings():
+            # a message's bytes are read only, and nothing here writes to them
+            warnings.simplefilter('ignore', UserWarning)
+            host = torch.from_numpy(np.ascontiguousarray(image))
+        return host.to(self.device, non_blocking=True)
 
     def _nearest(self, length: int, source: int) -> torch.Tensor:
-        """Return OpenCV's nearest-neighbour rule: floor(i · source / length)."""
-        index = torch.arange(length, device=self.device, dtype=torch.float64)
-        return (index * (source / length)).floor().long().clamp(max=source - 1)
+        """Return the source of each pixel by its centre: floor((i + 0.5) · source / length)."""
+        index = torch.arange(length, device=self.device)
+        return torch.div((2 * index + 1) * source, 2 * length, rounding_mode='floor')

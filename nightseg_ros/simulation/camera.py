@@ -153,6 +153,17 @@ class Canvas:
         self._flat[:] = 0
         return self
 
+    def hidden(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> bool:
+        """Return whether no part of the upright box between two corners can be seen."""
+        box = np.array([[(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1])]
+                        for z in (low[2], high[2])]).reshape(8, 3)  # fmt: skip
+        u, v, depth = self.camera.project(box)
+        if depth.min() < NEAR:
+            return bool(depth.max() < NEAR)
+        rows, columns = (slice(max(0, int(s.min())), max(0, int(s.max()) + 1)) for s in (v, u))
+        window = self.depth[rows, columns]
+        return not window.size or float(window.max()) < float(depth.min())
+
     def polygon(self, points: Array, rgb: Any, label: int, shade: float = 1.0, nearer: float = 1.0,
                 glow: Any = None, *, shadow: bool = False) -> None:  # fmt: skip
         """Draw a flat convex polygon [N, 3]; a ``shadow`` only darkens what lies there."""

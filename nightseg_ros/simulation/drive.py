@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nightseg_ros.simulation.camera import Array, Camera
 from nightseg_ros.simulation.light import Light, expose
 from nightseg_ros.simulation.scene import Scene, Tunnels
-from nightseg_ros.simulation.street import Street
+from nightseg_ros.simulation.street import Draw, Street
 
 LIGHTS = ('day', 'dusk', 'night', 'tunnel', 'glare')
 AMBIENT = {'day': 1.0, 'dusk': 0.5, 'night': 0.08, 'glare': 0.05, 'tunnel': 1.0}
@@ -55,7 +55,7 @@ def render(street: Street, position: float, light: str, *, seed: int = 0,
     """
     _check_size(size)
     if light not in (*LIGHTS, 'unlit'):
-        raise ValueError(f"light must be one of {', '.join(LIGHTS)} or unlit, got {light!r}")
+        raise ValueError(f'light must be one of {", ".join(LIGHTS)} or unlit, got {light!r}')
     if ambient is None:
         shift = np.random.default_rng([seed, 11]).uniform(-0.08, 0.08)
         ambient = float(np.clip(AMBIENT.get(light, 1.0) + shift, 0, 1))
@@ -71,7 +71,8 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _frame(street: Street, position: float, light: str, ambient: float, tunnels: Tunnels,
-           seed: int, time: float, size: tuple[int, int], stamp_ns: int) -> DriveFrame:  # fmt: skip
+           seed: int, time: float, size: tuple[int, int],
+           stamp_ns: int) -> DriveFrame:  # fmt: skip
     width, height = size
     if not math.isfinite(position):
         raise ValueError(f'position must be finite, got {position}')
@@ -82,11 +83,11 @@ def _frame(street: Street, position: float, light: str, ambient: float, tunnels:
     covered = max((min(position - a, b - position) for a, b in tunnels), default=0.0)
     glaring = light == 'glare'
     lamps = ambient < 0.8 or covered > 0
-    canvas = Scene(street, camera, time, lamps, 9.0 if glaring else 2.0, tunnels).canvas
+    canvas = Scene(street, camera, time, lamps, 11.0 if glaring else 2.0, tunnels).canvas
     if light == 'unlit':
         image: Array = canvas.albedo
     else:
-        veil = 0.2 if glaring else 0.02
+        veil = 0.16 if glaring else 0.02
         image = expose(canvas, street, Light(ambient=ambient, veil=veil, seed=seed), tunnels)
     local = max(0.1, ambient * math.exp(-max(0.0, covered) / 14)) if covered > 0 else ambient
     return DriveFrame(image=image, labels=canvas.label, depth=canvas.depth, stamp_ns=stamp_ns,
@@ -110,7 +111,7 @@ class Drive:
                 raise ValueError(f'{name} must be positive, got {value}')
         if not script or any(light not in LIGHTS or not share > 0 for light, share in script):
             raise ValueError(
-                f"script must list pairs of {', '.join(LIGHTS)} and a positive share, got {script}"
+                f'script must list pairs of {", ".join(LIGHTS)} and a positive share, got {script}'
             )
         _check_size(size)
         self.street = Street(seed, split)
@@ -119,13 +120,13 @@ class Drive:
         self._lights = [light for light, _ in script]
         ends = np.cumsum([share for _, share in script])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        self._start = float(np.random.default_rng([seed, 13]).uniform(15, 60))
+        self._start = Draw([seed, 4], split).between(15, 60)
         self._keys: list[tuple[float, float]] = []
         spans = list(zip(self._lights, [0.0, *self._ends[:-1]], self._ends))
         for light, since, until in spans:
             if light != 'tunnel':  # the hour outside stays what it was
                 quarter = (until - since) / 4
-                self._keys += [(since + quarter, AMBIENT[light]), (until - quarter, AMBIENT[light])]
+                self._keys += [(t, AMBIENT[light]) for t in (since + quarter, until - quarter)]
         self._keys = self._keys or [(0.0, AMBIENT['tunnel'])]
         self.tunnels: Tunnels = tuple(
             (self._start + SPEED * since, self._start + SPEED * until + 10)

@@ -12,7 +12,7 @@ import numpy as np
 
 from nightseg_ros.simulation.camera import FAR, Array, Canvas
 from nightseg_ros.simulation.scene import LAMP_STEP, VAULT, Tunnels
-from nightseg_ros.simulation.street import LENGTH, Street
+from nightseg_ros.simulation.street import LENGTH, SPLITS, Street
 
 FULL_WELL, READ_NOISE = 5000.0, 5.0
 """Electrons at white, and electrons rms, of a small automotive sensor."""
@@ -63,7 +63,7 @@ def expose(canvas: Canvas, street: Street, light: Light, tunnels: Tunnels = ()) 
     per_electron = gain**0.8 / FULL_WELL
     noise = cv2.sqrt(radiance * per_electron + (READ_NOISE * per_electron) ** 2)
     start = int(np.random.default_rng([light.seed, 7]).integers(1_000_000))
-    noise *= np.resize(_grain()[start : start + radiance.size], radiance.shape)
+    noise *= np.resize(_grain(street.split)[start : start + radiance.size], radiance.shape)
     radiance += noise
     radiance *= 1023
     image: Array = _TONE[radiance.clip(0, 8191).astype(np.uint16)]
@@ -80,9 +80,9 @@ _TONE = _tone()
 
 
 @functools.cache
-def _grain() -> Array:
+def _grain(split: str) -> Array:
     """Return 5 M samples of unit noise, smoothed a little as a camera's processing leaves it."""
-    noise = np.random.default_rng(1).standard_normal((1031, 1619, 3), np.float32)
+    noise = np.random.default_rng(SPLITS.index(split)).standard_normal((1031, 1619, 3), np.float32)
     return np.asarray(cv2.blur(noise, (2, 2)) * np.float32(1.7)).ravel()
 
 
@@ -94,8 +94,8 @@ def _radiance(canvas: Canvas, street: Street, light: Light, tunnels: Tunnels) ->
         for sky in (_ZENITH, _HORIZON)
     )
     depth = np.minimum(canvas.depth, FAR)
-    v = (np.arange(camera.height, dtype=np.float32)[:, None] + 0.5 - camera.center[1]) / camera.focal
-    u = (np.arange(camera.width, dtype=np.float32) + 0.5 - camera.center[0]) / camera.focal
+    u, v = (np.arange(count, dtype=np.float32) + 0.5 for count in (camera.width, camera.height))
+    u, v = (u - camera.center[0]) / camera.focal, (v[:, None] - camera.center[1]) / camera.focal
     x, y, z = u * depth - camera.offset(depth), camera.eye - v * depth, depth + camera.z
     sky_light, direct, inside = 0.55 * day * shade, np.zeros_like(depth), np.zeros_like(depth)
     if at > 0.72:
@@ -116,8 +116,8 @@ def _radiance(canvas: Canvas, street: Street, light: Light, tunnels: Tunnels) ->
     tint = zenith * 0.7 + horizon * 0.3
     city = np.array([0.0016, 0.0012, 0.0008], np.float32)
     terms = (sky_light, direct, head, pools, inside * shade, np.ones_like(depth))
-    colors = (tint / tint.mean(), (1.0, 0.93, 0.8), HEAD, np.array(street.lamp_rgb) * 0.1 * light.lamps,
-              (0.055, 0.05, 0.036), city * 0.3)  # fmt: skip
+    lamps = np.array(street.lamp_rgb) * (0.1 * light.lamps)
+    colors = (tint / tint.mean(), (1.0, 0.93, 0.8), HEAD, lamps, (0.055, 0.05, 0.036), city * 0.3)
     total = np.stack(terms, -1).astype(np.float32, copy=False) @ np.array(colors, np.float32)
     total *= cv2.LUT(canvas.albedo, _LINEAR)
     if canvas.glow.any():
@@ -158,10 +158,10 @@ def _halos(canvas: Canvas, light: Light, radiance: Array) -> None:
         r = max(0.8, radius * canvas.camera.focal / depth)
         at = np.s_[max(0, row - int(3 * r)) : row + int(3 * r) + 1,
                    max(0, column - int(3 * r)) : column + int(3 * r) + 1]  # fmt: skip
-        py, px = np.ogrid[at[0].start : min(at[0].stop, height), at[1].start : min(at[1].stop, width)]
+        py, px = np.arange(height)[at[0], None], np.arange(width)[at[1]]
         disc = np.exp(-((((px + 0.5 - u) ** 2 + (py + 0.5 - v) ** 2) / (r * r)) ** 1.5))
         radiance[at] += disc[..., None].astype(np.float32) * rgb
-        bloom[row // 4, column // 4] += rgb * (r * r / 8 + 0.4 * min(1.0, 30 / depth))
+        bloom[row // 4, column // 4] += rgb * (min(r * r / 8, 3.0) + 0.4 * min(1.0, 50 / depth))
     if bloom.any():
         spread = sum(share * cv2.GaussianBlur(bloom, (0, 0), sigma * columns / 160)
                      for sigma, share in ((1.2, 2.0), (4.0, 1.0), (16.0, 1.2)))  # fmt: skip

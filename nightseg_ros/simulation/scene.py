@@ -228,6 +228,8 @@ class Scene:
             c0, c1, r0, r1 = c1, c0, r1, r0
         ours = -float(self.camera.offset(np.array(distance)))
         side = math.copysign(half, ours - x)
+        if self.canvas.hidden((x - half, 0, near), (x + half, tall, far)):
+            return
         slim, lean = half - 0.2, side * (half - 0.2) / half
 
         def quad(color: RGB, shade: float, nearer: float, *corners: Point) -> None:
@@ -238,14 +240,13 @@ class Scene:
             (a, y0, z0), (b, y1, z1) = low, high
             quad(color, shade, nearer, (-a, y0, z0), (a, y0, z0), (b, y1, z1), (-b, y1, z1))
 
-        for grow in (0.0, 0.25):
+        for grow in (0.0, 0.25) if distance < 60 else ():
             a, z0, z1 = half + grow, near - grow, far + grow
             corners = [(x - a, 0, z0), (x + a, 0, z0), (x + a, 0, z1), (x - a, 0, z1)]
             self.canvas.polygon(np.array(corners), _BLACK, ROAD, 0.5, shadow=True)
         across(rgb, 0.8, 1, (half, base, near), (half, sill, near))
         across(rgb, 1.05, 1, (half, sill, near), (half, sill, far))
         across(rgb, 0.9, 0.999, (half, sill, c0), (slim, tall, r0))
-        across(rgb, 1.1, 0.999, (slim, tall, r0), (slim, tall, r1))
         for shade, low, high, f0, t0, t1, f1 in ((0.72, base, sill, near, near, far, far),
                                                  (0.75, sill, tall, c0, r0, r1, c1)):  # fmt: skip
             top = lean if high == tall else side

@@ -83,7 +83,7 @@ class Street:
     def __init__(self, seed: int = 0, split: str = 'train', *, flat: bool = False) -> None:
         """Build layout and textures; ``ValueError`` for an unknown split or negative seed."""
         if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+            raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         if seed < 0:
             raise ValueError(f'seed must not be negative, got {seed}')
         self.seed, self.split, self.flat = seed, split, flat

@@ -206,8 +206,9 @@ def augment(
     Redraw what camera, exposure and viewpoint decide.
 
     Takes RGB float32 [B, 3, h, w] in 0–1 (stored size), returns RGB float32 [B, 3, 64, 96] with
-    whole values 0–255. Light is scaled in linear light (taken as the square) before it is clipped. Frames for
-    which ``relit`` (bool [B]) is true are day frames to be turned into nights first.
+    whole values 0–255. Light is scaled in linear light (taken as the square) before it is
+    clipped. Frames for which ``relit`` (bool [B]) is true are day frames to be turned into
+    nights first.
     """
     count = len(images)
 

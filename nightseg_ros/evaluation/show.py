@@ -1,0 +1,95 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""A live run as people look at it: a video with banners, and a contact sheet over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from nightseg_ros.data.source import FrameSource
+from nightseg_ros.evaluation.live import LiveRun, aligned, recorded_labels
+from nightseg_ros.evaluation.pictures import (
+    STATE_COLORS,
+    PictureError,
+    VideoWriter,
+    banner,
+    contact_sheet,
+    write_picture,
+)
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.rendering import Renderer
+from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.weights import load_weights
+
+#: Pairs of pictures on a contact sheet.
+TILES = 15
+ALPHA = 0.5
+_GREY = (170, 170, 170)
+
+
+def show_run(
+    out: Path,
+    source: FrameSource,
+    run: LiveRun,
+    recorded: Path,
+    weights: str,
+    *,
+    offset: int,
+    progress: Callable[[int, int | None, str], None],
+) -> None:
+    """
+    Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
+
+    ``weights`` name the taxonomy and its colours, ``offset`` is what the player added to the
+    stamps. A frame without a mask is shown as it is and says so.
+    """
+    stamps = sorted(run.sent)
+    if not stamps:
+        raise PictureError('no frame was played; there is nothing to show')
+    taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
+    renderer = Renderer(taxonomy, HostPixels())
+    chosen = {stamps[i] for i in np.linspace(0, len(stamps) - 1, TILES).round().astype(int)}
+    span = (stamps[-1] - stamps[0]) / 1e9
+    rate = (len(stamps) - 1) / span if span > 0 else 10.0
+    tiles = []
+    with VideoWriter(out / 'overlay.mp4', rate) as video:
+        masks = aligned(_played(source, run, offset), recorded_labels(recorded))
+        for number, (stamp, frame, mask) in enumerate(masks):
+            progress(number + 1, len(stamps), 'drawing the overlays')
+            image = frame.image
+            if frame.order == 'bgr':
+                image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+            shown = image
+            if mask is not None:
+                shown = renderer.overlay(frame, renderer.color(mask), ALPHA)
+            text, color = _caption(run, stamp, (stamp - stamps[0]) / 1e9, mask is not None)
+            video.add(banner(shown, text, color))
+            if stamp in chosen:
+                tiles.append((image, shown, text, color))
+    write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))
+
+
+def _played(source: FrameSource, run: LiveRun, offset: int) -> Iterator[tuple[int, Frame]]:
+    last = max(run.sent)
+    for _, frame in source:
+        if isinstance(frame, Frame):
+            stamp = frame.stamp_ns + offset
+            if stamp > last:
+                return
+            if stamp in run.sent:
+                yield stamp, frame
+
+
+def _caption(
+    run: LiveRun, stamp: int, seconds: float, labelled: bool
+) -> tuple[str, tuple[int, int, int]]:
+    status = run.statuses.get(stamp)
+    if status is None or not labelled:
+        return f'{seconds:5.1f} s  no mask: the frame was dropped', _GREY
+    text = f'{seconds:5.1f} s  {status.state}  route {status.route}  score {status.score:.2f}'
+    return text, STATE_COLORS.get(status.state, _GREY)

@@ -1,0 +1,282 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""One camera: its subscription, its latest frame, its outputs and its health."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from nightseg_ros.node.camera_info import scaled_info
+from nightseg_ros.node.ego_mask import EgoMask
+from nightseg_ros.node.health import CameraHealth, Source, Throttle
+from nightseg_ros.node.intake import Intake
+from nightseg_ros.node.messages import decode
+from nightseg_ros.node.outputs import Outputs, label_size, want_of
+from nightseg_ros.node.settings import CameraNames, Settings
+from nightseg_ros.node.worker import Waiting, Worker
+from nightseg_ros.perception.frame import Frame, FrameError
+from nightseg_ros.perception.pipeline import Pipeline, Result, Want
+
+
+class Camera:
+    """
+    Everything that belongs to one camera, from configure to cleanup.
+
+    ``open`` to ``close`` is the active time. The executor's thread receives, the worker's thread
+    decodes and publishes.
+    """
+
+    def __init__(
+        self, node: Any, names: CameraNames, settings: Settings, pipeline: Pipeline
+    ) -> None:
+        """Create the output topics; ``ConfigError`` where the ego mask cannot be read."""
+        self.name = names.name
+        self.names = names
+        self.settings = settings
+        self.health = CameraHealth(time.monotonic())
+        self.subscribed_reliable = False
+        self._node = node
+        self._long_side = pipeline.long_side
+        self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
+        self.outputs = Outputs(node, names.output, pipeline.taxonomy)
+        self._intake = Intake()
+        self._throttle = Throttle()
+        self._worker: Worker | None = None
+        self._subscription: Any = None
+        self._info_subscription: Any = None
+        self._guard: Any = None
+        self._info: Any = None
+        self._size: tuple[int, int] | None = None
+        self._wanted: set[str] = set()
+
+    # -- the executor's thread ----------------------------------------------------------------
+
+    def open(self, worker: Worker) -> None:
+        """Subscribe, and hand frames to ``worker`` from now on."""
+        self._worker = worker
+        self.health = CameraHealth(time.monotonic())
+        self._intake = Intake()
+        self._size = self._info = None
+        # an event's own handler is no place to replace what the event came from
+        self._guard = self._node.create_guard_condition(self.match)
+        self._info_subscription = self._node.create_subscription(
+            CameraInfo, self.names.info_topic, self._keep_info, _qos(reliable=False)
+        )
+        self._subscribe(self._reliable_wanted(self.source()))
+
+    def close(self) -> None:
+        """Take the subscriptions out of the graph."""
+        for subscription in (self._subscription, self._info_subscription):
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        if self._guard is not None:
+            self._node.destroy_guard_condition(self._guard)
+        self._subscription = self._info_subscription = self._guard = self._worker = None
+
+    def source(self) -> Source:
+        """Return who publishes the images now."""
+        found = self._node.get_publishers_info_by_topic(self.names.image_topic)
+        reliable = [p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in found]
+        return Source(
+            topic=self._node.resolve_topic_name(self.names.image_topic),
+            publishers=len(reliable),
+            reliable=sum(reliable),
+            subscribed_reliable=self.subscribed_reliable,
+        )
+
+    def match(self) -> None:
+        """Subscribe anew where the publishers' reliability asks for the other one."""
+        if self._subscription is None:
+            return
+        wanted = self._reliable_wanted(self.source())
+        if wanted != self.subscribed_reliable:
+            self._node.destroy_subscription(self._subscription)
+            self._subscribe(wanted)
+
+    def _reliable_wanted(self, source: Source) -> bool:
+        if self.settings.qos_reliability != 'auto':
+            return self.settings.qos_reliability == 'reliable'
+        if not source.publishers:
+            # best effort understands either, until there is somebody to go by
+            return self.subscribed_reliable and self._subscription is not None
+        return source.reliable == source.publishers
+
+    def _subscribe(self, reliable: bool) -> None:
+        self.subscribed_reliable = reliable
+        self._subscription = self._node.create_subscription(
+            CompressedImage if self.settings.transport == 'compressed' else Image,
+            self.names.image_topic,
+            self._receive,
+            _qos(reliable=reliable),
+            event_callbacks=SubscriptionEventCallbacks(
+                matched=self._look, incompatible_qos=self._look
+            ),
+        )
+
+    def _look(self, event: Any) -> None:
+        if self._guard is not None:
+            self._guard.trigger()
+
+    def _keep_info(self, info: Any) -> None:
+        self._info = info
+
+    def _receive(self, message: Any) -> None:
+        now = time.monotonic()
+        if self._worker is None:
+            return
+        stamp_ns = _nanoseconds(message.header.stamp)
+        self.health.receive(now, unstamped=not stamp_ns)
+        verdict = self._intake.check(stamp_ns, now, self.settings.max_rate)
+        if verdict.jump_s:
+            self.health.jump(now)
+            self._say('jump', f'stamps jumped back by {verdict.jump_s:.1f} s; starting over')
+        if verdict.drop:
+            self.health.drop(now, verdict.drop)
+            return
+        if self._worker.mailbox.put(self.name, Waiting(self, message, now)) is not None:
+            self.health.drop(now, 'superseded')
+
+    # -- the worker's thread ------------------------------------------------------------------
+
+    def open_frame(self, waiting: Waiting) -> Frame | None:
+        """See ``Client``."""
+        header = waiting.message.header
+        age = self._age(header.stamp)
+        limit = self.settings.max_age
+        if limit and age is not None and age > limit:
+            text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
+            self._lose('too_old', text)
+            return None
+        try:
+            image, order = decode(waiting.message)
+        except FrameError as error:
+            self._lose('undecodable', f'a frame could not be read: {error}')
+            return None
+        size = (image.shape[0], image.shape[1])
+        if self._size not in (None, size):
+            self.health.change_size(time.monotonic())
+            assert self._size is not None
+            self._say(
+                'size',
+                f'images changed from {self._size[1]}×{self._size[0]} to {size[1]}×{size[0]}',
+            )
+        self._size = size
+        return Frame(
+            image=image,
+            order=order,
+            # a router needs a clock that runs, also where the camera has none
+            stamp_ns=_nanoseconds(header.stamp) or int(waiting.received * 1e9),
+            camera=self.name,
+            frame_id=header.frame_id,
+        )
+
+    def wanted(self) -> Want:
+        """See ``Client``."""
+        self._wanted = self.outputs.wanted()
+        return want_of(self._wanted)
+
+    def publish(self, result: Result, waiting: Waiting) -> None:
+        """See ``Client``."""
+        header = waiting.message.header
+        self._refuse_unfit(result)
+        image = (result.frame.image.shape[0], result.frame.image.shape[1])
+        begun = time.monotonic()
+        computed = [
+            topic
+            for topic in ('labels', 'confidence', 'color', 'overlay', 'translated')
+            if getattr(result, topic) is not None
+        ]
+        if self._ego is not None:
+            result = self._ego.cover(result)
+        labels_at = label_size(image, self.settings.label_size, self._long_side)
+        published = self.outputs.publish(
+            header,
+            result,
+            self._wanted,
+            labels_at=labels_at,
+            info=self._calibration(header, image, labels_at),
+            jpeg_quality=self.settings.jpeg_quality,
+        )
+        done = time.monotonic()
+        ms = waiting.ms | result.ms
+        ms['publish'] = (done - begun) * 1e3
+        ms['total'] = (min(published.values(), default=done) - waiting.received) * 1e3
+        if 'status' in self._wanted:
+            age = self._age(header.stamp)
+            self.outputs.publish_status(header, self.name, result, ms, age)
+            published['status'] = time.monotonic()
+        light, decision = result.illumination, result.decision
+        self.health.note = f'route {decision.route}, {decision.state}, score {light.score:.3f}'
+        self.health.serve(done, ms['total'], computed=computed, published=list(published))
+        if decision.switched:
+            self._node.get_logger().info(
+                f'{self.name}: route {decision.route} now: {decision.reason}'
+            )
+
+    def fail(self, reason: str, error: Exception) -> None:
+        """See ``Client``."""
+        lead = {'failed': 'a frame could not be segmented'}.get(reason, 'a mask is withheld')
+        self._lose(reason, f'{lead}: {type(error).__name__}: {error}')
+
+    def _calibration(
+        self, header: Any, image: tuple[int, int], labels: tuple[int, int]
+    ) -> CameraInfo | None:
+        """Return the labels' calibration where somebody wants it and there is one."""
+        self.health.info_problem = ''
+        if 'camera_info' not in self._wanted:
+            return None
+        if self._info is None:
+            self.health.info_problem = f'no calibration came on {self.names.info_topic}'
+            return None
+        try:
+            return scaled_info(self._info, image, labels, header)
+        except ValueError as error:
+            self.health.info_problem = str(error)
+            return None
+
+    def _refuse_unfit(self, result: Result) -> None:
+        """Raise where a picture is not what its message promises."""
+        size = result.frame.image.shape[:2]
+        for topic in ('labels', 'confidence', 'color', 'overlay', 'translated'):
+            picture = getattr(result, topic)
+            if picture is None:
+                continue
+            shape = size if topic in ('labels', 'confidence') else (*size, 3)
+            if picture.shape != shape or picture.dtype.name != 'uint8':
+                raise ValueError(
+                    f'{topic} is {picture.dtype} {picture.shape}, the frame needs uint8 {shape}'
+                )
+
+    def _age(self, stamp: Any) -> float | None:
+        """Return the seconds since ``stamp`` by the node's clock, None for no stamp."""
+        stamp_ns = _nanoseconds(stamp)
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        return (now_ns - stamp_ns) / 1e9 if stamp_ns else None
+
+    def _lose(self, reason: str, text: str) -> None:
+        self.health.drop(time.monotonic(), reason, text)
+        self._say(reason, text)
+
+    def _say(self, key: str, text: str) -> None:
+        held = self._throttle.admit(key, time.monotonic())
+        if held is not None:
+            more = f' ({held} more like it since the last word)' if held else ''
+            self._node.get_logger().warning(f'{self.name}: {text}{more}')
+
+
+def _nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _qos(*, reliable: bool) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.VOLATILE,
+    )

@@ -1,0 +1,42 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What the ids in a mask mean, for those who join late."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+from std_msgs.msg import String
+
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+
+
+def label_info_json(taxonomy: Taxonomy) -> String:
+    """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
+    classes = [
+        {'id': index, 'name': name, 'color': list(color)}
+        for index, (name, color) in enumerate(zip(taxonomy.classes, taxonomy.colors))
+    ]
+    content = {'taxonomy': taxonomy.name, 'unlabelled': UNLABELLED, 'classes': classes}
+    return String(data=json.dumps(content))
+
+
+def vision_msgs() -> Any | None:
+    """Return the module ``vision_msgs.msg``, None where it is not installed."""
+    try:
+        return importlib.import_module('vision_msgs.msg')
+    except ImportError:
+        return None
+
+
+def label_info(taxonomy: Taxonomy, vision: Any, stamp: Any) -> Any:
+    """Return ``vision_msgs/LabelInfo``; ``vision`` is what ``vision_msgs`` returned."""
+    message = vision.LabelInfo()
+    message.header.stamp = stamp
+    message.class_map = [
+        vision.VisionClass(class_id=index, class_name=name)
+        for index, name in enumerate(taxonomy.classes)
+    ]
+    return message

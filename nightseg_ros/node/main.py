@@ -1,0 +1,100 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The process ``night_perception``.
+
+Exit code 0 says that it was asked to stop; anything else asks the launch file for another try.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from types import FrameType
+
+from nightseg_ros.dds import profile_environment
+
+#: Seconds from a signal to the end of the process, whatever the networks are busy with.
+DEADLINE = 1.0
+
+
+def main() -> None:
+    """Run the node until SIGINT or SIGTERM."""
+    os.environ.update(profile_environment())
+    stop = threading.Event()
+    _stop_on_signals(stop)
+
+    import rclpy
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.signals import SignalHandlerOptions
+
+    from nightseg_ros.node.night_perception import NightPerception
+
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    node = NightPerception()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    errors: deque[float] = deque(maxlen=20)
+    while rclpy.ok() and not stop.is_set():
+        try:
+            # a signal interrupts the wait
+            executor.spin_once(timeout_sec=0.2)
+        except Exception:
+            # one callback's error must not blind the vehicle, but a node that only fails is none
+            node.get_logger().error(f'in a callback: {traceback.format_exc()}')
+            errors.append(time.monotonic())
+            if len(errors) == errors.maxlen and errors[-1] - errors[0] < 10:
+                node.get_logger().fatal('too many errors in callbacks; giving up')
+                sys.exit(1)
+    finished = node.stop(timeout=DEADLINE / 2)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    if not finished:
+        _end()
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """
+    Set ``stop`` on SIGINT and SIGTERM, and end the process ``DEADLINE`` seconds later at most.
+
+    Python runs handlers between two steps of the main thread, which may be deep in the loading
+    of a network; the wake-up descriptor is written to at once, and a thread waits for it.
+    """
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+
+    # holding both ends keeps them open
+    ends = (reading, writing)
+    threading.Thread(target=_watch, args=ends, name='nightseg deadline', daemon=True).start()
+
+
+def _watch(reading: socket.socket, writing: socket.socket) -> None:
+    """End the process some time after the first signal."""
+    while reading.recv(1)[0] not in (signal.SIGINT, signal.SIGTERM):
+        pass
+    time.sleep(DEADLINE)
+    _end()
+
+
+def _end() -> None:
+    """End at once and say that this was wanted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == '__main__':
+    main()

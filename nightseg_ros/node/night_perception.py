@@ -1,0 +1,252 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: several cameras in, masks out."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node.camera import Camera
+from nightseg_ros.node.declaration import Declared
+from nightseg_ros.node.diagnostics import STUCK_AFTER, camera_status, node_status
+from nightseg_ros.node.health import Problem
+from nightseg_ros.node.settings import Settings
+from nightseg_ros.node.worker import Worker
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.weights import WeightsError
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+#: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
+REPORT_PERIOD = 0.5
+#: Seconds that deactivation waits for the batch in hand.
+PATIENCE = 10.0
+
+
+class NightPerception(LifecycleNode):
+    """
+    Segments the images of its cameras by the network that the light asks for.
+
+    Parameters are read and weights loaded by configure; subscriptions, the publishers' activity
+    and the worker live from activate to deactivate; cleanup frees everything.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        """Declare the parameters; with ``autostart`` the first spin configures and activates."""
+        super().__init__('night_perception', **options)
+        self._refuse_impossible_transitions()
+        self.declared = Declared(self)
+        self.declared.configured = lambda: self._pipeline is not None
+        self.declared.check_settings = self._check_change
+        self.declared.apply_settings = self._apply_change
+        self._settings: Settings | None = None
+        self._pipeline: Pipeline | None = None
+        self._worker: Worker | None = None
+        self._cameras: list[Camera] = []
+        self._failure = ''
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
+        )
+        # simulated time may stand still, and a report about that must not
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
+        for sentence in self.declared.unknown:
+            self.get_logger().warning(sentence)
+        if self.declared.value('autostart'):
+            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+
+    # -- lifecycle ----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, load the weights, create the output topics."""
+        self._failure = ''
+        try:
+            self._settings = self.declared.settings()
+            self._pipeline = Pipeline.load(self._settings.pipeline, say=self._say)
+            for names in self._settings.cameras:
+                self._cameras.append(Camera(self, names, self._settings, self._pipeline))
+        except (ConfigError, WeightsError, BackendError) as error:
+            return self._refuse('configure', str(error))
+        except Exception as error:
+            self.get_logger().debug(traceback.format_exc())
+            return self._refuse('configure', f'{type(error).__name__}: {error}')
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let the publishers speak, start the worker, subscribe."""
+        assert self._pipeline is not None
+        super().on_activate(state)
+        try:
+            self._pipeline.reset(reason='activated')
+            self._worker = Worker(self._pipeline, self.get_logger().info)
+            self._worker.start()
+            for camera in self._cameras:
+                camera.outputs.announce()
+                camera.open(self._worker)
+        except Exception as error:
+            self._stop()
+            super().on_deactivate(state)
+            self.get_logger().debug(traceback.format_exc())
+            self._failure = f'activate: {type(error).__name__}: {error}'
+            self.get_logger().error(self._failure)
+            return FAILURE
+        topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
+        self.get_logger().info(f'active; waiting for images on {topics}')
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, stop the worker, silence the publishers."""
+        stopped = self._stop()
+        super().on_deactivate(state)
+        return SUCCESS if stopped else TransitionCallbackReturn.ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free networks and output topics."""
+        self._release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do both, from whatever state."""
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that a configure can try again."""
+        self._stop()
+        self._release()
+        return SUCCESS
+
+    def stop(self, timeout: float) -> bool:
+        """End all work, as on a signal; return whether the worker ended in ``timeout`` seconds."""
+        return self._stop(timeout)
+
+    def _refuse_impossible_transitions(self) -> None:
+        """Answer a request that the state does not allow; rclpy would end the process over it."""
+        service = self._service_change_state
+        change = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change(request, response)
+            except rclpy_implementation.RCLError as error:
+                self.get_logger().warning(f'transition refused: {error}')
+                response.success = False
+                return response
+
+        service.callback = answer
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._start_timer)
+        if self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    def _refuse(self, transition: str, reason: str) -> TransitionCallbackReturn:
+        self._release()
+        self._failure = f'{transition} failed: {reason}'
+        self.get_logger().error(self._failure)
+        return FAILURE
+
+    def _stop(self, timeout: float = PATIENCE) -> bool:
+        for camera in self._cameras:
+            camera.close()
+        worker, self._worker = self._worker, None
+        if worker is None or worker.stop(timeout):
+            return True
+        self._failure = f'the worker has not ended within {timeout:g} s'
+        self.get_logger().error(self._failure)
+        return False
+
+    def _release(self) -> None:
+        for camera in self._cameras:
+            camera.outputs.destroy()
+        self._cameras = []
+        self._pipeline = self._settings = None
+        # networks hold themselves in cycles
+        gc.collect()
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    def _check_change(self, settings: Settings) -> None:
+        """Raise where the loaded networks cannot do what ``settings`` ask for."""
+        if self._pipeline is not None:
+            self._pipeline.check(settings.pipeline.route, settings.pipeline.router)
+
+    def _apply_change(self, settings: Settings) -> None:
+        self._settings = settings
+        for camera in self._cameras:
+            camera.settings = settings
+        if self._worker is not None:
+            self._worker.change(settings.pipeline)
+        elif self._pipeline is not None:
+            self._pipeline.change(
+                route=settings.pipeline.route,
+                router=settings.pipeline.router,
+                overlay_alpha=settings.pipeline.overlay_alpha,
+            )
+
+    # -- diagnostics --------------------------------------------------------------------------
+
+    def _say(self, text: str) -> None:
+        """Log what takes long or must be known, and show that the node lives meanwhile."""
+        self.get_logger().info(text)
+        self._report()
+
+    def _tick(self) -> None:
+        for camera in self._cameras:
+            camera.match()
+        self._report()
+
+    def _report(self) -> None:
+        """Publish the state of the node and of its cameras."""
+        now = time.monotonic()
+        name = self.get_fully_qualified_name().strip('/')
+        statuses = []
+        if self._worker is not None and self._settings is not None:
+            statuses = [
+                camera_status(
+                    name, camera.name, camera.health, camera.source(), now,
+                    self._settings.silent_after,
+                )
+                for camera in self._cameras
+            ]  # fmt: skip
+        description = {} if self._pipeline is None else self._pipeline.describe()
+        own = node_status(
+            name,
+            self._state_machine.current_state[1],
+            self._problems(now),
+            description,
+            {'cameras': len(self._cameras)},
+        )
+        message = DiagnosticArray(status=[own, *statuses])
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
+
+    def _problems(self, now: float) -> list[Problem]:
+        found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+        if self._failure:
+            found.insert(0, Problem(level='ERROR', text=self._failure))
+        worker = self._worker
+        if worker is not None and not worker.alive:
+            found.insert(0, Problem(level='ERROR', text='the worker has died'))
+        elif worker is not None:
+            since = worker.busy_since
+            if since is not None and now - since > STUCK_AFTER:
+                text = f'the networks have been busy with one batch for {now - since:.1f} s'
+                found.insert(0, Problem(level='ERROR', text=text))
+        clock = self.get_clock()
+        if clock.ros_time_is_active and clock.now().nanoseconds == 0:
+            text = 'use_sim_time is set, but nothing came on /clock yet'
+            found.append(Problem(level='WARN', text=text))
+        return found

@@ -1,0 +1,202 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""One camera's output topics: who subscribes, and what they get."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32, String
+
+from nightseg_ros.node.label_info import label_info, label_info_json, vision_msgs
+from nightseg_ros.node.messages import ImageMessage, jpeg_message, png_message
+from nightseg_ros.node.status import frame_status
+from nightseg_ros.perception.geometry import fit
+from nightseg_ros.perception.pipeline import Result, Want
+from nightseg_ros.taxonomy import Taxonomy
+
+Plane = npt.NDArray[np.uint8]
+
+PLANES = ('labels', 'confidence')
+PICTURES = ('color', 'overlay', 'translated')
+TOPICS: dict[str, Any] = {
+    # in the order of publishing: what a planner waits for comes first
+    'labels': Image,
+    'labels/compressed': CompressedImage,
+    'confidence': Image,
+    'camera_info': CameraInfo,
+    'color': Image,
+    'overlay': Image,
+    'overlay/compressed': CompressedImage,
+    'translated': Image,
+    'illumination': Float32,
+    'status': DiagnosticArray,
+}
+
+
+def _qos(durability: DurabilityPolicy) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=durability,
+    )
+
+
+class Outputs:
+    """The publishers of one camera, from configure to cleanup."""
+
+    def __init__(self, node: Any, prefix: str, taxonomy: Taxonomy) -> None:
+        """Create them under ``prefix``; they are silent until the node is active."""
+        self._node = node
+        self._taxonomy = taxonomy
+        self._publishers = {
+            topic: node.create_lifecycle_publisher(
+                kind,
+                f'{prefix}/{topic}',
+                _qos(DurabilityPolicy.VOLATILE),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                # each handler would be waited on in every spin of the executor
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+            )
+            for topic, kind in TOPICS.items()
+        }
+        self._vision = vision_msgs()
+        latched = {'label_info_json': String}
+        if self._vision is not None:
+            latched['label_info'] = self._vision.LabelInfo
+        self._latched = {
+            topic: node.create_lifecycle_publisher(
+                kind,
+                f'{prefix}/{topic}',
+                _qos(DurabilityPolicy.TRANSIENT_LOCAL),
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+            )
+            for topic, kind in latched.items()
+        }
+        self._messages = {
+            **{topic: ImageMessage('mono8') for topic in PLANES},
+            **{topic: ImageMessage('rgb8') for topic in PICTURES},
+        }
+
+    def announce(self) -> None:
+        """Publish what the ids mean, for early and late subscribers alike."""
+        self._latched['label_info_json'].publish(label_info_json(self._taxonomy))
+        if self._vision is not None:
+            stamp = self._node.get_clock().now().to_msg()
+            self._latched['label_info'].publish(label_info(self._taxonomy, self._vision, stamp))
+
+    def wanted(self) -> set[str]:
+        """Return the topics that have subscribers."""
+        return {
+            topic
+            for topic, publisher in self._publishers.items()
+            if publisher.get_subscription_count()
+        }
+
+    def publish(
+        self,
+        header: Any,
+        result: Result,
+        wanted: set[str],
+        *,
+        labels_at: tuple[int, int],
+        info: CameraInfo | None,
+        jpeg_quality: int,
+    ) -> dict[str, float]:
+        """
+        Publish everything wanted but the status, under the input's ``header``.
+
+        ``labels_at`` is the height and width that labels and confidence get, ``info`` their
+        calibration if there is one, ``jpeg_quality`` 1 to 100. Return the topics published and
+        when each was handed over (``time.monotonic``).
+        """
+        done = {}
+        for topic in TOPICS:
+            if topic not in wanted:
+                continue
+            message = self._message(topic, header, result, labels_at, info, jpeg_quality)
+            if message is not None:
+                self._publishers[topic].publish(message)
+                done[topic] = time.monotonic()
+        return done
+
+    def _message(
+        self,
+        topic: str,
+        header: Any,
+        result: Result,
+        labels_at: tuple[int, int],
+        info: CameraInfo | None,
+        jpeg_quality: int,
+    ) -> Any | None:
+        """Return what ``topic`` gets of this frame, None for nothing."""
+        if topic == 'camera_info':
+            return info
+        if topic == 'illumination':
+            score = result.illumination.score
+            return Float32(data=score) if math.isfinite(score) else None
+        if topic == 'status':
+            return None
+        picture, _, compressed = topic.partition('/')
+        pixels = getattr(result, picture)
+        if pixels is None:
+            return None
+        if picture in PLANES:
+            pixels = sampled(pixels, labels_at)
+        if not compressed:
+            return self._messages[picture].fill(header, pixels)
+        if picture in PLANES:
+            return png_message(header, pixels)
+        return jpeg_message(header, pixels, jpeg_quality)
+
+    def publish_status(
+        self, header: Any, camera: str, result: Result, ms: dict[str, float], age_s: float | None
+    ) -> None:
+        """Publish what became of the frame."""
+        self._publishers['status'].publish(frame_status(header, camera, result, ms, age_s))
+
+    def destroy(self) -> None:
+        """Take the topics out of the graph."""
+        for publisher in [*self._publishers.values(), *self._latched.values()]:
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+def want_of(wanted: set[str]) -> Want:
+    """Return the pictures that the topics need."""
+    return Want(
+        labels=bool(wanted & {'labels', 'labels/compressed'}),
+        confidence='confidence' in wanted,
+        color='color' in wanted,
+        overlay=bool(wanted & {'overlay', 'overlay/compressed'}),
+        translated='translated' in wanted,
+    )
+
+
+def label_size(image: tuple[int, int], size: str, long_side: int) -> tuple[int, int]:
+    """Return height and width of the labels of an image: its own, or the network's."""
+    return image if size == 'camera' else fit(*image, long_side).labels
+
+
+def sampled(plane: Plane, size: tuple[int, int]) -> Plane:
+    """
+    Undo the nearest-neighbour enlargement of uint8 [H, W] to ``size`` (h, w).
+
+    Exact where H ≥ h and W ≥ w: the first pixel is taken that the enlargement made of each.
+    """
+    if plane.shape == size:
+        return plane
+    indices = []
+    for length, count in zip(plane.shape, size):
+        source = np.floor(np.arange(length) * (count / length))
+        indices.append(np.minimum(np.searchsorted(source, np.arange(count)), length - 1))
+    return np.ascontiguousarray(plane[indices[0][:, None], indices[1]])

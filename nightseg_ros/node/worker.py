@@ -1,0 +1,141 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The one thread that computes: it batches whatever frames wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Result, Want
+
+
+class Client(Protocol):
+    """A camera as the worker sees it; every call comes from the worker's thread."""
+
+    name: str
+
+    def open_frame(self, waiting: Waiting) -> Frame | None:
+        """Decode, or count and say why not."""
+
+    def wanted(self) -> Want:
+        """Return what somebody subscribes to."""
+
+    def publish(self, result: Result, waiting: Waiting) -> None:
+        """Hand the result to whoever subscribes."""
+
+    def fail(self, reason: str, error: Exception) -> None:
+        """Count and say that a frame was lost, ``reason`` being a key of ``health.DROPS``."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A message in the mailbox."""
+
+    client: Client
+    message: Any
+    received: float
+    """Seconds of ``time.monotonic``, at the callback's start."""
+    ms: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by stage: wait, decode, then the pipeline's, publish and total."""
+
+
+class Worker:
+    """
+    Takes frames from the mailbox, runs the pipeline on them and publishes.
+
+    Nothing that one frame does ends the thread; what fails is counted and said by its camera.
+    """
+
+    def __init__(self, pipeline: Pipeline, say: Callable[[str], None]) -> None:
+        """``say`` hears of sizes that are made ready, which can take seconds."""
+        self.mailbox: Mailbox[Waiting] = Mailbox()
+        self.busy_since: float | None = None
+        """When the batch in hand was begun (``time.monotonic``), None between batches."""
+        self._pipeline = pipeline
+        self._say = say
+        self._change: PipelineConfig | None = None
+        self._sizes: set[tuple[int, int]] = set()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name='nightseg worker', daemon=True)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def change(self, config: PipelineConfig) -> None:
+        """Let the pipeline change before its next batch to what may change in ``config``."""
+        self._change = config
+
+    def stop(self, timeout: float) -> bool:
+        """Publish nothing more; return whether the thread ended within ``timeout`` seconds."""
+        self._stopping = True
+        self.mailbox.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while batch := self.mailbox.take():
+            self.busy_since = time.monotonic()
+            self._work(batch)
+            self.busy_since = None
+
+    def _work(self, batch: list[Waiting]) -> None:
+        change, self._change = self._change, None
+        if change is not None:
+            self._pipeline.change(
+                route=change.route, router=change.router, overlay_alpha=change.overlay_alpha
+            )
+        opened: list[tuple[Waiting, Frame]] = []
+        for waiting in batch:
+            begun = time.monotonic()
+            waiting.ms['wait'] = (begun - waiting.received) * 1e3
+            frame = waiting.client.open_frame(waiting)
+            waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
+            if frame is not None:
+                opened.append((waiting, frame))
+        for waiting, result in self._process(opened):
+            if self._stopping:
+                return
+            try:
+                waiting.client.publish(result, waiting)
+            except Exception as error:
+                waiting.client.fail('withheld', error)
+
+    def _process(self, opened: list[tuple[Waiting, Frame]]) -> list[tuple[Waiting, Result]]:
+        """Segment a batch; where it fails, frame by frame, so that one costs no other."""
+        try:
+            self._warm_up([frame for _, frame in opened])
+            wants = [waiting.client.wanted() for waiting, _ in opened]
+            results = self._pipeline.process([frame for _, frame in opened], wants)
+            return [(waiting, result) for (waiting, _), result in zip(opened, results)]
+        except Exception as error:
+            if len(opened) == 1:
+                opened[0][0].client.fail('failed', error)
+                return []
+        return [done for one in opened for done in self._process([one])]
+
+    def _warm_up(self, frames: list[Frame]) -> None:
+        """Make every network ready for a new camera's size, so that no switch has to wait."""
+        for frame in frames:
+            size = (frame.image.shape[0], frame.image.shape[1])
+            # a camera that changes its size with every frame shall not pay for it twice
+            if size in self._sizes or len(self._sizes) >= 16:
+                continue
+            self._sizes.add(size)
+            begun = time.monotonic()
+            self._pipeline.warm_up([size])
+            took = time.monotonic() - begun
+            if took > 1:
+                self._say(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')

@@ -1,0 +1,325 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The node in a process of its own, and a client that plays cameras and consumers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.msg import SetParametersResult
+from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter, parameter_value_to_python
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+
+from nightseg_ros.dds import profile_environment
+
+Pixels = npt.NDArray[np.uint8]
+#: Seconds for anything that must happen: this may be a small machine under heavy load.
+PATIENCE = 60.0
+TRANSITIONS = {
+    'configure': Transition.TRANSITION_CONFIGURE,
+    'cleanup': Transition.TRANSITION_CLEANUP,
+    'activate': Transition.TRANSITION_ACTIVATE,
+    'deactivate': Transition.TRANSITION_DEACTIVATE,
+}
+
+
+class NodeProcess:
+    """``night_perception`` with the given parameters, its output in a file."""
+
+    def __init__(
+        self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
+    ) -> None:
+        self.log = log
+        settings = [f'-p{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
+        arguments = [part for setting in settings for part in ('-p', setting[2:])]
+        self.process = subprocess.Popen(
+            [
+                sys.executable, '-m', 'nightseg_ros.node.main', '--ros-args',
+                *arguments, *ros_arguments,
+            ],
+            stdout=log.open('w'),
+            stderr=subprocess.STDOUT,
+            env={**os.environ, 'OMP_NUM_THREADS': '1', 'ROS_LOG_DIR': str(log.parent)},
+        )  # fmt: skip
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
+        """Send the signal and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+@contextlib.contextmanager
+def running(
+    log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
+) -> Iterator[NodeProcess]:
+    """Run the node; whatever happens, it is gone afterwards."""
+    node = NodeProcess(log, parameters, *ros_arguments)
+    try:
+        yield node
+    except BaseException:
+        print(node.text)
+        raise
+    finally:
+        node.process.kill()
+        node.process.wait()
+
+
+class Client:
+    """A node in the test's process: it publishes images and keeps what comes back."""
+
+    def __init__(self, target: str = '/night_perception', name: str = 'client') -> None:
+        os.environ.update(profile_environment())
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node(name, context=self.context)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.target = target
+        self.got: dict[str, list[Any]] = defaultdict(list)
+        self.arrived: dict[str, list[float]] = defaultdict(list)
+        self._subscriptions: dict[str, Any] = {}
+        self._clients: dict[str, Any] = {}
+
+    def close(self) -> None:
+        self.node.destroy_node()
+        self.context.shutdown()
+
+    # -- topics -------------------------------------------------------------------------------
+
+    def publisher(
+        self, topic: str, kind: Any = Image, *, reliable: bool = True, depth: int = 5
+    ) -> Any:
+        return self.node.create_publisher(kind, topic, _qos(reliable, depth))
+
+    def listen(
+        self, topic: str, kind: Any = Image, *, reliable: bool = True, latched: bool = False
+    ) -> None:
+        def keep(message: Any) -> None:
+            self.got[topic].append(message)
+            self.arrived[topic].append(time.monotonic())
+
+        qos = _qos(reliable, 50)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        self._subscriptions[topic] = self.node.create_subscription(kind, topic, keep, qos)
+
+    def unlisten(self, topic: str) -> None:
+        self.node.destroy_subscription(self._subscriptions.pop(topic))
+
+    def spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def until(self, met: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+        """Spin until ``met`` returns something true, and return that."""
+        end = time.monotonic() + timeout
+        while not (result := met()):
+            assert time.monotonic() < end, f'not within {timeout} s: {what}'
+            self.executor.spin_once(timeout_sec=0.05)
+        return result
+
+    def connect(self, publisher: Any, count: int = 1) -> None:
+        """Wait until the node subscribes to ``publisher``."""
+        self.until(
+            lambda: publisher.get_subscription_count() >= count,
+            f'a subscription to {publisher.topic_name}',
+        )
+
+    def heard(self, *topics: str) -> None:
+        """Wait until somebody publishes every one of ``topics``."""
+        for topic in topics:
+            self.until(lambda t=topic: self.node.count_publishers(t), f'a publisher of {topic}')
+
+    def exchange(self, publisher: Any, message: Any, topic: str, timeout: float = PATIENCE) -> Any:
+        """Publish a message until its answer (by stamp) comes on ``topic``; return that."""
+        stamp = message.header.stamp
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            publisher.publish(message)
+            with contextlib.suppress(AssertionError):
+                return self.until(lambda: self.of_stamp(topic, stamp), topic, timeout=5.0)
+        raise AssertionError(f'no answer on {topic} to the frame of {stamp}')
+
+    def of_stamp(self, topic: str, stamp: Any) -> Any:
+        """Return the kept message of that stamp."""
+        return next((m for m in self.got[topic] if m.header.stamp == stamp), None)
+
+    # -- diagnostics --------------------------------------------------------------------------
+
+    def watch_diagnostics(self) -> None:
+        self.listen('/diagnostics', DiagnosticArray)
+
+    def status(self, name: str) -> tuple[str, str, dict[str, str]] | None:
+        """Return level, message and values of the latest status whose name ends in ``name``."""
+        for array in reversed(self.got['/diagnostics']):
+            for status in array.status:
+                if status.name.endswith(f': {name}'):
+                    level = {b'\x00': 'OK', b'\x01': 'WARN', b'\x02': 'ERROR'}[status.level]
+                    values = {item.key: item.value for item in status.values}
+                    return level, status.message, values
+        return None
+
+    def diagnosed(
+        self, name: str, level: str, words: str = '', timeout: float = PATIENCE
+    ) -> dict[str, str]:
+        """Wait for a status of that level with those words; return its values."""
+
+        def met() -> Any:
+            found = self.status(name)
+            return found if found and found[0] == level and words in found[1] else None
+
+        try:
+            return self.until(met, f'{name} {level} {words}', timeout)[2]
+        except AssertionError as error:
+            raise AssertionError(f'{error}; the last was {self.status(name)}') from None
+
+    # -- services -----------------------------------------------------------------------------
+
+    def call(self, name: str, kind: Any, request: Any) -> Any:
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.node.create_client(kind, f'{self.target}/{name}')
+        self.until(client.service_is_ready, f'the service {name}')
+        future = client.call_async(request)
+        self.executor.spin_until_future_complete(future, timeout_sec=PATIENCE)
+        assert future.done(), f'no answer from {name}'
+        return future.result()
+
+    def state(self) -> str:
+        return self.call('get_state', GetState, GetState.Request()).current_state.label
+
+    def transition(self, label: str) -> bool:
+        """Ask for a transition and return whether it was made."""
+        request = ChangeState.Request()
+        if label == 'shutdown':
+            request.transition.id = {
+                'unconfigured': Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
+                'inactive': Transition.TRANSITION_INACTIVE_SHUTDOWN,
+                'active': Transition.TRANSITION_ACTIVE_SHUTDOWN,
+            }[self.state()]
+        else:
+            request.transition.id = TRANSITIONS[label]
+        return self.call('change_state', ChangeState, request).success
+
+    def reach(self, wanted: str) -> None:
+        """Wait until the node is in a lifecycle state."""
+        self.until(lambda: self.state() == wanted, f'the state {wanted}')
+
+    def set(self, **values: Any) -> SetParametersResult:
+        """Set parameters together; '__' in a name stands for '.'."""
+        request = SetParametersAtomically.Request()
+        request.parameters = [
+            Parameter(name.replace('__', '.'), value=value).to_parameter_msg()
+            for name, value in values.items()
+        ]
+        return self.call('set_parameters_atomically', SetParametersAtomically, request).result
+
+    def get(self, *names: str) -> list[Any]:
+        answer = self.call(
+            'get_parameters', GetParameters, GetParameters.Request(names=list(names))
+        )
+        return [parameter_value_to_python(value) for value in answer.values]
+
+    def describe(self, *names: str) -> list[Any]:
+        request = DescribeParameters.Request(names=list(names))
+        return self.call('describe_parameters', DescribeParameters, request).descriptors
+
+
+def picture(height: int = 120, width: int = 160, seed: int = 0, *, night: bool = False) -> Pixels:
+    """Return RGB uint8 [H, W, 3]: patches of colour; by night only the upper third is lit."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 256, (6, 8, 3), dtype=np.uint8)
+    image = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
+    if night:
+        image[height // 3 :] //= 40
+        image[: height // 3] = 200
+    return image
+
+
+def image_message(
+    pixels: Pixels,
+    stamp_ns: int,
+    *,
+    encoding: str = 'rgb8',
+    frame_id: str = 'optical',
+    padding: int = 0,
+) -> Image:
+    """Return the message of uint8 [H, W] or [H, W, C], each row padded by some bytes."""
+    rows = pixels.reshape(pixels.shape[0], -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    message = Image(
+        height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=rows.shape[1]
+    )
+    message.data.frombytes(np.ascontiguousarray(rows).tobytes())
+    stamp(message, stamp_ns, frame_id)
+    return message
+
+
+def stamp(message: Any, stamp_ns: int, frame_id: str = 'optical') -> Any:
+    message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    message.header.frame_id = frame_id
+    return message
+
+
+def stamp_ns(message: Any) -> int:
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def pixels_of(message: Image) -> Pixels:
+    """Return the pixels of a mono8 or rgb8 message."""
+    channels = {'mono8': 1, 'rgb8': 3}[message.encoding]
+    assert message.step == message.width * channels
+    pixels = np.frombuffer(message.data, np.uint8)
+    shape = (
+        (message.height, message.width, 3) if channels == 3 else (message.height, message.width)
+    )
+    return pixels.reshape(shape)
+
+
+def values_of(array: DiagnosticArray) -> dict[str, str]:
+    """Return the values of a status message."""
+    (status,) = array.status
+    return {item.key: item.value for item in status.values}
+
+
+def _qos(reliable: bool, depth: int) -> QoSProfile:
+    reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(depth=depth, reliability=reliability)
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) and value else json.dumps(value)

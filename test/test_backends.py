@@ -1,0 +1,128 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Every backend gives torch's answer."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nightseg_ros.networks import build
+from nightseg_ros.runtime.backend import BACKENDS, BackendError, available_backends, open_backend
+from nightseg_ros.share import models_dir
+from nightseg_ros.simulation.drive import Drive
+from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+from tiny_weights import write_segmenter, write_translator
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp('cache')
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(cache))
+
+
+def _others() -> list:
+    present = available_backends()
+    return [
+        pytest.param(
+            name, marks=[] if present[name] else pytest.mark.skip(reason=f'{name} not installed')
+        )
+        for name in BACKENDS
+        if name != 'torch'
+    ]
+
+
+@pytest.mark.parametrize('name', _others())
+@pytest.mark.parametrize('shipped', ['day', 'night', 'rendered_day', 'rendered_night'])
+def test_labels_agree_with_torch(name: str, shipped: str) -> None:
+    """Issue: ≥ 99.5 % of the pixels; two batches and sizes from one export."""
+    path = models_dir() / f'{shipped}.safetensors'
+    weights = load_weights(path)
+    drive = Drive(seed=5, size=(480, 288), seconds=60, split='demo')
+    frames = [drive.frame(i).image for i in (10, 900)]
+    said: list[str] = []
+    reference = open_backend('torch', 'cpu').load(weights, said.append)
+    run = open_backend(name, 'cpu').load(weights, said.append)
+    for batch in (np.stack(frames), cv2.resize(frames[0], (320, 192))[None]):
+        labels, confidence = run(batch)
+        wanted, sure = reference(batch)
+        assert labels.dtype == confidence.dtype == np.uint8
+        assert labels.shape == (len(batch), batch.shape[1] // 2, batch.shape[2] // 2)
+        assert (labels == wanted).mean() >= 0.995
+        assert np.abs(confidence.astype(int) - sure).mean() < 1
+
+
+@pytest.mark.parametrize('name', _others())
+def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
+    path = tmp_path / 'erf.safetensors'
+    torch.manual_seed(0)
+    network = build('erf_pspnet', classes=11)
+    metadata = WeightsMetadata(
+        network='erf_pspnet', arch={'classes': 11}, taxonomy=CAMVID11.to_dict()
+    )
+    save_weights(path, network.state_dict(), metadata)
+    weights = load_weights(path)
+    reference = open_backend('torch', 'cpu').load(weights, print)
+    run = open_backend(name, 'cpu').load(weights, print)
+    for size in ((96, 160), (160, 96), (288, 480)):
+        images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
+        assert (run(images)[0] == reference(images)[0]).mean() > 0.995
+
+
+@pytest.mark.parametrize('name', _others())
+def test_translators_agree_with_torch(name: str, tmp_path: Path) -> None:
+    weights = load_weights(write_translator(tmp_path / 'translator.safetensors'))
+    images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
+    (wanted,) = open_backend('torch', 'cpu').load(weights, print)(images)
+    (got,) = open_backend(name, 'cpu').load(weights, print)(images)
+    assert got.shape == images.shape and got.dtype == np.uint8
+    assert np.abs(got.astype(int) - wanted).max() <= 2
+
+
+def test_export_is_said_and_made_once(tmp_path: Path) -> None:
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors', seed=77))
+    backend = open_backend('onnxruntime', 'cpu')
+    said: list[str] = []
+    backend.load(weights, said.append)
+    assert any('exporting day.safetensors' in text for text in said)
+    said.clear()
+    backend.load(weights, said.append)
+    assert not said
+
+
+@pytest.mark.parametrize(
+    ('name', 'device', 'words'),
+    [
+        ('tensorflow', 'auto', 'no backend'),
+        ('torch', 'tpu', 'no device'),
+        ('onnxruntime', 'cuda', 'cuda'),
+    ],
+)
+def test_what_is_not_there_is_named(name: str, device: str, words: str) -> None:
+    with pytest.raises(BackendError, match=words):
+        open_backend(name, device)
+
+
+def test_cuda_without_a_gpu_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a GPU')
+    with pytest.raises(BackendError, match='finds no GPU'):
+        open_backend('torch', 'cuda')
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+def test_gpu_agrees_with_cpu(tmp_path: Path) -> None:
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), dtype=np.uint8)
+    wanted, _ = open_backend('torch', 'cpu').load(weights, print)(images)
+    backend = open_backend('torch', 'cuda')
+    labels, _ = backend.load(weights, print)(torch.from_numpy(images).cuda())
+    assert (backend.pixels.download(labels) == wanted).mean() >= 0.995

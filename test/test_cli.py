@@ -1,0 +1,227 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: light help, clear errors, and predictions that are all there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_weights import write_illumination, write_segmenter
+
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.main import VERBS, main
+from nightseg_ros.perception.frame import Frame
+
+HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp('weights')
+    files = {
+        'day': write_segmenter(folder / 'day.safetensors', seed=1),
+        'night': write_segmenter(folder / 'night.safetensors', seed=2),
+        'illumination': write_illumination(folder / 'illumination.safetensors'),
+    }
+    flags = [text for name, path in files.items() for text in (f'--weights-{name}', str(path))]
+    return [*flags, '--backend', 'torch', '--device', 'cpu']
+
+
+def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
+    """Return a picture that the tests' estimator calls day, or night if ``dark``."""
+    image = np.full((height, width, 3), 150, np.uint8)
+    image += np.random.default_rng(0).integers(0, 9, image.shape, np.uint8)
+    if dark:
+        image[height // 2 :] = 0
+    return image
+
+
+@pytest.mark.parametrize(
+    'arguments', [['--help'], *([verb, '--help'] for verb in VERBS), ['train', '-h']]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        'import sys\n'
+        'from nightseg_ros.cli.main import main\n'
+        'try:\n'
+        f'    code = main({arguments!r})\n'
+        'except SystemExit as stop:\n'
+        '    code = stop.code\n'
+        f'print("heavy:", sorted(set(sys.modules) & set({HEAVY!r})), "code:", code)'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'usage: nightseg' in done.stdout
+    assert done.stdout.splitlines()[-1] in ('heavy: [] code: 0', 'heavy: [] code: None')
+
+
+def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['--help']) == 0
+    shown = capsys.readouterr().out
+    assert all(f'  {verb} ' in shown for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['segment'], "no verb 'segment'"),
+        (['predict', 'nowhere.mp4', '--out', 'x'], "'nowhere.mp4' does not exist"),
+        (['train', 'painter'], "no recipe 'painter'"),
+        (['train', 'segmenter', '--config', 'nowhere.yaml'], 'nowhere.yaml'),
+        (['demo', '--seconds', '0'], '--seconds'),
+        (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_2(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.replace('{tmp}', str(tmp_path)) for argument in arguments]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+
+
+def test_a_missing_weights_file_is_named_with_its_route(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
+) -> None:
+    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
+    flags = [str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out'), *weights]
+    assert main(['predict', *flags, '--weights-night', 'nowhere.safetensors']) == 2
+    shown = capsys.readouterr().err
+    assert 'night' in shown and 'nowhere.safetensors' in shown and 'Traceback' not in shown
+
+
+def test_a_folder_with_a_broken_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
+) -> None:
+    folder, out = tmp_path / 'in', tmp_path / 'out'
+    folder.mkdir()
+    cv2.imwrite(str(folder / 'bright.png'), street(dark=False))
+    cv2.imwrite(str(folder / 'dark.png'), street(dark=True, height=40))
+    (folder / 'broken.jpg').write_bytes(b'\xff\xd8 torn')
+    # what an earlier run left of the frame that is broken now
+    (out / 'labels').mkdir(parents=True)
+    (out / 'labels' / 'broken.png').touch()
+
+    assert main(['predict', str(folder), '--out', str(out), *weights]) == 1
+
+    assert 'broken.jpg' in capsys.readouterr().err
+    sizes = {'bright': (60, 100), 'dark': (40, 100)}
+    assert {p.stem for p in (out / 'labels').iterdir()} == set(sizes)
+    for stem, size in sizes.items():
+        labels = cv2.imread(str(out / 'labels' / f'{stem}.png'), cv2.IMREAD_UNCHANGED)
+        confidence = cv2.imread(str(out / 'confidence' / f'{stem}.png'), cv2.IMREAD_UNCHANGED)
+        overlay = cv2.imread(str(out / 'overlay' / f'{stem}.jpg'))
+        assert labels.shape == confidence.shape == overlay.shape[:2] == size
+        assert labels.dtype == np.uint8 and labels.max() < 11
+    lines = [json.loads(x) for x in (out / 'predictions.jsonl').read_text().splitlines()]
+    assert {line['frame']: line['route'] for line in lines} == {'bright': 'day', 'dark': 'night'}
+    for line in lines:
+        assert set(line) == {'frame', 'stamp', 'score', 'state', 'route', 'reason', 'ms'}
+        assert 0 <= line['score'] <= 1 and line['reason'] and line['ms']['network'] > 0
+    assert not [p for p in out.rglob('.*')]
+
+
+def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:
+    out = tmp_path / 'out'
+    with BagWriter(tmp_path / 'drive') as bag:
+        for index in range(8):
+            frame = Frame(
+                image=street(dark=index >= 3), stamp_ns=10**18 + index * 200_000_000
+            )
+            bag.write_frame('/camera/image_raw', frame)
+            bag.write_frame('/rear/image_raw', frame)
+    flags = ['--topic', '/camera/image_raw', *weights]
+    assert main(['predict', str(tmp_path / 'drive'), '--out', str(out), *flags]) == 0
+    lines = [json.loads(x) for x in (out / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['frame'] for line in lines] == [f'{i:06d}' for i in range(8)]
+    assert [line['stamp'] for line in lines] == [10**18 + i * 200_000_000 for i in range(8)]
+    # dark from 0.6 s on; half a second later it counts
+    assert [line['route'] for line in lines] == ['day'] * 6 + ['night'] * 2
+
+
+def test_a_route_can_be_forced(tmp_path: Path, weights: list[str]) -> None:
+    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
+    flags = ['--out', str(tmp_path / 'out'), '--route', 'night', *weights]
+    assert main(['predict', str(tmp_path / 'a.png'), *flags]) == 0
+    [line] = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
+    assert json.loads(line)['route'] == 'night'
+
+
+def test_info_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'models').mkdir()
+    write_segmenter(tmp_path / 'models' / 'mine.safetensors')
+    (tmp_path / 'models' / 'torn.safetensors').write_bytes(b'torn')
+    monkeypatch.setenv('NIGHTSEG_SHARE', str(tmp_path))
+    assert main(['info', '--json']) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts['versions']['nightseg'] and facts['versions']['torch']
+    assert facts['backends']['torch'] is True
+    assert any(device.startswith('cpu') for device in facts['devices'])
+    mine, torn = facts['weights']
+    assert (mine['name'], mine['taxonomy']) == ('mine', 'camvid11')
+    assert len(mine['sha256']) == 64 and mine['license']
+    assert torn['name'] == 'torn' and 'torn' in torn['error']
+    assert main(['info']) == 0
+    assert 'mine' in capsys.readouterr().out
+
+
+def test_training_reads_a_strict_file_and_flags_win(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nightseg_ros.cli.train_segmenter as recipe
+
+    seen = []
+    monkeypatch.setattr(recipe, 'run', lambda config: seen.append(config) or 0)
+    file = tmp_path / 'recipe.yaml'
+    file.write_text('data: [folder:a, folder:b]\nout: here\nsteps: 7\narch: {variant: tiny}\n')
+    flags = ['train', 'segmenter', '--config', str(file), '--steps', '9', '--augment.flip', '0.25']
+    assert main(flags) == 0
+    [config] = seen
+    assert (config.data, config.out, config.steps) == (('folder:a', 'folder:b'), 'here', 9)
+    assert config.arch == {'variant': 'tiny'} and config.augment.flip == 0.25
+    for text, words in (
+        ('data: [folder:a]\nout: here\nstepz: 7\n', "unknown key 'stepz'"),
+        ('data: [folder:a]\nout: here\nsteps: many\n', "'steps' must be int"),
+        ('data: [folder:a]\n', "'out' is missing"),
+        ('- just a list\n', 'mapping'),
+    ):
+        file.write_text(text)
+        assert main(['train', 'segmenter', '--config', str(file)]) == 2
+        assert words in capsys.readouterr().err
+    file.write_text('data: [folder:a]\n')
+    assert main(['train', 'segmenter', '--config', str(file), '--out', 'there']) == 0
+    assert seen[-1].out == 'there'
+
+
+def test_render_writes_a_data_set_that_training_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nightseg_ros.data.datasets import open_dataset
+    from nightseg_ros.data.sample import read_image, read_labels
+
+    out = tmp_path / 'set'
+    flags = ['render', '--out', str(out), '--count', '3', '--size', '96', '64', '--light', 'night']
+    assert main(flags) == 0
+    samples = open_dataset(f'folder:{out}')
+    assert len(samples) == 3
+    for sample in samples:
+        assert sample.label is not None
+        labels = read_labels(sample.label)
+        assert read_image(sample.image).shape == (64, 96, 3)
+        assert labels.shape == (64, 96) and set(np.unique(labels)) <= {*range(11), 255}
+        assert 3 in labels, 'a street without a road'
+    first = samples[0].image.read_bytes()
+    assert main(flags) == 2
+    assert '--force' in capsys.readouterr().err
+    assert main([*flags, '--force']) == 0
+    assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first

@@ -1,0 +1,383 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Thumbnails, statistics, glare, the estimator, its recipe and the study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.evaluation.illumination import LogisticRegression, run_study
+from nightseg_ros.networks.illumination_net import illumination_net
+from nightseg_ros.perception.illumination import (
+    BRIGHT,
+    DARK,
+    GLARE_HALO,
+    STATISTICS,
+    IlluminationEstimator,
+    glare,
+    state_of,
+    statistics,
+    thumbnail,
+)
+from nightseg_ros.training.illumination import (
+    IlluminationConfig,
+    IlluminationDataError,
+    Sampler,
+    Thumbnails,
+    augment,
+    darkest_day_ground,
+    fit,
+    load_thumbnails,
+    parse_sources,
+    train_illumination,
+    without_camera,
+)
+from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+
+
+def scene(day: bool, rng: np.random.Generator, height: int = 120, width: int = 180) -> np.ndarray:
+    """Draw a crude street, RGB uint8: a bright sky by day, a dark one and lamps by night."""
+    image = np.empty((height, width, 3), np.float32)
+    horizon = int(height * rng.uniform(0.4, 0.6))
+    road = rng.uniform(70, 130)
+    image[:horizon] = rng.uniform(170, 240) if day else rng.uniform(2, 30)
+    image[horizon:] = road if day else road / rng.uniform(2, 6)
+    for _ in range(6):
+        x, y = int(rng.integers(width)), int(rng.integers(height // 4, horizon + 5))
+        size = int(rng.integers(6, 20))
+        image[y : y + 2 * size, x : x + size] = rng.uniform(30, 150, 3) / (1 if day else 8)
+        if not day:
+            cv2.circle(image, (x, y), 2, (255.0, 240.0, 180.0), -1)
+    image += rng.normal(0, 4, image.shape)
+    return cv2.GaussianBlur(image, (3, 3), 0).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Write two cameras by day and night; one of them is far brighter than the other."""
+    root = tmp_path_factory.mktemp('cameras')
+    specs = []
+    for number, (camera, gain) in enumerate([('a', 1.0), ('b', 0.4)]):
+        for label in ('day', 'night'):
+            folder = root / camera / label
+            folder.mkdir(parents=True)
+            rng = np.random.default_rng([number, label == 'day'])
+            for index in range(24):
+                image = scene(label == 'day', rng).astype(np.float32) * gain
+                cv2.imwrite(str(folder / f'{index:03d}.png'), image.astype(np.uint8)[:, :, ::-1])
+            specs.append(f'{label}:{camera}:{folder}')
+    return tuple(specs)
+
+
+@pytest.fixture(scope='module')
+def weights(folders: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('weights') / 'illumination.safetensors'
+    config = IlluminationConfig(data=folders, out=str(out), steps=60, batch=12)
+    train_illumination(config)
+    return out
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.sampled_from(['rgb', 'bgr']))
+def test_a_thumbnail_of_any_size_keeps_the_mean_color(height: int, width: int, order: str) -> None:
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = (10, 100, 200) if order == 'rgb' else (200, 100, 10)
+    small = thumbnail(image, order)  # type: ignore[arg-type]
+    assert small.shape == (64, 96, 3) and small.dtype == np.uint8
+    assert np.abs(small.astype(int) - (10, 100, 200)).max() <= 1
+
+
+def test_a_thumbnail_of_a_large_frame_resembles_area_interpolation() -> None:
+    image = cv2.resize(scene(False, np.random.default_rng(1)), (1280, 720))
+    exact = cv2.resize(image, (96, 64), interpolation=cv2.INTER_AREA)
+    assert np.abs(thumbnail(image).astype(int) - exact).mean() < 3
+
+
+@pytest.mark.parametrize(
+    'image',
+    [
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+    ],
+)
+def test_a_thumbnail_of_anything_else_is_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r'uint8 \[H, W, 3\]'):
+        thumbnail(image)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 40, 255]))
+def test_statistics_are_finite_on_any_picture(seed: int, level: int) -> None:
+    rng = np.random.default_rng(seed)
+    for image in (
+        rng.integers(0, level + 1, (64, 96, 3), np.uint8),
+        np.full((64, 96, 3), level, np.uint8),
+    ):
+        values = statistics(image)
+        assert tuple(values) == STATISTICS
+        assert np.isfinite(list(values.values())).all()
+        assert 0 <= values['mean_luma'] <= 1
+        assert 0 <= glare(image) <= 1
+
+
+def test_statistics_see_what_their_names_say() -> None:
+    day = np.full((64, 96, 3), 120, np.uint8)
+    day[:30] = 220
+    night = np.full((64, 96, 3), 10, np.uint8)
+    night[40:] = 60
+    night[20:23, 10:13] = night[20:23, 50:53] = 255
+    by_day, by_night = statistics(day), statistics(night)
+    assert by_night['sky_darkness'] > 0.7 > 0.2 > by_day['sky_darkness']
+    assert by_day['halo_blobs'] == 0
+    assert by_night['halo_blobs'] == pytest.approx(0.2)
+    assert by_night['saturated_share'] == pytest.approx(18 / (64 * 96))
+    red = day.copy()
+    red[:, :, 2] //= 2
+    assert statistics(red)['cast_red_blue'] > by_day['cast_red_blue'] + 0.5
+    noisy = day.copy()
+    noisy[::2, ::2, 0] += 30
+    assert statistics(noisy)['chroma_noise'] > by_day['chroma_noise']
+
+
+def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
+    """Render a lamp over a dark road in linear light: core, and a halo of inverse square."""
+    rows, columns = np.mgrid[:64, :96].astype(np.float32)
+    square = (rows - row) ** 2 + (columns - 50) ** 2
+    light = np.full((64, 96), 0.01, np.float32)
+    light[40:] = 0.04
+    light += strength * (square < 25) + halo / (1 + square / 25)
+    luma = (light.clip(0, 1) ** (1 / 2.2) * 255).astype(np.uint8)
+    return np.repeat(luma[:, :, None], 3, axis=2)
+
+
+@pytest.mark.parametrize(
+    ('image', 'fires'),
+    [
+        (head_lamps(5, 34, 1.5), True),
+        (head_lamps(5, 34, 4.0), True),
+        # no halo: a white board
+        (head_lamps(5, 34, 0.0), False),
+        # above the horizon: a street lamp or the sun
+        (head_lamps(5, 10, 1.5), False),
+        # no core: a dim tail lamp
+        (head_lamps(0, 34, 0.2), False),
+    ],
+)
+def test_glare_is_a_saturated_blob_with_a_halo_outside_the_sky(
+    image: np.ndarray, fires: bool
+) -> None:
+    assert (glare(image) > GLARE_HALO) == fires
+
+
+def test_glare_does_not_fire_on_a_white_sky_or_on_small_lamps() -> None:
+    day = np.full((64, 96, 3), 90, np.uint8)
+    day[:35] = 255
+    assert glare(day) == 0
+    night = np.full((64, 96, 3), 15, np.uint8)
+    night[30:34, ::12] = 255
+    assert glare(night) == 0
+
+
+@pytest.mark.parametrize(
+    ('score', 'state'), [(0.0, 'night'), (DARK, 'dusk'), (BRIGHT, 'dusk'), (1.0, 'day')]
+)
+def test_states_of_scores(score: float, state: str) -> None:
+    assert state_of(score) == state
+
+
+def test_the_network_is_small_and_its_builder_guards_that() -> None:
+    net = illumination_net()
+    assert sum(parameter.numel() for parameter in net.parameters()) <= 20_000
+    with pytest.raises(ValueError, match='20,000'):
+        illumination_net(widths=(32, 64, 128))
+    with pytest.raises(ValueError, match='widths'):
+        illumination_net(widths=(8,))
+
+
+@pytest.mark.parametrize('widths', [(12, 24, 32, 32), (8, 8, 8), (6, 10, 12, 14, 16)])
+def test_numpy_and_torch_agree(widths: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    net = illumination_net(widths=widths)
+    net(torch.rand(16, 3, 64, 96) * 255)  # moves the running statistics off their defaults
+    net.eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), np.uint8)
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(images).permute(0, 3, 1, 2).float()).numpy()
+    found = IlluminationEstimator(net.state_dict()).estimate(images)
+    assert [item.features['logit'] for item in found] == pytest.approx(expected, abs=1e-4)
+
+
+def test_frames_of_a_batch_do_not_touch_each_other(weights: Path) -> None:
+    estimator = IlluminationEstimator.load(weights)
+    rng = np.random.default_rng(5)
+    images = np.stack([thumbnail(scene(day, rng)) for day in (True, False, True)])
+    together = estimator.estimate(images)
+    assert together == [estimator.estimate(images[i : i + 1])[0] for i in range(3)]
+    assert estimator.estimate(images[:0]) == []
+
+
+def test_the_estimator_refuses_other_arrays_and_other_weights(tmp_path: Path) -> None:
+    net = illumination_net()
+    estimator = IlluminationEstimator(net.state_dict())
+    for bad in (np.zeros((64, 96, 3), np.uint8), np.zeros((1, 64, 96, 3), np.float32)):
+        with pytest.raises(ValueError, match='thumbnail'):
+            estimator.estimate(bad)
+    with pytest.raises(WeightsError, match='illumination'):
+        IlluminationEstimator({'head.weight': torch.zeros(1, 4)})
+    metadata = WeightsMetadata(network='illumination_net', task='segment')
+    save_weights(tmp_path / 'day.safetensors', net.state_dict(), metadata)
+    with pytest.raises(WeightsError, match="'segment'"):
+        IlluminationEstimator.load(tmp_path / 'day.safetensors')
+    with pytest.raises(WeightsError, match='missing'):
+        IlluminationEstimator.load(tmp_path / 'missing.safetensors')
+
+
+def test_a_road_darker_than_any_by_day_lowers_the_score() -> None:
+    net = illumination_net().eval()
+    with torch.no_grad():
+        net.head.bias.fill_(4.0)
+    image = np.full((1, 64, 96, 3), 240, np.uint8)
+    image[:, 32:] = 60
+    free = IlluminationEstimator(net.state_dict()).estimate(image)[0]
+    net.day_ground.fill_(0.5)
+    held = IlluminationEstimator(net.state_dict()).estimate(image)[0]
+    assert held.score == pytest.approx(free.score * (60 / 240 / 0.5) ** 2.2, rel=0.02)
+
+
+def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, ...]) -> None:
+    sampler = Sampler(_sets(folders), seed=1, relit=0.35)
+    images, labels = sampler.draw(160)
+    luma = images.mean(dim=(1, 2, 3)).numpy()
+    day, night = luma[labels.numpy() == 1], luma[labels.numpy() == 0]
+    assert len(day) == len(night) == 80
+    assert (luma.min(), luma.max()) < (30, 200)
+    best = max(((day > t).mean() + (night <= t).mean()) / 2 for t in range(0, 255, 5))
+    assert best < 0.8
+
+
+def _sets(folders: tuple[str, ...]) -> list[Thumbnails]:
+    return [load_thumbnails(source) for spec in folders for source in parse_sources(spec)]
+
+
+def test_augmentation_is_whole_bytes_and_seeded() -> None:
+    images = torch.rand(6, 3, 96, 144)
+    relit = torch.tensor([True, False] * 3)
+    first, again = (
+        augment(images.clone(), torch.Generator().manual_seed(7), relit=relit) for _ in range(2)
+    )
+    assert torch.equal(first, again)
+    assert first.shape == (6, 3, 64, 96)
+    assert torch.equal(first, first.round().clamp(0, 255))
+
+
+def test_trained_weights_know_day_from_night_at_any_brightness(weights: Path) -> None:
+    estimator = IlluminationEstimator.load(weights)
+    rng = np.random.default_rng(99)
+    right = []
+    for index in range(40):
+        day = index % 2 == 0
+        image = scene(day, rng).astype(np.float32)
+        image *= 90 / image.mean()
+        found = estimator.estimate(thumbnail(image.clip(0, 255).astype(np.uint8))[None])[0]
+        right.append((found.features['logit'] > 0) == day)
+    assert np.mean(right) >= 0.9
+
+
+def test_weights_carry_what_made_them(weights: Path, folders: tuple[str, ...]) -> None:
+    metadata = load_weights(weights).metadata
+    assert (metadata.task, metadata.network) == ('illumination', 'illumination_net')
+    assert metadata.training['steps'] == 60
+    assert metadata.license == 'research, non-commercial'
+    assert 'a (day), a (night), b (day), b (night)' in metadata.data
+    root = str(Path(folders[0].split(':', 2)[2]).parent.parent)
+    assert root not in str(metadata)
+
+
+def test_same_seed_same_weights(folders: tuple[str, ...]) -> None:
+    config = IlluminationConfig(data=folders, out='', steps=4, batch=8)
+    sets = _sets(folders)
+    one, two = fit(sets, config).state_dict(), fit(sets, config).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
+    sets = _sets(folders)
+    rest = without_camera(sets, 'a')
+    assert {item.camera for item in rest if item.train} == {'b'}
+    blank = np.zeros_like(sets[0].images)
+    spoiled = [
+        item
+        if item.camera != 'a'
+        else Thumbnails(camera='a', day=item.day, images=blank, names=item.names, train=item.train)
+        for item in sets
+    ]
+    config = IlluminationConfig(data=folders, out='', steps=3, batch=8)
+    one = fit(rest, config).state_dict()
+    two = fit(without_camera(spoiled, 'a'), config).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert darkest_day_ground(rest) == darkest_day_ground(without_camera(spoiled, 'a'))
+
+
+def test_the_study_holds_every_camera_out(folders: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / 'study.md'
+    config = IlluminationConfig(data=folders, out=str(out), steps=12, batch=8)
+    study = run_study(config, samples=150)
+    assert [row.camera for row in study.rows] == ['a', 'b']
+    assert all((row.day_frames, row.night_frames) == (24, 24) for row in study.rows)
+    for method in ('network', 'statistics', 'mean luma'):
+        cells = [value for row in study.rows for value in row.recall[method] if value is not None]
+        assert study.balanced(method) == pytest.approx(np.mean(cells))
+    table = out.read_text(encoding='utf-8')
+    assert table.count('\n| a | 24 | 24 |') == 1
+    # camera b's days are as dark as camera a's nights are to a threshold
+    assert study.balanced('statistics') > study.balanced('mean luma')
+
+
+def test_logistic_regression_parts_what_can_be_parted() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(300, 3))
+    labels = (features @ [2.0, -1.0, 0.0] > 0.3).astype(np.float64)
+    predicted = LogisticRegression(features, labels).predict(features)
+    assert ((predicted > 0.5) == labels).mean() > 0.95
+    assert ((predicted >= 0) & (predicted <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ('change', 'key'),
+    [
+        ({'steps': 0}, 'steps'),
+        ({'batch': 0}, 'batch'),
+        ({'relit': 1.5}, 'relit'),
+        ({'learning_rate': -1.0}, 'learning_rate'),
+        ({'label_smoothing': 0.5}, 'label_smoothing'),
+        ({'data': ()}, 'data'),
+        ({'data': ('dawn:a:b',)}, 'data'),
+        ({'data': ('day:a',)}, 'data'),
+        ({'step': 3}, 'step'),
+    ],
+)
+def test_a_wrong_config_names_its_key(change: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{key}'"):
+        from_mapping(IlluminationConfig, {'data': ('day:a:b',), 'out': 'x', **change})
+
+
+def test_missing_frames_and_missing_classes_are_errors(
+    folders: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = str(tmp_path / 'x.safetensors')
+    empty = f'day:c:{tmp_path}/*.jpg'
+    with pytest.raises(IlluminationDataError, match='no readable frame'):
+        train_illumination(IlluminationConfig(data=(*folders, empty), out=out))
+    with pytest.raises(IlluminationDataError, match="'night'"):
+        train_illumination(IlluminationConfig(data=folders[:1], out=out, steps=1))
+    assert not Path(out).exists()

@@ -1,0 +1,209 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The node's life: transitions, weights that are missing, signals, parameters that are wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_weights
+from ros_harness import Client, image_message, picture, running
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+OUT = 'camera/nightseg'
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
+    return {name: str(path) for name, path in files.items()}
+
+
+@pytest.fixture(scope='module')
+def parameters(weights: dict[str, str]) -> dict[str, object]:
+    return {**weights, 'backend': 'torch', 'threads': 1}
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    client.watch_diagnostics()
+    yield client
+    client.close()
+
+
+def threads_of(pid: int) -> list[str]:
+    tasks = Path(f'/proc/{pid}/task').iterdir()
+    return [(task / 'comm').read_text().strip() for task in tasks]
+
+
+def test_every_transition_and_cleanup_frees_everything(
+    client: Client, parameters: dict[str, object], tmp_path: Path
+) -> None:
+    def serves() -> bool:
+        nonlocal stamp
+        stamp += SECOND
+        client.exchange(camera, image_message(picture(), stamp), f'{OUT}/labels')
+        return True
+
+    def topics() -> set[str]:
+        return {
+            name
+            for name, _ in client.node.get_publisher_names_and_types_by_node(
+                'night_perception', '/'
+            )
+            if 'nightseg/' in name
+        }
+
+    stamp = 0
+    camera = client.publisher('camera/image_raw')
+    client.listen(f'{OUT}/labels')
+    with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
+        assert client.state() == 'unconfigured'
+        assert not client.transition('activate')
+        assert topics() == set()
+
+        for _ in range(3):
+            assert client.transition('configure')
+            assert client.state() == 'inactive'
+            client.until(lambda: f'/{OUT}/labels' in topics(), 'output topics')
+            assert client.node.count_subscribers('camera/image_raw') == 0
+            for _ in range(2):
+                assert client.transition('activate')
+                client.connect(camera)
+                assert serves()
+                assert client.transition('deactivate')
+                client.until(lambda: camera.get_subscription_count() == 0, 'no subscription')
+            assert client.transition('cleanup')
+            assert client.state() == 'unconfigured'
+            client.until(lambda: topics() == set(), 'no output topics')
+            (values,) = [client.diagnosed('node', 'OK', 'unconfigured')]
+            assert values['cameras'] == '0'
+            assert 'weights.day' not in values
+            assert 'nightseg worker'[:15] not in threads_of(node.process.pid)
+
+        assert client.transition('configure')
+        assert client.transition('activate')
+        assert serves()
+        assert client.transition('shutdown')
+        assert client.state() == 'finalized'
+        client.until(lambda: topics() == set(), 'no output topics')
+        assert node.stop() == 0
+
+
+def test_missing_weights_leave_the_process_up_and_unconfigured_with_the_message(
+    client: Client, parameters: dict[str, object], tmp_path: Path, weights: dict[str, str]
+) -> None:
+    missing = str(tmp_path / 'nowhere.safetensors')
+    with running(tmp_path / 'log', {**parameters, 'weights.night': missing}) as node:
+        values = client.diagnosed('node', 'ERROR', missing)
+        assert values['state'] == 'unconfigured'
+        assert client.state() == 'unconfigured'
+        assert "route 'night'" in node.text
+        assert node.process.poll() is None
+
+        # asked again it says so again, and recovers once the parameter is right
+        assert not client.transition('configure')
+        assert client.set(weights__night=weights['weights.night']).successful
+        assert client.transition('configure')
+        assert client.transition('activate')
+        client.diagnosed('node', 'OK', 'active')
+        # the licence is said once a configure that succeeds
+        assert node.text.count(f'night.safetensors: {tiny_weights.LICENSE}') == 1
+        assert node.stop(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ('given', 'words', 'right'),
+    [
+        pytest.param(
+            {'route': 'noon'}, 'auto, day, night, translate', {'route': 'day'}, id='choice'
+        ),
+        pytest.param({'max_rate': -1.0}, '0 to 1000', {'max_rate': 1.0}, id='range'),
+        pytest.param({'threads': 'two'}, "'threads' must be a integer", {'threads': 1}, id='type'),
+        pytest.param(
+            {'router.dark': 0.9},
+            "'dark' (0.9) must be below 'bright' (0.65)",
+            {'router__dark': 0.2},
+            id='contradiction',
+        ),
+        pytest.param(
+            {'cameras': ['a', 'a']}, "'cameras' names a twice", {'cameras': ['a', 'b']}, id='twice'
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_named_and_can_be_put_right(
+    client: Client,
+    parameters: dict[str, object],
+    tmp_path: Path,
+    given: dict[str, object],
+    words: str,
+    right: dict[str, object],
+) -> None:
+    with running(tmp_path / 'log', {**parameters, **given}) as node:
+        values = client.diagnosed('node', 'ERROR', words)
+        assert values['state'] == 'unconfigured'
+        assert next(iter(given)).rpartition('.')[2] in node.text
+        assert client.set(**right).successful
+        assert client.transition('configure')
+        assert node.process.poll() is None
+
+
+def test_a_misspelt_parameter_is_not_passed_over_in_silence(
+    client: Client, parameters: dict[str, object], tmp_path: Path
+) -> None:
+    with running(tmp_path / 'log', {**parameters, 'rout': 'night'}):
+        client.diagnosed(
+            'node', 'WARN', "'rout' is not known and has no effect; did you mean 'route'?"
+        )
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code_0(
+    client: Client, parameters: dict[str, object], tmp_path: Path, number: int
+) -> None:
+    camera = client.publisher('camera/image_raw')
+    # a network input of 2048 pixels keeps a core busy for seconds
+    slow = {**parameters, 'long_side': 4096, 'route': 'translate'}
+    with running(tmp_path / 'log', slow) as node:
+        client.listen(f'{OUT}/labels')
+        client.connect(camera)
+        client.until(lambda: client.node.count_publishers(f'{OUT}/labels'), 'labels')
+
+        def busy() -> bool:
+            camera.publish(image_message(picture(480, 640), time.time_ns()))
+            before = cpu_seconds(node.process.pid)
+            client.spin(0.2)
+            return cpu_seconds(node.process.pid) - before > 0.02
+
+        client.until(busy, 'inference')
+        begun = time.monotonic()
+        assert node.stop(number, timeout=10) == 0
+        took = time.monotonic() - begun
+        assert took < 2, took
+        assert not re.search('Traceback|terminate called|Segmentation', node.text)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+
+
+def test_a_signal_before_the_first_spin_ends_it_as_well(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    with running(tmp_path / 'log', parameters) as node:
+        # in the middle of the imports, or of loading
+        time.sleep(1.0)
+        begun = time.monotonic()
+        code = node.stop(signal.SIGTERM, timeout=10)
+        assert time.monotonic() - begun < 2
+        assert code in (0, -signal.SIGTERM), 'killed only where Python had not started yet'

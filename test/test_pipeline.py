@@ -1,0 +1,193 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way from a frame to its mask."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.perception.router import RouterConfig, RouteTable
+from nightseg_ros.taxonomy import CITYSCAPES19
+from nightseg_ros.weights import WeightsError
+from tiny_weights import LICENSE, write_all, write_segmenter
+
+EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, translated=True)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> WeightsConfig:
+    paths = write_all(tmp_path_factory.mktemp('weights'))
+    return WeightsConfig(**{key.removeprefix('weights.'): str(p) for key, p in paths.items()})
+
+
+def load(files: WeightsConfig, **changes: object) -> Pipeline:
+    config = PipelineConfig(weights=files, backend='torch', device='cpu', **changes)
+    return Pipeline.load(config)
+
+
+def frame(size: tuple[int, int], seed: int = 0, **names: object) -> Frame:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Frame(image=image, **names)
+
+
+def dark(stamp_s: float, camera: str = 'camera') -> Frame:
+    """A frame that the test's estimator takes for night."""
+    image = np.zeros((90, 160, 3), np.uint8)
+    image[:30] = 255
+    return Frame(image=image, stamp_ns=round(stamp_s * 1e9), camera=camera)
+
+
+def light(stamp_s: float, camera: str = 'camera') -> Frame:
+    image = np.full((90, 160, 3), 128, np.uint8)
+    return Frame(image=image, stamp_ns=round(stamp_s * 1e9), camera=camera)
+
+
+@pytest.mark.parametrize('size', [(90, 160), (97, 131), (1, 1), (3, 700), (400, 64)])
+@pytest.mark.parametrize('route', ['day', 'night', 'translate'])
+def test_pictures_have_the_cameras_size(files: WeightsConfig, size: tuple, route: str) -> None:
+    pipeline = load(files, route=route)
+    given = frame(size, stamp_ns=7, frame_id='optical')
+    (result,) = pipeline.process([given], EVERYTHING)
+    assert result.frame is given
+    assert result.decision.route == route
+    assert result.labels is not None and result.labels.shape == size
+    assert result.labels.max() < len(pipeline.taxonomy)
+    assert result.confidence is not None and result.confidence.shape == size
+    assert result.color is not None and result.overlay is not None
+    np.testing.assert_array_equal(result.color, pipeline.taxonomy.palette()[result.labels])
+    mixed = given.image * 0.5 + result.color * 0.5
+    assert np.abs(result.overlay - mixed).max() <= 1
+    assert (result.translated is not None) == (route == 'translate')
+    assert set(result.ms) == {'estimate', 'shrink', 'network', 'post', 'render'}
+
+
+def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
+    pipeline = load(files, route='day')
+    rgb = frame((90, 160))
+    bgr = replace(rgb, image=np.ascontiguousarray(rgb.image[..., ::-1]), order='bgr')
+    one, two = (pipeline.process([f], EVERYTHING)[0] for f in (rgb, bgr))
+    np.testing.assert_array_equal(one.labels, two.labels)
+    np.testing.assert_array_equal(one.overlay, two.overlay)
+
+
+def test_batched_frames_get_what_they_get_alone(files: WeightsConfig) -> None:
+    frames = [
+        frame((90, 160), 1, camera='a'), frame((120, 160), 2, camera='b'),
+        frame((90, 160), 3, camera='c'), frame((180, 320), 4, camera='d'),
+    ]  # fmt: skip
+    together = load(files, route='night').process(frames)
+    for one, result in zip(frames, together):
+        (alone,) = load(files, route='night').process([one])
+        assert result.frame is one
+        assert (alone.labels == result.labels).mean() > 0.999
+
+
+def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None:
+    pipeline = load(files)
+    (result,) = pipeline.process([dark(0)], Want(labels=False))
+    assert result.decision.route == 'night' and result.labels is None
+    assert set(result.ms) == {'estimate'}
+    first, second = pipeline.process(
+        [light(1, 'x'), light(1, 'y')], [Want(), Want(labels=False)]
+    )
+    assert first.labels is not None and second.labels is None
+
+
+def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
+    pipeline = load(files)
+    routes = []
+    for step in range(40):
+        now = step / 10
+        left, right = pipeline.process([light(now, 'left'), dark(now, 'right')])
+        assert left.decision.route == 'day' and right.decision.route == 'night'
+        (front,) = pipeline.process([light(now) if step < 10 else dark(now)])
+        routes.append(front.decision.route)
+    assert routes[9] == 'day' and routes[-1] == 'night'
+    assert 13 <= routes.index('night') <= 17
+
+
+def test_labels_come_from_the_routes_network(files: WeightsConfig) -> None:
+    given = frame((90, 160))
+    masks = {r: load(files, route=r).process([given])[0].labels for r in ('day', 'night')}
+    assert (masks['day'] != masks['night']).any()
+    swapped = replace(files, day=files.night)
+    np.testing.assert_array_equal(
+        load(swapped, route='day').process([given])[0].labels, masks['night']
+    )
+
+
+@pytest.mark.parametrize(
+    ('route', 'change', 'words'),
+    [
+        ('day', {'day': ''}, "route 'day' needs weights, but weights.day is empty"),
+        ('night', {'night': 'absent'}, "route 'night': weights 'absent' not found"),
+        ('translate', {'translator': ''}, "'translate'.*weights.translator is empty"),
+        ('translate', {'day': ''}, 'weights.day is empty'),
+        ('auto', {'night': 'absent'}, "route 'night': weights 'absent'"),
+        ('day', {'illumination': ''}, 'weights.illumination is empty'),
+    ],
+)
+def test_missing_weights_are_named(
+    files: WeightsConfig, route: str, change: dict, words: str
+) -> None:
+    with pytest.raises(WeightsError, match=words):
+        load(replace(files, **change), route=route)
+
+
+def test_weights_in_the_wrong_place_are_refused(files: WeightsConfig, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match='translator is wanted'):
+        load(replace(files, translator=files.day), route='translate')
+    with pytest.raises(WeightsError, match='segmenter'):
+        load(replace(files, day=files.translator), route='day')
+    other = write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
+    with pytest.raises(WeightsError, match='one taxonomy'):
+        load(replace(files, night=str(other)))
+
+
+def test_unneeded_weights_are_not_loaded(files: WeightsConfig) -> None:
+    pipeline = load(replace(files, night='absent', translator='absent'), route='day')
+    assert set(pipeline.describe()['weights']) == {'day'}
+
+
+def test_licences_are_said(files: WeightsConfig) -> None:
+    said: list[str] = []
+    Pipeline.load(PipelineConfig(weights=files, backend='torch', route='day'), say=said.append)
+    assert [text for text in said if LICENSE in text] == [f'day.safetensors: {LICENSE}']
+
+
+def test_changes_while_running(files: WeightsConfig) -> None:
+    pipeline = load(replace(files, translator=''))
+    pipeline.change(route='night')
+    assert pipeline.process([light(0)])[0].decision.route == 'night'
+    with pytest.raises(WeightsError, match='translator'):
+        pipeline.change(route='translate', overlay_alpha=0.1)
+    with pytest.raises(WeightsError, match='translator'):
+        pipeline.change(route='auto', router=RouterConfig(table=RouteTable(night='translate')))
+    with pytest.raises(ValueError, match='overlay_alpha'):
+        pipeline.change(overlay_alpha=1.5)
+    assert pipeline.config.route == 'night' and pipeline.config.overlay_alpha == 0.5
+    pipeline.change(route='auto', overlay_alpha=1.0)
+    (result,) = pipeline.process([light(1)], EVERYTHING)
+    assert result.decision.route == 'day'
+    np.testing.assert_array_equal(result.overlay, result.color)
+
+
+@pytest.mark.parametrize(
+    'change', [{'route': 'dusk'}, {'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}]
+)
+def test_bad_configs_name_the_key(change: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        PipelineConfig(**change)
+
+
+def test_same_input_same_bytes(files: WeightsConfig) -> None:
+    runs = []
+    for _ in range(2):
+        pipeline = load(files)
+        results = [pipeline.process([frame((90, 160), s, stamp_ns=s)])[0] for s in range(3)]
+        runs.append([r.labels.tobytes() for r in results if r.labels is not None])
+    assert runs[0] == runs[1]

@@ -1,0 +1,135 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Frame sources: every kind of input gives the same frames, and broken ones are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.data.source import open_source
+from nightseg_ros.perception.frame import Frame, FrameError
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (16, 24, 3), np.uint8)
+
+
+def write_folder(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for index in range(count):
+        assert cv2.imwrite(str(folder / f'street_{index}.png'), picture(index))
+    return folder
+
+
+def write_video(path: Path, count: int, fps: float) -> Path:
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, (64, 48))
+    assert video.isOpened()
+    for index in range(count):
+        video.write(np.full((48, 64, 3), 10 * index, np.uint8))
+    video.release()
+    return path
+
+
+def test_an_image(tmp_path: Path) -> None:
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), picture(0))
+    source = open_source(path)
+    [(stem, frame)] = source
+    assert (source.kind, source.count, stem) == ('image', 1, 'a')
+    assert isinstance(frame, Frame)
+    assert frame.order == 'bgr' and (frame.image == picture(0)).all()
+
+
+def test_a_folder_is_sorted_and_can_be_read_twice(tmp_path: Path) -> None:
+    source = open_source(write_folder(tmp_path / 'f', 3))
+    assert source.count == 3 and not source.sequence
+    first = [stem for stem, _ in source]
+    assert first == ['street_0', 'street_1', 'street_2'] == [stem for stem, _ in source]
+
+
+@pytest.mark.parametrize('rate', [5.0, 30.0])
+def test_a_rate_makes_a_folder_a_sequence(tmp_path: Path, rate: float) -> None:
+    source = open_source(write_folder(tmp_path / 'f', 4), rate=rate)
+    assert source.sequence
+    stamps = [frame.stamp_ns for _, frame in source if isinstance(frame, Frame)]
+    assert stamps == [round(i * 1e9 / rate) for i in range(4)]
+
+
+def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / 'f', 3)
+    (folder / 'street_1.png').write_bytes(b'no picture')
+    (folder / 'notes.txt').write_text('not a picture, and not looked at')
+    (folder / 'street_3.jpg').touch()
+    items = dict(open_source(folder))
+    assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError]
+    assert 'street_1.png' in str(items['street_1'])
+
+
+def test_two_files_of_one_stem_cannot_both_have_results(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / 'f', 1)
+    cv2.imwrite(str(folder / 'street_0.jpg'), picture(0))
+    kinds = [type(item) for _, item in open_source(folder)]
+    assert sorted(kind.__name__ for kind in kinds) == ['Frame', 'FrameError']
+
+
+@pytest.mark.parametrize('fps', [10.0, 25.0])
+def test_a_video_takes_its_stamps_from_its_rate(tmp_path: Path, fps: float) -> None:
+    source = open_source(write_video(tmp_path / 'v.mp4', 6, fps))
+    items = list(source)
+    assert (source.kind, source.count, source.rate) == ('video', 6, fps)
+    assert [stem for stem, _ in items] == [f'{i:06d}' for i in range(6)]
+    for index, (_, frame) in enumerate(items):
+        assert isinstance(frame, Frame)
+        assert frame.stamp_ns == round(index * 1e9 / fps)
+        assert abs(float(frame.image.mean()) - 10 * index) < 6
+
+
+def test_a_bag(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(3):
+            frame = Frame(image=picture(index), stamp_ns=10**18 + index, frame_id='f')
+            bag.write_frame('/left/image_raw', frame)
+    source = open_source(tmp_path / 'bag')
+    items = list(source)
+    assert (source.kind, source.count, source.topic) == ('bag', 3, '/left/image_raw')
+    assert [stem for stem, _ in items] == ['000000', '000001', '000002']
+    for index, (_, frame) in enumerate(items):
+        assert isinstance(frame, Frame)
+        assert (frame.camera, frame.stamp_ns) == ('left', 10**18 + index)
+        assert (frame.image == picture(index)).all()
+    with pytest.raises(BagError, match='/left/image_raw'):
+        open_source(tmp_path / 'bag', '/right/image_raw')
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'words'),
+    [
+        ('missing.png', None, 'does not exist'),
+        ('data.csv', b'1,2', 'neither an image'),
+        ('broken.mp4', b'no video', 'broken.mp4'),
+    ],
+)
+def test_what_cannot_be_opened_is_named(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        open_source(tmp_path / name)
+
+
+def test_an_empty_folder_a_topic_without_a_bag_and_a_rate_of_zero(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='no images'):
+        open_source(tmp_path)
+    folder = write_folder(tmp_path / 'f', 1)
+    with pytest.raises(DataError, match='no topic'):
+        open_source(folder, '/camera/image_raw')
+    with pytest.raises(DataError, match='rate'):
+        open_source(folder, rate=0.0)

@@ -1,0 +1,81 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Small weights with random layers, for tests that need networks and no accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from nightseg_ros.networks import build
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy
+from nightseg_ros.weights import WeightsMetadata, save_weights
+
+LICENSE = 'made by the tests, free for all'
+
+
+def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) -> Path:
+    """Write a segmenter whose masks vary with the picture."""
+    arch = {'classes': len(taxonomy), 'variant': 'tiny', 'width': 16, 'fine_width': 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build('lite_segmenter', **arch)
+        pictures = torch.nn.functional.interpolate(torch.randn(8, 3, 6, 10), size=(96, 160))
+    with torch.no_grad():
+        # random logits let one class win everywhere, unless each has the same mean and spread
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = 1.0
+        network.train()(pictures)
+        logits = network.eval()(pictures)
+        spread = logits.std(dim=(0, 2, 3))
+        network.classify.weight /= spread[:, None, None, None]
+        network.classify.bias.copy_((network.classify.bias - logits.mean(dim=(0, 2, 3))) / spread)
+    metadata = WeightsMetadata(
+        network='lite_segmenter',
+        arch=arch,
+        task='segment',
+        taxonomy=taxonomy.to_dict(),
+        long_side=160,
+        license=LICENSE,
+    )
+    save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def write_translator(path: Path, seed: int = 0) -> Path:
+    """Write a generator of the paper's kind, very narrow."""
+    arch = {'ngf': 4, 'blocks': 1}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build('resnet_generator', **arch)
+    metadata = WeightsMetadata(network='resnet_generator', arch=arch, task='translate')
+    save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def write_illumination(path: Path) -> Path:
+    """
+    Write an estimator that goes by the light on the ground alone.
+
+    An even picture is day, one whose lower half is black under a bright sky is night.
+    """
+    network = build('illumination_net')
+    tensors = network.state_dict()
+    tensors['head.weight'] = torch.zeros_like(tensors['head.weight'])
+    tensors['head.bias'] = torch.full_like(tensors['head.bias'], 5.0)
+    tensors['day_ground'] = torch.tensor(0.5)
+    metadata = WeightsMetadata(network='illumination_net', task='illumination')
+    save_weights(path, tensors, metadata)
+    return path
+
+
+def write_all(folder: Path) -> dict[str, Path]:
+    """Write weights for every route and return them by the name of their parameter."""
+    return {
+        'weights.day': write_segmenter(folder / 'day.safetensors', seed=1),
+        'weights.night': write_segmenter(folder / 'night.safetensors', seed=2),
+        'weights.translator': write_translator(folder / 'translator.safetensors'),
+        'weights.illumination': write_illumination(folder / 'illumination.safetensors'),
+    }
