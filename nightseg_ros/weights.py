@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.files import replace_file
 from nightseg_ros.share import models_dir
 
 if TYPE_CHECKING:
@@ -106,17 +106,7 @@ def save_weights(
     content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    replace_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 

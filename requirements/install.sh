@@ -39,6 +39,10 @@ if [ "$sourced" = yes ]; then
     needs+=('numpy<2')
   fi
 else
+  # its PYTHONPATH would shadow the wheels
+  [ -z "${ROS_VERSION:-}" ] || die "a ROS 2 environment is sourced, but $python ($version) cannot" \
+    "import its rclpy: name its own interpreter, make setup PYTHON=/usr/bin/python3, or use a" \
+    "shell without it"
   [ -f "requirements/ros-$distro.txt" ] \
     || die "no ROS 2 wheels known for ROS_DISTRO=$distro: jazzy or kilted"
   needs+=(-r "requirements/ros-$distro.txt")

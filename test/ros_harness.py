@@ -196,11 +196,11 @@ class Client:
     def diagnosed(
         self, name: str, level: str, words: str = '', timeout: float = PATIENCE
     ) -> dict[str, str]:
-        """Wait for a status of that level with those words; return its values."""
+        """Wait for a status of that level ('' for any) with those words; return its values."""
 
         def met() -> Any:
             found = self.status(name)
-            return found if found and found[0] == level and words in found[1] else None
+            return found if found and level in ('', found[0]) and words in found[1] else None
 
         try:
             return self.until(met, f'{name} {level} {words}', timeout)[2]
@@ -314,6 +314,35 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
     """Return the values of a status message."""
     (status,) = array.status
     return {item.key: item.value for item in status.values}
+
+
+@contextlib.contextmanager
+def idle_subscriber(topic: str, log: Path) -> Iterator[None]:
+    """Run a process that subscribes to an Image topic and then never reads."""
+    code = (
+        'import sys, rclpy, time\n'
+        'from sensor_msgs.msg import Image\n'
+        'rclpy.init()\n'
+        "node = rclpy.create_node('idle')\n"
+        'node.create_subscription(Image, sys.argv[1], print, 10)\n'
+        'while not node.count_publishers(sys.argv[1]):\n'
+        '    time.sleep(0.1)\n'
+        "print('subscribed', flush=True)\n"
+        'time.sleep(1000)\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, topic], stdout=log.open('w'), stderr=subprocess.STDOUT
+    )
+    try:
+        end = time.monotonic() + PATIENCE
+        while 'subscribed' not in log.read_text():
+            assert time.monotonic() < end, log.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _qos(reliable: bool, depth: int) -> QoSProfile:

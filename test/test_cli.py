@@ -133,9 +133,7 @@ def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:
     out = tmp_path / 'out'
     with BagWriter(tmp_path / 'drive') as bag:
         for index in range(8):
-            frame = Frame(
-                image=street(dark=index >= 3), stamp_ns=10**18 + index * 200_000_000
-            )
+            frame = Frame(image=street(dark=index >= 3), stamp_ns=10**18 + index * 200_000_000)
             bag.write_frame('/camera/image_raw', frame)
             bag.write_frame('/rear/image_raw', frame)
     flags = ['--topic', '/camera/image_raw', *weights]
@@ -225,3 +223,18 @@ def test_render_writes_a_data_set_that_training_reads(
     assert '--force' in capsys.readouterr().err
     assert main([*flags, '--force']) == 0
     assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first
+
+
+def test_the_illumination_recipe_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nightseg_ros.weights import load_weights
+
+    for name, dark in (('day', False), ('night', True)):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
+    out = tmp_path / 'mine.safetensors'
+    data = [f'{name}:front:{tmp_path / name}' for name in ('day', 'night')]
+    flags = ['--data', *data, '--out', str(out), '--steps', '2', '--batch', '4']
+    assert main(['train', 'illumination', *flags]) == 0
+    weights = load_weights(out)
+    assert weights.metadata.task == 'illumination'
+    assert weights.sha256 in capsys.readouterr().out

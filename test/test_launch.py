@@ -63,6 +63,7 @@ def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 def launch_file(no_profile: None, monkeypatch: pytest.MonkeyPatch) -> Recording:
     # the executables are looked up on PATH, too: here they are to be named by package
     monkeypatch.setenv('PATH', '/usr/bin:/bin')
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
     return Recording(LAUNCH_FILE)
 
 

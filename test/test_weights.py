@@ -124,7 +124,7 @@ def test_interrupted_write_leaves_the_old_file(file: Path, monkeypatch: pytest.M
     def full(*_: object) -> None:
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr('os.fsync', full)
+    monkeypatch.setattr('os.replace', full)
     network = build('lite_segmenter', classes=3, variant='tiny')
     with pytest.raises(OSError, match='No space'):
         save_weights(file, network.state_dict(), WeightsMetadata(network='lite_segmenter'))

@@ -7,6 +7,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
 
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
+    # its processes must not outlive a demo that is told to end
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=options.out, prefix='.work-'))
     try:
@@ -96,9 +100,13 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     from nightseg_ros.cli.live import run_live
     from nightseg_ros.evaluation.live import read_live_run
     from nightseg_ros.files import replace_file
+    from nightseg_ros.perception.pipeline import Pipeline
 
     config = options.pipeline_config()
-    _check_weights(options)
+    progress.set(0, None, 'loading the networks')
+    # whatever is wrong with weights, backend or device is said here and now; the node, which
+    # would wait for a better configuration, finds the exported networks in the cache
+    Pipeline.load(config, say=progress.say)
     lit: dict[int, bool] = {}
     if options.input is None:
         given, lit = _rendered(options, work, progress)
@@ -142,22 +150,6 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         options.out / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode('utf-8')
     )
     return summary
-
-
-def _check_weights(options: DemoOptions) -> None:
-    """Name a missing file before anything is rendered."""
-    from nightseg_ros.weights import resolve_weights
-
-    for name in ('day', 'night', 'translator', 'illumination'):
-        file = getattr(options, f'weights_{name}')
-        needed = {
-            'day': options.route in ('auto', 'day', 'translate') or options.input is None,
-            'night': options.route in ('auto', 'night'),
-            'translator': options.route == 'translate',
-            'illumination': True,
-        }[name]
-        if needed:
-            resolve_weights(file)
 
 
 def _rendered(

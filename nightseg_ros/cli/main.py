@@ -17,8 +17,9 @@ from collections.abc import Sequence
 VERBS = {
     'predict': ('nightseg_ros.cli.predict', 'label an image, a folder, a video or a bag'),
     'demo': ('nightseg_ros.cli.demo', 'a drive from day into night through real ROS 2 processes'),
+    'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
-    'train': ('nightseg_ros.cli.train', 'make weights: segmenter, illumination'),
+    'train': ('nightseg_ros.cli.train', 'make weights: segmenter, pseudo_labels, illumination'),
     'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
 }
 

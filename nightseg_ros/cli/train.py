@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg train segmenter | illumination``: the recipes, by flags or from a YAML file."""
+"""``nightseg train segmenter | pseudo_labels | illumination``: the recipes, by flags or from a YAML file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from nightseg_ros.config import ConfigError, from_mapping
 #: Sub-verb: its module, which has the config and runs it, and a line of help.
 RECIPES = {
     'segmenter': ('nightseg_ros.cli.train_segmenter', 'labelled frames in, a segmenter out'),
+    'pseudo_labels': (
+        'nightseg_ros.cli.train_pseudo_labels',
+        'unlabelled frames and a segmenter in, labels out',
+    ),
     'illumination': (
         'nightseg_ros.cli.train_illumination',
         'day and night frames in, the illumination estimator out',

@@ -11,5 +11,6 @@ CONFIG = IlluminationConfig
 
 def run(config: IlluminationConfig) -> int:
     """Train and write the weights."""
-    print(f"weights: '{train_illumination(config, print)}'")
+    sha256 = train_illumination(config, say=print)
+    print(f"weights: '{config.out}', SHA-256 {sha256}")
     return 0

@@ -63,6 +63,16 @@ def images(root: Path, split: str) -> list[Sample]:
     ]
 
 
+def paired(root: Path, split: str) -> list[Sample]:
+    """Read the images of ROOT with the labels in the folder SPLIT, where they have some."""
+    labels = Path(split)
+    return [
+        Sample(image=image, label=labels / f'{image.stem}.png', source=source_of(image.stem))
+        for image in _images(root)
+        if (labels / f'{image.stem}.png').is_file()
+    ]
+
+
 def source_of(stem: str) -> str:
     """Return the camera that a file name tells: its part before the first `_` or digit."""
     head = stem.split('_')[0]
@@ -73,6 +83,7 @@ ADAPTERS: dict[str, Callable[[Path, str], list[Sample]]] = {
     'camvid': camvid,
     'folder': folder,
     'images': images,
+    'paired': paired,
 }
 
 

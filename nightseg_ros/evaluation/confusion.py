@@ -61,7 +61,7 @@ class ConfusionMatrix:
     @property
     def support(self) -> Counts:
         """Labelled pixels of each class, int64 [classes]."""
-        return self.counts.sum(1) + self.abstained
+        return np.asarray(self.counts.sum(1) + self.abstained, np.int64)
 
     def iou(self) -> npt.NDArray[np.float64]:
         """IoU of each class in [0, 1], float64 [classes]; NaN where neither side has it."""

@@ -28,6 +28,7 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from nightseg_ros.bags.errors import BagError
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.node.pacing import Pacer
 from nightseg_ros.node.recording import Outgoing, Recording, open_recording
@@ -59,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return player.run()
         except (KeyboardInterrupt, ExternalShutdownException):
+            return 0
+        except (BagError, OSError) as error:
+            print(f'bag_player: {error}', file=sys.stderr)
+            return 1
+        except Exception:
+            # publishing fails with many names once somebody has shut ROS down
+            if rclpy.ok():
+                raise
             return 0
         finally:
             player.close()

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage, Image
 
-from nightseg_ros.perception.frame import ENCODINGS, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.encodings import ENCODINGS
+from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -80,7 +81,7 @@ def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     ``FrameError`` says what is wrong with the message.
     """
     if isinstance(message, CompressedImage):
-        return decode_file(message.data)
+        return decode_file(message.data, message.format)
     if message.encoding not in ENCODINGS:
         bridged = _through_cv_bridge(message)
         if bridged is not None:

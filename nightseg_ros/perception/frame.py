@@ -5,21 +5,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
-Order = Literal['rgb', 'bgr']
-
-#: Encodings of sensor_msgs/Image that are read here: channels, and their order.
-ENCODINGS: dict[str, tuple[int, Order]] = {
-    'rgb8': (3, 'rgb'),
-    'bgr8': (3, 'bgr'),
-    'mono8': (1, 'rgb'),
-}
+from nightseg_ros.perception.compressed import picture_size
+from nightseg_ros.perception.encodings import ENCODINGS, Image, Order
 
 
 class FrameError(ValueError):
@@ -52,42 +44,68 @@ def decode_raw(
     Return uint8 [H, W, 3] and its channel order, without a copy where the bytes allow it.
 
     ``step`` is the length of a row in bytes, padding included. ``FrameError`` is raised for an
-    unknown encoding, a zero size, a step shorter than a row, and data of the wrong length.
+    unknown encoding, a zero size, an odd one where the encoding has none, a step shorter than a
+    row, and data of the wrong length.
     """
-    if encoding not in ENCODINGS:
+    layout = ENCODINGS.get(encoding)
+    if layout is None:
         raise FrameError(
             f"encoding '{encoding}' is not supported; publish one of {', '.join(ENCODINGS)}"
         )
-    channels, order = ENCODINGS[encoding]
     if width < 1 or height < 1:
         raise FrameError(f'the image is {width}×{height} pixels; it has no content')
-    if step < width * channels:
+    if (layout.even_width and width % 2) or (layout.even_height and height % 2):
         raise FrameError(
-            f'step is {step} bytes, but a row of {width} {encoding} pixels has {width * channels}'
+            f'the image is {width}×{height} pixels, but {encoding} shares its colour between two'
         )
+    row = width * layout.pixel_bytes
+    if step < row:
+        raise FrameError(f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}')
+    count = int(height * layout.planes)
     flat = np.frombuffer(data, np.uint8)
-    if flat.size != step * height:
+    if flat.size != step * count:
         raise FrameError(
-            f'data holds {flat.size} bytes, but {height} rows of step {step} make {step * height}'
+            f'data holds {flat.size} bytes, but {count} rows of step {step} make {step * count}'
         )
-    rows = flat.reshape(height, step)[:, : width * channels]
-    if channels == 1:
-        return np.asarray(cv2.cvtColor(rows, cv2.COLOR_GRAY2RGB), np.uint8), order
-    return rows.reshape(height, width, channels) if step == width * channels else (
-        np.lib.stride_tricks.as_strided(
-            rows, (height, width, channels), (step, channels, 1), writeable=False
-        )
-    ), order
+    rows = flat.reshape(count, step)[:, :row]
+    return layout.convert(rows, width, height, is_bigendian), layout.order
 
 
-def decode_file(content: bytes) -> tuple[Image, Order]:
-    """Return uint8 [H, W, 3] of an encoded image (JPEG, PNG); ``FrameError`` where it is none."""
-    image = None
-    if content:
-        try:
-            image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error as error:
-            raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
-    if image is None:
-        raise FrameError(f'{len(content)} bytes are no image that can be decoded')
-    return np.asarray(image, np.uint8), 'bgr'
+def decode_file(
+    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8], layout: str = ''
+) -> tuple[Image, Order]:
+    """
+    Return uint8 [H, W, 3] and its channel order of a JPEG or PNG.
+
+    ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
+    picture. ``FrameError`` is raised where the bytes are no whole picture of up to
+    ``compressed.MAX_PIXELS`` pixels. What a file says about turning the camera is not followed.
+    """
+    content = bytes(data)
+    try:
+        picture_size(content)
+        mosaic = _mosaic(layout)
+        mode = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+        picture = cv2.imdecode(
+            np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
+        )
+    except (ValueError, cv2.error) as error:
+        raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
+    if picture is None:
+        raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
+    image = np.asarray(picture, np.uint8)
+    if mosaic:
+        height, width = image.shape
+        return ENCODINGS[mosaic].convert(image, width, height, False), ENCODINGS[mosaic].order
+    return image, 'bgr'
+
+
+def _mosaic(layout: str) -> str:
+    """Return the Bayer encoding of a picture packed as such, '' where it is in colour."""
+    encoding, _, how = layout.partition(';')
+    # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
+    packed = how.strip().rpartition(' ')[2]
+    if not encoding.startswith('bayer_') or packed in ('bgr8', 'rgb8'):
+        return ''
+    name = f'{encoding.rstrip("0123456789")}8'
+    return name if name in ENCODINGS else ''

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import torch
 
+from nightseg_ros.files import partial_file
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.runtime.graph import VERSION, graph_of
 from nightseg_ros.share import cache_dir
@@ -24,12 +24,8 @@ def exported_graph(weights: Weights, say: Say) -> Path:
     if not path.is_file():
         say(f'exporting {weights.path.name} for the first time …')
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.{os.getpid()}')
-        try:
+        with partial_file(path) as partial:
             export_graph(weights, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
     return path
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+
+from nightseg_ros.files import partial_file
 
 
 def save_checkpoint(
@@ -35,9 +36,8 @@ def save_checkpoint(
                 value = torch.as_tensor(tensor).detach().cpu().clone().contiguous()
                 tensors[f'optimizer/{name}/{index}/{key}'] = value
     metadata = {'step': str(step), 'config': json.dumps(config, sort_keys=True)}
-    partial = path.with_name(f'.{path.name}.partial')
-    save_file(tensors, partial, metadata=metadata)
-    os.replace(partial, path)
+    with partial_file(path) as partial:
+        save_file(tensors, partial, metadata=metadata)
 
 
 def load_checkpoint(

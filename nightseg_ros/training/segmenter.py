@@ -223,7 +223,7 @@ def _groups(network: torch.nn.Module, config: SegmenterConfig) -> list[dict[str,
     """Split the parameters by learning rate; normalisation and biases decay nothing."""
     groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        slow = name.startswith('encoder.') and config.init == 'imagenet'
+        slow = name.startswith('encoder.') and config.init != 'random'
         rate = config.rate * (config.encoder_rate if slow else 1)
         decay = config.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)

@@ -1,0 +1,137 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The demo through real ROS 2 processes: rendered drive, footage, and what may go wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_weights import write_illumination, write_segmenter
+
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.cli.main import main
+from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
+
+pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
+
+
+def flags(folder: Path) -> list[str]:
+    files = {
+        'day': write_segmenter(folder / 'day.safetensors', seed=1),
+        'night': write_segmenter(folder / 'night.safetensors', seed=2),
+        'illumination': write_illumination(folder / 'illumination.safetensors'),
+    }
+    named = [text for name, path in files.items() for text in (f'--weights-{name}', str(path))]
+    return [*named, '--backend', 'torch', '--device', 'cpu']
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
+    out = tmp_path / 'demo'
+    drive = ['--seconds', '8', '--fps', '5', '--size', '320', '180', '--backend', 'torch']
+    assert main(['demo', '--out', str(out), *drive, '--keep-bag']) == 0
+
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['input'] == 'rendered'
+    assert summary['frames_in'] == 40
+    assert summary['frames_out'] + summary['dropped'] == 40
+    assert set(summary['routes']) == {'day', 'night'} and summary['switches'] >= 1
+    assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p99']
+    assert summary['rate_hz'] > 1
+    for name in ('auto', 'day'):
+        assert set(summary['miou'][name]) == {'day', 'night'}
+    # trained weights, so far above what chance gives (about 0.03)
+    assert summary['miou']['auto']['day'] > 0.2 and summary['miou']['auto']['night'] > 0.2
+
+    with BagReader(out / 'bags' / 'drive') as bag:
+        sent = {m.stamp_ns for m in bag.messages(bag.image_topic('/camera/image_raw'))}
+    with BagReader(out / 'bags' / 'recorded') as bag:
+        masks = list(bag.frames(bag.image_topic('/camera/nightseg/labels')))
+    assert len(masks) == summary['frames_out'] > 5
+    assert {mask.stamp_ns for mask in masks} <= sent
+    assert {mask.frame_id for mask in masks} == {'camera'}
+    assert {mask.image.shape for mask in masks} == {(180, 320, 3)}
+
+    video = cv2.VideoCapture(str(out / 'overlay.mp4'))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 40
+    assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
+    assert not list(out.glob('.*')), 'a work folder was left behind'
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_footage_is_played_at_its_own_rate(tmp_path: Path) -> None:
+    clip = tmp_path / 'street.mp4'
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter.fourcc(*'mp4v'), 10, (160, 96))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        writer.write(rng.integers(140, 170, (96, 160, 3), np.uint8))
+    writer.release()
+    out = tmp_path / 'demo'
+    arguments = ['--input', str(clip), '--seconds', '3', *flags(tmp_path)]
+    assert main(['demo', '--out', str(out), *arguments]) == 0
+    summary = json.loads((out / 'summary.json').read_text())
+    assert (summary['input'], summary['frames_in']) == ('street.mp4', 30)
+    assert summary['routes'] == {'day': sum(summary['routes'].values())}
+    assert summary['switches'] == 0 and 'miou' not in summary
+    assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
+
+
+def test_weights_that_cannot_be_used_end_the_demo_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'torn.safetensors').write_bytes(b'torn')
+    arguments = ['--out', str(tmp_path / 'demo'), *flags(tmp_path)]
+    assert main(['demo', *arguments, '--weights-night', str(tmp_path / 'torn.safetensors')]) == 2
+    assert 'torn.safetensors' in capsys.readouterr().err
+
+
+def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
+    log = tmp_path / 'child.log'
+    # json.tool ends with 2 for a file that is not there
+    with Child('json.tool', [str(tmp_path / 'none.json')], log=log, environ={}) as child:
+        deadline = time.monotonic() + 30
+        while child.code is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with pytest.raises(ProcessError, match=r'none\.json'):
+            child.check()
+    with Child('http.server', ['0', '--bind', '127.0.0.1'], log=log, environ={}) as hanging:
+        hanging.check()
+    assert hanging.code is not None
+
+
+def test_the_summary_counts_what_was_sent_and_what_came_back() -> None:
+    def status(route: str) -> FrameStatus:
+        return FrameStatus(score=0.5, state='day', route=route, reason='')
+
+    run = LiveRun(
+        sent={10 * i: i * 100_000_000 for i in range(5)},
+        arrived={10 * i: i * 100_000_000 + 20_000_000 for i in (0, 1, 2, 4)} | {999: 1},
+        statuses={0: status('day'), 10: status('day'), 20: status('night'), 40: status('day')},
+    )
+    assert run.summary() == {
+        'frames_in': 5, 'frames_out': 4, 'dropped': 1, 'rate_hz': 7.5,
+        'latency_ms': {'p50': 20.0, 'p95': 20.0, 'p99': 20.0},
+        'routes': {'day': 3, 'night': 1}, 'switches': 2,
+    }  # fmt: skip
+
+
+def test_nothing_sent_is_a_summary_without_figures() -> None:
+    summary = LiveRun(sent={}, arrived={}, statuses={}).summary()
+    assert summary['latency_ms'] == {'p50': None, 'p95': None, 'p99': None}
+    assert json.dumps(summary) and summary['rate_hz'] is None
+
+
+def test_aligned_pairs_by_stamp_and_leaves_gaps() -> None:
+    left = [(1, 'a'), (2, 'b'), (4, 'd'), (5, 'e')]
+    right = [(0, 'Z'), (2, 'B'), (3, 'C'), (5, 'E'), (6, 'F')]
+    assert list(aligned(left, right)) == [
+        (1, 'a', None), (2, 'b', 'B'), (4, 'd', None), (5, 'e', 'E'),
+    ]  # fmt: skip

@@ -1,0 +1,304 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Frame decoding against plain numpy, on random sizes and paddings; and what it refuses."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.perception.compressed import MAX_PIXELS, picture_size
+from nightseg_ros.perception.encodings import ENCODINGS
+from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
+
+Pixels = npt.NDArray[np.uint8]
+
+BAYER = ('rggb', 'bggr', 'gbrg', 'grbg')
+ALL = [
+    'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '8UC1', '8UC3',
+    *(f'bayer_{name}{bits}' for name in BAYER for bits in (8, 16)),
+    'uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv12', 'nv21',
+]  # fmt: skip
+
+
+def layout(encoding: str, width: int, height: int) -> tuple[int, int]:
+    """Return rows and bytes of a row."""
+    if encoding in ('nv12', 'nv21'):
+        return height * 3 // 2, width
+    wide = 2 if encoding.endswith('16') else 1
+    channels = {'rgb8': 3, 'bgr8': 3, '8UC3': 3, 'rgba8': 4, 'bgra8': 4}.get(encoding, 1)
+    if encoding in ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2'):
+        channels = 2
+    return height, width * channels * wide
+
+
+def reference(rows: Pixels, encoding: str, width: int, height: int, big: bool) -> Pixels:
+    """Return RGB uint8 [H, W, 3], the plain way."""
+    if encoding in ('rgb8', 'rgba8'):
+        return rows.reshape(height, width, -1)[:, :, :3]
+    if encoding in ('bgr8', 'bgra8', '8UC3'):
+        return rows.reshape(height, width, -1)[:, :, 2::-1]
+    if encoding.endswith('16'):
+        kind = '>u2' if big else '<u2'
+        rows = (np.ascontiguousarray(rows).view(kind) >> 8).astype(np.uint8)
+    if encoding in ('mono8', '8UC1', 'mono16'):
+        return np.repeat(rows.reshape(height, width, 1), 3, axis=2)
+    if encoding.startswith('bayer'):
+        return demosaic(rows, encoding[6:10])
+    if encoding in ('nv12', 'nv21'):
+        chroma = rows[height:].reshape(height // 2, width // 2, 2).repeat(2, 0).repeat(2, 1)
+        u, v = (chroma[..., 0], chroma[..., 1])[:: 1 if encoding == 'nv12' else -1]
+        return yuv_to_rgb(rows[:height], u, v)
+    pairs = rows.reshape(height, width // 2, 4)
+    u, y0, v, y1 = np.moveaxis(pairs, 2, 0)
+    if encoding in ('yuyv', 'yuv422_yuy2'):
+        y0, u, y1, v = np.moveaxis(pairs, 2, 0)
+    luma = np.stack((y0, y1), axis=2).reshape(height, width)
+    return yuv_to_rgb(luma, u.repeat(2, 1), v.repeat(2, 1))
+
+
+def yuv_to_rgb(y: Pixels, u: Pixels, v: Pixels) -> Pixels:
+    """Rec. 601 in video range."""
+    y, u, v = (plane.astype(float) for plane in (y, u, v))
+    luma = 1.164 * np.maximum(y - 16, 0)
+    rgb = (
+        luma + 1.596 * (v - 128),
+        luma - 0.813 * (v - 128) - 0.391 * (u - 128),
+        luma + 2.018 * (u - 128),
+    )
+    return np.stack(rgb, axis=2).round().clip(0, 255).astype(np.uint8)
+
+
+def demosaic(mosaic: Pixels, pattern: str) -> Pixels:
+    """Average the nearest pixels of each colour; the border repeats what lies inside it."""
+    height, width = mosaic.shape
+    result = np.zeros((height, width, 3), np.uint8)
+    for row in range(1, height - 1):
+        for column in range(1, width - 1):
+            own = pattern[row % 2 * 2 + column % 2]
+            around = mosaic[row - 1 : row + 2, column - 1 : column + 2].astype(int)
+            cross = [around[0, 1], around[2, 1], around[1, 0], around[1, 2]]
+            corners = [around[0, 0], around[0, 2], around[2, 0], around[2, 2]]
+            values = {own: around[1, 1]}
+            if own == 'g':
+                beside = pattern[row % 2 * 2 + (column + 1) % 2]
+                above = pattern[(row + 1) % 2 * 2 + column % 2]
+                values[beside] = (cross[2] + cross[3] + 1) // 2
+                values[above] = (cross[0] + cross[1] + 1) // 2
+            else:
+                values['g'] = (sum(cross) + 2) // 4
+                values['b' if own == 'r' else 'r'] = (sum(corners) + 2) // 4
+            result[row, column] = [values[name] for name in 'rgb']
+    result[:, [0, -1]] = result[:, [1, -2]]
+    result[[0, -1]] = result[[1, -2]]
+    return result
+
+
+@st.composite
+def images(draw: st.DrawFn) -> dict[str, Any]:
+    encoding = draw(st.sampled_from(ALL))
+    width, height = draw(st.integers(1, 24)), draw(st.integers(1, 18))
+    layout_of = ENCODINGS[encoding]
+    width += width % 2 if layout_of.even_width else 0
+    height += height % 2 if layout_of.even_height else 0
+    count, row = layout(encoding, width, height)
+    step = row + draw(st.integers(0, 9))
+    seed = draw(st.integers(0, 2**32 - 1))
+    padded = np.random.default_rng(seed).integers(0, 256, (count, step), dtype=np.uint8)
+    return {
+        'rows': padded[:, :row], 'data': padded.tobytes(), 'encoding': encoding, 'width': width,
+        'height': height, 'step': step, 'is_bigendian': draw(st.booleans()),
+    }  # fmt: skip
+
+
+def test_every_encoding_of_the_documentation_is_tested() -> None:
+    assert set(ENCODINGS) == set(ALL)
+
+
+@settings(max_examples=400, deadline=None)
+@given(images())
+def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
+    rows = image.pop('rows')
+    encoding, width, height = image['encoding'], image['width'], image['height']
+    assume(not encoding.startswith('bayer') or min(width, height) > 2)
+    pixels, order = decode_raw(**image)
+    assert pixels.shape == (height, width, 3)
+    assert pixels.dtype == np.uint8
+    rgb = pixels if order == 'rgb' else pixels[:, :, ::-1]
+    wanted = reference(rows, encoding, width, height, image['is_bigendian'])
+    # YUV is rounded once there, twice here
+    tolerance = 2 if encoding[:3] in ('uyv', 'yuv', 'yuy', 'nv1', 'nv2') else 0
+    assert np.abs(rgb.astype(int) - wanted).max() <= tolerance
+
+
+@pytest.mark.parametrize('encoding', [name for name in ALL if name.startswith('bayer')])
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 7), (5, 2)])
+def test_a_tiny_mosaic_is_not_black(encoding: str, size: tuple[int, int]) -> None:
+    height, width = size
+    row = width * (2 if encoding.endswith('16') else 1)
+    pixels, _ = decode_raw(
+        bytes([120]) * row * height, encoding=encoding, width=width, height=height, step=row
+    )
+    assert pixels.shape == (height, width, 3)
+    assert (pixels == 120).all()
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', '8UC3'])
+@pytest.mark.parametrize('padding', [0, 7])
+def test_colour_is_not_copied(encoding: str, padding: int) -> None:
+    step = 4 * 3 + padding
+    data = np.zeros(step * 3, np.uint8)
+    pixels, _ = decode_raw(data, encoding=encoding, width=4, height=3, step=step)
+    assert np.shares_memory(pixels, data)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'encoding': '32FC1'}, r"'32FC1' is not supported; publish one of rgb8, bgr8"),
+        ({'encoding': ''}, r"encoding '' is not supported"),
+        ({'width': 0}, '0×2 pixels'),
+        ({'height': 0}, '4×0 pixels'),
+        ({'step': 11}, 'step is 11 bytes, but a row of 4 rgb8 pixels has 12'),
+        ({'step': 13}, 'data holds 24 bytes, but 2 rows of step 13 make 26'),
+        ({'data': bytes(23)}, 'data holds 23 bytes'),
+        ({'data': bytes(25)}, 'data holds 25 bytes'),
+        ({'data': b''}, 'data holds 0 bytes'),
+        ({'width': 2**32 - 1, 'step': 2**32 - 1}, 'a row of 4294967295'),
+        ({'encoding': 'uyvy', 'width': 3, 'step': 12}, '3×2 pixels, but uyvy shares'),
+        ({'encoding': 'nv12', 'height': 3, 'step': 8}, '4×3 pixels, but nv12 shares'),
+    ],
+)
+def test_a_broken_image_is_refused_with_what_is_wrong(change: dict[str, Any], words: str) -> None:
+    good = {'data': bytes(24), 'encoding': 'rgb8', 'width': 4, 'height': 2, 'step': 12}
+    decode_raw(**good)
+    with pytest.raises(FrameError, match=words):
+        decode_raw(**(good | change))
+
+
+# -- compressed ------------------------------------------------------------------------------
+
+
+def photo(height: int = 40, width: int = 60, seed: int = 0) -> Pixels:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
+
+
+def packed(picture: Pixels, suffix: str) -> bytes:
+    return cv2.imencode(suffix, picture)[1].tobytes()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    suffix=st.sampled_from(['.png', '.bmp', '.jpg', '.webp']),
+    gray=st.booleans(),
+)
+def test_files_are_read_as_they_were_written(
+    height: int, width: int, suffix: str, gray: bool
+) -> None:
+    picture = photo(height, width)
+    sent = picture[:, :, 0] if gray else picture
+    content = packed(sent, suffix)
+    assert picture_size(content) == (height, width)
+    pixels, order = decode_file(content)
+    assert (pixels.shape, order) == ((height, width, 3), 'bgr')
+    if suffix in ('.png', '.bmp'):
+        wanted = sent if not gray else np.repeat(sent[:, :, None], 3, axis=2)
+        np.testing.assert_array_equal(pixels, wanted)
+
+
+def test_a_mosaic_packed_as_such_is_put_into_colour() -> None:
+    mosaic = photo()[:, :, 0]
+    wanted, order = decode_raw(
+        mosaic.tobytes(), encoding='bayer_grbg8', width=60, height=40, step=60
+    )
+    content = packed(mosaic, '.png')
+    for how in ('bayer_grbg8; png compressed bayer_grbg8', 'bayer_grbg8; png compressed '):
+        pixels, packed_order = decode_file(content, how)
+        assert packed_order == order
+        np.testing.assert_array_equal(pixels, wanted)
+    gray, _ = decode_file(content, 'mono8; png compressed mono8')
+    np.testing.assert_array_equal(gray[:, :, 0], mosaic)
+    already, order = decode_file(packed(photo(), '.png'), 'bayer_grbg8; png compressed bgr8')
+    assert order == 'bgr'
+    np.testing.assert_array_equal(already, photo())
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+@pytest.mark.parametrize('share', [0.0, 0.02, 0.3, 0.9, 0.999])
+def test_a_picture_that_was_cut_off_is_refused(suffix: str, share: float) -> None:
+    content = packed(photo(), suffix)
+    with pytest.raises(FrameError, match='cannot be decoded'):
+        decode_file(content[: int(len(content) * share)])
+
+
+def test_damage_inside_a_png_is_refused() -> None:
+    content = bytearray(packed(photo(), '.png'))
+    content[len(content) // 2] ^= 0x10
+    with pytest.raises(FrameError, match='damaged'):
+        decode_file(content)
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
+
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(1000))
+    return (
+        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', body) + chunk(b'IEND', b'')
+    )
+
+
+def bomb_jpeg(width: int, height: int) -> bytes:
+    content = bytearray(packed(photo(), '.jpg'))
+    at = content.find(b'\xff\xc0')
+    content[at + 5 : at + 9] = struct.pack('>HH', height, width)
+    return bytes(content)
+
+
+@pytest.mark.parametrize('content', [bomb_png(60000, 60000), bomb_jpeg(65000, 65000)])
+def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(content: bytes) -> None:
+    with pytest.raises(FrameError, match=str(MAX_PIXELS)):
+        decode_file(content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.tuples(
+            st.sampled_from(
+                [packed(photo(), suffix) for suffix in ('.jpg', '.png', '.webp', '.bmp')]
+            ),
+            st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8),
+        ).map(lambda pair: spoiled(*pair)),
+    )
+)
+def test_whatever_comes_is_a_picture_or_a_frame_error(content: bytes) -> None:
+    try:
+        pixels, _ = decode_file(content)
+    except FrameError:
+        return
+    assert pixels.ndim == 3
+    assert pixels.size <= 3 * MAX_PIXELS
+
+
+def spoiled(content: bytes, changes: list[tuple[int, int]]) -> bytes:
+    result = bytearray(content)
+    for at, value in changes:
+        result[at % len(result)] = value
+    return bytes(result)

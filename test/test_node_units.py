@@ -1,0 +1,231 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The node's parts that need no ROS: order, rate, health, mailbox."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nightseg_ros.node.health import (
+    DROPS,
+    FAULTS,
+    RECOVERY,
+    CameraHealth,
+    Rate,
+    Source,
+    Throttle,
+    worst,
+)
+from nightseg_ros.node.intake import Intake
+from nightseg_ros.node.mailbox import Mailbox
+
+MS = 1_000_000
+PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)
+
+
+# -- intake ----------------------------------------------------------------------------------
+
+
+def test_stamps_in_order_are_taken_late_and_double_ones_are_dropped() -> None:
+    intake = Intake()
+    stamps = [1000, 1100, 1050, 1100, 1200, 300, 1201, 100, 200]
+    verdicts = [intake.check(s * MS, s / 1e3, 0.0) for s in stamps]
+    assert [v.drop for v in verdicts] == [
+        '', '', 'out_of_order', 'duplicate_stamp', '', 'out_of_order', '', '', '',
+    ]  # fmt: skip
+    # 1201 ms to 100 ms is the bag that loops
+    assert [v.jump_s for v in verdicts] == [0, 0, 0, 0, 0, 0, 0, pytest.approx(1.101), 0]
+
+
+def test_frames_without_a_stamp_are_all_taken() -> None:
+    intake = Intake()
+    assert [intake.check(stamp, 0.0, 0.0).drop for stamp in (0, 0, 5, 0, 4, 6)] == [
+        '', '', '', '', 'out_of_order', '',
+    ]  # fmt: skip
+
+
+@given(
+    rate=st.floats(1, 60),
+    source=st.floats(1, 200),
+    jitter=st.lists(st.floats(-0.3, 0.3), min_size=300, max_size=300),
+)
+def test_max_rate_is_kept_on_average(rate: float, source: float, jitter: list[float]) -> None:
+    intake = Intake()
+    times = [(index + shift) / source for index, shift in enumerate(jitter)]
+    taken = sum(
+        not intake.check(index + 1, now, rate).drop for index, now in enumerate(sorted(times))
+    )
+    duration = 300 / source
+    assert taken <= rate * duration + 2
+    # a faster source gives the full rate, a slower one loses next to nothing
+    assert taken >= min(rate, source) * duration * 0.6 - 2
+
+
+@given(st.lists(st.integers(1, 4_000), min_size=1, max_size=60))
+def test_what_is_taken_is_in_order_but_for_jumps(stamps: list[int]) -> None:
+    intake = Intake()
+    last = 0
+    for index, stamp in enumerate(stamps):
+        verdict = intake.check(stamp * MS, index / 10, 0.0)
+        if verdict.jump_s:
+            assert last - stamp > 1000
+        elif not verdict.drop:
+            assert stamp > last
+        if not verdict.drop:
+            last = stamp
+
+
+# -- health ----------------------------------------------------------------------------------
+
+
+def texts(health: CameraHealth, now: float, source: Source = PRESENT) -> list[tuple[str, str]]:
+    return [(p.level, p.text) for p in health.problems(now, source, 1.2)]
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'),
+    [
+        (Source(topic='/front/image_raw'), 'nobody publishes /front/image_raw'),
+        (PRESENT, 'config/fastdds_large_images.xml'),
+        (
+            Source(topic='/t', publishers=2, reliable=1, subscribed_reliable=True),
+            'published best_effort, but this node asks for reliable',
+        ),
+    ],
+)
+def test_a_camera_that_never_came_is_an_error_with_a_hint(source: Source, words: str) -> None:
+    health = CameraHealth(100.0)
+    assert texts(health, 101.1, source) == []
+    ((level, text),) = texts(health, 101.3, source)
+    assert level == 'ERROR'
+    assert words in text
+
+
+def test_a_camera_that_stops_is_an_error_until_it_comes_back() -> None:
+    health = CameraHealth(0.0)
+    health.receive(10.0)
+    assert texts(health, 11.0) == []
+    ((level, text),) = texts(health, 11.5)
+    assert (level, text) == (
+        'ERROR',
+        'no frame for 1.5 s, though /front/image_raw still has a publisher: '
+        'the camera has stopped',
+    )
+    health.receive(12.0)
+    assert texts(health, 12.1) == []
+
+
+@pytest.mark.parametrize('reason', FAULTS)
+def test_a_fault_is_told_for_a_while_and_weighs_more_where_nothing_is_served(reason: str) -> None:
+    health = CameraHealth(0.0)
+    health.receive(10.0)
+    health.drop(10.0, reason, 'what happened')
+    health.receive(10.5)
+    ((level, text),) = texts(health, 10.6)
+    assert level == ('WARN' if reason in ('out_of_order', 'duplicate_stamp') else 'ERROR')
+    assert text == f'what happened (1 {reason} so far)'
+    health.serve(10.7, 5.0, computed=[], published=[])
+    assert [level for level, _ in texts(health, 10.8)] == ['WARN']
+    assert texts(health, 10.0 + RECOVERY) == [] or not health.receive(12.0)
+    health.receive(12.0)
+    assert texts(health, 12.0) == []
+
+
+@pytest.mark.parametrize('reason', sorted(set(DROPS) - set(FAULTS)))
+def test_drops_of_a_busy_node_are_counted_and_no_fault(reason: str) -> None:
+    health = CameraHealth(0.0)
+    health.receive(1.0)
+    health.drop(1.0, reason)
+    assert texts(health, 1.1) == []
+    assert health.drops[reason] == 1
+
+
+def test_changes_are_warnings_for_a_while() -> None:
+    health = CameraHealth(0.0)
+    health.receive(1.0, unstamped=True)
+    health.jump(1.0)
+    health.change_size(1.0)
+    found = texts(health, 1.5)
+    assert {level for level, _ in found} == {'WARN'}
+    assert sorted(text.split()[0] for _, text in found) == ['stamps', 'the', 'the']
+    health.receive(3.1)
+    assert texts(health, 3.2) == []
+
+
+def test_the_worst_problem_comes_first() -> None:
+    health = CameraHealth(0.0)
+    health.receive(1.0, unstamped=True)
+    problems = health.problems(9.0, PRESENT, 1.2)
+    assert [problem.level for problem in problems] == ['ERROR', 'WARN']
+    assert worst(problems) == 'ERROR'
+    assert worst([]) == 'OK'
+
+
+@given(st.floats(0.5, 200))
+def test_a_steady_rate_is_measured_exactly(hertz: float) -> None:
+    rate = Rate()
+    for index in range(int(5 * hertz) + 2):
+        rate.add(index / hertz)
+    assert rate.per_second((int(5 * hertz) + 1) / hertz) == pytest.approx(hertz, rel=1e-6)
+
+
+def test_the_rate_of_a_source_that_stopped_falls_to_zero() -> None:
+    rate = Rate()
+    for index in range(20):
+        rate.add(index / 10)
+    assert rate.per_second(2.0) == pytest.approx(10)
+    assert 3 < rate.per_second(4.0) < 7
+    assert rate.per_second(20.0) == 0
+
+
+def test_latency_percentiles() -> None:
+    health = CameraHealth(0.0)
+    assert health.latency_ms() == {}
+    for value in range(1, 101):
+        health.serve(1.0, float(value), computed=['labels'], published=['labels', 'status'])
+    assert health.latency_ms() == pytest.approx({'p50': 50.5, 'p95': 95.05, 'p99': 99.01})
+    assert (health.computed['labels'], health.published['status']) == (100, 100)
+
+
+def test_a_message_is_said_once_and_then_rarely() -> None:
+    throttle = Throttle(10.0)
+    said = [throttle.admit('bad', now) for now in (0.0, 1.0, 9.9, 10.1, 15.0, 30.0)]
+    assert said == [0, None, None, 2, None, 1]
+    assert throttle.admit('other', 1.0) == 0
+
+
+# -- mailbox ---------------------------------------------------------------------------------
+
+
+def test_the_latest_frame_wins_and_no_camera_waits_for_another() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    assert mailbox.put('front', 1) is None
+    assert mailbox.put('rear', 2) is None
+    assert mailbox.put('front', 3) == 1
+    assert sorted(mailbox.take()) == [2, 3]
+    mailbox.put('rear', 4)
+    assert mailbox.take() == [4]
+
+
+def test_take_waits_and_close_ends_the_wait() -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    taken: queue.Queue[list[int]] = queue.Queue()
+
+    def take_twice() -> None:
+        taken.put(mailbox.take())
+        taken.put(mailbox.take())
+
+    thread = threading.Thread(target=take_twice)
+    thread.start()
+    mailbox.put('front', 1)
+    assert taken.get(timeout=10) == [1]
+    mailbox.close()
+    assert taken.get(timeout=10) == []
+    thread.join(10)
+    assert mailbox.put('front', 2) is None
+    assert mailbox.take() == []

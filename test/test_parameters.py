@@ -1,0 +1,180 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The parameter table against all that is made of it, and the settings that it leads to."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node.parameters import (
+    BY_NAME,
+    PARAMETERS,
+    PIPELINE_NAMES,
+    markdown,
+    yaml_text,
+)
+from nightseg_ros.node.settings import Settings
+from nightseg_ros.perception.pipeline import PipelineConfig
+
+ROOT = Path(__file__).parent.parent
+
+
+def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, dict):
+            result.update(flat(value, f'{prefix}{key}.'))
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def defaults() -> dict[str, Any]:
+    return {
+        p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in PARAMETERS
+    }
+
+
+def settings(**changes: Any) -> Settings:
+    return Settings.from_values(defaults() | {k.replace('__', '.'): v for k, v in changes.items()})
+
+
+def test_the_shipped_yaml_is_the_table() -> None:
+    text = (ROOT / 'config' / 'night_perception.yaml').read_text()
+    assert text == yaml_text(), 'python -m nightseg_ros.node.parameters yaml'
+    values = flat(yaml.safe_load(text)['/**']['ros__parameters'])
+    assert values == defaults()
+    assert {name: type(value) for name, value in values.items()} == {
+        name: type(value) for name, value in defaults().items()
+    }
+
+
+def test_the_readme_holds_the_table() -> None:
+    readme = ROOT / 'README.md'
+    if not readme.is_file():
+        pytest.skip('there is no README.md yet')
+    _, begin, rest = readme.read_text().partition('<!-- parameters -->\n')
+    table, end, _ = rest.partition('<!-- /parameters -->')
+    assert begin and end, 'README.md lacks the lines <!-- parameters --> and <!-- /parameters -->'
+    assert table.strip() == markdown().strip(), 'python -m nightseg_ros.node.parameters markdown'
+
+
+def test_descriptors_are_the_table() -> None:
+    pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+    from nightseg_ros.node.declaration import descriptor
+
+    numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
+    for parameter in PARAMETERS:
+        found = descriptor(parameter)
+        assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
+        assert parameter.text in found.description
+        ranges = [*found.integer_range, *found.floating_point_range]
+        assert [(r.from_value, r.to_value) for r in ranges] == (
+            [] if parameter.low is None else [(parameter.low, parameter.high)]
+        )
+        assert all(choice in found.additional_constraints for choice in parameter.choices)
+
+
+def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
+    assert set(BY_NAME) >= PIPELINE_NAMES
+    assert settings().pipeline == PipelineConfig()
+
+
+def test_what_the_issue_calls_dynamic_is_dynamic() -> None:
+    wanted = {
+        'route', 'overlay_alpha', 'max_rate', 'max_age', 'router.dark', 'router.bright',
+        'router.dwell_dark_s', 'router.dwell_bright_s',
+        *(f'router.table.{state}' for state in ('day', 'dusk', 'night', 'glare')),
+    }  # fmt: skip
+    dynamic = {parameter.name for parameter in PARAMETERS if parameter.dynamic}
+    assert wanted <= dynamic
+    assert not dynamic & {'weights.day', 'device', 'backend', 'cameras', 'image_topics'}
+
+
+@pytest.mark.parametrize('parameter', PARAMETERS, ids=lambda p: p.name)
+def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Any) -> None:
+    assert parameter.problem(defaults()[parameter.name]) is None
+    wrong: list[Any] = [None, object()]
+    if parameter.choices:
+        wrong += ['', 'nonsense']
+    if parameter.low is not None:
+        step = 1 if parameter.kind == 'integer' else 0.5
+        kind = type(parameter.default)
+        wrong += [kind(parameter.low - step), kind(parameter.high + step), True]
+        for bound in (parameter.low, parameter.high):
+            assert parameter.problem(kind(bound)) is None
+    if parameter.kind == 'double':
+        wrong += [math.nan, math.inf]
+    for value in wrong:
+        assert parameter.name in (parameter.problem(value) or ''), value
+
+
+@pytest.mark.parametrize(
+    ('given', 'wanted'),
+    [
+        ({}, [('camera', 'camera/image_raw', 'camera/camera_info', 'camera/nightseg')]),
+        (
+            {'cameras': ['front', '/rear']},
+            [
+                ('front', 'front/image_raw', 'front/camera_info', 'front/nightseg'),
+                ('/rear', '/rear/image_raw', '/rear/camera_info', '/rear/nightseg'),
+            ],
+        ),
+        (
+            {'image_topics': ['/usb/image', 'left/rgb/image_rect']},
+            [
+                ('usb', '/usb/image', '/usb/camera_info', '/usb/nightseg'),
+                ('left/rgb', 'left/rgb/image_rect', 'left/rgb/camera_info', 'left/rgb/nightseg'),
+            ],
+        ),
+        (
+            {'image_topics': ['stereo/left', 'stereo/right', 'image']},
+            [
+                ('stereo/left', 'stereo/left', 'stereo/camera_info', 'stereo/left/nightseg'),
+                ('stereo/right', 'stereo/right', 'stereo/camera_info', 'stereo/right/nightseg'),
+                ('image', 'image', 'camera_info', 'image/nightseg'),
+            ],
+        ),
+        (
+            {'cameras': ['roof'], 'image_topics': ['/usb/image']},
+            [('roof', '/usb/image', '/usb/camera_info', 'roof/nightseg')],
+        ),
+        (
+            {'cameras': ['roof'], 'transport': 'compressed'},
+            [('roof', 'roof/image_raw/compressed', 'roof/camera_info', 'roof/nightseg')],
+        ),
+        (
+            {'image_topics': ['/usb/image/compressed'], 'transport': 'compressed'},
+            [('usb', '/usb/image/compressed', '/usb/camera_info', '/usb/nightseg')],
+        ),
+    ],
+)
+def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]) -> None:
+    found = settings(**given).cameras
+    assert [(c.name, c.image_topic, c.info_topic, c.output) for c in found] == wanted
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ({'cameras': [''], 'image_topics': ['']}, 'both empty'),
+        ({'cameras': ['a', 'a']}, "'cameras' names a twice"),
+        ({'cameras': ['a', 'b'], 'image_topics': ['x']}, "'cameras' names 2 and 'image_topics' 1"),
+        ({'image_topics': ['x/i', 'x/i']}, 'twice'),
+        ({'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
+        ({'router__dark': 0.7}, r"'router': 'dark' \(0.7\) must be below 'bright' \(0.65\)"),
+        ({'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
+        ({'long_side': 32}, 'long_side is 0 or 64 to 4096'),
+        ({'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
+        ({'route': 'noon'}, "'route' must be one of auto, day, night, translate; got 'noon'"),
+    ],
+)
+def test_contradictions_are_named(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings(**given)
