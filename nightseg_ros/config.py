@@ -16,13 +16,19 @@ class ConfigError(ValueError):
     """A configuration with an unknown key, a wrong type or a value out of range."""
 
 
-def from_mapping(cls: type[T], mapping: Mapping[str, Any], *, where: str = '') -> T:
+_REQUIRED = object()
+
+
+def from_mapping(
+    cls: type[T], mapping: Mapping[str, Any], *, where: str = '', missing: Any = _REQUIRED
+) -> T:
     """
     Build the dataclass ``cls`` from a mapping, nested mappings for nested dataclasses.
 
     ``where`` is the dotted key of the mapping itself, for messages. ``ConfigError`` names the
     first unknown key, missing key or value of the wrong type; a ``ValueError`` raised by the
-    class's own checks becomes one, too.
+    class's own checks becomes one, too. With ``missing`` a required key that is not there takes
+    that value instead, for somebody else to fill in.
     """
     hints = get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -40,7 +46,9 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], *, where: str = '') -
             field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         )
         if required and name not in values:
-            raise ConfigError(f"key '{prefix}{name}' is missing")
+            if missing is _REQUIRED:
+                raise ConfigError(f"key '{prefix}{name}' is missing")
+            values[name] = missing
     try:
         return cls(**values)
     except ConfigError:

@@ -190,13 +190,15 @@ def test_training_reads_a_strict_file_and_flags_win(
     for text, words in (
         ('data: [folder:a]\nout: here\nstepz: 7\n', "unknown key 'stepz'"),
         ('data: [folder:a]\nout: here\nsteps: many\n', "'steps' must be int"),
-        ('data: [folder:a]\n', "'out' is missing"),
         ('- just a list\n', 'mapping'),
     ):
         file.write_text(text)
         assert main(['train', 'segmenter', '--config', str(file)]) == 2
         assert words in capsys.readouterr().err
     file.write_text('data: [folder:a]\n')
+    with pytest.raises(SystemExit, match='2'):
+        main(['train', 'segmenter', '--config', str(file)])
+    assert '--out' in capsys.readouterr().err
     assert main(['train', 'segmenter', '--config', str(file), '--out', 'there']) == 0
     assert seen[-1].out == 'there'
 
@@ -238,3 +240,51 @@ def test_the_illumination_recipe_runs(tmp_path: Path, capsys: pytest.CaptureFixt
     weights = load_weights(out)
     assert weights.metadata.task == 'illumination'
     assert weights.sha256 in capsys.readouterr().out
+
+
+def test_publish_ships_weights_with_scores_and_a_valid_manifest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nightseg_ros.weights import load_weights, read_manifest
+
+    trained = write_segmenter(tmp_path / 'trained.safetensors')
+    metrics = tmp_path / 'metrics.json'
+    entry = {'miou': 0.5, 'miou9': 0.6, 'pixel_acc': 0.9}
+    run = {'all': entry, 'mean_of_sources_miou9': 0.55}
+    metrics.write_text(json.dumps({'route': 'day', 'runs': {'camvid:day_test': run}}))
+    models = tmp_path / 'models'
+    flags = ['publish', str(trained), '--name', 'mine', '--models', str(models)]
+    assert main([*flags, '--metrics', str(metrics), '--temperature', '1.5']) == 0
+    shipped = load_weights(models / 'mine.safetensors')
+    assert read_manifest(models)['mine.safetensors'] == shipped.sha256
+    assert shipped.metadata.temperature == 1.5
+    assert shipped.metadata.metrics['camvid:day_test']['miou9'] == 0.6
+    assert shipped.path.stat().st_size < 0.7 * trained.stat().st_size
+    metrics.write_text('{}')
+    assert main([*flags, '--metrics', str(metrics)]) == 2
+    assert 'metrics.json' in capsys.readouterr().err
+
+
+def test_evaluate_scores_what_predict_writes(
+    tmp_path: Path, weights: list[str]
+) -> None:
+    """A data set labelled with the network's own masks is scored 1; a wrong one less."""
+    images = tmp_path / 'set' / 'images'
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ('a_1', 'b_1'):
+        cv2.imwrite(str(images / f'{name}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    predicted = tmp_path / 'predicted'
+    common = ['--route', 'day', *weights]
+    assert main(['predict', str(images), '--out', str(predicted), *common]) == 0
+    (predicted / 'labels').rename(tmp_path / 'set' / 'labels')
+    flags = ['evaluate', '--dataset', f'folder:{tmp_path}/set', '--out', str(tmp_path), *common]
+    assert main(flags) == 0
+    run = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
+    assert run['all']['miou'] == 1 and run['mean_of_sources_miou9'] == 1
+    assert set(run['by_source']) == {'a', 'b'} and run['routes'] == {'day': 2}
+    label = tmp_path / 'set' / 'labels' / 'a_1.png'
+    cv2.imwrite(str(label), (cv2.imread(str(label), -1) + 1) % 11)
+    assert main(flags) == 0
+    run = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
+    assert run['by_source']['a']['pixel_acc'] == 0 and run['by_source']['b']['pixel_acc'] == 1

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,6 +237,10 @@ def test_compressed_outputs_hold_the_same_picture(
     assert np.abs(seen.astype(int) - pixels_of(overlay)).mean() < 12
 
 
+def began(reason: str) -> str:
+    return re.sub(r'at once \(.*?\)', 'at once', reason)
+
+
 def test_the_route_follows_the_light_live_as_it_does_offline(
     client: Client, camera: Any, stamps: Iterator[int], pipeline: Pipeline
 ) -> None:
@@ -260,7 +265,8 @@ def test_the_route_follows_the_light_live_as_it_does_offline(
         np.testing.assert_array_equal(labels, wanted.labels, err_msg=str(index))
         values = values_of(status)
         assert values['route'] == wanted.decision.route
-        assert values['reason'] == wanted.decision.reason or index == 0
+        # but for why it began to look: a gap here, a reset there
+        assert began(values['reason']) == began(wanted.decision.reason)
         routes.append(values['route'])
     # dark at 0.8 s and 0.5 s of dwell; bright at 2.8 s and 3 s of dwell
     assert routes == ['day'] * 7 + ['night'] * 22 + ['day']
@@ -289,7 +295,7 @@ def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
         'device': ('cuda', 'takes effect by configure'),
         'weights__day': ('other', 'takes effect by configure'),
         'cameras': (['x'], 'takes effect by configure'),
-        'jpeg_quality': ('high', 'jpeg_quality'),
+        'jpeg_quality': ('high', 'Wrong parameter type'),
     }
     before = client.get('route', 'overlay_alpha', 'router.dark', 'device')
     for name, (value, words) in refused.items():

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import queue
 import threading
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,9 @@ from nightseg_ros.node.health import (
 )
 from nightseg_ros.node.intake import Intake
 from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.node.worker import Waiting, Worker
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import PipelineConfig, Want
 
 MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)
@@ -49,17 +54,12 @@ def test_frames_without_a_stamp_are_all_taken() -> None:
     ]  # fmt: skip
 
 
-@given(
-    rate=st.floats(1, 60),
-    source=st.floats(1, 200),
-    jitter=st.lists(st.floats(-0.3, 0.3), min_size=300, max_size=300),
-)
-def test_max_rate_is_kept_on_average(rate: float, source: float, jitter: list[float]) -> None:
+@given(rate=st.floats(1, 60), source=st.floats(1, 200), seed=st.integers(0, 2**32 - 1))
+def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> None:
     intake = Intake()
-    times = [(index + shift) / source for index, shift in enumerate(jitter)]
-    taken = sum(
-        not intake.check(index + 1, now, rate).drop for index, now in enumerate(sorted(times))
-    )
+    jitter = np.random.default_rng(seed).uniform(-0.3, 0.3, 300)
+    times = sorted((np.arange(300) + jitter) / source)
+    taken = sum(not intake.check(index + 1, now, rate).drop for index, now in enumerate(times))
     duration = 300 / source
     assert taken <= rate * duration + 2
     # a faster source gives the full rate, a slower one loses next to nothing
@@ -229,3 +229,121 @@ def test_take_waits_and_close_ends_the_wait() -> None:
     thread.join(10)
     assert mailbox.put('front', 2) is None
     assert mailbox.take() == []
+
+
+# -- worker ----------------------------------------------------------------------------------
+
+
+class StubPipeline:
+    """Stands for the networks; ``broken`` names cameras whose frames raise."""
+
+    def __init__(self, broken: str = '') -> None:
+        self.broken = broken
+        self.batches: list[list[str]] = []
+        self.changes: list[dict[str, Any]] = []
+
+    def warm_up(self, sizes: Any) -> None:
+        pass
+
+    def change(self, **values: Any) -> None:
+        self.changes.append(values)
+
+    def process(self, frames: list[Frame], wants: list[Want]) -> list[str]:
+        self.batches.append([frame.camera for frame in frames])
+        if any(frame.camera == self.broken for frame in frames):
+            raise RuntimeError('out of memory')
+        return [f'mask of {frame.camera}' for frame in frames]
+
+
+class StubClient:
+    """Stands for a camera."""
+
+    def __init__(self, name: str, gate: threading.Event | None = None) -> None:
+        self.name = name
+        self.gate = gate
+        self.events: queue.Queue[str] = queue.Queue()
+
+    def open_frame(self, waiting: Waiting) -> Frame | None:
+        if self.gate is not None:
+            self.events.put('opened')
+            assert self.gate.wait(10)
+        if waiting.message == 'broken':
+            return None
+        return Frame(image=np.zeros((4, 4, 3), np.uint8), camera=self.name)
+
+    def wanted(self) -> Want:
+        return Want()
+
+    def publish(self, result: Any, waiting: Waiting) -> None:
+        if waiting.message == 'unfit':
+            raise ValueError('the mask has another size')
+        self.events.put(result)
+
+    def fail(self, reason: str, error: Exception) -> None:
+        self.events.put(f'{reason}: {error}')
+
+
+def worker_of(pipeline: StubPipeline) -> Worker:
+    return Worker(pipeline, lambda text: None)  # type: ignore[arg-type]
+
+
+def put(worker: Worker, client: StubClient, message: str = 'good') -> None:
+    worker.mailbox.put(client.name, Waiting(client, message, 0.0))
+
+
+def test_waiting_frames_make_one_batch_and_one_broken_camera_costs_no_other() -> None:
+    pipeline = StubPipeline(broken='rear')
+    worker = worker_of(pipeline)
+    cameras = {name: StubClient(name) for name in ('front', 'rear', 'left')}
+    for camera in cameras.values():
+        put(worker, camera)
+    worker.start()
+    assert cameras['front'].events.get(timeout=10) == 'mask of front'
+    assert cameras['left'].events.get(timeout=10) == 'mask of left'
+    assert cameras['rear'].events.get(timeout=10) == 'failed: out of memory'
+    assert pipeline.batches == [['front', 'rear', 'left'], ['front'], ['rear'], ['left']]
+    assert worker.stop(10)
+    assert not worker.alive
+
+
+def test_what_cannot_be_decoded_or_published_does_not_end_the_worker() -> None:
+    worker = worker_of(StubPipeline())
+    worker.start()
+    front = StubClient('front')
+    put(worker, front, 'unfit')
+    assert front.events.get(timeout=10) == 'withheld: the mask has another size'
+    put(worker, front, 'broken')
+    while worker.mailbox._slots:
+        threading.Event().wait(0.01)
+    put(worker, front)
+    assert front.events.get(timeout=10) == 'mask of front'
+    assert worker.stop(10)
+
+
+def test_a_stopped_worker_publishes_nothing_more() -> None:
+    worker = worker_of(StubPipeline())
+    gate = threading.Event()
+    front = StubClient('front', gate)
+    worker.start()
+    put(worker, front)
+    assert front.events.get(timeout=10) == 'opened'
+    assert worker.busy_since is not None
+    assert not worker.stop(0.01), 'it is still busy'
+    gate.set()
+    assert worker.stop(10)
+    assert front.events.empty()
+
+
+def test_changes_wait_for_the_next_batch() -> None:
+    pipeline = StubPipeline()
+    worker = worker_of(pipeline)
+    worker.start()
+    worker.change(PipelineConfig(route='day'))
+    worker.change(PipelineConfig(route='night', overlay_alpha=0.1))
+    assert pipeline.changes == []
+    front = StubClient('front')
+    put(worker, front)
+    assert front.events.get(timeout=10)
+    ((change,),) = [pipeline.changes]
+    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
+    assert worker.stop(10)

@@ -46,7 +46,7 @@ class DemoOptions(PipelineOptions):
     """Image topic of a bag; without it the only one there is."""
     rate: float | None = None
     """Frames a second of a folder; 10 if not given."""
-    seconds: float = 60.0
+    seconds: float = 45.0
     """Length of the rendered drive, and at most this much of an input is played."""
     fps: float = 10.0
     """Frames a second of the rendered drive."""

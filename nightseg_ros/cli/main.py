@@ -20,6 +20,7 @@ VERBS = {
     'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
     'train': ('nightseg_ros.cli.train', 'make weights: segmenter, pseudo_labels, illumination'),
+    'publish': ('nightseg_ros.cli.publish', 'ship trained weights with their scores and hash'),
     'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
 }
 

@@ -1,16 +1,16 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg train segmenter | pseudo_labels | illumination``: the recipes, by flags or from a YAML file."""
+"""``nightseg train RECIPE``: the recipes that make weights, by flags or from a YAML file."""
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tyro
 import yaml
 
 from nightseg_ros.cli.options import parse
@@ -65,11 +65,8 @@ def read_config(kind: type[Any], verb: str, arguments: Sequence[str]) -> Any:
             break
     if mapping is None:
         return parse(kind, verb, rest)
-    where = [field.name for field in dataclasses.fields(kind)]
-    if 'out' in where and '--out' in rest[:-1]:
-        # the one setting that is rarely in a file, since it is where a run goes
-        mapping['out'] = rest[rest.index('--out') + 1]
-    return parse(kind, verb, rest, default=from_mapping(kind, mapping))
+    # what the file leaves out, flags have to say: rarely is in a file where a run goes
+    return parse(kind, verb, rest, default=from_mapping(kind, mapping, missing=tyro.MISSING))
 
 
 def _read_yaml(file: str) -> dict[str, Any]:

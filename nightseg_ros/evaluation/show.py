@@ -53,7 +53,7 @@ def show_run(
         raise PictureError('no frame was played; there is nothing to show')
     taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
     renderer = Renderer(taxonomy, HostPixels())
-    chosen = {stamps[i] for i in np.linspace(0, len(stamps) - 1, TILES).round().astype(int)}
+    chosen = _spread(stamps, sorted(run.arrived.keys() & run.sent.keys()) or stamps)
     span = (stamps[-1] - stamps[0]) / 1e9
     rate = (len(stamps) - 1) / span if span > 0 else 10.0
     tiles = []
@@ -72,6 +72,12 @@ def show_run(
             if stamp in chosen:
                 tiles.append((image, shown, text, color))
     write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))
+
+
+def _spread(stamps: list[int], labelled: list[int]) -> set[int]:
+    """Return the labelled stamps nearest to ``TILES`` moments spread over the whole run."""
+    moments = np.linspace(stamps[0], stamps[-1], TILES)
+    return {min(labelled, key=lambda stamp: abs(stamp - moment)) for moment in moments}
 
 
 def _played(source: FrameSource, run: LiveRun, offset: int) -> Iterator[tuple[int, Frame]]:

@@ -1,0 +1,84 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg publish``: trained weights become shipped ones, with their scores and hash."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nightseg_ros.cli.options import parse
+from nightseg_ros.config import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishOptions:
+    """Copy WEIGHTS to MODELS/NAME.safetensors, add commit and scores, renew SHA256SUMS."""
+
+    weights: Annotated[Path, tyro.conf.Positional]
+    """What a training wrote."""
+    name: str
+    """Name of the shipped file, without its suffix."""
+    models: Path = Path('models')
+    """Folder to ship from."""
+    metrics: Path | None = None
+    """metrics.json of `nightseg evaluate`, whose headline figures go into the metadata."""
+    temperature: float | None = None
+    """New temperature of the confidence; without it the weights keep theirs."""
+    half: bool = True
+    """Store float16, which halves the file."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb."""
+    options = parse(PublishOptions, 'publish', arguments)
+
+    import dataclasses
+
+    from nightseg_ros.weights import load_weights, save_weights, write_manifest
+
+    weights = load_weights(options.weights)
+    changes: dict[str, Any] = {'commit': _commit()}
+    if options.metrics is not None:
+        changes['metrics'] = _headline(options.metrics)
+    if options.temperature is not None:
+        changes['temperature'] = options.temperature
+    metadata = dataclasses.replace(weights.metadata, **changes)
+    path = options.models / f'{options.name}.safetensors'
+    sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
+    write_manifest(options.models)
+    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
+    return 0
+
+
+def _headline(file: Path) -> dict[str, Any]:
+    """Return the figures of each data set that fit a line of a model card."""
+    try:
+        result = json.loads(file.read_text(encoding='utf-8'))
+        return {
+            name: {
+                **{key: run['all'][key] for key in ('miou', 'miou9', 'pixel_acc')},
+                'mean_of_sources_miou9': round(run['mean_of_sources_miou9'], 4),
+            }
+            for name, run in result['runs'].items()
+        } | {'route': result['route']}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"'{file}' is no metrics.json of `nightseg evaluate` ({error!r}): make it anew"
+        ) from error
+
+
+def _commit() -> str:
+    """Return the commit of the code in the working folder, '' where there is none."""
+    command = ['git', 'rev-parse', '--short', 'HEAD']
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    except (OSError, subprocess.CalledProcessError):
+        return ''
+    return done.stdout.strip()

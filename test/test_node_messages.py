@@ -1,0 +1,187 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Messages in and out, without a process: pixels, calibration, what ids mean, own vehicle."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+from nightseg_ros.node.camera_info import scaled_info
+from nightseg_ros.node.label_info import label_info, vision_msgs
+from nightseg_ros.node.messages import ImageMessage, decode
+from nightseg_ros.node.outputs import sampled
+from nightseg_ros.perception.frame import FrameError
+from nightseg_ros.perception.geometry import fit
+from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.taxonomy import CAMVID11
+
+
+def test_one_message_serves_frames_of_every_size() -> None:
+    out = ImageMessage('rgb8')
+    rng = np.random.default_rng(0)
+    for height, width in ((4, 6), (4, 6), (9, 3), (4, 6)):
+        header = Header(frame_id=f'{height}')
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        message = out.fill(header, pixels)
+        assert (message.height, message.width, message.step) == (height, width, 3 * width)
+        assert message.header.frame_id == f'{height}'
+        assert bytes(message.data) == pixels.tobytes()
+
+
+def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = Image(height=1, width=2, encoding='32FC1', step=8)
+    message.data.frombytes(bytes(8))
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+    with pytest.raises(FrameError, match="'32FC1' is not supported; publish one of"):
+        decode(message)
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, image: Image, encoding: str) -> Any:
+            if image.encoding != '32FC1':
+                raise TypeError('no such encoding')
+            assert encoding == 'bgr8'
+            return np.full((1, 2, 3), 9, np.uint8)
+
+    bridge: Any = types.ModuleType('cv_bridge')
+    bridge.CvBridge = CvBridge
+    monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
+    pixels, order = decode(message)
+    assert (pixels.tolist(), order) == ([[[9] * 3, [9] * 3]], 'bgr')
+    message.encoding = 'nonsense'
+    with pytest.raises(FrameError, match="'nonsense' could not be converted by cv_bridge either"):
+        decode(message)
+
+
+def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', None)
+    assert vision_msgs() is None
+
+    class VisionClass:
+        def __init__(self, *, class_id: int, class_name: str) -> None:
+            self.class_id, self.class_name = class_id, class_name
+
+    class LabelInfo:
+        def __init__(self) -> None:
+            self.header = Header()
+            self.class_map: list[VisionClass] = []
+
+    module: Any = types.ModuleType('vision_msgs.msg')
+    module.VisionClass, module.LabelInfo = VisionClass, LabelInfo
+    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', module)
+    found = vision_msgs()
+    assert found is module
+    message = label_info(CAMVID11, found, Header().stamp)
+    names = {item.class_id: item.class_name for item in message.class_map}
+    assert names == dict(enumerate(CAMVID11.classes))
+
+
+@given(
+    height=st.integers(20, 400),
+    width=st.integers(20, 400),
+    long_side=st.sampled_from([64, 160, 480]),
+)
+def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int) -> None:
+    size = fit(height, width, long_side)
+    small = np.random.default_rng(0).integers(0, 11, size.labels, dtype=np.uint8)
+    padded = np.zeros((size.padded[0] // 2, size.padded[1] // 2), np.uint8)
+    padded[: size.labels[0], : size.labels[1]] = small
+    enlarged = HostPixels().enlarge(padded, size)
+    again = sampled(enlarged, size.labels)
+    assert again.shape == size.labels
+    if height >= size.labels[0] and width >= size.labels[1]:
+        np.testing.assert_array_equal(again, small)
+
+
+# -- calibration -----------------------------------------------------------------------------
+
+
+def calibration(**changes: Any) -> CameraInfo:
+    info = CameraInfo(height=480, width=640, distortion_model='plumb_bob')
+    info.d = [0.1, -0.05, 0.001, 0.002, 0.0]
+    info.k = [500.0, 0.0, 320.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0]
+    info.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    info.p = [490.0, 0.0, 318.0, -60.0, 0.0, 495.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    for name, value in changes.items():
+        setattr(info, name, value)
+    return info
+
+
+def project(matrix: list[float], point: np.ndarray) -> np.ndarray:
+    rows = np.reshape(matrix, (3, -1))
+    u, v, w = rows @ point[: rows.shape[1]]
+    return np.array([u / w, v / w])
+
+
+@given(
+    point=st.tuples(st.floats(-2, 2), st.floats(-2, 2), st.floats(1, 50)),
+    labels=st.tuples(st.integers(10, 480), st.integers(10, 640)),
+    binning=st.sampled_from([1, 2]),
+    offset=st.sampled_from([(0, 0), (40, 20)]),
+)
+def test_a_point_keeps_its_place_in_the_labels(
+    point: tuple[float, float, float],
+    labels: tuple[int, int],
+    binning: int,
+    offset: tuple[int, int],
+) -> None:
+    info = calibration(binning_x=binning, binning_y=binning)
+    image = (480 // binning, 640 // binning)
+    if offset != (0, 0):
+        info.roi.x_offset, info.roi.y_offset = offset
+        info.roi.width, info.roi.height = 320, 240
+        image = (240 // binning, 320 // binning)
+    scaled = scaled_info(info, image, labels, Header(frame_id='front'))
+    if labels == image:
+        assert list(scaled.k) == list(info.k)
+        return
+    assert (scaled.header.frame_id, scaled.height, scaled.width) == ('front', *labels)
+    at = np.array([*point, 1.0])
+    for before, after in ((info.k, scaled.k), (info.p, scaled.p)):
+        # edges of pixels, measured from the image's corner, scale with its size
+        seen = (project(before, at) + 0.5 - offset) / (image[1] * binning, image[0] * binning)
+        found = (project(after, at) + 0.5) / (labels[1], labels[0])
+        np.testing.assert_allclose(found, seen, rtol=1e-6, atol=1e-6)
+    assert list(scaled.d) == list(info.d)
+    assert (scaled.roi.width, scaled.binning_x) == (0, 0)
+
+
+def test_the_same_size_keeps_the_calibration_as_it_is() -> None:
+    info = calibration()
+    same = scaled_info(info, (480, 640), (480, 640), Header(frame_id='front'))
+    assert same.header.frame_id == 'front'
+    for name in ('height', 'width', 'distortion_model', 'd', 'k', 'r', 'p', 'roi'):
+        assert list(np.ravel(getattr(same, name))) == list(np.ravel(getattr(info, name)))
+
+
+def test_a_calibration_for_other_images_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match='camera_info is for 640×480 pixels, the images have 64×48'
+    ):
+        scaled_info(calibration(), (48, 64), (48, 64), Header())
+
+
+def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
+    from nightseg_ros.node.ego_mask import EgoMask
+
+    picture = np.zeros((4, 6), np.uint8)
+    picture[3], picture[2] = 1, 255
+    cv2.imwrite(str(tmp_path / 'mask.png'), picture)
+    mask = EgoMask(tmp_path / 'mask.png')
+    np.testing.assert_array_equal(mask.at(4, 6), np.where(picture, 255, 0))
+    assert mask.at(8, 12)[4:].min() == 255
+    assert mask.at(8, 12)[:4].max() == 0

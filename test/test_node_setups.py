@@ -1,0 +1,386 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""One node, configured again and again: cameras, transports, reliabilities, masks, sizes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tiny_weights
+from diagnostic_msgs.msg import DiagnosticArray
+from ros_harness import (
+    Client,
+    image_message,
+    picture,
+    pixels_of,
+    running,
+    stamp,
+    stamp_ns,
+    values_of,
+)
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage
+
+from nightseg_ros.node.parameters import PARAMETERS
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.geometry import fit
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+NAMESPACE = '/truck_7'
+DEFAULTS = {
+    p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in PARAMETERS
+}
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
+    return {name: str(path) for name, path in files.items()}
+
+
+@pytest.fixture(scope='module')
+def running_client(
+    weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Client]:
+    log = tmp_path_factory.mktemp('node') / 'log.txt'
+    parameters = {**weights, 'backend': 'torch', 'threads': 1, 'autostart': False}
+    with running(log, parameters, '-r', f'__ns:={NAMESPACE}'):
+        client = Client(f'{NAMESPACE}/night_perception')
+        client.watch_diagnostics()
+        client.reach('unconfigured')
+        yield client
+        client.close()
+
+
+@pytest.fixture
+def client(running_client: Client) -> Iterator[Client]:
+    """Yield the client of an unconfigured node with the defaults."""
+    yield running_client
+    for topic in [t for t in running_client._subscriptions if t != '/diagnostics']:
+        running_client.unlisten(topic)
+    running_client.got.clear()
+    for publisher in list(running_client.node.publishers):
+        if 'image' in publisher.topic_name or 'camera_info' in publisher.topic_name:
+            running_client.node.destroy_publisher(publisher)
+    if running_client.state() == 'active':
+        assert running_client.transition('deactivate')
+    if running_client.state() == 'inactive':
+        assert running_client.transition('cleanup')
+    kept = ('weights.day', 'weights.night', 'weights.translator', 'weights.illumination')
+    kept += ('backend', 'threads', 'autostart')
+    restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
+    assert running_client.set(**restored).successful
+
+
+def start(client: Client, **parameters: Any) -> None:
+    answer = client.set(**parameters)
+    assert answer.successful, answer.reason
+    assert client.transition('configure')
+    assert client.transition('activate')
+
+
+@pytest.fixture(scope='module')
+def pipeline(weights: dict[str, str]) -> Pipeline:
+    names = {name.removeprefix('weights.'): path for name, path in weights.items()}
+    return Pipeline.load(
+        PipelineConfig(weights=WeightsConfig(**names), backend='torch', threads=1)
+    )
+
+
+def name(topic: str) -> str:
+    return f'{NAMESPACE}/{topic}'
+
+
+@pytest.mark.parametrize('node_reliable', [True, False])
+@pytest.mark.parametrize('camera_reliable', [True, False])
+def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: bool) -> None:
+    wanted = 'reliable' if node_reliable else 'best_effort'
+    camera = client.publisher(name('camera/image_raw'), reliable=camera_reliable)
+    labels = name('camera/nightseg/labels')
+    # and the other side: what the node publishes reliably suits both kinds of subscribers
+    client.listen(labels, reliable=camera_reliable)
+    start(client, qos_reliability=wanted)
+    message = image_message(picture(), SECOND)
+    if node_reliable and not camera_reliable:
+        # they cannot match; the node has to say why nothing comes
+        client.diagnosed('camera', 'ERROR', 'is published best_effort, but this node asks for')
+        return
+    client.connect(camera)
+    assert client.exchange(camera, message, labels).header == message.header
+    values = client.diagnosed('camera', 'OK')
+    assert values['subscribed'] == wanted
+
+
+def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:
+    labels = name('camera/nightseg/labels')
+    client.listen(labels)
+    # nobody there: said, and no reason to fail
+    start(client)
+    client.diagnosed('camera', 'ERROR', f'nobody publishes {name("camera/image_raw")}')
+    for index, reliable in enumerate((True, False, True)):
+        camera = client.publisher(name('camera/image_raw'), reliable=reliable)
+        wanted = 'reliable' if reliable else 'best_effort'
+
+        def matched(wanted: str = wanted) -> bool:
+            found = client.status('camera')
+            return bool(
+                found and (found[2]['subscribed'], found[2]['publishers']) == (wanted, '1')
+            )
+
+        client.until(matched, f'a subscription that is {wanted}')
+        if index == 0:
+            # matched, but silent: the hint that helps most people
+            client.diagnosed('camera', 'ERROR', 'FASTRTPS_DEFAULT_PROFILES_FILE')
+        client.connect(camera)
+        # the camera driver starts again, with a clock of its own
+        message = image_message(picture(seed=index), (10 - 3 * index) * SECOND)
+        assert client.exchange(camera, message, labels).header == message.header
+        client.until(lambda: client.status('camera')[0] != 'ERROR', 'a camera that is well')
+        client.node.destroy_publisher(camera)
+        client.diagnosed('camera', 'ERROR', 'nobody publishes')
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_compressed_input(client: Client, pipeline: Pipeline, suffix: str) -> None:
+    labels = name('camera/nightseg/labels')
+    camera = client.publisher(name('camera/image_raw/compressed'), CompressedImage)
+    client.listen(labels)
+    start(client, transport='compressed')
+    client.connect(camera)
+    packed = cv2.imencode(suffix, picture(80, 110, seed=4)[:, :, ::-1])[1]
+    message = stamp(CompressedImage(format=f'rgb8; {suffix[1:]} compressed bgr8'), SECOND)
+    message.data.frombytes(packed.tobytes())
+    answer = client.exchange(camera, message, labels)
+    assert answer.header == message.header
+    seen = np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR), np.uint8)
+    (wanted,) = pipeline.process([Frame(image=seen, order='bgr')])
+    np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
+
+    del message.data[len(message.data) // 2 :]
+
+    def told() -> bool:
+        camera.publish(stamp(message, stamp_ns(message) + SECOND))
+        client.spin(0.2)
+        found = client.status('camera')
+        return bool(found and 'a frame could not be read' in found[1] and 'cut off' in found[1])
+
+    client.until(told, 'a word about the broken picture')
+
+
+def test_labels_of_the_networks_size_with_their_calibration(
+    client: Client, pipeline: Pipeline
+) -> None:
+    out = name('camera/nightseg')
+    image = picture(120, 200, seed=6)
+    camera = client.publisher(name('camera/image_raw'))
+    calibration = client.publisher(name('camera/camera_info'), CameraInfo)
+    for topic in ('labels', 'confidence', 'color'):
+        client.listen(f'{out}/{topic}')
+    client.listen(f'{out}/camera_info', CameraInfo)
+    start(client, label_size='network')
+    client.connect(camera)
+    client.connect(calibration)
+    info = CameraInfo(height=120, width=200, distortion_model='plumb_bob')
+    info.k = [100.0, 0.0, 99.5, 0.0, 102.0, 59.5, 0.0, 0.0, 1.0]
+    stamps = iter(range(SECOND, 10**6 * SECOND, SECOND))
+
+    def complete() -> bool:
+        calibration.publish(info)
+        client.spin(0.1)
+        camera.publish(image_message(image, next(stamps)))
+        client.spin(0.2)
+        return bool(client.got[f'{out}/camera_info'] and client.got[f'{out}/color'])
+
+    client.until(complete, 'camera_info')
+    got = client.got[f'{out}/camera_info'][0]
+    labels = client.until(lambda: client.of_stamp(f'{out}/labels', got.header.stamp), 'labels')
+    size = fit(120, 200, pipeline.long_side).labels
+    assert (labels.height, labels.width) == (got.height, got.width) == size
+    (wanted,) = pipeline.process([Frame(image=image)], Want(confidence=True))
+    whole = cv2.resize(pixels_of(labels), (200, 120), interpolation=cv2.INTER_NEAREST_EXACT)
+    np.testing.assert_array_equal(whole, wanted.labels)
+    # the optical centre stays in the centre, the field of view stays the same
+    assert (got.k[2] + 0.5) / got.width == pytest.approx(0.5)
+    assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
+    assert got.k[0] / got.width == pytest.approx(100 / 200)
+    color = client.got[f'{out}/color'][0]
+    assert (color.height, color.width) == (120, 200)
+
+
+def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
+    bonnet = np.zeros((60, 100), np.uint8)
+    bonnet[40:, 20:80] = 1
+    cv2.imwrite(str(tmp_path / 'bonnet.png'), bonnet)
+    camera = client.publisher(name('camera/image_raw'))
+    out = name('camera/nightseg')
+    topics = ('labels', 'confidence', 'color', 'overlay')
+    for topic in topics:
+        client.listen(f'{out}/{topic}')
+    start(client, ego_masks=[str(tmp_path / 'bonnet.png')])
+    client.connect(camera)
+    # twice the mask's size
+    image = picture(120, 200, seed=2)
+    message = image_message(image, SECOND)
+    client.exchange(camera, message, f'{out}/overlay')
+    got = {
+        t: pixels_of(
+            client.until(lambda t=t: client.of_stamp(f'{out}/{t}', message.header.stamp), t)
+        )
+        for t in topics
+    }
+    own = bonnet.repeat(2, 0).repeat(2, 1) != 0
+    np.testing.assert_array_equal(got['labels'] == 255, own)
+    assert (got['confidence'][own] == 0).all()
+    assert (got['color'][own] == 0).all()
+    np.testing.assert_array_equal(got['overlay'][own], image[own])
+    assert (got['confidence'][~own] > 0).all()
+    assert (got['overlay'][~own] != image[~own]).any()
+
+
+def test_an_ego_mask_that_is_no_picture_is_refused(client: Client, tmp_path: Path) -> None:
+    assert client.set(ego_masks=[str(tmp_path / 'none.png')]).successful
+    assert not client.transition('configure')
+    client.diagnosed('node', 'ERROR', 'none.png is no image that can be read')
+    assert client.state() == 'unconfigured'
+
+
+@pytest.mark.parametrize('count', [2, 8])
+def test_cameras_of_different_sizes_and_rates(
+    client: Client, pipeline: Pipeline, count: int
+) -> None:
+    """Every mask has to be that of the very picture whose stamp it carries."""
+    names = [f'camera_{index}' for index in range(count)]
+    cameras = {camera: client.publisher(name(f'{camera}/image_raw')) for camera in names}
+    for camera in names:
+        client.listen(name(f'{camera}/nightseg/labels'))
+        client.listen(name(f'{camera}/nightseg/status'), DiagnosticArray)
+    start(client, cameras=names)
+    for camera in cameras.values():
+        client.connect(camera)
+    rng = np.random.default_rng(0)
+    sent: dict[str, dict[int, Any]] = {camera: {} for camera in names}
+    begun = time.monotonic()
+    # camera k sends every (k + 1)-th time
+    for step in range(16 if count == 8 else 12):
+        for index, camera in enumerate(names):
+            if step % (index + 1):
+                continue
+            image = picture(60 + 4 * index, 90 + 10 * index, seed=int(rng.integers(2**31)))
+            at = SECOND * (1 + step) + index
+            message = image_message(image, at, frame_id=f'optical_{index}')
+            cameras[camera].publish(message)
+            sent[camera][at] = image
+        client.spin(0.15)
+
+    def answered(camera: str) -> list[Any]:
+        return client.got[name(f'{camera}/nightseg/labels')]
+
+    client.until(lambda: all(answered(camera) for camera in names), 'an answer of each camera')
+    client.spin(2.0)
+    for index, camera in enumerate(names):
+        assert answered(camera), camera
+        stamps = [stamp_ns(message) for message in answered(camera)]
+        assert stamps == sorted(set(stamps)), 'in order, none twice'
+        # the busiest camera may lose frames to newer ones, but the latest is never lost
+        assert stamps[-1] == max(sent[camera])
+        for message in answered(camera):
+            image = sent[camera][stamp_ns(message)]
+            assert message.header.frame_id == f'optical_{index}'
+            labels = pixels_of(message)
+            (wanted,) = pipeline.process([Frame(image=image)])
+            assert labels.shape == image.shape[:2]
+            # batches of different lengths add up in another order
+            assert (labels == wanted.labels).mean() > 0.99
+        for status in client.got[name(f'{camera}/nightseg/status')]:
+            assert status.status[0].hardware_id == camera
+            assert float(values_of(status)['latency_ms.total']) > 0
+    assert time.monotonic() - begun < 60
+    values = {
+        camera: client.until(lambda c=camera: client.status(c), camera)[2] for camera in names
+    }
+    for camera in names:
+        dropped = int(values[camera]['dropped.superseded'])
+        assert int(values[camera]['served']) + dropped <= len(sent[camera])
+
+
+def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
+    cameras = [client.publisher(name(f'{side}/image_raw')) for side in ('left', 'right')]
+    for side in ('left', 'right'):
+        client.listen(name(f'{side}/nightseg/labels'))
+    start(client, cameras=['left', 'right'])
+    for camera in cameras:
+        client.connect(camera)
+    stamps = iter(range(SECOND, 10**6 * SECOND, SECOND))
+
+    def told() -> bool:
+        message = image_message(picture(), next(stamps))
+        client.exchange(cameras[0], message, name('left/nightseg/labels'))
+        client.spin(0.1)
+        right = client.status('right')
+        return bool(right and right[0] == 'ERROR')
+
+    client.until(told, 'an ERROR of the silent one')
+    client.until(lambda: client.status('left')[0] == 'OK', 'the other one being well')
+
+
+def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
+    clock = client.node.create_publisher(Clock, '/clock', 10)
+    camera = client.publisher(name('camera/image_raw'))
+    status = name('camera/nightseg/status')
+    client.listen(status, DiagnosticArray)
+    assert client.set(use_sim_time=True).successful
+    try:
+        start(client, max_age=5.0)
+        client.diagnosed('node', 'WARN', 'nothing came on /clock')
+        client.connect(camera)
+        client.until(clock.get_subscription_count, 'a subscription to /clock')
+        begin = 1_000 * SECOND
+        for loop in range(3):
+            for index in range(12):
+                now = begin + index * SECOND // 5
+                message = Clock()
+                message.clock.sec, message.clock.nanosec = divmod(now, SECOND)
+                clock.publish(message)
+                client.spin(0.05)
+                frame = image_message(picture(seed=index), now - SECOND // 10)
+                client.got[status].clear()
+                values = values_of(client.exchange(camera, frame, status))
+                # by the simulated clock the frame is a tenth of a second old, however late it is
+                if index or not loop:
+                    assert -1 < float(values['age_s']) < 3
+                if loop and not index:
+                    assert 'time went back 2.2 s' in values['reason']
+        client.until(lambda: client.status('camera')[2]['time_jumps'] == '2', 'two jumps')
+    finally:
+        assert client.set(use_sim_time=False).successful
+        client.node.destroy_publisher(clock)
+
+
+def test_topics_that_have_other_names(client: Client) -> None:
+    camera = client.publisher(name('usb_cam/image_color'))
+    client.listen('/vision/roof/nightseg/labels')
+    start(client, cameras=['/vision/roof'], image_topics=['usb_cam/image_color'])
+    client.connect(camera)
+    message = image_message(picture(), SECOND)
+    client.exchange(camera, message, '/vision/roof/nightseg/labels')
+
+
+def test_the_translation_is_published_where_the_route_translates(client: Client) -> None:
+    camera = client.publisher(name('camera/image_raw'))
+    out = name('camera/nightseg')
+    client.listen(f'{out}/translated')
+    start(client, route='translate')
+    client.connect(camera)
+    message = image_message(picture(90, 140), SECOND)
+    translated = client.exchange(camera, message, f'{out}/translated')
+    assert (translated.height, translated.width, translated.encoding) == (90, 140, 'rgb8')
+    assert translated.header == message.header
