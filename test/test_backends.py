@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.networks import build
 from nightseg_ros.runtime.backend import BACKENDS, BackendError, available_backends, open_backend
@@ -15,7 +16,6 @@ from nightseg_ros.share import models_dir
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
-from tiny_weights import write_segmenter, write_translator
 
 
 @pytest.fixture(scope='module')

@@ -265,9 +265,7 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(
     assert 'metrics.json' in capsys.readouterr().err
 
 
-def test_evaluate_scores_what_predict_writes(
-    tmp_path: Path, weights: list[str]
-) -> None:
+def test_evaluate_scores_what_predict_writes(tmp_path: Path, weights: list[str]) -> None:
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
     images.mkdir(parents=True)

@@ -36,7 +36,9 @@ def test_sizes(camera: tuple, scaled: tuple, padded: tuple) -> None:
 def test_every_size_fits(height: int, width: int) -> None:
     size = fit(height, width, 160)
     assert max(size.scaled) == 160
-    assert all(p % MULTIPLE == 0 and 0 <= p - s < MULTIPLE for p, s in zip(size.padded, size.scaled))
+    assert all(
+        p % MULTIPLE == 0 and 0 <= p - s < MULTIPLE for p, s in zip(size.padded, size.scaled)
+    )
     assert size.labels == tuple(s / 2 for s in size.scaled)
 
 

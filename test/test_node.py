@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import (
     Client,
     NodeProcess,
@@ -52,7 +53,8 @@ def node(
     weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeProcess]:
     log = tmp_path_factory.mktemp('node') / 'log.txt'
-    with running(log, {**weights, 'backend': 'torch', 'threads': 1}) as process:
+    override = {f'qos_overrides./{OUT}/translated.publisher.reliability': 'best_effort'}
+    with running(log, {**weights, **override, 'backend': 'torch', 'threads': 1}) as process:
         yield process
 
 
@@ -477,6 +479,20 @@ def test_frames_without_a_stamp_are_served_with_a_warning(
     client.until(told, 'a warning')
     assert client.got[f'{OUT}/labels'][-1].header == image_message(picture(), 0).header
     client.exchange(camera, image_message(picture(), next(stamps)), f'{OUT}/labels')
+
+
+def test_outputs_are_reliable_and_volatile_unless_overridden(client: Client) -> None:
+    def qos(topic: str) -> tuple[bool, bool]:
+        (info,) = client.node.get_publishers_info_by_topic(f'/{OUT}/{topic}')
+        profile = info.qos_profile
+        return (
+            profile.reliability == ReliabilityPolicy.RELIABLE,
+            profile.durability == DurabilityPolicy.VOLATILE,
+        )
+
+    assert qos('labels') == qos('overlay/compressed') == (True, True)
+    assert qos('translated') == (False, True)
+    assert qos('label_info_json') == (True, False)
 
 
 def test_late_joiners_learn_what_the_ids_mean(client: Client) -> None:

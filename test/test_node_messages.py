@@ -23,9 +23,13 @@ from std_msgs.msg import Header
 from nightseg_ros.node.camera_info import scaled_info
 from nightseg_ros.node.label_info import label_info, vision_msgs
 from nightseg_ros.node.messages import ImageMessage, decode
-from nightseg_ros.node.outputs import sampled
-from nightseg_ros.perception.frame import FrameError
+from nightseg_ros.node.outputs import refuse_unfit, sampled
+from nightseg_ros.node.status import frame_status
+from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.geometry import fit
+from nightseg_ros.perception.illumination import Illumination
+from nightseg_ros.perception.pipeline import Result
+from nightseg_ros.perception.router import Decision
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.taxonomy import CAMVID11
 
@@ -105,6 +109,39 @@ def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int
     assert again.shape == size.labels
     if height >= size.labels[0] and width >= size.labels[1]:
         np.testing.assert_array_equal(again, small)
+
+
+@pytest.mark.parametrize(
+    'pictures',
+    [
+        {'labels': np.zeros((4, 5), np.uint8)},
+        {'labels': np.zeros((4, 6), np.float32)},
+        {'confidence': np.zeros((4, 6, 1), np.uint8)},
+        {'overlay': np.zeros((4, 6), np.uint8)},
+        {'labels': np.zeros((4, 6), np.uint8), 'color': np.zeros((6, 4, 3), np.uint8)},
+    ],
+)
+def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -> None:
+    whole = {
+        'frame': Frame(image=np.zeros((4, 6, 3), np.uint8)),
+        'illumination': Illumination(score=1.0, state='day'),
+        'decision': Decision(state='day', route='day', reason='', switched=False),
+    }
+    refuse_unfit(Result(**whole, labels=np.zeros((4, 6), np.uint8)))
+    with pytest.raises(ValueError, match='the frame needs uint8'):
+        refuse_unfit(Result(**whole, **pictures))
+
+
+def test_a_score_that_is_no_number_is_not_published_as_one() -> None:
+    result = Result(
+        frame=Frame(image=np.zeros((4, 6, 3), np.uint8)),
+        illumination=Illumination(score=float('nan'), state='night'),
+        decision=Decision(state='night', route='night', reason='', switched=False),
+    )
+    (status,) = frame_status(Header(frame_id='front'), 'front', result, {}, None).status
+    values = {item.key: item.value for item in status.values}
+    assert (values['score'], values['age_s']) == ('unknown', 'unknown')
+    assert status.level == b'\x01'
 
 
 # -- calibration -----------------------------------------------------------------------------

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.node import parameters, topics
 from nightseg_ros.node.parameters import (
     BY_NAME,
     PARAMETERS,
     PIPELINE_NAMES,
-    markdown,
     yaml_text,
 )
 from nightseg_ros.node.settings import Settings
@@ -55,14 +56,18 @@ def test_the_shipped_yaml_is_the_table() -> None:
     }
 
 
-def test_the_readme_holds_the_table() -> None:
+@pytest.mark.parametrize(
+    ('name', 'table'),
+    [('parameters', parameters.markdown), ('topics', topics.markdown)],
+)
+def test_the_readme_holds_the_tables(name: str, table: Callable[[], str]) -> None:
     readme = ROOT / 'README.md'
     if not readme.is_file():
         pytest.skip('there is no README.md yet')
-    _, begin, rest = readme.read_text().partition('<!-- parameters -->\n')
-    table, end, _ = rest.partition('<!-- /parameters -->')
-    assert begin and end, 'README.md lacks the lines <!-- parameters --> and <!-- /parameters -->'
-    assert table.strip() == markdown().strip(), 'python -m nightseg_ros.node.parameters markdown'
+    _, begin, rest = readme.read_text().partition(f'<!-- {name} -->\n')
+    shown, end, _ = rest.partition(f'<!-- /{name} -->')
+    assert begin and end, f'README.md lacks the lines <!-- {name} --> and <!-- /{name} -->'
+    assert shown.strip() == table().strip(), f'python -m nightseg_ros.node.{name} prints it'
 
 
 def test_descriptors_are_the_table() -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_weights import LICENSE, write_all, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.weights import WeightsError
-from tiny_weights import LICENSE, write_all, write_segmenter
 
 EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, translated=True)
 
@@ -91,9 +91,7 @@ def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None
     (result,) = pipeline.process([dark(0)], Want(labels=False))
     assert result.decision.route == 'night' and result.labels is None
     assert set(result.ms) == {'estimate'}
-    first, second = pipeline.process(
-        [light(1, 'x'), light(1, 'y')], [Want(), Want(labels=False)]
-    )
+    first, second = pipeline.process([light(1, 'x'), light(1, 'y')], [Want(), Want(labels=False)])
     assert first.labels is not None and second.labels is None
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_weights import write_segmenter
 
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
@@ -20,7 +21,6 @@ from nightseg_ros.weights import (
     save_weights,
     write_manifest,
 )
-from tiny_weights import write_segmenter
 
 
 @pytest.fixture
@@ -118,7 +118,9 @@ def test_what_does_not_fit_its_network_is_refused(file: Path, tmp_path: Path, ch
         build_from(load_weights(path))
 
 
-def test_interrupted_write_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_write_leaves_the_old_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = file.read_bytes()
 
     def full(*_: object) -> None:

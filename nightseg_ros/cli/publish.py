@@ -78,7 +78,7 @@ def _commit() -> str:
     """Return the commit of the code in the working folder, '' where there is none."""
     command = ['git', 'rev-parse', '--short', 'HEAD']
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ''
     return done.stdout.strip()

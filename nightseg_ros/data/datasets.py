@@ -64,12 +64,17 @@ def images(root: Path, split: str) -> list[Sample]:
 
 
 def paired(root: Path, split: str) -> list[Sample]:
-    """Read the images of ROOT with the labels in the folder SPLIT, where they have some."""
-    labels = Path(split)
+    """Read the images of ROOT that have labels in another folder: SPLIT is FOLDER[:LIGHT]."""
+    labels, _, light = split.partition(':')
     return [
-        Sample(image=image, label=labels / f'{image.stem}.png', source=source_of(image.stem))
+        Sample(
+            image=image,
+            label=Path(labels) / f'{image.stem}.png',
+            source=source_of(image.stem),
+            light=light or None,
+        )
         for image in _images(root)
-        if (labels / f'{image.stem}.png').is_file()
+        if (Path(labels) / f'{image.stem}.png').is_file()
     ]
 
 

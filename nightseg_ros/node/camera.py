@@ -16,7 +16,7 @@ from nightseg_ros.node.ego_mask import EgoMask
 from nightseg_ros.node.health import CameraHealth, Source, Throttle
 from nightseg_ros.node.intake import Intake
 from nightseg_ros.node.messages import decode
-from nightseg_ros.node.outputs import Outputs, label_size, want_of
+from nightseg_ros.node.outputs import PICTURES, PLANES, Outputs, label_size, refuse_unfit, want_of
 from nightseg_ros.node.settings import CameraNames, Settings
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -183,14 +183,11 @@ class Camera:
     def publish(self, result: Result, waiting: Waiting) -> None:
         """See ``Client``."""
         header = waiting.message.header
-        self._refuse_unfit(result)
+        refuse_unfit(result)
         image = (result.frame.image.shape[0], result.frame.image.shape[1])
         begun = time.monotonic()
-        computed = [
-            topic
-            for topic in ('labels', 'confidence', 'color', 'overlay', 'translated')
-            if getattr(result, topic) is not None
-        ]
+        pictures = (*PLANES, *PICTURES)
+        computed = [topic for topic in pictures if getattr(result, topic) is not None]
         if self._ego is not None:
             result = self._ego.cover(result)
         labels_at = label_size(image, self.settings.label_size, self._long_side)
@@ -238,19 +235,6 @@ class Camera:
         except ValueError as error:
             self.health.info_problem = str(error)
             return None
-
-    def _refuse_unfit(self, result: Result) -> None:
-        """Raise where a picture is not what its message promises."""
-        size = result.frame.image.shape[:2]
-        for topic in ('labels', 'confidence', 'color', 'overlay', 'translated'):
-            picture = getattr(result, topic)
-            if picture is None:
-                continue
-            shape = size if topic in ('labels', 'confidence') else (*size, 3)
-            if picture.shape != shape or picture.dtype.name != 'uint8':
-                raise ValueError(
-                    f'{topic} is {picture.dtype} {picture.shape}, the frame needs uint8 {shape}'
-                )
 
     def _age(self, stamp: Any) -> float | None:
         """Return the seconds since ``stamp`` by the node's clock, None for no stamp."""

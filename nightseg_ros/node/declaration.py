@@ -110,7 +110,9 @@ class Declared:
                 problem = BY_NAME[name].problem(value)
                 if problem:
                     raise ConfigError(problem)
-                if self.configured() and not BY_NAME[name].dynamic:
+                fixed = self.configured() and not BY_NAME[name].dynamic
+                # a file of all parameters may be loaded again
+                if fixed and value != self.value(name):
                     raise ConfigError(
                         f"parameter '{name}' takes effect by configure: clean the node up, "
                         'set it, and configure'

@@ -15,7 +15,7 @@ from nightseg_ros.node.health import DROPS, CameraHealth, Problem, Source, worst
 from nightseg_ros.node.status import diagnostic_status
 
 #: Seconds that a batch may take before the node is reported as stuck.
-STUCK_AFTER = 2.0
+STUCK_AFTER = 1.2
 
 
 def camera_status(

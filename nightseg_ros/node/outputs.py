@@ -20,6 +20,7 @@ from std_msgs.msg import Float32, String
 from nightseg_ros.node.label_info import label_info, label_info_json, vision_msgs
 from nightseg_ros.node.messages import ImageMessage, jpeg_message, png_message
 from nightseg_ros.node.status import frame_status
+from nightseg_ros.node.topics import TOPICS
 from nightseg_ros.perception.geometry import fit
 from nightseg_ros.perception.pipeline import Result, Want
 from nightseg_ros.taxonomy import Taxonomy
@@ -28,18 +29,13 @@ Plane = npt.NDArray[np.uint8]
 
 PLANES = ('labels', 'confidence')
 PICTURES = ('color', 'overlay', 'translated')
-TOPICS: dict[str, Any] = {
-    # in the order of publishing: what a planner waits for comes first
-    'labels': Image,
-    'labels/compressed': CompressedImage,
-    'confidence': Image,
-    'camera_info': CameraInfo,
-    'color': Image,
-    'overlay': Image,
-    'overlay/compressed': CompressedImage,
-    'translated': Image,
-    'illumination': Float32,
-    'status': DiagnosticArray,
+_KINDS: dict[str, Any] = {
+    'sensor_msgs/Image': Image,
+    'sensor_msgs/CompressedImage': CompressedImage,
+    'sensor_msgs/CameraInfo': CameraInfo,
+    'std_msgs/Float32': Float32,
+    'diagnostic_msgs/DiagnosticArray': DiagnosticArray,
+    'std_msgs/String': String,
 }
 
 
@@ -60,28 +56,30 @@ class Outputs:
         self._node = node
         self._taxonomy = taxonomy
         self._publishers = {
-            topic: node.create_lifecycle_publisher(
-                kind,
-                f'{prefix}/{topic}',
+            topic.name: node.create_lifecycle_publisher(
+                _KINDS[topic.kind],
+                f'{prefix}/{topic.name}',
                 _qos(DurabilityPolicy.VOLATILE),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
                 # each handler would be waited on in every spin of the executor
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
-            for topic, kind in TOPICS.items()
+            for topic in TOPICS
+            if not topic.latched
         }
         self._vision = vision_msgs()
-        latched = {'label_info_json': String}
+        kinds = dict(_KINDS)
         if self._vision is not None:
-            latched['label_info'] = self._vision.LabelInfo
+            kinds['vision_msgs/LabelInfo'] = self._vision.LabelInfo
         self._latched = {
-            topic: node.create_lifecycle_publisher(
-                kind,
-                f'{prefix}/{topic}',
+            topic.name: node.create_lifecycle_publisher(
+                kinds[topic.kind],
+                f'{prefix}/{topic.name}',
                 _qos(DurabilityPolicy.TRANSIENT_LOCAL),
                 event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
             )
-            for topic, kind in latched.items()
+            for topic in TOPICS
+            if topic.latched and topic.kind in kinds
         }
         self._messages = {
             **{topic: ImageMessage('mono8') for topic in PLANES},
@@ -121,7 +119,7 @@ class Outputs:
         when each was handed over (``time.monotonic``).
         """
         done = {}
-        for topic in TOPICS:
+        for topic in self._publishers:
             if topic not in wanted:
                 continue
             message = self._message(topic, header, result, labels_at, info, jpeg_quality)
@@ -180,6 +178,20 @@ def want_of(wanted: set[str]) -> Want:
         overlay=bool(wanted & {'overlay', 'overlay/compressed'}),
         translated='translated' in wanted,
     )
+
+
+def refuse_unfit(result: Result) -> None:
+    """Raise ``ValueError`` where a picture is not what its message would promise."""
+    size = result.frame.image.shape[:2]
+    for topic in (*PLANES, *PICTURES):
+        picture = getattr(result, topic)
+        if picture is None:
+            continue
+        shape = size if topic in PLANES else (*size, 3)
+        if picture.shape != shape or picture.dtype != np.uint8:
+            raise ValueError(
+                f'{topic} is {picture.dtype} {picture.shape}, the frame needs uint8 {shape}'
+            )
 
 
 def label_size(image: tuple[int, int], size: str, long_side: int) -> tuple[int, int]:

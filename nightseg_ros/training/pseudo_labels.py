@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
@@ -90,7 +90,11 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
         replace_file(out / f'{sample.image.stem}.png', cv2.imencode('.png', kept)[1].tobytes())
     manifest = {
         'teacher': weights.sha256,
-        'config': {k: v for k, v in to_mapping(config).items() if k not in ('out', 'data', 'prior')},
+        'config': {
+            key: value
+            for key, value in to_mapping(config).items()
+            if key not in ('out', 'data', 'prior', 'teacher')
+        },
         'thresholds': {
             name: round(limit / 255, 3) for name, limit in zip(taxonomy.classes, limits.tolist())
         },

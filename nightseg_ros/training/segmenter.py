@@ -8,7 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,7 +116,10 @@ class TrainingCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
                 f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; "
                 'sizes must agree'
             )
-        image, labels = augment(image, labels, rng, config.augment, taxonomy=self.taxonomy)
+        settings = config.augment
+        if sample.light == 'night':
+            settings = replace(settings, night_share=0.0)  # it is night already
+        image, labels = augment(image, labels, rng, settings, taxonomy=self.taxonomy)
         return torch.from_numpy(image), torch.from_numpy(labels)
 
     def _order(self, number: int) -> int:
