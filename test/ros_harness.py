@@ -93,6 +93,11 @@ def running(
         print(node.text)
         raise
     finally:
+        # killed, it would leave its shared memory behind
+        if node.process.poll() is None:
+            node.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.process.wait(10)
         node.process.kill()
         node.process.wait()
 

@@ -8,6 +8,8 @@ Exit code 0 says that it was asked to stop; anything else asks the launch file f
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import socket
@@ -52,11 +54,16 @@ def main() -> None:
             if len(errors) == errors.maxlen and errors[-1] - errors[0] < 10:
                 node.get_logger().fatal('too many errors in callbacks; giving up')
                 sys.exit(1)
-    finished = node.stop(timeout=DEADLINE / 2)
+    node.stop(timeout=DEADLINE / 2)
+    executor.shutdown(timeout_sec=0)
     node.destroy_node()
+    # a lifecycle node's state machine keeps the DDS participant, and that its shared memory
+    del node, executor
+    gc.collect()
     rclpy.try_shutdown()
-    if not finished:
-        _end()
+    # what others asked to be done at the end, such as a coverage report
+    atexit._run_exitfuncs()
+    _end()
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -90,7 +97,12 @@ def _watch(reading: socket.socket, writing: socket.socket) -> None:
 
 
 def _end() -> None:
-    """End at once and say that this was wanted."""
+    """
+    End at once and say that this was wanted.
+
+    Taking the interpreter apart with the networks' libraries in it takes seconds, in which no
+    thread can watch the deadline, and cannot be done at all while a batch is being computed.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
