@@ -106,3 +106,16 @@ def test_pseudo_labels_keep_the_surest_share_of_each_class(root: Path, keep: flo
     assert share >= keep - 1e-6 and share <= min(1.0, keep + 0.3)
     assert json.loads((out / 'manifest.json').read_text())['frames'] == 2
     assert str(root) not in (out / 'manifest.json').read_text()
+
+
+def test_pseudo_labels_leave_out_classes_by_name(root: Path) -> None:
+    teacher = write_segmenter(root / 'teacher.safetensors')
+    settings = {'data': (f'images:{root}/dusk/images',), 'teacher': str(teacher), 'least': 0.0}
+    found = []
+    for name, without in (('all', ()), ('some', ('car', 'tree'))):
+        config = PseudoLabelConfig(
+            out=str(root / name), keep=1.0, scales=(1.0,), without=without, **settings
+        )
+        out = write_pseudo_labels(config, lambda text: None)
+        found.append(set(np.unique(read_labels(out / '0001TP_1.png')).tolist()))
+    assert found[1] == (found[0] - {5, 8}) | {255} and found[0] & {5, 8}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import openvino as ov
 
 from nightseg_ros.runtime.backend import Run, Say
@@ -17,7 +18,7 @@ from nightseg_ros.weights import Weights
 
 class OpenVINOBackend:
     """
-    Exported graphs on the CPU, compiled once for each batch and size.
+    Exported graphs on the CPU, compiled once for each size.
 
     OpenVINO takes bfloat16 without a word where the CPU has it; here it is asked for by name.
     """
@@ -42,14 +43,19 @@ class OpenVINOBackend:
         path = exported_graph(weights, say)
         requests: dict[tuple[int, ...], ov.InferRequest] = {}
 
-        def run(images: Any) -> tuple[Any, ...]:
-            request = requests.get(images.shape)
+        def run_one(image: Any) -> list[Any]:
+            request = requests.get(image.shape)
             if request is None:
                 model = self._core.read_model(path)
-                model.reshape(list(images.shape))
+                model.reshape(list(image.shape))
                 compiled = self._core.compile_model(model, 'CPU', self._config)
-                request = requests[images.shape] = compiled.create_infer_request()
-            outputs = request.infer(images, share_inputs=True, share_outputs=False)
-            return tuple(outputs[index] for index in range(len(outputs)))
+                request = requests[image.shape] = compiled.create_infer_request()
+            outputs = request.infer(image, share_inputs=True, share_outputs=False)
+            return [outputs[index] for index in range(len(outputs))]
+
+        def run(images: Any) -> tuple[Any, ...]:
+            # one by one: a batch is no faster on a CPU, and each length would be compiled anew
+            parts = [run_one(images[index : index + 1]) for index in range(len(images))]
+            return tuple(np.concatenate(column) for column in zip(*parts))
 
         return run

@@ -49,6 +49,8 @@ class PseudoLabelConfig:
     """Share of each class's pixels that keep their label, the surest first."""
     least: float = 0.5
     """Probability below which no pixel keeps its label."""
+    without: tuple[str, ...] = ()
+    """Classes that keep no pixel, where the teacher is known to see them in the wrong places."""
 
     def __post_init__(self) -> None:
         """Refuse shares outside 0 to 1 and missing scales."""
@@ -85,6 +87,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
         if number % 20 == 0 or number == len(samples):
             say(f'labelled {number}/{len(samples)}')
     limits = _limits(labels, sure, len(taxonomy), config)
+    limits[[taxonomy.id_of(name) for name in config.without]] = 256
     for sample, best, certain in zip(samples, labels, sure):
         kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
         replace_file(out / f'{sample.image.stem}.png', cv2.imencode('.png', kept)[1].tobytes())
