@@ -9,15 +9,18 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from tiny_weights import write_segmenter
 
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.networks import build_from
+from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.training import segmenter
 from nightseg_ros.training.loss import lovasz_softmax, segmentation_loss
 from nightseg_ros.training.precision import speed_up_cpu_training
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
-from nightseg_ros.weights import load_weights
+from nightseg_ros.training.soup import SoupConfig, write_soup
+from nightseg_ros.weights import WeightsError, load_weights
 
 
 @pytest.fixture(scope='module')
@@ -154,3 +157,17 @@ def test_fast_depthwise_gradients_are_the_same() -> None:
     got = torch.autograd.grad(network(x).square().sum(), [x, conv.weight])
     for one, other in zip(got, wanted):
         torch.testing.assert_close(one, other)
+
+
+def test_a_soup_is_the_mean_and_of_one_network_only(tmp_path: Path) -> None:
+    one, two = (write_segmenter(tmp_path / f'{seed}.safetensors', seed=seed) for seed in (1, 2))
+    path = write_soup(SoupConfig(weights=(str(one), str(two)), out=str(tmp_path / 'soup')))
+    parts = [load_weights(file).tensors for file in (one, two, path)]
+    for name, tensor in parts[2].items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(tensor, (parts[0][name] + parts[1][name]) / 2)
+    other = write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19)
+    with pytest.raises(WeightsError, match='no mean'):
+        write_soup(SoupConfig(weights=(str(one), str(other)), out=str(tmp_path / 'soup')))
+    with pytest.raises(ValueError, match='two files'):
+        SoupConfig(weights=(str(one),), out='soup')

@@ -19,7 +19,10 @@ VERBS = {
     'demo': ('nightseg_ros.cli.demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
-    'train': ('nightseg_ros.cli.train', 'make weights: segmenter, pseudo_labels, illumination'),
+    'train': (
+        'nightseg_ros.cli.train',
+        'make weights, and the labels to make them with',
+    ),
     'publish': ('nightseg_ros.cli.publish', 'ship trained weights with their scores and hash'),
     'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
 }

@@ -23,6 +23,7 @@ RECIPES = {
         'nightseg_ros.cli.train_pseudo_labels',
         'unlabelled frames and a segmenter in, labels out',
     ),
+    'soup': ('nightseg_ros.cli.train_soup', 'the mean of several weights of one network'),
     'illumination': (
         'nightseg_ros.cli.train_illumination',
         'day and night frames in, the illumination estimator out',

@@ -1,0 +1,57 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The mean of several trainings' weights, which keeps what each is good at (a model soup)."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nightseg_ros.networks import build_from
+from nightseg_ros.weights import WeightsError, load_weights, save_weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoupConfig:
+    """Settings of ``nightseg train soup``."""
+
+    weights: tuple[str, ...]
+    """Weights of one network, fine-tuned from one another: only then is their mean a network."""
+    out: str
+    """File to write; metadata is that of the last of them."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mean of one."""
+        if len(self.weights) < 2:
+            raise ValueError(f'weights must be two files or more, got {list(self.weights)}')
+
+
+def write_soup(config: SoupConfig) -> Path:
+    """
+    Write the plain mean of the tensors (Wortsman et al. 2022) and return its path.
+
+    ``WeightsError`` names a file whose network is another one.
+    """
+    parts = [load_weights(name) for name in config.weights]
+    last = parts[-1]
+    for part in parts:
+        if (part.metadata.network, part.metadata.arch) != (
+            last.metadata.network,
+            last.metadata.arch,
+        ):
+            raise WeightsError(
+                f"'{part.path}' is {part.metadata.network} {part.metadata.arch}, "
+                f"'{last.path}' {last.metadata.network} {last.metadata.arch}; they have no mean"
+            )
+        build_from(part)
+    mean = dict(last.tensors)
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
+    training = {**last.metadata.training, 'mean_of': [part.sha256 for part in parts]}
+    path = Path(config.out)
+    save_weights(path, mean, dataclasses.replace(last.metadata, training=training))
+    return path

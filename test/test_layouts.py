@@ -1,0 +1,199 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The shipped RViz and Foxglove layouts, and the deployment page: they name what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from launch_recorder import Recording
+
+from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
+from nightseg_ros.node.health import DROPS, CameraHealth, Source
+from nightseg_ros.node.parameters import PARAMETERS
+from nightseg_ros.node.settings import CameraNames, Settings
+from nightseg_ros.node.topics import TOPICS
+
+ROOT = Path(__file__).parent.parent
+FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'
+DOCKERFILE = ROOT / 'docker' / 'Dockerfile'
+
+IMAGE = 'sensor_msgs/Image'
+IMAGES = {IMAGE, 'sensor_msgs/CompressedImage'}
+DIAGNOSTICS = 'diagnostic_msgs/DiagnosticArray'
+
+
+def default_camera() -> CameraNames:
+    """Return the camera that the node serves where nobody says otherwise."""
+    values = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+              for p in PARAMETERS}  # fmt: skip
+    (camera,) = Settings.from_values(values).cameras
+    return camera
+
+
+def kinds() -> dict[str, str]:
+    """Return the type of every topic that the default camera reads and gives."""
+    camera = default_camera()
+    outputs = {f'{camera.output}/{topic.name}': topic.kind for topic in TOPICS}
+    return {camera.image_topic: IMAGE, **outputs}
+
+
+def kind_of_absolute(topic: str) -> str:
+    """Return the type of a topic that Foxglove names, the node being in no namespace."""
+    assert topic.startswith('/'), f'{topic}: Foxglove knows full names only'
+    known = {f'/{name}': kind for name, kind in kinds().items()} | {'/diagnostics': DIAGNOSTICS}
+    assert topic in known, f'{topic} is no topic of the node'
+    return known[topic]
+
+
+# -- RViz ------------------------------------------------------------------------------------
+
+
+def displays() -> list[dict[str, Any]]:
+    layout = yaml.safe_load((ROOT / 'config' / 'nightseg.rviz').read_text())
+    return list(layout['Visualization Manager']['Displays'])
+
+
+def test_rviz_shows_topics_that_there_are() -> None:
+    assert displays()
+    for display in displays():
+        assert display['Class'] == 'rviz_default_plugins/Image'
+        topic = display['Topic']['Value']
+        assert not topic.startswith('/'), f'{topic} would not follow the namespace'
+        # the raw transport cannot show a CompressedImage
+        assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
+
+
+# -- Foxglove --------------------------------------------------------------------------------
+
+
+def panels() -> dict[str, dict[str, Any]]:
+    """Return each panel's settings under its id, which is ``<type>!<name>``."""
+    return dict(json.loads(FOXGLOVE.read_text())['configById'])
+
+
+def placed(node: str | dict[str, Any]) -> Iterator[str]:
+    """Yield the ids in a tree of splits."""
+    if isinstance(node, str):
+        yield node
+        return
+    assert set(node) == {'direction', 'splitPercentage', 'first', 'second'}
+    assert node['direction'] in ('row', 'column')
+    assert 0 < node['splitPercentage'] < 100
+    yield from placed(node['first'])
+    yield from placed(node['second'])
+
+
+def test_foxglove_places_each_panel_once() -> None:
+    layout = json.loads(FOXGLOVE.read_text())
+    assert set(layout) == {
+        'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout',
+    }  # fmt: skip
+    assert sorted(placed(layout['layout'])) == sorted(panels())
+
+
+@pytest.mark.parametrize('panel', sorted(panels()))
+def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
+    settings = panels()[panel]
+    kind = panel.partition('!')[0]
+    if kind == 'Image':
+        assert kind_of_absolute(settings['imageMode']['imageTopic']) in IMAGES
+    elif kind in ('DiagnosticSummary', 'DiagnosticStatusPanel'):
+        assert kind_of_absolute(settings['topicToRender']) == DIAGNOSTICS
+    else:
+        assert kind == 'Plot'
+        assert settings['paths']
+        for path in settings['paths']:
+            topic, _, field = path['value'].partition('.')
+            assert (kind_of_absolute(topic), field) == ('std_msgs/Float32', 'data')
+
+
+def test_foxglove_selects_the_status_that_the_node_writes() -> None:
+    header = pytest.importorskip('std_msgs.msg').Header()
+    from nightseg_ros.node.status import frame_status
+    from nightseg_ros.perception.frame import Frame
+    from nightseg_ros.perception.illumination import Illumination
+    from nightseg_ros.perception.pipeline import Result
+    from nightseg_ros.perception.router import Decision
+
+    camera = default_camera().name
+    result = Result(
+        frame=Frame(image=np.zeros((4, 4, 3), np.uint8), camera=camera),
+        illumination=Illumination(score=0.1, state='night', features={}),
+        decision=Decision(state='night', route='night', reason='', switched=False),
+    )
+    (status,) = frame_status(header, camera, result, {}, 0.1).status
+    (selected,) = [
+        panel for name, panel in panels().items() if name.startswith('DiagnosticStatusPanel!')
+    ]
+    assert selected['selectedHardwareId'] == status.hardware_id
+    assert selected['selectedName'] == status.name
+
+
+# -- docs/deployment.md ----------------------------------------------------------------------
+
+
+def page() -> str:
+    """Return the page with every run of white space as one space."""
+    return ' '.join((ROOT / 'docs' / 'deployment.md').read_text().split())
+
+
+def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
+    topic = '/camera/image_raw'
+    found = [Source(topic=topic), Source(topic=topic, publishers=1),
+             Source(topic=topic, publishers=1, subscribed_reliable=True)]  # fmt: skip
+    for source in found:
+        (problem,) = CameraHealth(0.0).problems(1.4, source, 1.2)
+        assert problem.text in page()
+    health = CameraHealth(0.0)
+    health.receive(0.0)
+    (problem,) = health.problems(1.4, Source(topic=topic, publishers=1), 1.2)
+    assert problem.text in page()
+
+
+def test_the_page_names_only_what_there_is() -> None:
+    text = page()
+    launch_file = Recording(ROOT / 'launch' / 'night_perception.launch.py')
+    given = re.findall(r'night_perception\.launch\.py((?: \w+:=\S+)+)', text)
+    named = {name for pairs in given for name in re.findall(r'(\w+):=', pairs)}
+    assert named
+    assert named <= set(launch_file.arguments)
+
+    set_at_run_time = set(re.findall(r'param set \S+ ([\w.]+)', text))
+    assert set_at_run_time
+    assert set_at_run_time <= {p.name for p in PARAMETERS if p.dynamic}
+
+    assert set(re.findall(r'`dropped\.(\w+)`', text)) <= set(DROPS)
+    outputs = {topic.name for topic in TOPICS}
+    assert set(re.findall(r'\b(?:camera|front)/nightseg/([\w/]+)', text)) <= outputs
+    for name in set(re.findall(r'(?:config|docker|requirements)/[\w./-]+\.\w+', text)):
+        assert (ROOT / name).is_file(), name
+
+
+# -- docker/ ---------------------------------------------------------------------------------
+
+
+def test_the_image_sets_both_names_of_the_shipped_profile() -> None:
+    text = DOCKERFILE.read_text()
+    place = f'/ws/install/nightseg/share/nightseg/config/{profile_path().name}'
+    for name in PROFILE_VARIABLES:
+        assert f'{name}={place}' in text
+
+
+def test_the_context_of_the_image_holds_what_setup_py_installs() -> None:
+    lines = (ROOT / '.dockerignore').read_text().splitlines()
+    assert '*' in lines, 'what is not named stays out: a virtual environment is gigabytes'
+    allowed = {line[1:] for line in lines if line.startswith('!')}
+    assert allowed >= {
+        'config', 'launch', 'models', 'nightseg_ros', 'requirements', 'resource',
+        'package.xml', 'setup.cfg', 'setup.py', 'docker/entrypoint.sh',
+    }  # fmt: skip
+    for name in allowed:
+        assert (ROOT / name).exists(), name
