@@ -211,7 +211,10 @@ class CameraHealth:
                 'set to config/fastdds_large_images.xml, and check its QoS'
             )
         else:
-            text = f'{lead}, though {source.topic} still has a publisher: the camera has stopped'
+            text = (
+                f'{lead}, though {source.topic} still has a publisher: the camera has stopped, or '
+                "its large images get lost without the DDS profile in the publisher's process"
+            )
         return [Problem(level='ERROR', text=text)]
 
     def _recent_faults(self, now: float) -> list[Problem]:

@@ -30,6 +30,9 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 #: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
 REPORT_PERIOD = 0.5
+#: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
+#: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
+COMMON_SIZES = ((720, 1280), (480, 640))
 #: Seconds that deactivation waits for the batch in hand.
 PATIENCE = 10.0
 
@@ -74,6 +77,7 @@ class NightPerception(LifecycleNode):
         try:
             self._settings = self.declared.settings()
             self._pipeline = Pipeline.load(self._settings.pipeline, say=self._say)
+            self._pipeline.warm_up(COMMON_SIZES)
             for names in self._settings.cameras:
                 self._cameras.append(Camera(self, names, self._settings, self._pipeline))
         except (ConfigError, WeightsError, BackendError) as error:
