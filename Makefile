@@ -17,7 +17,7 @@ export PYTHON ROS_DISTRO ROS_SOURCED
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
 REQUIREMENTS := $(wildcard requirements/*) setup.py setup.cfg pyproject.toml
-SOURCES := nightseg_ros test launch setup.py
+SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup test demo lint format colcon clean
