@@ -132,7 +132,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     Read and verify a file; float16 tensors come back as float32.
 
     ``WeightsError`` is raised where the file is missing, is no safetensors file (a renamed pickle
-    is never unpickled), has no metadata of ours, or differs from the hash in its manifest.
+    is never unpickled), has no metadata of ours, holds NaN, or differs from its manifest's hash.
     """
     import torch
     from safetensors import SafetensorError
@@ -155,6 +155,12 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         tensors = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise WeightsError(f"weights '{file}' are damaged: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"weights '{file}' hold values that are no numbers in '{name}': "
+                'the training that made them diverged'
+            )
     return Weights(
         path=file,
         sha256=sha256,

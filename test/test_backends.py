@@ -2,15 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every backend gives torch's answer."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_weights import write_segmenter, write_translator
+from tiny_weights import write_all, write_segmenter, write_translator
 
 from nightseg_ros.networks import build
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.illumination import IlluminationEstimator
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.runtime.backend import BACKENDS, BackendError, available_backends, open_backend
 from nightseg_ros.share import models_dir
 from nightseg_ros.simulation.drive import Drive
@@ -84,6 +89,25 @@ def test_translators_agree_with_torch(name: str, tmp_path: Path) -> None:
     (got,) = open_backend(name, 'cpu').load(weights, print)(images)
     assert got.shape == images.shape and got.dtype == np.uint8
     assert np.abs(got.astype(int) - wanted).max() <= 2
+
+
+@pytest.mark.parametrize('name', ['torch', *_others()])
+def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
+    files = write_all(tmp_path)
+    weights = load_weights(files['weights.day'])
+    weights.tensors['classify.bias'][:] = float('nan')
+    backend = open_backend(name, 'cpu')
+    spoilt = dataclasses.replace(weights, sha256='0' * 64)
+    pipeline = Pipeline(
+        PipelineConfig(route='day'),
+        backend,
+        day=Segmenter(spoilt, backend, print),
+        night=None,
+        translator=None,
+        estimator=IlluminationEstimator.load(files['weights.illumination']),
+    )
+    with pytest.raises(RuntimeError, match='NaN.*withheld'):
+        pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
 
 
 def test_export_is_said_and_made_once(tmp_path: Path) -> None:

@@ -132,3 +132,12 @@ def test_interrupted_write_leaves_the_old_file(
         save_weights(file, network.state_dict(), WeightsMetadata(network='lite_segmenter'))
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_values_that_are_no_numbers_are_refused(file: Path, value: float) -> None:
+    weights = load_weights(file)
+    weights.tensors['classify.bias'][0] = value
+    save_weights(file, weights.tensors, weights.metadata)
+    with pytest.raises(WeightsError, match=r'classify\.bias.*diverged'):
+        load_weights(file)

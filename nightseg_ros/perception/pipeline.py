@@ -330,11 +330,13 @@ class Pipeline:
         return results
 
     def _verify(self, labels: Image, frame: Frame) -> None:
-        """Withhold a mask that does not fit its frame."""
+        """Withhold a mask that does not fit its frame, or where the network gave no numbers."""
         if labels.shape != frame.image.shape[:2]:
             raise RuntimeError(
                 f'the mask is {labels.shape}, the frame {frame.image.shape[:2]}: it is withheld'
             )
+        if labels.max() >= len(self.taxonomy):
+            raise RuntimeError('the network gave no numbers (NaN): the mask is withheld')
 
 
 def _routes(route: str, router: RouterConfig) -> set[str]:

@@ -9,10 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.networks import build_from
+from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Part of the cache key: raise it when a graph's arithmetic changes.
-VERSION = 1
+VERSION = 2
+#: No trained network's logits come near; NaN and infinity are not below it.
+LARGEST = 1e30
 
 
 class SegmentGraph(nn.Module):
@@ -32,14 +35,22 @@ class SegmentGraph(nn.Module):
         self.upsampling = float(self.network.stride) / 2  # type: ignore[arg-type]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids, and the softmax of the winning class times 255."""
+        """
+        Return ids, and the softmax of the winning class times 255.
+
+        Where the network gave no numbers, the id is 255 and the confidence 0.
+        """
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
         logits = self.network(x)
         logits = F.interpolate(logits, scale_factor=self.upsampling, mode='bilinear')
         best, labels = logits.max(1)
-        # the top of the softmax without the softmax: 1 / sum(exp(logit - best))
+        # the top of the softmax without the softmax: 1 / sum(exp(logit - best)), at least 1
         spread = torch.exp((logits - best[:, None]) * self.cooling).sum(1)
-        return labels.to(torch.uint8), (255 / spread).round().to(torch.uint8)
+        # OpenVINO's exponential turns NaN into a number, its sum does not
+        valid = logits.abs().sum(1) < LARGEST
+        labels = torch.where(valid, labels, UNLABELLED)
+        confidence = torch.where(valid, 255 / spread, 0.0)
+        return labels.to(torch.uint8), confidence.round().to(torch.uint8)
 
 
 class TranslateGraph(nn.Module):
