@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nightseg_ros.networks import build
-from nightseg_ros.perception.geometry import fit
+from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.onnx_backend import OnnxBackend
 from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
 from nightseg_ros.runtime.torch_backend import TorchBackend

@@ -16,7 +16,8 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.segmenter import Segmenter
-from nightseg_ros.runtime.backend import BACKENDS, BackendError, available_backends, open_backend
+from nightseg_ros.runtime.backend import BACKENDS, BackendError
+from nightseg_ros.runtime.registry import available_backends, open_backend
 from nightseg_ros.share import models_dir
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11

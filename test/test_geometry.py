@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightseg_ros.perception.geometry import MULTIPLE, fit
+from nightseg_ros.runtime.geometry import MULTIPLE, fit
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.runtime.torch_pixels import TorchPixels
 from nightseg_ros.taxonomy import CAMVID11

@@ -29,8 +29,10 @@ SOURCE = ROOT / 'nightseg_ros'
 # what a module may import lies in its own room, in the same row or in a row above it
 LAYERS = (
     {'__init__', 'taxonomy', 'config', 'weights', 'share', 'files', 'dds', 'networks'},
-    {'runtime', 'perception'},
-    {'data', 'training', 'evaluation', 'bags', 'simulation'},
+    {'runtime'},
+    {'perception'},
+    {'bags', 'simulation', 'data'},
+    {'training', 'evaluation'},
     {'cli', 'node'},
 )
 ROS_PACKAGES = {

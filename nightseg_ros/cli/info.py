@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
 def collect() -> dict[str, Any]:
     """Return versions, devices, backends and weights as JSON types."""
     from nightseg_ros import __version__
-    from nightseg_ros.runtime.backend import available_backends
+    from nightseg_ros.runtime.registry import available_backends
     from nightseg_ros.share import models_dir
 
     versions = {'nightseg': __version__, 'python': platform.python_version()}

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.geometry import NetworkSize, fit
 from nightseg_ros.perception.illumination import Illumination, IlluminationEstimator, thumbnail
 from nightseg_ros.perception.rendering import Renderer
 from nightseg_ros.perception.router import Decision, RouterBank, RouterConfig
 from nightseg_ros.perception.router import Route as FixedRoute
 from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.perception.translator import Translator
-from nightseg_ros.runtime.backend import Backend, Say, open_backend
+from nightseg_ros.runtime.backend import Backend, Say
+from nightseg_ros.runtime.geometry import NetworkSize, fit
+from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.weights import Weights, WeightsError, load_weights
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.geometry import NetworkSize
+from nightseg_ros.runtime.geometry import NetworkSize
 
 Image = npt.NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from nightseg_ros.perception.geometry import NetworkSize
+from nightseg_ros.runtime.geometry import NetworkSize
 
 Image = npt.NDArray[np.uint8]
 
