@@ -33,8 +33,8 @@ def export_graph(weights: Weights, path: Path) -> None:
     """
     Write the weights' graph as one ONNX file for any batch and any size the network takes.
 
-    The tracing exporter needs half a second of CPU time where the symbolic one needs 26 for the
-    same graph, and a node that starts for the first time has somebody waiting.
+    The tracing exporter needs one second of CPU time where the symbolic one needs 29 for the same
+    graph (bench/export_time.py), and a node that starts for the first time has somebody waiting.
     """
     graph = graph_of(weights)
     axes = {0: 'batch', 1: 'rows', 2: 'columns'}

@@ -15,8 +15,8 @@ class _DepthwiseConv(torch.autograd.Function):
     """
     Depthwise convolution whose gradients are computed in float32.
 
-    The bfloat16 gradient kernels of depthwise convolutions are about three times slower on CPUs
-    than the float32 ones, and were 60 % of a training step.
+    On CPUs the bfloat16 gradient kernels of depthwise convolutions are slower than the float32
+    ones; bench/training_step.py measures what that is worth.
     """
 
     @staticmethod
