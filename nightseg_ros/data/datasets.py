@@ -29,7 +29,12 @@ def open_dataset(spec: str) -> list[Sample]:
 
 
 def camvid(root: Path, split: str) -> list[Sample]:
-    """CamVid as ``ROOT/SPLIT/images`` and ``labels``; the drive is the stem's first part."""
+    """
+    CamVid as ``ROOT/SPLIT/images`` and ``labels``; SPLIT is FOLDER[:DRIVE].
+
+    The drive is the stem's first part; settings are chosen on a drive that was not trained on.
+    """
+    split, _, drive = split.partition(':')
     light = 'dusk' if split == 'dusk' else 'day'
     return [
         Sample(
@@ -39,6 +44,7 @@ def camvid(root: Path, split: str) -> list[Sample]:
             light=light,
         )
         for image in _images(root / split / 'images')
+        if not drive or image.stem.split('_')[0] == drive
     ]
 
 
