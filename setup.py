@@ -37,7 +37,10 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
-    package_data={'nightseg_ros': ['py.typed']},
+    package_data={
+        'nightseg_ros': ['py.typed'],
+        'nightseg_ros.evaluation.report': ['page.html.jinja', 'page.css'],
+    },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
@@ -47,7 +50,9 @@ setup(
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test
-    extras_require={'test': requirements('test'), 'train': requirements('train')},
+    extras_require={
+        name: requirements(name) for name in ('test', 'train', 'fleet', 'segformer')
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -118,4 +118,11 @@ CITYSCAPES19 = Taxonomy(
     ),
 )  # fmt: skip
 
-TAXONOMIES = {taxonomy.name: taxonomy for taxonomy in (CAMVID11, CITYSCAPES19)}
+#: The five categories of comma10k (comma.ai, MIT licence), its own colours.
+COMMA10K = Taxonomy(
+    name='comma10k',
+    classes=('road', 'lane marking', 'undrivable', 'movable', 'ego car'),
+    colors=((64, 32, 32), (255, 0, 0), (128, 128, 96), (0, 255, 102), (204, 0, 255)),
+)
+
+TAXONOMIES = {taxonomy.name: taxonomy for taxonomy in (CAMVID11, CITYSCAPES19, COMMA10K)}

@@ -24,6 +24,7 @@ from nightseg_ros.data.augment import (
     pad,
     scale_and_crop,
 )
+from nightseg_ros.data.looks import NightConfig
 from nightseg_ros.taxonomy import UNLABELLED
 
 IDS = np.array([0, 1, 3, 5, 8, UNLABELLED], np.uint8)
@@ -132,6 +133,44 @@ def test_a_sample_is_repeatable_and_the_labels_do_not_depend_on_the_light(night_
     assert classes.shape == (97, 131) and classes.dtype == np.uint8
 
 
+def test_a_night_is_made_by_the_scene_where_labels_have_gaps():
+    """Pseudo-labels leave the rim of the sky open; no day sky may stay there at night."""
+    height, width = 120, 160
+    image = np.full((height, width, 3), (140, 140, 130), np.uint8)
+    image[: height // 2] = (200, 220, 250)
+    scene = np.full((height, width), 3, np.uint8)
+    scene[: height // 2] = 0
+    labels = scene.copy()
+    gap = (slice(10, 50), slice(60, 100))
+    labels[gap] = UNLABELLED
+    config = AugmentConfig(
+        crop=(height, width), scale=(1.0, 1.0), flip=0.0, night_share=1.0,
+        night=NightConfig.only('suburb'),
+    )  # fmt: skip
+    seams: list[list[float]] = [[], []]
+    for seed in range(8):
+        for seam, guess in zip(seams, (None, scene)):
+            rng = np.random.default_rng(seed)
+            night, classes = augment(image, labels, rng, config, scene=guess)
+            np.testing.assert_array_equal(classes, labels)
+            inside, beside = night[20:40, 70:90], night[20:40, 30:50]
+            seam.append(abs(float(np.median(inside)) - float(np.median(beside))))
+    assert np.median(seams[1]) < 0.5 * np.median(seams[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(scale=st.floats(0.5, 2.0), seed=st.integers(0, 2**31))
+def test_the_scene_moves_with_the_labels(scale, seed):
+    image, labels = coded(90, 120, seed)
+    config = AugmentConfig(crop=(64, 96), scale=(scale, scale))
+    _, cut = scale_and_crop(
+        image, cv2.merge((labels, labels)), np.random.default_rng(seed), config
+    )
+    np.testing.assert_array_equal(cut[..., 0], cut[..., 1])
+    alone = scale_and_crop(image, labels, np.random.default_rng(seed), config)[1]
+    np.testing.assert_array_equal(cut[..., 0], alone)
+
+
 def test_padding_has_the_neutral_colour_by_day_and_night():
     image, labels = coded(120, 160, 1)
     for night_share in (0.0, 1.0):
@@ -166,6 +205,17 @@ def test_saturation_keeps_luma():
     luma = image.astype(float) @ [0.299, 0.587, 0.114]
     np.testing.assert_allclose(grey[..., 0], luma, atol=1.0)
     assert int(np.ptp(grey, axis=2).max()) <= 1
+
+
+@pytest.mark.parametrize('strength', [0.0, 3.0])
+def test_blotches_are_coarse_and_as_strong_as_told(strength):
+    image = np.full((240, 320, 3), 90, np.uint8)
+    noisy = photometric.add_blotches(image, strength, np.random.default_rng(0))
+    colour = noisy.astype(np.float32) - noisy.mean(axis=2, keepdims=True)
+    assert colour.std() == pytest.approx(strength, abs=0.4 + 0.25 * strength)
+    # neighbours two pixels apart are still alike
+    step = (colour[:, 2:] - colour[:, :-2]).std()
+    assert step <= max(0.1, colour.std())
 
 
 def test_blur_and_halo():

@@ -2,17 +2,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets by name, and labels made for those that have none."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_weights import write_segmenter
 
-from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.data.datasets import ADAPTERS, list_dataset, open_dataset
+from nightseg_ros.data.label_map import LabelMap, color_map, id_map
+from nightseg_ros.data.sample import (
+    DataError,
+    LabelFile,
+    Sample,
+    read_image,
+    read_labels,
+    write_labels,
+)
+from nightseg_ros.data.vocabulary import (
+    CAMVID32_COLORS,
+    CITYSCAPES_IDS,
+    CITYSCAPES_TRAIN_IDS,
+    COMMA10K_COLORS,
+    MEANINGS,
+    SEGNET_IDS,
+    Encoding,
+    label_map,
+    own_ids,
+    translation,
+)
+from nightseg_ros.taxonomy import (
+    CAMVID11,
+    CITYSCAPES19,
+    COMMA10K,
+    TAXONOMIES,
+    UNLABELLED,
+    Taxonomy,
+)
 from nightseg_ros.training.pseudo_labels import (
     PseudoLabelConfig,
     row_prior,
@@ -52,10 +83,15 @@ def test_adapters(root: Path) -> None:
     ('spec', 'words'),
     [
         ('camvid', 'ADAPTER:ROOT'),
-        ('kitti:x', "'kitti:x' is no data set"),
+        ('mapillary:x', "'mapillary:x' is no data set"),
         ('folder:/nowhere', 'no folder'),
         ('camvid:{root}:night', 'no folder'),
+        ('camvid:{root}', 'ADAPTER:ROOT:SPLIT'),
+        ('camvid:{root}:dusk:0005VD', 'there is 0001TP, 0006R0, dusk'),
         ('images:{root}', 'no images'),
+        ('images:{root}/dusk/images:nigth', "one of day, dusk, night, got 'nigth'"),
+        ('paired:{root}/dusk/images', 'no folder'),
+        ('comma10k:{root}:trian', "got 'trian'"),
     ],
 )
 def test_mistakes_are_named(root: Path, spec: str, words: str) -> None:
@@ -63,14 +99,382 @@ def test_mistakes_are_named(root: Path, spec: str, words: str) -> None:
         open_dataset(spec.format(root=root))
 
 
+def test_a_missing_label_is_an_error_and_listed(root: Path) -> None:
+    (root / 'dusk' / 'labels' / '0006R0_2.png').unlink()
+    write(root / 'dusk' / 'labels' / 'lonely.png', np.zeros((48, 64), np.uint8))
+    with pytest.raises(DataError, match=r'0006R0_2\.png.* has no labels .*data check'):
+        open_dataset(f'camvid:{root}:dusk')
+    listing = list_dataset(f'camvid:{root}:dusk')
+    assert [s.image.stem for s in listing.samples] == ['0001TP_1', '0006R0_2']
+    assert [s.image.stem for s in listing.unlabelled] == ['0006R0_2']
+    assert [p.name for p in listing.orphans] == ['lonely.png']
+
+
+def test_hidden_files_are_half_written_ones(root: Path) -> None:
+    (root / 'dusk' / 'images' / '.0001TP_1-x1.png').write_bytes(b'half')
+    assert len(open_dataset(f'images:{root}/dusk/images')) == 2
+
+
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / 'torn.png').write_bytes(b'\x89PNG\r\n')
-    for read in (read_image, read_labels):
-        with pytest.raises(DataError, match=r'torn\.png'):
-            read(tmp_path / 'torn.png')
-    write(tmp_path / 'color.png', np.zeros((4, 4, 3), np.uint8))
-    with pytest.raises(DataError, match='single-channel'):
-        read_labels(tmp_path / 'color.png')
+    whole = cv2.imencode('.jpg', np.zeros((64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / 'torn.jpg').write_bytes(whole[: len(whole) // 2])
+    for name in ('torn.png', 'torn.jpg', 'missing.png'):
+        for read in (read_image, read_labels):
+            with pytest.raises(DataError, match=name):
+                read(tmp_path / name)
+    write(tmp_path / 'color.png', np.full((4, 4, 3), (1, 2, 3), np.uint8))
+    write(tmp_path / 'deep.png', np.zeros((4, 4), np.uint16))
+    for name in ('color.png', 'deep.png'):
+        with pytest.raises(DataError, match=f'{name}.*single-channel'):
+            read_labels(tmp_path / name)
+
+
+def test_ids_saved_as_grey_rgb_are_ids(tmp_path: Path) -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    write(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
+    assert (read_labels(tmp_path / 'grey.png') == ids).all()
+
+
+def test_ids_of_another_taxonomy_are_refused(root: Path) -> None:
+    write(root / 'dusk' / 'labels' / '0001TP_1.png', np.full((48, 64), 18, np.uint8))
+    wrong, right = open_dataset(f'folder:{root}/dusk')
+    with pytest.raises(DataError, match="holds ids 18 that mean nothing in 'camvid11'"):
+        read_labels(wrong.label)
+    assert (read_labels(right.label) == 3).all()
+    wrong, _ = open_dataset(f'folder:{root}/dusk', CITYSCAPES19)
+    assert (read_labels(wrong.label) == CITYSCAPES19.id_of('bicycle')).all()
+
+
+# -- published layouts -----------------------------------------------------------------------
+
+
+def ids_of(encoding: Encoding, *names: str) -> np.ndarray:
+    """Return a label image, 4 columns for each name, as the data set stores it (RGB)."""
+    table = encoding.colors or encoding.ids
+    codes = {name: code for code, name in table.items()}
+    columns = np.array([codes[name] for name in names], np.uint8)
+    return np.repeat(np.repeat(columns[None], 4, axis=1), 6, axis=0)
+
+
+def picture(width: int) -> np.ndarray:
+    return np.random.default_rng(width).integers(0, 256, (6, width, 3), np.uint8)
+
+
+LAYOUTS = {
+    # spec, image, label, encoding, (light, source)
+    'camvid': (
+        'camvid:{}:day_test', 'day_test/images/Seq05VD_f1.jpg', 'day_test/labels/Seq05VD_f1.png',
+        own_ids(CAMVID11), ('day', 'Seq05VD'),
+    ),
+    'camvid of SegNet': (
+        'camvid:{}:train', 'train/0001TP_6690.png', 'trainannot/0001TP_6690.png', SEGNET_IDS,
+        ('dusk', '0001TP'),
+    ),
+    'camvid32': (
+        'camvid32:{}', '701_StillsRaw_full/0006R0_f1.png', 'LabeledApproved_full/0006R0_f1_L.png',
+        CAMVID32_COLORS, ('day', '0006R0'),
+    ),
+    'camvid32, split': (
+        'camvid32:{}:val:0016E5', 'val/0016E5_1.png', 'val_labels/0016E5_1_L.png',
+        CAMVID32_COLORS, ('day', '0016E5'),
+    ),
+    'cityscapes': (
+        'cityscapes:{}:train:aachen', 'leftImg8bit/train/aachen/aachen_1_leftImg8bit.png',
+        'gtFine/train/aachen/aachen_1_gtFine_labelIds.png', CITYSCAPES_IDS, ('day', 'aachen'),
+    ),
+    'cityscapes, coarse': (
+        'cityscapes:{}:train_extra', 'leftImg8bit/train_extra/bonn/bonn_1_leftImg8bit.png',
+        'gtCoarse/train_extra/bonn/bonn_1_gtCoarse_labelIds.png', CITYSCAPES_IDS,
+        ('day', 'bonn'),
+    ),
+    'bdd10k': (
+        'bdd10k:{}:train', 'images/10k/train/0a1b-2.jpg', 'labels/sem_seg/masks/train/0a1b-2.png',
+        CITYSCAPES_TRAIN_IDS, (None, 'bdd100k'),
+    ),
+    'bdd10k, old': (
+        'bdd10k:{}:val', 'seg/images/val/0a1b-2.jpg', 'seg/labels/val/0a1b-2_train_id.png',
+        CITYSCAPES_TRAIN_IDS, (None, 'bdd100k'),
+    ),
+    'bdd100k': (
+        'bdd100k:{}:val', 'images/100k/val/0a1b-2.jpg', None, None, (None, 'bdd100k'),
+    ),
+    'acdc': (
+        'acdc:{}:val:night', 'rgb_anon/night/val/GOPR1/GOPR1_2_rgb_anon.png',
+        'gt/night/val/GOPR1/GOPR1_2_gt_labelTrainIds.png', CITYSCAPES_TRAIN_IDS,
+        ('night', 'GOPR1'),
+    ),
+    'acdc, fog': (
+        'acdc:{}:train:fog', 'rgb_anon/fog/train/GP01/GP01_2_rgb_anon.png',
+        'gt/fog/train/GP01/GP01_2_gt_labelTrainIds.png', CITYSCAPES_TRAIN_IDS, ('day', 'GP01'),
+    ),
+    'acdc, the same places by day': (
+        'acdc:{}:train_ref', 'rgb_anon/night/train_ref/GP01/GP01_2_rgb_ref_anon.png',
+        'gt/night/train_ref/GP01/GP01_2_gt_ref_labelTrainIds.png', CITYSCAPES_TRAIN_IDS,
+        ('day', 'GP01'),
+    ),
+    'acdc, test': (
+        'acdc:{}:test', 'rgb_anon/night/test/GP01/GP01_2_rgb_anon.png', None, None,
+        ('night', 'GP01'),
+    ),
+    'dark zurich': (
+        'dark_zurich:{}:val', 'rgb_anon/val/night/GOPR0356/GOPR0356_1_rgb_anon.png',
+        'gt/val/night/GOPR0356/GOPR0356_1_gt_labelTrainIds.png', CITYSCAPES_TRAIN_IDS,
+        ('night', 'GOPR0356'),
+    ),
+    'dark zurich, train': (
+        'dark_zurich:{}:train:dusk', 'rgb_anon/train/twilight/GOPR1/GOPR1_1_rgb_anon.png', None,
+        None, ('dusk', 'GOPR1'),
+    ),
+    'nighttime driving': (
+        'nighttime_driving:{}', 'leftImg8bit/test/night/0_frame_1_leftImg8bit.png',
+        'gtCoarse_daytime_trainvaltest/test/night/0_frame_1_gtCoarse_labelTrainIds.png',
+        CITYSCAPES_TRAIN_IDS, ('night', 'nighttime_driving'),
+    ),
+    'nightcity': (
+        'nightcity:{}:val', 'NightCity-images/images/val/Chicago_4.png',
+        'NightCity-label/label/val/Chicago_4_labelIds.png', CITYSCAPES_IDS, ('night', 'Chicago'),
+    ),
+    'nightcity-fine': (
+        'nightcity:{}:train:Chicago', 'train/img/Chicago_2.png',
+        'train/lbl/Chicago_2_trainIds.png', CITYSCAPES_TRAIN_IDS, ('night', 'Chicago'),
+    ),
+    'kitti': (
+        'kitti:{}', 'training/image_2/000000_10.png', 'training/semantic/000000_10.png',
+        CITYSCAPES_IDS, ('day', 'kitti'),
+    ),
+    'comma10k': (
+        'comma10k:{}:val', 'imgs/0001_f55_2018-05-21--17_26_599.png',
+        'masks/0001_f55_2018-05-21--17_26_599.png', COMMA10K_COLORS, (None, 'f55'),
+    ),
+}  # fmt: skip
+NAMES = {  # some names of each vocabulary and what they mean in CamVid-11
+    'camvid11': {'sky': 'sky', 'road': 'road', 'bicyclist': 'bicyclist'},
+    'camvid32': {
+        'road': 'road', 'lane marking, drivable': 'road', 'child': 'pedestrian', 'void': None,
+        'traffic light': 'sign', 'wall': 'building',
+    },
+    'cityscapes': {
+        'road': 'road', 'sidewalk': 'pavement', 'terrain': 'tree', 'rider': 'bicyclist',
+        'bus': 'car', 'traffic light': 'sign', 'wall': 'building',
+    },
+    'comma10k': {'road': 'road', 'lane marking': 'road', 'movable': None, 'ego car': None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', LAYOUTS)
+def test_layout(tmp_path: Path, name: str) -> None:
+    spec, image, label, encoding, (light, source) = LAYOUTS[name]
+    names = NAMES[encoding.vocabulary] if encoding else {'road': 'road'}
+    write(tmp_path / image, picture(4 * len(names)))
+    if label is not None:
+        stored = ids_of(encoding, *names)
+        write(tmp_path / label, stored[..., ::-1] if encoding.colors else stored)
+    # what does not belong to it
+    write(tmp_path / Path(image).parent / 'thumbs.tif', picture(4))
+    (sample,) = open_dataset(spec.format(tmp_path))
+    assert (sample.light, sample.source) == (light, source)
+    assert read_image(sample.image).shape == (6, 4 * len(names), 3)
+    if label is None:
+        assert sample.label is None
+        return
+    assert str(sample.label) == str(tmp_path / label)
+    ids = read_labels(sample.label)
+    wanted = [255 if x is None else CAMVID11.id_of(x) for x in names.values()]
+    assert ids[2].tolist() == np.repeat(wanted, 4).tolist()
+    # without its labels the sample is listed as such, and opens no more
+    (tmp_path / label).rename(tmp_path / 'elsewhere.png')
+    assert len(list_dataset(spec.format(tmp_path)).unlabelled) == 1
+    with pytest.raises(DataError, match='has no labels'):
+        open_dataset(spec.format(tmp_path))
+
+
+def test_every_adapter_has_a_layout_here() -> None:
+    assert {spec[0].partition(':')[0] for spec in LAYOUTS.values()} == (
+        ADAPTERS.keys() - {'folder', 'images', 'paired'}
+    )
+
+
+def test_bdd_takes_the_time_of_day_from_the_json_files(tmp_path: Path) -> None:
+    times = {'a': 'daytime', 'b': 'night', 'c': 'dawn/dusk', 'd': 'undefined', 'e': None}
+    for stem in times:
+        write(tmp_path / f'images/10k/train/{stem}.jpg', picture(8))
+        write(tmp_path / f'images/100k/train/{stem}.jpg', picture(8))
+        write(tmp_path / f'labels/sem_seg/masks/train/{stem}.png', np.zeros((6, 8), np.uint8))
+    frames = [
+        {'name': f'{stem}.jpg', 'attributes': time and {'timeofday': time}}
+        for stem, time in times.items()
+    ]
+    det = tmp_path / 'labels' / 'det_20'
+    det.mkdir(parents=True)
+    (det / 'det_train.json').write_text(json.dumps(frames[:2]))
+    # images of one split may lie in the other's file
+    (det / 'det_val.json').write_text(json.dumps({'frames': frames[2:]}))
+    lights = {s.image.stem: s.light for s in open_dataset(f'bdd10k:{tmp_path}:train')}
+    assert lights == {'a': 'day', 'b': 'night', 'c': 'dusk', 'd': None, 'e': None}
+    (night,) = open_dataset(f'bdd100k:{tmp_path}:train:night')
+    assert night.image.stem == 'b' and night.label is None
+    (det / 'det_val.json').write_text('{"frames": 3}')
+    with pytest.raises(DataError, match=r'det_val\.json'):
+        open_dataset(f'bdd10k:{tmp_path}:train')
+
+
+def test_comma10k_validates_on_names_that_end_in_9(tmp_path: Path) -> None:
+    mask = ids_of(COMMA10K_COLORS, 'road', 'movable')
+    for stem in ('1_aa_8', '1_ab_9', '1_ac_19'):
+        write(tmp_path / f'imgs/{stem}.png', picture(8))
+        write(tmp_path / f'masks/{stem}.png', mask[..., ::-1])
+    sources = {
+        split: [s.source for s in open_dataset(f'comma10k:{tmp_path}:{split}', COMMA10K)]
+        for split in ('train', 'val', '')
+    }
+    assert sources == {'train': ['aa'], 'val': ['ab', 'ac'], '': ['aa', 'ab', 'ac']}
+    (sample,) = open_dataset(f'comma10k:{tmp_path}:train', COMMA10K)
+    assert np.unique(read_labels(sample.label)).tolist() == [0, 3]
+
+
+def test_stray_colours_are_unlabelled_and_many_of_them_an_error(tmp_path: Path) -> None:
+    stored = np.repeat(ids_of(COMMA10K_COLORS, 'road', 'movable'), 50, axis=1)
+    write(tmp_path / 'imgs/1_a_8.png', picture(stored.shape[1]))
+    for spoilt, good in ((20, True), (200, False)):
+        mask = stored.copy()
+        mask.reshape(-1, 3)[:spoilt] = (65, 33, 32)  # a soft rim
+        write(tmp_path / 'masks/1_a_8.png', mask[..., ::-1])
+        (sample,) = open_dataset(f'comma10k:{tmp_path}', COMMA10K)
+        if good:
+            assert (read_labels(sample.label) == UNLABELLED).sum() == spoilt
+        else:
+            with pytest.raises(DataError, match="colours #412120 that mean nothing in 'comma10k'"):
+                read_labels(sample.label)
+
+
+def test_a_folder_may_say_what_its_ids_mean(tmp_path: Path) -> None:
+    write(tmp_path / 'images' / 'a_1.jpg', picture(8))
+    write(tmp_path / 'labels' / 'a_1.png', np.array([[0, 1, 2, 255]] * 6, np.uint8))
+    mine = Taxonomy(name='mine', classes=('road', 'cow', 'sky'), colors=((0, 0, 0),) * 3)
+    (tmp_path / 'taxonomy.json').write_text(json.dumps(mine.to_dict()))
+    (sample,) = open_dataset(f'folder:{tmp_path}')
+    assert read_labels(sample.label)[0].tolist() == [3, 255, 0, 255]
+    (tmp_path / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
+    (sample,) = open_dataset(f'folder:{tmp_path}')
+    assert read_labels(sample.label)[0].tolist() == [3, 4, 1, 255]
+    odd = Taxonomy(name='odd', classes=('cow', 'hen', 'pig'), colors=((0, 0, 0),) * 3)
+    (tmp_path / 'taxonomy.json').write_text(json.dumps(odd.to_dict()))
+    with pytest.raises(DataError, match="'odd'.* mean nothing in the taxonomy 'camvid11'"):
+        open_dataset(f'folder:{tmp_path}')
+    (tmp_path / 'taxonomy.json').write_text('{}')
+    with pytest.raises(DataError, match=r'taxonomy\.json'):
+        open_dataset(f'folder:{tmp_path}')
+
+
+# -- label maps ------------------------------------------------------------------------------
+
+ENCODINGS = (
+    CITYSCAPES_IDS, CITYSCAPES_TRAIN_IDS, SEGNET_IDS, CAMVID32_COLORS, COMMA10K_COLORS,
+    own_ids(CAMVID11), own_ids(CITYSCAPES19), own_ids(COMMA10K),
+)  # fmt: skip
+READABLE = [
+    (encoding, taxonomy)
+    for encoding in ENCODINGS
+    for taxonomy in TAXONOMIES.values()
+    if (encoding.vocabulary.replace('cityscapes19', 'cityscapes'), taxonomy.name) in MEANINGS
+    or encoding.vocabulary == taxonomy.name
+]
+
+
+def test_the_mappings_that_users_need_are_there() -> None:
+    found = {(encoding.vocabulary, taxonomy.name) for encoding, taxonomy in READABLE}
+    for vocabulary in ('cityscapes', 'camvid32', 'camvid11', 'comma10k'):
+        assert {(vocabulary, 'camvid11'), (vocabulary, 'cityscapes19')} <= found
+    assert ('comma10k', 'comma10k') in found
+    with pytest.raises(DataError, match=r"in \['cityscapes19', 'camvid11'\]"):
+        label_map(CITYSCAPES_IDS, COMMA10K)
+
+
+@pytest.mark.parametrize(('encoding', 'taxonomy'), READABLE)
+def test_every_stored_value_means_a_class_or_nothing(
+    encoding: Encoding, taxonomy: Taxonomy
+) -> None:
+    table = label_map(encoding, taxonomy)
+    for stored, to in table.entries:
+        assert to == UNLABELLED or 0 <= to < len(taxonomy), (stored, to)
+    means = {to for _, to in table.entries}
+    assert taxonomy.id_of('road') in means
+    if encoding.vocabulary == 'cityscapes' or (encoding.vocabulary, taxonomy) == (
+        'camvid32', CAMVID11
+    ):  # fmt: skip
+        assert means == {*range(len(taxonomy)), UNLABELLED}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), pair=st.sampled_from(READABLE))
+def test_decoding_is_the_table_pixel_by_pixel(seed: int, pair) -> None:
+    table = label_map(*pair)
+    rng = np.random.default_rng(seed)
+    shape = (5, 7, 3) if table.color else (5, 7)
+    stored = rng.integers(0, 256, shape, np.uint8)
+    known = np.array([code for code, _ in table.entries])
+    chosen = rng.choice(known, (5, 7))
+    mask = rng.random((5, 7)) < 0.7
+    if table.color:
+        stored[mask] = np.stack([chosen >> 16, chosen >> 8 & 255, chosen & 255], -1)[mask]
+    else:
+        stored[mask] = chosen[mask]
+    ids, unknown = table.decode(stored)
+    assert ids.dtype == np.uint8 and ids.shape == (5, 7)
+    lookup = dict(table.entries)
+    strange = 0
+    for y, x in np.ndindex(5, 7):
+        value = stored[y, x].tolist()
+        code = value[0] << 16 | value[1] << 8 | value[2] if table.color else value
+        assert ids[y, x] == lookup.get(code, UNLABELLED)
+        strange += code not in lookup
+    assert sum(unknown.values()) == strange
+    assert set(np.unique(ids)) <= {*range(len(pair[1])), UNLABELLED}
+
+
+def test_a_network_s_cityscapes_labels_become_camvid_s() -> None:
+    table = translation(CITYSCAPES19, CAMVID11)
+    assert table.shape == (256,) and table.dtype == np.uint8
+    ids = np.array([CITYSCAPES19.id_of(n) for n in ('road', 'wall', 'truck', 'sky')] + [255])
+    assert table[ids].tolist() == [3, 1, 8, 0, 255]
+    assert (translation(CAMVID11, CAMVID11)[:11] == np.arange(11)).all()
+
+
+def test_a_label_map_is_a_function() -> None:
+    with pytest.raises(ValueError, match='only once'):
+        LabelMap('x', ((1, 2), (1, 3)))
+    with pytest.raises(ValueError, match='0 to 255'):
+        id_map('x', [(256, 1)])
+    with pytest.raises(ValueError, match=r'H, W, 3'):
+        color_map('x', [((1, 2, 3), 1)]).decode(np.zeros((2, 2), np.uint8))
+
+
+def test_labels_are_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    write_labels(tmp_path / 'a.png', ids)
+    assert (read_labels(tmp_path / 'a.png') == ids).all()
+
+    def full(self: Path, content: bytes) -> int:
+        self.touch()
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    with pytest.raises(OSError, match='No space'):
+        write_labels(tmp_path / 'a.png', ids + 1)
+    assert [p.name for p in tmp_path.iterdir()] == ['a.png']
+    assert (read_labels(tmp_path / 'a.png') == ids).all()
+    with pytest.raises(DataError, match='uint8'):
+        write_labels(tmp_path / 'b.png', np.zeros((2, 2), np.int64))
+
+
+def test_a_label_file_is_no_path_that_can_be_copied(tmp_path: Path) -> None:
+    label = LabelFile(tmp_path / 'a.png', id_map('x', [(0, 1)]))
+    with pytest.raises(TypeError):
+        open(label)  # noqa: SIM115
+    assert Sample(image=tmp_path, label=label).label == LabelFile(label.path, label.meaning)
 
 
 def test_row_prior_tells_top_from_bottom(tmp_path: Path) -> None:
@@ -101,6 +505,9 @@ def test_pseudo_labels_keep_the_surest_share_of_each_class(root: Path, keep: flo
     samples = open_dataset(f'paired:{root}/dusk/images:{out}')
     masks = np.stack([read_labels(s.label) for s in samples if s.label])
     assert masks.shape == (2, 48, 64)
+    # the scene has a guess for every pixel, and the labels' where they have one
+    guesses = np.stack([read_labels(s.scene) for s in samples if s.scene])
+    assert (guesses < 11).all() and ((masks == guesses) | (masks == 255)).all()
     share = (masks != 255).mean()
     # certainty is stored in 256 steps, so that a whole step is kept at the border
     assert share >= keep - 1e-6 and share <= min(1.0, keep + 0.3)

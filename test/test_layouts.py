@@ -15,6 +15,7 @@ import pytest
 import yaml
 from launch_recorder import Recording
 
+from nightseg_ros.bags.predictions import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
 from nightseg_ros.node.health import DROPS, CameraHealth, Source
 from nightseg_ros.node.parameters import PARAMETERS
@@ -135,6 +136,18 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     ]
     assert selected['selectedHardwareId'] == status.hardware_id
     assert selected['selectedName'] == status.name
+
+
+def test_copies_of_bags_hold_what_the_layouts_show() -> None:
+    camera = default_camera()
+    held = {f'{camera.output}/{output}' for output in DEFAULT_OUTPUTS} | {camera.image_topic}
+    assert {display['Topic']['Value'] for display in displays()} <= held
+    shown = set()
+    for settings in panels().values():
+        shown |= {settings.get('imageMode', {}).get('imageTopic', settings.get('topicToRender'))}
+        shown |= {path['value'].partition('.')[0] for path in settings.get('paths', ())}
+    # the node's own health is no result of a frame
+    assert shown - {None, '/diagnostics'} <= {f'/{name}' for name in held}
 
 
 # -- docs/deployment.md ----------------------------------------------------------------------

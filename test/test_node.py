@@ -320,11 +320,11 @@ def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
     assert route() == 'day'
     assert client.set(router__dark=0.2, router__bright=0.5).successful
     assert client.set(router__dark=0.35, router__bright=0.65).successful
-    assert client.set(overlay_alpha=0.0).successful
+    assert client.set(overlay_alpha=0.0, overlay_route=False).successful
     message = image_message(image, next(stamps))
     overlay = client.exchange(camera, message, f'{OUT}/overlay')
     np.testing.assert_array_equal(pixels_of(overlay), image)
-    assert client.set(overlay_alpha=0.5).successful
+    assert client.set(overlay_alpha=0.5, overlay_route=True).successful
     # on the route of the day there is no translation to show
     assert not client.got[f'{OUT}/translated']
 

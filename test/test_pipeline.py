@@ -49,7 +49,7 @@ def light(stamp_s: float, camera: str = 'camera') -> Frame:
 @pytest.mark.parametrize('size', [(90, 160), (97, 131), (1, 1), (3, 700), (400, 64)])
 @pytest.mark.parametrize('route', ['day', 'night', 'translate'])
 def test_pictures_have_the_cameras_size(files: WeightsConfig, size: tuple, route: str) -> None:
-    pipeline = load(files, route=route)
+    pipeline = load(files, route=route, overlay_route=False)
     given = frame(size, stamp_ns=7, frame_id='optical')
     (result,) = pipeline.process([given], EVERYTHING)
     assert result.frame is given
@@ -63,6 +63,28 @@ def test_pictures_have_the_cameras_size(files: WeightsConfig, size: tuple, route
     assert np.abs(result.overlay - mixed).max() <= 1
     assert (result.translated is not None) == (route == 'translate')
     assert set(result.ms) == {'estimate', 'shrink', 'network', 'post', 'render'}
+
+
+@pytest.mark.parametrize('size', [(240, 320), (720, 960), (3, 5)])
+def test_the_route_stands_in_a_corner_of_the_overlay_alone(
+    files: WeightsConfig, size: tuple[int, int]
+) -> None:
+    pipeline = load(files, route='day', overlay_route=False)
+    given = frame(size)
+    (plain,) = pipeline.process([given], EVERYTHING)
+    pipeline.change(overlay_route=True)
+    (day,) = pipeline.process([given], EVERYTHING)
+    pipeline = load(files, route='night')
+    (night,) = pipeline.process([given], EVERYTHING)
+    np.testing.assert_array_equal(day.labels, plain.labels)
+    np.testing.assert_array_equal(day.color, plain.color)
+    box = max(16, size[0] // 20)
+    changed = np.flatnonzero((day.overlay != plain.overlay).any(2).any(1))
+    assert changed.size and changed.max() < box
+    if size[0] > 100:
+        columns = np.flatnonzero((day.overlay != plain.overlay).any(2).any(0))
+        assert columns.max() < size[1] // 2
+        assert (day.overlay[:box] != night.overlay[:box]).any(), 'the text is another one'
 
 
 def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
@@ -168,7 +190,7 @@ def test_changes_while_running(files: WeightsConfig) -> None:
     with pytest.raises(ValueError, match='overlay_alpha'):
         pipeline.change(overlay_alpha=1.5)
     assert pipeline.config.route == 'night' and pipeline.config.overlay_alpha == 0.5
-    pipeline.change(route='auto', overlay_alpha=1.0)
+    pipeline.change(route='auto', overlay_alpha=1.0, overlay_route=False)
     (result,) = pipeline.process([light(1)], EVERYTHING)
     assert result.decision.route == 'day'
     np.testing.assert_array_equal(result.overlay, result.color)

@@ -9,11 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nightseg_ros.bags.errors import BagError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
+from nightseg_ros.data.stamps import read_stamps
 from nightseg_ros.perception.frame import Frame, FrameError
 
 
@@ -70,6 +73,58 @@ def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
     items = dict(open_source(folder))
     assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError]
     assert 'street_1.png' in str(items['street_1'])
+
+
+@given(
+    stamps=st.lists(st.integers(0, 2 * 10**18), min_size=1, max_size=8, unique=True).map(sorted),
+    seconds=st.booleans(),
+    comma=st.booleans(),
+)
+def test_stamps_are_read_to_the_nanosecond(
+    tmp_path_factory: pytest.TempPathFactory, stamps: list[int], seconds: bool, comma: bool
+) -> None:
+    file = tmp_path_factory.mktemp('stamps') / 'stamps.csv'
+    lines = ['#timestamp [ns],filename', '']
+    for index, stamp in enumerate(stamps):
+        text = f'{stamp // 10**9}.{stamp % 10**9:09d}' if seconds else str(stamp)
+        lines.append(f'{text}{"," if comma else "   "}cam0/{index}.png')
+    file.write_text('\n'.join(lines))
+    found = read_stamps(file)
+    assert found.stamps_ns == tuple(stamps)
+    assert found.names == tuple(f'{index}.png' for index in range(len(stamps)))
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('', 'holds none'),
+        ('1\n1', 'line 2'),
+        ('2\n1', 'line 2'),
+        ('1.5 a.png\n2.5', 'line 2'),
+        ('noon', "'noon' is no stamp"),
+        ('-1', "'-1' is no stamp"),
+        ('nan', "'nan' is no stamp"),
+    ],
+)
+def test_a_wrong_line_of_stamps_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / 'stamps.txt').write_text(text)
+    with pytest.raises(DataError, match=words):
+        read_stamps(tmp_path / 'stamps.txt')
+
+
+def test_stamps_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / 'f', 3)
+    (tmp_path / 'two.txt').write_text('1.0\n2.0\n')
+    (tmp_path / 'other.txt').write_text('1.0 sea.png\n')
+    with pytest.raises(DataError, match='2 stamps came for the 3 images'):
+        open_source(folder, stamps=tmp_path / 'two.txt')
+    with pytest.raises(DataError, match=r'sea\.png'):
+        open_source(folder, stamps=tmp_path / 'other.txt')
+    with pytest.raises(DataError, match='not both'):
+        open_source(folder, rate=5, stamps=tmp_path / 'two.txt')
+    video = write_video(tmp_path / 'v.mp4', 3, 10)
+    items = list(open_source(video, stamps=tmp_path / 'two.txt'))
+    assert [getattr(item, 'stamp_ns', None) for _, item in items] == [10**9, 2 * 10**9, None]
 
 
 def test_two_files_of_one_stem_cannot_both_have_results(tmp_path: Path) -> None:

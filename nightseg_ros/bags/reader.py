@@ -6,23 +6,28 @@ from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
+from rosbags.interfaces import QosDurability
 from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.compression import unpack_message
+from nightseg_ros.bags.errors import BagError, BagLoss
+from nightseg_ros.bags.folder import is_bag, open_folder
+from nightseg_ros.bags.records import Channel, Damage, Record
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-STORAGE_SUFFIXES = ('.mcap', '.db3')
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
+_SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +37,7 @@ class Topic:
     name: str
     type: str
     count: int
+    """Messages that were recorded, as far as the bag still knows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,39 +52,35 @@ class Message:
     data: bytes
 
 
-def is_bag(path: Path) -> bool:
-    """Tell a bag by its name: .mcap, .db3, .bag, or a folder with metadata.yaml or such files."""
-    if path.is_dir():
-        return (path / 'metadata.yaml').is_file() or bool(_storages(path))
-    return path.suffix.lower() in (*STORAGE_SUFFIXES, '.bag')
-
-
 class BagReader:
     """
-    A bag, opened: its topics, and their messages and frames in the order of the header stamps.
+    A bag, looked at: its topics, and their messages and frames in the order of the header stamps.
 
     Two neighbours that were recorded in the wrong order are put right; a message that comes more
-    than ``REORDER`` messages of its topic late stays where it was recorded.
+    than ``REORDER`` messages of its topic late stays where it was recorded. Memory does not grow
+    with the bag. A damaged bag gives every message that can be read; ``losses`` says what it did
+    not give, as soon as the messages have been read.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the bag; ``BagError`` says what is wrong with it and where."""
+        """
+        Look at the bag; ``BagError`` where it is none, or nothing of it can be read.
+
+        A damaged file without a metadata.yaml is read once as a whole to learn its topics.
+        """
         self.path = Path(path)
-        if not self.path.exists():
-            raise BagError(f"bag '{self.path}' does not exist")
-        paths = [self.path]
-        if self.path.is_dir() and not (self.path / 'metadata.yaml').is_file():
-            paths = _storages(self.path)
-            if not paths:
-                raise BagError(
-                    f"'{self.path}' is no bag: it holds no metadata.yaml, *.mcap or *.db3"
-                )
-        try:
-            self._reader = AnyReader(paths, default_typestore=get_typestore(Stores.ROS2_JAZZY))
-            self._reader.open()
-        # damaged files make the parsers beneath fail in many ways (struct, sqlite3, yaml, …)
-        except Exception as error:
-            raise BagError(f"bag '{self.path}' cannot be read: {_reason(error)}") from error
+        self._folder = open_folder(self.path)
+        #: An ordered set: several passes meet the same damage.
+        self._damage: dict[Damage, None] = dict.fromkeys(self._folder.damage)
+        self._given: Counter[str] = Counter()
+        counts = self._folder.promised
+        if counts is None:
+            counts = self._counted()
+        self._channels = tuple(counts)
+        self._topics = _topics(counts)
+        if not self._topics and self._damage:
+            raise BagError(f"bag '{self.path}' cannot be read: {'; '.join(self.losses())}")
+        self._types = _types(self.is_ros2)
 
     def __enter__(self) -> BagReader:
         """Use it in a ``with`` block."""
@@ -90,44 +92,68 @@ class BagReader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the files."""
+        """Close the bag."""
         self.close()
 
     def close(self) -> None:
-        """Close the files."""
-        if self._reader.stack is not None:
-            self._reader.close()
+        """Let go of the bag; files are open only while their messages are being read."""
 
     @property
     def topics(self) -> list[Topic]:
         """Every topic, by name."""
-        return [
-            Topic(name=name, type=info.msgtype or 'several types', count=info.msgcount)
-            for name, info in sorted(self._reader.topics.items())
-        ]
+        return list(self._topics)
 
     @property
     def image_topics(self) -> list[Topic]:
-        """The topics of camera images, by name."""
-        return [topic for topic in self.topics if topic.type in IMAGE_TYPES]
+        """The topics of images, by name."""
+        return [topic for topic in self._topics if topic.type in IMAGE_TYPES]
+
+    @property
+    def camera_topics(self) -> list[Topic]:
+        """
+        The topics of camera images, by name.
+
+        They are those of images without predictions (``…/nightseg/…``) and labels (``label…``); of
+        an image that was recorded raw and compressed, the raw one.
+        """
+        found = [
+            topic
+            for topic in self.image_topics
+            if '/nightseg/' not in topic.name
+            and not topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label')
+        ]
+        names = {topic.name for topic in found}
+        return [
+            topic
+            for topic in found
+            if not topic.name.endswith('/compressed')
+            or topic.name.removesuffix('/compressed') not in names
+        ]
+
+    @property
+    def latched_topics(self) -> set[str]:
+        """Names of the topics whose publishers kept the last message for late subscribers."""
+        return {
+            channel.topic
+            for channel in self._channels
+            if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
+        }
 
     def image_topic(self, name: str | None = None) -> Topic:
         """
-        Return the image topic ``name``, or without a name the only one there is.
+        Return the image topic ``name``, or without a name the only camera's.
 
-        Topics of predictions (``…/nightseg/…``) are not taken unless named. ``BagError`` lists
-        what the bag holds where the answer is not plain.
+        ``BagError`` lists what the bag holds where the answer is not plain.
         """
-        images = self.image_topics
         if name is not None:
             wanted = '/' + name.strip('/')
-            for topic in images:
+            for topic in self.image_topics:
                 if '/' + topic.name.strip('/') == wanted:
                     return topic
             raise BagError(
                 f"bag '{self.path}' has no image topic '{name}'; it holds {self._listed()}"
             )
-        cameras = [topic for topic in images if '/nightseg/' not in topic.name]
+        cameras = self.camera_topics
         raw = [topic for topic in cameras if topic.name.rpartition('/')[2].startswith('image')]
         choice = cameras if len(cameras) == 1 else raw
         if len(choice) != 1:
@@ -139,68 +165,86 @@ class BagReader:
         return choice[0]
 
     def messages(self, topic: Topic) -> Iterator[Message]:
-        """
-        Yield the messages of one topic in the order of their stamps.
-
-        ``BagError`` where the file ends or breaks in the middle; what lies before is yielded.
-        """
-        connections = [c for c in self._reader.connections if c.topic == topic.name]
+        """Yield the messages of one topic in the order of their stamps."""
         held: list[tuple[int, int, Message]] = []
-        failure: BagError | None = None
-        iterator = self._raw(connections)
-        number = 0
-        while True:
-            try:
-                connection, received, data = next(iterator)
-            except StopIteration:
-                break
-            except Exception as error:
-                failure = BagError(
-                    f"bag '{self.path}' breaks off after {number} of {topic.count} messages of "
-                    f"'{topic.name}': {_reason(error)}"
-                )
-                failure.__cause__ = error
-                break
+        self._given[topic.name] = 0
+        for number, record in enumerate(self._records((topic.name,))):
+            data = unpack_message(record.data)
+            stamp = self._stamp(record.channel.type, data, record.received_ns)
             message = Message(
-                stamp_ns=self._stamp(data, received), received_ns=received,
-                type=connection.msgtype, data=bytes(data),
-            )  # fmt: skip
-            heapq.heappush(held, (message.stamp_ns, number, message))
-            number += 1
+                stamp_ns=stamp, received_ns=record.received_ns, type=record.channel.type, data=data
+            )
+            self._given[topic.name] += 1
+            heapq.heappush(held, (stamp, number, message))
             if len(held) > REORDER:
                 yield heapq.heappop(held)[2]
         while held:
             yield heapq.heappop(held)[2]
-        if failure is not None:
-            raise failure
+
+    def merged(self, topics: Iterable[Topic]) -> Iterator[tuple[Topic, Message]]:
+        """
+        Yield the messages of several topics in the order of their stamps, then of the topics.
+
+        Each topic is read on its own, so that any distance between them in the file is fine.
+        """
+        # of equal stamps the one of the earlier stream comes first
+        streams = [self._stream(topic) for topic in topics]
+        yield from heapq.merge(*streams, key=lambda pair: pair[1].stamp_ns)
+
+    def records(self, leave_out: Collection[str] = ()) -> Iterator[Record]:
+        """Yield every message of every topic but some, as and in the order they were recorded."""
+        names = {topic.name for topic in self._topics} - set(leave_out)
+        for record in self._records(names):
+            data = unpack_message(record.data)
+            yield Record(channel=record.channel, received_ns=record.received_ns, data=data)
 
     def frames(self, topic: Topic, camera: str | None = None) -> Iterator[Frame | FrameError]:
         """
         Yield each image of a topic as a frame, or as the error that says why it is none.
 
-        A bag that breaks off ends with such an error as well.
+        The last item of a damaged bag is a ``BagLoss``.
         """
         name = camera or camera_of(topic.name)
-        try:
-            for message in self.messages(topic):
-                try:
-                    yield self.decode(message, name)
-                except FrameError as error:
-                    yield error
-        except BagError as error:
-            yield FrameError(str(error))
+        for message in self.messages(topic):
+            yield self.frame(message, name)
+        loss = self.loss([topic])
+        if loss is not None:
+            yield loss
+
+    def loss(self, topics: Iterable[Topic]) -> BagLoss | None:
+        """Return what topics that have been read to their end did not give, None for nothing."""
+        promised = given = 0
+        for topic in topics:
+            promised += topic.count
+            given += self._given[topic.name]
+        if given >= promised and (self._folder.promised is not None or not self._damage):
+            return None
+        if given >= promised:
+            return BagLoss(f"bag '{self.path}': {given} messages read; {'; '.join(self.losses())}")
+        about = 'about ' if self._damage else ''
+        reason = '; '.join(self.losses()) or 'the rest is not where the bag says'
+        return BagLoss(f"bag '{self.path}': {given} of {about}{promised} messages read; {reason}")
+
+    def losses(self) -> list[str]:
+        """Return what could not be read so far, in words."""
+        return [damage.text for damage in self._damage]
 
     @property
     def is_ros2(self) -> bool:
         """Whether the messages are serialised as ROS 2 does (CDR)."""
-        return self._reader.is2
+        return self._folder.is_ros2
 
     def read(self, message: Message) -> Any:
         """Return a message's content as attributes; ``BagError`` where it is damaged."""
         try:
-            return self._reader.deserialize(message.data, message.type)
+            if self.is_ros2:
+                return self._types.deserialize_cdr(message.data, message.type)
+            return self._types.deserialize_ros1(message.data, message.type)
+        # damaged bytes make the parser beneath fail in many ways
         except Exception as error:
-            raise BagError(f'a {message.type} cannot be read: {_reason(error)}') from error
+            raise BagError(
+                f'a {message.type} cannot be read: {error or type(error).__name__}'
+            ) from error
 
     def decode(self, message: Message, camera: str = 'camera') -> Frame:
         """Return an image message as a frame; ``FrameError`` says why it is none."""
@@ -214,27 +258,52 @@ class BagReader:
                 height=content.height, step=content.step, is_bigendian=bool(content.is_bigendian),
             )  # fmt: skip
         else:
-            image, order = decode_file(bytes(content.data))
+            image, order = decode_file(bytes(content.data), str(content.format))
         return Frame(
             image=image, order=order, stamp_ns=message.stamp_ns, camera=camera,
             frame_id=str(content.header.frame_id),
         )  # fmt: skip
 
-    def _raw(self, connections: list[Connection]) -> Iterator[tuple[Connection, int, bytes]]:
-        # an empty list would mean every topic to the reader
-        return iter(self._reader.messages(connections) if connections else ())
+    def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
+        """Return an image message as a frame, or as the error that says why it is none."""
+        try:
+            return self.decode(message, camera)
+        except FrameError as error:
+            return error
 
-    def _stamp(self, data: bytes, received_ns: int) -> int:
-        """Read the header's stamp, which comes first in every stamped message."""
+    def _stream(self, topic: Topic) -> Iterator[tuple[Topic, Message]]:
+        for message in self.messages(topic):
+            yield topic, message
+
+    def _records(self, topics: Collection[str]) -> Iterator[Record]:
+        for file in self._folder.files:
+            for item in file.records(topics):
+                if isinstance(item, Damage):
+                    self._damage[item] = None
+                else:
+                    yield item
+
+    def _counted(self) -> dict[Channel, int]:
+        counts: Counter[Channel] = Counter()
+        for file in self._folder.files:
+            contents = file.contents()
+            counts.update(contents.counts)
+            self._damage.update(dict.fromkeys(contents.damage))
+        return counts
+
+    def _stamp(self, kind: str, data: bytes, received_ns: int) -> int:
+        """Read the header's stamp, which comes first in a stamped message."""
+        if not _has_header(self.is_ros2, kind):
+            return received_ns
         # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
-        big = self._reader.is2 and len(data) > 1 and data[1] == 0
+        big = self.is_ros2 and len(data) > 1 and data[1] == 0
         if len(data) < 12:
             return received_ns
         seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
-        if nanoseconds >= 1_000_000_000 or (seconds == 0 and nanoseconds == 0 and received_ns):
+        if nanoseconds >= _SECOND or (seconds == 0 and nanoseconds == 0 and received_ns):
             # a driver that leaves its stamps empty; the time of recording is all there is
             return received_ns
-        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+        return int(seconds) * _SECOND + int(nanoseconds)
 
     def _listed(self) -> str:
         topics = [f'{topic.name} ({topic.type}, {topic.count})' for topic in self.topics]
@@ -249,9 +318,35 @@ def camera_of(topic: str) -> str:
     return '/'.join(parts[:-1]) or 'camera'
 
 
-def _storages(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix in STORAGE_SUFFIXES)
+@lru_cache
+def _types(is_ros2: bool) -> Typestore:
+    """Return the types of a ROS version; the ones used here are the same in all its releases."""
+    return get_typestore(Stores.ROS2_JAZZY if is_ros2 else Stores.ROS1_NOETIC)
 
 
-def _reason(error: BaseException) -> str:
-    return f'{error}' or type(error).__name__
+@lru_cache
+def _has_header(is_ros2: bool, kind: str) -> bool:
+    """Tell whether a message begins with a std_msgs/Header; types that are not known have none."""
+    _, fields = _types(is_ros2).fielddefs.get(kind, ([], []))
+    return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+
+
+def _topics(counts: dict[Channel, int]) -> list[Topic]:
+    types: dict[str, set[str]] = {}
+    sums: Counter[str] = Counter()
+    for channel, count in counts.items():
+        types.setdefault(channel.topic, set()).add(channel.type)
+        sums[channel.topic] += count
+    return [
+        Topic(
+            name=name,
+            type=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
+            count=sums[name],
+        )
+        for name in sorted(types)
+    ]
+
+
+__all__ = [
+    'IMAGE_TYPES', 'REORDER', 'BagError', 'BagReader', 'Message', 'Topic', 'camera_of', 'is_bag',
+]  # fmt: skip

@@ -4,52 +4,108 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import tempfile
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
-from rosbags.typesys import Stores, get_typestore
+from rosbags.interfaces import (
+    Connection,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag2 import (
+    CompressionFormat,
+    CompressionMode,
+    StoragePlugin,
+    Writer,
+    WriterError,
+)
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.records import Channel
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']
 _PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
+#: What lies beside a bag until it is finished.
+PARTIAL = '.partial'
+
+
+def reliable_qos(*, latched: bool = False) -> Qos:
+    """Return what the node offers on its topics, for players that publish as was recorded."""
+    never = QosTime(sec=9223372036, nsec=854775807)
+    return Qos(
+        history=QosHistory.KEEP_LAST,
+        depth=1,
+        reliability=QosReliability.RELIABLE,
+        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
+        deadline=never,
+        lifespan=never,
+        liveliness=QosLiveliness.AUTOMATIC,
+        liveliness_lease_duration=never,
+        avoid_ros_namespace_conventions=False,
+    )
 
 
 class BagWriter:
     """
     Write a bag as a folder; it appears under its name only when the ``with`` block ends well.
 
-    Until then everything lies in a hidden folder beside it, which an error removes and a killed
-    process leaves behind. ``BagError`` where the bag exists and ``force`` is not set.
+    Until then everything lies in ``NAME.partial`` beside it, which an error removes, unless
+    ``keep`` is set, and a killed process leaves behind; what is in there can be read like any
+    damaged bag. ``BagError`` where the bag or such a rest of one exists, and ``force`` is not set.
     """
 
     def __init__(
-        self, path: str | Path, *, storage: Storage = 'mcap', force: bool = False
+        self,
+        path: str | Path,
+        *,
+        storage: Storage = 'mcap',
+        compress: bool = False,
+        force: bool = False,
+        keep: bool = False,
     ) -> None:
-        """Check the name; nothing is written before the first message."""
+        """
+        Check the name and begin.
+
+        ``compress`` packs the chunks of an MCAP file with zstd, which makes masks small; the
+        messages of a sqlite3 file it packs one by one. ``keep`` leaves after an error what there
+        is.
+        """
         self.path = Path(path)
+        self.partial = self.path.with_name(f'{self.path.name}{PARTIAL}')
         if storage not in _PLUGINS:
             raise BagError(f"storage must be one of {list(_PLUGINS)}, got '{storage}'")
         if self.path.exists() and not force:
             raise BagError(f"bag '{self.path}' exists; give another name or --force")
-        self._types = get_typestore(Stores.ROS2_JAZZY)
+        if self.partial.exists():
+            if not force:
+                raise BagError(
+                    f"'{self.partial}' holds what an interrupted write left, or another one is "
+                    'writing; remove it, give another name or --force'
+                )
+            shutil.rmtree(self.partial)
+        self._keep = keep
+        self._types = _ros2_types()
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._hidden = Path(
-            tempfile.mkdtemp(dir=self.path.parent, prefix=f'.{self.path.name}.partial-')
-        )
         # the storage file is named after the folder that it lies in, so that one has its own name
-        self._writer = Writer(
-            self._hidden / self.path.name, version=9, storage_plugin=_PLUGINS[storage]
-        )
+        self._inner = self.partial / self.path.name
+        self._writer = Writer(self._inner, version=9, storage_plugin=_PLUGINS[storage])
+        if compress:
+            mode = CompressionMode.STORAGE if storage == 'mcap' else CompressionMode.MESSAGE
+            self._writer.set_compression(mode, CompressionFormat.ZSTD)
         try:
             self._writer.open()
         except (OSError, WriterError) as error:
@@ -74,22 +130,48 @@ class BagWriter:
 
     def close(self) -> None:
         """Finish the bag and give it its name."""
+        replaced = self.partial / 'replaced'
         try:
             self._writer.close()
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-            elif self.path.exists():
-                self.path.unlink()
-            (self._hidden / self.path.name).rename(self.path)
+            if self.path.exists():
+                # the old bag goes only when the new one is there in full
+                self.path.rename(replaced)
+            self._inner.rename(self.path)
         except (OSError, WriterError) as error:
             self.abort()
             raise BagError(f"bag '{self.path}' cannot be finished: {error}") from error
-        shutil.rmtree(self._hidden, ignore_errors=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
 
     def abort(self) -> None:
-        """Remove what was written."""
-        self._writer.abort()
-        shutil.rmtree(self._hidden, ignore_errors=True)
+        """Stop, and remove what was written unless it is to be kept."""
+        # a full disk refuses the last bytes as well
+        with contextlib.suppress(Exception):
+            self._writer.abort()
+        replaced = self.partial / 'replaced'
+        if replaced.exists() and not self.path.exists():
+            replaced.rename(self.path)
+        if not self._keep:
+            shutil.rmtree(self.partial, ignore_errors=True)
+
+    def add_topic(self, channel: Channel) -> None:
+        """
+        Announce a topic with its quality of service, as another bag or the node has it.
+
+        ``BagError`` where its type is neither known here nor described by the channel.
+        """
+        key = (channel.topic, channel.type)
+        if key in self._connections:
+            return
+        definition, digest = _described(self._types, channel)
+        try:
+            self._connections[key] = self._writer.add_connection(
+                channel.topic, channel.type, msgdef=definition, rihs01=digest,
+                offered_qos_profiles=channel.qos,
+            )  # fmt: skip
+        except (WriterError, OSError) as error:
+            raise BagError(
+                f"bag '{self.path}': topic '{channel.topic}' cannot be added: {error}"
+            ) from error
 
     def write_frame(self, topic: str, frame: Frame, *, received_ns: int | None = None) -> None:
         """Write a frame as sensor_msgs/Image, rgb8 or bgr8 as it is."""
@@ -154,17 +236,44 @@ class BagWriter:
         )
         self._write(topic, message, stamp_ns if received_ns is None else received_ns)
 
+    def write_status(
+        self,
+        topic: str,
+        *,
+        stamp_ns: int,
+        frame_id: str,
+        level: int,
+        name: str,
+        message: str,
+        hardware_id: str,
+        values: dict[str, str],
+        received_ns: int,
+    ) -> None:
+        """Write a diagnostic_msgs/DiagnosticArray of one status; ``level`` is 0 OK, 1 WARN, …."""
+        types = self._types.types
+        status = types['diagnostic_msgs/msg/DiagnosticStatus'](
+            level=level, name=name, message=message, hardware_id=hardware_id,
+            values=[
+                types['diagnostic_msgs/msg/KeyValue'](key=key, value=value)
+                for key, value in values.items()
+            ],
+        )  # fmt: skip
+        array = types['diagnostic_msgs/msg/DiagnosticArray'](
+            header=self._header(stamp_ns, frame_id), status=[status]
+        )
+        self._write(topic, array, received_ns)
+
+    def write_value(self, topic: str, value: float | str, received_ns: int) -> None:
+        """Write a std_msgs/Float32 or std_msgs/String."""
+        kind = 'std_msgs/msg/String' if isinstance(value, str) else 'std_msgs/msg/Float32'
+        self._write(topic, self._types.types[kind](data=value), received_ns)
+
     def write_serialized(self, topic: str, type: str, data: bytes, received_ns: int) -> None:
         """Write a message as ROS 2 serialised it (CDR), such as a recorder has it."""
         connection = self._connections.get((topic, type))
         if connection is None:
-            try:
-                connection = self._writer.add_connection(topic, type, typestore=self._types)
-            except Exception as error:
-                raise BagError(
-                    f"bag '{self.path}': topic '{topic}' of type '{type}' cannot be added: {error}"
-                ) from error
-            self._connections[topic, type] = connection
+            self.add_topic(Channel(topic=topic, type=type))
+            connection = self._connections[topic, type]
         try:
             self._writer.write(connection, received_ns, data)
         except OSError as error:
@@ -180,3 +289,31 @@ class BagWriter:
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         stamp = self._types.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
         return self._types.types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+
+
+@lru_cache
+def _ros2_types() -> Typestore:
+    return get_typestore(Stores.ROS2_JAZZY)
+
+
+def _described(types: Typestore, channel: Channel) -> tuple[str, str]:
+    """Return definition and hash of a topic's type."""
+    try:
+        if channel.type in types.fielddefs:
+            definition, _ = types.generate_msgdef(channel.type, ros_version=2)
+            return definition, types.hash_rihs01(channel.type)
+        if not channel.definition:
+            raise KeyError(channel.type)
+        if channel.digest.startswith('RIHS01'):
+            return channel.definition, channel.digest
+        own = get_typestore(Stores.ROS2_JAZZY)
+        own.register(get_types_from_msg(channel.definition, channel.type))
+        return channel.definition, own.hash_rihs01(channel.type)
+    # the parser beneath fails in many ways over a definition that it does not know
+    except Exception as error:
+        raise BagError(
+            f"topic '{channel.topic}' is of type '{channel.type}', which is not known here"
+        ) from error
+
+
+__all__ = ['PARTIAL', 'BagWriter', 'Storage', 'reliable_qos']

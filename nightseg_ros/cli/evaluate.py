@@ -1,82 +1,181 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg evaluate``: scores of the pipeline on labelled data sets, as a table and as JSON."""
+"""``nightseg evaluate``: scores of bags, videos, folders and data sets, with intervals."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from nightseg_ros.cli.options import PipelineOptions, parse
+from nightseg_ros.config import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateOptions(PipelineOptions):
     """
-    Score labelled data sets, every picture by itself, and write OUT/metrics.json.
+    Score every frame of SOURCE… or of data sets and write OUT/metrics.json and a report.
 
-    mIoU is the mean over the classes present; mIoU9 leaves out fence and bicyclist as well.
-    'by source' is the mean of the mIoU9 of each camera: night9 where the data is night_dev.
+    Frames go through the node's pipeline one by one in the order of their stamps; none is
+    dropped. The same command goes on with an evaluation that was interrupted. docs/metrics.md
+    says what every number means. Exit code 1: something could not be read.
     """
 
-    dataset: tuple[str, ...]
-    """Data sets as ADAPTER:ROOT[:SPLIT]: camvid:ROOT:SPLIT, folder:ROOT."""
+    source: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Bags, videos, folders of pictures."""
     out: Path
-    """Folder to write."""
+    """Folder to write; files of an earlier evaluation are replaced."""
+    dataset: tuple[str, ...] = ()
+    """Data sets as ADAPTER:ROOT[:SPLIT], such as camvid:ROOT:SPLIT or folder:ROOT."""
+    labels: tuple[str, ...] = ()
+    """Labels of the sources: a folder of PNGs of ids, named as the frames or by their stamps in
+    ns, or a topic of the bags (mono8, or PNG in CompressedImage). One for all, or one for each
+    --topic. Without them the report shows what needs none."""
+    topic: tuple[str, ...] = ()
+    """Image topics of the bags, a camera each; without them every camera there is."""
+    rate: float | None = None
+    """Frames a second of a folder (makes it a drive), or of a video instead of its own."""
+    stamps: Path | None = None
+    """File of stamps of a folder or a video, instead of a rate."""
+    light: str = ''
+    """How light it really was, for the router's scores: a state, a CSV file of stamp,state lines,
+    or a topic of std_msgs/String."""
+    name: str = ''
+    """Name of the sources together; without it that of the only one, or 'recordings'."""
+    compare: tuple[str, ...] = ()
+    """Configurations KEY=VALUE[,KEY=VALUE] to score side by side over the same frames, such as
+    route=day route=night route=auto; differences are to the first. Keys are the node's
+    parameters."""
+    classes: tuple[str, ...] = ()
+    """Also give the mIoU over these classes."""
+    bootstrap: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
+    """What intervals draw: frames, blocks of neighbouring frames, or whole sources; 'auto' draws
+    blocks of drives and frames of anything else."""
+    block_s: float = 5.0
+    """Length of a block in seconds."""
+    resamples: int = 1000
+    """Draws of the bootstrap."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    save_labels: bool = False
+    """Write every mask to OUT/labels."""
+    workers: int = 1
+    """Processes on this machine; the scores are those of one."""
+    ray: str = ''
+    """Address of a Ray cluster ('auto' finds the one of this machine), or 'local' for --workers
+    Ray processes here."""
+    threads: int = 0
+    """CPU threads of a process; 0 leaves the number to the backend, or shares the cores out among
+    --workers."""
+    restart: bool = False
+    """Drop what an interrupted evaluation left in OUT."""
+    report: bool = True
+    """Write report.html and report.md."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
     options = parse(EvaluateOptions, 'evaluate', arguments)
+    if not options.source and not options.dataset:
+        raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
 
     from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.data.datasets import open_dataset
-    from nightseg_ros.evaluation.segmentation import score_samples
-    from nightseg_ros.files import partial_file
-    from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.evaluation.bootstrap import BootstrapConfig
+    from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+    from nightseg_ros.evaluation.lineup import Lineup, configurations
+    from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
 
-    samples = {spec: open_dataset(spec) for spec in options.dataset}
-    runs: dict[str, Any] = {}
-    with Progress('loading the networks', sum(map(len, samples.values()))) as progress:
-        pipeline = Pipeline.load(options.pipeline_config(), say=progress.say)
-        done = count(1)
-        for spec, members in samples.items():
-            runs[Path(spec).name] = score_samples(
-                pipeline, members, lambda: progress.set(next(done), text='scoring')
-            ).to_dict()
-    result = {
-        'version': 1,
-        'route': options.route,
-        'pipeline': pipeline.describe(),
-        'runs': runs,
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    with partial_file(options.out / 'metrics.json') as partial:
-        partial.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
-    _print(options.route, runs)
-    return 0
+    settings = EvaluationSettings(
+        bootstrap=BootstrapConfig(
+            unit=options.bootstrap, block_s=options.block_s, resamples=options.resamples,
+            seed=options.seed,
+        ),
+        classes=options.classes, workers=options.workers, ray=options.ray,
+        restart=options.restart, command=('nightseg', 'evaluate', *arguments),
+    )  # fmt: skip
+    base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
+    members = configurations(base, options.compare)
+    recordings = recording_parts(
+        options.source, topics=options.topic, labels=options.labels, light=options.light,
+        rate=options.rate, stamps=options.stamps, name=options.name,
+    )  # fmt: skip
+    with Progress('loading the networks', None) as progress:
+        lineup = Lineup.load(members, say=progress.say)
+        datasets = dataset_parts(options.dataset, lineup.taxonomy)
+        if {part.set for part in recordings} & {part.set for part in datasets}:
+            raise ConfigError('sources and a data set have one name; give the sources a --name')
+        plan = Plan(
+            configurations=members, parts=(*recordings, *datasets),
+            save_labels=options.save_labels,
+        )  # fmt: skip
+        counts = [part.count for part in plan.parts]
+        known = [count for count in counts if count is not None]
+        total = sum(known) if len(known) == len(counts) else None
+        result = evaluate(
+            plan, lineup, options.out, settings, say=progress.say,
+            advance=lambda done: progress.set(done, total, text='evaluating'),
+        )  # fmt: skip
+    _print(result)
+    if options.report:
+        from nightseg_ros.evaluation.report import write_report
+
+        write_report(options.out)
+    return _complain(result)
 
 
-def _print(route: str, runs: dict[str, Any]) -> None:
+def _complain(result: dict[str, Any]) -> int:
+    """Say on stderr what was lost; return the exit code."""
+    lost = 0
+    for name, entry in result['sets'].items():
+        for source in entry['sources']:
+            lost += source['failed'] + len(source['losses'])
+            for text in source['losses'][:5]:
+                print(f'nightseg evaluate: {name}, {source["name"]}: {text}', file=sys.stderr)
+            more = len(source['losses']) - 5
+            if more > 0:
+                print(f'nightseg evaluate: … {more} more in metrics.json', file=sys.stderr)
+    return 1 if lost else 0
+
+
+def _print(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"route '{route}'")
-    for column in ('data set', 'source', 'mIoU', 'mIoU9', 'pixel accuracy'):
-        table.add_column(column, justify='left' if column in ('data set', 'source') else 'right')
-    for name, run in runs.items():
-        rows = {'all': run['all'], **run['by_source']}
-        if len(run['by_source']) < 2:
-            rows = {'all': run['all']}
-        for source, entry in rows.items():
-            values = (entry[key] for key in ('miou', 'miou9', 'pixel_acc'))
-            table.add_row(
-                name, source, *('–' if value is None else f'{value:.3f}' for value in values)
-            )
-        if len(rows) > 1:
-            table.add_row(name, 'mean of sources', '', f'{run["mean_of_sources_miou9"]:.3f}', '')
-    Console().print(table)
+    console = Console()
+    for name, run in result['runs'].items():
+        table = Table(title=name, title_justify='left')
+        for column in ('', 'frames', 'mIoU', 'mIoU9', 'pixel accuracy'):
+            table.add_column(column, justify='left' if not column else 'right')
+        entries = {'all': run['all']}
+        if len(run['by_source']) > 1:
+            entries |= run['by_source']
+        for source, entry in entries.items():
+            frames = entry['frames'] if run['labelled'] else run['frames']
+            scores = (_score(entry, key) for key in ('miou', 'miou9', 'pixel_acc'))
+            table.add_row(source, str(frames), *scores)
+        if len(entries) > 1:
+            table.add_row('mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), '')
+        console.print(table)
+    for item in result['compare']:
+        if 'miou' in item:
+            gap = item['miou']
+            console.print(
+                f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
+                f'{_interval(gap["ci"])}',
+                markup=False, highlight=False,
+            )  # fmt: skip
+
+
+def _score(entry: dict[str, Any], key: str) -> str:
+    value = entry[key]
+    return '–' if value is None else f'{value:.3f} {_interval(entry[f"{key}_ci"])}'.strip()
+
+
+def _interval(pair: list[float] | None) -> str:
+    return '' if pair is None else f'({pair[0]:.3f} to {pair[1]:.3f})'

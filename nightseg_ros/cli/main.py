@@ -18,12 +18,28 @@ VERBS = {
     'predict': ('nightseg_ros.cli.predict', 'label an image, a folder, a video or a bag'),
     'demo': ('nightseg_ros.cli.demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
+    'report': ('nightseg_ros.cli.report', 'the report of a finished evaluation, made again'),
+    'bag': ('nightseg_ros.cli.bag', 'make bags, put predictions into them, check damaged ones'),
+    'replay': ('nightseg_ros.cli.replay', 'play a bag, video or folder into ROS 2 topics'),
+    'record': ('nightseg_ros.cli.record', 'record what the node publishes into a bag'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
     'train': (
         'nightseg_ros.cli.train',
         'make weights, and the labels to make them with',
     ),
+    'synthesize': (
+        'nightseg_ros.cli.synthesize',
+        'turn labelled day images into synthetic night',
+    ),
+    'sweep': ('nightseg_ros.cli.sweep', 'how much synthetic night helps, with error bands'),
+    'export': ('nightseg_ros.cli.export', 'weights as ONNX with a card, checked against torch'),
+    'import': ('nightseg_ros.cli.import_weights', 'checkpoints of transformers as weights'),
+    'translate': (
+        'nightseg_ros.cli.translate',
+        'turn frames into the other light with a generator, and judge it',
+    ),
     'publish': ('nightseg_ros.cli.publish', 'ship trained weights with their scores and hash'),
+    'data': ('nightseg_ros.cli.data', 'check data sets; take pictures out of recordings'),
     'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
 }
 

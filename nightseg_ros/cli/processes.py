@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Child processes that are always ended, and whose last words are kept."""
+"""Child processes that are always ended, and whose last words are kept; and successors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
+
+from nightseg_ros.config import ConfigError
+from nightseg_ros.dds import profile_environment
 
 
 class ProcessError(RuntimeError):
@@ -98,3 +103,21 @@ class Child:
             self._process.wait(patience)
         except subprocess.TimeoutExpired:
             return
+
+
+def become(module: str, arguments: Sequence[str]) -> NoReturn:
+    """
+    Run ``python -m MODULE`` in place of this process, with the DDS profile for large images.
+
+    ``ConfigError`` where there is no ROS 2. It does not return.
+    """
+    if find_spec('rclpy') is None:
+        raise ConfigError(
+            'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
+            '`pip install -r requirements/ros-jazzy.txt`'
+        )
+    # buffered words would be lost with this process
+    sys.stdout.flush()
+    sys.stderr.flush()
+    environ = {**os.environ, **profile_environment(), 'PYTHONUNBUFFERED': '1'}
+    os.execve(sys.executable, [sys.executable, '-m', module, *arguments], environ)  # noqa: S606

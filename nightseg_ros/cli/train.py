@@ -23,6 +23,18 @@ RECIPES = {
         'nightseg_ros.cli.train_pseudo_labels',
         'unlabelled frames and a segmenter in, labels out',
     ),
+    'adabn': (
+        'nightseg_ros.cli.train_adabn',
+        'weights and unlabelled frames in, weights with the statistics of those frames out',
+    ),
+    'translator': (
+        'nightseg_ros.cli.train_translator',
+        'unpaired day and night frames in, day-to-night and night-to-day generators out',
+    ),
+    'fast_translator': (
+        'nightseg_ros.cli.train_fast_translator',
+        'labelled day frames and a day segmenter in, a real-time night-to-day generator out',
+    ),
     'soup': ('nightseg_ros.cli.train_soup', 'the mean of several weights of one network'),
     'illumination': (
         'nightseg_ros.cli.train_illumination',

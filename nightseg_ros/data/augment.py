@@ -87,20 +87,27 @@ def augment(
     config: AugmentConfig | None = None,
     *,
     taxonomy: Taxonomy = CAMVID11,
+    scene: Bytes | None = None,
 ) -> tuple[Bytes, Bytes]:
     """
     Draw a training sample: scale, crop, flip, perhaps a synthetic night, then the camera.
 
     ``image`` uint8 [H, W, 3] RGB and ``labels`` uint8 [H, W] become uint8 [h, w, 3] and
-    uint8 [h, w] of the configured crop. The inputs are not changed.
+    uint8 [h, w] of the configured crop. The inputs are not changed. ``scene`` uint8 [H, W] is
+    what the synthetic night is made by where the labels have gaps: a guess for every pixel.
     """
     config = config or AugmentConfig()
+    if scene is not None:
+        labels = cv2.merge((labels, scene))
     image, labels = scale_and_crop(image, labels, rng, config)
     if rng.random() < config.flip:
         image, labels = flip(image, labels)
+    guess = labels
+    if scene is not None:
+        labels, guess = cv2.split(labels)
     if rng.random() < config.night_share:
         # the night brings its own camera
-        image = synthesize_night(image, labels, rng, config.night, taxonomy=taxonomy)
+        image = synthesize_night(image, guess, rng, config.night, taxonomy=taxonomy)
     else:
         image = distort(image, rng, config.photometric)
     # padding comes last: it must neither be exposed for nor change colour
@@ -114,12 +121,13 @@ def scale_and_crop(
     Scale by a random factor and cut a random crop, smaller where the image ends.
 
     Only the window that is needed is resized: linear or area for the image, nearest for the
-    labels, with the same pixel centres.
+    labels, with the same pixel centres. Labels may have several layers, uint8 [H, W, n]; the
+    first one decides whether a crop is too plain.
     """
-    if image.shape[:2] != labels.shape:
+    if image.shape[:2] != labels.shape[:2]:
         raise ValueError(f'image {image.shape} and labels {labels.shape} differ in size')
     factor = log_uniform(rng, config.scale)
-    height, width = labels.shape
+    height, width = labels.shape[:2]
     out_h, out_w = config.crop
     # the window of the source that fills the crop, at most the whole image
     window_h = min(height, max(1, round(out_h / factor)))
@@ -162,7 +170,8 @@ def pad(
 
 def _dominance(labels: Bytes) -> float:
     """Return the share of the most frequent class among the labelled pixels (1 if none is)."""
-    counts = np.bincount(labels[::4, ::4].ravel(), minlength=256)[:UNLABELLED]
+    first = labels if labels.ndim == 2 else labels[..., 0]
+    counts = np.bincount(first[::4, ::4].ravel(), minlength=256)[:UNLABELLED]
     total = int(counts.sum())
     return float(counts.max()) / total if total else 1.0
 

@@ -88,6 +88,8 @@ class CameraRanges:
     """Standard deviation of the luma noise, of 255."""
     chroma: Range = (0.5, 4.0)
     """Standard deviation of the blotchy colour noise, of 255."""
+    blotches: Range = (0.0, 2.0)
+    """Standard deviation of the coarse noise that a denoiser leaves, of 255."""
     jpeg: tuple[int, int] = (45, 96)
     """JPEG quality, ends included."""
 
@@ -125,7 +127,8 @@ STREET = NightLook(
     camera=CameraRanges(
         median=(62.0, 145.0), black=(28.0, 80.0), gamma=(1.8, 2.7), white=(1.2, 4.0),
         warmth=(-0.4, 0.75), green=(0.0, 0.26), saturation=(0.9, 1.9), halo=(0.03, 0.2),
-        streak=(0.1, 0.5), blur=(0.4, 1.8), noise=(0.3, 2.6), chroma=(0.3, 3.0),
+        streak=(0.1, 0.5), blur=(0.4, 1.8), noise=(0.3, 3.5), chroma=(0.5, 6.0),
+        blotches=(0.5, 5.0),
     ),
 )  # fmt: skip
 

@@ -235,6 +235,7 @@ def _photograph(
     result = photometric.add_noise(
         result, uniform(rng, camera.noise), uniform(rng, camera.chroma), rng
     )
+    result = photometric.add_blotches(result, uniform(rng, camera.blotches), rng)
     return photometric.jpeg(result, count(rng, camera.jpeg))
 
 

@@ -82,6 +82,25 @@ def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator
     return noisy
 
 
+def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
+    """
+    Add coarse noise to uint8 [H, W, 3], as a denoiser leaves it: patches of a few pixels.
+
+    ``strength`` is the deviation of its colour in steps of 255; its luma has a quarter of that.
+    """
+    if strength <= 0.0:
+        return image
+    height, width = image.shape[:2]
+    luma, chroma = _tiles()
+    coarse = cv2.addWeighted(
+        _window(luma, -(-height // 4), -(-width // 4), rng), 0.25 * strength,
+        _window(chroma, -(-height // 4), -(-width // 4), rng), strength, 0.0,
+    )  # fmt: skip
+    noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    noisy: Bytes = cv2.add(image, noise, dtype=cv2.CV_8U)
+    return noisy
+
+
 def blur(image: Bytes, sigma: float) -> Bytes:
     """Blur uint8 [H, W, 3] by a Gaussian of ``sigma`` pixels; below 0.3 it is returned as is."""
     if sigma < 0.3:

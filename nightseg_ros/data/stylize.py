@@ -31,8 +31,8 @@ def match_statistics(
     _check(reference, 'reference')
     if not 0.0 <= strength <= 1.0:
         raise ValueError(f'strength must be 0 to 1, got {strength}')
-    source = _to_lab(image)
-    target = _to_lab(reference)
+    source = rgb_to_lab(image)
+    target = rgb_to_lab(reference)
     if regions is None:
         regions = np.zeros(image.shape[:2], np.uint8)
         if reference_regions is None:
@@ -60,7 +60,7 @@ def match_statistics(
         result[here] = (part - part.mean(axis=0)) * scale + wanted.mean(axis=0)
     if strength < 1.0:
         result = cv2.addWeighted(result, strength, source, 1.0 - strength, 0.0)
-    return _to_rgb(result)
+    return lab_to_rgb(result)
 
 
 def mix_amplitude(
@@ -100,12 +100,12 @@ def mix_amplitude(
     return rounded
 
 
-def _to_lab(image: Bytes) -> Array:
+def rgb_to_lab(image: Bytes) -> Array:
     """Return CIELAB float32 [H, W, 3] of uint8 RGB."""
     return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
 
 
-def _to_rgb(lab: Array) -> Bytes:
+def lab_to_rgb(lab: Array) -> Bytes:
     """Return uint8 RGB of CIELAB float32 [H, W, 3]."""
     rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
     result: Bytes = np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)

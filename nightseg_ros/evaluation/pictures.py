@@ -17,11 +17,6 @@ from nightseg_ros.files import partial_file, replace_file
 
 Image = npt.NDArray[np.uint8]
 
-#: Ink of a banner by state, RGB.
-STATE_COLORS = {
-    'day': (255, 210, 90), 'dusk': (240, 150, 110), 'night': (130, 160, 255),
-    'glare': (255, 255, 255),
-}  # fmt: skip
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 

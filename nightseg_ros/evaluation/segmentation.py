@@ -1,96 +1,123 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Scores of a pipeline on a labelled data set: every frame by itself, nothing dropped."""
+"""How well masks fit their labels: the scores of some frames, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.config import ConfigError
+from nightseg_ros.evaluation import confusion
+from nightseg_ros.evaluation.bootstrap import BootstrapConfig, Floats, interval, resampled
+from nightseg_ros.evaluation.confusion import Counts, Rows
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Classes with too few pixels at night to be scored; mIoU9 is the mean over the other nine.
 RARE = ('fence', 'bicyclist')
 
 
-@dataclass(kw_only=True)
-class Scores:
-    """Counts of one run over a data set, whole and split."""
+class SegmentationScores:
+    """What is said of a confusion matrix: the entries of docs/metrics.md."""
 
-    taxonomy: Taxonomy
-    all: ConfusionMatrix
-    by_source: dict[str, ConfusionMatrix] = field(default_factory=dict)
-    by_state: dict[str, ConfusionMatrix] = field(default_factory=dict)
-    routes: dict[str, int] = field(default_factory=dict)
-    """Frames by route."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the scores in JSON types; absent classes are null."""
-        return {
-            'all': _entry(self.all),
-            'by_source': {name: _entry(m) for name, m in sorted(self.by_source.items())},
-            'by_state': {name: _entry(m) for name, m in sorted(self.by_state.items())},
-            'routes': dict(sorted(self.routes.items())),
-            'mean_of_sources_miou9': float(
-                np.mean([_without_rare(m) for m in self.by_source.values()])
-            ),
+    def __init__(
+        self, taxonomy: Taxonomy, config: BootstrapConfig, subset: Sequence[str] = ()
+    ) -> None:
+        """Take the classes of ``miou_subset``; ``ConfigError`` names one that there is not."""
+        for name in subset:
+            if name not in taxonomy.classes:
+                raise ConfigError(
+                    f"'{taxonomy.name}' has no class '{name}'; it has "
+                    f'{", ".join(taxonomy.classes)}'
+                )
+        self.taxonomy, self.config = taxonomy, config
+        self._nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
+        self._subset = np.array([name in subset for name in taxonomy.classes], np.bool_)
+        self.headline: dict[str, Callable[[Rows], Floats]] = {
+            'miou': confusion.miou,
+            'miou9': self.miou9,
+            'miou_subset': self.miou_subset,
+            'pixel_acc': confusion.pixel_accuracy,
         }
+        """The scores that get intervals."""
+
+    def miou9(self, rows: Rows) -> Floats:
+        """Mean IoU over the classes present in the truth, without ``RARE``."""
+        return confusion.miou(rows, self._nine)
+
+    def miou_subset(self, rows: Rows) -> Floats:
+        """Mean IoU over those of the asked-for classes that the truth holds; else NaN."""
+        return confusion.miou(rows, self._subset)
+
+    def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """
+        Score the sum of int64 [units, classes, classes + 1] and resample the units.
+
+        Returns the entry in JSON types, and the headline scores of every draw.
+        """
+        rows = units.sum(0)
+        drawn = resampled(units, self.config) if len(units) else np.zeros((1, *rows.shape))
+        values = {name: score(drawn) for name, score in self.headline.items()}
+        classes = self.taxonomy.classes
+        entry = {
+            'pixels': int(rows.sum()),
+            'support': dict(zip(classes, rows.sum(-1).tolist())),
+            **{name: number(score(rows)) for name, score in self.headline.items()},
+            'miou_all': number(confusion.miou_all(rows)),
+            'fw_iou': number(confusion.frequency_weighted_iou(rows)),
+            'mean_acc': number(confusion.mean_accuracy(rows)),
+            'iou': self._by_class(confusion.iou(rows)),
+            'acc': self._by_class(confusion.accuracy(rows)),
+            **{f'{name}_ci': self.interval(values[name], len(units)) for name in self.headline},
+            'iou_ci': {
+                name: self.interval(column, len(units))
+                for name, column in zip(classes, confusion.iou(drawn).T)
+            },
+            'confusion': rows[:, :-1].tolist(),
+            'abstained': dict(zip(classes, rows[:, -1].tolist())),
+        }
+        return entry, values
+
+    def mean_of_sources(self, sources: Sequence[Counts], unit: str) -> tuple[Floats, Floats, int]:
+        """
+        Return the mean of the sources' mIoU9, its values in every draw, and the units drawn from.
+
+        Each source gives int64 [units, classes, classes + 1], of which as many are drawn; with the
+        unit 'sources' whole sources are drawn instead. NaN where no source can be scored.
+        """
+        scores = np.array([self.miou9(units.sum(0)) for units in sources])
+        known = [index for index, score in enumerate(scores) if not math.isnan(score)]
+        if not known:
+            return np.array(np.nan), np.full(1, np.nan), 0
+        if unit == 'sources':
+            pairs = np.stack([scores[known], np.ones(len(known))], axis=1)
+            sums = resampled(pairs, self.config)
+            return scores[known].mean(), sums[:, 0] / sums[:, 1], len(known)
+        columns = [self.miou9(resampled(sources[i], self.config, 1 + i)) for i in known]
+        # a draw may lack every class of a small source
+        values = np.ma.masked_invalid(columns).mean(0).filled(np.nan)
+        return scores[known].mean(), np.asarray(values), max(len(sources[i]) for i in known)
+
+    def interval(self, values: Floats, units: int) -> list[float] | None:
+        """Return the rounded interval of a score's draws."""
+        return rounded(interval(values, units, self.config))  # type: ignore[no-any-return]
+
+    def _by_class(self, values: Floats) -> dict[str, float | None]:
+        return {name: number(value) for name, value in zip(self.taxonomy.classes, values)}
 
 
-def score_samples(
-    pipeline: Pipeline, samples: Iterable[Sample], advance: Callable[[], None] = lambda: None
-) -> Scores:
-    """
-    Run labelled samples through the pipeline, each with a router of its own.
-
-    ``DataError`` names a sample without labels. ``advance`` is called after each frame.
-    """
-    taxonomy = pipeline.taxonomy
-    scores = Scores(taxonomy=taxonomy, all=ConfusionMatrix(taxonomy))
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels to be scored against")
-        # unrelated pictures: no frame may carry its light over to the next
-        pipeline.reset('picture', 'a picture by itself')
-        frame = Frame(image=read_image(sample.image), camera='picture')
-        (result,) = pipeline.process([frame])
-        assert result.labels is not None
-        truth = read_labels(sample.label)
-        one = ConfusionMatrix(taxonomy)
-        one.add(truth, result.labels)
-        scores.all.merge(one)
-        for split, name in (
-            (scores.by_source, sample.source),
-            (scores.by_state, result.decision.state),
-        ):
-            split.setdefault(name, ConfusionMatrix(taxonomy)).merge(one)
-        route = result.decision.route
-        scores.routes[route] = scores.routes.get(route, 0) + 1
-        advance()
-    return scores
+def number(value: Any) -> float | None:
+    """Return a score as JSON has it: four digits, None for NaN."""
+    return round(float(value), 4) if math.isfinite(value) else None
 
 
-def _without_rare(matrix: ConfusionMatrix) -> float:
-    return matrix.miou(without=[name for name in RARE if name in matrix.taxonomy.classes])
-
-
-def _entry(matrix: ConfusionMatrix) -> dict[str, Any]:
-    iou = matrix.iou()
-    return {
-        'miou': _number(matrix.miou()),
-        'miou9': _number(_without_rare(matrix)),
-        'pixel_acc': _number(matrix.pixel_accuracy()),
-        'iou': {name: _number(value) for name, value in zip(matrix.taxonomy.classes, iou)},
-        'pixels': int(matrix.support.sum()),
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+def rounded(value: Any) -> Any:
+    """Return the same with every float inside as ``number`` gives it."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return number(value) if isinstance(value, float) else value

@@ -13,7 +13,6 @@ import numpy as np
 from nightseg_ros.data.source import FrameSource
 from nightseg_ros.evaluation.live import LiveRun, aligned, recorded_labels
 from nightseg_ros.evaluation.pictures import (
-    STATE_COLORS,
     PictureError,
     VideoWriter,
     banner,
@@ -21,7 +20,7 @@ from nightseg_ros.evaluation.pictures import (
     write_picture,
 )
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.rendering import Renderer
+from nightseg_ros.perception.rendering import STATE_COLORS, Renderer
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import load_weights

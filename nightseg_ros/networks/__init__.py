@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nightseg_ros.networks.cyclegan import PatchGAN, ResnetGenerator
 from nightseg_ros.networks.erf_pspnet import ERFPSPNet
+from nightseg_ros.networks.fast_generator import FastGenerator
 from nightseg_ros.networks.illumination_net import illumination_net
 from nightseg_ros.networks.lite_segmenter import LiteSegmenter
+from nightseg_ros.networks.segformer import Segformer
 from nightseg_ros.weights import WeightsError
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     'lite_segmenter': LiteSegmenter,
     'erf_pspnet': ERFPSPNet,
+    'segformer': Segformer,
+    'fast_generator': FastGenerator,
     'resnet_generator': ResnetGenerator,
     'patchgan': PatchGAN,
     'illumination_net': illumination_net,

@@ -4,14 +4,15 @@
 Record what the node publishes into a bag, with the steady time at which each message arrived.
 
 Messages are kept as they were serialised. The bag appears under its name when the recorder is
-asked to stop (SIGINT, SIGTERM) and is complete then.
+asked to stop (SIGINT, SIGTERM) and is complete then. After a full disk or a kill the folder
+NAME.partial holds what was written.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import signal
-import struct
 import sys
 import time
 from collections import Counter
@@ -20,23 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import ExternalShutdownException
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import Image
 
 from nightseg_ros.bags.errors import BagError
-from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
+from nightseg_ros.node.lockstep import header_stamp
 from nightseg_ros.node.stamp_log import StampLog
+from nightseg_ros.node.topics import TOPICS
+from nightseg_ros.perception.naming import NAMESPACE
 
-#: Outputs of the node by the last part of their topic.
-TYPES: dict[str, tuple[str, Any]] = {
-    **dict.fromkeys(
-        ('labels', 'color', 'overlay', 'confidence'), ('sensor_msgs/msg/Image', Image)
-    ),
-    'status': ('diagnostic_msgs/msg/DiagnosticArray', DiagnosticArray),
-}
+#: Type (``package/Name``) of each output by its name, and whether late subscribers get it.
+KINDS = {topic.name: (topic.kind, topic.latched) for topic in TOPICS}
+#: The one topic that belongs to no camera.
+DIAGNOSTICS = 'diagnostics'
+#: Seconds in which a stopping recorder still takes what has arrived.
+DRAIN_S = 0.5
+#: Seconds between two looks for cameras.
+DISCOVER_S = 0.5
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,59 +49,128 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = remove_ros_args(sys.argv if arguments is None else ['bag_recorder', *arguments])[1:]
     options = _parser().parse_args(given)
     try:
-        writer = BagWriter(Path(options.bag), storage=options.storage, force=options.force)
+        writer = BagWriter(
+            Path(options.bag).expanduser(), storage=options.storage, force=options.force, keep=True
+        )
     except (BagError, OSError) as error:
         print(f'bag_recorder: {error}', file=sys.stderr)
         return 2
-    rclpy.init(args=None if arguments is None else ['bag_recorder', *arguments])
-    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
+    # its own handlers: what has arrived shall still be written
+    rclpy.init(
+        args=None if arguments is None else ['bag_recorder', *arguments],
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
     try:
         with writer, StampLog(options.log) as log:
-            _record(writer, log, options)
-    except BagError as error:
-        print(f'bag_recorder: {error}', file=sys.stderr)
+            recorder = Recorder(writer, log, options)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: recorder.stop())
+            recorder.run()
+    except (BagError, OSError) as error:
+        print(f"bag_recorder: {error}; '{writer.partial}' holds what was written", file=sys.stderr)
         return 1
     finally:
         rclpy.try_shutdown()
     return 0
 
 
-def _record(writer: BagWriter, log: StampLog, options: argparse.Namespace) -> None:
-    node: Any = rclpy.create_node('bag_recorder')
-    counts: Counter[str] = Counter()
-    # best effort also hears reliable publishers; the depth bridges a slow disk
-    qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+class Recorder:
+    """Subscribes to the topics of some cameras, or of all that show up, and writes them."""
 
-    def keep(topic: str, kind: str, data: bytes) -> None:
-        arrived = time.monotonic_ns()
-        writer.write_serialized(topic, kind, bytes(data), time.time_ns())
-        counts[topic] += 1
-        log.add(topic=topic, stamp=stamp_of(data), arrived=arrived)
+    def __init__(self, writer: BagWriter, log: StampLog, options: argparse.Namespace) -> None:
+        """Subscribe to what has a name already."""
+        self.writer, self.log, self.options = writer, log, options
+        self.counts: Counter[str] = Counter()
+        self.node: Any = rclpy.create_node('bag_recorder')
+        self._stopping = False
+        self._known: set[str] = set()
+        for camera in () if options.discover else options.cameras:
+            self._follow(f'/{camera.strip("/")}/{NAMESPACE}')
+        for topic in options.images:
+            compressed = topic.endswith('/compressed')
+            kind = f'sensor_msgs/{"CompressedImage" if compressed else "Image"}'
+            self._subscribe(f'/{topic.strip("/")}', kind, latched=False, output='')
+        if DIAGNOSTICS in options.outputs:
+            self._subscribe(
+                '/diagnostics', 'diagnostic_msgs/DiagnosticArray', latched=False, output=''
+            )
 
-    def subscribe(camera: str, output: str) -> None:
-        kind, message_type = TYPES[output]
-        topic = f'{camera}/nightseg/{output}'
-        node.create_subscription(
-            message_type, topic, lambda data: keep(f'/{topic}', kind, data), qos, raw=True
-        )
+    def stop(self) -> None:
+        """Let ``run`` end."""
+        self._stopping = True
 
-    try:
-        for camera in options.cameras:
-            for output in options.outputs:
-                subscribe(camera.strip('/'), output)
+    def run(self) -> None:
+        """Write until told to stop, then what has arrived."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self.node)
         print('recording', flush=True)
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-    print(', '.join(f'{topic} {count}' for topic, count in counts.items()) or 'nothing recorded')
+        begun = look = time.monotonic()
+        try:
+            while not self._stopping and rclpy.ok():
+                executor.spin_once(timeout_sec=0.2)
+                now = time.monotonic()
+                if self.options.discover and now >= look:
+                    look = now + DISCOVER_S
+                    self._discover()
+                if self.options.seconds and now - begun >= self.options.seconds:
+                    break
+            end = time.monotonic() + DRAIN_S
+            while rclpy.ok() and (left := end - time.monotonic()) > 0:
+                executor.spin_once(timeout_sec=left)
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            executor.shutdown()
+            self.node.destroy_node()
+        counts = ', '.join(f'{topic} {count}' for topic, count in sorted(self.counts.items()))
+        print(counts or 'nothing recorded', flush=True)
 
+    def _discover(self) -> None:
+        """Follow the cameras whose labels somebody publishes now."""
+        end = f'/{NAMESPACE}/labels'
+        for topic, _ in self.node.get_topic_names_and_types():
+            prefix = topic.removesuffix('/labels')
+            new = topic.endswith(end) and prefix not in self._known
+            if new and self.node.count_publishers(topic):
+                print(f'recording {prefix}', flush=True)
+                self._follow(prefix)
 
-def stamp_of(data: bytes) -> int:
-    """Return the header's stamp in ns of a serialised (CDR, little endian) stamped message."""
-    seconds, nanoseconds = struct.unpack_from('<iI', data, 4)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    def _follow(self, prefix: str) -> None:
+        self._known.add(prefix)
+        for output in self.options.outputs:
+            if output in KINDS:
+                kind, latched = KINDS[output]
+                self._subscribe(f'{prefix}/{output}', kind, latched=latched, output=output)
+
+    def _subscribe(self, topic: str, kind: str, *, latched: bool, output: str) -> None:
+        package, _, name = kind.partition('/')
+        try:
+            message_type = getattr(importlib.import_module(f'{package}.msg'), name)
+        except ImportError:
+            print(f'{topic} is not recorded: {package} is not installed', flush=True)
+            return
+        # best effort also hears reliable publishers; the depth bridges a slow disk
+        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
+        if latched:
+            qos = QoSProfile(
+                depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            )  # fmt: skip
+        elif self.options.reliable:
+            qos.reliability = ReliabilityPolicy.RELIABLE
+        recorded = f'{package}/msg/{name}'
+        offered = (reliable_qos(latched=latched),) if output else ()
+        self.writer.add_topic(Channel(topic=topic, type=recorded, qos=offered))
+        stamped = name not in ('String', 'Float32')
+
+        def keep(data: bytes) -> None:
+            arrived = time.monotonic_ns()
+            self.writer.write_serialized(topic, recorded, bytes(data), time.time_ns())
+            self.counts[topic] += 1
+            if stamped:
+                self.log.add(topic=topic, stamp=header_stamp(data), arrived=arrived)
+
+        self.node.create_subscription(message_type, topic, keep, qos, raw=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,7 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('bag', help='bag to write')
     add('--cameras', nargs='+', default=['camera'], help='names of the cameras')
-    add('--outputs', nargs='+', default=['labels', 'overlay', 'status'], choices=list(TYPES))
+    add('--discover', action='store_true', help='every camera that shows up, instead')
+    add('--outputs', nargs='+', default=['labels', 'overlay', 'status'],
+        choices=[*KINDS, DIAGNOSTICS])  # fmt: skip
+    add('--images', nargs='+', default=[], help='image topics to record as well')
+    add('--seconds', type=float, default=0.0, help='end after so long; 0 waits for a signal')
+    add('--reliable', action='store_true', help='ask for lost messages again')
     add('--storage', default='mcap', choices=['mcap', 'sqlite3'])
     add('--force', action='store_true', help='replace the bag if it exists')
     add('--log', help='write the steady time at which each stamp arrived, as JSON lines')

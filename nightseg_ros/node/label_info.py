@@ -5,22 +5,17 @@
 from __future__ import annotations
 
 import importlib
-import json
 from typing import Any
 
 from std_msgs.msg import String
 
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.perception.frame_report import legend
+from nightseg_ros.taxonomy import Taxonomy
 
 
 def label_info_json(taxonomy: Taxonomy) -> String:
     """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
-    classes = [
-        {'id': index, 'name': name, 'color': list(color)}
-        for index, (name, color) in enumerate(zip(taxonomy.classes, taxonomy.colors))
-    ]
-    content = {'taxonomy': taxonomy.name, 'unlabelled': UNLABELLED, 'classes': classes}
-    return String(data=json.dumps(content))
+    return String(data=legend(taxonomy))
 
 
 def vision_msgs() -> Any | None:

@@ -198,6 +198,7 @@ class NightPerception(LifecycleNode):
                 route=settings.pipeline.route,
                 router=settings.pipeline.router,
                 overlay_alpha=settings.pipeline.overlay_alpha,
+                overlay_route=settings.pipeline.overlay_route,
             )
 
     # -- diagnostics --------------------------------------------------------------------------

@@ -114,6 +114,7 @@ PARAMETERS: tuple[Parameter, ...] = (
               text='image files, one a camera, non-zero where the own vehicle is seen: those '
                    "pixels become 255; '' for none"),
     _pipeline('overlay_alpha', 'share of the colours in the overlay', dynamic=True, low=0, high=1),
+    _pipeline('overlay_route', 'write state and route into a corner of the overlay', dynamic=True),
     Parameter(name='jpeg_quality', default=90, low=1, high=100, dynamic=True,
               text='quality of overlay/compressed'),
     _pipeline('weights.day', "segmenter of the routes day and translate: name or path; '' none"),

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nightseg_ros.bags.errors import BagError
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader, Topic, is_bag
-from nightseg_ros.data.source import FrameSource, open_source
+from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader, is_bag
+from nightseg_ros.data.source import FrameSource, camera_names, open_source
 from nightseg_ros.perception.frame import Frame, FrameError
 
 
@@ -27,69 +25,74 @@ class Outgoing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
-    """The image topics of a bag with their types, or a video or folder as one topic."""
+    """Topics of a bag with their types, or a video or folder as one topic."""
 
     path: Path
     topics: dict[str, str]
     """Type by topic."""
     source: FrameSource | None
     """Where frames come from that are no serialised ROS 2 messages."""
+    latched: frozenset[str] = frozenset()
+    """Topics that late subscribers are to get as well, as when they were recorded."""
 
     def play(self, say: Callable[[str], None]) -> Iterator[Outgoing]:
         """Yield the messages in the order of their stamps; ``say`` hears what is skipped."""
         if self.source is None:
-            yield from self._serialised()
+            yield from self._serialised(say)
             return
-        [topic] = self.topics
+        names = {camera: topic for topic, camera in camera_names(self.source.topics).items()}
+        [*_, only] = self.topics
         for stem, frame in self.source:
             if isinstance(frame, FrameError):
                 say(f'{stem} skipped: {frame}')
                 continue
             yield Outgoing(
-                stamp_ns=frame.stamp_ns, topic=topic, type=IMAGE_TYPES[0], content=frame
-            )
+                stamp_ns=frame.stamp_ns, topic=names.get(frame.camera, only),
+                type=IMAGE_TYPES[0], content=frame,
+            )  # fmt: skip
 
-    def _serialised(self) -> Iterator[Outgoing]:
+    def _serialised(self, say: Callable[[str], None]) -> Iterator[Outgoing]:
         with BagReader(self.path) as bag:
-            streams = [_stream(bag, t) for t in bag.image_topics if t.name in self.topics]
-            yield from heapq.merge(*streams, key=lambda item: item.stamp_ns)
+            topics = [topic for topic in bag.topics if topic.name in self.topics]
+            for topic, message in bag.merged(topics):
+                yield Outgoing(
+                    stamp_ns=message.stamp_ns, topic=topic.name, type=message.type,
+                    content=message.data,
+                )  # fmt: skip
+            loss = bag.loss(topics)
+            if loss is not None:
+                say(str(loss))
 
 
-def _stream(bag: BagReader, topic: Topic) -> Iterator[Outgoing]:
-    for message in bag.messages(topic):
-        yield Outgoing(
-            stamp_ns=message.stamp_ns,
-            topic=topic.name,
-            type=message.type,
-            content=message.data,
-        )
-
-
-def open_recording(path: Path, topic: str | None, rate: float | None = None) -> Recording:
+def open_recording(
+    path: Path,
+    topics: str | Sequence[str] | None = None,
+    rate: float | None = None,
+    *,
+    stamps: Path | None = None,
+    everything: bool = False,
+) -> Recording:
     """
     Open a bag, video or folder for a player.
 
-    Without ``topic`` all of a bag's camera topics are played, without those of predictions and
-    labels. A video or folder becomes ``camera/image_raw``, ``rate`` being its frames a second.
+    Without ``topics`` all of a bag's camera topics are played, without those of predictions and
+    labels; with ``everything`` each topic of a ROS 2 bag. A video or folder becomes
+    ``camera/image_raw``, ``rate`` being its frames a second and ``stamps`` a file of them.
     """
+    wanted = [topics] if isinstance(topics, str) else list(topics or ())
     if not path.exists() or not is_bag(path):
-        source = open_source(path, topic, rate=rate)
+        source = open_source(path, wanted[0] if wanted else None, rate=rate, stamps=stamps)
         return Recording(path=path, topics={'camera/image_raw': IMAGE_TYPES[0]}, source=source)
     with BagReader(path) as bag:
-        if topic is not None:
-            chosen = [bag.image_topic(topic)]
+        if everything:
+            chosen = [topic for topic in bag.topics if '/msg/' in topic.type]
+        elif wanted:
+            chosen = [bag.image_topic(name) for name in wanted]
         else:
-            chosen = [
-                t
-                for t in bag.image_topics
-                if '/nightseg/' not in t.name and not t.name.rpartition('/')[2].startswith('label')
-            ]
-            if len(chosen) < 1:
-                chosen = [bag.image_topic(None)]
+            chosen = bag.camera_topics or [bag.image_topic(None)]
         if bag.is_ros2:
-            return Recording(path=path, topics={t.name: t.type for t in chosen}, source=None)
-    if len(chosen) > 1:
-        names = ', '.join(t.name for t in chosen)
-        raise BagError(f"'{path}' is a ROS 1 bag of {names}; play one of them with --topic")
-    source = open_source(path, chosen[0].name)
-    return Recording(path=path, topics={chosen[0].name: IMAGE_TYPES[0]}, source=source)
+            names = {topic.name: topic.type for topic in chosen}
+            latched = bag.latched_topics & names.keys()
+            return Recording(path=path, topics=names, source=None, latched=frozenset(latched))
+    source = open_source(path, wanted[0] if len(wanted) == 1 else None, every_camera=not wanted)
+    return Recording(path=path, topics=dict.fromkeys(source.topics, IMAGE_TYPES[0]), source=source)

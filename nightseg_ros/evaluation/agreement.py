@@ -1,0 +1,67 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an exported graph computes what torch computes from the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.registry import available_backends, open_backend
+from nightseg_ros.weights import Weights
+
+Image = npt.NDArray[np.uint8]
+
+#: Share of pixels that has to agree before an export counts as right.
+ENOUGH = 0.995
+#: Steps of 255 by which a translated pixel may differ and still count as the same.
+TOLERANCE = 2
+
+
+def agreement(
+    weights: Weights, images: Sequence[Image], say: Callable[[str], None] = print
+) -> dict[str, float]:
+    """
+    Return the share of pixels, 0 to 1, on which each other runtime here agrees with torch.
+
+    ``images`` are uint8 [H, W, 3] RGB of any size. Labels agree when they are equal, translated
+    pixels within ``TOLERANCE``. The graph that a runtime builds stays in the cache, so that the
+    first frame in the node waits for none.
+    """
+    reference = open_backend('torch', 'cpu')
+    sizes = [fit(*image.shape[:2], weights.metadata.long_side) for image in images]
+    batches = [
+        reference.pixels.stack([reference.pixels.shrink(image, 'rgb', size)])
+        for image, size in zip(images, sizes)
+    ]
+    run = reference.load(weights, say)
+    wanted = [run(batch)[0] for batch in batches]
+    shares = {}
+    for name, present in available_backends().items():
+        if name == 'torch' or not present:
+            continue
+        run = open_backend(name, 'cpu').load(weights, say)
+        same = [_same(run(batch)[0], truth) for batch, truth in zip(batches, wanted)]
+        shares[name] = float(np.concatenate(same).mean())
+    return shares
+
+
+def made_up_images(long_side: int, count: int, seed: int = 0) -> Iterator[Image]:
+    """Yield uint8 RGB pictures of soft, coloured shapes with noise, where no frames are given."""
+    rng = np.random.default_rng(seed)
+    size = (long_side, max(32, long_side * 9 // 16))
+    for _ in range(count):
+        coarse = rng.integers(0, 256, (6, 10, 3)).astype(np.uint8)
+        soft = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.int16)
+        noise = rng.integers(-12, 13, soft.shape, np.int16)
+        yield np.clip(soft + noise, 0, 255).astype(np.uint8)
+
+
+def _same(got: npt.NDArray[np.uint8], wanted: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    # labels are planes, pictures have a colour axis
+    difference = np.abs(got.astype(np.int16) - wanted.astype(np.int16))
+    return np.asarray((difference <= (TOLERANCE if got.ndim == 4 else 0)).ravel(), np.bool_)

@@ -1,0 +1,70 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""A trained segmenter as a judge of pictures: gradients pass through it, it never learns."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from nightseg_ros.networks import build_from
+from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.weights import Weights, WeightsError
+
+
+class FrozenSegmenter(nn.Module):
+    """Float [B, 3, H, W] in [-1, 1], H and W multiples of 32 → logits float [B, C, h, w]."""
+
+    def __init__(self, weights: Weights) -> None:
+        """Build the network; ``WeightsError`` where the weights are no segmenter's."""
+        super().__init__()
+        metadata = weights.metadata
+        if metadata.task != 'segment' or metadata.taxonomy is None:
+            raise WeightsError(
+                f"weights '{weights.path}' are for '{metadata.task}' and cannot judge pictures; "
+                'a segmenter is wanted'
+            )
+        self.network = build_from(weights).requires_grad_(False)
+        self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (metadata.mean, metadata.std))
+        self.scale = nn.Buffer(0.5 / std)
+        self.shift = nn.Buffer((0.5 - mean) / std)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits at the network's stride."""
+        logits: torch.Tensor = self.network(self._normalised(x))
+        return logits
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the encoder's feature maps, finest first; one map where it has one output."""
+        return _maps(self._encoder()(self._normalised(x)))
+
+    def look(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the logits and the encoder's feature maps of one pass."""
+        seen: list[list[torch.Tensor]] = []
+        hook = self._encoder().register_forward_hook(
+            lambda module, args, output: seen.append(_maps(output))
+        )
+        try:
+            logits = self(x)
+        finally:
+            hook.remove()
+        return logits, seen[0]
+
+    def train(self, mode: bool = True) -> FrozenSegmenter:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = x * self.scale + self.shift
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def _encoder(self) -> nn.Module:
+        encoder = self.network.encoder
+        assert isinstance(encoder, nn.Module)
+        return encoder
+
+
+def _maps(output: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(output) if isinstance(output, (list, tuple)) else [output]

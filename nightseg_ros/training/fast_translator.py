@@ -1,0 +1,356 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The fast generator's recipe: night→day, learned from nights whose day is known.
+
+A synthetic night is made from a labelled day picture, so that the picture itself is the answer
+and its labels say what a day segmenter has to see in it. Real nights without an answer take part
+by an adversarial loss, and by their pseudo-labels where there are any.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from nightseg_ros.config import ConfigError, to_mapping
+from nightseg_ros.data.augment import AugmentConfig, flip, pad, scale_and_crop
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
+from nightseg_ros.networks import build
+from nightseg_ros.networks.cyclegan import PatchGAN
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.training.average import WeightAverage
+from nightseg_ros.training.crops import CropLoader
+from nightseg_ros.training.devices import Precision, open_fabric
+from nightseg_ros.training.domains import UnpairedCrops
+from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
+from nightseg_ros.training.precision import speed_up_cpu_training
+from nightseg_ros.training.run import Run
+from nightseg_ros.training.tensors import grid, to_network, to_pictures
+from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+
+Bytes = npt.NDArray[np.uint8]
+Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FastLossConfig:
+    """Weights of the losses; 0 leaves one out."""
+
+    color: float = 10.0
+    """L1 to the day picture, values in [-1, 1], at full size and at a quarter of it."""
+    gradient: float = 5.0
+    """L1 of the differences between neighbours."""
+    features: float = 1.0
+    """L1 of the segmenter's features, each level relative to its own mean."""
+    semantic: float = 1.0
+    """Cross entropy of the frozen segmenter on the result against the labels."""
+    night_semantic: float = 0.5
+    """The same on real nights, where they have pseudo-labels."""
+    adversarial: float = 0.0
+    """Least-squares GAN on real nights, against day pictures of the same camera."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FastTranslatorConfig:
+    """Settings of ``nightseg train fast_translator``."""
+
+    data: tuple[str, ...]
+    """Labelled day data sets, ADAPTER:ROOT[:SPLIT]; synthetic nights are made from them."""
+    segmenter: str
+    """Weights of the day segmenter that will look at the results; it is not trained."""
+    out: str
+    """Folder of the run: checkpoint, metrics.jsonl, pictures and weights.safetensors."""
+    unpaired: tuple[str, ...] = ()
+    """Day and night frames of the same cameras (images:FOLDER:day, paired:FOLDER:LABELS:night)."""
+    arch: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of ``fast_generator``."""
+    init: str = ''
+    """Weights of a fast generator to start from; '' starts from the plain adaptation."""
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(crop=(224, 320), scale=(0.6, 1.4), night_share=0.9)
+    )
+    """Crop and geometry; crops that become no night teach that day stays as it is."""
+    loss: FastLossConfig = field(default_factory=FastLossConfig)
+    long_side: int = 480
+    """Long side at which the weights will be used."""
+    batch: int = 6
+    """Synthetic nights a step of each process."""
+    night_batch: int = 2
+    """Real nights a step, where there are ``unpaired`` frames."""
+    steps: int = 800
+    rate: float = 2e-3
+    """Peak learning rate of AdamW; poly decay with power 0.9 after a warm-up."""
+    warm_up: int = 30
+    weight_decay: float = 0.01
+    ndf: int = 32
+    """Width of the discriminator."""
+    discriminator_rate: float = 2e-4
+    average: float = 0.995
+    """Decay of the weight average, which is what the run writes."""
+    seed: int = 0
+    precision: Precision = 'bf16-mixed'
+    accelerator: str = 'cpu'
+    """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
+    workers: int = 2
+    checkpoint_every: int = 50
+    picture_every: int = 100
+    """Steps between sample pictures; 0 draws none."""
+    license: str = 'research, non-commercial'
+    """What the training data allows; written into the weights."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        if any(side % 32 for side in self.augment.crop):
+            raise ValueError(f'augment.crop must be multiples of 32, got {self.augment.crop}')
+        for name in ('batch', 'night_batch', 'steps', 'checkpoint_every'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        for name in ('workers', 'picture_every', 'warm_up'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+        if not 0 <= self.average < 1:
+            raise ValueError(f'average must be 0 to below 1, got {self.average}')
+        if self.loss.adversarial and not self.unpaired:
+            raise ValueError('loss.adversarial needs real nights: name them in unpaired')
+
+
+class NightPairs(Dataset[Any]):
+    """
+    Crop number n of a run: a synthetic night, its day, and its labels.
+
+    Items are uint8 [h, w, 3], uint8 [h, w, 3] RGB and uint8 [h, w] ids, functions of seed and n.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
+    ) -> None:
+        """Check that every sample is a labelled day."""
+        for sample in samples:
+            if sample.label is None:
+                raise DataError(f"'{sample.image}' has no labels, which a synthetic night needs")
+            if sample.light == 'night':
+                raise DataError(
+                    f"'{sample.image}' is a night without its day; name it in unpaired"
+                )
+        self._samples = list(samples)
+        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
+
+    def __getitem__(self, number: int) -> Pair:
+        """Make crop ``number``; ``DataError`` names a file that is broken."""
+        turn, place = divmod(number, len(self._samples))
+        order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
+        sample = self._samples[int(order[place])]
+        rng = np.random.default_rng((self._seed, number))
+        assert sample.label is not None
+        day, labels = read_image(sample.image), read_labels(sample.label)
+        if day.shape[:2] != labels.shape:
+            raise DataError(
+                f"'{sample.label}' is {labels.shape}, its image {day.shape[:2]}; sizes must agree"
+            )
+        scene = labels if sample.scene is None else read_labels(sample.scene)
+        layers = np.dstack([labels, scene])
+        day, layers = scale_and_crop(day, layers, rng, self._augment)
+        if rng.random() < self._augment.flip:
+            day, layers = flip(day, layers)
+        labels, scene = np.ascontiguousarray(layers[..., 0]), np.ascontiguousarray(layers[..., 1])
+        night = day
+        if rng.random() < self._augment.night_share:
+            night = synthesize_night(day, scene, rng, self._augment.night, taxonomy=self._taxonomy)
+        where = (self._seed, number, 2)
+        crop = self._augment.crop
+        night, _ = pad(night, labels, crop, np.random.default_rng(where))
+        day, labels = pad(day, labels, crop, np.random.default_rng(where))
+        return torch.from_numpy(night), torch.from_numpy(day), torch.from_numpy(labels)
+
+
+def train_fast_translator(
+    config: FastTranslatorConfig, say: Callable[[str], None] = print
+) -> Path:
+    """
+    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
+
+    A killed run continues to the same weights (CPU, one process, same number of threads).
+    """
+    fabric = open_fabric(config.accelerator, config.precision)
+    judge_weights = load_weights(config.segmenter)
+    judge = FrozenSegmenter(judge_weights)
+    pairs = NightPairs(
+        [sample for spec in config.data for sample in open_dataset(spec, judge.taxonomy)],
+        config.augment, taxonomy=judge.taxonomy, seed=config.seed,
+    )  # fmt: skip
+    nights = None
+    if config.unpaired:
+        nights = UnpairedCrops(
+            [sample for spec in config.unpaired for sample in open_dataset(spec)],
+            crop=config.augment.crop, long_side=config.long_side, seed=config.seed,
+        )  # fmt: skip
+        if nights.left_out:
+            say(f'left out, since only day or only night is there: {", ".join(nights.left_out)}')
+    torch.manual_seed(config.seed)
+    try:
+        generator = build('fast_generator', **config.arch)
+    except ValueError as error:
+        raise ConfigError(f'arch: {error}') from error
+    if config.init:
+        generator.load_state_dict(load_weights(config.init).tensors)
+    discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
+    if fabric.device.type == 'cpu':
+        speed_up_cpu_training(judge)
+        speed_up_cpu_training(generator)
+    generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    judge = judge.to(fabric.device)
+    optimizer = torch.optim.AdamW(_groups(generator, config), lr=config.rate)
+    optimizer_D = torch.optim.Adam(
+        discriminator.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.999)
+    )
+    G, optimizer_G = fabric.setup(generator, optimizer)
+    D, wrapped_D = fabric.setup(discriminator, optimizer_D)
+    average = WeightAverage(generator, config.average)
+    weights = config.loss
+    with Run(
+        Path(config.out), config=to_mapping(config), steps=config.steps, fabric=fabric,
+        networks={'G': generator, 'D': discriminator, 'average': average.network},
+        optimizers={'G': optimizer, 'D': optimizer_D}, checkpoint_every=config.checkpoint_every,
+        picture_every=config.picture_every, say=say,
+    ) as run:  # fmt: skip
+        place: dict[str, Any] = {
+            'steps': config.steps, 'first': run.first, 'rank': fabric.global_rank,
+            'world': fabric.world_size,
+        }  # fmt: skip
+        loader = CropLoader(pairs, batch=config.batch, workers=config.workers, **place)
+        real: Iterator[Any] = iter(())
+        if nights is not None:
+            real = iter(CropLoader(nights, batch=config.night_batch, workers=1, **place))
+        for step, batch in enumerate(loader, start=run.first):
+            night, day, labels = (part.to(fabric.device) for part in batch)
+            factor = _schedule(step, config)
+            for group in optimizer.param_groups:
+                group['lr'] = config.rate * factor
+            source, target = to_network(night), to_network(day)
+            count = len(source)
+            if nights is not None:
+                real_A, real_B, _, labels_B, camera, _ = (p.to(fabric.device) for p in next(real))
+                source = torch.cat([source, to_network(real_B)])
+            generator.train()
+            result = G(source).float()
+            fake_A = result[count:]
+
+            losses = picture_losses(result[:count], target)
+            with fabric.autocast():
+                with torch.no_grad():
+                    wanted = judge.features(target)
+                logits, found = judge.look(result.clamp(-1, 1))
+            losses['features'] = feature_loss([level[:count] for level in found], wanted)
+            losses['semantic'] = _cross_entropy(logits[:count], labels)
+            if nights is not None:
+                losses['night_semantic'] = _cross_entropy(logits[count:], labels_B)
+            if weights.adversarial:
+                discriminator.requires_grad_(False)
+                with fabric.autocast():
+                    losses['adversarial'] = generator_loss(discriminator(fake_A, camera))
+                discriminator.requires_grad_(True)
+            total = torch.stack(
+                [getattr(weights, name) * value for name, value in losses.items()]
+            ).sum()
+            optimizer.zero_grad()
+            fabric.backward(total)
+            optimizer_G.step()
+            average.update(generator, step)
+            if weights.adversarial:
+                scores = D(
+                    torch.cat([to_network(real_A), fake_A.detach()]), torch.cat([camera, camera])
+                )
+                losses['D'] = discriminator_loss(*scores.chunk(2))
+                optimizer_D.zero_grad()
+                fabric.backward(losses['D'])
+                wrapped_D.step()
+            if run.wants_log(step):
+                run.log(step, loss=total.item(), **{name: v.item() for name, v in losses.items()})
+            if run.wants_picture(step):
+                pictures = [to_pictures(part) for part in (source, result)]
+                pictures.append(to_pictures(target))
+                if nights is not None:
+                    pictures[2] = np.concatenate([pictures[2], real_A.cpu().numpy()])
+                run.picture(step, 'night_day', grid(pictures))
+            run.checkpoint(step)
+    path = Path(config.out) / 'weights.safetensors'
+    if fabric.global_rank == 0:
+        metadata = _metadata(config, judge_weights.sha256)
+        save_weights(path, average.network.state_dict(), metadata)
+    if fabric.world_size > 1:
+        fabric.barrier()
+    return path
+
+
+def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the scalars 'color' and 'gradient' of float [B, 3, h, w] in [-1, 1]."""
+    color = (result - target).abs().mean()
+    color = color + (F.avg_pool2d(result, 4) - F.avg_pool2d(target, 4)).abs().mean()
+    error = result - target
+    gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return {'color': color, 'gradient': gradient}
+
+
+def feature_loss(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean over levels of the L1 distance, each relative to its level's mean size."""
+    terms = []
+    for one, other in zip(found, wanted):
+        one, other = one.float(), other.float()
+        terms.append((one - other).abs().mean() / other.abs().mean().clamp(min=1e-6))
+    return torch.stack(terms).mean()
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the labelled pixels at half size, 0 where there are none."""
+    ids = labels[:, 1::2, 1::2].long()
+    half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
+    loss = F.cross_entropy(half, ids, ignore_index=UNLABELLED, reduction='sum')
+    return loss / (ids != UNLABELLED).sum().clamp(min=1)
+
+
+def _groups(network: nn.Module, config: FastTranslatorConfig) -> list[dict[str, Any]]:
+    """Normalisation and biases decay nothing."""
+    matrices = [p for p in network.parameters() if p.ndim > 1]
+    rest = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {'params': matrices, 'weight_decay': config.weight_decay},
+        {'params': rest, 'weight_decay': 0.0},
+    ]
+
+
+def _schedule(step: int, config: FastTranslatorConfig) -> float:
+    """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
+    warm = min(1.0, (step + 1) / max(1, config.warm_up))
+    return float(warm * (1 - step / config.steps) ** 0.9)
+
+
+def _metadata(config: FastTranslatorConfig, judge: str) -> WeightsMetadata:
+    names = [Path(spec.partition(':')[2]).name for spec in (*config.data, *config.unpaired)]
+    left_out = ('out', 'data', 'unpaired', 'init', 'segmenter', 'workers', 'checkpoint_every')
+    return WeightsMetadata(
+        network='fast_generator',
+        arch=dict(config.arch),
+        task='translate',
+        long_side=config.long_side,
+        data=', '.join(names),
+        license=config.license,
+        training={
+            **{key: value for key, value in to_mapping(config).items() if key not in left_out},
+            'segmenter': judge,
+            'machine': f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
+        },
+    )

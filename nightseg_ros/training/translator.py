@@ -1,0 +1,385 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+CycleGAN between day (A) and night (B) of the same cameras, without pairs (Zhu et al. 2017).
+
+As published: least-squares GAN, cycle and identity losses, a pool of 50 fakes, 70×70 PatchGAN,
+Adam at 2e-4 that decays linearly over the second half, square crops. Beyond it: day and night
+come from one camera, generators and discriminators are told which; the two directions are
+weighted apart, since night→day goes from poor to rich; a frozen segmenter has to see the same
+scene before and after.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nightseg_ros.config import to_mapping
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.networks.cyclegan import PatchGAN, ResnetGenerator
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training.crops import CropLoader
+from nightseg_ros.training.devices import Precision, open_fabric
+from nightseg_ros.training.domains import UnpairedCrops
+from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
+from nightseg_ros.training.image_pool import ImagePool
+from nightseg_ros.training.precision import speed_up_cpu_training
+from nightseg_ros.training.run import Run
+from nightseg_ros.training.tensors import grid, to_network, to_pictures
+from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+
+#: Spread of the initial weights, as published.
+INITIAL_DEVIATION = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectionConfig:
+    """Weights of one direction's losses; 0 leaves one out."""
+
+    gan: float = 1.0
+    cycle: float = 10.0
+    """L1 of there and back again, counted for the way there."""
+    identity: float = 5.0
+    """L1 of what happens to pictures that are of the wanted light already."""
+    semantic: float = 1.0
+    """Cross entropy of the frozen segmenter after against before, where it is given."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights."""
+        for name in ('gan', 'cycle', 'identity', 'semantic'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranslatorConfig:
+    """Settings of ``nightseg train translator``."""
+
+    data: tuple[str, ...]
+    """Day and night frames of the same cameras: images:FOLDER:day images:FOLDER:night."""
+    out: str
+    """Folder of the run: checkpoint, metrics.jsonl, pictures, day_to_night.safetensors and
+    night_to_day.safetensors."""
+    segmenter: str = ''
+    """Weights of a segmenter for the semantic loss, seeing day and night; '' leaves it out."""
+    night_segmenter: str = ''
+    """Weights of a segmenter that sees night pictures instead; '' takes the other one."""
+    ngf: int = 64
+    """Width of the generators."""
+    blocks: int = 9
+    residual: bool = False
+    """The generators give a change of the picture, not the picture: for short trainings."""
+    ndf: int = 64
+    """Width of the discriminators."""
+    styled: bool = True
+    """The networks are told the camera; False is one style for all, as published."""
+    untold: float = 0.25
+    """Share of the crops whose camera the generators are not told, which trains 'any'."""
+    crop: int = 256
+    """Side of the square crops; in use any size goes."""
+    long_side: int = 480
+    """Long side of the whole pictures that the crops come from, and of those in use."""
+    zoom: tuple[float, float] = (1.0, 1.3)
+    """Further scale of the pictures before the crop."""
+    day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
+    night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
+    pool: int = 50
+    """Fakes of earlier steps that each discriminator is shown again."""
+    batch: int = 1
+    """Crops a step and process of each domain."""
+    steps: int = 50_000
+    rate: float = 2e-4
+    """Learning rate of Adam in the first half; then it falls to 0 in a line."""
+    seed: int = 0
+    precision: Precision = 'bf16-mixed'
+    accelerator: str = 'cpu'
+    """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
+    workers: int = 1
+    checkpoint_every: int = 200
+    picture_every: int = 500
+    """Steps between sample pictures; 0 draws none."""
+    log_every: int = 50
+    license: str = 'research, non-commercial'
+    """What the training data allows; written into the weights."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        multiple = 32 if self.segmenter else 4
+        if self.crop < 32 or self.crop % multiple:
+            raise ValueError(f'crop must be a multiple of {multiple} from 32, got {self.crop}')
+        for name in ('ngf', 'ndf', 'batch', 'steps', 'checkpoint_every', 'log_every'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
+        for name in ('blocks', 'pool', 'workers', 'picture_every'):
+            if getattr(self, name) < 0:
+                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+        if not 0 <= self.untold <= 1:
+            raise ValueError(f'untold is 0 to 1, got {self.untold}')
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f'zoom must be 0 < low <= high, got {self.zoom}')
+        if self.night_segmenter and not self.segmenter:
+            raise ValueError('night_segmenter needs a segmenter for the day as well')
+
+
+class Generators(nn.Module):
+    """Both generators; one pass makes every picture that the losses of a step need."""
+
+    def __init__(self, config: TranslatorConfig, styles: tuple[str, ...]) -> None:
+        """Build them with the published initial weights."""
+        super().__init__()
+        self.G_AB, self.G_BA = (
+            ResnetGenerator(config.ngf, config.blocks, styles, residual=config.residual).apply(
+                _initialise
+            )
+            for _ in 'AB'
+        )
+
+        self._identity = bool(config.day_to_night.identity), bool(config.night_to_day.identity)
+
+    def forward(
+        self, real_A: torch.Tensor, real_B: torch.Tensor, style: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """
+        Return fake, rec and idt of A and B, each float [B, 3, h, w] in [-1, 1].
+
+        An idt is made only where its loss counts: that is a sixth of the work of a step.
+        """
+        fake_B, fake_A = self.G_AB(real_A, style), self.G_BA(real_B, style)
+        made = {
+            'fake_B': fake_B, 'rec_A': self.G_BA(fake_B, style),
+            'fake_A': fake_A, 'rec_B': self.G_AB(fake_A, style),
+        }  # fmt: skip
+        if self._identity[0]:
+            made['idt_B'] = self.G_AB(real_B, style)
+        if self._identity[1]:
+            made['idt_A'] = self.G_BA(real_A, style)
+        return made
+
+
+class Discriminators(nn.Module):
+    """Both discriminators: D_A tells real day from fake, D_B real night."""
+
+    def __init__(self, config: TranslatorConfig, styles: int) -> None:
+        """Build them with the published initial weights."""
+        super().__init__()
+        self.D_A, self.D_B = (PatchGAN(config.ndf, styles).apply(_initialise) for _ in 'AB')
+
+    def forward(
+        self,
+        real: tuple[torch.Tensor, torch.Tensor],
+        fake: tuple[torch.Tensor, torch.Tensor],
+        camera: torch.Tensor,
+        cameras: tuple[torch.Tensor, torch.Tensor],
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the scores of real and fake, first of A, then of B; fakes have own cameras."""
+        return [
+            (network(r, camera), network(f, c))
+            for network, r, f, c in zip((self.D_A, self.D_B), real, fake, cameras)
+        ]
+
+
+def train_translator(
+    config: TranslatorConfig, say: Callable[[str], None] = print
+) -> tuple[Path, Path]:
+    """
+    Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A.
+
+    A killed run continues to the same weights, its pools included (CPU, one process, same number
+    of threads).
+    """
+    fabric = open_fabric(config.accelerator, config.precision)
+    samples = [sample for spec in config.data for sample in open_dataset(spec)]
+    crops = UnpairedCrops(
+        samples, crop=(config.crop, config.crop), long_side=config.long_side, zoom=config.zoom,
+        untold=config.untold, seed=config.seed,
+    )  # fmt: skip
+    if crops.left_out:
+        say(f'left out, since only day or only night is there: {", ".join(crops.left_out)}')
+    torch.manual_seed(config.seed)
+    styles = crops.cameras if config.styled else ()
+    generators, discriminators = Generators(config, styles), Discriminators(config, len(styles))
+    judges = _judges(config)
+    for network in (generators, discriminators, *judges):
+        if fabric.device.type == 'cpu':
+            speed_up_cpu_training(network)
+        network.to(fabric.device, memory_format=torch.channels_last)
+    optimizers = {
+        name: torch.optim.Adam(network.parameters(), lr=config.rate, betas=(0.5, 0.999))
+        for name, network in (('G', generators), ('D', discriminators))
+    }
+    G, optimizer_G = fabric.setup(generators, optimizers['G'])
+    D, optimizer_D = fabric.setup(discriminators, optimizers['D'])
+    pool_A, pool_B = (ImagePool(config.pool, config.seed * 2 + side) for side in (0, 1))
+    with Run(
+        Path(config.out), config=to_mapping(config), steps=config.steps, fabric=fabric,
+        networks={'G': generators, 'D': discriminators, 'pool_A': pool_A, 'pool_B': pool_B},
+        optimizers=optimizers, checkpoint_every=config.checkpoint_every,
+        picture_every=config.picture_every, log_every=config.log_every, say=say,
+    ) as run:  # fmt: skip
+        loader = CropLoader(
+            crops, batch=config.batch, steps=config.steps, first=run.first,
+            rank=fabric.global_rank, world=fabric.world_size, workers=config.workers,
+        )  # fmt: skip
+        for step, batch in enumerate(loader, start=run.first):
+            day, night, labels_A, labels_B, camera, told = (x.to(fabric.device) for x in batch)
+            real_A, real_B = to_network(day), to_network(night)
+            rate = config.rate * _decay(step, config.steps)
+            for optimizer in optimizers.values():
+                optimizer.param_groups[0]['lr'] = rate
+
+            discriminators.requires_grad_(False)
+            made = G(real_A, real_B, told if styles else None)
+            with fabric.autocast():
+                losses = {
+                    **_direction(made, real_A, real_B, discriminators.D_B, camera, 'AB'),
+                    **_direction(made, real_B, real_A, discriminators.D_A, camera, 'BA'),
+                }
+                if judges:
+                    losses['semantic_AB'] = _semantic(judges, real_A, made['fake_B'], labels_A)
+                    losses['semantic_BA'] = _semantic(
+                        judges[::-1], real_B, made['fake_A'], labels_B
+                    )
+            total = _weighted(losses, config)
+            optimizers['G'].zero_grad()
+            fabric.backward(total)
+            optimizer_G.step()
+
+            discriminators.requires_grad_(True)
+            old_A, cameras_A = pool_A.exchange(made['fake_A'].float(), camera, step)
+            old_B, cameras_B = pool_B.exchange(made['fake_B'].float(), camera, step)
+            scores = D((real_A, real_B), (old_A, old_B), camera, (cameras_A, cameras_B))
+            losses['D_A'], losses['D_B'] = (discriminator_loss(*pair) for pair in scores)
+            optimizers['D'].zero_grad()
+            fabric.backward(losses['D_A'] + losses['D_B'])
+            optimizer_D.step()
+
+            if run.wants_log(step):
+                run.log(step, G=total.item(), **{name: v.item() for name, v in losses.items()})
+            if run.wants_picture(step):
+                columns = [real_A, made['fake_B'], made['rec_A']]
+                columns += [real_B, made['fake_A'], made['rec_B']]
+                run.picture(step, 'A_B_A_B_A_B', grid([to_pictures(x[:4]) for x in columns]))
+            run.checkpoint(step)
+    paths = tuple(
+        Path(config.out) / f'{name}.safetensors' for name in ('day_to_night', 'night_to_day')
+    )
+    if fabric.global_rank == 0:
+        for path, network in zip(paths, (generators.G_AB, generators.G_BA)):
+            save_weights(path, network.state_dict(), _metadata(config, styles, path.stem))
+    if fabric.world_size > 1:
+        fabric.barrier()
+    return paths[0], paths[1]
+
+
+def _direction(
+    made: dict[str, torch.Tensor],
+    real: torch.Tensor,
+    other: torch.Tensor,
+    discriminator: PatchGAN,
+    camera: torch.Tensor,
+    way: str,
+) -> dict[str, torch.Tensor]:
+    """Return the losses of the way X→Y from ``real`` X, by name and way; ``other`` is a real Y."""
+    x, y = way[0], way[1]
+    losses = {
+        f'gan_{way}': generator_loss(discriminator(made[f'fake_{y}'], camera)),
+        f'cycle_{way}': (made[f'rec_{x}'] - real).abs().mean(),
+    }
+    if f'idt_{y}' in made:
+        losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
+    return losses
+
+
+def _semantic(
+    judges: tuple[FrozenSegmenter, FrozenSegmenter],
+    real: torch.Tensor,
+    fake: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    """
+    Return the cross entropy of the second judge on ``fake`` against the first one on ``real``.
+
+    Labels, int [B, H, W], win over the first judge where they are known.
+    """
+    before, after = judges
+    with torch.no_grad():
+        target = before(real).float().softmax(1)
+        ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
+        known = (ids != UNLABELLED)[:, None]
+        hard = F.one_hot(ids.clamp(max=target.shape[1] - 1), target.shape[1]).permute(0, 3, 1, 2)
+        target = torch.where(known, hard.float(), target)
+    return F.cross_entropy(after(fake).float(), target)
+
+
+def _weighted(losses: dict[str, torch.Tensor], config: TranslatorConfig) -> torch.Tensor:
+    ways = {'AB': config.day_to_night, 'BA': config.night_to_day}
+    terms = []
+    for name, value in losses.items():
+        kind, _, way = name.partition('_')
+        terms.append(getattr(ways[way], kind) * value)
+    return torch.stack(terms).sum()
+
+
+def _judges(config: TranslatorConfig) -> tuple[FrozenSegmenter, FrozenSegmenter] | tuple[()]:
+    """Return the segmenters of day and of night, none without weights."""
+    if not config.segmenter:
+        return ()
+    day = FrozenSegmenter(load_weights(config.segmenter))
+    if not config.night_segmenter:
+        return day, day
+    night = FrozenSegmenter(load_weights(config.night_segmenter))
+    if night.taxonomy != day.taxonomy:
+        raise ValueError(
+            f"segmenter labels '{day.taxonomy.name}', night_segmenter '{night.taxonomy.name}'; "
+            'both must label one taxonomy'
+        )
+    return day, night
+
+
+def _decay(step: int, steps: int) -> float:
+    """Return the learning rate's factor: 1 in the first half, then a line to 0."""
+    return float(min(1.0, 2 * (1 - step / steps)))
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(module.weight, 0.0, INITIAL_DEVIATION)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _metadata(config: TranslatorConfig, styles: tuple[str, ...], way: str) -> WeightsMetadata:
+    names = [Path(spec.partition(':')[2]).name for spec in config.data]
+    left_out = (
+        'out', 'data', 'segmenter', 'night_segmenter', 'workers', 'checkpoint_every',
+        'picture_every', 'log_every',
+    )  # fmt: skip
+    named = [name for name in (config.segmenter, config.night_segmenter) if name]
+    arch: dict[str, Any] = {'ngf': config.ngf, 'blocks': config.blocks}
+    if config.residual:
+        arch['residual'] = True
+    if styles:
+        arch['styles'] = list(styles)
+    return WeightsMetadata(
+        network='resnet_generator',
+        arch=arch,
+        task='translate',
+        long_side=config.long_side,
+        data=', '.join(names),
+        license=config.license,
+        training={
+            **{key: value for key, value in to_mapping(config).items() if key not in left_out},
+            'way': way,
+            'segmenters': [load_weights(name).sha256 for name in named],
+            'machine': f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
+        },
+    )

@@ -1,0 +1,84 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Small bags of every kind, whose frames are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rosbags.rosbag1 import Writer as Rosbag1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from rosbags.typesys import Stores, get_typestore
+
+TOPIC = '/front/image_raw'
+START = 1_700_000_000_123_456_789
+STEP = 100_000_000
+COUNT = 12
+#: Storage and compression; the messages of a chunk are written out before the next one begins.
+KINDS = (
+    'mcap', 'mcap-chunks', 'mcap-messages', 'mcap-file', 'sqlite3', 'sqlite3-messages',
+    'sqlite3-file', 'ros1', 'ros1-lz4',
+)  # fmt: skip
+_MODES = {
+    'chunks': CompressionMode.STORAGE,
+    'messages': CompressionMode.MESSAGE,
+    'file': CompressionMode.FILE,
+}
+
+
+def picture(seed: int, height: int = 24, width: int = 36) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def expected(count: int = COUNT) -> dict[int, np.ndarray]:
+    """Return the pixels by stamp of the frames that ``write_bag`` writes."""
+    return {START + index * STEP: picture(index) for index in range(count)}
+
+
+def write_bag(folder: Path, kind: str, frames: range = range(COUNT), name: str = 'drive') -> Path:
+    """Write some frames of one camera, two a chunk; return the storage file."""
+    base, _, mode = kind.partition('-')
+    ros1 = base == 'ros1'
+    types = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_JAZZY)
+    if ros1:
+        writer = Rosbag1Writer(folder / f'{name}.bag')
+        if mode:
+            writer.set_compression(Rosbag1Writer.CompressionFormat[mode.upper()])
+    else:
+        writer = Rosbag2Writer(
+            folder / name, version=9, storage_plugin=StoragePlugin[base.upper()]
+        )
+        if mode:
+            writer.set_compression(_MODES[mode], CompressionFormat.ZSTD)
+    writer.open()
+    connection = writer.add_connection(TOPIC, 'sensor_msgs/msg/Image', typestore=types)
+    for index in frames:
+        data = serialized(types, index, ros1)
+        writer.write(connection, START + index * STEP + 5_000_000, data)
+        if base == 'mcap' and index % 2:
+            writer.storage.close_chunk()
+    writer.close()
+    if ros1:
+        return folder / f'{name}.bag'
+    [storage] = [path for path in (folder / name).iterdir() if path.name != 'metadata.yaml']
+    return storage
+
+
+def serialized(types: object, index: int, ros1: bool) -> bytes:
+    stamp = START + index * STEP
+    header = types.types['std_msgs/msg/Header'](
+        stamp=types.types['builtin_interfaces/msg/Time'](
+            sec=stamp // 10**9, nanosec=stamp % 10**9
+        ),
+        frame_id='optical',
+        **({'seq': index} if ros1 else {}),
+    )
+    image = picture(index)
+    message = types.types['sensor_msgs/msg/Image'](
+        header=header, height=24, width=36, encoding='rgb8', is_bigendian=0, step=108,
+        data=image.reshape(-1),
+    )  # fmt: skip
+    serialize = types.serialize_ros1 if ros1 else types.serialize_cdr
+    return bytes(serialize(message, message.__msgtype__))

@@ -1,0 +1,68 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""A small drive from light into darkness with labels, as a bag, and what evaluates it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+
+IMAGE_TOPIC = '/camera/image_raw'
+LABEL_TOPIC = '/camera/labels_truth'
+START = 1_700_000_000_000_000_000
+STEP = 100_000_000
+SIZE = (36, 64)
+
+
+def picture(index: int, count: int) -> np.ndarray:
+    """Uint8 RGB [36, 64, 3]; the second half has a black ground: night to the tests' weights."""
+    rng = np.random.default_rng(index)
+    image = rng.integers(90, 250, (*SIZE, 3), np.uint8)
+    if index >= count // 2:
+        image[SIZE[0] // 2 :] = 0
+    return image
+
+
+def truth(index: int) -> np.ndarray:
+    """Uint8 ids [36, 64], a fifth of them unlabelled."""
+    rng = np.random.default_rng([index, 1])
+    labels = np.repeat(np.repeat(rng.integers(0, 11, (9, 16), np.uint8), 4, 0), 4, 1)
+    labels[rng.random(SIZE) < 0.2] = 255
+    return labels
+
+
+def write_drive(path: Path, count: int, *, every: int = 1, seed: int = 0) -> Path:
+    """Write the bag; every so many frames there are labels."""
+    with BagWriter(path) as bag:
+        for index in range(count):
+            stamp = START + index * STEP
+            frame = Frame(image=picture(index + 1000 * seed, count + 2000 * seed), stamp_ns=stamp)
+            bag.write_frame(IMAGE_TOPIC, frame)
+            if index % every == 0:
+                bag.write_labels(LABEL_TOPIC, truth(index), stamp_ns=stamp)
+    return path
+
+
+def config(weights: dict[str, Path], **changes: Any) -> PipelineConfig:
+    """Return a configuration of the tests' weights on torch."""
+    names = {key.removeprefix('weights.'): str(path) for key, path in weights.items()}
+    settings: dict[str, Any] = {'backend': 'torch', 'device': 'cpu', **changes}
+    return PipelineConfig(weights=WeightsConfig(**names), **settings)
+
+
+def without_times(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what has to be equal however a result came about."""
+    return {
+        'sets': result['sets'],
+        'compare': result['compare'],
+        'runs': {
+            name: {key: value for key, value in run.items() if key != 'timing'}
+            for name, run in result['runs'].items()
+        },
+    }

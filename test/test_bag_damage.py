@@ -1,0 +1,375 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Damaged bags: every frame that can be read comes, as it was, and what is lost is said."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, picture, write_bag
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.bags.checking import check_bag
+from nightseg_ros.bags.errors import BagError, BagLoss
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.data.source import open_source
+from nightseg_ros.perception.frame import Frame, FrameError
+
+
+def read(path: Path) -> tuple[list[Frame], list[FrameError]]:
+    with BagReader(path) as bag:
+        items = list(bag.frames(bag.image_topic(TOPIC)))
+    frames = [item for item in items if isinstance(item, Frame)]
+    return frames, [item for item in items if isinstance(item, FrameError)]
+
+
+def check(frames: list[Frame]) -> list[int]:
+    """Return the places of frames that are what was written, in order and each once."""
+    known = expected()
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, known[frame.stamp_ns])
+        assert frame.frame_id == 'optical'
+    places = [(frame.stamp_ns - START) // STEP for frame in frames]
+    assert places == sorted(set(places))
+    return places
+
+
+def bag_of(storage: Path) -> Path:
+    """Return the bag that a storage file belongs to."""
+    return storage if storage.suffix == '.bag' else storage.parent
+
+
+# -- files that end too early ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('kind', 'metadata'),
+    [
+        *((kind, True) for kind in KINDS),
+        # ROS 1 bags have no metadata.yaml
+        *((kind, False) for kind in KINDS if not kind.startswith('ros1')),
+    ],
+)
+def test_a_file_cut_anywhere_gives_what_lies_before(
+    tmp_path: Path, kind: str, metadata: bool
+) -> None:
+    storage = write_bag(tmp_path, kind)
+    content = storage.read_bytes()
+    bag = bag_of(storage)
+    assert check(read(bag)[0]) == list(range(COUNT)) and not read(bag)[1]
+    if not metadata:
+        (bag / 'metadata.yaml').unlink()
+        assert check(read(bag)[0]) == list(range(COUNT)) and not read(bag)[1]
+    found = []
+    for cut in range(0, len(content), len(content) // 24):
+        storage.write_bytes(content[:cut])
+        try:
+            frames, errors = read(bag)
+        except BagError as error:
+            assert storage.name.removesuffix('.zstd') in str(error)
+            found.append(0)
+            continue
+        places = check(frames)
+        assert places == list(range(len(places))), 'the beginning, without a gap'
+        if len(places) < COUNT or not metadata:
+            [loss] = errors
+            assert isinstance(loss, BagLoss) and f'{len(places)} ' in str(loss)
+        found.append(len(places))
+    assert found == sorted(found)
+    # what is packed as a whole, or in one chunk, gives hardly anything before its end
+    if kind in ('mcap', 'mcap-chunks', 'mcap-messages', 'sqlite3', 'sqlite3-messages', 'ros1'):
+        assert len(set(found)) > 4 and found[-1] >= COUNT - 3
+
+
+def test_a_loss_names_counts_and_place(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'mcap')
+    content = storage.read_bytes()
+    storage.write_bytes(content[: int(0.6 * len(content))])
+    frames, [loss] = read(storage.parent)
+    text = str(loss)
+    assert f'{len(frames)} of about {COUNT} messages read' in text
+    assert f'{storage.name} ends inside a chunk at byte ' in text
+
+
+def test_a_packed_file_that_is_cut_gives_its_first_blocks(tmp_path: Path) -> None:
+    # zstd packs blocks of 128 KiB
+    with BagWriter(tmp_path / 'plain') as bag:
+        for index in range(30):
+            frame = Frame(image=picture(index, 60, 90), stamp_ns=START + index * STEP)
+            bag.write_frame(TOPIC, frame)
+    from nightseg_ros.bags.compression import _zstd
+
+    content = _zstd.compress((tmp_path / 'plain' / 'plain.mcap').read_bytes())
+    (tmp_path / 'plain.mcap.zstd').write_bytes(content[: len(content) // 2])
+    frames, [loss] = read(tmp_path / 'plain.mcap.zstd')
+    assert 5 < len(frames) < 16
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, picture(index, 60, 90))
+    assert 'ends too early' in str(loss)
+
+
+# -- files with a hole, or with wrong bytes --------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {kind: write_bag(tmp_path_factory.mktemp(kind), kind) for kind in KINDS}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(data=st.data())
+def test_wrong_bytes_are_never_more_than_a_loss(
+    whole: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, kind: str,
+    data: st.DataObject,
+) -> None:  # fmt: skip
+    folder = tmp_path_factory.mktemp('damaged')
+    source = bag_of(whole[kind])
+    copy = folder / source.name
+    shutil.copytree(source, copy) if source.is_dir() else shutil.copy(source, copy)
+    storage = copy if copy.is_file() else copy / whole[kind].name
+    content = bytearray(storage.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    length = data.draw(st.sampled_from([1, 8, 300, 5000]))
+    what = data.draw(st.sampled_from(['zeros', 'noise', 'hole', 'twice']))
+    piece = content[at : at + length]
+    noise = np.random.default_rng(at).integers(0, 256, len(piece), np.uint8).tobytes()
+    content[at : at + length] = {
+        'zeros': bytes(len(piece)), 'noise': noise, 'hole': b'', 'twice': piece + piece,
+    }[what]  # fmt: skip
+    storage.write_bytes(content)
+    if copy.is_dir() and data.draw(st.booleans()):
+        (copy / 'metadata.yaml').unlink()
+    try:
+        frames, _ = read(copy)
+    except BagError as error:
+        assert source.name in str(error)
+        return
+    # wrong pixels cannot be told where a format has no checksums, wrong sizes can
+    assert {frame.image.shape for frame in frames} <= {(24, 36, 3)}
+    assert len(frames) <= COUNT + 2
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize('kind', ['mcap', 'ros1', 'sqlite3'])
+def test_frames_behind_a_hole_come_as_well(tmp_path: Path, kind: str) -> None:
+    storage = write_bag(tmp_path, kind)
+    content = bytearray(storage.read_bytes())
+    # the first pixels of frame 5, and its heads before them
+    middle = content.find(picture(5).tobytes()[:100])
+    content[middle - 60 : middle + 60] = bytes(120)
+    storage.write_bytes(content)
+    frames, errors = read(bag_of(storage))
+    places = [(frame.stamp_ns - START) // STEP for frame in frames]
+    assert {0, 1, 2, 9, 10, 11} <= set(places)
+    assert COUNT - 4 <= len(places) < COUNT
+    assert errors, 'a frame is missing, and nobody says so'
+
+
+def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'mcap')
+    content = bytearray(storage.read_bytes())
+    for at in chunks(bytes(content)):
+        # rosbags writes no checksums, ROS 2 does
+        (size,) = struct.unpack_from('<Q', content, at + 9 + 16)
+        begin = at + 9 + 40
+        struct.pack_into('<I', content, at + 9 + 24, zlib.crc32(content[begin : begin + size]))
+    storage.write_bytes(content)
+    assert check(read(storage.parent)[0]) == list(range(COUNT))
+    at = content.find(picture(5).tobytes())
+    content[at + 20] ^= 1
+    storage.write_bytes(content)
+    frames, [loss] = read(storage.parent)
+    # frames 4 and 5 share the chunk
+    assert check(frames) == [0, 1, 2, 3, *range(6, COUNT)]
+    assert 'fails its checksum' in str(loss)
+
+
+def chunks(content: bytes) -> list[int]:
+    """Return where the chunks of an MCAP file begin."""
+    at, found = 8, []
+    while content[at : at + 1] not in (b'', b'\x02', b'\x89'):
+        opcode, length = struct.unpack_from('<BQ', content, at)
+        if opcode == 6:
+            found.append(at)
+        at += 9 + length
+    return found
+
+
+def test_an_mcap_without_chunks_or_index_is_read(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'mcap')
+    content = storage.read_bytes()
+    # what `ros2 bag record --storage-preset-profile fastwrite` leaves after a kill
+    head = content[: 8 + 9 + struct.unpack_from('<Q', content, 9)[0]]
+    inner = b''
+    for at in chunks(content):
+        (size,) = struct.unpack_from('<Q', content, at + 9 + 16)
+        inner += content[at + 49 : at + 49 + size]
+    bare = tmp_path / 'bare.mcap'
+    bare.write_bytes(head + inner)
+    frames, [loss] = read(bare)
+    assert check(frames) == list(range(COUNT))
+    assert 'it was not finished' in str(loss)
+    # the head of the record stands before the message's own
+    hole = inner.find(picture(6).tobytes()) - 83
+    bare.write_bytes(head + inner[:hole] + bytes(40) + inner[hole + 40 :])
+    frames, [loss] = read(bare)
+    assert check(frames) == [0, 1, 2, 3, 4, 5, *range(7, COUNT)]
+    assert 'is damaged from byte' in str(loss)
+
+
+def test_a_damaged_page_of_a_database_costs_the_frames_on_it(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'sqlite3')
+    content = bytearray(storage.read_bytes())
+    page = content.find(picture(5).tobytes()[-50:]) // 4096 * 4096
+    content[page : page + 4096] = b'\x0d\xff\xff\xff' * 1024
+    storage.write_bytes(content)
+    frames, errors = read(storage.parent)
+    places = check(frames)
+    assert COUNT - 8 <= len(places) < COUNT and errors
+    # and with the first page gone, which holds the names of all tables
+    content[:4096] = bytes(4096)
+    storage.write_bytes(content)
+    assert check(read(storage.parent)[0]) == places
+
+
+def test_what_a_killed_recorder_left_in_the_log_of_its_database_counts(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'sqlite3', range(8))
+    more = write_bag(tmp_path, 'sqlite3', range(8, COUNT), name='more')
+    database = sqlite3.connect(storage)
+    database.execute('PRAGMA journal_mode=WAL')
+    with sqlite3.connect(more) as other:
+        rows = other.execute('SELECT topic_id, timestamp, data FROM messages').fetchall()
+    database.executemany('INSERT INTO messages (topic_id, timestamp, data) VALUES (?, ?, ?)', rows)
+    database.commit()
+    killed = tmp_path / 'killed'
+    killed.mkdir()
+    # an open database is what a kill leaves behind
+    for name in (storage.name, f'{storage.name}-wal'):
+        shutil.copy(storage.parent / name, killed / name)
+    database.close()
+    assert (killed / f'{storage.name}-wal').stat().st_size
+    frames, _ = read(killed)
+    assert check(frames) == list(range(COUNT))
+
+
+def test_a_ros1_bag_that_was_never_closed_is_read(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'ros1')
+    content = storage.read_bytes()
+    active = tmp_path / 'drive.bag.active'
+    # it ends where the index of the chunk would begin, with the length of a header
+    index = content.find(b'op=\x04')
+    active.write_bytes(content[: content.rfind(b'\x2f\0\0\0', 0, index)])
+    frames, [loss] = read(active)
+    assert check(frames) == list(range(COUNT))
+    assert active.name in str(loss)
+
+
+# -- folders ---------------------------------------------------------------------------------
+
+
+def split(folder: Path, kind: str) -> Path:
+    """Write a bag of three files of four frames each, in the way of ros2 bag record."""
+    bag = folder / 'split'
+    bag.mkdir()
+    names = []
+    for number in range(3):
+        part = write_bag(folder, kind, range(4 * number, 4 * number + 4), name=f'part{number}')
+        # ten before two would be the order of the letters
+        name = f'split_{(1, 2, 10)[number]}{"".join(part.suffixes)}'
+        part.rename(bag / name)
+        names.append(name)
+        metadata = yaml.safe_load((part.parent / 'metadata.yaml').read_text())
+    information = metadata['rosbag2_bagfile_information']
+    information['relative_file_paths'] = names
+    information['message_count'] = COUNT
+    information['topics_with_message_count'][0]['message_count'] = COUNT
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(metadata))
+    return bag
+
+
+@pytest.mark.parametrize('kind', ['mcap', 'mcap-file', 'sqlite3-messages', 'sqlite3-file'])
+@pytest.mark.parametrize('metadata', [True, False], ids=['metadata', 'bare'])
+def test_split_bags_are_one(tmp_path: Path, kind: str, metadata: bool) -> None:
+    bag = split(tmp_path, kind)
+    if not metadata:
+        (bag / 'metadata.yaml').unlink()
+    frames, errors = read(bag)
+    assert check(frames) == list(range(COUNT)) and not errors
+    assert open_source(bag).count == COUNT
+
+
+def test_a_missing_file_of_a_split_bag_is_named(tmp_path: Path) -> None:
+    bag = split(tmp_path, 'mcap')
+    (bag / 'split_2.mcap').unlink()
+    frames, [loss] = read(bag)
+    assert check(frames) == [0, 1, 2, 3, 8, 9, 10, 11]
+    assert 'split_2.mcap is missing' in str(loss) and f'8 of about {COUNT}' in str(loss)
+
+
+def test_an_empty_file_among_others_is_named(tmp_path: Path) -> None:
+    bag = split(tmp_path, 'mcap')
+    (bag / 'split_1.mcap').write_bytes(b'')
+    frames, [loss] = read(bag)
+    assert check(frames) == list(range(4, COUNT))
+    assert 'split_1.mcap is empty (0 bytes)' in str(loss)
+
+
+@pytest.mark.parametrize('text', ['', '{{', 'a: [1', 'rosbag2_bagfile_information: 3'])
+def test_a_torn_metadata_file_is_done_without(tmp_path: Path, text: str) -> None:
+    bag = write_bag(tmp_path, 'mcap').parent
+    (bag / 'metadata.yaml').write_text(text)
+    frames, errors = read(bag)
+    assert check(frames) == list(range(COUNT))
+    assert 'metadata.yaml cannot be read' in str(errors)
+
+
+def test_a_bag_that_promises_more_than_it_holds_says_so(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path, 'mcap').parent
+    text = (bag / 'metadata.yaml').read_text()
+    (bag / 'metadata.yaml').write_text(
+        text.replace(f'message_count: {COUNT}', 'message_count: 99')
+    )
+    frames, [loss] = read(bag)
+    assert check(frames) == list(range(COUNT))
+    assert f'{COUNT} of 99 messages read' in str(loss)
+
+
+# -- what is told ----------------------------------------------------------------------------
+
+
+def test_a_source_ends_with_the_loss(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'mcap')
+    content = storage.read_bytes()
+    storage.write_bytes(content[: len(content) // 2])
+    items = list(open_source(storage.parent))
+    assert isinstance(items[-1][1], BagLoss)
+    assert all(isinstance(item, Frame) for _, item in items[:-1])
+
+
+def test_a_check_counts_what_is_read_and_what_is_none(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index, encoding in enumerate(['rgb8', 'bgr8', 'mono8', 'yuv999']):
+            image = picture(index)
+            pixels = image[..., 0] if encoding == 'mono8' else image
+            bag.write_image(TOPIC, pixels, encoding, stamp_ns=START + index * STEP)
+    checked = check_bag(tmp_path / 'bag', thorough=True)
+    [topic] = checked.topics
+    assert (topic.recorded, topic.read, topic.undecodable) == (4, 4, 1)
+    assert checked.losses == (f"'{TOPIC}': 1 images cannot be decoded",)
+    assert check_bag(tmp_path / 'bag', thorough=False).losses == ()
+    # mixed encodings are read one by one
+    frames, [error] = read(tmp_path / 'bag')
+    assert [frame.order for frame in frames] == ['rgb', 'bgr', 'rgb']
+    assert 'yuv999' in str(error)

@@ -1,0 +1,390 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets are checked whole, and recordings become pictures, whatever goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.main import main
+from nightseg_ros.data import extract as extraction
+from nightseg_ros.data.check import ADVICE, check_datasets
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.extract import ExtractConfig, extract
+from nightseg_ros.data.near_duplicates import fingerprint, nearest_pairs
+from nightseg_ros.data.sample import DataError, read_image
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.taxonomy import CITYSCAPES19, COMMA10K
+
+
+def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
+    """Return a picture of a few large blobs, as unlike another seed's as another street."""
+    rng = np.random.default_rng(seed)
+    blobs = cv2.resize(rng.integers(0, 256, (5, 6, 3), np.uint8), (width, height))
+    return np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8)
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def add(root: Path, stem: str, seed: int, label: np.ndarray | None = None) -> None:
+    write(root / 'images' / f'{stem}.png', scene(seed))
+    write(
+        root / 'labels' / f'{stem}.png', np.full((60, 80), 3, np.uint8) if label is None else label
+    )
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    for index in range(3):
+        add(tmp_path / 'good', f'cam_{index}', index)
+    return tmp_path / 'good'
+
+
+def found(*specs: object, **options: object) -> Counter[str]:
+    report = check_datasets([str(spec) for spec in specs], workers=1, **options)
+    return Counter(problem.kind for problem in report.problems)
+
+
+# -- check -----------------------------------------------------------------------------------
+
+
+def test_good_data_has_no_problems(good: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    report = check_datasets([f'folder:{good}:night'], progress=lambda *step: steps.append(step))
+    assert report.problems == [] and steps[-1] == (3, 3)
+    (summary,) = report.to_dict()['datasets']
+    assert (summary['images'], summary['labelled']) == (3, 3)
+    assert (summary['sizes'], summary['lights']) == ({'80×60': 3}, {'night': 3})
+    assert summary['sources'] == {'cam': 3} and summary['unlabelled_share'] == 0
+    assert summary['class_shares']['road'] == 1
+
+
+def spoil_label_missing(root: Path) -> None:
+    (root / 'labels' / 'cam_1.png').unlink()
+
+
+def spoil_picture_missing(root: Path) -> None:
+    (root / 'images' / 'cam_1.png').unlink()
+
+
+def spoil_picture_torn(root: Path) -> None:
+    whole = (root / 'images' / 'cam_1.png').read_bytes()
+    (root / 'images' / 'cam_1.png').write_bytes(whole[: len(whole) // 2])
+
+
+def spoil_picture_empty(root: Path) -> None:
+    (root / 'images' / 'cam_1.png').write_bytes(b'')
+
+
+def spoil_label_torn(root: Path) -> None:
+    whole = (root / 'labels' / 'cam_1.png').read_bytes()
+    (root / 'labels' / 'cam_1.png').write_bytes(whole[:-20])
+
+
+def spoil_label_colored(root: Path) -> None:
+    write(root / 'labels' / 'cam_1.png', scene(5))
+
+
+def spoil_size(root: Path) -> None:
+    write(root / 'labels' / 'cam_1.png', np.full((30, 40), 3, np.uint8))
+
+
+def spoil_ids(root: Path) -> None:
+    write(root / 'labels' / 'cam_1.png', np.full((60, 80), 11, np.uint8))
+
+
+def spoil_void(root: Path) -> None:
+    write(root / 'labels' / 'cam_1.png', np.full((60, 80), 255, np.uint8))
+
+
+def spoil_blank(root: Path) -> None:
+    write(root / 'images' / 'cam_1.png', np.full((60, 80, 3), 7, np.uint8))
+
+
+def spoil_name(root: Path) -> None:
+    write(root / 'images' / 'cam_1.jpg', scene(9))
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'kind', 'file'),
+    [
+        (spoil_label_missing, 'label missing', 'images/cam_1.png'),
+        (spoil_picture_missing, 'picture missing', 'labels/cam_1.png'),
+        (spoil_picture_torn, 'picture unreadable', 'images/cam_1.png'),
+        (spoil_picture_empty, 'picture unreadable', 'images/cam_1.png'),
+        (spoil_label_torn, 'label unreadable', 'labels/cam_1.png'),
+        (spoil_label_colored, 'label unreadable', 'labels/cam_1.png'),
+        (spoil_size, 'sizes differ', 'labels/cam_1.png'),
+        (spoil_ids, 'ids without a meaning', 'labels/cam_1.png'),
+        (spoil_void, 'nothing labelled', 'labels/cam_1.png'),
+        (spoil_blank, 'blank picture', 'images/cam_1.png'),
+        (spoil_name, 'same name twice', 'images/cam_1.png'),
+    ],
+)
+def test_a_problem_is_found_and_named(good: Path, spoil, kind: str, file: str) -> None:
+    spoil(good)
+    report = check_datasets([f'folder:{good}'], workers=1)
+    (problem,) = report.problems
+    assert (problem.kind, problem.dataset) == (kind, f'folder:{good}')
+    assert problem.where == str(good / file)
+
+
+def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
+    for spoil in (spoil_label_missing, spoil_blank):
+        spoil(good)
+    write(good / 'labels' / 'cam_0.png', np.full((60, 80), 200, np.uint8))
+    counts = found(f'folder:{good}', f'images:{tmp_path / "nowhere"}', f'images:{tmp_path}')
+    assert counts == {
+        'label missing': 1, 'blank picture': 1, 'ids without a meaning': 1,
+        'cannot be opened': 2,
+    }  # fmt: skip
+
+
+def test_ids_are_judged_by_the_taxonomy(good: Path) -> None:
+    write(good / 'labels' / 'cam_1.png', np.full((60, 80), 18, np.uint8))
+    assert found(f'folder:{good}') == {'ids without a meaning': 1}
+    assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == {}
+
+
+def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
+    mask = np.full((60, 80, 3), (0x20, 0x20, 0x40), np.uint8)  # BGR of the road
+    mask[0, :10] = (0x21, 0x20, 0x40)
+    write(tmp_path / 'masks' / '1_dev_8.png', mask)
+    write(tmp_path / 'imgs' / '1_dev_8.png', scene(1))
+    report = check_datasets([f'comma10k:{tmp_path}'], COMMA10K, workers=1)
+    assert report.problems == [] and report.datasets[0].stray_colors == 1
+    mask[:9] = (0x21, 0x20, 0x40)
+    write(tmp_path / 'masks' / '1_dev_8.png', mask)
+    assert found(f'comma10k:{tmp_path}', taxonomy=COMMA10K) == {'ids without a meaning': 1}
+
+
+@pytest.mark.parametrize('change', ['copy', 'smaller', 'brighter', 'packed'])
+def test_near_duplicates_across_splits(good: Path, tmp_path: Path, change: str) -> None:
+    image = scene(1)
+    if change == 'smaller':
+        image = cv2.resize(image, (50, 40), interpolation=cv2.INTER_AREA)
+    if change == 'brighter':
+        image = np.clip(image * 1.2 + 10, 0, 255).astype(np.uint8)
+    path = tmp_path / 'test' / ('b.jpg' if change == 'packed' else 'b.png')
+    write(path, image)
+    write(tmp_path / 'test' / 'a.png', scene(77))
+    report = check_datasets([f'folder:{good}', f'images:{path.parent}'], workers=1)
+    (problem,) = report.problems
+    assert problem.kind == 'near-duplicate'
+    assert problem.where == str(good / 'images' / 'cam_1.png') and str(path) in problem.detail
+    # within one split pictures may be alike
+    add(good, 'cam_9', 1)
+    assert found(f'folder:{good}') == {}
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 299), percent=st.sampled_from([50, 60, 70, 80, 90, 100]))
+def test_a_fingerprint_survives_darkening_but_no_other_place(seed: int, percent: int) -> None:
+    image = scene(seed)
+    darker = (image * (percent / 100)).astype(np.uint8)
+    others = [fingerprint(scene(seed + k)) for k in range(1, 4)]
+    pairs = nearest_pairs([fingerprint(image)], [*others, fingerprint(darker)])
+    assert [(left, right) for left, right, _ in pairs] == [(0, 3)]
+    assert nearest_pairs([fingerprint(image)], others) == []
+
+
+def test_processes_find_the_same(good: Path) -> None:
+    for index in range(3, 80):
+        add(good, f'cam_{index}', index)
+    spoil_size(good)
+    alone, together = (
+        check_datasets([f'folder:{good}'], workers=n).to_dict() for n in (1, 2)
+    )  # fmt: skip
+    assert alone == together and len(alone['problems']) == 1
+
+
+def test_the_verb_says_what_to_do_and_exits_with_1(
+    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['data', 'check', f'folder:{good}']) == 0
+    assert 'no problems found' in capsys.readouterr().out
+    spoil_label_missing(good)
+    spoil_blank(good)
+    file = tmp_path / 'check.json'
+    assert main(['data', 'check', f'folder:{good}', '--json', str(file), '--workers', '1']) == 1
+    shown = capsys.readouterr().out
+    for kind in ('label missing', 'blank picture'):
+        assert f'{kind}: 1. What to do: {ADVICE[kind]}' in shown
+    content = json.loads(file.read_text())
+    assert content['counts'] == {'label missing': 1, 'blank picture': 1}
+    assert {p['kind'] for p in content['problems']} == set(content['advice'])
+    assert content['datasets'][0]['images'] == 3
+    assert main(['data', 'check', 'nothing']) == 2
+    assert 'ADAPTER:ROOT' in capsys.readouterr().err
+    assert main(['data', 'chekc']) == 2
+
+
+# -- extract ---------------------------------------------------------------------------------
+
+START = 10**18
+
+
+@pytest.fixture
+def bag(tmp_path: Path) -> Path:
+    """Return a drive of 2 s at 10 Hz whose frames say their number."""
+    with BagWriter(tmp_path / 'my_night drive') as bag:
+        for index in range(20):
+            frame = Frame(
+                image=np.full((16, 24, 3), 12 * index, np.uint8),
+                stamp_ns=START + index * 100_000_000,
+            )
+            bag.write_frame('/front/image_raw', frame)
+            if index % 2 == 0:
+                bag.write_frame('/rear/image_raw', frame)
+    return tmp_path / 'my_night drive'
+
+
+FRONT = {'topic': '/front/image_raw'}
+
+
+def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    result = extract([bag], out, ExtractConfig(every=0.5, format='png', **FRONT))
+    assert (result.written, result.kept, result.broken) == (4, 0, 0)
+    samples = open_dataset(f'images:{out}:night')
+    assert [s.image.name for s in samples] == [
+        f'my-night-drive-front_{START + k * 500_000_000}.png' for k in range(4)
+    ]
+    assert {s.source for s in samples} == {'my-night-drive-front'}
+    for number, sample in enumerate(samples):
+        assert (read_image(sample.image) == 60 * number).all()
+    # the other camera of the bag goes into the same folder
+    extract([bag], out, ExtractConfig(every=0.5, format='png', topic='/rear/image_raw'))
+    assert {s.source for s in open_dataset(f'images:{out}')} == {
+        'my-night-drive-front', 'my-night-drive-rear',
+    }  # fmt: skip
+    assert found(f'images:{out}') == {'blank picture': 8}
+
+
+@pytest.mark.parametrize(
+    ('every', 'times'), [(0, range(20)), (0.1, range(20)), (0.25, (0, 3, 5, 8, 10, 13, 15, 18))]
+)
+def test_frames_are_taken_on_a_grid_of_stamps(
+    bag: Path, tmp_path: Path, every: float, times
+) -> None:
+    extract([bag], tmp_path / 'out', ExtractConfig(every=every, **FRONT))
+    stamps = sorted(int(p.stem.split('_')[1]) for p in (tmp_path / 'out').glob('*.jpg'))
+    assert stamps == [START + time * 100_000_000 for time in times]
+
+
+def test_an_interrupted_run_goes_on(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ExtractConfig(every=0.2, **FRONT)
+    extract([bag], tmp_path / 'whole', config)
+    real = extraction.replace_file
+    calls: list[Path] = []
+
+    def full_after_some(path: Path, content: bytes) -> None:
+        calls.append(path)
+        if len(calls) == 6:
+            raise OSError(28, 'No space left on device')
+        real(path, content)
+
+    monkeypatch.setattr(extraction, 'replace_file', full_after_some)
+    out = tmp_path / 'out'
+    with pytest.raises(DataError, match=r'No space left.* 4 frames .*goes on'):
+        extract([bag], out, config)
+    monkeypatch.setattr(extraction, 'replace_file', real)
+    (out / '.my-night-drive-front_12-x.jpg').write_bytes(b'half')  # what a kill leaves
+    result = extract([bag], out, config)
+    assert (result.written, result.kept) == (6, 4)
+    contents = [
+        {p.name: p.read_bytes() for p in folder.iterdir()} for folder in (tmp_path / 'whole', out)
+    ]
+    assert contents[0] == contents[1]
+    said: list[str] = []
+    again = extract([bag], out, config, say=said.append)
+    assert (again.written, again.kept) == (0, 10) and 'already' in said[0]
+
+
+def test_frames_of_other_settings_never_mix(bag: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    extract([bag], out, ExtractConfig(every=0.5, **FRONT))
+    with pytest.raises(DataError, match='taken with every 0.5, now it is 1.0; .*--force'):
+        extract([bag], out, ExtractConfig(every=1.0, **FRONT))
+    assert len(list(out.glob('*.jpg'))) == 4
+    result = extract([bag], out, ExtractConfig(every=1.0, **FRONT), force=True)
+    assert result.written == 2 == len(list(out.glob('*.jpg')))
+    # pictures of the user's own are not taken for frames
+    other = tmp_path / 'other'
+    write(other / 'my-night-drive-front_5.jpg', scene(0))
+    with pytest.raises(DataError, match='not extracted here'):
+        extract([bag], other, ExtractConfig(**FRONT))
+    assert [p.name for p in other.iterdir()] == ['my-night-drive-front_5.jpg']
+
+
+def test_videos_and_folders(tmp_path: Path) -> None:
+    video = cv2.VideoWriter(
+        str(tmp_path / '2024_drive.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10.0, (64, 48)
+    )
+    for index in range(10):
+        video.write(np.full((48, 64, 3), 20 * index, np.uint8))
+    video.release()
+    folder = tmp_path / 'frames'
+    for index in range(4):
+        write(folder / f'{index}.png', scene(index))
+    config = ExtractConfig(every=0.5)
+    with pytest.raises(DataError, match='--rate'):
+        extract([folder], tmp_path / 'out', config)
+    assert not (tmp_path / 'out').exists()
+    extract([tmp_path / '2024_drive.mp4'], tmp_path / 'out', config)
+    extract([folder], tmp_path / 'out', ExtractConfig(every=0.5, rate=4.0))
+    assert sorted(p.stem for p in (tmp_path / 'out').glob('*.jpg')) == [
+        f'{name}_{stamp:019d}'
+        for name in ('drive-2024-drive', 'frames')
+        for stamp in (0, 500_000_000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (lambda root, bag: [root / 'nowhere'], 'does not exist'),
+        (lambda root, bag: [bag, root / 'x' / bag.name], 'rename one'),
+        (lambda root, bag: [root / 'torn'], 'no frame that can be read'),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_written(
+    bag: Path, tmp_path: Path, make, words: str
+) -> None:
+    (tmp_path / 'x').mkdir()
+    (tmp_path / 'x' / bag.name).symlink_to(bag)
+    (tmp_path / 'torn').mkdir()
+    (tmp_path / 'torn' / 'a.png').write_bytes(b'torn')
+    sources = make(tmp_path, bag)
+    topic = FRONT if bag in sources else {'rate': 1.0}
+    with pytest.raises(DataError, match=words):
+        extract(sources, tmp_path / 'out', ExtractConfig(**topic))
+    assert not list((tmp_path / 'out').glob('*.jpg'))
+
+
+def test_the_verb_counts_broken_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / 'frames'
+    for index in range(3):
+        write(folder / f'{index}.png', scene(index))
+    (folder / '1.png').write_bytes(b'torn')
+    flags = ['data', 'extract', str(folder), '--out', str(tmp_path / 'out'), '--every', '1']
+    assert main([*flags, '--rate', '1']) == 1
+    shown = capsys.readouterr()
+    assert "2 frames in '" in shown.out and '1 frames could not be read' in shown.err
+    assert main([*flags, '--rate', '0']) == 2
+    assert main([*flags[:-1], '-1', '--rate', '1']) == 2
+    assert "'every'" in capsys.readouterr().err

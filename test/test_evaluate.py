@@ -1,0 +1,486 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg evaluate``: deterministic, resumable, nothing dropped, one pass for many routes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from evaluated_drive import (
+    IMAGE_TOPIC,
+    LABEL_TOPIC,
+    SIZE,
+    START,
+    STEP,
+    config,
+    picture,
+    truth,
+    without_times,
+    write_drive,
+)
+from tiny_weights import write_all
+
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.main import main
+from nightseg_ros.config import ConfigError
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+from nightseg_ros.evaluation.lineup import Lineup, configurations
+from nightseg_ros.evaluation.plan import Plan, recording_parts
+from nightseg_ros.evaluation.stage import Sink, read_ahead
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline
+
+ROUTES = ('route=day', 'route=night', 'route=translate', 'route=auto')
+FRAMES = 24
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_all(tmp_path_factory.mktemp('weights'))
+
+
+@pytest.fixture(scope='module')
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drive(tmp_path_factory.mktemp('bag') / 'drive', FRAMES, every=2)
+
+
+@pytest.fixture(scope='module')
+def lineup(weights: dict[str, Path]) -> Lineup:
+    return Lineup.load(configurations(config(weights), ROUTES))
+
+
+@pytest.fixture(scope='module')
+def auto(weights: dict[str, Path]) -> Lineup:
+    return Lineup.load(configurations(config(weights), ()))
+
+
+def plan_of(lineup: Lineup, *sources: Path, names: tuple[str, ...] = (), **flags: object) -> Plan:
+    members = configurations(lineup.pipelines[-1].config, names)
+    return Plan(configurations=members, parts=tuple(recording_parts(sources, **flags)))  # type: ignore[arg-type]
+
+
+def run(
+    lineup: Lineup, out: Path, *sources: Path, names: tuple[str, ...] = (), **flags: object
+) -> dict:
+    plan = plan_of(lineup, *sources, names=names, **flags)
+    return evaluate(plan, lineup, out, EvaluationSettings())
+
+
+def frames_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / 'frames.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def compared(lineup: Lineup, drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('compared')
+    run(lineup, out, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    return out
+
+
+# -- what is measured ------------------------------------------------------------------------
+
+
+def test_every_frame_goes_through_the_pipeline_once_and_in_order(
+    compared: Path, weights: dict[str, Path]
+) -> None:
+    """Masks, states and scores are those of Pipeline.process frame by frame."""
+    lines = [line for line in frames_of(compared) if line['run'] == 'drive/route=auto']
+    pipeline = Pipeline.load(config(weights))
+    assert [line['stamp'] for line in lines] == [START + i * STEP for i in range(FRAMES)]
+    for index, line in enumerate(lines):
+        frame = Frame(image=picture(index, FRAMES), stamp_ns=line['stamp'])
+        [result] = pipeline.process([frame])
+        assert result.labels is not None
+        assert (line['state'], line['route']) == (result.decision.state, result.decision.route)
+        assert line['reason'] == result.decision.reason and line['score'] is not None
+        known = truth(index) != 255
+        if index % 2 == 0:
+            right = (result.labels == truth(index))[known].mean()
+            assert line['pixel_acc'] == pytest.approx(right, abs=1e-4)
+            assert line['labelled'] == known.sum()
+        else:
+            assert line['miou'] is None and line['labelled'] == 0
+    assert {line['route'] for line in lines} == {'day', 'night'}
+
+
+def test_configurations_over_the_same_frames(
+    compared: Path, weights: dict[str, Path], drive: Path, tmp_path: Path
+) -> None:
+    """One pass gives each configuration what a pass of its own gives it."""
+    together = json.loads((compared / 'metrics.json').read_text())
+    assert list(together['runs']) == [f'drive/{name}' for name in ROUTES]
+    for name in ('route=translate', 'route=auto'):
+        alone = Lineup.load(configurations(config(weights, route=name[6:]), ()))
+        found = run(alone, tmp_path / name, drive, labels=[LABEL_TOPIC], light='day')
+        expected = {**together['runs'][f'drive/{name}'], 'configuration': ''}
+        for entry in (expected, found['runs']['drive']):
+            del entry['timing'], entry['samples']
+        assert found['runs']['drive'] == expected
+    # the automatic route takes the masks of the forced ones
+    digests = {line['labels_sha256'] for line in frames_of(compared)}
+    assert len(digests) == 3 * FRAMES
+    for item in together['compare']:
+        assert item['reference'] == 'drive/route=day'
+        gap = item['miou']
+        scores = [together['runs'][item[key]]['all']['miou'] for key in ('run', 'reference')]
+        assert gap['difference'] == pytest.approx(scores[0] - scores[1], abs=2e-4)
+
+
+def test_what_a_run_says(compared: Path) -> None:
+    result = json.loads((compared / 'metrics.json').read_text())
+    run = result['runs']['drive/route=auto']
+    source = result['sets']['drive']['sources'][0]
+    assert result['version'] == 2 and result['route'] == 'day'
+    assert (run['frames'], run['failed'], run['labelled']) == (FRAMES, 0, FRAMES // 2)
+    assert (source['frames'], source['labelled'], source['labels_unused']) == (24, 12, 0)
+    assert set(run['by_route']) == {'day', 'night'} == set(run['by_state'])
+    assert set(run['by_light']) == {'day'} and set(run['by_source']) == {'drive'}
+    for key in ('by_state', 'by_route'):
+        total = sum(np.array(entry['confusion']) for entry in run[key].values())
+        assert total.tolist() == run['all']['confusion']
+    assert run['routing']['switches'] == 1
+    # dark from 1.2 s on, half a second of dwell, to the end of 2.4 s
+    assert run['routing']['wrong_state_s'] == pytest.approx(0.7)
+    assert run['flicker']['all']['pairs'] == FRAMES - 1
+    assert run['calibration']['all']['pixels'] == run['all']['pixels']
+    assert run['timing']['ms']['network']['p50'] > 0 and run['timing']['frames_per_second'] > 0
+    assert {sample['kind'] for sample in run['samples']} >= {'best', 'worst', 'median'}
+    for sample in run['samples']:
+        ids = cv2.imread(str(compared / sample['labels']), cv2.IMREAD_UNCHANGED)
+        assert ids.shape == SIZE and cv2.imread(str(compared / sample['image'])) is not None
+        index = int(sample['frame'])
+        stored = cv2.imread(str(compared / sample['truth']), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(stored, truth(index))
+    assert not (compared / '.parts').exists()
+
+
+def test_the_same_input_gives_the_same_bytes(auto: Lineup, drive: Path, tmp_path: Path) -> None:
+    plan = plan_of(auto, drive)
+    plan = Plan(configurations=plan.configurations, parts=plan.parts, save_labels=True)
+    results = [
+        evaluate(plan, auto, tmp_path / name, EvaluationSettings()) for name in ('one', 'two')
+    ]
+    assert without_times(results[0]) == without_times(results[1])
+    masks = sorted((tmp_path / 'one' / 'labels').rglob('*.png'))
+    assert len(masks) == FRAMES
+    for path in masks:
+        other = tmp_path / 'two' / path.relative_to(tmp_path / 'one')
+        assert path.read_bytes() == other.read_bytes()
+    # without labels there are no scores, but all that needs none
+    found = results[0]['runs']['drive']
+    assert found['all']['miou'] is None and found['all']['miou_ci'] is None
+    assert found['routes'] == {'day': 17, 'night': 7} and found['flicker']['all']['pairs'] == 23
+    assert {sample['kind'] for sample in found['samples']} == {'spread'}
+    assert results[0]['compare'] == []
+
+
+def test_labels_from_folders_by_name_and_by_stamp(
+    auto: Lineup, drive: Path, tmp_path: Path
+) -> None:
+    topic = run(auto, tmp_path / 'topic', drive, labels=[LABEL_TOPIC])
+    for kind in ('name', 'stamp'):
+        folder = tmp_path / kind
+        folder.mkdir()
+        for index in range(0, FRAMES, 2):
+            name = f'{index:06d}' if kind == 'name' else str(START + index * STEP)
+            cv2.imwrite(str(folder / f'{name}.png'), truth(index))
+        cv2.imwrite(str(folder / 'stranger.png'), truth(0))
+        found = run(auto, tmp_path / f'out_{kind}', drive, labels=[str(folder)])
+        assert found['sets']['drive']['sources'][0]['labels_unused'] == 1
+        assert found['runs']['drive']['all'] == topic['runs']['drive']['all']
+
+
+def test_a_folder_and_a_video_with_labels(auto: Lineup, tmp_path: Path) -> None:
+    images, labels = tmp_path / 'images', tmp_path / 'labels'
+    images.mkdir()
+    labels.mkdir()
+    video = cv2.VideoWriter(str(tmp_path / 'v.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10, (64, 36))
+    for index in range(6):
+        bgr = picture(index, 6)[..., ::-1]
+        cv2.imwrite(str(images / f'{index:06d}.png'), bgr)
+        video.write(np.ascontiguousarray(bgr))
+        cv2.imwrite(str(labels / f'{index:06d}.png'), truth(index))
+    video.release()
+    (images / '000003.png').write_bytes(b'no picture')
+    found = run(auto, tmp_path / 'out', images, tmp_path / 'v.mp4', labels=[str(labels)])
+    sources = {source['name']: source for source in found['sets']['recordings']['sources']}
+    assert (sources['images']['frames'], sources['images']['failed']) == (5, 1)
+    assert '000003.png' in sources['images']['losses'][0]
+    assert sources['images']['labels_unused'] == 1
+    assert (sources['v']['frames'], sources['v']['labelled']) == (6, 6)
+    assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
+    # pictures by themselves beside a drive: each frame is a unit
+    assert found['sets']['recordings']['unit'] == 'frames'
+    assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
+
+
+def test_nothing_readable_is_no_score_and_no_crash(auto: Lineup, tmp_path: Path) -> None:
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'images' / 'a.png').write_bytes(b'no picture')
+    found = run(auto, tmp_path / 'out', tmp_path / 'images')
+    entry = found['runs']['images']
+    assert (entry['frames'], entry['failed'], entry['samples']) == (0, 1, [])
+    assert entry['all']['miou'] is None and entry['timing']['frames_per_second'] is None
+    assert 'a.png' in found['sets']['images']['sources'][0]['losses'][0]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'words'),
+    [('jpeg', 'labels are PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
+)
+def test_labels_that_are_none_are_named(
+    auto: Lineup, tmp_path: Path, kind: str, words: str
+) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_frame(IMAGE_TOPIC, Frame(image=picture(0, 9), stamp_ns=START))
+        labels = truth(0)
+        if kind == 'jpeg':
+            content = cv2.imencode('.jpg', labels)[1].tobytes()
+            bag.write_compressed(LABEL_TOPIC, content, 'jpeg', stamp_ns=START)
+        elif kind == 'colour':
+            bag.write_image(LABEL_TOPIC, picture(0, 9), 'rgb8', stamp_ns=START)
+        else:
+            labels = labels[1:] if kind == 'size' else np.full_like(labels, 11)
+            bag.write_labels(LABEL_TOPIC, labels, stamp_ns=START)
+    with pytest.raises(DataError, match=words):
+        run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
+
+
+def test_png_labels_in_a_bag(auto: Lineup, tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(3):
+            stamp = START + index * STEP
+            bag.write_frame(IMAGE_TOPIC, Frame(image=picture(index, 9), stamp_ns=stamp))
+            content = cv2.imencode('.png', truth(index))[1].tobytes()
+            bag.write_compressed(LABEL_TOPIC, content, 'png', stamp_ns=stamp)
+    found = run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
+    expected = sum(int((truth(index) != 255).sum()) for index in range(3))
+    assert found['runs']['bag']['all']['pixels'] == expected
+
+
+def test_every_camera_of_a_bag_is_a_source(auto: Lineup, tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(4):
+            stamp = START + index * STEP
+            for camera in ('left', 'right')[: 1 + index % 2]:
+                frame = Frame(image=picture(index, 4), stamp_ns=stamp)
+                bag.write_frame(f'/{camera}/image_raw', frame)
+                bag.write_labels(f'/{camera}/labels_truth', truth(index), stamp_ns=stamp)
+    found = run(auto, tmp_path / 'both', tmp_path / 'bag')
+    assert [s['name'] for s in found['sets']['bag']['sources']] == ['bag:left', 'bag:right']
+    assert [s['frames'] for s in found['sets']['bag']['sources']] == [4, 2]
+    topics = [f'/{camera}/image_raw' for camera in ('left', 'right')]
+    labels = [f'/{camera}/labels_truth' for camera in ('left', 'right')]
+    found = run(auto, tmp_path / 'labels', tmp_path / 'bag', topics=topics, labels=labels)
+    assert {name: e['frames'] for name, e in found['runs']['bag']['by_source'].items()} == {
+        'bag:left': 4, 'bag:right': 2,
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
+        plan_of(auto, tmp_path / 'bag', topics=topics[:1], labels=labels)
+
+
+def test_a_damaged_bag_is_scored_as_far_as_it_goes(
+    auto: Lineup, drive: Path, tmp_path: Path
+) -> None:
+    [storage] = drive.glob('*.mcap')
+    broken = tmp_path / 'broken.mcap'
+    broken.write_bytes(storage.read_bytes()[: storage.stat().st_size * 2 // 3])
+    whole = run(auto, tmp_path / 'whole', drive)
+    found = run(auto, tmp_path / 'out', broken)
+    source = found['sets']['broken']['sources'][0]
+    assert 0 < source['frames'] < FRAMES and source['losses']
+    kept, every = frames_of(tmp_path / 'out'), frames_of(tmp_path / 'whole')
+    assert len(kept) == source['frames'] == found['runs']['broken']['frames']
+    assert [x['labels_sha256'] for x in kept] == [x['labels_sha256'] for x in every[: len(kept)]]
+    assert whole['sets']['drive']['sources'][0]['losses'] == []
+
+
+# -- interruptions ---------------------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize('at', [1, 5, 17, FRAMES])
+def test_an_interrupted_evaluation_goes_on_to_the_same_result(
+    lineup: Lineup, drive: Path, compared: Path, tmp_path: Path, at: int
+) -> None:
+    plan = plan_of(lineup, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+
+    def stop(done: int) -> None:
+        if done >= at:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        evaluate(plan, lineup, tmp_path, EvaluationSettings(), advance=stop)
+    part = tmp_path / '.parts' / '00000'
+    # torn as a killed process leaves it
+    with (part / 'frames.jsonl').open('a') as lines:
+        lines.write('{"source": "dri')
+    with (part / 'counts.i64').open('ab') as rows:
+        rows.write(b'123')
+    found = evaluate(plan, lineup, tmp_path, EvaluationSettings())
+    expected = json.loads((compared / 'metrics.json').read_text())
+    assert without_times(found) == without_times(expected)
+    ours, theirs = frames_of(tmp_path), frames_of(compared)
+    for line in (*ours, *theirs):
+        del line['ms']
+    assert ours == theirs
+    files = [path.relative_to(tmp_path) for path in sorted((tmp_path / 'samples').rglob('*.*'))]
+    assert files and all(
+        (tmp_path / path).read_bytes() == (compared / path).read_bytes() for path in files
+    )
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[4])
+from evaluated_drive import config
+from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+from nightseg_ros.evaluation.lineup import Lineup, configurations
+from nightseg_ros.evaluation.plan import Plan, recording_parts
+members = configurations(config({p.stem: p for p in Path(sys.argv[1]).iterdir()}), ())
+lineup = Lineup.load(members)
+parts = recording_parts([Path(sys.argv[2])])
+def stop(done):
+    if done == 22:
+        os.kill(os.getpid(), signal.SIGKILL)
+evaluate(Plan(configurations=members, parts=tuple(parts)), lineup, Path(sys.argv[3]),
+         EvaluationSettings(), advance=stop)
+"""
+
+
+def test_a_killed_process_loses_only_its_last_frames(
+    auto: Lineup, weights: dict[str, Path], drive: Path, tmp_path: Path
+) -> None:
+    folder = next(iter(weights.values())).parent
+    command = [sys.executable, '-c', _KILLED, str(folder), str(drive), str(tmp_path / 'out')]
+    done = subprocess.run([*command, str(Path(__file__).parent)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    lines = (tmp_path / 'out' / '.parts' / '00000' / 'frames.jsonl').read_bytes()
+    assert 16 <= lines.count(b'\n') < FRAMES
+    found = run(auto, tmp_path / 'out', drive)
+    assert without_times(found) == without_times(run(auto, tmp_path / 'whole', drive))
+
+
+def test_going_on_with_something_else_is_refused(
+    auto: Lineup, drive: Path, tmp_path: Path
+) -> None:
+    def stop(done: int) -> None:
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        evaluate(plan_of(auto, drive), auto, tmp_path, EvaluationSettings(), advance=stop)
+    other = plan_of(auto, drive, labels=[LABEL_TOPIC])
+    with pytest.raises(ConfigError, match='other sources.*--restart'):
+        evaluate(other, auto, tmp_path, EvaluationSettings())
+    found = evaluate(other, auto, tmp_path, EvaluationSettings(restart=True))
+    assert found['runs']['drive']['labelled'] == FRAMES // 2
+
+
+# -- threads ---------------------------------------------------------------------------------
+
+
+def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
+    def items():
+        yield from range(10)
+        raise OSError('gone')
+
+    seen = []
+    with pytest.raises(OSError, match='gone'):
+        for item in read_ahead(items(), depth=2):
+            seen.append(item)
+    assert seen == list(range(10))
+
+
+def test_reading_ahead_is_bounded_and_ends_with_its_reader() -> None:
+    taken = []
+
+    def items():
+        for index in range(1000):
+            taken.append(index)
+            yield index
+
+    before = threading.active_count()
+    reader = read_ahead(items(), depth=3)
+    assert next(reader) == 0
+    time.sleep(0.05)
+    assert len(taken) <= 5
+    reader.close()
+    assert threading.active_count() == before
+
+
+def test_a_sink_works_in_order_and_passes_errors_on() -> None:
+    seen = []
+    with Sink(seen.append, depth=2) as sink:
+        for index in range(20):
+            sink.put(index)
+    assert seen == list(range(20))
+
+    def fail(item: int) -> None:
+        raise ValueError(f'bad {item}')
+
+    with pytest.raises(ValueError, match='bad 0'), Sink(fail, depth=2) as broken:
+        for index in range(20):
+            broken.put(index)
+
+
+# -- the command -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('compare', 'words'),
+    [
+        (['route=noon'], 'noon'),
+        (['rout=day'], "unknown key 'rout'"),
+        (['router.table.noon=day'], "unknown key 'router.table.noon'"),
+        (['route'], 'KEY=VALUE'),
+        (['route=day', 'route=day'], 'twice'),
+        (['threads=many'], 'threads'),
+    ],
+)
+def test_wrong_configurations_are_named(
+    weights: dict[str, Path], compare: list[str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        configurations(config(weights), compare)
+
+
+def test_configurations_take_any_key(weights: dict[str, Path]) -> None:
+    made = configurations(
+        config(weights), ['route=night,long_side=96,router.dwell_dark_s=1,router.table.dusk=day']
+    )[0].config
+    assert (made.route, made.long_side, made.backend) == ('night', 96, 'torch')
+    assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
+
+
+def test_the_command(
+    weights: dict[str, Path], drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
+    flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
+    command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, '--out', str(tmp_path / 'out')]
+    assert main([*command, *flags, '--compare', 'route=day', 'route=night']) == 0
+    said = capsys.readouterr().out
+    assert 'drive/route=day' in said and 'mIoU +' in said or 'mIoU -' in said
+    result = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+    assert result['command'][:2] == ['nightseg', 'evaluate'] and result['wall_s'] > 0
+    assert main(['evaluate', '--out', str(tmp_path), *flags]) == 2
+    assert '--dataset' in capsys.readouterr().err
+    wrong = [*command, *flags, '--topic', '/rear/image_raw']
+    assert main(wrong) == 2
+    assert IMAGE_TOPIC in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ['out']

@@ -1,0 +1,114 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Exports: files that say what they are, graphs that agree with torch, and a filled cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import pytest
+from tiny_weights import write_illumination, write_segmenter, write_translator
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.evaluation import agreement as agreement_module
+from nightseg_ros.evaluation.agreement import agreement, made_up_images
+from nightseg_ros.evaluation.card import model_card
+from nightseg_ros.runtime.export import exported_graph
+from nightseg_ros.weights import load_weights, read_manifest, save_weights
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+def test_export_writes_checked_files_and_fills_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [
+        write_segmenter(tmp_path / 'day.safetensors'),
+        write_translator(tmp_path / 'translator.safetensors'),
+        write_illumination(tmp_path / 'illumination.safetensors'),
+    ]
+    out = tmp_path / 'out'
+    assert main(['export', *map(str, files), '--out', str(out), '--frames', '2']) == 0
+    told = capsys.readouterr().out
+    assert told.count('agrees with torch on') == 4  # two networks, two runtimes
+    assert 'made-up pictures' in told
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        *(f'{name}.{kind}' for name in ('day', 'translator') for kind in ('onnx', 'md')),
+        'illumination.md', *(file.name for file in files), 'SHA256SUMS',
+    }  # fmt: skip
+    for file in files:
+        assert load_weights(out / file.name).sha256 == load_weights(file).sha256
+        assert read_manifest(out)[file.name] == load_weights(file).sha256
+    session = onnxruntime.InferenceSession(str(out / 'day.onnx'))
+    labels, confidence = session.run(None, {'images': np.zeros((1, 64, 96, 3), np.uint8)})
+    assert labels.shape == confidence.shape == (1, 32, 48)
+
+    # the node's first frame builds nothing
+    said: list[str] = []
+    exported_graph(load_weights(files[0]), said.append)
+    assert not said
+
+
+def test_given_frames_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = write_segmenter(tmp_path / 'day.safetensors')
+    folder = tmp_path / 'frames'
+    folder.mkdir()
+    for index, image in enumerate(made_up_images(120, 5)):
+        cv2.imwrite(str(folder / f'{index}.png'), image)
+    assert main(['export', str(weights), '--check', str(folder), '--frames', '2']) == 0
+    assert f'(2 frames of {folder})' in capsys.readouterr().out
+    assert main(['export', str(weights), '--check', str(tmp_path / 'none')]) == 2
+    assert 'does not exist' in capsys.readouterr().err
+
+
+def test_a_graph_that_computes_something_else_fails(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors', seed=1))
+    other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=2))
+    right, wrong = (exported_graph(one, lambda text: None) for one in (weights, other))
+    right.write_bytes(wrong.read_bytes())  # a stale or damaged cache
+    assert main(['export', str(weights.path), '--frames', '1']) == 1
+    captured = capsys.readouterr()
+    assert '99.5% are wanted' in captured.err
+
+
+def test_agreement_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    monkeypatch.setattr(
+        agreement_module, 'available_backends', lambda: {'torch': True, 'openvino': False}
+    )
+    assert agreement(weights, list(made_up_images(96, 1)), lambda text: None) == {}
+
+
+def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
+    import dataclasses
+
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    bare = model_card(weights)
+    assert 'None are stored in this file' in bare and 'Not stated.' in bare
+    metadata = dataclasses.replace(
+        weights.metadata,
+        data='ten streets',
+        ratio=0.29,
+        commit='abc123',
+        metrics={'night': {'miou': 0.4321, 'miou_ci': [0.4, 0.45]}, 'route': 'day'},
+        training={'seed': 7},
+    )
+    save_weights(tmp_path / 'day.safetensors', weights.tensors, metadata)
+    weights = load_weights(tmp_path / 'day.safetensors')
+    card = model_card(weights, {'openvino': 0.9987})
+    for wanted in (
+        '# day', 'ten streets', '29%', 'abc123', 'free for all', weights.sha256,
+        '0 sky, 1 building', '| night | 0.432 | [0.400, 0.450] |', 'route: day',
+        'openvino: 99.8700%', 'seed: 7',
+    ):  # fmt: skip
+        assert wanted in card, wanted

@@ -1,0 +1,223 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Replay and record as real processes: in lockstep, live labels are the offline ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_weights
+
+pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+
+from ros_harness import PATIENCE, Client, pixels_of, running, stamp_ns
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
+from nightseg_ros.cli.main import main
+from nightseg_ros.data.source import STAMP_OFFSET, open_source
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+
+pytestmark = pytest.mark.ros
+
+START = 1_700_000_000_000_000_000
+SECOND = 1_000_000_000
+
+
+@contextlib.contextmanager
+def verb(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``nightseg`` with arguments; whatever happens, it is gone afterwards."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments],
+        stdout=log.open('wb'),
+        stderr=subprocess.STDOUT,
+        env={**os.environ, 'ROS_LOG_DIR': str(log.parent)},
+    )
+    try:
+        yield process
+    except BaseException:
+        print(log.read_text())
+        raise
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+        process.kill()
+        process.wait()
+
+
+def drive(path: Path) -> Path:
+    """Write a camera that drives into the dark, one frame a second."""
+    with BagWriter(path) as bag:
+        for index in range(7):
+            rng = np.random.default_rng(index)
+            coarse = rng.integers(60, 256, (6, 8, 3), dtype=np.uint8)
+            image = np.asarray(cv2.resize(coarse, (160, 96)), np.uint8)
+            if index > 2:
+                image[32:] //= 40
+            stamp = START + index * SECOND
+            bag.write_frame(
+                '/front/image_raw', Frame(image=image, stamp_ns=stamp, frame_id='optical')
+            )
+    return path
+
+
+def wait_for(log: Path, words: str) -> None:
+    end = time.monotonic() + 2 * PATIENCE
+    while words not in log.read_text():
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+
+
+def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -> None:
+    files = tiny_weights.write_all(tmp_path)
+    weights = {name: str(path) for name, path in files.items()}
+    fixed = {'backend': 'torch', 'device': 'cpu', 'threads': 1}
+    bag = drive(tmp_path / 'drive')
+    node = {**weights, **fixed, 'image_topics': ['/front/image_raw']}
+    recorded = tmp_path / 'recorded'
+    record = ['--outputs', 'labels', 'status', 'label_info_json', '--reliable']
+    with (
+        running(tmp_path / 'node.log', node),
+        verb(tmp_path / 'record.log', 'record', str(recorded), *record) as recorder,
+    ):
+        wait_for(tmp_path / 'record.log', 'recording /front/nightseg')
+        with verb(tmp_path / 'replay.log', 'replay', str(bag), '--lockstep', '--clock') as player:
+            code = player.wait(2 * PATIENCE)
+            assert code == 0, (tmp_path / 'replay.log').read_text()
+        recorder.send_signal(signal.SIGINT)
+        assert recorder.wait(PATIENCE) == 0, (tmp_path / 'record.log').read_text()
+
+    names = {name.removeprefix('weights.'): path for name, path in weights.items()}
+    pipeline = Pipeline.load(PipelineConfig(weights=WeightsConfig(**names), **fixed))
+    offline, routes = {}, []
+    for _, frame in open_source(bag):
+        assert isinstance(frame, Frame)
+        [result] = pipeline.process([frame])
+        offline[frame.stamp_ns] = result.labels
+        routes.append(result.decision.route)
+    assert set(routes) == {'day', 'night'}, 'a drive on one route would prove little'
+    assert all(len(np.unique(labels)) > 2 for labels in offline.values())
+
+    with BagReader(recorded) as reader:
+        topics = {topic.name: topic for topic in reader.topics}
+        live = list(reader.messages(topics['/front/nightseg/labels']))
+        assert [message.stamp_ns for message in live] == sorted(offline)
+        for message in live:
+            image = reader.read(message)
+            assert bytes(image.data) == offline[message.stamp_ns].tobytes()
+            assert (image.encoding, image.header.frame_id) == ('mono8', 'optical')
+        statuses = [reader.read(m) for m in reader.messages(topics['/front/nightseg/status'])]
+        said = [{v.key: v.value for v in array.status[0].values} for array in statuses]
+        assert [values['route'] for values in said] == routes
+        # published before the recorder was there, and latched
+        assert topics['/front/nightseg/label_info_json'].count == 1
+        assert reader.latched_topics == {'/front/nightseg/label_info_json'}
+
+
+def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f'{index}.png'), np.full((8, 12, 3), 10 * index, np.uint8))
+    (folder / '2.png').write_bytes(b'torn')
+    client = Client()
+    try:
+        client.listen('camera/image_raw', Image)
+        client.listen('/clock', Clock)
+        flags = ['--fps', '10', '--rate', '0.5', '--clock', '--reliable']
+        with verb(
+            tmp_path / 'log', 'replay', str(folder), *flags, '--wait-subscribers', '1'
+        ) as player:
+            client.until(lambda: len(client.got['camera/image_raw']) >= 3, 'three images')
+            client.spin(0.5)
+            assert player.wait(PATIENCE) == 1, 'a torn picture is worth an exit code'
+    finally:
+        client.close()
+    images = client.got['camera/image_raw']
+    assert [stamp_ns(m) - STAMP_OFFSET for m in images] == [0, SECOND // 10, 3 * SECOND // 10]
+    for message, index in zip(images, (0, 1, 3)):
+        assert (pixels_of_bgr(message) == 10 * index).all()
+    clocks = [m.clock.sec * SECOND + m.clock.nanosec for m in client.got['/clock']]
+    assert clocks == sorted(clocks) and len(clocks) > 2
+    assert all(0 <= c - STAMP_OFFSET <= 3 * SECOND // 10 for c in clocks)
+    assert '2 skipped' in (tmp_path / 'log').read_text()
+
+
+def pixels_of_bgr(message: Image) -> np.ndarray:
+    assert message.encoding == 'bgr8'
+    message.encoding = 'rgb8'
+    return pixels_of(message)
+
+
+def test_everything_is_replayed_as_it_was_offered(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        qos = reliable_qos(latched=True)
+        topic = '/front/nightseg/label_info_json'
+        bag.add_topic(Channel(topic=topic, type='std_msgs/msg/String', qos=(qos,)))
+        bag.write_value(topic, 'ids', START)
+        for index in range(3):
+            stamp = START + index * SECOND // 10
+            labels = np.full((6, 9), index, np.uint8)
+            bag.write_labels('/front/nightseg/labels', labels, stamp_ns=stamp)
+            bag.write_frame(
+                '/front/image_raw', Frame(image=np.stack([labels] * 3, 2), stamp_ns=stamp)
+            )
+    client = Client()
+    try:
+        client.listen('/front/nightseg/labels', Image)
+        client.listen('/front/nightseg/label_info_json', String, latched=True)
+        client.listen('/front/image_raw', Image, reliable=False)
+        with verb(
+            tmp_path / 'log', 'replay', str(tmp_path / 'bag'), '--all', '--wait-subscribers', '1'
+        ) as player:
+            client.until(lambda: len(client.got['/front/nightseg/labels']) == 3, 'labels')
+            client.spin(0.5)
+            assert player.wait(PATIENCE) == 0
+    finally:
+        client.close()
+    assert [m.data for m in client.got['/front/nightseg/label_info_json']] == ['ids']
+    labels = [pixels_of(m).max() for m in client.got['/front/nightseg/labels']]
+    assert labels == [0, 1, 2]
+    assert len(client.got['/front/image_raw']) == 3
+
+
+def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
+    bag = drive(tmp_path / 'drive')
+    with verb(
+        tmp_path / 'log', 'replay', str(bag), '--lockstep', '--patience', '1'
+    ) as player:  # fmt: skip
+        assert player.wait(PATIENCE) == 1
+    assert "nobody publishes ['/front/nightseg/labels']" in (tmp_path / 'log').read_text()
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (['replay', 'nowhere'], "'nowhere' does not exist"),
+        (['replay', '.', '--rate', '0'], '--rate must be above 0'),
+        (['replay', '.', '--lockstep', '--all'], '--lockstep plays images alone'),
+        (['record', '.'], 'exists'),
+    ],
+)
+def test_wrong_flags_are_refused_before_a_process_starts(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err

@@ -1,0 +1,621 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Reports: numbers that are those of metrics.json, and a page that works in a real browser."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from fake_evaluation import START, write_evaluation
+from headless_browser import Browser, find_browser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nightseg_ros.evaluation.report as report_package
+from nightseg_ros.cli.main import main
+from nightseg_ros.evaluation.report import ReportError, write_report
+from nightseg_ros.evaluation.report.data import Evaluation
+from nightseg_ros.evaluation.report.document import (
+    Cell,
+    Table,
+    clock,
+    count,
+    interval,
+    moment,
+    number,
+    signed,
+    trimmed,
+)
+from nightseg_ros.evaluation.report.figures import Curve, step_lane
+from nightseg_ros.evaluation.report.html import to_html
+from nightseg_ros.evaluation.report.pictures import ERRORS, Drawing, Painter, encode
+from nightseg_ros.evaluation.report.write import compose
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+
+FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
+HOSTILE = '"><script>document.title=1</script><img src=http://evil.example/x onerror=alert(1)>'
+
+
+class Page(HTMLParser):
+    """What a page says: its tables by caption, its tags, and all of its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ''
+        self._stack: list[str] = []
+        self._rows: list[list[str]] = []
+        self._caption = ''
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._stack.append(tag)
+        if tag == 'table':
+            self._rows, self._caption = [], ''
+        elif tag == 'tr':
+            self._rows.append([])
+        elif tag in ('td', 'th'):
+            self._rows[-1].append('')
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._stack and self._stack.pop() != tag:
+            pass
+        if tag == 'table':
+            self.tables[self._caption] = [[c.strip() for c in row] for row in self._rows]
+
+    def handle_data(self, data: str) -> None:
+        if 'style' in self._stack:
+            return
+        self.text += data
+        if 'caption' in self._stack:
+            self._caption += data.strip()
+        elif {'td', 'th'} & set(self._stack):
+            self._rows[-1][-1] += data
+
+    def column(self, caption: str, name: str) -> dict[str, str]:
+        """Return row name → cell of a column, by its heading."""
+        head, *rows = self.tables[caption]
+        place = head.index(name)
+        return {row[0]: row[place] for row in rows}
+
+
+def report(folder: Path) -> Page:
+    write_report(folder)
+    return Page((folder / 'report.html').read_text())
+
+
+def markdown_tables(text: str) -> dict[str, list[list[str]]]:
+    tables = {}
+    for caption, body in re.findall(r'^\*\*(.+)\*\*\n\n((?:\|.*\n)+)', text, re.MULTILINE):
+        lines = [re.split(r'(?<!\\)\|', line)[1:-1] for line in body.splitlines()]
+        del lines[1]
+        tables[caption] = [[cell.strip().strip('`') for cell in line] for line in lines]
+    return tables
+
+
+# -- content ---------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_metrics_json(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path, configurations=FOUR)
+    page = report(tmp_path)
+    table = 'night_drive: 12 labelled frames, the same for all'
+    shown = page.column(table, 'mIoU')
+    differences = page.column(table, 'mIoU minus that of route=day')
+    accuracies = page.column(table, 'pixel accuracy')
+    assert list(shown) == list(FOUR)
+    assert differences['route=day'] == 'reference'
+    paired = {item['run']: item['miou'] for item in metrics['compare']}
+    for name in FOUR:
+        entry = metrics['runs'][f'night_drive/{name}']['all']
+        low, high = entry['miou_ci']
+        assert shown[name] == f'{entry["miou"]:.3f} [{low:.3f}, {high:.3f}]'
+        assert accuracies[name].startswith(f'{entry["pixel_acc"]:.3f} [')
+        iou = page.column('IoU on night_drive', name)
+        for known in CAMVID11.classes:
+            value = entry['iou'][known]
+            cell = next(text for row, text in iou.items() if row.split()[0] == known)
+            assert cell == ('–' if value is None else f'{value:.3f}')
+        if name != 'route=day':
+            item = paired[f'night_drive/{name}']
+            value = f'{item["difference"]:+.3f}'.replace('-', '−')
+            assert differences[name].startswith(value + ' [')
+            assert ('worse' in differences[name]) == (item['ci'][1] < 0)
+    # a class of which there is no pixel is absent, not 0
+    assert metrics['runs']['night_drive/route=day']['all']['iou']['bicyclist'] is None
+
+
+def test_confusion_is_in_percent_of_the_labels(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path)
+    entry = metrics['runs']['night_drive']['all']
+    page = report(tmp_path)
+    caption = 'night_drive, route=auto: rows are the labels, columns the masks'
+    _, *rows = page.tables[caption]
+    counts = np.array(entry['confusion'])
+    for name, row, line in zip(CAMVID11.classes, rows, counts):
+        assert row[0] == name
+        if not line.sum():
+            assert set(row[1:-1]) == {''} and row[-1] == '–'
+            continue
+        for cell, part in zip(row[1:], line / line.sum()):
+            if cell == '<1':
+                assert 0 < part < 0.005
+            else:
+                assert float(cell or 0) == pytest.approx(100 * part, abs=0.5)
+        assert int(re.sub(r'\s', '', row[-1])) == line.sum()
+
+
+def test_markdown_holds_the_same_tables(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, configurations=FOUR)
+    page = report(tmp_path)
+    found = markdown_tables((tmp_path / 'report.md').read_text())
+    assert found.keys() == page.tables.keys() and len(found) > 12
+    for caption, rows in page.tables.items():
+
+        def plain(cells: list[str]) -> list[str]:
+            return [re.sub(r'[\s()]+', ' ', c).replace('\\', '').strip() for c in cells]
+
+        assert [plain(row) for row in found[caption]] == [plain(row) for row in rows], caption
+
+
+def test_it_says_what_was_measured_by_what_and_when(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    page = report(tmp_path)
+    for words in (
+        'a' * 64, 'b' * 64, 'nightseg evaluate /drives/night_drive.mcap --out scores',
+        '2026-01-02 03:04 UTC', 'a processor', '2.13.0', '0.1.0', 'torch on cpu',
+        '2023-11-14 22:13:20 to 22:13:21 UTC', '/camera/image_raw', 'research',
+    ):  # fmt: skip
+        assert words in page.text or any(
+            words in cell for rows in page.tables.values() for row in rows for cell in row
+        ), words
+
+
+def test_without_labels_it_says_so_and_shows_the_rest(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, labelled=False)
+    page = report(tmp_path)
+    assert 'no labels' in page.text and 'how accurate the masks are is not known' in page.text
+    titles = {attrs['id'] for tag, attrs in page.tags if tag == 'section'}
+    assert titles >= {'timeline', 'flicker', 'router', 'speed', 'frames', 'origin'}
+    assert not titles & {'classes', 'confusion', 'calibration', 'splits'}
+    assert '2.34 %' in (tmp_path / 'report.md').read_text()
+    # the truth and the errors of a frame are unknown as well
+    assert 'Errors:' not in page.text
+    assert sum(tag == 'img' for tag, _ in page.tags) == 6
+
+
+def test_pictures_by_themselves_are_no_drive(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, drive=False)
+    page = report(tmp_path)
+    titles = {attrs['id'] for tag, attrs in page.tags if tag == 'section'}
+    assert 'timeline' not in titles and 'flicker' not in titles and 'classes' in titles
+
+
+@pytest.mark.parametrize('frames', [0, 1, 2])
+def test_few_frames(tmp_path: Path, frames: int) -> None:
+    metrics = write_evaluation(tmp_path, frames=frames)
+    run = metrics['runs']['night_drive']
+    if frames < 2:
+        for key in [key for key in run['all'] if key.endswith('_ci')]:
+            run['all'][key] = None
+    (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
+    page = report(tmp_path)
+    assert 'nan' not in page.text.lower().replace('night', '') and 'None' not in page.text
+    if frames == 1:
+        assert 'no interval can be given' in page.text
+    if frames == 0:
+        assert 'how accurate the masks are is not known' in page.text
+    if frames == 2:
+        assert 'Only 1 block of neighbouring frames to draw' in page.text
+
+
+def test_an_evaluation_of_nothing(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path, frames=0)
+    metrics.update(runs={}, sets={}, compare=[], configurations=[])
+    (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
+    (tmp_path / 'frames.jsonl').unlink()
+    assert 'No frame was evaluated' in report(tmp_path).text
+
+
+def test_whatever_is_null_is_a_dash_and_no_crash(tmp_path: Path) -> None:
+    """Every key without a value, one at a time, still gives a report."""
+    metrics = write_evaluation(tmp_path, frames=3, samples=False, configurations=FOUR[:2])
+    (tmp_path / 'frames.jsonl').unlink()
+    run = metrics['runs']['night_drive/route=night']
+    for place in (metrics, metrics['sets']['night_drive'], run, run['all'], run['routing']):
+        for key in sorted(place.keys() - {'version', 'taxonomy'}):
+            kept, place[key] = place[key], None
+            text = to_html(compose(Evaluation.of(tmp_path, metrics)))
+            assert '>nan' not in text.lower() and '>None<' not in text
+            place[key] = kept
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), 'text', [], {}, -1, True, 10**30])
+def test_values_of_another_kind_are_no_crash(tmp_path: Path, value: Any) -> None:
+    metrics = write_evaluation(tmp_path, frames=3, configurations=FOUR[:2])
+
+    def spoiled(data: Any) -> Any:
+        if isinstance(data, dict):
+            kept = ('version', 'taxonomy', 'set', 'configuration', 'name')
+            return {key: item if key in kept else spoiled(item) for key, item in data.items()}
+        if isinstance(data, list) and data and isinstance(data[0], dict):
+            return [spoiled(item) for item in data]
+        return value
+
+    text = to_html(compose(Evaluation.of(tmp_path, spoiled(metrics))))
+    # in cells of numbers; what should be words is shown as it came
+    assert not re.search('<td class="[^"w]*"[^>]*>(nan|inf|None|text)', text)
+
+
+def test_losses_are_listed_and_said_at_the_top(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path)
+    [source] = metrics['sets']['night_drive']['sources']
+    source.update(failed=3, losses=['message 7: truncated JPEG', 'the last chunk is cut off'])
+    metrics['runs']['night_drive']['failed'] = 3
+    (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
+    page = report(tmp_path)
+    assert '3 frames of night_drive got no mask' in page.text
+    what = [row[1] for row in page.tables['What could not be read'][1:]]
+    assert what == source['losses']
+
+
+def test_names_from_outside_are_text_and_never_markup(tmp_path: Path) -> None:
+    bad = HOSTILE
+    metrics = write_evaluation(tmp_path, name='drive')
+    text = json.dumps(metrics)
+    for word in (
+        'drive', 'pedestrian', '/camera/image_raw', 'a processor', '0.1.0', 'research',
+        'night.safetensors', 'route=auto',
+    ):  # fmt: skip
+        text = text.replace(f'"{word}"', json.dumps(f'{word}{bad}'))
+    text = text.replace('/drives/drive.mcap', json.dumps(f'/drives/{bad}')[1:-1])
+    (tmp_path / 'metrics.json').write_text(text)
+    lines = (tmp_path / 'frames.jsonl').read_text().splitlines()
+    changed = []
+    for line in map(json.loads, lines):
+        line.update(run=f'drive{bad}', camera=bad, state=f'"/>{bad}', route=bad, source=bad)
+        changed.append(json.dumps(line))
+    (tmp_path / 'frames.jsonl').write_text('\n'.join(changed))
+    page = report(tmp_path)
+    assert bad in page.text
+    tags = {tag for tag, _ in page.tags}
+    assert 'script' not in tags and not any(
+        name.startswith('on') for _, attrs in page.tags for name in attrs
+    )
+    sources = [attrs.get('src') or '' for tag, attrs in page.tags if tag == 'img']
+    assert sources and all(src.startswith('data:image/jpeg;base64,') for src in sources)
+    for line in (tmp_path / 'report.md').read_text().splitlines():
+        bare = re.sub(r'`[^`]*`', '', line)
+        assert not re.search(r'(?<!\\)<(script|img)', bare), line
+
+
+def test_nothing_points_outside(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, configurations=FOUR)
+    page = report(tmp_path)
+    for _, attrs in page.tags:
+        for name in ('href', 'src', 'srcset', 'action', 'data'):
+            assert (attrs.get(name) or '#').startswith(('#', 'data:image/jpeg;base64,'))
+        assert 'url(' not in (attrs.get('style') or '')
+    html = (tmp_path / 'report.html').read_text()
+    assert '@import' not in html and 'url(' not in html and '<link' not in html
+    assert '<script' not in html
+
+
+def test_a_sample_outside_the_folder_is_not_shown(tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    metrics = write_evaluation(out)
+    cv2.imwrite(str(tmp_path / 'secret.jpg'), np.zeros((60, 96, 3), np.uint8))
+    for sample in metrics['runs']['night_drive']['samples']:
+        sample['image'] = '../secret.jpg'
+    (out / 'metrics.json').write_text(json.dumps(metrics))
+    page = report(out)
+    assert 'img' not in {tag for tag, _ in page.tags} and 'lies outside' in page.text
+
+
+def test_a_lost_sample_leaves_the_others(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    next((tmp_path / 'samples').glob('*.jpg')).unlink()
+    page = report(tmp_path)
+    assert sum(tag == 'img' for tag, _ in page.tags) == 8 and 'cannot be shown' in page.text
+
+
+def test_ten_thousand_frames_stay_a_small_page(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, frames=10_000)
+    lines = (tmp_path / 'frames.jsonl').read_text().splitlines()
+    # one bad frame in 10,000 has to stay visible
+    bad = json.loads(lines[7_000])
+    bad['miou'] = 0.0
+    lines[7_000] = json.dumps(bad)
+    (tmp_path / 'frames.jsonl').write_text('\n'.join(lines))
+    page = report(tmp_path)
+    assert (tmp_path / 'report.html').stat().st_size < 1_000_000
+    bands = [str(a['d']) for tag, a in page.tags if tag == 'path' and 'band' in str(a['class'])]
+    lowest = [max(float(y) for y in re.findall(r'[\d.]+ ([\d.]+)', d)) for d in bands]
+    assert max(lowest) == 100
+
+
+def test_large_pictures_shrink_into_the_page(tmp_path: Path) -> None:
+    write_evaluation(tmp_path, configurations=FOUR[:2])
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / 'samples').iterdir():
+        picture = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        big = cv2.resize(picture, (1280, 800), interpolation=cv2.INTER_NEAREST)
+        if path.suffix == '.jpg':
+            big = big ^ rng.integers(0, 128, big.shape, np.uint8)
+        cv2.imwrite(str(path), big)
+    page = report(tmp_path)
+    assert sum(tag == 'img' for tag, _ in page.tags) == 18
+    assert (tmp_path / 'report.html').stat().st_size < 3_500_000
+
+
+# -- errors and the command ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'does not exist'),
+        ('{', 'cannot be read'),
+        ('[1]', 'version'),
+        ('{"version": 1}', 'version 1'),
+        ('{"version": 2}', 'taxonomy'),
+    ],
+)
+def test_a_folder_without_an_evaluation(
+    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / 'metrics.json').write_text(content)
+    with pytest.raises(ReportError, match=words):
+        write_report(tmp_path)
+    assert main(['report', str(tmp_path)]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert words in line and 'metrics.json' in line
+    assert not list(tmp_path.glob('report.*'))
+
+
+def test_the_command_makes_a_report_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_evaluation(tmp_path)
+    assert main(['report', str(tmp_path)]) == 0
+    first = {name: (tmp_path / name).read_bytes() for name in ('report.html', 'report.md')}
+    assert all(str(tmp_path / name) in capsys.readouterr().out for name in ['report.md'])
+    (tmp_path / 'report.html').write_text('old')
+    assert main(['report', str(tmp_path)]) == 0
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
+
+
+# -- parts -----------------------------------------------------------------------------------
+
+
+def test_numbers_in_words() -> None:
+    assert number(0.12345) == '0.123' and number(-0.5) == '−0.500' and number(-1e-9) == '0.000'
+    assert number(None) == number(float('nan')) == number(float('inf')) == '–'
+    assert signed(0.0299) == '+0.030' and signed(-0.03) == '−0.030' and signed(0.0) == '0.000'
+    assert interval([0.1, 0.25]) == '[0.100, 0.250]' and interval([0.1, None]) == ''
+    assert interval(None) == '' and interval([-0.1, 0.2], sign=True) == '[−0.100, +0.200]'
+    assert (clock(59.6), clock(61), clock(3725)) == ('1:00', '1:01', '1:02:05')
+    assert re.sub(r'\s', ' ', count(1234567)) == '1 234 567'
+    assert moment(START) == '2023-11-14 22:13:20.00 UTC' and moment(1_500_000_000) == '1.50 s'
+
+
+def test_a_column_that_says_one_thing_is_left_out() -> None:
+    rows = tuple(tuple(Cell(text=t) for t in row) for row in (('a', 'x', '1'), ('a', 'y', '2')))
+    table = Table(caption='', columns=('set', 'name', 'n'), rows=rows, text_columns=2)
+    assert trimmed(table, 0).columns == ('name', 'n') and trimmed(table, 1) == table
+    with pytest.raises(ValueError, match='2 cells for 1 columns'):
+        Table(caption='t', columns=('a',), rows=((Cell(text=''), Cell(text='')),))
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.floats(0, 1, allow_subnormal=False), min_size=1, max_size=300),
+    st.integers(1, 60),
+)
+def test_a_thinned_curve_keeps_its_extremes(values: list[float], points: int) -> None:
+    y = np.array(values)
+    curve = Curve.thin(np.linspace(0, 1, len(y)), y, points)
+    assert len(curve.x) <= max(points, 1) or len(y) <= points
+    assert curve.low.min() == y.min() and curve.high.max() == y.max()
+    assert (curve.low <= curve.mean + 1e-9).all() and (curve.mean <= curve.high + 1e-9).all()
+    assert (np.diff(curve.x) >= 0).all()
+
+
+def test_a_single_frame_of_another_state_stays_visible() -> None:
+    names = ['day'] * 20_000
+    names[7000] = 'glare'
+    lane = step_lane('state', '', np.linspace(0, 1, 20_000), names, ('day', 'glare'), about='')
+    marks = re.findall(r's-glare"[^>]* d="M([\d.]+) 0H([\d.]+)"', str(lane.markup))
+    [(start, end)] = marks
+    assert float(start) == pytest.approx(350, abs=0.2) and float(end) - float(start) >= 1
+
+
+def test_errors_are_drawn_where_they_are() -> None:
+    image = np.full((4, 6, 3), 100, np.uint8)
+    truth = np.zeros((4, 6), np.uint8)
+    labels = truth.copy()
+    labels[0, 0], truth[3] = 5, UNLABELLED
+    labels[1, 1] = UNLABELLED
+    drawn = Painter(CAMVID11).errors(image, labels, truth).astype(int)
+    right, wrong = (np.array(color) for color in ERRORS.colors)
+
+    def nearest(y: int, x: int) -> str:
+        gap = {name: abs(drawn[y, x] - color).sum() for name, color in
+               (('right', right), ('wrong', wrong), ('none', np.array((38, 38, 38))))}  # fmt: skip
+        return min(gap, key=lambda name: gap[name])
+
+    assert (nearest(0, 0), nearest(1, 1), nearest(2, 2)) == ('wrong', 'wrong', 'right')
+    assert nearest(3, 3) == 'none'
+
+
+def test_pictures_that_fit_no_budget_are_refused() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (200, 300, 3), np.uint8)
+    drawings = [Drawing(image=image, title='', alt='')] * 4
+    small, large = encode(drawings, 100_000), encode(drawings, 10**7)
+    assert small and large and sum(len(p.uri) for p in small) <= 100_000
+    assert small[0].width < large[0].width == 300
+    assert encode(drawings, 1000) is None
+
+
+# -- in a browser ----------------------------------------------------------------------------
+
+#: Texts whose contrast with what lies behind them is below 4.5 to 1 (WCAG 2, level AA).
+CONTRAST = """(() => {
+  const rgba = text => {
+    const parts = text.match(/[-\\d.]+(e-?\\d+)?/g).map(Number);
+    const unit = text.startsWith('color(') ? 255 : 1;
+    return [...parts.slice(0, 3).map(v => v * unit), parts[3] ?? 1];
+  };
+  const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3]));
+  const behind = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement)
+      layers.unshift(getComputedStyle(e).backgroundColor);
+    return layers.map(rgba).reduce((below, top) => over(top, below), [255, 255, 255]);
+  };
+  const light = color => {
+    const [r, g, b] = color.map(v => v / 255).map(
+      v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const bad = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || element.tagName === 'title' || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element), back = behind(element);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(over(rgba(ink), back)), light(back)];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) bad.push([ratio.toFixed(2), element.outerHTML.slice(0, 80)]);
+  }
+  return bad;
+})()"""
+#: Everything that sticks out of the page sideways, unless it can be scrolled by itself.
+WIDTH = '[document.documentElement.scrollWidth, innerWidth]'
+#: Pictures that did not load, and all there are.
+PICTURES = """(async () => {
+  const all = [...document.images];
+  await Promise.all(all.map(i => i.decode().catch(() => null)));
+  return [all.length, all.filter(i => !(i.naturalWidth > 0)).length];
+})()"""
+#: What assistive technology would miss.
+UNNAMED = """[
+  ...[...document.images].filter(i => !i.alt),
+  ...[...document.querySelectorAll('svg')].filter(s => !s.querySelector('title')?.textContent),
+  ...[...document.querySelectorAll('table')].filter(
+    t => !(t.caption && t.querySelector('thead th[scope=col]')
+      && t.querySelector('tbody th[scope=row]'))),
+  ...[...document.querySelectorAll('th')].filter(t => !t.textContent.trim()),
+  ...[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.hash)),
+].map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.fixture(scope='module')
+def browser() -> Iterator[Browser]:
+    executable = find_browser()
+    if executable is None:
+        pytest.skip('no Chromium is installed')
+    with Browser(executable) as running:
+        yield running
+
+
+@pytest.fixture(scope='module')
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return reports of every kind."""
+    folder = tmp_path_factory.mktemp('reports')
+    kinds: dict[str, dict[str, Any]] = {
+        'one': {},
+        'four': {'configurations': FOUR, 'frames': 300},
+        'unlabelled': {'labelled': False},
+        'pictures': {'drive': False},
+        'long_names': {'name': 'x' * 300},
+    }
+    for name, options in kinds.items():
+        write_evaluation(folder / name, **options)
+        write_report(folder / name)
+    return {name: folder / name / 'report.html' for name in kinds}
+
+
+KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
+
+
+@pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
+@pytest.mark.parametrize('width', [360, 1280])
+@pytest.mark.parametrize('kind', KINDS)
+def test_in_a_browser(
+    browser: Browser, pages: dict[str, Path], kind: str, width: int, dark: bool
+) -> None:
+    browser.open(pages[kind], width=width, dark=dark)
+    browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert browser.complaints == []
+    outside = [url for url in browser.requests if not url.startswith(('file:', 'data:'))]
+    assert outside == [] and sum(url.startswith('file:') for url in browser.requests) == 1
+    wide, inner = browser.evaluate(WIDTH)
+    assert wide <= inner == width
+    there, broken = browser.evaluate(PICTURES)
+    assert there > 0 and broken == 0
+    assert browser.evaluate(CONTRAST) == []
+    assert browser.evaluate(UNNAMED) == []
+
+
+def test_screenshots_are_drawn_in_both_schemes(browser: Browser, pages: dict[str, Path]) -> None:
+    light = {}
+    for dark in (False, True):
+        for width in (360, 1280):
+            browser.open(pages['one'], width=width, dark=dark)
+            picture = cv2.imdecode(np.frombuffer(browser.screenshot(0, 800), np.uint8), 1)
+            assert picture.shape[0] == 800 and width - 20 <= picture.shape[1] <= width
+            assert picture.std() > 10
+            light[dark] = float(np.median(picture))
+    assert light[False] > 240 and light[True] < 40
+
+
+def test_injected_markup_does_nothing_in_a_browser(browser: Browser, tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path)
+    metrics['machine'] = {HOSTILE: HOSTILE}
+    metrics['command'] = ['nightseg', HOSTILE]
+    (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
+    write_report(tmp_path)
+    browser.open(tmp_path / 'report.html', width=1280)
+    assert browser.evaluate('document.title') == 'night_drive'
+    assert browser.evaluate('document.scripts.length') == 0
+    assert HOSTILE in browser.evaluate('document.body.textContent')
+    assert browser.complaints == []
+    # were markup to get in all the same, the page's own policy would stop it
+    broken = (tmp_path / 'report.html').read_text().replace('<h1>', f'<h1>{HOSTILE[2:]}', 1)
+    (tmp_path / 'broken.html').write_text(broken)
+    browser.open(tmp_path / 'broken.html', width=1280)
+    assert browser.evaluate('document.title') == 'night_drive'
+    assert len(browser.complaints) >= 2 and all('Policy' in text for text in browser.complaints)
+    assert browser.blocked == [url for url in browser.requests if url.startswith('http')]
+
+
+# -- what is installed -----------------------------------------------------------------------
+
+
+def test_template_and_style_sheet_are_installed_with_the_code() -> None:
+    folder = Path(report_package.__file__).parent
+    wanted = {path.name for path in folder.iterdir() if path.suffix not in ('.py', '')}
+    assert wanted == {'page.html.jinja', 'page.css'}
+    setup = ast.parse((Path(__file__).parent.parent / 'setup.py').read_text())
+    [data] = [
+        ast.literal_eval(keyword.value)
+        for node in ast.walk(setup)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == 'package_data'
+    ]
+    assert set(data.get('nightseg_ros.evaluation.report', ())) == wanted

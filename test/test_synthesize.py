@@ -1,0 +1,490 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic night on disk: what is written, what is refused, and what survives a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_weights import write_segmenter, write_translator
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.config import ConfigError
+from nightseg_ros.data import synthesis
+from nightseg_ros.data.augment import AugmentConfig
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.data.synthesis import choose, synthesize
+from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.data.synthesis_regions import recolor, region_colors, region_rows
+from nightseg_ros.networks import build
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
+from nightseg_ros.training.crops import TrainingCrops
+from nightseg_ros.weights import WeightsError, WeightsMetadata, save_weights
+
+METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
+SKY, BUILDING, ROAD, CAR = 0, 1, 3, 8
+
+
+def street(rng: np.random.Generator, height: int = 64, width: int = 96) -> tuple[np.ndarray, ...]:
+    """Return a day street uint8 [H, W, 3] RGB with noise, and its ids."""
+    labels = np.full((height, width), SKY, np.uint8)
+    horizon = int(height * rng.uniform(0.45, 0.55))
+    labels[horizon - height // 5 : horizon, : width // 2] = BUILDING
+    labels[horizon:] = ROAD
+    labels[horizon : horizon + height // 6, width // 2 : width // 2 + 12] = CAR
+    labels[:2] = 255
+    colors = np.zeros((256, 3), np.int16)
+    colors[[SKY, BUILDING, ROAD, CAR, 255]] = (
+        (210, 225, 245), (140, 120, 100), (110, 110, 112), (40, 50, 160), (200, 210, 230),
+    )  # fmt: skip
+    image = colors[labels] + rng.integers(-8, 9, (height, width, 1))
+    return np.clip(image, 0, 255).astype(np.uint8), labels
+
+
+def write_days(root: Path, count: int) -> str:
+    for kind in ('images', 'labels'):
+        (root / kind).mkdir(parents=True)
+    for index in range(count):
+        image, labels = street(np.random.default_rng(index))
+        name = f'cam_{index:03d}.png'
+        cv2.imwrite(str(root / 'images' / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(root / 'labels' / name), labels)
+    return f'folder:{root}:day'
+
+
+@pytest.fixture(scope='module')
+def days(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_days(tmp_path_factory.mktemp('days') / 'set', 8)
+
+
+@pytest.fixture(scope='module')
+def nights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Real night stand-ins: a dark blue sky above dim yellow ground."""
+    root = tmp_path_factory.mktemp('nights')
+    for index in range(3):
+        image = np.zeros((60, 80, 3), np.uint8)
+        image[:30] = (10, 14, 30)
+        image[30:] = (70, 60, 30 + 5 * index)
+        cv2.imwrite(str(root / f'n{index}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return f'images:{root}:night'
+
+
+@pytest.fixture(scope='module')
+def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_translator(tmp_path_factory.mktemp('weights') / 'night.safetensors'))
+
+
+def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
+    return replace(SynthesisConfig(data=(data,), out=str(out), count=4), **changes)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the hash of every file by its name within the folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
+
+
+# -- what is written -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_each_method_makes_a_data_set_with_the_days_labels(
+    method: str, days: str, nights: str, generator: str, tmp_path: Path
+) -> None:
+    out = tmp_path / 'night'
+    wanted = config(
+        days, out, method=method, reference=(nights,), long_side=96, backend='torch',
+        weights=generator if method == 'generator' else '', seed=3,
+    )  # fmt: skip
+    steps: list[tuple[int, int]] = []
+    done = synthesize(wanted, progress=lambda *step: steps.append(step))
+    assert (done.count, done.of, done.made) == (4, 8, 4)
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert not list(tmp_path.glob('.*')), 'a work folder was left behind'
+
+    samples = open_dataset(f'folder:{out}:night')
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert {key: manifest[key] for key in ('method', 'seed', 'ratio', 'count', 'of')} == {
+        'method': method, 'seed': 3, 'ratio': 0.5, 'count': 4, 'of': 8,
+    }  # fmt: skip
+    assert len(samples) == len(manifest['images']) == 4
+    by_name = {sample.image.name: sample for sample in open_dataset(days)}
+    for sample, entry in zip(samples, manifest['images']):
+        source = by_name[Path(entry['source']).name]
+        assert sample.light == 'night' and sample.source == source.source
+        assert sample.label.path.read_bytes() == source.label.path.read_bytes()
+        assert entry['sha256'] == hashlib.sha256(sample.image.read_bytes()).hexdigest()
+        assert entry['source_sha256'] == hashlib.sha256(source.image.read_bytes()).hexdigest()
+        night, day = read_image(sample.image), read_image(source.image)
+        assert night.shape == day.shape
+        if method != 'generator':  # a random one has no idea of night
+            assert night[3:20].mean() < 0.7 * day[3:20].mean(), 'the sky is still that of day'
+    if method == 'generator':
+        digest = hashlib.sha256(Path(generator).read_bytes()).hexdigest()
+        assert manifest['weights_sha256'] == digest
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
+    days: str, tmp_path: Path
+) -> None:
+    one, same, other = (tmp_path / name for name in ('one', 'same', 'other'))
+    synthesize(config(days, one, seed=1))
+    synthesize(config(days, same, seed=1))
+    synthesize(config(days, other, seed=2))
+    assert contents(one) == contents(same)
+    assert set(contents(one).values()).isdisjoint(
+        value for name, value in contents(other).items() if name.startswith('images')
+    )
+
+
+def test_a_larger_number_keeps_what_a_smaller_one_made(days: str, tmp_path: Path) -> None:
+    few, many = tmp_path / 'few', tmp_path / 'many'
+    synthesize(config(days, few, count=3))
+    synthesize(config(days, many, count=None, ratio=1.0))
+    small, large = contents(few), contents(many)
+    pictures = [name for name in small if name.startswith('images')]
+    assert len(pictures) == 3 and all(large[name] == small[name] for name in pictures)
+
+
+@settings(deadline=None)
+@given(total=st.integers(1, 500), seed=st.integers(0, 9), ratio=st.floats(0.01, 1.0))
+def test_a_ratio_is_that_share_of_the_images(total: int, seed: int, ratio: float) -> None:
+    wanted = SynthesisConfig(data=('folder:x',), out='y', ratio=ratio, seed=seed)
+    if round(ratio * total) == 0:
+        with pytest.raises(DataError, match='is none'):
+            choose(total, wanted)
+        return
+    chosen = choose(total, wanted)
+    assert len(chosen) == round(ratio * total)
+    assert chosen == sorted(set(chosen)) and chosen[0] >= 0 and chosen[-1] < total
+
+
+def test_equal_names_of_two_sets_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    specs = tuple(write_days(tmp_path / name, 2) for name in ('a', 'b'))
+    out = tmp_path / 'out'
+    synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0, method='darken'))
+    assert len(open_dataset(f'folder:{out}:night')) == 4
+    sources = {e['source'] for e in json.loads((out / 'manifest.json').read_text())['images']}
+    assert len(sources) == 4
+
+
+def test_labels_of_another_vocabulary_become_ids_of_the_one_in_use(tmp_path: Path) -> None:
+    data = write_days(tmp_path / 'days', 2)
+    file = tmp_path / 'days' / 'taxonomy.json'
+    file.write_text(json.dumps(CITYSCAPES19.to_dict()))
+    for path in (tmp_path / 'days' / 'labels').iterdir():
+        labels = np.full((64, 96), CITYSCAPES19.id_of('sky'), np.uint8)
+        labels[30:] = CITYSCAPES19.id_of('road')
+        cv2.imwrite(str(path), labels)
+    out = tmp_path / 'out'
+    synthesize(config(data, out, count=2, method='darken'))
+    (one, _) = open_dataset(f'folder:{out}:night')
+    assert np.unique(read_labels(one.label)).tolist() == [SKY, ROAD]
+    (same, _) = open_dataset(f'folder:{out}:night', CITYSCAPES19)
+    ids = [CITYSCAPES19.id_of('road'), CITYSCAPES19.id_of('sky')]
+    assert np.unique(read_labels(same.label)).tolist() == ids
+
+
+def test_a_night_gets_no_second_night_in_training(days: str, tmp_path: Path) -> None:
+    out = tmp_path / 'night'
+    synthesize(config(days, out))
+
+    def crop(spec: str, night_share: float) -> np.ndarray:
+        augment = AugmentConfig(crop=(32, 64), night_share=night_share)
+        crops = TrainingCrops(open_dataset(spec), augment, taxonomy=CAMVID11, seed=0)
+        return np.stack([crops[number][0].numpy() for number in range(4)])
+
+    night = f'folder:{out}:night'
+    assert np.array_equal(crop(night, 1.0), crop(night, 0.0))
+    assert not np.array_equal(crop(f'folder:{out}', 1.0), crop(f'folder:{out}', 0.0))
+
+
+# -- colours of real nights ------------------------------------------------------------------
+
+
+def test_regions_take_the_colours_that_their_rows_have_in_real_nights() -> None:
+    rng = np.random.default_rng(0)
+    image, labels = street(rng, 96, 144)
+    night = np.zeros((60, 80, 3), np.uint8)
+    night[:20], night[20:32], night[32:] = (8, 12, 40), (90, 60, 30), (60, 60, 60)
+    rows = region_rows([labels], CAMVID11)
+    assert rows.shape == (48, 3) and np.allclose(rows.sum(1), 1.0)
+    assert rows[2].argmax() == 0 and rows[-2].argmax() == 1
+    result = recolor(image, labels, region_colors(night, rows), rng, taxonomy=CAMVID11)
+    colors = np.array([(8, 12, 40), (60, 60, 60), (90, 60, 30)])
+    for nearest, band in enumerate((slice(5, 25), slice(75, 96))):
+        part = result[band].reshape(-1, 3).mean(axis=0)
+        distance = np.abs(part - colors).max(axis=1)
+        assert distance.argmin() == nearest and distance[nearest] < 25, part
+
+
+def test_labels_of_a_reference_tell_where_its_sky_is() -> None:
+    _, labels = street(np.random.default_rng(0), 96, 144)
+    # this camera looks up: the sky fills most of the frame, and is red
+    night = np.full((60, 80, 3), (90, 10, 10), np.uint8)
+    night[50:] = (20, 20, 20)
+    truth = np.full((60, 80), SKY, np.uint8)
+    truth[50:] = ROAD
+    rows = region_rows([labels], CAMVID11)
+    guessed = region_colors(night, rows)
+    known = region_colors(night, rows, labels=truth, taxonomy=CAMVID11)
+    ground = np.asarray(cv2.cvtColor(np.float32([[[20, 20, 20]]]) / 255, cv2.COLOR_RGB2Lab))[0, 0]
+    assert np.abs(known.mean[1] - ground).max() < 2.0 < np.abs(guessed.mean[1] - ground).max()
+
+
+# -- interruptions ---------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    data = write_days(tmp_path / 'days', 40)
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    synthesize(config(data, whole, count=40))
+    arguments = ['--data', data, '--out', str(cut), '--count', '40']
+    code = 'import sys; from nightseg_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, 'synthesize', *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    pictures = tmp_path / '.cut.partial' / 'images'
+    deadline = time.monotonic() + 60
+    while not pictures.is_dir() or len(list(pictures.iterdir())) < 5:
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not cut.exists(), 'a folder that is not whole must not bear its name'
+
+    said: list[str] = []
+    done = synthesize(config(data, cut, count=40), say=said.append)
+    assert 0 < done.made < 40 and 'going on after' in said[0]
+    assert contents(cut) == contents(whole)
+    assert not list(tmp_path.glob('.*'))
+
+
+def test_what_was_torn_is_made_again(
+    days: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    synthesize(config(days, whole))
+
+    class Killed(BaseException):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        synthesize(config(days, cut), progress=stop)
+    partial = tmp_path / '.cut.partial'
+    first, second, third = sorted((partial / 'images').iterdir())
+    first.write_bytes(first.read_bytes()[:50])
+    second.unlink()
+    journal = partial / 'journal.jsonl'
+    journal.write_text(journal.read_text()[:-30])
+    done = synthesize(config(days, cut))
+    assert done.made == 4 and contents(cut) == contents(whole)
+
+
+def test_a_full_disk_leaves_nothing_that_looks_whole(
+    days: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / 'out'
+    copies = iter(range(100))
+
+    def copy(source: Path, target: Path) -> None:
+        if next(copies) == 2:
+            raise OSError(28, 'No space left on device', str(target))
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr(synthesis.shutil, 'copyfile', copy)
+    with pytest.raises(OSError, match='No space left'):
+        synthesize(config(days, out))
+    assert not out.exists()
+    monkeypatch.undo()
+    assert synthesize(config(days, out)).made == 2
+    assert len(open_dataset(f'folder:{out}:night')) == 4
+
+
+def test_two_at_once_are_refused(days: str, tmp_path: Path) -> None:
+    partial = tmp_path / '.out.partial'
+    partial.mkdir()
+    handle = os.open(partial, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match='another process'):
+            synthesize(config(days, tmp_path / 'out'))
+    finally:
+        os.close(handle)
+    assert synthesize(config(days, tmp_path / 'out')).made == 4
+
+
+# -- what is refused -------------------------------------------------------------------------
+
+
+def test_a_folder_of_other_settings_is_refused_and_stays(days: str, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    synthesize(config(days, out))
+    before = contents(out)
+    assert synthesize(config(days, out)).made == 0
+    for changes, words in (
+        ({'seed': 7}, 'seed = 0, now it is 7'),
+        ({'count': 5}, 'count = 4, now it is 5'),
+        ({'method': 'darken'}, "method = 'physical', now it is 'darken'"),
+        ({'night': {'mixture': {'dark': 1.0}}}, 'night = '),
+    ):
+        with pytest.raises(DataError, match=words):
+            synthesize(config(days, out, **changes))
+    assert contents(out) == before
+    assert synthesize(config(days, out, seed=7, force=True)).made == 4
+    assert contents(out) != before
+
+
+def test_an_interrupted_folder_of_other_settings_is_refused(days: str, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(config(days, tmp_path / 'out'), progress=stop)
+    with pytest.raises(DataError, match='seed = 0, now it is 7'):
+        synthesize(config(days, tmp_path / 'out', seed=7))
+    assert synthesize(config(days, tmp_path / 'out', seed=7, force=True)).made == 4
+
+
+def test_a_foreign_folder_is_refused_and_an_empty_one_taken(days: str, tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'notes.txt').write_text('mine')
+    with pytest.raises(DataError, match='not made by'):
+        synthesize(config(days, out))
+    assert (out / 'notes.txt').read_text() == 'mine'
+    (out / 'notes.txt').unlink()
+    assert synthesize(config(days, out)).made == 4
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'count': 9}, 'holds 8 images'),
+        ({'count': None}, "Give 'ratio' or 'count'"),
+        ({'method': 'statistics'}, '--reference images:FOLDER'),
+        ({'method': 'fourier'}, '--reference images:FOLDER'),
+        ({'taxonomy': 'none'}, "no taxonomy 'none'"),
+        ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
+        ({'data': ('folder:nowhere',)}, 'no folder'),
+    ],
+)
+def test_what_cannot_work_is_named(
+    changes: dict[str, object], words: str, days: str, tmp_path: Path
+) -> None:
+    with pytest.raises((DataError, ConfigError), match=words):
+        synthesize(replace(config(days, tmp_path / 'out'), **changes))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'ratio': 0.5, 'count': 3}, 'give one'),
+        ({'ratio': 1.5}, 'at most 1'),
+        ({'count': 0}, 'at least 1'),
+        ({'count': 1, 'beta': (0.0, 0.1)}, '0.02'),
+        ({'count': 1, 'method': 'generator'}, 'belong together'),
+        ({'count': 1, 'quality': 0}, "'quality'"),
+    ],
+)
+def test_settings_out_of_range_are_named(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SynthesisConfig(data=('folder:x',), out='y', **changes)
+
+
+def test_broken_data_is_named_and_nothing_is_left(nights: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='has no labels'):
+        synthesize(config(nights, tmp_path / 'out', count=1))
+    data = write_days(tmp_path / 'days', 2)
+    cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'cam_001.png'), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r'cam_001\.png.*sizes must agree'):
+        synthesize(config(data, tmp_path / 'out', count=2))
+    (tmp_path / 'days' / 'images' / 'cam_001.png').write_bytes(b'torn')
+    with pytest.raises(DataError, match='cannot be read as an image'):
+        synthesize(config(data, tmp_path / 'out', count=2))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_weights_of_another_task_are_refused(days: str, tmp_path: Path) -> None:
+    weights = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
+    with pytest.raises(WeightsError, match='day→night translator'):
+        synthesize(config(days, tmp_path / 'out', method='generator', weights=weights))
+
+
+def write_generator(path: Path, way: str) -> str:
+    """Write weights as `nightseg train translator` does, for two cameras."""
+    arch = {'ngf': 4, 'blocks': 1, 'styles': ['street', 'dark']}
+    metadata = WeightsMetadata(
+        network='resnet_generator', arch=arch, task='translate', training={'way': way}
+    )
+    torch.manual_seed(0)
+    network = build('resnet_generator', **arch)
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            torch.nn.init.normal_(tensor, std=0.3)  # norms of the cameras begin alike
+    save_weights(path, network.state_dict(), metadata)
+    return str(path)
+
+
+def test_a_generator_draws_from_the_nights_of_its_cameras(days: str, tmp_path: Path) -> None:
+    weights = write_generator(tmp_path / 'weights' / 'day_to_night.safetensors', 'day_to_night')
+    settings = config(
+        days, tmp_path / 'one', method='generator', weights=weights, backend='torch',
+        long_side=96, styles=('street',), ratio=1.0, count=None,
+    )  # fmt: skip
+    synthesize(settings)
+    synthesize(replace(settings, out=str(tmp_path / 'two'), styles=('street', 'dark')))
+    one, two = (contents(tmp_path / name / 'images') for name in ('one', 'two'))
+    same = sum(one[name] == two[name] for name in one)
+    assert 0 < same < len(one) == 8
+    with pytest.raises(WeightsError, match='no camera'):
+        synthesize(replace(settings, out=str(tmp_path / 'three'), styles=('noon',)))
+    other = write_generator(tmp_path / 'weights' / 'night_to_day.safetensors', 'night_to_day')
+    with pytest.raises(WeightsError, match='turn night into day'):
+        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
+
+
+# -- the command -----------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_sheet_and_reads_a_file(
+    days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, file = tmp_path / 'out', tmp_path / 'night.yaml'
+    file.write_text('ratio: 0.25\nnight:\n  mixture: {dark: 1.0}\n')
+    arguments = ['synthesize', '--config', str(file), '--data', days, '--out', str(out)]
+    assert main([*arguments, '--sheet']) == 0
+    shown = capsys.readouterr().out
+    assert '2 nights of 8 day images' in shown and f'folder:{out}:night' in shown
+    assert '20%' in shown
+    assert read_image(out / 'sheet.jpg').shape[1] > 600
+    manifest = json.loads((out / 'manifest.json').read_text())
+    assert manifest['night']['mixture'] == {'dark': 1.0}
+    assert all(read_labels(sample.label) is not None for sample in open_dataset(f'folder:{out}'))
+    assert main([*arguments, '--seed', '9']) == 2
+    assert 'seed = 0, now it is 9' in capsys.readouterr().err

@@ -1,0 +1,235 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training: what is in it after a run, a stop, a full disk or damage."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nightseg_ros.training.checkpoint import CheckpointError
+from nightseg_ros.training.devices import DeviceError, open_fabric
+from nightseg_ros.training.run import Run, RunError, duration
+
+STEPS = 9
+
+
+class Counter:
+    """A state beside the networks, as an image pool would be."""
+
+    def __init__(self) -> None:
+        self.value = torch.tensor(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {'value': self.value}
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        self.value = state['value']
+
+
+def train(out: Path, stop: int = STEPS, **options: Any) -> tuple[Run, dict[str, torch.Tensor]]:
+    """Fit a line, up to but not including step ``stop``, and return the run and its state."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    counter = Counter()
+    said = options.setdefault('say', lambda text: None)
+    assert callable(said)
+    with Run(
+        out,
+        config={'rate': options.pop('rate', 0.1), 'out': str(out)},
+        steps=STEPS,
+        fabric=open_fabric('cpu', '32-true'),
+        networks={'network': network},
+        optimizers={'optimizer': optimizer},
+        extra=counter,
+        checkpoint_every=2,
+        picture_every=4,
+        log_every=1,
+        **options,
+    ) as run:
+        for step in range(run.first, stop):
+            torch.manual_seed(step)
+            loss = network(torch.randn(4, 3)).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            counter.value = counter.value + step
+            run.log(step, loss=loss.item())
+            if run.wants_picture(step):
+                run.picture(step, 'noise', np.full((8, 12, 3), step, np.uint8))
+            run.checkpoint(step)
+    return run, {**network.state_dict(), 'counter': counter.value}
+
+
+def losses(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines] == list(range(len(lines)))
+    return {line['step']: line['loss'] for line in lines}
+
+
+@pytest.mark.parametrize('stop', [1, 2, 3, 7, 8, 9])
+def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(tmp_path: Path, stop: int) -> None:
+    _, whole = train(tmp_path / 'whole')
+    train(tmp_path / 'cut', stop)
+    said: list[str] = []
+    run, state = train(tmp_path / 'cut', say=said.append)
+    assert run.first == (stop if stop == STEPS else stop // 2 * 2)
+    assert (f'resuming after step {run.first}' in said) == (run.first > 0)
+    assert all(torch.equal(state[name], whole[name]) for name in whole)
+    assert losses(tmp_path / 'cut') == losses(tmp_path / 'whole')
+    one, other = (load_file(tmp_path / n / 'checkpoint.safetensors') for n in ('cut', 'whole'))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_line_that_was_cut_off_is_dropped(tmp_path: Path) -> None:
+    train(tmp_path, 5)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 5, "lo')
+    train(tmp_path)
+    assert len(losses(tmp_path)) == STEPS
+
+
+def test_pictures_and_events_are_where_people_look(tmp_path: Path) -> None:
+    train(tmp_path)
+    names = sorted(path.name for path in (tmp_path / 'pictures').iterdir())
+    assert names == ['noise_000003.jpg', 'noise_000007.jpg', 'noise_000008.jpg']
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / 'tensorboard')).Reload()
+    assert [event.step for event in events.Scalars('loss')] == list(range(STEPS))
+    assert [event.step for event in events.Images('noise')] == [3, 7, 8]
+
+
+def test_without_tensorboard_one_line_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
+    said: list[str] = []
+    train(tmp_path, say=said.append)
+    assert sum('tensorboard is not installed' in text for text in said) == 1
+    assert len(losses(tmp_path)) == STEPS
+
+
+def test_time_left_is_told(tmp_path: Path) -> None:
+    ticks = iter(range(0, 10_000, 600))
+    said: list[str] = []
+    train(tmp_path, 3, say=said.append, clock=lambda: float(next(ticks)))
+    assert said[-1].startswith('step 2/9 loss ')
+    assert said[-1].endswith('1 h 00 min left')  # 6 steps of 600 s
+    assert [duration(seconds) for seconds in (5, 119, 3540, 11_100)] == [
+        '5 s', '2 min', '59 min', '3 h 05 min',
+    ]  # fmt: skip
+
+
+def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path: Path) -> None:
+    train(tmp_path, 3)
+    with pytest.raises(CheckpointError, match=r'rate = 0\.1, now it is 0\.2'):
+        train(tmp_path, rate=0.2)
+    path = tmp_path / 'checkpoint.safetensors'
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(CheckpointError, match='damaged.*remove it'):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize('broken', ['write', 'rename'])
+def test_a_full_disk_leaves_the_old_checkpoint_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    _, whole = train(tmp_path / 'whole')
+    out = tmp_path / 'out'
+    train(out, 3)
+    before = (out / 'checkpoint.safetensors').read_bytes()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_half(path: Path, content: bytes) -> int:
+        with path.open('wb') as file:
+            file.write(content[: len(content) // 2])
+        raise full
+
+    def no_room(*paths: object) -> None:
+        if 'checkpoint' in str(paths[1]):
+            raise full
+        os.rename(*paths)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        if broken == 'write':
+            # metrics.jsonl is shorter than a block, and may be written still
+            train_ready = Path.write_bytes
+            patch.setattr(
+                Path,
+                'write_bytes',
+                lambda path, content: (
+                    write_half(path, content)
+                    if path.suffix == '.safetensors'
+                    else train_ready(path, content)
+                ),
+            )
+        else:
+            patch.setattr('nightseg_ros.files.os.replace', no_room)
+        with pytest.raises(OSError, match='No space left'):
+            train(out)
+    assert (out / 'checkpoint.safetensors').read_bytes() == before
+    assert not list(out.glob('.checkpoint*'))
+    _, state = train(out)
+    assert all(torch.equal(state[name], whole[name]) for name in whole)
+
+
+def test_a_diverged_training_stops_and_its_checkpoint_is_not_kept(tmp_path: Path) -> None:
+    train(tmp_path, 4)
+    before = (tmp_path / 'checkpoint.safetensors').read_bytes()
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(network.parameters())
+    with Run(
+        tmp_path, config={'rate': 0.1}, steps=STEPS, fabric=open_fabric('cpu', '32-true'),
+        networks={'network': network}, optimizers={'optimizer': optimizer}, extra=Counter(),
+        checkpoint_every=1, say=lambda text: None,
+    ) as run:  # fmt: skip
+        with pytest.raises(RunError, match='loss is nan at step 4.*lower'):
+            run.log(4, loss=float('nan'))
+        network.weight.data[0, 0] = float('inf')
+        with pytest.raises(CheckpointError, match=r"'weight' of 'network'.*diverged"):
+            run.checkpoint(4)
+    assert (tmp_path / 'checkpoint.safetensors').read_bytes() == before
+
+
+#: Takes the lock of the folder that is its argument, as a training in another process does.
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1] + '/.lock', 'w')
+fcntl.lockf(file, fcntl.LOCK_EX)
+print('held', flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    (tmp_path / '.left-over.safetensors').touch()
+    with subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None and other.stdout.readline() == b'held\n'
+        with pytest.raises(RunError, match='another training writes'):
+            train(tmp_path)
+        other.kill()  # the lock goes with its process
+    train(tmp_path)
+    assert not list(tmp_path.glob('.left-*'))
+
+
+def test_an_accelerator_that_is_not_here_is_named() -> None:
+    missing = 'mps' if torch.cuda.is_available() else 'cuda'
+    with pytest.raises(DeviceError, match=f"'{missing}' cannot be used"):
+        open_fabric(missing, '32-true')

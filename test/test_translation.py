@@ -1,0 +1,201 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Judging translations: KID, semantic agreement, the verb, and the baseline without learning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter, write_translator
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.data.enhance import MEDIAN, gamma_clahe
+from nightseg_ros.evaluation.translation import (
+    TranslationError,
+    Translations,
+    features,
+    kid,
+    sheet,
+)
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.taxonomy import CITYSCAPES19
+from nightseg_ros.weights import load_weights
+
+
+def picture(seed: int, size: tuple[int, int] = (96, 160)) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+    return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+@pytest.fixture(scope='module')
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_segmenter(tmp_path_factory.mktemp('judge') / 'judge.safetensors')
+
+
+# -- KID -------------------------------------------------------------------------------------
+
+
+def test_kid_of_one_distribution_is_zero_on_average() -> None:
+    values = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        one, other = rng.normal(size=(2, 40, 6))
+        values.append(kid(one, other, subsets=10, seed=seed)[0])
+    # unbiased: it falls to both sides of 0
+    assert abs(np.mean(values)) < 0.1 and min(values) < 0 < max(values)
+
+
+def test_kid_grows_with_the_distance() -> None:
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 60, 6))
+    near, far = (kid(one, other + shift)[0] for shift in (0.5, 1.5))
+    assert 0.01 < near < far
+
+
+def test_kid_is_the_formula_of_the_paper() -> None:
+    """Equation 4 of Binkowski et al. by loops, on sets that are one subset each."""
+    rng = np.random.default_rng(3)
+    one, other = rng.normal(size=(2, 6, 5))
+    scale = np.concatenate([one, other]).std(0)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> float:
+        return float((np.dot(a / scale, b / scale) / 5 + 1) ** 3)
+
+    drawn = np.random.default_rng(0)
+    x = one[drawn.choice(6, 4, replace=False)]
+    y = other[drawn.choice(6, 4, replace=False)]
+    within = sum(kernel(z[i], z[j]) for z in (x, y) for i in range(4) for j in range(4) if i != j)
+    across = sum(kernel(a, b) for a in x for b in y)
+    wanted = within / 12 - 2 * across / 16
+    assert kid(one, other, subsets=1)[0] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_kid_refuses_a_handful() -> None:
+    with pytest.raises(TranslationError, match='at least 4 .* 3 and 9'):
+        kid(np.zeros((3, 2)), np.zeros((9, 2)))
+
+
+# -- agreement -------------------------------------------------------------------------------
+
+
+def test_a_picture_agrees_with_itself_and_not_with_another(judge: Path) -> None:
+    network = FrozenSegmenter(load_weights(judge))
+    found = Translations(before=network, after=network, long_side=160)
+    for seed in range(4):
+        found.add(picture(seed), picture(seed))
+    entry = found.to_dict([features(network, picture(seed), 160) for seed in range(4)])
+    assert entry['pictures'] == 4
+    assert entry['agreement'] == entry['agreement_miou'] == 1.0
+    # the same four pictures on both sides: what is left is the estimate's own spread
+    assert entry['kid'] == entry['kid_source']
+    other = Translations(before=network, after=network, long_side=160)
+    other.add(picture(0), picture(1))
+    worse = other.to_dict()
+    assert worse['agreement'] < 0.9 and worse['kid'] is None
+
+
+def test_a_second_judge_looks_at_the_results_only(judge: Path, tmp_path: Path) -> None:
+    first = FrozenSegmenter(load_weights(judge))
+    second = FrozenSegmenter(load_weights(write_segmenter(tmp_path / 'b.safetensors', seed=5)))
+    found = Translations(before=first, after=second, long_side=160)
+    found.add(picture(0), picture(0))
+    assert found.to_dict()['agreement'] < 1.0
+    # both sides of a distance are by the second one's encoder
+    np.testing.assert_array_equal(found.sources[0], found.results[0])
+    np.testing.assert_array_equal(found.results[0], features(second, picture(0), 160))
+
+
+def test_what_cannot_be_compared_is_refused(judge: Path, tmp_path: Path) -> None:
+    first = FrozenSegmenter(load_weights(judge))
+    path = write_segmenter(tmp_path / 'c.safetensors', taxonomy=CITYSCAPES19)
+    with pytest.raises(TranslationError, match='one taxonomy'):
+        Translations(before=first, after=FrozenSegmenter(load_weights(path)), long_side=160)
+    found = Translations(before=first, after=first, long_side=160)
+    with pytest.raises(TranslationError, match='sizes must agree'):
+        found.add(picture(0), picture(0, (48, 80)))
+
+
+def test_a_sheet_takes_pictures_of_all_sizes() -> None:
+    pairs = [(picture(0), picture(1), 'a'), (picture(2, (120, 80)), picture(3, (120, 80)), 'b')]
+    page = sheet(pairs)
+    assert page.dtype == np.uint8 and page.shape[1] > 1600
+
+
+# -- the verb --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    folder = tmp_path / 'frames'
+    folder.mkdir()
+    for seed in range(5):
+        size = (96, 160) if seed else (120, 90)
+        cv2.imwrite(str(folder / f'a_{seed}.png'), picture(seed, size))
+    return folder
+
+
+def test_translate_writes_pictures_sheet_and_figures(
+    frames: Path, judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    generator = write_translator(tmp_path / 'generator.safetensors')
+    (frames / 'a_broken.png').write_bytes(b'no picture')
+    out = tmp_path / 'out'
+    arguments = [
+        'translate', str(frames), '--weights', str(generator), '--out', str(out),
+        '--judge', str(judge), '--backend', 'torch', '--long-side', '160',
+    ]  # fmt: skip
+    assert main([*arguments]) == 1  # the broken one
+    names = sorted(path.name for path in (out / 'images').iterdir())
+    assert names == [f'a_{seed}.jpg' for seed in range(5)]
+    assert cv2.imread(str(out / 'images' / 'a_0.jpg')).shape == (120, 90, 3)
+    assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
+    found = json.loads((out / 'metrics.json').read_text())
+    assert 0 <= found['agreement'] <= 1 and found['kid'] is None and found['pictures'] == 5
+
+    (frames / 'a_broken.png').unlink()
+    assert main([*arguments, '--real', f'images:{frames}']) == 0
+    found = json.loads((out / 'metrics.json').read_text())
+    assert found['kid']['std'] >= 0 and found['real'] == ['frames']
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--real', 'images:x'], '--judge'),
+        (['--long-side', '3'], '64 to 4096'),
+        (['--style', 'moon'], "know no camera 'moon'"),
+    ],
+)
+def test_translate_says_what_it_wants(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list, words: str
+) -> None:
+    generator = write_translator(tmp_path / 'generator.safetensors')
+    arguments = ['translate', str(frames), '--weights', str(generator), '--out', str(tmp_path)]
+    assert main([*arguments, *flags]) == 2
+    assert words in capsys.readouterr().err
+
+
+# -- gamma and CLAHE -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('level', [8, 30, 60, 90])
+def test_baseline_brings_the_median_near_its_aim(level: int) -> None:
+    before = np.clip(picture(level).astype(float) * level / 128, 0, 255).astype(np.uint8)
+    kept = before.copy()
+    result = gamma_clahe(before)
+    assert result.shape == before.shape and result.dtype == np.uint8
+    was, became = (np.median(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (before, result))
+    assert abs(became - MEDIAN) < 25
+    assert abs(was - MEDIAN) > 40 or level == 90
+    assert np.array_equal(before, kept)
+
+
+def test_baseline_stands_black_and_refuses_what_is_no_picture() -> None:
+    assert gamma_clahe(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
+    with pytest.raises(ValueError, match='uint8'):
+        gamma_clahe(np.zeros((16, 16), np.uint8))

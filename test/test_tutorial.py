@@ -1,0 +1,143 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""docs/tutorial.md, executed: its commands as they stand there, and what they promise."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.sample import read_image, read_labels
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / 'docs' / 'tutorial.md'
+PARAMETERS = ROOT / 'config' / 'tutorial.yaml'
+NIGHT = 'out/tutorial/test'
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+def commands(heading: str) -> list[list[str]]:
+    """Return the commands of a section's sh blocks, as a shell would split them."""
+    section = PAGE.read_text().split(f'\n## {heading}\n')[1].split('\n## ')[0]
+    found = []
+    for block in re.findall(r'^```sh\n(.*?)^```', section, re.DOTALL | re.MULTILINE):
+        lines = block.replace('\\\n', ' ').splitlines()
+        found += [shlex.split(line, comments=True) for line in lines]
+    return [words for words in found if words]
+
+
+def weights_of_the_node() -> dict[str, str]:
+    return yaml.safe_load(PARAMETERS.read_text())['/**']['ros__parameters']['weights']
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which every command of the page but the last has run."""
+    folder = tmp_path_factory.mktemp('tutorial')
+    (folder / 'config').symlink_to(ROOT / 'config')
+    started = time.monotonic()
+    for words in commands('Two folders') + commands('Five commands')[:-1]:
+        assert words[0] == 'nightseg', words
+        done = subprocess.run(
+            [sys.executable, '-m', 'nightseg_ros.cli.main', *words[1:]],
+            cwd=folder, capture_output=True, text=True,
+        )  # fmt: skip
+        print(f'{time.monotonic() - started:6.1f} s  {shlex.join(words)}')
+        assert done.returncode == 0, f'{shlex.join(words)}\n{done.stdout}\n{done.stderr}'
+    return folder
+
+
+def test_there_are_five_commands_and_the_last_starts_the_node() -> None:
+    five = commands('Five commands')
+    assert len(five) == 5
+    assert [words[:2] for words in five[:4]] == [
+        ['nightseg', 'train'], ['nightseg', 'synthesize'], ['nightseg', 'train'],
+        ['nightseg', 'evaluate'],
+    ]  # fmt: skip
+    assert five[4] == [
+        'ros2', 'launch', 'nightseg', 'night_perception.launch.py',
+        f'params_file:={PARAMETERS.relative_to(ROOT)}',
+    ]  # fmt: skip
+
+
+def test_no_command_reads_labels_of_the_night() -> None:
+    """The set 'night' is given as plain images, and 'test' to the evaluation alone."""
+    for words in commands('Five commands'):
+        for word in words:
+            assert not re.search(r'(folder|paired):out/tutorial/night\b', word)
+            assert NIGHT not in word or words[1] == 'evaluate'
+
+
+def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
+    metrics = json.loads((folder / 'out/tutorial/scores/metrics.json').read_text())
+    runs: dict[str, Any] = {name.rpartition('=')[2]: run for name, run in metrics['runs'].items()}
+    day, night = (runs[route]['all'] for route in ('day', 'night'))
+    assert night['miou'] > day['miou'] + 0.03
+    assert night['pixel_acc'] > day['pixel_acc'] + 0.05
+    # a gain and no accident of these frames: the paired interval leaves out zero
+    (gap,) = [item['miou'] for item in metrics['compare'] if 'miou' in item]
+    assert gap['difference'] == pytest.approx(night['miou'] - day['miou'], abs=1e-3)
+    assert gap['ci'][0] > 0.0
+    # and the day segmenter is a fair one: by day it knows its streets
+    assert runs['day']['by_source']['day']['miou'] > 0.25
+    assert (folder / 'out/tutorial/scores/report.html').stat().st_size > 10_000
+    assert (folder / 'out/tutorial/synthetic/sheet.jpg').is_file()
+
+
+def test_the_pipeline_takes_the_new_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    weights = weights_of_the_node()
+    pipeline = Pipeline.load(
+        PipelineConfig(route='night', backend='torch', weights=WeightsConfig(**weights))
+    )
+    assert pipeline.taxonomy == CAMVID11
+    right = known = 0
+    for sample in open_dataset(f'folder:{NIGHT}')[::8]:
+        truth = read_labels(sample.label)
+        frame = Frame(image=read_image(sample.image), camera=sample.image.stem)
+        (result,) = pipeline.process([frame], Want(labels=True, overlay=True))
+        assert result.decision.route == 'night'
+        assert result.labels.shape == truth.shape and result.overlay.shape == (*truth.shape, 3)
+        assert len(np.unique(result.labels)) >= 3
+        right += int((result.labels == truth).sum())
+        known += int((truth != UNLABELLED).sum())
+    assert right > 0.45 * known
+
+
+@pytest.mark.ros
+def test_the_node_takes_the_parameters_of_the_page(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = pytest.importorskip('ros_harness', reason='rclpy is not installed')
+    monkeypatch.chdir(folder)
+    image = read_image(open_dataset(f'folder:{NIGHT}')[0].image)
+    topic = '/camera/nightseg/labels'
+    arguments = ['--params-file', str(PARAMETERS), '-p', 'backend:=torch', '-p', 'route:=night']
+    client = harness.Client()
+    try:
+        with harness.running(folder / 'node.log', None, *arguments):
+            client.reach('active')
+            publisher = client.publisher('/camera/image_raw')
+            client.listen(topic)
+            client.connect(publisher)
+            message = harness.image_message(image, 1_000_000_000)
+            labels = harness.pixels_of(client.exchange(publisher, message, topic))
+    finally:
+        client.close()
+    assert labels.shape == image.shape[:2] and len(np.unique(labels)) >= 3
+    assert labels.max() < len(CAMVID11)

@@ -1,0 +1,56 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny labelled pictures whose colour tells the class: road below, sky above, a car between."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from nightseg_ros.data.augment import AugmentConfig
+from nightseg_ros.training.segmenter import SegmenterConfig
+
+
+def write_streets(root: Path, count: int = 4) -> str:
+    """Write ``count`` pictures of 96×64 with labels and return the data set's name."""
+    rng = np.random.default_rng(0)
+    for kind in ('images', 'labels'):
+        (root / kind).mkdir(parents=True)
+    colors = np.zeros((256, 3), np.uint8)
+    colors[[0, 3, 8, 255]] = (200, 160, 120), (90, 90, 90), (30, 40, 200), (0, 0, 0)
+    for index in range(count):
+        labels = np.zeros((64, 96), np.uint8)
+        labels[30 + index :] = 3
+        labels[25:40, 20 + 5 * index : 50] = 8
+        labels[:4] = 255
+        noise = rng.integers(-10, 10, (64, 96, 3))
+        image = np.clip(colors[labels].astype(int) + noise, 0, 255).astype(np.uint8)
+        cv2.imwrite(str(root / 'images' / f'a{index}.png'), image)
+        cv2.imwrite(str(root / 'labels' / f'a{index}.png'), labels)
+    return f'folder:{root}'
+
+
+def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
+    """Return the settings of a training that takes a second or two."""
+    base = SegmenterConfig(
+        data=(data,), out=str(out), init='random', batch=2, steps=6, workers=0, warm_up=1,
+        arch={'variant': 'tiny', 'width': 16, 'fine_width': 16}, checkpoint_every=2, license='',
+        augment=AugmentConfig(crop=(32, 64), night_share=0.5), picture_every=0,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def silent(_: str) -> None:
+    """Say nothing."""
+
+
+def forks() -> Any:
+    """Return a context whose processes start at once: their server has imported what they need."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['nightseg_ros.training.segmenter'])
+    return context
