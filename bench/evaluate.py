@@ -71,15 +71,20 @@ def speed(rounds: int, frames: int = 200) -> None:
         pipeline.night(image)
         print(f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round')
         for number in range(rounds):
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             for _ in range(frames):
                 pipeline.night(image)
             bare = frames / (time.perf_counter() - started)
+            alone, cpu = time.process_time() - cpu, time.process_time()
             out = Path(folder) / f'out{number}'
             result = evaluate(plan, lineup, out, EvaluationSettings())
+            whole = time.process_time() - cpu
             timing = result['runs']['drive']['timing']
             rates.append((bare, timing['frames_per_second']))
-            print(f'network {bare:.1f} Hz, evaluate {rates[-1][1]:.1f} Hz')
+            print(
+                f'network {bare:.1f} Hz, {1e3 * alone / frames:.1f} ms of CPU a frame; '
+                f'evaluate {rates[-1][1]:.1f} Hz, {1e3 * whole / frames:.1f} ms'
+            )
         stages = {stage: values['p50'] for stage, values in timing['ms'].items()}
         print('ms of a frame, median:', stages)
     ratio = statistics.median(full / bare for bare, full in rates)

@@ -82,7 +82,7 @@ timeout --signal=TERM --kill-after=15 "${SECONDS_A_CALL:-540}" \
   ${extra[@]+"${extra[@]}"} || code=$?
 
 back=${OUT:-$here/back}/$stage
-mkdir -p "$back/pictures"
+rm -rf "$back" && mkdir -p "$back/pictures"
 run=$here/runs/$stage
 for file in "$run"/*.safetensors "$run/metrics.jsonl"; do
   [ -f "$file" ] || continue

@@ -170,13 +170,19 @@ class Client:
             self.until(lambda t=topic: self.node.count_publishers(t), f'a publisher of {topic}')
 
     def exchange(self, publisher: Any, message: Any, topic: str, timeout: float = PATIENCE) -> Any:
-        """Publish a message until its answer (by stamp) comes on ``topic``; return that."""
+        """
+        Publish a message until its answer (by stamp) comes on ``topic``; return that.
+
+        A try after the first one is stamped later: the node drops a stamp that it has served,
+        also where its answer found no subscriber yet.
+        """
         stamp = message.header.stamp
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             publisher.publish(message)
             with contextlib.suppress(AssertionError):
                 return self.until(lambda: self.of_stamp(topic, stamp), topic, timeout=5.0)
+            stamp.nanosec += 1000
         raise AssertionError(f'no answer on {topic} to the frame of {stamp}')
 
     def of_stamp(self, topic: str, stamp: Any) -> Any:

@@ -33,7 +33,8 @@ def agreement(
     first frame in the node waits for none.
     """
     reference = open_backend('torch', 'cpu')
-    sizes = [fit(*image.shape[:2], weights.metadata.long_side) for image in images]
+    long_side = weights.metadata.long_side
+    sizes = [fit(image.shape[0], image.shape[1], long_side) for image in images]
     batches = [
         reference.pixels.stack([reference.pixels.shrink(image, 'rgb', size)])
         for image, size in zip(images, sizes)

@@ -27,7 +27,7 @@ def timing(table: Table) -> dict[str, Any]:
     seconds = float(np.nansum(table.ms['wall'])) / 1e3
     frames = int(table.readable.sum())
     return {
-        'frames_per_second': round(frames / seconds, 2) if seconds else None,
+        'frames_per_second': round(frames / seconds, 2) if frames and seconds else None,
         'seconds': round(seconds, 3),
         'ms': {
             stage: {

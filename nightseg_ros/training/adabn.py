@@ -105,7 +105,7 @@ def _batches(
     waiting: dict[tuple[int, int], list[torch.Tensor]] = {}
     for index in np.random.default_rng(config.seed).permutation(len(samples)):
         image = read_image(samples[index].image)
-        size = fit(*image.shape[:2], metadata.long_side)
+        size = fit(image.shape[0], image.shape[1], metadata.long_side)
         x = torch.from_numpy(pixels.shrink(image, 'rgb', size)).permute(2, 0, 1)
         x = (x.float() / 255 - mean) / std
         group = waiting.setdefault(size.padded, [])

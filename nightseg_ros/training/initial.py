@@ -53,4 +53,4 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     file = getattr(module, f'Efficientnet{variant.capitalize()}ModelFile')
     # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
     state = torch.load(file.get_model_file_path(), map_location='cpu', weights_only=True)
-    encoder.load_published(state)  # type: ignore[union-attr, operator]
+    encoder.load_published(state)  # type: ignore[union-attr]

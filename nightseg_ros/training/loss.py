@@ -40,9 +40,9 @@ class Together:
         if self.world == 1:
             return value.detach()
         assert self._fabric is not None
-        result: torch.Tensor = self._fabric.all_reduce(  # in place
-            value.detach().clone(), reduce_op='sum'
-        )
+        # a clone, since it works in place
+        result = self._fabric.all_reduce(value.detach().clone(), reduce_op='sum')
+        assert isinstance(result, torch.Tensor)
         return result
 
     def gather(self, value: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,8 @@ class Together:
         if self.world == 1:
             return value.detach()[None]
         assert self._fabric is not None
-        result: torch.Tensor = self._fabric.all_gather(value.detach())
+        result = self._fabric.all_gather(value.detach())
+        assert isinstance(result, torch.Tensor)
         return result
 
 

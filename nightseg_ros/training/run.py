@@ -196,9 +196,7 @@ class Run:
         except ImportError:
             self._tell('tensorboard is not installed: figures go to metrics.jsonl only')
             return
-        self._board = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(self.out / 'tensorboard'), purge_step=self.first or None
-        )
+        self._board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first or None)
 
     def _is_past(self, line: str) -> bool:
         try:

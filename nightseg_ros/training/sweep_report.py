@@ -23,6 +23,8 @@ COLUMNS = (
     'variant', 'ratio', 'share', 'seed', 'data', 'use', 'source', 'frames', 'miou9', 'miou',
     'pixel_acc',
 )  # fmt: skip
+#: Standard errors beyond which a difference counts as resolved.
+CLEAR = 2
 #: Source of the rows that average over the sources of a data set.
 HEADLINE = 'mean'
 
@@ -58,7 +60,7 @@ class Reading:
     spot: float
     """Smallest ratio within one standard error of the best."""
     resolved: bool
-    """Whether the spot stands out against no night, and against at least one larger share."""
+    """Whether the spot stands out against the smallest ratio and the curve falls after it."""
     text: str
 
 
@@ -148,54 +150,63 @@ def read(curve: Curve) -> Reading:
     """
     Apply the one-standard-error rule (Breiman et al. 1984) to a curve.
 
-    The spot is the smallest ratio whose mean is within one standard error of the best mean. It is
-    resolved only where no night at all is not within that error too, and where some larger share
-    falls out of it again: else there is a gain or a plateau, but no spot.
+    The spot is the smallest ratio whose mean is within one standard error of the best mean. That
+    rule always names one, so it is called resolved only where, seed by seed, it gains more than
+    ``CLEAR`` standard errors over the smallest ratio, and where some larger ratio is outside of
+    that one error again and behind the best by more than ``CLEAR`` errors of its own, seed by
+    seed: else there may be a gain or a plateau, but no spot.
     """
     mean, error = curve.mean, curve.error
     top = int(mean.argmax())
     best = curve.ratios[top]
-    data = f"on '{curve.data}'"
     if curve.values.shape[1] < 2:
         return Reading(
             variant=curve.variant, best=best, spot=best, resolved=False,
-            text=f'{data} the best ratio is {best:g} with {mean[top]:.3f}, but one seed gives no '
-            'error: no sweet spot is resolved.',
+            text=f"on '{curve.data}' the best ratio is {best:g} with {mean[top]:.3f}, but one "
+            'seed gives no error: no sweet spot is resolved.',
         )  # fmt: skip
     within = mean >= mean[top] - error[top]
     place = int(within.argmax())
     spot = curve.ratios[place]
-    summary = (
-        f'{data} the best ratio is {best:g} with {mean[top]:.3f} ± {error[top]:.3f}; the smallest '
-        f'within one standard error of it is {spot:g} with {mean[place]:.3f}.'
+    text = (
+        f"on '{curve.data}' the best ratio is {best:g} with {_cell(mean[top], error[top])}; the "
+        f'smallest within one standard error of it is {spot:g} with {mean[place]:.3f}.'
     )
-    gain = curve.values[place] - curve.values[0]
-    if curve.ratios[0] == 0.0 and place > 0:
-        against = _cell(float(gain.mean()), standard_error(gain), signed=True)
-        summary += f' Against no night, seed by seed, that is {against}.'
-    if len(curve.ratios) < 3:
-        return Reading(
-            variant=curve.variant, best=best, spot=spot, resolved=False,
-            text=f'{summary} Two ratios make no curve.',
-        )  # fmt: skip
-    if place == 0:
-        return Reading(
-            variant=curve.variant, best=best, spot=spot, resolved=False,
-            text=f'{summary} No sweet spot is resolved: no larger share is better than the '
-            'smallest by more than the error.',
-        )  # fmt: skip
-    if within[place:].all():
-        return Reading(
-            variant=curve.variant, best=best, spot=spot, resolved=False,
-            text=f'{summary} No sweet spot is resolved: from {spot:g} on every share is as good '
-            'within the error, a plateau.',
-        )  # fmt: skip
-    outside = [f'{r:g}' for r, good in zip(curve.ratios[place:], within[place:]) if not good]
+    if place > 0:
+        gain = curve.values[place] - curve.values[0]
+        text += (
+            f' Seed by seed that gains {_cell(float(gain.mean()), standard_error(gain))} over '
+            f'{curve.ratios[0]:g}.'
+        )
+    worse = [
+        f'{ratio:g}'
+        for ratio, values, near in zip(curve.ratios, curve.values, within)
+        if ratio > spot and not near and _clear(curve.values[top] - values)
+    ]
+    resolved = place > 0 and _clear(curve.values[place] - curve.values[0]) and bool(worse)
+    if resolved:
+        text += (
+            f' The sweet spot is {spot:g}: of the larger ratios, {", ".join(worse)} fall clearly '
+            'behind the best.'
+        )
+    elif place == 0 or not _clear(curve.values[place] - curve.values[0]):
+        text += f' No sweet spot is resolved: no gain over {curve.ratios[0]:g} is clear.'
+    elif place == len(curve.ratios) - 1:
+        text += f' No sweet spot is resolved: up to {spot:g} the curve does not come down.'
+    else:
+        text += (
+            ' No sweet spot is resolved: no larger ratio falls clearly behind the best, seed by '
+            f'seed, so that from {spot:g} on it is a plateau.'
+        )
     return Reading(
-        variant=curve.variant, best=best, spot=spot, resolved=True,
-        text=f'{summary} The sweet spot is {spot:g}: of the larger shares, '
-        f'{", ".join(outside)} fall behind by more than the error.',
+        variant=curve.variant, best=best, spot=spot, resolved=resolved,
+        text=f'{text} (Clear: more than {CLEAR} standard errors.)',
     )  # fmt: skip
+
+
+def _clear(differences: Floats) -> bool:
+    """Tell whether differences seed by seed are above 0 by more than their error allows."""
+    return bool(differences.mean() > CLEAR * standard_error(differences))
 
 
 def markdown(
