@@ -29,7 +29,7 @@ esac
 
 flags=()
 needs=(-r requirements/runtime.txt -r requirements/train.txt -r requirements/test.txt
-  -r requirements/fleet.txt -r requirements/segformer.txt -r requirements/lint.txt -c requirements/constraints.txt)
+  -r requirements/fleet.txt -r requirements/lint.txt -c requirements/constraints.txt)
 if [ "$sourced" = yes ]; then
   echo "setup: using the rclpy of the ROS 2 environment that is sourced"
   flags+=(--system-site-packages)

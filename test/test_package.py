@@ -266,7 +266,7 @@ def test_only_the_node_imports_ros(name: str) -> None:
 
 def test_third_party_imports_are_declared() -> None:
     declared = set()
-    for name in ('runtime', 'train', 'fleet', 'segformer'):
+    for name in ('runtime', 'train', 'fleet'):
         lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
         declared |= {
             re.split(r'[<>=!~\[ ]', line)[0].lower() for line in lines if line[:1].isalnum()
