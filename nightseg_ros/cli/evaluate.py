@@ -144,21 +144,24 @@ def _complain(result: dict[str, Any]) -> int:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
     for name, run in result['runs'].items():
-        table = Table(title=name, title_justify='left')
-        for column in ('', 'frames', 'mIoU', 'mIoU9', 'pixel accuracy'):
+        table = Table(title=name, title_justify='left', box=SIMPLE)
+        for column in ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'):
             table.add_column(column, justify='left' if not column else 'right')
         entries = {'all': run['all']}
         if len(run['by_source']) > 1:
             entries |= run['by_source']
         for source, entry in entries.items():
             frames = entry['frames'] if run['labelled'] else run['frames']
-            scores = (_score(entry, key) for key in ('miou', 'miou9', 'pixel_acc'))
-            table.add_row(source, str(frames), *scores)
+            table.add_row(
+                source, str(frames), _score(entry, 'miou'), _score(entry, 'miou9'),
+                _number(entry['pixel_acc']),
+            )  # fmt: skip
         if len(entries) > 1:
             table.add_row('mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), '')
         console.print(table)
@@ -173,9 +176,12 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _score(entry: dict[str, Any], key: str) -> str:
-    value = entry[key]
-    return '–' if value is None else f'{value:.3f} {_interval(entry[f"{key}_ci"])}'.strip()
+    return f'{_number(entry[key])} {_interval(entry[f"{key}_ci"])}'.strip()
+
+
+def _number(value: float | None) -> str:
+    return '–' if value is None else f'{value:.3f}'
 
 
 def _interval(pair: list[float] | None) -> str:
-    return '' if pair is None else f'({pair[0]:.3f} to {pair[1]:.3f})'
+    return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
