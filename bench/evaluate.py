@@ -24,11 +24,10 @@ import numpy as np
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.fleet import shared_out
-from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
+from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, recording_parts
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 from nightseg_ros.simulation import Street, render
 
 IMAGES = '/camera/image_raw/compressed'
@@ -56,14 +55,13 @@ def write_drive(path: Path, frames: int, size: tuple[int, int], scenes: int) -> 
     return path
 
 
-def speed(rounds: int, frames: int = 300) -> None:
+def speed(rounds: int, frames: int = 200) -> None:
     """Print both rates of every round and the median of their ratio."""
     config = PipelineConfig(route='night')
     members = configurations(config, ())
-    pipeline = Pipeline.load(config)
+    lineup = Lineup.load(members)
+    [pipeline] = lineup.pipelines
     assert pipeline.night is not None
-    streams = stream_count(config, 0)
-    lineup = Lineup.load(shared_out(members, streams), streams=streams)
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         drive = write_drive(Path(folder) / 'drive', frames, (640, 360), 16)
@@ -71,10 +69,7 @@ def speed(rounds: int, frames: int = 300) -> None:
         height, width = pipeline._size(Frame(image=np.zeros((360, 640, 3), np.uint8))).padded
         image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
         pipeline.night(image)
-        print(
-            f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round, '
-            f'evaluated {streams} at a time'
-        )
+        print(f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round')
         for number in range(rounds):
             started, cpu = time.perf_counter(), time.process_time()
             for _ in range(frames):

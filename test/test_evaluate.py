@@ -34,7 +34,6 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, recording_parts
@@ -138,17 +137,6 @@ def test_configurations_over_the_same_frames(
         assert gap['difference'] == pytest.approx(scores[0] - scores[1], abs=2e-4)
 
 
-def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path: Path) -> None:
-    """Two configurations with the same masks differ by nothing in every draw."""
-    names = ('route=day', 'route=day,overlay_alpha=0.4')
-    alike = Lineup.load(configurations(config(weights), names))
-    plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
-    settings = EvaluationSettings(bootstrap=BootstrapConfig(block_s=0.3))
-    [item] = evaluate(plan, alike, tmp_path, settings)['compare']
-    for key in ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9'):
-        assert item[key] == {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
-
-
 def test_what_a_run_says(compared: Path) -> None:
     result = json.loads((compared / 'metrics.json').read_text())
     run = result['runs']['drive/route=auto']
@@ -195,21 +183,6 @@ def test_the_same_input_gives_the_same_bytes(auto: Lineup, drive: Path, tmp_path
     assert found['routes'] == {'day': 17, 'night': 7} and found['flicker']['all']['pairs'] == 23
     assert {sample['kind'] for sample in found['samples']} == {'spread'}
     assert results[0]['compare'] == []
-
-
-def test_frames_labelled_side_by_side_are_the_same_frames(
-    weights: dict[str, Path], drive: Path, compared: Path, tmp_path: Path
-) -> None:
-    members = configurations(config(weights), ROUTES)
-    several = Lineup.load(members, streams=3)
-    assert several.streams == 3
-    plan = plan_of(several, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
-    found = evaluate(plan, several, tmp_path, EvaluationSettings())
-    assert without_times(found) == without_times(
-        json.loads((compared / 'metrics.json').read_text())
-    )
-    lines = [line['stamp'] for line in frames_of(tmp_path)]
-    assert lines == sorted(lines)
 
 
 def test_labels_from_folders_by_name_and_by_stamp(
@@ -340,7 +313,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize('at', [1, 5, 20, FRAMES])
+@pytest.mark.parametrize('at', [1, 5, 17, FRAMES])
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     lineup: Lineup, drive: Path, compared: Path, tmp_path: Path, at: int
 ) -> None:
@@ -376,7 +349,6 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from evaluated_drive import config
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, recording_parts

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,14 +21,11 @@ from nightseg_ros.perception.pipeline import (
 )
 from nightseg_ros.perception.router import Route, RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Say
-from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Estimator and router run, no network does.
 NOTHING = Want(labels=False)
 _SIZES = 4
-#: More would only wait for the interpreter.
-_MOST_STREAMS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,59 +77,59 @@ class Lineup:
     """
     The configurations, loaded, in their order.
 
-    Those that differ only in route and router share their networks, and where two of them take
-    the same route for a frame, it is labelled once: a network gives one answer to one frame.
-    Further streams are the same networks loaded again, for frames to be labelled side by side.
+    Those that differ only in route and router share their networks, and where one of them has
+    already labelled a frame by the route that another one takes, its mask is taken: a network
+    gives one answer to one frame.
     """
 
     def __init__(
-        self, streams: Sequence[Sequence[Pipeline]], ready: set[tuple[int, int]] | None = None
+        self, pipelines: Sequence[Pipeline], ready: set[tuple[int, int]] | None = None
     ) -> None:
         """
-        Take the pipelines of each stream, and the sizes that their networks are ready for.
+        Take the pipelines, and the sizes that their networks are ready for.
 
         ``ConfigError`` where they label different taxonomies.
         """
-        self.pipelines = tuple(streams[0])
-        self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
-        for pipeline in self.pipelines:
+        self._ready = set() if ready is None else ready
+        self.pipelines = tuple(pipelines)
+        self.taxonomy: Taxonomy = pipelines[0].taxonomy
+        for pipeline in pipelines:
             if pipeline.taxonomy != self.taxonomy:
                 raise ConfigError(
                     f"configurations label '{self.taxonomy.name}' and "
                     f"'{pipeline.taxonomy.name}'; only one taxonomy can be scored at a time"
                 )
-        self._streams = [list(stream) for stream in streams]
-        self._ready = set() if ready is None else ready
-        keys = [_networks(pipeline.config) for pipeline in self.pipelines]
+        keys = [_networks(pipeline.config) for pipeline in pipelines]
         self._groups = [keys.index(key) for key in keys]
-        self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
-        for stream in self._streams:
-            self._free.put(stream)
+        # forced routes first: an automatic one can then take their masks
+        self._order = sorted(
+            range(len(pipelines)), key=lambda index: pipelines[index].config.route == 'auto'
+        )
 
     @classmethod
     def load(
-        cls,
-        configurations: Sequence[Configuration],
-        *,
-        streams: int = 1,
-        say: Say = lambda text: None,
+        cls, configurations: Sequence[Configuration], *, say: Say = lambda text: None
     ) -> Lineup:
-        """Load every network once a stream; raises as ``Pipeline.load`` does."""
-        loaded = []
-        for _ in range(streams):
-            loaded.append(_load(configurations, say))
-            say = _silent
-        return cls(loaded)
-
-    @property
-    def streams(self) -> int:
-        """How many frames can be labelled at a time."""
-        return len(self._streams)
+        """Load every network once; raises as ``Pipeline.load`` does."""
+        loaded: dict[PipelineConfig, Pipeline] = {}
+        pipelines = []
+        for item in configurations:
+            key = _networks(item.config)
+            if key not in loaded:
+                routes = {
+                    route
+                    for other in configurations
+                    if _networks(other.config) == key
+                    for route in _routes(other.config)
+                }
+                loaded[key] = Pipeline.load(_taking(key, sorted(routes)), say=say)
+            pipelines.append(_sharing(loaded[key], item.config))
+        return cls(pipelines)
 
     def fresh(self) -> Lineup:
         """Return the same networks with routers that have seen nothing."""
-        first = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
-        return Lineup([first, *self._streams[1:]], self._ready)
+        pipelines = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
+        return Lineup(pipelines, self._ready)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what runs in each configuration, of its own routes only."""
@@ -156,84 +151,38 @@ class Lineup:
         if (height, width) in self._ready or len(self._ready) >= _SIZES:
             return
         self._ready.add((height, width))
-        for stream in self._streams:
-            for pipeline in stream:
-                pipeline.warm_up([(height, width)])
+        for pipeline in self.pipelines:
+            pipeline.warm_up([(height, width)])
 
     def reset(self, reason: str) -> None:
         """Make every router decide afresh."""
         for pipeline in self.pipelines:
             pipeline.reset(reason=reason)
 
-    def look(self, frame: Frame) -> list[Result]:
-        """Let every configuration decide on a frame; frames come in the order of their stamps."""
+    def follow(self, frame: Frame) -> list[Result]:
+        """Take a frame's light into the routers without labelling it."""
         return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
-    def label(self, seen: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
+    def process(self, frame: Frame, want: Want) -> list[tuple[Result, str]]:
         """
-        Label a frame that was looked at; up to ``streams`` threads may do so at a time.
+        Label one frame in every configuration.
 
         The text is '' or says why the pipeline withheld the mask; its pictures are then None.
         """
-        stream = self._free.get()
-        try:
-            found: dict[tuple[int, str], Result | str] = {}
-            results = []
-            for result, pipeline, group in zip(seen, stream, self._groups):
-                key = (group, result.decision.route)
-                if key not in found:
-                    try:
-                        found[key] = pipeline.segment(result, want)
-                    except WithheldError as error:
-                        found[key] = str(error)
-                made = found[key]
-                if isinstance(made, str):
-                    results.append((result, made))
-                else:
-                    ms = {**made.ms, **result.ms}
-                    decided = (result.illumination, result.decision)
-                    results.append(
-                        (replace(made, illumination=decided[0], decision=decided[1], ms=ms), '')
-                    )
-            return results
-        finally:
-            self._free.put(stream)
-
-
-def stream_count(config: PipelineConfig, threads: int) -> int:
-    """
-    Return how many frames are best labelled at a time on this machine.
-
-    Networks that share the cores frame by frame leave them no time to wait for one another, which
-    they do as soon as decoding and counting take a core away now and then. torch shares its
-    threads among all networks anyway, and a GPU is one.
-    """
-    backend = open_backend(config.backend, config.device)
-    if backend.name == 'torch':
-        return 1
-    cores = os.cpu_count() or 1
-    return max(1, cores // threads) if threads else min(cores, _MOST_STREAMS)
-
-
-def _silent(text: str) -> None:
-    """Say nothing: it has been said."""
-
-
-def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
-    loaded: dict[PipelineConfig, Pipeline] = {}
-    pipelines = []
-    for item in configurations:
-        key = _networks(item.config)
-        if key not in loaded:
-            routes = {
-                route
-                for other in configurations
-                if _networks(other.config) == key
-                for route in _routes(other.config)
-            }
-            loaded[key] = Pipeline.load(_taking(key, sorted(routes)), say=say)
-        pipelines.append(_sharing(loaded[key], item.config))
-    return pipelines
+        results: dict[int, tuple[Result, str]] = {}
+        masks: dict[tuple[int, str], tuple[Result, str]] = {}
+        for index in self._order:
+            pipeline, group = self.pipelines[index], self._groups[index]
+            seen: Result | None = None
+            if any(key[0] == group for key in masks):
+                [seen] = pipeline.process([frame], NOTHING)
+            if seen is None or (group, seen.decision.route) not in masks:
+                made = _labelled(pipeline, frame, want)
+                masks[group, made[0].decision.route] = made
+            else:
+                made = masks[group, seen.decision.route]
+            results[index] = made if seen is None else (_as(made[0], seen), made[1])
+        return [results[index] for index in range(len(self.pipelines))]
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
@@ -241,6 +190,21 @@ def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
         config, loaded.backend, day=loaded.day, night=loaded.night,
         translator=loaded.translator, estimator=loaded.estimator,
     )  # fmt: skip
+
+
+def _labelled(pipeline: Pipeline, frame: Frame, want: Want) -> tuple[Result, str]:
+    try:
+        return pipeline.process([frame], want)[0], ''
+    except WithheldError as error:
+        # the routers have seen this stamp, so that this changes nothing in them
+        return pipeline.process([frame], NOTHING)[0], str(error)
+
+
+def _as(found: Result, seen: Result) -> Result:
+    """Return the pictures of one result with the decision of another."""
+    return replace(
+        found, illumination=seen.illumination, decision=seen.decision, ms={**found.ms, **seen.ms}
+    )
 
 
 def _networks(config: PipelineConfig) -> PipelineConfig:

@@ -236,32 +236,31 @@ class Pipeline:
         ]
         estimate = _ms(started) / len(frames)
 
-        results = [
-            Result(frame=frame, illumination=light, decision=decision, ms={'estimate': estimate})
-            for frame, light, decision in zip(frames, seen, decisions)
-        ]
+        results: list[Result | None] = [None] * len(frames)
         batches: dict[tuple[str, tuple[int, int]], list[int]] = {}
-        for index, frame in enumerate(frames):
+        for index, (frame, decision) in enumerate(zip(frames, decisions)):
             if wants[index]:
-                key = (decisions[index].route, self._size(frame).padded)
-                batches.setdefault(key, []).append(index)
+                size = self._size(frame)
+                batches.setdefault((decision.route, size.padded), []).append(index)
+            else:
+                results[index] = Result(
+                    frame=frame, illumination=seen[index], decision=decision,
+                    ms={'estimate': estimate},
+                )  # fmt: skip
         for (route, _), indices in batches.items():
             pictures = self._segment(
                 route, [frames[i] for i in indices], [wants[i] for i in indices]
             )
             for index, (found, ms) in zip(indices, pictures):
-                results[index] = self._complete(results[index], found, ms)
-        return results
-
-    def segment(self, seen: Result, want: Want = Want()) -> Result:
-        """
-        Label a frame that ``process`` has decided on without being asked for pictures.
-
-        It needs no router, so that it may run in another thread than the next frame's decision,
-        but not beside another call that labels.
-        """
-        [(found, ms)] = self._segment(seen.decision.route, [seen.frame], [want])
-        return self._complete(seen, found, ms)
+                if self.config.overlay_route and 'overlay' in found:
+                    started = time.perf_counter()
+                    self.renderer.mark(found['overlay'], decisions[index])
+                    ms['render'] += _ms(started)
+                results[index] = Result(
+                    frame=frames[index], illumination=seen[index], decision=decisions[index],
+                    ms={'estimate': estimate, **ms}, **found,
+                )  # fmt: skip
+        return [result for result in results if result is not None]
 
     def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
@@ -291,14 +290,6 @@ class Pipeline:
                 for name, weights in loaded.items()
             },
         }
-
-    def _complete(self, seen: Result, found: dict[str, Image], ms: dict[str, float]) -> Result:
-        """Return a decision with its pictures."""
-        if self.config.overlay_route and 'overlay' in found:
-            started = time.perf_counter()
-            self.renderer.mark(found['overlay'], seen.decision)
-            ms = {**ms, 'render': ms['render'] + _ms(started)}
-        return replace(seen, ms={**seen.ms, **ms}, **found)
 
     def _size(self, frame: Frame) -> NetworkSize:
         shape = (frame.image.shape[0], frame.image.shape[1])
