@@ -36,10 +36,11 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
-from nightseg_ros.evaluation.plan import Plan, recording_parts
+from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
 from nightseg_ros.evaluation.stage import Sink, read_ahead
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.taxonomy import CAMVID11
 
 ROUTES = ('route=day', 'route=night', 'route=translate', 'route=auto')
 FRAMES = 24
@@ -457,6 +458,16 @@ def test_wrong_configurations_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         configurations(config(weights), compare)
+
+
+def test_saved_masks_never_overwrite_one_another(weights: dict[str, Path], tmp_path: Path) -> None:
+    for name in ('road.png', 'road.jpg', 'town.png'):
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+    parts = tuple(dataset_parts([f'images:{tmp_path}'], CAMVID11))
+    made = configurations(config(weights), [])
+    Plan(configurations=made, parts=parts)
+    with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
+        Plan(configurations=made, parts=parts, save_labels=True)
 
 
 def test_configurations_take_any_key(weights: dict[str, Path]) -> None:

@@ -18,7 +18,7 @@ from nightseg_ros.data.matte import split_sky
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import add_noise, jpeg
 from nightseg_ros.data.scene import Role, read_scene, role_table
-from nightseg_ros.data.stylize import match_statistics, mix_amplitude
+from nightseg_ros.data.stylize import mix_amplitude
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, UNLABELLED, Taxonomy, TaxonomyError
 
 SKY = CAMVID11.id_of('sky')
@@ -323,26 +323,6 @@ def test_a_look_replaces_the_preset_of_its_name():
         synthesize_night(image, labels, np.random.default_rng(1), replaced),
         synthesize_night(image, labels, np.random.default_rng(1), still(DIFFUSE, PLAIN)),
     )
-
-
-def test_statistics_follow_the_reference_region_by_region():
-    rng = np.random.default_rng(0)
-    image, labels = street()
-    reference = np.clip(rng.normal((30, 40, 35), 6.0, (90, 130, 3)), 0, 255).astype(np.uint8)
-    reference[:30] = np.clip(rng.normal((70, 60, 40), 3.0, (30, 130, 3)), 0, 255)
-    sky = (labels == SKY).astype(np.uint8)
-    styled = match_statistics(image, reference, regions=sky)
-    assert np.abs(styled[sky == 1].mean(axis=0) - (70, 60, 40)).max() < 5
-    assert np.abs(styled[sky == 0].mean(axis=0) - (30, 40, 35)).max() < 6
-    whole = match_statistics(image, reference)
-    assert np.abs(whole.mean(axis=(0, 1)) - reference.mean(axis=(0, 1))).max() < 8
-    np.testing.assert_allclose(
-        match_statistics(image, reference, strength=0.0).astype(int), image, atol=1
-    )
-    with pytest.raises(ValueError, match='strength'):
-        match_statistics(image, reference, strength=1.5)
-    with pytest.raises(ValueError, match='regions'):
-        match_statistics(image, reference, regions=sky[:5])
 
 
 @pytest.mark.parametrize('size', [(120, 160), (61, 47), (1, 1), (2, 5)])

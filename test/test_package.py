@@ -327,7 +327,8 @@ def test_profile_variables_name_the_shipped_file_unless_the_user_has_one() -> No
 
 
 def test_private_domains_differ_from_each_other_and_from_the_users() -> None:
-    with private_domain({'ROS_DOMAIN_ID': '42'}) as first, private_domain({}) as second:
+    users = {'ROS_DOMAIN_ID': '42'}
+    with private_domain(users) as first, private_domain(users) as second:
         assert len({first['ROS_DOMAIN_ID'], second['ROS_DOMAIN_ID'], '42'}) == 3
         for variables in (first, second):
             assert 0 < int(variables['ROS_DOMAIN_ID']) <= 101

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Cheap stylisation of an image by a reference: region statistics and Fourier amplitudes."""
+"""Cheap stylisation of an image by a reference: Fourier amplitudes, and CIELAB as floats."""
 
 from __future__ import annotations
 
@@ -8,59 +8,6 @@ import cv2
 import numpy as np
 
 from nightseg_ros.data.scene import Array, Bytes
-
-
-def match_statistics(
-    image: Bytes,
-    reference: Bytes,
-    *,
-    regions: Bytes | None = None,
-    reference_regions: Bytes | None = None,
-    strength: float = 1.0,
-) -> Bytes:
-    """
-    Give an image the mean and deviation of a reference's LAB channels (Reinhard et al. 2001).
-
-    Both are uint8 [., ., 3] RGB of any size. ``regions`` and ``reference_regions`` (uint8 [H, W],
-    small ids such as a mask of the sky) match region by region; without the latter, the upper
-    third of the reference stands for region 1 (sky) and the rest for every other region.
-    ``strength`` blends from 0 (the image) to 1. Deviations grow at most threefold, which keeps
-    noise down.
-    """
-    _check(image, 'image')
-    _check(reference, 'reference')
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(f'strength must be 0 to 1, got {strength}')
-    source = rgb_to_lab(image)
-    target = rgb_to_lab(reference)
-    if regions is None:
-        regions = np.zeros(image.shape[:2], np.uint8)
-        if reference_regions is None:
-            reference_regions = np.zeros(reference.shape[:2], np.uint8)
-    if regions.shape != image.shape[:2]:
-        raise ValueError(f'regions {regions.shape} must be of the size of the image {image.shape}')
-    if reference_regions is None:
-        reference_regions = np.zeros(reference.shape[:2], np.uint8)
-        reference_regions[: max(1, reference.shape[0] // 3)] = 1
-    elif reference_regions.shape != reference.shape[:2]:
-        raise ValueError(
-            f'reference_regions {reference_regions.shape} must be of the size of the reference '
-            f'{reference.shape}'
-        )
-    result = source.copy()
-    for region in np.unique(regions):
-        here = regions == region
-        there = reference_regions == region
-        if not there.any():
-            there = reference_regions != 1
-        if not there.any():
-            there = np.ones_like(there)
-        part, wanted = source[here], target[there]
-        scale = np.clip(wanted.std(axis=0) / (part.std(axis=0) + 1e-3), 0.0, 3.0)
-        result[here] = (part - part.mean(axis=0)) * scale + wanted.mean(axis=0)
-    if strength < 1.0:
-        result = cv2.addWeighted(result, strength, source, 1.0 - strength, 0.0)
-    return lab_to_rgb(result)
 
 
 def mix_amplitude(

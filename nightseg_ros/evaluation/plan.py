@@ -31,6 +31,23 @@ class Plan:
     parts: tuple[Part, ...]
     save_labels: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse to save masks that would overwrite one another: they are named by picture."""
+        if not self.save_labels:
+            return
+        names = Counter(
+            (part.set, sample.image.stem)
+            for part in self.parts
+            if isinstance(part, Pictures)
+            for sample in part.samples
+        )
+        for (name, stem), times in names.items():
+            if times > 1:
+                raise ConfigError(
+                    f"{times} pictures of '{name}' are called '{stem}', so that their masks would "
+                    'overwrite one another; rename them, or leave --save-labels out'
+                )
+
     def sets(self) -> dict[str, list[int]]:
         """Return the numbers of the parts of each set."""
         found: dict[str, list[int]] = {}
