@@ -4,9 +4,9 @@
 What `nightseg evaluate` costs on top of the network, in time and in memory.
 
 ``python bench/evaluate.py speed [ROUNDS]``: frames a second of the bare night segmenter at its own
-input size, and of an evaluation of a bag (640×360 JPEGs with PNG labels) by the same route on the
-same backend; they take turns. ``python bench/evaluate.py memory``: peak memory of the process that
-evaluates 100 and 10,000 tiny frames.
+input size, and of an evaluation of a bag (640×360 JPEGs with mono8 labels) by the same route on
+the same backend; they take turns. ``python bench/evaluate.py memory``: peak memory of the process
+that evaluates 100 and 10,000 tiny frames.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import numpy as np
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.lineup import Lineup, configurations
+from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
 from nightseg_ros.evaluation.plan import Plan, recording_parts
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.simulation import Street, render
 
 IMAGES = '/camera/image_raw/compressed'
@@ -44,24 +44,24 @@ def write_drive(path: Path, frames: int, size: tuple[int, int], scenes: int) -> 
     contents = []
     for scene in drawn:
         image = cv2.cvtColor(np.asarray(scene.image, np.uint8), cv2.COLOR_RGB2BGR)
-        pair = (('.jpg', image), ('.png', scene.labels))
-        contents.append([cv2.imencode(suffix, picture)[1].tobytes() for suffix, picture in pair])
+        contents.append((cv2.imencode('.jpg', image)[1].tobytes(), scene.labels))
     with BagWriter(path) as bag:
         for index in range(frames):
             stamp = START + index * 1_000_000_000 // 30
-            image_bytes, label_bytes = contents[index % scenes]
-            bag.write_compressed(IMAGES, image_bytes, 'jpeg', stamp_ns=stamp)
-            bag.write_compressed(LABELS, label_bytes, 'png', stamp_ns=stamp)
+            picture, labels = contents[index % scenes]
+            bag.write_compressed(IMAGES, picture, 'jpeg', stamp_ns=stamp)
+            bag.write_labels(LABELS, labels, stamp_ns=stamp)
     return path
 
 
-def speed(rounds: int, frames: int = 200) -> None:
+def speed(rounds: int, frames: int = 300) -> None:
     """Print both rates of every round and the median of their ratio."""
     config = PipelineConfig(route='night')
     members = configurations(config, ())
-    lineup = Lineup.load(members)
-    [pipeline] = lineup.pipelines
+    pipeline = Pipeline.load(config)
     assert pipeline.night is not None
+    streams = stream_count(config, 0)
+    lineup = Lineup.load(members, streams=streams)
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         drive = write_drive(Path(folder) / 'drive', frames, (640, 360), 16)
@@ -69,7 +69,10 @@ def speed(rounds: int, frames: int = 200) -> None:
         height, width = pipeline._size(Frame(image=np.zeros((360, 640, 3), np.uint8))).padded
         image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
         pipeline.night(image)
-        print(f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round')
+        print(
+            f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round, '
+            f'evaluated {streams} at a time'
+        )
         for number in range(rounds):
             started, cpu = time.perf_counter(), time.process_time()
             for _ in range(frames):

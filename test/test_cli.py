@@ -214,6 +214,7 @@ def test_render_writes_a_data_set_that_training_reads(
     assert main(flags) == 0
     samples = open_dataset(f'folder:{out}')
     assert len(samples) == 3
+    assert json.loads((out / 'taxonomy.json').read_text())['name'] == 'camvid11'
     for sample in samples:
         assert sample.label is not None
         labels = read_labels(sample.label)
@@ -286,3 +287,7 @@ def test_evaluate_scores_what_predict_writes(tmp_path: Path, weights: list[str])
     assert main(flags) == 0
     run = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
     assert run['by_source']['a']['pixel_acc'] == 0 and run['by_source']['b']['pixel_acc'] == 1
+    assert main([*flags, '--sources', 'b*=street', '*_1=yard']) == 0
+    named = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']['by_source']
+    assert named == {'street': run['by_source']['b'], 'yard': run['by_source']['a']}
+    assert main([*flags, '--sources', 'street']) == 2

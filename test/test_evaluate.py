@@ -34,6 +34,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
+from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
@@ -138,6 +139,17 @@ def test_configurations_over_the_same_frames(
         assert gap['difference'] == pytest.approx(scores[0] - scores[1], abs=2e-4)
 
 
+def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path: Path) -> None:
+    """Two configurations with the same masks differ by nothing in every draw."""
+    names = ('route=day', 'route=day,overlay_alpha=0.4')
+    alike = Lineup.load(configurations(config(weights), names))
+    plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
+    settings = EvaluationSettings(bootstrap=BootstrapConfig(block_s=0.3))
+    [item] = evaluate(plan, alike, tmp_path, settings)['compare']
+    for key in ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9'):
+        assert item[key] == {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
+
+
 def test_what_a_run_says(compared: Path) -> None:
     result = json.loads((compared / 'metrics.json').read_text())
     run = result['runs']['drive/route=auto']
@@ -184,6 +196,41 @@ def test_the_same_input_gives_the_same_bytes(auto: Lineup, drive: Path, tmp_path
     assert found['routes'] == {'day': 17, 'night': 7} and found['flicker']['all']['pairs'] == 23
     assert {sample['kind'] for sample in found['samples']} == {'spread'}
     assert results[0]['compare'] == []
+
+
+def test_frames_labelled_side_by_side_are_the_same_frames(
+    weights: dict[str, Path], drive: Path, compared: Path, tmp_path: Path
+) -> None:
+    members = configurations(config(weights), ROUTES)
+    several = Lineup.load(members, streams=3)
+    assert several.streams == 3
+    plan = plan_of(several, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    found = evaluate(plan, several, tmp_path, EvaluationSettings())
+    assert without_times(found) == without_times(
+        json.loads((compared / 'metrics.json').read_text())
+    )
+    lines = [line['stamp'] for line in frames_of(tmp_path)]
+    assert lines == sorted(lines)
+
+
+def test_cameras_of_other_sizes_may_come_at_any_time(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    """A size that the networks are not ready for waits until no frame is in them."""
+    pytest.importorskip('openvino')
+    images = tmp_path / 'images'
+    images.mkdir()
+    for index in range(12):
+        picture_of = cv2.resize(picture(index, 12), [(64, 36), (48, 48), (72, 32)][index // 2 % 3])
+        cv2.imwrite(str(images / f'{index:02d}.png'), picture_of)
+    found = []
+    for streams in (1, 3):
+        several = Lineup.load(
+            configurations(config(weights, backend='openvino', threads=1), ()), streams=streams
+        )
+        found.append(run(several, tmp_path / str(streams), images)['runs']['images'])
+    assert found[0]['frames'] == 12
+    assert found[0]['labels_sha256'] == found[1]['labels_sha256']
 
 
 def test_labels_from_folders_by_name_and_by_stamp(
@@ -314,7 +361,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize('at', [1, 5, 17, FRAMES])
+@pytest.mark.parametrize('at', [1, 5, 20, FRAMES])
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     lineup: Lineup, drive: Path, compared: Path, tmp_path: Path, at: int
 ) -> None:
@@ -350,6 +397,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from evaluated_drive import config
+from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, recording_parts
@@ -484,10 +532,12 @@ def test_the_command(
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
     command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, '--out', str(tmp_path / 'out')]
-    assert main([*command, *flags, '--compare', 'route=day', 'route=night']) == 0
+    compare = ['--compare', 'route=day', 'route=night', '--streams', '2']
+    assert main([*command, *flags, *compare]) == 0
     said = capsys.readouterr().out
     assert 'drive/route=day' in said and 'mIoU +' in said or 'mIoU -' in said
     result = json.loads((tmp_path / 'out' / 'metrics.json').read_text())
+    assert result['streams'] == 2
     assert result['command'][:2] == ['nightseg', 'evaluate'] and result['wall_s'] > 0
     assert main(['evaluate', '--out', str(tmp_path), *flags]) == 2
     assert '--dataset' in capsys.readouterr().err

@@ -170,7 +170,7 @@ def test_weights_in_the_wrong_place_are_refused(files: WeightsConfig, tmp_path: 
 
 def test_unneeded_weights_are_not_loaded(files: WeightsConfig) -> None:
     pipeline = load(replace(files, night='absent', translator='absent'), route='day')
-    assert set(pipeline.describe()['weights']) == {'day'}
+    assert set(pipeline.describe()['weights']) == {'day', 'illumination'}
 
 
 def test_licences_are_said(files: WeightsConfig) -> None:

@@ -33,6 +33,9 @@ class EvaluateOptions(PipelineOptions):
     """Folder to write; files of an earlier evaluation are replaced."""
     dataset: tuple[str, ...] = ()
     """Data sets as ADAPTER:ROOT[:SPLIT], such as camvid:ROOT:SPLIT or folder:ROOT."""
+    sources: tuple[str, ...] = ()
+    """Names of the cameras or places within data sets, by which scores are split, as PATTERN=NAME
+    of the pictures' names: 'front_*=front' '*=rear'. The first that fits counts."""
     labels: tuple[str, ...] = ()
     """Labels of the sources: a folder of PNGs of ids, named as the frames or by their stamps in
     ns, or a topic of the bags (mono8, or PNG in CompressedImage). One for all, or one for each
@@ -71,8 +74,10 @@ class EvaluateOptions(PipelineOptions):
     """Address of a Ray cluster ('auto' finds the one of this machine), or 'local' for --workers
     Ray processes here."""
     threads: int = 0
-    """CPU threads of a process; 0 leaves the number to the backend, or shares the cores out among
-    --workers."""
+    """CPU threads of a network; 0 shares the cores out among --workers and --streams."""
+    streams: int = 0
+    """Frames in the networks at a time: 0 takes what this machine is fastest with, 1 labels them
+    one by one as a node does, for its latencies. Labels are the same."""
     restart: bool = False
     """Drop what an interrupted evaluation left in OUT."""
     report: bool = True
@@ -84,11 +89,13 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
+    if options.streams < 0 or options.threads < 0:
+        raise ConfigError('--streams and --threads are numbers from 0 on')
 
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.evaluation.bootstrap import BootstrapConfig
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-    from nightseg_ros.evaluation.lineup import Lineup, configurations
+    from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
     from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
 
     settings = EvaluationSettings(
@@ -106,8 +113,12 @@ def main(arguments: Sequence[str]) -> int:
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     with Progress('loading the networks', None) as progress:
-        lineup = Lineup.load(members, say=progress.say)
-        datasets = dataset_parts(options.dataset, lineup.taxonomy)
+        streams = options.streams or stream_count(base, options.threads)
+        if options.workers > 1 or options.ray:
+            # these networks are only asked what they are
+            streams = 1
+        lineup = Lineup.load(members, streams=streams, say=progress.say)
+        datasets = dataset_parts(options.dataset, lineup.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')
         plan = Plan(

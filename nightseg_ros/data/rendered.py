@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.simulation import Street, render
+from nightseg_ros.taxonomy import CAMVID11
 
 #: Share of each light in a data set of the given name.
 MIXES: dict[str, dict[str, float]] = {
@@ -60,8 +62,8 @@ def write_rendered(
     """
     Render ``out/images/LIGHT_NNNNNN.png`` (RGB) and ``out/labels/`` with the ids beside them.
 
-    ``folder:OUT`` is then a data set. The folder appears whole or not at all; ``DataError`` where
-    it exists and ``force`` is not set.
+    ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The folder
+    appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
     if out.exists() and not force:
         raise DataError(f"'{out}' exists; give another folder or --force")
@@ -71,6 +73,8 @@ def write_rendered(
         partial.chmod(0o755)
         for folder in ('images', 'labels'):
             (partial / folder).mkdir()
+        taxonomy = json.dumps(CAMVID11.to_dict(), indent=1)
+        (partial / 'taxonomy.json').write_text(taxonomy + '\n', encoding='utf-8')
         for index in range(config.count):
             _write(partial, config, index)
             progress(index + 1, config.count)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -28,15 +29,25 @@ def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
 
     All inputs are uint8 [H, W]; pixels without truth or without a label are left out.
     """
-    kind = np.equal(truth, labels).astype(np.uint16)
-    kind[(truth == UNLABELLED) | (labels == UNLABELLED)] = 2
-    kind <<= 8
-    kind |= confidence
-    wrong, right = np.bincount(kind.ravel(), minlength=3 << 8)[: 2 << 8].reshape(2, 256)
-    levels = np.stack([wrong + right, right, (wrong + right) * np.arange(256)])
+    known = cv2.bitwise_and(
+        cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
+        cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
+    )
+    hit = cv2.bitwise_and(cv2.compare(truth, labels, cv2.CMP_EQ), known)
+    every, right = (_histogram(confidence, mask) for mask in (known, hit))
+    levels = np.stack([every, right, every * np.arange(256)])
     counts = np.zeros((BINS, COLUMNS), np.int64)
     np.add.at(counts, _BIN_OF, levels.T)
     return counts
+
+
+def _histogram(confidence: Image, mask: Any) -> Counts:
+    """Count the levels of the pixels in the mask, int64 [256]."""
+    if confidence.size < 1 << 24:
+        # OpenCV counts in float32, which is exact up to here
+        found = cv2.calcHist([confidence], [0], mask, [256], [0, 256])
+        return np.asarray(found, np.int64).ravel()
+    return np.asarray(np.bincount(confidence[mask > 0], minlength=256), np.int64)
 
 
 def calibration(counts: Counts) -> dict[str, Any] | None:

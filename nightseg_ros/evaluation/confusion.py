@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -59,9 +60,7 @@ class ConfusionMatrix:
         if truth.shape != labels.shape:
             raise ValueError(f'truth is {truth.shape}, the mask {labels.shape}; sizes must agree')
         classes = len(self.taxonomy)
-        joint = np.bincount(
-            truth.ravel().astype(np.uint16) << 8 | labels.ravel(), minlength=1 << 16
-        ).reshape(256, 256)
+        joint = _joint(truth, labels)
         for name, ids in (('truth', joint.sum(1)), ('mask', joint.sum(0))):
             strange = np.flatnonzero(ids[classes:UNLABELLED])
             if strange.size:
@@ -100,6 +99,16 @@ class ConfusionMatrix:
     def pixel_accuracy(self) -> float:
         """Return the share of labelled pixels whose label is right; NaN without any."""
         return float(pixel_accuracy(self.rows))
+
+
+def _joint(truth: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Counts:
+    """Count every pair of ids, int64 [256, 256]."""
+    if truth.size < 1 << 24:
+        # OpenCV counts in float32, which is exact up to here, and leaves the interpreter free
+        pairs = cv2.calcHist([truth, labels], [0, 1], None, [256, 256], [0, 256, 0, 256])
+        return np.asarray(pairs, np.int64)
+    codes = truth.ravel().astype(np.uint16) << 8 | labels.ravel()
+    return np.asarray(np.bincount(codes, minlength=1 << 16).reshape(256, 256), np.int64)
 
 
 def iou(rows: Rows) -> Floats:

@@ -98,6 +98,7 @@ def evaluate(
     result = _header(plan, lineup.taxonomy, described, settings)
     result |= summarise(plan, out, scores)
     result['wall_s'] = round(seconds, 3)
+    result['streams'] = lineup.streams
     with partial_file(out / 'metrics.json') as partial:
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
         partial.write_text(_packed(text) + '\n', encoding='utf-8')

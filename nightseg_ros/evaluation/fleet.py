@@ -18,15 +18,14 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.evaluation.lineup import Configuration, Lineup
+from nightseg_ros.evaluation.lineup import Configuration, Lineup, shared_out
 from nightseg_ros.evaluation.measure import DONE, measure
 from nightseg_ros.evaluation.part import Part
 from nightseg_ros.evaluation.plan import Plan
@@ -195,17 +194,6 @@ def unpack(packed: bytes, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
-
-
-def shared_out(configurations: Sequence[Configuration], workers: int) -> tuple[Configuration, ...]:
-    """Give each process its share of the cores, where no number of threads was asked for."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    return tuple(
-        item
-        if item.config.threads
-        else replace(item, config=replace(item.config, threads=threads))
-        for item in configurations
-    )
 
 
 def _measure(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ class Flicker:
 
     def __init__(self) -> None:
         """Start without a frame."""
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._before: _Seen | None = None
 
     def reset(self) -> None:
@@ -87,11 +88,16 @@ class Flicker:
         """Return float32 [h, w, 2], where each pixel was, and 255 where that is inside."""
         height, width = now.shape
         flow = np.asarray(self._flow.calc(now, before, None), np.float32)  # type: ignore[call-overload]
-        rows, columns = np.mgrid[:height, :width].astype(np.float32)
-        flow[..., 0] += columns
-        flow[..., 1] += rows
+        flow += _grid(height, width)
         inside = cv2.inRange(flow, (0.0, 0.0), (width - 1.0, height - 1.0))
         return flow, np.asarray(inside, np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return float32 [h, w, 2]: column and row of each pixel."""
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([columns, rows], axis=-1)
 
 
 def flicker(counts: Counts) -> dict[str, float | int | None] | None:

@@ -25,8 +25,8 @@ BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
 _LATTICE = 16
 #: Frames of a drive in one moment look the same.
 MOMENT_NS = 2_000_000_000
-#: Frames that are held in memory before they are written.
-_HELD = 8
+#: Bytes of pictures that are held in memory before they are written: most are replaced soon.
+_HELD = 32_000_000
 
 
 class Choice:
@@ -161,6 +161,12 @@ class Shown:
     masks: tuple[Image | None, ...]
     """One a configuration."""
 
+    @property
+    def bytes(self) -> int:
+        """Size of its pictures in memory."""
+        pictures = (self.frame.image, self.truth, *self.masks)
+        return sum(picture.nbytes for picture in pictures if picture is not None)
+
 
 def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
     """Return the group of a frame: its moment in a drive, itself for a picture by itself."""
@@ -176,6 +182,7 @@ class Gallery:
         self.folder = folder
         self._choice = Choice()
         self._held: dict[int, Shown] = {}
+        self._bytes = 0
         self._written = {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
 
     @property
@@ -189,9 +196,13 @@ class Gallery:
         return index in self._choice.wanted and index not in self._written
 
     def keep(self, index: int, shown: Shown) -> None:
-        """Hold a wanted frame until it is written."""
+        """Hold a wanted frame until it is written; what is no longer wanted makes room."""
+        wanted = self._choice.wanted
+        for other in self._held.keys() - wanted:
+            self._bytes -= self._held.pop(other).bytes
         self._held[index] = shown
-        if len(self._held) > _HELD:
+        self._bytes += shown.bytes
+        if self._bytes > _HELD:
             self.flush()
 
     def flush(self) -> None:
@@ -205,6 +216,7 @@ class Gallery:
                 _write(self.folder / f'{index:06d}', shown)
                 self._written.add(index)
         self._held.clear()
+        self._bytes = 0
 
 
 def _write(folder: Path, shown: Shown) -> None:

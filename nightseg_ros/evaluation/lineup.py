@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,11 +23,14 @@ from nightseg_ros.perception.pipeline import (
 )
 from nightseg_ros.perception.router import Route, RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Say
+from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Estimator and router run, no network does.
 NOTHING = Want(labels=False)
 _SIZES = 4
+#: More would only wait for the interpreter.
+_MOST_STREAMS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,59 +82,63 @@ class Lineup:
     """
     The configurations, loaded, in their order.
 
-    Those that differ only in route and router share their networks, and where one of them has
-    already labelled a frame by the route that another one takes, its mask is taken: a network
-    gives one answer to one frame.
+    Those that differ only in route and router share their networks, and where two of them take
+    the same route for a frame, it is labelled once: a network gives one answer to one frame.
+    Further streams are the same networks loaded again, for frames to be labelled side by side.
     """
 
     def __init__(
-        self, pipelines: Sequence[Pipeline], ready: set[tuple[int, int]] | None = None
+        self, streams: Sequence[Sequence[Pipeline]], ready: set[tuple[int, int]] | None = None
     ) -> None:
         """
-        Take the pipelines, and the sizes that their networks are ready for.
+        Take the pipelines of each stream, and the sizes that their networks are ready for.
 
         ``ConfigError`` where they label different taxonomies.
         """
-        self._ready = set() if ready is None else ready
-        self.pipelines = tuple(pipelines)
-        self.taxonomy: Taxonomy = pipelines[0].taxonomy
-        for pipeline in pipelines:
+        self.pipelines = tuple(streams[0])
+        self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
+        for pipeline in self.pipelines:
             if pipeline.taxonomy != self.taxonomy:
                 raise ConfigError(
                     f"configurations label '{self.taxonomy.name}' and "
                     f"'{pipeline.taxonomy.name}'; only one taxonomy can be scored at a time"
                 )
-        keys = [_networks(pipeline.config) for pipeline in pipelines]
+        self._streams = [list(stream) for stream in streams]
+        self._ready = set() if ready is None else ready
+        keys = [_networks(pipeline.config) for pipeline in self.pipelines]
         self._groups = [keys.index(key) for key in keys]
-        # forced routes first: an automatic one can then take their masks
-        self._order = sorted(
-            range(len(pipelines)), key=lambda index: pipelines[index].config.route == 'auto'
-        )
+        self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
+        for stream in self._streams:
+            self._free.put(stream)
 
     @classmethod
     def load(
-        cls, configurations: Sequence[Configuration], *, say: Say = lambda text: None
+        cls,
+        configurations: Sequence[Configuration],
+        *,
+        streams: int = 1,
+        say: Say = lambda text: None,
     ) -> Lineup:
-        """Load every network once; raises as ``Pipeline.load`` does."""
-        loaded: dict[PipelineConfig, Pipeline] = {}
-        pipelines = []
-        for item in configurations:
-            key = _networks(item.config)
-            if key not in loaded:
-                routes = {
-                    route
-                    for other in configurations
-                    if _networks(other.config) == key
-                    for route in _routes(other.config)
-                }
-                loaded[key] = Pipeline.load(_taking(key, sorted(routes)), say=say)
-            pipelines.append(_sharing(loaded[key], item.config))
-        return cls(pipelines)
+        """
+        Load every network once a stream; raises as ``Pipeline.load`` does.
+
+        Several streams share the cores out among them.
+        """
+        if streams > 1:
+            configurations = shared_out(configurations, streams)
+        first = _load(configurations, say)
+        further = [_load(configurations, lambda text: None) for _ in range(streams - 1)]
+        return cls([first, *further])
+
+    @property
+    def streams(self) -> int:
+        """How many frames can be labelled at a time."""
+        return len(self._streams)
 
     def fresh(self) -> Lineup:
         """Return the same networks with routers that have seen nothing."""
-        pipelines = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
-        return Lineup(pipelines, self._ready)
+        first = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
+        return Lineup([first, *self._streams[1:]], self._ready)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what runs in each configuration, of its own routes only."""
@@ -137,52 +146,112 @@ class Lineup:
         for pipeline in self.pipelines:
             described = pipeline.describe()
             parts = {'day': {'day'}, 'night': {'night'}, 'translate': {'translator', 'day'}}
-            used = set().union(*(parts[route] for route in _routes(pipeline.config)))
+            used = {'illumination'}.union(*(parts[route] for route in _routes(pipeline.config)))
             weights = {k: v for k, v in described['weights'].items() if k in used}
             result.append({**described, 'weights': weights})
         return result
 
-    def warm_up(self, height: int, width: int) -> None:
+    def is_ready(self, height: int, width: int) -> bool:
         """
-        Run every network once at this camera size, so that no timed frame waits for it.
+        Tell whether the networks have run at this camera size, or will not be made to.
 
         Only the first few sizes are made ready: pictures may all differ.
         """
-        if (height, width) in self._ready or len(self._ready) >= _SIZES:
-            return
+        return (height, width) in self._ready or len(self._ready) >= _SIZES
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Run every network at this camera size; no frame may be in them."""
         self._ready.add((height, width))
-        for pipeline in self.pipelines:
-            pipeline.warm_up([(height, width)])
+        for stream in self._streams:
+            for pipeline in stream:
+                pipeline.warm_up([(height, width)])
 
     def reset(self, reason: str) -> None:
         """Make every router decide afresh."""
         for pipeline in self.pipelines:
             pipeline.reset(reason=reason)
 
-    def follow(self, frame: Frame) -> list[Result]:
-        """Take a frame's light into the routers without labelling it."""
+    def look(self, frame: Frame) -> list[Result]:
+        """Let every configuration decide on a frame; frames come in the order of their stamps."""
         return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
-    def process(self, frame: Frame, want: Want) -> list[tuple[Result, str]]:
+    def label(self, seen: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
         """
-        Label one frame in every configuration.
+        Label a frame that was looked at; up to ``streams`` threads may do so at a time.
 
         The text is '' or says why the pipeline withheld the mask; its pictures are then None.
         """
-        results: dict[int, tuple[Result, str]] = {}
-        masks: dict[tuple[int, str], tuple[Result, str]] = {}
-        for index in self._order:
-            pipeline, group = self.pipelines[index], self._groups[index]
-            seen: Result | None = None
-            if any(key[0] == group for key in masks):
-                [seen] = pipeline.process([frame], NOTHING)
-            if seen is None or (group, seen.decision.route) not in masks:
-                made = _labelled(pipeline, frame, want)
-                masks[group, made[0].decision.route] = made
-            else:
-                made = masks[group, seen.decision.route]
-            results[index] = made if seen is None else (_as(made[0], seen), made[1])
-        return [results[index] for index in range(len(self.pipelines))]
+        stream = self._free.get()
+        try:
+            masks: dict[tuple[int, str], tuple[Result, str]] = {}
+            results = []
+            for decided, pipeline, group in zip(seen, stream, self._groups):
+                key = (group, decided.decision.route)
+                if key not in masks:
+                    masks[key] = _labelled(pipeline, decided, want)
+                found, why = masks[key]
+                results.append((_as(found, decided), why))
+            return results
+        finally:
+            self._free.put(stream)
+
+
+def stream_count(config: PipelineConfig, threads: int) -> int:
+    """
+    Return how many frames are best labelled at a time on this machine.
+
+    Networks that share the cores frame by frame leave them no time to wait for one another, which
+    they do as soon as decoding and counting take a core away now and then. torch shares its
+    threads among all networks anyway, and a GPU is one.
+    """
+    backend = open_backend(config.backend, config.device)
+    if backend.name == 'torch' or backend.device != 'cpu':
+        return 1
+    cores = os.cpu_count() or 1
+    return max(1, cores // threads) if threads else min(cores, _MOST_STREAMS)
+
+
+def shared_out(configurations: Sequence[Configuration], shares: int) -> tuple[Configuration, ...]:
+    """Give each process or stream its share of the cores, unless a number was asked for."""
+    threads = max(1, (os.cpu_count() or 1) // shares)
+    return tuple(
+        item
+        if item.config.threads
+        else replace(item, config=replace(item.config, threads=threads))
+        for item in configurations
+    )
+
+
+def _labelled(pipeline: Pipeline, decided: Result, want: Want) -> tuple[Result, str]:
+    try:
+        return pipeline.segment(decided, want), ''
+    except WithheldError as error:
+        return decided, str(error)
+
+
+def _as(found: Result, decided: Result) -> Result:
+    """Return the pictures of one result with the decision of another."""
+    return replace(
+        found, illumination=decided.illumination, decision=decided.decision,
+        ms={**found.ms, **decided.ms},
+    )  # fmt: skip
+
+
+def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
+    loaded: dict[PipelineConfig, Pipeline] = {}
+    pipelines = []
+    for item in configurations:
+        key = _networks(item.config)
+        if key not in loaded:
+            routes = {
+                route
+                for other in configurations
+                if _networks(other.config) == key
+                for route in _routes(other.config)
+            }
+            loaded[key] = Pipeline.load(_taking(key, sorted(routes)), say=say)
+        pipelines.append(_sharing(loaded[key], item.config))
+    return pipelines
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
@@ -190,21 +259,6 @@ def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
         config, loaded.backend, day=loaded.day, night=loaded.night,
         translator=loaded.translator, estimator=loaded.estimator,
     )  # fmt: skip
-
-
-def _labelled(pipeline: Pipeline, frame: Frame, want: Want) -> tuple[Result, str]:
-    try:
-        return pipeline.process([frame], want)[0], ''
-    except WithheldError as error:
-        # the routers have seen this stamp, so that this changes nothing in them
-        return pipeline.process([frame], NOTHING)[0], str(error)
-
-
-def _as(found: Result, seen: Result) -> Result:
-    """Return the pictures of one result with the decision of another."""
-    return replace(
-        found, illumination=seen.illumination, decision=seen.decision, ms={**found.ms, **seen.ms}
-    )
 
 
 def _networks(config: PipelineConfig) -> PipelineConfig:

@@ -13,12 +13,15 @@ import hashlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -161,32 +164,45 @@ def _label(
     advance: Callable[[int], None],
 ) -> None:
     """Run the pipeline over the frames, which is what takes the time."""
-    for read in reads:
-        again = read.index in known and known.again(read.index)
-        results: list[tuple[Result, str]] = []
-        if read.frame is not None:
-            lineup.warm_up(read.frame.image.shape[0], read.frame.image.shape[1])
-            if not sequence:
-                lineup.reset('a picture by itself')
-            if read.index not in known:
-                start()
+    waiting: deque[tuple[_Read, Future[list[tuple[Result, str]]] | None]] = deque()
+
+    def finish(left: int) -> None:
+        while len(waiting) > left:
+            read, future = waiting.popleft()
+            put(_Labelled(read=read, results=[] if future is None else future.result()))
+            advance(read.index + 1)
+
+    with ThreadPoolExecutor(lineup.streams, 'network') as pool:
+        for read in reads:
+            again = read.index in known and known.again(read.index)
+            seen: list[Result] = []
+            if read.frame is not None:
+                height, width = read.frame.image.shape[:2]
+                if not lineup.is_ready(height, width):
+                    finish(0)
+                    lineup.warm_up(height, width)
+                if not sequence:
+                    lineup.reset('a picture by itself')
+                if read.index not in known:
+                    start()
+                seen = lineup.look(read.frame)
+            if read.index in known:
+                _compare(read, seen, known.frames[read.index])
             if read.index not in known or again:
-                results = lineup.process(read.frame, _WANT)
+                future = pool.submit(lineup.label, seen, _WANT) if seen else None
+                waiting.append((read, future))
+                finish(lineup.streams)
             else:
-                results = [(result, '') for result in lineup.follow(read.frame)]
-        if read.index in known:
-            _compare(read, results, known.frames[read.index])
-        if read.index not in known or again:
-            put(_Labelled(read=read, results=results))
-        advance(read.index + 1)
+                advance(read.index + 1)
+        finish(0)
 
 
-def _compare(read: _Read, results: list[tuple[Result, str]], kept: Kept) -> None:
+def _compare(read: _Read, seen: list[Result], kept: Kept) -> None:
     """Refuse to go on where a frame on record looks different now."""
-    stamps = [result.frame.stamp_ns for result, _ in results]
-    scores = [_finite(result.illumination.score) for result, _ in results]
-    routes = [result.decision.route for result, _ in results]
-    if results and (stamps, scores, routes) != (kept.stamps, kept.scores, kept.routes):
+    stamps = [result.frame.stamp_ns for result in seen]
+    scores = [_finite(result.illumination.score) for result in seen]
+    routes = [result.decision.route for result in seen]
+    if seen and (stamps, scores, routes) != (kept.stamps, kept.scores, kept.routes):
         raise DataError(
             f"frame '{read.item.name}' of '{read.item.source}' is not the one on record: the "
             'data has changed since this evaluation began; start anew with --restart'
@@ -287,7 +303,7 @@ class _Counter:
         if labels is not None:
             line['labels_sha256'] = hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()
         if result.confidence is not None:
-            line['confidence'] = round(float(result.confidence.mean()) / 255, 4)
+            line['confidence'] = round(cv2.mean(result.confidence)[0] / 255, 4)
         pairs, pixels, changed, inside, moved = (int(v) for v in self._layout.flicker(row))
         if pairs:
             line['flicker'] = round(changed / pixels, 5)

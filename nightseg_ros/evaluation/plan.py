@@ -7,13 +7,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.sample import Sample
 from nightseg_ros.data.source import camera_names, open_source
 from nightseg_ros.evaluation.lineup import Configuration
 from nightseg_ros.evaluation.part import Part, Pictures, Recording
@@ -72,7 +74,9 @@ class Plan:
                 status = path.stat()
                 files.update(f'{path} {status.st_size} {status.st_mtime_ns}\n'.encode())
         sources = [
-            repr(part) if isinstance(part, Recording) else f'{part.spec}, {part.count}'
+            repr(part)
+            if isinstance(part, Recording)
+            else f'{part.spec}, {part.count}, {sorted({item.source for item in part.samples})}'
             for part in self.parts
         ]
         result = {
@@ -86,16 +90,20 @@ class Plan:
         return normal
 
 
-def dataset_parts(specs: Sequence[str], taxonomy: Taxonomy) -> list[Part]:
+def dataset_parts(
+    specs: Sequence[str], taxonomy: Taxonomy, sources: Sequence[str] = ()
+) -> list[Part]:
     """
     Return the parts of data sets ``ADAPTER:ROOT[:SPLIT]``, labelled in ``taxonomy``.
 
-    ``DataError`` says what is wrong with one.
+    ``sources`` are ``PATTERN=NAME``: a picture whose name (without suffix) fits the pattern is
+    of that source, the first pattern wins; others keep the data set's. ``DataError`` says what
+    is wrong with a data set.
     """
     parts: list[Part] = []
     names: Counter[str] = Counter()
     for spec in specs:
-        samples = tuple(open_dataset(spec, taxonomy))
+        samples = tuple(_named(open_dataset(spec, taxonomy), sources))
         # the last folder and the split are what people call it
         name = Path(spec.partition(':')[2]).name
         names[name] += 1
@@ -105,6 +113,17 @@ def dataset_parts(specs: Sequence[str], taxonomy: Taxonomy) -> list[Part]:
             some = samples[start : start + PICTURES]
             parts.append(Pictures(set=name, spec=spec, samples=some))
     return parts
+
+
+def _named(samples: Sequence[Sample], sources: Sequence[str]) -> Iterator[Sample]:
+    """Give the samples the sources that patterns of their names say."""
+    pairs = [text.rpartition('=')[::2] for text in sources]
+    for text, pair in zip(sources, pairs):
+        if not all(pair):
+            raise ConfigError(f"--sources '{text}' is no PATTERN=NAME, such as 'front_*=front'")
+    for sample in samples:
+        names = (name for pattern, name in pairs if fnmatchcase(sample.image.stem, pattern))
+        yield replace(sample, source=next(names, sample.source))
 
 
 def recording_parts(

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -235,6 +235,8 @@ class IlluminationEstimator:
         if not self._layers or self._head[0].size != 2 * self._layers[-1][0].shape[1]:
             raise WeightsError('these tensors are not those of an illumination network')
         self._floor = floor
+        #: The file they come from; None where they were given as tensors.
+        self.weights: Weights | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
@@ -246,7 +248,9 @@ class IlluminationEstimator:
                 "'illumination'"
             )
         floor = float(weights.metadata.arch.get('floor', 0.02))
-        return cls(weights.tensors, floor=floor)
+        estimator = cls(weights.tensors, floor=floor)
+        estimator.weights = weights
+        return estimator
 
     def estimate(self, thumbnails: Image) -> list[Illumination]:
         """

@@ -236,31 +236,32 @@ class Pipeline:
         ]
         estimate = _ms(started) / len(frames)
 
-        results: list[Result | None] = [None] * len(frames)
+        results = [
+            Result(frame=frame, illumination=light, decision=decision, ms={'estimate': estimate})
+            for frame, light, decision in zip(frames, seen, decisions)
+        ]
         batches: dict[tuple[str, tuple[int, int]], list[int]] = {}
-        for index, (frame, decision) in enumerate(zip(frames, decisions)):
+        for index, frame in enumerate(frames):
             if wants[index]:
-                size = self._size(frame)
-                batches.setdefault((decision.route, size.padded), []).append(index)
-            else:
-                results[index] = Result(
-                    frame=frame, illumination=seen[index], decision=decision,
-                    ms={'estimate': estimate},
-                )  # fmt: skip
+                key = (decisions[index].route, self._size(frame).padded)
+                batches.setdefault(key, []).append(index)
         for (route, _), indices in batches.items():
             pictures = self._segment(
                 route, [frames[i] for i in indices], [wants[i] for i in indices]
             )
             for index, (found, ms) in zip(indices, pictures):
-                if self.config.overlay_route and 'overlay' in found:
-                    started = time.perf_counter()
-                    self.renderer.mark(found['overlay'], decisions[index])
-                    ms['render'] += _ms(started)
-                results[index] = Result(
-                    frame=frames[index], illumination=seen[index], decision=decisions[index],
-                    ms={'estimate': estimate, **ms}, **found,
-                )  # fmt: skip
-        return [result for result in results if result is not None]
+                results[index] = self._complete(results[index], found, ms)
+        return results
+
+    def segment(self, seen: Result, want: Want = Want()) -> Result:
+        """
+        Label a frame that ``process`` has decided on without being asked for pictures.
+
+        It needs no router, so that it may run in another thread than the next frame's decision,
+        but not beside another call that labels.
+        """
+        [(found, ms)] = self._segment(seen.decision.route, [seen.frame], [want])
+        return self._complete(seen, found, ms)
 
     def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
@@ -272,10 +273,10 @@ class Pipeline:
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
         loaded: dict[str, Weights] = {}
-        for name in ('day', 'night', 'translator'):
+        for name in ('day', 'night', 'translator', 'estimator'):
             part = getattr(self, name)
-            if part is not None:
-                loaded[name] = part.weights
+            if part is not None and part.weights is not None:
+                loaded['illumination' if name == 'estimator' else name] = part.weights
         return {
             'device': self.backend.device,
             'backend': self.backend.name,
@@ -290,6 +291,14 @@ class Pipeline:
                 for name, weights in loaded.items()
             },
         }
+
+    def _complete(self, seen: Result, found: dict[str, Any], ms: dict[str, float]) -> Result:
+        """Return a decision with its pictures."""
+        if self.config.overlay_route and 'overlay' in found:
+            started = time.perf_counter()
+            self.renderer.mark(found['overlay'], seen.decision)
+            ms = {**ms, 'render': ms['render'] + _ms(started)}
+        return replace(seen, ms={**seen.ms, **ms}, **found)
 
     def _size(self, frame: Frame) -> NetworkSize:
         shape = (frame.image.shape[0], frame.image.shape[1])

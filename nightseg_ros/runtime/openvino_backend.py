@@ -37,6 +37,9 @@ class OpenVINOBackend:
         }
         if threads:
             self._config['INFERENCE_NUM_THREADS'] = threads
+            # pinned, networks that share the cores out among them would wait for the same core
+            # while another one is idle
+            self._config['ENABLE_CPU_PINNING'] = False
 
     def load(self, weights: Weights, say: Say) -> Run:
         """See ``Backend``."""
