@@ -29,15 +29,17 @@ from nightseg_ros.perception.illumination import (
 )
 from nightseg_ros.training.illumination import (
     IlluminationConfig,
-    IlluminationDataError,
     Sampler,
-    Thumbnails,
-    augment,
     darkest_day_ground,
     fit,
+    train_illumination,
+)
+from nightseg_ros.training.illumination_augment import augment
+from nightseg_ros.training.illumination_sources import (
+    IlluminationDataError,
+    Thumbnails,
     load_thumbnails,
     parse_sources,
-    train_illumination,
     without_camera,
 )
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights

@@ -30,13 +30,13 @@ from nightseg_ros.training.domains import UnpairedCrops
 from nightseg_ros.training.fast_translator import (
     FastLossConfig,
     FastTranslatorConfig,
-    NightPairs,
     feature_loss,
     picture_losses,
     train_fast_translator,
 )
 from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
 from nightseg_ros.training.image_pool import ImagePool
+from nightseg_ros.training.night_pairs import NightPairs
 from nightseg_ros.training.run import Run
 from nightseg_ros.training.translator import (
     DirectionConfig,

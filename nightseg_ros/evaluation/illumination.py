@@ -22,11 +22,9 @@ from nightseg_ros.perception.illumination import (
     IlluminationEstimator,
     statistics,
 )
-from nightseg_ros.training.illumination import (
-    IlluminationConfig,
-    Sampler,
+from nightseg_ros.training.illumination import IlluminationConfig, Sampler, fit
+from nightseg_ros.training.illumination_sources import (
     Thumbnails,
-    fit,
     load_thumbnails,
     parse_sources,
     shrink,

@@ -19,24 +19,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.data.augment import AugmentConfig, flip, pad, scale_and_crop
+from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night import synthesize_night
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.networks import build
 from nightseg_ros.networks.cyclegan import PatchGAN
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training.average import WeightAverage
 from nightseg_ros.training.crops import CropLoader
+from nightseg_ros.training.descent import parameter_groups, poly, set_rate
 from nightseg_ros.training.devices import Precision, open_fabric
 from nightseg_ros.training.domains import UnpairedCrops
 from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
+from nightseg_ros.training.night_pairs import NightPairs
 from nightseg_ros.training.precision import speed_up_cpu_training
 from nightseg_ros.training.run import Run
 from nightseg_ros.training.tensors import grid, to_network, to_pictures
@@ -128,55 +126,6 @@ class FastTranslatorConfig:
             raise ValueError('loss.adversarial needs real nights: name them in unpaired')
 
 
-class NightPairs(Dataset[Any]):
-    """
-    Crop number n of a run: a synthetic night, its day, and its labels.
-
-    Items are uint8 [h, w, 3], uint8 [h, w, 3] RGB and uint8 [h, w] ids, functions of seed and n.
-    """
-
-    def __init__(
-        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
-    ) -> None:
-        """Check that every sample is a labelled day."""
-        for sample in samples:
-            if sample.label is None:
-                raise DataError(f"'{sample.image}' has no labels, which a synthetic night needs")
-            if sample.light == 'night':
-                raise DataError(
-                    f"'{sample.image}' is a night without its day; name it in unpaired"
-                )
-        self._samples = list(samples)
-        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
-
-    def __getitem__(self, number: int) -> Pair:
-        """Make crop ``number``; ``DataError`` names a file that is broken."""
-        turn, place = divmod(number, len(self._samples))
-        order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
-        sample = self._samples[int(order[place])]
-        rng = np.random.default_rng((self._seed, number))
-        assert sample.label is not None
-        day, labels = read_image(sample.image), read_labels(sample.label)
-        if day.shape[:2] != labels.shape:
-            raise DataError(
-                f"'{sample.label}' is {labels.shape}, its image {day.shape[:2]}; sizes must agree"
-            )
-        scene = labels if sample.scene is None else read_labels(sample.scene)
-        layers = np.dstack([labels, scene])
-        day, layers = scale_and_crop(day, layers, rng, self._augment)
-        if rng.random() < self._augment.flip:
-            day, layers = flip(day, layers)
-        labels, scene = np.ascontiguousarray(layers[..., 0]), np.ascontiguousarray(layers[..., 1])
-        night = day
-        if rng.random() < self._augment.night_share:
-            night = synthesize_night(day, scene, rng, self._augment.night, taxonomy=self._taxonomy)
-        where = (self._seed, number, 2)
-        crop = self._augment.crop
-        night, _ = pad(night, labels, crop, np.random.default_rng(where))
-        day, labels = pad(day, labels, crop, np.random.default_rng(where))
-        return torch.from_numpy(night), torch.from_numpy(day), torch.from_numpy(labels)
-
-
 def train_fast_translator(
     config: FastTranslatorConfig, say: Callable[[str], None] = print
 ) -> Path:
@@ -213,7 +162,7 @@ def train_fast_translator(
         speed_up_cpu_training(generator)
     generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     judge = judge.to(fabric.device)
-    optimizer = torch.optim.AdamW(_groups(generator, config), lr=config.rate)
+    optimizer = torch.optim.AdamW(parameter_groups(generator, config.rate, config.weight_decay))
     optimizer_D = torch.optim.Adam(
         discriminator.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.999)
     )
@@ -237,9 +186,7 @@ def train_fast_translator(
             real = iter(CropLoader(nights, batch=config.night_batch, workers=1, **place))
         for step, batch in enumerate(loader, start=run.first):
             night, day, labels = (part.to(fabric.device) for part in batch)
-            factor = _schedule(step, config)
-            for group in optimizer.param_groups:
-                group['lr'] = config.rate * factor
+            set_rate(optimizer, poly(step, steps=config.steps, warm_up=config.warm_up))
             source, target = to_network(night), to_network(day)
             count = len(source)
             if nights is not None:
@@ -320,22 +267,6 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
     loss = F.cross_entropy(half, ids, ignore_index=UNLABELLED, reduction='sum')
     return loss / (ids != UNLABELLED).sum().clamp(min=1)
-
-
-def _groups(network: nn.Module, config: FastTranslatorConfig) -> list[dict[str, Any]]:
-    """Normalisation and biases decay nothing."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    rest = [p for p in network.parameters() if p.ndim <= 1]
-    return [
-        {'params': matrices, 'weight_decay': config.weight_decay},
-        {'params': rest, 'weight_decay': 0.0},
-    ]
-
-
-def _schedule(step: int, config: FastTranslatorConfig) -> float:
-    """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
-    warm = min(1.0, (step + 1) / max(1, config.warm_up))
-    return float(warm * (1 - step / config.steps) ** 0.9)
 
 
 def _metadata(config: FastTranslatorConfig, judge: str) -> WeightsMetadata:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training.average import WeightAverage
 from nightseg_ros.training.balance import class_weights
 from nightseg_ros.training.crops import CropLoader, TrainingCrops
+from nightseg_ros.training.descent import parameter_groups, poly, set_rate
 from nightseg_ros.training.devices import Precision, open_fabric
 from nightseg_ros.training.initial import initialise
 from nightseg_ros.training.loss import CrossEntropy, Together, segmentation_loss
@@ -139,23 +139,16 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
     )
     torch.manual_seed(config.seed)
     arch = {'classes': len(taxonomy), **config.arch}
-    try:
-        network = build(config.network, **arch)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    initialise(network, config.init, config.arch)
-    if config.norm_momentum is not None:
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = config.norm_momentum
-    if fabric.device.type == 'cpu':
-        speed_up_cpu_training(network)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(_groups(network, config), weight_decay=config.weight_decay)
+    network = _network(config, arch, fabric)
+    optimizer = torch.optim.AdamW(
+        parameter_groups(network, config.rate, config.weight_decay, _rate_factor(config))
+    )
     wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
     average = WeightAverage(network, config.average)
     select = [sample for spec in config.select for sample in open_dataset(spec, taxonomy)]
-    selection = Selection(select, fabric.device.type) if select else None
+    selection = None
+    if select:
+        selection = Selection(select, fabric.device.type, _names(config.select))
     metadata = _metadata(config, arch, fabric)
 
     mean, std = (
@@ -181,8 +174,8 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
             torch.manual_seed(seed + (fabric.global_rank << 32))
             if generator is not None:
                 generator.manual_seed(seed)  # all processes draw the same pixels
-            for group in optimizer.param_groups:
-                group['lr'] = group['peak'] * _schedule(step, config)
+            factor = poly(step, steps=config.steps, warm_up=config.warm_up)
+            set_rate(optimizer, factor)
             x = (images.to(fabric.device).permute(0, 3, 1, 2).float() - mean) / std
             _train_mode(network, config.freeze_norm)
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
@@ -200,19 +193,14 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
             average.update(network, step)
             if run.wants_log(step):
                 mean_loss = float(together.total(loss)) / together.world
-                run.log(step, loss=mean_loss, rate=config.rate * _schedule(step, config))
+                run.log(step, loss=mean_loss, rate=config.rate * factor)
             if run.wants_picture(step):
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
             due = (step + 1) % config.select_every == 0 or step == config.steps - 1
             if selection is not None and due and fabric.global_rank == 0:
-                score = selection.score(average.network, metadata)
+                best = run.out / 'best.safetensors'
+                score = selection.keep_best(best, average.network, metadata, step)
                 say(f'step {step}/{config.steps} selection mIoU {score:.4f}')
-                if selection.improved(score, step):
-                    chosen = {'step': step, 'miou': score, 'data': _names(config.select)}
-                    best = dataclasses.replace(
-                        metadata, training={**metadata.training, 'selected': chosen}
-                    )
-                    save_weights(run.out / 'best.safetensors', average.network.state_dict(), best)
             run.checkpoint(step)
     path = Path(config.out) / 'weights.safetensors'
     if fabric.global_rank == 0:
@@ -222,32 +210,34 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
     return path
 
 
+def _network(config: SegmenterConfig, arch: dict[str, Any], fabric: Fabric) -> nn.Module:
+    """Build the network with what it starts from; ``ConfigError`` names a wrong ``arch``."""
+    try:
+        network = build(config.network, **arch)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    initialise(network, config.init, config.arch)
+    if config.norm_momentum is not None:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.momentum = config.norm_momentum
+    if fabric.device.type == 'cpu':
+        speed_up_cpu_training(network)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _rate_factor(config: SegmenterConfig) -> Callable[[str], float]:
+    """Return the factor of a parameter's learning rate by its name."""
+    encoder = 1.0 if config.init == 'random' else config.encoder_rate
+    return lambda name: encoder if name.startswith('encoder.') else 1.0
+
+
 def _train_mode(network: nn.Module, freeze_norm: bool) -> None:
     network.train()
     if freeze_norm:
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-
-
-def _groups(network: nn.Module, config: SegmenterConfig) -> list[dict[str, Any]]:
-    """Split the parameters by learning rate; normalisation and biases decay nothing."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        slow = name.startswith('encoder.') and config.init != 'random'
-        rate = config.rate * (config.encoder_rate if slow else 1)
-        decay = config.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [
-        {'params': params, 'lr': rate, 'peak': rate, 'weight_decay': decay}
-        for (rate, decay), params in groups.items()
-    ]
-
-
-def _schedule(step: int, config: SegmenterConfig) -> float:
-    """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
-    warm = min(1.0, (step + 1) / max(1, config.warm_up))
-    return float(warm * (1 - step / config.steps) ** 0.9)
 
 
 def _strips(

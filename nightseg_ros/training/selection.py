@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from nightseg_ros.evaluation.confusion import ConfusionMatrix
 from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
-from nightseg_ros.weights import Weights, WeightsMetadata
+from nightseg_ros.weights import Weights, WeightsMetadata, save_weights
 
 
 class Selection:
@@ -26,12 +27,16 @@ class Selection:
     The score is the mIoU over the classes present, of the graph that is deployed.
     """
 
-    def __init__(self, samples: Sequence[Sample], device: str) -> None:
-        """Check that every sample is labelled; ``device`` is where the network is scored."""
+    def __init__(self, samples: Sequence[Sample], device: str, name: str) -> None:
+        """
+        Check that every sample is labelled.
+
+        ``device`` is where the network is scored, ``name`` what the weights call the data.
+        """
         unlabelled = [sample.image for sample in samples if sample.label is None]
         if unlabelled:
             raise DataError(f"'{unlabelled[0]}' has no labels; selection data is labelled")
-        self.samples = list(samples)
+        self.samples, self.name = list(samples), name
         self.backend = TorchBackend(device)
         self.best = torch.tensor(-1.0, dtype=torch.float64)
         self.step = torch.tensor(-1)
@@ -64,9 +69,14 @@ class Selection:
             matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
         return matrix.miou()
 
-    def improved(self, score: float, step: int) -> bool:
-        """Tell whether ``score`` is the best so far, and keep it if so."""
-        if not score > float(self.best):
-            return False
-        self.best, self.step = torch.tensor(score, dtype=torch.float64), torch.tensor(step)
-        return True
+    def keep_best(
+        self, path: Path, network: nn.Module, metadata: WeightsMetadata, step: int
+    ) -> float:
+        """Score the network and write it to ``path`` if it is the best so far."""
+        score = self.score(network, metadata)
+        if score > float(self.best):
+            self.best, self.step = torch.tensor(score, dtype=torch.float64), torch.tensor(step)
+            chosen = {'step': step, 'miou': score, 'data': self.name}
+            training = {**metadata.training, 'selected': chosen}
+            save_weights(path, network.state_dict(), replace(metadata, training=training))
+        return score
