@@ -25,6 +25,7 @@ from nightseg_ros.node.health import (
 )
 from nightseg_ros.node.intake import Intake
 from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.node.watchdog import Patience
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig, Want
@@ -285,7 +286,7 @@ class StubClient:
 
 
 def worker_of(pipeline: StubPipeline) -> Worker:
-    return Worker(pipeline, lambda text: None)  # type: ignore[arg-type]
+    return Worker(pipeline, lambda text: None, Patience())  # type: ignore[arg-type]
 
 
 def put(worker: Worker, client: StubClient, message: str = 'good') -> None:
@@ -328,7 +329,7 @@ def test_a_stopped_worker_publishes_nothing_more() -> None:
     worker.start()
     put(worker, front)
     assert front.events.get(timeout=10) == 'opened'
-    assert worker.busy_since is not None
+    assert worker.watch.limit > 0
     assert not worker.stop(0.01), 'it is still busy'
     gate.set()
     assert worker.stop(10)

@@ -60,8 +60,13 @@ class Child:
         for number, patience in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
             if self.code is not None:
                 return
-            self._signal(number)
+            self.signal(number)
             self._wait(patience)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
 
     @property
     def code(self) -> int | None:
@@ -75,7 +80,7 @@ class Child:
 
     def stop(self, patience: float) -> None:
         """Ask it to end (SIGINT); ``ProcessError`` where it does not, or not with 0."""
-        self._signal(signal.SIGINT)
+        self.signal(signal.SIGINT)
         self._wait(patience)
         if self.code is None:
             raise ProcessError(
@@ -94,7 +99,8 @@ class Child:
         words = self.last_words(1).strip().removeprefix('| ').rpartition(']: ')[2]
         return words[:width]
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to its children, if it runs."""
         if self.code is None:
             os.killpg(self._process.pid, number)
 

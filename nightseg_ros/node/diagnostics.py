@@ -14,9 +14,6 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from nightseg_ros.node.health import DROPS, CameraHealth, Problem, Source, worst
 from nightseg_ros.node.status import diagnostic_status
 
-#: Seconds that a batch may take before the node is reported as stuck.
-STUCK_AFTER = 1.2
-
 
 def camera_status(
     node_name: str, camera: str, health: CameraHealth, source: Source, now: float, silent: float

@@ -37,9 +37,11 @@ def main() -> None:
     from rclpy.signals import SignalHandlerOptions
 
     from nightseg_ros.node.night_perception import NightPerception
+    from nightseg_ros.node.watchdog import Watchdog
 
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = NightPerception()
+    Watchdog(node.look, node.tell, node.patience).start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     errors: deque[float] = deque(maxlen=20)

@@ -18,9 +18,10 @@ from rclpy.qos import QoSProfile
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import Camera
 from nightseg_ros.node.declaration import Declared
-from nightseg_ros.node.diagnostics import STUCK_AFTER, camera_status, node_status
-from nightseg_ros.node.health import Problem
+from nightseg_ros.node.diagnostics import camera_status, node_status
+from nightseg_ros.node.health import RECOVERY, Problem
 from nightseg_ros.node.settings import Settings
+from nightseg_ros.node.watchdog import Patience, Stall, Watch
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.runtime.backend import BackendError
@@ -35,6 +36,7 @@ REPORT_PERIOD = 0.5
 COMMON_SIZES = ((720, 1280), (480, 640))
 #: Seconds that deactivation waits for the batch in hand.
 PATIENCE = 10.0
+DEAD = Stall(text='the worker has died', seconds=0.0, limit=-1.0)
 
 
 class NightPerception(LifecycleNode):
@@ -58,6 +60,8 @@ class NightPerception(LifecycleNode):
         self._worker: Worker | None = None
         self._cameras: list[Camera] = []
         self._failure = ''
+        self._watch = Watch(time.monotonic())
+        self._alarm: Stall | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
@@ -76,6 +80,7 @@ class NightPerception(LifecycleNode):
         self._failure = ''
         try:
             self._settings = self.declared.settings()
+            self._busy('configure', self._patience.load)
             self._pipeline = Pipeline.load(self._settings.pipeline, say=self._say)
             self._pipeline.warm_up(COMMON_SIZES)
             for names in self._settings.cameras:
@@ -85,6 +90,8 @@ class NightPerception(LifecycleNode):
         except Exception as error:
             self.get_logger().debug(traceback.format_exc())
             return self._refuse('configure', f'{type(error).__name__}: {error}')
+        finally:
+            self._busy()
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -93,7 +100,7 @@ class NightPerception(LifecycleNode):
         super().on_activate(state)
         try:
             self._pipeline.reset(reason='activated')
-            self._worker = Worker(self._pipeline, self.get_logger().info)
+            self._worker = Worker(self._pipeline, self.get_logger().info, self._patience)
             self._worker.start()
             for camera in self._cameras:
                 camera.outputs.announce()
@@ -192,6 +199,7 @@ class NightPerception(LifecycleNode):
         for camera in self._cameras:
             camera.settings = settings
         if self._worker is not None:
+            self._worker.patience = settings.patience
             self._worker.change(settings.pipeline)
         elif self._pipeline is not None:
             self._pipeline.change(
@@ -208,7 +216,38 @@ class NightPerception(LifecycleNode):
         self.get_logger().info(text)
         self._report()
 
+    @property
+    def _patience(self) -> Patience:
+        return Patience() if self._settings is None else self._settings.patience
+
+    def _busy(self, with_what: str = 'a callback', limit: float | None = None) -> None:
+        """Let the watchdog know what the executor's thread begins."""
+        self._watch.begin(
+            f'{with_what} has not come back', limit or self._patience.batch, time.monotonic()
+        )
+
+    def patience(self) -> float:
+        """Return the seconds that what is under way may take."""
+        worker = self._worker
+        return max(self._watch.limit, self._patience.batch, worker.watch.limit if worker else 0.0)
+
+    def look(self, now: float) -> Stall | None:
+        """Return what stalls at ``now``, the worst of it; the watchdog's thread asks."""
+        found, worker = [self._watch.look(now)], self._worker
+        if worker is not None:
+            found.append(DEAD if worker.dead else worker.watch.look(now))
+        stalls = [stall for stall in found if stall is not None]
+        self._alarm = max(stalls, key=lambda s: (s.hopeless, s.seconds), default=None)
+        return self._alarm
+
+    def tell(self, stall: Stall) -> None:
+        """Report a stall from the watchdog's thread: the executor's may be the one that stalls."""
+        if stall.hopeless:
+            self.get_logger().fatal(f'{stall}; giving up, so that I am started anew')
+        self._report()
+
     def _tick(self) -> None:
+        self._busy()
         for camera in self._cameras:
             camera.match()
         self._report()
@@ -242,14 +281,13 @@ class NightPerception(LifecycleNode):
         found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
         if self._failure:
             found.insert(0, Problem(level='ERROR', text=self._failure))
-        worker = self._worker
-        if worker is not None and not worker.alive:
-            found.insert(0, Problem(level='ERROR', text='the worker has died'))
-        elif worker is not None:
-            since = worker.busy_since
-            if since is not None and now - since > STUCK_AFTER:
-                text = f'the networks have been busy with one batch for {now - since:.1f} s'
-                found.insert(0, Problem(level='ERROR', text=text))
+        worker, alarm = self._worker, self._alarm
+        if alarm is not None:
+            found.insert(0, Problem(level='ERROR', text=str(alarm)))
+        elif worker is not None and worker.slow is not None:
+            when, took = worker.slow
+            if now - when < RECOVERY:
+                found.append(Problem(level='WARN', text=f'a batch of frames took {took:.1f} s'))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             text = 'use_sim_time is set, but nothing came on /clock yet'

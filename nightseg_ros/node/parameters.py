@@ -107,6 +107,11 @@ PARAMETERS: tuple[Parameter, ...] = (
                    'without use_sim_time is years old)'),
     Parameter(name='silent_after', default=1.2, low=0.1, high=60, dynamic=True,
               text='seconds without a frame after which a camera is reported as silent'),
+    Parameter(name='watchdog_s', default=30.0, low=1, high=3600, dynamic=True,
+              text='seconds after which a batch, or a callback, that has not come back ends the '
+                   'process with code 1, for the launch file to bring it back'),
+    Parameter(name='watchdog_load_s', default=600.0, low=1, high=3600, dynamic=True,
+              text='the same while networks are loaded, or made ready for a new size of image'),
     Parameter(name='label_size', default='camera', choices=('camera', 'network'),
               text='size of labels and confidence: that of the image, or the smaller one of the '
                    'network'),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.node.parameters import BY_NAME, PIPELINE_NAMES
+from nightseg_ros.node.watchdog import Patience
 from nightseg_ros.perception.naming import NAMESPACE, output_prefixes
 from nightseg_ros.perception.pipeline import PipelineConfig
 
@@ -37,6 +38,7 @@ class Settings:
     max_rate: float
     max_age: float
     silent_after: float
+    patience: Patience
     jpeg_quality: int
     pipeline: PipelineConfig
 
@@ -72,6 +74,7 @@ class Settings:
             max_rate=values['max_rate'],
             max_age=values['max_age'],
             silent_after=values['silent_after'],
+            patience=Patience(batch=values['watchdog_s'], load=values['watchdog_load_s']),
             jpeg_quality=values['jpeg_quality'],
             pipeline=from_mapping(PipelineConfig, nested),
         )

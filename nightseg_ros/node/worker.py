@@ -11,8 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.node.watchdog import LATE, Patience, Watch
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Result, Want
+
+#: What the networks are at most of the time.
+BATCH = 'the networks have been busy with one batch'
 
 
 class Client(Protocol):
@@ -52,11 +56,13 @@ class Worker:
     Nothing that one frame does ends the thread; what fails is counted and said by its camera.
     """
 
-    def __init__(self, pipeline: Pipeline, say: Callable[[str], None]) -> None:
+    def __init__(self, pipeline: Pipeline, say: Callable[[str], None], patience: Patience) -> None:
         """``say`` hears of sizes that are made ready, which can take seconds."""
         self.mailbox: Mailbox[Waiting] = Mailbox()
-        self.busy_since: float | None = None
-        """When the batch in hand was begun (``time.monotonic``), None between batches."""
+        self.watch = Watch(time.monotonic())
+        self.patience = patience
+        self.slow: tuple[float, float] | None = None
+        """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
         self._pipeline = pipeline
         self._say = say
         self._change: PipelineConfig | None = None
@@ -68,6 +74,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def dead(self) -> bool:
+        """Whether the thread has ended although nobody stopped it."""
+        return self._thread.ident is not None and not self._stopping and not self.alive
 
     def start(self) -> None:
         """Begin to work."""
@@ -87,9 +98,13 @@ class Worker:
 
     def _run(self) -> None:
         while batch := self.mailbox.take():
-            self.busy_since = time.monotonic()
+            begun = time.monotonic()
+            self.watch.begin(BATCH, self.patience.batch, begun)
             self._work(batch)
-            self.busy_since = None
+            self.watch.end()
+            now = time.monotonic()
+            if now - begun > LATE:
+                self.slow = (now, now - begun)
 
     def _work(self, batch: list[Waiting]) -> None:
         change, self._change = self._change, None
@@ -102,7 +117,11 @@ class Worker:
         for waiting in batch:
             begun = time.monotonic()
             waiting.ms['wait'] = (begun - waiting.received) * 1e3
-            frame = waiting.client.open_frame(waiting)
+            try:
+                frame = waiting.client.open_frame(waiting)
+            except Exception as error:
+                waiting.client.fail('undecodable', error)
+                frame = None
             waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
             if frame is not None:
                 opened.append((waiting, frame))
@@ -136,7 +155,9 @@ class Worker:
                 continue
             self._sizes.add(size)
             begun = time.monotonic()
+            self.watch.begin('making the networks ready for a new size', self.patience.load, begun)
             self._pipeline.warm_up([size])
             took = time.monotonic() - begun
+            self.watch.begin(BATCH, self.patience.batch, begun + took)
             if took > 1:
                 self._say(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')
