@@ -51,6 +51,8 @@ TRANSITIONS = {
 class NodeProcess:
     """``night_perception`` with the given parameters, its output in a file."""
 
+    command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
+
     def __init__(
         self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
     ) -> None:
@@ -59,8 +61,7 @@ class NodeProcess:
         arguments = [part for setting in settings for part in ('-p', setting[2:])]
         self.process = subprocess.Popen(
             [
-                sys.executable, '-m', 'nightseg_ros.node.main', '--ros-args',
-                *arguments, *ros_arguments,
+                sys.executable, *self.command, '--ros-args', *arguments, *ros_arguments,
             ],
             stdout=log.open('w'),
             stderr=subprocess.STDOUT,
@@ -83,10 +84,13 @@ class NodeProcess:
 
 @contextlib.contextmanager
 def running(
-    log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
+    log: Path,
+    parameters: Mapping[str, Any] | None = None,
+    *ros_arguments: str,
+    kind: type[NodeProcess] = NodeProcess,
 ) -> Iterator[NodeProcess]:
     """Run the node; whatever happens, it is gone afterwards."""
-    node = NodeProcess(log, parameters, *ros_arguments)
+    node = kind(log, parameters, *ros_arguments)
     try:
         yield node
     except BaseException:

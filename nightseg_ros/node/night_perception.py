@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import time
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -62,6 +63,7 @@ class NightPerception(LifecycleNode):
         self._failure = ''
         self._watch = Watch(time.monotonic())
         self._alarm: Stall | None = None
+        self._worry = ''
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
@@ -100,7 +102,9 @@ class NightPerception(LifecycleNode):
         super().on_activate(state)
         try:
             self._pipeline.reset(reason='activated')
-            self._worker = Worker(self._pipeline, self.get_logger().info, self._patience)
+            self._worker = Worker(
+                self._pipeline, self.get_logger().info, self._patience, self._fall_back
+            )
             self._worker.start()
             for camera in self._cameras:
                 camera.outputs.announce()
@@ -184,8 +188,24 @@ class NightPerception(LifecycleNode):
             camera.outputs.destroy()
         self._cameras = []
         self._pipeline = self._settings = None
+        self._worry = ''
         # networks hold themselves in cycles
         gc.collect()
+
+    def _fall_back(self) -> Pipeline | None:
+        """Load the networks on the CPU where the device's memory is out; the worker asks."""
+        settings, pipeline = self._settings, self._pipeline
+        if settings is None or pipeline is None or pipeline.backend.device == 'cpu':
+            return None
+        lead = f'{pipeline.backend.device} is out of memory'
+        if not settings.cpu_fallback:
+            self._worry = f'{lead}, and cpu_fallback is off'
+            return None
+        self._worry = f'{lead}: the networks run on the CPU now, more slowly'
+        self.get_logger().error(self._worry)
+        config = replace(settings.pipeline, device='cpu', backend='auto')
+        self._pipeline = Pipeline.load(config, say=self._say)
+        return self._pipeline
 
     # -- parameters ---------------------------------------------------------------------------
 
@@ -281,6 +301,13 @@ class NightPerception(LifecycleNode):
         found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
         if self._failure:
             found.insert(0, Problem(level='ERROR', text=self._failure))
+        names = self.get_node_names_and_namespaces()
+        if names.count((self.get_name(), self.get_namespace())) > 1:
+            text = 'another node has this name as well, or had it a moment ago: services and '
+            text += 'parameters reach either; give each a namespace of its own'
+            found.append(Problem(level='WARN', text=text))
+        if self._worry:
+            found.append(Problem(level='WARN', text=self._worry))
         worker, alarm = self._worker, self._alarm
         if alarm is not None:
             found.insert(0, Problem(level='ERROR', text=str(alarm)))

@@ -128,6 +128,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     _pipeline('weights.illumination', 'estimator of the light: name or path'),
     _pipeline('backend', 'what runs the networks', choices=('auto', *BACKENDS)),
     _pipeline('device', 'where they run', choices=('auto', 'cpu', 'cuda')),
+    Parameter(name='cpu_fallback', default=True, dynamic=True,
+              text="run the networks on the CPU where the device's memory does not suffice for "
+                   'a single frame'),
     _pipeline('threads', 'CPU threads of the backend; 0 leaves it the choice', low=0, high=256),
     _pipeline('long_side', 'long side of the network input in pixels; 0 takes that of the weights',
               low=0, high=4096),

@@ -39,6 +39,7 @@ class Settings:
     max_age: float
     silent_after: float
     patience: Patience
+    cpu_fallback: bool
     jpeg_quality: int
     pipeline: PipelineConfig
 
@@ -75,6 +76,7 @@ class Settings:
             max_age=values['max_age'],
             silent_after=values['silent_after'],
             patience=Patience(batch=values['watchdog_s'], load=values['watchdog_load_s']),
+            cpu_fallback=values['cpu_fallback'],
             jpeg_quality=values['jpeg_quality'],
             pipeline=from_mapping(PipelineConfig, nested),
         )

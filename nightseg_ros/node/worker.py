@@ -14,6 +14,7 @@ from nightseg_ros.node.mailbox import Mailbox
 from nightseg_ros.node.watchdog import LATE, Patience, Watch
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Result, Want
+from nightseg_ros.runtime.backend import out_of_memory
 
 #: What the networks are at most of the time.
 BATCH = 'the networks have been busy with one batch'
@@ -56,14 +57,27 @@ class Worker:
     Nothing that one frame does ends the thread; what fails is counted and said by its camera.
     """
 
-    def __init__(self, pipeline: Pipeline, say: Callable[[str], None], patience: Patience) -> None:
-        """``say`` hears of sizes that are made ready, which can take seconds."""
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        say: Callable[[str], None],
+        patience: Patience,
+        fall_back: Callable[[], Pipeline | None] = lambda: None,
+    ) -> None:
+        """
+        ``say`` hears of sizes that are made ready, which can take seconds.
+
+        ``fall_back`` is asked for a pipeline that needs none of the device's memory, once that
+        does not suffice for a single frame; None leaves everything as it is.
+        """
         self.mailbox: Mailbox[Waiting] = Mailbox()
         self.watch = Watch(time.monotonic())
         self.patience = patience
         self.slow: tuple[float, float] | None = None
         """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
         self._pipeline = pipeline
+        self._fall_back = fall_back
+        self._most: int | None = None
         self._say = say
         self._change: PipelineConfig | None = None
         self._sizes: set[tuple[int, int]] = set()
@@ -134,17 +148,43 @@ class Worker:
                 waiting.client.fail('withheld', error)
 
     def _process(self, opened: list[tuple[Waiting, Frame]]) -> list[tuple[Waiting, Result]]:
-        """Segment a batch; where it fails, frame by frame, so that one costs no other."""
+        """
+        Segment a batch; where it fails, frame by frame, so that one costs no other.
+
+        Where memory runs out, batches are smaller from then on.
+        """
+        most = self._most or len(opened)
+        if len(opened) > most:
+            parts = [opened[at : at + most] for at in range(0, len(opened), most)]
+            return [done for part in parts for done in self._process(part)]
         try:
             self._warm_up([frame for _, frame in opened])
             wants = [waiting.client.wanted() for waiting, _ in opened]
             results = self._pipeline.process([frame for _, frame in opened], wants)
             return [(waiting, result) for (waiting, _), result in zip(opened, results)]
         except Exception as error:
+            if out_of_memory(error) and self._retreat(len(opened), error):
+                return self._process(opened)
             if len(opened) == 1:
                 opened[0][0].client.fail('failed', error)
                 return []
         return [done for one in opened for done in self._process([one])]
+
+    def _retreat(self, count: int, error: Exception) -> bool:
+        """Ask for less memory than a batch of ``count`` frames needs; return whether that is."""
+        if count > 1:
+            self._most = count // 2
+            self._say(f'{error}: at most {self._most} frames at once from now on')
+            return True
+        self.watch.begin('loading the networks on the CPU', self.patience.load, time.monotonic())
+        pipeline = self._fall_back()
+        self.watch.begin(BATCH, self.patience.batch, time.monotonic())
+        if pipeline is None:
+            return False
+        self._pipeline = pipeline
+        self._most = None
+        self._sizes.clear()
+        return True
 
     def _warm_up(self, frames: list[Frame]) -> None:
         """Make every network ready for a new camera's size, so that no switch has to wait."""

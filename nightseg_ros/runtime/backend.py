@@ -21,6 +21,17 @@ class BackendError(RuntimeError):
     """A backend or device that is not there, or that failed."""
 
 
+class DeviceMemoryError(BackendError):
+    """The device has no memory left for what it was given."""
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Tell whether an error says that memory, most often the device's, has run out."""
+    # torch's own goes by this name, and is not imported where torch does not run
+    named = type(error).__name__ == 'OutOfMemoryError'
+    return named or isinstance(error, (DeviceMemoryError, MemoryError))
+
+
 class Backend(Protocol):
     """A way to run networks on one device."""
 

@@ -1,0 +1,77 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+``night_perception`` whose networks do what the file named by NIGHTSEG_FAULT says.
+
+'' nothing, 'slow S' sleeps S seconds a batch, 'hang' never comes back, 'seize' keeps the
+interpreter's lock as well, 'die' ends the thread, 'memory N' refuses batches of more than N
+images as a full device does, 'nan' gives what a network without numbers gives, 'load' hangs while
+loading. The backend calls itself 'gpu' unless the CPU is asked for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nightseg_ros.node.main import main
+from nightseg_ros.perception import pipeline
+from nightseg_ros.runtime.backend import DeviceMemoryError
+
+FILE = Path(os.environ['NIGHTSEG_FAULT'])
+FOREVER = 1000
+
+
+class FaultyBackend:
+    """A real backend with a will of its own."""
+
+    def __init__(self, real: Any, device: str) -> None:
+        self._real = real
+        self.device = 'cpu' if device == 'cpu' else 'gpu'
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def load(self, *arguments: Any) -> Any:
+        if fault()[0] == 'load':
+            time.sleep(FOREVER)
+        run = self._real.load(*arguments)
+
+        def faulty(images: Any) -> Any:
+            kind, number = fault()
+            if kind == 'slow':
+                time.sleep(number)
+            elif kind == 'hang':
+                time.sleep(FOREVER)
+            elif kind == 'seize':
+                ctypes.PyDLL(None).sleep(FOREVER)
+            elif kind == 'die':
+                raise SystemExit
+            elif kind == 'memory' and self.device != 'cpu' and len(images) > number:
+                raise DeviceMemoryError(f'no memory for {len(images)} images')
+            labels, *others = run(images)
+            return (np.full_like(labels, 255) if kind == 'nan' else labels, *others)
+
+        return faulty
+
+
+def fault() -> tuple[str, float]:
+    kind, _, number = FILE.read_text().strip().partition(' ')
+    return kind, float(number or 0)
+
+
+real_open = pipeline.open_backend
+
+
+def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> Any:
+    return FaultyBackend(real_open(name, 'cpu', threads), device)
+
+
+if __name__ == '__main__':
+    pipeline.open_backend = open_backend  # type: ignore[assignment]
+    main()

@@ -1,0 +1,185 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that are slow, hang, die, give no numbers or find no memory, in the real process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_weights
+from ros_harness import Client, NodeProcess, image_message, picture, running
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+HERE = Path(__file__).parent
+
+
+class FaultyNode(NodeProcess):
+    """The node whose networks do what a file says."""
+
+    command = (str(HERE / 'faulty_node.py'),)
+
+
+@pytest.fixture(scope='module')
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
+    return {
+        **{name: str(path) for name, path in files.items()},
+        'backend': 'torch', 'threads': 1, 'cameras': ['front', 'rear'],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the file that says what goes wrong; nothing does yet."""
+    path = tmp_path / 'fault'
+    path.write_text('')
+    monkeypatch.setenv('NIGHTSEG_FAULT', str(path))
+    return path
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    client.watch_diagnostics()
+    yield client
+    client.close()
+
+
+class Cameras:
+    """Two cameras that send a frame each, at once."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.publishers = [client.publisher(f'{name}/image_raw') for name in ('front', 'rear')]
+        self.stamp = SECOND
+        for name in ('front', 'rear'):
+            client.listen(f'{name}/nightseg/labels')
+
+    def connect(self) -> None:
+        for publisher in self.publishers:
+            self.client.connect(publisher)
+        self.client.heard('front/nightseg/labels', 'rear/nightseg/labels')
+
+    def send(self) -> None:
+        self.stamp += SECOND
+        for publisher in self.publishers:
+            publisher.publish(image_message(picture(), self.stamp))
+
+    def until_told(self, name: str, level: str, words: str) -> float:
+        """Send frames until a status says so; return the seconds that it took."""
+        begun = time.monotonic()
+
+        def told() -> bool:
+            self.send()
+            self.client.spin(0.2)
+            found = self.client.status(name)
+            return bool(found and found[0] == level and words in found[1])
+
+        self.client.until(told, f'{level} {words}')
+        return time.monotonic() - begun
+
+    def served(self) -> bool:
+        """Send frames and tell whether masks of both come."""
+        self.client.got.clear()
+        self.send()
+        self.client.spin(0.5)
+        return all(self.client.got[f'{name}/nightseg/labels'] for name in ('front', 'rear'))
+
+
+def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    cameras = Cameras(client)
+    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+        cameras.connect()
+        client.until(cameras.served, 'masks')
+
+        fault.write_text('slow 1.6')
+        assert cameras.until_told('node', 'WARN', 'a batch of frames took') < 20
+        cameras.until_told('node', 'ERROR', 'the networks have been busy with one batch for 1.')
+        fault.write_text('')
+        client.diagnosed('node', 'OK', 'active')
+
+        # never a mask that looks as if it were one
+        fault.write_text('nan')
+        cameras.until_told('front', 'ERROR', 'the network gave no numbers (NaN)')
+        client.got.clear()
+        cameras.send()
+        client.spin(1.0)
+        assert not client.got['front/nightseg/labels']
+        fault.write_text('')
+        client.until(cameras.served, 'masks again')
+
+        # two frames at a time are too many, but each for itself is not
+        fault.write_text('memory 1')
+        client.until(
+            lambda: cameras.served() and 'at most 1 frames at once' in node.text, 'smaller batches'
+        )
+        assert client.status('node')[2]['device'] == 'gpu'
+        # not allowed to go to the CPU, it says what it lacks
+        assert client.set(cpu_fallback=False).successful
+        fault.write_text('memory 0')
+        cameras.until_told('front', 'ERROR', 'no memory for 1 images')
+        cameras.until_told('node', 'WARN', 'gpu is out of memory, and cpu_fallback is off')
+        assert client.set(cpu_fallback=True).successful
+        client.until(cameras.served, 'masks from the CPU')
+        words = 'gpu is out of memory: the networks run on the CPU now'
+        assert client.diagnosed('node', 'WARN', words)['device'] == 'cpu'
+        assert words in node.text
+
+        fault.write_text('die')
+        cameras.send()
+        client.diagnosed('node', 'ERROR', 'the worker has died')
+        assert node.process.wait(20) == 1
+
+
+@pytest.mark.parametrize('kind', ['hang', 'seize'])
+def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path, kind: str
+) -> None:
+    cameras = Cameras(client)
+    limits = {'watchdog_s': 3.0, 'watchdog_load_s': 20.0}
+    with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
+        cameras.connect()
+        client.until(cameras.served, 'masks')
+        client.got.clear()
+        fault.write_text(kind)
+        cameras.send()
+        if kind == 'hang':
+            client.diagnosed('node', 'ERROR', 'busy with one batch for 1.')
+            client.diagnosed('node', 'ERROR', 'busy with one batch for 3.')
+            assert 'giving up, so that I am started anew' in client.until(
+                lambda: 'giving up' in node.text and node.text, 'the last word'
+            )
+        assert node.process.wait(60) == 1
+        assert 'faulty_node.py' in node.text and 'nightseg_ros/node/worker.py' in node.text
+        client.spin(0.2)
+        assert not client.got['front/nightseg/labels']
+
+
+def test_a_load_that_hangs_is_told_and_ends_the_process(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    fault.write_text('load')
+    limits = {'watchdog_load_s': 4.0}
+    with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
+        values = client.diagnosed('node', 'ERROR', 'configure has not come back for')
+        assert values['state'] == 'configuring'
+        assert node.process.wait(60) == 1
+        assert 'on_configure' in node.text
+
+
+def test_two_nodes_of_one_name_are_told(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    parameters = {**parameters, 'autostart': False}
+    with running(tmp_path / 'log', parameters):
+        client.diagnosed('node', 'OK', 'unconfigured')
+        with running(tmp_path / 'log2', parameters):
+            client.diagnosed('node', 'WARN', 'another node has this name as well')
+        client.diagnosed('node', 'OK', 'unconfigured')
