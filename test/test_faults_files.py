@@ -1,0 +1,192 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Weights and parameter files that are damaged, foreign or replaced, and disks that are full."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tiny_weights
+from ros_harness import Client, image_message, picture, pixels_of, running
+
+from nightseg_ros.weights import write_manifest
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+LABELS = 'camera/nightseg/labels'
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client()
+    client.watch_diagnostics()
+    yield client
+    client.close()
+
+
+def truncated(path: Path, good: bytes) -> str:
+    path.write_bytes(good[: len(good) // 2])
+    return 'damaged'
+
+
+def flipped(path: Path, good: bytes) -> str:
+    path.write_bytes(good)
+    write_manifest(path.parent)
+    content = bytearray(good)
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    return 'was damaged or replaced'
+
+
+def foreign(path: Path, good: bytes) -> str:
+    from safetensors.numpy import save_file
+
+    save_file({'weight': np.zeros(3, np.float32)}, path)
+    return 'carries no nightseg metadata'
+
+
+def renamed_pickle(path: Path, good: bytes) -> str:
+    path.write_bytes(pickle.dumps({'weight': [0.0]}))
+    return 'not a safetensors file'
+
+
+def loop(path: Path, good: bytes) -> str:
+    path.symlink_to(path.name)
+    return 'not found'
+
+
+def folder(path: Path, good: bytes) -> str:
+    path.mkdir()
+    return 'not found'
+
+
+def forbidden(path: Path, good: bytes) -> str:
+    # even root may not read it
+    path.symlink_to('/proc/self/mem')
+    return 'cannot be read'
+
+
+SPOILERS: tuple[Callable[[Path, bytes], str], ...] = (
+    truncated, flipped, foreign, renamed_pickle, loop, folder, forbidden,
+)  # fmt: skip
+
+
+def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
+    client: Client, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    parameters = {name: str(path) for name, path in weights.items()}
+    good = weights['weights.night'].read_bytes()
+    camera = client.publisher('camera/image_raw')
+    client.listen(LABELS)
+    with running(
+        tmp_path / 'log', {**parameters, 'backend': 'torch', 'threads': 1, 'autostart': False}
+    ) as node:
+        for spoil in SPOILERS:
+            place = tmp_path / spoil.__name__
+            place.mkdir()
+            path = place / 'night.safetensors'
+            words = spoil(path, good)
+            assert client.set(weights__night=str(path)).successful
+            assert not client.transition('configure'), spoil.__name__
+            client.diagnosed('node', 'ERROR', words)
+            assert "route 'night'" in client.status('node')[1]
+            assert client.state() == 'unconfigured'
+            assert node.process.poll() is None
+
+        # replaced, cut and removed while it is used: what was loaded stays
+        path = tmp_path / 'night.safetensors'
+        path.write_bytes(good)
+        assert client.set(weights__night=str(path), route='night').successful
+        assert client.transition('configure')
+        assert client.transition('activate')
+        client.connect(camera)
+        client.heard(LABELS)
+        masks = []
+        for second, harm in enumerate((None, b'', b'other', good[:99], 'gone'), start=1):
+            if isinstance(harm, bytes):
+                with path.open('r+b') as file:
+                    file.truncate(0)
+                    file.write(harm)
+            elif harm:
+                path.unlink()
+            message = image_message(picture(90, 120, seed=1), second * SECOND)
+            masks.append(pixels_of(client.exchange(camera, message, LABELS)).tobytes())
+        assert len(set(masks)) == 1
+        # and the next configure sees what is there now
+        for transition in ('deactivate', 'cleanup'):
+            assert client.transition(transition)
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', 'not found')
+
+
+def test_wrong_parameters_of_a_yaml_file_leave_the_node_up_and_are_named(
+    client: Client, weights: dict[str, Path], tmp_path: Path
+) -> None:
+    wrong = {
+        'max_rate: fast': "'max_rate' must be a double, got 'fast'",
+        'watchdog_s: 0.0': "'watchdog_s' must be 1 to 3600, got 0.0",
+        'cameras: front': "'cameras' must be a string array, got 'front'",
+    }
+    file = tmp_path / 'wrong.yaml'
+    lines = ''.join(f'    {text}\n' for text in wrong)
+    file.write_text(f'/**:\n  ros__parameters:\n{lines}')
+    parameters = {name: str(path) for name, path in weights.items()}
+    with running(
+        tmp_path / 'log', {**parameters, 'threads': 1}, '--params-file', str(file)
+    ) as node:
+        for words in wrong.values():
+            client.diagnosed('node', 'ERROR', words)
+            assert words in node.text
+        assert client.state() == 'unconfigured'
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'words'),
+    [
+        (('render', '--out', 'OUT', '--count', '1', '--size', '320', '180'), 'is the disk full?'),
+        (('bag', 'make', 'IN', '--out', 'OUT'), 'File too large'),
+    ],
+    ids=['render', 'bag make'],
+)
+def test_a_disk_that_is_full_is_told_and_leaves_nothing_that_looks_whole(
+    tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    pictures = tmp_path / 'in'
+    pictures.mkdir()
+    for index in range(3):
+        noise = np.random.default_rng(index).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+        cv2.imwrite(str(pictures / f'{index}.png'), noise)
+    out = tmp_path / 'out'
+    places = {'OUT': str(out), 'IN': str(pictures)}
+    command = [places.get(word, word) for word in arguments]
+
+    def full() -> None:
+        # what a write beyond it gets is an error like that of a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+
+    done = subprocess.run(
+        [sys.executable, '-c', 'import signal, sys; '
+         'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); '
+         'from nightseg_ros.cli.main import main; sys.exit(main())', *command],
+        preexec_fn=full, capture_output=True, text=True, env={**os.environ, 'TMPDIR': '/dev/shm'},
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert 'Traceback' not in done.stderr
+    assert words in done.stderr
+    assert not out.exists(), list(out.rglob('*'))

@@ -1,0 +1,128 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Mask and stamp belong together: each picture shows the number that its stamp is made of.
+
+The number is drawn as light and dark stripes, and the node's network labels light and dark; what
+is read from a mask has to be the number of its stamp, whatever was dropped around it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_weights
+from ros_harness import Client, NodeProcess, image_message, pixels_of, running, stamp_ns
+from sensor_msgs.msg import CameraInfo
+
+pytestmark = pytest.mark.ros
+
+#: Bits of a marker: 16 of the number, 4 of the camera.
+BITS = 20
+BEGIN = 1_700_000_000 * 10**9
+STEP = 1_000_000
+SIZES = {'front': (96, 160), 'rear': (180, 320)}
+
+
+class MarkerNode(NodeProcess):
+    command = (str(Path(__file__).parent / 'marker_node.py'),)
+
+
+def marked(camera: int, number: int, size: tuple[int, int]) -> np.ndarray:
+    """Return RGB uint8 [H, W, 3] with the stripes of camera and number."""
+    value = camera << 16 | number
+    bits = [value >> bit & 1 for bit in range(BITS)]
+    columns = np.repeat(np.array(bits, np.uint8) * 240 + 8, size[1] // BITS)
+    return np.broadcast_to(columns[None, :, None], (*size, 3))
+
+
+def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
+    """Return camera and number of a plane, in which every row has to say the same."""
+    width = plane.shape[1] // BITS
+    middles = plane[:, width // 2 :: width] > threshold
+    assert (middles == middles[0]).all()
+    value = sum(int(bit) << index for index, bit in enumerate(middles[0]))
+    return value >> 16, value & 0xFFFF
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Client]:
+    files = tiny_weights.write_all(tmp_path)
+    parameters = {
+        **{name: str(path) for name, path in files.items()},
+        'backend': 'torch', 'threads': 1, 'cameras': list(SIZES), 'route': 'day',
+    }  # fmt: skip
+    with running(tmp_path / 'log', parameters, kind=MarkerNode):
+        client = Client()
+        client.watch_diagnostics()
+        yield client
+        client.close()
+
+
+def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
+    client: Client,
+) -> None:
+    dice = random.Random(3)
+    names = list(SIZES)
+    cameras = {name: client.publisher(f'{name}/image_raw', reliable=False) for name in names}
+    infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
+    topics = ('labels', 'confidence')
+    for name in names:
+        for topic in topics:
+            client.listen(f'{name}/nightseg/{topic}')
+        client.listen(f'{name}/nightseg/camera_info', CameraInfo)
+    for camera in cameras.values():
+        client.connect(camera)
+    client.heard(*(f'{name}/nightseg/{topic}' for name in names for topic in topics))
+
+    numbers = dict.fromkeys(names, 0)
+    sent = dict.fromkeys(names, 0)
+    end = time.monotonic() + 6.0
+    while time.monotonic() < end:
+        name = dice.choice(names)
+        # a frame is lost before the node, comes twice, or in the wrong order
+        numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
+        number = max(numbers[name], 0)
+        image = marked(names.index(name), number, SIZES[name])
+        message = image_message(image, BEGIN + STEP * number, frame_id=name)
+        infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
+        cameras[name].publish(message)
+        sent[name] += 1
+        client.spin(dice.choice((0.0, 0.002, 0.02)))
+    client.spin(2.0)
+
+    values = {name: client.status(name)[2] for name in names}
+    for index, name in enumerate(names):
+        for topic in topics:
+            masks = client.got[f'{name}/nightseg/{topic}']
+            assert len(masks) > 20, 'few masks would prove little'
+            stamps = [stamp_ns(mask) for mask in masks]
+            assert stamps == sorted(set(stamps)), 'in order, none twice'
+            for mask in masks:
+                plane = pixels_of(mask)
+                assert plane.shape == SIZES[name]
+                assert mask.header.frame_id == name
+                number = (stamp_ns(mask) - BEGIN) // STEP
+                threshold = 0 if topic == 'labels' else 150
+                assert read(plane, threshold) == (index, number), (name, topic)
+        dropped = {
+            reason: int(values[name][f'dropped.{reason}'])
+            for reason in ('superseded', 'out_of_order', 'duplicate_stamp')
+        }
+        assert all(dropped.values()), f'without drops this proves little: {dropped}'
+        # whatever came is accounted for
+        received, served = (int(values[name][key]) for key in ('received', 'served'))
+        assert received == served + sum(dropped.values())
+        assert received <= sent[name]
+
+
+@pytest.mark.parametrize('number', [0, 1, 0x5A5A, 0xFFFF])
+def test_a_marker_reads_as_it_was_drawn(number: int) -> None:
+    for camera, size in enumerate(SIZES.values()):
+        image = marked(camera, number, size)
+        assert read(image[:, :, 0], 127) == (camera, number)
