@@ -20,7 +20,7 @@ REQUIREMENTS := $(wildcard requirements/*) setup.py setup.cfg pyproject.toml
 SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint format colcon clean
+.PHONY: help setup test demo soak cycles lint format colcon clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -36,6 +36,12 @@ test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
 
 demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)')
+
+soak: $(STAMP)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
+	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60) --out $(or $(OUT),out/soak) $(ARGS)
+
+cycles: $(STAMP)  ## lifecycle cycles: does anything grow? N=1000, FLOOD=frames a second
+	$(BIN)/python bench/lifecycle_cycles.py --cycles $(or $(N),1000) --flood $(or $(FLOOD),0) $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check $(SOURCES)

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,8 @@ from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.messages import ImageMessage
 
 LIMITS = (
-    Limit(name='rss_mb', growth=0.01, floor=1.0),
-    Limit(name='anon_mb', growth=0.01, floor=1.0),
+    Limit(name='rss_mb', growth=0.01),
+    Limit(name='anon_mb', growth=0.01),
     Limit(name='fds', growth=0.01),
     Limit(name='threads', growth=0.01),
 )
@@ -127,7 +128,7 @@ def main() -> int:
     for limit in LIMITS:
         own = limit
         if limit.name.endswith('_mb'):
-            own = Limit(name=limit.name, growth=options.growth, floor=limit.floor)
+            own = replace(limit, growth=options.growth)
         times = [row['cycle'] for row in rows]
         warm_up = options.cycles * options.warm_up
         found.append(growth(times, [row[limit.name] for row in rows], warm_up, own))

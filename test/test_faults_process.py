@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -162,6 +166,20 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert not client.got['front/nightseg/labels']
 
 
+def test_a_node_that_was_killed_is_followed_by_one_that_serves(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    cameras = Cameras(client)
+    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+        cameras.connect()
+        client.until(cameras.served, 'masks')
+        # what it leaves in shared memory must not hinder the next one
+        node.process.kill()
+        assert node.process.wait(20) == -signal.SIGKILL
+    with running(tmp_path / 'log2', parameters, kind=FaultyNode):
+        client.until(cameras.served, 'masks of its successor')
+
+
 def test_a_load_that_hangs_is_told_and_ends_the_process(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
 ) -> None:
@@ -183,3 +201,25 @@ def test_two_nodes_of_one_name_are_told(
         with running(tmp_path / 'log2', parameters):
             client.diagnosed('node', 'WARN', 'another node has this name as well')
         client.diagnosed('node', 'OK', 'unconfigured')
+
+
+#: Docker's default size of /dev/shm, too small for the segment of the shipped DDS profile.
+SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm'
+
+
+def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves() -> None:
+    unshare = shutil.which('unshare')
+    if (
+        unshare is None
+        or subprocess.run(
+            [unshare, '-m', 'sh', '-c', SMALL_SHM], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip('only root may mount a small /dev/shm for a process and its children')
+    done = subprocess.run(
+        [unshare, '-m', 'sh', '-c', f'{SMALL_SHM} && exec "$@"', 'sh', sys.executable, '-m',
+         'pytest', '-q', '-s', '-p', 'no:cacheprovider', str(HERE / 'test_marker.py')],
+        capture_output=True, text=True, check=False, cwd=HERE.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert 'Failed to create segment' in done.stdout + done.stderr, 'it was large enough'

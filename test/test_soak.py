@@ -1,0 +1,123 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The soak's rule, and short forms of the soak and of the lifecycle cycles."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_weights
+
+BENCH = Path(__file__).parent.parent / 'bench'
+pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason='bench/ is not part of this copy')
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import growth
+
+    def verdict(values: object, limit: float = 0.01, **more: float) -> object:
+        series = np.asarray(values, float)
+        of = growth.Limit(name='x', growth=limit, **more)
+        return growth.growth(np.arange(len(series)), series, len(series) / 6, of)
+
+    yield verdict
+    sys.modules.pop('growth', None)
+
+
+def test_a_leak_is_found_under_noise_and_noise_alone_is_none(judge: object) -> None:
+    noise = np.random.default_rng(0).normal(0, 5, 1200)
+    steady = 500 + noise
+    assert judge(steady).passed
+    # a hundredth of a megabyte a sample
+    leaking = steady + 0.02 * np.arange(1200)
+    assert not judge(leaking).passed
+    assert judge(leaking).share == pytest.approx(0.03, abs=0.01)
+
+
+def test_a_rise_in_the_warm_up_and_single_peaks_do_not_count(judge: object) -> None:
+    series = np.full(1200, 500.0)
+    series[:150] = np.linspace(100, 499, 150)
+    series[1000:1010] = 900
+    assert judge(series).passed
+    # but one step that stays does
+    series[700:] += 10
+    assert not judge(series).passed
+
+
+def test_too_few_samples_and_missing_ones_are_no_proof(judge: object) -> None:
+    assert not judge([500.0] * 8).passed
+    series = np.full(100, 500.0)
+    series[::2] = np.nan
+    assert judge(series).passed
+    assert not judge([np.nan] * 100).passed
+
+
+def test_growth_below_the_floor_is_none(judge: object) -> None:
+    series = np.full(100, 4.0)
+    series[60:] = 4.5
+    assert not judge(series).passed
+    assert judge(series, floor=1.0).passed
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCH / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    folder = tmp_path_factory.mktemp('weights')
+    day = tiny_weights.write_segmenter(folder / 'day.safetensors', seed=1)
+    night = tiny_weights.write_segmenter(folder / 'night.safetensors', seed=2)
+    return ('--day', str(day), '--night', str(night), '--backend', 'torch')
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict(
+    weights: tuple[str, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+    # so short a run cannot tell growth from the noise of a busy machine
+    loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
+    quick = ('--minutes', '0.4', '--every', '4', '--sample', '0.25', '--loop', '5')
+    done = run(
+        'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path)
+    )  # fmt: skip
+    verdict = json.loads((tmp_path / 'soak.json').read_text())
+    assert verdict['problem'] == '', done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
+    assert done.returncode == (0 if verdict['passed'] else 1)
+    assert verdict['events'] >= 2 and verdict['silence_s'] and verdict['masks'] > 10
+    for name in ('rss_mb', 'fds', 'threads'):
+        assert verdict['growth'][name]['share'] < 0.2, done.stdout
+    with (tmp_path / 'soak.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row['event'] for row in rows} >= {'start', 'silence'}
+    assert (tmp_path / 'soak.png').stat().st_size > 10_000
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_twenty_lifecycle_cycles_under_a_flood_leave_nothing_behind(
+    weights: tuple[str, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+    out = tmp_path / 'cycles.csv'
+    done = run(
+        'lifecycle_cycles.py', '--cycles', '20', '--flood', '100', '--growth', '0.1', *weights,
+        '--out', str(out),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '20 of 20 cycles: passed' in done.stdout
+    with out.open() as file:
+        assert all(int(row['masks']) > 0 for row in csv.DictReader(file))
