@@ -282,6 +282,13 @@ def test_a_soup_is_the_mean_and_of_one_network_only(tmp_path: Path) -> None:
     for name, tensor in parts[2].items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, (parts[0][name] + parts[1][name]) / 2)
+    again = SoupConfig(
+        weights=(str(one), str(two), str(two)), out=str(tmp_path / 'thirds'), long_side=96
+    )
+    thirds = load_weights(write_soup(again))
+    assert thirds.metadata.long_side == 96 != load_weights(path).metadata.long_side
+    name = next(name for name, tensor in thirds.tensors.items() if tensor.ndim == 4)
+    torch.testing.assert_close(thirds.tensors[name], (parts[0][name] + 2 * parts[1][name]) / 3)
     other = write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19)
     with pytest.raises(WeightsError, match='no mean'):
         write_soup(SoupConfig(weights=(str(one), str(other)), out=str(tmp_path / 'soup')))

@@ -19,14 +19,19 @@ class SoupConfig:
     """Settings of ``nightseg train soup``."""
 
     weights: tuple[str, ...]
-    """Weights of one network, fine-tuned from one another: only then is their mean a network."""
+    """Weights of one network, fine-tuned from one another: only then is their mean a network. A
+    file that is named twice counts twice."""
     out: str
     """File to write; metadata is that of the last of them."""
+    long_side: int = 0
+    """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
 
     def __post_init__(self) -> None:
         """Refuse a mean of one."""
         if len(self.weights) < 2:
             raise ValueError(f'weights must be two files or more, got {list(self.weights)}')
+        if self.long_side < 0:
+            raise ValueError(f'long_side must not be negative, got {self.long_side}')
 
 
 def write_soup(config: SoupConfig) -> Path:
@@ -53,5 +58,8 @@ def write_soup(config: SoupConfig) -> Path:
             mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
     training = {**last.metadata.training, 'mean_of': [part.sha256 for part in parts]}
     path = Path(config.out)
-    save_weights(path, mean, dataclasses.replace(last.metadata, training=training))
+    metadata = dataclasses.replace(
+        last.metadata, training=training, long_side=config.long_side or last.metadata.long_side
+    )
+    save_weights(path, mean, metadata)
     return path
