@@ -184,10 +184,11 @@ def test_a_load_that_hangs_is_told_and_ends_the_process(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
 ) -> None:
     fault.write_text('load')
-    limits = {'watchdog_load_s': 4.0}
+    limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
     with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
-        values = client.diagnosed('node', 'ERROR', 'configure has not come back for')
+        values = client.diagnosed('node', 'WARN', 'configure has not come back for')
         assert values['state'] == 'configuring'
+        client.diagnosed('node', 'ERROR', 'configure has not come back for 6.')
         assert node.process.wait(60) == 1
         assert 'on_configure' in node.text
 

@@ -41,7 +41,8 @@ def main() -> None:
 
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = NightPerception()
-    Watchdog(node.look, node.tell, node.patience).start()
+    watchdog = Watchdog(node.look, node.tell, node.patience)
+    watchdog.start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     errors: deque[float] = deque(maxlen=20)
@@ -59,8 +60,9 @@ def main() -> None:
     node.stop(timeout=DEADLINE / 2)
     executor.shutdown(timeout_sec=0)
     node.destroy_node()
+    watchdog.close()
     # a lifecycle node's state machine keeps the DDS participant, and that its shared memory
-    del node, executor
+    del node, executor, watchdog
     gc.collect()
     rclpy.try_shutdown()
     # what others asked to be done at the end, such as a coverage report

@@ -310,7 +310,9 @@ class NightPerception(LifecycleNode):
             found.append(Problem(level='WARN', text=self._worry))
         worker, alarm = self._worker, self._alarm
         if alarm is not None:
-            found.insert(0, Problem(level='ERROR', text=str(alarm)))
+            # loading takes its time
+            patient = alarm.limit > self._patience.batch and not alarm.hopeless
+            found.insert(0, Problem(level='WARN' if patient else 'ERROR', text=str(alarm)))
         elif worker is not None and worker.slow is not None:
             when, took = worker.slow
             if now - when < RECOVERY:

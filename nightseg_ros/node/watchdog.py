@@ -112,17 +112,24 @@ class Watchdog:
         ``limit`` is how many seconds this very thread may be kept from looking.
         """
         self._look, self._tell, self._limit = look, tell, limit
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name='nightseg watchdog', daemon=True)
 
     def start(self) -> None:
-        """Begin to look; it ends with the process."""
+        """Begin to look."""
         self._thread.start()
 
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+
     def _run(self) -> None:
-        while True:
+        while not self._closed.is_set():
             # its timer needs no interpreter
             faulthandler.dump_traceback_later(self._limit() + GRACE, exit=True)
-            time.sleep(PERIOD)
+            self._closed.wait(PERIOD)
             stall = self._look(time.monotonic())
             if stall is None:
                 continue
