@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny_weights
+from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import Client, NodeProcess, image_message, picture, running
 
 pytestmark = pytest.mark.ros
@@ -103,9 +104,12 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         cameras.connect()
         client.until(cameras.served, 'masks')
 
+        client.listen('front/nightseg/status', DiagnosticArray)
         fault.write_text('slow 1.6')
         assert cameras.until_told('node', 'WARN', 'a batch of frames took') < 20
         cameras.until_told('node', 'ERROR', 'the networks have been busy with one batch for 1.')
+        (status,) = client.got['front/nightseg/status'][-1].status
+        assert status.level == b'\x01' and 'slow: ' in status.message
         fault.write_text('')
         client.diagnosed('node', 'OK', 'active')
 

@@ -13,6 +13,9 @@ from typing import Literal
 from nightseg_ros.perception.pipeline import Result
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
+#: Milliseconds from a frame's arrival to its first output above which its status is a warning.
+SLOW_MS = 1200.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameReport:
@@ -48,11 +51,15 @@ def report(
         'age_s': 'unknown' if age_s is None else age_s,
         **{f'latency_ms.{stage}': value for stage, value in latency_ms.items()},
     }
+    message = f'{decision.state}: route {decision.route}' if scored else 'the light is unknown'
+    total = latency_ms.get('total', 0.0)
+    if total > SLOW_MS:
+        message += f'; slow: {total:.0f} ms'
     return FrameReport(
         name=f'nightseg: {camera}',
         camera=camera,
-        level='OK' if scored else 'WARN',
-        message=f'{decision.state}: route {decision.route}' if scored else 'the light is unknown',
+        level='OK' if scored and total <= SLOW_MS else 'WARN',
+        message=message,
         values={key: in_words(value) for key, value in values.items()},
     )
 
