@@ -238,6 +238,10 @@ class Soak:
 def main() -> int:
     """Run it and return the exit code."""
     options = _parser().parse_args()
+    seconds = 60 * options.minutes
+    # every event has to happen before what it costs once is held against it
+    options.every = min(40.0, seconds / 25) if options.every is None else options.every
+    options.warm_up = min(600.0, seconds / 2) if options.warm_up is None else options.warm_up
     options.out.mkdir(parents=True, exist_ok=True)
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-soak-') as work:
         os.environ.update({**domain, **profile_environment()})
@@ -254,7 +258,7 @@ def main() -> int:
 
 
 def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
-    warm_up = 60 * options.minutes * options.warm_up
+    warm_up = options.warm_up
     times = [row['seconds'] for row in soak.rows]
     found: list[Growth] = []
     for limit in LIMITS:
@@ -307,9 +311,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--minutes', type=float, default=60.0)
     add('--out', type=Path, default=Path('out/soak'))
-    add('--every', type=float, default=40.0, help='seconds between two events')
+    add('--every', type=float, help='seconds between two events; 40, less in a short run')
     add('--sample', type=float, default=2.0, help='seconds between two samples')
-    add('--warm-up', type=float, default=1 / 6, help='share of the time that is not judged')
+    add('--warm-up', type=float, help='seconds that are not judged; 600, half of a short run')
     add('--growth', type=float, default=0.01, help='largest growth of memory')
     add('--lost', type=float, default=0.02, help='largest share of lost frames')
     add('--fps', type=float, default=4.0, help='frames a second of each camera')

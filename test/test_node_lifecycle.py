@@ -12,8 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rclpy
 import tiny_weights
+from rclpy.context import Context
+from rclpy.parameter import Parameter
 from ros_harness import Client, image_message, picture, running
+
+from nightseg_ros.node.night_perception import NightPerception
 
 pytestmark = pytest.mark.ros
 
@@ -102,6 +107,28 @@ def test_every_transition_and_cleanup_frees_everything(
         assert client.state() == 'finalized'
         client.until(lambda: topics() == set(), 'no output topics')
         assert node.stop() == 0
+
+
+def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, object]) -> None:
+    context = Context()
+    rclpy.init(context=context)
+    overrides = [
+        Parameter(name, value=value)
+        for name, value in {**parameters, 'autostart': False, 'long_side': 64}.items()
+    ]
+    node = NightPerception(context=context, parameter_overrides=overrides)
+    try:
+        held = []
+        for _ in range(3):
+            for trigger in ('configure', 'activate', 'deactivate', 'cleanup'):
+                getattr(node, f'trigger_{trigger}')()
+            # rclpy itself never takes anything out of it
+            held.append(len(node.default_callback_group.entities))
+        assert held[0] == held[2], held
+        assert not list(node.subscriptions)
+    finally:
+        node.destroy_node()
+        context.shutdown()
 
 
 def test_missing_weights_leave_the_process_up_and_unconfigured_with_the_message(

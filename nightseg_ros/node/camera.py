@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -63,10 +64,13 @@ class Camera:
         self._intake = Intake()
         self._size = self._info = None
         # an event's own handler is no place to replace what the event came from
-        self._guard = self._node.create_guard_condition(self.match)
-        self._info_subscription = self._node.create_subscription(
-            CameraInfo, self.names.info_topic, self._keep_info, _qos(reliable=False)
+        self._guard = self._node.create_guard_condition(
+            self.match, MutuallyExclusiveCallbackGroup()
         )
+        self._info_subscription = self._node.create_subscription(
+            CameraInfo, self.names.info_topic, self._keep_info, _qos(reliable=False),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
         self._subscribe(self._reliable_wanted(self.source()))
 
     def close(self) -> None:
@@ -113,6 +117,8 @@ class Camera:
             self.names.image_topic,
             self._receive,
             _qos(reliable=reliable),
+            # a group never forgets what it held, and the node's own lives as long as the node
+            callback_group=MutuallyExclusiveCallbackGroup(),
             event_callbacks=SubscriptionEventCallbacks(
                 matched=self._look, incompatible_qos=self._look
             ),
