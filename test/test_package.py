@@ -30,7 +30,7 @@ SOURCE = ROOT / 'nightseg_ros'
 LAYERS = (
     {'__init__', 'taxonomy', 'config', 'weights', 'share', 'files', 'dds', 'networks'},
     {'runtime'},
-    {'perception'},
+    {'perception', 'clouds'},
     {'bags', 'simulation', 'data'},
     {'training', 'evaluation'},
     {'cli', 'node'},

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The process ``night_perception``.
+The process ``night_perception``, and what every process of a lifecycle node does.
 
 Exit code 0 says that it was asked to stop; anything else asks the launch file for another try.
 """
@@ -18,7 +18,9 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from nightseg_ros.dds import profile_environment
 
@@ -27,7 +29,22 @@ DEADLINE = 1.0
 
 
 def main() -> None:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run night_perception until SIGINT or SIGTERM."""
+
+    def make() -> Any:
+        from nightseg_ros.node.night_perception import NightPerception
+
+        return NightPerception()
+
+    serve(make)
+
+
+def serve(make: Callable[[], Any]) -> None:
+    """
+    Run the node that ``make`` returns until SIGINT or SIGTERM.
+
+    ``make`` imports what is heavy: until it is called, a signal already ends the process.
+    """
     os.environ.update(profile_environment())
     stop = threading.Event()
     _stop_on_signals(stop)
@@ -36,11 +53,10 @@ def main() -> None:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from nightseg_ros.node.night_perception import NightPerception
     from nightseg_ros.node.watchdog import Watchdog
 
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    node = NightPerception()
+    node = make()
     watchdog = Watchdog(node.look, node.tell, node.patience)
     watchdog.start()
     executor = SingleThreadedExecutor()

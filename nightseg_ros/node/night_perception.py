@@ -10,28 +10,21 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import Camera
-from nightseg_ros.node.declaration import Declared
 from nightseg_ros.node.diagnostics import camera_status, node_status
 from nightseg_ros.node.health import RECOVERY, Problem
+from nightseg_ros.node.managed import FAILURE, SUCCESS, ManagedNode
+from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.node.settings import Settings
-from nightseg_ros.node.watchdog import Patience, Stall, Watch
+from nightseg_ros.node.watchdog import Patience, Stall
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
 
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-#: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
-REPORT_PERIOD = 0.5
 #: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
 #: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
 COMMON_SIZES = ((720, 1280), (480, 640))
@@ -40,7 +33,7 @@ PATIENCE = 10.0
 DEAD = Stall(text='the worker has died', seconds=0.0, limit=-1.0)
 
 
-class NightPerception(LifecycleNode):
+class NightPerception(ManagedNode):
     """
     Segments the images of its cameras by the network that the light asks for.
 
@@ -50,9 +43,7 @@ class NightPerception(LifecycleNode):
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
-        super().__init__('night_perception', **options)
-        self._refuse_impossible_transitions()
-        self.declared = Declared(self)
+        super().__init__('night_perception', PARAMETERS, Settings.from_values, **options)
         self.declared.configured = lambda: self._pipeline is not None
         self.declared.check_settings = self._check_change
         self.declared.apply_settings = self._apply_change
@@ -60,20 +51,7 @@ class NightPerception(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._worker: Worker | None = None
         self._cameras: list[Camera] = []
-        self._failure = ''
-        self._watch = Watch(time.monotonic())
-        self._alarm: Stall | None = None
         self._worry = ''
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
-        )
-        # simulated time may stand still, and a report about that must not
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
-        for sentence in self.declared.unknown:
-            self.get_logger().warning(sentence)
-        if self.declared.value('autostart'):
-            self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
     # -- lifecycle ----------------------------------------------------------------------------
 
@@ -147,32 +125,6 @@ class NightPerception(LifecycleNode):
         """End all work, as on a signal; return whether the worker ended in ``timeout`` seconds."""
         return self._stop(timeout)
 
-    def _refuse_impossible_transitions(self) -> None:
-        """Answer a request that the state does not allow; rclpy would end the process over it."""
-        service = self._service_change_state
-        change = service.callback
-
-        def answer(request: Any, response: Any) -> Any:
-            try:
-                return change(request, response)
-            except rclpy_implementation.RCLError as error:
-                self.get_logger().warning(f'transition refused: {error}')
-                response.success = False
-                return response
-
-        service.callback = answer
-
-    def _autostart(self) -> None:
-        self.destroy_timer(self._start_timer)
-        if self.trigger_configure() == SUCCESS:
-            self.trigger_activate()
-
-    def _refuse(self, transition: str, reason: str) -> TransitionCallbackReturn:
-        self._release()
-        self._failure = f'{transition} failed: {reason}'
-        self.get_logger().error(self._failure)
-        return FAILURE
-
     def _stop(self, timeout: float = PATIENCE) -> bool:
         for camera in self._cameras:
             camera.close()
@@ -240,16 +192,10 @@ class NightPerception(LifecycleNode):
     def _patience(self) -> Patience:
         return Patience() if self._settings is None else self._settings.patience
 
-    def _busy(self, with_what: str = 'a callback', limit: float | None = None) -> None:
-        """Let the watchdog know what the executor's thread begins."""
-        self._watch.begin(
-            f'{with_what} has not come back', limit or self._patience.batch, time.monotonic()
-        )
-
     def patience(self) -> float:
         """Return the seconds that what is under way may take."""
         worker = self._worker
-        return max(self._watch.limit, self._patience.batch, worker.watch.limit if worker else 0.0)
+        return max(super().patience(), worker.watch.limit if worker else 0.0)
 
     def look(self, now: float) -> Stall | None:
         """Return what stalls at ``now``, the worst of it; the watchdog's thread asks."""
@@ -259,12 +205,6 @@ class NightPerception(LifecycleNode):
         stalls = [stall for stall in found if stall is not None]
         self._alarm = max(stalls, key=lambda s: (s.hopeless, s.seconds), default=None)
         return self._alarm
-
-    def tell(self, stall: Stall) -> None:
-        """Report a stall from the watchdog's thread: the executor's may be the one that stalls."""
-        if stall.hopeless:
-            self.get_logger().fatal(f'{stall}; giving up, so that I am started anew')
-        self._report()
 
     def _tick(self) -> None:
         self._busy()
@@ -293,32 +233,15 @@ class NightPerception(LifecycleNode):
             description,
             {'cameras': len(self._cameras)},
         )
-        message = DiagnosticArray(status=[own, *statuses])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        self._publish_diagnostics([own, *statuses])
 
     def _problems(self, now: float) -> list[Problem]:
-        found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
-        if self._failure:
-            found.insert(0, Problem(level='ERROR', text=self._failure))
-        names = self.get_node_names_and_namespaces()
-        if names.count((self.get_name(), self.get_namespace())) > 1:
-            text = 'another node has this name as well, or had it a moment ago: services and '
-            text += 'parameters reach either; give each a namespace of its own'
-            found.append(Problem(level='WARN', text=text))
+        found = self._common_problems()
         if self._worry:
             found.append(Problem(level='WARN', text=self._worry))
-        worker, alarm = self._worker, self._alarm
-        if alarm is not None:
-            # loading takes its time
-            patient = alarm.limit > self._patience.batch and not alarm.hopeless
-            found.insert(0, Problem(level='WARN' if patient else 'ERROR', text=str(alarm)))
-        elif worker is not None and worker.slow is not None:
+        worker = self._worker
+        if self._alarm is None and worker is not None and worker.slow is not None:
             when, took = worker.slow
             if now - when < RECOVERY:
                 found.append(Problem(level='WARN', text=f'a batch of frames took {took:.1f} s'))
-        clock = self.get_clock()
-        if clock.ros_time_is_active and clock.now().nanoseconds == 0:
-            text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(Problem(level='WARN', text=text))
         return found

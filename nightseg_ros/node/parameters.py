@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,19 +161,23 @@ _HEAD = """\
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 #
-# Every parameter of night_perception with its default. Those marked (dynamic) may be set while
+# Every parameter of {node} with its default. Those marked (dynamic) may be set while
 # the node runs, the others while it is unconfigured. Written by
-# `python -m nightseg_ros.node.parameters yaml`.
+# `python -m nightseg_ros.node.{module} yaml`.
 /**:
   ros__parameters:
 """
 
 
-def yaml_text() -> str:
-    """Return ``config/night_perception.yaml``."""
+def yaml_text(
+    parameters: Sequence[Parameter] = PARAMETERS,
+    node: str = 'night_perception',
+    module: str = 'parameters',
+) -> str:
+    """Return the YAML file of a table; ``module`` is where it stands."""
     lines: list[str] = []
     group: list[str] = []
-    for parameter in PARAMETERS:
+    for parameter in parameters:
         *path, leaf = parameter.name.split('.')
         shared = 0
         while shared < min(len(path), len(group)) and path[shared] == group[shared]:
@@ -185,16 +189,16 @@ def yaml_text() -> str:
         dynamic = ' (dynamic)' if parameter.dynamic else ''
         lines += _wrapped(f'{parameter.text}{bounds}{dynamic}', f'{_indent(len(path))}# ')
         lines.append(f'{_indent(len(path))}{leaf}: {_literal(parameter.default)}')
-    return _HEAD + '\n'.join(lines) + '\n'
+    return _HEAD.format(node=node, module=module) + '\n'.join(lines) + '\n'
 
 
-def markdown() -> str:
-    """Return the README's table."""
+def markdown(parameters: Sequence[Parameter] = PARAMETERS) -> str:
+    """Return a table as documents show it."""
     rows = [
         '| Parameter | Type | Default | Accepted | Changes at run time | Meaning |',
         '|---|---|---|---|---|---|',
     ]
-    for p in PARAMETERS:
+    for p in parameters:
         dynamic = 'yes' if p.dynamic else 'by configure'
         # GitHub would take <camera> for a tag and drop it
         text = p.text.replace('<', '&lt;')

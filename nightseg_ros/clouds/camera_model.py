@@ -1,0 +1,261 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Where a point falls in an image: OpenCV's camera models, on whole clouds at once.
+
+The formulas are those of ``cv2.projectPoints`` and ``cv2.fisheye.projectPoints``, in float32 and
+on arrays that lie as the processor likes them: OpenCV's own take about a hundred times as long
+(``bench/clouds.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from numpy.polynomial import Polynomial
+
+from nightseg_ros.clouds.errors import CloudError
+
+Floats = npt.NDArray[np.float32]
+
+#: Distortion models of sensor_msgs/CameraInfo and the numbers of coefficients that they may have.
+DISTORTIONS = {
+    '': (0,),
+    'plumb_bob': (0, 4, 5),
+    'rational_polynomial': (8,),
+    'equidistant': (4,),
+}
+#: Metres in front of the camera from which on points count.
+NEAR = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """What sensor_msgs/CameraInfo says of a camera."""
+
+    width: int
+    height: int
+    distortion_model: str
+    d: tuple[float, ...]
+    k: tuple[float, ...]
+    """Row-major 3×3."""
+    p: tuple[float, ...] = ()
+    """Row-major 3×4, for rectified images."""
+    binning: tuple[int, int] = (1, 1)
+    """x and y; 0 means 1."""
+    roi: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """x offset, y offset, width, height; size 0 is the whole image."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraModel:
+    """A camera whose image has ``width`` × ``height`` pixels, with centres at whole numbers."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    fisheye: bool = False
+    d: tuple[float, ...] = ()
+    """Fisheye k1 to k4; else k1 k2 p1 p2 k3 k4 k5 k6, or none."""
+    reach: float = math.inf
+    """Tangent of the widest angle from the optical axis that the image shows."""
+
+    @classmethod
+    def of(
+        cls, calibration: Calibration, size: tuple[int, int], *, rectified: bool = False
+    ) -> CameraModel:
+        """
+        Return the model of an image of ``size`` (height, width) that this camera gave.
+
+        The image may be smaller than what was calibrated, as labels are. ``rectified`` takes P and
+        no distortion. ``CloudError`` says what of the calibration cannot be used.
+        """
+        return _model(calibration, size, rectified)
+
+    def project(self, points: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats, Floats]:
+        """
+        Return which of float32 [3, N] points of the optical frame fall into the image, and where.
+
+        Gives index [M], u [M], v [M] in pixels and the inverse depth 1/z [M]. Points behind the
+        camera, beyond the field in which the distortion can be inverted, and NaN fall nowhere.
+        """
+        x, y, z = points
+        with np.errstate(invalid='ignore', over='ignore'):
+            inside = (z > NEAR) & (x * x + y * y <= np.float32(self.reach**2) * (z * z))
+        index = np.flatnonzero(inside)
+        inverse = np.float32(1) / z[index]
+        a, b = self.distorted(x[index] * inverse, y[index] * inverse)
+        u = a * np.float32(self.fx) + np.float32(self.cx)
+        v = b * np.float32(self.fy) + np.float32(self.cy)
+        seen = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
+        return index[seen], u[seen], v[seen], inverse[seen]
+
+    def distorted(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+        """Return where the lens puts rays (x/z, y/z), in the same unit."""
+        if not self.d:
+            return x, y
+        s = x * x + y * y
+        if self.fisheye:
+            # the angle over the tangent is 1 on the axis
+            r = np.sqrt(np.maximum(s, np.float32(1e-12)))
+            angle = np.arctan(r)
+            k1, k2, k3, k4 = (np.float32(k) for k in self.d)
+            q = angle * angle
+            scale = angle * (1 + q * (k1 + q * (k2 + q * (k3 + q * k4)))) / r
+            return x * scale, y * scale
+        k1, k2, p1, p2, k3, k4, k5, k6 = (np.float32(k) for k in self.d)
+        scale = 1 + s * (k1 + s * (k2 + s * k3))
+        if k4 or k5 or k6:
+            scale = scale / (1 + s * (k4 + s * (k5 + s * k6)))
+        xy = x * y
+        two = np.float32(2)
+        return (
+            x * scale + two * p1 * xy + p2 * (s + two * x * x),
+            y * scale + p1 * (s + two * y * y) + two * p2 * xy,
+        )
+
+    def rays(self) -> Floats:
+        """Return float32 [2, H, W]: x/z and y/z of each pixel, NaN where no ray comes from."""
+        return _rays(self)
+
+
+@lru_cache(maxsize=64)
+def _model(calibration: Calibration, size: tuple[int, int], rectified: bool) -> CameraModel:
+    c = calibration
+    matrix, stride = (c.p, 4) if rectified else (c.k, 3)
+    if len(matrix) < 2 * stride:
+        raise CloudError(f'camera_info has {len(matrix)} numbers where {3 * stride} are wanted')
+    fx, cx, fy, cy = matrix[0], matrix[2], matrix[stride + 1], matrix[stride + 2]
+    if not all(map(math.isfinite, (fx, fy, cx, cy, *c.d))):
+        raise CloudError('camera_info holds numbers that are not finite')
+    if not (fx > 0 and fy > 0):
+        raise CloudError(
+            f'camera_info has focal lengths {fx:g} and {fy:g}: the camera is not calibrated'
+        )
+    offset_x, offset_y, roi_width, roi_height = c.roi
+    binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)
+    width, height = (roi_width or c.width) // binning_x, (roi_height or c.height) // binning_y
+    if width < 1 or height < 1 or size[0] < 1 or size[1] < 1:
+        raise CloudError(f'camera_info is for {width}×{height} pixels')
+    across, down = size[1] / width, size[0] / height
+    if not 0.9 < across / down < 1.1:
+        raise CloudError(
+            f'camera_info is for {width}×{height} pixels, the labels have {size[1]}×{size[0]}: '
+            'they are of another shape'
+        )
+    across, down = across / binning_x, down / binning_y
+    fisheye, d = (False, ()) if rectified else _coefficients(c)
+    model = CameraModel(
+        width=size[1], height=size[0], fx=fx * across, fy=fy * down,
+        cx=(cx - offset_x + 0.5) * across - 0.5, cy=(cy - offset_y + 0.5) * down - 0.5,
+        fisheye=fisheye, d=d,
+    )  # fmt: skip
+    return CameraModel(
+        width=model.width, height=model.height, fx=model.fx, fy=model.fy, cx=model.cx,
+        cy=model.cy, fisheye=fisheye, d=d, reach=_reach(model),
+    )  # fmt: skip
+
+
+def _coefficients(calibration: Calibration) -> tuple[bool, tuple[float, ...]]:
+    model, d = calibration.distortion_model, calibration.d
+    if not any(d) and model in ('', 'plumb_bob', 'rational_polynomial'):
+        return False, ()
+    if model not in DISTORTIONS:
+        known = ', '.join(name for name in DISTORTIONS if name)
+        raise CloudError(f"distortion model '{model}' is not known; known ones: {known}")
+    if len(d) not in DISTORTIONS[model]:
+        raise CloudError(
+            f"distortion model '{model}' has {len(d)} coefficients; wanted: "
+            f'{" or ".join(map(str, DISTORTIONS[model]))}'
+        )
+    if model == 'equidistant':
+        return True, d
+    return False, d + (0.0,) * (8 - len(d))
+
+
+def _reach(model: CameraModel) -> float:
+    """Return the tangent of the angle up to which points fall into the image, and only once."""
+    corners = [((u - model.cx) / model.fx, (v - model.cy) / model.fy)
+               for u in (-0.5, model.width - 0.5) for v in (-0.5, model.height - 0.5)]  # fmt: skip
+    # a pixel more: rounding must not cut the corner off
+    wanted = max(math.hypot(a, b) for a, b in corners) + 1 / min(model.fx, model.fy)
+    if not model.d:
+        return wanted
+    limit = math.atan(math.sqrt(_fold(model)))
+    angles = np.linspace(0, min(limit, math.radians(89.9)), 8192)
+    r = np.tan(angles)
+    s = r * r
+    if model.fisheye:
+        k1, k2, k3, k4 = model.d
+        q = angles * angles
+        least = angles * (1 + q * (k1 + q * (k2 + q * (k3 + q * k4))))
+    else:
+        k1, k2, p1, p2, k3, k4, k5, k6 = model.d
+        least = r * (1 + s * (k1 + s * (k2 + s * k3))) / (1 + s * (k4 + s * (k5 + s * k6)))
+        least = least - 3 * (abs(p1) + abs(p2)) * s
+    beyond = np.flatnonzero(least > wanted)
+    return float(r[beyond[0]] if len(beyond) else r[-1])
+
+
+def _fold(model: CameraModel) -> float:
+    """Return the squared tangent at which more angle stops to mean farther out in the image."""
+    if model.fisheye:
+        k1, k2, k3, k4 = model.d
+        angle = math.sqrt(_first_root(Polynomial([1, 3 * k1, 5 * k2, 7 * k3, 9 * k4])))
+        return math.tan(angle) ** 2 if angle < math.pi / 2 else math.inf
+    k1, k2, _, _, k3, k4, k5, k6 = model.d
+    over, under = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])
+    s = Polynomial([0, 1])
+    slope = (over + 2 * s * over.deriv()) * under - 2 * s * over * under.deriv()
+    return min(_first_root(slope), _first_root(under))
+
+
+def _first_root(polynomial: Polynomial) -> float:
+    """Return the smallest positive root, infinity without one."""
+    roots = polynomial.trim(1e-300).roots()
+    real = roots[np.abs(roots.imag) <= 1e-9 * (1 + np.abs(roots))].real
+    return float(min(real[real > 0], default=math.inf))
+
+
+@lru_cache(maxsize=8)
+def _rays(model: CameraModel) -> Floats:
+    v, u = np.mgrid[: model.height, : model.width].astype(np.float64)
+    wanted = np.stack([(u.ravel() - model.cx) / model.fx, (v.ravel() - model.cy) / model.fy])
+    ray = wanted
+    if model.d:
+        # the radius by a table, then Newton's steps for what is not radial
+        radii = np.tan(np.linspace(0, math.atan(model.reach), 4096))
+        across, _ = model.distorted(radii, np.zeros_like(radii))  # type: ignore[arg-type]
+        distance = np.hypot(*wanted)
+        radius = np.interp(distance, np.maximum.accumulate(across), radii)
+        ray = wanted * (radius / np.maximum(distance, 1e-12))
+        for _ in range(5):
+            ray = ray - _step(model, ray, wanted)
+        a, b = model.distorted(ray[0], ray[1])  # type: ignore[arg-type]
+        off = np.hypot((a - wanted[0]) * model.fx, (b - wanted[1]) * model.fy)
+        # what the lens does not bring back to its pixel is no ray
+        ray[:, ~(off < 0.1) | (np.hypot(*ray) > model.reach)] = np.nan
+    return np.ascontiguousarray(ray.reshape(2, model.height, model.width), np.float32)
+
+
+def _step(
+    model: CameraModel, ray: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return Newton's step from float64 [2, N] rays towards those that fall on ``wanted``."""
+    tiny = 1e-5
+
+    def at(dx: float, dy: float) -> npt.NDArray[np.float64]:
+        return np.stack(model.distorted(ray[0] + dx, ray[1] + dy))  # type: ignore[arg-type]
+
+    here = at(0, 0)
+    (xx, yx), (xy, yy) = (at(tiny, 0) - here) / tiny, (at(0, tiny) - here) / tiny
+    ex, ey = here - wanted
+    with np.errstate(all='ignore'):
+        return np.stack([yy * ex - xy * ey, xx * ey - yx * ex]) / (xx * yy - xy * yx)

@@ -1,0 +1,177 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The bytes of a sensor_msgs/PointCloud2 as numpy records, and back with labels.
+
+Nothing is copied to read a cloud. The bytes are those that ``sensor_msgs_py.point_cloud2`` reads
+and writes (``test_clouds.py`` compares them where it is installed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.clouds.errors import CloudError
+
+Bytes = npt.NDArray[np.uint8]
+
+#: sensor_msgs/PointField's datatypes as numpy calls them.
+DATATYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
+_UINT8, _FLOAT32 = 2, 7
+#: What labelling adds to a point; a field of these names in the input is replaced.
+ADDED = ('label', 'confidence', 'rgb')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Field:
+    """One sensor_msgs/PointField."""
+
+    name: str
+    offset: int
+    datatype: int
+    """A key of ``DATATYPES``."""
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Cloud:
+    """What a PointCloud2 holds beside its header; ``CloudError`` where that is contradictory."""
+
+    fields: tuple[Field, ...]
+    height: int
+    width: int
+    point_step: int
+    """Bytes from one point to the next."""
+    row_step: int
+    """Bytes from one row to the next; of a cloud of one row it may be anything."""
+    data: Bytes
+    """uint8 [bytes]."""
+    is_bigendian: bool = False
+    is_dense: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that the bytes hold what the other values promise."""
+        if self.height < 0 or self.width < 0:
+            raise CloudError(f'a cloud of {self.width}×{self.height} points')
+        names = [field.name for field in self.fields]
+        if len(set(names)) != len(names):
+            raise CloudError(f'two fields of the cloud have one name: {names}')
+        for field in self.fields:
+            if field.datatype not in DATATYPES:
+                raise CloudError(
+                    f"field '{field.name}' has datatype {field.datatype}; 1 to 8 are known"
+                )
+            end = field.offset + _dtype(field, False).itemsize
+            if field.offset < 0 or end > self.point_step:
+                raise CloudError(
+                    f"field '{field.name}' ends at byte {end} of points of {self.point_step} bytes"
+                )
+        missing = [name for name in 'xyz' if name not in names]
+        if missing:
+            raise CloudError(f'the cloud has no field {", ".join(missing)}; it has {names}')
+        row = self.width * self.point_step
+        if self.height > 1 and self.row_step < row:
+            raise CloudError(f'row_step is {self.row_step}, {self.width} points take {row} bytes')
+        wanted = (self.height - 1) * self.row_step + row if self.height > 1 else row * self.height
+        if len(self.data) < wanted:
+            raise CloudError(f'the cloud has {len(self.data)} bytes, its points take {wanted}')
+
+    def __len__(self) -> int:
+        """Count the points."""
+        return self.height * self.width
+
+    @property
+    def records(self) -> npt.NDArray[Any]:
+        """The points as a structured array [height, width] that looks into ``data``."""
+        dtype = np.dtype({
+            'names': [field.name for field in self.fields],
+            'formats': [_dtype(field, self.is_bigendian) for field in self.fields],
+            'offsets': [field.offset for field in self.fields],
+            'itemsize': self.point_step,
+        })  # fmt: skip
+        return self._view(dtype)
+
+    def xyz(self) -> npt.NDArray[np.float32]:
+        """Return float32 [3, N] in row-major order; what is no number stays NaN."""
+        records = self.records
+        result = np.empty((3, len(self)), np.float32)
+        with np.errstate(over='ignore'):
+            for row, name in zip(result, 'xyz'):
+                if records.dtype[name].shape:
+                    raise CloudError(f"field '{name}' has several values a point")
+                row.reshape(records.shape)[:] = records[name]
+        return result
+
+    def with_labels(self, labels: Bytes, confidence: Bytes, palette: Bytes) -> Cloud:
+        """
+        Return a cloud with every field as it was, at its place, and three more behind them.
+
+        ``labels`` and ``confidence`` are uint8 [N]; ``palette`` uint8 [256, 3] gives ``rgb``, a
+        float32 whose bytes are 0, red, green and blue, as RViz and PCL have it. Padding of the
+        rows is dropped, byte order and shape are kept.
+        """
+        colors = palette.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        at = self.point_step
+        rgb_at = -(-(at + 2) // 4) * 4
+        step = rgb_at + 4
+        order = '>' if self.is_bigendian else '<'
+        layout = np.dtype({
+            'names': ['head', 'label', 'confidence', 'rgb'],
+            'formats': [f'V{at}', 'u1', 'u1', f'{order}u4'],
+            'offsets': [0, at, at + 1, rgb_at], 'itemsize': step,
+        })  # fmt: skip
+        data = np.zeros(len(self) * step, np.uint8)
+        records = data.view(layout).reshape(self.height, self.width)
+        records['head'] = self._view(np.dtype(f'V{at}'))
+        shape = (self.height, self.width)
+        records['label'] = labels.reshape(shape)
+        records['confidence'] = confidence.reshape(shape)
+        records['rgb'] = colors[labels].reshape(shape)
+        kept = tuple(field for field in self.fields if field.name not in ADDED)
+        added = (
+            Field(name='label', offset=at, datatype=_UINT8),
+            Field(name='confidence', offset=at + 1, datatype=_UINT8),
+            Field(name='rgb', offset=rgb_at, datatype=_FLOAT32),
+        )
+        return replace(self, fields=(*kept, *added), point_step=step, row_step=self.width * step,
+                       data=data)  # fmt: skip
+
+    def _view(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        row = self.row_step if self.height > 1 else self.width * self.point_step
+        if not len(self):
+            return np.empty((self.height, self.width), dtype)
+        return np.ndarray(
+            (self.height, self.width), dtype, np.ascontiguousarray(self.data),
+            strides=(row, self.point_step),
+        )  # fmt: skip
+
+
+def cloud_of(points: npt.NDArray[np.float32]) -> Cloud:
+    """Return the organised cloud of float32 [3, H, W]; fields x, y and z."""
+    _, height, width = points.shape
+    data = np.ascontiguousarray(np.moveaxis(points, 0, 2), '<f4').view(np.uint8).reshape(-1)
+    fields = [Field(name=name, offset=4 * i, datatype=_FLOAT32) for i, name in enumerate('xyz')]
+    return Cloud(fields=tuple(fields), height=height, width=width, point_step=12,
+                 row_step=12 * width, data=data)  # fmt: skip
+
+
+def fields_of(fields: Sequence[Any]) -> tuple[Field, ...]:
+    """Return a message's fields; one without a name gets its number, as sensor_msgs_py does it."""
+    return tuple(
+        Field(
+            name=field.name or f'unnamed_field_{number}', offset=int(field.offset),
+            datatype=int(field.datatype), count=int(field.count),
+        )
+        for number, field in enumerate(fields)
+    )  # fmt: skip
+
+
+def _dtype(field: Field, is_bigendian: bool) -> np.dtype[Any]:
+    kind = np.dtype(DATATYPES[field.datatype]).newbyteorder('>' if is_bigendian else '<')
+    # drivers that leave count at 0 mean 1
+    return np.dtype((kind, (field.count,))) if field.count > 1 else kind
