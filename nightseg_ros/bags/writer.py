@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,9 @@ from rosbags.typesys.store import Typestore
 
 from nightseg_ros.bags.errors import BagError
 from nightseg_ros.bags.records import Channel
+from nightseg_ros.clouds.camera_model import Calibration
+from nightseg_ros.clouds.point_cloud import Cloud
+from nightseg_ros.clouds.transform import Matrix, quaternion
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']
@@ -262,6 +266,75 @@ class BagWriter:
             header=self._header(stamp_ns, frame_id), status=[status]
         )
         self._write(topic, array, received_ns)
+
+    def write_cloud(
+        self, topic: str, cloud: Cloud, *, stamp_ns: int, frame_id: str,
+        received_ns: int | None = None,
+    ) -> None:  # fmt: skip
+        """Write a sensor_msgs/PointCloud2."""
+        field = self._types.types['sensor_msgs/msg/PointField']
+        self.write_stamped(
+            topic, 'sensor_msgs/msg/PointCloud2', stamp_ns=stamp_ns, frame_id=frame_id,
+            received_ns=received_ns, height=cloud.height, width=cloud.width,
+            fields=[
+                field(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
+                for f in cloud.fields
+            ],
+            is_bigendian=cloud.is_bigendian, point_step=cloud.point_step,
+            row_step=cloud.row_step, data=cloud.data, is_dense=cloud.is_dense,
+        )  # fmt: skip
+
+    def write_calibration(
+        self, topic: str, calibration: Calibration, *, stamp_ns: int, frame_id: str
+    ) -> None:
+        """Write a sensor_msgs/CameraInfo."""
+        x, y, width, height = calibration.roi
+        roi = self._types.types['sensor_msgs/msg/RegionOfInterest'](
+            x_offset=x, y_offset=y, width=width, height=height, do_rectify=False
+        )
+        self.write_stamped(
+            topic, 'sensor_msgs/msg/CameraInfo', stamp_ns=stamp_ns, frame_id=frame_id,
+            width=calibration.width, height=calibration.height,
+            distortion_model=calibration.distortion_model, d=np.array(calibration.d, np.float64),
+            k=np.array(calibration.k), r=np.eye(3).reshape(-1), p=np.array(calibration.p),
+            binning_x=calibration.binning[0], binning_y=calibration.binning[1], roi=roi,
+        )  # fmt: skip
+
+    def write_depth(
+        self, topic: str, depth: npt.NDArray[np.float32], *, stamp_ns: int, frame_id: str
+    ) -> None:
+        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
+        height, width = depth.shape
+        data = np.ascontiguousarray(depth, '<f4').view(np.uint8).reshape(-1)
+        self.write_stamped(
+            topic, 'sensor_msgs/msg/Image', stamp_ns=stamp_ns, frame_id=frame_id, height=height,
+            width=width, encoding='32FC1', is_bigendian=0, step=4 * width, data=data,
+        )  # fmt: skip
+
+    def write_transforms(
+        self, topic: str, transforms: Sequence[tuple[str, str, Matrix]], *, stamp_ns: int
+    ) -> None:
+        """Write a tf2_msgs/TFMessage of parent, child and parent_from_child."""
+        types = self._types.types
+        items = []
+        for parent, child, matrix in transforms:
+            place, turn = matrix[:3, 3], quaternion(matrix)
+            items.append(types['geometry_msgs/msg/TransformStamped'](
+                header=self._header(stamp_ns, parent), child_frame_id=child,
+                transform=types['geometry_msgs/msg/Transform'](
+                    translation=types['geometry_msgs/msg/Vector3'](**dict(zip('xyz', place))),
+                    rotation=types['geometry_msgs/msg/Quaternion'](**dict(zip('xyzw', turn))),
+                ),
+            ))  # fmt: skip
+        self._write(topic, types['tf2_msgs/msg/TFMessage'](transforms=items), stamp_ns)
+
+    def write_stamped(
+        self, topic: str, kind: str, *, stamp_ns: int, frame_id: str,
+        received_ns: int | None = None, **fields: Any,
+    ) -> None:  # fmt: skip
+        """Write a message of a type with a header, its other fields being given by name."""
+        message = self._types.types[kind](header=self._header(stamp_ns, frame_id), **fields)
+        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
 
     def write_value(self, topic: str, value: float | str, received_ns: int) -> None:
         """Write a std_msgs/Float32 or std_msgs/String."""

@@ -20,6 +20,7 @@ VERBS = {
     'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
     'report': ('nightseg_ros.cli.report', 'the report of a finished evaluation, made again'),
     'bag': ('nightseg_ros.cli.bag', 'make bags, put predictions into them, check damaged ones'),
+    'paint': ('nightseg_ros.cli.paint', 'labels on the points of the clouds of a bag'),
     'replay': ('nightseg_ros.cli.replay', 'play a bag, video or folder into ROS 2 topics'),
     'record': ('nightseg_ros.cli.record', 'record what the node publishes into a bag'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from numpy.polynomial import Polynomial
 from nightseg_ros.clouds.errors import CloudError
 
 Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
 
 #: Distortion models of sensor_msgs/CameraInfo and the numbers of coefficients that they may have.
 DISTORTIONS = {
@@ -97,8 +99,8 @@ class CameraModel:
         seen = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
         return index[seen], u[seen], v[seen], inverse[seen]
 
-    def distorted(self, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-        """Return where the lens puts rays (x/z, y/z), in the same unit."""
+    def distorted(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Return where the lens puts rays (x/z, y/z), in the same unit and precision."""
         if not self.d:
             return x, y
         s = x * x + y * y
@@ -232,27 +234,25 @@ def _rays(model: CameraModel) -> Floats:
     if model.d:
         # the radius by a table, then Newton's steps for what is not radial
         radii = np.tan(np.linspace(0, math.atan(model.reach), 4096))
-        across, _ = model.distorted(radii, np.zeros_like(radii))  # type: ignore[arg-type]
+        across, _ = model.distorted(radii, np.zeros_like(radii))
         distance = np.hypot(*wanted)
         radius = np.interp(distance, np.maximum.accumulate(across), radii)
         ray = wanted * (radius / np.maximum(distance, 1e-12))
         for _ in range(5):
             ray = ray - _step(model, ray, wanted)
-        a, b = model.distorted(ray[0], ray[1])  # type: ignore[arg-type]
+        a, b = model.distorted(ray[0], ray[1])
         off = np.hypot((a - wanted[0]) * model.fx, (b - wanted[1]) * model.fy)
         # what the lens does not bring back to its pixel is no ray
         ray[:, ~(off < 0.1) | (np.hypot(*ray) > model.reach)] = np.nan
     return np.ascontiguousarray(ray.reshape(2, model.height, model.width), np.float32)
 
 
-def _step(
-    model: CameraModel, ray: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _step(model: CameraModel, ray: Array, wanted: Array) -> Array:
     """Return Newton's step from float64 [2, N] rays towards those that fall on ``wanted``."""
     tiny = 1e-5
 
-    def at(dx: float, dy: float) -> npt.NDArray[np.float64]:
-        return np.stack(model.distorted(ray[0] + dx, ray[1] + dy))  # type: ignore[arg-type]
+    def at(dx: float, dy: float) -> Array:
+        return np.stack(model.distorted(ray[0] + dx, ray[1] + dy))
 
     here = at(0, 0)
     (xx, yx), (xy, yy) = (at(tiny, 0) - here) / tiny, (at(0, tiny) - here) / tiny

@@ -22,9 +22,9 @@ class Occlusion:
     cell of such a plane explains: so the ground never hides itself, near or far.
     """
 
-    cell: float = 8.0
+    cell: float = 4.0
     """Side of a cell in pixels, about the distance of two points; 0 hides nothing."""
-    clearance: float = 1.0
+    clearance: float = 0.75
     """h, in metres: surfaces that pass the camera closer may hide parts of themselves."""
 
     def __post_init__(self) -> None:

@@ -76,6 +76,12 @@ def inverse(matrix: Matrix) -> Matrix:
     return result
 
 
+def as_text(parent: str, child: str, parent_from_child: Matrix) -> str:
+    """Return what ``FrameTree.add_text`` reads."""
+    numbers = [*parent_from_child[:3, 3], *quaternion(parent_from_child)]
+    return ' '.join([parent, child, *(f'{number:.9g}' for number in numbers)])
+
+
 class FrameTree:
     """Static transforms between named frames."""
 

@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.simulation import Drive, DriveFrame
+from nightseg_ros.simulation.lidar import Scan, calibration, places, scan
 
+Rendered = tuple[DriveFrame, Scan | None]
 IMAGE_TOPIC = '/camera/image_raw'
+INFO_TOPIC = '/camera/camera_info'
+DEPTH_TOPIC = '/camera/depth/image_raw'
+CLOUD_TOPIC = '/lidar/points'
+#: Where LiDAR and camera are.
+PLACES = places({'camera': (0.0, 0.0)})
 TRUTH_TOPIC = '/camera/labels_truth'
 #: Stamp of the first frame; any day will do, 0 would mean that there is no stamp.
 START_NS = 1_700_000_000_000_000_000
@@ -34,6 +42,10 @@ class DriveSettings:
     fps: float = 10.0
     seconds: float = 60.0
     split: Literal['train', 'demo'] = 'demo'
+    lidar_every: int = 0
+    """A LiDAR sweeps at every so many frames; 0 leaves it at home."""
+    depth: bool = False
+    """Whether the camera measures depth, too."""
 
     def open(self) -> Drive:
         """Return the drive."""
@@ -62,21 +74,36 @@ def write_drive(
         BagWriter(path, force=force) as bag,
         _frames(settings, count, processes or os.cpu_count() or 1) as frames,
     ):
-        for number, rendered in enumerate(frames):
+        if settings.lidar_every:
+            bag.add_topic(
+                Channel(topic='/tf_static', type='tf2_msgs/msg/TFMessage',
+                        qos=(reliable_qos(latched=True),))
+            )  # fmt: skip
+            bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
+        for number, (rendered, sweep) in enumerate(frames):
             stamp = rendered.stamp_ns
             frame = Frame(image=rendered.image, stamp_ns=stamp, frame_id='camera')
             bag.write_frame(IMAGE_TOPIC, frame)
             bag.write_labels(TRUTH_TOPIC, rendered.labels, stamp_ns=stamp, frame_id='camera')
+            if settings.lidar_every or settings.depth:
+                bag.write_calibration(
+                    INFO_TOPIC, calibration(rendered.camera), stamp_ns=stamp, frame_id='camera'
+                )
+            if sweep is not None:
+                bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
+            if settings.depth:
+                bag.write_depth(DEPTH_TOPIC, rendered.depth, stamp_ns=stamp, frame_id='camera')
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, count)
     return lit
 
 
 @contextmanager
-def _frames(settings: DriveSettings, count: int, processes: int) -> Iterator[Iterator[DriveFrame]]:
+def _frames(settings: DriveSettings, count: int, processes: int) -> Iterator[Iterator[Rendered]]:
     processes = min(processes, count)
     if processes == 1:
-        yield iter(settings.open())
+        drive = settings.open()
+        yield (_rendered(drive, settings.lidar_every, index) for index in range(count))
         return
     # a fork would copy the locks of threads that this process may have
     context = multiprocessing.get_context('spawn')
@@ -85,16 +112,22 @@ def _frames(settings: DriveSettings, count: int, processes: int) -> Iterator[Ite
 
 
 _drive: Drive | None = None
+_lidar_every = 0
 
 
 def _open(settings: DriveSettings) -> None:
-    global _drive
+    global _drive, _lidar_every
     import cv2
 
     cv2.setNumThreads(1)
-    _drive = settings.open()
+    _drive, _lidar_every = settings.open(), settings.lidar_every
 
 
-def _render(index: int) -> DriveFrame:
+def _render(index: int) -> Rendered:
     assert _drive is not None
-    return _drive.frame(index)
+    return _rendered(_drive, _lidar_every, index)
+
+
+def _rendered(drive: Drive, lidar_every: int, index: int) -> Rendered:
+    sweeps = lidar_every and index % lidar_every == 0
+    return drive.frame(index), scan(drive, index) if sweeps else None

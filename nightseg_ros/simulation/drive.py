@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.simulation.camera import Array, Camera
+from nightseg_ros.simulation.camera import Array, Camera, Canvas
 from nightseg_ros.simulation.light import Light, expose
 from nightseg_ros.simulation.scene import Scene, Tunnels
 from nightseg_ros.simulation.street import Draw, Street
@@ -23,6 +23,10 @@ SCRIPT = (('day', 0.3), ('dusk', 0.17), ('night', 0.23), ('tunnel', 0.12), ('gla
 """The default drive: each light and its share of the time."""
 SPEED = 9.0
 """Metres a second."""
+EYE = 1.4
+"""Metres from the road to the camera."""
+Mount = tuple[float, float]
+"""Metres by which another camera or sensor is mounted to the right of the camera, and above it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -40,6 +44,8 @@ class DriveFrame:
     """One of ``LIGHTS``."""
     ambient: float
     """Daylight at the camera, 1 noon to 0 deep night, logarithmic; in a tunnel what reaches it."""
+    camera: Camera
+    """Where the picture was taken from, and its focal length and centre."""
 
 
 def render(street: Street, position: float, light: str, *, seed: int = 0,
@@ -70,16 +76,22 @@ def _check_size(size: tuple[int, int]) -> None:
         raise ValueError(f'size must be (width, height) of 16 to 8192 pixels, got {size}')
 
 
-def _frame(street: Street, position: float, light: str, ambient: float, tunnels: Tunnels,
-           seed: int, time: float, size: tuple[int, int],
-           stamp_ns: int) -> DriveFrame:  # fmt: skip
+def _camera(street: Street, position: float, time: float, size: tuple[int, int],
+            mount: Mount) -> Camera:  # fmt: skip
     width, height = size
     if not math.isfinite(position):
         raise ValueError(f'position must be finite, got {position}')
     sway = 0.25 * math.sin(0.31 * time) + 0.1 * math.sin(0.83 * time)
-    camera = Camera(width=width, height=height, x=street.lane + sway, z=position,
-                    pitch=0.004 * math.sin(2.1 * time), yaw=0.02 * math.sin(0.31 * time + 1),
-                    bend=street.bend(position + 30))  # fmt: skip
+    return Camera(width=width, height=height, x=street.lane + sway + mount[0], z=position,
+                  eye=EYE + mount[1], pitch=0.004 * math.sin(2.1 * time),
+                  yaw=0.02 * math.sin(0.31 * time + 1),
+                  bend=street.bend(position + 30))  # fmt: skip
+
+
+def _frame(street: Street, position: float, light: str, ambient: float, tunnels: Tunnels,
+           seed: int, time: float, size: tuple[int, int], stamp_ns: int,
+           mount: Mount = (0.0, 0.0)) -> DriveFrame:  # fmt: skip
+    camera = _camera(street, position, time, size, mount)
     covered = max((min(position - a, b - position) for a, b in tunnels), default=0.0)
     glaring = light == 'glare'
     lamps = ambient < 0.8 or covered > 0
@@ -91,7 +103,7 @@ def _frame(street: Street, position: float, light: str, ambient: float, tunnels:
         image = expose(canvas, street, Light(ambient=ambient, veil=veil, seed=seed), tunnels)
     local = max(0.1, ambient * math.exp(-max(0.0, covered) / 14)) if covered > 0 else ambient
     return DriveFrame(image=image, labels=canvas.label, depth=canvas.depth, stamp_ns=stamp_ns,
-                      light=light, ambient=min(ambient, local))  # fmt: skip
+                      light=light, ambient=min(ambient, local), camera=camera)  # fmt: skip
 
 
 class Drive:
@@ -141,15 +153,31 @@ class Drive:
         """Render the frames in order."""
         return (self.frame(i) for i in range(self.count))
 
-    def frame(self, index: int) -> DriveFrame:
+    def frame(self, index: int, mount: Mount = (0.0, 0.0)) -> DriveFrame:
         """Render one frame; ``IndexError`` outside 0 to ``len(drive) - 1``."""
-        if not 0 <= index < self.count:
-            raise IndexError(f'frame {index} of a drive of {self.count}')
-        time = index / self.fps
+        position, time = self._place(index)
         past = [i for i, end in enumerate(self._ends) if time >= end]
         light = self._lights[min(len(past), len(self._lights) - 1)]
         times, levels = zip(*self._keys)
         ambient = float(np.interp(time, times, levels))
-        return _frame(self.street, self._start + SPEED * time, light, ambient, self.tunnels,
+        return _frame(self.street, position, light, ambient, self.tunnels,
                       self.seed * 1_000_003 + index, time + self.seed % 977, self.size,
-                      self.start_ns + round(index * 1e9 / self.fps))  # fmt: skip
+                      self.stamp_ns(index), mount)  # fmt: skip
+
+    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> Canvas:
+        """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
+        position, time = self._place(index)
+        time += self.seed % 977
+        camera = _camera(self.street, position, time, size, mount)
+        return Scene(self.street, camera, time, False, 2.0, self.tunnels).canvas
+
+    def stamp_ns(self, index: int) -> int:
+        """Return when a frame was taken."""
+        return self.start_ns + round(index * 1e9 / self.fps)
+
+    def _place(self, index: int) -> tuple[float, float]:
+        """Return metres along the street and seconds since the start."""
+        if not 0 <= index < self.count:
+            raise IndexError(f'frame {index} of a drive of {self.count}')
+        time = index / self.fps
+        return self._start + SPEED * time, time
