@@ -56,6 +56,7 @@ setup(
         'console_scripts': [
             'nightseg = nightseg_ros.cli.main:main',
             'night_perception = nightseg_ros.node.main:main',
+            'semantic_cloud = nightseg_ros.node.clouds.main:main',
             'bag_player = nightseg_ros.node.bag_player:main',
         ],
     },

@@ -96,6 +96,8 @@ class CloudPainter:
         self.config = config
         self.palette = CAMVID11.palette()
         """uint8 [256, 3]: colours of the labels."""
+        self.last_sensor = ''
+        """Whose cloud was labelled last, or could not be."""
         self._lookup = lookup
         self._calibrations: dict[str, Calibration] = {}
         self.clear()
@@ -161,6 +163,7 @@ class CloudPainter:
             ready = all(track.reaches(waiting.stamp_ns) for track in self._tracks.values())
             if ready or all_of_them or now - waiting.received >= self.config.max_wait:
                 self._waiting.remove(waiting)
+                self.last_sensor = waiting.sensor
                 yield self._paint(waiting)
 
     def _paint(self, waiting: _Waiting) -> LabelledCloud:

@@ -1,0 +1,396 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""semantic_cloud as a real process: labels on points, bad input, parameters, lifecycle."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_weights
+from cloud_samples import calibration, cloud, looking
+from ros_harness import Client, NodeProcess, image_message, picture, pixels_of, running, stamp
+
+pytest.importorskip('sensor_msgs.msg')
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from std_msgs.msg import String
+
+from nightseg_ros.clouds.errors import CloudError
+from nightseg_ros.clouds.messages import read_cloud
+from nightseg_ros.clouds.point_cloud import Cloud
+from nightseg_ros.clouds.transform import as_text, from_angles
+from nightseg_ros.node.clouds.places import Places
+from nightseg_ros.perception.frame_report import legend
+from nightseg_ros.taxonomy import CITYSCAPES19
+
+pytestmark = pytest.mark.ros
+
+SECOND = 1_000_000_000
+OUT = 'lidar/nightseg/points'
+SIZE = (90, 160)
+#: To the front, to the left, behind; x y z of the LiDAR.
+POINTS = [(10.0, 0.0, 0.0), (0.0, 10.0, 0.0), (-10.0, 0.0, 0.0)]
+TRANSFORMS = [
+    as_text('base_link', 'lidar', from_angles((0, 0, 1), (0, 0, 0))),
+    as_text('base_link', 'front_optical', looking(0.0, z=1.0)),
+    as_text('base_link', 'left_optical', looking(math.pi / 2, z=1.0)),
+]
+PARAMETERS = {
+    'cameras': ['front', 'left'], 'transforms': TRANSFORMS, 'use_tf': False, 'confidence': False,
+    'occlusion.cell': 0.0, 'max_wait': 0.5,
+}  # fmt: skip
+
+
+def cloud_message(given: Cloud, stamp_ns: int, frame_id: str = 'lidar') -> PointCloud2:
+    message = PointCloud2(
+        height=given.height, width=given.width, point_step=given.point_step,
+        row_step=given.row_step, is_bigendian=given.is_bigendian, is_dense=given.is_dense,
+        fields=[PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
+                for f in given.fields],
+    )  # fmt: skip
+    message.data = array.array('B', given.data.tobytes())
+    return stamp(message, stamp_ns, frame_id)
+
+
+def info_message(given: Any, stamp_ns: int = 1, frame_id: str = 'front_optical') -> CameraInfo:
+    message = CameraInfo(
+        width=given.width, height=given.height, distortion_model=given.distortion_model,
+        d=given.d, k=np.array(given.k, float), p=[0.0] * 12,
+    )  # fmt: skip
+    return stamp(message, stamp_ns, frame_id)
+
+
+class CloudProcess(NodeProcess):
+    command = ('-m', 'nightseg_ros.node.clouds.main')
+
+
+class Car:
+    """Cameras and a LiDAR, played by the test."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.labels = {c: client.publisher(f'{c}/nightseg/labels') for c in ('front', 'left')}
+        self.infos = {c: client.publisher(f'{c}/camera_info', CameraInfo)
+                      for c in ('front', 'left')}  # fmt: skip
+        self.lidar = client.publisher('lidar/points', PointCloud2, reliable=False)
+        client.listen(OUT, PointCloud2)
+        client.heard(OUT)
+        for publisher in (*self.labels.values(), *self.infos.values(), self.lidar):
+            client.connect(publisher)
+        self.stamps = iter(range(1_700_000_000 * SECOND, 2_000_000_000 * SECOND, SECOND))
+        self.calibrate(calibration(width=160, height=90, focal=100.0))
+
+    def calibrate(self, given: Any) -> None:
+        for publisher in self.infos.values():
+            publisher.publish(info_message(given))
+        self.client.spin(0.3)
+
+    def masks(self, at: int, **labels: int) -> None:
+        for camera, label in labels.items():
+            mask = np.full(SIZE, label, np.uint8)
+            self.labels[camera].publish(image_message(
+                mask, at, encoding='mono8', frame_id=f'{camera}_optical', padding=3
+            ))  # fmt: skip
+
+    def exchange(self, given: Cloud, frame_id: str = 'lidar', **labels: int) -> Any:
+        """Send masks and a cloud until it comes back; return what is in it."""
+        for _ in range(10):
+            at = next(self.stamps)
+            message = cloud_message(given, at, frame_id)
+            self.lidar.publish(message)
+            self.masks(at, **labels)
+            try:
+                found = self.client.until(
+                    lambda m=message: self.client.of_stamp(OUT, m.header.stamp), OUT, 5.0
+                )
+            except AssertionError:
+                continue
+            assert found.header == message.header
+            return read_cloud(found)
+        raise AssertionError('no cloud came back')
+
+
+@pytest.fixture(scope='module')
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    log = tmp_path_factory.mktemp('node') / 'log.txt'
+    with running(log, PARAMETERS, kind=CloudProcess) as process:
+        yield process
+
+
+@pytest.fixture(scope='module')
+def car(node: NodeProcess) -> Iterator[Car]:
+    client = Client('/semantic_cloud')
+    client.watch_diagnostics()
+    client.reach('active')
+    yield Car(client)
+    client.close()
+
+
+def labels_of(found: Cloud) -> list[int]:
+    return [int(label) for label in found.records['label'].ravel()]
+
+
+def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
+    sent = cloud(POINTS, extra={'intensity': (7, [1, 2, 3]), 'ring': (4, [4, 5, 6])})
+    found = car.exchange(sent, front=3, left=5)
+    assert labels_of(found) == [3, 5, 255]
+    for field in sent.fields:
+        np.testing.assert_array_equal(found.records[field.name], sent.records[field.name])
+    values = car.client.diagnosed('lidar', 'OK', '3 points, 67% labelled')
+    assert float(values['paint_ms.p50']) > 0 and float(values['latency_ms.p99']) > 0
+    assert values['mask_later_by_s.front'] == '0.000'
+    # node is in order, too
+    assert car.client.diagnosed('node', '')['state'] == 'active'
+
+
+@pytest.mark.parametrize(
+    'given',
+    [
+        cloud(POINTS, point_padding=5),
+        cloud([*POINTS, POINTS[0]], height=2, row_padding=7),
+        cloud(POINTS, big=True),
+        cloud(POINTS, float_type=8),
+    ],
+    ids=['padding', 'organised', 'big-endian', 'doubles'],
+)
+def test_every_layout_is_read(car: Car, given: Cloud) -> None:
+    found = car.exchange(given, front=3, left=5)
+    assert labels_of(found)[:3] == [3, 5, 255]
+    assert (found.height, found.width) == (given.height, given.width)
+    assert found.is_bigendian == given.is_bigendian
+
+
+def test_nan_points_and_empty_clouds_come_back_as_they_are(car: Car) -> None:
+    found = car.exchange(cloud([(math.nan,) * 3, *POINTS]), front=3, left=5)
+    assert labels_of(found) == [255, 3, 5, 255]
+    empty = dataclasses.replace(cloud(POINTS), width=0, row_step=0)
+    assert len(car.exchange(empty, front=3, left=5)) == 0
+
+
+def test_a_late_mask_is_a_miss_that_is_told(car: Car) -> None:
+    at = next(car.stamps)
+    message = cloud_message(cloud(POINTS), at)
+    car.lidar.publish(message)
+    car.masks(at, front=3)
+    found = car.client.until(lambda: car.client.of_stamp(OUT, message.header.stamp), 'the cloud')
+    assert labels_of(read_cloud(found)) == [3, 255, 255]
+    words = 'left: no mask within 0.1 s of the cloud'
+    values = car.client.diagnosed('lidar', 'WARN', words)
+    assert int(values['missed.left.no_mask']) >= 1
+    car.masks(at, left=5)
+    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        (calibration(width=160, height=90, focal=0.0), 'focal lengths 0 and 0'),
+        (calibration('kannala_brandt', (0.1,) * 4, width=160, height=90), 'is not known'),
+    ],
+    ids=['zero focal length', 'unknown distortion'],
+)
+def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car, given: Any, words: str) -> None:
+    car.calibrate(given)
+    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [255] * 3
+    car.client.diagnosed('lidar', 'ERROR', words)
+    car.calibrate(calibration(width=160, height=90, focal=100.0))
+    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+
+
+def test_broken_messages_are_counted_and_told_and_nothing_dies(
+    car: Car, node: NodeProcess
+) -> None:
+    good = cloud(POINTS)
+    for change, words in (
+        ({'width': 1000}, 'the cloud has 36 bytes, its points take 12000'),
+        ({'fields': good.fields[:2]}, 'the cloud has no field z'),
+    ):
+        fake: Any = SimpleNamespace(**{name: getattr(good, name) for name in good.__slots__})
+        vars(fake).update(change)
+        at = next(car.stamps)
+        car.lidar.publish(cloud_message(fake, at))
+        values = car.client.diagnosed('lidar', '', words)
+        assert int(values['dropped.malformed']) >= 1
+    car.lidar.publish(cloud_message(good, 0))
+    car.client.diagnosed('lidar', '', 'the clouds carry no stamp (0)')
+    at = next(car.stamps)
+    car.labels['front'].publish(image_message(np.zeros((*SIZE, 3), np.uint8), at))
+    car.client.diagnosed('node', '', "front: labels cannot be used: encoding is 'rgb8'")
+    assert car.exchange(good, 'attic', front=3, left=5) is not None
+    car.client.diagnosed('lidar', 'ERROR', "no transform from 'attic' to 'front_optical'")
+    # said once each, then held back
+    assert node.text.count("no transform from 'attic' to 'front_optical'") == 1
+    assert labels_of(car.exchange(good, front=3, left=5)) == [3, 5, 255]
+    assert node.process.poll() is None
+
+
+def test_colours_follow_the_names_that_the_cameras_announce(car: Car) -> None:
+    legends = car.client.publisher('front/nightseg/label_info_json', String)
+    legends.publish(String(data=legend(CITYSCAPES19)))
+    car.client.spin(0.3)
+    found = car.exchange(cloud(POINTS), front=0, left=1)
+    red = found.records['rgb'].view('<u4').ravel()[:2] >> 16
+    assert red.tolist() in ([128, 244], [128, 128])
+
+
+def test_parameters_are_checked_and_some_change_at_run_time(car: Car) -> None:
+    assert car.client.set(occlusion__cell=8.0).successful
+    assert not car.client.set(occlusion__cell=-1.0).successful
+    refused = car.client.set(cameras=['rear'])
+    assert not refused.successful and 'takes effect by configure' in refused.reason
+    assert car.client.set(occlusion__cell=0.0).successful
+
+
+def test_lifecycle_stops_and_starts_again(car: Car) -> None:
+    assert car.client.transition('deactivate')
+    before = len(car.client.got[OUT])
+    car.lidar.publish(cloud_message(cloud(POINTS), next(car.stamps)))
+    car.client.spin(1.0)
+    assert len(car.client.got[OUT]) == before
+    assert car.client.transition('cleanup')
+    assert car.client.set(pair_limit=0.2).successful
+    assert car.client.transition('configure') and car.client.transition('activate')
+    for publisher in (*car.labels.values(), *car.infos.values(), car.lidar):
+        car.client.connect(publisher)
+    car.calibrate(calibration(width=160, height=90, focal=100.0))
+    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+
+
+def test_wrong_parameters_leave_it_unconfigured_and_told(tmp_path: Path) -> None:
+    wrong = {'depth_cameras': ['roof'], 'cameras': ['front']}
+    with running(tmp_path / 'log.txt', wrong, kind=CloudProcess) as process:
+        client = Client('/semantic_cloud', 'other')
+        client.watch_diagnostics()
+        client.diagnosed('node', 'ERROR', "'depth_cameras' names roof, which is none of 'cameras'")
+        assert client.state() == 'unconfigured'
+        client.close()
+        assert process.stop() == 0
+
+
+def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
+    """Images in, labelled points out, with motion made good and a registered depth beside it."""
+    files = tiny_weights.write_all(tmp_path)
+    perception = {name: str(path) for name, path in files.items()} | {
+        'cameras': ['front', 'left'], 'backend': 'torch', 'threads': 1,
+    }  # fmt: skip
+    given = PARAMETERS | {
+        'confidence': True, 'max_wait': 5.0, 'depth_cameras': ['front'], 'odometry': 'pose',
+        'odometry_type': 'geometry_msgs/PoseStamped',
+    }  # fmt: skip
+    with (
+        running(tmp_path / 'perception.txt', perception),
+        running(tmp_path / 'clouds.txt', given, kind=CloudProcess),
+    ):
+        client = Client('/semantic_cloud', 'vehicle')
+        client.watch_diagnostics()
+        client.reach('active')
+        cameras = {c: client.publisher(f'{c}/image_raw') for c in ('front', 'left')}
+        infos = [client.publisher(f'{c}/camera_info', CameraInfo) for c in cameras]
+        lidar = client.publisher('lidar/points', PointCloud2)
+        depth = client.publisher('front/depth/image_raw', Image)
+        pose = client.publisher('pose', PoseStamped)
+        topics = {OUT: PointCloud2, 'front/nightseg/points': PointCloud2}
+        topics |= {f'{c}/nightseg/{kind}': Image for c in cameras
+                   for kind in ('labels', 'confidence')}  # fmt: skip
+        for topic, kind in topics.items():
+            client.listen(topic, kind)
+        client.heard(*topics)
+        for publisher in (*cameras.values(), *infos, lidar, depth, pose):
+            client.connect(publisher)
+        rng = np.random.default_rng(0)
+        points = rng.uniform((3, -10, -1), (20, 20, 2), (500, 3))
+        lens = calibration(width=160, height=90, focal=100.0)
+        metres = np.full(SIZE, 6.0, np.float32)
+
+        def drive(number: int) -> int:
+            at = (1_800_000_000 + number) * SECOND
+            for publisher in infos:
+                publisher.publish(info_message(lens, at))
+            pose.publish(stamp(PoseStamped(), at, 'odom'))
+            lidar.publish(cloud_message(cloud(points), at))
+            depth.publish(image_message(
+                metres.view(np.uint8).reshape(90, -1), at, encoding='32FC1',
+                frame_id='front_optical',
+            ))  # fmt: skip
+            for camera, publisher in cameras.items():
+                publisher.publish(image_message(
+                    picture(*SIZE, seed=number), at, frame_id=f'{camera}_optical'
+                ))  # fmt: skip
+            return at
+
+        def answered(at: int) -> bool:
+            wanted = SimpleNamespace(sec=at // SECOND, nanosec=0)
+            return all(
+                any((m.header.stamp.sec, m.header.stamp.nanosec) == (wanted.sec, 0)
+                    for m in client.got[topic])
+                for topic in topics
+            )  # fmt: skip
+
+        for number in range(20):
+            at = drive(number)
+            try:
+                client.until(lambda a=at: answered(a), 'all answers', 8.0)
+                break
+            except AssertionError:
+                continue
+        assert answered(at), client.status('lidar')
+
+        def one(topic: str) -> Any:
+            return next(m for m in client.got[topic] if m.header.stamp.sec == at // SECOND)
+
+        masks = {c: pixels_of(one(f'{c}/nightseg/labels')) for c in cameras}
+        found = read_cloud(one(OUT))
+        labels = found.records['label'][0]
+        k = np.array(lens.k).reshape(3, 3)
+        seen = 0
+        for camera, yaw in (('front', 0.0), ('left', math.pi / 2)):
+            optical = np.linalg.inv(looking(yaw))[:3, :3] @ points.T
+            u, v = (k @ (optical / optical[2]))[:2]
+            inside = (optical[2] > 0.1) & (np.abs(u - 79.5) < 79) & (np.abs(v - 44.5) < 44)
+            seen += int(inside.sum())
+            wanted = masks[camera][v[inside].round().astype(int), u[inside].round().astype(int)]
+            assert (labels[inside] == wanted).mean() > 0.9
+        assert seen > 100
+        organised = read_cloud(one('front/nightseg/points'))
+        assert (organised.height, organised.width) == SIZE
+        assert (organised.records['label'] == masks['front']).mean() > 0.99
+        client.close()
+
+
+def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
+    class Buffer:
+        def lookup_transform(self, target: str, source: str, when: Any) -> Any:
+            if source == 'unknown':
+                raise LookupError('"unknown" passed to lookupTransform does not exist')
+            place = SimpleNamespace(x=1.0, y=2.0, z=float(when.nanoseconds))
+            turn = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+            return SimpleNamespace(transform=SimpleNamespace(translation=place, rotation=turn))
+
+    class TransformListener:
+        def __init__(self, buffer: Any, node: Any) -> None:
+            self.open = True
+
+        def unregister(self) -> None:
+            self.open = False
+
+    import sys
+
+    fake = SimpleNamespace(Buffer=Buffer, TransformListener=TransformListener)
+    monkeypatch.setitem(sys.modules, 'tf2_ros', fake)
+    places = Places(object(), (TRANSFORMS[0],), True)
+    assert places.lookup('base_link', 'lidar', 5)[2, 3] == 1
+    assert places.lookup('map', 'lidar', 5)[:3, 3].tolist() == [1, 2, 5]
+    with pytest.raises(CloudError, match='does not exist; publish their places on /tf_static'):
+        places.lookup('map', 'unknown', 5)
+    places.close()
+    monkeypatch.setitem(sys.modules, 'tf2_ros', None)
+    with pytest.raises(CloudError, match='tf2_ros is not installed: give their places in the'):
+        Places(object(), (), True).lookup('map', 'lidar', 0)
