@@ -34,8 +34,8 @@ $(STAMP): $(REQUIREMENTS)
 test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir
-	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)')
+demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
+	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)
 
 soak: $(STAMP)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
 	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60) --out $(or $(OUT),out/soak) $(ARGS)

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Start night_perception, and on request a bag to feed it and RViz to look at it.
+Start night_perception, and on request semantic_cloud beside it, a bag and RViz.
 
 An argument that is left unset changes nothing: the value of ``params_file`` holds.
 """
@@ -27,6 +27,10 @@ ARGUMENTS = {
     'params_file': 'YAML file of parameters; unset: config/night_perception.yaml of this package',
     'namespace': 'namespace of the node and of its relative topics',
     'use_sim_time': 'true: take the time from /clock; a bag then publishes it',
+    'clouds': 'LiDARs whose points get labels, comma-separated, each read from <name>/points; '
+    'true for what clouds_params_file says',
+    'clouds_params_file': 'YAML file of parameters of semantic_cloud; unset: '
+    'config/semantic_cloud.yaml of this package',
     'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
@@ -59,7 +63,11 @@ def start(context):
     if given['log_level']:
         common['ros_arguments'] = ['--log-level', given['log_level']]
     parameters = [str(params_file), *filter(None, [overrides(given)])]
-    processes = [OpaqueFunction(function=perception, args=[given, parameters, common, 0])]
+    run = [given, 'night_perception', parameters, common, 0]
+    processes = [OpaqueFunction(function=respawning, args=run)]
+    if given['clouds'] and given['clouds'].lower() not in ('false', '0'):
+        run = [given, 'semantic_cloud', cloud_parameters(given), common, 0]
+        processes.append(OpaqueFunction(function=respawning, args=run))
     if given['bag']:
         clock = ['--clock'] if switch('use_sim_time', given['use_sim_time']) else []
         processes.append(
@@ -85,8 +93,8 @@ def start(context):
     return processes
 
 
-def perception(context, given, parameters, common, failures):
-    """Return the node; when it fails it comes back, after 1, 2, 4 ... at most 10 seconds."""
+def respawning(context, given, name, parameters, common, failures):
+    """Return a node; when it fails it comes back, after 1, 2, 4 ... at most 10 seconds."""
     started = context.asyncio_loop.time()
 
     def respawn(event, context):
@@ -97,23 +105,36 @@ def perception(context, given, parameters, common, failures):
         in_a_row = 1 if lasted > 60 else failures + 1
         delay = min(2.0 ** (in_a_row - 1), 10.0)
         # launch_ros will warn of a second node of this name: it never forgets the one that is gone
-        again = OpaqueFunction(function=perception, args=[given, parameters, common, in_a_row])
+        run = [given, name, parameters, common, in_a_row]
+        again = OpaqueFunction(function=respawning, args=run)
         return [
-            LogInfo(msg=f'night_perception ended with {event.returncode}: again in {delay:g} s'),
+            LogInfo(msg=f'{name} ended with {event.returncode}: again in {delay:g} s'),
             TimerAction(period=delay, actions=[again]),
         ]
 
     # namespace '' rather than none: launch_ros then files the overrides under the node's full
     # name, and they hold even where params_file uses that name, too
     node = Node(
-        **executable('night_perception'),
-        name='night_perception',
+        **executable(name),
+        name=name,
         namespace=given['namespace'],
         parameters=parameters,
         on_exit=respawn,
         **common,
     )
     return [node]
+
+
+def cloud_parameters(given):
+    """Return what semantic_cloud gets: its file, and the cameras and switches of all nodes."""
+    params_file = Path(given['clouds_params_file'] or CONFIG / 'semantic_cloud.yaml').expanduser()
+    if not params_file.is_file():
+        raise FileNotFoundError(f'clouds_params_file: there is no file {params_file}')
+    # topics that are no camera's name say nothing of it
+    shared = overrides({name: given[name] for name in ('cameras', *SWITCHES)})
+    if given['clouds'].lower() not in ('true', '1'):
+        shared['sensors'] = ParameterValue(words(given['clouds']), value_type=list[str])
+    return [str(params_file), *filter(None, [shared])]
 
 
 def image_profile():

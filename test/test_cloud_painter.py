@@ -75,14 +75,14 @@ def test_a_late_mask_costs_its_camera_this_cloud_and_no_other() -> None:
     add(p, 100, now=5.0)
     p.masks('front').add_labels(100 * MS, 'front', mask(1))
     assert not list(p.due(5.29))
-    (done,) = p.due(5.3)
+    (done,) = p.due(5.31)
     assert labels(done) == [1, 255, 255]
     assert done.misses == {'left': ('no_mask', 'left: no mask within 0.1 s of the cloud')}
     p.masks('left').add_labels(100 * MS, 'left', mask(3))
     assert not list(p.due(9.0))
     add(p, 150, now=9.0)
     p.masks('front').add_labels(150 * MS, 'front', mask(1))
-    (done,) = p.due(9.3)
+    (done,) = p.due(9.31)
     assert labels(done) == [1, 3, 255], 'it is within the limit of the next one'
 
 

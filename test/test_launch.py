@@ -27,6 +27,7 @@ from launch_recorder import (
 )
 
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
+from nightseg_ros.node.clouds.parameters import PARAMETERS as CLOUD_PARAMETERS
 from nightseg_ros.node.parameters import BY_NAME
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,8 @@ def test_arguments_are_the_documented_ones_and_described(launch_file: Recording)
         'params_file',
         'namespace',
         'use_sim_time',
+        'clouds',
+        'clouds_params_file',
         'bag',
         'rviz',
         'autostart',
@@ -188,6 +191,7 @@ def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
         'camera/image_raw',
         'camera/nightseg/overlay',
         'camera/nightseg/color',
+        'lidar/nightseg/points',
     }
     # a camera driver publishes best-effort, and a reliable subscriber would see nothing
     assert topics['camera/image_raw']['Reliability Policy'] == 'Best Effort'
@@ -253,6 +257,31 @@ def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(
     assert node.on_exit(ProcessExited(0), context) is None
     context.is_shutdown = True
     assert node.on_exit(ProcessExited(1), context) is None
+
+
+def test_clouds_start_a_second_node_on_its_own_parameters(
+    launch_file: Recording, tmp_path: Path
+) -> None:
+    assert 'semantic_cloud' not in launch_file.nodes(clouds='false')
+    nodes = launch_file.nodes(
+        clouds='roof,rear', cameras='front,left', route='night', namespace='truck_7',
+        use_sim_time='true',
+    )  # fmt: skip
+    assert set(nodes) == {'night_perception', 'semantic_cloud'}
+    node = nodes['semantic_cloud']
+    assert (node.package, node.name, node.namespace) == ('nightseg', 'semantic_cloud', 'truck_7')
+    assert node.parameter_files() == [DEFAULTS.with_name('semantic_cloud.yaml')]
+    assert node.overrides() == {
+        'cameras': ['front', 'left'], 'sensors': ['roof', 'rear'], 'use_sim_time': True,
+    }  # fmt: skip
+    assert set(node.overrides()) - BUILT_IN <= {parameter.name for parameter in CLOUD_PARAMETERS}
+    assert 'semantic_cloud' in console_scripts()
+    mine = tmp_path / 'mine.yaml'
+    mine.write_text('/**: {ros__parameters: {sensors: [velodyne]}}')
+    node = launch_file.nodes(clouds='true', clouds_params_file=str(mine))['semantic_cloud']
+    assert (node.parameter_files(), node.overrides()) == ([mine], {})
+    with pytest.raises(FileNotFoundError, match=r'clouds_params_file.*/no/such\.yaml'):
+        launch_file.nodes(clouds='true', clouds_params_file='/no/such.yaml')
 
 
 # -- with the real thing ---------------------------------------------------------------------

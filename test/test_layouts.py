@@ -17,6 +17,8 @@ from launch_recorder import Recording
 
 from nightseg_ros.bags.predictions import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
+from nightseg_ros.node.clouds.parameters import PARAMETERS as CLOUD_PARAMETERS
+from nightseg_ros.node.clouds.settings import CloudSettings, Sensor
 from nightseg_ros.node.health import DROPS, CameraHealth, Source
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.node.settings import CameraNames, Settings
@@ -37,6 +39,14 @@ def default_camera() -> CameraNames:
               for p in PARAMETERS}  # fmt: skip
     (camera,) = Settings.from_values(values).cameras
     return camera
+
+
+def default_sensor() -> Sensor:
+    """Return the LiDAR that semantic_cloud serves where nobody says otherwise."""
+    values = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+              for p in CLOUD_PARAMETERS}  # fmt: skip
+    (sensor,) = CloudSettings.from_values(values).sensors
+    return sensor
 
 
 def kinds() -> dict[str, str]:
@@ -64,12 +74,19 @@ def displays() -> list[dict[str, Any]]:
 
 def test_rviz_shows_topics_that_there_are() -> None:
     assert displays()
+    shown = set()
     for display in displays():
-        assert display['Class'] == 'rviz_default_plugins/Image'
         topic = display['Topic']['Value']
         assert not topic.startswith('/'), f'{topic} would not follow the namespace'
-        # the raw transport cannot show a CompressedImage
-        assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
+        if display['Class'] == 'rviz_default_plugins/PointCloud2':
+            assert topic == f'{default_sensor().output}/points'
+            assert display['Color Transformer'] == 'RGB8'
+        else:
+            assert display['Class'] == 'rviz_default_plugins/Image'
+            # the raw transport cannot show a CompressedImage
+            assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
+        shown.add(display['Class'])
+    assert len(shown) == 2
 
 
 # -- Foxglove --------------------------------------------------------------------------------
@@ -106,6 +123,10 @@ def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
     kind = panel.partition('!')[0]
     if kind == 'Image':
         assert kind_of_absolute(settings['imageMode']['imageTopic']) in IMAGES
+    elif kind == '3D':
+        assert set(settings['topics']) == {f'/{default_sensor().output}/points'}
+        (shown,) = settings['topics'].values()
+        assert (shown['visible'], shown['colorField'], shown['colorMode']) == (True, 'rgb', 'rgb')
     elif kind in ('DiagnosticSummary', 'DiagnosticStatusPanel'):
         assert kind_of_absolute(settings['topicToRender']) == DIAGNOSTICS
     else:
@@ -141,6 +162,8 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
 def test_copies_of_bags_hold_what_the_layouts_show() -> None:
     camera = default_camera()
     held = {f'{camera.output}/{output}' for output in DEFAULT_OUTPUTS} | {camera.image_topic}
+    # which `nightseg paint` adds
+    held |= {f'{default_sensor().output}/points'}
     assert {display['Topic']['Value'] for display in displays()} <= held
     shown = set()
     for settings in panels().values():

@@ -14,6 +14,8 @@ import yaml
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node import parameters, topics
+from nightseg_ros.node.clouds import parameters as clouds
+from nightseg_ros.node.clouds.settings import CloudSettings
 from nightseg_ros.node.parameters import (
     BY_NAME,
     PARAMETERS,
@@ -54,6 +56,46 @@ def test_the_shipped_yaml_is_the_table() -> None:
     assert {name: type(value) for name, value in values.items()} == {
         name: type(value) for name, value in defaults().items()
     }
+
+
+def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
+    text = (ROOT / 'config' / 'semantic_cloud.yaml').read_text()
+    table = clouds.PARAMETERS
+    wanted = yaml_text(table, 'semantic_cloud', 'clouds.parameters')
+    assert text == wanted, 'python -m nightseg_ros.node.clouds.parameters yaml'
+    values = flat(yaml.safe_load(text)['/**']['ros__parameters'])
+    plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in table}
+    assert values == plain
+    assert CloudSettings.from_values(plain).paint.cameras == ('camera',)
+    for parameter in table:
+        assert parameter.problem(plain[parameter.name]) is None
+    page = (ROOT / 'docs' / 'clouds.md').read_text()
+    shown = page.partition('<!-- parameters -->\n')[2].partition('<!-- /parameters -->')[0]
+    assert shown.strip() == parameters.markdown(table).strip(), (
+        'python -m nightseg_ros.node.clouds.parameters markdown'
+    )
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ({'cameras': ['']}, "'cameras' is empty"),
+        ({'cameras': ['a', 'a']}, "'cameras' names a twice"),
+        ({'sensors': ['']}, "'sensors' and 'depth_cameras' are both empty"),
+        ({'depth_cameras': ['roof']}, "'depth_cameras' names roof, which is none of 'cameras'"),
+        ({'sensors': ['camera'], 'depth_cameras': ['camera']}, 'both lead to camera/nightseg/po'),
+        ({'sensor_topics': ['a', 'b']}, "'sensor_topics' has 2 topics for 1 names"),
+        ({'info_topics': ['a', 'b']}, "'info_topics' has 2 topics for 1 names"),
+        ({'transforms': ['base lidar 1 2']}, "'transforms': transform 'base lidar 1 2' must be"),
+        ({'occlusion.cell': -1.0}, "'occlusion.cell' must be 0 to 200, got -1"),
+        ({'odometry_type': 'x'}, "'odometry_type' must be one of nav_msgs/Odometry, geometry_m"),
+    ],
+)
+def test_contradictions_of_clouds_are_named(given: dict[str, Any], words: str) -> None:
+    plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+             for p in clouds.PARAMETERS}  # fmt: skip
+    with pytest.raises(ConfigError, match=words):
+        CloudSettings.from_values(plain | given)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ class DemoOptions(PipelineOptions):
     """'' takes 'night', or 'rendered_night'."""
     weights_illumination: str = ''
     """'' takes 'illumination' for both."""
+    clouds: bool = False
+    """Label the points of a LiDAR on the rendered drive, too, and show them from above."""
     keep_bag: bool = False
     """Keep the bags of the run in OUT/bags."""
 
@@ -70,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError
 
+    if options.clouds and options.input is not None:
+        raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
     # its processes must not outlive a demo that is told to end
@@ -123,7 +127,8 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
             for name in ('day', 'night', 'translator', 'illumination')
         },
     }
-    files = run_live(given, parameters, work, progress=progress.set)
+    clouds = _cloud_parameters() if options.clouds else None
+    files = run_live(given, parameters, work, clouds=clouds, progress=progress.set)
     run = read_live_run(files.recorded, files.sent, files.arrived)
     summary: dict[str, Any] = {
         'input': 'rendered' if options.input is None else options.input.name,
@@ -156,17 +161,36 @@ def _rendered(
     options: DemoOptions, work: Path, progress: Progress
 ) -> tuple[LiveInput, dict[int, bool]]:
     from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.data.rendered_drive import IMAGE_TOPIC, DriveSettings, write_drive
+    from nightseg_ros.data.rendered_drive import (
+        CLOUD_TOPIC,
+        IMAGE_TOPIC,
+        INFO_TOPIC,
+        DriveSettings,
+        write_drive,
+    )
 
     settings = DriveSettings(
-        seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
-    )
+        seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
+        lidar_every=2 if options.clouds else 0,
+    )  # fmt: skip
     lit = write_drive(
         work / 'drive', settings, progress=lambda done, total: progress.set(
             done, total, 'rendering the drive'
         ),
     )  # fmt: skip
-    return LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit)), lit
+    also = (INFO_TOPIC, CLOUD_TOPIC) if options.clouds else ()
+    return LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit), also=also), lit
+
+
+def _cloud_parameters() -> dict[str, str]:
+    """Return the parameters of semantic_cloud for the rendered drive."""
+    from nightseg_ros.clouds.transform import as_text
+    from nightseg_ros.data.rendered_drive import PLACES
+
+    return {
+        'transforms': json.dumps([as_text(*place) for place in PLACES]),
+        'use_tf': 'false',
+    }
 
 
 def _real(options: DemoOptions, path: Path) -> LiveInput:

@@ -34,6 +34,8 @@ class LiveInput:
     """Play only this much of it; 0 plays all."""
     fps: float | None = None
     """Frames a second of a folder."""
+    also: tuple[str, ...] = ()
+    """Topics of a bag that are played beside the images, which then keep their name."""
     stamp_offset: int = 0
     """Nanoseconds added to the stamps of a video or folder, which start at 0."""
 
@@ -64,26 +66,27 @@ def run_live(
     parameters: dict[str, str],
     folder: Path,
     *,
+    clouds: dict[str, str] | None = None,
     progress: Callable[[int, int | None, str], None],
 ) -> LiveFiles:
     """
     Play the input in real time to a node with these parameters and record labels and status.
 
+    With ``clouds`` semantic_cloud runs beside it with those parameters, and the labelled points
+    of its sensor ``lidar`` are recorded, too.
     Everything lives in a ROS domain of its own. ``ProcessError`` tells which process failed and
     what it said last; no process outlives this call.
     """
     files = LiveFiles.within(folder)
     compressed = given.type == IMAGE_TYPES[1]
-    node_arguments = [
-        argument
-        for name, value in {
-            **parameters,
-            **({'transport': 'compressed'} if compressed else {}),
-        }.items()
-        for argument in ('-p', f'{name}:={value}')
-    ]
+    node_arguments = _settings(
+        {**parameters, **({'transport': 'compressed'} if compressed else {})}
+    )
     play = [str(given.path), '--log', str(files.sent), '--stamp-offset', str(given.stamp_offset)]
-    play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
+    if given.also:
+        play += ['--also', *given.also]
+    else:
+        play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
     play += ['--wait-subscribers', '1', '--wait-seconds', str(LOADING_S)]
     play += ['--seconds', str(given.seconds)] if given.seconds else []
     play += ['--topic', given.topic] if given.topic else []
@@ -99,6 +102,10 @@ def run_live(
             return stack.enter_context(child)
 
         record = ['--outputs', 'labels', 'status', '--log', str(files.arrived)]
+        painter = None
+        if clouds is not None:
+            record += ['--clouds', '/lidar/nightseg/points']
+            painter = start('clouds.main', ['--ros-args', *_settings(clouds)])
         recorder = start('bag_recorder', [str(files.recorded), *record])
         node = start('main', ['--ros-args', *node_arguments])
         player = start('bag_player', play)
@@ -106,6 +113,8 @@ def run_live(
         while player.code is None:
             node.check()
             recorder.check()
+            if painter is not None:
+                painter.check()
             sent = _lines(files.sent)
             if sent:
                 progress(sent, given.count, 'playing in real time')
@@ -120,6 +129,8 @@ def run_live(
         _wait_until_quiet(files.arrived, node, recorder)
         recorder.stop(60.0)
         node.stop(20.0)
+        if painter is not None:
+            painter.stop(20.0)
     return files
 
 
@@ -136,6 +147,12 @@ def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
         elif time.monotonic() - since > QUIET_S:
             return
         time.sleep(0.2)
+
+
+def _settings(parameters: dict[str, str]) -> list[str]:
+    return [
+        argument for name, value in parameters.items() for argument in ('-p', f'{name}:={value}')
+    ]
 
 
 def _lines(path: Path) -> int:

@@ -62,29 +62,31 @@ def contact_sheet(
     """
     Lay out pairs of pictures with a line of text and its colour above each; RGB uint8.
 
-    Pictures are uint8 RGB [H, W, 3] and are shown side by side, each ``tile_width`` wide.
+    Pictures are uint8 RGB [H, W, 3] and are shown side by side, the left one ``tile_width`` wide
+    and the right one as high as that.
     """
     if not tiles:
         raise PictureError('a contact sheet needs at least one picture')
     cells = []
     for left, right, text, color in tiles:
         height = max(1, round(left.shape[0] * tile_width / left.shape[1]))
+        widths = (tile_width, max(1, round(right.shape[1] * height / right.shape[0])))
         pair = [
-            cv2.resize(p, (tile_width, height), interpolation=cv2.INTER_AREA)
-            for p in (left, right)
+            cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA)
+            for p, width in zip((left, right), widths)
         ]
-        bar = np.full((22, 2 * tile_width, 3), 24, np.uint8)
+        bar = np.full((22, sum(widths), 3), 24, np.uint8)
         cv2.putText(bar, text, (5, 15), _FONT, 0.42, color, 1, cv2.LINE_AA)
         cells.append(np.vstack([bar, np.hstack(pair)]))
     rows = math.ceil(len(cells) / columns)
     columns = min(columns, len(cells))
-    cell_height = max(cell.shape[0] for cell in cells)
+    cell_height, cell_width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
     sheet = np.full(
-        (rows * (cell_height + 6) + 6, columns * (2 * tile_width + 6) + 6, 3), 60, np.uint8
+        (rows * (cell_height + 6) + 6, columns * (cell_width + 6) + 6, 3), 60, np.uint8
     )
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
-        y, x = 6 + row * (cell_height + 6), 6 + column * (2 * tile_width + 6)
+        y, x = 6 + row * (cell_height + 6), 6 + column * (cell_width + 6)
         sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     return sheet
 

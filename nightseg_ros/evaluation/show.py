@@ -19,6 +19,7 @@ from nightseg_ros.evaluation.pictures import (
     contact_sheet,
     write_picture,
 )
+from nightseg_ros.evaluation.top_view import RecordedClouds, top_view
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.rendering import STATE_COLORS, Renderer
 from nightseg_ros.runtime.pixels import HostPixels
@@ -28,6 +29,8 @@ from nightseg_ros.weights import load_weights
 #: Pairs of pictures on a contact sheet.
 TILES = 15
 ALPHA = 0.5
+#: Labelled points of the demo's LiDAR.
+CLOUD_TOPIC = '/lidar/nightseg/points'
 _GREY = (170, 170, 170)
 
 
@@ -44,6 +47,7 @@ def show_run(
     """
     Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
 
+    Where labelled points were recorded, the sheet shows them from above beside the overlay.
     ``weights`` name the taxonomy and its colours, ``offset`` is what the player added to the
     stamps. A frame without a mask is shown as it is and says so.
     """
@@ -56,6 +60,7 @@ def show_run(
     span = (stamps[-1] - stamps[0]) / 1e9
     rate = (len(stamps) - 1) / span if span > 0 else 10.0
     tiles = []
+    clouds = RecordedClouds(recorded, CLOUD_TOPIC)
     with VideoWriter(out / 'overlay.mp4', rate) as video:
         masks = aligned(_played(source, run, offset), recorded_labels(recorded))
         for number, (stamp, frame, mask) in enumerate(masks):
@@ -69,6 +74,10 @@ def show_run(
             text, color = _caption(run, stamp, (stamp - stamps[0]) / 1e9, mask is not None)
             video.add(banner(shown, text, color))
             if stamp in chosen:
+                cloud = clouds.latest(stamp)
+                if cloud is not None:
+                    above = top_view(cloud, taxonomy.palette(), shown.shape[0])
+                    shown = np.hstack([shown, above])
                 tiles.append((image, shown, text, color))
     write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))
 

@@ -54,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recording = open_recording(
             Path(options.bag).expanduser(), options.topic, options.fps,
             stamps=Path(options.stamps) if options.stamps else None, everything=options.all,
+            also=options.also,
         )  # fmt: skip
         if len(recording.topics) > 1 and (options.remap_to or options.labels):
             raise ValueError(
@@ -231,7 +232,8 @@ class Player:
                     f'no labels came on {self.lockstep.labels[item.topic]} for the stamp '
                     f'{carried} within {self.options.patience:g} s'
                 )
-        self.log.add(stamp=stamp_ns, sent=sent)
+        if item.type in IMAGE_TYPES:
+            self.log.add(stamp=stamp_ns, sent=sent)
 
     def _message(self, frame: Frame, stamp_ns: int) -> Any:
         """Fill the one message that is used again: new ones cost more than their content."""
@@ -283,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--labels', help='topic of the labels, with --lockstep')
     add('--topic', nargs='+', help="image topics of the bag; without it all cameras' topics")
     add('--all', action='store_true', help='play every topic of the bag')
+    add('--also', nargs='+', default=[], help='topics of any type to play beside the images')
     add('--remap-to', help='publish the one topic under this name')
     add('--reliable', action='store_true', help='publish images reliably, not best effort')
     add('--wait-subscribers', type=int, default=0, metavar='N', help='wait for N before starting')

@@ -90,6 +90,9 @@ class Recorder:
             compressed = topic.endswith('/compressed')
             kind = f'sensor_msgs/{"CompressedImage" if compressed else "Image"}'
             self._subscribe(f'/{topic.strip("/")}', kind, latched=False, output='')
+        for topic in options.clouds:
+            name = f'/{topic.strip("/")}'
+            self._subscribe(name, 'sensor_msgs/PointCloud2', latched=False, output='points')
         if DIAGNOSTICS in options.outputs:
             self._subscribe(
                 '/diagnostics', 'diagnostic_msgs/DiagnosticArray', latched=False, output=''
@@ -182,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--outputs', nargs='+', default=['labels', 'overlay', 'status'],
         choices=[*KINDS, DIAGNOSTICS])  # fmt: skip
     add('--images', nargs='+', default=[], help='image topics to record as well')
+    add('--clouds', nargs='+', default=[], help='topics of points to record as well')
     add('--seconds', type=float, default=0.0, help='end after so long; 0 waits for a signal')
     add('--reliable', action='store_true', help='ask for lost messages again')
     add('--storage', default='mcap', choices=['mcap', 'sqlite3'])

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,12 +71,14 @@ def open_recording(
     *,
     stamps: Path | None = None,
     everything: bool = False,
+    also: Collection[str] = (),
 ) -> Recording:
     """
     Open a bag, video or folder for a player.
 
     Without ``topics`` all of a bag's camera topics are played, without those of predictions and
-    labels; with ``everything`` each topic of a ROS 2 bag. A video or folder becomes
+    labels; with ``everything`` each topic of a ROS 2 bag. ``also`` are topics of any type beside
+    them. A video or folder becomes
     ``camera/image_raw``, ``rate`` being its frames a second and ``stamps`` a file of them.
     """
     wanted = [topics] if isinstance(topics, str) else list(topics or ())
@@ -90,6 +92,7 @@ def open_recording(
             chosen = [bag.image_topic(name) for name in wanted]
         else:
             chosen = bag.camera_topics or [bag.image_topic(None)]
+        chosen += [topic for topic in bag.topics if topic.name in also and topic not in chosen]
         if bag.is_ros2:
             names = {topic.name: topic.type for topic in chosen}
             latched = bag.latched_topics & names.keys()
