@@ -316,10 +316,12 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
                 publisher.publish(info_message(lens, at))
             pose.publish(stamp(PoseStamped(), at, 'odom'))
             lidar.publish(cloud_message(cloud(points), at))
-            depth.publish(image_message(
+            image = image_message(
                 metres.view(np.uint8).reshape(90, -1), at, encoding='32FC1',
                 frame_id='front_optical',
-            ))  # fmt: skip
+            )  # fmt: skip
+            image.width = SIZE[1]
+            depth.publish(image)
             for camera, publisher in cameras.items():
                 publisher.publish(image_message(
                     picture(*SIZE, seed=number), at, frame_id=f'{camera}_optical'

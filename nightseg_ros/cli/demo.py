@@ -190,6 +190,8 @@ def _cloud_parameters() -> dict[str, str]:
     return {
         'transforms': json.dumps([as_text(*place) for place in PLACES]),
         'use_tf': 'false',
+        # rendering, recording and both nodes share this machine
+        'max_wait': '1.0',
     }
 
 

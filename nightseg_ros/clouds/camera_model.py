@@ -258,4 +258,4 @@ def _step(model: CameraModel, ray: Array, wanted: Array) -> Array:
     (xx, yx), (xy, yy) = (at(tiny, 0) - here) / tiny, (at(0, tiny) - here) / tiny
     ex, ey = here - wanted
     with np.errstate(all='ignore'):
-        return np.stack([yy * ex - xy * ey, xx * ey - yx * ex]) / (xx * yy - xy * yx)
+        return np.asarray(np.stack([yy * ex - xy * ey, xx * ey - yx * ex]) / (xx * yy - xy * yx))

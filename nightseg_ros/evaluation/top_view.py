@@ -28,8 +28,8 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
     """
     Return uint8 RGB [height, W, 3]: the points in the colours of their labels, ahead being up.
 
-    ``cloud`` is in a body frame (x ahead, y left) and has the field ``label``; ``palette`` is uint8
-    [256, 3]. Points without a label are grey. Rings stand every 10 m.
+    ``cloud`` is in a body frame (x ahead, y left) and has the field ``label``; ``palette`` is
+    uint8 [256, 3]. Points without a label are grey. Rings stand every 10 m.
     """
     scale = height / (AHEAD + 4)
     width = round(2 * ASIDE * scale)
