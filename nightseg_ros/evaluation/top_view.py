@@ -20,7 +20,9 @@ from nightseg_ros.taxonomy import UNLABELLED
 Image = npt.NDArray[np.uint8]
 
 #: Metres ahead of the sensor, and to either side, that are shown.
-AHEAD, ASIDE = 50.0, 20.0
+AHEAD, ASIDE = 40.0, 16.0
+#: What is this much above the sensor (m) would hide the road: a tunnel's ceiling, the trees.
+TALLEST = 2.5
 _GROUND, _LINE, _TEXT, _UNSEEN = 22, (58, 58, 62), (150, 150, 155), (78, 78, 82)
 
 
@@ -37,19 +39,19 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
     origin = (width // 2, round(height - 3 * scale))
     for metres in range(10, int(AHEAD) + 1, 10):
         cv2.circle(picture, origin, round(metres * scale), _LINE, 1, cv2.LINE_AA)
-        place = (origin[0] + 4, origin[1] - round(metres * scale) - 3)
-        cv2.putText(picture, f'{metres} m', place, cv2.FONT_HERSHEY_SIMPLEX, height / 1000, _TEXT,
+        place = (4, origin[1] - round(metres * scale * 0.9) - 3)
+        cv2.putText(picture, f'{metres} m', place, cv2.FONT_HERSHEY_SIMPLEX, height / 800, _TEXT,
                     1, cv2.LINE_AA)  # fmt: skip
     x, y, z = cloud.xyz()
     labels = cloud.records['label'].reshape(-1)
     colors = palette[labels].astype(np.int32)
     # a dark class must stand out from the dark ground
     colors = np.where(labels[:, None] == UNLABELLED, _UNSEEN, colors + (255 - colors) // 4)
-    shown = np.isfinite(x) & (x < AHEAD + 1) & (np.abs(y) < ASIDE)
+    shown = np.isfinite(x) & (x < AHEAD + 1) & (np.abs(y) < ASIDE) & (z < TALLEST)
     # what is higher lies above; what has no label under all others
     order = np.flatnonzero(shown)
     order = order[np.lexsort((z[order], labels[order] != UNLABELLED))]
-    size = max(2, round(height / 180))
+    size = max(2, round(height / 120))
     column = np.round(origin[0] - y[order] * scale).astype(int)
     row = np.round(origin[1] - x[order] * scale).astype(int)
     for dy in range(size):
