@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from nightseg_ros.clouds.occlusion import Occlusion
 from nightseg_ros.clouds.painter import MISSES, CloudPainter, LabelledCloud, PaintConfig
 from nightseg_ros.clouds.pairing import MaskTrack
 from nightseg_ros.clouds.transform import FrameTree, from_angles
+from nightseg_ros.evaluation.top_view import AHEAD, top_view
+from nightseg_ros.taxonomy import CAMVID11
 
 MS = 1_000_000
 SIZE = (360, 640)
@@ -189,6 +192,30 @@ def test_stamps_that_start_over_start_the_masks_over() -> None:
     assert track.nearest(2900 * MS, 100 * MS) is None
     found = track.nearest(210 * MS, 100 * MS)
     assert found is not None and found[0] == 200 * MS
+
+
+def test_the_view_from_above_has_the_colours_of_the_labels_at_their_places() -> None:
+    palette = CAMVID11.palette()
+    points = [(20.0, 0.0, 0.0), (20.0, 8.0, 0.0), (20.0, 8.0, 1.0), (30.0, -8.0, 0.0),
+              (10.0, 5.0, 9.0), (math.nan, 0.0, 0.0)]  # fmt: skip
+    labels = np.array([3, 3, 8, 255, 1, 1], np.uint8)
+    seen = cloud(points).with_labels(labels, np.zeros(6, np.uint8), palette)
+    picture = top_view(seen, palette, 440)
+    scale = 440 / (AHEAD + 4)
+
+    def at(x: float, y: float) -> list[int]:
+        row, column = 440 - (3 + x) * scale, picture.shape[1] / 2 - y * scale
+        return picture[round(row), round(column)].tolist()
+
+    def shown(label: int) -> list[int]:
+        color = palette[label].astype(int)
+        return (color + (255 - color) // 4).tolist()
+
+    assert at(20, 0) == shown(3)
+    assert at(20, 8) == shown(8), 'the higher one hides the lower'
+    grey = at(30, -8)
+    assert grey[0] > 40 and max(grey) - min(grey) < 10
+    assert max(at(10, 5)) < 60, 'what hangs over the road is left out'
 
 
 def test_clear_keeps_the_calibration_only() -> None:

@@ -16,6 +16,7 @@ from tiny_weights import write_illumination, write_segmenter
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.clouds.messages import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
@@ -36,7 +37,7 @@ def flags(folder: Path) -> list[str]:
 def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
     out = tmp_path / 'demo'
     drive = ['--seconds', '8', '--fps', '5', '--size', '320', '180', '--backend', 'torch']
-    assert main(['demo', '--out', str(out), *drive, '--keep-bag']) == 0
+    assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds']) == 0
 
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['input'] == 'rendered'
@@ -58,6 +59,14 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
     assert {mask.stamp_ns for mask in masks} <= sent
     assert {mask.frame_id for mask in masks} == {'camera'}
     assert {mask.image.shape for mask in masks} == {(180, 320, 3)}
+
+    with BagReader(out / 'bags' / 'recorded') as bag:
+        (points,) = [topic for topic in bag.topics if topic.name == '/lidar/nightseg/points']
+        clouds = [read_cloud(bag.read(message)) for message in bag.messages(points)]
+    # every second frame has a sweep
+    assert len(clouds) > 5
+    known = [cloud.records['label'] != 255 for cloud in clouds]
+    assert max(float(mask.mean()) for mask in known) > 0.5
 
     video = cv2.VideoCapture(str(out / 'overlay.mp4'))
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == 40
@@ -82,6 +91,11 @@ def test_footage_is_played_at_its_own_rate(tmp_path: Path) -> None:
     assert summary['routes'] == {'day': sum(summary['routes'].values())}
     assert summary['switches'] == 0 and 'miou' not in summary
     assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
+
+
+def test_an_input_has_no_lidar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['demo', '--out', str(tmp_path), '--clouds', '--input', 'clip.mp4']) == 2
+    assert '--clouds is for the rendered drive' in capsys.readouterr().err
 
 
 def test_weights_that_cannot_be_used_end_the_demo_at_once(

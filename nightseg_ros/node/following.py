@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -18,7 +19,7 @@ class Following:
 
     def __init__(
         self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
-        reliability: str = 'auto', depth: int = 2,
+        reliability: str, depth: int = 1,
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
@@ -26,7 +27,7 @@ class Following:
         self._reliable = False
         self._subscription: Any = None
         # an event's own handler is no place to replace what the event came from
-        self._guard = node.create_guard_condition(self.match)
+        self._guard = node.create_guard_condition(self.match, MutuallyExclusiveCallbackGroup())
         self._subscribe(self._wanted(self.source()))
 
     def source(self) -> Source:
@@ -71,6 +72,8 @@ class Following:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
             QoSProfile(depth=self._depth, reliability=policy), event_callbacks=look,
+            # a group never forgets what it held, and the node's own lives as long as the node
+            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
     def _look(self, event: Any) -> None:

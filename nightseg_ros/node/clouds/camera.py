@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
@@ -49,9 +50,14 @@ class CameraFeed:
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )  # fmt: skip
         best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        legends = f'{prefix}/label_info_json'
+        # the node's own group would never forget them
+        group = MutuallyExclusiveCallbackGroup()
         self._subscriptions = [
-            node.create_subscription(CameraInfo, info_topic, self._info, best_effort),
-            node.create_subscription(String, f'{prefix}/label_info_json', self._legend, latched),
+            node.create_subscription(
+                CameraInfo, info_topic, self._info, best_effort, callback_group=group
+            ),
+            node.create_subscription(String, legends, self._legend, latched, callback_group=group),
         ]
 
     def close(self) -> None:

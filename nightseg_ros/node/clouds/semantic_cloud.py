@@ -10,6 +10,7 @@ import time
 import traceback
 from typing import Any
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
@@ -94,8 +95,11 @@ class SemanticCloud(ManagedNode):
                 self._odometry = self.create_subscription(
                     _message_type(settings.odometry_type), settings.odometry, self._pose,
                     QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
+                    callback_group=MutuallyExclusiveCallbackGroup(),
                 )  # fmt: skip
-            self._look_timer = self.create_timer(LOOK_PERIOD, self._serve, clock=self._steady)
+            self._look_timer = self.create_timer(
+                LOOK_PERIOD, self._serve, MutuallyExclusiveCallbackGroup(), clock=self._steady
+            )
         except Exception as error:
             self._stop()
             super().on_deactivate(state)
