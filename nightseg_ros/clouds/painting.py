@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from nightseg_ros.clouds.transform import Matrix
 from nightseg_ros.taxonomy import UNLABELLED
 
 Bytes = npt.NDArray[np.uint8]
+
+#: Two cameras at a time: numpy lets go of the interpreter's lock for arrays of this size.
+_THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,24 +61,41 @@ def paint(points: npt.NDArray[np.float32], views: Sequence[View], occlusion: Occ
     labels = np.full(count, UNLABELLED, np.uint8)
     best = np.zeros(count, np.uint8)
     in_image, hidden = [], []
-    for view in views:
-        rotation = view.camera_from_cloud[:3, :3].astype(np.float32)
-        moved = rotation @ points
-        moved += view.camera_from_cloud[:3, 3:].astype(np.float32)
-        index, u, v, inverse = view.model.project(moved)
-        in_image.append(len(index))
-        if not view.sees_all:
-            shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
-            index, u, v = index[shown], u[shown], v[shown]
-        hidden.append(in_image[-1] - len(index))
-        half = np.float32(0.5)
-        pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
-        seen = view.labels.reshape(-1)[pixel]
-        sure = (
-            np.zeros_like(seen) if view.confidence is None else view.confidence.reshape(-1)[pixel]
-        )
-        free = labels[index] == UNLABELLED
-        wins = (seen != UNLABELLED) & (free | (sure > best[index]))
+    for sight in _THREADS.map(lambda view: _look(view, points, occlusion), views):
+        in_image.append(sight.in_image)
+        hidden.append(sight.in_image - len(sight.index))
+        index, seen, sure = sight.index, sight.labels, sight.confidence
+        wins = sure > best[index]
+        wins |= labels[index] == UNLABELLED
+        wins &= seen != UNLABELLED
         index = index[wins]
         labels[index], best[index] = seen[wins], sure[wins]
     return Painted(labels=labels, confidence=best, in_image=tuple(in_image), hidden=tuple(hidden))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Sight:
+    """What one camera sees: which points [M], their labels and confidence [M]."""
+
+    index: npt.NDArray[np.int64]
+    labels: Bytes
+    confidence: Bytes
+    in_image: int
+
+
+def _look(view: View, points: npt.NDArray[np.float32], occlusion: Occlusion) -> _Sight:
+    place = view.camera_from_cloud.astype(np.float32)
+    moved = place[:3, :3] @ points
+    moved += place[:3, 3:]
+    index, u, v, inverse = view.model.project(moved)
+    in_image = len(index)
+    if not view.sees_all:
+        shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
+        index, u, v = index[shown], u[shown], v[shown]
+    half = np.float32(0.5)
+    pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
+    labels = view.labels.reshape(-1)[pixel]
+    sure = np.zeros_like(labels)
+    if view.confidence is not None:
+        sure = view.confidence.reshape(-1)[pixel]
+    return _Sight(index=index, labels=labels, confidence=sure, in_image=in_image)
