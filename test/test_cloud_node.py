@@ -8,6 +8,7 @@ import array
 import dataclasses
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,12 +265,27 @@ def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
 
 
-def test_wrong_parameters_leave_it_unconfigured_and_told(tmp_path: Path) -> None:
-    wrong = {'depth_cameras': ['roof'], 'cameras': ['front']}
+@pytest.mark.parametrize(
+    ('wrong', 'words'),
+    [
+        (
+            {'depth_cameras': ['roof'], 'cameras': ['front']},
+            "'depth_cameras' names roof, which is none of 'cameras'",
+        ),
+        pytest.param(
+            {'odometry': '/odom'},
+            "'odometry_type' is nav_msgs/Odometry, but nav_msgs is not installed",
+            marks=pytest.mark.skipif(find_spec('nav_msgs') is not None, reason='it is installed'),
+        ),
+    ],
+)
+def test_wrong_parameters_leave_it_unconfigured_and_told(
+    tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
     with running(tmp_path / 'log.txt', wrong, kind=CloudProcess) as process:
         client = Client('/semantic_cloud', 'other')
         client.watch_diagnostics()
-        client.diagnosed('node', 'ERROR', "'depth_cameras' names roof, which is none of 'cameras'")
+        client.diagnosed('node', 'ERROR', words)
         assert client.state() == 'unconfigured'
         client.close()
         assert process.stop() == 0
