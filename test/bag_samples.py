@@ -37,7 +37,13 @@ def expected(count: int = COUNT) -> dict[int, np.ndarray]:
     return {START + index * STEP: picture(index) for index in range(count)}
 
 
-def write_bag(folder: Path, kind: str, frames: range = range(COUNT), name: str = 'drive') -> Path:
+def write_bag(
+    folder: Path,
+    kind: str,
+    frames: range = range(COUNT),
+    name: str = 'drive',
+    size: tuple[int, int] = (24, 36),
+) -> Path:
     """Write some frames of one camera, two a chunk; return the storage file."""
     base, _, mode = kind.partition('-')
     ros1 = base == 'ros1'
@@ -55,7 +61,7 @@ def write_bag(folder: Path, kind: str, frames: range = range(COUNT), name: str =
     writer.open()
     connection = writer.add_connection(TOPIC, 'sensor_msgs/msg/Image', typestore=types)
     for index in frames:
-        data = serialized(types, index, ros1)
+        data = serialized(types, index, ros1, *size)
         writer.write(connection, START + index * STEP + 5_000_000, data)
         if base == 'mcap' and index % 2:
             writer.storage.close_chunk()
@@ -66,7 +72,7 @@ def write_bag(folder: Path, kind: str, frames: range = range(COUNT), name: str =
     return storage
 
 
-def serialized(types: object, index: int, ros1: bool) -> bytes:
+def serialized(types: object, index: int, ros1: bool, height: int, width: int) -> bytes:
     stamp = START + index * STEP
     header = types.types['std_msgs/msg/Header'](
         stamp=types.types['builtin_interfaces/msg/Time'](
@@ -75,10 +81,10 @@ def serialized(types: object, index: int, ros1: bool) -> bytes:
         frame_id='optical',
         **({'seq': index} if ros1 else {}),
     )
-    image = picture(index)
+    image = picture(index, height, width)
     message = types.types['sensor_msgs/msg/Image'](
-        header=header, height=24, width=36, encoding='rgb8', is_bigendian=0, step=108,
-        data=image.reshape(-1),
+        header=header, height=height, width=width, encoding='rgb8', is_bigendian=0,
+        step=3 * width, data=image.reshape(-1),
     )  # fmt: skip
     serialize = types.serialize_ros1 if ros1 else types.serialize_cdr
     return bytes(serialize(message, message.__msgtype__))

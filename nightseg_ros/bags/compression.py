@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import bz2
 import importlib
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 #: Bytes of the largest message or chunk that is unpacked.
-MAX_BYTES = 2**30
+MAX_BYTES = 2**28
 _STEP = 2**16
+#: Bytes of the disk that unpacking a file leaves free.
+_RESERVE = 2**29
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 
 # both come with rosbags
@@ -83,7 +86,11 @@ def unpack_message(data: bytes) -> bytes:
 
 
 def unpack_file(source: Path, target: Path) -> str:
-    """Unpack a zstd file; return '' or, where it breaks off, why. What lies before is kept."""
+    """
+    Unpack a zstd file; return '' or, where it breaks off, why. What lies before is kept.
+
+    It stops before the disk is full: a file of kilobytes can stand for one of terabytes.
+    """
     with _zstd.open(source, 'rb') as packed, target.open('wb') as unpacked:
         while True:
             try:
@@ -95,4 +102,6 @@ def unpack_file(source: Path, target: Path) -> str:
                 return f'the compressed file is damaged: {error}'
             if not part:
                 return ''
+            if shutil.disk_usage(target.parent).free < _RESERVE:
+                return f'the disk has no room for it, after {unpacked.tell()} unpacked bytes'
             unpacked.write(part)

@@ -19,11 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from rosbags.interfaces import Qos
-from rosbags.rosbag2.metadata import parse_qos
-
 from nightseg_ros.bags.compression import COMPRESSIONS, MAX_BYTES, unpack
-from nightseg_ros.bags.records import Channel, Damage, Record
+from nightseg_ros.bags.records import Channel, Damage, Record, offered_qos
 
 _MAGIC = b'\x89MCAP0\r\n'
 _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _INDEX = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
@@ -200,7 +197,7 @@ class _Scan:
                 offered = value
         self.channels[number] = Channel(
             topic=topic, type=kind, definition=definition, format=_FORMATS.get(encoding, ''),
-            qos=_qos(offered),
+            qos=offered_qos(offered),
         )  # fmt: skip
 
     def _is_wanted(self, at: int) -> bool:
@@ -341,11 +338,3 @@ class _Fields:
 
     def text(self) -> str:
         return self.bytes().decode()
-
-
-def _qos(text: str) -> tuple[Qos, ...]:
-    try:
-        return tuple(parse_qos(text))
-    # YAML of any shape may stand here, and no message is lost with it
-    except Exception:
-        return ()

@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from rosbags.interfaces import Qos
+from rosbags.rosbag2.metadata import parse_qos
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,3 +44,13 @@ class Damage:
     """A part of a file that gives nothing, in words that begin with the file's name."""
 
     text: str
+
+
+@lru_cache(maxsize=64)
+def offered_qos(text: str) -> tuple[Qos, ...]:
+    """Return what publishers offered, from the YAML that a file keeps of it; () if damaged."""
+    try:
+        return tuple(parse_qos(text))
+    # YAML of any shape may stand here, and no message is lost with it
+    except Exception:
+        return ()

@@ -16,10 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from rosbags.rosbag2.metadata import parse_qos
-
 from nightseg_ros.bags.compression import MAX_BYTES
-from nightseg_ros.bags.records import Channel, Damage, Record
+from nightseg_ros.bags.records import Channel, Damage, Record, offered_qos
 
 _MAGIC = b'SQLite format 3\0'
 _TABLE_LEAF = 0x0D
@@ -86,11 +84,7 @@ def _topic(row: tuple[Value, ...] | None) -> tuple[int, Channel] | None:
     number, topic, kind = row[0], row[2], row[3]
     if not (isinstance(number, int) and isinstance(topic, str) and isinstance(kind, str)):
         return None
-    try:
-        qos = tuple(parse_qos(str(row[5]))) if len(row) > 5 and row[5] else ()
-    # YAML of any shape may stand here, and no message is lost with it
-    except Exception:
-        qos = ()
+    qos = offered_qos(str(row[5])) if len(row) > 5 and row[5] else ()
     digest = str(row[6]) if len(row) > 6 else ''
     return number, Channel(topic=topic, type=kind, digest=digest, qos=qos)
 
@@ -120,6 +114,8 @@ class _Pages:
             self._wal = wal.open('rb')
             self._logged = _committed(self._wal, page_size)
         self.count = max(self.file_count, *self._logged, 0)
+        #: A bit for each page that holds the rest of a row, in this pass.
+        self._used = bytearray()
 
     def close(self) -> None:
         if self._wal is not None:
@@ -141,6 +137,7 @@ class _Pages:
 
         Without ``blobs`` rows that reach beyond their own page are left out.
         """
+        self._used = bytearray(self.count // 8 + 1)
         for first in range(1, self.count + 1, _RUN):
             self.file.seek((first - 1) * self.page_size)
             run = self.file.read(_RUN * self.page_size)
@@ -203,6 +200,11 @@ class _Pages:
             page = self.read(number)
             if len(page) < self.usable:
                 raise ValueError('the chain of pages is broken')
+            byte, bit = number // 8, 1 << number % 8
+            if self._used[byte] & bit:
+                # a chain that bites its tail would stand for any number of bytes
+                raise ValueError('two rows share a page')
+            self._used[byte] |= bit
             (number,) = struct.unpack_from('>I', page)
             part = page[4 : min(self.usable, 4 + length)]
             parts.append(part)

@@ -126,4 +126,4 @@ def become(module: str, arguments: Sequence[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     environ = {**os.environ, **profile_environment(), 'PYTHONUNBUFFERED': '1'}
-    os.execve(sys.executable, [sys.executable, '-m', module, *arguments], environ)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, '-m', module, *arguments], environ)  # noqa: S606  # nosec

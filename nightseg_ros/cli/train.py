@@ -7,14 +7,12 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import tyro
-import yaml
 
 from nightseg_ros.cli.options import parse
-from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml
 
 #: Sub-verb: its module, which has the config and runs it, and a line of help.
 RECIPES = {
@@ -73,25 +71,15 @@ def read_config(kind: type[Any], verb: str, arguments: Sequence[str]) -> Any:
             taken = 1 if '=' in argument else 2
             values = rest[index : index + taken]
             file = argument.partition('=')[2] if taken == 1 else ''.join(values[1:])
-            mapping = _read_yaml(file)
+            if not file:
+                raise ConfigError('--config needs the name of a YAML file')
+            mapping = read_yaml(file)
             del rest[index : index + taken]
             break
     if mapping is None:
         return parse(kind, verb, rest)
     # what the file leaves out, flags have to say: rarely is in a file where a run goes
     return parse(kind, verb, rest, default=from_mapping(kind, mapping, missing=tyro.MISSING))
-
-
-def _read_yaml(file: str) -> dict[str, Any]:
-    if not file:
-        raise ConfigError('--config needs the name of a YAML file')
-    try:
-        mapping = yaml.safe_load(Path(file).read_text(encoding='utf-8'))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"'{file}' is no YAML: {error}") from error
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"'{file}' must be a mapping of settings, got {mapping!r}")
-    return mapping
 
 
 def _help() -> str:

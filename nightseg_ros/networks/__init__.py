@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,10 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
 }
 
 
+#: Digits of the largest number of layers, channels or classes.
+_MAX_DIGITS = 4
+
+
 def build(name: str, **arch: Any) -> nn.Module:
     """Build a network with random weights; ``ValueError`` names what is not known."""
     if name not in REGISTRY:
@@ -44,6 +49,7 @@ def build(name: str, **arch: Any) -> nn.Module:
 def build_from(weights: Weights) -> nn.Module:
     """Build the network that a weights file is for, in evaluation mode, with its tensors."""
     metadata = weights.metadata
+    _check_size(weights)
     try:
         network = build(metadata.network, **metadata.arch)
         network.load_state_dict(weights.tensors)
@@ -52,3 +58,26 @@ def build_from(weights: Weights) -> nn.Module:
             f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}: {error}"
         ) from error
     return network.eval()
+
+
+def _check_size(weights: Weights) -> None:
+    """Refuse metadata that ask for a network far larger than what the file holds."""
+    import torch
+
+    metadata = weights.metadata
+    refusal = f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}"
+
+    def check(number: str) -> None:
+        if len(number) > _MAX_DIGITS:
+            raise WeightsError(f'{refusal}: no network has {number} of anything')
+
+    json.loads(json.dumps(metadata.arch), parse_int=check)
+    try:
+        with torch.device('meta'):
+            wanted = sum(t.numel() for t in build(metadata.network, **metadata.arch).parameters())
+    except (ValueError, RuntimeError) as error:
+        raise WeightsError(f'{refusal}: {error}') from error
+    held = sum(tensor.numel() for tensor in weights.tensors.values())
+    # what lacks a few tensors is told by their names
+    if wanted > 2 * held + 1000:
+        raise WeightsError(f'{refusal}: it has {wanted} parameters, they hold {held}')

@@ -14,6 +14,8 @@ import zlib
 
 #: Pixels of the largest picture that is unpacked: 8192 × 8192, twice an 8K camera.
 MAX_PIXELS = 2**26
+#: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
+MAX_SCANNED = 2**29
 
 _PNG = b'\x89PNG\r\n\x1a\n'
 _JPEG = b'\xff\xd8\xff'
@@ -21,6 +23,7 @@ _JPEG = b'\xff\xd8\xff'
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _SOS = 0xDA
+_SCAN = bytes((0xFF, _SOS))
 _END = b'\xff\xd9'
 
 
@@ -111,6 +114,12 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             # in what follows 0xFF stands alone only in markers
             if content.rfind(_END) <= at:
                 break
+            scans = content.count(_SCAN, at)
+            if scans > 1 and scans * size[0] * size[1] > MAX_SCANNED:
+                raise ValueError(
+                    f'the JPEG goes {scans} times over {size[1]}×{size[0]} pixels; '
+                    f'{MAX_SCANNED} pixels in all are the most'
+                )
             return size
         at += 2 + length
     raise ValueError('the JPEG is cut off')

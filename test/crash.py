@@ -1,0 +1,219 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Kill every tool at random moments and compare what it ends with: ``make crash KILLS=20``.
+
+A tool runs once undisturbed. Then it is started again and again with one command, and each time
+killed by SIGKILL at a moment drawn between its start and its end; a run that comes to its end
+between two kills is compared, and the next one begins with nothing. Labels, manifests, bags and
+weights must be the same bytes, scores the same but for times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tiny_data
+import tiny_weights
+import yaml
+from evaluated_drive import without_times
+
+from nightseg_ros.config import to_mapping
+
+#: Seconds that one undisturbed run may take on a machine that is busy.
+PATIENCE = 300.0
+Results = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the tools work on."""
+
+    pictures: Path
+    data: str
+    weights: Path
+    config: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Inputs:
+        """Write small pictures with labels, weights and settings."""
+        data = tiny_data.write_streets(folder / 'streets', 24)
+        config = folder / 'train.yaml'
+        training = tiny_data.tiny_config(data, folder / 'nowhere', steps=6, checkpoint_every=1)
+        mapping = {key: value for key, value in to_mapping(training).items() if key != 'out'}
+        config.write_text(yaml.safe_dump(mapping), encoding='utf-8')
+        return cls(
+            pictures=folder / 'streets' / 'images', data=data, config=config,
+            weights=tiny_weights.write_segmenter(folder / 'tiny.safetensors'),
+        )  # fmt: skip
+
+
+def _training(inputs: Inputs, out: Path) -> list[str]:
+    return ['train', 'segmenter', '--config', str(inputs.config), '--out', str(out)]
+
+
+def _synthesis(inputs: Inputs, out: Path) -> list[str]:
+    return ['synthesize', '--data', inputs.data, '--out', str(out), '--ratio', '1.0']
+
+
+def _evaluation(inputs: Inputs, out: Path) -> list[str]:
+    return [
+        'evaluate', '--dataset', inputs.data, '--out', str(out), '--save-labels', '--route', 'day',
+        '--weights-day', str(inputs.weights), '--backend', 'torch', '--no-report',
+    ]  # fmt: skip
+
+
+def _bag(inputs: Inputs, out: Path) -> list[str]:
+    return ['bag', 'make', str(inputs.pictures), '--out', str(out), '--force']
+
+
+def _export(inputs: Inputs, out: Path) -> list[str]:
+    return ['export', str(inputs.weights), '--out', str(out), '--frames', '2']
+
+
+def _weights(out: Path) -> Results:
+    return {'weights.safetensors': (out / 'weights.safetensors').read_bytes()}
+
+
+def _every_file(out: Path) -> Results:
+    files = (path for path in sorted(out.rglob('*')) if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def _scores(out: Path) -> Results:
+    labels = {name: content for name, content in _every_file(out / 'labels').items()}
+    assert labels, 'the masks were not saved'
+    return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
+
+
+#: Command, and what has to be equal, by name.
+TOOLS: dict[str, tuple[Callable[[Inputs, Path], list[str]], Callable[[Path], Results]]] = {
+    'training': (_training, _weights),
+    'synthesis': (_synthesis, _every_file),
+    'evaluation': (_evaluation, _scores),
+    'bag': (_bag, _every_file),
+    'export': (_export, _every_file),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of the kills."""
+
+    kills: int
+    ends: int
+    """Runs that came to their end and were compared."""
+    seconds: float
+    """Of the undisturbed run."""
+
+
+def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) -> Outcome:
+    """Kill one tool so often; ``AssertionError`` where it ends with anything else."""
+    command, results = TOOLS[name]
+    chance = random.Random(f'{name} {seed}')
+    # a name that is in the result, as that of a bag, has to be the same
+    whole, out = (folder / kind / 'result' for kind in ('whole', 'killed'))
+    log = folder / 'killed.log'
+    for place in (whole, out):
+        place.parent.mkdir()
+    # what the children have imported is no part of a tool's time
+    assert _run(['--version'], log, PATIENCE), log.read_text()
+    started = time.monotonic()
+    assert _run(command(inputs, whole), folder / 'whole.log', PATIENCE), (
+        folder / 'whole.log'
+    ).read_text()
+    seconds = time.monotonic() - started
+    wanted = results(whole)
+    done = ends = 0
+    while done < kills or ends == 0:
+        # the last run is left alone
+        moment = chance.uniform(0, seconds) if done < kills else PATIENCE
+        if not _run(command(inputs, out), log, moment):
+            assert moment < PATIENCE, f'{name} did not end:\n{log.read_text()}'
+            done += 1
+            ends = 0 if done == kills else ends
+            continue
+        ends += 1
+        found = results(out)
+        assert found.keys() == wanted.keys(), f'{name}: {found.keys() ^ wanted.keys()}'
+        wrong = [key for key, content in wanted.items() if found[key] != content]
+        assert not wrong, f'{name} after {done} kills differs in {wrong}'
+        left = sorted(path.name for path in out.parent.iterdir() if path != out)
+        assert not left, f'{name} leaves {left}'
+        shutil.rmtree(out)
+        shutil.rmtree(folder / 'killed-cache', ignore_errors=True)
+    return Outcome(kills=done, ends=ends, seconds=seconds)
+
+
+def _run(arguments: list[str], log: Path, patience: float) -> bool:
+    """Run a command; return whether it ended, in success, before it was killed."""
+    child = _forks().Process(target=run_tool, args=(arguments, str(log)))
+    child.start()
+    child.join(patience)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        return False
+    assert child.exitcode == 0, f'{arguments}: {child.exitcode}\n{log.read_text()}'
+    return True
+
+
+def run_tool(arguments: list[str], log: str) -> None:
+    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
+    from nightseg_ros.cli.main import main as nightseg
+
+    sys.exit(nightseg(arguments))
+
+
+def _forks() -> Any:
+    """Return a context whose processes have what they need imported."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(
+        [
+            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
+            'nightseg_ros.evaluation.lineup', 'nightseg_ros.bags.making', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.synthesis', 'nightseg_ros.runtime.export',
+        ]
+    )  # fmt: skip
+    return context
+
+
+def main() -> int:
+    """Kill the tools named, or all of them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or '').strip().splitlines()[0])
+    parser.add_argument('tools', nargs='*', default=list(TOOLS), help=f'of {", ".join(TOOLS)}')
+    parser.add_argument('--kills', type=int, default=20)
+    parser.add_argument('--seed', type=int, default=0)
+    options = parser.parse_args()
+    for name in options.tools:
+        with tempfile.TemporaryDirectory(prefix='nightseg-') as place:
+            folder = Path(place)
+            inputs = Inputs.make(folder)
+            (folder / name).mkdir()
+            outcome = crash(name, inputs, folder / name, options.kills, options.seed)
+            print(
+                f'{name}: {outcome.kills} kills, seed {options.seed}, the same result '
+                f'(undisturbed {outcome.seconds:.1f} s)',
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

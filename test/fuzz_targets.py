@@ -1,0 +1,319 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+What reads bytes from outside, as functions of bytes for fuzzers, with small whole samples.
+
+A target returns where its bytes were read or refused with the error that its reader promises, and
+raises anything else, an ``AssertionError`` where what was read contradicts itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sqlite3
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+from bag_samples import TOPIC, write_bag
+
+from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
+from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.perception import compressed
+from nightseg_ros.perception.encodings import ENCODINGS
+from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.training.segmenter import SegmenterConfig
+from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+
+#: Pictures of the real limit, 8192 × 8192, take their time; a test of its own unpacks one.
+MAX_PIXELS = 2**18
+#: Messages that are read of a topic: none of the samples, cut and doubled as may be, has more.
+MOST = 64
+
+_RAW = struct.Struct('<BBHHI')
+_NAMES = [*ENCODINGS, 'rgb16', '', '32FC1', 'bayer_rggb8 ']
+_LAYOUTS = ('', 'jpeg', 'bgr8; jpeg compressed bgr8', 'bayer_rggb8; png compressed', ';', 'png')
+_PNG = b'\x89PNG\r\n\x1a\n'
+#: Height and width of the frames in the sampled bags: the smaller, the more is tried.
+_SIZE = (4, 6)
+_CONFIGS = (PipelineConfig, SegmenterConfig, SynthesisConfig)
+
+
+def raw(data: bytes) -> None:
+    """A head of encoding, flags, width, height and step, then the rows."""
+    if len(data) < _RAW.size:
+        return
+    name, flags, width, height, step = _RAW.unpack_from(data)
+    encoding = _NAMES[name % len(_NAMES)]
+    rows = data[_RAW.size :]
+    if flags & 2 and encoding in ENCODINGS:
+        # sizes that fit each other, which a fuzzer hardly ever finds
+        width, height = 1 + width % 40, 1 + height % 40
+        step = width * ENCODINGS[encoding].pixel_bytes + step % 8
+        wanted = step * int(height * ENCODINGS[encoding].planes)
+        rows = (rows * (wanted // len(rows) + 1))[:wanted] if rows else bytes(wanted)
+    try:
+        image, order = decode_raw(
+            rows, encoding=encoding, width=width, height=height, step=step,
+            is_bigendian=bool(flags & 1),
+        )  # fmt: skip
+    except FrameError:
+        return
+    _check_image(image, height, width)
+    assert order in ('rgb', 'bgr')
+
+
+def packed(data: bytes) -> None:
+    """A byte for the format that the message names, then the picture."""
+    layout = _LAYOUTS[data[0] % len(_LAYOUTS)] if data else ''
+    content = data[1:]
+    if data and data[0] & 128 and content.startswith(_PNG):
+        content = _mended(content)
+    before, compressed.MAX_PIXELS = compressed.MAX_PIXELS, MAX_PIXELS
+    try:
+        height, width = compressed.picture_size(content)
+        image, order = decode_file(content, layout)
+    except (FrameError, ValueError):
+        return
+    finally:
+        compressed.MAX_PIXELS = before
+    _check_image(image, height, width)
+    assert order in ('rgb', 'bgr')
+
+
+def mcap(data: bytes) -> None:
+    """An MCAP file."""
+    _bag(data, '.mcap')
+
+
+def sqlite3_bag(data: bytes) -> None:
+    """The database of a rosbag2."""
+    _bag(data, '.db3')
+
+
+def ros1(data: bytes) -> None:
+    """A ROS 1 bag."""
+    _bag(data, '.bag')
+
+
+def bag_folder(data: bytes) -> None:
+    """The metadata.yaml of a whole bag."""
+    folder = _scratch() / 'bag'
+    if not folder.exists():
+        storage = write_bag(_scratch(), 'mcap', range(2), name='bag', size=_SIZE)
+        storage.rename(folder / 'bag.mcap')
+    (folder / 'metadata.yaml').write_bytes(data)
+    _read_bag(folder)
+
+
+def config(data: bytes) -> None:
+    """A byte for the kind of config, then YAML."""
+    kind = _CONFIGS[data[0] % len(_CONFIGS)] if data else PipelineConfig
+    file = _scratch() / 'config.yaml'
+    file.write_bytes(data[1:])
+    try:
+        built = from_mapping(kind, read_yaml(file))
+    except ConfigError as error:
+        assert len(str(error)) < 20_000, 'nobody reads so long a message'
+        return
+    # a NaN is not equal to itself
+    assert repr(from_mapping(kind, to_mapping(built))) == repr(built)
+
+
+def weights(data: bytes) -> None:
+    """A weights file; with an odd first byte the rest is JSON that becomes its metadata."""
+    content = data[1:]
+    if data and data[0] & 1:
+        header = {
+            '__metadata__': {'nightseg': content.decode(errors='replace')},
+            'weight': {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]},
+        }
+        text = json.dumps(header).encode()
+        content = struct.pack('<Q', len(text)) + text + bytes(8)
+    file = _scratch() / 'weights.safetensors'
+    file.write_bytes(content)
+    try:
+        found = load_weights(file)
+    except WeightsError:
+        return
+    assert sum(tensor.nbytes for tensor in found.tensors.values()) <= 2 * len(content)
+
+
+def _bag(data: bytes, suffix: str) -> None:
+    file = _scratch() / f'bag{suffix}'
+    file.write_bytes(data)
+    _read_bag(file)
+
+
+def _read_bag(path: Path) -> None:
+    try:
+        with BagReader(path) as bag:
+            for topic in bag.topics:
+                for message in itertools.islice(bag.messages(topic), MOST):
+                    if topic in bag.image_topics:
+                        frame = bag.frame(message)
+                        if isinstance(frame, Frame):
+                            _check_image(frame.image, *frame.image.shape[:2])
+                    else:
+                        _try(bag.read, message)
+                _ = bag.loss([topic])
+            assert all(text and len(text) < 2000 for text in bag.losses())
+    except BagError:
+        return
+
+
+def _try(read: Callable[..., object], message: object) -> None:
+    try:
+        read(message)
+    except BagError:
+        return
+
+
+def _check_image(image: np.ndarray, height: int, width: int) -> None:
+    assert image.dtype == np.uint8 and image.shape == (height, width, 3), image.shape
+    # every byte can be read: a view beyond its buffer would be found here
+    assert int(image.max()) <= 255
+
+
+def _mended(content: bytes) -> bytes:
+    """Return a PNG with the checksums that its chunks should have."""
+    result, at = content[:8], 8
+    while at + 12 <= len(content):
+        (length,) = struct.unpack_from('>I', content, at)
+        body = content[at + 4 : at + 8 + length]
+        result += content[at : at + 4] + body + struct.pack('>I', zlib.crc32(body))
+        at += 12 + length
+    return result
+
+
+@cache
+def _scratch() -> Path:
+    """Return a folder for the files that are read, in memory where there is such a place."""
+    memory = Path('/dev/shm')
+    base = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
+    holder = tempfile.TemporaryDirectory(prefix='nightseg-fuzz-', dir=base)
+    _HOLDERS.append(holder)
+    return Path(holder.name)
+
+
+_HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
+# -- samples ---------------------------------------------------------------------------------
+
+
+def _raw_samples(folder: Path) -> list[bytes]:
+    rows = bytes(range(256))
+    return [
+        _RAW.pack(number, flags, 6, 4, 2) + rows
+        for number in range(len(_NAMES))
+        for flags in (0, 2, 3)
+    ]
+
+
+def _packed_samples(folder: Path) -> list[bytes]:
+    picture = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    found = []
+    for suffix, options in (
+        ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, 60]),
+        ('.jpg', [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        ('.png', []),
+        ('.bmp', []),
+        ('.webp', [cv2.IMWRITE_WEBP_QUALITY, 50]),
+        ('.webp', [cv2.IMWRITE_WEBP_QUALITY, 101]),
+    ):
+        for pixels in (picture, picture[..., 0]):
+            content = cv2.imencode(suffix, pixels, options)[1].tobytes()
+            found += [bytes((first,)) + content for first in (0, 1, 3, 128)]
+    return found
+
+
+def _mcap_samples(folder: Path) -> list[bytes]:
+    kinds = ('mcap', 'mcap-chunks', 'mcap-messages')
+    return [
+        write_bag(folder, kind, range(2), name=kind, size=_SIZE).read_bytes() for kind in kinds
+    ]
+
+
+def _sqlite3_samples(folder: Path) -> list[bytes]:
+    found = []
+    for kind in ('sqlite3', 'sqlite3-messages'):
+        storage = write_bag(folder, kind, range(2), name=kind, size=_SIZE)
+        with closing(sqlite3.connect(storage, isolation_level=None)) as database:
+            # small pages make small files
+            database.execute('PRAGMA page_size = 512')
+            database.execute('VACUUM')
+        found.append(storage.read_bytes())
+    return found
+
+
+def _ros1_samples(folder: Path) -> list[bytes]:
+    kinds = ('ros1', 'ros1-lz4')
+    return [
+        write_bag(folder, kind, range(2), name=kind, size=_SIZE).read_bytes() for kind in kinds
+    ]
+
+
+def _folder_samples(folder: Path) -> list[bytes]:
+    storage = write_bag(folder, 'mcap', range(2), name='bag', size=_SIZE)
+    content = yaml.safe_load((storage.parent / 'metadata.yaml').read_text(encoding='utf-8'))
+    return [yaml.safe_dump(content, default_flow_style=flow).encode() for flow in (False, True)]
+
+
+def _config_samples(folder: Path) -> list[bytes]:
+    found = []
+    given = {'data': ['folder:a'], 'out': 'b'}
+    for number, kind in enumerate(_CONFIGS):
+        mapping = to_mapping(from_mapping(kind, given if number else {}))
+        found += [
+            bytes((number,)) + yaml.safe_dump(mapping, default_flow_style=flow).encode()
+            for flow in (False, True)
+        ]
+    return found
+
+
+def _weights_samples(folder: Path) -> list[bytes]:
+    import torch
+
+    file = folder / 'sample.safetensors'
+    metadata = WeightsMetadata(network='patchgan', arch={'ndf': 1}, training={'seed': 1})
+    tensors = {'a': torch.ones(2, 3), 'b': torch.zeros(4, dtype=torch.int64)}
+    save_weights(file, tensors, metadata)
+    text = json.dumps(to_mapping(metadata)).encode()
+    half = folder / 'half.safetensors'
+    save_weights(half, tensors, metadata, half=True)
+    return [b'\0' + file.read_bytes(), b'\0' + half.read_bytes(), b'\1' + text]
+
+
+#: Target and samples by name.
+TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], list[bytes]]]] = {
+    'raw': (raw, _raw_samples),
+    'packed': (packed, _packed_samples),
+    'mcap': (mcap, _mcap_samples),
+    'sqlite3': (sqlite3_bag, _sqlite3_samples),
+    'ros1': (ros1, _ros1_samples),
+    'folder': (bag_folder, _folder_samples),
+    'config': (config, _config_samples),
+    'weights': (weights, _weights_samples),
+}
+
+
+def samples(name: str) -> list[bytes]:
+    """Return small whole inputs of a target, made now."""
+    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+        return TARGETS[name][1](Path(folder))
+
+
+__all__ = ['TARGETS', 'TOPIC', 'samples']

@@ -1,0 +1,37 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Tools that are killed end with what they end with undisturbed; ``make crash`` kills more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import crash
+import pytest
+
+
+@pytest.fixture(scope='module')
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> crash.Inputs:
+    return crash.Inputs.make(tmp_path_factory.mktemp('inputs'))
+
+
+@pytest.mark.parametrize('tool', crash.TOOLS)
+def test_a_killed_tool_ends_with_the_same_result(
+    tool: str, inputs: crash.Inputs, tmp_path: Path
+) -> None:
+    outcome = crash.crash(tool, inputs, tmp_path, kills=2, seed=1)
+    assert outcome.kills == 2
+
+
+def test_the_harness_finds_a_difference(
+    inputs: crash.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, results = crash.TOOLS['bag']
+
+    def other(given: crash.Inputs, out: Path) -> list[str]:
+        topic = '/other/image_raw' if out.parent.name == 'killed' else '/camera/image_raw'
+        return [*command(given, out), '--topic', topic]
+
+    monkeypatch.setitem(crash.TOOLS, 'bag', (other, results))
+    with pytest.raises(AssertionError, match='bag after 0 kills differs'):
+        crash.crash('bag', inputs, tmp_path, kills=0)

@@ -1,0 +1,78 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""A few seconds of fuzzing of each reader; ``make fuzz`` goes on for a million inputs each."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import fuzz_targets
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+HERE = Path(__file__).parent
+#: Of each reader, so that all of them together take less than a minute.
+SECONDS = 3.0
+
+
+@cache
+def seeds(name: str) -> list[bytes]:
+    return fuzz_targets.samples(name)
+
+
+@pytest.mark.parametrize('name', fuzz_targets.TARGETS)
+def test_whole_samples_are_read(name: str) -> None:
+    for content in seeds(name):
+        fuzz_targets.TARGETS[name][0](content)
+
+
+@pytest.mark.parametrize('name', fuzz_targets.TARGETS)
+@settings(
+    max_examples=60, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+@given(data=st.data())
+def test_samples_with_a_piece_replaced_do_no_harm(name: str, data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(seeds(name))))
+    at = data.draw(st.integers(0, len(content)))
+    length = data.draw(st.integers(0, 64))
+    content[at : at + length] = data.draw(st.binary(max_size=64))
+    fuzz_targets.TARGETS[name][0](bytes(content))
+
+
+@pytest.mark.parametrize('name', fuzz_targets.TARGETS)
+def test_samples_with_wrong_bytes_do_no_harm(name: str) -> None:
+    chance = random.Random(name)
+    target, _ = fuzz_targets.TARGETS[name]
+    until = time.monotonic() + SECONDS
+    tries = 0
+    while time.monotonic() < until or not tries:
+        content = bytearray(chance.choice(seeds(name)))
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randint(0, len(content))
+            length = chance.choice((0, 1, 2, 4, 8, 64))
+            content[at : at + length] = chance.randbytes(chance.choice((0, 1, 2, 4, 8)))
+        try:
+            target(bytes(content))
+        except Exception:
+            print(f'{name}: {bytes(content)!r}')
+            raise
+        tries += 1
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('atheris') is None,
+    reason='atheris is not installed: pip install -r requirements/fuzz.txt',
+)
+def test_the_fuzzer_itself_runs(tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / 'fuzz.py'), 'raw', '--runs', '500', '--out', tmp_path]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'Done 500 runs' in done.stderr

@@ -1,0 +1,341 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Files from outside run no code, leave no folder, and claim no more than there is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import struct
+import subprocess
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from bag_samples import TOPIC, write_bag
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from nightseg_ros.bags.compression import MAX_BYTES, _zstd, unpack, unpack_file
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.sqlite_scan import scan_sqlite
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
+from nightseg_ros.data.source import open_source
+from nightseg_ros.networks import REGISTRY, build, build_from
+from nightseg_ros.perception.compressed import MAX_SCANNED, picture_size
+from nightseg_ros.perception.frame import Frame, FrameError, decode_file
+from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+
+ROOT = Path(__file__).parent.parent
+CODE = sorted((ROOT / 'nightseg_ros').rglob('*.py')) + sorted((ROOT / 'launch').glob('*.py'))
+#: Modules that run what they read.
+FORBIDDEN_MODULES = {'pickle', 'cPickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
+FORBIDDEN_CALLS = {
+    'eval', 'exec', '__import__', 'os.system', 'os.popen', 'subprocess.getoutput',
+    'subprocess.getstatusoutput', 'yaml.unsafe_load', 'yaml.full_load', 'numpy.load', 'np.load',
+    'pickle.load', 'pickle.loads', 'tempfile.mktemp',
+}  # fmt: skip
+
+
+# -- no code from a file ---------------------------------------------------------------------
+
+
+def dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f'{dotted(node.value)}.{node.attr}'
+    return node.id if isinstance(node, ast.Name) else ''
+
+
+def offences(source: str) -> list[str]:
+    """Return what in a source text runs code or a shell from data."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name.partition('.')[0] for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [(node.module or '').partition('.')[0]]
+        found += [name for name in names if name in FORBIDDEN_MODULES]
+        if not isinstance(node, ast.Call):
+            continue
+        name = dotted(node.func)
+        keywords = {word.arg: word.value for word in node.keywords}
+        if name in FORBIDDEN_CALLS:
+            found.append(name)
+        shell = keywords.get('shell')
+        if shell is not None and not (isinstance(shell, ast.Constant) and shell.value is False):
+            found.append(f'{name}(shell=)')
+        safe = keywords.get('weights_only')
+        if name == 'torch.load' and not (isinstance(safe, ast.Constant) and safe.value is True):
+            found.append(name)
+        if name == 'yaml.load' and not any('loader' in ast.unparse(a).lower() for a in node.args):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize('path', CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_no_module_runs_what_it_reads(path: Path) -> None:
+    assert offences(path.read_text(encoding='utf-8')) == []
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        'import pickle', 'from joblib import load', 'eval(x)', 'exec(x)', 'os.system(x)',
+        'subprocess.run(x, shell=True)', 'torch.load(x)', 'torch.load(x, weights_only=False)',
+        'yaml.load(x)', 'np.load(x)',
+    ],
+)  # fmt: skip
+def test_the_scan_finds_what_it_looks_for(line: str) -> None:
+    assert offences(line)
+
+
+def test_the_safe_loader_is_the_only_one() -> None:
+    loaders = set()
+    for path in CODE:
+        loaders |= set(re.findall(r"yaml\.\w*Loader|'\w*Loader'", path.read_text('utf-8')))
+    assert loaders == {'yaml.SafeLoader', "'CSafeLoader'"}
+
+
+# -- settings --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        # libyaml's composer recurses in C: these ended the process with a segmentation fault
+        '[' * 100_000, '{a: ' * 50_000, '- ' * 100_000, '? ' * 50_000,
+        # PyYAML's constructors fail in ways of their own
+        '2001-13-01', '!!timestamp x', '!!bool x', '!!int 0o', '9' * 5000, '!!binary x',
+        '!!omap [1]', '!!python/object/apply:os.system [ls]', '%', 'a: \0',
+    ],
+    ids=lambda text: text[:12],
+)  # fmt: skip
+def test_hostile_yaml_is_an_error_of_one_kind(text: str) -> None:
+    with pytest.raises(ValueError, match=r'.') as caught:
+        load_yaml(text)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_file_of_laughs_is_refused_before_it_is_written_out(tmp_path: Path) -> None:
+    lines = ['a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]']
+    for level in range(1, 12):
+        lines.append(f'a{level}: &a{level} [{", ".join([f"*a{level - 1}"] * 9)}]')
+    file = tmp_path / 'laughs.yaml'
+    file.write_text('\n'.join(lines) + '\nlong_side: *a11\n')
+    with pytest.raises(ConfigError, match='alias'):
+        read_yaml(file)
+
+
+@pytest.mark.parametrize('content', [b'\xff\xfe', b'- a\n', b'', b'a: [', b'a' * 2**21])
+def test_a_file_that_is_no_mapping_names_itself(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / 'odd.yaml'
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r'odd\.yaml'):
+        read_yaml(file)
+
+
+def test_a_wrong_value_of_any_length_makes_a_short_message() -> None:
+    with pytest.raises(ConfigError, match="'long_side' must be int") as caught:
+        from_mapping(PipelineConfig, {'long_side': ['x' * 10_000] * 1000})
+    assert len(str(caught.value)) < 500
+
+
+# -- paths -----------------------------------------------------------------------------------
+
+
+def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path: Path) -> None:
+    secret = write_bag(tmp_path / 'elsewhere', 'mcap', range(2), name='secret')
+    bag = write_bag(tmp_path, 'mcap', range(4)).parent
+    content = yaml.safe_load((bag / 'metadata.yaml').read_text())
+    content['rosbag2_bagfile_information']['relative_file_paths'] = [
+        '../elsewhere/secret/secret.mcap', str(secret), '../../../../etc/passwd',
+    ]  # fmt: skip
+    (bag / 'metadata.yaml').write_text(yaml.safe_dump(content))
+    with BagReader(bag) as reader:
+        frames = list(reader.frames(reader.image_topic(TOPIC)))
+    assert not any(isinstance(frame, Frame) for frame in frames)
+    assert 'secret.mcap is missing' in str(frames[-1])
+
+
+def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for topic in ('/../../etc/cam/image_raw', '/a/../../b/image_raw'):
+            bag.write_frame(topic, Frame(image=np.zeros((4, 6, 3), np.uint8), stamp_ns=10**9))
+    stems = [stem for stem, _ in open_source(tmp_path / 'bag', every_camera=True)]
+    assert len(stems) == 2
+    for stem in stems:
+        assert (tmp_path / 'out' / f'{stem}.png').resolve().parent == tmp_path / 'out'
+
+
+@pytest.mark.parametrize('name', ['../outside', '/outside', 'in/../../outside'])
+def test_an_archive_of_results_leaves_nothing_outside(tmp_path: Path, name: str) -> None:
+    from nightseg_ros.evaluation.fleet import unpack as unpack_results
+
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode='w') as archive:
+        entry = tarfile.TarInfo(name)
+        entry.size = 1
+        archive.addfile(entry, BytesIO(b'x'))
+    before = set(tmp_path.iterdir())
+    try:
+        unpack_results(packed.getvalue(), tmp_path / 'here' / 'part')
+    except tarfile.TarError:
+        assert not (tmp_path / 'here' / 'part').exists()
+    assert {path for path in tmp_path.iterdir() if path.name != 'here'} == before
+    assert not Path('/outside').exists()
+
+
+# -- bombs -----------------------------------------------------------------------------------
+
+
+def progressive(scans: int, side: int = 8000) -> bytes:
+    """Return a JPEG that goes over its pixels many times, in little more than a head."""
+    picture = np.zeros((16, 16, 3), np.uint8)
+    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    at = content.rindex(b'\xff\xda')
+    whole = bytearray(content[:at] + content[at:-2] * scans + content[-2:])
+    frame = whole.index(b'\xff\xc2')
+    struct.pack_into('>HH', whole, frame + 5, side, side)
+    return bytes(whole)
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused_unread() -> None:
+    with pytest.raises(FrameError, match='times over'):
+        decode_file(progressive(1000))
+    # what cameras and editors write has about ten of them, on any size that is read
+    assert picture_size(progressive(1, side=4096)) == (4096, 4096)
+    assert MAX_SCANNED >= 7 * 8192**2
+
+
+def test_a_chunk_that_unpacks_to_anything_gives_what_it_claims() -> None:
+    bomb = _zstd.compress(bytes(2**26))
+    assert len(bomb) < 2**14
+    assert unpack(bomb, 'zstd', 1000) == (bytes(1000), True)
+    with pytest.raises(ValueError, match='are the most'):
+        unpack(bomb, 'zstd', MAX_BYTES + 1)
+
+
+def test_a_packed_bag_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / 'bomb.mcap.zstd'
+    source.write_bytes(_zstd.compress(bytes(2**24)))
+    free = iter([2**31, 2**31, 2**31, 100])
+    monkeypatch.setattr('shutil.disk_usage', lambda _: type('Usage', (), {'free': next(free)}))
+    assert 'no room' in unpack_file(source, tmp_path / 'bomb.mcap')
+    assert (tmp_path / 'bomb.mcap').stat().st_size < 2**20
+
+
+def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> None:
+    storage = write_bag(tmp_path, 'sqlite3', range(6), size=(60, 90))
+    content = bytearray(storage.read_bytes())
+    page_size = struct.unpack_from('>H', content, 16)[0]
+    tails = 0
+    for at in range(page_size, len(content), page_size):
+        # a page that continues a row begins with the number of the next one, 0 at its end
+        if content[at : at + 4] == bytes(4):
+            struct.pack_into('>I', content, at, at // page_size + 1)
+            tails += 1
+    assert tails
+    storage.write_bytes(content)
+    found = list(scan_sqlite(storage))
+    assert sum(len(getattr(item, 'data', b'')) for item in found) <= len(content)
+
+
+@pytest.mark.parametrize(
+    'arch',
+    [
+        {'ngf': 9999, 'blocks': 9999}, {'ngf': 10**9}, {'blocks': 10**12}, {'ngf': 4000},
+        {'ngf': -1}, {'ngf': [4]}, {'nonsense': 1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path: Path, arch: dict) -> None:
+    tensors = build('resnet_generator', ngf=4, blocks=1).state_dict()
+    file = tmp_path / 'giant.safetensors'
+    save_weights(file, tensors, WeightsMetadata(network='resnet_generator', arch=arch))
+    with pytest.raises(WeightsError, match='giant'):
+        build_from(load_weights(file))
+
+
+@pytest.mark.parametrize('name', ['day', 'night', 'translator', 'illumination'])
+def test_shipped_weights_pass_the_check_of_their_size(name: str) -> None:
+    assert build_from(load_weights(name)).training is False
+
+
+def test_every_network_can_be_measured_without_memory() -> None:
+    import torch
+
+    smallest = {
+        'lite_segmenter': {'classes': 3, 'variant': 'tiny'}, 'erf_pspnet': {'classes': 3},
+        'segformer': {'classes': 3}, 'resnet_generator': {'ngf': 4, 'blocks': 1},
+    }  # fmt: skip
+    for name in REGISTRY:
+        with torch.device('meta'):
+            network = build(name, **smallest.get(name, {}))
+        assert all(parameter.is_meta for parameter in network.parameters()), name
+
+
+# -- what is installed -----------------------------------------------------------------------
+
+
+def locked(name: str) -> dict[str, list[tuple[Version, str]]]:
+    """Return the versions and the number of hashes by package of a lock file."""
+    found: dict[str, list[tuple[Version, str]]] = {}
+    text = (ROOT / 'requirements' / 'lock' / f'{name}.txt').read_text(encoding='utf-8')
+    for block in re.split(r'\n(?=[A-Za-z])', text.partition('\n')[2]):
+        head, *hashes = [line.strip(' \\') for line in block.strip().splitlines()]
+        requirement = Requirement(head)
+        [pin] = requirement.specifier
+        assert pin.operator == '==' and hashes
+        assert all(re.fullmatch(r'--hash=sha256:[0-9a-f]{64}', line) for line in hashes)
+        key = requirement.name.lower().replace('_', '-').replace('.', '-')
+        found.setdefault(key, []).append((Version(pin.version), str(requirement.marker or '')))
+    return found
+
+
+@pytest.mark.parametrize('distro', ['jazzy', 'kilted'])
+def test_the_lock_holds_every_requirement(distro: str) -> None:
+    whole = locked('base') | locked('cuda') | locked(f'ros-{distro}')
+    for name in ('runtime', 'train', 'test', 'fleet', 'lint', f'ros-{distro}', 'constraints'):
+        text = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8')
+        for line in (line.partition('#')[0].strip() for line in text.splitlines()):
+            if not line:
+                continue
+            wanted = Requirement(line)
+            versions = whole[wanted.name.lower().replace('_', '-').replace('.', '-')]
+            assert all(version in wanted.specifier for version, _ in versions), (
+                f'{line}: run `make lock`'
+            )
+
+
+def test_both_builds_of_torch_are_of_one_version() -> None:
+    [(cpu, _)], [(cuda, _)] = locked('cpu')['torch'], locked('cuda')['torch']
+    assert cpu.local == 'cpu' and cpu.public == str(cuda)
+    assert 'torch' not in locked('base')
+
+
+def test_lock_files_name_no_place() -> None:
+    for file in (ROOT / 'requirements' / 'lock').iterdir():
+        text = file.read_text(encoding='utf-8')
+        assert '://' not in text and '--index' not in text and '--find-links' not in text
+
+
+def test_the_installer_is_a_shell_script_without_mistakes() -> None:
+    subprocess.run(['bash', '-n', ROOT / 'requirements' / 'install.sh'], check=True)
+
+
+def test_metadata_in_json_of_any_depth_is_an_error(tmp_path: Path) -> None:
+    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
+    file = tmp_path / 'deep.safetensors'
+    file.write_bytes(struct.pack('<Q', len(header)) + header)
+    with pytest.raises(WeightsError, match='deep'):
+        load_weights(file)
