@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: ``sha256sum``'s own format, so that ``sha256sum -c SHA256SUMS`` checks a folder as well.
 MANIFEST = 'SHA256SUMS'
+#: Beginning of the names of the tensors that `nightseg calibrate` adds to a segmenter's.
+TRUST = 'reliability.'
 _KEY = 'nightseg'
 _MAX_HEADER = 16 * 1024 * 1024
 
@@ -48,7 +50,7 @@ class WeightsMetadata:
     long_side: int = 480
     """Length in pixels of the input's long side that the network was trained for."""
     temperature: float = 1.0
-    """Logits are divided by it before the softmax (Guo et al. 2017)."""
+    """Logits are divided by it before the softmax (Guo et al. 2017), see `nightseg calibrate`."""
     data: str = ''
     """What it was trained on, in words."""
     ratio: float = 0.0
@@ -108,6 +110,16 @@ def save_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content)
     return hashlib.sha256(content).hexdigest()
+
+
+def network_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the network's own tensors, without those of the reliability of its frames."""
+    return {name: t for name, t in tensors.items() if not name.startswith(TRUST)}
+
+
+def has_trust(weights: Weights) -> bool:
+    """Tell whether the weights know how far each frame can be trusted."""
+    return any(name.startswith(TRUST) for name in weights.tensors)
 
 
 def resolve_weights(name: str | os.PathLike[str]) -> Path:

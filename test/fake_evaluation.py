@@ -165,6 +165,10 @@ def _run(
         'states': counted,
         'calibration': {'all': calibration if labelled else None,
                         'by_state': {s: calibration for s in states} if labelled else {}},
+        'reliability': {'mean': 0.8642, 'least': 0.1357, 'spearman': 0.7531 if labelled else None,
+                        'spearman_ci': [0.6042, 0.8024] if labelled else None,
+                        'risk': {'0.5': 0.0531, '0.9': 0.0642, '1': 0.0753} if labelled else None,
+                        'risk_area': 0.05 if labelled else None},
         'flicker': {'all': flicker, 'by_state': {}} if drive else None,
         'routing': {
             'switches': 1, 'minutes': 0.5, 'switches_per_minute': 2.0,

@@ -48,7 +48,7 @@ def test_export_writes_checked_files_and_fills_the_cache(
         assert load_weights(out / file.name).sha256 == load_weights(file).sha256
         assert read_manifest(out)[file.name] == load_weights(file).sha256
     session = onnxruntime.InferenceSession(str(out / 'day.onnx'))
-    labels, confidence = session.run(None, {'images': np.zeros((1, 64, 96, 3), np.uint8)})
+    labels, confidence, _ = session.run(None, {'images': np.zeros((1, 64, 96, 3), np.uint8)})
     assert labels.shape == confidence.shape == (1, 32, 48)
 
     # the node's first frame builds nothing

@@ -45,6 +45,7 @@ OUT = 'camera/nightseg'
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
+    tiny_weights.give_trust(files['weights.day'], 0.8)
     return {name: str(path) for name, path in files.items()}
 
 
@@ -479,6 +480,29 @@ def test_frames_without_a_stamp_are_served_with_a_warning(
     client.until(told, 'a warning')
     assert client.got[f'{OUT}/labels'][-1].header == image_message(picture(), 0).header
     client.exchange(camera, image_message(picture(), next(stamps)), f'{OUT}/labels')
+
+
+def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(
+    client: Client, camera: Any, stamps: Iterator[int]
+) -> None:
+    client.listen(f'{OUT}/labels')
+    client.listen(f'{OUT}/status', DiagnosticArray)
+    client.heard(f'{OUT}/labels', f'{OUT}/status')
+
+    def warned(wanted: bool) -> bool:
+        message = image_message(picture(seed=2), next(stamps))
+        values = values_of(client.exchange(camera, message, f'{OUT}/status'))
+        assert float(values['reliability']) == pytest.approx(0.8, abs=2e-3)
+        assert client.of_stamp(f'{OUT}/labels', message.header.stamp)
+        found = client.status('camera')
+        return bool(found and ('cannot see' in found[1]) == wanted and 'reliability' in found[2])
+
+    assert client.set(min_reliability=1.0).successful
+    try:
+        client.until(lambda: warned(True), 'a warning')
+    finally:
+        assert client.set(min_reliability=0.0).successful
+    client.until(lambda: warned(False), 'the end of it')
 
 
 def test_outputs_are_reliable_and_volatile_unless_overridden(client: Client) -> None:

@@ -122,6 +122,20 @@ def test_a_camera_that_stops_is_an_error_until_it_comes_back() -> None:
     assert texts(health, 12.1) == []
 
 
+def test_a_camera_that_cannot_see_is_told_until_it_sees_again() -> None:
+    health = CameraHealth(0.0)
+    health.receive(10.0)
+    for now, reliability in ((10.0, 0.9), (10.1, None), (10.2, 0.12)):
+        assert texts(health, now) == []
+        health.trust(now, reliability, 0.5)
+    health.trust(10.3, float('nan'), 0.0)
+    health.receive(11.5)
+    ((level, text),) = texts(health, 12.2)
+    assert level == 'WARN' and text.startswith('cannot see: reliability nan')
+    health.receive(12.4)
+    assert texts(health, 12.4) == []
+
+
 @pytest.mark.parametrize('reason', FAULTS)
 def test_a_fault_is_told_for_a_while_and_weighs_more_where_nothing_is_served(reason: str) -> None:
     health = CameraHealth(0.0)

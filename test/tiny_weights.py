@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from nightseg_ros.networks import build
+from nightseg_ros.runtime.trust import BANDS, SIGNS
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
-from nightseg_ros.weights import WeightsMetadata, save_weights
+from nightseg_ros.weights import TRUST, WeightsMetadata, load_weights, save_weights
 
 LICENSE = 'made by the tests, free for all'
 
@@ -42,6 +43,23 @@ def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) ->
     )
     save_weights(path, network.state_dict(), metadata)
     return path
+
+
+def give_trust(path: Path, reliability: float) -> None:
+    """Let the segmenter judge every frame alike, 0 to 1."""
+    weights = load_weights(path)
+    network = build(weights.metadata.network, **weights.metadata.arch)
+    channels = sum(network.encoder.channels)
+    classes = weights.metadata.arch['classes']
+    tensors = {
+        'pooled_mean': torch.zeros(channels), 'pooled_scale': torch.ones(channels),
+        'components': torch.zeros(2, channels), 'variances': torch.ones(2),
+        'residual': torch.ones(()), 'rows_mean': torch.zeros(classes * BANDS),
+        'start': torch.zeros(len(SIGNS)), 'scale': torch.ones(len(SIGNS)),
+        'weight': torch.zeros(len(SIGNS)), 'bias': torch.logit(torch.tensor(reliability)),
+    }  # fmt: skip
+    tensors = {TRUST + name: tensor for name, tensor in tensors.items()}
+    save_weights(path, {**weights.tensors, **tensors}, weights.metadata)
 
 
 def write_translator(path: Path, seed: int = 0) -> Path:

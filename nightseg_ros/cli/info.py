@@ -86,7 +86,7 @@ def _devices() -> list[str]:
 
 
 def _weights(path: Any) -> dict[str, Any]:
-    from nightseg_ros.weights import WeightsError, load_weights
+    from nightseg_ros.weights import WeightsError, load_weights, network_tensors
 
     try:
         weights = load_weights(path)
@@ -97,7 +97,7 @@ def _weights(path: Any) -> dict[str, Any]:
         'name': path.stem,
         'task': about.task,
         'network': about.network,
-        'parameters': sum(tensor.numel() for tensor in weights.tensors.values()),
+        'parameters': sum(tensor.numel() for tensor in network_tensors(weights.tensors).values()),
         'taxonomy': (about.taxonomy or {}).get('name', ''),
         'long_side': about.long_side,
         'data': about.data,

@@ -39,6 +39,10 @@ VERBS = {
         'nightseg_ros.cli.translate',
         'turn frames into the other light with a generator, and judge it',
     ),
+    'calibrate': (
+        'nightseg_ros.cli.calibrate',
+        'teach weights how sure they may be: confidence and reliability',
+    ),
     'publish': ('nightseg_ros.cli.publish', 'ship trained weights with their scores and hash'),
     'data': ('nightseg_ros.cli.data', 'check data sets; take pictures out of recordings'),
     'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from nightseg_ros.taxonomy import Taxonomy
-from nightseg_ros.weights import Weights
+from nightseg_ros.weights import Weights, network_tensors
 
 USES = {
     'segment': 'labels every pixel of a camera frame',
@@ -27,7 +27,9 @@ def model_card(weights: Weights, agreement: Mapping[str, float] | None = None) -
     """
     metadata = weights.metadata
     parameters = sum(
-        tensor.numel() for name, tensor in weights.tensors.items() if 'running_' not in name
+        tensor.numel()
+        for name, tensor in network_tensors(weights.tensors).items()
+        if 'running_' not in name
     )
     rows = {
         'Task': f'{metadata.task}: {USES[metadata.task]}',

@@ -349,6 +349,7 @@ def _line(read: _Read, result: Result, why: str, sequence: bool) -> dict[str, An
         'miou': None,
         'pixel_acc': None,
         'confidence': None,
+        'reliability': None if result.reliability is None else round(result.reliability, 4),
         'flicker': None,
         'flicker_warped': None,
         'labels_sha256': None,
@@ -361,7 +362,7 @@ def _failed(read: _Read) -> dict[str, Any]:
     """Return the line of a frame that could not be read."""
     names = (
         'stamp', 'size', 'score', 'estimate', 'state', 'route', 'reason', 'light', 'miou',
-        'pixel_acc', 'confidence', 'flicker', 'flicker_warped', 'labels_sha256',
+        'pixel_acc', 'confidence', 'reliability', 'flicker', 'flicker_warped', 'labels_sha256',
     )  # fmt: skip
     return {
         'source': read.item.source, 'camera': None, 'frame': read.item.name,

@@ -23,6 +23,7 @@ from nightseg_ros.evaluation.record import Records, RowLayout
 from nightseg_ros.evaluation.routing import routing
 from nightseg_ros.evaluation.segmentation import SegmentationScores, rounded
 from nightseg_ros.evaluation.segmentation import number as to_number
+from nightseg_ros.evaluation.selective import selective
 from nightseg_ros.evaluation.table import Mask, Table, Words, read_tables, stretches, total
 from nightseg_ros.evaluation.timing import timing
 
@@ -135,6 +136,7 @@ class SetResult:
             'routes': table.route.counts(table.masked),
             'states': table.state.counts(table.readable),
             'calibration': self._calibration(number, table, labelled),
+            'reliability': self._reliability(table),
             'flicker': self._flicker(number, table),
             'routing': routing(table, [_source(part) for part in self._parts], self.sequence),
             'labels_sha256': table.labels_sha256,
@@ -182,6 +184,17 @@ class SetResult:
                 if (found := calibration(part)) is not None
             },
         }
+
+    def _reliability(self, table: Table) -> dict[str, Any] | None:
+        known = np.isfinite(table.reliability)
+        scored = known & np.isfinite(table.pixel_acc)
+        found = selective(
+            table.reliability[scored], table.pixel_acc[scored], self._units[scored], self._config
+        )
+        if not known.any():
+            return None
+        mean, least = table.reliability[known].mean(), table.reliability[known].min()
+        return rounded({'mean': float(mean), 'least': float(least), **found})  # type: ignore[no-any-return]
 
     def _flicker(self, number: int, table: Table) -> dict[str, Any]:
         codes, names = table.state.codes.astype(np.int64), table.state.names

@@ -52,6 +52,9 @@ class Table:
     """Labelled pixels."""
     miou: npt.NDArray[np.float64]
     """NaN without labels."""
+    pixel_acc: npt.NDArray[np.float64]
+    reliability: npt.NDArray[np.float64]
+    """NaN without a mask."""
     readable: Mask
     """The frame could be decoded."""
     masked: Mask
@@ -104,7 +107,7 @@ def total(
 class _Columns:
     def __init__(self) -> None:
         self._part, self._stamp, self._labelled = array('i'), array('q'), array('q')
-        self._miou = array('d')
+        self._scores = {name: array('d') for name in ('miou', 'pixel_acc', 'reliability')}
         self._readable, self._masked = array('b'), array('b')
         self._words = {name: _Coder() for name in ('source', 'state', 'route', 'light')}
         self._ms = {stage: array('d') for stage in STAGES}
@@ -114,7 +117,8 @@ class _Columns:
         self._part.append(part)
         self._stamp.append(line['stamp'] or 0)
         self._labelled.append(line['labelled'])
-        self._miou.append(float('nan') if line['miou'] is None else line['miou'])
+        for name, column in self._scores.items():
+            column.append(float('nan') if line[name] is None else line[name])
         self._readable.append(line['size'] is not None)
         self._masked.append(line['labels_sha256'] is not None)
         for name, coder in self._words.items():
@@ -128,7 +132,9 @@ class _Columns:
             part=np.array(self._part, np.int32),
             stamp=np.array(self._stamp, np.int64),
             labelled=np.array(self._labelled, np.int64),
-            miou=np.array(self._miou, np.float64),
+            miou=np.array(self._scores['miou'], np.float64),
+            pixel_acc=np.array(self._scores['pixel_acc'], np.float64),
+            reliability=np.array(self._scores['reliability'], np.float64),
             readable=np.array(self._readable, np.bool_),
             masked=np.array(self._masked, np.bool_),
             ms={stage: np.array(column, np.float64) for stage, column in self._ms.items()},

@@ -14,7 +14,7 @@ from nightseg_ros.networks.fast_generator import FastGenerator
 from nightseg_ros.networks.illumination_net import illumination_net
 from nightseg_ros.networks.lite_segmenter import LiteSegmenter
 from nightseg_ros.networks.segformer import Segformer
-from nightseg_ros.weights import WeightsError
+from nightseg_ros.weights import WeightsError, network_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +52,7 @@ def build_from(weights: Weights) -> nn.Module:
     _check_size(weights)
     try:
         network = build(metadata.network, **metadata.arch)
-        network.load_state_dict(weights.tensors)
+        network.load_state_dict(network_tensors(weights.tensors))
     except (ValueError, RuntimeError) as error:
         raise WeightsError(
             f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}: {error}"

@@ -38,7 +38,10 @@ class ERFPSPNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits at stride 8."""
-        features = self.encoder(x)
+        return self.decode(self.encoder(x))
+
+    def decode(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the encoder's features."""
         size = features.shape[2:]
         levels = [features]
         for bins, convolve in zip(BINS, self.pyramid):

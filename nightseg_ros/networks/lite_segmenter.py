@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -46,7 +48,11 @@ class LiteSegmenter(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits at stride 4."""
-        f4, f8, f16, f32 = self.encoder(x)
+        return self.decode(self.encoder(x))
+
+    def decode(self, features: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the logits of the encoder's features."""
+        f4, f8, f16, f32 = features
         y = self.context(f32)
         y = self.merge16(_up(y) + self.lateral16(f16))
         y = self.merge8(_up(y) + self.lateral8(f8))

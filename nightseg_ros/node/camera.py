@@ -43,6 +43,7 @@ class Camera:
         self.subscribed_reliable = False
         self._node = node
         self._long_side = pipeline.long_side
+        self._judged_routes = pipeline.judged_routes
         self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
         self.outputs = Outputs(node, names.output, pipeline.taxonomy)
         self._intake = Intake()
@@ -215,6 +216,9 @@ class Camera:
             published['status'] = time.monotonic()
         light, decision = result.illumination, result.decision
         self.health.note = f'route {decision.route}, {decision.state}, score {light.score:.3f}'
+        judged = decision.route in self._judged_routes
+        least = self.settings.min_reliability if judged else 0.0
+        self.health.trust(done, result.reliability, least)
         self.health.serve(done, ms['total'], computed=computed, published=list(published))
         if decision.switched:
             self._node.get_logger().info(

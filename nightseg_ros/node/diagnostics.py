@@ -28,6 +28,7 @@ def camera_status(
         'served': health.served,
         **{f'latency_ms.{name}': value for name, value in health.latency_ms().items()},
         **{f'dropped.{reason}': health.drops[reason] for reason in DROPS},
+        'reliability': 'unknown' if health.reliability is None else health.reliability,
         'size_changes': health.size_changes,
         'time_jumps': health.jumps,
         **{f'computed.{topic}': count for topic, count in sorted(health.computed.items())},
@@ -57,6 +58,9 @@ def node_status(
             shown[key] = value
     for name, weights in description.get('weights', {}).items():
         shown[f'weights.{name}'] = f'{weights["file"]} sha256 {weights["sha256"][:16]}'
+        for key in ('temperature', 'reliability'):
+            if key in weights:
+                shown[f'{key}.{name}'] = weights[key]
         if weights['license']:
             shown[f'license.{name}'] = weights['license']
     running = f'{description["backend"]} on {description["device"]}' if description else ''

@@ -109,12 +109,15 @@ class CameraHealth:
         self.note = ''
         """What the latest status says beside the counters: route and score."""
         self.info_problem = ''
+        self.reliability: float | None = None
+        """That of the last frame which a network saw."""
         self._in, self._out = Rate(), Rate()
         self._latency_ms: deque[float] = deque(maxlen=512)
         self._last_received: float | None = None
         self._last_served: float | None = None
         self._last_jump: float | None = None
         self._last_size_change: float | None = None
+        self._blind: tuple[float, float] | None = None
         self._faults: dict[str, tuple[float, str]] = {}
 
     def receive(self, now: float, *, unstamped: bool = False) -> None:
@@ -156,6 +159,13 @@ class CameraHealth:
             self.computed.update(computed)
             self.published.update(published)
 
+    def trust(self, now: float, reliability: float | None, least: float) -> None:
+        """Take a frame's reliability, 0 to 1; below ``least`` the camera cannot see."""
+        with self._lock:
+            self.reliability = reliability
+            if reliability is not None and not reliability >= least:
+                self._blind = (now, reliability)
+
     def rates(self, now: float) -> tuple[float, float]:
         """Return received and served frames a second."""
         with self._lock:
@@ -177,6 +187,12 @@ class CameraHealth:
                 found.append(Problem(level='WARN', text='stamps jumped back; started over'))
             if self._last_size_change is not None and now - self._last_size_change < RECOVERY:
                 found.append(Problem(level='WARN', text='the size of the images changed'))
+            if self._blind is not None and now - self._blind[0] < RECOVERY:
+                text = (
+                    f'cannot see: reliability {self._blind[1]:.2f}; is the lens covered, blinded '
+                    'or out of focus? The masks are published all the same'
+                )
+                found.append(Problem(level='WARN', text=text))
             if self.unstamped:
                 found.append(
                     Problem(

@@ -40,6 +40,7 @@ class Settings:
     silent_after: float
     patience: Patience
     cpu_fallback: bool
+    min_reliability: float
     jpeg_quality: int
     pipeline: PipelineConfig
 
@@ -77,6 +78,7 @@ class Settings:
             silent_after=values['silent_after'],
             patience=Patience(batch=values['watchdog_s'], load=values['watchdog_load_s']),
             cpu_fallback=values['cpu_fallback'],
+            min_reliability=values['min_reliability'],
             jpeg_quality=values['jpeg_quality'],
             pipeline=from_mapping(PipelineConfig, nested),
         )

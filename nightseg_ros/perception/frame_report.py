@@ -47,7 +47,7 @@ def report(
         'route': decision.route,
         'switched': decision.switched,
         'reason': decision.reason,
-        'reliability': _reliability(result),
+        'reliability': 'not computed' if result.reliability is None else result.reliability,
         'age_s': 'unknown' if age_s is None else age_s,
         **{f'latency_ms.{stage}': value for stage, value in latency_ms.items()},
     }
@@ -79,10 +79,3 @@ def in_words(value: object) -> str:
     if isinstance(value, bool):
         return 'true' if value else 'false'
     return f'{value:.3f}' if isinstance(value, float) else str(value)
-
-
-def _reliability(result: Result) -> object:
-    """Return the mean confidence (0–1) of the labelled pixels, where it was computed."""
-    if result.confidence is None:
-        return 'not computed'
-    return float(result.confidence.mean()) / 255

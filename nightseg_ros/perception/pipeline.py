@@ -23,7 +23,7 @@ from nightseg_ros.runtime.backend import Backend, Say
 from nightseg_ros.runtime.geometry import NetworkSize, fit
 from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.weights import Weights, WeightsError, load_weights
+from nightseg_ros.weights import Weights, WeightsError, has_trust, load_weights
 
 Image = npt.NDArray[np.uint8]
 Route = Literal['auto', 'day', 'night', 'translate']
@@ -96,6 +96,8 @@ class Result:
     """uint8 [H, W] ids of the pipeline's taxonomy, the camera's own size."""
     confidence: Image | None = None
     """uint8 [H, W], 0–255: the winning class's softmax."""
+    reliability: float | None = None
+    """How far the whole mask can be trusted, 0 to 1; None where no network ran."""
     color: Image | None = None
     """uint8 [H, W, 3] RGB."""
     overlay: Image | None = None
@@ -287,10 +289,21 @@ class Pipeline:
                     'file': weights.path.name,
                     'sha256': weights.sha256,
                     'license': weights.metadata.license,
+                    **(getattr(self, name).describe() if name in ('day', 'night') else {}),
                 }
                 for name, weights in loaded.items()
             },
         }
+
+    @property
+    def judged_routes(self) -> frozenset[str]:
+        """Routes whose weights have learnt to judge whole frames; see ``nightseg calibrate``."""
+        segmenters = {'day': self.day, 'translate': self.day, 'night': self.night}
+        return frozenset(
+            route
+            for route, segmenter in segmenters.items()
+            if segmenter is not None and has_trust(segmenter.weights)
+        )
 
     def _complete(self, seen: Result, found: dict[str, Any], ms: dict[str, float]) -> Result:
         """Return a decision with its pictures."""
@@ -311,8 +324,8 @@ class Pipeline:
 
     def _segment(
         self, route: str, frames: list[Frame], wants: list[Want]
-    ) -> list[tuple[dict[str, Image], dict[str, float]]]:
-        """Run one batch; return each frame's pictures and milliseconds."""
+    ) -> list[tuple[dict[str, Any], dict[str, float]]]:
+        """Run one batch; return each frame's pictures with its reliability, and milliseconds."""
         pixels = self.backend.pixels
         sizes = [self._size(frame) for frame in frames]
         started = time.perf_counter()
@@ -325,7 +338,8 @@ class Pipeline:
             images = translated = self.translator(images)
         segmenter = self.night if route == 'night' else self.day
         assert segmenter is not None
-        labels, confidence = segmenter(images)
+        labels, confidence, reliability = segmenter(images)
+        trust = [float(value) for value in reliability]
         network = _ms(started)
         share = {'shrink': shrink / len(frames), 'network': network / len(frames)}
         results = []
@@ -348,7 +362,8 @@ class Pipeline:
                 found['translated'] = pixels.restore(translated[index], size)
             host = {name: pixels.download(array) for name, array in found.items()}
             self._verify(host['labels'], frame)
-            results.append((host, {**share, 'post': post, 'render': _ms(started)}))
+            ms = {**share, 'post': post, 'render': _ms(started)}
+            results.append(({**host, 'reliability': trust[index]}, ms))
         return results
 
     def _verify(self, labels: Image, frame: Frame) -> None:

@@ -50,5 +50,8 @@ def export_graph(weights: Weights, path: Path) -> None:
             opset_version=OPSET,
             input_names=['images'],
             output_names=list(graph.outputs),
-            dynamic_axes=dict.fromkeys(('images', *graph.outputs), axes),
+            dynamic_axes={
+                name: {0: 'batch'} if name == 'reliability' else axes
+                for name in ('images', *graph.outputs)
+            },
         )

@@ -4,53 +4,87 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.networks import build_from
+from nightseg_ros.runtime.trust import Observation, TrustHead, pooled, rows
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Part of the cache key: raise it when a graph's arithmetic changes.
-VERSION = 2
+VERSION = 3
 #: No trained network's logits come near; NaN and infinity are not below it.
 LARGEST = 1e30
 
 
 class SegmentGraph(nn.Module):
-    """uint8 [B, h, w, 3] RGB → labels and confidence, both uint8 [B, h / 2, w / 2]."""
+    """
+    uint8 [B, h, w, 3] RGB → labels, confidence, both uint8 [B, h / 2, w / 2], and reliability [B].
 
-    outputs = ('labels', 'confidence')
+    The reliability, float 0 to 1, is that of each whole frame: what the weights' ``TrustHead``
+    says, or where they have none, the mean confidence.
+    """
+
+    outputs = ('labels', 'confidence', 'reliability')
 
     def __init__(self, weights: Weights) -> None:
         """Build the network that the weights are for."""
         super().__init__()
         metadata = weights.metadata
-        self.network = build_from(weights)
+        self.network: Any = build_from(weights)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (metadata.mean, metadata.std))
         self.scale = nn.Buffer(1 / (255 * std))
         self.shift = nn.Buffer(-mean / std)
         self.cooling = 1 / metadata.temperature
         self.upsampling = float(self.network.stride) / 2  # type: ignore[arg-type]
+        self.trust = TrustHead.of(weights)
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
-        Return ids, and the softmax of the winning class times 255.
+        Return ids, the softmax of the winning class times 255, and the frames' reliability.
 
         Where the network gave no numbers, the id is 255 and the confidence 0.
         """
-        x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        logits = self.network(x)
-        logits = F.interpolate(logits, scale_factor=self.upsampling, mode='bilinear')
+        logits, features = self.look(images)
+        coarse = logits
+        logits = self.enlarge(logits)
         best, labels = logits.max(1)
         # the top of the softmax without the softmax: 1 / sum(exp(logit - best)), at least 1
         spread = torch.exp((logits - best[:, None]) * self.cooling).sum(1)
         # OpenVINO's exponential turns NaN into a number, its sum does not
         valid = logits.abs().sum(1) < LARGEST
         labels = torch.where(valid, labels, UNLABELLED)
-        confidence = torch.where(valid, 255 / spread, 0.0)
-        return labels.to(torch.uint8), confidence.round().to(torch.uint8)
+        sure = torch.where(valid, 1 / spread, 0.0)
+        reliability = sure.mean(dim=(1, 2))
+        if self.trust is not None:
+            reliability = self.trust(self.observe(features, coarse, reliability))
+        return labels.to(torch.uint8), (255 * sure).round().to(torch.uint8), reliability
+
+    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Return logits at the network's stride and its encoder's features, None without one."""
+        x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        if not hasattr(self.network, 'decode'):
+            return self.network(x), None
+        features = self.network.encoder(x)
+        return self.network.decode(features), features
+
+    def enlarge(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits at half the input's size."""
+        return F.interpolate(logits, scale_factor=self.upsampling, mode='bilinear')
+
+    def observe(
+        self, features: Any, logits: torch.Tensor, confidence: torch.Tensor
+    ) -> Observation:
+        """Return what there is to judge a batch by; ``logits`` at the network's stride."""
+        return Observation(
+            confidence=confidence,
+            pooled=pooled(features),
+            rows=rows(logits, int(self.network.stride)),
+        )
 
 
 class TranslateGraph(nn.Module):

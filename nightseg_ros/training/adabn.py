@@ -89,7 +89,10 @@ def adapt_norm(config: AdaBNConfig, say: Callable[[str], None] = print) -> Path:
         'seed': config.seed,
     }
     metadata = dataclasses.replace(
-        weights.metadata, training={**weights.metadata.training, 'adabn': adapted}
+        weights.metadata,
+        training={**weights.metadata.training, 'adabn': adapted},
+        # calibrated were the confidences of the old statistics
+        temperature=1.0,
     )
     path = Path(config.out)
     save_weights(path, tensors, metadata)

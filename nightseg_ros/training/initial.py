@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nightseg_ros.training.run import RunError
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import WeightsError, load_weights, network_tensors
 
 
 def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
         return
     weights = load_weights(init)
     try:
-        network.load_state_dict(weights.tensors)
+        network.load_state_dict(network_tensors(weights.tensors))
     except RuntimeError as error:
         raise WeightsError(
             f"init '{init}' is {weights.metadata.network} {weights.metadata.arch} and does not "

@@ -65,7 +65,7 @@ class Selection:
             assert sample.label is not None
             image, truth = read_image(sample.image), read_labels(sample.label)
             size = fit(image.shape[0], image.shape[1], metadata.long_side)
-            labels, _ = segmenter(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+            labels, *_ = segmenter(pixels.stack([pixels.shrink(image, 'rgb', size)]))
             matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
         return matrix.miou()
 

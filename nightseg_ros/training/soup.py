@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from nightseg_ros.networks import build_from
-from nightseg_ros.weights import WeightsError, load_weights, save_weights
+from nightseg_ros.weights import WeightsError, load_weights, network_tensors, save_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,14 +52,18 @@ def write_soup(config: SoupConfig) -> Path:
                 f"'{last.path}' {last.metadata.network} {last.metadata.arch}; they have no mean"
             )
         build_from(part)
-    mean = dict(last.tensors)
+    mean = network_tensors(last.tensors)
     for name, tensor in mean.items():
         if tensor.is_floating_point():
             mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
     training = {**last.metadata.training, 'mean_of': [part.sha256 for part in parts]}
     path = Path(config.out)
     metadata = dataclasses.replace(
-        last.metadata, training=training, long_side=config.long_side or last.metadata.long_side
+        last.metadata,
+        training=training,
+        long_side=config.long_side or last.metadata.long_side,
+        # neither confidence nor reliability is that of one of them
+        temperature=1.0,
     )
     save_weights(path, mean, metadata)
     return path

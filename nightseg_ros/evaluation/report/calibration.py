@@ -12,6 +12,7 @@ from nightseg_ros.evaluation.report.data import (
     Evaluation,
     Run,
     ScoredSet,
+    ends,
     find,
     items,
     members,
@@ -28,6 +29,7 @@ from nightseg_ros.evaluation.report.document import (
     Section,
     Table,
     Text,
+    bounded,
     number,
     trimmed,
 )
@@ -74,6 +76,7 @@ def calibration_section(evaluation: Evaluation) -> Section | None:
                 blocks.append(Fold(title=title, blocks=(table,)))
             else:
                 blocks.append(table)
+        blocks += _trust(scored)
     if not blocks:
         return None
     blocks.append(
@@ -85,6 +88,32 @@ def calibration_section(evaluation: Evaluation) -> Section | None:
         )
     )
     return Section(name='calibration', title='Calibration', blocks=tuple(blocks))
+
+
+def _trust(scored: ScoredSet) -> list[Block]:
+    """Return what the reliability of whole frames is worth, where there is one."""
+    rows: list[tuple[Cell, ...]] = []
+    for run in scored.runs:
+        entry = find(run.data, 'reliability')
+        if not entry:
+            continue
+        rows.append((
+            Cell(text=run.label),
+            *(Cell(text=number(real(entry, key))) for key in ('mean', 'least')),
+            Cell(text=bounded(real(entry, 'spearman'), ends(entry, 'spearman_ci'))),
+            *(Cell(text=number(real(entry, 'risk', kept))) for kept in ('0.5', '0.9', '1')),
+        ))  # fmt: skip
+    if not rows:
+        return []
+    table = Table(
+        caption=f'Reliability of the frames of {scored.name}: its rank correlation with the share '
+        'of right pixels, and the wrong pixels of the most reliable frames',
+        columns=('configuration', 'mean', 'least', 'correlation', 'wrong in 50 %', 'in 90 %',
+                 'in all'),
+        rows=tuple(rows),
+        text_columns=1,
+    )  # fmt: skip
+    return [table]
 
 
 def _side_by_side(scored: ScoredSet) -> Table:

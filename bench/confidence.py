@@ -1,0 +1,327 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Whether confidence and reliability keep what they promise: the figures of docs/confidence.md.
+
+``python bench/confidence.py DATA OUT [--test] [--route ROUTE]``: DATA holds ``camvid`` and
+``night_dev``; OUT gets confidence.json, confidence.md and two figures. Without ``--test`` the
+frames of ``day_test`` stay unseen. Frames go through ``Pipeline.process`` one by one.
+
+A place is ten neighbouring labelled frames of a drive, or those frames by night of one camera
+whose numbers lie within 20 of each other; intervals draw places.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.sample import Sample, read_image, read_labels
+from nightseg_ros.evaluation.bootstrap import BootstrapConfig
+from nightseg_ros.evaluation.calibration import calibration
+from nightseg_ros.evaluation.selective import (
+    auroc,
+    auroc_of_counts,
+    risk_coverage,
+    spearman,
+    spearman_interval,
+)
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.simulation.blinded import BLINDED
+from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training.calibration import collect_pixels
+from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training.temperature import calibration_counts
+from nightseg_ros.weights import load_weights
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+
+#: Blinded pictures of each kind.
+BLIND = 30
+BOOTSTRAP = BootstrapConfig(unit='blocks')
+WANT = Want(labels=True, confidence=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A frame that went through the pipeline."""
+
+    kind: str
+    place: str
+    reliability: float
+    confidence: float
+    """Mean of the pixels', 0 to 1."""
+    accuracy: float
+    """Share of right pixels; 0 where there is no street."""
+    wrong: npt.NDArray[np.int64]
+    """int64 [256], wrong pixels by confidence."""
+    right: npt.NDArray[np.int64]
+
+
+def places(samples: Sequence[Sample]) -> list[str]:
+    """Return the place of each sample, in their order."""
+    found: list[str] = []
+    last, run = None, 0
+    for index, sample in enumerate(samples):
+        number = int(re.findall(r'\d+', sample.image.stem)[-1])
+        if sample.light == 'night':
+            run += last is None or not 0 <= number - last < 20
+            last = number
+        else:
+            run = index // 10
+        found.append(f'{sample.source} {run}')
+    return found
+
+
+def see(
+    pipeline: Pipeline, image: npt.NDArray[np.uint8], kind: str, place: str,
+    truth: npt.NDArray[np.uint8] | None,
+) -> Seen:  # fmt: skip
+    """Show one picture by itself."""
+    pipeline.reset(reason='a picture by itself')
+    [result] = pipeline.process([Frame(image=image)], WANT)
+    assert result.confidence is not None and result.labels is not None
+    assert result.reliability is not None
+    blank = np.zeros(256, np.int64)
+    wrong, right, accuracy = blank, blank, 0.0
+    if truth is not None:
+        known = truth != UNLABELLED
+        hit = known & (truth == result.labels)
+        wrong, right = (
+            np.bincount(result.confidence[mask], minlength=256) for mask in (known & ~hit, hit)
+        )
+        accuracy = float(hit.sum() / known.sum())
+    return Seen(
+        kind=kind, place=place, reliability=result.reliability,
+        confidence=float(result.confidence.mean()) / 255, accuracy=accuracy, wrong=wrong,
+        right=right,
+    )  # fmt: skip
+
+
+def real_frames(pipeline: Pipeline, data: Path, test: bool) -> list[Seen]:
+    """Show the labelled frames that no weights were trained on."""
+    sets = {'dusk': f'camvid:{data}/camvid:dusk', 'night': f'folder:{data}/night_dev:night'}
+    if test:
+        sets = {'day': f'camvid:{data}/camvid:day_test', **sets}
+    seen = []
+    for kind, name in sets.items():
+        samples = open_dataset(name)
+        for sample, place in zip(samples, places(samples)):
+            assert sample.label is not None
+            image, truth = read_image(sample.image), read_labels(sample.label)
+            seen.append(see(pipeline, image, kind, place, truth))
+    return seen
+
+
+def blind_frames(pipeline: Pipeline, data: Path) -> list[Seen]:
+    """Show pictures without a street; the street behind them is one of day_val or night_dev."""
+    streets = [
+        *open_dataset(f'camvid:{data}/camvid:day_val')[::12],
+        *open_dataset(f'folder:{data}/night_dev:night')[::4],
+    ]
+    grounds = [read_image(sample.image) for sample in streets]
+    seen = []
+    for number, (kind, make) in enumerate(BLINDED.items()):
+        for index in range(BLIND):
+            rng = np.random.default_rng((0, number, index))
+            picture = make(grounds[index % len(grounds)], rng)
+            seen.append(see(pipeline, picture, kind, f'{kind} {index}', None))
+    return seen
+
+
+def correlation(seen: Sequence[Seen], name: str) -> list[float]:
+    """Return Spearman's correlation of a score of frames with their accuracy, low and high."""
+    score, accuracy = (np.array([getattr(f, key) for f in seen]) for key in (name, 'accuracy'))
+    order = {place: number for number, place in enumerate({f.place: None for f in seen})}
+    places = np.array([order[frame.place] for frame in seen])
+    ends = spearman_interval(score, accuracy, places, BOOTSTRAP) or [np.nan, np.nan]
+    return [spearman(score, accuracy), *ends]
+
+
+def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
+    """Return every figure that the pictures give."""
+    kinds = list(dict.fromkeys(frame.kind for frame in real))
+    groups = {'all': real, **{kind: [f for f in real if f.kind == kind] for kind in kinds}}
+    errors = [1 - frame.accuracy for frame in real]
+    result: dict[str, Any] = {'frames': {}, 'blind': {}, 'risk_coverage': {}}
+    for name, group in groups.items():
+        wrong, right = (sum(getattr(f, side) for f in group) for side in ('wrong', 'right'))
+        result['frames'][name] = {
+            'frames': len(group),
+            'places': len({frame.place for frame in group}),
+            'accuracy': float(np.mean([frame.accuracy for frame in group])),
+            'reliability': float(np.mean([frame.reliability for frame in group])),
+            'least': min(frame.reliability for frame in group),
+            **{
+                f'spearman_{score}': correlation(group, score)
+                for score in ('reliability', 'confidence')
+            },
+            'wrong_pixels_auroc': auroc_of_counts(wrong, right),
+        }
+    for kind in BLINDED:
+        bad = [frame for frame in blind if frame.kind == kind]
+        result['blind'][kind] = {
+            'frames': len(bad),
+            'reliability': float(np.mean([frame.reliability for frame in bad])),
+            'most': max(frame.reliability for frame in bad),
+            **{
+                f'auroc_{score}': auroc(
+                    [getattr(f, score) for f in bad], [getattr(f, score) for f in real]
+                )
+                for score in ('reliability', 'confidence')
+            },
+        }
+    for score in ('reliability', 'confidence', 'accuracy'):
+        coverage, risk = risk_coverage([getattr(f, score) for f in real], errors)
+        result['risk_coverage'][score] = {
+            'area': float(risk.mean()),
+            **{f'{at:.0%}': float(risk[np.searchsorted(coverage, at)]) for at in (0.5, 0.8, 1.0)},
+        }
+    return result
+
+
+def calibration_errors(data: Path, test: bool) -> dict[str, Any]:
+    """Return what the weights say of themselves, and the errors of a drive that they never saw."""
+    found: dict[str, Any] = {}
+    for name in ('day', 'night'):
+        weights = load_weights(name)
+        about = weights.metadata.training.get('calibration', {}).get('temperature', {})
+        found[name] = {'temperature': weights.metadata.temperature, **about}
+        if test and name == 'day':
+            unseen = CalibrationConfig(
+                weights=name, data=(f'camvid:{data}/camvid:day_test',), frames=60
+            )
+            frames = collect_pixels(weights, unseen)
+            found[name]['day_test'] = {
+                when: calibration(np.sum([calibration_counts(f, t) for f in frames], 0))
+                for when, t in (('before', 1.0), ('after', weights.metadata.temperature))
+            }
+    return found
+
+
+def tables(result: dict[str, Any]) -> str:
+    """Return the tables of docs/confidence.md."""
+    lines = [
+        '| frames | number (places) | accuracy | mean reliability | least | ρ of reliability | '
+        'ρ of mean confidence | wrong pixels, AUROC |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    for name, row in result['frames'].items():
+        lines.append(
+            f'| {name} | {row["frames"]} ({row["places"]}) | {row["accuracy"]:.3f} | '
+            f'{row["reliability"]:.3f} | {row["least"]:.2f} | {_span(row["spearman_reliability"])}'
+            f' | {_span(row["spearman_confidence"])} | {row["wrong_pixels_auroc"]:.3f} |'
+        )
+    lines += ['', '| picture | number | mean reliability | most | AUROC | of mean confidence |',
+              '|---|---|---|---|---|---|']  # fmt: skip
+    for name, row in result['blind'].items():
+        lines.append(
+            f'| {name} | {row["frames"]} | {row["reliability"]:.3f} | {row["most"]:.2f} | '
+            f'**{row["auroc_reliability"]:.3f}** | {row["auroc_confidence"]:.3f} |'
+        )
+    lines += ['', '| frames kept by | area | risk at 50 % | at 80 % | at 100 % |',
+              '|---|---|---|---|---|']  # fmt: skip
+    for name, row in result['risk_coverage'].items():
+        figures = ' | '.join(f'{row[key]:.4f}' for key in ('area', '50%', '80%', '100%'))
+        lines.append(f'| {name} | {figures} |')
+    lines += ['', '| weights, frames | number | accuracy | confidence | error before | after |',
+              '|---|---|---|---|---|---|']  # fmt: skip
+    for name, about in result['calibration'].items():
+        for group, row in about.get('errors', {}).items():
+            lines.append(
+                f'| {name}, {group} | {row["frames"]} | {row["before"]["accuracy"]:.3f} | '
+                f'{row["before"]["confidence"]:.3f} | {row["before"]["ece"]:.3f} | '
+                f'{row["after"]["ece"]:.3f} |'
+            )
+        if 'day_test' in about:
+            before, after = about['day_test']['before'], about['day_test']['after']
+            lines.append(
+                f'| {name}, day_test | 60 | {before["accuracy"]:.3f} | '
+                f'{before["confidence"]:.3f} | {before["ece"]:.3f} | {after["ece"]:.3f} |'
+            )
+    return '\n'.join(lines) + '\n'
+
+
+def _span(values: Sequence[float]) -> str:
+    return '{:.2f} [{:.2f}, {:.2f}]'.format(*values)
+
+
+def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
+    """Draw reliability against accuracy, risk against coverage, and what blinded frames get."""
+    kinds = list(dict.fromkeys(frame.kind for frame in real))
+    colors = {'day': '#c9820e', 'dusk': '#a0459b', 'night': '#20509e'}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
+    for kind in kinds:
+        group = [frame for frame in real if frame.kind == kind]
+        left.scatter([f.reliability for f in group], [f.accuracy for f in group], s=14,
+                     color=colors[kind], alpha=0.7, label=f'{kind} ({len(group)})')  # fmt: skip
+    left.plot([0, 1], [0, 1], color='#999999', linewidth=0.8)
+    lowest = min(min(f.reliability, f.accuracy) for f in real) - 0.05
+    left.set(xlabel='reliability', ylabel='share of right pixels', xlim=(lowest, 1),
+             ylim=(lowest, 1))  # fmt: skip
+    left.legend(frameon=False)
+    errors = [1 - frame.accuracy for frame in real]
+    for score, style in (('accuracy', ':'), ('confidence', '--'), ('reliability', '-')):
+        coverage, risk = risk_coverage([getattr(f, score) for f in real], errors)
+        label = {'accuracy': 'best possible order', 'confidence': 'mean confidence'}
+        right.plot(coverage, risk, style, color='#20509e' if style == '-' else '#777777',
+                   label=label.get(score, score))  # fmt: skip
+    right.set(xlabel='share of the frames kept', ylabel='share of wrong pixels in them',
+              xlim=(0, 1), ylim=(0, None))  # fmt: skip
+    right.legend(frameon=False)
+    figure.savefig(out / 'reliability.png', dpi=110)
+
+    rng = np.random.default_rng(0)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained', sharey=True)
+    names = [*kinds, *BLINDED]
+    for axis, score in zip(axes, ('reliability', 'confidence')):
+        for place, name in enumerate(names):
+            group = [frame for frame in (*real, *blind) if frame.kind == name]
+            axis.scatter([getattr(f, score) for f in group],
+                         place + rng.uniform(-0.28, 0.28, len(group)), s=9, alpha=0.6,
+                         color=colors.get(name, '#b03a2e'))  # fmt: skip
+        axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1),
+                 xlabel='mean confidence' if score == 'confidence' else score)  # fmt: skip
+    axes[0].invert_yaxis()
+    figure.savefig(out / 'blinded.png', dpi=110)
+
+
+def main() -> None:
+    """Measure, print and draw."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('data', type=Path)
+    parser.add_argument('out', type=Path)
+    parser.add_argument('--test', action='store_true')
+    parser.add_argument('--route', default='auto')
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    translator = 'translator' if options.route == 'translate' else ''
+    config = PipelineConfig(route=options.route, weights=WeightsConfig(translator=translator))
+    pipeline = Pipeline.load(config, say=print)
+    real = real_frames(pipeline, options.data, options.test)
+    blind = blind_frames(pipeline, options.data)
+    result = measure(real, blind) | {
+        'calibration': calibration_errors(options.data, options.test),
+        'weights': pipeline.describe(),
+    }
+    content = json.dumps(result, indent=1, default=str) + '\n'
+    (options.out / 'confidence.json').write_text(content, encoding='utf-8')
+    (options.out / 'confidence.md').write_text(tables(result), encoding='utf-8')
+    figures(real, blind, options.out)
+    print(tables(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,355 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The confidence is calibrated, and a frame in which nothing can be seen is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_data import silent, write_streets
+from tiny_weights import write_illumination, write_segmenter
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.config import ConfigError
+from nightseg_ros.data.damage import DAMAGES
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.evaluation.bootstrap import BootstrapConfig
+from nightseg_ros.evaluation.calibration import calibration
+from nightseg_ros.evaluation.selective import (
+    auroc,
+    auroc_of_counts,
+    ranks,
+    risk_coverage,
+    selective,
+    spearman,
+)
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.simulation import Street, render
+from nightseg_ros.simulation.blinded import BLINDED
+from nightseg_ros.training.calibration import calibrate
+from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training.soup import SoupConfig, write_soup
+from nightseg_ros.training.temperature import (
+    Pixels,
+    calibration_counts,
+    cross_fit,
+    fit_temperature,
+)
+from nightseg_ros.training.trust import fit_logistic
+from nightseg_ros.weights import (
+    WeightsError,
+    has_trust,
+    load_weights,
+    network_tensors,
+    save_weights,
+    write_manifest,
+)
+
+
+def _pixels(temperature: float, place: str = 'a', count: int = 4000, seed: int = 0) -> Pixels:
+    """Return pixels whose truth is drawn from the softmax of their logits over a temperature."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 4, (count, 5)).astype(np.float32)
+    p = np.exp(logits / temperature)
+    p /= p.sum(1, keepdims=True)
+    truth = (p.cumsum(1) < rng.random((count, 1))).sum(1).clip(0, 4).astype(np.uint8)
+    return Pixels(place=place, light='night', logits=logits, truth=truth)
+
+
+@pytest.mark.parametrize('temperature', [0.5, 1.0, 3.0])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    frame = _pixels(temperature)
+    assert fit_temperature([frame]) == pytest.approx(temperature, rel=0.06)
+
+
+def test_a_calibrated_confidence_has_a_smaller_error() -> None:
+    fitted_on, seen = _pixels(3.0), _pixels(3.0, seed=1)
+    errors = [
+        calibration(calibration_counts(seen, t)) for t in (1.0, fit_temperature([fitted_on]))
+    ]
+    assert errors[0] and errors[1]
+    assert errors[1]['ece'] < 0.03 < 0.2 < errors[0]['ece']
+
+
+def test_folds_are_fitted_without_their_own_place() -> None:
+    frames = [_pixels(1.0, 'a'), _pixels(4.0, 'b'), _pixels(4.0, 'c', seed=1)]
+    folds = cross_fit(frames)
+    assert folds['a'] == pytest.approx(4.0, rel=0.1)
+    assert folds['b'] < 3.0
+
+
+def test_every_place_weighs_the_same() -> None:
+    one = [_pixels(1.0, 'a'), _pixels(4.0, 'b')]
+    assert fit_temperature([*one, one[0]]) == pytest.approx(fit_temperature(one), rel=1e-3)
+
+
+def test_one_place_cannot_be_cross_fitted() -> None:
+    with pytest.raises(ValueError, match='two places'):
+        cross_fit([_pixels(1.0)])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_more_of_a_sign_never_means_more_trust(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    signs = rng.normal(0, 1, (40, 3))
+    weight, bias = fit_logistic(signs, rng.random(40))
+    assert (weight >= 0).all() and np.isfinite(bias)
+
+
+def test_the_logistic_function_is_found() -> None:
+    signs = np.random.default_rng(0).normal(0, 1, (50_000, 3))
+    share = 1 / (1 + np.exp(-(1.5 - signs @ np.array([2.0, 0.0, 0.5]))))
+    weight, bias = fit_logistic(signs, share)
+    assert weight == pytest.approx([2.0, 0.0, 0.5], abs=0.05)
+    assert bias == pytest.approx(1.5, abs=0.05)
+
+
+def test_a_sign_that_no_frame_tells_of_is_believed_a_little() -> None:
+    weight, _ = fit_logistic(np.zeros((10, 2)), np.full(10, 0.9))
+    assert weight == pytest.approx([0.1, 0.1])
+
+
+# -- whether a score is worth anything ---------------------------------------------------------
+
+scores = st.lists(st.integers(0, 20), min_size=2, max_size=30)
+
+
+@given(scores, scores)
+def test_auroc_is_the_share_of_pairs_in_order(bad: list[int], good: list[int]) -> None:
+    pairs = [(g > b) + 0.5 * (g == b) for g in good for b in bad]
+    assert auroc(bad, good) == pytest.approx(np.mean(pairs))
+    counts = [np.bincount(values, minlength=256) for values in (bad, good)]
+    assert auroc_of_counts(*counts) == pytest.approx(np.mean(pairs))
+
+
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=30, unique=True))
+def test_rank_correlation_goes_by_order_alone(values: list[float]) -> None:
+    array = np.array(values)
+    assert spearman(array, ranks(array) ** 3) == pytest.approx(1)
+    assert spearman(array, -ranks(array)) == pytest.approx(-1)
+    assert np.isnan(spearman(array, np.ones(len(array))))
+
+
+def test_rank_correlation_with_ties() -> None:
+    # 1 - 6 Σd² / n(n² - 1) does not hold with ties: Pearson's of the ranks does
+    assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
+    assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9486833)
+
+
+def test_risk_falls_where_the_worst_frames_are_left_out() -> None:
+    coverage, risk = risk_coverage([0.9, 0.1, 0.8, 0.5], [0.0, 1.0, 0.1, 0.2])
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
+    assert risk == pytest.approx([0.0, 0.05, 0.1, 0.325])
+
+
+def test_scores_of_an_evaluation() -> None:
+    rng = np.random.default_rng(0)
+    accuracy = rng.random(60)
+    found = selective(
+        accuracy + rng.normal(0, 0.1, 60), accuracy, np.arange(60) // 3, BootstrapConfig()
+    )
+    low, high = found['spearman_ci']
+    assert 0.7 < low < found['spearman'] < high < 1
+    assert found['risk']['0.25'] < found['risk']['0.5'] < found['risk']['1']
+    assert found['risk']['1'] == pytest.approx(1 - accuracy.mean())
+    assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), BootstrapConfig()).values()) == {
+        None
+    }
+
+
+@pytest.mark.parametrize('name', DAMAGES)
+@pytest.mark.parametrize('size', [(360, 480), (33, 65)])
+def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) -> None:
+    street = render(Street(1, 'train'), 10.0, 'day', seed=1, size=(480, 360)).image
+    street = np.ascontiguousarray(street[: size[0], : size[1]])
+    before = street.copy()
+    changes = []
+    for strength in (0.1, 1.0):
+        out = DAMAGES[name](street, strength, np.random.default_rng(3))
+        assert out.shape == street.shape and out.dtype == np.uint8
+        changes.append(np.abs(out.astype(int) - before).mean())
+    assert min(changes) > 0
+    assert (street == before).all()
+
+
+@pytest.mark.parametrize('name', BLINDED)
+def test_blinded_pictures_are_functions_of_their_seed(name: str) -> None:
+    street = render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
+    pictures = [BLINDED[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert pictures[0].shape == street.shape and pictures[0].dtype == np.uint8
+    assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
+
+
+# -- weights ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def streets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two places with labelled pictures."""
+    root = tmp_path_factory.mktemp('streets')
+    data = [write_streets(root / name) for name in ('one', 'two')]
+    for file in [*root.glob('*/*/a*.png')]:
+        place = 'a' if 'one' in file.parts else 'b'
+        file.rename(file.with_name(f'{place}_{file.name[1:]}'))
+    return data
+
+
+@pytest.fixture(scope='module')
+def calibrated(streets: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('calibrated')
+    path = write_segmenter(folder / 'day.safetensors')
+    write_manifest(folder)
+    config = CalibrationConfig(
+        weights=str(path), data=tuple(streets), faults_on=(streets[0],), good=(streets[1],)
+    )
+    calibrate(config, silent)
+    return path
+
+
+def test_weights_keep_their_network_and_say_what_was_fitted(
+    calibrated: Path, tmp_path: Path
+) -> None:
+    before = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    after = load_weights(calibrated)
+    assert has_trust(after) and not has_trust(before)
+    assert after.metadata.temperature != 1.0
+    about = after.metadata.training['calibration']
+    assert set(about['temperature']['out_of_fold']) == {'a', 'b'}
+    assert about['temperature']['errors']['place a']['frames'] == 4
+    assert about['reliability']['good_frames'] == 8
+    for name, tensor in network_tensors(after.tensors).items():
+        assert torch.allclose(tensor.float(), before.tensors[name].float(), atol=1e-3), name
+
+
+def test_publishing_keeps_both(calibrated: Path, tmp_path: Path) -> None:
+    assert main(['publish', str(calibrated), '--name', 'x', '--models', str(tmp_path)]) == 0
+    shipped, before = load_weights(tmp_path / 'x.safetensors'), load_weights(calibrated)
+    assert shipped.metadata.temperature == before.metadata.temperature
+    assert shipped.tensors.keys() == before.tensors.keys()
+
+
+def test_a_mean_of_weights_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'soup.safetensors'
+    write_soup(SoupConfig(weights=(str(calibrated), str(calibrated)), out=str(out)))
+    soup = load_weights(out)
+    assert not has_trust(soup) and soup.metadata.temperature == 1.0
+
+
+def test_a_single_place_and_other_tasks_are_refused(streets: list[str], tmp_path: Path) -> None:
+    path = str(write_segmenter(tmp_path / 'day.safetensors'))
+    with pytest.raises(DataError, match='two places'):
+        calibrate(CalibrationConfig(weights=path, data=(streets[0],)), silent)
+    light = str(write_illumination(tmp_path / 'light.safetensors'))
+    with pytest.raises(WeightsError, match='a segmenter'):
+        calibrate(CalibrationConfig(weights=light, data=tuple(streets)), silent)
+    with pytest.raises(ConfigError, match='--data'):
+        CalibrationConfig(weights=path)
+
+
+def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline:
+    light = write_illumination(folder / 'illumination.safetensors')
+    weights = WeightsConfig(day=str(day), illumination=str(light))
+    return Pipeline.load(PipelineConfig(route='day', backend=backend, weights=weights))
+
+
+def test_weights_without_it_give_the_mean_confidence_and_say_so(tmp_path: Path) -> None:
+    path = write_segmenter(tmp_path / 'day.safetensors')
+    pipeline = _pipeline(path, tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
+    [result] = pipeline.process([Frame(image=image)], Want(labels=True, confidence=True))
+    assert result.confidence is not None
+    assert result.reliability == pytest.approx(result.confidence.mean() / 255, abs=0.01)
+    assert pipeline.describe()['weights']['day']['reliability'] == 'mean confidence'
+    assert pipeline.describe()['weights']['day']['temperature'] == 'not calibrated'
+
+
+def test_a_frame_without_a_network_has_none(calibrated: Path, tmp_path: Path) -> None:
+    pipeline = _pipeline(calibrated, tmp_path)
+    [result] = pipeline.process(
+        [Frame(image=np.zeros((90, 160, 3), np.uint8))], Want(labels=False)
+    )
+    assert result.reliability is None
+    assert pipeline.describe()['weights']['day']['reliability'] == 'fitted'
+
+
+@pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
+def test_backends_give_the_reliability_of_torch(
+    calibrated: Path, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(backend)
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    rng = np.random.default_rng(1)
+    frames = [
+        Frame(image=rng.integers(0, 200, (96, 160, 3), dtype=np.uint8), camera=str(index))
+        for index in range(2)
+    ]
+    found = {
+        name: [r.reliability for r in _pipeline(calibrated, tmp_path, name).process(frames)]
+        for name in ('torch', backend)
+    }
+    assert found[backend] == pytest.approx(found['torch'], abs=2e-3)
+
+
+def test_the_temperature_is_that_of_the_confidence(tmp_path: Path) -> None:
+    path = write_segmenter(tmp_path / 'day.safetensors')
+    weights = load_weights(path)
+    metadata = dataclasses.replace(weights.metadata, temperature=4.0)
+    save_weights(tmp_path / 'cool.safetensors', dict(weights.tensors), metadata)
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
+    sure = [
+        _pipeline(file, tmp_path).process([Frame(image=image)])[0].reliability
+        for file in (path, tmp_path / 'cool.safetensors')
+    ]
+    assert sure[0] and sure[1] and sure[1] < sure[0]
+
+
+# -- the rendered weights ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pipeline]:
+    folder = tmp_path_factory.mktemp('rendered')
+    light = write_illumination(folder / 'illumination.safetensors')
+    return {
+        route: Pipeline.load(
+            PipelineConfig(
+                route=route,  # type: ignore[arg-type]
+                backend='torch',
+                weights=WeightsConfig(
+                    day='rendered_day', night='rendered_night', illumination=str(light)
+                ),
+            )
+        )
+        for route in ('day', 'night')
+    }
+
+
+def _reliability(pipeline: Pipeline, image: np.ndarray) -> float:
+    [result] = pipeline.process([Frame(image=image)])
+    assert result.reliability is not None
+    return result.reliability
+
+
+@pytest.mark.parametrize('route', ['day', 'night'])
+def test_blind_frames_are_told_from_streets(rendered: dict[str, Pipeline], route: str) -> None:
+    pipeline = rendered[route]
+    streets = [
+        render(Street(900 + seed, 'demo'), 40.0 * seed, route, seed=seed, size=(480, 288)).image
+        for seed in range(4)
+    ]
+    good = min(_reliability(pipeline, street) for street in streets)
+    rng = np.random.default_rng(0)
+    black, white = np.zeros_like(streets[0]), np.full_like(streets[0], 255)
+    noise = rng.integers(0, 256, black.shape, dtype=np.uint8)
+    for image in (black, white, noise):
+        assert _reliability(pipeline, image) < 0.5 < good
+    kinds = {name: _reliability(pipeline, make(streets[0], rng)) for name, make in BLINDED.items()}
+    assert max(kinds.values()) < good, kinds
