@@ -87,6 +87,10 @@ def test_labels_return_to_where_they_were(height: int, width: int, seed: int) ->
         big[clear_rows][:, clear_columns], expected[clear_rows][:, clear_columns]
     )
     assert big.max() <= 10
+    host, palette = HostPixels(), CAMVID11.palette()
+    np.testing.assert_array_equal(
+        host.enlarge(host.colorize(padded, palette), size), host.colorize(big, palette)
+    )
 
 
 @pytest.mark.parametrize('camera', [(90, 160), (97, 131), (360, 640)])
@@ -105,6 +109,8 @@ def test_device_and_host_agree(camera: tuple, order: str) -> None:
     color = host.colorize(labels, CAMVID11.palette())
     on_device_color = device.colorize(torch.from_numpy(labels), CAMVID11.palette())
     np.testing.assert_array_equal(device.download(on_device_color), color)
+    few = device.enlarge(device.colorize(torch.from_numpy(plane), CAMVID11.palette()), size)
+    np.testing.assert_array_equal(device.download(few)[clear], color[clear])
     np.testing.assert_allclose(
         device.download(device.blend(image, order, on_device_color, 0.4)).astype(int),
         host.blend(image, order, color, 0.4).astype(int), atol=1,

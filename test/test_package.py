@@ -32,7 +32,7 @@ LAYERS = (
     {'runtime'},
     {'perception', 'clouds'},
     {'bags', 'simulation', 'data'},
-    {'training', 'evaluation'},
+    {'training', 'evaluation', 'benchmark'},
     {'cli', 'node'},
 )
 ROS_PACKAGES = {

@@ -41,24 +41,30 @@ def main(arguments: Sequence[str]) -> int:
 
 def collect() -> dict[str, Any]:
     """Return versions, devices, backends and weights as JSON types."""
-    from nightseg_ros import __version__
     from nightseg_ros.runtime.registry import available_backends
     from nightseg_ros.share import models_dir
 
-    versions = {'nightseg': __version__, 'python': platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    versions['ros'] = _ros()
     return {
-        'versions': versions,
+        'versions': versions(),
         'devices': _devices(),
         'backends': available_backends(),
         'models': str(models_dir()),
         'weights': [_weights(path) for path in sorted(models_dir().glob('*.safetensors'))],
     }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of what it runs on."""
+    from nightseg_ros import __version__
+
+    found = {'nightseg': __version__, 'python': platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    found['ros'] = _ros()
+    return found
 
 
 def _ros() -> str:

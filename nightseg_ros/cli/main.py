@@ -23,6 +23,7 @@ VERBS = {
     'paint': ('nightseg_ros.cli.paint', 'labels on the points of the clouds of a bag'),
     'replay': ('nightseg_ros.cli.replay', 'play a bag, video or folder into ROS 2 topics'),
     'record': ('nightseg_ros.cli.record', 'record what the node publishes into a bag'),
+    'bench': ('nightseg_ros.cli.bench', 'how fast the node is here, and where the time goes'),
     'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
     'train': (
         'nightseg_ros.cli.train',

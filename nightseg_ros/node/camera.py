@@ -23,6 +23,9 @@ from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, Result, Want
 
+#: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
+LONGEST_WAY = 10.0
+
 
 class Camera:
     """
@@ -145,7 +148,12 @@ class Camera:
         if verdict.drop:
             self.health.drop(now, verdict.drop)
             return
-        if self._worker.mailbox.put(self.name, Waiting(self, message, now)) is not None:
+        waiting = Waiting(self, message, now)
+        age = self._age(message.header.stamp)
+        # a bag's stamps are years old, and say nothing of the way that a frame came
+        if age is not None and 0 <= age < LONGEST_WAY:
+            waiting.ms['receive'] = age * 1e3
+        if self._worker.mailbox.put(self.name, waiting) is not None:
             self.health.drop(now, 'superseded')
 
     # -- the worker's thread ------------------------------------------------------------------

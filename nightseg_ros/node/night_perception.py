@@ -94,6 +94,8 @@ class NightPerception(ManagedNode):
             self._failure = f'activate: {type(error).__name__}: {error}'
             self.get_logger().error(self._failure)
             return FAILURE
+        # what is loaded stays: searching half a million objects for cycles holds up a frame
+        gc.freeze()
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
         self.get_logger().info(f'active; waiting for images on {topics}')
         return SUCCESS
@@ -142,6 +144,7 @@ class NightPerception(ManagedNode):
         self._pipeline = self._settings = None
         self._worry = ''
         # networks hold themselves in cycles
+        gc.unfreeze()
         gc.collect()
 
     def _fall_back(self) -> Pipeline | None:

@@ -47,7 +47,8 @@ class Waiting:
     received: float
     """Seconds of ``time.monotonic``, at the callback's start."""
     ms: dict[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: wait, decode, then the pipeline's, publish and total."""
+    """Milliseconds by stage: receive (since the stamp), wait, decode, the pipeline's, publish and
+    total (from the callback to the labels handed over)."""
 
 
 class Worker:

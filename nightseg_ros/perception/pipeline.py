@@ -351,7 +351,8 @@ class Pipeline:
             post = _ms(started)
             started = time.perf_counter()
             if want.color or want.overlay:
-                color = self.renderer.color(found['labels'])
+                # few pixels are coloured, then enlarged as the labels are
+                color = pixels.enlarge(self.renderer.color(labels[index]), size)
                 if want.color:
                     found['color'] = color
                 if want.overlay:

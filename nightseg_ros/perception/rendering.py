@@ -37,7 +37,7 @@ class Renderer:
         self._marks: dict[tuple[str, str, int], npt.NDArray[np.uint8]] = {}
 
     def color(self, labels: Any) -> Any:
-        """uint8 [H, W] ids → uint8 [H, W, 3] RGB, unlabelled pixels black."""
+        """uint8 [h, w] ids → uint8 [h, w, 3] RGB, unlabelled pixels black."""
         return self._pixels.colorize(labels, self._palette)
 
     def overlay(self, frame: Frame, color: Any, alpha: float) -> Any:

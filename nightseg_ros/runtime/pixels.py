@@ -25,13 +25,13 @@ class Pixels(Protocol):
         """Join images of one size to uint8 [B, h, w, 3]."""
 
     def enlarge(self, plane: Any, size: NetworkSize) -> Any:
-        """uint8 [h / 2, w / 2] of labels or confidence → uint8 [H, W], nearest neighbour."""
+        """uint8 [h / 2, w / 2] or [h / 2, w / 2, 3] → uint8 [H, W] or [H, W, 3], nearest."""
 
     def restore(self, image: Any, size: NetworkSize) -> Any:
         """uint8 [h, w, 3] of a padded image → uint8 [H, W, 3], bilinear."""
 
     def colorize(self, labels: Any, palette: Image) -> Any:
-        """uint8 [H, W] ids → uint8 [H, W, 3] RGB."""
+        """uint8 [h, w] ids → uint8 [h, w, 3] RGB."""
 
     def blend(self, image: Image, order: str, color: Any, alpha: float) -> Any:
         """Mix ``alpha`` of the colours into the image: uint8 [H, W, 3] RGB."""
@@ -69,12 +69,14 @@ class HostPixels:
         return images[0][None] if len(images) == 1 else np.stack(images)
 
     def enlarge(self, plane: Image, size: NetworkSize) -> Image:
-        """See ``Pixels``."""
+        """See ``Pixels``; OpenCV alone, pixel by pixel downwards, takes four times as long."""
         height, width = size.labels
-        part = plane[:height, :width]
-        return np.asarray(
-            cv2.resize(part, size.camera[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
+        wide = cv2.resize(
+            plane[:height, :width], (size.camera[1], height), interpolation=cv2.INTER_NEAREST_EXACT
         )
+        # each row by its centre, as OpenCV has it
+        rows = (2 * np.arange(size.camera[0]) + 1) * height // (2 * size.camera[0])
+        return np.asarray(np.take(wide, rows, axis=0), np.uint8)
 
     def restore(self, image: Image, size: NetworkSize) -> Image:
         """See ``Pixels``."""
