@@ -73,11 +73,6 @@ class Child:
         """The exit code, None while it runs."""
         return self._process.poll()
 
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
-
     def check(self) -> None:
         """Raise ``ProcessError`` where it has ended."""
         if self.code is not None:
