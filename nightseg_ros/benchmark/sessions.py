@@ -41,7 +41,7 @@ def sessions(
     backend: str = 'auto',
     weights: Mapping[str, str] | None = None,
     peers: Sequence[str] = PEERS,
-    soak: int = 2000,
+    soak: int = 1000,
 ) -> list[Session]:
     """
     Return the benchmark's sessions.
@@ -58,7 +58,7 @@ def sessions(
     def times(full: int, brief: int) -> int:
         return brief if short else full
 
-    pace = 4.0 if short else 10.0
+    pace = 4.0 if short else 8.0
     # every network has to be loaded where any route may be taken
     everywhere = {
         'route': 'auto', 'router.table.dusk': 'night', 'router.table.night': 'translate',
@@ -71,10 +71,10 @@ def sessions(
             orders=Orders(
                 cameras=('camera',),
                 turns=(
-                    Turns(name='closed', contenders={'ours': ('camera',)}, rounds=times(200, 60)),
+                    Turns(name='closed', contenders={'ours': ('camera',)}, rounds=times(120, 50)),
                     Turns(
                         name='everything', contenders={'ours': ('camera',)},
-                        rounds=times(100, 30), topics=EVERYTHING,
+                        rounds=times(60, 25), topics=EVERYTHING,
                     ),
                 ),
                 paced=tuple(
@@ -91,8 +91,8 @@ def sessions(
                 cameras=('camera',),
                 turns=tuple(
                     Turns(
-                        name=name, contenders={'ours': ('camera',)}, rounds=times(5, 3),
-                        frames=times(60, 30), window=2, topics=topics,
+                        name=name, contenders={'ours': ('camera',)}, rounds=times(4, 3),
+                        frames=times(45, 25), window=2, topics=topics,
                     )
                     for name, topics in (
                         ('labels', ('labels', 'status')),
@@ -110,7 +110,7 @@ def sessions(
                 turns=(
                     Turns(
                         name='closed', contenders={'one': ROUND[:1], 'eight': ROUND},
-                        rounds=times(30, 12),
+                        rounds=times(20, 10),
                     ),
                 ),
             ),
@@ -122,7 +122,7 @@ def sessions(
             orders=Orders(
                 cameras=('camera',),
                 turns=(
-                    Turns(name='closed', contenders={'ours': ('camera',)}, rounds=times(150, 60)),
+                    Turns(name='closed', contenders={'ours': ('camera',)}, rounds=times(100, 40)),
                 ),
             ),
         ),
@@ -154,8 +154,8 @@ def sessions(
                     cameras=('ours', *peers),
                     turns=(
                         Turns(
-                            name='throughput', contenders=contenders, rounds=times(12, 5),
-                            frames=times(4, 3), window=2,
+                            name='throughput', contenders=contenders, rounds=times(10, 4),
+                            frames=3, window=2,
                         ),
                     ),
                 ),

@@ -8,7 +8,7 @@ import json
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -20,6 +20,7 @@ from nightseg_ros.cli.options import parse
 if TYPE_CHECKING:
     from nightseg_ros.benchmark.pipelines import Times
     from nightseg_ros.benchmark.sessions import Session
+    from nightseg_ros.cli.progress import Progress
 
 #: Raised when what a key of ``bench.json`` means changes.
 FORMAT = 1
@@ -45,7 +46,7 @@ class BenchOptions:
     """Compare with the nodes in bench/peers; SegFormer needs transformers."""
     only: tuple[str, ...] = ()
     """Sessions to run, by name; without them all, then the pipeline and the roofline."""
-    soak: int = 2000
+    soak: int = 1000
     """Frames over which memory must not grow; small ones, with small networks' inputs."""
     weights_day: str = 'day'
     """Weights of the route 'day': a file, or the name of a shipped one."""
@@ -70,28 +71,32 @@ def main(arguments: Sequence[str]) -> int:
         tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as work,
         Progress('bench', None) as progress,
     ):
-        bench = run(options, Path(work), progress)
-    replace_file(options.out / 'bench.json', json.dumps(bench, indent=1).encode())
-    text = markdown(bench)
-    replace_file(options.out / 'bench.md', text.encode())
+        for bench in run(options, Path(work), progress):
+            # a benchmark that is interrupted leaves what it has measured
+            text = markdown(bench)
+            replace_file(options.out / 'bench.json', json.dumps(bench, indent=1).encode())
+            replace_file(options.out / 'bench.md', text.encode())
     print(text)
     return 0
 
 
-def run(options: BenchOptions, work: Path, progress: Any) -> dict[str, Any]:
-    """Measure everything and return what ``bench.json`` holds."""
+def run(options: BenchOptions, work: Path, progress: Progress) -> Iterator[dict[str, Any]]:
+    """Measure one part after the other; yield after each what ``bench.json`` holds by then."""
     import numpy as np
 
-    from nightseg_ros.benchmark.figures import figures
-    from nightseg_ros.benchmark.goals import judged
     from nightseg_ros.benchmark.machine import machine
-    from nightseg_ros.benchmark.phases import summary
-    from nightseg_ros.benchmark.ratios import ratios
     from nightseg_ros.cli.bench_live import run_session
     from nightseg_ros.cli.info import versions
 
-    facts = machine()
     planned = _planned(options)
+    settings = {**asdict(options), 'out': str(options.out), 'only': list(options.only)}
+    facts = {
+        'format': FORMAT,
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'settings': settings,
+        'machine': machine(),
+        'versions': versions(),
+    }
     scenes = _scenes()
     raw: dict[str, Any] = {}
     for number, session in enumerate(planned):
@@ -100,22 +105,29 @@ def run(options: BenchOptions, work: Path, progress: Any) -> dict[str, Any]:
         if not frames.exists():
             np.save(frames, _scaled(scenes, session.size))
         raw[session.name] = run_session(session, frames, work)
-    progress.set(len(planned), len(planned) + 1, 'the pipeline without ROS')
-    pipelines: list[Times] = []
-    roof = None
+        yield _bench(facts, planned, raw, [], None)
     if not options.only:
+        progress.set(len(planned), len(planned) + 1, 'the pipeline without ROS')
         pipelines = _pipelines(options, scenes, progress.say)
-        roof = _roofline(options, pipelines)
+        yield _bench(facts, planned, raw, pipelines, _roofline(options, pipelines))
+
+
+def _bench(
+    facts: dict[str, Any],
+    planned: Sequence[Session],
+    raw: dict[str, Any],
+    pipelines: list[Times],
+    roof: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what ``bench.json`` holds."""
+    from nightseg_ros.benchmark.figures import figures
+    from nightseg_ros.benchmark.goals import judged
+    from nightseg_ros.benchmark.phases import summary
+    from nightseg_ros.benchmark.ratios import ratios
+
     measured, units = ratios(raw, pipelines), figures(raw)
     return {
-        'format': FORMAT,
-        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'settings': {
-            **{key: value for key, value in asdict(options).items() if key != 'out'},
-            'only': list(options.only),
-        },
-        'machine': facts,
-        'versions': versions(),
+        **facts,
         'description': pipelines[0].description if pipelines else None,
         'goals': judged({**{name: found['value'] for name, found in measured.items()}, **units}),
         'ratios': measured,
@@ -128,6 +140,7 @@ def run(options: BenchOptions, work: Path, progress: Any) -> dict[str, Any]:
                 },
             }
             for session in planned
+            if session.name in raw
         },
         'pipelines': [times.summary() for times in pipelines],
         'roofline': roof,
@@ -194,7 +207,7 @@ def _pipelines(options: BenchOptions, scenes: Any, say: Callable[[str], None]) -
         day=options.weights_day, night=options.weights_night, translator=options.weights_translator
     )
     return measure(
-        setups(options.backend, backends), scenes, 6 if options.short else 25, say, weights=weights
+        setups(options.backend, backends), scenes, 5 if options.short else 15, say, weights=weights
     )
 
 
