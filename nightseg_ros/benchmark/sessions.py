@@ -144,7 +144,8 @@ def sessions(
     ]  # fmt: skip
     if peers:
         contenders = {name: (name,) for name in ('ours', *peers)}
-        found.append(
+        found.insert(
+            1,
             Session(
                 name='peers',
                 size=HD,
@@ -159,6 +160,6 @@ def sessions(
                         ),
                     ),
                 ),
-            )
+            ),
         )  # fmt: skip
     return found
