@@ -20,7 +20,7 @@ class Turns:
     """Cameras, by the name of the contender that serves them; they are sent a frame each."""
     rounds: int
     frames: int = 1
-    """Frames of each camera in a turn."""
+    """Frames of each camera that are answered in a turn."""
     window: int = 1
     """Frames of a camera that may be on their way at once."""
     topics: tuple[str, ...] = ('labels', 'status')

@@ -133,7 +133,7 @@ class Probe:
         return rounds
 
     def _turn(self, cameras: Sequence[str], frames: int, window: int) -> None:
-        """Send each camera its frames, ``window`` at once, and wait for the last one's labels."""
+        """Send each camera frames, ``window`` at once, until so many are answered."""
         left = dict.fromkeys(cameras, frames)
         patience = self.orders.patience / 10
         end = time.monotonic() + patience
@@ -148,7 +148,9 @@ class Probe:
             if time.monotonic() > end:
                 raise RuntimeError(f'no labels for {list(self.waiting)} within {patience:g} s')
             self.executor.spin_once(timeout_sec=0.1)
-            self._forget()
+            # every contender answers as many frames, also one that takes the latest only
+            for camera in self._overtaken():
+                left[camera] += 1
 
     def _pace(self, phase: Paced) -> list[dict[str, float]]:
         """Send frames at the phase's rate; late ones are sent at once."""
@@ -206,11 +208,14 @@ class Probe:
 
         return {'labels': labels, 'status': status}.get(topic, picture)
 
-    def _forget(self) -> None:
-        """Give up frames that a later one of their camera has overtaken."""
-        for camera, stamp in list(self.waiting):
-            if stamp < self.newest.get(camera, 0):
-                self.kept[camera, stamp] = self.waiting.pop((camera, stamp))
+    def _overtaken(self) -> list[str]:
+        """Give up frames that a later one of their camera has overtaken; return their cameras."""
+        lost = [
+            (camera, stamp) for camera, stamp in self.waiting if stamp < self.newest.get(camera, 0)
+        ]
+        for key in lost:
+            self.kept[key] = self.waiting.pop(key)
+        return [camera for camera, _ in lost]
 
     def _spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
