@@ -72,7 +72,7 @@ class NightPerception(ManagedNode):
             return self._refuse('configure', f'{type(error).__name__}: {error}')
         finally:
             self._busy()
-        # what is loaded stays: searching 200,000 objects for cycles holds up a frame for 100 ms
+        # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
         gc.freeze()
         return super().on_configure(state)
