@@ -4,73 +4,40 @@
 
 from __future__ import annotations
 
-import array
 import dataclasses
 import math
 from collections.abc import Iterator
-from importlib.util import find_spec
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import tiny_weights
-from cloud_samples import calibration, cloud, looking
-from ros_harness import Client, NodeProcess, image_message, picture, pixels_of, running, stamp
+from cloud_harness import (
+    OUT,
+    PARAMETERS,
+    POINTS,
+    SECOND,
+    SIZE,
+    TRANSFORMS,
+    CloudProcess,
+    cloud_message,
+    info_message,
+)
+from cloud_samples import calibration, cloud
+from ros_harness import Client, NodeProcess, image_message, running
 
 pytest.importorskip('sensor_msgs.msg')
-from geometry_msgs.msg import PoseStamped
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
 from nightseg_ros.clouds.errors import CloudError
 from nightseg_ros.clouds.messages import read_cloud
 from nightseg_ros.clouds.point_cloud import Cloud
-from nightseg_ros.clouds.transform import as_text, from_angles
 from nightseg_ros.node.clouds.places import Places
 from nightseg_ros.perception.frame_report import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
 
 pytestmark = pytest.mark.ros
-
-SECOND = 1_000_000_000
-OUT = 'lidar/nightseg/points'
-SIZE = (90, 160)
-#: To the front, to the left, behind; x y z of the LiDAR.
-POINTS = [(10.0, 0.0, 0.0), (0.0, 10.0, 0.0), (-10.0, 0.0, 0.0)]
-TRANSFORMS = [
-    as_text('base_link', 'lidar', from_angles((0, 0, 1), (0, 0, 0))),
-    as_text('base_link', 'front_optical', looking(0.0, z=1.0)),
-    as_text('base_link', 'left_optical', looking(math.pi / 2, z=1.0)),
-]
-PARAMETERS = {
-    'cameras': ['front', 'left'], 'transforms': TRANSFORMS, 'use_tf': False, 'confidence': False,
-    'occlusion.cell': 0.0, 'max_wait': 0.5,
-}  # fmt: skip
-
-
-def cloud_message(given: Cloud, stamp_ns: int, frame_id: str = 'lidar') -> PointCloud2:
-    message = PointCloud2(
-        height=given.height, width=given.width, point_step=given.point_step,
-        row_step=given.row_step, is_bigendian=given.is_bigendian, is_dense=given.is_dense,
-        fields=[PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
-                for f in given.fields],
-    )  # fmt: skip
-    message.data = array.array('B', given.data.tobytes())
-    return stamp(message, stamp_ns, frame_id)
-
-
-def info_message(given: Any, stamp_ns: int = 1, frame_id: str = 'front_optical') -> CameraInfo:
-    message = CameraInfo(
-        width=given.width, height=given.height, distortion_model=given.distortion_model,
-        d=given.d, k=np.array(given.k, float), p=[0.0] * 12,
-    )  # fmt: skip
-    return stamp(message, stamp_ns, frame_id)
-
-
-class CloudProcess(NodeProcess):
-    command = ('-m', 'nightseg_ros.node.clouds.main')
 
 
 class Car:
@@ -263,124 +230,6 @@ def test_lifecycle_stops_and_starts_again(car: Car) -> None:
         car.client.connect(publisher)
     car.calibrate(calibration(width=160, height=90, focal=100.0))
     assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'words'),
-    [
-        (
-            {'depth_cameras': ['roof'], 'cameras': ['front']},
-            "'depth_cameras' names roof, which is none of 'cameras'",
-        ),
-        pytest.param(
-            {'odometry': '/odom'},
-            "'odometry_type' is nav_msgs/Odometry, but nav_msgs is not installed",
-            marks=pytest.mark.skipif(find_spec('nav_msgs') is not None, reason='it is installed'),
-        ),
-    ],
-)
-def test_wrong_parameters_leave_it_unconfigured_and_told(
-    tmp_path: Path, wrong: dict[str, Any], words: str
-) -> None:
-    with running(tmp_path / 'log.txt', wrong, kind=CloudProcess) as process:
-        client = Client('/semantic_cloud', 'other')
-        client.watch_diagnostics()
-        client.diagnosed('node', 'ERROR', words)
-        assert client.state() == 'unconfigured'
-        client.close()
-        assert process.stop() == 0
-
-
-def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
-    """Images in, labelled points out, with motion made good and a registered depth beside it."""
-    files = tiny_weights.write_all(tmp_path)
-    perception = {name: str(path) for name, path in files.items()} | {
-        'cameras': ['front', 'left'], 'backend': 'torch', 'threads': 1,
-    }  # fmt: skip
-    given = PARAMETERS | {
-        'confidence': True, 'max_wait': 5.0, 'depth_cameras': ['front'], 'odometry': 'pose',
-        'odometry_type': 'geometry_msgs/PoseStamped',
-    }  # fmt: skip
-    with (
-        running(tmp_path / 'perception.txt', perception),
-        running(tmp_path / 'clouds.txt', given, kind=CloudProcess),
-    ):
-        client = Client('/semantic_cloud', 'vehicle')
-        client.watch_diagnostics()
-        client.reach('active')
-        cameras = {c: client.publisher(f'{c}/image_raw') for c in ('front', 'left')}
-        infos = [client.publisher(f'{c}/camera_info', CameraInfo) for c in cameras]
-        lidar = client.publisher('lidar/points', PointCloud2)
-        depth = client.publisher('front/depth/image_raw', Image)
-        pose = client.publisher('pose', PoseStamped)
-        topics = {OUT: PointCloud2, 'front/nightseg/points': PointCloud2}
-        topics |= {f'{c}/nightseg/{kind}': Image for c in cameras
-                   for kind in ('labels', 'confidence')}  # fmt: skip
-        for topic, kind in topics.items():
-            client.listen(topic, kind)
-        client.heard(*topics)
-        for publisher in (*cameras.values(), *infos, lidar, depth, pose):
-            client.connect(publisher)
-        rng = np.random.default_rng(0)
-        points = rng.uniform((3, -10, -1), (20, 20, 2), (500, 3))
-        lens = calibration(width=160, height=90, focal=100.0)
-        metres = np.full(SIZE, 6.0, np.float32)
-
-        def drive(number: int) -> int:
-            at = (1_800_000_000 + number) * SECOND
-            for publisher in infos:
-                publisher.publish(info_message(lens, at))
-            pose.publish(stamp(PoseStamped(), at, 'odom'))
-            lidar.publish(cloud_message(cloud(points), at))
-            image = image_message(
-                metres.view(np.uint8).reshape(90, -1), at, encoding='32FC1',
-                frame_id='front_optical',
-            )  # fmt: skip
-            image.width = SIZE[1]
-            depth.publish(image)
-            for camera, publisher in cameras.items():
-                publisher.publish(image_message(
-                    picture(*SIZE, seed=number), at, frame_id=f'{camera}_optical'
-                ))  # fmt: skip
-            return at
-
-        def answered(at: int) -> bool:
-            wanted = SimpleNamespace(sec=at // SECOND, nanosec=0)
-            return all(
-                any((m.header.stamp.sec, m.header.stamp.nanosec) == (wanted.sec, 0)
-                    for m in client.got[topic])
-                for topic in topics
-            )  # fmt: skip
-
-        for number in range(20):
-            at = drive(number)
-            try:
-                client.until(lambda a=at: answered(a), 'all answers', 8.0)
-                break
-            except AssertionError:
-                continue
-        assert answered(at), client.status('lidar')
-
-        def one(topic: str) -> Any:
-            return next(m for m in client.got[topic] if m.header.stamp.sec == at // SECOND)
-
-        masks = {c: pixels_of(one(f'{c}/nightseg/labels')) for c in cameras}
-        found = read_cloud(one(OUT))
-        labels = found.records['label'][0]
-        k = np.array(lens.k).reshape(3, 3)
-        seen = 0
-        for camera, yaw in (('front', 0.0), ('left', math.pi / 2)):
-            optical = np.linalg.inv(looking(yaw))[:3, :3] @ points.T
-            u, v = (k @ (optical / optical[2]))[:2]
-            inside = (optical[2] > 0.1) & (np.abs(u - 79.5) < 79) & (np.abs(v - 44.5) < 44)
-            seen += int(inside.sum())
-            wanted = masks[camera][v[inside].round().astype(int), u[inside].round().astype(int)]
-            assert (labels[inside] == wanted).mean() > 0.9
-        assert seen > 100
-        organised = read_cloud(one('front/nightseg/points'))
-        assert (organised.height, organised.width) == SIZE
-        assert (organised.records['label'] == masks['front']).mean() > 0.99
-        client.close()
 
 
 def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:

@@ -125,7 +125,8 @@ class Cloud:
             'formats': [f'V{at}', 'u1', 'u1', f'{order}u4'],
             'offsets': [0, at, at + 1, rgb_at], 'itemsize': step,
         })  # fmt: skip
-        data = np.zeros(len(self) * step, np.uint8)
+        data = np.empty(len(self) * step, np.uint8)
+        data.reshape(-1, step)[:, at + 2 : rgb_at] = 0
         records = data.view(layout).reshape(self.height, self.width)
         records['head'] = self._view(np.dtype(f'V{at}'))
         shape = (self.height, self.width)

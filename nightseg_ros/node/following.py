@@ -19,11 +19,11 @@ class Following:
 
     def __init__(
         self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
-        reliability: str, depth: int = 1,
+        reliability: str,
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
-        self._receive, self._reliability, self._depth = receive, reliability, depth
+        self._receive, self._reliability = receive, reliability
         self._reliable = False
         self._subscription: Any = None
         # an event's own handler is no place to replace what the event came from
@@ -71,7 +71,7 @@ class Following:
         look = SubscriptionEventCallbacks(matched=self._look, incompatible_qos=self._look)
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
-            QoSProfile(depth=self._depth, reliability=policy), event_callbacks=look,
+            QoSProfile(depth=1, reliability=policy), event_callbacks=look,
             # a group never forgets what it held, and the node's own lives as long as the node
             callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
