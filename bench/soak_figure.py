@@ -55,7 +55,8 @@ def draw(rows: Sequence[Mapping[str, Any]], warm_up: float, path: Path) -> None:
         first = np.median(kept[: max(len(kept) // 4, 1)])
         change.plot(minutes, 100 * (values / first - 1), lw=0.9, label=name, c=color)
     change.axhline(1, c='#D55E00', lw=0.9, ls='--')
-    change.set_ylim(-3, 3)
+    low, high = change.get_ylim()
+    change.set_ylim(min(low, -2), max(high, 2))
     change.set_ylabel('memory in %\nof the first quarter')
     for name, color in zip(('route_front', 'route_rear'), PAIR):
         taken = [_ROUTES.get(row[name], float('nan')) for row in rows]
