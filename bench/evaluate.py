@@ -3,10 +3,11 @@
 """
 What `nightseg evaluate` costs on top of the network, in time and in memory.
 
-``python bench/evaluate.py speed [ROUNDS]``: frames a second of the bare night segmenter at its own
-input size, and of an evaluation of a bag (640×360 JPEGs with mono8 labels) by the same route on
-the same backend; they take turns. ``python bench/evaluate.py memory``: peak memory of the process
-that evaluates 100 and 10,000 tiny frames.
+``python bench/evaluate.py speed [ROUNDS]``: frames a second of the bare night segmenter on noise
+of its own input size, frame by frame on all cores as in a node and side by side as the evaluation
+does it, and of evaluations of a bag (640×360 JPEGs with labels as mono8 or PNG) by the same route
+on the same backend; they take turns. ``python bench/evaluate.py memory``: peak memory of the
+process that evaluates 100 and 10,000 tiny frames.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -35,63 +39,88 @@ LABELS = '/camera/labels_truth'
 START = 1_700_000_000_000_000_000
 
 
-def write_drive(path: Path, frames: int, size: tuple[int, int], scenes: int) -> Path:
+def write_drive(
+    path: Path, frames: int, size: tuple[int, int], scenes: int, labels: str = 'mono8'
+) -> Path:
     """Write a bag at 30 Hz in which a few rendered scenes follow one another."""
-    drawn = [
-        render(Street(1, 'demo'), 5.0 * index, 'night', seed=index, size=size)
-        for index in range(scenes)
-    ]
     contents = []
-    for scene in drawn:
+    for index in range(scenes):
+        scene = render(Street(1, 'demo'), 5.0 * index, 'night', seed=index, size=size)
         image = cv2.cvtColor(np.asarray(scene.image, np.uint8), cv2.COLOR_RGB2BGR)
-        contents.append((cv2.imencode('.jpg', image)[1].tobytes(), scene.labels))
+        png = cv2.imencode('.png', scene.labels)[1].tobytes()
+        contents.append((cv2.imencode('.jpg', image)[1].tobytes(), scene.labels, png))
     with BagWriter(path) as bag:
         for index in range(frames):
             stamp = START + index * 1_000_000_000 // 30
-            picture, labels = contents[index % scenes]
+            picture, ids, png = contents[index % scenes]
             bag.write_compressed(IMAGES, picture, 'jpeg', stamp_ns=stamp)
-            bag.write_labels(LABELS, labels, stamp_ns=stamp)
+            if labels == 'png':
+                bag.write_compressed(LABELS, png, 'png', stamp_ns=stamp)
+            else:
+                bag.write_labels(LABELS, ids, stamp_ns=stamp)
     return path
 
 
-def speed(rounds: int, frames: int = 300) -> None:
-    """Print both rates of every round and the median of their ratio."""
+def bare_rate(pipelines: list[Pipeline], frames: int) -> tuple[float, float]:
+    """Run the night segmenter of each pipeline in a thread; return Hz and ms of CPU a frame."""
+    height, width = pipelines[0]._size(Frame(image=np.zeros((360, 640, 3), np.uint8))).padded
+    image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
+
+    def run(pipeline: Pipeline) -> None:
+        assert pipeline.night is not None
+        for _ in range(frames // len(pipelines)):
+            pipeline.night(image)
+
+    with ThreadPoolExecutor(len(pipelines)) as pool:
+        started, cpu = time.perf_counter(), time.process_time()
+        list(pool.map(run, pipelines))
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    return frames / seconds, 1e3 * cpu / frames
+
+
+def evaluation_rate(plan: Plan, lineup: Lineup, out: Path) -> tuple[float, float]:
+    """Evaluate; return Hz without the scores at the end, and ms of CPU a frame with them."""
+    cpu = time.process_time()
+    [run] = evaluate(plan, lineup, out, EvaluationSettings(restart=True))['runs'].values()
+    return run['timing']['frames_per_second'], 1e3 * (time.process_time() - cpu) / run['frames']
+
+
+def speed(rounds: int, frames: int = 100) -> None:
+    """Print the rates, whose order turns around every round, and the medians of their ratios."""
     config = PipelineConfig(route='night')
     members = configurations(config, ())
-    pipeline = Pipeline.load(config)
-    assert pipeline.night is not None
     streams = stream_count(config, 0)
+    alone = [Pipeline.load(config)]
     lineup = Lineup.load(members, streams=streams)
-    rates = []
+    beside = [stream[0] for stream in lineup._streams]
     with tempfile.TemporaryDirectory() as folder:
-        drive = write_drive(Path(folder) / 'drive', frames, (640, 360), 16)
-        plan = Plan(configurations=members, parts=tuple(recording_parts([drive], labels=[LABELS])))
-        height, width = pipeline._size(Frame(image=np.zeros((360, 640, 3), np.uint8))).padded
-        image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
-        pipeline.night(image)
-        print(
-            f'{pipeline.backend.name}, network input {width}×{height}, {frames} frames a round, '
-            f'evaluated {streams} at a time'
-        )
+        ways: dict[str, Callable[[], tuple[float, float]]] = {
+            'network alone': partial(bare_rate, alone, frames),
+            'network side by side': partial(bare_rate, beside, frames),
+        }
+        for kind in ('mono8', 'png'):
+            drive = write_drive(Path(folder) / kind, frames, (640, 360), 8, kind)
+            parts = tuple(recording_parts([drive], labels=[LABELS]))
+            plan = Plan(configurations=members, parts=parts)
+            out = Path(folder) / f'out-{kind}'
+            ways[f'evaluate {kind}'] = partial(evaluation_rate, plan, lineup, out)
+        bare_rate(alone, 4)
+        bare_rate(beside, 4)
+        print(f'{alone[0].backend.name}, {frames} frames a round, {streams} at a time')
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for number in range(rounds):
-            started, cpu = time.perf_counter(), time.process_time()
-            for _ in range(frames):
-                pipeline.night(image)
-            bare = frames / (time.perf_counter() - started)
-            alone, cpu = time.process_time() - cpu, time.process_time()
-            out = Path(folder) / f'out{number}'
-            result = evaluate(plan, lineup, out, EvaluationSettings())
-            whole = time.process_time() - cpu
-            timing = result['runs']['drive']['timing']
-            rates.append((bare, timing['frames_per_second']))
-            print(
-                f'network {bare:.1f} Hz, {1e3 * alone / frames:.1f} ms of CPU a frame; '
-                f'evaluate {rates[-1][1]:.1f} Hz, {1e3 * whole / frames:.1f} ms'
-            )
-        stages = {stage: values['p50'] for stage, values in timing['ms'].items()}
-        print('ms of a frame, median:', stages)
-    ratio = statistics.median(full / bare for bare, full in rates)
-    print(f'evaluate reaches {100 * ratio:.0f} % of the network, median of {rounds} rounds')
+            for name in list(ways)[:: -1 if number % 2 else 1]:
+                found[name].append(ways[name]())
+            text = (f'{name} {values[-1][0]:.1f} Hz' for name, values in found.items())
+            print('; '.join(text), flush=True)
+    for name, values in found.items():
+        hz, ms = (statistics.median(column) for column in zip(*values))
+        print(f'{name}: {hz:.1f} Hz, {ms:.1f} ms of CPU a frame')
+        for bare in ('network alone', 'network side by side'):
+            if not name.startswith('network'):
+                pairs = zip(values, found[bare])
+                ratio = statistics.median(full[0] / own[0] for full, own in pairs)
+                print(f'  {100 * ratio:.0f} % of the {bare}, median of the rounds')
 
 
 def memory() -> None:
@@ -112,15 +141,17 @@ def memory() -> None:
 def peak(drive: Path) -> None:
     """Evaluate one bag and print this process's peak of resident memory in KiB."""
     weights = WeightsConfig(day='rendered_day', night='rendered_night')
-    members = configurations(PipelineConfig(weights=weights, long_side=96), ())
+    config = PipelineConfig(weights=weights, long_side=96)
+    members = configurations(config, ())
+    lineup = Lineup.load(members, streams=stream_count(config, 0))
     plan = Plan(configurations=members, parts=tuple(recording_parts([drive], labels=[LABELS])))
-    evaluate(plan, Lineup.load(members), drive.parent / f'out_{drive.name}', EvaluationSettings())
+    evaluate(plan, lineup, drive.parent / f'out_{drive.name}', EvaluationSettings())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['speed']:
-        speed(int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+        speed(int(sys.argv[2]) if len(sys.argv) > 2 else 5)
     elif sys.argv[1:2] == ['memory']:
         memory()
     elif sys.argv[1:2] == ['peak']:

@@ -129,3 +129,12 @@ def test_a_withheld_mask_misses_every_labelled_pixel() -> None:
     matrix.add(truth, np.full_like(truth, UNLABELLED))
     assert matrix.pixel_accuracy() == 0 and matrix.miou() == 0
     assert matrix.abstained.tolist() == [1, 1, 0]
+
+
+def test_every_pixel_of_a_huge_picture_counts() -> None:
+    """A float32 counts no further than 2^24."""
+    truth = np.zeros((4099, 4099), np.uint8)
+    truth[-1, -1] = 1
+    matrix = ConfusionMatrix(CAMVID11)
+    matrix.add(truth, np.zeros_like(truth))
+    assert matrix.counts[:2, 0].tolist() == [4099 * 4099 - 1, 1]

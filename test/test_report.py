@@ -196,6 +196,28 @@ def test_without_labels_it_says_so_and_shows_the_rest(tmp_path: Path) -> None:
     assert sum(tag == 'img' for tag, _ in page.tags) == 6
 
 
+def test_configurations_without_labels_stand_in_one_table(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path, labelled=False, configurations=FOUR)
+    metrics['streams'] = 3
+    for run in metrics['runs'].values():
+        run['routing'] |= {'wrong_state_share': None, 'wrong_state_s': None, 'delay_s': None}
+    (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
+    page = report(tmp_path)
+    assert list(page.column('night_drive: the same frames for all', 'label flicker')) == list(FOUR)
+    assert '3 frames were in the networks at a time' in page.text
+    rows = page.column('What the router did on night_drive', FOUR[0])
+    assert 'frames in a wrong state' not in rows and 'switches of the route' in rows
+
+
+def test_a_mask_that_two_configurations_share_is_drawn_once(tmp_path: Path) -> None:
+    metrics = write_evaluation(tmp_path, configurations=FOUR)
+    for first, second in zip(*(metrics['runs'][f'night_drive/{n}']['samples'] for n in FOUR[:2])):
+        (tmp_path / second['labels']).write_bytes((tmp_path / first['labels']).read_bytes())
+    page = report(tmp_path)
+    assert page.text.count(f'mask, {FOUR[0]} and {FOUR[1]}') == 3
+    assert f'errors, {FOUR[0]} and {FOUR[1]}: mIoU' in page.text
+
+
 def test_pictures_by_themselves_are_no_drive(tmp_path: Path) -> None:
     write_evaluation(tmp_path, drive=False)
     page = report(tmp_path)

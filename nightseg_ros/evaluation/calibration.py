@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.evaluation.confusion import Counts
+from nightseg_ros.evaluation.confusion import Counts, pairs
 from nightseg_ros.taxonomy import UNLABELLED
 
 #: Bins of equal width over confidences from 0 to 1 (Guo et al. 2017, arXiv 1706.04599).
@@ -20,7 +20,8 @@ COLUMNS = 3
 
 Image = npt.NDArray[np.uint8]
 
-_BIN_OF = np.minimum(np.arange(256) * BINS // 255, BINS - 1)
+#: The first confidence (0–255) of each bin.
+_BEGIN = -(-np.arange(BINS) * 255 // BINS)
 
 
 def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
@@ -33,21 +34,12 @@ def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
         cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
         cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
     )
-    hit = cv2.bitwise_and(cv2.compare(truth, labels, cv2.CMP_EQ), known)
-    every, right = (_histogram(confidence, mask) for mask in (known, hit))
+    hit = cv2.compare(truth, labels, cv2.CMP_EQ)
+    counted = pairs(np.asarray(hit, np.uint8), confidence, (2, 256), np.asarray(known, np.uint8))
+    wrong, right = np.sum([piece.astype(np.int64) for piece in counted], axis=0)
+    every = wrong + right
     levels = np.stack([every, right, every * np.arange(256)])
-    counts = np.zeros((BINS, COLUMNS), np.int64)
-    np.add.at(counts, _BIN_OF, levels.T)
-    return counts
-
-
-def _histogram(confidence: Image, mask: Any) -> Counts:
-    """Count the levels of the pixels in the mask, int64 [256]."""
-    if confidence.size < 1 << 24:
-        # OpenCV counts in float32, which is exact up to here
-        found = cv2.calcHist([confidence], [0], mask, [256], [0, 256])
-        return np.asarray(found, np.int64).ravel()
-    return np.asarray(np.bincount(confidence[mask > 0], minlength=256), np.int64)
+    return np.asarray(np.add.reduceat(levels, _BEGIN, axis=1).T, np.int64)
 
 
 def calibration(counts: Counts) -> dict[str, Any] | None:

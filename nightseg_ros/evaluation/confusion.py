@@ -10,7 +10,7 @@ bootstrap draws, so that a thousand resampled matrices are scored at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -60,16 +60,16 @@ class ConfusionMatrix:
         if truth.shape != labels.shape:
             raise ValueError(f'truth is {truth.shape}, the mask {labels.shape}; sizes must agree')
         classes = len(self.taxonomy)
-        joint = _joint(truth, labels)
-        for name, ids in (('truth', joint.sum(1)), ('mask', joint.sum(0))):
-            strange = np.flatnonzero(ids[classes:UNLABELLED])
-            if strange.size:
-                raise ValueError(
-                    f'the {name} holds id {strange[0] + classes}; '
-                    f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
-                )
-        self.rows[:, :-1] += joint[:classes, :classes]
-        self.rows[:, -1] += joint[:classes, UNLABELLED]
+        for joint in pairs(truth, labels):
+            for name, ids in (('truth', joint), ('mask', joint.T)):
+                strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
+                if strange.size:
+                    raise ValueError(
+                        f'the {name} holds id {strange[0] + classes}; '
+                        f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
+                    )
+            self.rows[:, :-1] += joint[:classes, :classes].astype(np.int64)
+            self.rows[:, -1] += joint[:classes, UNLABELLED].astype(np.int64)
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add another matrix of the same taxonomy."""
@@ -101,14 +101,23 @@ class ConfusionMatrix:
         return float(pixel_accuracy(self.rows))
 
 
-def _joint(truth: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> Counts:
-    """Count every pair of ids, int64 [256, 256]."""
-    if truth.size < 1 << 24:
-        # OpenCV counts in float32, which is exact up to here, and leaves the interpreter free
-        pairs = cv2.calcHist([truth, labels], [0, 1], None, [256, 256], [0, 256, 0, 256])
-        return np.asarray(pairs, np.int64)
-    codes = truth.ravel().astype(np.uint16) << 8 | labels.ravel()
-    return np.asarray(np.bincount(codes, minlength=1 << 16).reshape(256, 256), np.int64)
+def pairs(
+    first: npt.NDArray[np.uint8],
+    second: npt.NDArray[np.uint8],
+    bins: tuple[int, int] = (256, 256),
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> Iterator[Rows]:
+    """
+    Count the pairs of values of two uint8 [H, W] in bins of equal width, where ``mask`` is not 0.
+
+    Yields whole numbers as float32 [bins], to be added up: of one piece unless the picture is
+    huge, since OpenCV counts in float32, which is exact up to 2^24, and lets other threads run.
+    """
+    rows = max(1, (1 << 24) // first.shape[1])
+    for top in range(0, first.shape[0], rows):
+        part = slice(top, top + rows)
+        chosen = None if mask is None else mask[part]
+        yield cv2.calcHist([first[part], second[part]], [0, 1], chosen, bins, [0, 256, 0, 256])
 
 
 def iou(rows: Rows) -> Floats:

@@ -76,7 +76,7 @@ class Flicker:
             return counts
         where, inside = self._origins(now.gray, before.gray)
         for row, mask, earlier in zip(counts, now.masks, before.masks):
-            moved = cv2.remap(earlier, where[..., 0], where[..., 1], cv2.INTER_NEAREST)
+            moved = cv2.remap(earlier, where, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
             changed = cv2.bitwise_and(cv2.compare(mask, moved, cv2.CMP_NE), inside)
             row[:] = (
                 1, mask.size, cv2.countNonZero(cv2.absdiff(mask, earlier)),

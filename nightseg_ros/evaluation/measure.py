@@ -191,7 +191,8 @@ def _label(
             if read.index not in known or again:
                 future = pool.submit(lineup.label, seen, _WANT) if seen else None
                 waiting.append((read, future))
-                finish(lineup.streams)
+                # a slow frame leaves the other streams something to do
+                finish(2 * lineup.streams - 1)
             else:
                 advance(read.index + 1)
         finish(0)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.evaluation.report.data import (
     Evaluation,
@@ -40,6 +43,8 @@ from nightseg_ros.evaluation.report.pictures import (
     PictureSizeError,
     encode,
 )
+
+Image = npt.NDArray[np.uint8]
 
 #: Bytes that all pictures of a page may take; phones load it over slow networks.
 BUDGET = 3_200_000
@@ -154,11 +159,8 @@ def _draw(folder: Path, painter: Painter, scored: ScoredSet, group: _Group) -> l
             )
         )
     several = len(scored.runs) > 1
-    for run, sample in group.members:
-        if not find(sample, 'labels'):
-            continue
-        labels = read_labels(_inside(folder, find(sample, 'labels')))
-        after = f', {run.label}' if several else ''
+    for labels, sample, runs in _masks(folder, group):
+        after = f', {" and ".join(run.label for run in runs)}' if several else ''
         drawings.append(
             Drawing.of(
                 painter.overlay(image, labels),
@@ -177,6 +179,21 @@ def _draw(folder: Path, painter: Painter, scored: ScoredSet, group: _Group) -> l
                 )
             )
     return drawings
+
+
+def _masks(folder: Path, group: _Group) -> list[tuple[Image, Any, list[Run]]]:
+    """Return each mask once: configurations that took one route have the same."""
+    found: list[tuple[Image, Any, list[Run]]] = []
+    for run, sample in group.members:
+        if not find(sample, 'labels'):
+            continue
+        labels = read_labels(_inside(folder, find(sample, 'labels')))
+        runs = next((runs for mask, _, runs in found if np.array_equal(mask, labels)), None)
+        if runs is None:
+            found.append((labels, sample, [run]))
+        else:
+            runs.append(run)
+    return found
 
 
 def _words(scored: ScoredSet, group: _Group, several_sets: bool) -> tuple[str, str]:

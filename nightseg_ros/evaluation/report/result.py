@@ -118,25 +118,32 @@ def _without_labels(scored: ScoredSet) -> Iterator[Block]:
         text=f'{scored.name} has no labels. Accuracy, classes, confusion and calibration need '
         'them and are left out; what follows needs none.',
     )
-    for run in scored.runs:
-        cards = [
-            Card(name='frames', value=count(run.frames), about=f'segmented, {run.label}'),
-            *_speed_card(run),
-        ]
-        flicker = real(run.data, 'flicker', 'all', 'warped')
-        if flicker is not None:
-            cards.append(
-                Card(
-                    name='label flicker',
-                    value=share(flicker),
-                    about='pixels that change between neighbouring frames, motion compensated',
-                )
-            )
-        switches = real(run.data, 'routing', 'switches')
-        if switches is not None and scored.drive:
-            about = f'in {number(real(run.data, "routing", "minutes"), 1)} min'
-            cards.append(Card(name='route switches', value=count(switches), about=about))
-        yield Cards(cards=tuple(cards))
+    if len(scored.runs) == 1:
+        yield Cards(cards=tuple(_unlabelled_cards(scored, scored.runs[0])))
+        return
+    found = [{card.name: card.value for card in _unlabelled_cards(scored, r)} for r in scored.runs]
+    names = list(dict.fromkeys(name for values in found for name in values))
+    yield Table(
+        caption=f'{scored.name}: the same frames for all',
+        columns=('configuration', *names),
+        rows=tuple(
+            (Cell(text=run.label), *(Cell(text=values.get(name, ABSENT)) for name in names))
+            for run, values in zip(scored.runs, found)
+        ),
+    )
+
+
+def _unlabelled_cards(scored: ScoredSet, run: Run) -> Iterator[Card]:
+    yield Card(name='frames', value=count(run.frames), about=f'segmented, {run.label}')
+    yield from _speed_card(run)
+    flicker = real(run.data, 'flicker', 'all', 'warped')
+    if flicker is not None:
+        about = 'pixels that change between neighbouring frames, motion compensated'
+        yield Card(name='label flicker', value=share(flicker), about=about)
+    switches = real(run.data, 'routing', 'switches')
+    if switches is not None and scored.drive:
+        about = f'in {number(real(run.data, "routing", "minutes"), 1)} min'
+        yield Card(name='route switches', value=count(switches), about=about)
 
 
 def _cards(scored: ScoredSet, run: Run) -> Iterator[Block]:

@@ -49,8 +49,8 @@ def router_section(evaluation: Evaluation) -> Section | None:
     if not blocks:
         return None
     text = (
-        f'Whether a state is wrong, and how late it followed, can be told only where the true '
-        f'light is known; {ABSENT} elsewhere.'
+        'Whether a state is wrong, and how late it followed, can be told only where the true '
+        'light is known (--light).'
     )
     return Section(name='router', title='Router', blocks=(*blocks, Text(tone='note', text=text)))
 
@@ -95,13 +95,15 @@ def _measures(scored: ScoredSet, runs: list[Run]) -> Table:
                 lambda run: count(real(run.data, 'routing', 'delay_s', 'missed')),
             ),
         ]
+    rows = [(words, [measure(run) for run in runs]) for words, measure in measures]
     return Table(
         caption=f'What the router did on {scored.name}',
         columns=('measure', *(run.label for run in runs)),
         text_columns=1 + len(runs),
         rows=tuple(
-            (Cell(text=words), *(Cell(text=measure(run)) for run in runs))
-            for words, measure in measures
+            (Cell(text=words), *(Cell(text=value) for value in values))
+            for words, values in rows
+            if set(values) != {ABSENT}
         ),
     )
 

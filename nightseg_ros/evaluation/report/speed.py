@@ -66,6 +66,13 @@ def speed_section(evaluation: Evaluation) -> Section | None:
             'fast a vehicle is has to be measured there.',
         )
     )
+    streams = real(evaluation.metrics, 'streams')
+    if streams is not None and streams > 1:
+        text = (
+            f'{count(streams)} frames were in the networks at a time, so that each took longer '
+            "than in a node: --streams 1 measures a node's times."
+        )
+        blocks.append(Text(tone='note', text=text))
     return Section(name='speed', title='Speed', blocks=tuple(blocks))
 
 
