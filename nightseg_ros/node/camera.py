@@ -8,12 +8,12 @@ import time
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nightseg_ros.node.camera_info import scaled_info
 from nightseg_ros.node.ego_mask import EgoMask
+from nightseg_ros.node.following import Following
 from nightseg_ros.node.health import CameraHealth, Source, Throttle
 from nightseg_ros.node.intake import Intake
 from nightseg_ros.node.messages import decode
@@ -25,6 +25,7 @@ from nightseg_ros.perception.pipeline import Pipeline, Result, Want
 
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0
+_INFO_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Camera:
@@ -43,7 +44,6 @@ class Camera:
         self.names = names
         self.settings = settings
         self.health = CameraHealth(time.monotonic())
-        self.subscribed_reliable = False
         self._node = node
         self._long_side = pipeline.long_side
         self._judged_routes = pipeline.judged_routes
@@ -52,9 +52,8 @@ class Camera:
         self._intake = Intake()
         self._throttle = Throttle()
         self._worker: Worker | None = None
-        self._subscription: Any = None
+        self._following: Following | None = None
         self._info_subscription: Any = None
-        self._guard: Any = None
         self._info: Any = None
         self._size: tuple[int, int] | None = None
         self._wanted: set[str] = set()
@@ -67,70 +66,36 @@ class Camera:
         self.health = CameraHealth(time.monotonic())
         self._intake = Intake()
         self._size = self._info = None
-        # an event's own handler is no place to replace what the event came from
-        self._guard = self._node.create_guard_condition(
-            self.match, MutuallyExclusiveCallbackGroup()
-        )
         self._info_subscription = self._node.create_subscription(
-            CameraInfo, self.names.info_topic, self._keep_info, _qos(reliable=False),
+            CameraInfo, self.names.info_topic, self._keep_info, _INFO_QOS,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
-        self._subscribe(self._reliable_wanted(self.source()))
-
-    def close(self) -> None:
-        """Take the subscriptions out of the graph."""
-        for subscription in (self._subscription, self._info_subscription):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
-        if self._guard is not None:
-            self._node.destroy_guard_condition(self._guard)
-        self._subscription = self._info_subscription = self._guard = self._worker = None
-
-    def source(self) -> Source:
-        """Return who publishes the images now."""
-        found = self._node.get_publishers_info_by_topic(self.names.image_topic)
-        reliable = [p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in found]
-        return Source(
-            topic=self._node.resolve_topic_name(self.names.image_topic),
-            publishers=len(reliable),
-            reliable=sum(reliable),
-            subscribed_reliable=self.subscribed_reliable,
-        )
-
-    def match(self) -> None:
-        """Subscribe anew where the publishers' reliability asks for the other one."""
-        if self._subscription is None:
-            return
-        wanted = self._reliable_wanted(self.source())
-        if wanted != self.subscribed_reliable:
-            self._node.destroy_subscription(self._subscription)
-            self._subscribe(wanted)
-
-    def _reliable_wanted(self, source: Source) -> bool:
-        if self.settings.qos_reliability != 'auto':
-            return self.settings.qos_reliability == 'reliable'
-        if not source.publishers:
-            # best effort understands either, until there is somebody to go by
-            return self.subscribed_reliable and self._subscription is not None
-        return source.reliable == source.publishers
-
-    def _subscribe(self, reliable: bool) -> None:
-        self.subscribed_reliable = reliable
-        self._subscription = self._node.create_subscription(
+        self._following = Following(
+            self._node,
             CompressedImage if self.settings.transport == 'compressed' else Image,
             self.names.image_topic,
             self._receive,
-            _qos(reliable=reliable),
-            # a group never forgets what it held, and the node's own lives as long as the node
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            event_callbacks=SubscriptionEventCallbacks(
-                matched=self._look, incompatible_qos=self._look
-            ),
+            self.settings.qos_reliability,
         )
 
-    def _look(self, event: Any) -> None:
-        if self._guard is not None:
-            self._guard.trigger()
+    def close(self) -> None:
+        """Take the subscriptions out of the graph."""
+        if self._following is not None:
+            self._following.close()
+        if self._info_subscription is not None:
+            self._node.destroy_subscription(self._info_subscription)
+        self._following = self._info_subscription = self._worker = None
+
+    def source(self) -> Source:
+        """Return who publishes the images now."""
+        if self._following is None:
+            return Source(topic=self._node.resolve_topic_name(self.names.image_topic))
+        return self._following.source()
+
+    def match(self) -> None:
+        """Subscribe anew where the publishers' reliability asks for the other one."""
+        if self._following is not None:
+            self._following.match()
 
     def _keep_info(self, info: Any) -> None:
         self._info = info
@@ -273,12 +238,3 @@ class Camera:
 
 def _nanoseconds(stamp: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def _qos(*, reliable: bool) -> QoSProfile:
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
-    )
