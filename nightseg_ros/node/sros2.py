@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 
 from nightseg_ros.node.topics import TOPICS
 from nightseg_ros.perception.naming import NAMESPACE
