@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import (
     Pipeline,
@@ -74,7 +72,10 @@ def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
                 f"unknown key '{key}' in '{changes}'; known keys: {', '.join(inside)}"
             )
         # a name stays a name, even where YAML would read yes or 1e3
-        inside[last] = value if isinstance(inside[last], str) else yaml.safe_load(value)
+        try:
+            inside[last] = value if isinstance(inside[last], str) else load_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"'{change}' has no value that can be read: {error}") from error
     return from_mapping(PipelineConfig, values)
 
 
