@@ -309,3 +309,46 @@ def test_forcing_a_shared_route_holds_for_every_camera() -> None:
     bank.force('translate')
     assert bank_drive(bank, {'b': 0.9, 'a': 0.9}, 1, START + 5 * FRAME) == 'translate'
     assert bank.update('b', START + 6 * FRAME, light(0.9)).route == 'translate'
+
+
+@pytest.mark.parametrize(('threshold', 'beyond'), [('dark', 'night'), ('bright', 'day')])
+def test_a_score_on_a_threshold_is_dusk(threshold: str, beyond: str) -> None:
+    score = getattr(RouterConfig(), threshold)
+    assert Router().update(START, light(score)).state == 'dusk'
+    nudge = -1e-6 if beyond == 'night' else 1e-6
+    assert Router().update(START, light(score + nudge)).state == beyond
+
+
+def test_a_second_and_a_half_back_decides_afresh_and_half_a_second_does_not() -> None:
+    router = Router()
+    drive(router, [0.9] * 20)
+    late = router.update(START + 19 * FRAME - SECOND // 2, light(0.1))
+    assert late.route == 'day' and '500 ms late' in late.reason
+    afresh = router.update(START + 19 * FRAME - 3 * SECOND // 2, light(0.1))
+    assert afresh.route == 'night' and 'time went back 1.5 s' in afresh.reason
+
+
+def test_a_shared_switch_is_told_once() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    switched = []
+    for i in range(30):
+        score = 0.9 if i < 10 else 0.05
+        for offset, camera in enumerate('ab'):
+            decision = bank.update(camera, START + i * FRAME + offset, light(score))
+            switched.append(decision.switched)
+    assert sum(switched) == 1
+
+
+def test_half_of_the_cameras_dazzled_is_glare() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank.update('b', START, light(0.9, glare=True))
+    bank.update('c', START, light(0.9))
+    assert bank.update('b', START + FRAME, light(0.9, glare=True)).state == 'glare'
+    other = RouterBank(RouterConfig(shared=True))
+    for camera in 'abc':
+        other.update(camera, START, light(0.9))
+    for i in range(40):
+        other.update('b', START + i * FRAME + 1, light(0.9, glare=True))
+        other.update('c', START + i * FRAME + 1, light(0.9))
+        decision = other.update('a', START + (i + 1) * FRAME, light(0.9))
+    assert decision.state == 'day', 'one of three is no glare'
