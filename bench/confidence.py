@@ -49,7 +49,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
 #: Blinded pictures of each kind.
-BLIND = 30
+BLIND = 16
 BOOTSTRAP = BootstrapConfig(unit='blocks')
 WANT = Want(labels=True, confidence=True)
 
@@ -118,7 +118,8 @@ def real_frames(pipeline: Pipeline, data: Path, test: bool) -> list[Seen]:
     seen = []
     for kind, name in sets.items():
         samples = open_dataset(name)
-        for sample, place in zip(samples, places(samples)):
+        # a third of a whole drive tells as much of it
+        for sample, place in list(zip(samples, places(samples)))[:: 3 if kind == 'day' else 1]:
             assert sample.label is not None
             image, truth = read_image(sample.image), read_labels(sample.label)
             seen.append(see(pipeline, image, kind, place, truth))
