@@ -1,24 +1,46 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``bench.json`` as tables for people."""
+"""
+``bench.json`` as tables for people.
+
+``python -m nightseg_ros.benchmark.document BENCH_JSON DOCUMENT`` puts them into a document,
+between ``<!-- NAME -->`` and ``<!-- /NAME -->`` of ``goals`` and ``stages``.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
 def markdown(bench: Mapping[str, Any]) -> str:
-    """Return every table of a finished benchmark."""
-    machine = bench['machine']
-    parts = [
-        '# nightseg bench',
-        f'{machine["processor"]}, {machine["cores"]} cores '
-        f'({", ".join(machine["instructions"])}), load {machine["load_at_start"]} at the start; '
-        f'backend {bench["settings"]["backend"]}.',
-        '## Goals',
+    """Return every table of a benchmark."""
+    return f'# nightseg bench\n\n{_goals(bench)}\n\n{_stages(bench)}\n'
+
+
+def fill(document: str, bench: Mapping[str, Any]) -> str:
+    """Return the document with the tables of a benchmark between its marks."""
+    texts = {'goals': _goals(bench), 'stages': _stages(bench)}
+    return re.sub(
+        r'<!-- (goals|stages) -->.*?<!-- /\1 -->',
+        lambda found: f'<!-- {found[1]} -->\n{texts[found[1]]}\n<!-- /{found[1]} -->',
+        document,
+        flags=re.S,
+    )
+
+
+def _goals(bench: Mapping[str, Any]) -> str:
+    machine, settings = bench['machine'], bench['settings']
+    shorter = ' --short' if settings['short'] else ''
+    return '\n\n'.join([
+        f'`nightseg bench{shorter}`, {bench["created"][:10]}: {machine["processor"]}, '
+        f'{machine["cores"]} cores ({", ".join(machine["instructions"])}), load '
+        f'{machine["load_at_start"]} at the start, backend {settings["backend"]}.',
         goals(bench['goals']),
-        '## Ratios',
         _table(
             ('Ratio', 'Median', '10–90 % of the rounds', 'Rounds'),
             (
@@ -27,14 +49,19 @@ def markdown(bench: Mapping[str, Any]) -> str:
                 for name, r in bench['ratios'].items()
             ),
         ),
-        *_sessions(bench['sessions']),
-        '## Pipeline without ROS, milliseconds of a batch',
-        _pipelines(bench['pipelines']),
-    ]  # fmt: skip
-    roof = bench.get('roofline')
-    if roof:
-        parts += ['## Roofline', _roofline(roof)]
-    return '\n\n'.join(parts) + '\n'
+    ])  # fmt: skip
+
+
+def _stages(bench: Mapping[str, Any]) -> str:
+    parts = list(_sessions(bench['sessions']))
+    if bench['pipelines']:
+        parts += [
+            '### Pipeline without ROS, milliseconds of a batch (stages: of a frame, p50)',
+            _pipelines(bench['pipelines']),
+        ]
+    if bench['roofline']:
+        parts += ['### Roofline', _roofline(bench['roofline'])]
+    return '\n\n'.join(parts)
 
 
 def goals(judged: Sequence[Mapping[str, Any]]) -> str:
@@ -53,7 +80,7 @@ def goals(judged: Sequence[Mapping[str, Any]]) -> str:
 def _sessions(sessions: Mapping[str, Any]) -> Iterable[str]:
     for name, session in sessions.items():
         phases = session['phases']
-        yield f'## {name.replace("_", " ")}, {session["size"][0]}×{session["size"][1]}'
+        yield f'### {name.replace("_", " ")}, {session["size"][0]}×{session["size"][1]}'
         rows = []
         for phase, found in phases.items():
             latency = found['end_to_end_ms']
@@ -126,3 +153,11 @@ def _short(value: float | None) -> str:
     if value is None:
         return '–'
     return f'{value:.3g}' if abs(value) < 100 else f'{value:.0f}'
+
+
+if __name__ == '__main__':
+    given, target = (Path(argument) for argument in sys.argv[1:])
+    filled = fill(
+        target.read_text(encoding='utf-8'), json.loads(given.read_text(encoding='utf-8'))
+    )
+    target.write_text(filled, encoding='utf-8')

@@ -22,6 +22,8 @@ Sessions = Mapping[str, Raw]
 """Each session as ``cli/bench_live.run_session`` returns it, by name."""
 Ratio = dict[str, Any]
 
+#: Frames below which nothing is said of a phase's 99th percentile.
+FEWEST = 20
 RATIO_OF_PEER = {
     'plain_node': 'vs_plain_node', 'ort_node': 'vs_ort_node', 'segformer_node': 'vs_segformer',
 }  # fmt: skip
@@ -82,7 +84,7 @@ def _tail(phases: Mapping[str, Raw]) -> Ratio | None:
     found = []
     for name, phase in phases.items():
         latencies = end_to_end_ms(phase['frames'])
-        if name.endswith('_hz') and latencies:
+        if name.endswith('_hz') and len(latencies) >= FEWEST:
             middle, tail = np.percentile(latencies, (50, 99))
             found.append(round(float(tail / middle), 4))
     if not found:

@@ -143,7 +143,7 @@ def sessions(
         ),
     ]  # fmt: skip
     if peers:
-        contenders = {name: (name,) for name in ('ours', *peers)}
+        contenders: dict[str, tuple[str, ...]] = {name: (name,) for name in ('ours', *peers)}
         found.insert(
             1,
             Session(

@@ -67,7 +67,8 @@ class Probe:
     def run(self) -> dict[str, Any]:
         """Follow the orders and return what was measured."""
         found: dict[str, Any] = {'first': self._first(), 'phases': {}}
-        for phase in (*self.orders.turns, *self.orders.paced):
+        phases: list[Turns | Paced] = [*self.orders.turns, *self.orders.paced]
+        for phase in phases:
             cameras = (
                 phase.cameras
                 if isinstance(phase, Paced)
