@@ -61,7 +61,8 @@ def ratios(sessions: Sessions, pipelines: Sequence[Times]) -> dict[str, Ratio]:
 
 
 def _phases(sessions: Sessions, name: str) -> Mapping[str, Raw]:
-    return sessions.get(name, {}).get('phases', {})
+    found: Mapping[str, Raw] = sessions.get(name, {}).get('phases', {})
+    return found
 
 
 def _told(phase: Raw) -> list[Mapping[str, float]]:

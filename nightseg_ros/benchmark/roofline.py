@@ -54,7 +54,8 @@ def machine_peaks(repeats: int = 8) -> dict[str, float]:
     The arithmetic is that of a 3 × 3 convolution of 128 channels to as many, 128 × 128 pixels, by
     torch; the traffic that of a copy of 128 MB, read and write counted.
     """
-    layer = nn.Conv2d(128, 128, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    layer = nn.Conv2d(128, 128, 3, padding=1, bias=False)
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = torch.zeros(1, 128, 128, 128).to(memory_format=torch.channels_last)
     with torch.inference_mode():
         seconds = _best(lambda: layer(images), repeats)
