@@ -8,10 +8,13 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.files import replace_file
@@ -76,6 +79,33 @@ class WeightsMetadata:
             raise ValueError(f'long_side must be at least 32 pixels, got {self.long_side}')
 
 
+class Tensors(Mapping[str, 'torch.Tensor']):
+    """
+    Named arrays as torch tensors that share their memory.
+
+    torch takes two seconds and 200 MB to import; where a network runs from a cached graph, nobody
+    asks for a tensor, and it stays out.
+    """
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Take arrays that may be written to."""
+        self.arrays = arrays
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return one of them."""
+        import torch
+
+        return torch.from_numpy(self.arrays[name])
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names in the file's order."""
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self.arrays)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Weights:
     """One file, read and verified."""
@@ -83,7 +113,7 @@ class Weights:
     path: Path
     sha256: str
     metadata: WeightsMetadata
-    tensors: dict[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
 
 
 def save_weights(
@@ -146,29 +176,22 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     ``WeightsError`` is raised where the file is missing, is no safetensors file (a renamed pickle
     is never unpickled), has no metadata of ours, holds NaN, or differs from its manifest's hash.
     """
-    import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.numpy import load
 
     file = resolve_weights(path)
     try:
         content = file.read_bytes()
     except OSError as error:
         raise WeightsError(f"weights '{file}' cannot be read: {error}") from error
-    sha256 = hashlib.sha256(content).hexdigest()
-    wanted = read_manifest(file.parent).get(file.name)
-    if wanted is not None and wanted != sha256:
-        raise WeightsError(
-            f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
-            f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
-        )
+    sha256 = check_manifest(file, content)
     metadata = _metadata(content, file)
     try:
-        tensors = load(content)
+        arrays = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise WeightsError(f"weights '{file}' are damaged: {error}") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    for name, array in arrays.items():
+        if array.dtype.kind == 'f' and not np.isfinite(array).all():
             raise WeightsError(
                 f"weights '{file}' hold values that are no numbers in '{name}': "
                 'the training that made them diverged'
@@ -177,11 +200,25 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         path=file,
         sha256=sha256,
         metadata=metadata,
-        tensors={
-            name: tensor.to(torch.float32) if tensor.dtype == torch.float16 else tensor
-            for name, tensor in tensors.items()
-        },
+        tensors=Tensors(
+            {
+                name: array.astype(np.float32 if array.dtype == np.float16 else array.dtype)
+                for name, array in arrays.items()
+            }
+        ),
     )
+
+
+def check_manifest(file: Path, content: bytes) -> str:
+    """Return the SHA-256 of a file; ``WeightsError`` where the manifest beside it differs."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    wanted = read_manifest(file.parent).get(file.name)
+    if wanted is not None and wanted != sha256:
+        raise WeightsError(
+            f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
+            f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
+        )
+    return sha256
 
 
 def read_metadata(path: str | os.PathLike[str]) -> WeightsMetadata:
@@ -206,10 +243,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path) -> None:
-    """List every weights file of ``folder`` with its hash."""
+    """List every weights file and int8 graph of ``folder`` with its hash."""
     lines = [
         f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
-        for file in sorted(folder.glob('*.safetensors'))
+        for file in sorted([*folder.glob('*.safetensors'), *folder.glob('*.int8')])
     ]
     (folder / MANIFEST).write_text(''.join(lines), encoding='utf-8')
 

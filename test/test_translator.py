@@ -23,7 +23,7 @@ from nightseg_ros.networks import build, build_from
 from nightseg_ros.networks.fast_generator import FastGenerator, adapt
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.style import with_style
-from nightseg_ros.runtime.backend import BACKENDS
+from nightseg_ros.runtime.backend import ON_CPU
 from nightseg_ros.runtime.registry import available_backends, open_backend
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training.domains import UnpairedCrops
@@ -325,7 +325,7 @@ def test_fast_generator_refuses_what_cannot_be(arch: dict) -> None:
         FastGenerator(**arch)
 
 
-@pytest.mark.parametrize('name', [n for n in BACKENDS if n != 'torch'])
+@pytest.mark.parametrize('name', [n for n in ON_CPU if n != 'torch'])
 @pytest.mark.parametrize('cell', [8, 16])
 def test_fast_generator_is_the_same_on_every_backend(
     name: str, cell: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -97,6 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
     from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
     from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
+    from nightseg_ros.perception.pipeline import settled
 
     settings = EvaluationSettings(
         bootstrap=BootstrapConfig(
@@ -107,12 +108,13 @@ def main(arguments: Sequence[str]) -> int:
         restart=options.restart, command=('nightseg', 'evaluate', *arguments),
     )  # fmt: skip
     base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
-    members = configurations(base, options.compare)
     recordings = recording_parts(
         options.source, topics=options.topic, labels=options.labels, light=options.light,
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     with Progress('loading the networks', None) as progress:
+        base = settled(base, progress.say)
+        members = configurations(base, options.compare)
         streams = options.streams or stream_count(base, options.threads)
         if options.workers > 1 or options.ray:
             # these networks are only asked what they are

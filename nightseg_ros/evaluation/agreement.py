@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nightseg_ros.runtime.backend import ON_CPU
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.registry import available_backends, open_backend
 from nightseg_ros.weights import Weights
@@ -42,8 +43,9 @@ def agreement(
     run = reference.load(weights, say)
     wanted = [run(batch)[0] for batch in batches]
     shares = {}
-    for name, present in available_backends().items():
-        if name == 'torch' or not present:
+    present = available_backends()
+    for name in ON_CPU:
+        if name == 'torch' or not present.get(name):
             continue
         run = open_backend(name, 'cpu').load(weights, say)
         same = [_same(run(batch)[0], truth) for batch, truth in zip(batches, wanted)]

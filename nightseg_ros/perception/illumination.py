@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.weights import Weights, WeightsError, load_weights
+from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +64,7 @@ class Illumination:
     """From 0 (dark) to 1 (daylight); NaN only where an estimate failed."""
     state: State
     features: dict[str, float] = field(default_factory=dict)
-    """The network's logit, ``statistics`` and ``glare``; see those for units."""
+    """What the score comes from: the network's ``logit``, ``ground_light`` and ``glare``."""
 
 
 def state_of(score: float) -> State:
@@ -121,10 +121,7 @@ def statistics(image: Image) -> dict[str, float]:
     mean = float(counts @ _LEVELS) / luma.size
     deviation = math.sqrt(max(float(counts @ (_LEVELS - mean) ** 2) / luma.size, 0.0))
     median, p95, p99 = (_quantile(cumulative, share) for share in (0.5, 0.95, 0.99))
-    sky, ground = (
-        _quantile(np.cumsum(np.bincount(part.ravel(), minlength=256)), 0.5)
-        for part in (luma[: luma.shape[0] // 3], luma[luma.shape[0] // 2 :])
-    )
+    sky = _quantile(_cumulative(luma[: luma.shape[0] // 3]), 0.5)
 
     around = cv2.blur(luma, (15, 15))
     # the sum saturates at 255, above which no pixel lies anyway
@@ -149,8 +146,19 @@ def statistics(image: Image) -> dict[str, float]:
         'contrast': math.log((p99 + 2) / (median + 2)),
         'skew': (mean - median) / (deviation + 2),
         'dark_share': float(cumulative[int(0.15 * p99)]) / luma.size,
-        'ground_light': ground / max(p99, 1.0),
+        'ground_light': ground_light(luma),
     }
+
+
+def ground_light(luma: npt.NDArray[Any]) -> float:
+    """Return the median of the lower half over the 99th percentile of uint8 [h, w]."""
+    ground = _quantile(_cumulative(luma[luma.shape[0] // 2 :]), 0.5)
+    return ground / max(_quantile(_cumulative(luma), 0.99), 1.0)
+
+
+def _cumulative(luma: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Return how many pixels are at or below each level, int64 [256]."""
+    return np.cumsum(np.bincount(luma.ravel(), minlength=256))
 
 
 def _quantile(cumulative: npt.NDArray[np.int64], share: float) -> float:
@@ -223,10 +231,14 @@ class IlluminationEstimator:
     def __init__(self, tensors: Mapping[str, torch.Tensor], *, floor: float = 0.02) -> None:
         """Take the state dict of an ``IlluminationNet``; ``WeightsError`` if it is another's."""
         try:
-            self._layers = _fold({name: value.numpy() for name, value in tensors.items()})
-            head = tensors['head.weight'].numpy().astype(np.float32)
-            self._head = head[0], float(tensors['head.bias'][0])
-            self._day_ground = float(tensors['day_ground'])
+            arrays = (
+                tensors.arrays
+                if isinstance(tensors, Tensors)
+                else {name: value.numpy() for name, value in tensors.items()}
+            )
+            self._layers = _fold(arrays)
+            self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
+            self._day_ground = float(arrays['day_ground'])
         except (KeyError, IndexError, ValueError) as error:
             raise WeightsError(
                 f'these tensors are not those of an illumination network ({error}); '
@@ -269,11 +281,10 @@ class IlluminationEstimator:
     def _estimate(self, image: Image) -> Illumination:
         logit = self._logit(image)
         score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
-        features = statistics(image)
-        features['logit'] = logit
-        if features['ground_light'] < self._day_ground:
-            score *= (features['ground_light'] / self._day_ground) ** 2.2
-        features['glare'] = glare(image)
+        ground = ground_light(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0])
+        if ground < self._day_ground:
+            score *= (ground / self._day_ground) ** 2.2
+        features = {'logit': logit, 'ground_light': ground, 'glare': glare(image)}
         state = state_of(score)
         if state != 'day' and features['glare'] > GLARE_HALO:
             state = 'glare'

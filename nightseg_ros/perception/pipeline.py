@@ -20,6 +20,7 @@ from nightseg_ros.perception.router import Route as FixedRoute
 from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.perception.translator import Translator
 from nightseg_ros.runtime.backend import Backend, Say
+from nightseg_ros.runtime.choice import Choice, choose
 from nightseg_ros.runtime.geometry import NetworkSize, fit
 from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
@@ -158,18 +159,27 @@ class Pipeline:
         ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file
         that is missing or unfit and the route that needs it, ``BackendError`` what cannot run.
         """
-        backend = open_backend(config.backend, config.device, config.threads)
         names = config.weights
         routes = _routes(config.route, config.router)
-        day = night = translator = None
+        read: dict[str, Weights] = {}
         if routes & {'day', 'translate'}:
-            day = Segmenter(_load('day', names.day, say), backend, say)
+            read['day'] = _load('day', names.day, say)
         if 'night' in routes:
-            same = day is not None and names.night == names.day
-            night = day if same else Segmenter(_load('night', names.night, say), backend, say)
+            same = 'day' in read and names.night == names.day
+            read['night'] = read['day'] if same else _load('night', names.night, say)
         if 'translate' in routes:
-            translator = Translator(_load('translate', names.translator, say), backend, say)
+            read['translator'] = _load('translate', names.translator, say)
         estimator = IlluminationEstimator.load(_load('auto', names.illumination, say).path)
+        choice = _choose(config, [read[name] for name in ('day', 'night') if name in read], say)
+        backend = open_backend(choice.backend, choice.device, config.threads)
+        day = night = translator = None
+        if 'day' in read:
+            day = Segmenter(read['day'], backend, say)
+        if 'night' in read:
+            shared = read['night'] is read.get('day')
+            night = day if shared else Segmenter(read['night'], backend, say)
+        if 'translator' in read:
+            translator = Translator(read['translator'], backend, say)
         return cls(
             config, backend, day=day, night=night, translator=translator, estimator=estimator
         )
@@ -230,6 +240,8 @@ class Pipeline:
             raise ValueError(f'{len(frames)} frames came with {len(wants)} wants')
         if not frames:
             return []
+        # a GPU works on these while the CPU looks at the light
+        shrunk = [self._shrink(frame) if one else None for frame, one in zip(frames, wants)]
         started = time.perf_counter()
         seen = self.estimator.estimate(np.stack([thumbnail(f.image, f.order) for f in frames]))
         decisions = [
@@ -247,12 +259,18 @@ class Pipeline:
             if wants[index]:
                 key = (decisions[index].route, self._size(frame).padded)
                 batches.setdefault(key, []).append(index)
+        made: dict[int, _Pictures] = {}
         for (route, _), indices in batches.items():
             pictures = self._segment(
-                route, [frames[i] for i in indices], [wants[i] for i in indices]
-            )
-            for index, (found, ms) in zip(indices, pictures):
-                results[index] = self._complete(results[index], found, ms)
+                route, [frames[i] for i in indices], [wants[i] for i in indices],
+                [shrunk[i] for i in indices],
+            )  # fmt: skip
+            made.update(zip(indices, pictures))
+        started = time.perf_counter()
+        self.backend.pixels.wait()
+        waited = _ms(started) / max(1, len(made))
+        for index, one in made.items():
+            results[index] = self._complete(results[index], one, waited)
         return results
 
     def segment(self, seen: Result, want: Want = Want()) -> Result:
@@ -262,15 +280,21 @@ class Pipeline:
         It needs no router, so that it may run in another thread than the next frame's decision,
         but not beside another call that labels.
         """
-        [(found, ms)] = self._segment(seen.decision.route, [seen.frame], [want])
-        return self._complete(seen, found, ms)
+        shrunk = [self._shrink(seen.frame)]
+        [made] = self._segment(seen.decision.route, [seen.frame], [want], shrunk)
+        started = time.perf_counter()
+        self.backend.pixels.wait()
+        return self._complete(seen, made, _ms(started))
 
     def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
         for height, width in sizes:
             blank = Frame(image=np.zeros((height, width, 3), np.uint8))
             for route in sorted(_routes(self.config.route, self.config.router)):
-                self._segment(route, [blank], [Want()])
+                for count in self.backend.batches:
+                    shrunk = [self._shrink(blank) for _ in range(count)]
+                    self._segment(route, [blank] * count, [Want()] * count, shrunk)
+                    self.backend.pixels.wait()
 
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
@@ -305,13 +329,17 @@ class Pipeline:
             if segmenter is not None and has_trust(segmenter.weights)
         )
 
-    def _complete(self, seen: Result, found: dict[str, Any], ms: dict[str, float]) -> Result:
-        """Return a decision with its pictures."""
-        if self.config.overlay_route and 'overlay' in found:
+    def _complete(self, seen: Result, made: _Pictures, waited: float) -> Result:
+        """Return a decision with its pictures, which are in host memory now."""
+        self._verify(made.found['labels'], seen.frame)
+        # what was enqueued ran during the wait
+        ms = {**seen.ms, **made.ms, 'network': made.ms['network'] + waited}
+        if self.config.overlay_route and 'overlay' in made.found:
             started = time.perf_counter()
-            self.renderer.mark(found['overlay'], seen.decision)
-            ms = {**ms, 'render': ms['render'] + _ms(started)}
-        return replace(seen, ms={**seen.ms, **ms}, **found)
+            self.renderer.mark(made.found['overlay'], seen.decision)
+            ms['render'] += _ms(started)
+        reliability = float(made.reliability[0])
+        return replace(seen, ms=ms, reliability=reliability, **made.found)
 
     def _size(self, frame: Frame) -> NetworkSize:
         shape = (frame.image.shape[0], frame.image.shape[1])
@@ -322,15 +350,23 @@ class Pipeline:
             self._sizes[shape] = fit(*shape, self.long_side)
         return self._sizes[shape]
 
-    def _segment(
-        self, route: str, frames: list[Frame], wants: list[Want]
-    ) -> list[tuple[dict[str, Any], dict[str, float]]]:
-        """Run one batch; return each frame's pictures with its reliability, and milliseconds."""
-        pixels = self.backend.pixels
-        sizes = [self._size(frame) for frame in frames]
+    def _shrink(self, frame: Frame) -> tuple[Any, float]:
+        """Return a frame at its network's size, on the backend's device, and milliseconds."""
         started = time.perf_counter()
-        images = pixels.stack([pixels.shrink(f.image, f.order, s) for f, s in zip(frames, sizes)])
-        shrink = _ms(started)
+        image = self.backend.pixels.shrink(frame.image, frame.order, self._size(frame))
+        return image, _ms(started)
+
+    def _segment(
+        self,
+        route: str,
+        frames: list[Frame],
+        wants: list[Want],
+        shrunk: Sequence[tuple[Any, float] | None],
+    ) -> list[_Pictures]:
+        """Run one batch without waiting for the device; return each frame's pictures."""
+        pixels = self.backend.pixels
+        given = [one for one in shrunk if one is not None]
+        images = pixels.stack([image for image, _ in given])
         started = time.perf_counter()
         translated = None
         if route == 'translate':
@@ -339,11 +375,11 @@ class Pipeline:
         segmenter = self.night if route == 'night' else self.day
         assert segmenter is not None
         labels, confidence, reliability = segmenter(images)
-        trust = [float(value) for value in reliability]
+        trust = pixels.begin_download(reliability)
         network = _ms(started)
-        share = {'shrink': shrink / len(frames), 'network': network / len(frames)}
         results = []
-        for index, (frame, want, size) in enumerate(zip(frames, wants, sizes)):
+        for index, (frame, want) in enumerate(zip(frames, wants)):
+            size = self._size(frame)
             started = time.perf_counter()
             found: dict[str, Any] = {'labels': pixels.enlarge(labels[index], size)}
             if want.confidence:
@@ -361,10 +397,12 @@ class Pipeline:
                     )
             if want.translated and translated is not None:
                 found['translated'] = pixels.restore(translated[index], size)
-            host = {name: pixels.download(array) for name, array in found.items()}
-            self._verify(host['labels'], frame)
-            ms = {**share, 'post': post, 'render': _ms(started)}
-            results.append(({**host, 'reliability': trust[index]}, ms))
+            host = {name: pixels.begin_download(array) for name, array in found.items()}
+            ms = {
+                'shrink': given[index][1], 'network': network / len(frames), 'post': post,
+                'render': _ms(started),
+            }  # fmt: skip
+            results.append(_Pictures(found=host, reliability=trust[index : index + 1], ms=ms))
         return results
 
     def _verify(self, labels: Image, frame: Frame) -> None:
@@ -375,6 +413,42 @@ class Pipeline:
             )
         if labels.max() >= len(self.taxonomy):
             raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Pictures:
+    """What was made of a frame; the arrays are filled once the device is done."""
+
+    found: dict[str, Image]
+    reliability: npt.NDArray[np.float32]
+    """One number."""
+    ms: dict[str, float]
+
+
+def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineConfig:
+    """
+    Return the config with the backend that 'auto' means on this machine.
+
+    Several pipelines that have to give the same labels, such as those that share the cores, must
+    not choose one by one. Raises as ``Pipeline.load`` does.
+    """
+    routes = _routes(config.route, config.router)
+    names = {'day': routes & {'day', 'translate'}, 'night': routes & {'night'}}
+    weights = [
+        _load(name, getattr(config.weights, name), lambda text: None)
+        for name, needed in names.items()
+        if needed
+    ]
+    choice = _choose(config, weights, say)
+    return replace(config, backend=choice.backend, device=choice.device)
+
+
+def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> Choice:
+    size = fit(720, 1280, config.long_side or segmenters[0].metadata.long_side)
+    return choose(
+        segmenters, size.padded, backend=config.backend, device=config.device,
+        threads=config.threads, say=say,
+    )  # fmt: skip
 
 
 def _routes(route: str, router: RouterConfig) -> set[str]:
@@ -405,4 +479,5 @@ def _ms(started: float) -> float:
 
 __all__ = [
     'UNLABELLED', 'Pipeline', 'PipelineConfig', 'Result', 'Want', 'WeightsConfig', 'WithheldError',
+    'settled',
 ]  # fmt: skip

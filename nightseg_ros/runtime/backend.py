@@ -14,7 +14,14 @@ Run = Callable[[Any], tuple[Any, ...]]
 """uint8 [B, h, w, 3] RGB on the backend's device → the graph's outputs, there as well."""
 Say = Callable[[str], None]
 
-BACKENDS = ('torch', 'onnxruntime', 'openvino')
+#: Those that compute in float32 on a CPU, in the order of preference.
+ON_CPU = ('openvino', 'onnxruntime', 'torch')
+ON_GPU = ('torch', 'tensorrt')
+#: The module of each backend.
+BACKENDS = {
+    'torch': 'torch', 'onnxruntime': 'onnxruntime', 'openvino': 'openvino',
+    'openvino-int8': 'openvino', 'tensorrt': 'tensorrt',
+}  # fmt: skip
 
 
 class BackendError(RuntimeError):
@@ -38,6 +45,8 @@ class Backend(Protocol):
     name: str
     device: str
     pixels: Pixels
+    batches: tuple[int, ...]
+    """Lengths of a batch that have to be made ready one by one."""
 
     def load(self, weights: Weights, say: Say) -> Run:
         """Make the weights' graph ready; whatever takes long happens here and is said."""

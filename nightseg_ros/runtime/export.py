@@ -7,15 +7,14 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-import torch
-
 from nightseg_ros.files import partial_file
 from nightseg_ros.runtime.backend import Say
-from nightseg_ros.runtime.graph import VERSION, graph_of
 from nightseg_ros.share import cache_dir
 from nightseg_ros.weights import Weights
 
 OPSET = 18
+#: Part of the cache key: raise it when a graph's arithmetic changes.
+VERSION = 4
 
 
 def exported_graph(weights: Weights, say: Say) -> Path:
@@ -36,6 +35,11 @@ def export_graph(weights: Weights, path: Path) -> None:
     The tracing exporter needs one second of CPU time where the symbolic one needs 29 for the same
     graph (bench/export_time.py), and a node that starts for the first time has somebody waiting.
     """
+    # a node whose graphs are cached never imports torch
+    import torch
+
+    from nightseg_ros.runtime.graph import graph_of
+
     graph = graph_of(weights)
     axes = {0: 'batch', 1: 'rows', 2: 'columns'}
     example = torch.zeros(2, 96, 160, 3, dtype=torch.uint8)

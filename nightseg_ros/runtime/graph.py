@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,8 +16,6 @@ from nightseg_ros.runtime.trust import Observation, TrustHead, pooled, rows
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.weights import Weights, WeightsError
 
-#: Part of the cache key: raise it when a graph's arithmetic changes.
-VERSION = 3
 #: No trained network's logits come near; NaN and infinity are not below it.
 LARGEST = 1e30
 
@@ -30,6 +29,8 @@ class SegmentGraph(nn.Module):
     """
 
     outputs = ('labels', 'confidence', 'reliability')
+    half = False
+    """Compute convolutions in float16, on a GPU."""
 
     def __init__(self, weights: Weights) -> None:
         """Build the network that the weights are for."""
@@ -57,7 +58,8 @@ class SegmentGraph(nn.Module):
         spread = torch.exp((logits - best[:, None]) * self.cooling).sum(1)
         # OpenVINO's exponential turns NaN into a number, its sum does not
         valid = logits.abs().sum(1) < LARGEST
-        labels = torch.where(valid, labels, UNLABELLED)
+        # by way of float: TensorRT turns nothing else into uint8
+        labels = torch.where(valid, labels.float(), float(UNLABELLED))
         sure = torch.where(valid, 1 / spread, 0.0)
         reliability = sure.mean(dim=(1, 2))
         if self.trust is not None:
@@ -68,9 +70,15 @@ class SegmentGraph(nn.Module):
         """Return logits at the network's stride and its encoder's features, None without one."""
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
         if not hasattr(self.network, 'decode'):
-            return self.network(x), None
-        features = self.network.encoder(x)
-        return self.network.decode(features), features
+            with precision(self.half):
+                return self.network(x).float(), None
+        with precision(self.half):
+            features = self.network.encoder(x)
+            logits = self.network.decode(features)
+        # float16 on a GPU: near winners would tie, and distances overflow
+        if isinstance(features, torch.Tensor):
+            return logits.float(), features.float()
+        return logits.float(), [level.float() for level in features]
 
     def enlarge(self, logits: torch.Tensor) -> torch.Tensor:
         """Return logits at half the input's size."""
@@ -91,6 +99,7 @@ class TranslateGraph(nn.Module):
     """uint8 [B, h, w, 3] RGB at night → the same by day."""
 
     outputs = ('images',)
+    half = False
 
     def __init__(self, weights: Weights) -> None:
         """Build the generator that the weights are for."""
@@ -100,8 +109,16 @@ class TranslateGraph(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
         """Return the translated images."""
         x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-        y = (self.network(x) + 1) * 127.5
+        with precision(self.half):
+            y = self.network(x)
+        y = (y.float() + 1) * 127.5
         return (y.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8),)
+
+
+def precision(half: bool) -> AbstractContextManager[Any]:
+    """Return the context in which a network runs."""
+    # without autocast's cache: what it kept from outside would not be part of a CUDA graph
+    return torch.autocast('cuda', torch.float16, cache_enabled=False) if half else nullcontext()
 
 
 GRAPHS: dict[str, type[SegmentGraph] | type[TranslateGraph]] = {

@@ -19,6 +19,7 @@ class OnnxBackend:
 
     name = 'onnxruntime'
     device = 'cpu'
+    batches: tuple[int, ...] = (1,)
 
     def __init__(self, threads: int = 0) -> None:
         """Use ``threads`` threads, 0 for one a core."""

@@ -39,6 +39,12 @@ class Pixels(Protocol):
     def download(self, array: Any) -> Image:
         """Return the array in host memory, contiguous."""
 
+    def begin_download(self, array: Any) -> Image:
+        """Return host memory that holds the array after the next ``wait``."""
+
+    def wait(self) -> None:
+        """Wait for the device, once a batch."""
+
 
 class HostPixels:
     """OpenCV on the CPU."""
@@ -96,3 +102,10 @@ class HostPixels:
     def download(self, array: Image) -> Image:
         """See ``Pixels``."""
         return np.ascontiguousarray(array)
+
+    def begin_download(self, array: Image) -> Image:
+        """See ``Pixels``; it is there already."""
+        return self.download(array)
+
+    def wait(self) -> None:
+        """See ``Pixels``."""

@@ -1,6 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The same pixel work in torch, for devices whose memory the host does not share."""
+"""
+The same pixel work in torch, for devices whose memory the host does not share.
+
+On a GPU, uploads and downloads have streams of their own and go through pinned memory: frame by
+frame they overlap with the kernels of the frames before and after. Tried on torch's CPU device;
+no GPU was at hand.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +23,19 @@ Image = npt.NDArray[np.uint8]
 
 
 class TorchPixels:
-    """Tensors on one device; nothing waits for the device before ``download``."""
+    """Tensors on one device; nothing waits for the device before ``wait``."""
 
     def __init__(self, device: torch.device) -> None:
         """Work on ``device``."""
         self.device = device
+        self._on_gpu = device.type == 'cuda'
+        if self._on_gpu:
+            self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._palettes: dict[bytes, torch.Tensor] = {}
+        self._nearest: dict[tuple[int, int], torch.Tensor] = {}
+        #: By the id of the host's array, which is held so that no other gets this id.
+        self._uploaded: dict[int, tuple[Image, torch.Tensor]] = {}
 
     def shrink(self, image: Image, order: str, size: NetworkSize) -> torch.Tensor:
         """See ``Pixels``; bilinear with antialiasing."""
@@ -41,8 +54,8 @@ class TorchPixels:
     def enlarge(self, plane: torch.Tensor, size: NetworkSize) -> torch.Tensor:
         """See ``Pixels``."""
         height, width = size.labels
-        rows = self._nearest(size.camera[0], height)
-        columns = self._nearest(size.camera[1], width)
+        rows = self._sources(size.camera[0], height)
+        columns = self._sources(size.camera[1], width)
         return plane[rows[:, None], columns[None, :]]
 
     def restore(self, image: torch.Tensor, size: NetworkSize) -> torch.Tensor:
@@ -66,16 +79,60 @@ class TorchPixels:
 
     def download(self, array: torch.Tensor) -> Image:
         """See ``Pixels``."""
-        return np.asarray(array.cpu().numpy())
+        host = self.begin_download(array)
+        self.wait()
+        return host
+
+    def begin_download(self, array: torch.Tensor) -> Image:
+        """See ``Pixels``."""
+        if not self._on_gpu:
+            return np.asarray(array.contiguous().numpy())
+        self._down.wait_stream(torch.cuda.current_stream(self.device))
+        # its memory is not given away before the copy is done
+        array.record_stream(self._down)
+        with torch.cuda.stream(self._down):
+            host = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+            host.copy_(array.contiguous(), non_blocking=True)
+        return np.asarray(host.numpy())
+
+    def wait(self) -> None:
+        """See ``Pixels``."""
+        self._uploaded.clear()
+        if self._on_gpu:
+            self._down.synchronize()
 
     def _upload(self, image: Image) -> torch.Tensor:
-        with warnings.catch_warnings():
-            # a message's bytes are read only, and nothing here writes to them
-            warnings.simplefilter('ignore', UserWarning)
-            host = torch.from_numpy(np.ascontiguousarray(image))
-        return host.to(self.device, non_blocking=True)
+        """Return the image on the device; the overlay needs it a second time."""
+        if id(image) not in self._uploaded:
+            with warnings.catch_warnings():
+                # a message's bytes are read only, and nothing here writes to them
+                warnings.simplefilter('ignore', UserWarning)
+                host = torch.from_numpy(np.ascontiguousarray(image))
+            self._uploaded[id(image)] = (image, self._copied(host))
+        return self._uploaded[id(image)][1]
 
-    def _nearest(self, length: int, source: int) -> torch.Tensor:
+    def _copied(self, host: torch.Tensor) -> torch.Tensor:
+        if not self._on_gpu:
+            return host.to(self.device)
+        # torch's allocator keeps a pinned block until the copy from it is done
+        pinned = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
+        pinned.copy_(host)
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._up):
+            there = pinned.to(self.device, non_blocking=True)
+        current.wait_stream(self._up)
+        there.record_stream(current)
+        return there
+
+    def _sources(self, length: int, source: int) -> torch.Tensor:
         """Return the source of each pixel by its centre: floor((i + 0.5) · source / length)."""
-        index = torch.arange(length, device=self.device)
-        return torch.div((2 * index + 1) * source, 2 * length, rounding_mode='floor')
+        key = (length, source)
+        if key not in self._nearest:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._nearest) > 64:
+                self._nearest.clear()
+            index = torch.arange(length, device=self.device)
+            self._nearest[key] = torch.div(
+                (2 * index + 1) * source, 2 * length, rounding_mode='floor'
+            )
+        return self._nearest[key]

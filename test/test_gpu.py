@@ -1,0 +1,121 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The way to a GPU, as far as a CPU can tell; the rest is marked ``gpu``."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_weights import write_segmenter
+
+from nightseg_ros.evaluation.agreement import made_up_images
+from nightseg_ros.runtime.cuda_graphs import fold_batch_norm, halve_weights
+from nightseg_ros.runtime.fixed_shapes import BATCHES, FixedShapes, Prepared, batch_length
+from nightseg_ros.runtime.graph import graph_of
+from nightseg_ros.runtime.registry import available_backends, open_backend
+from nightseg_ros.share import models_dir
+from nightseg_ros.weights import load_weights
+
+GPU = torch.cuda.is_available()
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 4), (8, 8), (9, 16), (17, 24)])
+def test_the_next_longer_batch_is_taken(count: int, length: int) -> None:
+    assert batch_length(count) == length
+    assert length in BATCHES or length % BATCHES[-1] == 0
+
+
+def test_buffers_are_used_again_and_results_are_not() -> None:
+    prepared: list[tuple[int, ...]] = []
+
+    def prepare(shape: tuple[int, ...]) -> Prepared:
+        prepared.append(shape)
+        images = torch.zeros(shape, dtype=torch.uint8)
+        total = torch.zeros(shape[0], dtype=torch.int64)
+
+        def replay() -> None:
+            total.copy_(images.long().sum(dim=(1, 2, 3)))
+
+        return Prepared(images=images, outputs=(total,), replay=replay)
+
+    run = FixedShapes(prepare)
+    rng = np.random.default_rng(0)
+    kept = []
+    for count in (3, 1, 4, 2, 3):
+        images = torch.from_numpy(rng.integers(0, 256, (count, 4, 6, 3), dtype=np.uint8))
+        (total,) = run(images)
+        kept.append((total, images.long().sum(dim=(1, 2, 3))))
+    for got, wanted in kept:
+        torch.testing.assert_close(got, wanted)
+    assert prepared == [(4, 4, 6, 3), (1, 4, 6, 3), (2, 4, 6, 3)]
+
+
+def test_folded_batch_norm_changes_no_label(tmp_path: Path) -> None:
+    graph = graph_of(load_weights(write_segmenter(tmp_path / 'day.safetensors')))
+    images = torch.from_numpy(np.stack(list(made_up_images(160, 2)))[:, :64])
+    with torch.inference_mode():
+        wanted, sure, _ = graph(images)
+        folded = fold_batch_norm(copy.deepcopy(graph))
+        labels, confidence, _ = folded(images)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    assert (labels == wanted).float().mean() > 0.999
+    assert (confidence.int() - sure.int()).abs().float().mean() < 0.1
+
+
+def test_half_precision_keeps_the_labels() -> None:
+    """What autocast does on a GPU, done by hand: convolutions in float16, the rest in float32."""
+    weights = load_weights(models_dir() / 'rendered_day.safetensors')
+    graph = graph_of(weights)
+    halved = copy.deepcopy(graph)
+    halve_weights(fold_batch_norm(halved.network))
+    for layer in halved.network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            assert layer.weight.dtype == torch.float16
+            layer.register_forward_pre_hook(lambda layer, args: (args[0].half(),))
+            layer.register_forward_hook(lambda layer, args, out: out.float())
+    images = torch.from_numpy(np.stack(list(made_up_images(160, 2)))[:, :64])
+    with torch.inference_mode():
+        assert (halved(images)[0] == graph(images)[0]).float().mean() >= 0.995
+
+
+def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
+    models = models_dir()
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / 'bench' / 'gpu.py', '--device', 'cpu', '--cameras', '2',
+            '--size', '96x160', '--seconds', '0.3', '--out', tmp_path / 'gpu.json',
+            '--night', models / 'rendered_night.safetensors',
+            '--day', models / 'rendered_day.safetensors',
+        ],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'gpu.json').read_text())
+    assert result['batches'] >= 5 and result['what']['device'] == 'cpu'
+    times = result['batch_ms']
+    assert 0 < times['p50'] <= times['p95'] <= times['p99'] <= times['max']
+    assert set(result['roofline']['share']) == {'compute', 'memory', 'upload'}
+    assert all(value > 0 for value in result['roofline']['share'].values())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not GPU, reason='needs a CUDA device')
+@pytest.mark.parametrize('name', ['torch', 'tensorrt'])
+@pytest.mark.parametrize('count', [1, 3, 8])
+def test_gpu_agrees_with_torch_on_the_cpu(name: str, count: int) -> None:
+    if not available_backends()[name]:
+        pytest.skip(f'{name} is not installed')
+    weights = load_weights(models_dir() / 'night.safetensors')
+    images = np.stack(list(made_up_images(480, count)))[:, :256]
+    wanted, *_ = open_backend('torch', 'cpu').load(weights, print)(images)
+    backend = open_backend(name, 'cuda')
+    labels, *_ = backend.load(weights, print)(torch.from_numpy(images).cuda())
+    assert (backend.pixels.download(labels) == wanted).mean() >= 0.995
