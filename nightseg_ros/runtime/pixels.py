@@ -80,8 +80,11 @@ class HostPixels:
         wide = cv2.resize(
             plane[:height, :width], (size.camera[1], height), interpolation=cv2.INTER_NEAREST_EXACT
         )
-        # each row by its centre, as OpenCV has it
-        rows = (2 * np.arange(size.camera[0]) + 1) * height // (2 * size.camera[0])
+        # OpenCV says itself which row it would take: its fixed point decides ties in its own way
+        rows = cv2.resize(
+            np.arange(height, dtype=np.int32)[:, None], (1, size.camera[0]),
+            interpolation=cv2.INTER_NEAREST_EXACT,
+        )[:, 0]  # fmt: skip
         return np.asarray(np.take(wide, rows, axis=0), np.uint8)
 
     def restore(self, image: Image, size: NetworkSize) -> Image:
