@@ -16,6 +16,8 @@ import numpy.typing as npt
 from nightseg_ros.benchmark.spread import percentiles
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Route, Want, WeightsConfig
+from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.weights import WeightsError
 
 Images = npt.NDArray[np.uint8]
 
@@ -83,7 +85,7 @@ def measure(
     Let every setup label a frame of each of its cameras, ``rounds`` times, in turns.
 
     ``images`` are uint8 [N, H, W, 3] RGB and are scaled to each setup's size. ``clock`` gives
-    seconds.
+    seconds. A backend that cannot run is left out and said, unless it is the first setup's.
     """
     names = weights or WeightsConfig(translator='translator')
     pipelines: dict[tuple[str, str], Pipeline] = {}
@@ -92,7 +94,14 @@ def measure(
         key = (setup.backend, setup.route)
         if key not in pipelines:
             config = PipelineConfig(route=setup.route, backend=setup.backend, weights=names)
-            pipelines[key] = Pipeline.load(config, say=say)
+            try:
+                pipelines[key] = Pipeline.load(config, say=say)
+            except (BackendError, WeightsError) as error:
+                # an int8 network or a GPU that is not there is no reason to measure nothing
+                if setup.backend == candidates[0].backend:
+                    raise
+                say(f'{setup.backend} is not measured: {error}')
+                continue
         pipelines[key].warm_up([setup.size[::-1]])
         description = pipelines[key].describe()
         found.append(Times(setup=setup, batch_ms=[], stages_ms={}, description=description))

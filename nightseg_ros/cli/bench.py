@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from nightseg_ros.cli.options import parse
 
@@ -40,8 +40,8 @@ class BenchOptions:
     """Folder to write; results of the same names are replaced."""
     short: bool = False
     """End in two minutes, with fewer rounds."""
-    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
-    """What runs our networks."""
+    backend: str = 'auto'
+    """What runs our networks; the node's parameter of that name."""
     peers: bool = True
     """Compare with the nodes in bench/peers; SegFormer needs transformers."""
     only: tuple[str, ...] = ()
