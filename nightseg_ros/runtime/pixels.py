@@ -85,7 +85,7 @@ class HostPixels:
             np.arange(height, dtype=np.int32)[:, None], (1, size.camera[0]),
             interpolation=cv2.INTER_NEAREST_EXACT,
         )[:, 0]  # fmt: skip
-        return np.asarray(np.take(wide, rows, axis=0), np.uint8)
+        return np.asarray(np.take(wide, rows.astype(np.intp), axis=0), np.uint8)
 
     def restore(self, image: Image, size: NetworkSize) -> Image:
         """See ``Pixels``."""
