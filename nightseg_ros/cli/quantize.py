@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     return max(_quantize(name, options, folders) for name in options.weights)
 
 
-def _quantize(name: str, options: QuantizeOptions, folders: dict[str, Sequence[Sample]]) -> int:
+def _quantize(name: str, options: QuantizeOptions, folders: Mapping[str, Sequence[Sample]]) -> int:
     """Try one network; return the exit code."""
     import dataclasses
     import tempfile

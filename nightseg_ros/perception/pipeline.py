@@ -339,7 +339,8 @@ class Pipeline:
             self.renderer.mark(made.found['overlay'], seen.decision)
             ms['render'] += _ms(started)
         reliability = float(made.reliability[0])
-        return replace(seen, ms=ms, reliability=reliability, **made.found)
+        pictures: dict[str, Any] = dict(made.found)
+        return replace(seen, ms=ms, reliability=reliability, **pictures)
 
     def _size(self, frame: Frame) -> NetworkSize:
         shape = (frame.image.shape[0], frame.image.shape[1])
@@ -420,8 +421,8 @@ class _Pictures:
     """What was made of a frame; the arrays are filled once the device is done."""
 
     found: dict[str, Image]
-    reliability: npt.NDArray[np.float32]
-    """One number."""
+    reliability: npt.NDArray[Any]
+    """One number, float32."""
     ms: dict[str, float]
 
 

@@ -47,7 +47,7 @@ class Capture:
     def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
         """Take a graph in evaluation mode; it is changed and moved to ``device``."""
         halve_weights(fold_batch_norm(graph.network))
-        graph.half = True
+        graph.float16 = True
         self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
 

@@ -29,7 +29,7 @@ class SegmentGraph(nn.Module):
     """
 
     outputs = ('labels', 'confidence', 'reliability')
-    half = False
+    float16 = False
     """Compute convolutions in float16, on a GPU."""
 
     def __init__(self, weights: Weights) -> None:
@@ -70,9 +70,9 @@ class SegmentGraph(nn.Module):
         """Return logits at the network's stride and its encoder's features, None without one."""
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
         if not hasattr(self.network, 'decode'):
-            with precision(self.half):
+            with precision(self.float16):
                 return self.network(x).float(), None
-        with precision(self.half):
+        with precision(self.float16):
             features = self.network.encoder(x)
             logits = self.network.decode(features)
         # float16 on a GPU: near winners would tie, and distances overflow
@@ -99,7 +99,7 @@ class TranslateGraph(nn.Module):
     """uint8 [B, h, w, 3] RGB at night → the same by day."""
 
     outputs = ('images',)
-    half = False
+    float16 = False
 
     def __init__(self, weights: Weights) -> None:
         """Build the generator that the weights are for."""
@@ -109,7 +109,7 @@ class TranslateGraph(nn.Module):
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
         """Return the translated images."""
         x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
-        with precision(self.half):
+        with precision(self.float16):
             y = self.network(x)
         y = (y.float() + 1) * 127.5
         return (y.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8),)

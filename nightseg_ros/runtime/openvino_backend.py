@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import openvino as ov
@@ -82,7 +82,7 @@ class OpenVINOBackend:
         return run
 
 
-def precisions() -> tuple[str, ...]:
+def precisions() -> tuple[Literal['f32', 'bf16'], ...]:
     """Return what this CPU can compute in beside int8, the fastest first."""
     able = ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
     return ('bf16', 'f32') if 'BF16' in able else ('f32',)

@@ -39,7 +39,7 @@ class Pixels(Protocol):
     def download(self, array: Any) -> Image:
         """Return the array in host memory, contiguous."""
 
-    def begin_download(self, array: Any) -> Image:
+    def begin_download(self, array: Any) -> npt.NDArray[Any]:
         """Return host memory that holds the array after the next ``wait``."""
 
     def wait(self) -> None:
