@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import sqlite3
 import struct
 import tempfile
@@ -202,8 +203,13 @@ def _mended(content: bytes) -> bytes:
 def _scratch() -> Path:
     """Return a folder for the files that are read, in memory where there is such a place."""
     memory = Path('/dev/shm')
-    base = memory if memory.is_dir() and os.access(memory, os.W_OK) else None
-    holder = tempfile.TemporaryDirectory(prefix='nightseg-fuzz-', dir=base)
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        memory = Path(tempfile.gettempdir())
+    # libFuzzer ends its process without a clean-up
+    for left in memory.glob('nightseg-fuzz-*'):
+        if not Path('/proc', left.name.split('-')[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    holder = tempfile.TemporaryDirectory(prefix=f'nightseg-fuzz-{os.getpid()}-', dir=memory)
     _HOLDERS.append(holder)
     return Path(holder.name)
 
