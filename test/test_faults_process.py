@@ -125,9 +125,12 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
         # two frames at a time are too many, but each for itself is not
         fault.write_text('memory 1')
-        client.until(
-            lambda: cameras.served() and 'at most 1 frames at once' in node.text, 'smaller batches'
-        )
+
+        def crowded() -> bool:
+            cameras.send()
+            return cameras.served() and 'at most 1 frames at once' in node.text
+
+        client.until(crowded, 'smaller batches')
         assert client.status('node')[2]['device'] == 'gpu'
         # not allowed to go to the CPU, it says what it lacks
         assert client.set(cpu_fallback=False).successful

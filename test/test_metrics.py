@@ -207,6 +207,7 @@ def table(states: str, lights: str, stamps: list[float], parts: list[int] | None
         part=np.array(parts or [0] * count, np.int32),
         stamp=np.array([round(s * SECOND) for s in stamps], np.int64),
         labelled=np.zeros(count, np.int64), miou=np.full(count, np.nan),
+        pixel_acc=np.full(count, np.nan), reliability=np.full(count, np.nan),
         readable=np.ones(count, np.bool_), masked=np.ones(count, np.bool_),
         source=words(['drive'] * count), state=words(state),
         route=words(['day' if s == 'day' else 'night' for s in state]),
