@@ -41,10 +41,15 @@ def clock_of(seconds: list[float]) -> Callable[[], float]:
 def test_the_least_time_of_turns_counts() -> None:
     calls: list[str] = []
     runs = {name: lambda image, name=name: (calls.append(name),) for name in 'ab'}
-    # one start; then a turn of each: begin, end; and a look at the clock
-    busy = [0.0, 0, 0.030, 0, 0.020, 0, 0, 0.010, 0, 0.025, 2.0]
+    # one start; then three runs of each: begin, end; and a look at the clock
+    slow_a, slow_b, fast_a = (
+        [0, 0.03] * 3,
+        [0, 0.04, 0, 0.02, 0, 0.03],
+        [0, 0.02, 0, 0.01, 0, 0.02],
+    )
+    busy = [0.0, *slow_a, *slow_b, 0, *fast_a, *slow_b, 2.0]
     assert measure(runs, SIZE, clock_of(busy)) == pytest.approx({'a': 10.0, 'b': 20.0})
-    assert calls == ['a', 'b', 'a', 'b', 'a', 'b'], 'one warm run each, then turns'
+    assert ''.join(calls) == 'ab' + 'aaabbb' * 2, 'one warm run each, then turns of three'
 
 
 @pytest.mark.parametrize(

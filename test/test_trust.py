@@ -350,7 +350,7 @@ def test_blind_frames_are_told_from_streets(rendered: dict[str, Pipeline], route
     black, white = np.zeros_like(streets[0]), np.full_like(streets[0], 255)
     noise = rng.integers(0, 256, black.shape, dtype=np.uint8)
     for image in (black, white, noise):
-        # the small weights of rendered streets give a white picture 0.57, the shipped real ones 0.33
+        # rendered weights give a white picture 0.57, the real ones 0.33
         assert _reliability(pipeline, image) < 0.6 < good
     kinds = {name: _reliability(pipeline, make(streets[0], rng)) for name, make in BLINDED.items()}
     assert max(kinds.values()) < good, kinds
