@@ -96,8 +96,8 @@ def measure(
     """
     Return the least milliseconds of each run for one uint8 image of ``size`` (rows, columns).
 
-    They take turns of three, so that a busy machine slows all alike; the least is what it disturbed
-    least. The pause before a turn is for the threads of the one before, which spin on for a while.
+    They take turns of three, so that a busy machine slows all alike; the least is what it
+    disturbed least. The pause before a turn is for the threads of the one before, which spin on.
     """
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
     least = dict.fromkeys(runs, float('inf'))
