@@ -157,10 +157,12 @@ class NightPerception(ManagedNode):
         if not settings.cpu_fallback:
             self._worry = f'{lead}, and cpu_fallback is off'
             return None
-        self._worry = f'{lead}: the networks run on the CPU now, more slowly'
-        self.get_logger().error(self._worry)
+        worry = f'{lead}: the networks run on the CPU now, more slowly'
+        self.get_logger().error(worry)
         config = replace(settings.pipeline, device='cpu', backend='auto')
         self._pipeline = Pipeline.load(config, say=self._say)
+        # told of a device only once it is that device
+        self._worry = worry
         return self._pipeline
 
     # -- parameters ---------------------------------------------------------------------------
