@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -144,11 +145,14 @@ class ManagedNode(LifecycleNode):
             found.append(Problem(level='WARN', text=text))
         return found
 
+    @abstractmethod
     def _tick(self) -> None:
-        raise NotImplementedError
+        """Do what is due twice a second, after ``_busy``."""
 
+    @abstractmethod
     def _report(self) -> None:
-        raise NotImplementedError
+        """Publish the diagnostics."""
 
+    @abstractmethod
     def _release(self) -> None:
-        raise NotImplementedError
+        """Free what a configure made, or one that was refused left."""
