@@ -355,32 +355,6 @@ def test_fields_without_a_name_or_a_count_are_taken() -> None:
     assert found.records['unnamed_field_3'].tolist() == [[[3, 4]]]
 
 
-def test_the_bytes_are_those_of_sensor_msgs_py() -> None:
-    point_cloud2 = pytest.importorskip('sensor_msgs_py.point_cloud2')
-    from sensor_msgs.msg import PointCloud2, PointField
-    from std_msgs.msg import Header
-
-    points = np.random.default_rng(0).uniform(-9, 9, (6, 3)).astype(np.float32)
-    message = point_cloud2.create_cloud_xyz32(Header(), points)
-    read = Cloud(
-        fields=fields_of(message.fields), height=message.height, width=message.width,
-        point_step=message.point_step, row_step=message.row_step,
-        data=np.frombuffer(message.data, np.uint8), is_bigendian=message.is_bigendian,
-    )  # fmt: skip
-    np.testing.assert_array_equal(read.xyz().T, points)
-    after = read.with_labels(np.arange(6, dtype=np.uint8), np.arange(6, dtype=np.uint8) * 9,
-                             CAMVID11.palette())  # fmt: skip
-    written = PointCloud2(
-        height=after.height, width=after.width, point_step=after.point_step,
-        row_step=after.row_step, data=after.data.tobytes(),
-        fields=[PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
-                for f in after.fields],
-    )  # fmt: skip
-    theirs = point_cloud2.read_points(written)
-    for name in ('x', 'y', 'z', 'label', 'confidence', 'rgb'):
-        np.testing.assert_array_equal(theirs[name], after.records[name][0])
-
-
 # -- depth -----------------------------------------------------------------------------------
 
 

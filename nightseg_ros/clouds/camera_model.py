@@ -11,6 +11,7 @@ on arrays that lie as the processor likes them: OpenCV's own take eight times as
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -92,40 +93,58 @@ class CameraModel:
         with np.errstate(invalid='ignore', over='ignore'):
             inside = (z > NEAR) & (x * x + y * y <= np.float32(self.reach**2) * (z * z))
         index = np.flatnonzero(inside)
-        inverse = np.float32(1) / z[index]
-        a, b = self.distorted(x[index] * inverse, y[index] * inverse)
-        u = a * np.float32(self.fx) + np.float32(self.cx)
-        v = b * np.float32(self.fy) + np.float32(self.cy)
-        seen = (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
-        return index[seen], u[seen], v[seen], inverse[seen]
+        inverse = np.float32(1) / z.take(index)
+        u, v = self.distorted(x.take(index) * inverse, y.take(index) * inverse)
+        u *= np.float32(self.fx)
+        u += np.float32(self.cx)
+        v *= np.float32(self.fy)
+        v += np.float32(self.cy)
+        seen = np.flatnonzero(
+            (u >= -0.5) & (u < self.width - 0.5) & (v >= -0.5) & (v < self.height - 0.5)
+        )
+        return index.take(seen), u.take(seen), v.take(seen), inverse.take(seen)
 
     def distorted(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return where the lens puts rays (x/z, y/z), in the same unit and precision."""
         if not self.d:
             return x, y
-        s = x * x + y * y
+        s = x * x
+        s += y * y
         if self.fisheye:
             # the angle over the tangent is 1 on the axis
             r = np.sqrt(np.maximum(s, np.float32(1e-12)))
             angle = np.arctan(r)
-            k1, k2, k3, k4 = (np.float32(k) for k in self.d)
-            q = angle * angle
-            scale = angle * (1 + q * (k1 + q * (k2 + q * (k3 + q * k4)))) / r
+            scale = _polynomial(self.d, angle * angle)
+            scale *= angle
+            scale /= r
             return x * scale, y * scale
         k1, k2, p1, p2, k3, k4, k5, k6 = (np.float32(k) for k in self.d)
-        scale = 1 + s * (k1 + s * (k2 + s * k3))
+        scale = _polynomial((k1, k2, k3), s)
         if k4 or k5 or k6:
-            scale = scale / (1 + s * (k4 + s * (k5 + s * k6)))
-        xy = x * y
-        two = np.float32(2)
-        return (
-            x * scale + two * p1 * xy + p2 * (s + two * x * x),
-            y * scale + p1 * (s + two * y * y) + two * p2 * xy,
-        )
+            scale /= _polynomial((k4, k5, k6), s)
+        if not (p1 or p2):
+            return x * scale, y * scale
+        # 2 p1 x y + p2 (s + 2 x x), with what both parts have in common taken out
+        bend = p2 * x
+        bend += p1 * y
+        bend *= np.float32(2)
+        scale += bend
+        return x * scale + p2 * s, y * scale + p1 * s
 
     def rays(self) -> Floats:
         """Return float32 [2, H, W]: x/z and y/z of each pixel, NaN where no ray comes from."""
         return _rays(self)
+
+
+def _polynomial(factors: Sequence[Any], s: Array) -> Array:
+    """Return 1 + k1 s + k2 s² + … in the precision of ``s``."""
+    *first, last = (np.float32(k) for k in factors)
+    total = s * last
+    for k in reversed(first):
+        total += k
+        total *= s
+    total += np.float32(1)
+    return total
 
 
 @lru_cache(maxsize=64)

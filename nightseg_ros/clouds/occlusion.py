@@ -47,9 +47,9 @@ class Occlusion:
             return np.ones(len(u), bool)
         columns = int(size[1] / self.cell) + 1
         scale = np.float32(1 / self.cell)
-        cell = ((v + np.float32(0.5)) * scale).astype(np.int32) * columns
-        cell += ((u + np.float32(0.5)) * scale).astype(np.int32)
+        cell = ((v + np.float32(0.5)) * scale).astype(np.intp) * columns
+        cell += ((u + np.float32(0.5)) * scale).astype(np.intp)
         nearest = np.zeros((int(size[0] / self.cell) + 1) * columns, np.float32)
         np.maximum.at(nearest, cell, inverse)
         allowed = np.float32(self.cell / (focal * self.clearance))
-        return np.asarray(inverse >= nearest[cell] - allowed)
+        return np.asarray(inverse >= nearest.take(cell) - allowed)

@@ -17,7 +17,10 @@ from nightseg_ros.clouds.transform import Matrix
 from nightseg_ros.taxonomy import UNLABELLED
 
 Bytes = npt.NDArray[np.uint8]
+Votes = npt.NDArray[np.uint16]
 
+#: The bits of a vote that say which label.
+_LABEL = np.uint16(UNLABELLED)
 #: Two cameras at a time: numpy lets go of the interpreter's lock for arrays of this size.
 _THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
 
@@ -57,30 +60,29 @@ def paint(points: npt.NDArray[np.float32], views: Sequence[View], occlusion: Occ
 
     Of equal confidence the earlier view wins. NaN points get no label.
     """
-    count = points.shape[1]
-    labels = np.full(count, UNLABELLED, np.uint8)
-    best = np.zeros(count, np.uint8)
+    best = np.zeros(points.shape[1], np.uint16)
     in_image, hidden = [], []
     for sight in _THREADS.map(lambda view: _look(view, points, occlusion), views):
-        in_image.append(sight.in_image)
-        hidden.append(sight.in_image - len(sight.index))
-        index, seen, sure = sight.index, sight.labels, sight.confidence
-        wins = sure > best[index]
-        wins |= labels[index] == UNLABELLED
-        wins &= seen != UNLABELLED
-        index = index[wins]
-        labels[index], best[index] = seen[wins], sure[wins]
-    return Painted(labels=labels, confidence=best, in_image=tuple(in_image), hidden=tuple(hidden))
+        in_image.append(len(sight.index))
+        hidden.append(sight.hidden)
+        before = best.take(sight.index)
+        # a vote beats those of less confidence, whatever their labels, and none at all
+        wins = sight.votes > (before | _LABEL)
+        wins |= before == 0
+        best[sight.index] = np.where(wins, sight.votes, before)
+    return Painted(
+        labels=(~best).astype(np.uint8), confidence=(best >> 8).astype(np.uint8),
+        in_image=tuple(in_image), hidden=tuple(hidden),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Sight:
-    """What one camera sees: which points [M], their labels and confidence [M]."""
+    """What one camera sees: which points [M] fall into its image, and its votes for them [M]."""
 
     index: npt.NDArray[np.int64]
-    labels: Bytes
-    confidence: Bytes
-    in_image: int
+    votes: Votes
+    hidden: int
 
 
 def _look(view: View, points: npt.NDArray[np.float32], occlusion: Occlusion) -> _Sight:
@@ -88,14 +90,28 @@ def _look(view: View, points: npt.NDArray[np.float32], occlusion: Occlusion) -> 
     moved = place[:3, :3] @ points
     moved += place[:3, 3:]
     index, u, v, inverse = view.model.project(moved)
-    in_image = len(index)
-    if not view.sees_all:
-        shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
-        index, u, v = index[shown], u[shown], v[shown]
     half = np.float32(0.5)
     pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
-    labels = view.labels.reshape(-1)[pixel]
-    sure = np.zeros_like(labels)
-    if view.confidence is not None:
-        sure = view.confidence.reshape(-1)[pixel]
-    return _Sight(index=index, labels=labels, confidence=sure, in_image=in_image)
+    votes = _votes(view).take(pixel)
+    # of what is labelled nowhere, the confidence says nothing
+    votes *= (votes & _LABEL) != 0
+    if view.sees_all:
+        return _Sight(index=index, votes=votes, hidden=0)
+    shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
+    votes *= shown
+    return _Sight(index=index, votes=votes, hidden=len(index) - int(np.count_nonzero(shown)))
+
+
+def _votes(view: View) -> Votes:
+    """
+    Return [H, W] numbers of which the high byte is the confidence, the low one 255 less the label.
+
+    To go through both images once in order costs less than to look up points in them at random:
+    memory is read ahead.
+    """
+    if view.confidence is None:
+        return np.asarray(~view.labels, np.uint16)
+    votes = view.confidence.astype(np.uint16)
+    votes <<= 8
+    votes |= ~view.labels
+    return votes

@@ -4,7 +4,7 @@
 The bytes of a sensor_msgs/PointCloud2 as numpy records, and back with labels.
 
 Nothing is copied to read a cloud. The bytes are those that ``sensor_msgs_py.point_cloud2`` reads
-and writes (``test_clouds.py`` compares them where it is installed).
+and writes; the node lets it do so where it is installed (``node/clouds/point_cloud2.py``).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ class Field:
     """A key of ``DATATYPES``."""
     count: int = 1
 
+    @property
+    def end(self) -> int:
+        """The byte of a point that comes after this field."""
+        return self.offset + _dtype(self, False).itemsize
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Cloud:
@@ -53,6 +58,8 @@ class Cloud:
     """uint8 [bytes]."""
     is_bigendian: bool = False
     is_dense: bool = False
+    read: npt.NDArray[Any] | None = None
+    """Structured [N] or [H, W] with x, y and z, where somebody else has read ``data``."""
 
     def __post_init__(self) -> None:
         """Check that the bytes hold what the other values promise."""
@@ -66,10 +73,12 @@ class Cloud:
                 raise CloudError(
                     f"field '{field.name}' has datatype {field.datatype}; 1 to 8 are known"
                 )
-            end = field.offset + _dtype(field, False).itemsize
-            if field.offset < 0 or end > self.point_step:
+            if field.name in ('x', 'y', 'z') and field.count > 1:
+                raise CloudError(f"field '{field.name}' has several values a point")
+            if field.offset < 0 or field.end > self.point_step:
                 raise CloudError(
-                    f"field '{field.name}' ends at byte {end} of points of {self.point_step} bytes"
+                    f"field '{field.name}' ends at byte {field.end} of points of "
+                    f'{self.point_step} bytes'
                 )
         missing = [name for name in 'xyz' if name not in names]
         if missing:
@@ -98,12 +107,10 @@ class Cloud:
 
     def xyz(self) -> npt.NDArray[np.float32]:
         """Return float32 [3, N] in row-major order; what is no number stays NaN."""
-        records = self.records
+        records = self.records if self.read is None else self.read
         result = np.empty((3, len(self)), np.float32)
         with np.errstate(over='ignore'):
             for row, name in zip(result, 'xyz'):
-                if records.dtype[name].shape:
-                    raise CloudError(f"field '{name}' has several values a point")
                 row.reshape(records.shape)[:] = records[name]
         return result
 
@@ -120,19 +127,21 @@ class Cloud:
         rgb_at = -(-(at + 2) // 4) * 4
         step = rgb_at + 4
         order = '>' if self.is_bigendian else '<'
-        layout = np.dtype({
-            'names': ['head', 'label', 'confidence', 'rgb'],
-            'formats': [f'V{at}', 'u1', 'u1', f'{order}u4'],
-            'offsets': [0, at, at + 1, rgb_at], 'itemsize': step,
+        tails = np.zeros(256, {
+            'names': ['label', 'rgb'], 'formats': ['u1', f'{order}u4'],
+            'offsets': [0, rgb_at - at], 'itemsize': step - at,
         })  # fmt: skip
+        tails['label'], tails['rgb'] = range(256), colors
+        head, tail = f'V{at}', f'V{step - at}'
         data = np.empty(len(self) * step, np.uint8)
-        data.reshape(-1, step)[:, at + 2 : rgb_at] = 0
-        records = data.view(layout).reshape(self.height, self.width)
-        records['head'] = self._view(np.dtype(f'V{at}'))
-        shape = (self.height, self.width)
-        records['label'] = labels.reshape(shape)
-        records['confidence'] = confidence.reshape(shape)
-        records['rgb'] = colors[labels].reshape(shape)
+        records = data.view({
+            'names': ['head', 'tail', 'confidence'], 'formats': [head, tail, 'u1'],
+            'offsets': [0, at, at + 1], 'itemsize': step,
+        }).reshape(self.height, self.width)  # fmt: skip
+        records['head'] = self._view(np.dtype(head))
+        # one look-up and one copy a point, padding and all
+        records['tail'] = tails.view(tail).take(labels).reshape(records.shape)
+        records['confidence'] = confidence.reshape(records.shape)
         kept = tuple(field for field in self.fields if field.name not in ADDED)
         added = (
             Field(name='label', offset=at, datatype=_UINT8),
@@ -140,7 +149,7 @@ class Cloud:
             Field(name='rgb', offset=rgb_at, datatype=_FLOAT32),
         )
         return replace(self, fields=(*kept, *added), point_step=step, row_step=self.width * step,
-                       data=data)  # fmt: skip
+                       data=data, read=None)  # fmt: skip
 
     def _view(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         row = self.row_step if self.height > 1 else self.width * self.point_step

@@ -169,23 +169,15 @@ class SemanticCloud(ManagedNode):
             begun = time.monotonic()
             try:
                 labelled = next(self._painter.due(begun), None)
-            except CloudError as error:
-                # its bytes are read only now
-                self._blame('malformed', str(error))
-                continue
             except Exception as error:
                 self.get_logger().debug(traceback.format_exc())
-                self._blame('failed', f'a cloud is not labelled: {type(error).__name__}: {error}')
+                text = f'a cloud is not labelled: {type(error).__name__}: {error}'
+                self._sensors[self._painter.last_sensor].lose('failed', text)
                 continue
             if labelled is None:
                 return
             took = (time.monotonic() - begun) * 1e3
             self._sensors[labelled.sensor].publish(labelled, took)
-
-    def _blame(self, reason: str, text: str) -> None:
-        """Count a cloud that was taken out of the queue and failed."""
-        assert self._painter is not None
-        self._sensors[self._painter.last_sensor].lose(reason, text)
 
     def _pose(self, message: Any) -> None:
         assert self._painter is not None

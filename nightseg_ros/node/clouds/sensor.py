@@ -11,13 +11,14 @@ from typing import Any
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import Image, PointCloud2, PointField
+from sensor_msgs.msg import Image, PointCloud2
 
 from nightseg_ros.clouds.depth import metres
 from nightseg_ros.clouds.errors import CloudError
-from nightseg_ros.clouds.messages import read_cloud, stamp_of
+from nightseg_ros.clouds.messages import stamp_of
 from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud
 from nightseg_ros.node.clouds.health import CloudHealth
+from nightseg_ros.node.clouds.point_cloud2 import cloud_message, read_message
 from nightseg_ros.node.clouds.settings import CloudSettings, Sensor
 from nightseg_ros.node.following import Following
 from nightseg_ros.node.health import Throttle
@@ -115,24 +116,5 @@ class SensorFeed:
     def _take(self, message: Any, stamp: int, now: float) -> bool:
         name, frame_id = self.sensor.name, message.header.frame_id
         if self.sensor.kind == 'cloud':
-            return self._painter.add_cloud(name, stamp, frame_id, read_cloud(message), now)
+            return self._painter.add_cloud(name, stamp, frame_id, read_message(message), now)
         return self._painter.add_depth(name, stamp, frame_id, metres(message), now)
-
-
-def cloud_message(labelled: LabelledCloud) -> PointCloud2:
-    """Return the message of a labelled cloud, under the input's stamp and frame."""
-    cloud = labelled.cloud
-    message = PointCloud2(
-        height=cloud.height, width=cloud.width, is_bigendian=cloud.is_bigendian,
-        is_dense=cloud.is_dense, point_step=cloud.point_step, row_step=cloud.row_step,
-        fields=[
-            PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
-            for f in cloud.fields
-        ],
-    )  # fmt: skip
-    message.header.stamp.sec, message.header.stamp.nanosec = divmod(
-        labelled.stamp_ns, 1_000_000_000
-    )
-    message.header.frame_id = labelled.frame_id
-    message.data.frombytes(memoryview(cloud.data))
-    return message
