@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -232,32 +234,94 @@ def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
 
 
+class TransformError(Exception):
+    """What tf2's exceptions have in common."""
+
+
+class TfBuffer:
+    """
+    What tf2_ros.Buffer does with one moving frame.
+
+    It refuses frames with a slash, times that it does not have, and what is older than that.
+    """
+
+    def __init__(self) -> None:
+        self.clock = SimpleNamespace(callback=self.clear)
+        self.stamps: list[int] = []
+
+    def set_transform(self, stamp_ns: int) -> None:
+        if not self.stamps or stamp_ns > self.stamps[-1] - 10 * SECOND:
+            self.stamps.append(stamp_ns)
+
+    def clear(self) -> None:
+        self.stamps.clear()
+
+    def lookup_transform(self, target: str, source: str, when: Any) -> Any:
+        if target.startswith('/') or source.startswith('/'):
+            raise TransformError("in tf2 frame_ids cannot start with a '/'")
+        if source == 'unknown':
+            raise TransformError('"unknown" passed to lookupTransform does not exist')
+        if when.nanoseconds not in self.stamps:
+            raise TransformError('Lookup would require extrapolation')
+        place = SimpleNamespace(x=1.0, y=2.0, z=when.nanoseconds / SECOND)
+        turn = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+        return SimpleNamespace(transform=SimpleNamespace(translation=place, rotation=turn))
+
+
+class TfListener:
+    open = 0
+
+    def __init__(self, buffer: TfBuffer, node: Any) -> None:
+        TfListener.open += 1
+        node.buffer = weakref.ref(buffer)
+
+    def unregister(self) -> None:
+        TfListener.open -= 1
+
+
 def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
-    class Buffer:
-        def lookup_transform(self, target: str, source: str, when: Any) -> Any:
-            if source == 'unknown':
-                raise LookupError('"unknown" passed to lookupTransform does not exist')
-            place = SimpleNamespace(x=1.0, y=2.0, z=float(when.nanoseconds))
-            turn = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
-            return SimpleNamespace(transform=SimpleNamespace(translation=place, rotation=turn))
-
-    class TransformListener:
-        def __init__(self, buffer: Any, node: Any) -> None:
-            self.open = True
-
-        def unregister(self) -> None:
-            self.open = False
-
-    import sys
-
-    fake = SimpleNamespace(Buffer=Buffer, TransformListener=TransformListener)
+    fake = SimpleNamespace(
+        Buffer=TfBuffer, TransformListener=TfListener, TransformException=TransformError
+    )
     monkeypatch.setitem(sys.modules, 'tf2_ros', fake)
-    places = Places(object(), (TRANSFORMS[0],), True)
+    node = SimpleNamespace()
+    places = Places(node, (TRANSFORMS[0],), True)
+    node.buffer().set_transform(50 * SECOND)
     assert places.lookup('base_link', 'lidar', 5)[2, 3] == 1
-    assert places.lookup('map', 'lidar', 5)[:3, 3].tolist() == [1, 2, 5]
-    with pytest.raises(CloudError, match='does not exist; publish their places on /tf_static'):
-        places.lookup('map', 'unknown', 5)
+    for lead in ('', '/'):
+        found = places.lookup(f'{lead}map', f'{lead}lidar', 50 * SECOND)
+        assert found[:3, 3].tolist() == [1, 2, 50]
+    for source, words in (
+        ('unknown', 'does not exist; publish their places on /tf_static'),
+        ('lidar', 'Lookup would require extrapolation; publish'),
+    ):
+        with pytest.raises(CloudError, match=words):
+            places.lookup('map', source, 5 * SECOND)
+    # a bag that loops
+    places.clear()
+    node.buffer().set_transform(5 * SECOND)
+    assert places.lookup('map', 'lidar', 5 * SECOND)[2, 3] == 5
     places.close()
+    assert TfListener.open == 0
+    assert node.buffer() is None, 'the buffer is still held'
+
+
+def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
+    places = Places(object(), (), True)
     with pytest.raises(CloudError, match='tf2_ros is not installed: give their places in the'):
-        Places(object(), (), True).lookup('map', 'lidar', 0)
+        places.lookup('map', 'lidar', 0)
+    places.clear()
+    places.close()
+
+
+def test_stamps_that_jump_back_start_over(car: Car) -> None:
+    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+    before = int(car.client.diagnosed('lidar', 'OK', '')['time_jumps'])
+    car.stamps = iter(range(1_600_000_000 * SECOND, 1_700_000_000 * SECOND, SECOND))
+    # its masks may have come before it, and are forgotten
+    car.exchange(cloud(POINTS), front=4, left=6)
+    assert labels_of(car.exchange(cloud(POINTS), front=4, left=6)) == [4, 6, 255]
+    car.client.until(
+        lambda: int(car.client.diagnosed('lidar', '', '')['time_jumps']) > before, 'the jump'
+    )

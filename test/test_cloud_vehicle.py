@@ -15,7 +15,6 @@ import pytest
 import tiny_weights
 from cloud_harness import OUT, PARAMETERS, SECOND, SIZE, CloudProcess, cloud_message, info_message
 from cloud_samples import calibration, cloud, looking
-from geometry_msgs.msg import PoseStamped
 from ros_harness import Client, image_message, picture, pixels_of, running, stamp
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -50,15 +49,18 @@ def test_wrong_parameters_leave_it_unconfigured_and_told(
         assert process.stop() == 0
 
 
-def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize('odometry', ['geometry_msgs/PoseStamped', 'nav_msgs/Odometry'])
+def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path, odometry: str) -> None:
     """Images in, labelled points out, with motion made good and a registered depth beside it."""
+    package, _, name = odometry.partition('/')
+    pose_type = getattr(pytest.importorskip(f'{package}.msg'), name)
     files = tiny_weights.write_all(tmp_path)
     perception = {name: str(path) for name, path in files.items()} | {
         'cameras': ['front', 'left'], 'backend': 'torch', 'threads': 1,
     }  # fmt: skip
     given = PARAMETERS | {
         'confidence': True, 'max_wait': 5.0, 'depth_cameras': ['front'], 'odometry': 'pose',
-        'odometry_type': 'geometry_msgs/PoseStamped',
+        'odometry_type': odometry,
     }  # fmt: skip
     with (
         running(tmp_path / 'perception.txt', perception),
@@ -71,7 +73,7 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
         infos = [client.publisher(f'{c}/camera_info', CameraInfo) for c in cameras]
         lidar = client.publisher('lidar/points', PointCloud2)
         depth = client.publisher('front/depth/image_raw', Image)
-        pose = client.publisher('pose', PoseStamped)
+        pose = client.publisher('pose', pose_type)
         topics = {OUT: PointCloud2, 'front/nightseg/points': PointCloud2}
         topics |= {f'{c}/nightseg/{kind}': Image for c in cameras
                    for kind in ('labels', 'confidence')}  # fmt: skip
@@ -89,7 +91,7 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path) -> None:
             at = (1_800_000_000 + number) * SECOND
             for publisher in infos:
                 publisher.publish(info_message(lens, at))
-            pose.publish(stamp(PoseStamped(), at, 'odom'))
+            pose.publish(stamp(pose_type(), at, 'odom'))
             lidar.publish(cloud_message(cloud(points), at))
             image = image_message(
                 metres.view(np.uint8).reshape(90, -1), at, encoding='32FC1',

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -22,18 +23,19 @@ class Places:
         self._static = FrameTree()
         for text in transforms:
             self._static.add_text(text)
+        self._tf2: Any = None
         self._buffer: Any = None
         self._listener: Any = None
         self.hint = 'give their places in the parameter transforms'
         if not use_tf:
             return
         try:
-            tf2 = importlib.import_module('tf2_ros')
+            self._tf2 = importlib.import_module('tf2_ros')
         except ImportError:
             self.hint = f'tf2_ros is not installed: {self.hint}'
             return
-        self._buffer = tf2.Buffer()
-        self._listener = tf2.TransformListener(self._buffer, node)
+        self._buffer = self._tf2.Buffer()
+        self._listener = self._tf2.TransformListener(self._buffer, node)
         self.hint = f'publish their places on /tf_static, or {self.hint}'
 
     def lookup(self, target: str, source: str, stamp_ns: int) -> Matrix:
@@ -44,14 +46,24 @@ class Places:
             if self._buffer is None:
                 raise CloudError(f'{error}; {self.hint}') from error
         try:
-            found = self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp_ns))
-        # tf2's exceptions have no common base beside this
-        except Exception as error:
+            # tf2 refuses the slash that ROS 1 had before frames
+            found = self._buffer.lookup_transform(
+                target.strip('/'), source.strip('/'), Time(nanoseconds=stamp_ns)
+            )
+        except self._tf2.TransformException as error:
             raise CloudError(f"tf: '{source}' to '{target}': {error}; {self.hint}") from error
         return read_transform(found)
 
+    def clear(self) -> None:
+        """Forget what moves, as when stamps start over: tf2 takes nothing older than it has."""
+        if self._buffer is not None:
+            self._buffer.clear()
+
     def close(self) -> None:
         """Stop listening."""
-        if self._listener is not None:
-            self._listener.unregister()
+        if self._listener is None:
+            return
+        self._listener.unregister()
         self._listener = self._buffer = None
+        # the buffer and its clock hold each other
+        gc.collect()

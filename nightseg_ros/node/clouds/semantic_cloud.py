@@ -69,7 +69,7 @@ class SemanticCloud(ManagedNode):
             self._painter = CloudPainter(settings.paint, self._places.lookup)
             for sensor in settings.sensors:
                 self._sensors[sensor.name] = SensorFeed(
-                    self, sensor, settings, self._painter, self._serve
+                    self, sensor, settings, self._painter, self._serve, self._restart
                 )
         except ConfigError as error:
             return self._refuse('configure', str(error))
@@ -178,6 +178,12 @@ class SemanticCloud(ManagedNode):
                 return
             took = (time.monotonic() - begun) * 1e3
             self._sensors[labelled.sensor].publish(labelled, took)
+
+    def _restart(self) -> None:
+        """Forget everything that has a stamp: stamps start over."""
+        assert self._painter is not None and self._places is not None
+        self._painter.clear()
+        self._places.clear()
 
     def _pose(self, message: Any) -> None:
         assert self._painter is not None

@@ -30,14 +30,19 @@ class SensorFeed:
 
     def __init__(
         self, node: Any, sensor: Sensor, settings: CloudSettings, painter: CloudPainter,
-        serve: Callable[[], None],
+        serve: Callable[[], None], restart: Callable[[], None],
     ) -> None:  # fmt: skip
-        """Create the output topic; ``serve`` is called when a cloud has come."""
+        """
+        Create the output topic.
+
+        ``serve`` is called when a cloud has come, ``restart`` when its stamps jump back.
+        """
         self.sensor = sensor
         self.settings = settings
         self.health = CloudHealth(time.monotonic())
         self.following: Following | None = None
         self._node, self._painter, self._serve = node, painter, serve
+        self._restart = restart
         self._intake = Intake()
         self._throttle = Throttle()
         self._publisher = node.create_lifecycle_publisher(
@@ -98,7 +103,7 @@ class SensorFeed:
         if verdict.jump_s:
             self.health.jumps += 1
             self.say('jump', f'stamps jumped back by {verdict.jump_s:.1f} s; starting over')
-            self._painter.clear()
+            self._restart()
         if verdict.drop:
             self.health.drop(now, verdict.drop)
             return
