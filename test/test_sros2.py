@@ -5,38 +5,75 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_weights
+from cloud_harness import CloudProcess
 from ros_harness import Client, running
 
+from nightseg_ros.node.clouds.settings import CloudSettings
 from nightseg_ros.node.label_info import vision_msgs
-from nightseg_ros.node.sros2 import policy
+from nightseg_ros.node.sros2 import (
+    TF,
+    Profile,
+    main,
+    night_perception,
+    policy,
+    semantic_cloud,
+)
 
 FILE = Path(__file__).parent.parent / 'config' / 'sros2_policy.xml'
-NODE = 'night_perception'
 pytestmark = pytest.mark.ros
 
 
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    yield client
-    client.close()
+def allowed(text: str, path: str, node: str) -> set[str]:
+    """Return the names of a kind in a node's policy, absolute."""
+    found = ET.fromstring(text).iterfind(f'.//profile[@node="{node}"]/{path}')
+    return {absolute(element.text or '', node) for element in found}
 
 
-def allowed(text: str, path: str) -> set[str]:
-    """Return the names of a kind in a policy, absolute."""
-    found = ET.fromstring(text).iterfind(f'.//profile/{path}')
-    return {absolute(element.text or '') for element in found}
-
-
-def absolute(name: str) -> str:
+def absolute(name: str, node: str) -> str:
     if name.startswith('~/'):
-        return f'/{NODE}/{name[2:]}'
+        return f'/{node}/{name[2:]}'
     return name if name.startswith('/') else f'/{name}'
+
+
+def compare(profile: Profile, without: set[str]) -> None:
+    """Wait until the graph of a running node is its policy, save for what is not installed."""
+    node, text = profile.node, policy([profile])
+    client = Client(f'/{node}')
+
+    def differences() -> list[set[str]]:
+        def names(kind: str) -> set[str]:
+            ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
+            return {name for name, _ in ask(node, '/')}
+
+        return [
+            (names('publisher') | (without & publishes)) ^ publishes,
+            (names('subscriber') | (without & hears)) ^ hears,
+            names('service') ^ allowed(text, 'services[@reply]/service', node),
+            names('client'),
+        ]
+
+    publishes = allowed(text, 'topics[@publish]/topic', node)
+    hears = allowed(text, 'topics[@subscribe]/topic', node)
+    try:
+        client.reach('active')
+        # the graph is learned bit by bit
+        client.until(lambda: not any(differences()), 'the graph of the policy', timeout=20)
+    except AssertionError:
+        assert differences() == [set()] * 4
+        raise
+    finally:
+        client.close()
+
+
+def test_the_shipped_policy_is_that_of_the_defaults() -> None:
+    assert FILE.read_text(encoding='utf-8') == main([]), 'python -m nightseg_ros.node.sros2 > it'
+    assert 'semantic_cloud' not in main(['front', '--clouds'])
 
 
 @pytest.mark.parametrize(
@@ -44,39 +81,34 @@ def absolute(name: str) -> str:
     [(('camera',), 'raw'), (('front', 'side/left'), 'compressed')],
     ids=['shipped', 'two cameras'],
 )
-def test_the_policy_is_the_graph_of_the_running_node(
-    client: Client, tmp_path: Path, cameras: tuple[str, ...], transport: str
+def test_the_policy_is_the_graph_of_night_perception(
+    tmp_path: Path, cameras: tuple[str, ...], transport: str
 ) -> None:
     files = tiny_weights.write_all(tmp_path)
     parameters = {
         **{name: str(path) for name, path in files.items()}, 'backend': 'torch', 'threads': 1,
         'cameras': list(cameras), 'transport': transport, 'use_sim_time': True,
     }  # fmt: skip
-    text = policy(cameras, transport)
-    if transport == 'raw':
-        assert FILE.read_text(encoding='utf-8') == text, 'python -m nightseg_ros.node.sros2 > it'
     latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
-    without = set() if vision_msgs() is not None else latched
     with running(tmp_path / 'node.log', parameters):
-        client.reach('active')
+        compare(
+            night_perception(cameras, transport), set() if vision_msgs() is not None else latched
+        )
 
-        def names(kind: str) -> set[str]:
-            ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
-            return {name for name, _ in ask(NODE, '/')}
 
-        def whole() -> bool:
-            return (
-                names('publisher') | without == allowed(text, 'topics[@publish]/topic')
-                and names('subscriber') == allowed(text, 'topics[@subscribe]/topic')
-                and names('service') == allowed(text, 'services[@reply]/service')
-            )
-
-        try:
-            # the graph is learned bit by bit
-            client.until(whole, 'the graph of the policy', timeout=20)
-        except AssertionError:
-            assert names('publisher') | without == allowed(text, 'topics[@publish]/topic')
-            assert names('subscriber') == allowed(text, 'topics[@subscribe]/topic')
-            assert names('service') == allowed(text, 'services[@reply]/service')
-            raise
-        assert names('client') == set()
+@pytest.mark.parametrize(
+    'given',
+    [
+        {},
+        {
+            'cameras': ['front', 'side/left'], 'sensors': ['lidar', 'roof/lidar'],
+            'depth_cameras': ['front'], 'odometry': '/pose', 'confidence': False,
+            'odometry_type': 'geometry_msgs/PoseStamped', 'use_tf': False,
+        },
+    ],
+    ids=['shipped', 'all that it can'],
+)  # fmt: skip
+def test_the_policy_is_the_graph_of_semantic_cloud(tmp_path: Path, given: dict[str, Any]) -> None:
+    without = set() if find_spec('tf2_ros') is not None else set(TF)
+    with running(tmp_path / 'node.log', {**given, 'use_sim_time': True}, kind=CloudProcess):
+        compare(semantic_cloud(CloudSettings.of(**given)), without)

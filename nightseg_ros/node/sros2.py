@@ -1,26 +1,29 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The SROS 2 policy of ``night_perception``: what it may publish, hear and answer, and nothing else.
+The SROS 2 policy of the nodes: what each may publish, hear and answer, and nothing else.
 
-``python -m nightseg_ros.node.sros2 front rear`` prints it for two cameras;
-``config/sros2_policy.xml`` is that of the default one. Parameters are reached through the
+``python -m nightseg_ros.node.sros2 front rear --clouds lidar`` prints it for two cameras and a
+LiDAR; ``config/sros2_policy.xml`` is that of the defaults. Parameters are reached through the
 services; which of them change anything at run time says ``parameters.PARAMETERS``.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 
+from nightseg_ros.node.clouds.settings import CloudSettings
 from nightseg_ros.node.topics import TOPICS
 from nightseg_ros.perception.naming import NAMESPACE
 
-NODE = 'night_perception'
 PUBLISHED = ('/diagnostics', '/parameter_events', '/rosout', '~/transition_event')
 #: Simulated time.
 HEARD = ('/clock',)
+TF = ('/tf', '/tf_static')
 SERVICES = (
     '~/change_state', '~/get_state', '~/get_available_states', '~/get_available_transitions',
     '~/get_transition_graph', '~/describe_parameters', '~/get_parameter_types',
@@ -29,25 +32,40 @@ SERVICES = (
 )  # fmt: skip
 
 
-def published(cameras: Iterable[str]) -> list[str]:
-    """Return the topics that the node publishes, relative to its namespace or absolute."""
-    return [
-        *PUBLISHED,
-        *(f'{camera}/{NAMESPACE}/{topic.name}' for camera in cameras for topic in TOPICS),
-    ]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """A node and its topics, relative to its namespace or absolute, without those of every one."""
+
+    node: str
+    publishes: tuple[str, ...]
+    hears: tuple[str, ...]
 
 
-def heard(cameras: Iterable[str], transport: str = 'raw') -> list[str]:
-    """Return the topics that the node subscribes to."""
+def night_perception(cameras: Sequence[str], transport: str = 'raw') -> Profile:
+    """Return the profile of the node that makes the masks."""
     image = 'image_raw/compressed' if transport == 'compressed' else 'image_raw'
-    return [
-        *HEARD,
-        *(f'{camera}/{name}' for camera in cameras for name in (image, 'camera_info')),
-    ]
+    return Profile(
+        node='night_perception',
+        publishes=tuple(f'{c}/{NAMESPACE}/{topic.name}' for c in cameras for topic in TOPICS),
+        hears=tuple(f'{c}/{name}' for c in cameras for name in (image, 'camera_info')),
+    )
 
 
-def policy(cameras: Sequence[str], transport: str = 'raw') -> str:
-    """Return the policy as XML for ``ros2 security create_permission``."""
+def semantic_cloud(settings: CloudSettings) -> Profile:
+    """Return the profile of the node that paints clouds."""
+    masks = ['labels', 'label_info_json', *(['confidence'] if settings.paint.confidence else [])]
+    hears = [f'{c}/{NAMESPACE}/{name}' for c in settings.paint.cameras for name in masks]
+    hears += [*settings.info_topics, *(sensor.topic for sensor in settings.sensors)]
+    hears += [settings.odometry] if settings.odometry else []
+    hears += TF if settings.use_tf else ()
+    return Profile(
+        node='semantic_cloud', hears=tuple(hears),
+        publishes=tuple(f'{sensor.output}/points' for sensor in settings.sensors),
+    )  # fmt: skip
+
+
+def policy(profiles: Iterable[Profile]) -> str:
+    """Return the policy as XML for ``ros2 security create_permission``, an enclave a node."""
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<!--',
@@ -59,18 +77,20 @@ def policy(cameras: Sequence[str], transport: str = 'raw') -> str:
         '-->',
         '<policy version="0.2.0">',
         '  <enclaves>',
-        f'    <enclave path="/{NODE}">',
-        '      <profiles>',
-        f'        <profile ns="/" node="{NODE}">',
-        *_block('topics', 'publish', 'topic', published(cameras)),
-        *_block('topics', 'subscribe', 'topic', heard(cameras, transport)),
-        *_block('services', 'reply', 'service', SERVICES),
-        '        </profile>',
-        '      </profiles>',
-        '    </enclave>',
-        '  </enclaves>',
-        '</policy>',
     ]
+    for profile in profiles:
+        lines += [
+            f'    <enclave path="/{profile.node}">',
+            '      <profiles>',
+            f'        <profile ns="/" node="{profile.node}">',
+            *_block('topics', 'publish', 'topic', (*PUBLISHED, *profile.publishes)),
+            *_block('topics', 'subscribe', 'topic', (*HEARD, *profile.hears)),
+            *_block('services', 'reply', 'service', SERVICES),
+            '        </profile>',
+            '      </profiles>',
+            '    </enclave>',
+        ]
+    lines += ['  </enclaves>', '</policy>']
     return '\n'.join(lines) + '\n'
 
 
@@ -79,5 +99,24 @@ def _block(kind: str, way: str, item: str, names: Iterable[str]) -> list[str]:
     return [f'          <{kind} {way}="ALLOW">', *inside, f'          </{kind}>']
 
 
+def main(arguments: Sequence[str]) -> str:
+    """Return the policy that a command line asks for."""
+    parser = argparse.ArgumentParser(prog='python -m nightseg_ros.node.sros2')
+    parser.add_argument('cameras', nargs='*', default=['camera'])
+    parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw')
+    parser.add_argument('--clouds', nargs='*', default=['lidar'], metavar='LIDAR')
+    parser.add_argument('--depth', nargs='*', default=[], metavar='CAMERA')
+    parser.add_argument('--odometry', default='', metavar='TOPIC')
+    asked = parser.parse_args(arguments)
+    profiles = [night_perception(asked.cameras, asked.transport)]
+    if asked.clouds or asked.depth:
+        settings = CloudSettings.of(
+            cameras=asked.cameras, sensors=asked.clouds, depth_cameras=asked.depth,
+            odometry=asked.odometry,
+        )  # fmt: skip
+        profiles.append(semantic_cloud(settings))
+    return policy(profiles)
+
+
 if __name__ == '__main__':
-    sys.stdout.write(policy(sys.argv[1:] or ['camera']))
+    sys.stdout.write(main(sys.argv[1:]))

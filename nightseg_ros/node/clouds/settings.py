@@ -44,6 +44,16 @@ class CloudSettings:
     paint: PaintConfig
 
     @classmethod
+    def of(cls, **given: Any) -> CloudSettings:
+        """Build from the values that are not the defaults; names with ``__`` for a point."""
+        values = {
+            p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+            for p in PARAMETERS
+        }
+        values |= {name.replace('__', '.'): value for name, value in given.items()}
+        return cls.from_values(values)
+
+    @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> CloudSettings:
         """
         Build from the value of every parameter by its name.
