@@ -23,7 +23,7 @@ from nightseg_ros.runtime.backend import Run
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.int8 import has_int8, read_int8
 from nightseg_ros.runtime.onnx_backend import OnnxBackend
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
+from nightseg_ros.runtime.openvino_backend import EXACT, OpenVINOBackend
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.weights import Weights, load_weights
 
@@ -57,11 +57,14 @@ def candidates(weights: Weights, threads: int) -> dict[str, Run]:
     backends = {
         'OpenVINO f32': OpenVINOBackend(threads),
         'onnxruntime f32': OnnxBackend(threads),
-        'OpenVINO bf16': OpenVINOBackend(threads, 'bf16'),
+        **{
+            f'OpenVINO bf16 behind {exact} convolutions': OpenVINOBackend(threads, 'bf16', exact)
+            for exact in (0, 3, EXACT)
+        },
     }
     if has_int8(weights):
         rest = read_int8(weights)[2].rest
-        backends[f'OpenVINO int8 and {rest}'] = OpenVINOBackend(threads, int8=True)
+        backends[f'OpenVINO int8 and {rest}'] = OpenVINOBackend(threads, 'int8')
     return {title: backend.load(weights, print) for title, backend in backends.items()}
 
 

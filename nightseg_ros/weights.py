@@ -54,6 +54,9 @@ class WeightsMetadata:
     """Length in pixels of the input's long side that the network was trained for."""
     temperature: float = 1.0
     """Logits are divided by it before the softmax (Guo et al. 2017), see `nightseg calibrate`."""
+    bfloat16: float = 0.0
+    """Share of labels that stay the same where OpenVINO computes all but the first layers in
+    bfloat16, in the worst of some folders of frames; 0: unknown (`nightseg publish --bf16`)."""
     data: str = ''
     """What it was trained on, in words."""
     ratio: float = 0.0

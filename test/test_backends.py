@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from nightseg_ros.runtime.backend import ON_CPU, BackendError, Run
 from nightseg_ros.runtime.export import exported_graph
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.int8 import has_int8
+from nightseg_ros.runtime.openvino_backend import precisions
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.runtime.registry import available_backends, open_backend
 from nightseg_ros.share import models_dir
@@ -55,6 +57,13 @@ def _others() -> list:
     ]
 
 
+def _bf16() -> Any:
+    able = available_backends()['openvino'] and 'bf16' in precisions()
+    return pytest.param(
+        'openvino-bf16', marks=pytest.mark.skipif(not able, reason='this CPU has no bfloat16')
+    )
+
+
 def _pictures() -> list[np.ndarray]:
     """Real frames by day, dusk and night where the project's data lie; else rendered ones."""
     if not REAL.is_dir():
@@ -79,7 +88,7 @@ def _share(run: Run, reference: Run, long_side: int) -> list[float]:
 
 
 @pytest.mark.parametrize('shipped', ['day', 'night'])
-@pytest.mark.parametrize('name', [*_others(), 'openvino-int8'])
+@pytest.mark.parametrize('name', [*_others(), _bf16(), 'openvino-int8'])
 def test_real_frames_get_torchs_labels(name: str, shipped: str) -> None:
     """Issue: ≥ 99.5 % of the pixels of real frames, int8 ≥ 98 %."""
     weights = load_weights(models_dir() / f'{shipped}.safetensors')
@@ -157,7 +166,7 @@ def test_translators_agree_with_torch(name: str, tmp_path: Path) -> None:
     assert np.abs(got.astype(int) - wanted).max() <= 2
 
 
-@pytest.mark.parametrize('name', ['torch', *_others()])
+@pytest.mark.parametrize('name', ['torch', *_others(), _bf16()])
 def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
     files = write_all(tmp_path)
     weights = load_weights(files['weights.day'])

@@ -8,15 +8,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import tyro
 
 from nightseg_ros.cli.options import parse
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(ExportOptions, 'export', arguments)
 
     from nightseg_ros.config import ConfigError
-    from nightseg_ros.evaluation.agreement import ENOUGH, agreement, made_up_images
+    from nightseg_ros.evaluation.agreement import agreement, made_up_images, source_images
     from nightseg_ros.evaluation.card import model_card
     from nightseg_ros.files import replace_file
+    from nightseg_ros.runtime.backend import ENOUGH
     from nightseg_ros.runtime.export import exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
     from nightseg_ros.weights import load_weights, write_manifest
@@ -54,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f'--frames must be at least 1, got {options.frames}')
     if not options.weights:
         raise ConfigError('name weights to export, for example: nightseg export day night')
-    given = _images(options.check, options.frames) if options.check is not None else None
+    given = source_images(options.check, options.frames) if options.check else None
     worst = 1.0
     for name in options.weights:
         weights = load_weights(name)
@@ -88,28 +85,3 @@ def main(arguments: Sequence[str]) -> int:
         print(f'nightseg export: {worst:.4%} agree, {ENOUGH:.1%} are wanted', file=sys.stderr)
         return 1
     return 0
-
-
-def _images(source: Path, count: int) -> list[npt.NDArray[np.uint8]]:
-    """Return up to ``count`` frames, spread evenly where their number is known."""
-    import cv2
-    import numpy as np
-
-    from nightseg_ros.data.sample import DataError
-    from nightseg_ros.data.source import open_source
-    from nightseg_ros.perception.frame import Frame
-
-    frames = open_source(source)
-    every = max(1, (frames.count or count) // count)
-    images = []
-    for index, (_, frame) in enumerate(frames):
-        if index % every == 0 and isinstance(frame, Frame):
-            image = frame.image
-            if frame.order == 'bgr':
-                image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-            images.append(image)
-        if len(images) == count:
-            break
-    if not images:
-        raise DataError(f"'{source}' has no frame that can be read")
-    return images

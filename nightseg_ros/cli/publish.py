@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from nightseg_ros.cli.options import parse
 from nightseg_ros.config import ConfigError
+
+if TYPE_CHECKING:
+    from nightseg_ros.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +36,11 @@ class PublishOptions:
     """New temperature of the confidence; without it the weights keep theirs."""
     half: bool = True
     """Store float16, which halves the file."""
+    bf16: tuple[Path, ...] = ()
+    """Folders of frames such as these weights will see, to compare bfloat16 with float32: where
+    99.5 % of each folder's labels stay the same, backend:=auto may use it on CPUs that have it."""
+    frames: int = 24
+    """How many frames of each folder are compared."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,12 +57,29 @@ def main(arguments: Sequence[str]) -> int:
         changes['metrics'] = _headline(options.metrics)
     if options.temperature is not None:
         changes['temperature'] = options.temperature
+    if options.bf16:
+        changes['bfloat16'] = _bfloat16(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
     path = options.models / f'{options.name}.safetensors'
     sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
     write_manifest(options.models)
     print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
     return 0
+
+
+def _bfloat16(weights: Weights, options: PublishOptions) -> float:
+    """Return the share of labels that bfloat16 keeps, that of the worst folder."""
+    from nightseg_ros.evaluation.agreement import agreement, source_images
+
+    if options.frames < 1:
+        raise ConfigError(f'--frames must be at least 1, got {options.frames}')
+    worst = 1.0
+    for folder in options.bf16:
+        images = source_images(folder, options.frames)
+        [share] = agreement(weights, images, print, ('openvino-bf16',)).values()
+        print(f"bfloat16 keeps {share:.2%} of the labels of {len(images)} frames of '{folder}'")
+        worst = min(worst, share)
+    return round(worst, 5)
 
 
 def _headline(file: Path) -> dict[str, Any]:

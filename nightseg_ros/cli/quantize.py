@@ -96,7 +96,7 @@ def _quantize(name: str, options: QuantizeOptions, folders: Mapping[str, Sequenc
             with tempfile.TemporaryDirectory() as folder:
                 tried = dataclasses.replace(weights, path=Path(folder) / weights.path.name)
                 write_int8(int8_path(tried), *files, about)
-                verdict = gate.judge(OpenVINOBackend(int8=True).load(tried, print))
+                verdict = gate.judge(OpenVINOBackend(layers='int8').load(tried, print))
             what = f'{weights.path.name}, all but {kept} convolutions, the rest in {rest}'
             print(f'{what}: {verdict}', flush=True)
             if verdict.passed:

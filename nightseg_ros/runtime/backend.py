@@ -20,8 +20,11 @@ ON_GPU = ('torch', 'tensorrt')
 #: The module of each backend.
 BACKENDS = {
     'torch': 'torch', 'onnxruntime': 'onnxruntime', 'openvino': 'openvino',
-    'openvino-int8': 'openvino', 'tensorrt': 'tensorrt',
+    'openvino-bf16': 'openvino', 'openvino-int8': 'openvino', 'tensorrt': 'tensorrt',
 }  # fmt: skip
+#: Share of the pixels of real frames to which a backend must give torch's labels; with int8 it is
+#: less, and `nightseg quantize` asks for it.
+ENOUGH = 0.995
 
 
 class BackendError(RuntimeError):

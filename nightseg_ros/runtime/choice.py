@@ -17,7 +17,7 @@ import numpy as np
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.files import replace_file
-from nightseg_ros.runtime.backend import BACKENDS, ON_CPU, Run, Say
+from nightseg_ros.runtime.backend import BACKENDS, ENOUGH, ON_CPU, Run, Say
 from nightseg_ros.runtime.int8 import has_int8
 from nightseg_ros.runtime.registry import available_backends, open_backend, resolve
 from nightseg_ros.share import cache_dir
@@ -61,9 +61,9 @@ def choose(
 
     A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the exported graphs
     of the backends that are installed take turns for ``BUDGET_S``, once for these weights, size,
-    threads, versions and processor; the answer lies in the cache. int8 takes part where all of
-    them have an int8 graph, which nobody makes unasked. ``BackendError`` as ``open_backend``
-    raises it.
+    threads, versions and processor; the answer lies in the cache. bfloat16 takes part where the
+    CPU has it and all weights say that enough labels stay the same; int8 where all of them have an
+    int8 graph, which nobody makes unasked. ``BackendError`` as ``open_backend`` raises it.
     """
     name, device = resolve(backend, device)
     if backend != 'auto':
@@ -73,8 +73,8 @@ def choose(
     present = available_backends()
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
-    if 'openvino' in candidates and all(has_int8(one) for one in weights):
-        candidates.append('openvino-int8')
+    if 'openvino' in candidates:
+        candidates += _coarser(weights)
     if len(candidates) < 2:
         return Choice(backend=name, device=device, reason='no other is installed', ms={})
     key = _key(candidates, weights[-1], size, threads)
@@ -114,6 +114,18 @@ def measure(
         if clock() - started > BUDGET_S:
             break
     return least
+
+
+def _coarser(weights: Sequence[Weights]) -> list[str]:
+    """Return OpenVINO's other arithmetics that all weights allow."""
+    from nightseg_ros.runtime.openvino_backend import precisions
+
+    found = []
+    if 'bf16' in precisions() and all(one.metadata.bfloat16 >= ENOUGH for one in weights):
+        found.append('openvino-bf16')
+    if all(has_int8(one) for one in weights):
+        found.append('openvino-int8')
+    return found
 
 
 def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:

@@ -16,12 +16,12 @@ import openvino as ov
 
 from nightseg_ros.runtime.backend import BackendError, Say
 from nightseg_ros.runtime.export import exported_graph
+from nightseg_ros.runtime.openvino_backend import CONVOLUTIONS
 from nightseg_ros.weights import Weights
 
 #: How many convolutions are left as they are, first try first. The first three of the default
 #: network are the stem and the block at stride 2, where eight bits are too few for a dark picture.
 KEPT = (3, 15)
-_CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 _UNTOUCHED = ('Result', 'Constant', 'Parameter')
 
 
@@ -44,7 +44,7 @@ def quantize(
     nncf.set_log_level(logging.WARNING)
     model = ov.Core().read_model(exported_graph(weights, say))
     operations = model.get_ordered_ops()
-    convolutions = [op for op in operations if op.get_type_name() in _CONVOLUTIONS]
+    convolutions = [op for op in operations if op.get_type_name() in CONVOLUTIONS]
     last = convolutions[-1]
     ignored = {op.get_friendly_name() for op in [*convolutions[:kept], last, *_after(last)]}
     scope = [

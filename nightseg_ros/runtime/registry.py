@@ -6,8 +6,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from typing import Literal
 
 from nightseg_ros.runtime.backend import BACKENDS, ON_CPU, ON_GPU, Backend, BackendError
+
+#: How OpenVINO computes a segmenter, by backend.
+LAYERS: dict[str, Literal['f32', 'bf16', 'int8']] = {
+    'openvino': 'f32', 'openvino-bf16': 'bf16', 'openvino-int8': 'int8',
+}  # fmt: skip
 
 
 def available_backends() -> dict[str, bool]:
@@ -30,10 +36,10 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
         from nightseg_ros.runtime.tensorrt_backend import TensorRTBackend
 
         return TensorRTBackend()
-    if name in ('openvino', 'openvino-int8'):
+    if name in LAYERS:
         from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
 
-        return OpenVINOBackend(threads, int8=name == 'openvino-int8')
+        return OpenVINOBackend(threads, LAYERS[name])
     if name == 'onnxruntime':
         from nightseg_ros.runtime.onnx_backend import OnnxBackend
 

@@ -91,8 +91,9 @@ def adapt_norm(config: AdaBNConfig, say: Callable[[str], None] = print) -> Path:
     metadata = dataclasses.replace(
         weights.metadata,
         training={**weights.metadata.training, 'adabn': adapted},
-        # calibrated were the confidences of the old statistics
+        # calibrated and compared was the network with the old statistics
         temperature=1.0,
+        bfloat16=0.0,
     )
     path = Path(config.out)
     save_weights(path, tensors, metadata)

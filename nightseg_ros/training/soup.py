@@ -64,6 +64,7 @@ def write_soup(config: SoupConfig) -> Path:
         long_side=config.long_side or last.metadata.long_side,
         # neither confidence nor reliability is that of one of them
         temperature=1.0,
+        bfloat16=0.0,
     )
     save_weights(path, mean, metadata)
     return path

@@ -1,0 +1,177 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""OpenVINO in bfloat16 behind the first layers: where it may, and what it leaves alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter, write_translator
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.networks import build
+from nightseg_ros.runtime import choice, openvino_backend
+from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.runtime.choice import choose
+from nightseg_ros.runtime.openvino_backend import OpenVINOBackend, precisions
+from nightseg_ros.runtime.registry import open_backend
+from nightseg_ros.share import models_dir
+from nightseg_ros.simulation.drive import Drive
+from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.weights import Weights, WeightsMetadata, load_weights, save_weights
+
+needs_bf16 = pytest.mark.skipif('bf16' not in precisions(), reason='this CPU has no bfloat16')
+SIZE = (96, 160)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Weights:
+    return load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+
+
+def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+@needs_bf16
+def test_it_is_not_float32_and_gives_the_same_shapes(weights: Weights) -> None:
+    """Several batches and sizes; each picture has the labels that it has alone."""
+    exact = OpenVINOBackend().load(weights, print)
+    coarse = OpenVINOBackend(layers='bf16').load(weights, print)
+    for size in (SIZE, (64, 96)):
+        images = pictures(3, size)
+        wanted, got = exact(images), coarse(images)
+        assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in wanted]
+        assert (got[1] != wanted[1]).any(), 'that was float32'
+        assert (got[0] == wanted[0]).mean() > 0.9
+        for index in (2, 0):
+            alone = coarse(images[index : index + 1])
+            np.testing.assert_array_equal(alone[0][0], got[0][index])
+
+
+@needs_bf16
+def test_more_layers_in_float32_change_fewer_labels() -> None:
+    """On a rendered night, where all layers in bfloat16 change the most."""
+    night = load_weights(models_dir() / 'night.safetensors')
+    frame = Drive(seed=5, size=(480, 288), seconds=60, split='demo').frame(450).image
+    # as dark as the frames that bfloat16 is bad at
+    image = cv2.convertScaleAbs(frame, alpha=0.3)[None]
+    wanted = OpenVINOBackend().load(night, print)(image)[0]
+    changed = [
+        (OpenVINOBackend(layers='bf16', exact=exact).load(night, print)(image)[0] != wanted).mean()
+        for exact in (0, 6)
+    ]
+    assert changed[1] < changed[0]
+
+
+@needs_bf16
+def test_translators_stay_in_float32(tmp_path: Path) -> None:
+    weights = load_weights(write_translator(tmp_path / 'translator.safetensors'))
+    (wanted,) = open_backend('openvino', 'cpu').load(weights, print)(pictures(1))
+    (got,) = open_backend('openvino-bf16', 'cpu').load(weights, print)(pictures(1))
+    np.testing.assert_array_equal(got, wanted)
+
+
+@needs_bf16
+def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Path) -> None:
+    network = build('erf_pspnet', classes=11)
+    metadata = WeightsMetadata(
+        network='erf_pspnet', arch={'classes': 11}, taxonomy=CAMVID11.to_dict()
+    )
+    save_weights(tmp_path / 'erf.safetensors', network.state_dict(), metadata)
+    erf = load_weights(tmp_path / 'erf.safetensors')
+    assert OpenVINOBackend(layers='bf16').load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
+    # amid a residual block
+    run = OpenVINOBackend(layers='bf16', exact=7).load(erf, print)
+    with pytest.raises(BackendError, match="'erf.safetensors' cannot be divided.*'openvino'"):
+        run(pictures(1))
+
+
+def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_backend, 'precisions', lambda: ('f32',))
+    with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
+        open_backend('openvino-bf16', 'cpu')
+
+
+@pytest.mark.parametrize(
+    ('able', 'shares', 'takes_part'),
+    [
+        (True, (0.995, 0.999), True),
+        (True, (0.995, 0.99), False),
+        (True, (0.0, 0.0), False),
+        (False, (1.0, 1.0), False),
+    ],
+)
+def test_auto_takes_it_only_where_all_weights_were_compared(
+    able: bool, shares: tuple[float, float], takes_part: bool, weights: Weights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    asked: list[set[str]] = []
+
+    def fake(runs: dict[str, object], size: tuple[int, int]) -> dict[str, float]:
+        asked.append(set(runs))
+        return {name: 1.0 if name == 'openvino-bf16' else 2.0 for name in runs}
+
+    monkeypatch.setattr(choice, 'measure', fake)
+    monkeypatch.setattr(openvino_backend, 'precisions', lambda: ('bf16', 'f32')[not able :])
+    both = [
+        dataclasses.replace(
+            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
+        )
+        for share in shares
+    ]
+    found = choose(both, SIZE, device='cpu')
+    assert ('openvino-bf16' in asked[0]) == takes_part
+    assert (found.backend == 'openvino-bf16') == takes_part
+
+
+@needs_bf16
+def test_publish_writes_down_the_worst_folder(
+    tmp_path: Path, weights: Weights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / 'plain', tmp_path / 'noise']
+    for folder, image in zip(folders, (np.full((90, 160, 3), 90, np.uint8), pictures(1)[0])):
+        folder.mkdir()
+        cv2.imwrite(str(folder / 'a.png'), image)
+    flags = ['publish', str(weights.path), '--name', 'mine', '--models', str(tmp_path / 'models')]
+    assert main([*flags, '--bf16', *map(str, folders)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if 'bfloat16 keeps' in line]
+    shares = [float(line.split('keeps ')[1].split('%')[0]) / 100 for line in told]
+    assert len(shares) == 2
+    written = load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16
+    assert written == pytest.approx(min(shares), abs=1e-4)
+    assert main(flags) == 0
+    assert load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16 == 0
+
+
+def test_publish_wants_a_frame(tmp_path: Path, weights: Weights) -> None:
+    flags = ['publish', str(weights.path), '--name', 'mine', '--models', str(tmp_path / 'models')]
+    assert main([*flags, '--bf16', str(tmp_path), '--frames', '0']) == 2
+
+
+def test_shipped_weights_allow_it() -> None:
+    """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
+    for name in ('day', 'night'):
+        assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995
+
+
+def test_a_mean_of_weights_has_to_be_compared_anew(tmp_path: Path) -> None:
+    parts = []
+    for seed in (0, 1):
+        path = write_segmenter(tmp_path / f'{seed}.safetensors', seed)
+        part = load_weights(path)
+        metadata = dataclasses.replace(part.metadata, bfloat16=0.999)
+        save_weights(path, part.tensors, metadata)
+        parts.append(str(path))
+    out = tmp_path / 'mean.safetensors'
+    assert main(['train', 'soup', '--weights', *parts, '--out', str(out)]) == 0
+    assert load_weights(out).metadata.bfloat16 == 0.0
