@@ -21,6 +21,8 @@ from nightseg_ros.weights import Weights
 
 Image = npt.NDArray[np.uint8]
 
+#: The runtimes that have to compute what torch does.
+OTHERS = tuple(name for name in ON_CPU if name != 'torch')
 #: Steps of 255 by which a translated pixel may differ and still count as the same.
 TOLERANCE = 2
 
@@ -29,7 +31,7 @@ def agreement(
     weights: Weights,
     images: Sequence[Image],
     say: Callable[[str], None] = print,
-    backends: Sequence[str] = tuple(name for name in ON_CPU if name != 'torch'),
+    backends: Sequence[str] = OTHERS,
 ) -> dict[str, float]:
     """
     Return the share of pixels, 0 to 1, on which each of the other runtimes agrees with torch.

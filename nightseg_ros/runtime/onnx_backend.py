@@ -27,6 +27,8 @@ class OnnxBackend:
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
+        # threads that spin on for milliseconds keep the cores from the next network
+        self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
 
     def load(self, weights: Weights, say: Say) -> Run:
         """See ``Backend``."""
