@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import os
 import random
@@ -112,8 +113,8 @@ def _changes(node: ast.AST) -> Iterator[tuple[ast.AST, Callable[[], None]]]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
         yield node, put('value', node.value + 1)
     elif isinstance(node, (ast.If, ast.While, ast.IfExp)):
-        yield node.test, put('test', ast.UnaryOp(ast.Not(), node.test))
-    elif isinstance(node, ast.Return) and node.value is not None:
+        yield node, put('test', ast.UnaryOp(ast.Not(), node.test))
+    elif isinstance(node, ast.Return) and ast.unparse(node) not in ('return', 'return None'):
         yield node, put('value', ast.Constant(None))
 
 
@@ -161,6 +162,8 @@ def passes(name: str, path: Path, tree: ast.Module, tests: tuple[str, ...], limi
         code = 3
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 1))
+            # loading the plugins that happen to be installed takes longer than most tests
+            os.environ['PYTEST_DISABLE_PLUGIN_AUTOLOAD'] = '1'
             sys.meta_path.insert(0, _Finder(name, path, tree))
             import hypothesis
             import pytest
@@ -183,6 +186,8 @@ def main() -> int:
     options = parser.parse_args()
     for name in HEAVY:
         importlib.import_module(name)
+    # no fork has to look through what all of them share
+    gc.freeze()
     killed = total = 0
     for name, tests in MODULES.items():
         if options.modules and name.rpartition('.')[2] not in options.modules:

@@ -132,9 +132,48 @@ def test_a_withheld_mask_misses_every_labelled_pixel() -> None:
 
 
 def test_every_pixel_of_a_huge_picture_counts() -> None:
-    """A float32 counts no further than 2^24."""
-    truth = np.zeros((4099, 4099), np.uint8)
+    """A float32 counts no further than 2^24; beyond, it knows no odd numbers."""
+    truth = np.zeros((5000, 3400), np.uint8)
     truth[-1, -1] = 1
     matrix = ConfusionMatrix(CAMVID11)
     matrix.add(truth, np.zeros_like(truth))
-    assert matrix.counts[:2, 0].tolist() == [4099 * 4099 - 1, 1]
+    assert matrix.counts[:2, 0].tolist() == [5000 * 3400 - 1, 1]
+
+
+def test_pairs_of_values_are_counted_in_one_piece_where_the_mask_allows() -> None:
+    rng = np.random.default_rng(0)
+    first, second, mask = (rng.integers(0, 256, (30, 40), np.uint8) for _ in range(3))
+    mask[mask < 128] = 0
+    (joint,) = confusion.pairs(first, second)
+    assert joint.shape == (256, 256) and joint.sum() == 1200
+    assert joint[first[3, 4], second[3, 4]] >= 1
+    (halves,) = confusion.pairs(first, second, (2, 256), mask)
+    for half, row in enumerate(halves):
+        chosen = (mask > 0) & (first // 128 == half)
+        np.testing.assert_array_equal(row, np.bincount(second[chosen], minlength=256))
+
+
+def test_a_matrix_goes_on_from_counts_without_changing_them() -> None:
+    given_rows = np.arange(12).reshape(3, 4)
+    matrix = ConfusionMatrix(THREE, given_rows)
+    np.testing.assert_array_equal(matrix.rows, given_rows)
+    matrix.add(np.array([[2]], np.uint8), np.array([[1]], np.uint8))
+    assert matrix.counts[2, 1] == 10 and given_rows[2, 1] == 9
+
+
+def test_matrices_of_two_taxonomies_are_not_merged() -> None:
+    matrix = ConfusionMatrix(THREE)
+    with pytest.raises(ValueError, match="cannot merge 'camvid11' into 'three'"):
+        matrix.merge(ConfusionMatrix(CAMVID11))
+
+
+def test_miou_over_present_over_all_and_over_a_subset_differ() -> None:
+    """Truth: sky and road; masks: sky, road and a car that is not there."""
+    rows = np.zeros((11, 12), np.int64)
+    rows[0, 0], rows[0, 8], rows[3, 3] = 6, 2, 8
+    assert float(confusion.miou(rows)) == pytest.approx((6 / 8 + 1) / 2)
+    assert float(confusion.miou_all(rows)) == pytest.approx((6 / 8 + 1 + 0) / 3)
+    keep = np.arange(11) == 3
+    assert float(confusion.miou(rows, keep)) == 1
+    assert float(confusion.mean_accuracy(rows)) == pytest.approx((6 / 8 + 1) / 2)
+    assert float(confusion.frequency_weighted_iou(rows)) == pytest.approx((6 / 8 * 8 + 8) / 16)

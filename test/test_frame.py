@@ -139,8 +139,19 @@ def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
     assert np.abs(rgb.astype(int) - wanted).max() <= tolerance
 
 
+@pytest.mark.parametrize('encoding', ALL)
+def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
+    shared = encoding.startswith(('uyvy', 'yuv', 'yuyv', 'nv'))
+    width, height = 5 + shared, 5 + encoding.startswith('nv')
+    rows, row = layout(encoding, width, height)
+    image, _ = decode_raw(
+        bytes(rows * row), encoding=encoding, width=width, height=height, step=row
+    )
+    assert image.shape == (height, width, 3)
+
+
 @pytest.mark.parametrize('encoding', [name for name in ALL if name.startswith('bayer')])
-@pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 7), (5, 2)])
+@pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 7), (2, 7), (5, 2)])
 def test_a_tiny_mosaic_is_not_black(encoding: str, size: tuple[int, int]) -> None:
     height, width = size
     row = width * (2 if encoding.endswith('16') else 1)
@@ -158,6 +169,7 @@ def test_colour_is_not_copied(encoding: str, padding: int) -> None:
     data = np.zeros(step * 3, np.uint8)
     pixels, _ = decode_raw(data, encoding=encoding, width=4, height=3, step=step)
     assert np.shares_memory(pixels, data)
+    assert not pixels.flags.writeable
 
 
 @pytest.mark.parametrize(
@@ -250,17 +262,16 @@ def test_damage_inside_a_png_is_refused() -> None:
         decode_file(content)
 
 
-def bomb_png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-        )
-
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(bytes(1000))
-    return (
-        b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', body) + chunk(b'IEND', b'')
+def png(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b'\x89PNG\r\n\x1a\n' + b''.join(
+        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        for kind, data in chunks
     )
+
+
+def bomb_png(width: int, height: int) -> bytes:
+    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
+    return png((b'IHDR', header), (b'IDAT', zlib.compress(bytes(1000))), (b'IEND', b''))
 
 
 def bomb_jpeg(width: int, height: int) -> bytes:
@@ -274,6 +285,117 @@ def bomb_jpeg(width: int, height: int) -> bytes:
 def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(content: bytes) -> None:
     with pytest.raises(FrameError, match=str(MAX_PIXELS)):
         decode_file(content)
+
+
+# -- headers, byte by byte -------------------------------------------------------------------
+
+
+def test_a_bmp_tells_its_size_upright_or_not() -> None:
+    for height in (40, -40):
+        content = b'BM' + bytes(16) + struct.pack('<ii', 60, height)
+        assert picture_size(content) == (40, 60)
+        with pytest.raises(ValueError, match='they begin with 42 4d'):
+            picture_size(content[:-1])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'head'),
+    [
+        # flags, then width and height less one in three bytes each
+        (b'VP8X', bytes(4) + (299).to_bytes(3, 'little') + (199).to_bytes(3, 'little')),
+        # a tag, the start code, then 14 bits each and two of scale
+        (b'VP8 ', bytes(6) + struct.pack('<HH', 300 | 1 << 14, 200 | 3 << 14)),
+        # a signature, then 14 bits each, less one, and four more
+        (b'VP8L', b'\x2f' + struct.pack('<I', 299 | 199 << 14 | 0xF << 28)),
+    ],
+)
+def test_a_webp_tells_its_size_in_three_ways(kind: bytes, head: bytes) -> None:
+    content = b'RIFF' + bytes(4) + b'WEBP' + kind + bytes(4) + head
+    assert picture_size(content) == (200, 300)
+    assert picture_size(content + bytes(9)) == (200, 300)
+    with pytest.raises(ValueError, match='the WebP has no frame header'):
+        picture_size(content[:-1])
+    with pytest.raises(ValueError, match='the WebP has no frame header'):
+        picture_size(content.replace(kind, b'ALPH'))
+
+
+def test_a_png_begins_with_a_header_and_ends_with_an_end() -> None:
+    header, end = (b'IHDR', struct.pack('>II', 60, 40)), (b'IEND', b'')
+    assert picture_size(png(header, end)) == (40, 60)
+    # the first header counts, and what follows the end does not
+    assert picture_size(png(header, (b'IHDR', bytes(8)), end) + b'more') == (40, 60)
+    with pytest.raises(ValueError, match='does not begin with a header'):
+        picture_size(png((b'tEXt', struct.pack('>II', 60, 40)), header, end))
+    with pytest.raises(ValueError, match='does not begin with a header'):
+        picture_size(png((b'IHDR', bytes(7)), end))
+    for content in (png(header), png(header, (b'IDAT', b'')), png(header, end)[:-1], png()):
+        with pytest.raises(ValueError, match='the PNG is cut off'):
+            picture_size(content)
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack('>BBH', 0xFF, marker, 2 + len(body)) + body
+
+
+def jpeg(*pieces: bytes, end: bytes = b'\xff\xd9') -> bytes:
+    return b'\xff\xd8' + b''.join(pieces) + end
+
+
+def frame_of(height: int, width: int, marker: int = 0xC0) -> bytes:
+    return segment(marker, struct.pack('>BHH', 8, height, width))
+
+
+SCAN = segment(0xDA, bytes(6)) + b'coded'
+
+
+@pytest.mark.parametrize('marker', range(0xC0, 0xD0))
+def test_a_jpeg_tells_its_size_in_a_start_of_frame(marker: int) -> None:
+    content = jpeg(segment(0xE0, b'JFIF'), frame_of(40, 60, marker), SCAN)
+    # Huffman tables, an extension and arithmetic coding are among them
+    if marker not in (0xC4, 0xC8, 0xCC):
+        assert picture_size(content) == (40, 60)
+        return
+    with pytest.raises(ValueError, match='the JPEG has no frame header'):
+        picture_size(content)
+    assert picture_size(jpeg(frame_of(4, 6), frame_of(40, 60, marker), SCAN)) == (4, 6)
+
+
+@pytest.mark.parametrize('alone', [b'\xff', b'\xff\x01', b'\xff\xd0', b'\xff\xd7'])
+def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
+    app = segment(0xE0, b'JFIF')
+    assert picture_size(jpeg(app, alone, frame_of(40, 60), alone, SCAN)) == (40, 60)
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (jpeg(segment(0xE0, b''), b'\x00', frame_of(4, 6), SCAN), 'a marker is missing'),
+        (jpeg(segment(0xE0, b''), SCAN), 'no frame header'),
+        (jpeg(segment(0xC0, bytes(4)), SCAN), 'no frame header'),
+        (jpeg(frame_of(4, 6), SCAN, end=b''), 'cut off'),
+        # the end of a thumbnail in front is none
+        (jpeg(segment(0xE1, b'\xff\xd9'), frame_of(4, 6), SCAN, end=b''), 'cut off'),
+        (jpeg(frame_of(4, 6)), 'cut off'),
+        (jpeg(segment(0xE0, bytes(99)))[:-50], 'cut off'),
+        (jpeg(frame_of(4, 6))[:-3], 'cut off'),
+        (jpeg(frame_of(0, 6), SCAN), '6×0 pixels; it has no content'),
+        (jpeg(frame_of(4, 0), SCAN), '0×4 pixels; it has no content'),
+        (b'', 'there are no bytes'),
+        (b'GIF89a', 'they begin with 47 49 46 38'),
+    ],
+)
+def test_a_header_that_is_wrong_is_told(content: bytes, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        picture_size(content)
+
+
+def test_8192_by_8192_pixels_are_the_most_and_so_are_32_scans_of_a_quarter() -> None:
+    assert picture_size(jpeg(frame_of(8192, 8192), SCAN)) == (8192, 8192)
+    with pytest.raises(ValueError, match=f'{MAX_PIXELS} are the most'):
+        picture_size(jpeg(frame_of(8192, 8193), SCAN))
+    assert picture_size(jpeg(frame_of(4096, 4096), *[SCAN] * 32)) == (4096, 4096)
+    with pytest.raises(ValueError, match='33 times over 4096×4096 pixels'):
+        picture_size(jpeg(frame_of(4096, 4096), *[SCAN] * 33))
 
 
 @settings(max_examples=300, deadline=None)

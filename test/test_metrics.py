@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation import confusion
 from nightseg_ros.evaluation.bootstrap import BootstrapConfig, difference, interval, resampled
 from nightseg_ros.evaluation.calibration import BINS, calibration, reliability
 from nightseg_ros.evaluation.flicker import Flicker, flicker
 from nightseg_ros.evaluation.gallery import Candidate, Choice, select
 from nightseg_ros.evaluation.routing import routing
-from nightseg_ros.evaluation.segmentation import SegmentationScores
+from nightseg_ros.evaluation.segmentation import SegmentationScores, rounded
 from nightseg_ros.evaluation.table import Table, Words
 from nightseg_ros.evaluation.truth import open_light
 from nightseg_ros.perception.frame import Frame
@@ -104,6 +104,35 @@ def test_an_entry_has_no_interval_for_an_absent_class() -> None:
     assert entry['miou_ci'][0] <= entry['miou'] <= entry['miou_ci'][1]
     assert entry['confusion'] == units.sum(0)[:, :-1].tolist()
     assert values['miou'].shape == (50,)
+    assert entry['support'] == dict(zip(CAMVID11.classes, units.sum((0, 2)).tolist()))
+    assert set(entry['abstained'].values()) == {0}
+
+
+def test_what_a_mask_abstained_from_is_told_by_class() -> None:
+    units = np.zeros((1, 11, 12), np.int64)
+    units[0, 3, 11], units[0, 3, 10], units[0, 5, 5] = 7, 2, 1
+    entry, _ = SegmentationScores(CAMVID11, BootstrapConfig(resamples=10)).entry(units)
+    assert entry['abstained'] == dict.fromkeys(CAMVID11.classes, 0) | {'road': 7}
+    assert entry['support']['road'] == 9 and entry['iou']['road'] == 0
+
+
+def test_a_subset_of_unknown_classes_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'camvid11' has no class 'unicorn'; it has sky"):
+        SegmentationScores(CAMVID11, BootstrapConfig(), ('sky', 'unicorn'))
+
+
+def test_sources_without_a_known_class_have_no_mean() -> None:
+    scores = SegmentationScores(CAMVID11, BootstrapConfig(resamples=50))
+    mean, values, units = scores.mean_of_sources([np.zeros((3, 11, 12), np.int64)], 'frames')
+    assert np.isnan(mean) and np.isnan(values).all() and units == 0
+    assert scores.interval(values, units) is None
+
+
+def test_scores_are_written_with_four_digits_and_no_nan() -> None:
+    values = {'a': [1 / 3, float('nan')], 'b': {'c': 2 / 3, 'd': 5, 'e': None, 'f': 'x'}}
+    assert rounded(values) == {
+        'a': [0.3333, None], 'b': {'c': 0.6667, 'd': 5, 'e': None, 'f': 'x'},
+    }  # fmt: skip
 
 
 # -- calibration -----------------------------------------------------------------------------
@@ -145,6 +174,35 @@ def test_a_confident_mask_that_is_right_is_calibrated() -> None:
     assert calibration(np.zeros((BINS, 3), np.int64)) is None
 
 
+def test_each_of_fifteen_bins_begins_at_its_own_confidence() -> None:
+    """255 levels in 15 bins of 17: the first of a bin is in it, the one below is not."""
+    for index in range(15):
+        confidence = np.array([[17 * index, 17 * index + 16]], np.uint8)
+        counts = reliability(np.zeros_like(confidence), np.zeros_like(confidence), confidence)
+        assert counts[:, 0].tolist() == [2 * (bin == index) for bin in range(15)]
+
+
+def test_calibration_by_hand() -> None:
+    confidence = np.array([[51, 51, 52, 204]], np.uint8)
+    labels = np.array([[1, 2, 3, 4]], np.uint8)
+    truth = np.array([[1, 0, 0, 4]], np.uint8)
+    found = calibration(reliability(truth, labels, confidence))
+    assert found is not None
+    low, high = (51 + 51 + 52) / 255, 204 / 255
+    assert found['pixels'] == 4 and found['accuracy'] == 0.5
+    assert found['confidence'] == round((low + high) / 4, 4)
+    assert found['ece'] == round((abs(1 - low) + abs(1 - high)) / 4, 4)
+    bins = found['bins']
+    assert [one['low'] for one in bins] == [round(i / 15, 4) for i in range(15)]
+    assert [one['high'] for one in bins] == [round(i / 15, 4) for i in range(1, 16)]
+    assert bins[3] | {'low': 0, 'high': 0} == {
+        'low': 0, 'high': 0, 'pixels': 3, 'confidence': 0.2013, 'accuracy': 0.3333,
+    }  # fmt: skip
+    assert (bins[12]['pixels'], bins[12]['confidence'], bins[12]['accuracy']) == (1, 0.8, 1.0)
+    third = calibration(reliability(truth[:, :3], labels[:, :3], confidence[:, :3]))
+    assert third is not None and third['accuracy'] == 0.3333
+
+
 # -- flicker ---------------------------------------------------------------------------------
 
 
@@ -181,13 +239,80 @@ def test_a_mask_that_changes_under_a_still_picture_flickers() -> None:
     assert changed['warped'] == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize('stamp', [0, -SECOND, SECOND])
-def test_frames_far_apart_are_no_neighbours(stamp: int) -> None:
+EPOCH = 1_700_000_000 * SECOND
+MOST = SECOND // 2
+
+
+@pytest.mark.parametrize(
+    ('later', 'pairs'), [(0, 0), (-SECOND, 0), (1, 1), (MOST, 1), (MOST + 1, 0), (SECOND, 0)]
+)
+def test_only_the_next_frame_within_half_a_second_is_a_neighbour(later: int, pairs: int) -> None:
     measure = Flicker()
-    frame = textured()
+    image = textured().image
     mask = np.zeros((90, 180), np.uint8)
-    measure.add(frame, [mask])
-    assert not measure.add(Frame(image=frame.image, stamp_ns=stamp), [mask]).any()
+    measure.add(Frame(image=image, stamp_ns=EPOCH), [mask])
+    counts = measure.add(Frame(image=image, stamp_ns=EPOCH + later), [mask])
+    # under a still picture every pixel has an origin
+    assert counts[0].tolist() == [pairs, pairs * mask.size, 0, pairs * mask.size, 0]
+
+
+@pytest.mark.parametrize('shape', [(90, 90), (45, 180)])
+def test_a_frame_of_another_size_or_after_a_reset_is_no_neighbour(shape: tuple[int, int]) -> None:
+    measure = Flicker()
+    image = textured().image
+    mask = np.zeros((90, 180), np.uint8)
+    measure.add(Frame(image=image, stamp_ns=0), [mask])
+    other = image[: shape[0], : shape[1]]
+    assert not measure.add(Frame(image=other, stamp_ns=1), [mask[: shape[0], : shape[1]]]).any()
+    assert measure.add(Frame(image=other, stamp_ns=2), [mask[: shape[0], : shape[1]]]).any()
+    measure.reset()
+    assert not measure.add(Frame(image=other, stamp_ns=3), [mask[: shape[0], : shape[1]]]).any()
+
+
+def test_flow_follows_what_is_bright_to_the_eye() -> None:
+    """Red moves, blue stands still; the eye, and gray, take red for nearly three times blue."""
+    red, blue = (textured().image[:, :, 0], np.ascontiguousarray(textured().image[::-1, :, 0]))
+    stripes = np.repeat(np.arange(18, dtype=np.uint8) % 3, 10)[None].repeat(90, 0)
+    for order in ('rgb', 'bgr'):
+        measure = Flicker()
+        for shift in (0, 4):
+            planes = [np.roll(red, shift, 1), np.full_like(red, 128), blue]
+            image = cv2.merge(planes if order == 'rgb' else planes[::-1])
+            frame = Frame(image=np.asarray(image, np.uint8), order=order, stamp_ns=shift)
+            counts = measure.add(frame, [np.roll(stripes, shift, 1)])
+        found = flicker(counts[0])
+        assert found is not None and found['warped'] is not None and found['warped'] < 0.1
+
+
+@pytest.mark.parametrize(
+    ('height', 'width', 'compared'), [(270, 480, 240 * 135), (60, 80, 60 * 80), (1, 480, 0)]
+)
+def test_masks_are_compared_at_a_width_of_240_at_most(
+    height: int, width: int, compared: int
+) -> None:
+    measure = Flicker()
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    for stamp in (0, 1):
+        counts = measure.add(Frame(image=image, stamp_ns=stamp), [image[:, :, 0]])
+    assert counts[0][1] == compared
+
+
+def test_what_leaves_the_picture_is_not_compared() -> None:
+    counts = []
+    for shift in (0, 4, 12):
+        measure = Flicker()
+        for stamp, moved in enumerate((0, shift)):
+            frame = Frame(image=np.roll(textured().image, moved, 1), stamp_ns=stamp)
+            row = measure.add(frame, [np.zeros((90, 180), np.uint8)])[0]
+        counts.append(int(row[3]))
+    assert counts[0] == 180 * 90
+    assert counts[1] < (180 - 2) * 90 and counts[2] < (180 - 6) * 90
+
+
+def test_shares_of_flicker_are_rounded_and_may_be_unknown() -> None:
+    counts = np.array([1, 3, 1, 7, 1])
+    assert flicker(counts) == {'pairs': 1, 'plain': 0.33333, 'warped': 0.14286}
+    assert flicker(np.array([2, 8, 4, 0, 0])) == {'pairs': 2, 'plain': 0.5, 'warped': None}
 
 
 # -- routing ---------------------------------------------------------------------------------
@@ -316,15 +441,3 @@ def test_without_labels_the_frames_are_spread() -> None:
     assert 6 <= len(wanted) <= 17 and len(set(np.diff(wanted))) == 1
     chosen = select([Candidate(part=0, index=i, group=i, mious=(None,)) for i in wanted], None)
     assert {kind for kind, _ in chosen} == {'spread'} and len(chosen) <= 6
-
-
-def test_miou_over_present_over_all_and_over_a_subset_differ() -> None:
-    """Truth: sky and road; masks: sky, road and a car that is not there."""
-    rows = np.zeros((11, 12), np.int64)
-    rows[0, 0], rows[0, 8], rows[3, 3] = 6, 2, 8
-    assert float(confusion.miou(rows)) == pytest.approx((6 / 8 + 1) / 2)
-    assert float(confusion.miou_all(rows)) == pytest.approx((6 / 8 + 1 + 0) / 3)
-    keep = np.arange(11) == 3
-    assert float(confusion.miou(rows, keep)) == 1
-    assert float(confusion.mean_accuracy(rows)) == pytest.approx((6 / 8 + 1) / 2)
-    assert float(confusion.frequency_weighted_iou(rows)) == pytest.approx((6 / 8 * 8 + 8) / 16)

@@ -20,6 +20,8 @@ Image = npt.NDArray[np.uint8]
 NEIGHBOURS_NS = 500_000_000
 #: Width in pixels at which flow is computed and masks are compared.
 WIDTH = 240
+#: Fewer rows or columns hold no flow; of some such pictures OpenCV's raises an error.
+SMALLEST = 12
 #: Columns of the counts: pairs, pixels, changed ones; and behind the flow: pixels, changed ones.
 COLUMNS = 5
 
@@ -70,6 +72,7 @@ class Flicker:
         counts = np.zeros((len(masks), COLUMNS), np.int64)
         if (
             before is None
+            or min(size) < SMALLEST
             or before.shape != now.shape
             or not 0 < now.stamp_ns - before.stamp_ns <= NEIGHBOURS_NS
         ):
