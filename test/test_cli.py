@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from tiny_weights import write_illumination, write_segmenter
 
+from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import VERBS, main
 from nightseg_ros.perception.frame import Frame
+from nightseg_ros.weights import load_weights
 
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 
@@ -74,10 +76,22 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
         (['predict', 'nowhere.mp4', '--out', 'x'], "'nowhere.mp4' does not exist"),
         (['train', 'painter'], "no recipe 'painter'"),
         (['train', 'segmenter', '--config', 'nowhere.yaml'], 'nowhere.yaml'),
+        (['train', 'soup', '--weights', 'nowhere', 'none', '--out', 'x'], 'nowhere'),
+        (
+            ['train', 'adabn', '--weights', 'nowhere', '--data', 'images:x', '--out', 'x'],
+            'nowhere',
+        ),
+        (['train', 'pseudo_labels', '--data', 'images:x', '--teacher', 'nowhere', '--out', 'x'],
+         'nowhere'),
+        (['train', 'translator', '--data', 'images:nowhere', '--out', 'x'], 'nowhere'),
+        (['train', 'fast_translator', '--data', 'images:nowhere', '--segmenter', 'none', '--out',
+          'x'], 'none'),
+        (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
+        (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the bag itself'),
         (['demo', '--seconds', '0'], '--seconds'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
-)
+)  # fmt: skip
 def test_errors_are_one_line_and_exit_with_2(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -143,6 +157,66 @@ def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:
     assert [line['stamp'] for line in lines] == [10**18 + i * 200_000_000 for i in range(8)]
     # dark from 0.6 s on; half a second later it counts
     assert [line['route'] for line in lines] == ['day'] * 6 + ['night'] * 2
+
+
+def test_a_bag_is_copied_with_its_predictions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
+) -> None:
+    bag, copy = tmp_path / 'drive', tmp_path / 'copy'
+    with BagWriter(bag) as writer:
+        for index in range(3):
+            frame = Frame(image=street(dark=index > 0), stamp_ns=10**18 + index * 10**9)
+            writer.write_frame('/camera/image_raw', frame)
+            writer.write_frame('/rear/image_raw', frame)
+    flags = ['--topic', '/rear/image_raw', '--outputs', 'labels', 'status']
+    arguments = ['bag', 'predict', str(bag), '--out', str(copy), *flags, *weights]
+    assert main(['bag', 'predict', 'nowhere', '--out', 'x', *weights]) == 2
+    assert "bag 'nowhere' does not exist" in capsys.readouterr().err
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert f"3 frames predicted in '{copy}'; routes: day 2, night 1" in shown
+    with BagReader(copy) as reader:
+        names = {topic.name for topic in reader.topics}
+        assert names == {
+            '/camera/image_raw', '/rear/image_raw', '/rear/nightseg/labels',
+            '/rear/nightseg/status',
+        }  # fmt: skip
+    assert main(arguments) == 2
+    assert 'exists' in capsys.readouterr().err
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    with BagWriter(bag, force=True) as writer:
+        for index in range(3):
+            writer.write_frame('/rear/image_raw', Frame(image=noise, stamp_ns=10**18 + index))
+    file = bag / 'drive.mcap'
+    file.write_bytes(file.read_bytes()[: int(0.8 * file.stat().st_size)])
+    assert main([*arguments, '--force']) == 1
+    assert 'some frames could not be read (see above)' in capsys.readouterr().err
+
+
+def test_weights_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (str(write_segmenter(tmp_path / f'{n}.safetensors', seed=n)) for n in (1, 2))
+    out = tmp_path / 'soup.safetensors'
+    assert main(['train', 'soup', '--weights', one, two, '--out', str(out)]) == 0
+    assert str(out) in capsys.readouterr().out and load_weights(out).metadata.task == 'segment'
+
+
+def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('nightseg_ros.cli.info.main', interrupted)
+    assert main(['info']) == 130
+    assert capsys.readouterr().err == 'nightseg info: interrupted\n'
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = (
+        f'{sys.executable} -m nightseg_ros.cli.main predict --help | true; echo ${{PIPESTATUS[0]}}'
+    )
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
+    assert done.stdout == '141\n' and not done.stderr, done.stderr
 
 
 def test_a_route_can_be_forced(tmp_path: Path, weights: list[str]) -> None:

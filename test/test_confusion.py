@@ -23,7 +23,7 @@ def test_scores_follow_the_definitions(pairs: list) -> None:
     matrix = ConfusionMatrix(THREE)
     matrix.add(truth, labels)
     known = [(t, p) for t, p in pairs if t != UNLABELLED]
-    ious = []
+    ious, recalls = [], []
     for index in range(3):
         both = sum(t == index and p == index for t, p in known)
         either = sum(t == index or p == index for t, p in known)
@@ -33,7 +33,9 @@ def test_scores_follow_the_definitions(pairs: list) -> None:
             assert np.isnan(matrix.iou()[index])
         if any(t == index for t, _ in known):
             ious.append(both / either)
+            recalls.append(both / sum(t == index for t, _ in known))
     if known:
+        assert confusion.mean_accuracy(matrix.rows) == pytest.approx(np.mean(recalls))
         assert matrix.pixel_accuracy() == pytest.approx(np.mean([t == p for t, p in known]))
         assert matrix.miou() == pytest.approx(np.mean(ious))
     else:

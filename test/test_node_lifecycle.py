@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -16,7 +17,7 @@ import rclpy
 import tiny_weights
 from rclpy.context import Context
 from rclpy.parameter import Parameter
-from ros_harness import Client, image_message, picture, running
+from ros_harness import Client, NodeProcess, image_message, picture, running
 
 from nightseg_ros.node.night_perception import NightPerception
 
@@ -128,6 +129,9 @@ def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, object]) -> 
         assert not list(node.subscriptions)
     finally:
         node.destroy_node()
+        # its state machine would keep it in the graph of the tests that follow
+        del node
+        gc.collect()
         context.shutdown()
 
 
@@ -217,3 +221,44 @@ def test_a_signal_before_the_first_spin_ends_it_as_well(
         code = node.stop(signal.SIGTERM, timeout=10)
         assert time.monotonic() - begun < 2
         assert code in (0, -signal.SIGTERM), 'killed only where Python had not started yet'
+
+
+class Failing(NodeProcess):
+    """A node with a timer whose callback fails, every 50 ms or every second."""
+
+    command = (
+        '-c',
+        'from nightseg_ros.node.main import serve\n'
+        'def make():\n'
+        '    from nightseg_ros.node.night_perception import NightPerception\n'
+        '    node = NightPerception()\n'
+        '    node.create_timer(1.0 if node.get_namespace() == "/slow" else 0.05, lambda: 1 / 0)\n'
+        '    return node\n'
+        'serve(make)',
+    )
+
+
+def test_a_node_whose_callbacks_only_fail_gives_up(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    with running(tmp_path / 'log', parameters, kind=Failing) as node:
+        assert node.process.wait(60) == 1
+        assert 'ZeroDivisionError' in node.text
+        assert 'too many errors in callbacks; giving up' in node.text
+
+
+def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    client = Client('/slow/night_perception')
+    camera = client.publisher('/slow/camera/image_raw')
+    labels = f'/slow/{OUT}/labels'
+    client.listen(labels)
+    try:
+        with running(tmp_path / 'log', parameters, '-r', '__ns:=/slow', kind=Failing) as node:
+            client.connect(camera)
+            client.until(lambda: 'ZeroDivisionError' in node.text, 'an error')
+            client.exchange(camera, image_message(picture(), SECOND), labels)
+            assert node.stop() == 0
+    finally:
+        client.close()

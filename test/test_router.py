@@ -185,6 +185,38 @@ def test_a_wrong_config_names_its_key(mapping: dict[str, object], key: str) -> N
         from_mapping(RouterConfig, mapping)
 
 
+@pytest.mark.parametrize(
+    'extreme',
+    [
+        {'dark': 0.0, 'bright': 1.0},
+        {'dark': 0.25, 'bright': 0.75, 'hysteresis': 0.5},
+        {'hysteresis': 0.0},
+        {'dwell_dark_s': 0.0, 'dwell_bright_s': 0.0},
+    ],
+)
+def test_settings_at_the_end_of_their_range_are_taken(extreme: dict[str, float]) -> None:
+    assert RouterConfig(**extreme)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ('beyond', 'key'),
+    [
+        ({'dark': 0.5, 'bright': 0.5, 'hysteresis': 0.0}, 'dark'),
+        ({'gap_s': 3.0}, 'gap_s'),
+        ({'gap_s': math.inf}, 'gap_s'),
+        ({'stale_s': math.inf}, 'stale_s'),
+    ],
+)
+def test_settings_just_beyond_it_are_not(beyond: dict[str, float], key: str) -> None:
+    with pytest.raises(ValueError, match=f"'{key}'"):
+        RouterConfig(**beyond)  # type: ignore[arg-type]
+
+
+def test_a_table_without_such_a_route_is_refused() -> None:
+    with pytest.raises(ValueError, match="'table.glare' must be one of .* got 'dawn'"):
+        RouteTable(glare='dawn')  # type: ignore[arg-type]
+
+
 scores = st.floats(0, 1)
 steps = st.integers(SECOND // 60, 2 * SECOND)
 
@@ -347,3 +379,84 @@ def test_half_of_the_cameras_dazzled_is_glare_and_a_third_is_not(cameras: str, s
             glare = camera == 'b' and i >= 5
             decision = bank.update(camera, START + i * FRAME, light(0.9, glare=glare))
     assert decision.state == state
+
+
+@pytest.mark.parametrize(
+    ('before', 'after', 'seconds'),
+    [
+        ('night', 'dusk', 3.0), ('glare', 'dusk', 3.0), ('dusk', 'day', 3.0),
+        ('glare', 'night', 0.5), ('night', 'glare', 0.5), ('dusk', 'night', 0.5),
+        ('day', 'dusk', 0.5),
+    ],
+)  # fmt: skip
+def test_only_more_light_has_to_last_for_long(before: str, after: str, seconds: float) -> None:
+    lights = {
+        'day': light(0.95), 'dusk': light(0.5), 'night': light(0.05),
+        'glare': light(0.5, glare=True),
+    }  # fmt: skip
+    router = Router()
+    router.update(START, lights[before])
+    assert router.state == before
+    frames = [router.update(START + i * FRAME, lights[after]) for i in range(1, 40)]
+    changed = next(i for i, decision in enumerate(frames) if decision.state == after)
+    assert changed * FRAME == seconds * SECOND
+    assert router.state == after
+
+
+def test_a_repeated_stamp_starts_no_timer_and_is_not_called_late() -> None:
+    router = Router()
+    router.update(START, light(0.9))
+    again = router.update(START, light(0.1))
+    assert 'late' not in again.reason and 'night' not in again.reason
+    assert router.update(START + SECOND // 2, light(0.1)).route == 'day'
+    assert router.update(START + SECOND, light(0.1)).route == 'night'
+
+
+@pytest.mark.parametrize(
+    ('jump', 'afresh'),
+    [(-SECOND, False), (-SECOND - 1000, True), (10 * SECOND, False), (10 * SECOND + 1000, True)],
+)
+def test_a_second_back_and_ten_forward_are_just_no_jump(jump: int, afresh: bool) -> None:
+    router = Router()
+    router.update(START, light(0.9))
+    assert (router.update(START + jump, light(0.1)).route == 'night') == afresh
+
+
+def test_a_forced_route_reaches_every_camera() -> None:
+    bank = RouterBank()
+    bank.update('front', START, light(0.9))
+    bank.force('translate')
+    assert bank.update('front', START + FRAME, light(0.9)).route == 'translate'
+    assert bank.update('rear', START + FRAME, light(0.9)).route == 'translate'
+
+
+def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.9}, 5, START)
+    bank.reset(reason='the lens was cleaned')
+    decision = bank.update('b', START + 5 * FRAME, light(0.1))
+    assert (decision.route, decision.state) == ('night', 'night')
+    assert 'the lens was cleaned' in decision.reason and 'median of 1 cameras' in decision.reason
+
+
+def test_scores_of_a_second_ago_have_a_say_and_older_ones_none() -> None:
+    for late, cameras in ((0, 2), (1, 1)):
+        bank = RouterBank(RouterConfig(shared=True))
+        bank.update('a', START, light(0.9))
+        bank.update('b', START, light(0.9))
+        decision = bank.update('a', START + SECOND + late, light(0.9))
+        assert f'median of {cameras} cameras' in decision.reason
+
+
+def test_another_camera_leads_after_one_second_of_its_own() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    bank.update('a', START, light(0.9))
+    held = [bank.update('b', START + i * SECOND // 4, light(0.1)).reason for i in range(4)]
+    assert len(set(held)) == 1
+    assert 'dusk for' in bank.update('b', START + SECOND, light(0.1)).reason
+
+
+def test_cameras_without_a_score_are_taken_as_night() -> None:
+    bank = RouterBank(RouterConfig(shared=True))
+    decision = bank.update('a', START, None)
+    assert decision.route == 'night' and 'median of 0 cameras' in decision.reason

@@ -207,10 +207,8 @@ def calibrated(streets: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp('calibrated')
     path = write_segmenter(folder / 'day.safetensors')
     write_manifest(folder)
-    config = CalibrationConfig(
-        weights=str(path), data=tuple(streets), faults_on=(streets[0],), good=(streets[1],)
-    )
-    calibrate(config, silent)
+    frames = ['--data', *streets, '--faults-on', streets[0], '--good', streets[1]]
+    assert main(['calibrate', '--weights', str(path), *frames]) == 0
     return path
 
 
