@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
+from nightseg_ros.cli.options import PipelineOptions
 from nightseg_ros.networks import build
 from nightseg_ros.runtime import choice, openvino_backend
-from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.runtime.backend import BACKENDS, BackendError
 from nightseg_ros.runtime.choice import choose
 from nightseg_ros.runtime.openvino_backend import OpenVINOBackend, precisions
 from nightseg_ros.runtime.registry import open_backend
@@ -175,3 +177,8 @@ def test_a_mean_of_weights_has_to_be_compared_anew(tmp_path: Path) -> None:
     out = tmp_path / 'mean.safetensors'
     assert main(['train', 'soup', '--weights', *parts, '--out', str(out)]) == 0
     assert load_weights(out).metadata.bfloat16 == 0.0
+
+
+def test_the_command_line_knows_every_backend() -> None:
+    hints = get_type_hints(PipelineOptions)
+    assert set(get_args(hints['backend'])) == {'auto', *BACKENDS}
