@@ -65,7 +65,8 @@ def steps(data: Path, sweep: Path, out: Path, seed: int) -> dict[str, Path]:
         frames, labels = f'{data}/unlabelled/{light}', out / name
         if not labels.is_dir():
             nightseg(['train', 'pseudo_labels', '--teacher', str(teacher), '--data',
-                      f'images:{frames}:{light}', '--prior', camvid, '--without', *without,
+                      f'images:{frames}:{light}', '--prior', camvid, '--scales', '1', '--without',
+                      *without,
                       '--out', str(labels)])  # fmt: skip
         return f'paired:{frames}:{labels}' + (':night' if light == 'night' else '')
 
