@@ -5,16 +5,18 @@
 from __future__ import annotations
 
 import time
+import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 
+from nightseg_ros.config import ConfigError
 from nightseg_ros.node.declaration import Declared
 from nightseg_ros.node.health import Level, Problem
 from nightseg_ros.node.parameters import Parameter
@@ -24,16 +26,20 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 #: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
 REPORT_PERIOD = 0.5
+#: Seconds that deactivation waits for what is in hand.
+PATIENCE = 10.0
 
 
 class ManagedNode(LifecycleNode):
     """
     A lifecycle node with a table of parameters, diagnostics and ``autostart``.
 
-    A subclass has the transitions, ``_tick`` for what is due twice a second, which begins with
-    ``_busy``, ``_report`` for its diagnostics, ``_release`` for what a refused configure leaves,
-    and ``stop``.
+    What a subclass makes in ``_prepare`` lives from configure to cleanup, what in ``_begin`` from
+    activate to deactivate. ``_tick`` is for what is due twice a second, and starts with ``_busy``.
     """
+
+    expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
+    """Errors of a configure whose text says all."""
 
     def __init__(
         self,
@@ -84,9 +90,63 @@ class ManagedNode(LifecycleNode):
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    def _refuse(self, transition: str, reason: str) -> TransitionCallbackReturn:
+    # -- lifecycle ----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Read the parameters, make what lives until cleanup; a refusal leaves nothing behind."""
+        self._failure = ''
+        try:
+            self._prepare()
+        except Exception as error:
+            self._release()
+            return self._refuse('configure', error)
+        finally:
+            self._busy()
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let the publishers speak, start to work, subscribe."""
+        super().on_activate(state)
+        try:
+            source = self._begin()
+        except Exception as error:
+            self._end(PATIENCE)
+            super().on_deactivate(state)
+            return self._refuse('activate', error)
+        self.get_logger().info(f'active; waiting for {source}')
+        return SUCCESS
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unsubscribe, stop to work, silence the publishers."""
+        stopped = self._end(PATIENCE)
+        super().on_deactivate(state)
+        return SUCCESS if stopped else TransitionCallbackReturn.ERROR
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free what configure made."""
         self._release()
-        self._failure = f'{transition} failed: {reason}'
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Do both, from whatever state."""
+        self._end(PATIENCE)
+        self._release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything, so that a configure can try again."""
+        return self.on_shutdown(state)
+
+    def stop(self, timeout: float) -> bool:
+        """End all work, as on a signal; return whether it ended in ``timeout`` seconds."""
+        return self._end(timeout)
+
+    def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+        text = str(error)
+        if not isinstance(error, self.expected):
+            self.get_logger().debug(traceback.format_exc())
+            text = f'{type(error).__name__}: {error}'
+        self._failure = f'{transition} failed: {text}'
         self.get_logger().error(self._failure)
         return FAILURE
 
@@ -146,6 +206,18 @@ class ManagedNode(LifecycleNode):
         return found
 
     @abstractmethod
+    def _prepare(self) -> None:
+        """Make what a configure makes; an error refuses it."""
+
+    @abstractmethod
+    def _begin(self) -> str:
+        """Begin to work, and return what is waited for; an error refuses the activation."""
+
+    @abstractmethod
+    def _end(self, timeout: float) -> bool:
+        """End what ``_begin`` began; return whether it ended in ``timeout`` seconds."""
+
+    @abstractmethod
     def _tick(self) -> None:
         """Do what is due twice a second, after ``_busy``."""
 
@@ -155,4 +227,4 @@ class ManagedNode(LifecycleNode):
 
     @abstractmethod
     def _release(self) -> None:
-        """Free what a configure made, or one that was refused left."""
+        """Free what ``_prepare`` made, or left when it failed."""

@@ -6,17 +6,14 @@ from __future__ import annotations
 
 import gc
 import time
-import traceback
 from dataclasses import replace
 from typing import Any
-
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import Camera
 from nightseg_ros.node.diagnostics import camera_status, node_status
 from nightseg_ros.node.health import RECOVERY, Problem
-from nightseg_ros.node.managed import FAILURE, SUCCESS, ManagedNode
+from nightseg_ros.node.managed import ManagedNode
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.node.settings import Settings
 from nightseg_ros.node.watchdog import Patience, Stall
@@ -28,8 +25,6 @@ from nightseg_ros.weights import WeightsError
 #: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
 #: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
 COMMON_SIZES = ((720, 1280), (480, 640))
-#: Seconds that deactivation waits for the batch in hand.
-PATIENCE = 10.0
 DEAD = Stall(text='the worker has died', seconds=0.0, limit=-1.0)
 
 
@@ -40,6 +35,8 @@ class NightPerception(ManagedNode):
     Parameters are read and weights loaded by configure; subscriptions, the publishers' activity
     and the worker live from activate to deactivate; cleanup frees everything.
     """
+
+    expected = (ConfigError, WeightsError, BackendError)
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
@@ -55,80 +52,34 @@ class NightPerception(ManagedNode):
 
     # -- lifecycle ----------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _prepare(self) -> None:
         """Read the parameters, load the weights, create the output topics."""
-        self._failure = ''
-        try:
-            self._settings = self.declared.settings()
-            self._busy('configure', self._patience.load)
-            self._pipeline = Pipeline.load(self._settings.pipeline, say=self._say)
-            self._pipeline.warm_up(COMMON_SIZES)
-            for names in self._settings.cameras:
-                self._cameras.append(Camera(self, names, self._settings, self._pipeline))
-        except (ConfigError, WeightsError, BackendError) as error:
-            return self._refuse('configure', str(error))
-        except Exception as error:
-            self.get_logger().debug(traceback.format_exc())
-            return self._refuse('configure', f'{type(error).__name__}: {error}')
-        finally:
-            self._busy()
+        self._settings = settings = self.declared.settings()
+        self._busy('configure', self._patience.load)
+        self._pipeline = Pipeline.load(settings.pipeline, say=self._say)
+        self._pipeline.warm_up(COMMON_SIZES)
+        for names in settings.cameras:
+            self._cameras.append(Camera(self, names, settings, self._pipeline))
         # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
         gc.freeze()
-        return super().on_configure(state)
 
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the publishers speak, start the worker, subscribe."""
+    def _begin(self) -> str:
+        """Start the worker, subscribe."""
         assert self._pipeline is not None
-        super().on_activate(state)
-        try:
-            self._pipeline.reset(reason='activated')
-            self._worker = Worker(
-                self._pipeline, self.get_logger().info, self._patience, self._fall_back
-            )
-            self._worker.start()
-            for camera in self._cameras:
-                camera.outputs.announce()
-                camera.open(self._worker)
-        except Exception as error:
-            self._stop()
-            super().on_deactivate(state)
-            self.get_logger().debug(traceback.format_exc())
-            self._failure = f'activate: {type(error).__name__}: {error}'
-            self.get_logger().error(self._failure)
-            return FAILURE
+        self._pipeline.reset(reason='activated')
+        self._worker = Worker(
+            self._pipeline, self.get_logger().info, self._patience, self._fall_back
+        )
+        self._worker.start()
+        for camera in self._cameras:
+            camera.outputs.announce()
+            camera.open(self._worker)
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
-        self.get_logger().info(f'active; waiting for images on {topics}')
-        return SUCCESS
+        return f'images on {topics}'
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, stop the worker, silence the publishers."""
-        stopped = self._stop()
-        super().on_deactivate(state)
-        return SUCCESS if stopped else TransitionCallbackReturn.ERROR
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free networks and output topics."""
-        self._release()
-        return SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Do both, from whatever state."""
-        self._stop()
-        self._release()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that a configure can try again."""
-        self._stop()
-        self._release()
-        return SUCCESS
-
-    def stop(self, timeout: float) -> bool:
-        """End all work, as on a signal; return whether the worker ended in ``timeout`` seconds."""
-        return self._stop(timeout)
-
-    def _stop(self, timeout: float = PATIENCE) -> bool:
+    def _end(self, timeout: float) -> bool:
+        """Unsubscribe, stop the worker."""
         for camera in self._cameras:
             camera.close()
         worker, self._worker = self._worker, None
@@ -139,6 +90,7 @@ class NightPerception(ManagedNode):
         return False
 
     def _release(self) -> None:
+        """Free networks and output topics."""
         for camera in self._cameras:
             camera.outputs.destroy()
         self._cameras = []

@@ -11,7 +11,6 @@ import traceback
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from nightseg_ros.clouds.errors import CloudError
@@ -25,7 +24,7 @@ from nightseg_ros.node.clouds.sensor import SensorFeed
 from nightseg_ros.node.clouds.settings import CloudSettings
 from nightseg_ros.node.diagnostics import node_status
 from nightseg_ros.node.health import Throttle, worst
-from nightseg_ros.node.managed import FAILURE, SUCCESS, ManagedNode
+from nightseg_ros.node.managed import ManagedNode
 from nightseg_ros.node.status import diagnostic_status
 
 #: Seconds between two looks at clouds that may have waited long enough.
@@ -57,89 +56,43 @@ class SemanticCloud(ManagedNode):
 
     # -- lifecycle ----------------------------------------------------------------------------
 
-    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def _prepare(self) -> None:
         """Read the parameters, create the output topics."""
-        self._failure = ''
-        try:
-            settings: CloudSettings = self.declared.settings()
-            self._settings = settings
-            if settings.odometry:
-                _message_type(settings.odometry_type)
-            self._places = Places(self, settings.transforms, settings.use_tf)
-            self._painter = CloudPainter(settings.paint, self._places.lookup)
-            for sensor in settings.sensors:
-                self._sensors[sensor.name] = SensorFeed(
-                    self, sensor, settings, self._painter, self._serve, self._restart
-                )
-        except ConfigError as error:
-            return self._refuse('configure', str(error))
-        except Exception as error:
-            self.get_logger().debug(traceback.format_exc())
-            return self._refuse('configure', f'{type(error).__name__}: {error}')
-        return super().on_configure(state)
-
-    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the publishers speak, and subscribe."""
-        assert self._painter is not None and self._settings is not None
-        super().on_activate(state)
-        settings = self._settings
-        try:
-            self._painter.clear()
-            for name, topic in zip(settings.paint.cameras, settings.info_topics):
-                self._cameras.append(CameraFeed(
-                    self, name, topic, settings.qos_reliability, self._painter, self._serve
-                ))  # fmt: skip
-            for feed in self._sensors.values():
-                feed.open()
-            if settings.odometry:
-                self._odometry = self.create_subscription(
-                    _message_type(settings.odometry_type), settings.odometry, self._pose,
-                    QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
-                    callback_group=MutuallyExclusiveCallbackGroup(),
-                )  # fmt: skip
-            self._look_timer = self.create_timer(
-                LOOK_PERIOD, self._serve, MutuallyExclusiveCallbackGroup(), clock=self._steady
+        self._settings = settings = self.declared.settings()
+        if settings.odometry:
+            _message_type(settings.odometry_type)
+        self._places = Places(self, settings.transforms, settings.use_tf)
+        self._painter = CloudPainter(settings.paint, self._places.lookup)
+        for sensor in settings.sensors:
+            self._sensors[sensor.name] = SensorFeed(
+                self, sensor, settings, self._painter, self._serve, self._restart
             )
-        except Exception as error:
-            self._stop()
-            super().on_deactivate(state)
-            self.get_logger().debug(traceback.format_exc())
-            self._failure = f'activate: {type(error).__name__}: {error}'
-            self.get_logger().error(self._failure)
-            return FAILURE
+
+    def _begin(self) -> str:
+        """Subscribe."""
+        assert self._painter is not None and self._settings is not None
+        settings = self._settings
+        self._painter.clear()
+        for name, topic in zip(settings.paint.cameras, settings.info_topics):
+            self._cameras.append(CameraFeed(
+                self, name, topic, settings.qos_reliability, self._painter, self._serve
+            ))  # fmt: skip
+        for feed in self._sensors.values():
+            feed.open()
+        if settings.odometry:
+            self._odometry = self.create_subscription(
+                _message_type(settings.odometry_type), settings.odometry, self._pose,
+                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
+                callback_group=MutuallyExclusiveCallbackGroup(),
+            )  # fmt: skip
+        self._look_timer = self.create_timer(
+            LOOK_PERIOD, self._serve, MutuallyExclusiveCallbackGroup(), clock=self._steady
+        )
         topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.sensors)
-        self.get_logger().info(f'active; waiting for points on {topics}')
-        return SUCCESS
+        return f'points on {topics}'
 
-    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, silence the publishers."""
-        self._stop()
-        super().on_deactivate(state)
-        return SUCCESS
-
-    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the output topics."""
-        self._release()
-        return SUCCESS
-
-    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Do both, from whatever state."""
-        self._stop()
-        self._release()
-        return SUCCESS
-
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that a configure can try again."""
-        self._stop()
-        self._release()
-        return SUCCESS
-
-    def stop(self, timeout: float) -> bool:
-        """End all work, as on a signal; it has ended when this returns."""
-        self._stop()
-        return True
-
-    def _stop(self) -> None:
+    def _end(self, timeout: float) -> bool:
+        """Unsubscribe."""
         if self._look_timer is not None:
             self.destroy_timer(self._look_timer)
         if self._odometry is not None:
@@ -150,8 +103,10 @@ class SemanticCloud(ManagedNode):
         self._cameras = []
         for feed in self._sensors.values():
             feed.close()
+        return True
 
     def _release(self) -> None:
+        """Free the output topics."""
         for feed in self._sensors.values():
             feed.destroy()
         if self._places is not None:
