@@ -11,6 +11,7 @@ it once more. Crashes of Python are its exceptions, those of native code are sig
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -59,6 +60,8 @@ def main() -> None:
     try:
         atheris.Fuzz()
     finally:
+        # libFuzzer's timer would end the process before it has saved what caused a crash
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         print(f'{options.target}: {time.monotonic() - started:.0f} s', flush=True)
 
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from nightseg_ros.bags.checking import check_bag
 from nightseg_ros.bags.errors import BagError, BagLoss
+from nightseg_ros.bags.mcap_scan import scan_mcap
 from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.records import Damage
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -194,6 +196,20 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path: Path) -> None:
     # frames 4 and 5 share the chunk
     assert check(frames) == [0, 1, 2, 3, *range(6, COUNT)]
     assert 'fails its checksum' in str(loss)
+
+
+def test_an_index_of_any_length_ends_at_the_end_of_the_file(tmp_path: Path) -> None:
+    """Found by fuzzing: two lengths of 64 bits led to where no file can be read."""
+    storage = write_bag(tmp_path, 'mcap')
+    content = bytearray(storage.read_bytes())
+    (_, length) = struct.unpack_from('<BQ', content, chunks(bytes(content))[0])
+    index = chunks(bytes(content))[0] + 9 + length
+    assert content[index] == 7
+    struct.pack_into('<Q', content, index + 1, 2**64 - 1)
+    storage.write_bytes(content)
+    for topics in (('/of/another/camera',), None):
+        found = list(scan_mcap(storage, topics))
+        assert any(isinstance(item, Damage) for item in found)
 
 
 def chunks(content: bytes) -> list[int]:

@@ -294,7 +294,8 @@ class _Scan:
         return None
 
     def _read(self, at: int, length: int) -> bytes:
-        self.file.seek(at)
+        # lengths of 64 bits add up to places that no file can be asked for
+        self.file.seek(min(at, self.size))
         return self.file.read(min(length, MAX_BYTES))
 
     def _damage(self, text: str) -> Damage:
