@@ -1,18 +1,18 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Configure, activate, deactivate and clean the node up, again and again, and see whether it grows.
+Configure, activate, deactivate and clean a node up, again and again, and see whether it grows.
 
 ``python bench/lifecycle_cycles.py --cycles 1000 --flood 100`` does so while a camera sends 100
-frames a second, whatever the node's state. It writes cycles.csv and exits with 1 where memory,
-file descriptors or threads grew.
+frames a second, whatever the node's state; with ``--node semantic_cloud --flood 10 --hold 1`` a
+LiDAR turns ten times a second beside two cameras' masks, and the node works for a second a cycle.
+It writes cycles.csv and exits with 1 where memory, file descriptors or threads grew.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
 import tempfile
@@ -25,7 +25,7 @@ import numpy as np
 from growth import Limit, growth
 from observer import Observer
 from resources import resources
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -43,6 +43,17 @@ FIELDS = ('cycle', 'seconds', *(limit.name for limit in LIMITS), 'masks')
 class Camera:
     """Sends one picture under new stamps."""
 
+    node, module = 'night_perception', 'nightseg_ros.node.main'
+    source, output = 'front', ('labels', Image)
+
+    @staticmethod
+    def parameters(options: argparse.Namespace) -> dict[str, str]:
+        """Return those of the node that takes what is sent."""
+        return {
+            'cameras': '[front]', 'weights.day': options.day, 'weights.night': options.night,
+            'threads': '1', 'backend': options.backend,
+        }  # fmt: skip
+
     def __init__(self, observer: Observer, rate: float) -> None:
         """Send ``rate`` frames a second on a timer; 0 sends only when asked."""
         self._publisher = observer.node.create_publisher(Image, 'front/image_raw', 5)
@@ -59,13 +70,62 @@ class Camera:
         self._publisher.publish(self._message.fill(self._header, self._picture))
 
 
+class Vehicle:
+    """Sends a sweep of 20,000 points and the masks of two cameras under one new stamp."""
+
+    node, module = 'semantic_cloud', 'nightseg_ros.node.clouds.main'
+    source, output = 'lidar', ('points', PointCloud2)
+
+    @staticmethod
+    def parameters(options: argparse.Namespace) -> dict[str, str]:
+        """Return those of the node that takes what is sent."""
+        return {'cameras': '[front, rear]', 'max_wait': '2.0'}
+
+    def __init__(self, observer: Observer, rate: float) -> None:
+        """Send ``rate`` sweeps a second on a timer; 0 sends only when asked."""
+        rng = np.random.default_rng(0)
+        fields = [
+            PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')
+        ]
+        points = rng.uniform((-20, -3, 2), (20, 3, 40), (20_000, 3)).astype(np.float32)
+        sweep = PointCloud2(
+            height=1, width=20_000, fields=fields, point_step=12, row_step=240_000,
+            data=points.tobytes(),
+        )  # fmt: skip
+        mask = Image(height=360, width=640, step=640, encoding='mono8')
+        mask.data = rng.integers(0, 11, (360, 640), np.uint8).tobytes()
+        lens = CameraInfo(height=360, width=640, distortion_model='plumb_bob')
+        lens.k[:] = [400, 0, 320, 0, 400, 180, 0, 0, 1]
+        lens.d = [-0.3, 0.1, 0.001, 0, 0]
+        messages = [('lidar/points', sweep)]
+        for camera in ('front', 'rear'):
+            messages += [(f'{camera}/camera_info', lens)]
+            messages += [(f'{camera}/nightseg/{kind}', mask) for kind in ('labels', 'confidence')]
+        self._sending = [
+            (observer.node.create_publisher(type(message), topic, 5), message)
+            for topic, message in messages
+        ]
+        if rate:
+            observer.node.create_timer(1 / rate, self.send)
+
+    def send(self) -> None:
+        """Send one of each."""
+        now = time.time_ns()
+        for publisher, message in self._sending:
+            # all in one frame: no transform is asked for
+            message.header.frame_id = 'vehicle'
+            stamp = message.header.stamp
+            stamp.sec, stamp.nanosec = divmod(now, 1_000_000_000)
+            publisher.publish(message)
+
+
+NODES = {kind.node: kind for kind in (Camera, Vehicle)}
+
+
 def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
     """Return a row a cycle, of the node's resources when it is unconfigured again; write each."""
-    parameters = {
-        'cameras': json.dumps(['front']), 'weights.day': options.day,
-        'weights.night': options.night, 'threads': '1', 'backend': options.backend,
-        'autostart': 'false',
-    }  # fmt: skip
+    kind = NODES[options.node]
+    parameters = {**kind.parameters(options), 'autostart': 'false'}
     arguments = [p for name, value in parameters.items() for p in ('-p', f'{name}:={value}')]
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
@@ -75,13 +135,15 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
         writer.writeheader()
         node = stack.enter_context(
             Child(
-                'nightseg_ros.node.main', ['--ros-args', *arguments], log=work / 'node.log',
+                kind.module, ['--ros-args', *arguments], log=work / 'node.log',
                 environ={**os.environ, 'ROS_LOG_DIR': str(work)},
             )
         )  # fmt: skip
-        observer = Observer(['front'], lambda: node.code is None)
+        observer = Observer(
+            [kind.source], lambda: node.code is None, node=kind.node, output=kind.output
+        )
         stack.callback(observer.close)
-        camera = Camera(observer, options.flood)
+        camera = kind(observer, options.flood)
         begun = time.monotonic()
         try:
             for cycle in range(options.cycles):
@@ -92,6 +154,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                     if not options.flood:
                         camera.send()
                     observer.spin(0.05)
+                observer.spin(options.hold)
                 for transition in ('deactivate', 'cleanup'):
                     observer.transition(transition)
                 now = resources(node.pid)
@@ -113,6 +176,8 @@ def main() -> int:
     add = parser.add_argument
     add('--cycles', type=int, default=1000)
     add('--flood', type=float, default=0.0, help='frames a second, whatever the state; 0: none')
+    add('--node', choices=NODES, default='night_perception')
+    add('--hold', type=float, default=0.0, help='seconds to work for in each cycle')
     add('--warm-up', type=float, default=0.2, help='share of the cycles that is not judged')
     add('--growth', type=float, default=0.01, help='largest growth of memory')
     add('--out', type=Path, default=Path('out/cycles.csv'))

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS node that leads night_perception through its life and keeps what it says."""
+"""A ROS node that leads one of ours through its life and keeps what it says."""
 
 from __future__ import annotations
 
@@ -31,31 +31,38 @@ PATIENCE = 120.0
 
 
 class Observer:
-    """Notes when each mask of each camera arrived, and the latest diagnostics."""
+    """Notes when each mask of each camera arrived, or each cloud, and the latest diagnostics."""
 
-    def __init__(self, cameras: Sequence[str], alive: Callable[[], bool]) -> None:
-        """Subscribe; ``alive`` tells whether the observed process still runs."""
+    def __init__(
+        self, sources: Sequence[str], alive: Callable[[], bool], *,
+        node: str = 'night_perception', output: tuple[str, Any] = ('labels', Image),
+    ) -> None:  # fmt: skip
+        """
+        Subscribe to the output of each camera or LiDAR.
+
+        ``alive`` tells whether the observed process still runs.
+        """
         rclpy.init()
         self.node: Any = rclpy.create_node('observer')
         self.arrivals: list[tuple[str, int, float]] = []
-        """Camera, stamp in ns and steady time in seconds of each mask."""
+        """Source, stamp in ns and steady time in seconds of each message."""
         self.levels: dict[str, int] = {}
         """Latest level (0 OK, 1 WARN, 2 ERROR) by camera, and of the node as 'node'."""
         self.values: dict[str, dict[str, str]] = {}
         self._alive = alive
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        for camera in cameras:
+        for source in sources:
             self.node.create_subscription(
-                Image, f'{camera}/nightseg/labels', self._keeper(camera), QoSProfile(depth=50),
-                raw=True,
+                output[1], f'{source}/nightseg/{output[0]}', self._keeper(source),
+                QoSProfile(depth=50), raw=True,
             )  # fmt: skip
         self.node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
-        self._change = self.node.create_client(ChangeState, '/night_perception/change_state')
+        self._change = self.node.create_client(ChangeState, f'/{node}/change_state')
         self._set = self.node.create_client(
-            SetParametersAtomically, '/night_perception/set_parameters_atomically'
+            SetParametersAtomically, f'/{node}/set_parameters_atomically'
         )
 
     def close(self) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import sys
 import weakref
@@ -303,6 +304,7 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> N
     assert places.lookup('map', 'lidar', 5 * SECOND)[2, 3] == 5
     places.close()
     assert TfListener.open == 0
+    gc.collect()
     assert node.buffer() is None, 'the buffer is still held'
 
 

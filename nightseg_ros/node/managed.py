@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from abc import abstractmethod
@@ -98,7 +99,7 @@ class ManagedNode(LifecycleNode):
         try:
             self._prepare()
         except Exception as error:
-            self._release()
+            self._free()
             return self._refuse('configure', error)
         finally:
             self._busy()
@@ -124,13 +125,13 @@ class ManagedNode(LifecycleNode):
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free what configure made."""
-        self._release()
+        self._free()
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do both, from whatever state."""
         self._end(PATIENCE)
-        self._release()
+        self._free()
         return SUCCESS
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -140,6 +141,12 @@ class ManagedNode(LifecycleNode):
     def stop(self, timeout: float) -> bool:
         """End all work, as on a signal; return whether it ended in ``timeout`` seconds."""
         return self._end(timeout)
+
+    def _free(self) -> None:
+        """Release, and search for cycles: networks, masks and tf buffers lie in them."""
+        self._release()
+        gc.unfreeze()
+        gc.collect()
 
     def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         text = str(error)

@@ -96,9 +96,6 @@ class NightPerception(ManagedNode):
         self._cameras = []
         self._pipeline = self._settings = None
         self._worry = ''
-        # networks hold themselves in cycles
-        gc.unfreeze()
-        gc.collect()
 
     def _fall_back(self) -> Pipeline | None:
         """Load the networks on the CPU where the device's memory is out; the worker asks."""

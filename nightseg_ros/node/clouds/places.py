@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 from typing import Any
 
@@ -61,9 +60,6 @@ class Places:
 
     def close(self) -> None:
         """Stop listening."""
-        if self._listener is None:
-            return
-        self._listener.unregister()
+        if self._listener is not None:
+            self._listener.unregister()
         self._listener = self._buffer = None
-        # the buffer and its clock hold each other
-        gc.collect()
