@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sqlite3
 import struct
@@ -196,6 +197,22 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path: Path) -> None:
     # frames 4 and 5 share the chunk
     assert check(frames) == [0, 1, 2, 3, *range(6, COUNT)]
     assert 'fails its checksum' in str(loss)
+
+
+@pytest.mark.parametrize(
+    ('column', 'value'),
+    [('timestamp', b'late'), ('timestamp', 'late'), ('timestamp', 1.5e300), ('data', 2**40),
+     ('data', 'text')],
+)  # fmt: skip
+def test_a_row_of_other_types_is_lost_alone(tmp_path: Path, column: str, value: object) -> None:
+    """Found by fuzzing: SQLite keeps whatever is written into a column."""
+    storage = write_bag(tmp_path, 'sqlite3')
+    with contextlib.closing(sqlite3.connect(storage)) as database:
+        database.execute(f'UPDATE messages SET {column} = ? WHERE id = 3', (value,))
+        database.commit()
+    frames, errors = read(storage.parent)
+    assert check(frames) == [0, 1, *range(3, COUNT)]
+    assert errors
 
 
 def test_an_index_of_any_length_ends_at_the_end_of_the_file(tmp_path: Path) -> None:

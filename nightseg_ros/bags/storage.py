@@ -35,6 +35,7 @@ _SCANNERS: dict[str, Callable[[Path], Iterator[Record | Damage]]] = {
 }  # fmt: skip
 ROS1_SUFFIXES = ('.bag', '.active')
 _PACKED = '.zstd'
+_BYTES = (bytes, bytearray, memoryview)
 _FORMATS: dict[MessageDefinitionFormat, Literal['', 'msg', 'idl']] = {
     MessageDefinitionFormat.NONE: '',
     MessageDefinitionFormat.MSG: 'msg',
@@ -120,6 +121,9 @@ class StorageFile:
                     for connection, received, data in (
                         reader.messages(connections) if connections else ()
                     ):
+                        # a column of SQLite may hold anything
+                        if not (isinstance(received, int) and isinstance(data, _BYTES)):
+                            raise ValueError(f'a message of {connection.topic} is no message')
                         if received != last:
                             last = received
                             given.clear()
