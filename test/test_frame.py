@@ -150,6 +150,12 @@ def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
     assert image.shape == (height, width, 3)
 
 
+def test_sixteen_bits_are_little_endian_unless_told() -> None:
+    for big, value in (({}, 7), ({'is_bigendian': False}, 7), ({'is_bigendian': True}, 3)):
+        image, _ = decode_raw(b'\3\7', encoding='mono16', width=1, height=1, step=2, **big)
+        assert image.tolist() == [[[value] * 3]]
+
+
 @pytest.mark.parametrize('encoding', [name for name in ALL if name.startswith('bayer')])
 @pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 7), (2, 7), (5, 2)])
 def test_a_tiny_mosaic_is_not_black(encoding: str, size: tuple[int, int]) -> None:
@@ -331,6 +337,15 @@ def test_a_png_begins_with_a_header_and_ends_with_an_end() -> None:
     for content in (png(header), png(header, (b'IDAT', b'')), png(header, end)[:-1], png()):
         with pytest.raises(ValueError, match='the PNG is cut off'):
             picture_size(content)
+
+
+def test_a_png_chunk_with_a_wrong_checksum_is_named() -> None:
+    content = bytearray(
+        png((b'IHDR', struct.pack('>II', 60, 40)), (b'tEXt', b'x'), (b'IEND', b''))
+    )
+    content[content.index(b'tEXtx') + 4] ^= 1
+    with pytest.raises(ValueError, match="damaged in its b'tEXt' chunk"):
+        picture_size(bytes(content))
 
 
 def segment(marker: int, body: bytes) -> bytes:
