@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from nightseg_ros.evaluation.bootstrap import BootstrapConfig, difference, inter
 from nightseg_ros.evaluation.calibration import BINS, calibration, reliability
 from nightseg_ros.evaluation.flicker import Flicker, flicker
 from nightseg_ros.evaluation.gallery import Candidate, Choice, select
-from nightseg_ros.evaluation.routing import routing
+from nightseg_ros.evaluation.routing import durations, routing
 from nightseg_ros.evaluation.segmentation import SegmentationScores, rounded
 from nightseg_ros.evaluation.table import Table, Words
 from nightseg_ros.evaluation.truth import open_light
@@ -324,8 +325,8 @@ def words(values: list[str]) -> Words:
 
 
 def table(states: str, lights: str, stamps: list[float], parts: list[int] | None = None) -> Table:
-    """One letter a frame: d(ay), n(ight), g(lare), '-' unknown; the route follows the state."""
-    full = {'d': 'day', 'n': 'night', 'g': 'glare', '-': ''}
+    """One letter a frame: d(ay), n(ight), g(lare), (d)u(sk), '-' unknown; so is the route."""
+    full = {'d': 'day', 'n': 'night', 'g': 'glare', 'u': 'dusk', '-': ''}
     state = [full[s] for s in states]
     count = len(states)
     return Table(
@@ -375,6 +376,55 @@ def test_pictures_by_themselves_have_a_share_but_no_seconds() -> None:
     found = routing(table('dn', 'nn', [0, 0]), ['set'], np.zeros(2, np.bool_))
     assert found['wrong_state_share'] == 0.5 and found['wrong_state_s'] is None
     assert found['switches'] is None and found['switches_per_minute'] is None
+    assert found['seconds_by_state'] == {} and found['seconds_by_route'] == {}
+
+
+def test_a_frame_stands_for_the_time_up_to_the_next_one_unless_that_is_a_pause() -> None:
+    stamps = [0, 1, 11, 21.5, 22, 5, 5, 7]
+    frames = table('dddddnnn', '--------', stamps, [0] * 5 + [1] * 2 + [2])
+    seconds = durations(frames, np.ones(8, np.bool_))
+    # ten seconds are none yet, and a drive's last frame stands for as long as its others
+    assert seconds.tolist() == [1, 10, 0, 0.5, 1, 0, 0, 0]
+    # one step back in time counts as none
+    back = table('ddd', '---', [3, 2, 4])
+    assert durations(back, np.ones(3, np.bool_)).tolist() == [0, 2, 2]
+
+
+def test_times_are_rounded_to_milliseconds_and_shares_to_four_digits() -> None:
+    found = routing(table('dnn', 'ndn', [0, 0.3703, 0.7406]), ['a'], np.ones(3, np.bool_))
+    assert (found['minutes'], found['switches_per_minute']) == (0.019, 54.01)
+    assert found['seconds_by_state'] == {'day': 0.37, 'night': 0.741}
+    assert (found['wrong_state_share'], found['wrong_state_s']) == (0.6667, 0.741)
+    changes = table('dddnnnddd', 'ddnnnnndd', [0, 1, 2, 2.3703, 3, 4, 5, 5.371, 6])
+    found = routing(changes, ['a'], np.ones(9, np.bool_))
+    assert [change['delay_s'] for change in found['changes']] == [0.37, 0.0]
+    late = table('dddnnnnd', 'ddnnnddd', [0, 1, 2, 2.3703, 3, 4, 4.371, 4.742])
+    found = routing(late, ['a'], np.ones(8, np.bool_))
+    assert [change['delay_s'] for change in found['changes']] == [0.37, 0.742]
+    assert found['delay_s'] == {'p50': 0.556, 'max': 0.742, 'missed': 0}
+
+
+def test_a_change_is_between_two_known_lights_of_one_drive() -> None:
+    frames = table('nndduundd', 'nndu-nd--', list(range(9)))
+    found = routing(frames, ['a'], np.ones(9, np.bool_))
+    assert [(c['from'], c['to']) for c in found['changes']] == [
+        ('night', 'day'), ('day', 'dusk'), ('night', 'day'),
+    ]  # fmt: skip
+    assert [c['stamp'] for c in found['changes']] == [2 * SECOND, 3 * SECOND, 6 * SECOND]
+
+
+def test_drives_are_told_apart_and_unreadable_frames_hold_nothing() -> None:
+    #                                    a      b     c, whose third frame is unreadable
+    frames = table('ddd' + 'nd' + 'dngn', 'ddd' + 'nd' + 'dnnn', [0, 1, 2, 0, 1, 0, 1, 2, 4],
+                   [0, 0, 0, 1, 1, 2, 2, 2, 2])  # fmt: skip
+    readable = np.ones(9, np.bool_)
+    readable[7] = False
+    frames = replace(frames, readable=readable)
+    found = routing(frames, ['a', 'b', 'c'], np.ones(9, np.bool_))
+    assert found['switches'] == 2
+    assert found['seconds_by_state'] == {'day': 3 + 1 + 1, 'night': 1 + 3 + 2}
+    assert found['wrong_state_share'] == 0
+    assert [(c['source'], c['stamp'] // SECOND) for c in found['changes']] == [('b', 1), ('c', 1)]
 
 
 def test_light_from_a_word_and_from_a_file(tmp_path: Path) -> None:
