@@ -180,6 +180,17 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
         client.diagnosed('node', 'WARN', "'rout' is not known")
 
 
+class Unprepared(NodeProcess):
+    """A node that makes no common size ready beforehand, which takes long where one is huge."""
+
+    command = (
+        '-c',
+        'from nightseg_ros.node import main, night_perception\n'
+        'night_perception.COMMON_SIZES = ()\n'
+        'main.main()',
+    )
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code_0(
     client: Client, parameters: dict[str, object], tmp_path: Path, number: int
@@ -187,10 +198,10 @@ def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code
     camera = client.publisher('camera/image_raw')
     # a network input of 2048 pixels keeps a core busy for seconds
     slow = {**parameters, 'long_side': 4096, 'route': 'translate'}
-    with running(tmp_path / 'log', slow) as node:
+    with running(tmp_path / 'log', slow, kind=Unprepared) as node:
         client.listen(f'{OUT}/labels')
         client.connect(camera)
-        client.until(lambda: client.node.count_publishers(f'{OUT}/labels'), 'labels')
+        client.heard(f'{OUT}/labels')
 
         def busy() -> bool:
             camera.publish(image_message(picture(480, 640), time.time_ns()))
