@@ -168,7 +168,11 @@ def passes(name: str, path: Path, tree: ast.Module, tests: tuple[str, ...], limi
             import hypothesis
             import pytest
 
-            hypothesis.settings.register_profile('mutants', derandomize=True, database=None)
+            # an example that fails is enough, it need not become the smallest
+            hypothesis.settings.register_profile(
+                'mutants', derandomize=True, database=None,
+                phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+            )  # fmt: skip
             hypothesis.settings.load_profile('mutants')
             files = [str(HERE / test) for test in tests]
             code = int(pytest.main(['-x', '-q', '-p', 'no:cacheprovider', *files]))
