@@ -215,6 +215,22 @@ def test_a_row_of_other_types_is_lost_alone(tmp_path: Path, column: str, value: 
     assert errors
 
 
+@pytest.mark.parametrize('column', ['name', 'type'])
+@pytest.mark.parametrize('value', [None, b'image'])
+def test_a_topic_without_a_name_is_told(tmp_path: Path, column: str, value: object) -> None:
+    """Found by fuzzing: as above, in the table of topics."""
+    storage = write_bag(tmp_path, 'sqlite3')
+    with contextlib.closing(sqlite3.connect(storage)) as database:
+        database.execute('CREATE TABLE other AS SELECT * FROM topics')
+        database.execute('DROP TABLE topics')
+        database.execute('ALTER TABLE other RENAME TO topics')
+        database.execute(f'UPDATE topics SET {column} = ?', (value,))
+        database.commit()
+    (storage.parent / 'metadata.yaml').unlink()
+    with pytest.raises(BagError, match=storage.parent.name):
+        read(storage.parent)
+
+
 def test_an_index_of_any_length_ends_at_the_end_of_the_file(tmp_path: Path) -> None:
     """Found by fuzzing: two lengths of 64 bits led to where no file can be read."""
     storage = write_bag(tmp_path, 'mcap')

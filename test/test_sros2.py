@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_weights
 from cloud_harness import CloudProcess
+from rclpy.node import NodeNameNonExistentError
 from ros_harness import Client, running
 
 from nightseg_ros.node.clouds.settings import CloudSettings
@@ -49,7 +50,10 @@ def compare(profile: Profile, without: set[str]) -> None:
     def differences() -> list[set[str]]:
         def names(kind: str) -> set[str]:
             ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
-            return {name for name, _ in ask(node, '/')}
+            try:
+                return {name for name, _ in ask(node, '/')}
+            except NodeNameNonExistentError:  # not known yet
+                return set()
 
         return [
             (names('publisher') | (without & publishes)) ^ publishes,

@@ -177,6 +177,9 @@ class StorageFile:
 
 
 def _channel(connection: Connection) -> Channel:
+    """Return a topic as the index has it; ``ValueError`` where SQLite's columns hold no text."""
+    if not (isinstance(connection.topic, str) and isinstance(connection.msgtype, str)):
+        raise ValueError(f'a topic is called {connection.topic!r}, of type {connection.msgtype!r}')
     return Channel(
         topic=connection.topic,
         type=connection.msgtype,
