@@ -27,7 +27,7 @@ from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.networks import build_from
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
-from nightseg_ros.weights import Weights
+from nightseg_ros.weights import Weights, load_weights
 
 #: Milliseconds that 99 of 100 batches of eight 720p cameras may take.
 GOAL_MS = 10.0
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in batches[0]
         },
         'roofline': roofline(
-            network_work(segmenter.weights, *size), options.cameras, images[0].nbytes, p50,
+            network_work(load_weights(segmenter.weights.path), *size),
+            options.cameras, images[0].nbytes, p50,
             peaks(pipeline.backend.device),
         ),
     }  # fmt: skip

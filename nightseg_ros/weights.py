@@ -9,7 +9,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +117,10 @@ class Weights:
     sha256: str
     metadata: WeightsMetadata
     tensors: Mapping[str, torch.Tensor]
+
+    def described(self) -> Weights:
+        """Return the same without tensors: a loaded network has its own, and megabytes count."""
+        return replace(self, tensors={})
 
 
 def save_weights(

@@ -9,8 +9,6 @@ Exit code 0 says that it was asked to stop; anything else asks the launch file f
 from __future__ import annotations
 
 import atexit
-import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -25,11 +23,10 @@ from types import FrameType
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.node.heap import use_one_heap
 
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.
 DEADLINE = 1.0
-#: From glibc's malloc.h.
-M_ARENA_MAX = -8
 
 
 def main() -> None:
@@ -49,7 +46,7 @@ def serve(make: Callable[[], Any]) -> None:
 
     ``make`` imports what is heavy: until it is called, a signal already ends the process.
     """
-    _use_one_heap()
+    use_one_heap()
     os.environ.update(profile_environment())
     stop = threading.Event()
     _stop_on_signals(stop)
@@ -89,17 +86,6 @@ def serve(make: Callable[[], Any]) -> None:
     # what others asked to be done at the end, such as a coverage report
     atexit._run_exitfuncs()
     _end()
-
-
-def _use_one_heap() -> None:
-    """
-    Let all threads share one heap, where the C library is glibc.
-
-    It would give each thread its own, and what is freed in one does not serve the others: with
-    every configure the process would grow or shrink by some megabytes.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -20,6 +20,7 @@ from rclpy.qos import QoSProfile
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.declaration import Declared
 from nightseg_ros.node.health import Level, Problem
+from nightseg_ros.node.heap import give_back
 from nightseg_ros.node.parameters import Parameter
 from nightseg_ros.node.watchdog import Patience, Stall, Watch
 
@@ -147,6 +148,7 @@ class ManagedNode(LifecycleNode):
         self._release()
         gc.unfreeze()
         gc.collect()
+        give_back()
 
     def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         text = str(error)

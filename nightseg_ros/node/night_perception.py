@@ -13,6 +13,7 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import Camera
 from nightseg_ros.node.diagnostics import camera_status, node_status
 from nightseg_ros.node.health import RECOVERY, Problem
+from nightseg_ros.node.heap import give_back
 from nightseg_ros.node.managed import ManagedNode
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.node.settings import Settings
@@ -63,6 +64,7 @@ class NightPerception(ManagedNode):
         # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
         gc.freeze()
+        give_back()
 
     def _begin(self) -> str:
         """Start the worker, subscribe."""

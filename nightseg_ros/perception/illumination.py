@@ -261,7 +261,7 @@ class IlluminationEstimator:
             )
         floor = float(weights.metadata.arch.get('floor', 0.02))
         estimator = cls(weights.tensors, floor=floor)
-        estimator.weights = weights
+        estimator.weights = weights.described()
         return estimator
 
     def estimate(self, thumbnails: Image) -> list[Illumination]:

@@ -24,7 +24,7 @@ from nightseg_ros.runtime.choice import Choice, choose
 from nightseg_ros.runtime.geometry import NetworkSize, fit
 from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.weights import Weights, WeightsError, has_trust, load_weights
+from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 Image = npt.NDArray[np.uint8]
 Route = Literal['auto', 'day', 'night', 'translate']
@@ -326,7 +326,7 @@ class Pipeline:
         return frozenset(
             route
             for route, segmenter in segmenters.items()
-            if segmenter is not None and has_trust(segmenter.weights)
+            if segmenter is not None and segmenter.judges
         )
 
     def _complete(self, seen: Result, made: _Pictures, waited: float) -> Result:

@@ -22,7 +22,9 @@ class Segmenter:
                 f"weights '{weights.path}' are for '{metadata.task}' and cannot label pixels; "
                 'a segmenter with its taxonomy is wanted'
             )
-        self.weights = weights
+        self.weights = weights.described()
+        #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
+        self.judges = has_trust(weights)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
         self._run = backend.load(weights, say)
 
@@ -40,5 +42,5 @@ class Segmenter:
         temperature = self.weights.metadata.temperature
         return {
             'temperature': f'{temperature:.3f}' if temperature != 1 else 'not calibrated',
-            'reliability': 'fitted' if has_trust(self.weights) else 'mean confidence',
+            'reliability': 'fitted' if self.judges else 'mean confidence',
         }

@@ -20,7 +20,7 @@ class Translator:
                 f"weights '{weights.path}' are for '{weights.metadata.task}'; "
                 'a translator is wanted'
             )
-        self.weights = weights
+        self.weights = weights.described()
         self._run = backend.load(weights, say)
 
     def __call__(self, images: Any) -> Any:

@@ -77,6 +77,7 @@ class OpenVINOBackend:
             rest = about.rest if about.rest in precisions() else 'f32'
         else:
             source = (exported_graph(weights, say),)
+        name = weights.path.name
         requests: dict[tuple[int, ...], list[ov.InferRequest]] = {}
 
         def compiled(shape: tuple[int, ...]) -> list[ov.InferRequest]:
@@ -84,7 +85,7 @@ class OpenVINOBackend:
             model.reshape(list(shape))
             if layers != 'bf16' or not self._exact:
                 return [self._request(model, rest)]
-            first, second = _divide(model, self._exact, weights)
+            first, second = _divide(model, self._exact, name)
             begin, end = self._request(first, 'f32'), self._request(second, 'bf16')
             end.set_input_tensor(begin.get_output_tensor(0))
             return [begin, end]
@@ -111,7 +112,7 @@ class OpenVINOBackend:
         return self._core.compile_model(model, 'CPU', config).create_infer_request()
 
 
-def _divide(model: ov.Model, convolutions: int, weights: Weights) -> tuple[ov.Model, ov.Model]:
+def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
     """Return the model up to what its next convolution gets, and the rest of it."""
     found = [op for op in model.get_ordered_ops() if op.get_type_name() in CONVOLUTIONS]
     try:
@@ -123,7 +124,7 @@ def _divide(model: ov.Model, convolutions: int, weights: Weights) -> tuple[ov.Mo
         return first, ov.Model(model.get_results(), [entry])
     except (IndexError, RuntimeError) as error:
         raise BackendError(
-            f"backend 'openvino-bf16': the network of '{weights.path.name}' cannot be divided "
+            f"backend 'openvino-bf16': the network of '{name}' cannot be divided "
             f"before its convolution number {convolutions + 1}; take 'openvino' or 'auto'"
         ) from error
 
