@@ -34,8 +34,9 @@ from nightseg_ros.node.messages import ImageMessage
 LIMITS = (
     Limit(name='rss_mb', growth=0.01),
     Limit(name='anon_mb', growth=0.01),
-    Limit(name='fds', growth=0.01),
-    Limit(name='threads', growth=0.01),
+    # one may be open for a moment
+    Limit(name='fds', growth=0.01, floor=1.0),
+    Limit(name='threads', growth=0.01, floor=1.0),
 )
 FIELDS = ('cycle', 'seconds', *(limit.name for limit in LIMITS), 'masks')
 

@@ -41,8 +41,9 @@ CAMERAS = ('front', 'rear')
 MEMORY = (Limit(name='rss_mb', growth=0.01), Limit(name='anon_mb', growth=0.01))
 LIMITS = (
     *MEMORY,
-    Limit(name='fds', growth=0.01),
-    Limit(name='threads', growth=0.01),
+    # one may be open for a moment
+    Limit(name='fds', growth=0.01, floor=1.0),
+    Limit(name='threads', growth=0.01, floor=1.0),
     Limit(name='cpu_ms_per_frame', growth=0.1, floor=5.0, quantile=0.1),
     Limit(name='latency_ms', growth=0.25, floor=10.0, quantile=0.1),
 )
