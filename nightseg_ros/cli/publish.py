@@ -76,7 +76,10 @@ def _bfloat16(weights: Weights, options: PublishOptions) -> float:
     worst = 1.0
     for folder in options.bf16:
         images = source_images(folder, options.frames)
-        [share] = agreement(weights, images, print, ('openvino-bf16',)).values()
+        shares = agreement(weights, images, print, ('openvino-bf16',))
+        if not shares:
+            raise ConfigError('bfloat16 runs in OpenVINO, which is missing: pip install openvino')
+        share = shares['openvino-bf16']
         print(f"bfloat16 keeps {share:.2%} of the labels of {len(images)} frames of '{folder}'")
         worst = min(worst, share)
     return round(worst, 5)
