@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from nightseg_ros.node.health import (
 )
 from nightseg_ros.node.intake import Intake
 from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import Patience
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame
@@ -300,7 +303,7 @@ class StubClient:
 
 
 def worker_of(pipeline: StubPipeline) -> Worker:
-    return Worker(pipeline, lambda text: None, Patience())  # type: ignore[arg-type]
+    return Worker(pipeline, lambda text: None, Patience(), Threads('worker'))  # type: ignore[arg-type]
 
 
 def put(worker: Worker, client: StubClient, message: str = 'good') -> None:
@@ -363,3 +366,50 @@ def test_changes_wait_for_the_next_batch() -> None:
     ((change,),) = [pipeline.changes]
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
     assert worker.stop(10)
+
+
+def test_one_thread_works_for_one_activation_after_another() -> None:
+    threads = Threads('worker')
+    seen: list[threading.Thread] = []
+
+    def work() -> None:
+        seen.append(threading.current_thread())
+
+    for _ in range(3):
+        assert threads.begin(work).wait(10)
+    assert len(set(seen)) == 1
+    assert seen[0].daemon, 'it would keep the process'
+
+
+def test_a_thread_that_hangs_is_not_waited_for() -> None:
+    threads, gate = Threads('worker'), threading.Event()
+    hung = threads.begin(lambda: gate.wait(10) and None)
+    assert threads.begin(lambda: None).wait(10)
+    assert not hung.is_set()
+    gate.set()
+    assert hung.wait(10)
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
+def test_work_that_fails_has_ended_and_the_next_gets_another_thread() -> None:
+    threads = Threads('worker')
+
+    def fail() -> None:
+        raise RuntimeError('for the test')
+
+    assert threads.begin(fail).wait(10)
+    assert threads.begin(lambda: None).wait(10)
+
+
+def test_what_has_been_worked_with_is_not_kept() -> None:
+    threads = Threads('worker')
+    pipeline = StubPipeline()
+    worker = Worker(pipeline, lambda text: None, Patience(), threads)  # type: ignore[arg-type]
+    worker.start()
+    assert worker.alive
+    assert worker.stop(10)
+    assert not worker.alive and not worker.dead
+    gone = weakref.ref(worker)
+    del worker
+    gc.collect()
+    assert gone() is None

@@ -17,6 +17,7 @@ from nightseg_ros.node.heap import give_back
 from nightseg_ros.node.managed import ManagedNode
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.node.settings import Settings
+from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import Patience, Stall
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.pipeline import Pipeline
@@ -47,6 +48,7 @@ class NightPerception(ManagedNode):
         self.declared.apply_settings = self._apply_change
         self._settings: Settings | None = None
         self._pipeline: Pipeline | None = None
+        self._threads = Threads('nightseg worker')
         self._worker: Worker | None = None
         self._cameras: list[Camera] = []
         self._worry = ''
@@ -71,7 +73,7 @@ class NightPerception(ManagedNode):
         assert self._pipeline is not None
         self._pipeline.reset(reason='activated')
         self._worker = Worker(
-            self._pipeline, self.get_logger().info, self._patience, self._fall_back
+            self._pipeline, self.get_logger().info, self._patience, self._threads, self._fall_back
         )
         self._worker.start()
         for camera in self._cameras:

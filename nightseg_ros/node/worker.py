@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nightseg_ros.node.mailbox import Mailbox
+from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import LATE, Patience, Watch
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Result, Want
@@ -55,7 +56,7 @@ class Worker:
     """
     Takes frames from the mailbox, runs the pipeline on them and publishes.
 
-    Nothing that one frame does ends the thread; what fails is counted and said by its camera.
+    Nothing that one frame does ends the work; what fails is counted and said by its camera.
     """
 
     def __init__(
@@ -63,9 +64,12 @@ class Worker:
         pipeline: Pipeline,
         say: Callable[[str], None],
         patience: Patience,
+        threads: Threads,
         fall_back: Callable[[], Pipeline | None] = lambda: None,
     ) -> None:
         """
+        Work in one of ``threads``.
+
         ``say`` hears of sizes that are made ready, which can take seconds.
 
         ``fall_back`` is asked for a pipeline that needs none of the device's memory, once that
@@ -83,33 +87,32 @@ class Worker:
         self._change: PipelineConfig | None = None
         self._sizes: set[tuple[int, int]] = set()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name='nightseg worker', daemon=True)
+        self._threads = threads
+        self._ended: threading.Event | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        """Whether it works."""
+        return self._ended is not None and not self._ended.is_set()
 
     @property
     def dead(self) -> bool:
-        """Whether the thread has ended although nobody stopped it."""
-        return self._thread.ident is not None and not self._stopping and not self.alive
+        """Whether the work has ended although nobody stopped it."""
+        return self._ended is not None and self._ended.is_set() and not self._stopping
 
     def start(self) -> None:
         """Begin to work."""
-        self._thread.start()
+        self._ended = self._threads.begin(self._run)
 
     def change(self, config: PipelineConfig) -> None:
         """Let the pipeline change before its next batch to what may change in ``config``."""
         self._change = config
 
     def stop(self, timeout: float) -> bool:
-        """Publish nothing more; return whether the thread ended within ``timeout`` seconds."""
+        """Publish nothing more; return whether the work ended within ``timeout`` seconds."""
         self._stopping = True
         self.mailbox.close()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._ended is None or self._ended.wait(timeout)
 
     def _run(self) -> None:
         while batch := self.mailbox.take():
