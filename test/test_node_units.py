@@ -390,6 +390,15 @@ def test_a_thread_that_hangs_is_not_waited_for() -> None:
     assert hung.wait(10)
 
 
+def test_a_thread_hands_back_what_its_work_returns_or_raises() -> None:
+    threads = Threads('worker')
+    seen = {threads.run(threading.get_ident) for _ in range(2)}
+    assert len(seen) == 1 and seen != {threading.get_ident()}
+    with pytest.raises(ZeroDivisionError):
+        threads.run(lambda: 1 // 0)
+    assert threads.run(threading.get_ident) in seen, 'an error handed over ends no thread'
+
+
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
 def test_work_that_fails_has_ended_and_the_next_gets_another_thread() -> None:
     threads = Threads('worker')

@@ -59,14 +59,20 @@ class NightPerception(ManagedNode):
         """Read the parameters, load the weights, create the output topics."""
         self._settings = settings = self.declared.settings()
         self._busy('configure', self._patience.load)
-        self._pipeline = Pipeline.load(settings.pipeline, say=self._say)
-        self._pipeline.warm_up(COMMON_SIZES)
+        # in the thread that will run them
+        self._pipeline = self._threads.run(self._load)
         for names in settings.cameras:
             self._cameras.append(Camera(self, names, settings, self._pipeline))
         # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
         gc.freeze()
         give_back()
+
+    def _load(self) -> Pipeline:
+        assert self._settings is not None
+        pipeline = Pipeline.load(self._settings.pipeline, say=self._say)
+        pipeline.warm_up(COMMON_SIZES)
+        return pipeline
 
     def _begin(self) -> str:
         """Start the worker, subscribe."""
