@@ -156,9 +156,11 @@ def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
         assert (run(images)[0] == reference(images)[0]).mean() > 0.995
 
 
+@pytest.mark.parametrize('residual', [False, True])
 @pytest.mark.parametrize('name', _others())
-def test_translators_agree_with_torch(name: str, tmp_path: Path) -> None:
-    weights = load_weights(write_translator(tmp_path / 'translator.safetensors'))
+def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path) -> None:
+    path = write_translator(tmp_path / 'translator.safetensors', residual=residual)
+    weights = load_weights(path)
     images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
     (wanted,) = open_backend('torch', 'cpu').load(weights, print)(images)
     (got,) = open_backend(name, 'cpu').load(weights, print)(images)

@@ -62,9 +62,9 @@ def give_trust(path: Path, reliability: float) -> None:
     save_weights(path, {**weights.tensors, **tensors}, weights.metadata)
 
 
-def write_translator(path: Path, seed: int = 0) -> Path:
+def write_translator(path: Path, seed: int = 0, residual: bool = False) -> Path:
     """Write a generator of the paper's kind, very narrow."""
-    arch = {'ngf': 4, 'blocks': 1}
+    arch = {'ngf': 4, 'blocks': 1, 'residual': residual}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build('resnet_generator', **arch)

@@ -60,7 +60,11 @@ class ResnetGenerator(nn.Module):
     def forward(self, x: torch.Tensor, style: torch.Tensor | None = None) -> torch.Tensor:
         """Return the translated image in [-1, 1]; ``style`` is int64 [B] of ``index_of``."""
         y = _run(self.layers, x, self.style if style is None else style)
-        return torch.tanh(y + torch.atanh(x * _INSIDE) if self.residual else y)
+        if self.residual:
+            # atanh, which ONNX exporters do not know
+            within = x * _INSIDE
+            y = y + 0.5 * torch.log((1 + within) / (1 - within))
+        return torch.tanh(y)
 
     def index_of(self, style: str) -> int:
         """Return a camera's number, that of 'any' for ''; ``ValueError`` lists the cameras."""
