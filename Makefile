@@ -46,8 +46,8 @@ bench: $(STAMP)  ## how fast the node is on this machine; SHORT=1 ends in two mi
 soak: $(STAMP)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
 	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60) --out $(or $(OUT),out/soak) $(ARGS)
 
-cycles: $(STAMP)  ## lifecycle cycles: does anything grow? N=1000, FLOOD=frames a second
-	$(BIN)/python bench/lifecycle_cycles.py --cycles $(or $(N),1000) --flood $(or $(FLOOD),0) $(ARGS)
+cycles: $(STAMP)  ## lifecycle cycles: does anything grow? N=2000, FLOOD=frames a second
+	$(BIN)/python bench/lifecycle_cycles.py --cycles $(or $(N),2000) --flood $(or $(FLOOD),0) $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check $(SOURCES)

@@ -175,7 +175,7 @@ def main() -> int:
     """Run it and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add('--cycles', type=int, default=1000)
+    add('--cycles', type=int, default=2000)
     add('--flood', type=float, default=0.0, help='frames a second, whatever the state; 0: none')
     add('--node', choices=NODES, default='night_perception')
     add('--hold', type=float, default=0.0, help='seconds to work for in each cycle')
