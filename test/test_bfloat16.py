@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.options import PipelineOptions
-from nightseg_ros.networks import build
+from nightseg_ros.networks import build, build_from
 from nightseg_ros.runtime import choice, openvino_backend
 from nightseg_ros.runtime.backend import BACKENDS, BackendError
 from nightseg_ros.runtime.choice import choose
@@ -24,7 +26,15 @@ from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.share import models_dir
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.weights import Weights, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.training import rounding
+from nightseg_ros.training.rounding import round_weights
+from nightseg_ros.weights import (
+    Weights,
+    WeightsError,
+    WeightsMetadata,
+    load_weights,
+    save_weights,
+)
 
 needs_bf16 = pytest.mark.skipif('bf16' not in precisions(), reason='this CPU has no bfloat16')
 SIZE = (96, 160)
@@ -153,6 +163,58 @@ def test_publish_writes_down_the_worst_folder(
     assert written == pytest.approx(min(shares), abs=1e-4)
     assert main(flags) == 0
     assert load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16 == 0
+
+
+def test_rounded_weights_are_the_same_network(tmp_path: Path) -> None:
+    """With scales of its own in each channel, negative ones and a zero among them."""
+    network = build('lite_segmenter', classes=11, variant='tiny', width=32, fine_width=16)
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight, -1.5, 1.5), (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.3, 0.3), (module.running_var, 0.1, 1.0),
+            ):  # fmt: skip
+                tensor.data.uniform_(low, high, generator=generator)
+            module.weight.data[0] = 0.0
+    metadata = WeightsMetadata(
+        network='lite_segmenter', taxonomy=CAMVID11.to_dict(),
+        arch={'classes': 11, 'variant': 'tiny', 'width': 32, 'fine_width': 16},
+    )  # fmt: skip
+    save_weights(tmp_path / 'a.safetensors', network.state_dict(), metadata)
+    weights = load_weights(tmp_path / 'a.safetensors')
+    save_weights(tmp_path / 'b.safetensors', round_weights(weights, 6), metadata)
+    rounded = load_weights(tmp_path / 'b.safetensors')
+    images = pictures(4)
+    exact = OpenVINOBackend().load(weights, print)(images)[0]
+    assert (OpenVINOBackend().load(rounded, print)(images)[0] == exact).mean() > 0.97
+
+
+def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights: Weights) -> None:
+    network = build_from(dataclasses.replace(weights, tensors=round_weights(weights, 6)))
+    count = 0
+    for module in network.modules():
+        children = list(module) if isinstance(module, torch.nn.Sequential) else []
+        for conv, norm in itertools.pairwise(children):
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                folded = torch.nn.utils.fuse_conv_bn_eval(conv, norm).weight
+                count += 1
+                # the runtime rounds to the nearest: float32's last bit does not matter
+                error = (folded.bfloat16().float() - folded).abs().max()
+                assert (error <= 1e-6 * folded.abs().max()) == (count > 6), count
+    assert count > 20
+
+
+def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Branching(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.mean() > 0 else -x
+
+    monkeypatch.setattr(rounding, 'build_from', lambda _: Branching())
+    with pytest.raises(WeightsError, match="'.*day.safetensors'.*cannot be followed"):
+        round_weights(weights, 6)
 
 
 def test_publish_wants_a_frame(tmp_path: Path, weights: Weights) -> None:
