@@ -166,6 +166,9 @@ def _begin(
                     f"'{parts.parent}' holds an interrupted evaluation with other {key}: give the "
                     'same again, another --out, or --restart to drop it'
                 )
+        # what a killed run was about to write (files.py) would travel with the saved labels
+        for left in parts.rglob('.*-*.*'):
+            left.unlink(missing_ok=True)
         say(f"going on with the interrupted evaluation in '{parts.parent}'")
         return
     shutil.rmtree(parts, ignore_errors=True)
