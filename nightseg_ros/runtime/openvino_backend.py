@@ -109,7 +109,15 @@ class OpenVINOBackend:
 
     def _request(self, model: ov.Model, precision: str) -> ov.InferRequest:
         config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
-        return self._core.compile_model(model, 'CPU', config).create_infer_request()
+        try:
+            compiled = self._core.compile_model(model, 'CPU', config)
+        except RuntimeError:
+            # The cache: another process or thread that compiles the same graph takes the half
+            # written file for a broken one and removes it, or there is no space left. What is
+            # wrong with the graph itself is raised here.
+            config['CACHE_DIR'] = ''
+            compiled = self._core.compile_model(model, 'CPU', config)
+        return compiled.create_infer_request()
 
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
