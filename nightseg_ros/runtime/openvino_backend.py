@@ -112,9 +112,8 @@ class OpenVINOBackend:
         try:
             compiled = self._core.compile_model(model, 'CPU', config)
         except RuntimeError:
-            # The cache: another process or thread that compiles the same graph takes the half
-            # written file for a broken one and removes it, or there is no space left. What is
-            # wrong with the graph itself is raised here.
+            # The cache, which is not needed: seen where several compile the same new graph at
+            # once and the file is gone. What is wrong with the graph itself is raised here.
             config['CACHE_DIR'] = ''
             compiled = self._core.compile_model(model, 'CPU', config)
         return compiled.create_infer_request()
