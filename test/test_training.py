@@ -44,7 +44,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
     path = train_segmenter(
-        tiny_config(data, tmp_path, arch={'variant': 'tiny'}, steps=60, batch=4, rate=5e-3,
+        # at a quarter of the rate every third seed still says road everywhere after these steps
+        tiny_config(data, tmp_path, arch={'variant': 'tiny'}, steps=60, batch=4, rate=2e-2,
                     average=0.9, augment=AugmentConfig(crop=(64, 96), scale=(1.0, 1.0))),
         silent,
     )  # fmt: skip
@@ -60,7 +61,7 @@ def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
     known = truth != 255
     right = (logits.argmax(1)[0].numpy() == truth)[known].mean()
     largest = max((truth[known] == label).mean() for label in range(11))
-    assert right > largest + 0.1
+    assert right > largest + 0.2
 
 
 def test_resumed_equals_uninterrupted(
