@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nightseg_ros.files import partial_file
 from nightseg_ros.runtime.backend import Say
-from nightseg_ros.share import cache_dir
+from nightseg_ros.runtime.graph_cache import graph_folder
 from nightseg_ros.weights import Weights
 
 OPSET = 18
@@ -19,7 +19,7 @@ VERSION = 4
 
 def exported_graph(weights: Weights, say: Say) -> Path:
     """Return the ONNX file of the weights' graph, of any batch and size; export it if need be."""
-    path = cache_dir() / 'onnx' / f'{weights.sha256[:32]}-v{VERSION}.onnx'
+    path = graph_folder('onnx') / f'{weights.sha256[:32]}-v{VERSION}.onnx'
     if not path.is_file():
         say(f'exporting {weights.path.name} for the first time …')
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,9 +12,9 @@ from openvino import opset13 as ops
 
 from nightseg_ros.runtime.backend import BackendError, Run, Say
 from nightseg_ros.runtime.export import exported_graph
+from nightseg_ros.runtime.graph_cache import graph_folder
 from nightseg_ros.runtime.int8 import read_int8
 from nightseg_ros.runtime.pixels import HostPixels, Pixels
-from nightseg_ros.share import cache_dir
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
@@ -51,7 +51,7 @@ class OpenVINOBackend:
         self._core = ov.Core()
         self._config: dict[str, Any] = {
             'PERFORMANCE_HINT': 'LATENCY',
-            'CACHE_DIR': str(cache_dir() / 'openvino'),
+            'CACHE_DIR': str(graph_folder('openvino')),
         }
         if threads:
             self._config['INFERENCE_NUM_THREADS'] = threads

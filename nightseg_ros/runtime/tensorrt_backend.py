@@ -17,9 +17,9 @@ from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.backend import BackendError, Run, Say
 from nightseg_ros.runtime.export import VERSION, exported_graph
 from nightseg_ros.runtime.fixed_shapes import BATCHES, FixedShapes, Prepared, Shape
+from nightseg_ros.runtime.graph_cache import graph_folder
 from nightseg_ros.runtime.pixels import Pixels
 from nightseg_ros.runtime.torch_pixels import TorchPixels
-from nightseg_ros.share import cache_dir
 from nightseg_ros.weights import Weights
 
 _TYPES = {trt.uint8: torch.uint8, trt.float32: torch.float32, trt.int64: torch.int64}
@@ -58,7 +58,7 @@ class TensorRTBackend:
                 f'{gpu.name} {gpu.major}.{gpu.minor}'.replace(' ', '_'), f'trt{trt.__version__}',
             ]
         )  # fmt: skip
-        path = cache_dir() / 'tensorrt' / f'{name}.engine'
+        path = graph_folder('tensorrt') / f'{name}.engine'
         if path.is_file():
             engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if engine is not None:
