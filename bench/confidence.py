@@ -3,9 +3,10 @@
 """
 Whether confidence and reliability keep what they promise: the figures of docs/confidence.md.
 
-``python bench/confidence.py DATA OUT [--test] [--route ROUTE]``: DATA holds ``camvid`` and
-``night_dev``; OUT gets confidence.json, confidence.md and two figures. Without ``--test`` the
-frames of ``day_test`` stay unseen. Frames go through ``Pipeline.process`` one by one.
+``python bench/confidence.py DATA OUT [--test] [--route ROUTE]``: DATA holds ``camvid``,
+``night_dev`` and ``clips``; OUT gets confidence.json, confidence.md and two figures. Without
+``--test`` the frames of ``day_test`` stay unseen. Frames go through ``Pipeline.process`` one by
+one.
 
 A place is ten neighbouring labelled frames of a drive, or those frames by night of one camera
 whose numbers lie within 20 of each other; intervals draw places.
@@ -27,6 +28,7 @@ import numpy.typing as npt
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image, read_labels
+from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.calibration import calibration
 from nightseg_ros.evaluation.selective import (
@@ -50,6 +52,10 @@ import matplotlib.pyplot as plt
 
 #: Blinded pictures of each kind.
 BLIND = 16
+#: Every such frame of a clip is shown.
+STEP = 15
+#: Values of ``min_reliability`` that are compared.
+LEAST = (0.5, 0.55, 0.6)
 BOOTSTRAP = BootstrapConfig(unit='blocks')
 WANT = Want(labels=True, confidence=True)
 
@@ -142,6 +148,20 @@ def blind_frames(pipeline: Pipeline, data: Path) -> list[Seen]:
     return seen
 
 
+def other_cameras(pipeline: Pipeline, data: Path) -> dict[str, list[float]]:
+    """Return the reliability of frames of cameras that the weights were not calibrated on."""
+    found: dict[str, list[float]] = {}
+    for clip in sorted((data / 'clips').glob('*.mp4')):
+        pipeline.reset(reason='another clip')
+        found[clip.stem] = []
+        for index, (_, frame) in enumerate(open_source(clip)):
+            if index % STEP == 0 and isinstance(frame, Frame):
+                [result] = pipeline.process([frame], WANT)
+                assert result.reliability is not None
+                found[clip.stem].append(result.reliability)
+    return found
+
+
 def correlation(seen: Sequence[Seen], name: str) -> list[float]:
     """Return Spearman's correlation of a score of frames with their accuracy, low and high."""
     score, accuracy = (np.array([getattr(f, key) for f in seen]) for key in (name, 'accuracy'))
@@ -177,6 +197,7 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
             'frames': len(bad),
             'reliability': float(np.mean([frame.reliability for frame in bad])),
             'most': max(frame.reliability for frame in bad),
+            'below': shares([frame.reliability for frame in bad]),
             **{
                 f'auroc_{score}': auroc(
                     [getattr(f, score) for f in bad], [getattr(f, score) for f in real]
@@ -191,6 +212,11 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
             **{f'{at:.0%}': float(risk[np.searchsorted(coverage, at)]) for at in (0.5, 0.8, 1.0)},
         }
     return result
+
+
+def shares(reliability: Sequence[float]) -> dict[str, float]:
+    """Return the share of frames that each ``min_reliability`` reports."""
+    return {str(least): float(np.mean(np.array(reliability) < least)) for least in LEAST}
 
 
 def calibration_errors(data: Path, test: bool) -> dict[str, Any]:
@@ -225,12 +251,21 @@ def tables(result: dict[str, Any]) -> str:
             f'{row["reliability"]:.3f} | {row["least"]:.2f} | {_span(row["spearman_reliability"])}'
             f' | {_span(row["spearman_confidence"])} | {row["wrong_pixels_auroc"]:.3f} |'
         )
-    lines += ['', '| picture | number | mean reliability | most | AUROC | of mean confidence |',
-              '|---|---|---|---|---|---|']  # fmt: skip
+    below = ' | '.join(f'below {least}' for least in LEAST)
+    columns = '|---' * len(LEAST) + '|'
+    lines += ['', f'| picture | number | mean reliability | most | {below} | AUROC | '
+              'of mean confidence |', '|---|---|---|---' + columns + '---|---|']  # fmt: skip
     for name, row in result['blind'].items():
         lines.append(
             f'| {name} | {row["frames"]} | {row["reliability"]:.3f} | {row["most"]:.2f} | '
-            f'**{row["auroc_reliability"]:.3f}** | {row["auroc_confidence"]:.3f} |'
+            f'{_percent(row["below"])} | **{row["auroc_reliability"]:.3f}** | '
+            f'{row["auroc_confidence"]:.3f} |'
+        )
+    lines += ['', f'| clip | frames | least | median | {below} |', '|---|---|---|---' + columns]
+    for name, row in result['clips'].items():
+        lines.append(
+            f'| {name} | {row["frames"]} | {row["least"]:.2f} | {row["median"]:.2f} | '
+            f'{_percent(row["below"])} |'
         )
     lines += ['', '| frames kept by | area | risk at 50 % | at 80 % | at 100 % |',
               '|---|---|---|---|---|']  # fmt: skip
@@ -253,6 +288,10 @@ def tables(result: dict[str, Any]) -> str:
                 f'{before["confidence"]:.3f} | {before["ece"]:.3f} | {after["ece"]:.3f} |'
             )
     return '\n'.join(lines) + '\n'
+
+
+def _percent(below: dict[str, float]) -> str:
+    return ' | '.join(f'{share:.0%}' for share in below.values())
 
 
 def _span(values: Sequence[float]) -> str:
@@ -314,6 +353,15 @@ def main() -> None:
     real = real_frames(pipeline, options.data, options.test)
     blind = blind_frames(pipeline, options.data)
     result = measure(real, blind) | {
+        'clips': {
+            name: {
+                'frames': len(values),
+                'least': min(values),
+                'median': float(np.median(values)),
+                'below': shares(values),
+            }
+            for name, values in other_cameras(pipeline, options.data).items()
+        },
         'calibration': calibration_errors(options.data, options.test),
         'weights': pipeline.describe(),
     }
