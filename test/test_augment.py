@@ -110,6 +110,17 @@ def test_scale_sets_the_size_of_things(factor):
     assert int((cut[..., 0] > 127).sum()) == pytest.approx((20 * factor) ** 2, rel=0.05)
 
 
+@pytest.mark.parametrize('size', [(120, 200), (60, 40), (300, 400)])
+@pytest.mark.parametrize('factor', [0.5, 1.0, 1.5])
+def test_a_long_side_makes_images_of_all_sizes_alike(size, factor):
+    image, labels = coded(*size, 5)
+    config = AugmentConfig(crop=(640, 640), scale=(factor, factor), long_side=200)
+    cut, classes = scale_and_crop(image, labels, np.random.default_rng(0), config)
+    assert max(cut.shape[:2]) == round(200 * factor)
+    assert classes.shape == cut.shape[:2]
+    assert cut.shape[0] / cut.shape[1] == pytest.approx(size[0] / size[1], rel=0.02)
+
+
 def test_crops_avoid_a_single_class():
     labels = np.zeros((100, 400), np.uint8)
     labels[:, 180:] = 3
@@ -237,7 +248,7 @@ def test_blur_and_halo():
 def test_the_config_survives_a_file_and_refuses_nonsense():
     config = AugmentConfig(crop=(64, 96), night_share=0.3)
     assert from_mapping(AugmentConfig, to_mapping(config)) == config
-    for bad in ({'crop': [0, 5]}, {'scale': [0.0, 1.0]}, {'flip': 1.2}, {'tries': 0}):
+    for bad in ({'crop': [0, 5]}, {'scale': [0.0, 1.0]}, {'flip': 1.2}, {'tries': 0}, {'long_side': -1}):
         with pytest.raises(ConfigError, match=f"'{next(iter(bad))}'"):
             from_mapping(AugmentConfig, bad)
     with pytest.raises(ValueError, match='differ in size'):

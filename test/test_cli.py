@@ -138,8 +138,11 @@ def test_a_folder_with_a_broken_file(
     lines = [json.loads(x) for x in (out / 'predictions.jsonl').read_text().splitlines()]
     assert {line['frame']: line['route'] for line in lines} == {'bright': 'day', 'dark': 'night'}
     for line in lines:
-        assert set(line) == {'frame', 'stamp', 'score', 'state', 'route', 'reason', 'ms'}
+        assert set(line) == {
+            'frame', 'stamp', 'score', 'state', 'route', 'reason', 'reliability', 'ms'
+        }  # fmt: skip
         assert 0 <= line['score'] <= 1 and line['reason'] and line['ms']['network'] > 0
+        assert 0 < line['reliability'] < 1
     assert not [p for p in out.rglob('.*')]
 
 

@@ -89,17 +89,25 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def record(stem: str, result: Result) -> dict[str, Any]:
-    """Return one line of predictions.jsonl; ``stamp`` is in nanoseconds, ``ms`` by stage."""
-    score = result.illumination.score
+    """
+    Return one line of predictions.jsonl; ``stamp`` is in nanoseconds, ``ms`` by stage.
+
+    ``score`` and ``reliability``, 0 to 1, are None where they are not known.
+    """
     return {
         'frame': stem,
         'stamp': result.frame.stamp_ns,
-        'score': round(score, 4) if math.isfinite(score) else None,
+        'score': _rounded(result.illumination.score),
         'state': result.decision.state,
         'route': result.decision.route,
         'reason': result.decision.reason,
+        'reliability': _rounded(result.reliability),
         'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(value, 4)
 
 
 def _write(out: Path, stem: str, result: Result) -> None:

@@ -56,6 +56,9 @@ class AugmentConfig:
     """Height and width of the result in pixels."""
     scale: Range = (0.5, 2.0)
     """Factor of the image's size before the crop (log-uniform)."""
+    long_side: int = 0
+    """Long side of every image at scale 1, in pixels; 0 is the image's own. With that of the
+    network's use, things of all cameras are as large in training as they will be in use."""
     flip: float = 0.5
     """Probability of a mirror image."""
     dominance: float = 0.75
@@ -73,6 +76,8 @@ class AugmentConfig:
             raise ValueError(f"'crop' must be height and width of 1 or more, got {self.crop}")
         if not 0.0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"'scale' must be 0 < low <= high, got {self.scale}")
+        if self.long_side < 0:
+            raise ValueError(f"'long_side' must not be negative, got {self.long_side}")
         for name in ('flip', 'night_share', 'dominance'):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"'{name}' must be 0 to 1, got {getattr(self, name)}")
@@ -126,8 +131,10 @@ def scale_and_crop(
     """
     if image.shape[:2] != labels.shape[:2]:
         raise ValueError(f'image {image.shape} and labels {labels.shape} differ in size')
-    factor = log_uniform(rng, config.scale)
     height, width = labels.shape[:2]
+    factor = log_uniform(rng, config.scale)
+    if config.long_side:
+        factor *= config.long_side / max(height, width)
     out_h, out_w = config.crop
     # the window of the source that fills the crop, at most the whole image
     window_h = min(height, max(1, round(out_h / factor)))
