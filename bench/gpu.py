@@ -26,7 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.networks import build_from
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
 from nightseg_ros.weights import Weights, load_weights
 
 #: Milliseconds that 99 of 100 batches of eight 720p cameras may take.

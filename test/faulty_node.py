@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nightseg_ros.node.main import main
-from nightseg_ros.perception import pipeline
+from nightseg_ros.perception import loading
 from nightseg_ros.runtime.backend import DeviceMemoryError
 
 FILE = Path(os.environ['NIGHTSEG_FAULT'])
@@ -71,7 +71,7 @@ def fault() -> tuple[str, float]:
     return kind, float(number or 0)
 
 
-real_open = pipeline.open_backend
+real_open = loading.open_backend
 
 
 def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> Any:
@@ -79,5 +79,5 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
 
 
 if __name__ == '__main__':
-    pipeline.open_backend = open_backend  # type: ignore[assignment]
+    loading.open_backend = open_backend  # type: ignore[assignment]
     main()

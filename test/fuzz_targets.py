@@ -34,7 +34,7 @@ from nightseg_ros.data.synthesis_config import SynthesisConfig
 from nightseg_ros.perception import compressed
 from nightseg_ros.perception.encodings import ENCODINGS
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 

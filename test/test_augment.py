@@ -248,7 +248,13 @@ def test_blur_and_halo():
 def test_the_config_survives_a_file_and_refuses_nonsense():
     config = AugmentConfig(crop=(64, 96), night_share=0.3)
     assert from_mapping(AugmentConfig, to_mapping(config)) == config
-    for bad in ({'crop': [0, 5]}, {'scale': [0.0, 1.0]}, {'flip': 1.2}, {'tries': 0}, {'long_side': -1}):
+    for bad in (
+        {'crop': [0, 5]},
+        {'scale': [0.0, 1.0]},
+        {'flip': 1.2},
+        {'tries': 0},
+        {'long_side': -1},
+    ):
         with pytest.raises(ConfigError, match=f"'{next(iter(bad))}'"):
             from_mapping(AugmentConfig, bad)
     with pytest.raises(ValueError, match='differ in size'):

@@ -18,7 +18,8 @@ from nightseg_ros.data.sample import read_image
 from nightseg_ros.networks import build
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.runtime.backend import ON_CPU, BackendError, Run
 from nightseg_ros.runtime.export import exported_graph

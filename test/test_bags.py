@@ -26,7 +26,9 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.naming import output_prefixes
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
 
 TOPIC = '/front/image_raw'
 START = 1_700_000_000_123_456_789

@@ -142,7 +142,7 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     from nightseg_ros.node.status import frame_status
     from nightseg_ros.perception.frame import Frame
     from nightseg_ros.perception.illumination import Illumination
-    from nightseg_ros.perception.pipeline import Result
+    from nightseg_ros.perception.result import Result
     from nightseg_ros.perception.router import Decision
 
     camera = default_camera().name

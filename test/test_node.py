@@ -33,7 +33,9 @@ from std_msgs.msg import Float32, String
 
 from nightseg_ros.perception.encodings import ENCODINGS
 from nightseg_ros.perception.frame import Frame, decode_raw
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11
 
 pytestmark = pytest.mark.ros

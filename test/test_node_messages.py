@@ -27,7 +27,7 @@ from nightseg_ros.node.outputs import refuse_unfit, sampled
 from nightseg_ros.node.status import frame_status
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
-from nightseg_ros.perception.pipeline import Result
+from nightseg_ros.perception.result import Result
 from nightseg_ros.perception.router import Decision
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.pixels import HostPixels

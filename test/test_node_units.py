@@ -31,7 +31,8 @@ from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import Patience
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import PipelineConfig, Want
+from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.result import Want
 
 MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)

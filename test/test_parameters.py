@@ -23,7 +23,7 @@ from nightseg_ros.node.parameters import (
     yaml_text,
 )
 from nightseg_ros.node.settings import Settings
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 
 ROOT = Path(__file__).parent.parent
 

@@ -30,7 +30,7 @@ from nightseg_ros.data.source import open_source
 from nightseg_ros.networks import REGISTRY, build, build_from
 from nightseg_ros.perception.compressed import MAX_SCANNED, picture_size
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
 ROOT = Path(__file__).parent.parent

@@ -30,7 +30,9 @@ from nightseg_ros.evaluation.selective import (
     spearman,
 )
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Want, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.training.calibration import calibrate

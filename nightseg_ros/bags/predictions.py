@@ -21,7 +21,8 @@ from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.frame_report import legend, report
 from nightseg_ros.perception.naming import NAMESPACE, output_prefixes
-from nightseg_ros.perception.pipeline import Pipeline, Result, Want, WithheldError
+from nightseg_ros.perception.pipeline import Pipeline, WithheldError
+from nightseg_ros.perception.result import Result, Want
 
 Output = Literal[
     'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',

@@ -199,7 +199,7 @@ def _scaled(scenes: Any, size: tuple[int, int]) -> Any:
 
 def _pipelines(options: BenchOptions, scenes: Any, say: Callable[[str], None]) -> list[Times]:
     from nightseg_ros.benchmark.pipelines import measure, setups
-    from nightseg_ros.perception.pipeline import WeightsConfig
+    from nightseg_ros.perception.pipeline_config import WeightsConfig
     from nightseg_ros.runtime.registry import available_backends
 
     backends = [name for name, present in available_backends().items() if present]

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
     from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
     from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
-    from nightseg_ros.perception.pipeline import settled
+    from nightseg_ros.perception.loading import settled
 
     settings = EvaluationSettings(
         bootstrap=BootstrapConfig(

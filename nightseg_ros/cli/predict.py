@@ -18,7 +18,7 @@ import tyro
 from nightseg_ros.cli.options import PipelineOptions, parse
 
 if TYPE_CHECKING:
-    from nightseg_ros.perception.pipeline import Result
+    from nightseg_ros.perception.result import Result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
     from nightseg_ros.perception.frame import FrameError
-    from nightseg_ros.perception.pipeline import Pipeline, Want
+    from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.perception.result import Want
 
     source = open_source(options.source, options.topic, rate=options.rate)
     want = Want(labels=True, confidence=True, overlay=True)

@@ -14,7 +14,8 @@ from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.confusion import ConfusionMatrix
 from nightseg_ros.evaluation.live import aligned, recorded_labels
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 
 
 def score_drive(

@@ -37,7 +37,7 @@ from nightseg_ros.evaluation.record import Kept, RecordWriter
 from nightseg_ros.evaluation.stage import Sink, read_ahead
 from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.pipeline import Result, Want
+from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.taxonomy import UNLABELLED
 
 Image = npt.NDArray[np.uint8]

@@ -21,7 +21,8 @@ from nightseg_ros.node.outputs import PICTURES, PLANES, Outputs, label_size, ref
 from nightseg_ros.node.settings import CameraNames, Settings
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.pipeline import Pipeline, Result, Want
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.result import Result, Want
 
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0

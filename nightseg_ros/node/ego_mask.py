@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.perception.pipeline import Result
+from nightseg_ros.perception.result import Result
 from nightseg_ros.taxonomy import UNLABELLED
 
 Plane = npt.NDArray[np.uint8]

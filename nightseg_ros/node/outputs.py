@@ -21,7 +21,7 @@ from nightseg_ros.node.label_info import label_info, label_info_json, vision_msg
 from nightseg_ros.node.messages import ImageMessage, jpeg_message, png_message
 from nightseg_ros.node.status import frame_status
 from nightseg_ros.node.topics import TOPICS
-from nightseg_ros.perception.pipeline import Result, Want
+from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.taxonomy import Taxonomy
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightseg_ros.config import to_mapping
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
 

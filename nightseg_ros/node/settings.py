@@ -12,7 +12,7 @@ from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.node.parameters import BY_NAME, PIPELINE_NAMES
 from nightseg_ros.node.watchdog import Patience
 from nightseg_ros.perception.naming import NAMESPACE, output_prefixes
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline_config import PipelineConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from nightseg_ros.node.health import Level
 from nightseg_ros.perception.frame_report import in_words, report
-from nightseg_ros.perception.pipeline import Result
+from nightseg_ros.perception.result import Result
 
 #: ROS levels are bytes; ours have names.
 ROS_LEVELS: dict[Level, bytes] = {

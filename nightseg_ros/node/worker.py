@@ -14,7 +14,9 @@ from nightseg_ros.node.mailbox import Mailbox
 from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import LATE, Patience, Watch
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Result, Want
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.runtime.backend import out_of_memory
 
 #: What the networks are at most of the time.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nightseg_ros.perception.pipeline import Result
+from nightseg_ros.perception.result import Result
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 #: Milliseconds from a frame's arrival to its first output above which its status is a warning.

@@ -5,108 +5,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import Illumination, IlluminationEstimator, thumbnail
+from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
+from nightseg_ros.perception.loading import load_networks, routes_of
+from nightseg_ros.perception.pipeline_config import PipelineConfig, Route
 from nightseg_ros.perception.rendering import Renderer
-from nightseg_ros.perception.router import Decision, RouterBank, RouterConfig
+from nightseg_ros.perception.result import LABELS_ONLY, Image, Result, Want
 from nightseg_ros.perception.router import Route as FixedRoute
+from nightseg_ros.perception.router import RouterBank, RouterConfig
 from nightseg_ros.perception.segmenter import Segmenter
 from nightseg_ros.perception.translator import Translator
 from nightseg_ros.runtime.backend import Backend, Say
-from nightseg_ros.runtime.choice import Choice, choose
 from nightseg_ros.runtime.geometry import NetworkSize, fit
-from nightseg_ros.runtime.registry import open_backend
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.weights import Weights, WeightsError, load_weights
-
-Image = npt.NDArray[np.uint8]
-Route = Literal['auto', 'day', 'night', 'translate']
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightsConfig:
-    """Which weights serve which route: a path, the name of a shipped file, or '' for none."""
-
-    day: str = 'day'
-    night: str = 'night'
-    translator: str = ''
-    illumination: str = 'illumination'
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineConfig:
-    """Everything that decides which label a pixel gets."""
-
-    route: Route = 'auto'
-    """'auto' follows the illumination; the others are always taken."""
-    weights: WeightsConfig = field(default_factory=WeightsConfig)
-    router: RouterConfig = field(default_factory=RouterConfig)
-    backend: str = 'auto'
-    device: str = 'auto'
-    threads: int = 0
-    """CPU threads of the backend; 0 leaves the number to it."""
-    long_side: int = 0
-    """Long side of the network's input in pixels; 0 takes what the weights were trained at."""
-    overlay_alpha: float = 0.5
-    """How much of the colours the overlay shows, 0 to 1."""
-    overlay_route: bool = True
-    """Write state and route into the upper left corner of the overlay."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range, naming them."""
-        if self.route not in ('auto', 'day', 'night', 'translate'):
-            raise ValueError(f"route is auto, day, night or translate, got '{self.route}'")
-        if self.long_side and not 64 <= self.long_side <= 4096:
-            raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
-        if not 0 <= self.overlay_alpha <= 1:
-            raise ValueError(f'overlay_alpha is 0 to 1, got {self.overlay_alpha}')
-        if self.threads < 0:
-            raise ValueError(f'threads must not be negative, got {self.threads}')
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Want:
-    """Which pictures of a frame somebody asked for; nothing else is computed."""
-
-    labels: bool = True
-    confidence: bool = False
-    color: bool = False
-    overlay: bool = False
-    translated: bool = False
-
-    def __bool__(self) -> bool:
-        """Tell whether a network has to run at all."""
-        return any((self.labels, self.confidence, self.color, self.overlay, self.translated))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
-    """What became of one frame; pictures that nobody wanted are None."""
-
-    frame: Frame
-    illumination: Illumination
-    decision: Decision
-    labels: Image | None = None
-    """uint8 [H, W] ids of the pipeline's taxonomy, the camera's own size."""
-    confidence: Image | None = None
-    """uint8 [H, W], 0–255: the winning class's softmax."""
-    reliability: float | None = None
-    """How far the whole mask can be trusted, 0 to 1; None where no network ran."""
-    color: Image | None = None
-    """uint8 [H, W, 3] RGB."""
-    overlay: Image | None = None
-    """uint8 [H, W, 3] RGB."""
-    translated: Image | None = None
-    """uint8 [H, W, 3] RGB; only on the route 'translate'."""
-    ms: dict[str, float] = field(default_factory=dict)
-    """Milliseconds by stage: estimate, shrink, network, post, render. A batch shares its time."""
+from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.weights import Weights, WeightsError
 
 
 class WithheldError(RuntimeError):
@@ -159,34 +78,15 @@ class Pipeline:
         ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file
         that is missing or unfit and the route that needs it, ``BackendError`` what cannot run.
         """
-        names = config.weights
-        routes = _routes(config.route, config.router)
-        read: dict[str, Weights] = {}
-        if routes & {'day', 'translate'}:
-            read['day'] = _load('day', names.day, say)
-        if 'night' in routes:
-            same = 'day' in read and names.night == names.day
-            read['night'] = read['day'] if same else _load('night', names.night, say)
-        if 'translate' in routes:
-            read['translator'] = _load('translate', names.translator, say)
-        estimator = IlluminationEstimator.load(_load('auto', names.illumination, say).path)
-        choice = _choose(config, [read[name] for name in ('day', 'night') if name in read], say)
-        backend = open_backend(choice.backend, choice.device, config.threads)
-        day = night = translator = None
-        if 'day' in read:
-            day = Segmenter(read['day'], backend, say)
-        if 'night' in read:
-            shared = read['night'] is read.get('day')
-            night = day if shared else Segmenter(read['night'], backend, say)
-        if 'translator' in read:
-            translator = Translator(read['translator'], backend, say)
+        loaded = load_networks(config, say)
         return cls(
-            config, backend, day=day, night=night, translator=translator, estimator=estimator
-        )
+            config, loaded.backend, day=loaded.day, night=loaded.night,
+            translator=loaded.translator, estimator=loaded.estimator,
+        )  # fmt: skip
 
     def check(self, route: str, router: RouterConfig) -> None:
         """Raise ``WeightsError`` where a route would need weights that are not loaded."""
-        for needed in sorted(_routes(route, router)):
+        for needed in sorted(routes_of(route, router)):
             parts = {'day': ('day',), 'night': ('night',), 'translate': ('translator', 'day')}
             for name in parts[needed]:
                 if getattr(self, name) is None:
@@ -227,7 +127,7 @@ class Pipeline:
         self._routers.reset(camera, reason)
 
     def process(
-        self, frames: Sequence[Frame], want: Want | Sequence[Want] = Want()
+        self, frames: Sequence[Frame], want: Want | Sequence[Want] = LABELS_ONLY
     ) -> list[Result]:
         """
         Label frames, batched by route and size; results come in the frames' order.
@@ -273,7 +173,7 @@ class Pipeline:
             results[index] = self._complete(results[index], one, waited)
         return results
 
-    def segment(self, seen: Result, want: Want = Want()) -> Result:
+    def segment(self, seen: Result, want: Want = LABELS_ONLY) -> Result:
         """
         Label a frame that ``process`` has decided on without being asked for pictures.
 
@@ -290,10 +190,10 @@ class Pipeline:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
         for height, width in sizes:
             blank = Frame(image=np.zeros((height, width, 3), np.uint8))
-            for route in sorted(_routes(self.config.route, self.config.router)):
+            for route in sorted(routes_of(self.config.route, self.config.router)):
                 for count in self.backend.batches:
                     shrunk = [self._shrink(blank) for _ in range(count)]
-                    self._segment(route, [blank] * count, [Want()] * count, shrunk)
+                    self._segment(route, [blank] * count, [LABELS_ONLY] * count, shrunk)
                     self.backend.pixels.wait()
 
     def describe(self) -> dict[str, Any]:
@@ -426,59 +326,9 @@ class _Pictures:
     ms: dict[str, float]
 
 
-def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineConfig:
-    """
-    Return the config with the backend that 'auto' means on this machine.
-
-    Several pipelines that have to give the same labels, such as those that share the cores, must
-    not choose one by one. Raises as ``Pipeline.load`` does.
-    """
-    routes = _routes(config.route, config.router)
-    names = {'day': routes & {'day', 'translate'}, 'night': routes & {'night'}}
-    weights = [
-        _load(name, getattr(config.weights, name), lambda text: None)
-        for name, needed in names.items()
-        if needed
-    ]
-    choice = _choose(config, weights, say)
-    return replace(config, backend=choice.backend, device=choice.device)
-
-
-def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> Choice:
-    size = fit(720, 1280, config.long_side or segmenters[0].metadata.long_side)
-    return choose(
-        segmenters, size.padded, backend=config.backend, device=config.device,
-        threads=config.threads, say=say,
-    )  # fmt: skip
-
-
-def _routes(route: str, router: RouterConfig) -> set[str]:
-    """Return the routes that can be taken."""
-    return set(router.table.routes()) if route == 'auto' else {route}
-
-
 def _forced(route: Route) -> FixedRoute | None:
     return None if route == 'auto' else route
 
 
-def _load(route: str, name: str, say: Callable[[str], None]) -> Weights:
-    if not name:
-        key = {'translate': 'translator', 'auto': 'illumination'}.get(route, route)
-        raise WeightsError(f"route '{route}' needs weights, but weights.{key} is empty")
-    try:
-        weights = load_weights(name)
-    except WeightsError as error:
-        raise WeightsError(f"route '{route}': {error}") from error
-    if weights.metadata.license:
-        say(f'{weights.path.name}: {weights.metadata.license}')
-    return weights
-
-
 def _ms(started: float) -> float:
     return (time.perf_counter() - started) * 1e3
-
-
-__all__ = [
-    'UNLABELLED', 'Pipeline', 'PipelineConfig', 'Result', 'Want', 'WeightsConfig', 'WithheldError',
-    'settled',
-]  # fmt: skip

@@ -20,7 +20,8 @@ from nightseg_ros.evaluation.confusion import ConfusionMatrix
 from nightseg_ros.evaluation.segmentation import RARE
 from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 from nightseg_ros.training.sweep_config import SweepConfig
