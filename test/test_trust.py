@@ -17,8 +17,10 @@ from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
+from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.damage import DAMAGES
-from nightseg_ros.data.sample import DataError
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.calibration import calibration
 from nightseg_ros.evaluation.selective import (
@@ -33,6 +35,8 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.graph import graph_of
+from nightseg_ros.runtime.trust import TrustHead
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.training.calibration import calibrate
@@ -44,7 +48,7 @@ from nightseg_ros.training.temperature import (
     cross_fit,
     fit_temperature,
 )
-from nightseg_ros.training.trust import fit_logistic
+from nightseg_ros.training.trust import fit_logistic, look, stack
 from nightseg_ros.weights import (
     WeightsError,
     has_trust,
@@ -224,9 +228,35 @@ def test_weights_keep_their_network_and_say_what_was_fitted(
     about = after.metadata.training['calibration']
     assert set(about['temperature']['out_of_fold']) == {'a', 'b'}
     assert about['temperature']['errors']['place a']['frames'] == 4
-    assert about['reliability']['good_frames'] == 8
+    assert about['reliability']['good_frames'] == 8 * 3  # each through two other cameras as well
     for name, tensor in network_tensors(after.tensors).items():
         assert torch.allclose(tensor.float(), before.tensors[name].float(), atol=1e-3), name
+
+
+def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
+    streets: list[str], tmp_path: Path
+) -> None:
+    other = [
+        distort(read_image(sample.image), np.random.default_rng(seed), PhotometricConfig())
+        for sample in open_dataset(streets[0])
+        for seed in range(8)
+    ]
+    found = []
+    for cameras in (0, 2):
+        path = write_segmenter(tmp_path / f'{cameras}.safetensors')
+        calibrate(
+            CalibrationConfig(
+                weights=str(path), faults_on=(streets[0],), good=(streets[1],), cameras=cameras
+            ),
+            silent,
+        )
+        head = TrustHead.of(load_weights(path))
+        assert head is not None
+        graph = graph_of(load_weights(path))
+        seen = stack([look(graph, image, None, 96).seen for image in other])
+        # distances that count, in standard deviations of good frames
+        found.append(float(head.scaled(head.signs(seen))[:, 1:].mean()))
+    assert found[1] < 0.7 * found[0], found
 
 
 def test_publishing_keeps_both(calibrated: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.damage import damaged
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
@@ -174,6 +175,15 @@ def _trust(
     long_side = weights.metadata.long_side
     good: list[Observation] = []
     judged: list[Look] = []
+    other = PhotometricConfig()
+
+    def through_other_cameras(image: Image) -> list[Observation]:
+        rng = np.random.default_rng((config.seed, len(good), 11))
+        return [
+            look(graph, distort(image, rng, other), None, long_side).seen
+            for _ in range(config.cameras)
+        ]
+
     for specification in config.faults_on:
         samples = _spread(specification, taxonomy, config.frames)
         for number, sample in enumerate(samples):
@@ -182,10 +192,13 @@ def _trust(
                 judged.append(view)
                 if kind == 'as it is':
                     good.append(view.seen)
+                    good += through_other_cameras(image)
         say(f'reliability: {len(samples)} frames of {specification}, with their faults')
     for specification in config.good:
         samples = _spread(specification, taxonomy, 2 * config.frames)
-        good += [look(graph, read_image(s.image), None, long_side).seen for s in samples]
+        for image in (read_image(sample.image) for sample in samples):
+            good.append(look(graph, image, None, long_side).seen)
+            good += through_other_cameras(image)
         say(f'reliability: {len(samples)} good frames of {specification}')
     accuracy = np.array([view.accuracy for view in judged])
     known = np.isfinite(accuracy)
@@ -193,6 +206,7 @@ def _trust(
     tensors = fit_trust(stack(good), stack(seen), accuracy[known])
     return tensors, {
         'good_frames': len(good),
+        'cameras': config.cameras,
         'judged_frames': len(seen),
         'seed': config.seed,
     }

@@ -36,6 +36,9 @@ class CalibrationConfig:
     """Frames of each data set at most, spread over it; of the good ones twice as many."""
     faults: int = 3
     """Faults shown on each labelled day frame."""
+    cameras: int = 2
+    """Further looks at each good frame, in other light and through other cameras, by the
+    photometric augmentation of training: a camera of another tone is not a blind one."""
     pixels: int = 2000
     """Pixels drawn of each frame for the temperature."""
     seed: int = 0
@@ -47,3 +50,5 @@ class CalibrationConfig:
         for name in ('frames', 'faults', 'pixels'):
             if getattr(self, name) < 1:
                 raise ConfigError(f"'{name}' must be at least 1, got {getattr(self, name)}")
+        if self.cameras < 0:
+            raise ConfigError(f"'cameras' must not be negative, got {self.cameras}")
