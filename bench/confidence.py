@@ -57,7 +57,7 @@ BLIND = 16
 #: Every such frame of a clip is shown.
 STEP = 15
 #: Values of ``min_reliability`` that are compared.
-LEAST = (0.5, 0.55, 0.6)
+LEAST = (0.6, 0.65, 0.7, 0.75)
 BOOTSTRAP = BootstrapConfig(unit='blocks')
 WANT = Want(labels=True, confidence=True)
 

@@ -112,7 +112,7 @@ PARAMETERS: tuple[Parameter, ...] = (
                    'process with code 1, for the launch file to bring it back'),
     Parameter(name='watchdog_load_s', default=600.0, low=1, high=3600, dynamic=True,
               text='the same while networks are loaded, or made ready for a new size of image'),
-    Parameter(name='min_reliability', default=0.6, low=0, high=1, dynamic=True,
+    Parameter(name='min_reliability', default=0.65, low=0, high=1, dynamic=True,
               text='a camera whose frames have a lower reliability than this is reported as one '
                    'that cannot see; its masks are published all the same'),
     Parameter(name='label_size', default='camera', choices=('camera', 'network'),
