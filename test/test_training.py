@@ -3,6 +3,7 @@
 """The segmenter's recipe on a handful of tiny frames."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from nightseg_ros.training.segmenter import (
 )
 from nightseg_ros.training.selection import Selection
 from nightseg_ros.training.soup import SoupConfig, write_soup
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import WeightsError, load_weights, save_weights
 
 
 @pytest.fixture(scope='module')
@@ -295,3 +296,16 @@ def test_a_soup_is_the_mean_and_of_one_network_only(tmp_path: Path) -> None:
         write_soup(SoupConfig(weights=(str(one), str(other)), out=str(tmp_path / 'soup')))
     with pytest.raises(ValueError, match='two files'):
         SoupConfig(weights=(str(one),), out='soup')
+
+
+def test_a_soup_names_the_data_and_the_licences_of_all(tmp_path: Path) -> None:
+    files = []
+    for data, ratio, license in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
+        part = load_weights(write_segmenter(tmp_path / 'part.safetensors'))
+        metadata = replace(part.metadata, data=data, ratio=ratio, license=license)
+        files.append(str(tmp_path / f'{len(files)}.safetensors'))
+        save_weights(Path(files[-1]), dict(part.tensors), metadata)
+    out = str(tmp_path / 'soup.safetensors')
+    soup = load_weights(write_soup(SoupConfig(weights=(*files, files[0]), out=out))).metadata
+    assert soup.data == 'a, b:night, c' and soup.license == 'research; Apache-2.0'
+    assert soup.ratio == pytest.approx(0.4)

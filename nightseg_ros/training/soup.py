@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ class SoupConfig:
     """Weights of one network, fine-tuned from one another: only then is their mean a network. A
     file that is named twice counts twice."""
     out: str
-    """File to write; metadata is that of the last of them."""
+    """File to write. It says that it was trained on the data of all of them, under the licences of
+    all; the rest of the metadata is that of the last."""
     long_side: int = 0
     """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
 
@@ -62,9 +64,18 @@ def write_soup(config: SoupConfig) -> Path:
         last.metadata,
         training=training,
         long_side=config.long_side or last.metadata.long_side,
+        data=_joined([part.metadata.data for part in parts], ', '),
+        ratio=sum(part.metadata.ratio for part in parts) / len(parts),
+        license=_joined([part.metadata.license for part in parts], '; '),
         # neither confidence nor reliability is that of one of them
         temperature=1.0,
         bfloat16=0.0,
     )
     save_weights(path, mean, metadata)
     return path
+
+
+def _joined(texts: Sequence[str], separator: str) -> str:
+    """Return what the lists in ``texts`` name, each once and in their order."""
+    named = [name for text in texts for name in text.split(separator) if name]
+    return separator.join(dict.fromkeys(named))
