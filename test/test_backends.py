@@ -110,7 +110,8 @@ def test_cached_graphs_start_without_torch(name: str, tmp_path: Path) -> None:
     code = (
         'import sys, numpy as np\n'
         'from nightseg_ros.perception.frame import Frame\n'
-        'from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig\n'
+        'from nightseg_ros.perception.pipeline import Pipeline\n'
+        'from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig\n'
         f'config = PipelineConfig(weights=WeightsConfig(**{files!r}), backend={name!r})\n'
         'pipeline = Pipeline.load(config)\n'
         '[result] = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])\n'
