@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ import pytest
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.cli.live import LiveInput, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.clouds.messages import read_cloud
@@ -91,6 +93,47 @@ def test_footage_is_played_at_its_own_rate(tmp_path: Path) -> None:
     assert summary['routes'] == {'day': sum(summary['routes'].values())}
     assert summary['switches'] == 0 and 'miou' not in summary
     assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_frames_that_cannot_be_read_are_named_and_the_rest_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for index in range(12):
+        cv2.imwrite(str(folder / f'{index:02d}.png'), np.full((96, 160, 3), 150, np.uint8))
+    (folder / '05.png').write_bytes(b'torn')
+    out = tmp_path / 'demo'
+    arguments = ['--input', str(folder), '--rate', '10', *flags(tmp_path)]
+    assert main(['demo', '--out', str(out), *arguments]) == 0
+    summary = json.loads((out / 'summary.json').read_text())
+    assert summary['frames_in'] == 11 and summary['frames_out'] > 0
+    [lost] = summary['lost']
+    assert '05.png' in lost
+    said = capsys.readouterr()
+    assert 'not played' in said.out and '05.png' in said.err
+    assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
+
+
+@pytest.mark.ros
+def test_a_player_that_fails_ends_the_demo(tmp_path: Path) -> None:
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    (folder / '00.png').write_bytes(b'torn')
+    nothing_played = LiveInput(path=folder, fps=10.0)
+    weights = {
+        'weights.day': str(write_segmenter(tmp_path / 'day.safetensors', seed=1)),
+        'weights.night': str(write_segmenter(tmp_path / 'night.safetensors', seed=2)),
+        'weights.illumination': str(write_illumination(tmp_path / 'illumination.safetensors')),
+        'backend': 'torch', 'device': 'cpu',
+    }  # fmt: skip
+    for given in (nothing_played, replace(nothing_played, path=tmp_path / 'nowhere')):
+        work = tmp_path / given.path.name / 'work'
+        work.mkdir(parents=True)
+        with pytest.raises(ProcessError, match=r'bag_player ended with (?s:.*)(torn|00|nowhere)'):
+            run_live(given, weights, work, progress=lambda done, total, text: None)
 
 
 def test_an_input_has_no_lidar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

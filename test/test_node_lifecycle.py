@@ -75,6 +75,10 @@ def test_every_transition_and_cleanup_frees_everything(
     with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
         assert client.state() == 'unconfigured'
         assert not client.transition('activate')
+        # services may be found before the names of their node are
+        client.until(
+            lambda: 'night_perception' in client.node.get_node_names(), 'the name of the node'
+        )
         assert topics() == set()
 
         resources = []

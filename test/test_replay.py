@@ -204,7 +204,7 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
     with verb(
         tmp_path / 'log', 'replay', str(bag), '--lockstep', '--patience', '1'
     ) as player:  # fmt: skip
-        assert player.wait(PATIENCE) == 1
+        assert player.wait(PATIENCE) == 2
     assert "nobody publishes ['/front/nightseg/labels']" in (tmp_path / 'log').read_text()
 
 

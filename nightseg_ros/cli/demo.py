@@ -35,7 +35,8 @@ class DemoOptions(PipelineOptions):
 
     Without --input a drive from day through dusk, night and a tunnel into glare is rendered, and
     the weights are those trained on such pictures. With --input the weights for real cameras are
-    used. Writes summary.json, overlay.mp4 and contact_sheet.jpg into --out.
+    used. Writes summary.json, overlay.mp4 and contact_sheet.jpg into --out. Frames of an input that
+    cannot be read are named and left out.
     """
 
     out: Path = Path('out/demo')
@@ -129,10 +130,13 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     }
     clouds = _cloud_parameters() if options.clouds else None
     files = run_live(given, parameters, work, clouds=clouds, progress=progress.set)
+    for text in files.lost:
+        progress.say(f'not played: {text}')
     run = read_live_run(files.recorded, files.sent, files.arrived)
     summary: dict[str, Any] = {
         'input': 'rendered' if options.input is None else options.input.name,
         **run.summary(),
+        'lost': list(files.lost),
     }
     if lit:
         from nightseg_ros.evaluation.drive import score_drive
@@ -231,8 +235,15 @@ def _keep(work: Path, bags: Path) -> None:
             (work / name).rename(bags / name)
 
 
+def _few(texts: list[str], most: int = 3) -> list[str]:
+    """Return at most so many, and how many more there are."""
+    left = len(texts) - most
+    return texts if left <= 0 else [*texts[:most], f'and {left} more: see summary.json']
+
+
 def _show(summary: dict[str, Any], out: Path) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     latency = summary['latency_ms']
@@ -241,6 +252,8 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         'frames in / out / dropped',
         f'{summary["frames_in"]} / {summary["frames_out"]} / {summary["dropped"]}',
     )
+    if summary['lost']:
+        table.add_row('not played', escape('\n'.join(_few(summary['lost']))))
     table.add_row('rate', f'{summary["rate_hz"]} Hz')
     table.add_row('latency p50 / p95 / p99', ' / '.join(str(latency[p]) for p in latency) + ' ms')
     routes = ', '.join(f'{route} {count}' for route, count in summary['routes'].items())

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nightseg_ros.bags.reader import IMAGE_TYPES
@@ -19,6 +19,8 @@ from nightseg_ros.dds import private_domain, profile_environment
 LOADING_S = 420.0
 #: After the last frame: seconds without a new mask that end the recording, and at most.
 QUIET_S, LONGEST_QUIET_S = 2.0, 30.0
+#: Exit code of the player where something of the input could not be read.
+PLAYED_THE_REST = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +52,8 @@ class LiveFiles:
     """Stamp log of the player."""
     arrived: Path
     """Stamp log of the recorder."""
+    lost: tuple[str, ...] = ()
+    """What the player could not read of the input, in its words; it played the rest."""
 
     @classmethod
     def within(cls, folder: Path) -> LiveFiles:
@@ -121,7 +125,8 @@ def run_live(
             else:
                 progress(0, given.count, f'loading: {node.last_line()}')
             time.sleep(0.2)
-        if player.code != 0:
+        lost = _lost(player.log) if player.code == PLAYED_THE_REST else []
+        if player.code != 0 and not (lost and _lines(files.sent)):
             raise ProcessError(
                 f'bag_player ended with {player.code}:\n{player.last_words()}\n'
                 f'night_perception said last:\n{node.last_words()}'
@@ -131,7 +136,14 @@ def run_live(
         node.stop(20.0)
         if painter is not None:
             painter.stop(20.0)
-    return files
+    return replace(files, lost=tuple(lost))
+
+
+def _lost(log: Path) -> list[str]:
+    """Return the warnings in the player's log."""
+    lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
+    said = [line.partition('[bag_player]: ') for line in lines if line.startswith('[WARN]')]
+    return [text for _, found, text in said if found]
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:

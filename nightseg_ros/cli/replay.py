@@ -22,7 +22,7 @@ class ReplayOptions:
 
     With --lockstep each image waits for the labels of the one before it: a running
     night_perception then labels every frame, and exactly as `nightseg predict` does. Exit code 1:
-    frames could not be read, or got no labels.
+    frames could not be read, or got no labels; 2: it could not play, or nobody listened.
     """
 
     source: Annotated[Path, tyro.conf.Positional]

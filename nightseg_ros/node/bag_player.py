@@ -4,7 +4,8 @@
 Play a recording's images into ROS 2 topics at their own pace, for those without ``ros2 bag``.
 
 Messages of a ROS 2 bag are published as they were recorded, byte for byte; frames of a video, a
-folder or a ROS 1 bag become sensor_msgs/Image.
+folder or a ROS 1 bag become sensor_msgs/Image. It exits with 0 where all was played, 1 where it
+came to the end but lost something on the way, and 2 where it could not play.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -78,12 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         except (BagError, OSError) as error:
             print(f'bag_player: {error}', file=sys.stderr)
-            return 1
+            return 2
         except Exception:
             # publishing fails with many names once somebody has shut ROS down
-            if rclpy.ok():
-                raise
-            return 0
+            if not rclpy.ok():
+                return 0
+            # Python's own exit code for this is 1, which here means that the rest was played
+            traceback.print_exc()
+            return 2
         finally:
             player.close()
             rclpy.try_shutdown()
@@ -133,7 +137,7 @@ class Player:
     def run(self) -> int:
         """Play until the end, or for ever; return the exit code."""
         if not self._wait_for_subscribers():
-            return 1
+            return 2
         count = 0
         while rclpy.ok():
             self.pacer.restart()
