@@ -35,8 +35,8 @@ class DemoOptions(PipelineOptions):
 
     Without --input a drive from day through dusk, night and a tunnel into glare is rendered, and
     the weights are those trained on such pictures. With --input the weights for real cameras are
-    used. Writes summary.json, overlay.mp4 and contact_sheet.jpg into --out. Frames of an input that
-    cannot be read are named and left out.
+    used. Writes summary.json, overlay.mp4 and contact_sheet.jpg into --out. Frames of an
+    input that cannot be read are named and left out.
     """
 
     out: Path = Path('out/demo')
