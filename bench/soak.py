@@ -106,10 +106,10 @@ class Soak:
             player.start()
             # the cameras must not see the same light at the same time
             self.observer.spin(self.options.every / 3)
-        self.observer.until(
-            lambda: {camera for camera, _, _ in self.observer.arrivals} == set(CAMERAS),
-            'masks of both cameras',
-        )
+        self._until_masks()
+        # a machine's first start compiles the networks; later ones hold the cache's files open
+        self.configure()
+        self._until_masks()
         events = itertools.cycle(
             (self.silence, self.restart, self.deactivate, self.force_route, self.configure)
         )
@@ -121,6 +121,14 @@ class Soak:
             self.events += 1
             happening()
         self.node.stop(20.0)
+
+    def _until_masks(self) -> None:
+        """Wait for new masks of both cameras."""
+        self.observer.arrivals.clear()
+        self.observer.until(
+            lambda: {camera for camera, _, _ in self.observer.arrivals} == set(CAMERAS),
+            'masks of both cameras',
+        )
 
     # -- events -------------------------------------------------------------------------------
 
