@@ -40,6 +40,8 @@ from nightseg_ros.dds import profile_environment
 Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
 PATIENCE = 60.0
+#: Services that do no harm when they are asked twice.
+REPEATABLE = (GetState, GetParameters, DescribeParameters, SetParametersAtomically)
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,
     'cleanup': Transition.TRANSITION_CLEANUP,
@@ -120,7 +122,10 @@ class Client:
         self.got: dict[str, list[Any]] = defaultdict(list)
         self.arrived: dict[str, list[float]] = defaultdict(list)
         self._subscriptions: dict[str, Any] = {}
-        self._clients: dict[str, Any] = {}
+        # no transition may be asked for twice: its server finds this client while others are asked
+        self._clients: dict[str, Any] = {
+            'change_state': self.node.create_client(ChangeState, f'{target}/change_state')
+        }
 
     def close(self) -> None:
         self.node.destroy_node()
@@ -229,10 +234,14 @@ class Client:
         if client is None:
             client = self._clients[name] = self.node.create_client(kind, f'{self.target}/{name}')
         self.until(client.service_is_ready, f'the service {name}')
-        future = client.call_async(request)
-        self.executor.spin_until_future_complete(future, timeout_sec=PATIENCE)
-        assert future.done(), f'no answer from {name}'
-        return future.result()
+        # a server that has not found this client yet drops its answer after 0.1 s
+        tries = 6 if kind in REPEATABLE else 1
+        for _ in range(tries):
+            future = client.call_async(request)
+            self.executor.spin_until_future_complete(future, timeout_sec=PATIENCE / tries)
+            if future.done():
+                return future.result()
+        raise AssertionError(f'no answer from {name}')
 
     def state(self) -> str:
         return self.call('get_state', GetState, GetState.Request()).current_state.label
