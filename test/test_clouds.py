@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from cloud_samples import calibration, cloud, image, looking
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.clouds.camera_model import NEAR, Calibration, CameraModel
@@ -81,6 +81,10 @@ def fold(model: str, d: tuple[float, ...]) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(lens=st.one_of(st.just(('plumb_bob', ())), pinholes, fisheyes), seed=st.integers(0, 999))
+@example(lens=('rational_polynomial', (0, 0, 0, 0, 2e-78, 1.0, 0.25, 0)), seed=0)
+@example(lens=('rational_polynomial', (0.1, 0, 0, 0, -1e-17, 1.0, 0.25, 1e-14)), seed=0)
+@example(lens=('plumb_bob', (-0.3, 1e-16, 0, 0, 1e-200)), seed=0)
+@example(lens=('equidistant', (0.01, -0.02, 1e-18, 1e-300)), seed=0)
 def test_projection_is_opencvs(lens: tuple[str, tuple[float, ...]], seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.uniform((-6, -4, -2), (6, 4, 8), (400, 3))

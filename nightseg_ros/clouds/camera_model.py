@@ -239,10 +239,14 @@ def _fold(model: CameraModel) -> float:
 
 
 def _first_root(polynomial: Polynomial) -> float:
-    """Return the smallest positive root, infinity without one."""
-    roots = polynomial.trim(1e-300).roots()
-    real = roots[np.abs(roots.imag) <= 1e-9 * (1 + np.abs(roots))].real
-    return float(min(real[real > 0], default=math.inf))
+    """Return the smallest positive root of what is 1 at 0; infinity without one."""
+    # the reversed polynomial has 1 / root, and 1 for its leading coefficient: with a tiny one the
+    # roots of the other would be noise
+    inverse = Polynomial(polynomial.coef[::-1]).roots()
+    size = np.abs(inverse)
+    real = inverse[np.abs(inverse.imag) <= 1e-9 * size * (1 + size)].real
+    largest = float(max(real, default=0.0))
+    return 1 / largest if largest > 0 else math.inf
 
 
 @lru_cache(maxsize=8)
