@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -118,22 +117,24 @@ def test_frames_that_cannot_be_read_are_named_and_the_rest_is_shown(
 
 
 @pytest.mark.ros
-def test_a_player_that_fails_ends_the_demo(tmp_path: Path) -> None:
-    folder = tmp_path / 'in'
-    folder.mkdir()
-    (folder / '00.png').write_bytes(b'torn')
-    nothing_played = LiveInput(path=folder, fps=10.0)
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [('torn', r'ended with 1:(?s:.*)00\.png'), ('nowhere', r'ended with 2:(?s:.*)nowhere')],
+)
+def test_a_player_that_plays_nothing_ends_the_demo(tmp_path: Path, name: str, words: str) -> None:
+    (tmp_path / 'torn').mkdir()
+    (tmp_path / 'torn' / '00.png').write_bytes(b'torn')
     weights = {
         'weights.day': str(write_segmenter(tmp_path / 'day.safetensors', seed=1)),
         'weights.night': str(write_segmenter(tmp_path / 'night.safetensors', seed=2)),
         'weights.illumination': str(write_illumination(tmp_path / 'illumination.safetensors')),
         'backend': 'torch', 'device': 'cpu',
     }  # fmt: skip
-    for given in (nothing_played, replace(nothing_played, path=tmp_path / 'nowhere')):
-        work = tmp_path / given.path.name / 'work'
-        work.mkdir(parents=True)
-        with pytest.raises(ProcessError, match=r'bag_player ended with (?s:.*)(torn|00|nowhere)'):
-            run_live(given, weights, work, progress=lambda done, total, text: None)
+    work = tmp_path / 'work'
+    work.mkdir()
+    given = LiveInput(path=tmp_path / name, fps=10.0)
+    with pytest.raises(ProcessError, match=f'bag_player {words}'):
+        run_live(given, weights, work, progress=lambda done, total, text: None)
 
 
 def test_an_input_has_no_lidar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
