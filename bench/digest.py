@@ -1,0 +1,102 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Digests of everything that the pipeline says of real frames, to show that a change changes nothing.
+
+python bench/digest.py DATA --out docs/digests/NAME.json [--every 20] [--backends torch openvino]
+python bench/digest.py --compare BEFORE.json AFTER.json
+
+For each set, backend and route one SHA-256 of the labels' bytes, of routes with states, and of
+reliabilities. Of the clips every 20th frame is taken. Digests hold for one machine and one
+number of threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nightseg_ros.data.source import open_source
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+
+FOLDERS = ('camvid/day_test/images', 'camvid/dusk/images', 'night_dev/images')
+ROUTES = ('auto', 'day', 'night', 'translate')
+
+
+def digest(pipeline: Pipeline, path: Path, every: int) -> dict[str, Any]:
+    """Return the digests of one folder or clip by the pipeline's present route."""
+    source = open_source(path)
+    hashes = {name: hashlib.sha256() for name in ('labels', 'decisions', 'reliabilities')}
+    frames = 0
+    pipeline.reset()
+    for _, frame in islice(source, 0, None, every):
+        if isinstance(frame, Exception):
+            continue
+        if not source.sequence:
+            pipeline.reset()
+        [result] = pipeline.process([frame])
+        assert result.labels is not None
+        frames += 1
+        hashes['labels'].update(result.labels.tobytes())
+        hashes['decisions'].update(f'{result.decision.route} {result.decision.state};'.encode())
+        hashes['reliabilities'].update(f'{result.reliability!r};'.encode())
+    return {'frames': frames, **{name: value.hexdigest()[:16] for name, value in hashes.items()}}
+
+
+def write(data: Path, out: Path, every: int, backends: list[str]) -> None:
+    """Write the digests of every set, backend and route."""
+    paths = {name: (data / name, 1) for name in FOLDERS}
+    paths |= {f'clips/{p.name}': (p, every) for p in sorted((data / 'clips').glob('*.mp4'))}
+    found: dict[str, Any] = {}
+    for backend in backends:
+        config = PipelineConfig(
+            backend=backend, threads=1, weights=WeightsConfig(translator='translator')
+        )
+        for route in ROUTES:
+            # translate is loaded by the routes that need it only
+            pipeline = Pipeline.load(PipelineConfig(**{**_fields(config), 'route': route}))
+            for name, (path, step) in paths.items():
+                found.setdefault(name, {}).setdefault(backend, {})[route] = digest(
+                    pipeline, path, step
+                )
+                print(backend, route, name, found[name][backend][route], flush=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({'every': every, 'sets': found}, indent=1) + '\n')
+
+
+def compare(before: Path, after: Path) -> int:
+    """Print what differs; return the exit code."""
+    one, other = (json.loads(path.read_text())['sets'] for path in (before, after))
+    differing = [
+        f'{name} {backend} {route}: {key}'
+        for name in one
+        for backend in one[name]
+        for route, values in one[name][backend].items()
+        for key in values
+        if other.get(name, {}).get(backend, {}).get(route, {}).get(key) != values[key]
+    ]
+    print('\n'.join(differing) or 'all equal')
+    return int(bool(differing))
+
+
+def _fields(config: PipelineConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('data', nargs='?', type=Path)
+    parser.add_argument('--out', type=Path)
+    parser.add_argument('--every', type=int, default=20)
+    parser.add_argument('--backends', nargs='+', default=['torch', 'openvino'])
+    parser.add_argument('--compare', nargs=2, type=Path)
+    given = parser.parse_args()
+    if given.compare:
+        sys.exit(compare(*given.compare))
+    write(given.data, given.out, given.every, given.backends)
