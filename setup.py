@@ -57,8 +57,8 @@ setup(
         'console_scripts': [
             'nightseg = nightseg_ros.cli.main:main',
             'night_perception = nightseg_ros.node.main:main',
-            'semantic_cloud = nightseg_ros.node.clouds.main:main',
-            'bag_player = nightseg_ros.node.bag_player:main',
+            'semantic_cloud = nightseg_ros.node.semantic_cloud:main',
+            'bag_player = nightseg_ros.node.replay:main',
         ],
     },
 )

@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.rendered import RenderedConfig, write_rendered
 from nightseg_ros.data.sample import Sample
 from nightseg_ros.networks import build
+from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training.crops import TrainingCrops
-from nightseg_ros.training.precision import speed_up_cpu_training
+from nightseg_ros.training.losses import speed_up_cpu_training
 
 CROPS = 32
 BATCH = 8

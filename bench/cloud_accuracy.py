@@ -17,11 +17,10 @@ from collections import Counter
 import numpy as np
 
 from nightseg_ros.clouds.camera_model import CameraModel
-from nightseg_ros.clouds.occlusion import Occlusion
-from nightseg_ros.clouds.painting import View, paint
-from nightseg_ros.clouds.transform import FrameTree
+from nightseg_ros.clouds.geometry import FrameTree
+from nightseg_ros.clouds.painter import Occlusion, View, paint
 from nightseg_ros.simulation import Drive, DriveFrame
-from nightseg_ros.simulation.lidar import Scan, calibration, places, scan
+from nightseg_ros.simulation.drive import Scan, calibration, places, scan
 from nightseg_ros.taxonomy import UNLABELLED
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}

@@ -21,10 +21,9 @@ import cv2
 import numpy as np
 
 from nightseg_ros.clouds.camera_model import Calibration, CameraModel
-from nightseg_ros.clouds.occlusion import Occlusion
-from nightseg_ros.clouds.painting import View, paint
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_angles, inverse
+from nightseg_ros.clouds.painter import Occlusion, View, paint
 from nightseg_ros.clouds.point_cloud import Cloud, Field
-from nightseg_ros.clouds.transform import BODY_FROM_OPTICAL, from_angles, inverse
 from nightseg_ros.taxonomy import CAMVID11
 
 WIDTH, HEIGHT = 1280, 720

@@ -29,24 +29,22 @@ import numpy.typing as npt
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image, read_labels
 from nightseg_ros.data.source import open_source
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
-from nightseg_ros.evaluation.calibration import calibration
-from nightseg_ros.evaluation.selective import (
+from nightseg_ros.evaluation.metrics import (
+    BootstrapConfig,
     auroc,
     auroc_of_counts,
+    calibration,
     risk_coverage,
     spearman,
     spearman_interval,
 )
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.calibration import collect_pixels
+from nightseg_ros.training.calibrate import calibration_counts, collect_pixels
 from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.temperature import calibration_counts
 from nightseg_ros.weights import load_weights
 
 matplotlib.use('Agg')

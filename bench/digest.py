@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.data.source import open_source
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 
 FOLDERS = ('camvid/day_test/images', 'camvid/dusk/images', 'night_dev/images')
 ROUTES = ('auto', 'day', 'night', 'translate')

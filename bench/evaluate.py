@@ -31,8 +31,7 @@ from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
 from nightseg_ros.evaluation.plan import Plan, recording_parts
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.simulation import Street, render
 
 IMAGES = '/camera/image_raw/compressed'

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.enhance import gamma_clahe
+from nightseg_ros.data.photometric import gamma_clahe
 from nightseg_ros.data.sample import read_image
 
 

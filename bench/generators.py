@@ -20,9 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nightseg_ros.networks import build
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.onnx_backend import OnnxBackend
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
+from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
 

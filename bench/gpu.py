@@ -26,8 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.networks import build_from
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.weights import Weights, load_weights
 

@@ -19,7 +19,7 @@ import cv2
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import partial_file
-from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.pixels import fit
 
 LIMIT = 40e6
 LONG_SIDE = 480

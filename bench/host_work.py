@@ -17,10 +17,8 @@ import cv2
 import numpy as np
 
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.taxonomy import CAMVID11
 

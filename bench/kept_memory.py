@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
+from nightseg_ros.runtime.backends import OpenVINOBackend
 from nightseg_ros.weights import load_weights
 
 _ARENA_MAX = -8  # of mallopt: one heap for all threads, as in the node

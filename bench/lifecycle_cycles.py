@@ -74,7 +74,7 @@ class Camera:
 class Vehicle:
     """Sends a sweep of 20,000 points and the masks of two cameras under one new stamp."""
 
-    node, module = 'semantic_cloud', 'nightseg_ros.node.clouds.main'
+    node, module = 'semantic_cloud', 'nightseg_ros.node.semantic_cloud'
     source, output = 'lidar', ('points', PointCloud2)
 
     @staticmethod

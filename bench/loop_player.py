@@ -31,7 +31,7 @@ class LoopPlayer:
         self._read = 0
         self._child = self._stack.enter_context(
             Child(
-                'nightseg_ros.node.bag_player',
+                'nightseg_ros.node.replay',
                 [
                     str(self._bag), '--loop', '--remap-to', f'{self.camera}/image_raw',
                     '--log', str(self._log),

@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from nightseg_ros.node.lockstep import header_stamp
+from nightseg_ros.node.replay import header_stamp
 
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,

@@ -22,12 +22,11 @@ import openvino as ov
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import thumbnail
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.backends import OpenVINOBackend
 from nightseg_ros.runtime.export import exported_graph
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights
 
 ROUNDS = 40

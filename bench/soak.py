@@ -32,8 +32,8 @@ from observer import Observer
 from resources import resources
 
 from nightseg_ros.cli.processes import Child, ProcessError
-from nightseg_ros.data.rendered_drive import DriveSettings, write_drive
 from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.simulation.drive import DriveSettings, write_drive
 
 CAMERAS = ('front', 'rear')
 #: Whatever else the machine does, what the node holds must not grow. Times hear of other work on

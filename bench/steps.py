@@ -19,7 +19,7 @@ import numpy as np
 import yaml
 
 from nightseg_ros.cli.main import main as nightseg
-from nightseg_ros.training.cells import score
+from nightseg_ros.training.sweep import score
 
 SEEDS = (0, 1, 2)
 NIGHT = ['--augment.night-share', '0.6']

@@ -16,11 +16,10 @@ from pathlib import Path
 from nightseg_ros.cli.main import main as nightseg
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image, read_labels
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
-from nightseg_ros.evaluation.segmentation import RARE
+from nightseg_ros.evaluation.metrics import RARE, ConfusionMatrix
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.training.cells import score
 from nightseg_ros.training.pseudo_labels import PseudoLabelConfig, Teacher, row_prior
+from nightseg_ros.training.sweep import score
 from nightseg_ros.weights import load_weights
 
 SIZES: dict[str, tuple[float, ...]] = {

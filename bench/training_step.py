@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from nightseg_ros.networks import build
-from nightseg_ros.training.precision import speed_up_cpu_training
+from nightseg_ros.training.losses import speed_up_cpu_training
 
 ROUNDS = 6
 

@@ -16,8 +16,8 @@ import time
 
 import numpy as np
 
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend
+from nightseg_ros.runtime.backends import OpenVINOBackend
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights, network_tensors
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from nightseg_ros.share import share_dir
+from nightseg_ros.files import share_dir
 
 # Jazzy's Fast DDS reads only the first name, Kilted's only the second
 PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')

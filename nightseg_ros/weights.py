@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.files import replace_file
-from nightseg_ros.share import models_dir
+from nightseg_ros.files import models_dir, replace_file
 
 if TYPE_CHECKING:
     import torch

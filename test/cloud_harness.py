@@ -13,8 +13,8 @@ from cloud_samples import looking
 from ros_harness import NodeProcess, stamp
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
+from nightseg_ros.clouds.geometry import as_text, from_angles
 from nightseg_ros.clouds.point_cloud import Cloud
-from nightseg_ros.clouds.transform import as_text, from_angles
 
 SECOND = 1_000_000_000
 OUT = 'lidar/nightseg/points'
@@ -52,4 +52,4 @@ def info_message(given: Any, stamp_ns: int = 1, frame_id: str = 'front_optical')
 
 
 class CloudProcess(NodeProcess):
-    command = ('-m', 'nightseg_ros.node.clouds.main')
+    command = ('-m', 'nightseg_ros.node.semantic_cloud')

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from nightseg_ros.clouds.camera_model import Calibration
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_angles
 from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, Field
-from nightseg_ros.clouds.transform import BODY_FROM_OPTICAL, Matrix, from_angles
 
 FLOAT32 = 7
 

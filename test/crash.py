@@ -187,8 +187,8 @@ def _forks() -> Any:
     context.set_forkserver_preload(
         [
             'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.evaluation.lineup', 'nightseg_ros.bags.making', 'nightseg_ros.cli.main',
-            'nightseg_ros.data.synthesis', 'nightseg_ros.runtime.export',
+            'nightseg_ros.evaluation.lineup', 'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
         ]
     )  # fmt: skip
     return context

@@ -11,7 +11,7 @@ import numpy as np
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
 IMAGE_TOPIC = '/camera/image_raw'
 LABEL_TOPIC = '/camera/labels_truth'

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
+from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
 SIZE = (60, 96)

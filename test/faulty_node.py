@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from nightseg_ros.node.main import main
-from nightseg_ros.perception import loading
+from nightseg_ros.perception import pipeline as loading
 from nightseg_ros.runtime.backend import DeviceMemoryError
 
 FILE = Path(os.environ['NIGHTSEG_FAULT'])

@@ -27,14 +27,12 @@ import numpy as np
 import yaml
 from bag_samples import TOPIC, write_bag
 
-from nightseg_ros.bags.errors import BagError
-from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
 from nightseg_ros.data.synthesis_config import SynthesisConfig
-from nightseg_ros.perception import compressed
-from nightseg_ros.perception.encodings import ENCODINGS
-from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception import frame as compressed
+from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 

@@ -33,17 +33,12 @@ HERE = Path(__file__).parent
 #: Tests by module: those that are about it.
 MODULES = {
     'nightseg_ros.perception.router': ('test_router.py',),
-    'nightseg_ros.perception.frame': ('test_frame.py',),
-    'nightseg_ros.perception.encodings': ('test_frame.py',),
-    'nightseg_ros.perception.compressed': (
+    'nightseg_ros.perception.frame': (
         'test_frame.py',
         'test_security.py::test_a_jpeg_of_a_thousand_scans_is_refused_unread',
     ),
-    'nightseg_ros.evaluation.confusion': ('test_confusion.py',),
-    'nightseg_ros.evaluation.segmentation': ('test_metrics.py',),
-    'nightseg_ros.evaluation.calibration': ('test_metrics.py',),
-    'nightseg_ros.evaluation.flicker': ('test_metrics.py',),
-    'nightseg_ros.evaluation.routing': ('test_metrics.py',),
+    'nightseg_ros.evaluation.metrics': ('test_confusion.py', 'test_metrics.py'),
+    'nightseg_ros.evaluation.summary': ('test_metrics.py',),
 }
 #: Imported before the forks, so that no mutant waits for them.
 HEAVY = ('numpy', 'cv2', 'torch', 'torchmetrics.classification', 'hypothesis', 'pytest', 'yaml')

@@ -15,20 +15,16 @@ import torch
 from tiny_weights import write_all, write_segmenter, write_translator
 
 from nightseg_ros.data.sample import read_image
+from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig
-from nightseg_ros.perception.segmenter import Segmenter
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
 from nightseg_ros.runtime.backend import ON_CPU, BackendError, Run
+from nightseg_ros.runtime.backends import available_backends, open_backend, precisions
 from nightseg_ros.runtime.export import exported_graph
-from nightseg_ros.runtime.geometry import fit
 from nightseg_ros.runtime.int8 import has_int8
-from nightseg_ros.runtime.openvino_backend import precisions
-from nightseg_ros.runtime.pixels import HostPixels
-from nightseg_ros.runtime.registry import available_backends, open_backend
-from nightseg_ros.share import models_dir
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
@@ -111,7 +107,7 @@ def test_cached_graphs_start_without_torch(name: str, tmp_path: Path) -> None:
         'import sys, numpy as np\n'
         'from nightseg_ros.perception.frame import Frame\n'
         'from nightseg_ros.perception.pipeline import Pipeline\n'
-        'from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig\n'
+        'from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig\n'
         f'config = PipelineConfig(weights=WeightsConfig(**{files!r}), backend={name!r})\n'
         'pipeline = Pipeline.load(config)\n'
         '[result] = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])\n'

@@ -18,11 +18,7 @@ from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, picture, wri
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nightseg_ros.bags.checking import check_bag
-from nightseg_ros.bags.errors import BagError, BagLoss
-from nightseg_ros.bags.mcap_scan import scan_mcap
-from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.records import Damage
+from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, Damage, check_bag, scan_mcap
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -109,7 +105,7 @@ def test_a_packed_file_that_is_cut_gives_its_first_blocks(tmp_path: Path) -> Non
         for index in range(30):
             frame = Frame(image=picture(index, 60, 90), stamp_ns=START + index * STEP)
             bag.write_frame(TOPIC, frame)
-    from nightseg_ros.bags.compression import _zstd
+    from nightseg_ros.bags.reader import _zstd
 
     content = _zstd.compress((tmp_path / 'plain' / 'plain.mcap').read_bytes())
     (tmp_path / 'plain.mcap.zstd').write_bytes(content[: len(content) // 2])

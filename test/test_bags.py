@@ -16,19 +16,22 @@ from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from nightseg_ros.bags.errors import BagError, BagLoss
-from nightseg_ros.bags.making import make_bag
-from nightseg_ros.bags.predictions import DEFAULT_OUTPUTS, KINDS, write_predictions
-from nightseg_ros.bags.reader import REORDER, BagReader, camera_of, is_bag
-from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.reader import (
+    REORDER,
+    BagError,
+    BagLoss,
+    BagReader,
+    Channel,
+    camera_of,
+    is_bag,
+)
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
+from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.naming import output_prefixes
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
-from nightseg_ros.perception.result import Want
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want, output_prefixes
 
 TOPIC = '/front/image_raw'
 START = 1_700_000_000_123_456_789
@@ -501,7 +504,7 @@ def test_predictions_of_a_ros1_bag_become_a_ros2_bag(
 
 
 def test_predictions_are_topics_of_the_node() -> None:
-    topics = pytest.importorskip('nightseg_ros.node.topics').TOPICS
+    topics = pytest.importorskip('nightseg_ros.node.publishers').TOPICS
     kinds = {topic.name: topic.kind.replace('/', '/msg/') for topic in topics}
     assert {name: kinds[name] for name in KINDS} == KINDS
     assert {t.name for t in topics if t.latched} & KINDS.keys() == {'label_info_json'}

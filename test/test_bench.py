@@ -29,7 +29,7 @@ from nightseg_ros.benchmark.roofline import network_work, shares
 from nightseg_ros.benchmark.sessions import Session, sessions
 from nightseg_ros.benchmark.spread import percentiles, ratio
 from nightseg_ros.cli import bench
-from nightseg_ros.perception.pipeline_config import WeightsConfig
+from nightseg_ros.perception.pipeline import WeightsConfig
 from nightseg_ros.weights import load_weights
 
 RATIOS = {

@@ -17,17 +17,16 @@ from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.options import PipelineOptions
+from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build, build_from
-from nightseg_ros.runtime import choice, openvino_backend
+from nightseg_ros.runtime import backends as choice
+from nightseg_ros.runtime import backends as openvino_backend
 from nightseg_ros.runtime.backend import BACKENDS, BackendError
-from nightseg_ros.runtime.choice import choose
-from nightseg_ros.runtime.openvino_backend import OpenVINOBackend, precisions
-from nightseg_ros.runtime.registry import open_backend
-from nightseg_ros.share import models_dir
+from nightseg_ros.runtime.backends import OpenVINOBackend, choose, open_backend, precisions
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.training import rounding
-from nightseg_ros.training.rounding import round_weights
+from nightseg_ros.training import run as rounding
+from nightseg_ros.training.run import round_weights
 from nightseg_ros.weights import (
     Weights,
     WeightsError,

@@ -13,11 +13,9 @@ import pytest
 from tiny_weights import write_all, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.loading import settled
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
-from nightseg_ros.runtime import choice
-from nightseg_ros.runtime.choice import Choice, choose, measure
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig, settled
+from nightseg_ros.runtime import backends as choice
+from nightseg_ros.runtime.backends import Choice, choose, measure
 from nightseg_ros.weights import Weights, load_weights
 
 SIZE = (96, 160)

@@ -33,11 +33,10 @@ pytest.importorskip('sensor_msgs.msg')
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
-from nightseg_ros.clouds.errors import CloudError
-from nightseg_ros.clouds.messages import read_cloud
-from nightseg_ros.clouds.point_cloud import Cloud
-from nightseg_ros.node.clouds.places import Places
-from nightseg_ros.perception.frame_report import legend
+from nightseg_ros.clouds.geometry import CloudError
+from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
+from nightseg_ros.node.semantic_cloud import Places
+from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
 
 pytestmark = pytest.mark.ros

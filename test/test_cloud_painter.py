@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 from cloud_samples import calibration, cloud, looking
 
-from nightseg_ros.clouds.errors import CloudError
-from nightseg_ros.clouds.occlusion import Occlusion
-from nightseg_ros.clouds.painter import MISSES, CloudPainter, LabelledCloud, PaintConfig
-from nightseg_ros.clouds.pairing import MaskTrack
-from nightseg_ros.clouds.transform import FrameTree, from_angles
-from nightseg_ros.evaluation.top_view import AHEAD, top_view
+from nightseg_ros.clouds.geometry import CloudError, FrameTree, from_angles
+from nightseg_ros.clouds.painter import (
+    MISSES,
+    CloudPainter,
+    LabelledCloud,
+    MaskTrack,
+    Occlusion,
+    PaintConfig,
+)
+from nightseg_ros.evaluation.live import AHEAD, top_view
 from nightseg_ros.taxonomy import CAMVID11
 
 MS = 1_000_000

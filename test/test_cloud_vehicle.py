@@ -18,7 +18,7 @@ from cloud_samples import calibration, cloud, looking
 from ros_harness import Client, image_message, picture, pixels_of, running, stamp
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from nightseg_ros.clouds.messages import read_cloud
+from nightseg_ros.clouds.point_cloud import read_cloud
 
 pytestmark = pytest.mark.ros
 

@@ -17,20 +17,27 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.clouds.camera_model import NEAR, Calibration, CameraModel
-from nightseg_ros.clouds.depth import ENCODINGS, depth_cloud, metres
-from nightseg_ros.clouds.ego_motion import PoseTrack, interpolated
-from nightseg_ros.clouds.errors import CloudError
-from nightseg_ros.clouds.occlusion import Occlusion
-from nightseg_ros.clouds.painting import View, paint
-from nightseg_ros.clouds.plane import read_plane
-from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, Field, fields_of
-from nightseg_ros.clouds.transform import (
+from nightseg_ros.clouds.geometry import (
     BODY_FROM_OPTICAL,
+    CloudError,
     FrameTree,
+    PoseTrack,
     from_angles,
     from_pose,
+    interpolated,
     inverse,
     quaternion,
+)
+from nightseg_ros.clouds.painter import Occlusion, View, paint
+from nightseg_ros.clouds.point_cloud import (
+    DATATYPES,
+    ENCODINGS,
+    Cloud,
+    Field,
+    depth_cloud,
+    fields_of,
+    metres,
+    read_plane,
 )
 from nightseg_ros.taxonomy import CAMVID11
 

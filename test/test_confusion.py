@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightseg_ros.evaluation import confusion
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
+from nightseg_ros.evaluation import metrics as confusion
+from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1, 0), (0, 0, 1)))

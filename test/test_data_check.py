@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
-from nightseg_ros.data import extract as extraction
-from nightseg_ros.data.check import ADVICE, check_datasets
+from nightseg_ros.data import source as extraction
+from nightseg_ros.data.check import ADVICE, check_datasets, fingerprint, nearest_pairs
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.extract import ExtractConfig, extract
-from nightseg_ros.data.near_duplicates import fingerprint, nearest_pairs
 from nightseg_ros.data.sample import DataError, read_image
+from nightseg_ros.data.source import ExtractConfig, extract
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CITYSCAPES19, COMMA10K
 

@@ -14,17 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_weights import write_segmenter
 
-from nightseg_ros.data.datasets import ADAPTERS, list_dataset, open_dataset
-from nightseg_ros.data.label_map import LabelMap, color_map, id_map
-from nightseg_ros.data.sample import (
-    DataError,
-    LabelFile,
-    Sample,
-    read_image,
-    read_labels,
-    write_labels,
-)
-from nightseg_ros.data.vocabulary import (
+from nightseg_ros.data.datasets import (
+    ADAPTERS,
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
@@ -33,8 +24,21 @@ from nightseg_ros.data.vocabulary import (
     SEGNET_IDS,
     Encoding,
     label_map,
+    list_dataset,
+    open_dataset,
     own_ids,
     translation,
+)
+from nightseg_ros.data.sample import (
+    DataError,
+    LabelFile,
+    LabelMap,
+    Sample,
+    color_map,
+    id_map,
+    read_image,
+    read_labels,
+    write_labels,
 )
 from nightseg_ros.taxonomy import (
     CAMVID11,

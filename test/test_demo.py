@@ -17,7 +17,7 @@ from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.live import LiveInput, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.processes import Child, ProcessError
-from nightseg_ros.clouds.messages import read_cloud
+from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')

@@ -34,9 +34,9 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
+from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
 from nightseg_ros.evaluation.stage import Sink, read_ahead
 from nightseg_ros.perception.frame import Frame
@@ -397,7 +397,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from evaluated_drive import config
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
+from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations
 from nightseg_ros.evaluation.plan import Plan, recording_parts

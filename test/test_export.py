@@ -14,8 +14,7 @@ from tiny_weights import write_illumination, write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
-from nightseg_ros.evaluation.agreement import agreement, made_up_images
-from nightseg_ros.evaluation.card import model_card
+from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
 from nightseg_ros.runtime.export import exported_graph
 from nightseg_ros.weights import load_weights, read_manifest, save_weights
 

@@ -15,9 +15,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nightseg_ros.perception.compressed import MAX_PIXELS, picture_size
-from nightseg_ros.perception.encodings import ENCODINGS
-from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
+from nightseg_ros.perception.frame import (
+    ENCODINGS,
+    MAX_PIXELS,
+    FrameError,
+    decode_file,
+    decode_raw,
+    picture_size,
+)
 
 Pixels = npt.NDArray[np.uint8]
 

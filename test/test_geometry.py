@@ -8,9 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightseg_ros.runtime.geometry import MULTIPLE, fit
-from nightseg_ros.runtime.pixels import HostPixels
-from nightseg_ros.runtime.torch_pixels import TorchPixels
+from nightseg_ros.runtime.pixels import MULTIPLE, HostPixels, fit
+from nightseg_ros.runtime.torch_backend import TorchPixels
 from nightseg_ros.taxonomy import CAMVID11
 
 sides = st.integers(1, 700)

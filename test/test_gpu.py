@@ -16,11 +16,17 @@ import torch
 from tiny_weights import write_segmenter
 
 from nightseg_ros.evaluation.agreement import made_up_images
-from nightseg_ros.runtime.cuda_graphs import fold_batch_norm, halve_weights
-from nightseg_ros.runtime.fixed_shapes import BATCHES, FixedShapes, Prepared, batch_length
+from nightseg_ros.files import models_dir
+from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.runtime.graph import graph_of
-from nightseg_ros.runtime.registry import available_backends, open_backend
-from nightseg_ros.share import models_dir
+from nightseg_ros.runtime.torch_backend import (
+    BATCHES,
+    FixedShapes,
+    Prepared,
+    batch_length,
+    fold_batch_norm,
+    halve_weights,
+)
 from nightseg_ros.weights import load_weights
 
 GPU = torch.cuda.is_available()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nightseg_ros.runtime.graph_cache import LIMIT, graph_folder
+from nightseg_ros.runtime.export import LIMIT, graph_folder
 
 
 @pytest.fixture

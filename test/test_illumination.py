@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.evaluation.illumination import LogisticRegression, run_study
-from nightseg_ros.networks.illumination_net import illumination_net
+from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
     DARK,
@@ -29,17 +29,15 @@ from nightseg_ros.perception.illumination import (
 )
 from nightseg_ros.training.illumination import (
     IlluminationConfig,
+    IlluminationDataError,
     Sampler,
+    Thumbnails,
+    augment,
     darkest_day_ground,
     fit,
-    train_illumination,
-)
-from nightseg_ros.training.illumination_augment import augment
-from nightseg_ros.training.illumination_sources import (
-    IlluminationDataError,
-    Thumbnails,
     load_thumbnails,
     parse_sources,
+    train_illumination,
     without_camera,
 )
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights

@@ -19,8 +19,8 @@ from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.evaluation.int8_gate import Gate, Verdict
 from nightseg_ros.runtime import quantization
 from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.int8 import Int8Metadata, has_int8, int8_path, read_int8, write_int8
-from nightseg_ros.runtime.registry import open_backend
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import WeightsError, load_weights, write_manifest
 

@@ -27,8 +27,7 @@ from launch_recorder import (
 )
 
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
-from nightseg_ros.node.clouds.parameters import PARAMETERS as CLOUD_PARAMETERS
-from nightseg_ros.node.parameters import BY_NAME
+from nightseg_ros.node.parameters import BY_NAME, CLOUD_PARAMETERS
 
 ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'

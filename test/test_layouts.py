@@ -15,14 +15,18 @@ import pytest
 import yaml
 from launch_recorder import Recording
 
-from nightseg_ros.bags.predictions import DEFAULT_OUTPUTS
+from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
-from nightseg_ros.node.clouds.parameters import PARAMETERS as CLOUD_PARAMETERS
-from nightseg_ros.node.clouds.settings import CloudSettings, Sensor
-from nightseg_ros.node.health import DROPS, CameraHealth, Source
-from nightseg_ros.node.parameters import PARAMETERS
-from nightseg_ros.node.settings import CameraNames, Settings
-from nightseg_ros.node.topics import TOPICS
+from nightseg_ros.node.diagnostics import DROPS, CameraHealth, Source
+from nightseg_ros.node.parameters import (
+    CLOUD_PARAMETERS,
+    PARAMETERS,
+    CameraNames,
+    CloudSettings,
+    Sensor,
+    Settings,
+)
+from nightseg_ros.node.publishers import TOPICS
 
 ROOT = Path(__file__).parent.parent
 FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'
@@ -139,7 +143,7 @@ def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
 
 def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     header = pytest.importorskip('std_msgs.msg').Header()
-    from nightseg_ros.node.status import frame_status
+    from nightseg_ros.node.diagnostics import frame_status
     from nightseg_ros.perception.frame import Frame
     from nightseg_ros.perception.illumination import Illumination
     from nightseg_ros.perception.result import Result

@@ -13,13 +13,21 @@ import pytest
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig, difference, interval, resampled
-from nightseg_ros.evaluation.calibration import BINS, calibration, reliability
-from nightseg_ros.evaluation.flicker import Flicker, flicker
 from nightseg_ros.evaluation.gallery import Candidate, Choice, select
-from nightseg_ros.evaluation.routing import durations, routing
-from nightseg_ros.evaluation.segmentation import SegmentationScores, rounded
-from nightseg_ros.evaluation.table import Table, Words
+from nightseg_ros.evaluation.metrics import (
+    BINS,
+    BootstrapConfig,
+    Flicker,
+    SegmentationScores,
+    calibration,
+    difference,
+    flicker,
+    interval,
+    reliability,
+    resampled,
+    rounded,
+)
+from nightseg_ros.evaluation.summary import Table, Words, durations, routing
 from nightseg_ros.evaluation.truth import open_light
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED

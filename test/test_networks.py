@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nightseg_ros.networks import REGISTRY, build
-from nightseg_ros.networks.erf_pspnet import pool_to_bins
+from nightseg_ros.networks.segmenters import pool_to_bins
 
 
 @pytest.mark.parametrize('size', [(64, 96), (96, 160), (32, 32)])

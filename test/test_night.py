@@ -12,13 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.data.lamps import lamp_color
-from nightseg_ros.data.looks import PRESETS, CameraRanges, LightRanges, NightConfig, NightLook
-from nightseg_ros.data.matte import split_sky
-from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night.lights import lamp_color
+from nightseg_ros.data.night.model import synthesize_night
+from nightseg_ros.data.night.presets import (
+    PRESETS,
+    CameraRanges,
+    LightRanges,
+    NightConfig,
+    NightLook,
+)
+from nightseg_ros.data.night.scene import Role, read_scene, role_table, split_sky
 from nightseg_ros.data.photometric import add_noise, jpeg
-from nightseg_ros.data.scene import Role, read_scene, role_table
-from nightseg_ros.data.stylize import mix_amplitude
+from nightseg_ros.data.synthesize import mix_amplitude
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, UNLABELLED, Taxonomy, TaxonomyError
 
 SKY = CAMVID11.id_of('sky')

@@ -31,10 +31,8 @@ from ros_harness import (
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, String
 
-from nightseg_ros.perception.encodings import ENCODINGS
-from nightseg_ros.perception.frame import Frame, decode_raw
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.frame import ENCODINGS, Frame, decode_raw
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11
 

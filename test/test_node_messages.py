@@ -20,17 +20,14 @@ pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from nightseg_ros.node.camera_info import scaled_info
-from nightseg_ros.node.label_info import label_info, vision_msgs
-from nightseg_ros.node.messages import ImageMessage, decode
-from nightseg_ros.node.outputs import refuse_unfit, sampled
-from nightseg_ros.node.status import frame_status
+from nightseg_ros.node.diagnostics import frame_status
+from nightseg_ros.node.messages import ImageMessage, decode, label_info, scaled_info, vision_msgs
+from nightseg_ros.node.publishers import refuse_unfit, sampled
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.result import Result
 from nightseg_ros.perception.router import Decision
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import CAMVID11
 
 
@@ -213,7 +210,7 @@ def test_a_calibration_for_other_images_is_refused() -> None:
 
 
 def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
-    from nightseg_ros.node.ego_mask import EgoMask
+    from nightseg_ros.node.camera import EgoMask
 
     picture = np.zeros((4, 6), np.uint8)
     picture[3], picture[2] = 1, 255

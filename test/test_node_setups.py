@@ -29,10 +29,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.pixels import fit
 
 pytestmark = pytest.mark.ros
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightseg_ros.node.health import (
+from nightseg_ros.node.diagnostics import (
     DROPS,
     FAULTS,
     RECOVERY,
@@ -25,13 +25,11 @@ from nightseg_ros.node.health import (
     Throttle,
     worst,
 )
-from nightseg_ros.node.intake import Intake
-from nightseg_ros.node.mailbox import Mailbox
-from nightseg_ros.node.threads import Threads
+from nightseg_ros.node.subscription import Intake
 from nightseg_ros.node.watchdog import Patience
-from nightseg_ros.node.worker import Waiting, Worker
+from nightseg_ros.node.worker import Mailbox, Threads, Waiting, Worker
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import Want
 
 MS = 1_000_000

@@ -14,12 +14,11 @@ import pytest
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
-from nightseg_ros.clouds.messages import read_cloud
-from nightseg_ros.clouds.occlusion import Occlusion
-from nightseg_ros.data.rendered_drive import DriveSettings, write_drive
-from nightseg_ros.perception.frame_report import legend
+from nightseg_ros.clouds.painter import Occlusion
+from nightseg_ros.clouds.point_cloud import read_cloud
+from nightseg_ros.perception.result import legend
 from nightseg_ros.simulation import Drive
-from nightseg_ros.simulation.lidar import calibration, places, scan
+from nightseg_ros.simulation.drive import DriveSettings, calibration, places, scan, write_drive
 from nightseg_ros.taxonomy import CAMVID11
 
 SIZE = (320, 180)

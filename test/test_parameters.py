@@ -13,17 +13,18 @@ import pytest
 import yaml
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node import parameters, topics
-from nightseg_ros.node.clouds import parameters as clouds
-from nightseg_ros.node.clouds.settings import CloudSettings
+from nightseg_ros.node import parameters
+from nightseg_ros.node import parameters as clouds
+from nightseg_ros.node import publishers as topics
 from nightseg_ros.node.parameters import (
     BY_NAME,
     PARAMETERS,
     PIPELINE_NAMES,
+    CloudSettings,
+    Settings,
     yaml_text,
 )
-from nightseg_ros.node.settings import Settings
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.pipeline import PipelineConfig
 
 ROOT = Path(__file__).parent.parent
 
@@ -60,9 +61,9 @@ def test_the_shipped_yaml_is_the_table() -> None:
 
 def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
     text = (ROOT / 'config' / 'semantic_cloud.yaml').read_text()
-    table = clouds.PARAMETERS
+    table = clouds.CLOUD_PARAMETERS
     wanted = yaml_text(table, 'semantic_cloud', 'clouds.parameters')
-    assert text == wanted, 'python -m nightseg_ros.node.clouds.parameters yaml'
+    assert text == wanted, 'python -m nightseg_ros.node.parameters yaml'
     values = flat(yaml.safe_load(text)['/**']['ros__parameters'])
     plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in table}
     assert values == plain
@@ -72,7 +73,7 @@ def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
     page = (ROOT / 'docs' / 'clouds.md').read_text()
     shown = page.partition('<!-- parameters -->\n')[2].partition('<!-- /parameters -->')[0]
     assert shown.strip() == parameters.markdown(table).strip(), (
-        'python -m nightseg_ros.node.clouds.parameters markdown'
+        'python -m nightseg_ros.node.parameters markdown'
     )
 
 
@@ -93,7 +94,7 @@ def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
 )
 def test_contradictions_of_clouds_are_named(given: dict[str, Any], words: str) -> None:
     plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-             for p in clouds.PARAMETERS}  # fmt: skip
+             for p in clouds.CLOUD_PARAMETERS}  # fmt: skip
     with pytest.raises(ConfigError, match=words):
         CloudSettings.from_values(plain | given)
 
@@ -114,7 +115,7 @@ def test_the_readme_holds_the_tables(name: str, table: Callable[[], str]) -> Non
 
 def test_descriptors_are_the_table() -> None:
     pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-    from nightseg_ros.node.declaration import descriptor
+    from nightseg_ros.node.parameters import descriptor
 
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
     for parameter in PARAMETERS:

@@ -10,8 +10,7 @@ import pytest
 from tiny_weights import LICENSE, write_all, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.taxonomy import CITYSCAPES19

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
-from nightseg_ros.node.pacing import Pacer
-from nightseg_ros.node.recording import open_recording
+from nightseg_ros.node.replay import Pacer, open_recording
 from nightseg_ros.perception.frame import Frame
 
 START = 10**18

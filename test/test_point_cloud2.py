@@ -20,11 +20,9 @@ from cloud_harness import cloud_message as message_of
 from sensor_msgs.msg import PointCloud2
 
 from nightseg_ros.clouds.camera_model import CameraModel
-from nightseg_ros.clouds.depth import depth_cloud
-from nightseg_ros.clouds.painter import LabelledCloud
-from nightseg_ros.clouds.painting import Painted
-from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud
-from nightseg_ros.node.clouds import point_cloud2
+from nightseg_ros.clouds.painter import LabelledCloud, Painted
+from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, depth_cloud
+from nightseg_ros.node import messages as point_cloud2
 from nightseg_ros.taxonomy import CAMVID11
 
 pytestmark = pytest.mark.ros

@@ -25,14 +25,12 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.reader import BagReader, Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 
 pytestmark = pytest.mark.ros
 

@@ -21,16 +21,13 @@ from bag_samples import TOPIC, write_bag
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nightseg_ros.bags.compression import MAX_BYTES, _zstd, unpack, unpack_file
-from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.sqlite_scan import scan_sqlite
+from nightseg_ros.bags.reader import MAX_BYTES, BagReader, _zstd, scan_sqlite, unpack, unpack_file
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
 from nightseg_ros.data.source import open_source
 from nightseg_ros.networks import REGISTRY, build, build_from
-from nightseg_ros.perception.compressed import MAX_SCANNED, picture_size
-from nightseg_ros.perception.frame import Frame, FrameError, decode_file
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.frame import MAX_SCANNED, Frame, FrameError, decode_file, picture_size
+from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
 ROOT = Path(__file__).parent.parent

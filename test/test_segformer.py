@@ -16,8 +16,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.networks import build
 from nightseg_ros.networks.segformer_checkpoint import read_segformer
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.weights import WeightsError, load_weights

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.simulation import LIGHTS, Drive, DriveFrame, Street, render
-from nightseg_ros.simulation.camera import Camera, Canvas
-from nightseg_ros.simulation.street import Draw
+from nightseg_ros.simulation.street import Camera, Canvas, Draw
 from nightseg_ros.taxonomy import CAMVID11
 
 SKY, ROAD = CAMVID11.id_of('sky'), CAMVID11.id_of('road')

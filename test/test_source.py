@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nightseg_ros.bags.errors import BagError
+from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.data.source import open_source
-from nightseg_ros.data.stamps import read_stamps
+from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.perception.frame import Frame, FrameError
 
 

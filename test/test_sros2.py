@@ -15,8 +15,8 @@ from cloud_harness import CloudProcess
 from rclpy.node import NodeNameNonExistentError
 from ros_harness import Client, running
 
-from nightseg_ros.node.clouds.settings import CloudSettings
-from nightseg_ros.node.label_info import vision_msgs
+from nightseg_ros.node.messages import vision_msgs
+from nightseg_ros.node.parameters import CloudSettings
 from nightseg_ros.node.sros2 import (
     TF,
     Profile,

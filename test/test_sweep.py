@@ -26,11 +26,19 @@ from hypothesis import strategies as st
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.training import cells, sweep
-from nightseg_ros.training.cells import SweepError, mixture, plan
+from nightseg_ros.training import sweep
+from nightseg_ros.training import sweep as cells
 from nightseg_ros.training.claims import ClaimLost, take
+from nightseg_ros.training.sweep import (
+    Curve,
+    SweepError,
+    markdown,
+    mixture,
+    plan,
+    read,
+    standard_error,
+)
 from nightseg_ros.training.sweep_config import SweepConfig
-from nightseg_ros.training.sweep_report import Curve, markdown, read, standard_error
 
 # -- claims ----------------------------------------------------------------------------------
 

@@ -23,18 +23,15 @@ from nightseg_ros.data.sample import DataError, read_labels
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.training import run
-from nightseg_ros.training.balance import class_weights
-from nightseg_ros.training.initial import initialise
-from nightseg_ros.training.precision import speed_up_cpu_training
-from nightseg_ros.training.run import RunError
+from nightseg_ros.training.losses import class_weights, speed_up_cpu_training
+from nightseg_ros.training.run import RunError, SoupConfig, initialise, write_soup
 from nightseg_ros.training.segmenter import (
     LITE_MEAN,
     LITE_STD,
     SegmenterConfig,
+    Selection,
     train_segmenter,
 )
-from nightseg_ros.training.selection import Selection
-from nightseg_ros.training.soup import SoupConfig, write_soup
 from nightseg_ros.weights import WeightsError, load_weights, save_weights
 
 

@@ -14,8 +14,7 @@ from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.networks import build_from
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.training.adabn import AdaBNConfig, adapt_norm
 from nightseg_ros.weights import WeightsError, load_weights
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nightseg_ros.training.loss import (
+from nightseg_ros.training.losses import (
     lovasz_softmax,
     mean_cross_entropy,
     ohem_cross_entropy,

@@ -21,8 +21,8 @@ from tiny_data import forks, silent, tiny_config, write_streets
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.devices import open_fabric
-from nightseg_ros.training.loss import Together, segmentation_loss
+from nightseg_ros.training.losses import Together, segmentation_loss
+from nightseg_ros.training.run import open_fabric
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 
 #: Seconds; a machine that does much else at the time starts processes slowly.

@@ -17,9 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nightseg_ros.training.checkpoint import CheckpointError
-from nightseg_ros.training.devices import DeviceError, open_fabric
-from nightseg_ros.training.run import Run, RunError, duration
+from nightseg_ros.training.run import (
+    CheckpointError,
+    DeviceError,
+    Run,
+    RunError,
+    duration,
+    open_fabric,
+)
 
 STEPS = 9
 

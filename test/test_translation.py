@@ -13,7 +13,7 @@ import pytest
 from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
-from nightseg_ros.data.enhance import MEDIAN, gamma_clahe
+from nightseg_ros.data.photometric import MEDIAN, gamma_clahe
 from nightseg_ros.evaluation.translation import (
     TranslationError,
     Translations,

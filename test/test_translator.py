@@ -17,16 +17,15 @@ from tiny_weights import write_all, write_segmenter
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.looks import NightConfig
+from nightseg_ros.data.night.presets import NightConfig
 from nightseg_ros.data.sample import DataError, Sample
 from nightseg_ros.networks import build, build_from
-from nightseg_ros.networks.fast_generator import FastGenerator, adapt
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.networks.style import with_style
+from nightseg_ros.networks.generators import FastGenerator, adapt, with_style
 from nightseg_ros.runtime.backend import ON_CPU
-from nightseg_ros.runtime.registry import available_backends, open_backend
+from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.training.domains import UnpairedCrops
+from nightseg_ros.training.crops import ImagePool, NightPairs, UnpairedCrops
 from nightseg_ros.training.fast_translator import (
     FastLossConfig,
     FastTranslatorConfig,
@@ -34,9 +33,7 @@ from nightseg_ros.training.fast_translator import (
     picture_losses,
     train_fast_translator,
 )
-from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
-from nightseg_ros.training.image_pool import ImagePool
-from nightseg_ros.training.night_pairs import NightPairs
+from nightseg_ros.training.losses import discriminator_loss, generator_loss
 from nightseg_ros.training.run import Run
 from nightseg_ros.training.translator import (
     DirectionConfig,

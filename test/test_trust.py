@@ -18,14 +18,14 @@ from tiny_weights import write_illumination, write_segmenter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.augment import PhotometricConfig, distort
-from nightseg_ros.data.damage import DAMAGES
 from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.photometric import DAMAGES
 from nightseg_ros.data.sample import DataError, read_image
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
-from nightseg_ros.evaluation.calibration import calibration
-from nightseg_ros.evaluation.selective import (
+from nightseg_ros.evaluation.metrics import (
+    BootstrapConfig,
     auroc,
     auroc_of_counts,
+    calibration,
     ranks,
     risk_coverage,
     selective,
@@ -33,23 +33,23 @@ from nightseg_ros.evaluation.selective import (
 )
 from nightseg_ros.node.parameters import BY_NAME
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.graph import graph_of
-from nightseg_ros.runtime.trust import TrustHead
+from nightseg_ros.runtime.graph import TrustHead, graph_of
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.simulation.blinded import BLINDED
-from nightseg_ros.training.calibration import calibrate
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.soup import SoupConfig, write_soup
-from nightseg_ros.training.temperature import (
+from nightseg_ros.training.calibrate import (
     Pixels,
+    calibrate,
     calibration_counts,
     cross_fit,
+    fit_logistic,
     fit_temperature,
+    look,
+    stack,
 )
-from nightseg_ros.training.trust import fit_logistic, look, stack
+from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training.run import SoupConfig, write_soup
 from nightseg_ros.weights import (
     WeightsError,
     has_trust,

@@ -20,8 +20,7 @@ import yaml
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image, read_labels
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 

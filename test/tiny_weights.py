@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nightseg_ros.networks import build
-from nightseg_ros.runtime.trust import BANDS, SIGNS
+from nightseg_ros.runtime.graph import BANDS, SIGNS
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 from nightseg_ros.weights import TRUST, WeightsMetadata, load_weights, save_weights
 

@@ -10,7 +10,7 @@ import onnxruntime
 from sensor_msgs.msg import Image
 
 from nightseg_ros.runtime.export import exported_graph
-from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights
 from peers.serving import Pixels, serve
 

@@ -11,7 +11,7 @@ from sensor_msgs.msg import Image
 from torch.nn import functional
 
 from nightseg_ros.networks import build_from
-from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import load_weights
 from peers.serving import Pixels, serve

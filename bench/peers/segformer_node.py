@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 from transformers.utils import logging
 
-from nightseg_ros.runtime.geometry import fit
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import load_weights
 from peers.serving import Pixels, serve

@@ -33,11 +33,10 @@ from rosbags.rosbag2 import (
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.errors import BagError
-from nightseg_ros.bags.records import Channel
+from nightseg_ros.bags.reader import BagError, Channel
 from nightseg_ros.clouds.camera_model import Calibration
+from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
-from nightseg_ros.clouds.transform import Matrix, quaternion
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']

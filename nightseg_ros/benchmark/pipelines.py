@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from nightseg_ros.benchmark.spread import percentiles
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig, Route, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Route, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError

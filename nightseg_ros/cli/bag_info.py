@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the task."""
     options = parse(InfoOptions, 'bag info', arguments)
 
-    from nightseg_ros.bags.checking import check_bag
+    from nightseg_ros.bags.reader import check_bag
 
     checked = check_bag(options.bag, thorough=options.check)
     width = max((len(topic.name) for topic in checked.topics), default=0)

@@ -53,9 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the task."""
     options = parse(MakeOptions, 'bag make', arguments)
 
-    from nightseg_ros.bags.making import make_bag
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError
+    from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
     source = open_source(options.source, rate=options.rate, stamps=options.stamps)

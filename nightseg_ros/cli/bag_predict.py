@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     """Run the task."""
     options = parse(PredictBagOptions, 'bag predict', arguments)
 
-    from nightseg_ros.bags.predictions import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError
+    from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
     if options.bag.resolve() == options.out.resolve():

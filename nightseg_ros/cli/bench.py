@@ -150,7 +150,7 @@ def _bench(
 def _planned(options: BenchOptions) -> list[Session]:
     from nightseg_ros.benchmark.sessions import PEERS, sessions
     from nightseg_ros.config import ConfigError
-    from nightseg_ros.share import share_dir
+    from nightseg_ros.files import share_dir
 
     peers = tuple(
         name
@@ -199,8 +199,8 @@ def _scaled(scenes: Any, size: tuple[int, int]) -> Any:
 
 def _pipelines(options: BenchOptions, scenes: Any, say: Callable[[str], None]) -> list[Times]:
     from nightseg_ros.benchmark.pipelines import measure, setups
-    from nightseg_ros.perception.pipeline_config import WeightsConfig
-    from nightseg_ros.runtime.registry import available_backends
+    from nightseg_ros.perception.pipeline import WeightsConfig
+    from nightseg_ros.runtime.backends import available_backends
 
     backends = [name for name, present in available_backends().items() if present]
     weights = WeightsConfig(
@@ -215,7 +215,7 @@ def _roofline(options: BenchOptions, pipelines: Sequence[Times]) -> dict[str, An
     import numpy as np
 
     from nightseg_ros.benchmark.roofline import machine_peaks, network_work, shares
-    from nightseg_ros.runtime.geometry import fit
+    from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.weights import load_weights
 
     weights = load_weights(options.weights_night)

@@ -15,7 +15,7 @@ from typing import Any
 from nightseg_ros.benchmark.sessions import Session
 from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.share import share_dir
+from nightseg_ros.files import share_dir
 
 #: Seconds for a session's nodes to load; the first run on a machine exports and compiles.
 LOADING_S = 300.0

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb; flags win over ``--config FILE.yaml``."""
     config = read_config(CalibrationConfig, 'calibrate', arguments)
 
-    from nightseg_ros.training.calibration import calibrate
+    from nightseg_ros.training.calibrate import calibrate
 
     done = calibrate(config, lambda text: print(text, flush=True))
     if 'temperature' in done.about:

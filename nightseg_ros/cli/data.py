@@ -115,7 +115,7 @@ def extract(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError, from_mapping
-    from nightseg_ros.data.extract import ExtractConfig, extract
+    from nightseg_ros.data.source import ExtractConfig, extract
 
     if not options.sources:
         raise ConfigError('name one recording or more: videos, bags, folders of images')

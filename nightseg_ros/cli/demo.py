@@ -139,12 +139,12 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         'lost': list(files.lost),
     }
     if lit:
-        from nightseg_ros.evaluation.drive import score_drive
+        from nightseg_ros.evaluation.live import score_drive
 
         summary['miou'] = score_drive(
             given.path, files.recorded, lit, config, progress=progress.set
         )
-    from nightseg_ros.evaluation.show import show_run
+    from nightseg_ros.evaluation.live import show_run
 
     show_run(
         options.out, _source(options, given), run, files.recorded, options.weights_day,
@@ -165,7 +165,7 @@ def _rendered(
     options: DemoOptions, work: Path, progress: Progress
 ) -> tuple[LiveInput, dict[int, bool]]:
     from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.data.rendered_drive import (
+    from nightseg_ros.simulation.drive import (
         CLOUD_TOPIC,
         IMAGE_TOPIC,
         INFO_TOPIC,
@@ -188,8 +188,8 @@ def _rendered(
 
 def _cloud_parameters() -> dict[str, str]:
     """Return the parameters of semantic_cloud for the rendered drive."""
-    from nightseg_ros.clouds.transform import as_text
-    from nightseg_ros.data.rendered_drive import PLACES
+    from nightseg_ros.clouds.geometry import as_text
+    from nightseg_ros.simulation.drive import PLACES
 
     return {
         'transforms': json.dumps([as_text(*place) for place in PLACES]),

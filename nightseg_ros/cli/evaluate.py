@@ -93,11 +93,11 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError('--streams and --threads are numbers from 0 on')
 
     from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.evaluation.bootstrap import BootstrapConfig
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
     from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
+    from nightseg_ros.evaluation.metrics import BootstrapConfig
     from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
-    from nightseg_ros.perception.loading import settled
+    from nightseg_ros.perception.pipeline import settled
 
     settings = EvaluationSettings(
         bootstrap=BootstrapConfig(

@@ -39,8 +39,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(ExportOptions, 'export', arguments)
 
     from nightseg_ros.config import ConfigError
-    from nightseg_ros.evaluation.agreement import agreement, made_up_images, source_images
-    from nightseg_ros.evaluation.card import model_card
+    from nightseg_ros.evaluation.agreement import (
+        agreement,
+        made_up_images,
+        model_card,
+        source_images,
+    )
     from nightseg_ros.files import replace_file
     from nightseg_ros.runtime.backend import ENOUGH
     from nightseg_ros.runtime.export import exported_graph

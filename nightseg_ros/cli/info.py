@@ -41,8 +41,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def collect() -> dict[str, Any]:
     """Return versions, devices, backends and weights as JSON types."""
-    from nightseg_ros.runtime.registry import available_backends
-    from nightseg_ros.share import models_dir
+    from nightseg_ros.files import models_dir
+    from nightseg_ros.runtime.backends import available_backends
 
     return {
         'versions': versions(),

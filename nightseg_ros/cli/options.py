@@ -13,7 +13,7 @@ import tyro
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
-    from nightseg_ros.perception.pipeline_config import PipelineConfig
+    from nightseg_ros.perception.pipeline import PipelineConfig
 
 T = TypeVar('T')
 
@@ -43,7 +43,7 @@ class PipelineOptions:
 
     def pipeline_config(self) -> PipelineConfig:
         """Return the settings as the pipeline takes them."""
-        from nightseg_ros.perception.pipeline_config import PipelineConfig, WeightsConfig
+        from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
         weights = WeightsConfig(
             day=self.weights_day,

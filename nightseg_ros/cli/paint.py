@@ -59,10 +59,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
     options = parse(PaintOptions, 'paint', arguments)
 
-    from nightseg_ros.bags.painting import PaintSettings, write_painted
     from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.clouds.occlusion import Occlusion
+    from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.config import ConfigError
+    from nightseg_ros.data.convert import PaintSettings, write_painted
 
     if options.bag.resolve() == options.out.resolve():
         raise ConfigError(f"'{options.out}' is the bag itself; --out names a copy")

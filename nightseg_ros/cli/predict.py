@@ -112,7 +112,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _write(out: Path, stem: str, result: Result) -> None:
-    from nightseg_ros.evaluation.pictures import write_picture
+    from nightseg_ros.data.pictures import write_picture
 
     for folder, suffix in OUTPUTS.items():
         picture = getattr(result, folder)

@@ -73,7 +73,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
     from tempfile import TemporaryDirectory
 
-    from nightseg_ros.training.rounding import round_weights
+    from nightseg_ros.training.run import round_weights
     from nightseg_ros.weights import TRUST, load_weights, save_weights
 
     tensors = round_weights(weights, _exact())
@@ -87,7 +87,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> Weights:
 
 def _exact() -> int:
     try:
-        from nightseg_ros.runtime.openvino_backend import EXACT
+        from nightseg_ros.runtime.backends import EXACT
     except ImportError as error:
         raise ConfigError(
             'bfloat16 runs in OpenVINO, which is missing: pip install openvino'

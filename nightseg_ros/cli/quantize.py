@@ -67,11 +67,10 @@ def _quantize(name: str, options: QuantizeOptions, folders: Mapping[str, Sequenc
 
     from nightseg_ros.data.datasets import open_dataset
     from nightseg_ros.evaluation.int8_gate import Gate, network_image
-    from nightseg_ros.perception.segmenter import Segmenter
+    from nightseg_ros.perception.pipeline import Segmenter
+    from nightseg_ros.runtime.backends import OpenVINOBackend, open_backend, precisions
     from nightseg_ros.runtime.int8 import Int8Metadata, int8_path, write_int8
-    from nightseg_ros.runtime.openvino_backend import OpenVINOBackend, precisions
     from nightseg_ros.runtime.quantization import KEPT, model_files, quantize
-    from nightseg_ros.runtime.registry import open_backend
     from nightseg_ros.weights import load_weights
 
     weights = load_weights(name)

@@ -61,4 +61,4 @@ def main(arguments: Sequence[str]) -> int:
     given += ['--seconds', str(options.seconds)] if options.seconds else []
     given += ['--reliable'] if options.reliable else []
     given += ['--force'] if options.force else []
-    become('nightseg_ros.node.bag_recorder', given)
+    become('nightseg_ros.node.replay', given)

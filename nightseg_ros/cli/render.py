@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import from_mapping
-    from nightseg_ros.data.rendered import RenderedConfig, write_rendered
+    from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
 
     config = from_mapping(
         RenderedConfig,

@@ -76,4 +76,4 @@ def main(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         given += [f'--{name.replace("_", "-")}', str(value)] if value else []
     given += ['--topic', *options.topic] if options.topic else []
-    become('nightseg_ros.node.bag_player', given)
+    become('nightseg_ros.node.replay', given)

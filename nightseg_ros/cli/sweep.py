@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nightseg_ros.cli.train import read_config
-from nightseg_ros.share import share_dir
+from nightseg_ros.files import share_dir
 from nightseg_ros.training.sweep_config import SweepConfig
 
 #: What holds where no other file is named.

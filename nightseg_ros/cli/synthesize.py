@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     options = read_config(SynthesizeOptions, 'synthesize', arguments)
 
     from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.data.synthesis import synthesize
+    from nightseg_ros.data.synthesize import synthesize
 
     with Progress('making night', None) as progress:
         done = synthesize(options, progress=progress.set, say=progress.say)
@@ -55,9 +55,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write_sheet(folder: Path) -> None:
     """Write pairs of day and night, spread over the folder."""
+    from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.sample import read_image
-    from nightseg_ros.data.synthesis import MANIFEST
-    from nightseg_ros.evaluation.pictures import contact_sheet, write_picture
+    from nightseg_ros.data.synthesize import MANIFEST
 
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
     entries = manifest['images']

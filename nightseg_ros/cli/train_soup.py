@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from nightseg_ros.training.soup import SoupConfig, write_soup
+from nightseg_ros.training.run import SoupConfig, write_soup
 
 CONFIG = SoupConfig
 

@@ -64,14 +64,14 @@ def main(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError
+    from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.pictures import write_picture
     from nightseg_ros.evaluation.translation import sheet
-    from nightseg_ros.networks.style import with_style
+    from nightseg_ros.networks.generators import with_style
     from nightseg_ros.perception.frame import FrameError
-    from nightseg_ros.perception.translator import Translator
-    from nightseg_ros.runtime.geometry import fit
-    from nightseg_ros.runtime.registry import open_backend
+    from nightseg_ros.perception.pipeline import Translator
+    from nightseg_ros.runtime.backends import open_backend
+    from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.weights import load_weights
 
     if (options.real or options.judge_after) and not options.judge:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.polynomial import Polynomial
 
-from nightseg_ros.clouds.errors import CloudError
+from nightseg_ros.clouds.geometry import CloudError
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -5,10 +5,20 @@ The bytes of a sensor_msgs/PointCloud2 as numpy records, and back with labels.
 
 Nothing is copied to read a cloud. The bytes are those that ``sensor_msgs_py.point_cloud2`` reads
 and writes; the node lets it do so where it is installed (``node/clouds/point_cloud2.py``).
+
+What messages say, read by their attributes.
+
+The messages may be those of rclpy or those of a bag's reader: both have the names of the ROS 2
+definitions.
+
+One channel of a sensor_msgs/Image: labels, confidence, or distances.
+
+A registered depth image as a cloud (REP-118).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +26,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.clouds.errors import CloudError
+from nightseg_ros.clouds.camera_model import Calibration, CameraModel
+from nightseg_ros.clouds.geometry import CloudError, Matrix, from_pose
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -185,3 +196,111 @@ def _dtype(field: Field, is_bigendian: bool) -> np.dtype[Any]:
     kind = np.dtype(DATATYPES[field.datatype]).newbyteorder('>' if is_bigendian else '<')
     # drivers that leave count at 0 mean 1
     return np.dtype((kind, (field.count,))) if field.count > 1 else kind
+
+
+def stamp_of(message: Any) -> int:
+    """Return the header's stamp in ns."""
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def read_cloud(message: Any) -> Cloud:
+    """Return a sensor_msgs/PointCloud2 without copying its bytes; see ``Cloud`` for the errors."""
+    return Cloud(
+        fields=fields_of(message.fields), height=int(message.height), width=int(message.width),
+        point_step=int(message.point_step), row_step=int(message.row_step),
+        data=np.frombuffer(message.data, np.uint8), is_bigendian=bool(message.is_bigendian),
+        is_dense=bool(message.is_dense),
+    )  # fmt: skip
+
+
+def read_calibration(message: Any) -> Calibration:
+    """Return a sensor_msgs/CameraInfo; whether it can be used, ``CameraModel`` says."""
+    roi = message.roi
+    return Calibration(
+        width=int(message.width), height=int(message.height),
+        distortion_model=str(message.distortion_model),
+        d=tuple(map(float, message.d)), k=tuple(map(float, message.k)),
+        p=tuple(map(float, message.p)),
+        binning=(int(message.binning_x), int(message.binning_y)),
+        roi=(int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)),
+    )  # fmt: skip
+
+
+def read_pose(message: Any) -> Matrix:
+    """Return fixed_from_base of a nav_msgs/Odometry or a geometry_msgs/PoseStamped."""
+    pose = getattr(message.pose, 'pose', message.pose)
+    return _matrix(pose.position, pose.orientation)
+
+
+def read_transform(message: Any) -> Matrix:
+    """Return parent_from_child of a geometry_msgs/TransformStamped."""
+    return _matrix(message.transform.translation, message.transform.rotation)
+
+
+def read_palette(text: str) -> npt.NDArray[np.uint8]:
+    """Return uint8 [256, 3] of the JSON on ``label_info_json``; ``CloudError`` if it is none."""
+    palette = np.zeros((256, 3), np.uint8)
+    try:
+        for entry in json.loads(text)['classes']:
+            palette[int(entry['id'])] = entry['color']
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+        raise CloudError(f'label_info_json cannot be read: {error!r}') from error
+    return palette
+
+
+def _matrix(place: Any, turn: Any) -> Matrix:
+    return from_pose((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
+
+
+_DTYPES = {'mono8': 'u1', '8UC1': 'u1', '16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
+
+
+def read_plane(message: Any, encodings: tuple[str, ...]) -> npt.NDArray[Any]:
+    """
+    Return [H, W] of an image message, a view where its bytes lie as this machine has them.
+
+    ``CloudError`` where the encoding is none of ``encodings`` or the bytes do not fill the image.
+    """
+    if message.encoding not in encodings:
+        raise CloudError(f"encoding is '{message.encoding}'; wanted: {' or '.join(encodings)}")
+    dtype = np.dtype(_DTYPES[message.encoding]).newbyteorder('>' if message.is_bigendian else '<')
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if step < width * dtype.itemsize or height < 1 or width < 1:
+        raise CloudError(f'an image of {width}×{height} pixels with rows of {step} bytes')
+    data = np.frombuffer(message.data, np.uint8)
+    wanted = (height - 1) * step + width * dtype.itemsize
+    if len(data) < wanted:
+        raise CloudError(f'the image has {len(data)} bytes, its pixels take {wanted}')
+    return np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize))
+
+
+#: REP-118: 32FC1 is metres, 16UC1 is millimetres with 0 for no measurement.
+ENCODINGS = ('16UC1', '32FC1', 'mono16')
+
+
+def metres(message: Any) -> npt.NDArray[np.float32]:
+    """Return float32 [H, W] along the optical axis, NaN where nothing was measured."""
+    depth = read_plane(message, ENCODINGS)
+    if depth.dtype.kind == 'u':
+        result = depth.astype(np.float32)
+        result *= np.float32(0.001)
+    else:
+        result = depth.astype(np.float32)
+    # beyond the sensor's range it says infinity
+    result[~(result > 0) | np.isinf(result)] = np.nan
+    return result
+
+
+def depth_cloud(depth: npt.NDArray[np.float32], model: CameraModel) -> Cloud:
+    """
+    Return the points of float32 [H, W] metres in the camera's optical frame, one a pixel.
+
+    ``CloudError`` where the image is of another size than the camera's.
+    """
+    if depth.shape != (model.height, model.width):
+        raise CloudError(
+            f'the depth image has {depth.shape[1]}×{depth.shape[0]} pixels, its camera '
+            f'{model.width}×{model.height}'
+        )
+    return cloud_of(np.concatenate([model.rays() * depth, depth[None]]))

@@ -1,16 +1,25 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What a camera does to an image: blur, noise, colour, compression; labels stay as they are."""
+"""
+What a camera does to an image: blur, noise, colour, compression; labels stay as they are.
+
+Camera faults of every strength, put on labelled frames to learn what a network makes of them.
+
+None of them is a fault that docs/confidence.md tests: those are in ``simulation.blinded``.
+
+Brightening without learning: what a translator has to beat.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.data.scene import Array, Bytes
+from nightseg_ros.data.night.scene import Array, Bytes
 
 _TILE = 768
 
@@ -166,3 +175,114 @@ def halo(image: Bytes, strength: float) -> Bytes:
     wide = cv2.GaussianBlur(bright, (0, 0), max(1.0, width / 200.0))
     glow = cv2.resize(wide, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.addWeighted(image, 1.0, glow, 4.0 * strength, 0.0)
+
+
+Image = npt.NDArray[np.uint8]
+Damage = Callable[[Image, float, np.random.Generator], Image]
+
+
+def defocus(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Blur by up to 5 % of the width."""
+    sigma = 0.05 * strength**2 * image.shape[1] + 0.5
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+
+
+def motion(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Smear along a line of up to 20 % of the width."""
+    length = max(3, int(0.2 * strength * image.shape[1]))
+    angle = rng.uniform(0, np.pi)
+    kernel = np.zeros((length, length), np.float32)
+    reach = (length - 1) / 2
+    ends = [
+        (round(reach + sign * reach * np.cos(angle)), round(reach + sign * reach * np.sin(angle)))
+        for sign in (-1, 1)
+    ]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.uint8)
+
+
+def haze(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Take away up to 90 % of the contrast, towards a grey."""
+    left = 1 - 0.9 * strength
+    grey = rng.uniform(60, 210)
+    return np.asarray(np.clip(image * left + grey * (1 - left), 0, 255), np.uint8)
+
+
+def dim(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Expose down to a 12th."""
+    return np.asarray(image * 0.08**strength, np.uint8)
+
+
+def scramble(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Swap tiles, the more the smaller they are: a broken transmission."""
+    count = 2 + int(10 * strength)
+    height, width = image.shape[0] // count, image.shape[1] // count
+    out = image.copy()
+    places = [(y * height, x * width) for y in range(count) for x in range(count)]
+    for (y, x), k in zip(places, rng.permutation(len(places))):
+        v, u = places[k]
+        out[y : y + height, x : x + width] = image[v : v + height, u : u + width]
+    return out
+
+
+def tear(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Shift bands of rows sideways: a transmission out of step."""
+    out = image.copy()
+    edges = np.sort(rng.integers(0, image.shape[0], 3 + int(20 * strength)))
+    for top, bottom in zip(edges[:-1], edges[1:]):
+        shift = int(rng.normal(0, 0.5 * strength) * image.shape[1])
+        out[top:bottom] = np.roll(image[top:bottom], shift, axis=1)
+    return out
+
+
+def mosaic(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Keep one mean a block of up to an eighth of the width: a starved video codec."""
+    blocks = max(6, round(image.shape[1] / (2 + strength * image.shape[1] / 8)))
+    small = cv2.resize(image, (blocks, max(4, blocks * 3 // 4)), interpolation=cv2.INTER_AREA)
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def false_colors(image: Image, strength: float, rng: np.random.Generator) -> Image:
+    """Blend towards swapped channels: a wrong pixel format."""
+    wrong = np.roll(image, int(rng.integers(1, 3)), axis=2)
+    return np.asarray(cv2.addWeighted(image, 1 - strength, wrong, strength, 0), np.uint8)
+
+
+DAMAGES: dict[str, Damage] = {
+    'defocus': defocus, 'motion': motion, 'haze': haze, 'dim': dim, 'scramble': scramble,
+    'tear': tear, 'mosaic': mosaic, 'false_colors': false_colors,
+}  # fmt: skip
+
+
+def damaged(image: Image, rng: np.random.Generator) -> Image:
+    """Return uint8 [H, W, 3] RGB with one fault of some strength."""
+    name = list(DAMAGES)[rng.integers(len(DAMAGES))]
+    return DAMAGES[name](image, float(rng.uniform(0.05, 1)), rng)
+
+
+#: Median luma that the gamma aims at, of 255: about that of CamVid by day.
+MEDIAN = 105.0
+_CLIP = 2.0
+_TILES = (8, 8)
+
+
+def gamma_clahe(image: Bytes) -> Bytes:
+    """
+    Return uint8 [H, W, 3] RGB with its median luma at ``MEDIAN`` and local contrast evened out.
+
+    The gamma, 0.2 to 5, acts on all channels alike; CLAHE (8×8 tiles, clip limit 2, Zuiderveld
+    1994) on CIELAB's lightness. ``image`` is uint8 [H, W, 3] RGB.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(
+            f'image must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
+        )
+    median = float(np.median(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
+    gamma = np.log(MEDIAN / 255) / np.log(np.clip(median, 1.0, 250.0) / 255)
+    levels = (np.arange(256) / 255.0) ** np.clip(gamma, 0.2, 5.0)
+    bright = cv2.LUT(image, np.rint(levels * 255).astype(np.uint8))
+    lab = cv2.cvtColor(bright, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(_CLIP, _TILES).apply(np.ascontiguousarray(lab[..., 0]))
+    result: Bytes = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(np.uint8, copy=False)
+    return result

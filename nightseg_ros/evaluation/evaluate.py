@@ -21,14 +21,13 @@ import numpy as np
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.evaluation.bootstrap import BootstrapConfig
 from nightseg_ros.evaluation.fleet import part_folder, run_here, run_processes, run_ray
 from nightseg_ros.evaluation.gallery import Candidate, group_of, select
 from nightseg_ros.evaluation.lineup import Lineup
+from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
 from nightseg_ros.evaluation.plan import Plan
 from nightseg_ros.evaluation.record import Records, frames_on_record
-from nightseg_ros.evaluation.result import VERSION, SetResult, read_set
-from nightseg_ros.evaluation.segmentation import SegmentationScores
+from nightseg_ros.evaluation.summary import VERSION, SetResult, read_set
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.taxonomy import Taxonomy
 

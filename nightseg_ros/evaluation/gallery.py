@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.evaluation.pictures import write_picture
+from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.perception.frame import Frame
 
 Image = npt.NDArray[np.uint8]

@@ -22,9 +22,11 @@ from nightseg_ros.perception.illumination import (
     IlluminationEstimator,
     statistics,
 )
-from nightseg_ros.training.illumination import IlluminationConfig, Sampler, fit
-from nightseg_ros.training.illumination_sources import (
+from nightseg_ros.training.illumination import (
+    IlluminationConfig,
+    Sampler,
     Thumbnails,
+    fit,
     load_thumbnails,
     parse_sources,
     shrink,

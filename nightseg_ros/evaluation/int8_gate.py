@@ -11,11 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.data.sample import Sample, read_image, read_labels
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
-from nightseg_ros.evaluation.segmentation import RARE
+from nightseg_ros.evaluation.metrics import RARE, ConfusionMatrix
 from nightseg_ros.runtime.backend import Run
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Share of the pixels of each folder that must get torch's label.

@@ -12,12 +12,11 @@ from typing import Any
 
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, WithheldError
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError
 from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.perception.router import Route, RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Say
-from nightseg_ros.runtime.registry import open_backend
+from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Estimator and router run, no network does.

@@ -25,14 +25,19 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.calibration import reliability
-from nightseg_ros.evaluation.confusion import ConfusionMatrix, Counts, miou, pixel_accuracy
-from nightseg_ros.evaluation.flicker import Flicker
 from nightseg_ros.evaluation.gallery import Gallery, Shown, group_of
 from nightseg_ros.evaluation.lineup import Lineup
+from nightseg_ros.evaluation.metrics import (
+    ConfusionMatrix,
+    Counts,
+    Flicker,
+    miou,
+    pixel_accuracy,
+    reliability,
+)
 from nightseg_ros.evaluation.part import Item, Part, Reader
-from nightseg_ros.evaluation.pictures import write_picture
 from nightseg_ros.evaluation.record import Kept, RecordWriter
 from nightseg_ros.evaluation.stage import Sink, read_ahead
 from nightseg_ros.files import replace_file

@@ -17,8 +17,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.bags.errors import BagLoss
-from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.reader import BagLoss, BagReader
 from nightseg_ros.data.sample import LabelFile, Sample, read_image, read_labels
 from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.evaluation.truth import LabelFolder, open_labels, open_light

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from nightseg_ros.evaluation import calibration, flicker
-from nightseg_ros.evaluation.confusion import Counts
+from nightseg_ros.evaluation import metrics as calibration
+from nightseg_ros.evaluation import metrics as flicker
+from nightseg_ros.evaluation.metrics import Counts
 from nightseg_ros.taxonomy import Taxonomy
 
 LINES = 'frames.jsonl'
@@ -41,7 +42,7 @@ class RowLayout:
     @property
     def size(self) -> int:
         """Numbers in a row."""
-        return self._confusion + calibration.BINS * calibration.COLUMNS + flicker.COLUMNS
+        return self._confusion + calibration.BINS * calibration.COLUMNS + flicker.FLICKER_COLUMNS
 
     @property
     def _confusion(self) -> int:
@@ -54,12 +55,12 @@ class RowLayout:
 
     def calibration(self, rows: Counts) -> Counts:
         """Return the view [..., BINS, 3] of rows [..., size]."""
-        part = rows[..., self._confusion : self.size - flicker.COLUMNS]
+        part = rows[..., self._confusion : self.size - flicker.FLICKER_COLUMNS]
         return part.reshape(*rows.shape[:-1], calibration.BINS, calibration.COLUMNS)
 
     def flicker(self, rows: Counts) -> Counts:
         """Return the view [..., 5] of rows [..., size]."""
-        return rows[..., self.size - flicker.COLUMNS :]
+        return rows[..., self.size - flicker.FLICKER_COLUMNS :]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nightseg_ros.evaluation.confusion import ConfusionMatrix
+from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 
 Image = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float64]
@@ -159,7 +158,7 @@ def _look(
 
 def sheet(pairs: Sequence[tuple[Image, Image, str]], *, columns: int = 2) -> Image:
     """Return a contact sheet RGB uint8 of pictures before and after, with a line above each."""
-    from nightseg_ros.evaluation.pictures import contact_sheet
+    from nightseg_ros.data.pictures import contact_sheet
 
     # every cell of a sheet has one height
     height, width = pairs[0][0].shape[:2]

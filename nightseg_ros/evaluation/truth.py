@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.bags.errors import BagError
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
+from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader
 from nightseg_ros.data.sample import DataError, read_labels
 from nightseg_ros.perception.illumination import State
 

@@ -8,12 +8,10 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from nightseg_ros.networks.cyclegan import PatchGAN, ResnetGenerator
-from nightseg_ros.networks.erf_pspnet import ERFPSPNet
-from nightseg_ros.networks.fast_generator import FastGenerator
-from nightseg_ros.networks.illumination_net import illumination_net
-from nightseg_ros.networks.lite_segmenter import LiteSegmenter
+from nightseg_ros.networks.generators import FastGenerator, PatchGAN, ResnetGenerator
+from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.networks.segformer import Segformer
+from nightseg_ros.networks.segmenters import ERFPSPNet, LiteSegmenter
 from nightseg_ros.weights import WeightsError, network_tensors
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from nightseg_ros.benchmark.orders import Orders, Paced, Turns
 from nightseg_ros.benchmark.process_use import process_use
 from nightseg_ros.dds import profile_environment
-from nightseg_ros.perception.naming import NAMESPACE
+from nightseg_ros.perception.result import NAMESPACE
 
 #: Seconds for a subscription to be matched, and for a contender's threads to fall asleep.
 SETTLE_S, PAUSE_S = 0.5, 0.03

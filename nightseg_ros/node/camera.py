@@ -1,28 +1,86 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""One camera: its subscription, its latest frame, its outputs and its health."""
+"""
+The part of a camera's picture that shows the own vehicle.
+
+One camera: its subscription, its latest frame, its outputs and its health.
+"""
 
 from __future__ import annotations
 
+import os
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from nightseg_ros.node.camera_info import scaled_info
-from nightseg_ros.node.ego_mask import EgoMask
-from nightseg_ros.node.following import Following
-from nightseg_ros.node.health import CameraHealth, Source, Throttle
-from nightseg_ros.node.intake import Intake
-from nightseg_ros.node.messages import decode
-from nightseg_ros.node.outputs import PICTURES, PLANES, Outputs, label_size, refuse_unfit, want_of
-from nightseg_ros.node.settings import CameraNames, Settings
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node.diagnostics import CameraHealth, Source, Throttle
+from nightseg_ros.node.messages import decode, scaled_info
+from nightseg_ros.node.parameters import CameraNames, Settings
+from nightseg_ros.node.publishers import (
+    PICTURES,
+    PLANES,
+    Outputs,
+    label_size,
+    refuse_unfit,
+    want_of,
+)
+from nightseg_ros.node.subscription import Following, Intake
 from nightseg_ros.node.worker import Waiting, Worker
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.taxonomy import UNLABELLED
+
+Plane = npt.NDArray[np.uint8]
+
+
+class EgoMask:
+    """A static mask; its pixels are published as unlabelled."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Read an image file, non-zero on the vehicle; ``ConfigError`` where it is none."""
+        file = Path(path).expanduser()
+        picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
+        if picture is None:
+            raise ConfigError(f"'ego_masks': {file} is no image that can be read")
+        self._mask = np.where(np.asarray(picture) != 0, UNLABELLED, 0).astype(np.uint8)
+        self._fitted = self._mask
+
+    def at(self, height: int, width: int) -> Plane:
+        """Return uint8 [height, width]: 255 on the vehicle, 0 elsewhere."""
+        if self._fitted.shape != (height, width):
+            self._fitted = np.asarray(
+                cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
+            )
+        return self._fitted
+
+    def cover(self, result: Result) -> Result:
+        """Return the result with the vehicle unlabelled, uncertain and uncoloured."""
+        if result.labels is None:
+            return result
+        mask = self.at(*result.labels.shape)
+        there = mask != 0
+        changes: dict[str, Any] = {'labels': result.labels | mask}
+        if result.confidence is not None:
+            changes['confidence'] = result.confidence & ~mask
+        if result.color is not None:
+            changes['color'] = result.color & ~mask[:, :, None]
+        if result.overlay is not None:
+            image = result.frame.image
+            overlay = result.overlay.copy()
+            overlay[there] = image[there] if result.frame.order == 'rgb' else image[there][:, ::-1]
+            changes['overlay'] = overlay
+        return replace(result, **changes)
+
 
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0

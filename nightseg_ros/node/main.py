@@ -1,6 +1,8 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
+The memory that the C library holds for the process, where it is glibc.
+
 The process ``night_perception``, and what every process of a lifecycle node does.
 
 Exit code 0 says that it was asked to stop; anything else asks the launch file for another try.
@@ -9,6 +11,8 @@ Exit code 0 says that it was asked to stop; anything else asks the launch file f
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import gc
 import os
 import signal
@@ -23,7 +27,32 @@ from types import FrameType
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
-from nightseg_ros.node.heap import use_one_heap
+
+#: mallopt(3), from malloc.h.
+M_ARENA_MAX = -8
+
+
+def use_one_heap() -> None:
+    """
+    Let all threads share one heap.
+
+    Each would have its own, and what is freed in one does not serve the others: with every
+    configure the process would grow or shrink by some megabytes.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """
+    Return freed memory to the system.
+
+    Compiling a network takes tens of megabytes for a moment, which would stay with the process
+    for good.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
 
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.
 DEADLINE = 1.0

@@ -5,21 +5,44 @@ Pixels into messages and out of them, without a slow copy.
 
 Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept and
 written into through ``np.frombuffer`` takes less than half a millisecond.
+
+The camera's calibration, for the labels' size.
+
+What the ids in a mask mean, for those who join late.
+
+PointCloud2 messages in and out, by sensor_msgs_py where it is installed and does it right.
+
+``read_points`` takes padded rows for points and swaps big-endian bytes within the message that it
+was given; ``create_cloud`` knows neither, nor fields that overlap or go back. The view of
+``clouds/point_cloud`` does all of it, and the rest to the same bytes (``test_point_cloud2.py``).
 """
 
 from __future__ import annotations
 
 import array
 import importlib
+import sys
+from dataclasses import replace
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import (
+    CameraInfo,
+    CompressedImage,
+    Image,
+    PointCloud2,
+    PointField,
+    RegionOfInterest,
+)
+from std_msgs.msg import Header, String
 
-from nightseg_ros.perception.encodings import ENCODINGS
-from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
+from nightseg_ros.clouds.painter import LabelledCloud
+from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
+from nightseg_ros.perception.frame import ENCODINGS, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.result import legend
+from nightseg_ros.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -108,3 +131,130 @@ def _through_cv_bridge(message: Image) -> Pixels | None:
         raise FrameError(
             f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
         ) from error
+
+
+def scaled_info(
+    info: Any, image: tuple[int, int], labels: tuple[int, int], header: Any
+) -> CameraInfo:
+    """
+    Return the calibration of the labels of an image; both sizes are (height, width).
+
+    Pixel centres lie at whole numbers, as image_geometry and OpenCV have it. Binning and region
+    of interest are worked in where the size changes. ``ValueError`` says where the calibration
+    is for another image.
+    """
+    binning_x, binning_y = max(info.binning_x, 1), max(info.binning_y, 1)
+    roi = info.roi
+    width, height = roi.width or info.width, roi.height or info.height
+    if (height // binning_y, width // binning_x) != image:
+        raise ValueError(
+            f'camera_info is for {width // binning_x}×{height // binning_y} pixels, the images '
+            f'have {image[1]}×{image[0]}: it is not passed on'
+        )
+    result = CameraInfo(
+        header=header,
+        height=info.height,
+        width=info.width,
+        distortion_model=info.distortion_model,
+        d=info.d,
+        k=info.k,
+        r=info.r,
+        p=info.p,
+        binning_x=info.binning_x,
+        binning_y=info.binning_y,
+        roi=info.roi,
+    )
+    if labels == image:
+        return result
+    sx = labels[1] / (image[1] * binning_x)
+    sy = labels[0] / (image[0] * binning_y)
+
+    def move(cx: float, offset: int, scale: float) -> float:
+        return (cx - offset + 0.5) * scale - 0.5
+
+    k, p = list(info.k), list(info.p)
+    for matrix, width_of in ((k, 3), (p, 4)):
+        matrix[0] *= sx
+        matrix[1] *= sx
+        matrix[2] = move(matrix[2], roi.x_offset, sx)
+        matrix[width_of + 1] *= sy
+        matrix[width_of + 2] = move(matrix[width_of + 2], roi.y_offset, sy)
+    # Tx = -fx' B and Ty are products with the focal lengths
+    p[3] *= sx
+    p[7] *= sy
+    result.k, result.p = k, p
+    result.height, result.width = labels
+    result.binning_x = result.binning_y = 0
+    result.roi = RegionOfInterest()
+    return result
+
+
+def label_info_json(taxonomy: Taxonomy) -> String:
+    """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
+    return String(data=legend(taxonomy))
+
+
+def vision_msgs() -> Any | None:
+    """Return the module ``vision_msgs.msg``, None where it is not installed."""
+    try:
+        return importlib.import_module('vision_msgs.msg')
+    except ImportError:
+        return None
+
+
+def label_info(taxonomy: Taxonomy, vision: Any, stamp: Any) -> Any:
+    """Return ``vision_msgs/LabelInfo``; ``vision`` is what ``vision_msgs`` returned."""
+    message = vision.LabelInfo()
+    message.header.stamp = stamp
+    message.class_map = [
+        vision.VisionClass(class_id=index, class_name=name)
+        for index, name in enumerate(taxonomy.classes)
+    ]
+    return message
+
+
+try:
+    sensor_msgs_py: Any = importlib.import_module('sensor_msgs_py.point_cloud2')
+except ImportError:
+    sensor_msgs_py = None
+
+
+def read_message(message: PointCloud2) -> Cloud:
+    """Return what a message holds without copying its bytes; ``CloudError`` as of ``Cloud``."""
+    cloud = read_cloud(message)
+    if sensor_msgs_py is None or not plain(cloud):
+        return cloud
+    return replace(cloud, read=sensor_msgs_py.read_points(message))
+
+
+def cloud_message(labelled: LabelledCloud) -> PointCloud2:
+    """Return the message of a labelled cloud, under the input's stamp and frame."""
+    cloud = labelled.cloud
+    header = Header(frame_id=labelled.frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(labelled.stamp_ns, 1_000_000_000)
+    fields = [
+        PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
+        for f in cloud.fields
+    ]
+    if sensor_msgs_py is not None and plain(cloud):
+        points = cloud.data.view(sensor_msgs_py.dtype_from_fields(fields))
+        message = sensor_msgs_py.create_cloud(header, fields, points)
+    else:
+        message = PointCloud2(header=header, fields=fields, point_step=cloud.point_step)
+        message.data.frombytes(memoryview(cloud.data))
+    # create_cloud has organised clouds on their side, and calls none dense
+    message.height, message.width = cloud.height, cloud.width
+    message.row_step = cloud.row_step
+    message.is_bigendian, message.is_dense = cloud.is_bigendian, cloud.is_dense
+    return message
+
+
+def plain(cloud: Cloud) -> bool:
+    """Tell whether sensor_msgs_py reads and writes such a cloud rightly."""
+    ends = [0, *(field.end for field in cloud.fields)]
+    return (
+        cloud.is_bigendian == (sys.byteorder == 'big')
+        and (cloud.height == 1 or cloud.row_step == cloud.width * cloud.point_step)
+        and all(field.count > 0 for field in cloud.fields)
+        and all(field.offset >= end for field, end in zip(cloud.fields, ends))
+    )

@@ -11,15 +11,12 @@ from typing import Any
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import Camera
-from nightseg_ros.node.diagnostics import camera_status, node_status
-from nightseg_ros.node.health import RECOVERY, Problem
-from nightseg_ros.node.heap import give_back
-from nightseg_ros.node.managed import ManagedNode
-from nightseg_ros.node.parameters import PARAMETERS
-from nightseg_ros.node.settings import Settings
-from nightseg_ros.node.threads import Threads
+from nightseg_ros.node.diagnostics import RECOVERY, Problem, camera_status, node_status
+from nightseg_ros.node.lifecycle import ManagedNode
+from nightseg_ros.node.main import give_back
+from nightseg_ros.node.parameters import PARAMETERS, Settings
 from nightseg_ros.node.watchdog import Patience, Stall
-from nightseg_ros.node.worker import Worker
+from nightseg_ros.node.worker import Threads, Worker
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError

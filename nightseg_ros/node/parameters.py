@@ -5,21 +5,47 @@ Every parameter of night_perception, in one table.
 
 The table yields the ROS descriptors, ``config/night_perception.yaml`` and the README's table:
 ``python -m nightseg_ros.node.parameters yaml`` and ``... markdown`` print the last two.
+
+The parameter table as ROS parameters: declared, checked, and kept.
+
+The parameters' values, checked against each other and ready to use.
+
+Every parameter of semantic_cloud, in one table.
+
+``python -m nightseg_ros.node.parameters yaml`` prints ``config/semantic_cloud.yaml``, with
+``markdown`` the table of docs/clouds.md.
+
+The parameters' values, checked against each other and ready to use.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from nightseg_ros.config import to_mapping
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.parameter import Parameter as RosParameter
+
+from nightseg_ros.clouds.geometry import CloudError, FrameTree
+from nightseg_ros.clouds.painter import Occlusion, PaintConfig
+from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.node.watchdog import Patience
+from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
+from nightseg_ros.weights import WeightsError
 
 Value = bool | int | float | str | tuple[str, ...]
 
@@ -228,7 +254,445 @@ def _wrapped(text: str, prefix: str) -> list[str]:
     return textwrap.wrap(text, 99, initial_indent=prefix, subsequent_indent=prefix)
 
 
+_TYPES = {
+    'bool': RosParameter.Type.BOOL,
+    'integer': RosParameter.Type.INTEGER,
+    'double': RosParameter.Type.DOUBLE,
+    'string': RosParameter.Type.STRING,
+    'string array': RosParameter.Type.STRING_ARRAY,
+}
+#: Overrides that belong to rclpy and are no mistake.
+_FOREIGN = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
+
+
+def descriptor(parameter: Parameter) -> ParameterDescriptor:
+    """Return the row as ROS tools show it."""
+    when = 'may change at run time' if parameter.dynamic else 'takes effect by configure'
+    result = ParameterDescriptor(
+        name=parameter.name,
+        type=_TYPES[parameter.kind].value,
+        description=f'{parameter.text} ({when})',
+        additional_constraints=f'one of {parameter.range}' if parameter.choices else '',
+    )
+    if parameter.low is not None and parameter.high is not None:
+        if parameter.kind == 'integer':
+            bounds = IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))
+            result.integer_range = [bounds]
+        else:
+            wide = FloatingPointRange(
+                from_value=float(parameter.low), to_value=float(parameter.high)
+            )
+            result.floating_point_range = [wide]
+    return result
+
+
+class Declared:
+    """
+    A node's parameters.
+
+    A value from a file or the command line that cannot be used does not end the process: the node
+    stays unconfigured and says so until the parameter is set to one that can.
+    """
+
+    def __init__(
+        self, node: Any, parameters: Sequence[Parameter], build: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        """
+        Declare every row of the table on ``node``.
+
+        ``build`` makes the settings of every value by its name; it raises ``ConfigError``.
+        """
+        self._node = node
+        self._build = build
+        self._rows = {parameter.name: parameter for parameter in parameters}
+        self.problems: dict[str, str] = {}
+        self.unknown = _unknown(node, self._rows)
+        for parameter in parameters:
+            default = _plain(parameter.default)
+            try:
+                value = node.declare_parameter(
+                    parameter.name, default, descriptor(parameter)
+                ).value
+                problem = None if value is None else parameter.problem(value)
+            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+                given = node._parameter_overrides.get(parameter.name)
+                problem = parameter.problem(given.value if given else None) or str(error)
+                node.declare_parameter(
+                    parameter.name, default, descriptor(parameter), ignore_override=True
+                )
+            if problem:
+                self.problems[parameter.name] = problem
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._apply)
+        self.check_settings: Callable[[Any], None] = lambda settings: None
+        self.apply_settings: Callable[[Any], None] = lambda settings: None
+        self.configured: Callable[[], bool] = lambda: False
+
+    def settings(self) -> Any:
+        """Return the values as settings; ``ConfigError`` names what cannot be used."""
+        if self.problems:
+            raise ConfigError('; '.join(self.problems.values()))
+        return self._build(self._values())
+
+    def value(self, name: str) -> Any:
+        """Return one value; an array that a YAML file left empty is the default."""
+        value = self._node.get_parameter(name).value
+        return _plain(self._rows[name].default) if value is None else value
+
+    def _values(self) -> dict[str, Any]:
+        return {name: self.value(name) for name in self._rows}
+
+    def _check(self, changes: Sequence[RosParameter]) -> SetParametersResult:
+        """Refuse what cannot be used, with the reason; several are taken together or not."""
+        ours = {change.name: change.value for change in changes if change.name in self._rows}
+        try:
+            for name, value in ours.items():
+                problem = self._rows[name].problem(value)
+                if problem:
+                    raise ConfigError(problem)
+                fixed = self.configured() and not self._rows[name].dynamic
+                # a file of all parameters may be loaded again
+                if fixed and value != self.value(name):
+                    raise ConfigError(
+                        f"parameter '{name}' takes effect by configure: clean the node up, "
+                        'set it, and configure'
+                    )
+            left = self.problems.keys() - ours.keys()
+            if ours and not left and self.configured():
+                self.check_settings(self._build(self._values() | ours))
+        except (ConfigError, WeightsError) as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, changes: Sequence[RosParameter]) -> None:
+        ours = [change.name for change in changes if change.name in self._rows]
+        for name in ours:
+            self.problems.pop(name, None)
+        if ours and self.configured():
+            self.apply_settings(self.settings())
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def _unknown(node: Any, known: Mapping[str, Parameter]) -> list[str]:
+    """Return a sentence for each override that no parameter takes, most often a misspelt one."""
+    sentences = []
+    for name in sorted(node._parameter_overrides):
+        if name in known or name.startswith(_FOREIGN):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ''
+        sentences.append(f"parameter '{name}' is not known and has no effect{hint}")
+    return sentences
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CameraNames:
+    """Where one camera is read and published; names are relative unless the user's are not."""
+
+    name: str
+    image_topic: str
+    info_topic: str
+    output: str
+    """Prefix of the output topics, without a slash at its end."""
+    ego_mask: str = ''
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the node works by; see ``parameters.PARAMETERS`` for each meaning and unit."""
+
+    cameras: tuple[CameraNames, ...]
+    transport: Literal['raw', 'compressed']
+    qos_reliability: Literal['auto', 'reliable', 'best_effort']
+    label_size: Literal['camera', 'network']
+    max_rate: float
+    max_age: float
+    silent_after: float
+    patience: Patience
+    cpu_fallback: bool
+    min_reliability: float
+    jpeg_quality: int
+    pipeline: PipelineConfig
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Settings:
+        """
+        Build from the value of every parameter by its name.
+
+        ``ConfigError`` names the first value that is out of range or contradicts another.
+        """
+        for name, value in values.items():
+            problem = BY_NAME[name].problem(value)
+            if problem:
+                raise ConfigError(problem)
+        nested: dict[str, Any] = {}
+        for name in PIPELINE_NAMES:
+            *path, leaf = name.split('.')
+            place = nested
+            for part in path:
+                place = place.setdefault(part, {})
+            place[leaf] = values[name]
+        transport = values['transport']
+        return cls(
+            cameras=_cameras(
+                _given(values['cameras']),
+                _given(values['image_topics']),
+                [mask.strip() for mask in values['ego_masks']],
+                transport,
+            ),
+            transport=transport,
+            qos_reliability=values['qos_reliability'],
+            label_size=values['label_size'],
+            max_rate=values['max_rate'],
+            max_age=values['max_age'],
+            silent_after=values['silent_after'],
+            patience=Patience(batch=values['watchdog_s'], load=values['watchdog_load_s']),
+            cpu_fallback=values['cpu_fallback'],
+            min_reliability=values['min_reliability'],
+            jpeg_quality=values['jpeg_quality'],
+            pipeline=from_mapping(PipelineConfig, nested),
+        )
+
+
+def _given(texts: list[str]) -> list[str]:
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _cameras(
+    names: list[str], topics: list[str], masks: list[str], transport: str
+) -> tuple[CameraNames, ...]:
+    """Pair names, topics and masks; ``ConfigError`` where they do not fit together."""
+    outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
+    if not topics:
+        topics = [f'{name}/image_raw' for name in names]
+    elif names == list(BY_NAME['cameras'].default):  # type: ignore[arg-type]
+        outputs = output_prefixes(topics)
+        names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
+    if not topics:
+        raise ConfigError("'cameras' and 'image_topics' are both empty; name at least one camera")
+    if len(names) != len(topics):
+        raise ConfigError(
+            f"'cameras' names {len(names)} and 'image_topics' {len(topics)}; one of each a camera"
+        )
+    for kind, items in (('cameras', names), ('image_topics', topics)):
+        doubles = sorted({item for item in items if items.count(item) > 1})
+        if doubles:
+            raise ConfigError(f"'{kind}' names {doubles[0]} twice")
+    masks = masks if any(masks) else [''] * len(names)
+    if len(masks) != len(names):
+        raise ConfigError(
+            f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
+            "'' for none"
+        )
+    cameras = []
+    for name, topic, output, mask in zip(names, topics, outputs, masks):
+        stem = topic.removesuffix('/compressed')
+        parent = stem.rpartition('/')[0]
+        cameras.append(
+            CameraNames(
+                name=name,
+                image_topic=f'{stem}/compressed' if transport == 'compressed' else topic,
+                # where image_transport puts it
+                info_topic=f'{parent}/camera_info' if '/' in stem else 'camera_info',
+                output=output,
+                ego_mask=mask,
+            )
+        )
+    return tuple(cameras)
+
+
+ODOMETRY_TYPES = ('nav_msgs/Odometry', 'geometry_msgs/PoseStamped')
+_DEFAULT = PaintConfig(cameras=())
+
+CLOUD_PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(name='autostart', default=True,
+              text='configure and activate without being asked; false waits for a lifecycle '
+                   'manager'),
+    Parameter(name='cameras', default=('camera',),
+              text='cameras whose labels are read from <camera>/nightseg/labels; of equal '
+                   'confidence the first wins'),
+    Parameter(name='info_topics', default=('',),
+              text="topics of the cameras' calibration, one a camera, where it is not "
+                   '<camera>/camera_info'),
+    Parameter(name='sensors', default=('lidar',),
+              text='LiDARs, each read from <sensor>/points and published on '
+                   '<sensor>/nightseg/points'),
+    Parameter(name='sensor_topics', default=('',),
+              text='their topics, one a sensor, where they are named otherwise'),
+    Parameter(name='depth_cameras', default=('',),
+              text='those of the cameras that have a registered depth image, read from '
+                   '<camera>/depth/image_raw and published as points on <camera>/nightseg/points'),
+    Parameter(name='depth_topics', default=('',),
+              text='topics of the depth images, one a depth camera, where they are named '
+                   'otherwise'),
+    Parameter(name='confidence', default=_DEFAULT.confidence,
+              text='read <camera>/nightseg/confidence as well; without it the order of the '
+                   'cameras decides'),
+    Parameter(name='rectified', default=_DEFAULT.rectified,
+              text='the labels are of rectified images: P of the calibration counts, without '
+                   'distortion'),
+    Parameter(name='qos_reliability', default='auto', choices=('auto', 'reliable', 'best_effort'),
+              text='reliability of the subscriptions; auto does as each publisher does'),
+    Parameter(name='transforms', default=('',),
+              text="places that count before tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX "
+                   "QY QZ QW' in metres and radians"),
+    Parameter(name='use_tf', default=True, text='ask tf2 for the other places, where installed'),
+    Parameter(name='odometry', default='',
+              text="topic of the vehicle's poses, to make good what it moved between mask and "
+                   "cloud; '' for none"),
+    Parameter(name='odometry_type', default=ODOMETRY_TYPES[0], choices=ODOMETRY_TYPES,
+              text='type of the poses'),
+    Parameter(name='base_frame', default=_DEFAULT.base_frame,
+              text='frame that the poses are those of'),
+    Parameter(name='pair_limit', default=_DEFAULT.pair_limit, low=0, high=10,
+              text='seconds by which the stamps of a mask and a cloud may differ'),
+    Parameter(name='max_wait', default=_DEFAULT.max_wait, low=0, high=10,
+              text='seconds that a cloud waits for masks as new as itself'),
+    Parameter(name='occlusion.cell', default=_DEFAULT.occlusion.cell, low=0, high=200,
+              dynamic=True,
+              text='side of a cell of the z-buffer in pixels, about the distance of two points '
+                   'in the image; 0 hides nothing'),
+    Parameter(name='occlusion.clearance', default=_DEFAULT.occlusion.clearance, low=0.01,
+              high=100, dynamic=True,
+              text='surfaces that pass the camera closer than this (m) may hide parts of '
+                   'themselves'),
+    Parameter(name='max_rate', default=0.0, low=0, high=1000, dynamic=True,
+              text='clouds a second of each sensor to serve at most; 0 serves all'),
+    Parameter(name='silent_after', default=1.2, low=0.1, high=60, dynamic=True,
+              text='seconds without a cloud, or without a mask, after which that is reported'),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sensor:
+    """Where points come from and go to; names are relative unless the user's are not."""
+
+    name: str
+    topic: str
+    output: str
+    kind: Literal['cloud', 'depth']
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudSettings:
+    """What the node works by; see ``parameters.PARAMETERS`` for each meaning and unit."""
+
+    sensors: tuple[Sensor, ...]
+    info_topics: tuple[str, ...]
+    """One a camera of ``paint``."""
+    transforms: tuple[str, ...]
+    use_tf: bool
+    odometry: str
+    odometry_type: str
+    qos_reliability: Literal['auto', 'reliable', 'best_effort']
+    max_rate: float
+    silent_after: float
+    paint: PaintConfig
+
+    @classmethod
+    def of(cls, **given: Any) -> CloudSettings:
+        """Build from the values that are not the defaults; names with ``__`` for a point."""
+        values = {
+            p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+            for p in CLOUD_PARAMETERS
+        }
+        values |= {name.replace('__', '.'): value for name, value in given.items()}
+        return cls.from_values(values)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> CloudSettings:
+        """
+        Build from the value of every parameter by its name.
+
+        ``ConfigError`` names the first value that is out of range or contradicts another.
+        """
+        for parameter in CLOUD_PARAMETERS:
+            problem = parameter.problem(values[parameter.name])
+            if problem:
+                raise ConfigError(problem)
+        cameras = _names('cameras', values)
+        depth_cameras = _names('depth_cameras', values)
+        if not cameras:
+            raise ConfigError("'cameras' is empty; name at least one camera")
+        strangers = [name for name in depth_cameras if name not in cameras]
+        if strangers:
+            raise ConfigError(
+                f"'depth_cameras' names {strangers[0]}, which is none of 'cameras': a depth image "
+                'is registered to one of them'
+            )
+        transforms = tuple(_given_cloud(values['transforms']))
+        try:
+            for text in transforms:
+                FrameTree().add_text(text)
+        except CloudError as error:
+            raise ConfigError(f"'transforms': {error}") from error
+        sensors = [
+            *_sensors('cloud', _names('sensors', values), values['sensor_topics'], 'points'),
+            *_sensors('depth', depth_cameras, values['depth_topics'], 'depth/image_raw'),
+        ]
+        if not sensors:
+            raise ConfigError("'sensors' and 'depth_cameras' are both empty; name at least one")
+        doubles = [s.output for s in sensors if [t.output for t in sensors].count(s.output) > 1]
+        if doubles:
+            raise ConfigError(f"'sensors' and 'depth_cameras' both lead to {doubles[0]}/points")
+        infos = _topics('info_topics', values['info_topics'], cameras, 'camera_info')
+        return cls(
+            sensors=tuple(sensors), info_topics=tuple(infos), transforms=transforms,
+            use_tf=values['use_tf'], odometry=values['odometry'].strip(),
+            odometry_type=values['odometry_type'], qos_reliability=values['qos_reliability'],
+            max_rate=values['max_rate'], silent_after=values['silent_after'],
+            paint=PaintConfig(
+                cameras=tuple(cameras), pair_limit=values['pair_limit'],
+                max_wait=values['max_wait'], confidence=values['confidence'],
+                rectified=values['rectified'], ego_motion=bool(values['odometry'].strip()),
+                base_frame=values['base_frame'],
+                occlusion=Occlusion(cell=values['occlusion.cell'],
+                                    clearance=values['occlusion.clearance']),
+            ),
+        )  # fmt: skip
+
+
+def _given_cloud(texts: Sequence[str]) -> list[str]:
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _names(parameter: str, values: Mapping[str, Any]) -> list[str]:
+    names = [name.rstrip('/') for name in _given_cloud(values[parameter])]
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
+    return names
+
+
+def _topics(parameter: str, given: Sequence[str], names: list[str], last: str) -> list[str]:
+    """Return a topic for each name: the given ones, or NAME/last."""
+    topics = _given_cloud(given) or [f'{name}/{last}' for name in names]
+    if len(topics) != len(names):
+        raise ConfigError(
+            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
+        )
+    return topics
+
+
+def _sensors(
+    kind: Literal['cloud', 'depth'], names: list[str], given: Sequence[str], last: str
+) -> list[Sensor]:
+    parameter = 'sensor_topics' if kind == 'cloud' else 'depth_topics'
+    topics = _topics(parameter, given, names, last)
+    return [
+        Sensor(name=name, topic=topic, output=f'{name}/{NAMESPACE}', kind=kind)
+        for name, topic in zip(names, topics)
+    ]
+
+
 if __name__ == '__main__':
-    if sys.argv[1:] not in (['yaml'], ['markdown']):
-        sys.exit('usage: python -m nightseg_ros.node.parameters yaml|markdown')
-    sys.stdout.write(yaml_text() if sys.argv[1] == 'yaml' else markdown())
+    if sys.argv[1:] not in (['yaml'], ['markdown'], ['yaml', 'clouds'], ['markdown', 'clouds']):
+        sys.exit('usage: python -m nightseg_ros.node.parameters yaml|markdown [clouds]')
+    if 'clouds' in sys.argv:
+        text = yaml_text(CLOUD_PARAMETERS, 'semantic_cloud', 'parameters')
+        sys.stdout.write(text if sys.argv[1] == 'yaml' else markdown(CLOUD_PARAMETERS))
+    else:
+        sys.stdout.write(yaml_text() if sys.argv[1] == 'yaml' else markdown())

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from nightseg_ros.node.clouds.settings import CloudSettings
-from nightseg_ros.node.topics import TOPICS
-from nightseg_ros.perception.naming import NAMESPACE
+from nightseg_ros.node.parameters import CloudSettings
+from nightseg_ros.node.publishers import TOPICS
+from nightseg_ros.perception.result import NAMESPACE
 
 PUBLISHED = ('/diagnostics', '/parameter_events', '/rosout', '~/transition_event')
 #: Simulated time.

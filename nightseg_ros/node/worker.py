@@ -1,23 +1,123 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one thread that computes: it batches whatever frames wait."""
+"""
+Threads that outlive their work.
+
+The latest frame of each camera, between the executor's thread and the worker's.
+
+The one thread that computes: it batches whatever frames wait.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
 
-from nightseg_ros.node.mailbox import Mailbox
-from nightseg_ros.node.threads import Threads
 from nightseg_ros.node.watchdog import LATE, Patience, Watch
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.pipeline_config import PipelineConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.runtime.backend import out_of_memory
+
+T = TypeVar('T')
+Job = tuple[Callable[[], None], threading.Event]
+
+
+class Threads:
+    """
+    Daemon threads that do one job after another.
+
+    A thread for each job would be simpler, but for as long as the process lives, OpenCV keeps
+    0.8 kB for each that ever called it, and OpenVINO 0.3 kB for each network that ran in another
+    thread than the one that compiled it.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Call all of them ``name``."""
+        self._name = name
+        self._idle: deque[SimpleQueue[Job]] = deque()
+
+    def begin(self, work: Callable[[], None]) -> threading.Event:
+        """
+        Run ``work`` in a thread that has nothing to do; return what is set once it has ended.
+
+        A thread that is still busy is not waited for, and one that ended by an error is gone.
+        """
+        ended = threading.Event()
+        try:
+            jobs = self._idle.pop()
+        except IndexError:
+            jobs = SimpleQueue()
+            threading.Thread(
+                target=self._serve, args=(jobs,), name=self._name, daemon=True
+            ).start()
+        jobs.put((work, ended))
+        return ended
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns in such a thread, or raise its error."""
+        future: Future[T] = Future()
+
+        def keep() -> None:
+            try:
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self.begin(keep).wait()
+        return future.result()
+
+    def _serve(self, jobs: SimpleQueue[Job]) -> None:
+        while True:
+            work, ended = jobs.get()
+            try:
+                work()
+                self._idle.append(jobs)
+            finally:
+                # whoever waits may free what the work held
+                del work
+                ended.set()
+
+
+class Mailbox(Generic[T]):
+    """One slot a camera; the latest frame wins."""
+
+    def __init__(self) -> None:
+        """Open with every slot empty."""
+        self._slots: dict[str, T] = {}
+        self._condition = threading.Condition()
+        self._closed = False
+
+    def put(self, camera: str, item: T) -> T | None:
+        """Fill the camera's slot; return the item that was never taken out of it, if any."""
+        with self._condition:
+            before = self._slots.pop(camera, None)
+            if not self._closed:
+                self._slots[camera] = item
+                self._condition.notify()
+            return before
+
+    def take(self) -> list[T]:
+        """Wait for an item, then empty every slot, the longest waiting first; [] once closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._slots or self._closed)
+            items = [] if self._closed else list(self._slots.values())
+            self._slots.clear()
+            return items
+
+    def close(self) -> None:
+        """Drop what waits and let ``take`` return."""
+        with self._condition:
+            self._closed = True
+            self._slots.clear()
+            self._condition.notify_all()
+
 
 #: What the networks are at most of the time.
 BATCH = 'the networks have been busy with one batch'

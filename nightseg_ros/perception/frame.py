@@ -1,17 +1,263 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""One camera frame, and the one place that makes pixels of a message's bytes."""
+"""
+The encodings of sensor_msgs/Image: how long their rows are, and how they become colours.
+
+16-bit encodings keep their upper byte. YUV is that of Rec. 601 in video range (16–235), as OpenCV
+and the common drivers have it. Bayer names say the colours of the first two pixels of the first
+two rows, OpenCV's those of the second ones.
+
+Size and wholeness of a compressed picture, before anything of it is unpacked.
+
+A few kilobytes can claim gigabytes of pixels, and OpenCV makes grey areas of a JPEG that was cut
+off instead of refusing it.
+
+One camera frame, and the one place that makes pixels of a message's bytes.
+"""
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.compressed import picture_size
-from nightseg_ros.perception.encodings import ENCODINGS, Image, Order
+Image = npt.NDArray[np.uint8]
+Order = Literal['rgb', 'bgr']
+Convert = Callable[[Image, int, int, bool], Image]
+"""uint8 [rows, bytes of a row], width, height, big-endian → uint8 [H, W, 3]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How one encoding is laid out."""
+
+    pixel_bytes: int
+    """Bytes of a pixel in the rows of the first plane."""
+    order: Order
+    convert: Convert
+    even_width: bool = False
+    even_height: bool = False
+    planes: Fraction = Fraction(1)
+    """All rows over those of the picture: 3/2 where a plane of half-size chroma follows."""
+
+
+def _colors(rows: Image, width: int, height: int, big: bool) -> Image:
+    # a view, also where the rows are padded
+    return np.lib.stride_tricks.as_strided(
+        rows, (height, width, 3), (rows.strides[0], 3, 1), writeable=False
+    )
+
+
+def _gray(rows: Image, width: int, height: int, big: bool) -> Image:
+    return _converted(rows, cv2.COLOR_GRAY2RGB)
+
+
+def _gray16(rows: Image, width: int, height: int, big: bool) -> Image:
+    return _converted(_upper_bytes(rows, big), cv2.COLOR_GRAY2RGB)
+
+
+def _with_alpha(rows: Image, width: int, height: int, big: bool) -> Image:
+    # dropping the fourth channel keeps the order of the other three
+    return _converted(_view(rows, height, width, 4), cv2.COLOR_BGRA2BGR)
+
+
+def _bayer(code: int, wide: bool) -> Convert:
+    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
+        mosaic = _upper_bytes(rows, big) if wide else rows
+        if width > 2 and height > 2:
+            return _converted(mosaic, code)
+        # OpenCV leaves so small a picture black; two mirrored pixels keep the mosaic's phase
+        mosaic = np.asarray(
+            cv2.copyMakeBorder(mosaic, 2, 2, 2, 2, cv2.BORDER_REFLECT_101), np.uint8
+        )
+        return np.ascontiguousarray(_converted(mosaic, code)[2:-2, 2:-2])
+
+    return convert
+
+
+def _packed_yuv(code: int) -> Convert:
+    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
+        return _converted(_view(rows, height, width, 2), code)
+
+    return convert
+
+
+def _planar_yuv(code: int) -> Convert:
+    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
+        return _converted(rows, code)
+
+    return convert
+
+
+def _converted(pixels: Image, code: int) -> Image:
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+
+
+def _view(rows: Image, height: int, width: int, channels: int) -> Image:
+    shape, strides = (height, width, channels), (rows.strides[0], channels, 1)
+    return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
+
+
+def _upper_bytes(rows: Image, big: bool) -> Image:
+    return np.ascontiguousarray(rows[:, 0 if big else 1 :: 2])
+
+
+def _encodings() -> dict[str, Encoding]:
+    gray, color = Encoding(1, 'rgb', _gray), Encoding(3, 'bgr', _colors)
+    uyvy = Encoding(2, 'rgb', _packed_yuv(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
+    yuyv = Encoding(2, 'rgb', _packed_yuv(cv2.COLOR_YUV2RGB_YUY2), even_width=True)
+    encodings = {
+        'rgb8': Encoding(3, 'rgb', _colors),
+        'bgr8': color,
+        'rgba8': Encoding(4, 'rgb', _with_alpha),
+        'bgra8': Encoding(4, 'bgr', _with_alpha),
+        'mono8': gray,
+        'mono16': Encoding(2, 'rgb', _gray16),
+        '8UC1': gray,
+        # as cv_bridge reads it
+        '8UC3': color,
+        'uyvy': uyvy,
+        'yuv422': uyvy,
+        'yuyv': yuyv,
+        'yuv422_yuy2': yuyv,
+    }
+    for name, code in (
+        ('rggb', cv2.COLOR_BayerBG2RGB),
+        ('bggr', cv2.COLOR_BayerRG2RGB),
+        ('gbrg', cv2.COLOR_BayerGR2RGB),
+        ('grbg', cv2.COLOR_BayerGB2RGB),
+    ):
+        encodings[f'bayer_{name}8'] = Encoding(1, 'rgb', _bayer(code, wide=False))
+        encodings[f'bayer_{name}16'] = Encoding(2, 'rgb', _bayer(code, wide=True))
+    for name, code in (('nv12', cv2.COLOR_YUV2RGB_NV12), ('nv21', cv2.COLOR_YUV2RGB_NV21)):
+        encodings[name] = Encoding(
+            1, 'rgb', _planar_yuv(code), even_width=True, even_height=True, planes=Fraction(3, 2)
+        )
+    return encodings
+
+
+#: What is read without cv_bridge.
+ENCODINGS = _encodings()
+
+
+#: Pixels of the largest picture that is unpacked: 8192 × 8192, twice an 8K camera.
+MAX_PIXELS = 2**26
+#: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
+MAX_SCANNED = 2**29
+
+_PNG = b'\x89PNG\r\n\x1a\n'
+_JPEG = b'\xff\xd8\xff'
+# start of frame: all of 0xC0–0xCF but DHT, JPG and DAC
+_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
+_SOS = 0xDA
+_SCAN = bytes((0xFF, _SOS))
+_END = b'\xff\xd9'
+
+
+def picture_size(content: bytes) -> tuple[int, int]:
+    """
+    Return (height, width) of a JPEG, PNG, BMP or WebP; ``ValueError`` says what is wrong with it.
+
+    A JPEG or PNG that is cut off is refused, a PNG with a wrong checksum as well.
+    """
+    if content.startswith(_PNG):
+        size = _png_size(content)
+    elif content.startswith(_JPEG):
+        size = _jpeg_size(content)
+    elif content.startswith(b'BM') and len(content) >= 26:
+        width, height = struct.unpack_from('<ii', content, 18)
+        size = (abs(height), abs(width))
+    elif content[:4] + content[8:12] == b'RIFFWEBP':
+        size = _webp_size(content)
+    elif not content:
+        raise ValueError('there are no bytes')
+    else:
+        raise ValueError(
+            f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP or WebP do'
+        )
+    height, width = size
+    if not height or not width:
+        raise ValueError(f'the picture is {width}×{height} pixels; it has no content')
+    if height * width > MAX_PIXELS:
+        raise ValueError(f'the picture is {width}×{height} pixels; {MAX_PIXELS} are the most')
+    return size
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    size = None
+    at = len(_PNG)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from('>I4s', content, at)
+        end = at + 12 + length
+        if end > len(content):
+            break
+        (checksum,) = struct.unpack_from('>I', content, end - 4)
+        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != checksum:
+            raise ValueError(f'the PNG is damaged in its {kind!r} chunk')
+        if size is None:
+            if kind != b'IHDR' or length < 8:
+                raise ValueError('the PNG does not begin with a header')
+            width, height = struct.unpack_from('>II', content, at + 8)
+            size = (height, width)
+        if kind == b'IEND':
+            return size
+        at = end
+    raise ValueError('the PNG is cut off')
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    kind = content[12:16]
+    if len(content) >= 30 and kind == b'VP8X':
+        width, height = (int.from_bytes(content[i : i + 3], 'little') + 1 for i in (24, 27))
+    elif len(content) >= 30 and kind == b'VP8 ':
+        width, height = (side & 0x3FFF for side in struct.unpack_from('<HH', content, 26))
+    elif len(content) >= 25 and kind == b'VP8L':
+        (bits,) = struct.unpack_from('<I', content, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    else:
+        raise ValueError('the WebP has no frame header')
+    return height, width
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    size = None
+    at = 2
+    while at + 4 <= len(content):
+        if content[at] != 0xFF:
+            raise ValueError('the JPEG is damaged: a marker is missing')
+        marker = content[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker in _STANDALONE:
+            at += 2
+            continue
+        (length,) = struct.unpack_from('>H', content, at + 2)
+        if marker in _SOF and length >= 7 and at + 9 <= len(content):
+            size = struct.unpack_from('>HH', content, at + 5)
+        if marker == _SOS:
+            if size is None:
+                raise ValueError('the JPEG has no frame header')
+            # in what follows 0xFF stands alone only in markers
+            if content.rfind(_END) <= at:
+                break
+            scans = content.count(_SCAN, at)
+            if scans > 1 and scans * size[0] * size[1] > MAX_SCANNED:
+                raise ValueError(
+                    f'the JPEG goes {scans} times over {size[1]}×{size[0]} pixels; '
+                    f'{MAX_SCANNED} pixels in all are the most'
+                )
+            return size
+        at += 2 + length
+    raise ValueError('the JPEG is cut off')
 
 
 class FrameError(ValueError):

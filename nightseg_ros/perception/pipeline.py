@@ -1,31 +1,222 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Camera frame → illumination → route → network → mask: the whole way, in one object."""
+"""
+Settings of a pipeline: weights, routes, backend, sizes.
+
+A segmenter ready to run: weights on a backend, and what its labels mean.
+
+A night→day translator ready to run.
+
+The networks that a pipeline's routes need, read once and put on a backend.
+
+Camera frame → illumination → route → network → mask: the whole way, in one object.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
-from nightseg_ros.perception.loading import load_networks, routes_of
-from nightseg_ros.perception.pipeline_config import PipelineConfig, Route
 from nightseg_ros.perception.rendering import Renderer
 from nightseg_ros.perception.result import LABELS_ONLY, Image, Result, Want
 from nightseg_ros.perception.router import Route as FixedRoute
 from nightseg_ros.perception.router import RouterBank, RouterConfig
-from nightseg_ros.perception.segmenter import Segmenter
-from nightseg_ros.perception.translator import Translator
 from nightseg_ros.runtime.backend import Backend, Say
-from nightseg_ros.runtime.geometry import NetworkSize, fit
+from nightseg_ros.runtime.backends import Choice, choose, open_backend
+from nightseg_ros.runtime.pixels import NetworkSize, fit
 from nightseg_ros.taxonomy import Taxonomy
-from nightseg_ros.weights import Weights, WeightsError
+from nightseg_ros.weights import Weights, WeightsError, has_trust, load_weights
+
+Route = Literal['auto', 'day', 'night', 'translate']
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsConfig:
+    """Which weights serve which route: a path, the name of a shipped file, or '' for none."""
+
+    day: str = 'day'
+    night: str = 'night'
+    translator: str = ''
+    illumination: str = 'illumination'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineConfig:
+    """Everything that decides which label a pixel gets."""
+
+    route: Route = 'auto'
+    """'auto' follows the illumination; the others are always taken."""
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
+    router: RouterConfig = field(default_factory=RouterConfig)
+    backend: str = 'auto'
+    device: str = 'auto'
+    threads: int = 0
+    """CPU threads of the backend; 0 leaves the number to it."""
+    long_side: int = 0
+    """Long side of the network's input in pixels; 0 takes what the weights were trained at."""
+    overlay_alpha: float = 0.5
+    """How much of the colours the overlay shows, 0 to 1."""
+    overlay_route: bool = True
+    """Write state and route into the upper left corner of the overlay."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, naming them."""
+        if self.route not in ('auto', 'day', 'night', 'translate'):
+            raise ValueError(f"route is auto, day, night or translate, got '{self.route}'")
+        if self.long_side and not 64 <= self.long_side <= 4096:
+            raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
+        if not 0 <= self.overlay_alpha <= 1:
+            raise ValueError(f'overlay_alpha is 0 to 1, got {self.overlay_alpha}')
+        if self.threads < 0:
+            raise ValueError(f'threads must not be negative, got {self.threads}')
+
+
+class Segmenter:
+    """uint8 [B, h, w, 3] RGB on the backend's device → labels, confidence, reliability."""
+
+    def __init__(self, weights: Weights, backend: Backend, say: Say) -> None:
+        """Load the weights; ``WeightsError`` where they are no segmenter's."""
+        metadata = weights.metadata
+        if metadata.task != 'segment' or metadata.taxonomy is None:
+            raise WeightsError(
+                f"weights '{weights.path}' are for '{metadata.task}' and cannot label pixels; "
+                'a segmenter with its taxonomy is wanted'
+            )
+        self.weights = weights.described()
+        #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
+        self.judges = has_trust(weights)
+        self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
+        self._run = backend.load(weights, say)
+
+    def __call__(self, images: Any) -> tuple[Any, Any, Any]:
+        """
+        Return ids, confidence (255 = certain), both uint8 [B, h / 2, w / 2], and reliability.
+
+        The reliability is float [B], 0 to 1: see ``runtime.graph.SegmentGraph``.
+        """
+        labels, confidence, reliability = self._run(images)
+        return labels, confidence, reliability
+
+    def describe(self) -> dict[str, str]:
+        """Return how confidence and reliability of these weights came about."""
+        temperature = self.weights.metadata.temperature
+        return {
+            'temperature': f'{temperature:.3f}' if temperature != 1 else 'not calibrated',
+            'reliability': 'fitted' if self.judges else 'mean confidence',
+        }
+
+
+class Translator:
+    """uint8 [B, h, w, 3] RGB at night → the same scene by day (the paper's method 1)."""
+
+    def __init__(self, weights: Weights, backend: Backend, say: Say) -> None:
+        """Load the weights; ``WeightsError`` where they are no translator's."""
+        if weights.metadata.task != 'translate':
+            raise WeightsError(
+                f"weights '{weights.path}' are for '{weights.metadata.task}'; "
+                'a translator is wanted'
+            )
+        self.weights = weights.described()
+        self._run = backend.load(weights, say)
+
+    def __call__(self, images: Any) -> Any:
+        """Return uint8 [B, h, w, 3] on the same device."""
+        return self._run(images)[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Networks:
+    """What a pipeline is put together from; what no route needs is None."""
+
+    backend: Backend
+    day: Segmenter | None
+    night: Segmenter | None
+    translator: Translator | None
+    estimator: IlluminationEstimator
+
+
+def load_networks(config: PipelineConfig, say: Say) -> Networks:
+    """
+    Load every network that the config's routes need, once.
+
+    ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file that is
+    missing or unfit and the route that needs it, ``BackendError`` what cannot run.
+    """
+    names = config.weights
+    routes = routes_of(config.route, config.router)
+    read: dict[str, Weights] = {}
+    if routes & {'day', 'translate'}:
+        read['day'] = _load('day', names.day, say)
+    if 'night' in routes:
+        same = 'day' in read and names.night == names.day
+        read['night'] = read['day'] if same else _load('night', names.night, say)
+    if 'translate' in routes:
+        read['translator'] = _load('translate', names.translator, say)
+    estimator = IlluminationEstimator.load(_load('auto', names.illumination, say).path)
+    choice = _choose(config, [read[name] for name in ('day', 'night') if name in read], say)
+    backend = open_backend(choice.backend, choice.device, config.threads)
+    day = night = translator = None
+    if 'day' in read:
+        day = Segmenter(read['day'], backend, say)
+    if 'night' in read:
+        shared = read['night'] is read.get('day')
+        night = day if shared else Segmenter(read['night'], backend, say)
+    if 'translator' in read:
+        translator = Translator(read['translator'], backend, say)
+    return Networks(
+        backend=backend, day=day, night=night, translator=translator, estimator=estimator
+    )
+
+
+def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineConfig:
+    """
+    Return the config with the backend that 'auto' means on this machine.
+
+    Several pipelines that have to give the same labels, such as those that share the cores, must
+    not choose one by one. Raises as ``load_networks`` does.
+    """
+    routes = routes_of(config.route, config.router)
+    names = {'day': routes & {'day', 'translate'}, 'night': routes & {'night'}}
+    weights = [
+        _load(name, getattr(config.weights, name), lambda text: None)
+        for name, needed in names.items()
+        if needed
+    ]
+    choice = _choose(config, weights, say)
+    return replace(config, backend=choice.backend, device=choice.device)
+
+
+def routes_of(route: str, router: RouterConfig) -> set[str]:
+    """Return the routes that can be taken, by the router's table where ``route`` is 'auto'."""
+    return set(router.table.routes()) if route == 'auto' else {route}
+
+
+def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> Choice:
+    size = fit(720, 1280, config.long_side or segmenters[0].metadata.long_side)
+    return choose(
+        segmenters, size.padded, backend=config.backend, device=config.device,
+        threads=config.threads, say=say,
+    )  # fmt: skip
+
+
+def _load(route: str, name: str, say: Say) -> Weights:
+    if not name:
+        key = {'translate': 'translator', 'auto': 'illumination'}.get(route, route)
+        raise WeightsError(f"route '{route}' needs weights, but weights.{key} is empty")
+    try:
+        weights = load_weights(name)
+    except WeightsError as error:
+        raise WeightsError(f"route '{route}': {error}") from error
+    if weights.metadata.license:
+        say(f'{weights.path.name}: {weights.metadata.license}')
+    return weights
 
 
 class WithheldError(RuntimeError):

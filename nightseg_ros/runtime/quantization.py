@@ -15,8 +15,8 @@ import numpy.typing as npt
 import openvino as ov
 
 from nightseg_ros.runtime.backend import BackendError, Say
+from nightseg_ros.runtime.backends import CONVOLUTIONS
 from nightseg_ros.runtime.export import exported_graph
-from nightseg_ros.runtime.openvino_backend import CONVOLUTIONS
 from nightseg_ros.weights import Weights
 
 #: How many convolutions are left as they are, first try first. The first three of the default

@@ -15,11 +15,9 @@ import torch
 
 from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.backend import BackendError, Run, Say
-from nightseg_ros.runtime.export import VERSION, exported_graph
-from nightseg_ros.runtime.fixed_shapes import BATCHES, FixedShapes, Prepared, Shape
-from nightseg_ros.runtime.graph_cache import graph_folder
+from nightseg_ros.runtime.export import VERSION, exported_graph, graph_folder
 from nightseg_ros.runtime.pixels import Pixels
-from nightseg_ros.runtime.torch_pixels import TorchPixels
+from nightseg_ros.runtime.torch_backend import BATCHES, FixedShapes, Prepared, Shape, TorchPixels
 from nightseg_ros.weights import Weights
 
 _TYPES = {trt.uint8: torch.uint8, trt.float32: torch.float32, trt.int64: torch.int64}

@@ -1,21 +1,262 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Networks in torch: eager on a CPU, which is the reference, and as CUDA graphs on a GPU."""
+"""
+The same pixel work in torch, for devices whose memory the host does not share.
+
+On a GPU, uploads and downloads have streams of their own and go through pinned memory: frame by
+frame they overlap with the kernels of the frames before and after. Tried on torch's CPU device;
+no GPU was at hand.
+
+Runs that are made ready for one shape each, as CUDA graphs and TensorRT engines are.
+
+A network as CUDA graphs: one launch a batch instead of some hundred.
+
+Written against torch's documentation and tried on a CPU as far as that goes; no GPU was at hand.
+
+Networks in torch: eager on a CPU, which is the reference, and as CUDA graphs on a GPU.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nightseg_ros.runtime.backend import Run, Say
-from nightseg_ros.runtime.cuda_graphs import Capture
-from nightseg_ros.runtime.fixed_shapes import BATCHES, FixedShapes
-from nightseg_ros.runtime.graph import graph_of
-from nightseg_ros.runtime.pixels import HostPixels, Pixels
-from nightseg_ros.runtime.torch_pixels import TorchPixels
+from nightseg_ros.runtime.graph import SegmentGraph, TranslateGraph, graph_of
+from nightseg_ros.runtime.pixels import HostPixels, NetworkSize, Pixels
 from nightseg_ros.weights import Weights
+
+Image = npt.NDArray[np.uint8]
+
+
+class TorchPixels:
+    """Tensors on one device; nothing waits for the device before ``wait``."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Work on ``device``."""
+        self.device = device
+        self._on_gpu = device.type == 'cuda'
+        if self._on_gpu:
+            self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._palettes: dict[bytes, torch.Tensor] = {}
+        self._nearest: dict[tuple[int, int], torch.Tensor] = {}
+        #: By the id of the host's array, which is held so that no other gets this id.
+        self._uploaded: dict[int, tuple[Image, torch.Tensor]] = {}
+
+    def shrink(self, image: Image, order: str, size: NetworkSize) -> torch.Tensor:
+        """See ``Pixels``; bilinear with antialiasing."""
+        x = self._upload(image).permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, size=size.scaled, mode='bilinear', antialias=True)
+        if order == 'bgr':
+            x = x.flip(1)
+        pad = (0, size.padded[1] - size.scaled[1], 0, size.padded[0] - size.scaled[0])
+        x = F.pad(x, pad, mode='replicate')
+        return x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+
+    def stack(self, images: list[torch.Tensor]) -> torch.Tensor:
+        """See ``Pixels``."""
+        return torch.stack(images)
+
+    def enlarge(self, plane: torch.Tensor, size: NetworkSize) -> torch.Tensor:
+        """See ``Pixels``."""
+        height, width = size.labels
+        rows = self._sources(size.camera[0], height)
+        columns = self._sources(size.camera[1], width)
+        return plane[rows[:, None], columns[None, :]]
+
+    def restore(self, image: torch.Tensor, size: NetworkSize) -> torch.Tensor:
+        """See ``Pixels``."""
+        x = image[: size.scaled[0], : size.scaled[1]].permute(2, 0, 1)[None].float()
+        x = F.interpolate(x, size=size.camera, mode='bilinear')
+        return x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
+
+    def colorize(self, labels: torch.Tensor, palette: Image) -> torch.Tensor:
+        """See ``Pixels``."""
+        key = palette.tobytes()
+        if key not in self._palettes:
+            self._palettes[key] = torch.from_numpy(palette.copy()).to(self.device)
+        return self._palettes[key][labels.long()]
+
+    def blend(self, image: Image, order: str, color: torch.Tensor, alpha: float) -> torch.Tensor:
+        """See ``Pixels``."""
+        x = self._upload(image)
+        x = x.flip(2) if order == 'bgr' else x
+        return torch.lerp(x.float(), color.float(), alpha).round().to(torch.uint8)
+
+    def download(self, array: torch.Tensor) -> Image:
+        """See ``Pixels``."""
+        host = self.begin_download(array)
+        self.wait()
+        return host
+
+    def begin_download(self, array: torch.Tensor) -> Image:
+        """See ``Pixels``."""
+        if not self._on_gpu:
+            return np.asarray(array.contiguous().numpy())
+        self._down.wait_stream(torch.cuda.current_stream(self.device))
+        # its memory is not given away before the copy is done
+        array.record_stream(self._down)
+        with torch.cuda.stream(self._down):
+            host = torch.empty(array.shape, dtype=array.dtype, pin_memory=True)
+            host.copy_(array.contiguous(), non_blocking=True)
+        return np.asarray(host.numpy())
+
+    def wait(self) -> None:
+        """See ``Pixels``."""
+        self._uploaded.clear()
+        if self._on_gpu:
+            self._down.synchronize()
+
+    def _upload(self, image: Image) -> torch.Tensor:
+        """Return the image on the device; the overlay needs it a second time."""
+        if id(image) not in self._uploaded:
+            with warnings.catch_warnings():
+                # a message's bytes are read only, and nothing here writes to them
+                warnings.simplefilter('ignore', UserWarning)
+                host = torch.from_numpy(np.ascontiguousarray(image))
+            self._uploaded[id(image)] = (image, self._copied(host))
+        return self._uploaded[id(image)][1]
+
+    def _copied(self, host: torch.Tensor) -> torch.Tensor:
+        if not self._on_gpu:
+            return host.to(self.device)
+        # torch's allocator keeps a pinned block until the copy from it is done
+        pinned = torch.empty(host.shape, dtype=host.dtype, pin_memory=True)
+        pinned.copy_(host)
+        current = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self._up):
+            there = pinned.to(self.device, non_blocking=True)
+        current.wait_stream(self._up)
+        there.record_stream(current)
+        return there
+
+    def _sources(self, length: int, source: int) -> torch.Tensor:
+        """Return the source of each pixel by its centre: floor((i + 0.5) · source / length)."""
+        key = (length, source)
+        if key not in self._nearest:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._nearest) > 64:
+                self._nearest.clear()
+            index = torch.arange(length, device=self.device)
+            self._nearest[key] = torch.div(
+                (2 * index + 1) * source, 2 * length, rounding_mode='floor'
+            )
+        return self._nearest[key]
+
+
+#: Batch lengths that are made ready; one camera more must not cost a capture on the road.
+BATCHES = (1, 2, 4, 8)
+#: Shapes that are kept: batches of a few cameras' sizes.
+_MOST = 24
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Buffers that keep their place in the device's memory, and the work between them."""
+
+    images: torch.Tensor
+    """uint8 [B, h, w, 3]: the input is copied here."""
+    outputs: tuple[torch.Tensor, ...]
+    replay: Callable[[], None]
+    """Enqueue the work; it waits for nothing."""
+
+
+class FixedShapes:
+    """Runs a batch of any length in the next longer one that is ready."""
+
+    def __init__(self, prepare: Callable[[Shape], Prepared]) -> None:
+        """``prepare`` makes a shape ready, which may take long."""
+        self._prepare = prepare
+        self._ready: dict[Shape, Prepared] = {}
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
+        count = len(images)
+        shape = (batch_length(count), *images.shape[1:])
+        if shape not in self._ready:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._ready) >= _MOST:
+                self._ready.clear()
+            self._ready[shape] = self._prepare(shape)
+        prepared = self._ready[shape]
+        prepared.images[:count].copy_(images)
+        prepared.replay()
+        # the next replay overwrites the buffers
+        return tuple(output[:count].clone() for output in prepared.outputs)
+
+
+def batch_length(count: int) -> int:
+    """Return the batch length, at least ``count``, that is made ready for so many images."""
+    longest = BATCHES[-1]
+    return next((n for n in BATCHES if n >= count), -(-count // longest) * longest)
+
+
+#: Runs before a capture, in which libraries choose their kernels.
+_WARM_UP = 3
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold every batch norm that follows a convolution in a ``Sequential`` into it, in place."""
+    for child in module.children():
+        fold_batch_norm(child)
+    if isinstance(module, nn.Sequential):
+        for index in range(len(module) - 1):
+            layer, norm = module[index], module[index + 1]
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = fuse_conv_bn_eval(layer, norm)
+                module[index + 1] = nn.Identity()
+    return module
+
+
+def halve_weights(module: nn.Module) -> nn.Module:
+    """Store the weights of convolutions in float16, so that autocast converts none of them."""
+    for layer in module.modules():
+        if isinstance(layer, _WEIGHTED):
+            layer.half()
+    return module
+
+
+class Capture:
+    """Makes shapes ready by capturing the graph's kernels, convolutions in float16."""
+
+    def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
+        """Take a graph in evaluation mode; it is changed and moved to ``device``."""
+        halve_weights(fold_batch_norm(graph.network))
+        graph.float16 = True
+        self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device
+
+    def __call__(self, shape: Shape) -> Prepared:
+        """Capture the work for uint8 images of ``shape``."""
+        images = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        current = torch.cuda.current_stream(self._device)
+        aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                self._run(images)
+        current.wait_stream(aside)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            outputs = self._run(images)
+        return Prepared(images=images, outputs=outputs, replay=captured.replay)
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            return tuple(self._graph(images))
 
 
 class TorchBackend:

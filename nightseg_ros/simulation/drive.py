@@ -1,20 +1,55 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Drives along a rendered street, from day through dusk, night and a tunnel into glare."""
+"""
+Drives along a rendered street, from day through dusk, night and a tunnel into glare.
+
+A solid-state LiDAR on the roof of the rendered drive, and what a camera's calibration is there.
+
+The road bends in the camera's own coordinates, so that only sensors side by side or one above the
+other see one and the same street: that is how cameras and LiDAR are mounted.
+
+Rendered data sets on disk: pictures of many streets with their labels, from seeds alone.
+
+A rendered drive as a bag: images, true labels, and what the light really was.
+"""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.simulation.camera import Array, Camera, Canvas
-from nightseg_ros.simulation.light import Light, expose
-from nightseg_ros.simulation.scene import Scene, Tunnels
-from nightseg_ros.simulation.street import Draw, Street
+from nightseg_ros.bags.reader import Channel
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
+from nightseg_ros.clouds.camera_model import Calibration
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
+from nightseg_ros.clouds.point_cloud import Cloud, Field
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.simulation.street import (
+    Array,
+    Camera,
+    Canvas,
+    Draw,
+    Light,
+    Scene,
+    Street,
+    Tunnels,
+    expose,
+)
+from nightseg_ros.taxonomy import CAMVID11
 
 LIGHTS = ('day', 'dusk', 'night', 'tunnel', 'glare')
 AMBIENT = {'day': 1.0, 'dusk': 0.5, 'night': 0.08, 'glare': 0.05, 'tunnel': 1.0}
@@ -181,3 +216,293 @@ class Drive:
             raise IndexError(f'frame {index} of a drive of {self.count}')
         time = index / self.fps
         return self._start + SPEED * time, time
+
+
+#: A hand's breadth to the right of the camera and half a metre above it: its shadows differ.
+LIDAR_MOUNT: Mount = (0.3, 0.6)
+#: Metres up to which a surface sends an echo back.
+RANGE = 100.0
+_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Scan:
+    """One sweep; every echo comes from the middle of a surface that the drive has painted."""
+
+    points: npt.NDArray[np.float32]
+    """[N, 3] in the LiDAR's body frame: x ahead, y left, z up, in metres."""
+    labels: npt.NDArray[np.uint8]
+    """[N] the true ids."""
+    ring: npt.NDArray[np.uint16]
+    """[N] the line of each point, from above."""
+    stamp_ns: int
+
+    def cloud(self) -> Cloud:
+        """Return it with the fields x, y, z, ring and the true label, ``truth``."""
+        layout = np.dtype(
+            [('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('ring', '<u2'), ('truth', 'u1')]
+        )
+        records = np.empty(len(self.points), layout)
+        records['x'], records['y'], records['z'] = self.points.T
+        records['ring'], records['truth'] = self.ring, self.labels
+        kinds = {'x': 7, 'y': 7, 'z': 7, 'ring': 4, 'truth': 2}
+        offsets = {name: place[1] for name, place in (layout.fields or {}).items()}
+        return Cloud(
+            fields=tuple(
+                Field(name=name, offset=offsets[name], datatype=kind)
+                for name, kind in kinds.items()
+            ),
+            height=1, width=len(records), point_step=layout.itemsize,
+            row_step=layout.itemsize * len(records), data=records.view(np.uint8), is_dense=True,
+        )  # fmt: skip
+
+
+def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Scan:
+    """Return the echoes of ``lines`` × ``columns`` rays, ±30° wide and from 9° up to 17° down."""
+    canvas = drive.surfaces(index, _SIZE, LIDAR_MOUNT)
+    camera = canvas.camera
+    elevation = np.radians(np.linspace(9, -17, lines))
+    azimuth = np.radians(np.linspace(-30, 30, columns))
+    # the rays of a spinning mirror: the rows bend outwards in the image
+    u = camera.center[0] + camera.focal * np.tan(azimuth)[None]
+    v = camera.center[1] - camera.focal * np.tan(elevation)[:, None] / np.cos(azimuth)[None]
+    column, row = np.broadcast_arrays(u.astype(int), v.astype(int))
+    kept = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
+    line, _ = np.nonzero(kept)
+    row, column = row[kept], column[kept]
+    depth = canvas.depth[row, column].astype(np.float64)
+    x = (column + 0.5 - camera.center[0]) / camera.focal * depth
+    y = (row + 0.5 - camera.center[1]) / camera.focal * depth
+    with np.errstate(invalid='ignore'):
+        echo = np.sqrt(x * x + y * y + depth * depth) < RANGE
+    optical = np.stack([x[echo], y[echo], depth[echo]])
+    return Scan(
+        points=(BODY_FROM_OPTICAL[:3, :3] @ optical).T.astype(np.float32),
+        labels=canvas.label[row[echo], column[echo]],
+        ring=line[echo].astype(np.uint16),
+        stamp_ns=drive.stamp_ns(index),
+    )
+
+
+def calibration(camera: Camera) -> Calibration:
+    """Return what camera_info says of a rendered picture; its pitch moves the centre."""
+    cx, cy = (value - 0.5 for value in camera.center)
+    k = (camera.focal, 0.0, cx, 0.0, camera.focal, cy, 0.0, 0.0, 1.0)
+    return Calibration(
+        width=camera.width, height=camera.height, distortion_model='plumb_bob', d=(0.0,) * 5,
+        k=k, p=(*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0),
+    )  # fmt: skip
+
+
+def places(mounts: Mapping[str, Mount]) -> list[tuple[str, str, Matrix]]:
+    """Return parent, child and parent_from_child of the LiDAR and of cameras by their frames."""
+    found = [('base_link', 'lidar', _at(LIDAR_MOUNT))]
+    for frame, mount in mounts.items():
+        found.append(('base_link', frame, np.asarray(_at(mount) @ BODY_FROM_OPTICAL)))
+    return found
+
+
+def _at(mount: Mount) -> Matrix:
+    return from_pose((0.0, -mount[0], mount[1]), (0.0, 0.0, 0.0, 1.0))
+
+
+#: Share of each light in a data set of the given name.
+MIXES: dict[str, dict[str, float]] = {
+    'day': {'day': 1.0},
+    'night': {'night': 0.4, 'dusk': 0.2, 'tunnel': 0.15, 'glare': 0.15, 'day': 0.1},
+    'mixed': {'day': 0.4, 'night': 0.25, 'dusk': 0.15, 'tunnel': 0.1, 'glare': 0.1},
+}
+_PER_STREET = 8
+_STREET_LENGTH = 400.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderedConfig:
+    """What is rendered; the same settings give the same bytes."""
+
+    count: int = 400
+    split: Literal['train', 'demo'] = 'train'
+    """Layouts, textures and seeds; the two share none."""
+    light: Literal['day', 'night', 'mixed'] = 'mixed'
+    """A mix of lights by name: 'night' is mostly night, dusk, tunnel and glare, a tenth day."""
+    size: tuple[int, int] = (640, 360)
+    """Width and height in pixels."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse empty sets and unknown names."""
+        if self.count < 1:
+            raise ValueError(f"'count' must be at least 1, got {self.count}")
+        if self.light not in MIXES:
+            raise ValueError(f"'light' must be one of {list(MIXES)}, got '{self.light}'")
+        if self.split not in ('train', 'demo'):
+            raise ValueError(f"'split' must be 'train' or 'demo', got '{self.split}'")
+
+
+def write_rendered(
+    out: Path,
+    config: RenderedConfig,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """
+    Render ``out/images/LIGHT_NNNNNN.png`` (RGB) and ``out/labels/`` with the ids beside them.
+
+    ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The folder
+    appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
+    """
+    if out.exists() and not force:
+        raise DataError(f"'{out}' exists; give another folder or --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
+    try:
+        partial.chmod(0o755)
+        for folder in ('images', 'labels'):
+            (partial / folder).mkdir()
+        taxonomy = json.dumps(CAMVID11.to_dict(), indent=1)
+        (partial / 'taxonomy.json').write_text(taxonomy + '\n', encoding='utf-8')
+        for index in range(config.count):
+            _write(partial, config, index)
+            progress(index + 1, config.count)
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return out
+
+
+def _write(folder: Path, config: RenderedConfig, index: int) -> None:
+    rng = np.random.default_rng([config.seed, index, 29])
+    lights = MIXES[config.light]
+    light = str(rng.choice(list(lights), p=list(lights.values())))
+    street = Street(config.seed * 10_007 + index // _PER_STREET, config.split)
+    frame = render(
+        street, float(rng.uniform(0, _STREET_LENGTH)), light,
+        seed=config.seed * 1_000_003 + index, size=config.size,
+    )  # fmt: skip
+    name = f'{light}_{index:06d}.png'
+    quick = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    for kind, picture in (
+        ('images', cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)),
+        ('labels', frame.labels),
+    ):
+        if not cv2.imwrite(str(folder / kind / name), picture, quick):
+            raise DataError(f"'{folder / kind / name}' cannot be written; is the disk full?")
+
+
+Rendered = tuple[DriveFrame, Scan | None]
+IMAGE_TOPIC = '/camera/image_raw'
+INFO_TOPIC = '/camera/camera_info'
+DEPTH_TOPIC = '/camera/depth/image_raw'
+CLOUD_TOPIC = '/lidar/points'
+#: Where LiDAR and camera are.
+PLACES = places({'camera': (0.0, 0.0)})
+TRUTH_TOPIC = '/camera/labels_truth'
+#: Stamp of the first frame; any day will do, 0 would mean that there is no stamp.
+START_NS = 1_700_000_000_000_000_000
+#: Daylight (0–1) from which a frame belongs to the lit part: halfway from day to dusk.
+LIT = 0.75
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DriveSettings:
+    """Which drive is rendered; the same settings give the same frames."""
+
+    seed: int = 0
+    size: tuple[int, int] = (640, 360)
+    """Width and height in pixels."""
+    fps: float = 10.0
+    seconds: float = 60.0
+    split: Literal['train', 'demo'] = 'demo'
+    lidar_every: int = 0
+    """A LiDAR sweeps at every so many frames; 0 leaves it at home."""
+    depth: bool = False
+    """Whether the camera measures depth, too."""
+
+    def open(self) -> Drive:
+        """Return the drive."""
+        return Drive(
+            seed=self.seed, size=self.size, fps=self.fps, seconds=self.seconds, split=self.split,
+            start_ns=START_NS,
+        )  # fmt: skip
+
+
+def write_drive(
+    path: Path,
+    settings: DriveSettings,
+    *,
+    processes: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[int, bool]:
+    """
+    Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
+
+    ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
+    """
+    count = len(settings.open())
+    lit: dict[int, bool] = {}
+    with (
+        BagWriter(path, force=force) as bag,
+        _frames(settings, count, processes or os.cpu_count() or 1) as frames,
+    ):
+        if settings.lidar_every:
+            bag.add_topic(
+                Channel(topic='/tf_static', type='tf2_msgs/msg/TFMessage',
+                        qos=(reliable_qos(latched=True),))
+            )  # fmt: skip
+            bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
+        for number, (rendered, sweep) in enumerate(frames):
+            stamp = rendered.stamp_ns
+            frame = Frame(image=rendered.image, stamp_ns=stamp, frame_id='camera')
+            bag.write_frame(IMAGE_TOPIC, frame)
+            bag.write_labels(TRUTH_TOPIC, rendered.labels, stamp_ns=stamp, frame_id='camera')
+            if settings.lidar_every or settings.depth:
+                bag.write_calibration(
+                    INFO_TOPIC, calibration(rendered.camera), stamp_ns=stamp, frame_id='camera'
+                )
+            if sweep is not None:
+                bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
+            if settings.depth:
+                bag.write_depth(DEPTH_TOPIC, rendered.depth, stamp_ns=stamp, frame_id='camera')
+            lit[stamp] = rendered.ambient >= LIT
+            progress(number + 1, count)
+    return lit
+
+
+@contextmanager
+def _frames(settings: DriveSettings, count: int, processes: int) -> Iterator[Iterator[Rendered]]:
+    processes = min(processes, count)
+    if processes == 1:
+        drive = settings.open()
+        yield (_rendered(drive, settings.lidar_every, index) for index in range(count))
+        return
+    # a fork would copy the locks of threads that this process may have
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(processes, _open, (settings,)) as pool:
+        yield pool.imap(_render, range(count), chunksize=2)
+
+
+_drive: Drive | None = None
+_lidar_every = 0
+
+
+def _open(settings: DriveSettings) -> None:
+    global _drive, _lidar_every
+    import cv2
+
+    cv2.setNumThreads(1)
+    _drive, _lidar_every = settings.open(), settings.lidar_every
+
+
+def _render(index: int) -> Rendered:
+    assert _drive is not None
+    return _rendered(_drive, _lidar_every, index)
+
+
+def _rendered(drive: Drive, lidar_every: int, index: int) -> Rendered:
+    sweeps = lidar_every and index % lidar_every == 0
+    return drive.frame(index), scan(drive, index) if sweeps else None

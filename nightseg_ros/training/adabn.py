@@ -16,8 +16,7 @@ from torch import nn
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image
 from nightseg_ros.networks import build_from
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
 

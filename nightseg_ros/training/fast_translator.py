@@ -25,19 +25,26 @@ from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks import build
-from nightseg_ros.networks.cyclegan import PatchGAN
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.networks.generators import PatchGAN
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.average import WeightAverage
-from nightseg_ros.training.crops import CropLoader
-from nightseg_ros.training.descent import parameter_groups, poly, set_rate
-from nightseg_ros.training.devices import Precision, open_fabric
-from nightseg_ros.training.domains import UnpairedCrops
-from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
-from nightseg_ros.training.night_pairs import NightPairs
-from nightseg_ros.training.precision import speed_up_cpu_training
-from nightseg_ros.training.run import Run
-from nightseg_ros.training.tensors import grid, to_network, to_pictures
+from nightseg_ros.training.crops import (
+    CropLoader,
+    NightPairs,
+    UnpairedCrops,
+    grid,
+    to_network,
+    to_pictures,
+)
+from nightseg_ros.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    parameter_groups,
+    poly,
+    set_rate,
+    speed_up_cpu_training,
+)
+from nightseg_ros.training.run import Precision, Run, WeightAverage, open_fabric
 from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
 
 Bytes = npt.NDArray[np.uint8]

@@ -20,8 +20,7 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import SCENE, DataError, Sample, read_image, read_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
-from nightseg_ros.runtime.geometry import fit
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.weights import Weights, WeightsError, load_weights
 

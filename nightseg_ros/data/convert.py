@@ -1,0 +1,642 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+A bag made of a video or of a folder of pictures, with their labels where there are any.
+
+A copy of a bag with the pipeline's results in it, on the topics on which the node has them.
+
+A copy of a bag with labels on its clouds, on the topics on which the node has them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from nightseg_ros.bags.reader import (
+    BagError,
+    BagReader,
+    Channel,
+    Message,
+    Record,
+    Topic,
+    camera_of,
+)
+from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
+from nightseg_ros.clouds.geometry import CloudError, FrameTree
+from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
+from nightseg_ros.clouds.point_cloud import (
+    metres,
+    read_calibration,
+    read_cloud,
+    read_palette,
+    read_plane,
+    read_pose,
+    read_transform,
+    stamp_of,
+)
+from nightseg_ros.data.sample import read_labels
+from nightseg_ros.data.source import STAMP_OFFSET, FrameSource
+from nightseg_ros.perception.frame import Frame, FrameError
+from nightseg_ros.perception.pipeline import Pipeline, WithheldError
+from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
+from nightseg_ros.taxonomy import UNLABELLED
+
+Format = Literal['raw', 'png', 'jpeg']
+#: Below the camera's name, as in the bags of rendered drives.
+TRUTH = 'labels_truth'
+
+
+@dataclass(slots=True)
+class Made:
+    """What became of the pictures."""
+
+    frames: int = 0
+    labelled: int = 0
+    problems: list[str] = field(default_factory=list)
+    """Pictures that are not in the bag, and why."""
+
+
+def make_bag(
+    source: FrameSource,
+    out: Path,
+    *,
+    topic: str = '/camera/image_raw',
+    frame_id: str = 'camera',
+    format: Format = 'raw',
+    jpeg_quality: int = 95,
+    labels: Path | None = None,
+    storage: Storage = 'mcap',
+    compress: bool = False,
+    force: bool = False,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> Made:
+    """
+    Write the frames of a video or folder as images of one camera.
+
+    'raw' and 'png' keep every pixel, 'jpeg' does not; the last two go to ``TOPIC/compressed``.
+    Stamps that begin at 0, as those of a rate do, are moved by ``STAMP_OFFSET``, since 0 means to
+    ROS that there is none. ``labels`` is a folder of PNGs of ids, named as the pictures.
+    ``BagError`` where the bag cannot be written or no picture can be read, ``DataError`` for unfit
+    labels.
+    """
+    made = Made()
+    offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
+    name = '/' + topic.strip('/')
+    truth = f'/{camera_of(name)}/{TRUTH}'
+    with BagWriter(out, storage=storage, compress=compress, force=force) as bag:
+        for number, (stem, item) in enumerate(source):
+            progress(number + 1, source.count)
+            if isinstance(item, FrameError):
+                made.problems.append(f'{stem}: {item}')
+                continue
+            stamp = item.stamp_ns + offset
+            if format == 'raw':
+                frame = Frame(
+                    image=item.image, order=item.order, stamp_ns=stamp, frame_id=frame_id
+                )
+                bag.write_frame(name, frame)
+            else:
+                content = _encoded(item, format, jpeg_quality)
+                kind = f'bgr8; {format} compressed bgr8'
+                bag.write_compressed(
+                    f'{name}/compressed', content, kind, stamp_ns=stamp, frame_id=frame_id
+                )
+            made.frames += 1
+            file = None if labels is None else labels / f'{stem}.png'
+            if file is not None and file.is_file():
+                bag.write_labels(truth, read_labels(file), stamp_ns=stamp, frame_id=frame_id)
+                made.labelled += 1
+        if not made.frames:
+            raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")
+        if labels is not None and not made.labelled:
+            raise BagError(f"'{labels}' holds no PNG that is named as one of the pictures")
+    return made
+
+
+def _encoded(frame: Frame, format: Format, quality: int) -> bytes:
+    image = frame.image
+    if frame.order == 'rgb':
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
+    suffix, options = {
+        'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]),
+        'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, quality]),
+    }[format]
+    done, content = cv2.imencode(suffix, image, options)
+    if not done:
+        raise BagError(f'an image of {image.shape} cannot be encoded as {format}')
+    return content.tobytes()
+
+
+Output = Literal[
+    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
+    'illumination', 'status', 'label_info_json',
+]  # fmt: skip
+_IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+#: Topics that can be written, by the last part of their name, and their types.
+KINDS: dict[Output, str] = {
+    'labels': _IMAGE,
+    'confidence': _IMAGE,
+    'color': _IMAGE,
+    'overlay': _IMAGE,
+    'overlay/compressed': _COMPRESSED,
+    'translated': _IMAGE,
+    'illumination': 'std_msgs/msg/Float32',
+    'status': 'diagnostic_msgs/msg/DiagnosticArray',
+    'label_info_json': 'std_msgs/msg/String',
+}
+#: What the layouts for RViz and Foxglove show.
+DEFAULT_OUTPUTS: tuple[Output, ...] = (
+    'labels', 'color', 'overlay', 'overlay/compressed', 'illumination', 'status',
+    'label_info_json',
+)  # fmt: skip
+_LATCHED = ('label_info_json',)
+#: Levels of diagnostic_msgs/DiagnosticStatus.
+_LEVELS = {'OK': 0, 'WARN': 1}
+
+
+@dataclass(slots=True)
+class Predicted:
+    """What became of the frames."""
+
+    frames: int = 0
+    routes: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+    """Frames that have no prediction, and why, and what the bag lost."""
+    left_out: list[str] = field(default_factory=list)
+    """Topics of the bag that are not in the copy, and why."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Copy:
+    """A message of the bag, serialised for ROS 2 or, from ROS 1, to be written anew."""
+
+    received_ns: int
+    topic: str
+    type: str
+    content: bytes | Frame | Message
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Prediction:
+    """One frame's results, or why there are none."""
+
+    received_ns: int
+    prefix: str
+    result: Result | str
+
+
+def write_predictions(
+    source: Path,
+    out: Path,
+    pipeline: Pipeline,
+    *,
+    topics: Sequence[str] = (),
+    outputs: Sequence[Output] = DEFAULT_OUTPUTS,
+    storage: Storage = 'mcap',
+    compress: bool = True,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Predicted:
+    """
+    Copy a bag and add the results of its cameras (``topics``; all without).
+
+    Each camera's frames go through the pipeline in the order of their stamps; the results have
+    the stamp and frame_id of their image and lie where it was recorded. Topics of these names that
+    the bag already has are replaced. The same bag and backend give the same bytes. Of a ROS 1 bag
+    only the images are copied. ``BagError`` where there is nothing to read, or no place to write.
+    """
+    done = Predicted()
+    with BagReader(source) as bag:
+        cameras = [bag.image_topic(name) for name in topics] or bag.camera_topics
+        # says what is in the bag
+        cameras = cameras or [bag.image_topic()]
+        names = [camera.name for camera in cameras]
+        prefixes = dict(zip(names, output_prefixes(names)))
+        total = sum(camera.count for camera in cameras)
+        with BagWriter(out, storage=storage, compress=compress, force=force) as writer:
+            copies = _ros2_copies(bag, writer, prefixes.values(), done)
+            if not bag.is_ros2:
+                copies = _ros1_copies(bag, cameras, done)
+            predictions = _predictions(bag, cameras, prefixes, pipeline, _want(outputs))
+            told = False
+            # of what was recorded at one time, an image comes before what was made of it
+            streams: list[Iterator[_Copy | _Prediction]] = [copies, predictions]
+            for item in heapq.merge(*streams, key=lambda item: item.received_ns):
+                received = item.received_ns
+                if not told:
+                    _announce(
+                        writer, prefixes.values(), outputs, legend(pipeline.taxonomy), received
+                    )
+                    told = True
+                if isinstance(item, _Copy):
+                    _write_copy(writer, bag, item)
+                elif isinstance(item.result, Result):
+                    _write_result(writer, item.prefix, item.result, received, outputs)
+                    done.routes[item.result.decision.route] += 1
+                    done.frames += 1
+                    progress(done.frames, total)
+                else:
+                    done.problems.append(item.result)
+            loss = bag.loss(cameras)
+            if loss is not None:
+                done.problems.append(str(loss))
+            if not done.frames:
+                reason = f': {done.problems[0]}' if done.problems else ''
+                raise BagError(f"no frame of '{source}' could be predicted{reason}")
+    return done
+
+
+def _predictions(
+    bag: BagReader,
+    cameras: Sequence[Topic],
+    prefixes: Mapping[str, str],
+    pipeline: Pipeline,
+    want: Want,
+) -> Iterator[_Prediction]:
+    """Run the frames of all cameras in the order of their stamps."""
+    for topic, message in bag.merged(cameras):
+        prefix = prefixes[topic.name]
+        frame = bag.frame(message, _camera(prefix))
+        found: Result | str
+        if isinstance(frame, Frame):
+            try:
+                [found] = pipeline.process([frame], want)
+            except WithheldError as error:
+                found = f'{topic.name}, stamp {message.stamp_ns}: {error}'
+        else:
+            found = f'{topic.name}, stamp {message.stamp_ns}: {frame}'
+        yield _Prediction(received_ns=message.received_ns, prefix=prefix, result=found)
+
+
+def _ros2_copies(
+    bag: BagReader, writer: BagWriter, prefixes: Iterable[str], done: Predicted
+) -> Iterator[_Copy]:
+    """Yield every message but those of topics that are predicted or that cannot be written."""
+    ours = {f'{prefix}/{output}' for prefix in prefixes for output in KINDS}
+    refused = {topic.name for topic in bag.topics if topic.name in ours}
+    done.left_out += [f"'{name}' is predicted anew" for name in sorted(refused)]
+    for record in bag.records(leave_out=frozenset(refused)):
+        channel = record.channel
+        if channel.topic in refused:
+            continue
+        try:
+            writer.add_topic(channel)
+        except BagError as error:
+            refused.add(channel.topic)
+            done.left_out.append(str(error))
+            continue
+        yield _Copy(
+            received_ns=record.received_ns, topic=channel.topic, type=channel.type,
+            content=record.data,
+        )  # fmt: skip
+
+
+def _ros1_copies(bag: BagReader, cameras: Sequence[Topic], done: Predicted) -> Iterator[_Copy]:
+    """Yield the images of the cameras that can be decoded."""
+    names = {camera.name for camera in cameras}
+    done.left_out += [
+        f"'{topic.name}' is none of the images, which alone are copied of a ROS 1 bag"
+        for topic in bag.topics
+        if topic.name not in names
+    ]
+    for topic, message in bag.merged(cameras):
+        frame = bag.frame(message)
+        if isinstance(frame, Frame):
+            packed = message.type == _COMPRESSED
+            yield _Copy(
+                received_ns=message.received_ns, topic=topic.name, type=message.type,
+                content=message if packed else frame,
+            )  # fmt: skip
+
+
+def _write_copy(writer: BagWriter, bag: BagReader, item: _Copy) -> None:
+    if isinstance(item.content, bytes):
+        writer.write_serialized(item.topic, item.type, item.content, item.received_ns)
+    elif isinstance(item.content, Frame):
+        writer.write_frame(item.topic, item.content, received_ns=item.received_ns)
+    else:
+        image = bag.read(item.content)
+        writer.write_compressed(
+            item.topic, bytes(image.data), image.format, stamp_ns=item.content.stamp_ns,
+            frame_id=image.header.frame_id, received_ns=item.received_ns,
+        )  # fmt: skip
+
+
+def _announce(
+    writer: BagWriter,
+    prefixes: Iterable[str],
+    outputs: Sequence[Output],
+    ids: str,
+    received_ns: int,
+) -> None:
+    """Add the topics of each camera, and say what the ids mean."""
+    for prefix in prefixes:
+        for output, kind in KINDS.items():
+            if output not in outputs:
+                continue
+            qos = reliable_qos(latched=output in _LATCHED)
+            writer.add_topic(Channel(topic=f'{prefix}/{output}', type=kind, qos=(qos,)))
+            if output == 'label_info_json':
+                writer.write_value(f'{prefix}/{output}', ids, received_ns)
+
+
+def _write_result(
+    writer: BagWriter, prefix: str, result: Result, received_ns: int, outputs: Sequence[Output]
+) -> None:
+    frame = result.frame
+    place: Any = {
+        'stamp_ns': frame.stamp_ns, 'frame_id': frame.frame_id, 'received_ns': received_ns,
+    }  # fmt: skip
+    for output in outputs:
+        topic = f'{prefix}/{output}'
+        if output == 'illumination':
+            if math.isfinite(result.illumination.score):
+                writer.write_value(topic, result.illumination.score, received_ns)
+        elif output == 'status':
+            found = report(_camera(prefix), result, {}, None)
+            writer.write_status(
+                topic, level=_LEVELS[found.level], name=found.name, message=found.message,
+                hardware_id=found.camera, values=found.values, **place,
+            )  # fmt: skip
+        elif output == 'overlay/compressed':
+            assert result.overlay is not None
+            bgr = cv2.cvtColor(result.overlay, cv2.COLOR_RGB2BGR)
+            _, content = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            writer.write_compressed(
+                topic, content.tobytes(), 'rgb8; jpeg compressed bgr8', **place
+            )
+        elif output != 'label_info_json':
+            picture = getattr(result, output)
+            # only the route 'translate' has a translated picture
+            if picture is not None:
+                writer.write_image(
+                    topic, picture, 'mono8' if picture.ndim == 2 else 'rgb8', **place
+                )
+
+
+def _want(outputs: Sequence[Output]) -> Want:
+    return Want(
+        labels='labels' in outputs,
+        confidence='confidence' in outputs,
+        color='color' in outputs,
+        overlay='overlay' in outputs or 'overlay/compressed' in outputs,
+        translated='translated' in outputs,
+    )
+
+
+def _camera(prefix: str) -> str:
+    """Return what the node calls the camera whose topics begin so."""
+    return prefix.removesuffix(f'/{NAMESPACE}').strip('/')
+
+
+_CLOUD = 'sensor_msgs/msg/PointCloud2'
+_POSES = ('nav_msgs/msg/Odometry', 'geometry_msgs/msg/PoseStamped')
+_LABELS = f'/{NAMESPACE}/labels'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaintSettings:
+    """What of a bag is painted, and how."""
+
+    sensors: tuple[str, ...] = ()
+    """Topics of clouds; without them all but those that were painted already."""
+    depth: Mapping[str, str] = field(default_factory=dict)
+    """Topics of registered depth images by camera."""
+    transforms: tuple[str, ...] = ()
+    """Beside those on /tf_static; see ``FrameTree.add_text``."""
+    odometry: str = ''
+    """Topic of poses of ``base_frame``; '' for none."""
+    base_frame: str = 'base_link'
+    pair_limit: float = 0.1
+    rectified: bool = False
+    occlusion: Occlusion = field(default_factory=Occlusion)
+
+
+@dataclass(slots=True)
+class PaintedBag:
+    """What became of the clouds."""
+
+    clouds: int = 0
+    points: int = 0
+    labelled: int = 0
+    misses: Counter[str] = field(default_factory=Counter)
+    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
+    problems: list[str] = field(default_factory=list)
+    """Messages that could not be used, and what the bag lost."""
+
+
+def write_painted(
+    source: Path,
+    out: Path,
+    settings: PaintSettings,
+    *,
+    storage: Storage = 'mcap',
+    compress: bool = True,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PaintedBag:
+    """
+    Copy a ROS 2 bag and add ``<sensor>/nightseg/points`` beside each cloud.
+
+    Cameras are those whose labels are in the bag (``nightseg bag predict``). Messages are taken in
+    the order in which they were recorded, as the node would have got them. ``BagError`` where the
+    bag holds no labels or no clouds.
+    """
+    with BagReader(source) as bag:
+        names = {topic.name: topic for topic in bag.topics}
+        cameras = _cameras(bag, settings)
+        sensors = _sensors(bag, settings)
+        config = PaintConfig(
+            cameras=tuple(cameras.values()), pair_limit=settings.pair_limit,
+            confidence=all(f'{name[:-len("labels")]}confidence' in names for name in cameras),
+            rectified=settings.rectified, occlusion=settings.occlusion,
+            ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
+        )  # fmt: skip
+        total = sum(names[name].count for name in sensors)
+        with BagWriter(out, storage=storage, compress=compress, force=force) as writer:
+            job = _Job(bag, writer, config, settings, sensors, lambda n: progress(n, total))
+            job.run()
+            if not job.done.clouds:
+                reason = f': {job.done.problems[0]}' if job.done.problems else ''
+                raise BagError(f"no cloud of '{source}' could be painted{reason}")
+            loss = bag.loss([names[name] for name in sensors])
+            if loss is not None and bag.losses():
+                job.done.problems.append(str(loss))
+    return job.done
+
+
+def _cameras(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
+    """Return the cameras by the topic of their labels."""
+    if not bag.is_ros2:
+        raise BagError(f"'{bag.path}' is a ROS 1 bag; `nightseg bag predict` makes a ROS 2 one")
+    found = {
+        topic.name: topic.name.removesuffix(_LABELS).strip('/')
+        for topic in bag.image_topics
+        if topic.name.endswith(_LABELS)
+    }
+    if not found:
+        raise BagError(
+            f"'{bag.path}' holds no labels (<camera>{_LABELS}): put them in by `nightseg bag "
+            'predict BAG --out COPY --outputs labels confidence label_info_json`'
+        )
+    strangers = settings.depth.keys() - set(found.values())
+    if strangers:
+        raise BagError(
+            f"a depth image is registered to a camera with labels; '{min(strangers)}' has none"
+        )
+    return found
+
+
+def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
+    """Return the prefix of the outputs by the topic of each cloud or depth image."""
+    topics = {topic.name: topic for topic in bag.topics}
+
+    def checked(name: str) -> Topic:
+        if name not in topics:
+            raise BagError(f"'{bag.path}' has no topic '{name}'; it holds {', '.join(topics)}")
+        return topics[name]
+
+    chosen = [checked(name) for name in settings.sensors] or [
+        topic for topic in topics.values()
+        if topic.type == _CLOUD and f'/{NAMESPACE}/' not in topic.name
+    ]  # fmt: skip
+    found = {t.name: f'{t.name.rpartition("/")[0]}/{NAMESPACE}' for t in chosen}
+    for camera, name in settings.depth.items():
+        found[checked(name).name] = f'/{camera}/{NAMESPACE}'
+    if not found:
+        raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
+    return found
+
+
+class _Job:
+    """One bag on its way."""
+
+    def __init__(
+        self, bag: BagReader, writer: BagWriter, config: PaintConfig, settings: PaintSettings,
+        sensors: Mapping[str, str], progress: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self.done = PaintedBag()
+        self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
+        self._progress = progress
+        self._frames = FrameTree()
+        for text in settings.transforms:
+            self._frames.add_text(text)
+        self._painter = CloudPainter(config, self._frames.lookup)
+        self._depth = {topic: camera for camera, topic in settings.depth.items()}
+        self._handlers: dict[str, tuple[str, Callable[[str, Any, float], None]]] = {}
+        for camera in config.cameras:
+            for topic, handler in (
+                (f'{NAMESPACE}/labels', self._labels),
+                (f'{NAMESPACE}/confidence', self._confidence),
+                (f'{NAMESPACE}/label_info_json', self._legend),
+                ('camera_info', self._info),
+            ):
+                self._handlers[f'/{camera}/{topic}'] = (camera, handler)
+        for topic in sensors:
+            self._handlers[topic] = (topic, self._cloud)
+        self._handlers['/tf_static'] = ('', self._transforms)
+        if settings.odometry:
+            self._handlers[settings.odometry] = ('', self._pose)
+
+    def run(self) -> None:
+        """Copy and paint everything."""
+        # the places of the sensors hold from the beginning, whenever they were recorded
+        for record in self._of('/tf_static'):
+            self._take(record)
+        ours = {f'{prefix}/points' for prefix in self._sensors.values()}
+        refused: set[str] = set()
+        last = 0
+        for record in self._bag.records(leave_out=frozenset(ours)):
+            channel, last = record.channel, record.received_ns
+            if channel.topic in refused:
+                continue
+            try:
+                self._writer.add_topic(channel)
+            except BagError as error:
+                refused.add(channel.topic)
+                self.done.problems.append(str(error))
+                continue
+            self._writer.write_serialized(channel.topic, channel.type, record.data, last)
+            if channel.topic in self._handlers:
+                self._take(record)
+                self._write(self._painter.due(last / 1e9), last)
+        self._write(self._painter.due(last / 1e9, all_of_them=True), last)
+
+    def _of(self, name: str) -> Iterator[Record]:
+        others = {topic.name for topic in self._bag.topics} - {name}
+        return self._bag.records(leave_out=others)
+
+    def _take(self, record: Record) -> None:
+        channel = record.channel
+        owner, handler = self._handlers[channel.topic]
+        message = Message(stamp_ns=0, received_ns=record.received_ns, type=channel.type,
+                          data=record.data)  # fmt: skip
+        try:
+            handler(owner, self._bag.read(message), record.received_ns / 1e9)
+        except (CloudError, BagError) as error:
+            self.done.problems.append(f'{channel.topic}, at {record.received_ns} ns: {error}')
+
+    def _labels(self, camera: str, message: Any, now: float) -> None:
+        self._painter.masks(camera).add_labels(
+            stamp_of(message), str(message.header.frame_id), read_plane(message, ('mono8',))
+        )
+
+    def _confidence(self, camera: str, message: Any, now: float) -> None:
+        plane = read_plane(message, ('mono8',))
+        self._painter.masks(camera).add_confidence(stamp_of(message), plane)
+
+    def _info(self, camera: str, message: Any, now: float) -> None:
+        self._painter.calibrate(camera, read_calibration(message))
+
+    def _legend(self, camera: str, message: Any, now: float) -> None:
+        self._painter.palette = read_palette(message.data)
+
+    def _transforms(self, owner: str, message: Any, now: float) -> None:
+        for item in message.transforms:
+            self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
+        # what a person says counts more
+        for text in self._settings.transforms:
+            self._frames.add_text(text)
+
+    def _pose(self, owner: str, message: Any, now: float) -> None:
+        if message.__msgtype__ not in _POSES:
+            raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
+        self._painter.poses.add(stamp_of(message), read_pose(message))
+
+    def _cloud(self, topic: str, message: Any, now: float) -> None:
+        stamp, frame_id = stamp_of(message), str(message.header.frame_id)
+        if topic in self._depth:
+            camera = self._depth[topic]
+            self._painter.add_depth(camera, stamp, frame_id, metres(message), now)
+        else:
+            self._painter.add_cloud(topic, stamp, frame_id, read_cloud(message), now)
+
+    def _write(self, found: Iterator[LabelledCloud], received_ns: int) -> None:
+        for labelled in found:
+            topic = labelled.sensor
+            if topic not in self._sensors:
+                topic = self._settings.depth[topic]
+            name = f'{self._sensors[topic]}/points'
+            self._writer.add_topic(Channel(topic=name, type=_CLOUD, qos=(reliable_qos(),)))
+            self._writer.write_cloud(
+                name, labelled.cloud, stamp_ns=labelled.stamp_ns, frame_id=labelled.frame_id,
+                received_ns=received_ns,
+            )  # fmt: skip
+            self.done.clouds += 1
+            self.done.points += len(labelled.cloud)
+            self.done.labelled += int((labelled.painted.labels != UNLABELLED).sum())
+            for camera, (reason, _) in labelled.misses.items():
+                self.done.misses[f'{camera}: {reason}'] += 1
+            self._progress(self.done.clouds)
+
+
+__all__ = ['PaintSettings', 'PaintedBag', 'write_painted']

@@ -1,0 +1,632 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one confusion matrix, and the scores that follow from it.
+
+The functions take counts int64 or float64 [..., classes, classes + 1]: rows are the truth, columns
+the mask, the last column what the mask abstained from. Leading axes are frames, splits or
+bootstrap draws, so that a thousand resampled matrices are scored at once.
+
+Percentile bootstrap (Efron 1979) of scores that are functions of summed counts.
+
+What is drawn is a unit: a frame, a block of neighbouring frames, or a source. Neighbouring frames
+of a drive show the same street, so that drawing them one by one would make intervals far too
+narrow. All scores with one seed and number of units draw the same units, which makes differences
+between two configurations over the same frames paired.
+
+How well masks fit their labels: the scores of some frames, with intervals.
+
+Whether a confidence of 80 % is right in 80 % of the pixels: reliability and its error.
+
+Whether a score of trust is low where the answers are wrong.
+
+How much a mask changes from one frame to the next, with and without the picture's motion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.config import ConfigError
+from nightseg_ros.evaluation import metrics as confusion
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+#: Counts, or their sums over a bootstrap draw.
+Rows = npt.NDArray[Any]
+
+
+class ConfusionMatrix:
+    """
+    Pixel counts of one taxonomy.
+
+    Pixels whose truth is 255 count nowhere. A prediction of 255 on a labelled pixel (a mask that
+    abstains) counts as a miss of its class: it is kept in ``abstained``.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, rows: Counts | None = None) -> None:
+        """Start with no pixel counted, or with int64 [classes, classes + 1] as in ``rows``."""
+        self.taxonomy = taxonomy
+        classes = len(taxonomy)
+        self.rows: Counts = np.zeros((classes, classes + 1), np.int64)
+        if rows is not None:
+            self.rows += rows
+
+    @property
+    def counts(self) -> Counts:
+        """Pixels int64 [classes, classes]: rows are the truth, columns the prediction."""
+        return self.rows[:, :-1]
+
+    @property
+    def abstained(self) -> Counts:
+        """Labelled pixels of each class without a prediction, int64 [classes]."""
+        return self.rows[:, -1]
+
+    def add(self, truth: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+        """
+        Count one mask, both uint8 [H, W].
+
+        ``ValueError`` is raised where sizes differ or an id is no class of the taxonomy.
+        """
+        if truth.shape != labels.shape:
+            raise ValueError(f'truth is {truth.shape}, the mask {labels.shape}; sizes must agree')
+        classes = len(self.taxonomy)
+        for joint in pairs(truth, labels):
+            for name, ids in (('truth', joint), ('mask', joint.T)):
+                strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
+                if strange.size:
+                    raise ValueError(
+                        f'the {name} holds id {strange[0] + classes}; '
+                        f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
+                    )
+            self.rows[:, :-1] += joint[:classes, :classes].astype(np.int64)
+            self.rows[:, -1] += joint[:classes, UNLABELLED].astype(np.int64)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add another matrix of the same taxonomy."""
+        if other.taxonomy != self.taxonomy:
+            raise ValueError(f"cannot merge '{other.taxonomy.name}' into '{self.taxonomy.name}'")
+        self.rows += other.rows
+
+    @property
+    def support(self) -> Counts:
+        """Labelled pixels of each class, int64 [classes]."""
+        return np.asarray(self.rows.sum(-1), np.int64)
+
+    def iou(self) -> Floats:
+        """IoU of each class in [0, 1], float64 [classes]; NaN where neither side has it."""
+        return iou(self.rows)
+
+    def accuracy(self) -> Floats:
+        """Recall of each class in [0, 1], float64 [classes]; NaN where the truth lacks it."""
+        return accuracy(self.rows)
+
+    def miou(self, *, without: Sequence[str] = ()) -> float:
+        """Mean IoU over the classes present in the truth, less those named in ``without``."""
+        keep = np.ones(len(self.taxonomy), np.bool_)
+        keep[[self.taxonomy.id_of(name) for name in without]] = False
+        return float(miou(self.rows, keep))
+
+    def pixel_accuracy(self) -> float:
+        """Return the share of labelled pixels whose label is right; NaN without any."""
+        return float(pixel_accuracy(self.rows))
+
+
+def pairs(
+    first: npt.NDArray[np.uint8],
+    second: npt.NDArray[np.uint8],
+    bins: tuple[int, int] = (256, 256),
+    mask: npt.NDArray[np.uint8] | None = None,
+) -> Iterator[Rows]:
+    """
+    Count the pairs of values of two uint8 [H, W] in bins of equal width, where ``mask`` is not 0.
+
+    Yields whole numbers as float32 [bins], to be added up: of one piece unless the picture is
+    huge, since OpenCV counts in float32, which is exact up to 2^24, and lets other threads run.
+    """
+    rows = max(1, (1 << 24) // first.shape[1])
+    for top in range(0, first.shape[0], rows):
+        part = slice(top, top + rows)
+        chosen = None if mask is None else mask[part]
+        yield cv2.calcHist([first[part], second[part]], [0, 1], chosen, bins, [0, 256, 0, 256])
+
+
+def iou(rows: Rows) -> Floats:
+    """IoU of each class, float64 [..., classes]; NaN where neither truth nor mask has it."""
+    hits = _hits(rows)
+    return _ratio(hits, rows.sum(-1) + rows[..., :-1].sum(-2) - hits)
+
+
+def accuracy(rows: Rows) -> Floats:
+    """Recall of each class, float64 [..., classes]; NaN where the truth lacks it."""
+    return _ratio(_hits(rows), rows.sum(-1))
+
+
+def miou(rows: Rows, keep: npt.NDArray[np.bool_] | None = None) -> Floats:
+    """Mean IoU over the classes present in the truth (of those in ``keep``); NaN without any."""
+    present = rows.sum(-1) > 0
+    return _mean(iou(rows), present if keep is None else present & keep)
+
+
+def miou_all(rows: Rows) -> Floats:
+    """
+    Mean IoU over the classes that the truth or a mask holds; NaN without any.
+
+    A class that is only in masks counts 0, as in torchmetrics' macro average.
+    """
+    values = iou(rows)
+    return _mean(values, ~np.isnan(values))
+
+
+def frequency_weighted_iou(rows: Rows) -> Floats:
+    """IoU weighted by each class's share of the labelled pixels (Long et al. 2015); or NaN."""
+    support = rows.sum(-1)
+    return _ratio((np.nan_to_num(iou(rows)) * support).sum(-1), support.sum(-1))
+
+
+def pixel_accuracy(rows: Rows) -> Floats:
+    """Share of the labelled pixels that are right; NaN without any."""
+    return _ratio(_hits(rows).sum(-1), rows.sum((-2, -1)))
+
+
+def mean_accuracy(rows: Rows) -> Floats:
+    """Mean recall over the classes present in the truth; NaN without any."""
+    return _mean(accuracy(rows), rows.sum(-1) > 0)
+
+
+def _hits(rows: Rows) -> Rows:
+    return np.diagonal(rows[..., :-1], axis1=-2, axis2=-1)
+
+
+def _mean(values: Floats, keep: npt.NDArray[np.bool_]) -> Floats:
+    return _ratio(np.where(keep, values, 0.0).sum(-1), keep.sum(-1))
+
+
+def _ratio(part: Rows, whole: Rows) -> Floats:
+    with np.errstate(invalid='ignore', divide='ignore'):
+        return np.asarray(np.where(whole > 0, part / np.maximum(whole, 1), np.nan))
+
+
+Unit = Literal['frames', 'blocks', 'sources']
+#: Draws that are held at a time.
+_CHUNK = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BootstrapConfig:
+    """How intervals are made."""
+
+    unit: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
+    """'auto' draws blocks of drives and single frames of anything else."""
+    block_s: float = 5.0
+    """Length of a block in seconds."""
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        """Name the value that is out of range."""
+        if self.unit not in ('auto', 'frames', 'blocks', 'sources'):
+            raise ValueError(f"unit is auto, frames, blocks or sources, got '{self.unit}'")
+        if not 0 < self.block_s < 1e6:
+            raise ValueError(f'block_s is above 0 seconds, got {self.block_s}')
+        if not 10 <= self.resamples <= 1_000_000:
+            raise ValueError(f'resamples is 10 to 1000000, got {self.resamples}')
+        if not 0 < self.level < 1:
+            raise ValueError(f'level is between 0 and 1, got {self.level}')
+
+
+def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0) -> Floats:
+    """
+    Return float64 [resamples, ...]: the sums over as many units [n, ...] as there are, drawn anew.
+
+    Sums of counts below 2⁵³ are exact. ``stratum`` gives independent draws for another group.
+    """
+    count = len(units)
+    flat = units.reshape(count, -1).astype(np.float64)
+    sums = np.concatenate([draw @ flat for draw in _draws(count, config, stratum)])
+    return sums.reshape(config.resamples, *units.shape[1:])
+
+
+def interval(values: Floats, units: int, config: BootstrapConfig) -> list[float] | None:
+    """Return [low, high] of the values [resamples]; None for fewer than two units."""
+    known = values[~np.isnan(values)]
+    if units < 2 or not known.size:
+        return None
+    tail = 50 * (1 - config.level)
+    low, high = np.percentile(known, (tail, 100 - tail))
+    return [float(low), float(high)]
+
+
+def difference(
+    score: float, reference: float, values: Floats, references: Floats, units: int,
+    config: BootstrapConfig,
+) -> dict[str, Any]:  # fmt: skip
+    """
+    Compare two configurations by a score and its values [resamples] over the same draws.
+
+    Returns ``difference`` of the scores, and of the draws the ``median``, the interval ``ci`` and
+    the share ``above_zero``; None where there is nothing to draw from.
+    """
+    gaps = values - references
+    known = gaps[~np.isnan(gaps)]
+    drawn = units >= 2 and known.size > 0
+    return {
+        'difference': score - reference,
+        'median': float(np.median(known)) if drawn else None,
+        'ci': interval(gaps, units, config),
+        'above_zero': float((known > 0).mean()) if drawn else None,
+    }
+
+
+def _draws(count: int, config: BootstrapConfig, stratum: int) -> Iterator[Floats]:
+    """Yield float64 [b, count]: how often each unit was drawn."""
+    rng = np.random.default_rng([config.seed, count, stratum])
+    shares = np.full(count, 1 / count)
+    for start in range(0, config.resamples, _CHUNK):
+        rows = min(_CHUNK, config.resamples - start)
+        yield rng.multinomial(count, shares, size=rows).astype(np.float64)
+
+
+#: Classes with too few pixels at night to be scored; mIoU9 is the mean over the other nine.
+RARE = ('fence', 'bicyclist')
+
+
+class SegmentationScores:
+    """What is said of a confusion matrix: the entries of docs/metrics.md."""
+
+    def __init__(
+        self, taxonomy: Taxonomy, config: BootstrapConfig, subset: Sequence[str] = ()
+    ) -> None:
+        """Take the classes of ``miou_subset``; ``ConfigError`` names one that there is not."""
+        for name in subset:
+            if name not in taxonomy.classes:
+                raise ConfigError(
+                    f"'{taxonomy.name}' has no class '{name}'; it has "
+                    f'{", ".join(taxonomy.classes)}'
+                )
+        self.taxonomy, self.config = taxonomy, config
+        self._nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
+        self._subset = np.array([name in subset for name in taxonomy.classes], np.bool_)
+        self.headline: dict[str, Callable[[Rows], Floats]] = {
+            'miou': confusion.miou,
+            'miou9': self.miou9,
+            'miou_subset': self.miou_subset,
+            'pixel_acc': confusion.pixel_accuracy,
+        }
+        """The scores that get intervals."""
+
+    def miou9(self, rows: Rows) -> Floats:
+        """Mean IoU over the classes present in the truth, without ``RARE``."""
+        return confusion.miou(rows, self._nine)
+
+    def miou_subset(self, rows: Rows) -> Floats:
+        """Mean IoU over those of the asked-for classes that the truth holds; else NaN."""
+        return confusion.miou(rows, self._subset)
+
+    def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """
+        Score the sum of int64 [units, classes, classes + 1] and resample the units.
+
+        Returns the entry in JSON types, and the headline scores of every draw.
+        """
+        rows = units.sum(0)
+        drawn = resampled(units, self.config) if len(units) else np.zeros((1, *rows.shape))
+        values = {name: score(drawn) for name, score in self.headline.items()}
+        classes = self.taxonomy.classes
+        entry = {
+            'pixels': int(rows.sum()),
+            'support': dict(zip(classes, rows.sum(-1).tolist())),
+            **{name: number(score(rows)) for name, score in self.headline.items()},
+            'miou_all': number(confusion.miou_all(rows)),
+            'fw_iou': number(confusion.frequency_weighted_iou(rows)),
+            'mean_acc': number(confusion.mean_accuracy(rows)),
+            'iou': self._by_class(confusion.iou(rows)),
+            'acc': self._by_class(confusion.accuracy(rows)),
+            **{f'{name}_ci': self.interval(values[name], len(units)) for name in self.headline},
+            'iou_ci': {
+                name: self.interval(column, len(units))
+                for name, column in zip(classes, confusion.iou(drawn).T)
+            },
+            'confusion': rows[:, :-1].tolist(),
+            'abstained': dict(zip(classes, rows[:, -1].tolist())),
+        }
+        return entry, values
+
+    def mean_of_sources(self, sources: Sequence[Counts], unit: str) -> tuple[Floats, Floats, int]:
+        """
+        Return the mean of the sources' mIoU9, its values in every draw, and the units drawn from.
+
+        Each source gives int64 [units, classes, classes + 1], of which as many are drawn; with the
+        unit 'sources' whole sources are drawn instead. NaN where no source can be scored.
+        """
+        scores = np.array([self.miou9(units.sum(0)) for units in sources])
+        known = [index for index, score in enumerate(scores) if not math.isnan(score)]
+        if not known:
+            return np.array(np.nan), np.full(1, np.nan), 0
+        if unit == 'sources':
+            pairs = np.stack([scores[known], np.ones(len(known))], axis=1)
+            sums = resampled(pairs, self.config)
+            return scores[known].mean(), sums[:, 0] / sums[:, 1], len(known)
+        columns = [self.miou9(resampled(sources[i], self.config, 1 + i)) for i in known]
+        # a draw may lack every class of a small source
+        values = np.ma.masked_invalid(columns).mean(0).filled(np.nan)
+        return scores[known].mean(), np.asarray(values), max(len(sources[i]) for i in known)
+
+    def interval(self, values: Floats, units: int) -> list[float] | None:
+        """Return the rounded interval of a score's draws."""
+        return rounded(interval(values, units, self.config))  # type: ignore[no-any-return]
+
+    def _by_class(self, values: Floats) -> dict[str, float | None]:
+        return {name: number(value) for name, value in zip(self.taxonomy.classes, values)}
+
+
+def number(value: Any) -> float | None:
+    """Return a score as JSON has it: four digits, None for NaN."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def rounded(value: Any) -> Any:
+    """Return the same with every float inside as ``number`` gives it."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return number(value) if isinstance(value, float) else value
+
+
+#: Bins of equal width over confidences from 0 to 1 (Guo et al. 2017, arXiv 1706.04599).
+BINS = 15
+#: Columns of the counts: pixels, right ones, and the sum of their confidences (0–255).
+COLUMNS = 3
+
+Image = npt.NDArray[np.uint8]
+
+#: The first confidence (0–255) of each bin.
+_BEGIN = -(-np.arange(BINS) * 255 // BINS)
+
+
+def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
+    """
+    Count pixels by confidence, int64 [BINS, 3]: pixels, right ones, sum of confidences (0–255).
+
+    All inputs are uint8 [H, W]; pixels without truth or without a label are left out.
+    """
+    known = cv2.bitwise_and(
+        cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
+        cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
+    )
+    hit = cv2.compare(truth, labels, cv2.CMP_EQ)
+    counted = pairs(np.asarray(hit, np.uint8), confidence, (2, 256), np.asarray(known, np.uint8))
+    wrong, right = np.sum([piece.astype(np.int64) for piece in counted], axis=0)
+    every = wrong + right
+    levels = np.stack([every, right, every * np.arange(256)])
+    return np.asarray(np.add.reduceat(levels, _BEGIN, axis=1).T, np.int64)
+
+
+def calibration(counts: Counts) -> dict[str, Any] | None:
+    """
+    Return ``ece``, ``confidence``, ``accuracy``, ``pixels`` and ``bins``; None without pixels.
+
+    The expected calibration error is the mean over pixels of |accuracy − confidence| of their bin.
+    """
+    pixels, right, sums = (counts[:, column].astype(np.float64) for column in range(COLUMNS))
+    total = pixels.sum()
+    if not total:
+        return None
+    confidence = sums / 255
+    return {
+        'ece': round(float(np.abs(right - confidence).sum() / total), 4),
+        'confidence': round(float(confidence.sum() / total), 4),
+        'accuracy': round(float(right.sum() / total), 4),
+        'pixels': int(total),
+        'bins': [
+            {
+                'low': round(index / BINS, 4),
+                'high': round((index + 1) / BINS, 4),
+                'pixels': int(pixels[index]),
+                'confidence': _share(confidence[index], pixels[index]),
+                'accuracy': _share(right[index], pixels[index]),
+            }
+            for index in range(BINS)
+        ],
+    }
+
+
+def _share(part: float, whole: float) -> float | None:
+    return round(float(part / whole), 4) if whole else None
+
+
+#: Shares of the frames that are kept in ``selective``.
+COVERAGES = (0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def ranks(values: npt.ArrayLike) -> Floats:
+    """Return the ranks of [N] values from 1 on, ties sharing their mean."""
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return np.asarray((last - (counts - 1) / 2)[inverse], np.float64)
+
+
+def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Return Spearman's rank correlation of two [N]; NaN where one of them never changes."""
+    a, b = (r - r.mean() for r in (ranks(first), ranks(second)))
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / norm if norm else float('nan')
+
+
+def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
+    """Return how often a score of ``good`` [N] is above one of ``bad`` [M], ties counting half."""
+    low, high = np.asarray(bad), np.asarray(good)
+    if not low.size or not high.size:
+        return float('nan')
+    places = ranks(np.concatenate([high, low]))[: high.size]
+    above = places.sum() - high.size * (high.size + 1) / 2
+    return float(above / (high.size * low.size))
+
+
+def auroc_of_counts(bad: npt.NDArray[Any], good: npt.NDArray[Any]) -> float:
+    """Return the same for scores that are levels: counts [L] of each."""
+    low, high = bad.astype(np.float64), good.astype(np.float64)
+    if not low.sum() or not high.sum():
+        return float('nan')
+    below = low.cumsum() - low / 2
+    return float(high @ below / (high.sum() * low.sum()))
+
+
+def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """
+    Return the risk [N] at each coverage [N] (Geifman & El-Yaniv 2017).
+
+    Coverage k / N keeps the k frames of the highest scores; the risk is their mean error.
+    """
+    order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
+    kept = np.arange(1, len(order) + 1)
+    return kept / len(order), np.asarray(errors, np.float64)[order].cumsum() / kept
+
+
+def spearman_interval(
+    first: Floats, second: Floats, units: npt.NDArray[np.int64], config: BootstrapConfig
+) -> list[float] | None:
+    """Return the interval of Spearman's correlation over drawn units [N] of frames."""
+    _, groups = np.unique(units, return_inverse=True)
+    members = [np.flatnonzero(groups == index) for index in range(groups.max(initial=-1) + 1)]
+    if len(members) < 2:
+        return None
+    rng = np.random.default_rng([config.seed, len(members)])
+    draws = []
+    for _ in range(config.resamples):
+        drawn = rng.integers(len(members), size=len(members))
+        chosen = np.concatenate([members[index] for index in drawn])
+        draws.append(spearman(first[chosen], second[chosen]))
+    return interval(np.array(draws), len(members), config)
+
+
+def selective(
+    scores: Floats, accuracy: Floats, units: npt.NDArray[np.int64], config: BootstrapConfig
+) -> dict[str, Any]:
+    """
+    Return how a score [N] of frames goes with their accuracy [N], 0 to 1; None without frames.
+
+    ``spearman`` with ``spearman_ci``, and ``risk``: the mean error of the frames of the highest
+    scores, by the share of the frames that is kept; ``risk_area`` is its mean over all shares.
+    """
+    if not len(scores):
+        return {'spearman': None, 'spearman_ci': None, 'risk': None, 'risk_area': None}
+    coverage, risk = risk_coverage(scores, 1 - accuracy)
+    at = np.minimum(np.searchsorted(coverage, COVERAGES), len(risk) - 1)
+    return {
+        'spearman': spearman(scores, accuracy),
+        'spearman_ci': spearman_interval(scores, accuracy, units, config),
+        'risk': {f'{share:g}': float(risk[i]) for share, i in zip(COVERAGES, at)},
+        'risk_area': float(risk.mean()),
+    }
+
+
+#: Frames further apart are no neighbours: the scene itself has changed.
+NEIGHBOURS_NS = 500_000_000
+#: Width in pixels at which flow is computed and masks are compared.
+WIDTH = 240
+#: Fewer rows or columns hold no flow; of some such pictures OpenCV's raises an error.
+SMALLEST = 12
+#: Columns of the counts: pairs, pixels, changed ones; and behind the flow: pixels, changed ones.
+FLICKER_COLUMNS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    stamp_ns: int
+    shape: tuple[int, int]
+    gray: Image
+    masks: list[Image]
+
+
+class Flicker:
+    """
+    Compares each frame's masks with those of the frame before it.
+
+    Flow is that of DIS (Kroeger et al. 2016, arXiv 1603.03590) from this frame back to the one
+    before, on gray pictures ``WIDTH`` wide; the earlier mask is moved along it, nearest neighbour.
+    """
+
+    def __init__(self) -> None:
+        """Start without a frame."""
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._before: _Seen | None = None
+
+    def reset(self) -> None:
+        """Forget the frame before: the next one has no neighbour."""
+        self._before = None
+
+    def add(self, frame: Frame, masks: list[Image]) -> Counts:
+        """Take the masks uint8 [H, W] of a frame; return int64 [masks, COLUMNS], 0 for no pair."""
+        height, width = frame.image.shape[:2]
+        size = (min(WIDTH, width), max(1, round(height * min(WIDTH, width) / width)))
+        code = cv2.COLOR_BGR2GRAY if frame.order == 'bgr' else cv2.COLOR_RGB2GRAY
+        # a plain step first: averaging a whole frame costs more than the flow
+        picture = cv2.resize(frame.image, (2 * size[0], 2 * size[1]))
+        small = cv2.resize(cv2.cvtColor(picture, code), size, interpolation=cv2.INTER_AREA)
+        now = _Seen(
+            stamp_ns=frame.stamp_ns,
+            shape=(height, width),
+            gray=np.asarray(small, np.uint8),
+            masks=[
+                np.asarray(cv2.resize(m, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+                for m in masks
+            ],
+        )
+        before, self._before = self._before, now
+        counts = np.zeros((len(masks), FLICKER_COLUMNS), np.int64)
+        if (
+            before is None
+            or min(size) < SMALLEST
+            or before.shape != now.shape
+            or not 0 < now.stamp_ns - before.stamp_ns <= NEIGHBOURS_NS
+        ):
+            return counts
+        where, inside = self._origins(now.gray, before.gray)
+        for row, mask, earlier in zip(counts, now.masks, before.masks):
+            moved = cv2.remap(earlier, where, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
+            changed = cv2.bitwise_and(cv2.compare(mask, moved, cv2.CMP_NE), inside)
+            row[:] = (
+                1, mask.size, cv2.countNonZero(cv2.absdiff(mask, earlier)),
+                cv2.countNonZero(inside), cv2.countNonZero(changed),
+            )  # fmt: skip
+        return counts
+
+    def _origins(self, now: Image, before: Image) -> tuple[npt.NDArray[np.float32], Image]:
+        """Return float32 [h, w, 2], where each pixel was, and 255 where that is inside."""
+        height, width = now.shape
+        flow = np.asarray(self._flow.calc(now, before, None), np.float32)  # type: ignore[call-overload]
+        flow += _grid(height, width)
+        inside = cv2.inRange(flow, (0.0, 0.0), (width - 1.0, height - 1.0))
+        return flow, np.asarray(inside, np.uint8)
+
+
+@lru_cache(maxsize=8)
+def _grid(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return float32 [h, w, 2]: column and row of each pixel."""
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([columns, rows], axis=-1)
+
+
+def flicker(counts: Counts) -> dict[str, float | int | None] | None:
+    """Return ``pairs`` and the shares ``plain`` and ``warped``; None where there is no pair."""
+    pairs, pixels, changed, inside, moved = (int(value) for value in counts)
+    if not pairs:
+        return None
+    return {
+        'pairs': pairs,
+        'plain': round(changed / pixels, 5),
+        'warped': round(moved / inside, 5) if inside else None,
+    }

@@ -1,0 +1,443 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The backends by name: which are here, and opening one.
+
+Which backend is fastest on this machine: measured once, then remembered.
+
+Networks in onnxruntime: float32 on the CPU, the plain one.
+
+Networks in OpenVINO: the fast one on CPUs, in float32, or partly in bfloat16 or int8.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import openvino as ov
+from openvino import opset13 as ops
+
+from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.files import cache_dir, replace_file
+from nightseg_ros.runtime.backend import (
+    BACKENDS,
+    ENOUGH,
+    ON_CPU,
+    ON_GPU,
+    Backend,
+    BackendError,
+    Run,
+    Say,
+)
+from nightseg_ros.runtime.export import exported_graph, graph_folder
+from nightseg_ros.runtime.int8 import has_int8, read_int8
+from nightseg_ros.runtime.pixels import HostPixels, Pixels
+from nightseg_ros.weights import Weights, WeightsError
+
+#: How OpenVINO computes a segmenter, by backend.
+LAYERS: dict[str, Literal['f32', 'bf16', 'int8']] = {
+    'openvino': 'f32', 'openvino-bf16': 'bf16', 'openvino-int8': 'int8',
+}  # fmt: skip
+
+
+def available_backends() -> dict[str, bool]:
+    """Return which backends can be imported."""
+    return {
+        name: importlib.util.find_spec(module) is not None for name, module in BACKENDS.items()
+    }
+
+
+def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> Backend:
+    """
+    Open a backend: 'auto' or one of ``BACKENDS``; device 'auto', 'cpu' or 'cuda'.
+
+    'auto' takes torch where CUDA is, else the first of OpenVINO, onnxruntime and torch that is
+    installed; ``choice.choose`` measures instead. ``threads`` 0 leaves the number to the backend.
+    ``BackendError`` says what is missing and how to get it.
+    """
+    name, device = resolve(name, device)
+    if name == 'tensorrt':
+        from nightseg_ros.runtime.tensorrt_backend import TensorRTBackend
+
+        return TensorRTBackend()
+    if name in LAYERS:
+        from nightseg_ros.runtime.backends import OpenVINOBackend
+
+        return OpenVINOBackend(threads, LAYERS[name])
+    if name == 'onnxruntime':
+        from nightseg_ros.runtime.backends import OnnxBackend
+
+        return OnnxBackend(threads)
+    from nightseg_ros.runtime.torch_backend import TorchBackend
+
+    return TorchBackend(device, threads)
+
+
+def resolve(name: str, device: str) -> tuple[str, str]:
+    """Return a backend and its device, 'cpu' or 'cuda', for names that may be 'auto'."""
+    if name not in ('auto', *BACKENDS):
+        raise BackendError(f"no backend '{name}'; there are auto, {', '.join(BACKENDS)}")
+    if device not in ('auto', 'cpu', 'cuda'):
+        raise BackendError(f"no device '{device}'; there are auto, cpu and cuda")
+    on_gpu = device == 'cuda' or name == 'tensorrt'
+    if device == 'auto' and name in ('auto', *ON_GPU):
+        on_gpu = on_gpu or has_gpu()
+    if on_gpu:
+        return _on_gpu(name, device), 'cuda'
+    present = available_backends()
+    if name == 'auto':
+        name = next(candidate for candidate in ON_CPU if present[candidate])
+    if not present[name]:
+        raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
+    return name, 'cpu'
+
+
+def has_gpu() -> bool:
+    """Tell whether torch can use a GPU, without importing it where there is no driver."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _on_gpu(name: str, device: str) -> str:
+    """Return the backend for a GPU that somebody asked for, or say what is missing."""
+    asked = f"device '{device}'" if device == 'cuda' else f"backend '{name}'"
+    if device == 'cpu':
+        raise BackendError(f"backend '{name}' runs on a GPU only, and device 'cpu' was asked for")
+    if name not in ('auto', *ON_GPU):
+        raise BackendError(f"{asked} was asked for, but backend '{name}' runs on the CPU here")
+    if not has_gpu():
+        raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
+    if name == 'tensorrt' and not available_backends()[name]:
+        raise BackendError("backend 'tensorrt' is not installed: pip install tensorrt")
+    return 'torch' if name == 'auto' else name
+
+
+#: Seconds that the candidates take turns, beside the time that their networks need to load.
+BUDGET_S = 1.5
+#: Seconds before the turn of another backend.
+SETTLE_S = 0.05
+_ROUNDS = 20
+#: The preferred backend stays unless another one needs less than this share of its time: what is
+#: measured on a busy machine must not decide by chance.
+CLEARLY = 0.9
+#: Choices that are remembered: weights, sizes and versions come and go.
+_MOST = 64
+_FILE = 'backends.json'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A backend, and why it was taken."""
+
+    backend: str
+    device: str
+    reason: str
+    ms: dict[str, float]
+    """Milliseconds of one image by candidate; empty where nothing was measured."""
+
+
+def choose(
+    weights: Sequence[Weights],
+    size: tuple[int, int],
+    *,
+    backend: str = 'auto',
+    device: str = 'auto',
+    threads: int = 0,
+    say: Say = lambda text: None,
+) -> Choice:
+    """
+    Return what runs ``weights``, segmenters, fastest on images of ``size`` (rows, columns).
+
+    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the exported graphs
+    of the backends that are installed take turns for ``BUDGET_S``, once for these weights, size,
+    threads, versions and processor; the answer lies in the cache. bfloat16 takes part where the
+    CPU has it and all weights say that enough labels stay the same; int8 where all of them have an
+    int8 graph, which nobody makes unasked. ``BackendError`` as ``open_backend`` raises it.
+    """
+    name, device = resolve(backend, device)
+    if backend != 'auto':
+        return Choice(backend=name, device=device, reason='asked for', ms={})
+    if device == 'cuda':
+        return Choice(backend=name, device=device, reason='there is a GPU', ms={})
+    present = available_backends()
+    # eager torch is the slowest everywhere, and importing it takes longer than all the rest
+    candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
+    if 'openvino' in candidates:
+        candidates += _coarser(weights)
+    if len(candidates) < 2:
+        return Choice(backend=name, device=device, reason='no other is installed', ms={})
+    key = _key(candidates, weights[-1], size, threads)
+    choice = _remembered().get(key)
+    if choice is None:
+        say('measuring which backend is fastest here, once …')
+        runs = {c: open_backend(c, device, threads).load(weights[-1], say) for c in candidates}
+        choice = _decide(measure(runs, size), size)
+        _remember(key, choice, say)
+    say(f'backend {choice.backend}: {choice.reason}')
+    return choice
+
+
+def measure(
+    runs: Mapping[str, Run],
+    size: tuple[int, int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """
+    Return the least milliseconds of each run for one uint8 image of ``size`` (rows, columns).
+
+    They take turns of three, so that a busy machine slows all alike; the least is what it
+    disturbed least. The pause before a turn is for the threads of the one before, which spin on.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    least = dict.fromkeys(runs, float('inf'))
+    for run in runs.values():
+        run(image)
+    started = clock()
+    for _ in range(_ROUNDS):
+        for name, run in runs.items():
+            time.sleep(SETTLE_S)
+            for _ in range(3):
+                began = clock()
+                run(image)
+                least[name] = min(least[name], (clock() - began) * 1e3)
+        if clock() - started > BUDGET_S:
+            break
+    return least
+
+
+def _coarser(weights: Sequence[Weights]) -> list[str]:
+    """Return OpenVINO's other arithmetics that all weights allow."""
+    from nightseg_ros.runtime.backends import precisions
+
+    found = []
+    if 'bf16' in precisions() and all(one.metadata.bfloat16 >= ENOUGH for one in weights):
+        found.append('openvino-bf16')
+    if all(has_int8(one) for one in weights):
+        found.append('openvino-int8')
+    return found
+
+
+def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:
+    """Take the first, or the fastest where it is clearly faster."""
+    first, fastest = next(iter(ms)), min(ms, key=lambda name: ms[name])
+    chosen = fastest if ms[fastest] < CLEARLY * ms[first] else first
+    times = ', '.join(f'{name} {value:.1f} ms' for name, value in ms.items())
+    why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
+    reason = f'{why} at {size[1]}×{size[0]} ({times})'
+    rounded = {name: round(value, 2) for name, value in ms.items()}
+    return Choice(backend=chosen, device='cpu', reason=reason, ms=rounded)
+
+
+def _key(candidates: list[str], weights: Weights, size: tuple[int, int], threads: int) -> str:
+    versions = {name: _version(BACKENDS[name]) for name in candidates}
+    facts = [weights.sha256, size, threads, _processor(), versions]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # built from source, or under another name
+        return ''
+
+
+def _processor() -> str:
+    """Return the processor's name and features; a cache may move between machines."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+    except OSError:
+        return f'{platform.machine()} {platform.processor()}'
+    wanted = ('model name', 'flags', 'Features', 'CPU part')
+    kept = dict(line.split(':', 1) for line in lines if line.startswith(wanted) and ':' in line)
+    cores = sum(line.startswith('processor') for line in lines)
+    return f'{cores} × {sorted(kept.items())}'
+
+
+def _remembered() -> dict[str, Choice]:
+    """Return the choices in the cache; what cannot be read is measured again."""
+    try:
+        stored = json.loads((cache_dir() / _FILE).read_text(encoding='utf-8'))
+        return {key: from_mapping(Choice, value) for key, value in stored.items()}
+    except (OSError, ValueError, AttributeError, ConfigError):
+        return {}
+
+
+def _remember(key: str, choice: Choice, say: Say) -> None:
+    kept = dict(list(_remembered().items())[1 - _MOST :])
+    content = {name: asdict(value) for name, value in {**kept, key: choice}.items()}
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        replace_file(cache_dir() / _FILE, json.dumps(content, indent=1).encode())
+    except OSError as error:
+        say(f'the choice cannot be remembered: {error}')
+
+
+class OnnxBackend:
+    """Exported graphs on the CPU."""
+
+    name = 'onnxruntime'
+    device = 'cpu'
+    batches: tuple[int, ...] = (1,)
+
+    def __init__(self, threads: int = 0) -> None:
+        """Use ``threads`` threads, 0 for one a core."""
+        self.pixels: Pixels = HostPixels()
+        self._options = onnxruntime.SessionOptions()
+        self._options.intra_op_num_threads = threads
+        self._options.log_severity_level = 3
+        # threads that spin on for milliseconds keep the cores from the next network
+        self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+
+    def load(self, weights: Weights, say: Say) -> Run:
+        """See ``Backend``."""
+        session = onnxruntime.InferenceSession(
+            str(exported_graph(weights, say)), self._options, providers=['CPUExecutionProvider']
+        )
+        name = session.get_inputs()[0].name
+
+        def run(images: Any) -> tuple[Any, ...]:
+            return tuple(session.run(None, {name: images}))
+
+        return run
+
+
+#: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
+#: stem, the block at stride 2 and the first one at stride 4. With eight bits of mantissa they
+#: would lose what little a dark picture holds (bench/precision.py).
+EXACT = 6
+CONVOLUTIONS = ('Convolution', 'GroupConvolution')
+
+
+class OpenVINOBackend:
+    """
+    Exported graphs on the CPU, compiled once for each size.
+
+    OpenVINO takes bfloat16 without a word where the CPU has it; here it is asked for by name.
+    """
+
+    device = 'cpu'
+    batches: tuple[int, ...] = (1,)
+
+    def __init__(
+        self, threads: int = 0, layers: Literal['f32', 'bf16', 'int8'] = 'f32', exact: int = EXACT
+    ) -> None:
+        """
+        Use ``threads`` threads, 0 for one a core.
+
+        ``layers`` is how segmenters are computed: all in float32; behind the first ``exact``
+        convolutions in bfloat16; or by their int8 graphs, which say how the rest of them is
+        computed. Translators, whose pixels need more than bfloat16's eight bits, run in float32.
+        ``BackendError`` where the CPU has no bfloat16.
+        """
+        self.name = 'openvino' if layers == 'f32' else f'openvino-{layers}'
+        self._layers, self._exact = layers, exact
+        self.pixels: Pixels = HostPixels()
+        self._core = ov.Core()
+        self._config: dict[str, Any] = {
+            'PERFORMANCE_HINT': 'LATENCY',
+            'CACHE_DIR': str(graph_folder('openvino')),
+        }
+        if threads:
+            self._config['INFERENCE_NUM_THREADS'] = threads
+            # pinned, networks that share the cores out among them would wait for the same core
+            # while another one is idle
+            self._config['ENABLE_CPU_PINNING'] = False
+        if layers == 'bf16' and 'bf16' not in precisions():
+            raise BackendError(
+                f"backend '{self.name}': this CPU has no bfloat16; take 'openvino' or 'auto'"
+            )
+
+    def load(self, weights: Weights, say: Say) -> Run:
+        """See ``Backend``."""
+        layers = self._layers if weights.metadata.task == 'segment' else 'f32'
+        source: tuple[Any, ...]
+        rest: str = layers
+        if layers == 'int8':
+            try:
+                xml, constants, about = read_int8(weights)
+            except WeightsError as error:
+                raise BackendError(f"backend '{self.name}': {error}") from error
+            source = (xml.decode(), ov.Tensor(np.frombuffer(constants, np.uint8)))
+            rest = about.rest if about.rest in precisions() else 'f32'
+        else:
+            source = (exported_graph(weights, say),)
+        name = weights.path.name
+        requests: dict[tuple[int, ...], list[ov.InferRequest]] = {}
+
+        def compiled(shape: tuple[int, ...]) -> list[ov.InferRequest]:
+            model = self._core.read_model(*source)
+            model.reshape(list(shape))
+            if layers != 'bf16' or not self._exact:
+                return [self._request(model, rest)]
+            first, second = _divide(model, self._exact, name)
+            begin, end = self._request(first, 'f32'), self._request(second, 'bf16')
+            end.set_input_tensor(begin.get_output_tensor(0))
+            return [begin, end]
+
+        def run_one(image: Any) -> list[Any]:
+            found = requests.get(image.shape)
+            if found is None:
+                found = requests[image.shape] = compiled(image.shape)
+            *begin, end = found
+            for request in begin:
+                request.infer(image, share_inputs=True, share_outputs=True)
+            outputs = end.infer(None if begin else image, share_inputs=True, share_outputs=False)
+            return [outputs[index] for index in range(len(outputs))]
+
+        def run(images: Any) -> tuple[Any, ...]:
+            # one by one: a batch is no faster on a CPU, and each length would be compiled anew
+            parts = [run_one(images[index : index + 1]) for index in range(len(images))]
+            return tuple(np.concatenate(column) for column in zip(*parts))
+
+        return run
+
+    def _request(self, model: ov.Model, precision: str) -> ov.InferRequest:
+        config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
+        try:
+            compiled = self._core.compile_model(model, 'CPU', config)
+        except RuntimeError:
+            # The cache, which is not needed: seen where several compile the same new graph at
+            # once and the file is gone. What is wrong with the graph itself is raised here.
+            config['CACHE_DIR'] = ''
+            compiled = self._core.compile_model(model, 'CPU', config)
+        return compiled.create_infer_request()
+
+
+def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
+    """Return the model up to what its next convolution gets, and the rest of it."""
+    found = [op for op in model.get_ordered_ops() if op.get_type_name() in CONVOLUTIONS]
+    try:
+        edge = found[convolutions].input_value(0)
+        entry = ops.parameter(edge.get_partial_shape().to_shape(), edge.get_element_type())
+        for target in edge.get_target_inputs():
+            target.replace_source_output(entry.output(0))
+        first = ov.Model([ops.result(edge)], model.get_parameters())
+        return first, ov.Model(model.get_results(), [entry])
+    except (IndexError, RuntimeError) as error:
+        raise BackendError(
+            f"backend 'openvino-bf16': the network of '{name}' cannot be divided "
+            f"before its convolution number {convolutions + 1}; take 'openvino' or 'auto'"
+        ) from error
+
+
+def precisions() -> tuple[Literal['f32', 'bf16'], ...]:
+    """Return what this CPU can compute in beside int8, the fastest first."""
+    able = ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    return ('bf16', 'f32') if 'BF16' in able else ('f32',)
