@@ -19,6 +19,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from nightseg_ros.node.replay import header_stamp
+from nightseg_ros.shared_memory import remove_orphans
 
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,
@@ -42,6 +43,7 @@ class Observer:
 
         ``alive`` tells whether the observed process still runs.
         """
+        remove_orphans()
         rclpy.init()
         self.node: Any = rclpy.create_node('observer')
         self.arrivals: list[tuple[str, int, float]] = []

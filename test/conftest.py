@@ -1,13 +1,19 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The whole run, with every process that it starts, lives in a ROS domain of its own."""
+"""
+The whole run, with every process that it starts, lives in a ROS domain of its own.
+
+No test module may leave a segment of such a process in /dev/shm.
+"""
 
 import os
 from collections.abc import Iterator
 
 import pytest
+from segment_watch import SegmentWatch
 
 from nightseg_ros.dds import private_domain
+from nightseg_ros.shared_memory import remove_orphans
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -21,3 +27,29 @@ def _private_ros_domain() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@pytest.fixture(scope='session')
+def _segment_watch() -> Iterator[SegmentWatch]:
+    # other runs on this machine have their own name, and their segments do not count here
+    watch = SegmentWatch(os.environ)
+    yield watch
+    watch.close()
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _nothing_stays_in_shared_memory(
+    request: pytest.FixtureRequest, _segment_watch: SegmentWatch
+) -> Iterator[None]:
+    """
+    Fail a module whose processes left a segment, unless KILLS says why they must.
+
+    What they left is removed either way, but for what another process still has open.
+    """
+    _segment_watch.begin()
+    yield
+    left = _segment_watch.left()
+    if left:
+        remove_orphans(settled=0.0, only=left)
+        if not getattr(request.module, 'KILLS', ''):
+            pytest.fail(f'left in /dev/shm: {sorted(left)}')

@@ -36,6 +36,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.shared_memory import held_locks
 
 Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
@@ -73,6 +74,11 @@ class NodeProcess:
     @property
     def text(self) -> str:
         return self.log.read_text()
+
+    def segments(self) -> set[Path]:
+        """Return the segments in /dev/shm that it owns; its ports may be others' as well."""
+        found = {lock.with_name(lock.name[:-3]) for lock, _ in held_locks(self.process.pid)}
+        return {path for path in found if '_port' not in path.name}
 
     def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """Send the signal and return the exit code."""
@@ -365,6 +371,11 @@ def idle_subscriber(topic: str, log: Path) -> Iterator[None]:
         process.send_signal(signal.SIGSTOP)
         yield
     finally:
+        # killed, it would leave its shared memory behind
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
         process.kill()
         process.wait()
 

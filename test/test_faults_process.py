@@ -20,6 +20,7 @@ from ros_harness import Client, NodeProcess, image_message, picture, running
 pytestmark = pytest.mark.ros
 
 SECOND = 1_000_000_000
+KILLS = 'SIGKILL, and a library that keeps the interpreter, let no process clean up'
 HERE = Path(__file__).parent
 
 
@@ -159,6 +160,8 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         cameras.connect()
         client.until(cameras.served, 'masks')
         client.got.clear()
+        segments = node.segments()
+        assert segments
         fault.write_text(kind)
         cameras.send()
         if kind == 'hang':
@@ -171,6 +174,8 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert 'faulty_node.py' in node.text and 'nightseg_ros/node/worker.py' in node.text
         client.spin(0.2)
         assert not client.got['front/nightseg/labels']
+        # where the interpreter is kept, nothing of Python can clean up
+        assert kind == 'seize' or not [path for path in segments if path.exists()]
 
 
 def test_a_node_that_was_killed_is_followed_by_one_that_serves(

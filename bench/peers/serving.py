@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.shared_memory import remove_orphans
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,6 +26,7 @@ def serve(segment: Callable[[Image], dict[str, Pixels]]) -> None:
     """Publish what ``segment`` returns of each image, by topic, until SIGINT."""
     camera = sys.argv[1]
     os.environ.update(profile_environment())
+    remove_orphans()
     rclpy.init(args=[])
     signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     node = rclpy.create_node(f'{camera}_node')

@@ -31,6 +31,7 @@ from nightseg_ros.benchmark.orders import Orders, Paced, Turns
 from nightseg_ros.benchmark.process_use import process_use
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.perception.result import NAMESPACE
+from nightseg_ros.shared_memory import remove_orphans
 
 #: Seconds for a subscription to be matched, and for a contender's threads to fall asleep.
 SETTLE_S, PAUSE_S = 0.5, 0.03
@@ -262,6 +263,7 @@ def main() -> int:
         return 2
     orders = Orders.read(Path(sys.argv[1]))
     os.environ.update(profile_environment())
+    remove_orphans()
     rclpy.init(args=[])
     probe = Probe(orders)
     try:

@@ -142,6 +142,16 @@ class ManagedNode(LifecycleNode):
         """End all work, as on a signal; return whether it ended in ``timeout`` seconds."""
         return self._end(timeout)
 
+    def destroy_node(self) -> None:
+        """
+        Leave the graph, and /dev/shm.
+
+        The state machine keeps the DDS participant with its shared memory, and whatever still
+        refers to the node, such as a worker that has not come back, keeps the state machine.
+        """
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def _free(self) -> None:
         """Release, and search for cycles: networks, masks and tf buffers lie in them."""
         self._release()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import gc
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.shared_memory import remove_orphans, remove_own
 
 #: mallopt(3), from malloc.h.
 M_ARENA_MAX = -8
@@ -73,7 +73,8 @@ def serve(make: Callable[[], Any]) -> None:
     """
     Run the node that ``make`` returns until SIGINT or SIGTERM.
 
-    ``make`` imports what is heavy: until it is called, a signal already ends the process.
+    ``make`` imports what is heavy: until it is called, a signal already ends the process. The
+    process ends here, with 1 where callbacks only fail.
     """
     use_one_heap()
     os.environ.update(profile_environment())
@@ -86,6 +87,7 @@ def serve(make: Callable[[], Any]) -> None:
 
     from nightseg_ros.node.watchdog import Watchdog
 
+    remove_orphans()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
     watchdog = Watchdog(node.look, node.tell, node.patience)
@@ -93,6 +95,7 @@ def serve(make: Callable[[], Any]) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     errors: deque[float] = deque(maxlen=20)
+    code = 0
     while rclpy.ok() and not stop.is_set():
         try:
             # a signal interrupts the wait
@@ -103,18 +106,16 @@ def serve(make: Callable[[], Any]) -> None:
             errors.append(time.monotonic())
             if len(errors) == errors.maxlen and errors[-1] - errors[0] < 10:
                 node.get_logger().fatal('too many errors in callbacks; giving up')
-                sys.exit(1)
+                code = 1
+                break
     node.stop(timeout=DEADLINE / 2)
     executor.shutdown(timeout_sec=0)
     node.destroy_node()
     watchdog.close()
-    # a lifecycle node's state machine keeps the DDS participant, and that its shared memory
-    del node, executor, watchdog
-    gc.collect()
     rclpy.try_shutdown()
     # what others asked to be done at the end, such as a coverage report
     atexit._run_exitfuncs()
-    _end()
+    _end(code)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -144,19 +145,21 @@ def _watch(reading: socket.socket, writing: socket.socket) -> None:
     while reading.recv(1)[0] not in (signal.SIGINT, signal.SIGTERM):
         pass
     time.sleep(DEADLINE)
-    _end()
+    _end(0)
 
 
-def _end() -> None:
+def _end(code: int) -> None:
     """
-    End at once and say that this was wanted.
+    End at once, with 0 where this was wanted.
 
     Taking the interpreter apart with the networks' libraries in it takes seconds, in which no
     thread can watch the deadline, and cannot be done at all while a batch is being computed.
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    # where the node could not be destroyed in time
+    remove_own()
+    os._exit(code)
 
 
 if __name__ == '__main__':

@@ -58,6 +58,7 @@ from nightseg_ros.dds import profile_environment
 from nightseg_ros.node.publishers import TOPICS
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
+from nightseg_ros.shared_memory import remove_orphans
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -294,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     # read by Fast DDS when the first node starts, in this process, which publishes the images
     os.environ.update(profile_environment())
+    remove_orphans()
     rclpy.init(args=None if arguments is None else ['bag_player', *arguments])
     signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     with StampLog(options.log) as log:
@@ -546,6 +548,7 @@ def record_main(arguments: Sequence[str] | None = None) -> int:
     except (BagError, OSError) as error:
         print(f'bag_recorder: {error}', file=sys.stderr)
         return 2
+    remove_orphans()
     # its own handlers: what has arrived shall still be written
     rclpy.init(
         args=None if arguments is None else ['bag_recorder', *arguments],

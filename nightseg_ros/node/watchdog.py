@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nightseg_ros.shared_memory import remove_own
+
 #: Seconds after which something that has not come back is told.
 LATE = 1.2
 #: Seconds between two looks.
@@ -143,4 +145,5 @@ class Watchdog:
         time.sleep(PERIOD)
         sys.stdout.flush()
         sys.stderr.flush()
+        remove_own()
         os._exit(1)

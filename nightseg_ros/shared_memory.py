@@ -1,0 +1,183 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Fast DDS's files in /dev/shm: what dead processes left there, and what this one would leave.
+
+A participant owns a segment ``fastrtps_<16 hex digits>`` (``fastdds_`` in later versions), which
+with the profile for large images takes 67 MB, and some ports ``fastrtps_port<number>``. Beside
+each lies a file ``_el`` or ``_sl``, on which its owner holds a flock until it ends, however that
+happens; ports have a semaphore as well, under which they are opened and removed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import mmap
+import os
+import re
+import signal
+import stat
+import time
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+FOLDER = Path('/dev/shm')  # noqa: S108  # nosec
+#: Seconds that a file must have existed: its owner makes it first and takes the lock then.
+SETTLED = 10.0
+
+_LOCK = re.compile(r'((?:fastrtps|fastdds)_(?:[0-9a-f]{16}|port\d{1,5}))_[es]l')
+
+
+def remove_orphans(
+    folder: Path = FOLDER, settled: float = SETTLED, only: Container[str] | None = None
+) -> list[str]:
+    """
+    Remove what dead processes of this user left, and return the names of segments and ports.
+
+    Only files older than ``settled`` seconds whose lock is free AND which no process has open or
+    mapped. The kernel answers both whatever container a process is in. ``only`` names the segments
+    and ports that may be removed. What fails is left; no error is raised.
+    """
+    removed = []
+    with suppress(OSError):
+        for lock in sorted(folder.iterdir()):
+            match = _LOCK.fullmatch(lock.name)
+            if not match or not _settled(lock, folder / match[1], settled):
+                continue
+            segment = folder / match[1]
+            if only is not None and segment.name not in only:
+                continue
+            # Fast DDS takes the first two in this order
+            with suppress(OSError), _semaphore(segment), _locked(lock), _unused(segment):
+                _remove(lock, segment)
+                removed.append(segment.name)
+    return removed
+
+
+def remove_own(folder: Path = FOLDER) -> list[str]:
+    """
+    Remove what this process owns, and return the names of segments and ports.
+
+    For a process that ends at the next moment without Fast DDS's own clean-up: others go on
+    with what they have mapped. No error is raised.
+    """
+    removed = []
+    for lock, descriptor in held_locks('self', folder):
+        segment = lock.with_name(lock.name[:-3])
+        with suppress(OSError), _semaphore(segment):
+            # where other processes share a port this fails
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(lock, segment)
+            removed.append(segment.name)
+    return removed
+
+
+def held_locks(pid: int | str, folder: Path = FOLDER) -> list[tuple[Path, int]]:
+    """Return the lock files that a process holds open, each with its descriptor there."""
+    found = []
+    with suppress(OSError):
+        for link in Path(f'/proc/{pid}/fd').iterdir():
+            with suppress(OSError):
+                path = Path(os.readlink(link))
+                if path.parent == folder and _LOCK.fullmatch(path.name):
+                    found.append((path, int(link.name)))
+    return found
+
+
+def _settled(lock: Path, segment: Path, seconds: float) -> bool:
+    """Return whether both are plain files of this user and old enough; one may be missing."""
+    now = time.time()
+    for path in (lock, segment):
+        with suppress(FileNotFoundError):
+            status = path.lstat()
+            plain = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+            if not plain or now - max(status.st_mtime, status.st_ctime) < seconds:
+                return False
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock; ``OSError`` where somebody else does, or the file has been replaced."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), path.lstat()):
+            raise FileNotFoundError(path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _unused(path: Path) -> Iterator[None]:
+    """
+    Keep a file to this process; ``OSError`` where another has it open or mapped.
+
+    /proc would not tell: it hides other containers, and the maps of other users. The kernel
+    grants a write lease only where no other file description exists; a map has one.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # a lock alone
+        yield
+        return
+    try:
+        # who opens the file now waits, and this process is told: by default with a deadly signal
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _semaphore(segment: Path) -> Iterator[None]:
+    """
+    Hold the semaphore of a port, nothing for what is none; ``OSError`` where it is taken.
+
+    It is what sem_open(3) maps. Without it somebody who starts at this moment could find a port
+    half removed.
+    """
+    if '_port' not in segment.name:
+        yield
+        return
+    library = ctypes.CDLL(None, use_errno=True)
+    take: Callable[[object], int] = library.sem_trywait
+    give: Callable[[object], int] = library.sem_post
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(_semaphore_of(segment), flags)
+    try:
+        memory = mmap.mmap(descriptor, 32)
+    except ValueError as error:
+        # shorter than a semaphore
+        raise OSError(str(error)) from error
+    finally:
+        os.close(descriptor)
+    with memory:
+        semaphore = ctypes.c_char.from_buffer(memory)
+        try:
+            if take(ctypes.byref(semaphore)):
+                raise OSError(ctypes.get_errno(), f'{segment.name}: sem_trywait')
+            try:
+                yield
+            finally:
+                give(ctypes.byref(semaphore))
+        finally:
+            # the memory cannot be unmapped while something refers to it
+            del semaphore
+
+
+def _semaphore_of(port: Path) -> Path:
+    return port.with_name(f'sem.{port.name}_mutex')
+
+
+def _remove(lock: Path, segment: Path) -> None:
+    """Remove a segment or port whose locks are held; the lock last, so that a rest is found."""
+    segment.unlink(missing_ok=True)
+    if '_port' in segment.name:
+        _semaphore_of(segment).unlink(missing_ok=True)
+    lock.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What may be removed from /dev/shm, and what may not: with files made for it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nightseg_ros.shared_memory import held_locks, remove_orphans, remove_own
+
+SEGMENT = 'fastrtps_0123456789abcdef'
+PORT = 'fastdds_port7411'
+#: A semaphore of glibc that is free: its value is 1 (on 64 bits, little endian).
+FREE = (1).to_bytes(32, 'little')
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a segment and a port of a dead process."""
+    for name in (SEGMENT, PORT):
+        (tmp_path / name).write_bytes(bytes(4096))
+        (tmp_path / f'{name}_el').touch()
+    (tmp_path / f'sem.{PORT}_mutex').write_bytes(FREE)
+    return tmp_path
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@contextmanager
+def process(code: str, *arguments: object) -> Iterator[None]:
+    """Run Python code until it has said a line, and then beside the block."""
+    command = [sys.executable, '-c', code + "\nprint('up', flush=True)\ninput()"]
+    with subprocess.Popen(
+        [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b'up\n'
+        yield
+        child.kill()
+
+
+def test_segments_and_ports_of_the_dead_are_removed(folder: Path) -> None:
+    assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
+    assert names(folder) == set()
+    assert remove_orphans(folder, settled=0) == []
+    assert remove_orphans(folder / 'nowhere') == []
+
+
+def test_a_lock_alone_is_removed_as_well(folder: Path) -> None:
+    (folder / SEGMENT).unlink()
+    assert SEGMENT in remove_orphans(folder, settled=0)
+    assert names(folder) == set()
+
+
+def test_what_is_young_is_left(folder: Path) -> None:
+    before = names(folder)
+    assert remove_orphans(folder) == []
+    assert names(folder) == before
+    for path in folder.iterdir():
+        # the change of this very time stays
+        os.utime(path, (time.time() - 100,) * 2)
+    assert remove_orphans(folder) == []
+    time.sleep(1.1)
+    (folder / f'{SEGMENT}_el').touch()
+    assert remove_orphans(folder, settled=1.0) == [PORT]
+
+
+@pytest.mark.parametrize('lock', ['LOCK_EX', 'LOCK_SH'])
+def test_what_is_locked_is_left(folder: Path, lock: str) -> None:
+    code = 'import fcntl, sys\nf = open(sys.argv[1])\nfcntl.flock(f, getattr(fcntl, sys.argv[2]))'
+    with process(code, folder / f'{SEGMENT}_el', lock):
+        assert remove_orphans(folder, settled=0) == [PORT]
+        assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
+    assert remove_orphans(folder, settled=0) == [SEGMENT]
+
+
+@pytest.mark.parametrize('mode', ['r+b', 'rb'])
+@pytest.mark.parametrize('mapped', [True, False])
+def test_what_is_mapped_or_open_is_left(folder: Path, mode: str, mapped: bool) -> None:
+    opened = 'import sys\nf = open(sys.argv[1], sys.argv[2], buffering=0)'
+    # Python's own mmap would keep the file open besides
+    alone = (
+        'import ctypes, mmap\n'
+        'm = ctypes.CDLL(None).mmap\n'
+        'm.restype = ctypes.c_void_p\n'
+        'm.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]\n'
+        'assert m(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, f.fileno(), 0) > 0\n'
+        'f.close()'
+    )
+    with process(f'{opened}\n{alone}' if mapped else opened, folder / SEGMENT, mode):
+        assert remove_orphans(folder, settled=0) == [PORT]
+        assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
+    assert remove_orphans(folder, settled=0) == [SEGMENT]
+
+
+def test_a_port_that_somebody_opens_now_is_left(folder: Path) -> None:
+    for semaphore in (bytes(32), b'short'):
+        (folder / f'sem.{PORT}_mutex').write_bytes(semaphore)
+        assert PORT not in remove_orphans(folder, settled=0)
+    (folder / f'sem.{PORT}_mutex').unlink()
+    assert remove_orphans(folder, settled=0) == []
+    assert names(folder) == {PORT, f'{PORT}_el'}
+
+
+def test_a_port_that_is_left_has_its_semaphore_free(folder: Path) -> None:
+    with (folder / PORT).open():
+        # another file description, even of this process
+        assert remove_orphans(folder, settled=0) == [SEGMENT]
+    assert (folder / f'sem.{PORT}_mutex').read_bytes() == FREE
+    assert remove_orphans(folder, settled=0) == [PORT]
+
+
+def test_nothing_else_is_touched(folder: Path) -> None:
+    others = {
+        'fastrtps_0123', 'fastrtps_0123_el', f'x{SEGMENT}', f'x{SEGMENT}_el', f'{SEGMENT}_el_el',
+        'fastrtps_port_el', 'fastrtps_portx', 'sem.other', 'fastrtps_ffffffffffffffff',
+        'cyclone_0123456789abcdef_el', 'fastrtps_0123456789ABCDEF_el',
+    }  # fmt: skip
+    for name in others:
+        (folder / name).write_bytes(b'x')
+    victim = folder / 'victim'
+    victim.write_bytes(b'x')
+    (folder / 'fastrtps_aaaaaaaaaaaaaaaa').symlink_to(victim)
+    (folder / 'fastrtps_aaaaaaaaaaaaaaaa_el').touch()
+    (folder / 'fastrtps_bbbbbbbbbbbbbbbb_el').symlink_to(victim)
+    (folder / 'fastrtps_cccccccccccccccc_el').mkdir()
+    before = names(folder)
+    assert remove_orphans(folder, settled=0, only=()) == []
+    assert names(folder) == before
+    assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
+    gone = {SEGMENT, f'{SEGMENT}_el', PORT, f'{PORT}_el', f'sem.{PORT}_mutex'}
+    assert names(folder) == before - gone
+
+
+def test_files_of_another_user_are_left(folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip('only root may give a file away')
+    os.chown(folder / SEGMENT, 12345, -1)
+    assert remove_orphans(folder, settled=0) == [PORT]
+
+
+def test_a_process_removes_what_it_owns_itself(folder: Path) -> None:
+    with (folder / f'{SEGMENT}_el').open() as lock, (folder / f'{PORT}_el').open() as shared:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(shared, fcntl.LOCK_SH)
+        assert {path.name for path, _ in held_locks('self', folder)} == {
+            f'{SEGMENT}_el', f'{PORT}_el',
+        }  # fmt: skip
+        code = 'import fcntl, sys\nf = open(sys.argv[1])\nfcntl.flock(f, fcntl.LOCK_SH)'
+        with process(code, folder / f'{PORT}_el'):
+            assert remove_own(folder) == [SEGMENT]
+        fcntl.flock(shared, fcntl.LOCK_SH)
+        assert remove_own(folder) == [PORT]
+    assert names(folder) == set()
