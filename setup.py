@@ -51,7 +51,7 @@ setup(
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test
-    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet', 'int8')},
+    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet')},
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from nightseg_ros.runtime.int8 import has_int8, read_int8
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.runtime.backend import Run
 from nightseg_ros.runtime.backends import EXACT, OnnxBackend, OpenVINOBackend
-from nightseg_ros.runtime.int8 import has_int8, read_int8
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import Weights, load_weights
 

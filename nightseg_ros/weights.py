@@ -249,10 +249,10 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path) -> None:
-    """List every weights file and int8 graph of ``folder`` with its hash."""
+    """List every weights file of ``folder`` with its hash."""
     lines = [
         f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
-        for file in sorted([*folder.glob('*.safetensors'), *folder.glob('*.int8')])
+        for file in sorted(folder.glob('*.safetensors'))
     ]
     (folder / MANIFEST).write_text(''.join(lines), encoding='utf-8')
 

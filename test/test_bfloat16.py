@@ -22,7 +22,7 @@ from nightseg_ros.networks import build, build_from
 from nightseg_ros.runtime import backends as choice
 from nightseg_ros.runtime import backends as openvino_backend
 from nightseg_ros.runtime.backend import BACKENDS, BackendError
-from nightseg_ros.runtime.backends import OpenVINOBackend, choose, open_backend, precisions
+from nightseg_ros.runtime.backends import OpenVINOBackend, choose, has_bfloat16, open_backend
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training import run as rounding
@@ -35,7 +35,7 @@ from nightseg_ros.weights import (
     save_weights,
 )
 
-needs_bf16 = pytest.mark.skipif('bf16' not in precisions(), reason='this CPU has no bfloat16')
+needs_bf16 = pytest.mark.skipif(not has_bfloat16(), reason='this CPU has no bfloat16')
 SIZE = (96, 160)
 
 
@@ -57,7 +57,7 @@ def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 def test_it_is_not_float32_and_gives_the_same_shapes(weights: Weights) -> None:
     """Several batches and sizes; each picture has the labels that it has alone."""
     exact = OpenVINOBackend().load(weights, print)
-    coarse = OpenVINOBackend(layers='bf16').load(weights, print)
+    coarse = OpenVINOBackend(bfloat16=True).load(weights, print)
     for size in (SIZE, (64, 96)):
         images = pictures(3, size)
         wanted, got = exact(images), coarse(images)
@@ -78,7 +78,7 @@ def test_more_layers_in_float32_change_fewer_labels() -> None:
     image = cv2.convertScaleAbs(frame, alpha=0.3)[None]
     wanted = OpenVINOBackend().load(night, print)(image)[0]
     changed = [
-        (OpenVINOBackend(layers='bf16', exact=exact).load(night, print)(image)[0] != wanted).mean()
+        (OpenVINOBackend(bfloat16=True, exact=exact).load(night, print)(image)[0] != wanted).mean()
         for exact in (0, 6)
     ]
     assert changed[1] < changed[0]
@@ -100,15 +100,15 @@ def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Pat
     )
     save_weights(tmp_path / 'erf.safetensors', network.state_dict(), metadata)
     erf = load_weights(tmp_path / 'erf.safetensors')
-    assert OpenVINOBackend(layers='bf16').load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
+    assert OpenVINOBackend(bfloat16=True).load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
     # amid a residual block
-    run = OpenVINOBackend(layers='bf16', exact=7).load(erf, print)
+    run = OpenVINOBackend(bfloat16=True, exact=7).load(erf, print)
     with pytest.raises(BackendError, match="'erf.safetensors' cannot be divided.*'openvino'"):
         run(pictures(1))
 
 
 def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_backend, 'precisions', lambda: ('f32',))
+    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
     with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
         open_backend('openvino-bf16', 'cpu')
 
@@ -133,7 +133,7 @@ def test_auto_takes_it_only_where_all_weights_were_compared(
         return {name: 1.0 if name == 'openvino-bf16' else 2.0 for name in runs}
 
     monkeypatch.setattr(choice, 'measure', fake)
-    monkeypatch.setattr(openvino_backend, 'precisions', lambda: ('bf16', 'f32')[not able :])
+    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: able)
     both = [
         dataclasses.replace(
             weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)

@@ -24,7 +24,6 @@ SIZE = (96, 160)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
-    monkeypatch.setattr(choice, 'has_int8', lambda weights: False)
     return tmp_path / 'cache'
 
 

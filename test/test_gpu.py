@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,7 @@ from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.torch_backend import (
     BATCHES,
-    FixedShapes,
-    Prepared,
+    CapturedGraph,
     batch_length,
     fold_batch_norm,
     halve_weights,
@@ -39,10 +39,12 @@ def test_the_next_longer_batch_is_taken(count: int, length: int) -> None:
     assert length in BATCHES or length % BATCHES[-1] == 0
 
 
-def test_buffers_are_used_again_and_results_are_not() -> None:
+def test_buffers_are_used_again_and_results_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared: list[tuple[int, ...]] = []
 
-    def prepare(shape: tuple[int, ...]) -> Prepared:
+    def capture(self: CapturedGraph, shape: tuple[int, ...]) -> Any:
         prepared.append(shape)
         images = torch.zeros(shape, dtype=torch.uint8)
         total = torch.zeros(shape[0], dtype=torch.int64)
@@ -50,9 +52,11 @@ def test_buffers_are_used_again_and_results_are_not() -> None:
         def replay() -> None:
             total.copy_(images.long().sum(dim=(1, 2, 3)))
 
-        return Prepared(images=images, outputs=(total,), replay=replay)
+        return images, (total,), replay
 
-    run = FixedShapes(prepare)
+    monkeypatch.setattr(CapturedGraph, 'capture', capture)
+    graph = graph_of(load_weights(write_segmenter(tmp_path / 'day.safetensors')))
+    run = CapturedGraph(graph, torch.device('cpu'))
     rng = np.random.default_rng(0)
     kept = []
     for count in (3, 1, 4, 2, 3):

@@ -35,8 +35,6 @@ VERBS = {
     ),
     'sweep': ('nightseg_ros.cli.sweep', 'how much synthetic night helps, with error bands'),
     'export': ('nightseg_ros.cli.export', 'weights as ONNX with a card, checked against torch'),
-    'quantize': ('nightseg_ros.cli.quantize', 'weights as int8 graphs, if those do as well'),
-    'import': ('nightseg_ros.cli.import_weights', 'checkpoints of transformers as weights'),
     'translate': (
         'nightseg_ros.cli.translate',
         'turn frames into the other light with a generator, and judge it',

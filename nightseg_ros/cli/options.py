@@ -26,9 +26,9 @@ class PipelineOptions:
     """'auto' follows the illumination; the others are always taken."""
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
     """Where the networks run."""
-    backend: Literal[
-        'auto', 'torch', 'onnxruntime', 'openvino', 'openvino-bf16', 'openvino-int8', 'tensorrt'
-    ] = 'auto'
+    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'openvino-bf16', 'tensorrt'] = (
+        'auto'
+    )
     """What runs the networks."""
     long_side: int = 0
     """Long side of the networks' input in pixels; 0: what the weights were trained at."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from nightseg_ros.networks.generators import FastGenerator, PatchGAN, ResnetGenerator
 from nightseg_ros.networks.illumination import illumination_net
-from nightseg_ros.networks.segformer import Segformer
 from nightseg_ros.networks.segmenters import ERFPSPNet, LiteSegmenter
 from nightseg_ros.weights import WeightsError, network_tensors
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     'lite_segmenter': LiteSegmenter,
     'erf_pspnet': ERFPSPNet,
-    'segformer': Segformer,
     'fast_generator': FastGenerator,
     'resnet_generator': ResnetGenerator,
     'patchgan': PatchGAN,

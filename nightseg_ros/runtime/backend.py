@@ -16,14 +16,13 @@ Say = Callable[[str], None]
 
 #: Those that compute in float32 on a CPU, in the order of preference.
 ON_CPU = ('openvino', 'onnxruntime', 'torch')
-ON_GPU = ('torch', 'tensorrt')
+ON_GPU = ('torch', 'onnxruntime', 'tensorrt')
 #: The module of each backend.
 BACKENDS = {
     'torch': 'torch', 'onnxruntime': 'onnxruntime', 'openvino': 'openvino',
-    'openvino-bf16': 'openvino', 'openvino-int8': 'openvino', 'tensorrt': 'tensorrt',
+    'openvino-bf16': 'openvino', 'tensorrt': 'onnxruntime',
 }  # fmt: skip
-#: Share of the pixels of real frames to which a backend must give torch's labels; with int8 it is
-#: less, and `nightseg quantize` asks for it.
+#: Share of the pixels of real frames to which a backend must give torch's labels.
 ENOUGH = 0.995
 
 

@@ -1,13 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The backends by name: which are here, and opening one.
+The backends by name: opening one, and choosing the fastest of this machine.
 
-Which backend is fastest on this machine: measured once, then remembered.
-
-Networks in onnxruntime: float32 on the CPU, the plain one.
-
-Networks in OpenVINO: the fast one on CPUs, in float32, or partly in bfloat16 or int8.
+onnxruntime is the plain one, also on NVIDIA GPUs; OpenVINO is the fast one on CPUs, in float32 or
+partly in bfloat16. A library is imported when its backend is opened.
 """
 
 from __future__ import annotations
@@ -22,12 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
-import openvino as ov
-from openvino import opset13 as ops
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.files import cache_dir, replace_file
@@ -42,14 +36,19 @@ from nightseg_ros.runtime.backend import (
     Say,
 )
 from nightseg_ros.runtime.export import exported_graph, graph_folder
-from nightseg_ros.runtime.int8 import has_int8, read_int8
 from nightseg_ros.runtime.pixels import HostPixels, Pixels
-from nightseg_ros.runtime.threads import limit_threads
-from nightseg_ros.weights import Weights, WeightsError
+from nightseg_ros.weights import Weights
 
-#: How OpenVINO computes a segmenter, by backend.
-LAYERS: dict[str, Literal['f32', 'bf16', 'int8']] = {
-    'openvino': 'f32', 'openvino-bf16': 'bf16', 'openvino-int8': 'int8',
+if TYPE_CHECKING:
+    import openvino as ov
+
+#: Execution providers of onnxruntime by backend and device; the first that can runs a layer.
+PROVIDERS = {
+    ('onnxruntime', 'cpu'): ['CPUExecutionProvider'],
+    ('onnxruntime', 'cuda'): ['CUDAExecutionProvider', 'CPUExecutionProvider'],
+    ('tensorrt', 'cuda'): [
+        'TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider'
+    ],
 }  # fmt: skip
 
 
@@ -65,26 +64,33 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
     Open a backend: 'auto' or one of ``BACKENDS``; device 'auto', 'cpu' or 'cuda'.
 
     'auto' takes torch where CUDA is, else the first of OpenVINO, onnxruntime and torch that is
-    installed; ``choice.choose`` measures instead. ``threads`` 0 leaves the number to the backend.
+    installed; ``choose`` measures instead. ``threads`` 0 leaves the number to the backend.
     ``BackendError`` says what is missing and how to get it.
     """
     limit_threads()
     name, device = resolve(name, device)
-    if name == 'tensorrt':
-        from nightseg_ros.runtime.tensorrt_backend import TensorRTBackend
-
-        return TensorRTBackend()
-    if name in LAYERS:
-        from nightseg_ros.runtime.backends import OpenVINOBackend
-
-        return OpenVINOBackend(threads, LAYERS[name])
-    if name == 'onnxruntime':
-        from nightseg_ros.runtime.backends import OnnxBackend
-
-        return OnnxBackend(threads)
+    if name in ('openvino', 'openvino-bf16'):
+        return OpenVINOBackend(threads, bfloat16=name == 'openvino-bf16')
+    if (name, device) in PROVIDERS:
+        return OnnxBackend(name, device, threads)
     from nightseg_ros.runtime.torch_backend import TorchBackend
 
     return TorchBackend(device, threads)
+
+
+def limit_threads() -> None:
+    """
+    Give OpenBLAS one thread; calling it again is harmless.
+
+    The estimator multiplies small matrices. OpenBLAS would wake a thread a core for each and let
+    them spin on cores that the network needs: a third of a frame's time on two cores. The package
+    sets ``OPENBLAS_NUM_THREADS`` when it is imported, which is too late after numpy's import.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    for library in ThreadpoolController().lib_controllers:
+        if library.internal_api == 'openblas' and library.num_threads != 1:
+            library.set_num_threads(1)
 
 
 def resolve(name: str, device: str) -> tuple[str, str]:
@@ -94,8 +100,8 @@ def resolve(name: str, device: str) -> tuple[str, str]:
     if device not in ('auto', 'cpu', 'cuda'):
         raise BackendError(f"no device '{device}'; there are auto, cpu and cuda")
     on_gpu = device == 'cuda' or name == 'tensorrt'
-    if device == 'auto' and name in ('auto', *ON_GPU):
-        on_gpu = on_gpu or has_gpu()
+    if device == 'auto' and name in ('auto', 'torch'):
+        on_gpu = has_gpu()
     if on_gpu:
         return _on_gpu(name, device), 'cuda'
     present = available_backends()
@@ -123,12 +129,20 @@ def _on_gpu(name: str, device: str) -> str:
     if device == 'cpu':
         raise BackendError(f"backend '{name}' runs on a GPU only, and device 'cpu' was asked for")
     if name not in ('auto', *ON_GPU):
-        raise BackendError(f"{asked} was asked for, but backend '{name}' runs on the CPU here")
-    if not has_gpu():
-        raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
-    if name == 'tensorrt' and not available_backends()[name]:
-        raise BackendError("backend 'tensorrt' is not installed: pip install tensorrt")
-    return 'torch' if name == 'auto' else name
+        raise BackendError(f"{asked} was asked for, but backend '{name}' runs on the CPU only")
+    if name in ('auto', 'torch'):
+        if not has_gpu():
+            raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
+        return 'torch'
+    import onnxruntime
+
+    wanted = PROVIDERS[name, 'cuda'][0]
+    if wanted not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f'{asked} was asked for, but this onnxruntime has no {wanted}: '
+            "pip install onnxruntime-gpu, or use device 'cpu'"
+        )
+    return name
 
 
 #: Seconds that the candidates take turns, beside the time that their networks need to load.
@@ -170,8 +184,8 @@ def choose(
     A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the exported graphs
     of the backends that are installed take turns for ``BUDGET_S``, once for these weights, size,
     threads, versions and processor; the answer lies in the cache. bfloat16 takes part where the
-    CPU has it and all weights say that enough labels stay the same; int8 where all of them have an
-    int8 graph, which nobody makes unasked. ``BackendError`` as ``open_backend`` raises it.
+    CPU has it and all weights say that enough labels stay the same. ``BackendError`` as
+    ``open_backend`` raises it.
     """
     name, device = resolve(backend, device)
     if backend != 'auto':
@@ -181,8 +195,9 @@ def choose(
     present = available_backends()
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
-    if 'openvino' in candidates:
-        candidates += _coarser(weights)
+    keeps = all(one.metadata.bfloat16 >= ENOUGH for one in weights)
+    if 'openvino' in candidates and keeps and has_bfloat16():
+        candidates.append('openvino-bf16')
     if len(candidates) < 2:
         return Choice(backend=name, device=device, reason='no other is installed', ms={})
     key = _key(candidates, weights[-1], size, threads)
@@ -222,18 +237,6 @@ def measure(
         if clock() - started > BUDGET_S:
             break
     return least
-
-
-def _coarser(weights: Sequence[Weights]) -> list[str]:
-    """Return OpenVINO's other arithmetics that all weights allow."""
-    from nightseg_ros.runtime.backends import precisions
-
-    found = []
-    if 'bf16' in precisions() and all(one.metadata.bfloat16 >= ENOUGH for one in weights):
-        found.append('openvino-bf16')
-    if all(has_int8(one) for one in weights):
-        found.append('openvino-int8')
-    return found
 
 
 def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:
@@ -292,15 +295,17 @@ def _remember(key: str, choice: Choice, say: Say) -> None:
 
 
 class OnnxBackend:
-    """Exported graphs on the CPU."""
+    """Exported graphs in onnxruntime; frames come from the host's memory and go back there."""
 
-    name = 'onnxruntime'
-    device = 'cpu'
     batches: tuple[int, ...] = (1,)
 
-    def __init__(self, threads: int = 0) -> None:
-        """Use ``threads`` threads, 0 for one a core."""
+    def __init__(self, name: str = 'onnxruntime', device: str = 'cpu', threads: int = 0) -> None:
+        """Use ``threads`` threads, 0 for one a core; a key of ``PROVIDERS`` says where."""
+        import onnxruntime
+
+        self.name, self.device = name, device
         self.pixels: Pixels = HostPixels()
+        self._session = onnxruntime.InferenceSession
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
@@ -309,9 +314,8 @@ class OnnxBackend:
 
     def load(self, weights: Weights, say: Say) -> Run:
         """See ``Backend``."""
-        session = onnxruntime.InferenceSession(
-            str(exported_graph(weights, say)), self._options, providers=['CPUExecutionProvider']
-        )
+        path = str(exported_graph(weights, say))
+        session = self._session(path, self._options, providers=PROVIDERS[self.name, self.device])
         name = session.get_inputs()[0].name
 
         def run(images: Any) -> tuple[Any, ...]:
@@ -337,19 +341,18 @@ class OpenVINOBackend:
     device = 'cpu'
     batches: tuple[int, ...] = (1,)
 
-    def __init__(
-        self, threads: int = 0, layers: Literal['f32', 'bf16', 'int8'] = 'f32', exact: int = EXACT
-    ) -> None:
+    def __init__(self, threads: int = 0, *, bfloat16: bool = False, exact: int = EXACT) -> None:
         """
         Use ``threads`` threads, 0 for one a core.
 
-        ``layers`` is how segmenters are computed: all in float32; behind the first ``exact``
-        convolutions in bfloat16; or by their int8 graphs, which say how the rest of them is
-        computed. Translators, whose pixels need more than bfloat16's eight bits, run in float32.
+        With ``bfloat16``, segmenters are computed in it behind their first ``exact`` convolutions.
+        Translators, whose pixels need more than bfloat16's eight bits, run in float32.
         ``BackendError`` where the CPU has no bfloat16.
         """
-        self.name = 'openvino' if layers == 'f32' else f'openvino-{layers}'
-        self._layers, self._exact = layers, exact
+        import openvino as ov
+
+        self.name = 'openvino-bf16' if bfloat16 else 'openvino'
+        self._bfloat16, self._exact = bfloat16, exact
         self.pixels: Pixels = HostPixels()
         self._core = ov.Core()
         self._config: dict[str, Any] = {
@@ -361,33 +364,25 @@ class OpenVINOBackend:
             # pinned, networks that share the cores out among them would wait for the same core
             # while another one is idle
             self._config['ENABLE_CPU_PINNING'] = False
-        if layers == 'bf16' and 'bf16' not in precisions():
+        if bfloat16 and not has_bfloat16():
             raise BackendError(
                 f"backend '{self.name}': this CPU has no bfloat16; take 'openvino' or 'auto'"
             )
 
     def load(self, weights: Weights, say: Say) -> Run:
         """See ``Backend``."""
-        layers = self._layers if weights.metadata.task == 'segment' else 'f32'
-        source: tuple[Any, ...]
-        rest: str = layers
-        if layers == 'int8':
-            try:
-                xml, constants, about = read_int8(weights)
-            except WeightsError as error:
-                raise BackendError(f"backend '{self.name}': {error}") from error
-            source = (xml.decode(), ov.Tensor(np.frombuffer(constants, np.uint8)))
-            rest = about.rest if about.rest in precisions() else 'f32'
-        else:
-            source = (exported_graph(weights, say),)
+        path = exported_graph(weights, say)
         name = weights.path.name
+        bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
         requests: dict[tuple[int, ...], list[ov.InferRequest]] = {}
 
         def compiled(shape: tuple[int, ...]) -> list[ov.InferRequest]:
-            model = self._core.read_model(*source)
+            model = self._core.read_model(path)
             model.reshape(list(shape))
-            if layers != 'bf16' or not self._exact:
-                return [self._request(model, rest)]
+            if not bfloat16:
+                return [self._request(model, 'f32')]
+            if not self._exact:
+                return [self._request(model, 'bf16')]
             first, second = _divide(model, self._exact, name)
             begin, end = self._request(first, 'f32'), self._request(second, 'bf16')
             end.set_input_tensor(begin.get_output_tensor(0))
@@ -424,6 +419,9 @@ class OpenVINOBackend:
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
     """Return the model up to what its next convolution gets, and the rest of it."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
     found = [op for op in model.get_ordered_ops() if op.get_type_name() in CONVOLUTIONS]
     try:
         edge = found[convolutions].input_value(0)
@@ -439,7 +437,8 @@ def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov
         ) from error
 
 
-def precisions() -> tuple[Literal['f32', 'bf16'], ...]:
-    """Return what this CPU can compute in beside int8, the fastest first."""
-    able = ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
-    return ('bf16', 'f32') if 'BF16' in able else ('f32',)
+def has_bfloat16() -> bool:
+    """Tell whether this CPU computes in bfloat16."""
+    import openvino as ov
+
+    return 'BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')

@@ -21,7 +21,7 @@ from nightseg_ros.weights import Weights
 LIMIT = 1 << 30
 
 
-def graph_folder(kind: Literal['onnx', 'openvino', 'tensorrt'], limit: int = LIMIT) -> Path:
+def graph_folder(kind: Literal['onnx', 'openvino'], limit: int = LIMIT) -> Path:
     """
     Return the cache's folder of graphs of this kind, which need not exist.
 

@@ -1,26 +1,18 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The same pixel work in torch, for devices whose memory the host does not share.
+Networks in torch: eager on a CPU, which is the reference; on a GPU everything stays on the device.
 
-On a GPU, uploads and downloads have streams of their own and go through pinned memory: frame by
-frame they overlap with the kernels of the frames before and after. Tried on torch's CPU device;
-no GPU was at hand.
-
-Runs that are made ready for one shape each, as CUDA graphs and TensorRT engines are.
-
-A network as CUDA graphs: one launch a batch instead of some hundred.
-
-Written against torch's documentation and tried on a CPU as far as that goes; no GPU was at hand.
-
-Networks in torch: eager on a CPU, which is the reference, and as CUDA graphs on a GPU.
+On a GPU, networks run as CUDA graphs, one launch a batch. Uploads and downloads have streams of
+their own and go through pinned memory: frame by frame they overlap with the kernels of the frames
+before and after. Written against torch's documentation and tried on its CPU device; no GPU was at
+hand.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +28,130 @@ from nightseg_ros.runtime.pixels import HostPixels, NetworkSize, Pixels
 from nightseg_ros.weights import Weights
 
 Image = npt.NDArray[np.uint8]
+
+
+#: Batch lengths that are made ready; one camera more must not cost a capture on the road.
+BATCHES = (1, 2, 4, 8)
+#: Shapes that are kept: batches of a few cameras' sizes.
+_MOST = 24
+#: Runs before a capture, in which libraries choose their kernels.
+_WARM_UP = 3
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+
+#: Input and output buffers, which keep their place in the device's memory, and the work between
+#: them; calling it waits for nothing.
+_Captured = tuple[torch.Tensor, tuple[torch.Tensor, ...], Callable[[], None]]
+
+
+class TorchBackend:
+    """Channels-last layout: float32 on 'cpu', float16 convolutions on 'cuda'."""
+
+    name = 'torch'
+
+    def __init__(self, device: str, threads: int = 0) -> None:
+        """Use ``device``; on a CPU OpenCV does the pixel work, on a GPU the GPU."""
+        if threads:
+            torch.set_num_threads(threads)
+        self.device = device
+        self._device = torch.device(device)
+        self._on_host = self._device.type == 'cpu'
+        self.pixels: Pixels = HostPixels() if self._on_host else TorchPixels(self._device)
+        self.batches: tuple[int, ...] = (1,) if self._on_host else BATCHES
+
+    def load(self, weights: Weights, say: Say) -> Run:
+        """See ``Backend``."""
+        graph = graph_of(weights)
+        if not self._on_host:
+            captured = CapturedGraph(graph, self._device)
+            return lambda images: captured(_tensor(images).to(self._device))
+        graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+        def run(images: Any) -> tuple[Any, ...]:
+            with torch.inference_mode():
+                return tuple(output.numpy() for output in graph(_tensor(images)))
+
+        return run
+
+
+def _tensor(images: Any) -> torch.Tensor:
+    return torch.from_numpy(images) if isinstance(images, np.ndarray) else images
+
+
+class CapturedGraph:
+    """
+    A network as CUDA graphs, one for each shape; convolutions are computed in float16.
+
+    A batch of any length runs in the next longer one that is ready.
+    """
+
+    def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
+        """Take a graph in evaluation mode; it is changed and moved to ``device``."""
+        halve_weights(fold_batch_norm(graph.network))
+        graph.float16 = True
+        self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._device = device
+        self._ready: dict[tuple[int, ...], _Captured] = {}
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
+        count = len(images)
+        shape = (batch_length(count), *images.shape[1:])
+        if shape not in self._ready:
+            # a camera that changes its size with every frame must not fill the memory
+            if len(self._ready) >= _MOST:
+                self._ready.clear()
+            self._ready[shape] = self.capture(shape)
+        inputs, outputs, replay = self._ready[shape]
+        inputs[:count].copy_(images)
+        replay()
+        # the next replay overwrites the buffers
+        return tuple(output[:count].clone() for output in outputs)
+
+    def capture(self, shape: tuple[int, ...]) -> _Captured:
+        """Capture the kernels for uint8 images of ``shape``."""
+        images = torch.zeros(shape, dtype=torch.uint8, device=self._device)
+        current = torch.cuda.current_stream(self._device)
+        aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP):
+                self._run(images)
+        current.wait_stream(aside)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            outputs = self._run(images)
+        return images, outputs, captured.replay
+
+    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            return tuple(self._graph(images))
+
+
+def batch_length(count: int) -> int:
+    """Return the batch length, at least ``count``, that is made ready for so many images."""
+    longest = BATCHES[-1]
+    return next((n for n in BATCHES if n >= count), -(-count // longest) * longest)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold every batch norm that follows a convolution in a ``Sequential`` into it, in place."""
+    for child in module.children():
+        fold_batch_norm(child)
+    if isinstance(module, nn.Sequential):
+        for index in range(len(module) - 1):
+            layer, norm = module[index], module[index + 1]
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = fuse_conv_bn_eval(layer, norm)
+                module[index + 1] = nn.Identity()
+    return module
+
+
+def halve_weights(module: nn.Module) -> nn.Module:
+    """Store the weights of convolutions in float16, so that autocast converts none of them."""
+    for layer in module.modules():
+        if isinstance(layer, _WEIGHTED):
+            layer.half()
+    return module
 
 
 class TorchPixels:
@@ -152,142 +268,3 @@ class TorchPixels:
                 (2 * index + 1) * source, 2 * length, rounding_mode='floor'
             )
         return self._nearest[key]
-
-
-#: Batch lengths that are made ready; one camera more must not cost a capture on the road.
-BATCHES = (1, 2, 4, 8)
-#: Shapes that are kept: batches of a few cameras' sizes.
-_MOST = 24
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Buffers that keep their place in the device's memory, and the work between them."""
-
-    images: torch.Tensor
-    """uint8 [B, h, w, 3]: the input is copied here."""
-    outputs: tuple[torch.Tensor, ...]
-    replay: Callable[[], None]
-    """Enqueue the work; it waits for nothing."""
-
-
-class FixedShapes:
-    """Runs a batch of any length in the next longer one that is ready."""
-
-    def __init__(self, prepare: Callable[[Shape], Prepared]) -> None:
-        """``prepare`` makes a shape ready, which may take long."""
-        self._prepare = prepare
-        self._ready: dict[Shape, Prepared] = {}
-
-    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
-        count = len(images)
-        shape = (batch_length(count), *images.shape[1:])
-        if shape not in self._ready:
-            # a camera that changes its size with every frame must not fill the memory
-            if len(self._ready) >= _MOST:
-                self._ready.clear()
-            self._ready[shape] = self._prepare(shape)
-        prepared = self._ready[shape]
-        prepared.images[:count].copy_(images)
-        prepared.replay()
-        # the next replay overwrites the buffers
-        return tuple(output[:count].clone() for output in prepared.outputs)
-
-
-def batch_length(count: int) -> int:
-    """Return the batch length, at least ``count``, that is made ready for so many images."""
-    longest = BATCHES[-1]
-    return next((n for n in BATCHES if n >= count), -(-count // longest) * longest)
-
-
-#: Runs before a capture, in which libraries choose their kernels.
-_WARM_UP = 3
-_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-def fold_batch_norm(module: nn.Module) -> nn.Module:
-    """Fold every batch norm that follows a convolution in a ``Sequential`` into it, in place."""
-    for child in module.children():
-        fold_batch_norm(child)
-    if isinstance(module, nn.Sequential):
-        for index in range(len(module) - 1):
-            layer, norm = module[index], module[index + 1]
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index] = fuse_conv_bn_eval(layer, norm)
-                module[index + 1] = nn.Identity()
-    return module
-
-
-def halve_weights(module: nn.Module) -> nn.Module:
-    """Store the weights of convolutions in float16, so that autocast converts none of them."""
-    for layer in module.modules():
-        if isinstance(layer, _WEIGHTED):
-            layer.half()
-    return module
-
-
-class Capture:
-    """Makes shapes ready by capturing the graph's kernels, convolutions in float16."""
-
-    def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
-        """Take a graph in evaluation mode; it is changed and moved to ``device``."""
-        halve_weights(fold_batch_norm(graph.network))
-        graph.float16 = True
-        self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._device = device
-
-    def __call__(self, shape: Shape) -> Prepared:
-        """Capture the work for uint8 images of ``shape``."""
-        images = torch.zeros(shape, dtype=torch.uint8, device=self._device)
-        current = torch.cuda.current_stream(self._device)
-        aside = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
-            for _ in range(_WARM_UP):
-                self._run(images)
-        current.wait_stream(aside)
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
-            outputs = self._run(images)
-        return Prepared(images=images, outputs=outputs, replay=captured.replay)
-
-    def _run(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        with torch.no_grad():
-            return tuple(self._graph(images))
-
-
-class TorchBackend:
-    """Channels-last layout: float32 on 'cpu', float16 convolutions on 'cuda'."""
-
-    name = 'torch'
-
-    def __init__(self, device: str, threads: int = 0) -> None:
-        """Use ``device``; on a CPU OpenCV does the pixel work, on a GPU the GPU."""
-        if threads:
-            torch.set_num_threads(threads)
-        self.device = device
-        self._device = torch.device(device)
-        self._on_host = self._device.type == 'cpu'
-        self.pixels: Pixels = HostPixels() if self._on_host else TorchPixels(self._device)
-        self.batches: tuple[int, ...] = (1,) if self._on_host else BATCHES
-
-    def load(self, weights: Weights, say: Say) -> Run:
-        """See ``Backend``."""
-        graph = graph_of(weights)
-        if not self._on_host:
-            captured = FixedShapes(Capture(graph, self._device))
-            return lambda images: captured(_tensor(images).to(self._device))
-        graph = graph.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-        def run(images: Any) -> tuple[Any, ...]:
-            with torch.inference_mode():
-                return tuple(output.numpy() for output in graph(_tensor(images)))
-
-        return run
-
-
-def _tensor(images: Any) -> torch.Tensor:
-    return torch.from_numpy(images) if isinstance(images, np.ndarray) else images
