@@ -32,6 +32,7 @@ from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
 from nightseg_ros.evaluation.plan import Plan, recording_parts
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.simulation import Street, render
 
 IMAGES = '/camera/image_raw/compressed'
@@ -63,7 +64,7 @@ def write_drive(
 
 def bare_rate(pipelines: list[Pipeline], frames: int) -> tuple[float, float]:
     """Run the night segmenter of each pipeline in a thread; return Hz and ms of CPU a frame."""
-    height, width = pipelines[0]._size(Frame(image=np.zeros((360, 640, 3), np.uint8))).padded
+    height, width = fit(360, 640, pipelines[0].long_side).padded
     image = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
 
     def run(pipeline: Pipeline) -> None:

@@ -28,6 +28,7 @@ from nightseg_ros.networks import build_from
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import Weights, load_weights
 
 #: Milliseconds that 99 of 100 batches of eight 720p cameras may take.
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     times = np.array([batch['total'] for batch in batches])
     segmenter = pipeline.night if options.route == 'night' else pipeline.day
     assert segmenter is not None
-    size = pipeline._size(Frame(image=images[0])).padded
+    size = fit(*images[0].shape[:2], pipeline.long_side).padded
     p50, p95, p99 = (round(float(v), 3) for v in np.percentile(times, [50, 95, 99]))
     result = {
         'machine': machine(pipeline.backend.device),

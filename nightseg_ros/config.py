@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar('T')
-
-
-class ConfigError(ValueError):
-    """A configuration with an unknown key, a wrong type or a value out of range."""
-
-
 _REQUIRED = object()
 #: Bytes of the largest file of settings that is read.
 _MAX_YAML = 2**20
 _MAX_DEPTH = 50
+
+
+class ConfigError(ValueError):
+    """A configuration with an unknown key, a wrong type or a value out of range."""
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -35,12 +33,12 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         mapping = load_yaml(file.read_text(encoding='utf-8'))
     except OSError as error:
         raise ConfigError(f"'{file}' cannot be read: {error}") from error
-    except ConfigError:
-        raise
     except ValueError as error:
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"'{file}' is no YAML: {error}") from error
     if not isinstance(mapping, dict):
-        raise ConfigError(f"'{file}' must be a mapping of settings, got {_short(mapping)}")
+        raise ConfigError(f"'{file}' must be a mapping of settings, got {reprlib.repr(mapping)}")
     return mapping
 
 
@@ -65,8 +63,6 @@ def load_yaml(text: str, *, aliases: bool = False) -> Any:
             if depth > _MAX_DEPTH:
                 raise ValueError(f'it is nested deeper than {_MAX_DEPTH}')
         return yaml.load(text, loader)  # noqa: S506  # nosec
-    except ValueError:
-        raise
     # tags with a value that is none of theirs (!!bool x) fail in many ways
     except Exception as error:
         raise ValueError(f'{error}' or type(error).__name__) from error
@@ -84,10 +80,10 @@ def from_mapping(
     that value instead, for somebody else to fill in.
     """
     hints = _hints(cls)  # type: ignore[arg-type]
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     prefix = f'{where}.' if where else ''
     if not isinstance(mapping, Mapping):
-        raise ConfigError(f"'{where}' must be a mapping of keys, got {_short(mapping)}")
+        raise ConfigError(f"'{where}' must be a mapping of keys, got {reprlib.repr(mapping)}")
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
@@ -95,10 +91,7 @@ def from_mapping(
             raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}")
         values[key] = _fit(hints[key], value, f'{prefix}{key}')
     for name, field in fields.items():
-        required = (
-            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        )
-        if required and name not in values:
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             if missing is _REQUIRED:
                 raise ConfigError(f"key '{prefix}{name}' is missing")
             values[name] = missing
@@ -121,50 +114,42 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _short(value: Any) -> str:
-    """Return what a value is, short enough for a message."""
-    return reprlib.repr(value)
-
-
 def _fit(hint: Any, value: Any, key: str) -> Any:
     """Return ``value`` as the type ``hint``, or raise ``ConfigError`` naming ``key``."""
-    origin = get_origin(hint)
+    origin, inner = get_origin(hint), get_args(hint)
+    wanted = f'be {getattr(hint, "__name__", hint)}'
     if origin in (Union, types.UnionType):
-        options = get_args(hint)
-        if value is None and type(None) in options:
+        if value is None and type(None) in inner:
             return None
-        return _fit(next(o for o in options if o is not type(None)), value, key)
-    if origin is Literal:
-        if value not in get_args(hint):
-            raise ConfigError(
-                f"'{key}' must be one of {list(get_args(hint))}, got {_short(value)}"
-            )
-        return value
+        return _fit(next(o for o in inner if o is not type(None)), value, key)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return value if isinstance(value, hint) else from_mapping(hint, value, where=key)
-    if origin is tuple:
+    if origin is Literal:
+        if value in inner:
+            return value
+        wanted = f'be one of {list(inner)}'
+    elif origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"'{key}' must be a list, got {_short(value)}")
-        inner = get_args(hint)
-        if len(inner) == 2 and inner[1] is Ellipsis:
+            wanted = 'be a list'
+        elif inner[-1] is Ellipsis:
             return tuple(_fit(inner[0], item, f'{key}[{i}]') for i, item in enumerate(value))
-        if len(value) != len(inner):
-            raise ConfigError(f"'{key}' must have {len(inner)} items, got {_short(value)}")
-        return tuple(_fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(inner, value)))
-    if origin in (dict, Mapping) or hint is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"'{key}' must be a mapping, got {_short(value)}")
-        args = get_args(hint)
-        if not args:
-            return dict(value)
-        return {_fit(args[0], k, key): _fit(args[1], v, f'{key}.{k}') for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is Any:
+        elif len(value) == len(inner):
+            return tuple(_fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(inner, value)))
+        else:
+            wanted = f'have {len(inner)} items'
+    elif hint is dict or origin in (dict, Mapping):
+        if isinstance(value, Mapping):
+            of_key, of_value = inner or (Any, Any)
+            return {
+                _fit(of_key, k, key): _fit(of_value, v, f'{key}.{k}') for k, v in value.items()
+            }
+        wanted = 'be a mapping'
+    elif hint is Any:
         return value
+    elif hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     # bool is an int to Python, but never to a reader of a YAML file
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(
-            f"'{key}' must be {hint.__name__}, got {_short(value)} ({type(value).__name__})"
-        )
-    return value
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    got = f'{reprlib.repr(value)} ({type(value).__name__})'
+    raise ConfigError(f"'{key}' must {wanted}, got {got}")

@@ -1,10 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Files that appear whole or not at all.
-
-Where the files that are no code lie: models, config, launch.
-"""
+"""Files that appear whole or not at all, and where models, config and launch files lie."""
 
 from __future__ import annotations
 
@@ -41,32 +37,24 @@ def partial_file(path: Path) -> Iterator[Path]:
         raise
 
 
-_MARK = Path('resource') / 'nightseg'
-
-
 def share_dir() -> Path:
     """
     Return the folder that holds ``models/``, ``config/`` and ``launch/``.
 
-    In order: ``NIGHTSEG_SHARE``, the source tree that this module runs from, the ROS prefixes of
-    ``AMENT_PREFIX_PATH``, and the ``share/nightseg`` of this interpreter's prefix. A source tree
-    comes first so that an editable install never mixes two versions.
+    In order: ``NIGHTSEG_SHARE``, the source tree that this module runs from, the colcon workspace
+    that it is installed in, the ROS prefixes of ``AMENT_PREFIX_PATH``, and this interpreter's
+    prefix. A source tree comes first so that an editable install never mixes two versions.
     """
-    explicit = os.environ.get('NIGHTSEG_SHARE')
-    if explicit:
+    if explicit := os.environ.get('NIGHTSEG_SHARE'):
         return Path(explicit)
     source = Path(__file__).resolve().parent.parent
-    if (source / _MARK).is_file() and (source / 'models').is_dir():
+    if (source / 'resource' / 'nightseg').is_file() and (source / 'models').is_dir():
         return source
-    prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    candidates = [Path(prefix) / 'share' / 'nightseg' for prefix in [*prefixes, sys.prefix]]
     # a colcon workspace puts the module at <prefix>/lib/pythonX.Y/site-packages/nightseg_ros
-    if len(source.parents) > 2:
-        candidates.insert(0, source.parents[2] / 'share' / 'nightseg')
-    for candidate in candidates:
-        if (candidate / 'models').is_dir():
-            return candidate
-    return candidates[-1]
+    prefixes: list[str | Path] = [*source.parents[2:3], sys.prefix]
+    prefixes[1:1] = filter(None, os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep))
+    candidates = [Path(prefix) / 'share' / 'nightseg' for prefix in prefixes]
+    return next((c for c in candidates if (c / 'models').is_dir()), candidates[-1])
 
 
 def models_dir() -> Path:
@@ -76,8 +64,6 @@ def models_dir() -> Path:
 
 def cache_dir() -> Path:
     """Return the folder for exported graphs: ``NIGHTSEG_CACHE``, else the user's cache."""
-    explicit = os.environ.get('NIGHTSEG_CACHE')
-    if explicit:
+    if explicit := os.environ.get('NIGHTSEG_CACHE'):
         return Path(explicit)
-    base = os.environ.get('XDG_CACHE_HOME')
-    return (Path(base) if base else Path.home() / '.cache') / 'nightseg'
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'nightseg'

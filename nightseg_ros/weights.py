@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: ``sha256sum``'s own format, so that ``sha256sum -c SHA256SUMS`` checks a folder as well.
 MANIFEST = 'SHA256SUMS'
 #: Beginning of the names of the tensors that `nightseg calibrate` adds to a segmenter's.
-TRUST = 'reliability.'
+RELIABILITY = 'reliability.'
 _KEY = 'nightseg'
 _MAX_HEADER = 16 * 1024 * 1024
 
@@ -150,12 +150,12 @@ def save_weights(
 
 def network_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the network's own tensors, without those of the reliability of its frames."""
-    return {name: t for name, t in tensors.items() if not name.startswith(TRUST)}
+    return {name: t for name, t in tensors.items() if not name.startswith(RELIABILITY)}
 
 
-def has_trust(weights: Weights) -> bool:
+def has_reliability(weights: Weights) -> bool:
     """Tell whether the weights know how far each frame can be trusted."""
-    return any(name.startswith(TRUST) for name in weights.tensors)
+    return any(name.startswith(RELIABILITY) for name in weights.tensors)
 
 
 def resolve_weights(name: str | os.PathLike[str]) -> Path:

@@ -14,17 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping
-from nightseg_ros.evaluation.illumination import LogisticRegression, run_study
+from nightseg_ros.evaluation.illumination import (
+    STATISTICS,
+    LogisticRegression,
+    run_study,
+    statistics,
+)
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
     DARK,
     GLARE_HALO,
-    STATISTICS,
     IlluminationEstimator,
     glare,
     state_of,
-    statistics,
     thumbnail,
 )
 from nightseg_ros.training.illumination import (

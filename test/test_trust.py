@@ -52,7 +52,7 @@ from nightseg_ros.training.calibration_config import CalibrationConfig
 from nightseg_ros.training.run import SoupConfig, write_soup
 from nightseg_ros.weights import (
     WeightsError,
-    has_trust,
+    has_reliability,
     load_weights,
     network_tensors,
     save_weights,
@@ -227,7 +227,7 @@ def test_weights_keep_their_network_and_say_what_was_fitted(
 ) -> None:
     before = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     after = load_weights(calibrated)
-    assert has_trust(after) and not has_trust(before)
+    assert has_reliability(after) and not has_reliability(before)
     assert after.metadata.temperature != 1.0
     about = after.metadata.training['calibration']
     assert set(about['temperature']['out_of_fold']) == {'a', 'b'}
@@ -274,7 +274,7 @@ def test_a_mean_of_weights_is_calibrated_anew(calibrated: Path, tmp_path: Path) 
     out = tmp_path / 'soup.safetensors'
     write_soup(SoupConfig(weights=(str(calibrated), str(calibrated)), out=str(out)))
     soup = load_weights(out)
-    assert not has_trust(soup) and soup.metadata.temperature == 1.0
+    assert not has_reliability(soup) and soup.metadata.temperature == 1.0
 
 
 def test_a_single_place_and_other_tasks_are_refused(streets: list[str], tmp_path: Path) -> None:

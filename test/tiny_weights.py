@@ -11,7 +11,7 @@ import torch
 from nightseg_ros.networks import build
 from nightseg_ros.runtime.graph import BANDS, SIGNS
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
-from nightseg_ros.weights import TRUST, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import RELIABILITY, WeightsMetadata, load_weights, save_weights
 
 LICENSE = 'made by the tests, free for all'
 
@@ -58,7 +58,7 @@ def give_trust(path: Path, reliability: float) -> None:
         'start': torch.zeros(len(SIGNS)), 'scale': torch.ones(len(SIGNS)),
         'weight': torch.zeros(len(SIGNS)), 'bias': torch.logit(torch.tensor(reliability)),
     }  # fmt: skip
-    tensors = {TRUST + name: tensor for name, tensor in tensors.items()}
+    tensors = {RELIABILITY + name: tensor for name, tensor in tensors.items()}
     save_weights(path, {**weights.tensors, **tensors}, weights.metadata)
 
 

@@ -74,10 +74,10 @@ def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     from tempfile import TemporaryDirectory
 
     from nightseg_ros.training.run import round_weights
-    from nightseg_ros.weights import TRUST, load_weights, save_weights
+    from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
 
     tensors = round_weights(weights, _exact())
-    tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(TRUST)}
+    tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
     # through a file, since the cache of graphs goes by a file's hash
     with TemporaryDirectory(prefix='nightseg-') as folder:
         path = Path(folder) / options.weights.name

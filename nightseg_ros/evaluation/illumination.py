@@ -10,17 +10,20 @@ frames of one class only gives that class's recall; the averages weight cameras 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.perception.illumination import (
-    STATISTICS,
     IlluminationEstimator,
-    statistics,
+    cumulative,
+    ground_light,
+    quantile,
 )
 from nightseg_ros.training.illumination import (
     IlluminationConfig,
@@ -34,6 +37,22 @@ from nightseg_ros.training.illumination import (
 )
 
 Array = npt.NDArray[np.float64]
+#: The statistics that a logistic regression gets in the comparison, in this order.
+STATISTICS = (
+    'mean_luma',
+    'sky_darkness',
+    'halo_blobs',
+    'light_share',
+    'chroma_noise',
+    'cast_red_blue',
+    'cast_green',
+    'saturated_share',
+    'contrast',
+    'skew',
+    'dark_share',
+    'ground_light',
+)
+_LEVELS = np.arange(256)
 METHODS = ('network', 'statistics', 'mean luma')
 
 
@@ -193,6 +212,55 @@ def _recalls(recall: tuple[float | None, float | None]) -> str:
 def _recall(results: Sequence[tuple[bool, npt.NDArray[np.bool_]]], *, day: bool) -> float | None:
     told = [is_day == day for label, is_day in results if label == day]
     return float(np.concatenate(told).mean()) if told else None
+
+
+def statistics(image: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """
+    Measure RGB uint8 [64, 96, 3]; every value is a ratio, a share or a logarithm.
+
+    ``mean_luma`` 0–1 (Rec. 601); ``sky_darkness`` 1 − median of the upper third over the 95th
+    percentile of the frame; ``halo_blobs`` local lights: blobs more than twice as bright as the
+    15 × 15 pixels around them, counted and divided by ten; ``light_share`` of the pixels in them;
+    ``chroma_noise`` RMS of the high-passed chroma in the darker half over the mean luma;
+    ``cast_red_blue`` and ``cast_green`` log ratios of the channel means; ``saturated_share`` of
+    pixels at 250 and above; ``contrast`` log of the 99th percentile over the median; ``skew``
+    (mean − median) / deviation; ``dark_share`` of pixels under 15 % of the 99th percentile;
+    ``ground_light`` median of the lower half over the 99th percentile of the frame.
+    """
+    ycc = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
+    luma = np.ascontiguousarray(ycc[:, :, 0])
+    counts = np.bincount(luma.ravel(), minlength=256)
+    up_to = np.cumsum(counts)
+    mean = float(counts @ _LEVELS) / luma.size
+    deviation = math.sqrt(max(float(counts @ (_LEVELS - mean) ** 2) / luma.size, 0.0))
+    median, p95, p99 = (quantile(up_to, share) for share in (0.5, 0.95, 0.99))
+    sky = quantile(cumulative(luma[: luma.shape[0] // 3]), 0.5)
+
+    around = cv2.blur(luma, (15, 15))
+    # the sum saturates at 255, above which no pixel lies anyway
+    above = cv2.subtract(luma, cv2.add(around, around))
+    lights = cv2.threshold(above, 16, 1, cv2.THRESH_BINARY)[1]
+    blobs = cv2.connectedComponents(lights, connectivity=8)[0] - 1
+
+    chroma = ycc[:, :, 1:]
+    dark = cv2.threshold(luma, median, 255, cv2.THRESH_BINARY_INV)[1]
+    rough = cv2.norm(cv2.absdiff(chroma, cv2.blur(chroma, (3, 3))), cv2.NORM_L2SQR, dark)
+    noise = math.sqrt(rough / max(2 * cv2.countNonZero(dark), 1))
+    red, green, blue = (float(value) + 2.0 for value in cv2.mean(image)[:3])
+    return {
+        'mean_luma': mean / 255,
+        'sky_darkness': 1 - min(sky / max(p95, 1.0), 1.0),
+        'halo_blobs': blobs / 10,
+        'light_share': cv2.countNonZero(lights) / luma.size,
+        'chroma_noise': noise / (mean + 4),
+        'cast_red_blue': math.log(red / blue),
+        'cast_green': math.log(green / math.sqrt(red * blue)),
+        'saturated_share': float(counts[250:].sum()) / luma.size,
+        'contrast': math.log((p99 + 2) / (median + 2)),
+        'skew': (mean - median) / (deviation + 2),
+        'dark_share': float(up_to[int(0.15 * p99)]) / luma.size,
+        'ground_light': ground_light(image),
+    }
 
 
 def _features(images: npt.NDArray[np.uint8]) -> Array:

@@ -1,25 +1,17 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The encodings of sensor_msgs/Image: how long their rows are, and how they become colours.
-
-16-bit encodings keep their upper byte. YUV is that of Rec. 601 in video range (16–235), as OpenCV
-and the common drivers have it. Bayer names say the colours of the first two pixels of the first
-two rows, OpenCV's those of the second ones.
-
-Size and wholeness of a compressed picture, before anything of it is unpacked.
-
-A few kilobytes can claim gigabytes of pixels, and OpenCV makes grey areas of a JPEG that was cut
-off instead of refusing it.
-
 One camera frame, and the one place that makes pixels of a message's bytes.
+
+Of a compressed picture, size and wholeness are checked before anything is unpacked: a few
+kilobytes can claim gigabytes of pixels, and OpenCV makes grey areas of a JPEG that was cut off
+instead of refusing it.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -30,121 +22,169 @@ import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 Order = Literal['rgb', 'bgr']
-Convert = Callable[[Image, int, int, bool], Image]
-"""uint8 [rows, bytes of a row], width, height, big-endian → uint8 [H, W, 3]."""
+
+
+class FrameError(ValueError):
+    """A frame that cannot be read; the message says what came and what was wanted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """A picture with the stamp and the names it came with; none of them is ever changed."""
+
+    image: Image
+    """uint8 [H, W, 3]; often a view of a message's bytes, so read only."""
+    order: Order = 'rgb'
+    stamp_ns: int = 0
+    camera: str = 'camera'
+    """Which router and which topics the frame belongs to."""
+    frame_id: str = ''
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How one encoding is laid out."""
+    """How one encoding of sensor_msgs/Image is laid out."""
 
     pixel_bytes: int
     """Bytes of a pixel in the rows of the first plane."""
-    order: Order
-    convert: Convert
+    order: Order = 'rgb'
+    code: int | None = None
+    """OpenCV's colour conversion; None where the pixels are colours already."""
+    channels: int = 1
+    """Channels that OpenCV is given."""
+    wide: bool = False
+    """Whether a value has 16 bits, of which the upper byte is kept."""
+    mosaic: bool = False
     even_width: bool = False
     even_height: bool = False
     planes: Fraction = Fraction(1)
     """All rows over those of the picture: 3/2 where a plane of half-size chroma follows."""
 
 
-def _colors(rows: Image, width: int, height: int, big: bool) -> Image:
-    # a view, also where the rows are padded
-    return np.lib.stride_tricks.as_strided(
-        rows, (height, width, 3), (rows.strides[0], 3, 1), writeable=False
+_GRAY = Encoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
+_UYVY = Encoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, 2, even_width=True)
+_YUYV = Encoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, 2, even_width=True)
+#: What is read without cv_bridge. YUV is that of Rec. 601 in video range (16–235), as OpenCV and
+#: the common drivers have it.
+ENCODINGS = {
+    'rgb8': Encoding(3),
+    'bgr8': Encoding(3, 'bgr'),
+    # dropping the fourth channel keeps the order of the other three
+    'rgba8': Encoding(4, 'rgb', cv2.COLOR_BGRA2BGR, 4),
+    'bgra8': Encoding(4, 'bgr', cv2.COLOR_BGRA2BGR, 4),
+    'mono8': _GRAY,
+    'mono16': Encoding(2, 'rgb', cv2.COLOR_GRAY2RGB, wide=True),
+    '8UC1': _GRAY,
+    # as cv_bridge reads it
+    '8UC3': Encoding(3, 'bgr'),
+    'uyvy': _UYVY,
+    'yuv422': _UYVY,
+    'yuyv': _YUYV,
+    'yuv422_yuy2': _YUYV,
+}
+# Bayer names say the colours of the first two pixels of the first two rows, OpenCV's those of the
+# second ones
+for _name, _code in (
+    ('rggb', cv2.COLOR_BayerBG2RGB), ('bggr', cv2.COLOR_BayerRG2RGB),
+    ('gbrg', cv2.COLOR_BayerGR2RGB), ('grbg', cv2.COLOR_BayerGB2RGB),
+):  # fmt: skip
+    ENCODINGS[f'bayer_{_name}8'] = Encoding(1, 'rgb', _code, mosaic=True)
+    ENCODINGS[f'bayer_{_name}16'] = Encoding(2, 'rgb', _code, wide=True, mosaic=True)
+for _name, _code in (('nv12', cv2.COLOR_YUV2RGB_NV12), ('nv21', cv2.COLOR_YUV2RGB_NV21)):
+    ENCODINGS[_name] = Encoding(
+        1, 'rgb', _code, even_width=True, even_height=True, planes=Fraction(3, 2)
     )
 
 
-def _gray(rows: Image, width: int, height: int, big: bool) -> Image:
-    return _converted(rows, cv2.COLOR_GRAY2RGB)
+def decode_raw(
+    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8],
+    *,
+    encoding: str,
+    width: int,
+    height: int,
+    step: int,
+    is_bigendian: bool = False,
+) -> tuple[Image, Order]:
+    """
+    Return uint8 [H, W, 3] and its channel order, without a copy where the bytes allow it.
+
+    ``step`` is the length of a row in bytes, padding included. ``FrameError`` is raised for an
+    unknown encoding, a zero size, an odd one where the encoding has none, a step shorter than a
+    row, and data of the wrong length.
+    """
+    layout = ENCODINGS.get(encoding)
+    if layout is None:
+        raise FrameError(
+            f"encoding '{encoding}' is not supported; publish one of {', '.join(ENCODINGS)}"
+        )
+    if width < 1 or height < 1:
+        raise FrameError(f'the image is {width}×{height} pixels; it has no content')
+    if (layout.even_width and width % 2) or (layout.even_height and height % 2):
+        raise FrameError(
+            f'the image is {width}×{height} pixels, but {encoding} shares its colour between two'
+        )
+    row = width * layout.pixel_bytes
+    if step < row:
+        raise FrameError(f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}')
+    count = int(height * layout.planes)
+    flat = np.frombuffer(data, np.uint8)
+    if flat.size != step * count:
+        raise FrameError(
+            f'data holds {flat.size} bytes, but {count} rows of step {step} make {step * count}'
+        )
+    rows = flat.reshape(count, step)[:, :row]
+    if layout.wide:
+        rows = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+    return _colors(rows, width, height, layout), layout.order
 
 
-def _gray16(rows: Image, width: int, height: int, big: bool) -> Image:
-    return _converted(_upper_bytes(rows, big), cv2.COLOR_GRAY2RGB)
-
-
-def _with_alpha(rows: Image, width: int, height: int, big: bool) -> Image:
-    # dropping the fourth channel keeps the order of the other three
-    return _converted(_view(rows, height, width, 4), cv2.COLOR_BGRA2BGR)
-
-
-def _bayer(code: int, wide: bool) -> Convert:
-    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
-        mosaic = _upper_bytes(rows, big) if wide else rows
-        if width > 2 and height > 2:
-            return _converted(mosaic, code)
+def _colors(rows: Image, width: int, height: int, layout: Encoding) -> Image:
+    """Return uint8 [H, W, 3] of uint8 [rows, bytes of a row], a view where they are colours."""
+    channels = layout.channels if layout.code is not None else 3
+    if channels > 1:
+        # a view, also where the rows are padded
+        shape, strides = (height, width, channels), (rows.strides[0], channels, 1)
+        rows = np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
+    if layout.code is None:
+        return rows
+    if layout.mosaic and (width < 3 or height < 3):
         # OpenCV leaves so small a picture black; two mirrored pixels keep the mosaic's phase
-        mosaic = np.asarray(
-            cv2.copyMakeBorder(mosaic, 2, 2, 2, 2, cv2.BORDER_REFLECT_101), np.uint8
+        mosaic = cv2.copyMakeBorder(rows, 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
+        return np.ascontiguousarray(cv2.cvtColor(mosaic, layout.code)[2:-2, 2:-2], np.uint8)
+    return np.asarray(cv2.cvtColor(rows, layout.code), np.uint8)
+
+
+def decode_file(
+    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8], layout: str = ''
+) -> tuple[Image, Order]:
+    """
+    Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP or WebP.
+
+    ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
+    picture. ``FrameError`` is raised where the bytes are no whole picture of up to ``MAX_PIXELS``
+    pixels. What a file says about turning the camera is not followed.
+    """
+    content = bytes(data)
+    name, _, how = layout.partition(';')
+    # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
+    packed = how.strip().rpartition(' ')[2]
+    mosaic = None
+    if name.startswith('bayer_') and packed not in ('bgr8', 'rgb8'):
+        mosaic = ENCODINGS.get(f'{name.rstrip("0123456789")}8')
+    mode = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+    try:
+        picture_size(content)
+        picture = cv2.imdecode(
+            np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
         )
-        return np.ascontiguousarray(_converted(mosaic, code)[2:-2, 2:-2])
-
-    return convert
-
-
-def _packed_yuv(code: int) -> Convert:
-    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
-        return _converted(_view(rows, height, width, 2), code)
-
-    return convert
-
-
-def _planar_yuv(code: int) -> Convert:
-    def convert(rows: Image, width: int, height: int, big: bool) -> Image:
-        return _converted(rows, code)
-
-    return convert
-
-
-def _converted(pixels: Image, code: int) -> Image:
-    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
-
-
-def _view(rows: Image, height: int, width: int, channels: int) -> Image:
-    shape, strides = (height, width, channels), (rows.strides[0], channels, 1)
-    return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
-
-
-def _upper_bytes(rows: Image, big: bool) -> Image:
-    return np.ascontiguousarray(rows[:, 0 if big else 1 :: 2])
-
-
-def _encodings() -> dict[str, Encoding]:
-    gray, color = Encoding(1, 'rgb', _gray), Encoding(3, 'bgr', _colors)
-    uyvy = Encoding(2, 'rgb', _packed_yuv(cv2.COLOR_YUV2RGB_UYVY), even_width=True)
-    yuyv = Encoding(2, 'rgb', _packed_yuv(cv2.COLOR_YUV2RGB_YUY2), even_width=True)
-    encodings = {
-        'rgb8': Encoding(3, 'rgb', _colors),
-        'bgr8': color,
-        'rgba8': Encoding(4, 'rgb', _with_alpha),
-        'bgra8': Encoding(4, 'bgr', _with_alpha),
-        'mono8': gray,
-        'mono16': Encoding(2, 'rgb', _gray16),
-        '8UC1': gray,
-        # as cv_bridge reads it
-        '8UC3': color,
-        'uyvy': uyvy,
-        'yuv422': uyvy,
-        'yuyv': yuyv,
-        'yuv422_yuy2': yuyv,
-    }
-    for name, code in (
-        ('rggb', cv2.COLOR_BayerBG2RGB),
-        ('bggr', cv2.COLOR_BayerRG2RGB),
-        ('gbrg', cv2.COLOR_BayerGR2RGB),
-        ('grbg', cv2.COLOR_BayerGB2RGB),
-    ):
-        encodings[f'bayer_{name}8'] = Encoding(1, 'rgb', _bayer(code, wide=False))
-        encodings[f'bayer_{name}16'] = Encoding(2, 'rgb', _bayer(code, wide=True))
-    for name, code in (('nv12', cv2.COLOR_YUV2RGB_NV12), ('nv21', cv2.COLOR_YUV2RGB_NV21)):
-        encodings[name] = Encoding(
-            1, 'rgb', _planar_yuv(code), even_width=True, even_height=True, planes=Fraction(3, 2)
-        )
-    return encodings
-
-
-#: What is read without cv_bridge.
-ENCODINGS = _encodings()
+    except (ValueError, cv2.error) as error:
+        raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
+    if picture is None:
+        raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
+    image = np.asarray(picture, np.uint8)
+    if mosaic:
+        return _colors(image, image.shape[1], image.shape[0], mosaic), mosaic.order
+    return image, 'bgr'
 
 
 #: Pixels of the largest picture that is unpacked: 8192 × 8192, twice an 8K camera.
@@ -258,100 +298,3 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             return size
         at += 2 + length
     raise ValueError('the JPEG is cut off')
-
-
-class FrameError(ValueError):
-    """A frame that cannot be read; the message says what came and what was wanted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Frame:
-    """A picture with the stamp and the names it came with; none of them is ever changed."""
-
-    image: Image
-    """uint8 [H, W, 3]; often a view of a message's bytes, so read only."""
-    order: Order = 'rgb'
-    stamp_ns: int = 0
-    camera: str = 'camera'
-    """Which router and which topics the frame belongs to."""
-    frame_id: str = ''
-
-
-def decode_raw(
-    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8],
-    *,
-    encoding: str,
-    width: int,
-    height: int,
-    step: int,
-    is_bigendian: bool = False,
-) -> tuple[Image, Order]:
-    """
-    Return uint8 [H, W, 3] and its channel order, without a copy where the bytes allow it.
-
-    ``step`` is the length of a row in bytes, padding included. ``FrameError`` is raised for an
-    unknown encoding, a zero size, an odd one where the encoding has none, a step shorter than a
-    row, and data of the wrong length.
-    """
-    layout = ENCODINGS.get(encoding)
-    if layout is None:
-        raise FrameError(
-            f"encoding '{encoding}' is not supported; publish one of {', '.join(ENCODINGS)}"
-        )
-    if width < 1 or height < 1:
-        raise FrameError(f'the image is {width}×{height} pixels; it has no content')
-    if (layout.even_width and width % 2) or (layout.even_height and height % 2):
-        raise FrameError(
-            f'the image is {width}×{height} pixels, but {encoding} shares its colour between two'
-        )
-    row = width * layout.pixel_bytes
-    if step < row:
-        raise FrameError(f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}')
-    count = int(height * layout.planes)
-    flat = np.frombuffer(data, np.uint8)
-    if flat.size != step * count:
-        raise FrameError(
-            f'data holds {flat.size} bytes, but {count} rows of step {step} make {step * count}'
-        )
-    rows = flat.reshape(count, step)[:, :row]
-    return layout.convert(rows, width, height, is_bigendian), layout.order
-
-
-def decode_file(
-    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8], layout: str = ''
-) -> tuple[Image, Order]:
-    """
-    Return uint8 [H, W, 3] and its channel order of a JPEG or PNG.
-
-    ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
-    picture. ``FrameError`` is raised where the bytes are no whole picture of up to
-    ``compressed.MAX_PIXELS`` pixels. What a file says about turning the camera is not followed.
-    """
-    content = bytes(data)
-    try:
-        picture_size(content)
-        mosaic = _mosaic(layout)
-        mode = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
-        picture = cv2.imdecode(
-            np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
-        )
-    except (ValueError, cv2.error) as error:
-        raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
-    if picture is None:
-        raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
-    image = np.asarray(picture, np.uint8)
-    if mosaic:
-        height, width = image.shape
-        return ENCODINGS[mosaic].convert(image, width, height, False), ENCODINGS[mosaic].order
-    return image, 'bgr'
-
-
-def _mosaic(layout: str) -> str:
-    """Return the Bayer encoding of a picture packed as such, '' where it is in colour."""
-    encoding, _, how = layout.partition(';')
-    # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
-    packed = how.strip().rpartition(' ')[2]
-    if not encoding.startswith('bayer_') or packed in ('bgr8', 'rgb8'):
-        return ''
-    name = f'{encoding.rstrip("0123456789")}8'
-    return name if name in ENCODINGS else ''

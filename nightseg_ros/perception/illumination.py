@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
+from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,24 +36,6 @@ DARK = 0.35
 BRIGHT = 0.65
 #: Height and width of a thumbnail.
 THUMBNAIL_SIZE = (64, 96)
-#: The statistics that a logistic regression gets in the comparison, in this order.
-STATISTICS = (
-    'mean_luma',
-    'sky_darkness',
-    'halo_blobs',
-    'light_share',
-    'chroma_noise',
-    'cast_red_blue',
-    'cast_green',
-    'saturated_share',
-    'contrast',
-    'skew',
-    'dark_share',
-    'ground_light',
-)
-
-
-_LEVELS = np.arange(256)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,69 +83,21 @@ def thumbnail(
     return np.ascontiguousarray(small, np.uint8)
 
 
-def statistics(image: Image) -> dict[str, float]:
-    """
-    Measure RGB uint8 [64, 96, 3]; every value is a ratio, a share or a logarithm.
-
-    ``mean_luma`` 0–1 (Rec. 601); ``sky_darkness`` 1 − median of the upper third over the 95th
-    percentile of the frame; ``halo_blobs`` local lights: blobs more than twice as bright as the
-    15 × 15 pixels around them, counted and divided by ten; ``light_share`` of the pixels in them;
-    ``chroma_noise`` RMS of the high-passed chroma in the darker half over the mean luma;
-    ``cast_red_blue`` and ``cast_green`` log ratios of the channel means; ``saturated_share`` of
-    pixels at 250 and above; ``contrast`` log of the 99th percentile over the median; ``skew``
-    (mean − median) / deviation; ``dark_share`` of pixels under 15 % of the 99th percentile;
-    ``ground_light`` median of the lower half over the 99th percentile of the frame.
-    """
-    ycc = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)
-    luma = np.ascontiguousarray(ycc[:, :, 0])
-    counts = np.bincount(luma.ravel(), minlength=256)
-    cumulative = np.cumsum(counts)
-    mean = float(counts @ _LEVELS) / luma.size
-    deviation = math.sqrt(max(float(counts @ (_LEVELS - mean) ** 2) / luma.size, 0.0))
-    median, p95, p99 = (_quantile(cumulative, share) for share in (0.5, 0.95, 0.99))
-    sky = _quantile(_cumulative(luma[: luma.shape[0] // 3]), 0.5)
-
-    around = cv2.blur(luma, (15, 15))
-    # the sum saturates at 255, above which no pixel lies anyway
-    above = cv2.subtract(luma, cv2.add(around, around))
-    lights = cv2.threshold(above, 16, 1, cv2.THRESH_BINARY)[1]
-    blobs = cv2.connectedComponents(lights, connectivity=8)[0] - 1
-
-    chroma = ycc[:, :, 1:]
-    dark = cv2.threshold(luma, median, 255, cv2.THRESH_BINARY_INV)[1]
-    rough = cv2.norm(cv2.absdiff(chroma, cv2.blur(chroma, (3, 3))), cv2.NORM_L2SQR, dark)
-    noise = math.sqrt(rough / max(2 * cv2.countNonZero(dark), 1))
-    red, green, blue = (float(value) + 2.0 for value in cv2.mean(image)[:3])
-    return {
-        'mean_luma': mean / 255,
-        'sky_darkness': 1 - min(sky / max(p95, 1.0), 1.0),
-        'halo_blobs': blobs / 10,
-        'light_share': cv2.countNonZero(lights) / luma.size,
-        'chroma_noise': noise / (mean + 4),
-        'cast_red_blue': math.log(red / blue),
-        'cast_green': math.log(green / math.sqrt(red * blue)),
-        'saturated_share': float(counts[250:].sum()) / luma.size,
-        'contrast': math.log((p99 + 2) / (median + 2)),
-        'skew': (mean - median) / (deviation + 2),
-        'dark_share': float(cumulative[int(0.15 * p99)]) / luma.size,
-        'ground_light': ground_light(luma),
-    }
+def ground_light(image: Image) -> float:
+    """Return the median luma of the lower half over the 99th percentile of RGB uint8 [h, w, 3]."""
+    luma = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0]
+    ground = quantile(cumulative(luma[luma.shape[0] // 2 :]), 0.5)
+    return ground / max(quantile(cumulative(luma), 0.99), 1.0)
 
 
-def ground_light(luma: npt.NDArray[Any]) -> float:
-    """Return the median of the lower half over the 99th percentile of uint8 [h, w]."""
-    ground = _quantile(_cumulative(luma[luma.shape[0] // 2 :]), 0.5)
-    return ground / max(_quantile(_cumulative(luma), 0.99), 1.0)
-
-
-def _cumulative(luma: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+def cumulative(luma: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return how many pixels are at or below each level, int64 [256]."""
     return np.cumsum(np.bincount(luma.ravel(), minlength=256))
 
 
-def _quantile(cumulative: npt.NDArray[np.int64], share: float) -> float:
-    """Return the level below or at which ``share`` of the counted pixels lie."""
-    return float(np.searchsorted(cumulative, share * cumulative[-1]))
+def quantile(counts: npt.NDArray[np.int64], share: float) -> float:
+    """Return the level below or at which ``share`` of the cumulated pixels lie."""
+    return float(np.searchsorted(counts, share * counts[-1]))
 
 
 #: A glare source covers at least this share of the frame (31 pixels of the thumbnail) …
@@ -230,12 +164,11 @@ class IlluminationEstimator:
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], *, floor: float = 0.02) -> None:
         """Take the state dict of an ``IlluminationNet``; ``WeightsError`` if it is another's."""
+        #: The file they come from; None where they were given as tensors.
+        self.weights: Weights | None = None
+        self._floor = floor
+        arrays = getattr(tensors, 'arrays', None) or {n: t.numpy() for n, t in tensors.items()}
         try:
-            arrays = (
-                tensors.arrays
-                if isinstance(tensors, Tensors)
-                else {name: value.numpy() for name, value in tensors.items()}
-            )
             self._layers = _fold(arrays)
             self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
             self._day_ground = float(arrays['day_ground'])
@@ -246,9 +179,6 @@ class IlluminationEstimator:
             ) from error
         if not self._layers or self._head[0].size != 2 * self._layers[-1][0].shape[1]:
             raise WeightsError('these tensors are not those of an illumination network')
-        self._floor = floor
-        #: The file they come from; None where they were given as tensors.
-        self.weights: Weights | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
@@ -259,8 +189,7 @@ class IlluminationEstimator:
                 f"weights '{weights.path}' are for the task '{weights.metadata.task}', not for "
                 "'illumination'"
             )
-        floor = float(weights.metadata.arch.get('floor', 0.02))
-        estimator = cls(weights.tensors, floor=floor)
+        estimator = cls(weights.tensors, floor=float(weights.metadata.arch.get('floor', 0.02)))
         estimator.weights = weights.described()
         return estimator
 
@@ -276,19 +205,18 @@ class IlluminationEstimator:
                 f'thumbnails must be uint8 [B, 64, 96, 3], got {thumbnails.dtype} '
                 f'{list(thumbnails.shape)}; make them with thumbnail()'
             )
-        return [self._estimate(image) for image in thumbnails]
-
-    def _estimate(self, image: Image) -> Illumination:
-        logit = self._logit(image)
-        score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
-        ground = ground_light(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0])
-        if ground < self._day_ground:
-            score *= (ground / self._day_ground) ** 2.2
-        features = {'logit': logit, 'ground_light': ground, 'glare': glare(image)}
-        state = state_of(score)
-        if state != 'day' and features['glare'] > GLARE_HALO:
-            state = 'glare'
-        return Illumination(score=score, state=state, features=features)
+        found = []
+        for image in thumbnails:
+            logit, ground, dazzle = self._logit(image), ground_light(image), glare(image)
+            score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+            if ground < self._day_ground:
+                score *= (ground / self._day_ground) ** 2.2
+            state = state_of(score)
+            if state != 'day' and dazzle > GLARE_HALO:
+                state = 'glare'
+            features = {'logit': logit, 'ground_light': ground, 'glare': dazzle}
+            found.append(Illumination(score=score, state=state, features=features))
+        return found
 
     def _logit(self, image: Image) -> float:
         values = image.astype(np.float32)
@@ -315,19 +243,14 @@ def _fold(
     index = 0
     while f'body.{index}.weight' in tensors:
         weight = tensors[f'body.{index}.weight'].astype(np.float64)
-        norm = {
-            key: tensors[f'body.{index + 1}.{key}'].astype(np.float64)
+        gamma, beta, mean, variance = (
+            tensors[f'body.{index + 1}.{key}'].astype(np.float64)
             for key in ('weight', 'bias', 'running_mean', 'running_var')
-        }
-        scale = norm['weight'] / np.sqrt(norm['running_var'] + 1e-5)
-        rows = (weight * scale[:, None, None, None]).transpose(2, 3, 1, 0)
-        bias = norm['bias'] - norm['running_mean'] * scale
-        layers.append(
-            (
-                np.ascontiguousarray(rows.reshape(-1, weight.shape[0]), np.float32),
-                bias.astype(np.float32),
-            )
         )
+        scale = gamma / np.sqrt(variance + 1e-5)
+        rows = (weight * scale[:, None, None, None]).transpose(2, 3, 1, 0)
+        rows = np.ascontiguousarray(rows.reshape(-1, weight.shape[0]), np.float32)
+        layers.append((rows, (beta - mean * scale).astype(np.float32)))
         index += 3
     return layers
 

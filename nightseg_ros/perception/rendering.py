@@ -1,9 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that colours a mask and draws it over a picture."""
+"""What people see of a mask: its taxonomy's colours, and the mark of its state and route."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -23,18 +24,15 @@ STATE_COLORS = {
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 #: Height of a capital letter in this font at scale 1, in pixels.
 _CAPITAL = 22
-#: Marks that are kept; a few states and routes in the sizes of a few cameras.
-_MOST_MARKS = 64
 
 
 class Renderer:
-    """Colours by a taxonomy, on the device where the labels are."""
+    """Colours by a taxonomy, for pictures that no pipeline makes."""
 
     def __init__(self, taxonomy: Taxonomy, pixels: Pixels) -> None:
         """Take the palette of ``taxonomy``."""
         self._palette = taxonomy.palette()
         self._pixels = pixels
-        self._marks: dict[tuple[str, str, int], npt.NDArray[np.uint8]] = {}
 
     def color(self, labels: Any) -> Any:
         """uint8 [h, w] ids → uint8 [h, w, 3] RGB, unlabelled pixels black."""
@@ -44,25 +42,22 @@ class Renderer:
         """Mix ``alpha`` (0–1) of the colours into the frame: uint8 [H, W, 3] RGB."""
         return self._pixels.blend(frame.image, frame.order, color, alpha)
 
-    def mark(self, picture: npt.NDArray[np.uint8], decision: Decision) -> None:
-        """
-        Write state and route into the upper left corner of uint8 [H, W, 3] RGB in host memory.
 
-        RViz shows no text topics. The mark is drawn once a state, route and height, then copied;
-        of a picture that is too small for it the part that fits is covered.
-        """
-        height = max(16, picture.shape[0] // 20)
-        key = (decision.state, decision.route, height)
-        if key not in self._marks:
-            # a camera that changes its size with every frame must not fill the memory
-            if len(self._marks) >= _MOST_MARKS:
-                self._marks.clear()
-            self._marks[key] = _mark(decision.state, decision.route, height)
-        part = self._marks[key][: picture.shape[0], : picture.shape[1]]
-        picture[: part.shape[0], : part.shape[1]] = part
+def mark(picture: npt.NDArray[np.uint8], decision: Decision) -> None:
+    """
+    Write state and route into the upper left corner of uint8 [H, W, 3] RGB in host memory.
+
+    RViz shows no text topics. Of a picture that is too small for it the part that fits is
+    covered.
+    """
+    box = _box(decision.state, decision.route, max(16, picture.shape[0] // 20))
+    part = box[: picture.shape[0], : picture.shape[1]]
+    picture[: part.shape[0], : part.shape[1]] = part
 
 
-def _mark(state: str, route: str, height: int) -> npt.NDArray[np.uint8]:
+# a few states and routes in the sizes of a few cameras
+@lru_cache(maxsize=64)
+def _box(state: str, route: str, height: int) -> npt.NDArray[np.uint8]:
     """Return a dark box of ``height`` with the text in the state's colour, uint8 [h, w, 3] RGB."""
     scale = 0.55 * height / _CAPITAL
     thickness = max(1, round(height / 18))

@@ -1,11 +1,9 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What is asked of a frame, and what became of it.
+What is asked of a frame, what became of it, and what topics say of it, live and in bags.
 
-What became of a frame, and what its ids mean, in words: for topics, live and in bags.
-
-Where the results of a camera belong, by the name of its image topic.
+Only this file knows the names below which a camera's results belong.
 """
 
 from __future__ import annotations
@@ -37,12 +35,10 @@ class Want:
     overlay: bool = False
     translated: bool = False
 
-    def __bool__(self) -> bool:
-        """Tell whether a network has to run at all."""
-        return any((self.labels, self.confidence, self.color, self.overlay, self.translated))
-
 
 LABELS_ONLY = Want()
+#: The light and the route alone; no network runs.
+NOTHING = Want(labels=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,13 +15,7 @@ import statistics
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
-from nightseg_ros.perception.illumination import (
-    BRIGHT,
-    DARK,
-    Illumination,
-    State,
-    state_of,
-)
+from nightseg_ros.perception.illumination import BRIGHT, DARK, Illumination, State, state_of
 
 Route = Literal['day', 'night', 'translate']
 ROUTES: tuple[Route, ...] = ('day', 'night', 'translate')
@@ -79,29 +73,25 @@ class RouterConfig:
 
     def __post_init__(self) -> None:
         """Name the key that contradicts another or cannot work."""
-        for key in ('dark', 'bright'):
-            if not 0 <= getattr(self, key) <= 1:
-                raise ValueError(f"'{key}' must be a score from 0 to 1, got {getattr(self, key)}")
-        if not self.dark < self.bright:
-            raise ValueError(f"'dark' ({self.dark}) must be below 'bright' ({self.bright})")
-        if not 0 <= self.hysteresis <= self.bright - self.dark:
-            raise ValueError(
-                f"'hysteresis' must be from 0 to bright − dark "
-                f'({self.bright - self.dark:g}), got {self.hysteresis}'
-            )
-        for key in ('dwell_dark_s', 'dwell_bright_s'):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise ValueError(
-                    f"'{key}' must be 0 or more seconds, finite; got {getattr(self, key)}"
-                )
         longest = max(self.dwell_dark_s, self.dwell_bright_s)
-        if not longest < self.gap_s < math.inf:
-            raise ValueError(
-                f"'gap_s' must be longer than both dwells ({longest:g} s) and finite, "
-                f'got {self.gap_s}: otherwise no dwell could ever pass'
-            )
-        if not 0 < self.stale_s < math.inf:
-            raise ValueError(f"'stale_s' must be above 0 and finite, got {self.stale_s}")
+        span = self.bright - self.dark
+        score, seconds = 'be a score from 0 to 1', 'be 0 or more seconds, finite'
+        rules = (
+            ('dark', 0 <= self.dark <= 1, score),
+            ('bright', 0 <= self.bright <= 1, score),
+            ('dark', span > 0, f"be below 'bright' ({self.bright})"),
+            ('hysteresis', 0 <= self.hysteresis <= span, f'be from 0 to bright − dark ({span:g})'),
+            ('dwell_dark_s', 0 <= self.dwell_dark_s < math.inf, seconds),
+            ('dwell_bright_s', 0 <= self.dwell_bright_s < math.inf, seconds),
+            (
+                'gap_s', longest < self.gap_s < math.inf,
+                f'be longer than both dwells ({longest:g} s), or none could pass, and finite',
+            ),
+            ('stale_s', 0 < self.stale_s < math.inf, 'be above 0 and finite'),
+        )  # fmt: skip
+        for key, kept, rule in rules:
+            if not kept:
+                raise ValueError(f"'{key}' must {rule}, got {getattr(self, key)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,20 +119,15 @@ class Router:
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
         """Fix the route past the table with ``forced``; the state is followed all the same."""
         self.config = config or RouterConfig()
-        self._state: State | None = None
+        self.state: State | None = None
+        """None before the first usable score."""
         self._last_ns: int | None = None
         self._since_ns: int | None = None
-        self._direction: Literal['dark', 'bright'] = 'dark'
+        self._brighter = False
         self._why = ''
         self._afresh = 'first frame'
         self._route: Route | None = None
-        self._forced: Route | None = None
         self.force(forced)
-
-    @property
-    def state(self) -> State | None:
-        """The current state; None before the first usable score."""
-        return self._state
 
     def force(self, route: Route | None) -> None:
         """Fix the route from the next frame on, or give it back to the table with None."""
@@ -157,9 +142,7 @@ class Router:
 
     def reset(self, reason: str = 'reset') -> None:
         """Forget state and time: the next frame decides at once and names ``reason``."""
-        self._state = None
-        self._last_ns = None
-        self._since_ns = None
+        self.state = self._last_ns = self._since_ns = None
         self._afresh = reason
 
     def update(self, stamp_ns: int, illumination: Illumination | None) -> Decision:
@@ -171,11 +154,11 @@ class Router:
         illumination, or a score that is no number, keeps the state and resets the timer.
         """
         pending = self._advance(stamp_ns, illumination)
-        state: State = self._state or 'night'
+        state: State = self.state or 'night'
         route = self.route_of(state)
         switched = self._route is not None and route != self._route
         self._route = route
-        why = self._why if self._state else f'no usable score since {self._afresh}: taken as night'
+        why = self._why if self.state else f'no usable score since {self._afresh}: taken as night'
         if self._forced:
             why = f'route forced to {self._forced}; state {state}: {why}'
         return Decision(
@@ -201,28 +184,25 @@ class Router:
             self._since_ns = None
             return 'no score from this frame'
         target, cause = self._target(illumination)
-        if self._state is None:
-            self._state = target
+        if self.state is None:
+            self.state = target
             self._why = f'{target} at once ({self._afresh}): {cause}'
             return ''
-        if target == self._state:
+        if target == self.state:
             self._since_ns = None
             return ''
 
-        direction: Literal['dark', 'bright'] = (
-            'bright' if _RANK[target] > _RANK[self._state] else 'dark'
-        )
-        if self._since_ns is None or direction != self._direction:
-            self._since_ns, self._direction = stamp_ns, direction
-        dwell = self.config.dwell_bright_s if direction == 'bright' else self.config.dwell_dark_s
-        # whole nanoseconds: float seconds of an epoch stamp would round differently offline
-        if stamp_ns - self._since_ns >= round(dwell * 1e9):
-            lasted = (stamp_ns - self._since_ns) / 1e9
-            self._why = f'{self._state} to {target} after {lasted:.1f} s: {cause}'
-            self._state, self._since_ns = target, None
-            return ''
+        brighter = _RANK[target] > _RANK[self.state]
+        if self._since_ns is None or brighter != self._brighter:
+            self._since_ns, self._brighter = stamp_ns, brighter
+        dwell = self.config.dwell_bright_s if brighter else self.config.dwell_dark_s
         lasted = (stamp_ns - self._since_ns) / 1e9
-        return f'{target} for {lasted:.1f} of {dwell:g} s: {cause}'
+        # whole nanoseconds: float seconds of an epoch stamp would round differently offline
+        if stamp_ns - self._since_ns < round(dwell * 1e9):
+            return f'{target} for {lasted:.1f} of {dwell:g} s: {cause}'
+        self._why = f'{self.state} to {target} after {lasted:.1f} s: {cause}'
+        self.state, self._since_ns = target, None
+        return ''
 
     def _target(self, illumination: Illumination) -> tuple[State, str]:
         """Return the state that this frame alone speaks for, and why."""
@@ -230,8 +210,8 @@ class Router:
         if illumination.state == 'glare':
             return 'glare', f'a dazzling light (score {score:.2f})'
         # an ended state must be left by a margin; an entered one must be reached in full
-        dark = config.dark + (config.hysteresis if self._state == 'night' else 0)
-        bright = config.bright - (config.hysteresis if self._state == 'day' else 0)
+        dark = config.dark + (config.hysteresis if self.state == 'night' else 0)
+        bright = config.bright - (config.hysteresis if self.state == 'day' else 0)
         if score < dark:
             return 'night', f'score {score:.2f} below {dark:.2f}'
         if score > bright:
@@ -245,9 +225,9 @@ class RouterBank:
 
     In shared mode the stamps of one camera, the leader, are the clock. The score is the median of
     the latest scores of all cameras whose stamps lie within ``stale_s`` of the leader's; glare
-    needs at least half of them. A camera with a foreign
-    clock therefore has no say instead of tearing the decision back and forth. If the leader
-    sends nothing while another camera goes on for ``stale_s`` of its own time, that one leads.
+    needs at least half of them. A camera with a foreign clock therefore has no say instead of
+    tearing the decision back and forth. If the leader sends nothing while another camera goes on
+    for ``stale_s`` of its own time, that one leads.
     """
 
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
@@ -270,9 +250,9 @@ class RouterBank:
 
     def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
         """Make one camera's router decide afresh, or all of them; the shared one either way."""
-        for name in [camera] if camera is not None else list(self._routers):
-            if name in self._routers:
-                self._routers[name].reset(reason)
+        for name, router in self._routers.items():
+            if camera in (None, name):
+                router.reset(reason)
         self._shared.reset(reason)
         self._leader = None
         self._latest.clear()
@@ -301,9 +281,7 @@ class RouterBank:
         """Tell whether this camera's stamps are, or from now on shall be, the clock."""
         if self._leader is None or camera == self._leader:
             return True
-        first = self._waiting.setdefault(camera, stamp_ns)
-        if stamp_ns < first:
-            self._waiting[camera] = stamp_ns
+        first = self._waiting[camera] = min(stamp_ns, self._waiting.get(camera, stamp_ns))
         return stamp_ns - first >= round(self.config.stale_s * 1e9)
 
     def _combined(self, stamp_ns: int) -> tuple[Illumination | None, int]:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from nightseg_ros.networks import build_from
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.weights import TRUST, Weights, WeightsError
+from nightseg_ros.weights import RELIABILITY, Weights, WeightsError
 
 #: Bands of rows in which the classes are compared with those of the training.
 BANDS = 8
@@ -89,9 +89,9 @@ class TrustHead(nn.Module):
     def of(cls, weights: Weights) -> TrustHead | None:
         """Return the head that travels with the weights, None where there is none."""
         tensors = {
-            name[len(TRUST) :]: tensor
+            name[len(RELIABILITY) :]: tensor
             for name, tensor in weights.tensors.items()
-            if name.startswith(TRUST)
+            if name.startswith(RELIABILITY)
         }
         return cls(tensors) if tensors else None
 

@@ -1,20 +1,18 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-How a camera's pixels map to a network's: the one place that decides sizes.
-
-Pixel work around the networks, on the device that runs them.
-"""
+"""Pixel work around the networks: the one place that decides sizes, and OpenCV on the CPU."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+Image = npt.NDArray[np.uint8]
 MULTIPLE = 32
 
 
@@ -38,23 +36,14 @@ class NetworkSize:
         return self.scaled[0] // 2, self.scaled[1] // 2
 
 
+# a few cameras' sizes; one that changes with every frame must not fill the memory
+@lru_cache(maxsize=64)
 def fit(height: int, width: int, long_side: int) -> NetworkSize:
     """Scale the long side to ``long_side`` pixels and pad to multiples of 32."""
     factor = long_side / max(height, width)
-    scaled = (_even(height * factor), _even(width * factor))
-    padded = (_up(scaled[0]), _up(scaled[1]))
-    return NetworkSize(camera=(height, width), scaled=scaled, padded=padded)
-
-
-def _even(length: float) -> int:
-    return max(2, 2 * round(length / 2))
-
-
-def _up(length: int) -> int:
-    return -(-length // MULTIPLE) * MULTIPLE
-
-
-Image = npt.NDArray[np.uint8]
+    rows, columns = (max(2, 2 * round(side * factor / 2)) for side in (height, width))
+    padded = (-(-rows // MULTIPLE) * MULTIPLE, -(-columns // MULTIPLE) * MULTIPLE)
+    return NetworkSize(camera=(height, width), scaled=(rows, columns), padded=padded)
 
 
 class Pixels(Protocol):

@@ -33,7 +33,7 @@ from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.calibration_config import CalibrationConfig
 from nightseg_ros.weights import (
     MANIFEST,
-    TRUST,
+    RELIABILITY,
     Weights,
     WeightsError,
     load_weights,
@@ -290,7 +290,7 @@ def calibrate(
         # the doubt that is weighed is that of the calibrated confidence
         cooled = dataclasses.replace(weights, metadata=metadata, tensors=network_tensors(tensors))
         found, judged = _trust(cooled, config, taxonomy, say)
-        tensors = network_tensors(tensors) | {TRUST + name: t for name, t in found.items()}
+        tensors = network_tensors(tensors) | {RELIABILITY + name: t for name, t in found.items()}
         about['reliability'] = judged
     path = Path(config.out) if config.out else weights.path
     sha256 = save_weights(path, tensors, metadata, half=config.half)

@@ -38,7 +38,7 @@ from nightseg_ros.config import to_mapping
 from nightseg_ros.data.source import VIDEO_SUFFIXES, open_source
 from nightseg_ros.networks.illumination import IlluminationNet, illumination_net
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import statistics, thumbnail
+from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.weights import WeightsMetadata, save_weights
 
 
@@ -486,6 +486,6 @@ def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
     cameras: dict[str, list[float]] = {}
     for item in sets:
         if item.day and item.train:
-            values = (statistics(image)['ground_light'] for image in shrink(item.images))
+            values = (ground_light(image) for image in shrink(item.images))
             cameras.setdefault(item.camera, []).extend(values)
     return min(float(np.percentile(values, 1)) for values in cameras.values())
