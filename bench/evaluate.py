@@ -30,7 +30,6 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
 from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
 from nightseg_ros.evaluation.plan import Plan, recording_parts
-from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.simulation import Street, render

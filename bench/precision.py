@@ -20,7 +20,7 @@ from nightseg_ros.runtime.int8 import has_int8, read_int8
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
-from nightseg_ros.runtime.backend import Run
+from nightseg_ros.runtime.backend import Network
 from nightseg_ros.runtime.backends import EXACT, OnnxBackend, OpenVINOBackend
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import Weights, load_weights
@@ -50,7 +50,7 @@ def main() -> None:
             print_times(candidates(weights, threads), side, threads)
 
 
-def candidates(weights: Weights, threads: int) -> dict[str, Run]:
+def candidates(weights: Weights, threads: int) -> dict[str, Network]:
     """Return the runs by name, the exact one first."""
     backends = {
         'OpenVINO f32': OpenVINOBackend(threads),
@@ -66,7 +66,7 @@ def candidates(weights: Weights, threads: int) -> dict[str, Run]:
     return {title: backend.load(weights, print) for title, backend in backends.items()}
 
 
-def print_times(runs: dict[str, Run], side: int, threads: int) -> None:
+def print_times(runs: dict[str, Network], side: int, threads: int) -> None:
     """Let the candidates take turns on one image."""
     size = fit(720, 1280, side).padded
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,31 +82,21 @@ class WeightsMetadata:
             raise ValueError(f'long_side must be at least 32 pixels, got {self.long_side}')
 
 
-class Tensors(Mapping[str, 'torch.Tensor']):
+class Tensors(UserDict[str, Any]):
     """
-    Named arrays as torch tensors that share their memory.
+    Named numpy arrays, each given out as a torch tensor that shares its memory.
 
     torch takes two seconds and 200 MB to import; where a network runs from a cached graph, nobody
     asks for a tensor, and it stays out.
     """
 
-    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Take arrays that may be written to."""
-        self.arrays = arrays
+    data: dict[str, npt.NDArray[Any]]
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return one of them."""
         import torch
 
-        return torch.from_numpy(self.arrays[name])
-
-    def __iter__(self) -> Iterator[str]:
-        """Return the names in the file's order."""
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self.arrays)
+        return torch.from_numpy(self.data[name])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,13 +125,11 @@ def save_weights(
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
-    import torch
     from safetensors.torch import save
 
-    tensors = {}
-    for name, tensor in state_dict.items():
-        stored = tensor.detach().cpu().contiguous()
-        tensors[name] = stored.to(torch.float16) if half and stored.is_floating_point() else stored
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if half:
+        tensors = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
     content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,7 +179,13 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
         content = file.read_bytes()
     except OSError as error:
         raise WeightsError(f"weights '{file}' cannot be read: {error}") from error
-    sha256 = check_manifest(file, content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    wanted = read_manifest(file.parent).get(file.name)
+    if wanted is not None and wanted != sha256:
+        raise WeightsError(
+            f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
+            f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
+        )
     metadata = _metadata(content, file)
     try:
         arrays = load(content)
@@ -202,29 +197,9 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
                 f"weights '{file}' hold values that are no numbers in '{name}': "
                 'the training that made them diverged'
             )
-    return Weights(
-        path=file,
-        sha256=sha256,
-        metadata=metadata,
-        tensors=Tensors(
-            {
-                name: array.astype(np.float32 if array.dtype == np.float16 else array.dtype)
-                for name, array in arrays.items()
-            }
-        ),
-    )
-
-
-def check_manifest(file: Path, content: bytes) -> str:
-    """Return the SHA-256 of a file; ``WeightsError`` where the manifest beside it differs."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    wanted = read_manifest(file.parent).get(file.name)
-    if wanted is not None and wanted != sha256:
-        raise WeightsError(
-            f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
-            f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
-        )
-    return sha256
+        # the copy may be written to
+        arrays[name] = array.astype(np.float32 if array.dtype == np.float16 else array.dtype)
+    return Weights(path=file, sha256=sha256, metadata=metadata, tensors=Tensors(arrays))
 
 
 def read_metadata(path: str | os.PathLike[str]) -> WeightsMetadata:
@@ -250,10 +225,8 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 def write_manifest(folder: Path) -> None:
     """List every weights file of ``folder`` with its hash."""
-    lines = [
-        f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
-        for file in sorted(folder.glob('*.safetensors'))
-    ]
+    files = sorted(folder.glob('*.safetensors'))
+    lines = [f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n' for file in files]
     (folder / MANIFEST).write_text(''.join(lines), encoding='utf-8')
 
 

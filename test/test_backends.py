@@ -20,7 +20,7 @@ from nightseg_ros.networks import build
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
-from nightseg_ros.runtime.backend import ON_CPU, BackendError, Run
+from nightseg_ros.runtime.backend import ON_CPU, BackendError, Network
 from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open_backend
 from nightseg_ros.runtime.export import exported_graph
 from nightseg_ros.runtime.pixels import HostPixels, fit
@@ -72,7 +72,7 @@ def _pictures() -> list[np.ndarray]:
     return [read_image(file) for file in files]
 
 
-def _share(run: Run, reference: Run, long_side: int) -> list[float]:
+def _share(run: Network, reference: Network, long_side: int) -> list[float]:
     """Return by picture the share of the pixels that get the reference's label."""
     pixels = HostPixels()
     shares = []

@@ -26,39 +26,19 @@ from nightseg_ros.dds import PROFILE_VARIABLES, private_domain, profile_environm
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / 'nightseg_ros'
 
-# what a module may import lies in its own room, in the same row or in a row above it
+# the rooms from the lowest to the highest: each imports only from those above it in this table
+BASE = {'__init__', 'config', 'dds', 'files', 'shared_memory', 'taxonomy', 'weights'}
 LAYERS = (
-    {
-        '__init__',
-        'taxonomy',
-        'config',
-        'weights',
-        'share',
-        'files',
-        'dds',
-        'shared_memory',
-        'networks',
-    },
-    {'runtime'},
-    {'perception', 'clouds'},
-    {'bags', 'simulation', 'data'},
-    {'training', 'evaluation', 'benchmark'},
-    {'cli', 'node'},
-)
+    BASE, {'networks'}, {'runtime'}, {'perception'}, {'clouds'}, {'bags'}, {'data'},
+    {'simulation'}, {'evaluation'}, {'training'}, {'cli'}, {'node'},
+)  # fmt: skip
+#: Modules in the longest chain of imports from the node's main.
+LONGEST_CHAIN = 9
 ROS_PACKAGES = {
-    'builtin_interfaces',
-    'cv_bridge',
-    'diagnostic_msgs',
-    'lifecycle_msgs',
-    'rcl_interfaces',
-    'rclpy',
-    'rosgraph_msgs',
-    'sensor_msgs',
-    'sensor_msgs_py',
-    'std_msgs',
-    'std_srvs',
+    'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces',
+    'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'sensor_msgs_py', 'std_msgs', 'std_srvs',
     'vision_msgs',
-}
+}  # fmt: skip
 # what setup.py and the requirement files call by another name than the import
 DISTRIBUTIONS = {
     'cv2': 'opencv-python-headless',
@@ -104,6 +84,12 @@ def layer(dotted: str) -> int:
     return rows[0]
 
 
+def own_imports(name: str) -> set[str]:
+    """Return the modules of the package that a module imports, lazily or not."""
+    package = {imported.removesuffix('.__init__') for imported in modules()}
+    return {i for i in imports(name) if i in package and i != 'nightseg_ros'}
+
+
 @lru_cache
 def setup_arguments() -> dict[str, Any]:
     """Return the keyword arguments with which setup.py calls setup()."""
@@ -134,22 +120,8 @@ def test_package_xml_is_format_3_and_names_every_ros_dependency() -> None:
     assert package.findtext('license') == 'Apache-2.0'
     assert package.findtext('export/build_type') == 'ament_python'
     depends = {e.text for e in package if e.tag in ('depend', 'exec_depend')}
-    assert depends >= {
-        'rclpy',
-        'sensor_msgs',
-        'std_msgs',
-        'std_srvs',
-        'diagnostic_msgs',
-        'lifecycle_msgs',
-        'rosgraph_msgs',
-        'vision_msgs',
-        'cv_bridge',
-        'sensor_msgs_py',
-        'launch',
-        'launch_ros',
-        'python3-numpy',
-        'python3-opencv',
-    }
+    imported = {i.split('.')[0] for name in modules() for i in imports(name)} & ROS_PACKAGES
+    assert depends >= imported | {'launch', 'launch_ros', 'python3-numpy', 'python3-opencv'}
 
 
 def test_the_maintainers_address_is_one_that_catkin_pkg_takes() -> None:
@@ -217,13 +189,12 @@ def scripts() -> dict[str, str]:
     return dict(line.replace(' ', '').split('=') for line in lines)
 
 
-@pytest.mark.parametrize('name', sorted(scripts()))
-def test_console_script_is_importable(name: str) -> None:
-    module, function = scripts()[name].split(':')
-    if room(module) == 'node' and find_spec('rclpy') is None:
-        pytest.skip('rclpy is not installed')
-    code = f'import {module} as module; assert callable(module.{function})'
-    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
+def test_console_scripts_are_importable() -> None:
+    lines = []
+    for module, function in (script.split(':') for script in scripts().values()):
+        if room(module) != 'node' or find_spec('rclpy') is not None:
+            lines.append(f'import {module} as module; assert callable(module.{function})')
+    subprocess.run([sys.executable, '-c', '\n'.join(lines)], check=True, timeout=120)
 
 
 def test_help_is_light() -> None:
@@ -256,22 +227,45 @@ def test_help_is_light() -> None:
 # -- the rules -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', sorted(modules()))
-def test_layers_never_import_upward(name: str) -> None:
-    for imported in imports(name):
-        if imported.split('.')[0] == 'nightseg_ros':
-            inside = room(imported)
-            if inside == '__version__':
-                continue
-            assert layer(imported) <= layer(name), f'{name} imports {imported}'
-            assert inside != 'node' or room(name) == 'node', f'{name} imports {imported}'
+def test_layers_never_import_upward() -> None:
+    upward = [
+        f'{name} imports {imported}'
+        for name in modules()
+        for imported in own_imports(name)
+        if layer(imported) > layer(name)
+    ]
+    assert not upward, '\n'.join(upward)
 
 
-@pytest.mark.parametrize('name', sorted(modules()))
-def test_only_the_node_imports_ros(name: str) -> None:
-    if room(name) != 'node':
-        ros = {imported.split('.')[0] for imported in imports(name)} & ROS_PACKAGES
-        assert not ros, f'{name} imports {sorted(ros)}'
+def test_no_two_files_import_each_other_and_chains_are_short() -> None:
+    # what is imported when it is first needed cannot fail at the start, and does not count
+    direct = {
+        name.removesuffix('.__init__'): {
+            imported for node in tree.body if isinstance(node, ast.ImportFrom) and node.module
+            for imported in (node.module, *(f'{node.module}.{a.name}' for a in node.names))
+        } & own_imports(name)
+        for name, tree in modules().items()
+    }  # fmt: skip
+
+    def chain(name: str, above: tuple[str, ...] = ()) -> tuple[str, ...]:
+        assert name not in above, f'a circle: {" → ".join((*above, name))}'
+        chains = [chain(imported, (*above, name)) for imported in direct[name]]
+        return (name, *max(chains, key=len, default=()))
+
+    for name in direct:
+        chain(name)
+    longest = chain('nightseg_ros.node.main')
+    assert len(longest) <= LONGEST_CHAIN, ' → '.join(longest)
+
+
+def test_only_the_node_imports_ros() -> None:
+    found = {
+        name: ros
+        for name in modules()
+        if room(name) != 'node'
+        and (ros := {imported.split('.')[0] for imported in imports(name)} & ROS_PACKAGES)
+    }
+    assert not found
 
 
 def test_third_party_imports_are_declared() -> None:
@@ -304,21 +298,15 @@ def test_runtime_needs_no_training_dependency() -> None:
     assert 'torchvision' not in {i.split('.')[0] for name in modules() for i in imports(name)}
 
 
-@pytest.mark.parametrize(
-    'path',
-    [
+def test_every_file_states_its_licence() -> None:
+    lines = ['# Copyright 2026 The nightseg developers', '# SPDX-License-Identifier: Apache-2.0']
+    found = [
         path
-        for folder in ('nightseg_ros', 'launch', 'test')
-        for path in sorted((ROOT / folder).rglob('*.py'))
-    ],
-    ids=lambda path: str(path.relative_to(ROOT)),
-)
-def test_every_file_states_its_licence(path: Path) -> None:
-    head = path.read_text().splitlines()[:2]
-    assert head == [
-        '# Copyright 2026 The nightseg developers',
-        '# SPDX-License-Identifier: Apache-2.0',
+        for name in ('nightseg_ros', 'launch', 'test')
+        for path in ROOT.glob(f'{name}/**/*.py')
     ]
+    assert found
+    assert not [path for path in found if path.read_text().splitlines()[:2] != lines]
 
 
 # -- the environment of ROS processes --------------------------------------------------------

@@ -81,21 +81,18 @@ def offences(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize('path', CODE, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_module_runs_what_it_reads(path: Path) -> None:
-    assert offences(path.read_text(encoding='utf-8')) == []
+def test_no_module_runs_what_it_reads() -> None:
+    found = {path: offences(path.read_text(encoding='utf-8')) for path in CODE}
+    assert not {path: names for path, names in found.items() if names}
 
 
-@pytest.mark.parametrize(
-    'line',
-    [
+def test_the_scan_finds_what_it_looks_for() -> None:
+    lines = [
         'import pickle', 'from joblib import load', 'eval(x)', 'exec(x)', 'os.system(x)',
         'subprocess.run(x, shell=True)', 'torch.load(x)', 'torch.load(x, weights_only=False)',
         'yaml.load(x)', 'np.load(x, allow_pickle=True)',
-    ],
-)  # fmt: skip
-def test_the_scan_finds_what_it_looks_for(line: str) -> None:
-    assert offences(line)
+    ]  # fmt: skip
+    assert not [line for line in lines if not offences(line)]
 
 
 def test_the_safe_loader_is_the_only_one() -> None:
@@ -254,7 +251,7 @@ def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     'arch',
     [
-        {'ngf': 9999, 'blocks': 9999}, {'ngf': 10**9}, {'blocks': 10**12}, {'ngf': 4000},
+        {'ngf': 4, 'blocks': 400}, {'ngf': 10**9}, {'blocks': 10**12}, {'ngf': 4000},
         {'ngf': -1}, {'ngf': [4]}, {'nonsense': 1},
     ],
     ids=str,
@@ -267,9 +264,9 @@ def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path: Path, arch:
         build_from(load_weights(file))
 
 
-@pytest.mark.parametrize('name', ['day', 'night', 'translator', 'illumination'])
-def test_shipped_weights_pass_the_check_of_their_size(name: str) -> None:
-    assert build_from(load_weights(name)).training is False
+def test_shipped_weights_pass_the_check_of_their_size() -> None:
+    for name in ('day', 'night', 'translator', 'illumination'):
+        assert build_from(load_weights(name)).training is False, name
 
 
 def test_every_network_can_be_measured_without_memory() -> None:

@@ -35,7 +35,7 @@ from nightseg_ros.node.parameters import BY_NAME
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.graph import TrustHead, graph_of
+from nightseg_ros.runtime.graph import ReliabilityHead, graph_of
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.training.calibrate import (
@@ -254,12 +254,12 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
             ),
             silent,
         )
-        head = TrustHead.of(load_weights(path))
+        head = ReliabilityHead.of(load_weights(path))
         assert head is not None
         graph = graph_of(load_weights(path))
         seen = stack([look(graph, image, None, 96).seen for image in other])
         # distances that count, in standard deviations of good frames
-        found.append(float(head.scaled(head.signs(seen))[:, 1:].mean()))
+        found.append(float(head.scaled(head.features(seen))[:, 1:].mean()))
     assert found[1] < 0.7 * found[0], found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nightseg_ros.networks import build
-from nightseg_ros.runtime.graph import BANDS, SIGNS
+from nightseg_ros.runtime.graph import BANDS, FEATURES
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 from nightseg_ros.weights import RELIABILITY, WeightsMetadata, load_weights, save_weights
 
@@ -55,8 +55,8 @@ def give_trust(path: Path, reliability: float) -> None:
         'pooled_mean': torch.zeros(channels), 'pooled_scale': torch.ones(channels),
         'components': torch.zeros(2, channels), 'variances': torch.ones(2),
         'residual': torch.ones(()), 'rows_mean': torch.zeros(classes * BANDS),
-        'start': torch.zeros(len(SIGNS)), 'scale': torch.ones(len(SIGNS)),
-        'weight': torch.zeros(len(SIGNS)), 'bias': torch.logit(torch.tensor(reliability)),
+        'start': torch.zeros(len(FEATURES)), 'scale': torch.ones(len(FEATURES)),
+        'weight': torch.zeros(len(FEATURES)), 'bias': torch.logit(torch.tensor(reliability)),
     }  # fmt: skip
     tensors = {RELIABILITY + name: tensor for name, tensor in tensors.items()}
     save_weights(path, {**weights.tensors, **tensors}, weights.metadata)

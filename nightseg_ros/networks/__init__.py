@@ -44,20 +44,6 @@ def build(name: str, **arch: Any) -> nn.Module:
 
 def build_from(weights: Weights) -> nn.Module:
     """Build the network that a weights file is for, in evaluation mode, with its tensors."""
-    metadata = weights.metadata
-    _check_size(weights)
-    try:
-        network = build(metadata.network, **metadata.arch)
-        network.load_state_dict(network_tensors(weights.tensors))
-    except (ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}: {error}"
-        ) from error
-    return network.eval()
-
-
-def _check_size(weights: Weights) -> None:
-    """Refuse metadata that ask for a network far larger than what the file holds."""
     import torch
 
     metadata = weights.metadata
@@ -69,11 +55,17 @@ def _check_size(weights: Weights) -> None:
 
     json.loads(json.dumps(metadata.arch), parse_int=check)
     try:
+        # metadata must not make a network far larger than what the file holds
         with torch.device('meta'):
             wanted = sum(t.numel() for t in build(metadata.network, **metadata.arch).parameters())
+        held = sum(tensor.numel() for tensor in weights.tensors.values())
+        # what lacks a few tensors is told by their names
+        if wanted > 2 * held + 1000:
+            raise WeightsError(f'{refusal}: it has {wanted} parameters, they hold {held}')
+        network = build(metadata.network, **metadata.arch)
+        network.load_state_dict(network_tensors(weights.tensors))
     except (ValueError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f'{refusal}: {error}') from error
-    held = sum(tensor.numel() for tensor in weights.tensors.values())
-    # what lacks a few tensors is told by their names
-    if wanted > 2 * held + 1000:
-        raise WeightsError(f'{refusal}: it has {wanted} parameters, they hold {held}')
+    return network.eval()

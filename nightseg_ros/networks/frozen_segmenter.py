@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -24,7 +26,7 @@ class FrozenSegmenter(nn.Module):
                 f"weights '{weights.path}' are for '{metadata.task}' and cannot judge pictures; "
                 'a segmenter is wanted'
             )
-        self.network = build_from(weights).requires_grad_(False)
+        self.network: Any = build_from(weights).requires_grad_(False)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (metadata.mean, metadata.std))
         self.scale = nn.Buffer(0.5 / std)
@@ -38,19 +40,13 @@ class FrozenSegmenter(nn.Module):
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the encoder's feature maps, finest first; one map where it has one output."""
-        return _maps(self._encoder()(self._normalised(x)))
+        return _maps(self.network.encoder(self._normalised(x)))
 
     def look(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the logits and the encoder's feature maps of one pass."""
-        seen: list[list[torch.Tensor]] = []
-        hook = self._encoder().register_forward_hook(
-            lambda module, args, output: seen.append(_maps(output))
-        )
-        try:
-            logits = self(x)
-        finally:
-            hook.remove()
-        return logits, seen[0]
+        features = self.network.encoder(self._normalised(x))
+        logits: torch.Tensor = self.network.decode(features)
+        return logits, _maps(features)
 
     def train(self, mode: bool = True) -> FrozenSegmenter:
         """Stay in evaluation mode."""
@@ -59,11 +55,6 @@ class FrozenSegmenter(nn.Module):
     def _normalised(self, x: torch.Tensor) -> torch.Tensor:
         y: torch.Tensor = x * self.scale + self.shift
         return y.contiguous(memory_format=torch.channels_last)
-
-    def _encoder(self) -> nn.Module:
-        encoder = self.network.encoder
-        assert isinstance(encoder, nn.Module)
-        return encoder
 
 
 def _maps(output: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:

@@ -1,14 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-CycleGAN's networks: the ResNet generator and the PatchGAN (Zhu et al. 2017).
+The generators: CycleGAN's ResNet with its PatchGAN (Zhu et al. 2017), and a fast one.
 
-Both can be told the camera: nights differ more between cameras than from day to night, so that
-one generator for several cameras needs to know whose night is wanted.
-
-Night→day in real time: a bilateral grid of local tone transforms on a Laplacian pyramid.
-
-A generator for several cameras, set to one of them.
+CycleGAN's can be told the camera: nights differ more between cameras than from day to night, so
+that one generator for several cameras needs to know whose night is wanted. The fast one translates
+night to day in real time: a bilateral grid of local tone transforms on a Laplacian pyramid.
 """
 
 from __future__ import annotations
@@ -236,15 +233,15 @@ class FastGenerator(nn.Module):
             raise ValueError(f'widths are those of strides 4, 8, 16 and 32, got {widths}')
         self.cell, self.bins = cell, bins
         w4, w8, w16, w32 = widths
-        self.stage8 = nn.Sequential(_half_conv(3, w4), _half_conv(w4, w8), Mixer(w8))
-        self.stage16 = nn.Sequential(_half_conv(w8, w16), Mixer(w16), Mixer(w16))
-        self.stage32 = nn.Sequential(_half_conv(w16, w32), Mixer(w32), Mixer(w32))
+        self.stage8 = nn.Sequential(_half(3, w4), _half(w4, w8), Mixer(w8))
+        self.stage16 = nn.Sequential(_half(w8, w16), Mixer(w16), Mixer(w16))
+        self.stage32 = nn.Sequential(_half(w16, w32), Mixer(w32), Mixer(w32))
         self.image = nn.Conv2d(w32, w32, 1)
         self.height = nn.Conv2d(w32 + 1, w32, 1)
-        self.lateral16 = _lateral(w16, w32)
+        self.lateral16 = nn.Sequential(*_conv_bn(w16, w32))
         self.merge16 = Mixer(w32)
         if cell == 8:
-            self.lateral8 = _lateral(w8, w32)
+            self.lateral8 = nn.Sequential(*_conv_bn(w8, w32))
             self.merge8 = Mixer(w32)
         self.grid = nn.Conv2d(w32, bins * COEFFICIENTS, 1)
         level = nn.Conv2d(8, 1, 1)
@@ -393,14 +390,13 @@ def _up(x: torch.Tensor) -> torch.Tensor:
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
-def _half_conv(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 3, 2, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
-    )
+def _half(channels: int, out: int) -> nn.Sequential:
+    return nn.Sequential(*_conv_bn(channels, out, 3, 2), nn.ReLU(inplace=True))
 
 
-def _lateral(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+def _conv_bn(channels: int, out: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+    return [conv, nn.BatchNorm2d(out)]
 
 
 def with_style(weights: Weights, style: str) -> Weights:

@@ -1,11 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-EfficientNet-Lite encoders: squeeze-free, ReLU6, made for fixed-point and small machines.
+The segmenters: a real-time one on an EfficientNet-Lite encoder, and ERF-PSPNet.
 
-The default real-time segmenter: EfficientNet-Lite encoder and a light top-down decoder.
-
-ERF-PSPNet: ERFNet's encoder with a pyramid pooling decoder (Yang et al. 2018).
+EfficientNet-Lite is squeeze-free with ReLU6, made for fixed-point and small machines (Tan & Le
+2019); its decoder is a light top-down one. ERF-PSPNet is ERFNet's encoder with a pyramid pooling
+decoder (Yang et al. 2018).
 """
 
 from __future__ import annotations

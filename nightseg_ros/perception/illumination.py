@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.weights import Weights, WeightsError, load_weights
+from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +167,10 @@ class IlluminationEstimator:
         #: The file they come from; None where they were given as tensors.
         self.weights: Weights | None = None
         self._floor = floor
-        arrays = getattr(tensors, 'arrays', None) or {n: t.numpy() for n, t in tensors.items()}
+        if isinstance(tensors, Tensors):
+            arrays = tensors.data
+        else:
+            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         try:
             self._layers = _fold(arrays)
             self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
@@ -249,8 +252,8 @@ def _fold(
         )
         scale = gamma / np.sqrt(variance + 1e-5)
         rows = (weight * scale[:, None, None, None]).transpose(2, 3, 1, 0)
-        rows = np.ascontiguousarray(rows.reshape(-1, weight.shape[0]), np.float32)
-        layers.append((rows, (beta - mean * scale).astype(np.float32)))
+        matrix = np.ascontiguousarray(rows.reshape(-1, weight.shape[0]), np.float32)
+        layers.append((matrix, (beta - mean * scale).astype(np.float32)))
         index += 3
     return layers
 

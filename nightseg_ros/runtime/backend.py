@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from nightseg_ros.runtime.pixels import Pixels
 from nightseg_ros.weights import Weights
 
-Run = Callable[[Any], tuple[Any, ...]]
+Network = Callable[[Any], tuple[Any, ...]]
 """uint8 [B, h, w, 3] RGB on the backend's device → the graph's outputs, there as well."""
 Say = Callable[[str], None]
 
@@ -50,5 +50,5 @@ class Backend(Protocol):
     batches: tuple[int, ...]
     """Lengths of a batch that have to be made ready one by one."""
 
-    def load(self, weights: Weights, say: Say) -> Run:
+    def load(self, weights: Weights, say: Say) -> Network:
         """Make the weights' graph ready; whatever takes long happens here and is said."""

@@ -16,6 +16,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,7 +33,7 @@ from nightseg_ros.runtime.backend import (
     ON_GPU,
     Backend,
     BackendError,
-    Run,
+    Network,
     Say,
 )
 from nightseg_ros.runtime.export import exported_graph, graph_folder
@@ -106,7 +107,7 @@ def resolve(name: str, device: str) -> tuple[str, str]:
         return _on_gpu(name, device), 'cuda'
     present = available_backends()
     if name == 'auto':
-        name = next(candidate for candidate in ON_CPU if present[candidate])
+        name = next(one for one in ON_CPU if present[one])
     if not present[name]:
         raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
     return name, 'cpu'
@@ -212,7 +213,7 @@ def choose(
 
 
 def measure(
-    runs: Mapping[str, Run],
+    runs: Mapping[str, Network],
     size: tuple[int, int],
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
@@ -251,16 +252,13 @@ def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:
 
 
 def _key(candidates: list[str], weights: Weights, size: tuple[int, int], threads: int) -> str:
-    versions = {name: _version(BACKENDS[name]) for name in candidates}
+    versions = {}
+    for name in candidates:
+        # one that is built from source, or under another name, has no version
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(BACKENDS[name])
     facts = [weights.sha256, size, threads, _processor(), versions]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # built from source, or under another name
-        return ''
 
 
 def _processor() -> str:
@@ -269,10 +267,10 @@ def _processor() -> str:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         return f'{platform.machine()} {platform.processor()}'
+    facts = [line.partition(':') for line in lines]
     wanted = ('model name', 'flags', 'Features', 'CPU part')
-    kept = dict(line.split(':', 1) for line in lines if line.startswith(wanted) and ':' in line)
-    cores = sum(line.startswith('processor') for line in lines)
-    return f'{cores} × {sorted(kept.items())}'
+    kept = sorted({key.strip(): value for key, _, value in facts if key.strip() in wanted}.items())
+    return f'{sum(key.strip() == "processor" for key, _, _ in facts)} × {kept}'
 
 
 def _remembered() -> dict[str, Choice]:
@@ -312,7 +310,7 @@ class OnnxBackend:
         # threads that spin on for milliseconds keep the cores from the next network
         self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
 
-    def load(self, weights: Weights, say: Say) -> Run:
+    def load(self, weights: Weights, say: Say) -> Network:
         """See ``Backend``."""
         path = str(exported_graph(weights, say))
         session = self._session(path, self._options, providers=PROVIDERS[self.name, self.device])
@@ -369,7 +367,7 @@ class OpenVINOBackend:
                 f"backend '{self.name}': this CPU has no bfloat16; take 'openvino' or 'auto'"
             )
 
-    def load(self, weights: Weights, say: Say) -> Run:
+    def load(self, weights: Weights, say: Say) -> Network:
         """See ``Backend``."""
         path = exported_graph(weights, say)
         name = weights.path.name

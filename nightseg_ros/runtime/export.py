@@ -1,10 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-The folders of exported and compiled graphs, which do not grow without end.
-
-Graphs as ONNX files, made once and kept by the hash of their weights.
-"""
+"""Graphs as ONNX files, kept by the hash of their weights in a cache that does not grow on."""
 
 from __future__ import annotations
 

@@ -1,16 +1,15 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-How far a frame's mask can be trusted, computed in the segmenter's own graph.
-
-A softmax is sure of itself in front of a covered lens as well. So four signs are weighed, each of
-them larger for a worse frame: doubt of the pixels; how far the encoder's pooled features lie from
-those of good frames, within their principal components (a Mahalanobis distance) and beside them;
-and how far the classes lie from the rows where good frames have them. The three distances count
-from where one good frame in twenty lies: nearer, they say nothing of the accuracy. A logistic
-function of the signs estimates the share of right pixels. ``training.trust`` fits it.
-
 What is exported: a network with its pre- and post-processing inside one graph.
+
+A segmenter's graph also says how far a frame's mask can be trusted. A softmax is sure of itself
+in front of a covered lens as well. So four features are weighed, each of them larger for a worse
+frame: doubt of the pixels; how far the encoder's pooled features lie from those of good frames,
+within their principal components (a Mahalanobis distance) and beside them; and how far the classes
+lie from the rows where good frames have them. The three distances count from where one good frame
+in twenty lies: nearer, they say nothing of the accuracy. A logistic function of the features
+estimates the share of right pixels. ``training.calibrate`` fits it.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from nightseg_ros.weights import RELIABILITY, Weights, WeightsError
 BANDS = 8
 #: Side in pixels of the tiles in which classes are counted; every input is a multiple of it.
 TILE = 32
-SIGNS = ('doubt', 'features_within', 'features_beside', 'rows')
+FEATURES = ('doubt', 'features_within', 'features_beside', 'rows')
 TENSORS = (
     'pooled_mean', 'pooled_scale', 'components', 'variances', 'residual', 'rows_mean',
     'start', 'scale', 'weight', 'bias',
 )  # fmt: skip
-#: Standard deviations of good frames beyond which a sign says no more.
+#: Standard deviations of good frames beyond which a feature says no more.
 MOST = 8.0
 
 
@@ -65,7 +64,7 @@ def rows(logits: torch.Tensor, stride: int) -> torch.Tensor:
     return F.interpolate(coarse, size=BANDS, mode='linear').flatten(1)
 
 
-class TrustHead(nn.Module):
+class ReliabilityHead(nn.Module):
     """An ``Observation`` of a batch → reliability, float [B] from 0 to 1."""
 
     pooled_mean: torch.Tensor
@@ -80,13 +79,13 @@ class TrustHead(nn.Module):
     bias: torch.Tensor
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take what ``training.trust.fit_trust`` returns."""
+        """Take what ``training.calibrate`` fits."""
         super().__init__()
         for name in TENSORS:
             self.register_buffer(name, tensors[name].float())
 
     @classmethod
-    def of(cls, weights: Weights) -> TrustHead | None:
+    def of(cls, weights: Weights) -> ReliabilityHead | None:
         """Return the head that travels with the weights, None where there is none."""
         tensors = {
             name[len(RELIABILITY) :]: tensor
@@ -97,15 +96,15 @@ class TrustHead(nn.Module):
 
     def forward(self, seen: Observation) -> torch.Tensor:
         """Return the share of right pixels to expect."""
-        return torch.sigmoid(self.bias - self.scaled(self.signs(seen)) @ self.weight)
+        return torch.sigmoid(self.bias - self.scaled(self.features(seen)) @ self.weight)
 
-    def scaled(self, signs: torch.Tensor) -> torch.Tensor:
-        """Return signs [B, SIGNS] in units of good frames; distances count from ``start`` on."""
-        z = (signs - self.start) / self.scale
+    def scaled(self, features: torch.Tensor) -> torch.Tensor:
+        """Return features [B, 4] in units of good frames; distances count from ``start`` on."""
+        z = (features - self.start) / self.scale
         return torch.cat([z[:, :1].clamp(-MOST, MOST), z[:, 1:].clamp(0, MOST)], 1)
 
-    def signs(self, seen: Observation) -> torch.Tensor:
-        """Return float [B, SIGNS]; of each, more is worse."""
+    def features(self, seen: Observation) -> torch.Tensor:
+        """Return float [B, FEATURES]; of each, more is worse."""
         z = (seen.pooled - self.pooled_mean) / self.pooled_scale
         within = z @ self.components.T
         beside = (z**2).sum(1) - (within**2).sum(1)
@@ -126,8 +125,8 @@ class SegmentGraph(nn.Module):
     """
     uint8 [B, h, w, 3] RGB → labels, confidence, both uint8 [B, h / 2, w / 2], and reliability [B].
 
-    The reliability, float 0 to 1, is that of each whole frame: what the weights' ``TrustHead``
-    says, or where they have none, the mean confidence.
+    The reliability, float 0 to 1, is that of each whole frame: what the weights'
+    ``ReliabilityHead`` says, or where they have none, the mean confidence.
     """
 
     outputs = ('labels', 'confidence', 'reliability')
@@ -144,7 +143,7 @@ class SegmentGraph(nn.Module):
         self.shift = nn.Buffer(-mean / std)
         self.cooling = 1 / metadata.temperature
         self.upsampling = float(self.network.stride) / 2  # type: ignore[arg-type]
-        self.trust = TrustHead.of(weights)
+        self.reliability_head = ReliabilityHead.of(weights)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
@@ -164,16 +163,13 @@ class SegmentGraph(nn.Module):
         labels = torch.where(valid, labels.float(), float(UNLABELLED))
         sure = torch.where(valid, 1 / spread, 0.0)
         reliability = sure.mean(dim=(1, 2))
-        if self.trust is not None:
-            reliability = self.trust(self.observe(features, coarse, reliability))
+        if self.reliability_head is not None:
+            reliability = self.reliability_head(self.observe(features, coarse, reliability))
         return labels.to(torch.uint8), (255 * sure).round().to(torch.uint8), reliability
 
     def look(self, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Return logits at the network's stride and its encoder's features, None without one."""
+        """Return logits at the network's stride and its encoder's features."""
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        if not hasattr(self.network, 'decode'):
-            with precision(self.float16):
-                return self.network(x).float(), None
         with precision(self.float16):
             features = self.network.encoder(x)
             logits = self.network.decode(features)

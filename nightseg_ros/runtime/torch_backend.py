@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nightseg_ros.runtime.backend import Run, Say
+from nightseg_ros.runtime.backend import Network, Say
 from nightseg_ros.runtime.graph import SegmentGraph, TranslateGraph, graph_of
 from nightseg_ros.runtime.pixels import HostPixels, NetworkSize, Pixels
 from nightseg_ros.weights import Weights
@@ -58,7 +58,7 @@ class TorchBackend:
         self.pixels: Pixels = HostPixels() if self._on_host else TorchPixels(self._device)
         self.batches: tuple[int, ...] = (1,) if self._on_host else BATCHES
 
-    def load(self, weights: Weights, say: Say) -> Run:
+    def load(self, weights: Weights, say: Say) -> Network:
         """See ``Backend``."""
         graph = graph_of(weights)
         if not self._on_host:

@@ -3,7 +3,7 @@
 """
 The temperature that makes a softmax honest (Guo et al. 2017), fitted place by place.
 
-Fits a segmenter's ``TrustHead``: what good frames look like, what the signs of bad mean.
+Fits a segmenter's ``ReliabilityHead``: what good frames look like, what the signs of bad mean.
 
 Trained weights learn how sure they may be: temperature of the confidence, reliability.
 """
@@ -27,7 +27,13 @@ from nightseg_ros.data.night.model import synthesize_night
 from nightseg_ros.data.photometric import damaged
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
-from nightseg_ros.runtime.graph import SIGNS, Observation, SegmentGraph, TrustHead, graph_of
+from nightseg_ros.runtime.graph import (
+    FEATURES,
+    Observation,
+    ReliabilityHead,
+    SegmentGraph,
+    graph_of,
+)
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.calibration_config import CalibrationConfig
@@ -180,21 +186,21 @@ def fit_trust(
     good: Observation, judged: Observation, accuracy: TrustFloats
 ) -> dict[str, torch.Tensor]:
     """
-    Return the tensors of a ``TrustHead``.
+    Return the tensors of a ``ReliabilityHead``.
 
     ``good`` are frames that a camera should give; the distances are to them. ``accuracy``, float64
     [N] from 0 to 1, is the share of right pixels of the frames ``judged``, good and bad ones.
     """
     tensors = _features(good.pooled)
     tensors['rows_mean'] = good.rows.mean(0)
-    head = TrustHead({**tensors, **_nothing()})
-    signs = head.signs(good).double()
+    head = ReliabilityHead({**tensors, **_nothing()})
+    signs = head.features(good).double()
     # doubt counts everywhere, around its mean
     start = torch.quantile(signs, START, dim=0)
     start[0] = signs[:, 0].mean()
     tensors |= {**_nothing(), 'start': start, 'scale': signs.std(0) + LEAST}
-    head = TrustHead(tensors)
-    weight, bias = fit_logistic(head.scaled(head.signs(judged)).double().numpy(), accuracy)
+    head = ReliabilityHead(tensors)
+    weight, bias = fit_logistic(head.scaled(head.features(judged)).double().numpy(), accuracy)
     return tensors | {'weight': torch.from_numpy(weight), 'bias': torch.tensor(bias)}
 
 
@@ -241,7 +247,7 @@ def _features(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def _nothing() -> dict[str, torch.Tensor]:
     """Return the logistic function's tensors before there are any."""
-    zeros = torch.zeros(len(SIGNS))
+    zeros = torch.zeros(len(FEATURES))
     return {'start': zeros, 'scale': zeros + 1, 'weight': zeros, 'bias': zeros[0]}
 
 
