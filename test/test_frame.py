@@ -124,10 +124,6 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_every_encoding_of_the_documentation_is_tested() -> None:
-    assert set(ENCODINGS) == set(ALL)
-
-
 @settings(max_examples=400, deadline=None)
 @given(images())
 def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
@@ -144,8 +140,9 @@ def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
     assert np.abs(rgb.astype(int) - wanted).max() <= tolerance
 
 
-@pytest.mark.parametrize('encoding', ALL)
+@pytest.mark.parametrize('encoding', sorted({*ALL, *ENCODINGS}))
 def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
+    assert encoding in ENCODINGS and encoding in ALL, 'it is neither documented nor tested'
     shared = encoding.startswith(('uyvy', 'yuv', 'yuyv', 'nv'))
     width, height = 5 + shared, 5 + encoding.startswith('nv')
     rows, row = layout(encoding, width, height)
@@ -155,13 +152,7 @@ def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
     assert image.shape == (height, width, 3)
 
 
-def test_sixteen_bits_are_little_endian_unless_told() -> None:
-    for big, value in (({}, 7), ({'is_bigendian': False}, 7), ({'is_bigendian': True}, 3)):
-        image, _ = decode_raw(b'\3\7', encoding='mono16', width=1, height=1, step=2, **big)
-        assert image.tolist() == [[[value] * 3]]
-
-
-@pytest.mark.parametrize('encoding', [name for name in ALL if name.startswith('bayer')])
+@pytest.mark.parametrize('encoding', ['bayer_rggb8', 'bayer_gbrg16'])
 @pytest.mark.parametrize('size', [(1, 1), (2, 2), (1, 7), (2, 7), (5, 2)])
 def test_a_tiny_mosaic_is_not_black(encoding: str, size: tuple[int, int]) -> None:
     height, width = size
@@ -266,13 +257,6 @@ def test_a_picture_that_was_cut_off_is_refused(suffix: str, share: float) -> Non
         decode_file(content[: int(len(content) * share)])
 
 
-def test_damage_inside_a_png_is_refused() -> None:
-    content = bytearray(packed(photo(), '.png'))
-    content[len(content) // 2] ^= 0x10
-    with pytest.raises(FrameError, match='damaged'):
-        decode_file(content)
-
-
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     return b'\x89PNG\r\n\x1a\n' + b''.join(
         struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
@@ -280,22 +264,15 @@ def png(*chunks: tuple[bytes, bytes]) -> bytes:
     )
 
 
-def bomb_png(width: int, height: int) -> bytes:
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)
-    return png((b'IHDR', header), (b'IDAT', zlib.compress(bytes(1000))), (b'IEND', b''))
-
-
-def bomb_jpeg(width: int, height: int) -> bytes:
-    content = bytearray(packed(photo(), '.jpg'))
-    at = content.find(b'\xff\xc0')
-    content[at + 5 : at + 9] = struct.pack('>HH', height, width)
-    return bytes(content)
-
-
-@pytest.mark.parametrize('content', [bomb_png(60000, 60000), bomb_jpeg(65000, 65000)])
-def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(content: bytes) -> None:
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix: str) -> None:
+    content = bytearray(packed(photo(), suffix))
+    at, form = (16, '>II') if suffix == '.png' else (content.find(b'\xff\xc0') + 5, '>HH')
+    struct.pack_into(form, content, at, 65000, 65000)
+    if suffix == '.png':
+        struct.pack_into('>I', content, 29, zlib.crc32(content[12:29]))
     with pytest.raises(FrameError, match=str(MAX_PIXELS)):
-        decode_file(content)
+        decode_file(bytes(content))
 
 
 # -- headers, byte by byte -------------------------------------------------------------------
@@ -349,8 +326,8 @@ def test_a_png_chunk_with_a_wrong_checksum_is_named() -> None:
         png((b'IHDR', struct.pack('>II', 60, 40)), (b'tEXt', b'x'), (b'IEND', b''))
     )
     content[content.index(b'tEXtx') + 4] ^= 1
-    with pytest.raises(ValueError, match="damaged in its b'tEXt' chunk"):
-        picture_size(bytes(content))
+    with pytest.raises(FrameError, match="cannot be decoded.*damaged in its b'tEXt' chunk"):
+        decode_file(content)
 
 
 def segment(marker: int, body: bytes) -> bytes:
