@@ -19,9 +19,10 @@ import re
 import signal
 import stat
 import time
-from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Container, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 FOLDER = Path('/dev/shm')  # noqa: S108  # nosec
 #: Seconds that a file must have existed: its owner makes it first and takes the lock then.
@@ -43,14 +44,13 @@ def remove_orphans(
     removed = []
     with suppress(OSError):
         for lock in sorted(folder.iterdir()):
-            match = _LOCK.fullmatch(lock.name)
-            if not match or not _settled(lock, folder / match[1], settled):
+            segment = lock.with_name(lock.name[:-3])
+            if not _LOCK.fullmatch(lock.name) or not _settled(lock, segment, settled):
                 continue
-            segment = folder / match[1]
             if only is not None and segment.name not in only:
                 continue
             # Fast DDS takes the first two in this order
-            with suppress(OSError), _semaphore(segment), _locked(lock), _unused(segment):
+            with suppress(OSError), _semaphore(segment), _unused(lock, segment):
                 _remove(lock, segment)
                 removed.append(segment.name)
     return removed
@@ -98,40 +98,32 @@ def _settled(lock: Path, segment: Path, seconds: float) -> bool:
     return True
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock; ``OSError`` where somebody else does, or the file has been replaced."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(descriptor), path.lstat()):
-            raise FileNotFoundError(path)
-        yield
-    finally:
-        os.close(descriptor)
+def _open(path: Path, mode: str = 'rb') -> IO[bytes]:
+    flags = os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(path, mode, buffering=0, opener=lambda name, how: os.open(name, how | flags))
 
 
 @contextmanager
-def _unused(path: Path) -> Iterator[None]:
+def _unused(lock: Path, segment: Path) -> Iterator[None]:
     """
-    Keep a file to this process; ``OSError`` where another has it open or mapped.
+    Hold the lock and keep the segment to this process; ``OSError`` where another has either.
 
     /proc would not tell: it hides other containers, and the maps of other users. The kernel
     grants a write lease only where no other file description exists; a map has one.
     """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        # a lock alone
+    with ExitStack() as stack:
+        held = stack.enter_context(_open(lock))
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(held.fileno()), lock.lstat()):
+            raise FileNotFoundError(lock)
+        # the segment of a lock alone is gone
+        with suppress(FileNotFoundError):
+            leased = stack.enter_context(_open(segment))
+            # who opens the file now waits, and this process is told: by default with a deadly
+            # signal
+            fcntl.fcntl(leased, fcntl.F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         yield
-        return
-    try:
-        # who opens the file now waits, and this process is told: by default with a deadly signal
-        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -146,29 +138,20 @@ def _semaphore(segment: Path) -> Iterator[None]:
         yield
         return
     library = ctypes.CDLL(None, use_errno=True)
-    take: Callable[[object], int] = library.sem_trywait
-    give: Callable[[object], int] = library.sem_post
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(_semaphore_of(segment), flags)
-    try:
-        memory = mmap.mmap(descriptor, 32)
-    except ValueError as error:
-        # shorter than a semaphore
-        raise OSError(str(error)) from error
-    finally:
-        os.close(descriptor)
-    with memory:
-        semaphore = ctypes.c_char.from_buffer(memory)
+    with ExitStack() as stack:
         try:
-            if take(ctypes.byref(semaphore)):
-                raise OSError(ctypes.get_errno(), f'{segment.name}: sem_trywait')
-            try:
-                yield
-            finally:
-                give(ctypes.byref(semaphore))
-        finally:
-            # the memory cannot be unmapped while something refers to it
-            del semaphore
+            file = stack.enter_context(_open(_semaphore_of(segment), 'r+b'))
+            memory = stack.enter_context(mmap.mmap(file.fileno(), 32))
+        except ValueError as error:
+            # shorter than a semaphore
+            raise OSError(str(error)) from error
+        semaphore = [ctypes.c_char.from_buffer(memory)]
+        # the memory cannot be unmapped while something refers to it
+        stack.callback(semaphore.clear)
+        if library.sem_trywait(ctypes.byref(semaphore[0])):
+            raise OSError(ctypes.get_errno(), f'{segment.name}: sem_trywait')
+        stack.callback(lambda: library.sem_post(ctypes.byref(semaphore[0])))
+        yield
 
 
 def _semaphore_of(port: Path) -> Path:

@@ -21,7 +21,6 @@ import numpy as np
 
 from nightseg_ros.node.main import main
 from nightseg_ros.perception import pipeline as loading
-from nightseg_ros.runtime.backend import DeviceMemoryError
 
 FILE = Path(os.environ['NIGHTSEG_FAULT'])
 FOREVER = 1000
@@ -59,7 +58,7 @@ class FaultyBackend:
             elif kind == 'memory' and self.device != 'cpu':
                 time.sleep(0.1)  # frames of both cameras gather meanwhile
                 if len(images) > number:
-                    raise DeviceMemoryError(f'no memory for {len(images)} images')
+                    raise MemoryError(f'no memory for {len(images)} images')
             labels, *others = run(images)
             return (np.full_like(labels, 255) if kind == 'nan' else labels, *others)
 

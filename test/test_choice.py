@@ -15,7 +15,7 @@ from tiny_weights import write_all, write_segmenter
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig, settled
 from nightseg_ros.runtime import backends as choice
-from nightseg_ros.runtime.backends import Choice, choose, measure
+from nightseg_ros.runtime.backends import BackendChoice, choose, measure
 from nightseg_ros.weights import Weights, load_weights
 
 SIZE = (96, 160)
@@ -108,7 +108,7 @@ def test_a_damaged_memory_is_measured_again(
 def test_a_name_is_taken_as_it_is(weights: list[Weights], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, 'measure', lambda runs, size: pytest.fail('measured'))
     found = choose(weights, SIZE, backend='onnxruntime', device='cpu')
-    assert found == Choice(backend='onnxruntime', device='cpu', reason='asked for', ms={})
+    assert found == BackendChoice(backend='onnxruntime', device='cpu', reason='asked for', ms={})
 
 
 def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:

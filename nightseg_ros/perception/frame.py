@@ -42,7 +42,7 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class ImageEncoding:
     """How one encoding of sensor_msgs/Image is laid out."""
 
     pixel_bytes: int
@@ -61,22 +61,22 @@ class Encoding:
     """All rows over those of the picture: 3/2 where a plane of half-size chroma follows."""
 
 
-_GRAY = Encoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
-_UYVY = Encoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, 2, even_width=True)
-_YUYV = Encoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, 2, even_width=True)
+_GRAY = ImageEncoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
+_UYVY = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, 2, even_width=True)
+_YUYV = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, 2, even_width=True)
 #: What is read without cv_bridge. YUV is that of Rec. 601 in video range (16–235), as OpenCV and
 #: the common drivers have it.
 ENCODINGS = {
-    'rgb8': Encoding(3),
-    'bgr8': Encoding(3, 'bgr'),
+    'rgb8': ImageEncoding(3),
+    'bgr8': ImageEncoding(3, 'bgr'),
     # dropping the fourth channel keeps the order of the other three
-    'rgba8': Encoding(4, 'rgb', cv2.COLOR_BGRA2BGR, 4),
-    'bgra8': Encoding(4, 'bgr', cv2.COLOR_BGRA2BGR, 4),
+    'rgba8': ImageEncoding(4, 'rgb', cv2.COLOR_BGRA2BGR, 4),
+    'bgra8': ImageEncoding(4, 'bgr', cv2.COLOR_BGRA2BGR, 4),
     'mono8': _GRAY,
-    'mono16': Encoding(2, 'rgb', cv2.COLOR_GRAY2RGB, wide=True),
+    'mono16': ImageEncoding(2, 'rgb', cv2.COLOR_GRAY2RGB, wide=True),
     '8UC1': _GRAY,
     # as cv_bridge reads it
-    '8UC3': Encoding(3, 'bgr'),
+    '8UC3': ImageEncoding(3, 'bgr'),
     'uyvy': _UYVY,
     'yuv422': _UYVY,
     'yuyv': _YUYV,
@@ -88,10 +88,10 @@ for _name, _code in (
     ('rggb', cv2.COLOR_BayerBG2RGB), ('bggr', cv2.COLOR_BayerRG2RGB),
     ('gbrg', cv2.COLOR_BayerGR2RGB), ('grbg', cv2.COLOR_BayerGB2RGB),
 ):  # fmt: skip
-    ENCODINGS[f'bayer_{_name}8'] = Encoding(1, 'rgb', _code, mosaic=True)
-    ENCODINGS[f'bayer_{_name}16'] = Encoding(2, 'rgb', _code, wide=True, mosaic=True)
+    ENCODINGS[f'bayer_{_name}8'] = ImageEncoding(1, 'rgb', _code, mosaic=True)
+    ENCODINGS[f'bayer_{_name}16'] = ImageEncoding(2, 'rgb', _code, wide=True, mosaic=True)
 for _name, _code in (('nv12', cv2.COLOR_YUV2RGB_NV12), ('nv21', cv2.COLOR_YUV2RGB_NV21)):
-    ENCODINGS[_name] = Encoding(
+    ENCODINGS[_name] = ImageEncoding(
         1, 'rgb', _code, even_width=True, even_height=True, planes=Fraction(3, 2)
     )
 
@@ -138,7 +138,7 @@ def decode_raw(
     return _colors(rows, width, height, layout), layout.order
 
 
-def _colors(rows: Image, width: int, height: int, layout: Encoding) -> Image:
+def _colors(rows: Image, width: int, height: int, layout: ImageEncoding) -> Image:
     """Return uint8 [H, W, 3] of uint8 [rows, bytes of a row], a view where they are colours."""
     channels = layout.channels if layout.code is not None else 3
     if channels > 1:

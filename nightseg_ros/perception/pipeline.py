@@ -18,7 +18,7 @@ from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import Route as FixedRoute
 from nightseg_ros.perception.router import RouterBank, RouterConfig
 from nightseg_ros.runtime.backend import Backend, Say
-from nightseg_ros.runtime.backends import Choice, choose, open_backend
+from nightseg_ros.runtime.backends import BackendChoice, choose, open_backend
 from nightseg_ros.runtime.pixels import NetworkSize, fit
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import Weights, WeightsError, has_reliability, load_weights
@@ -117,7 +117,7 @@ class WithheldError(RuntimeError):
 
 
 @dataclass(kw_only=True, slots=True)
-class _Job:
+class _FrameJob:
     """A frame between ``shrink`` and the end of its batch; arrays may still be on the device."""
 
     frame: Frame
@@ -317,17 +317,17 @@ class Pipeline:
         segmenters = {'day': self.day, 'translate': self.day, 'night': self.night}
         return frozenset(route for route, one in segmenters.items() if one and one.judges)
 
-    def _shrink(self, frame: Frame, want: Want) -> _Job:
+    def _shrink(self, frame: Frame, want: Want) -> _FrameJob:
         """Bring a frame to its network's size, on the backend's device."""
         started = time.perf_counter()
         size = fit(*frame.image.shape[:2], self.long_side)
         image = self.backend.pixels.shrink(frame.image, frame.order, size)
         ms = {'shrink': (time.perf_counter() - started) * 1e3}
-        return _Job(frame=frame, want=want, size=size, image=image, ms=ms)
+        return _FrameJob(frame=frame, want=want, size=size, image=image, ms=ms)
 
-    def _label(self, results: list[Result], jobs: Sequence[_Job | None]) -> list[Result]:
+    def _label(self, results: list[Result], jobs: Sequence[_FrameJob | None]) -> list[Result]:
         """Add the pictures of the jobs to their results; the device is waited for once."""
-        batches: dict[tuple[str, tuple[int, int]], list[_Job]] = {}
+        batches: dict[tuple[str, tuple[int, int]], list[_FrameJob]] = {}
         for result, job in zip(results, jobs):
             if job is not None:
                 batches.setdefault((result.decision.route, job.size.padded), []).append(job)
@@ -358,7 +358,7 @@ class Pipeline:
             )  # fmt: skip
         return results
 
-    def _enqueue(self, route: str, batch: Sequence[_Job]) -> None:
+    def _enqueue(self, route: str, batch: Sequence[_FrameJob]) -> None:
         """Run one batch without waiting for the device."""
         pixels = self.backend.pixels
         images = pixels.stack([job.image for job in batch])
@@ -439,7 +439,7 @@ def _read(route: str, name: str, say: Say) -> Weights:
     return weights
 
 
-def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> Choice:
+def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> BackendChoice:
     size = fit(720, 1280, config.long_side or segmenters[0].metadata.long_side)
     return choose(
         segmenters, size.padded, backend=config.backend, device=config.device,

@@ -30,15 +30,15 @@ class BackendError(RuntimeError):
     """A backend or device that is not there, or that failed."""
 
 
-class DeviceMemoryError(BackendError):
-    """The device has no memory left for what it was given."""
-
-
 def out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that memory, most often the device's, has run out."""
-    # torch's own goes by this name, and is not imported where torch does not run
-    named = type(error).__name__ == 'OutOfMemoryError'
-    return named or isinstance(error, (DeviceMemoryError, MemoryError))
+    # torch's own goes by this name, and is not imported where torch does not run; onnxruntime's
+    # arenas have words only
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == 'OutOfMemoryError'
+        or 'Failed to allocate memory' in str(error)
+    )
 
 
 class Backend(Protocol):

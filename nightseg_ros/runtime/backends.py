@@ -160,7 +160,7 @@ _FILE = 'backends.json'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class BackendChoice:
     """A backend, and why it was taken."""
 
     backend: str
@@ -178,7 +178,7 @@ def choose(
     device: str = 'auto',
     threads: int = 0,
     say: Say = lambda text: None,
-) -> Choice:
+) -> BackendChoice:
     """
     Return what runs ``weights``, segmenters, fastest on images of ``size`` (rows, columns).
 
@@ -190,9 +190,9 @@ def choose(
     """
     name, device = resolve(backend, device)
     if backend != 'auto':
-        return Choice(backend=name, device=device, reason='asked for', ms={})
+        return BackendChoice(backend=name, device=device, reason='asked for', ms={})
     if device == 'cuda':
-        return Choice(backend=name, device=device, reason='there is a GPU', ms={})
+        return BackendChoice(backend=name, device=device, reason='there is a GPU', ms={})
     present = available_backends()
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
@@ -200,7 +200,7 @@ def choose(
     if 'openvino' in candidates and keeps and has_bfloat16():
         candidates.append('openvino-bf16')
     if len(candidates) < 2:
-        return Choice(backend=name, device=device, reason='no other is installed', ms={})
+        return BackendChoice(backend=name, device=device, reason='no other is installed', ms={})
     key = _key(candidates, weights[-1], size, threads)
     choice = _remembered().get(key)
     if choice is None:
@@ -240,7 +240,7 @@ def measure(
     return least
 
 
-def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:
+def _decide(ms: dict[str, float], size: tuple[int, int]) -> BackendChoice:
     """Take the first, or the fastest where it is clearly faster."""
     first, fastest = next(iter(ms)), min(ms, key=lambda name: ms[name])
     chosen = fastest if ms[fastest] < CLEARLY * ms[first] else first
@@ -248,7 +248,7 @@ def _decide(ms: dict[str, float], size: tuple[int, int]) -> Choice:
     why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
     reason = f'{why} at {size[1]}×{size[0]} ({times})'
     rounded = {name: round(value, 2) for name, value in ms.items()}
-    return Choice(backend=chosen, device='cpu', reason=reason, ms=rounded)
+    return BackendChoice(backend=chosen, device='cpu', reason=reason, ms=rounded)
 
 
 def _key(candidates: list[str], weights: Weights, size: tuple[int, int], threads: int) -> str:
@@ -273,16 +273,16 @@ def _processor() -> str:
     return f'{sum(key.strip() == "processor" for key, _, _ in facts)} × {kept}'
 
 
-def _remembered() -> dict[str, Choice]:
+def _remembered() -> dict[str, BackendChoice]:
     """Return the choices in the cache; what cannot be read is measured again."""
     try:
         stored = json.loads((cache_dir() / _FILE).read_text(encoding='utf-8'))
-        return {key: from_mapping(Choice, value) for key, value in stored.items()}
+        return {key: from_mapping(BackendChoice, value) for key, value in stored.items()}
     except (OSError, ValueError, AttributeError, ConfigError):
         return {}
 
 
-def _remember(key: str, choice: Choice, say: Say) -> None:
+def _remember(key: str, choice: BackendChoice, say: Say) -> None:
     kept = dict(list(_remembered().items())[1 - _MOST :])
     content = {name: asdict(value) for name, value in {**kept, key: choice}.items()}
     try:
