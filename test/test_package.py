@@ -28,7 +28,7 @@ SOURCE = ROOT / 'nightseg_ros'
 
 # what a module may import lies in its own room, in the same row or in a row above it
 LAYERS = (
-    {'__init__', 'taxonomy', 'config', 'weights', 'share', 'files', 'dds', 'networks'},
+    {'__init__', 'taxonomy', 'config', 'weights', 'share', 'files', 'outputs', 'dds', 'networks'},
     {'runtime'},
     {'perception', 'clouds'},
     {'bags', 'simulation', 'data'},
