@@ -27,7 +27,9 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / 'nightseg_ros'
 
 # the rooms from the lowest to the highest: each imports only from those above it in this table
-BASE = {'__init__', 'config', 'dds', 'files', 'shared_memory', 'taxonomy', 'weights'}
+BASE = {
+    '__init__', 'config', 'dds', 'files', 'outputs', 'shared_memory', 'taxonomy', 'weights'
+}  # fmt: skip
 LAYERS = (
     BASE, {'networks'}, {'runtime'}, {'perception'}, {'clouds'}, {'bags'}, {'data'},
     {'simulation'}, {'evaluation'}, {'training'}, {'cli'}, {'node'},
