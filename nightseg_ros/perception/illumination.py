@@ -21,10 +21,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
 
@@ -81,6 +82,11 @@ def thumbnail(
     if order == 'bgr':
         small = small[:, :, ::-1]
     return np.ascontiguousarray(small, np.uint8)
+
+
+def thumbnails(frames: Sequence[Frame]) -> Image:
+    """Return RGB uint8 [B, 64, 96, 3]."""
+    return np.stack([thumbnail(frame.image, frame.order) for frame in frames])
 
 
 def ground_light(image: Image) -> float:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
+from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnails
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import Route as FixedRoute
@@ -82,7 +82,7 @@ class Segmenter:
         #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
         self.judges = has_reliability(weights)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
-        self._network = backend.load(weights, say)
+        self.network = backend.load(weights, say)
 
     def __call__(self, images: Any) -> tuple[Any, Any, Any]:
         """
@@ -90,7 +90,7 @@ class Segmenter:
 
         The reliability is float [B], 0 to 1: see ``runtime.graph.SegmentGraph``.
         """
-        labels, confidence, reliability = self._network(images)
+        labels, confidence, reliability = self.network(images)
         return labels, confidence, reliability
 
 
@@ -105,11 +105,11 @@ class Translator:
                 'a translator is wanted'
             )
         self.weights = weights.described()
-        self._network = backend.load(weights, say)
+        self.network = backend.load(weights, say)
 
     def __call__(self, images: Any) -> Any:
         """Return uint8 [B, h, w, 3] on the same device."""
-        return self._network(images)[0]
+        return self.network(images)[0]
 
 
 class WithheldError(RuntimeError):
@@ -255,16 +255,13 @@ class Pipeline:
             for frame, one in zip(frames, wants)
         ]
         started = time.perf_counter()
-        lights = self.estimator.estimate(np.stack([thumbnail(f.image, f.order) for f in frames]))
-        decisions = [
-            self._routers.update(frame.camera, frame.stamp_ns, light)
-            for frame, light in zip(frames, lights)
-        ]
+        results = []
+        for frame, light in zip(frames, self.estimator.estimate(thumbnails(frames))):
+            decision = self._routers.update(frame.camera, frame.stamp_ns, light)
+            results.append(Result(frame=frame, illumination=light, decision=decision))
         estimate = (time.perf_counter() - started) * 1e3 / len(frames)
-        results = [
-            Result(frame=frame, illumination=light, decision=decision, ms={'estimate': estimate})
-            for frame, light, decision in zip(frames, lights, decisions)
-        ]
+        for result in results:
+            result.ms['estimate'] = estimate
         return self._label(results, jobs)
 
     def segment(self, seen: Result, want: Want = LABELS_ONLY) -> Result:
@@ -366,10 +363,11 @@ class Pipeline:
         translated = None
         if route == 'translate':
             assert self.translator is not None
-            images = translated = self.translator(images)
+            [translated] = self.translator.network(images)
+            images = translated
         segmenter = self.night if route == 'night' else self.day
         assert segmenter is not None
-        labels, confidence, reliability = segmenter(images)
+        labels, confidence, reliability = segmenter.network(images)
         reliability = pixels.begin_download(reliability)
         network = (time.perf_counter() - started) * 1e3 / len(batch)
         for index, job in enumerate(batch):
@@ -390,7 +388,8 @@ class Pipeline:
                     )
             if want.translated and translated is not None:
                 found['translated'] = pixels.restore(translated[index], job.size)
-            job.found = {name: pixels.begin_download(array) for name, array in found.items()}
+            for name, array in found.items():
+                job.found[name] = pixels.begin_download(array)
             job.reliability = reliability[index : index + 1]
             job.ms['network'] = network
             job.ms['post'] = (enlarged - started) * 1e3
