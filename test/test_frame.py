@@ -393,31 +393,3 @@ def test_8192_by_8192_pixels_are_the_most_and_so_are_32_scans_of_a_quarter() -> 
     assert picture_size(jpeg(frame_of(4096, 4096), *[SCAN] * 32)) == (4096, 4096)
     with pytest.raises(ValueError, match='33 times over 4096×4096 pixels'):
         picture_size(jpeg(frame_of(4096, 4096), *[SCAN] * 33))
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    st.one_of(
-        st.binary(max_size=200),
-        st.tuples(
-            st.sampled_from(
-                [packed(photo(), suffix) for suffix in ('.jpg', '.png', '.webp', '.bmp')]
-            ),
-            st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8),
-        ).map(lambda pair: spoiled(*pair)),
-    )
-)
-def test_whatever_comes_is_a_picture_or_a_frame_error(content: bytes) -> None:
-    try:
-        pixels, _ = decode_file(content)
-    except FrameError:
-        return
-    assert pixels.ndim == 3
-    assert pixels.size <= 3 * MAX_PIXELS
-
-
-def spoiled(content: bytes, changes: list[tuple[int, int]]) -> bytes:
-    result = bytearray(content)
-    for at, value in changes:
-        result[at % len(result)] = value
-    return bytes(result)
