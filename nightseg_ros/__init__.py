@@ -4,7 +4,7 @@
 Night-robust semantic segmentation for vehicles: a ROS 2 node and its offline tools.
 
 Importing the package sets what libraries read when they are imported themselves: none of them
-reports home, and OpenBLAS has one thread (``runtime.threads`` says why).
+reports home, and OpenBLAS has one thread (``runtime.backends.limit_threads`` says why).
 """
 
 import os

@@ -202,15 +202,6 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     return Weights(path=file, sha256=sha256, metadata=metadata, tensors=Tensors(arrays))
 
 
-def read_metadata(path: str | os.PathLike[str]) -> WeightsMetadata:
-    """Read only the metadata of a file, without its tensors and without torch."""
-    file = resolve_weights(path)
-    with file.open('rb') as stream:
-        head = stream.read(8)
-        length = struct.unpack('<Q', head)[0] if len(head) == 8 else 0
-        return _metadata(head + stream.read(min(length, _MAX_HEADER)), file)
-
-
 def read_manifest(folder: Path) -> dict[str, str]:
     """Return file name → SHA-256 as listed in the folder's manifest; empty where there is none."""
     try:

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-#: Height and width of the thumbnail that the network was made for.
-THUMBNAIL_SIZE = (64, 96)
-
 
 class IlluminationNet(nn.Module):
     """

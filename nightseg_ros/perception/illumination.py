@@ -1,12 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-How light it is, from a 96×64 thumbnail: score, state and the statistics beside them.
+How light it is, from a 96×64 thumbnail: score and state.
 
 Brightness is no answer: auto-exposure makes street-lit night frames (mean luma about 120) brighter
 than many day frames (about 110). The score therefore comes from a small network that was trained
 while gain, gamma and white balance were drawn at random (``nightseg_ros.training.illumination``);
-``docs/illumination.md`` compares it with the statistics and with a mean-luma threshold on cameras
+``docs/illumination.md`` compares it with statistics and with a mean-luma threshold on cameras
 that neither was trained on.
 """
 

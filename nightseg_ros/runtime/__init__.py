@@ -1,3 +1,3 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The machines that run a network: one small interface, one file a backend."""
+"""What runs a network: one small interface, and its backends."""
