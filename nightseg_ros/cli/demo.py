@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -13,19 +14,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nightseg_ros.cli.options import PipelineOptions, parse
-
-if TYPE_CHECKING:
-    from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.cli.progress import Progress
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.config import ConfigError
 
 #: Nanoseconds added to the stamps of videos and folders: a stamp of 0 means none to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
 #: Weights by place, for real footage and for the rendered drive.
 REAL = {'day': 'day', 'night': 'night', 'illumination': 'illumination'}
 RENDERED = {'day': 'rendered_day', 'night': 'rendered_night', 'illumination': 'illumination'}
+#: Problems that are printed; the summary has all.
+SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,56 +67,70 @@ class DemoOptions(PipelineOptions):
     """Keep the bags of the run in OUT/bags."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def demo(arguments: Sequence[str]) -> int:
+    """Play, record, score and draw, in a folder that is removed at the end."""
     options = parse(DemoOptions, 'demo', arguments)
-    from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.config import ConfigError
-
     if options.clouds and options.input is not None:
         raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
+    names = {f'weights_{k}': v for k, v in (REAL if options.input else RENDERED).items()}
+    missing = {name: value for name, value in names.items() if not getattr(options, name)}
+    options = dataclasses.replace(options, **missing)  # type: ignore[arg-type]
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=options.out, prefix='.work-'))
     try:
         with Progress('demo', None) as progress:
-            summary = _run(_with_weights(options), work, progress)
+            summary = _run(options, work, progress)
         if options.keep_bag:
-            _keep(work, options.out / 'bags')
+            bags = options.out / 'bags'
+            shutil.rmtree(bags, ignore_errors=True)
+            bags.mkdir()
+            for name in ('drive', 'recorded'):
+                if (work / name).exists():
+                    (work / name).rename(bags / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _show(summary, options.out)
     return 0
 
 
-def _with_weights(options: DemoOptions) -> DemoOptions:
-    """Fill in the weights that were not named."""
-    import dataclasses
-
-    names = {f'weights_{k}': v for k, v in (REAL if options.input else RENDERED).items()}
-    missing = {name: value for name, value in names.items() if not getattr(options, name)}
-    return dataclasses.replace(options, **missing)  # type: ignore[arg-type]
-
-
 def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
-    from nightseg_ros.cli.live import run_live
-    from nightseg_ros.evaluation.live import read_live_run
+    """Return the summary; the drive and the recorded bag are in ``work`` then."""
+    from nightseg_ros.cli.live import LiveInput, run_live
+    from nightseg_ros.data.source import open_source
+    from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
     from nightseg_ros.files import replace_file
     from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.simulation.drive import (
+        CLOUD_TOPIC,
+        IMAGE_TOPIC,
+        INFO_TOPIC,
+        DriveSettings,
+        write_drive,
+    )
 
     config = options.pipeline_config()
     progress.set(0, None, 'loading the networks')
-    # whatever is wrong with weights, backend or device is said here and now; the node, which
-    # would wait for a better configuration, finds the exported networks in the cache
-    Pipeline.load(config, say=progress.say)
+    # an error in weights, backend or device ends the demo here; the node would wait for a better
+    # configuration. It finds the exported networks in the cache.
+    Pipeline.load(config, say=progress.note)
     lit: dict[int, bool] = {}
     if options.input is None:
-        given, lit = _rendered(options, work, progress)
+        settings = DriveSettings(
+            seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
+            lidar_every=2 if options.clouds else 0,
+        )  # fmt: skip
+        lit = write_drive(
+            work / 'drive', settings,
+            progress=lambda done, total: progress.set(done, total, 'rendering the drive'),
+        )  # fmt: skip
+        also = (INFO_TOPIC, CLOUD_TOPIC) if options.clouds else ()
+        given = LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit), also=also)
     else:
-        given = _real(options, options.input)
+        given = _footage(options, options.input)
     parameters = {
         'route': options.route,
         'device': options.device,
@@ -130,60 +144,30 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     }
     clouds = _cloud_parameters() if options.clouds else None
     files = run_live(given, parameters, work, clouds=clouds, progress=progress.set)
-    for text in files.lost:
-        progress.say(f'not played: {text}')
+    for text in files.unread:
+        progress.note(f'not played: {text}')
     run = read_live_run(files.recorded, files.sent, files.arrived)
     summary: dict[str, Any] = {
         'input': 'rendered' if options.input is None else options.input.name,
         **run.summary(),
-        'lost': list(files.lost),
+        'lost': list(files.unread),
     }
     if lit:
-        from nightseg_ros.evaluation.live import score_drive
-
         summary['miou'] = score_drive(
             given.path, files.recorded, lit, config, progress=progress.set
         )
-    from nightseg_ros.evaluation.live import show_run
-
     show_run(
-        options.out, _source(options, given), run, files.recorded, options.weights_day,
-        offset=given.stamp_offset, progress=progress.set,
+        options.out, open_source(given.path, given.topic, rate=options.rate), run, files.recorded,
+        options.weights_day, offset=given.stamp_offset, progress=progress.set,
     )  # fmt: skip
     summary['seconds'] = options.seconds
     if options.input is None:
         summary['seed'] = options.seed
     summary['weights'] = [options.weights_day, options.weights_night]
     summary['machine'] = f'{platform.system()} {platform.machine()}'
-    replace_file(
-        options.out / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode('utf-8')
-    )
+    text = json.dumps(summary, indent=2) + '\n'
+    replace_file(options.out / 'summary.json', text.encode('utf-8'))
     return summary
-
-
-def _rendered(
-    options: DemoOptions, work: Path, progress: Progress
-) -> tuple[LiveInput, dict[int, bool]]:
-    from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.simulation.drive import (
-        CLOUD_TOPIC,
-        IMAGE_TOPIC,
-        INFO_TOPIC,
-        DriveSettings,
-        write_drive,
-    )
-
-    settings = DriveSettings(
-        seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
-        lidar_every=2 if options.clouds else 0,
-    )  # fmt: skip
-    lit = write_drive(
-        work / 'drive', settings, progress=lambda done, total: progress.set(
-            done, total, 'rendering the drive'
-        ),
-    )  # fmt: skip
-    also = (INFO_TOPIC, CLOUD_TOPIC) if options.clouds else ()
-    return LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit), also=also), lit
 
 
 def _cloud_parameters() -> dict[str, str]:
@@ -199,46 +183,27 @@ def _cloud_parameters() -> dict[str, str]:
     }
 
 
-def _real(options: DemoOptions, path: Path) -> LiveInput:
+def _footage(options: DemoOptions, path: Path) -> Any:
+    """Return the input of the player for a video, a folder or a bag."""
     from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
     from nightseg_ros.cli.live import LiveInput
     from nightseg_ros.data.source import open_source
 
     source = open_source(path, options.topic, rate=options.rate)
-    kind = IMAGE_TYPES[0]
-    count = source.count
+    compressed, count = False, None
     if source.kind == 'bag':
         with BagReader(path) as bag:
-            topic = bag.image_topic(options.topic)
             # frames of ROS 1 bags are decoded and published raw
-            kind = topic.type if bag.is_ros2 else kind
-        count = None
-    elif source.rate is not None and count is not None:
-        count = min(count, round(options.seconds * source.rate))
+            compressed = bag.is_ros2 and bag.image_topic(options.topic).type == IMAGE_TYPES[1]
+    elif source.rate is not None and source.count is not None:
+        count = min(source.count, round(options.seconds * source.rate))
+    else:
+        count = source.count
     return LiveInput(
-        path=path, topic=source.topic, type=kind, count=count, seconds=options.seconds,
-        fps=options.rate, stamp_offset=0 if source.kind == 'bag' else STAMP_OFFSET,
+        path=path, topic=source.topic, compressed=compressed, count=count,
+        seconds=options.seconds, fps=options.rate,
+        stamp_offset=0 if source.kind == 'bag' else STAMP_OFFSET,
     )  # fmt: skip
-
-
-def _source(options: DemoOptions, given: LiveInput) -> Any:
-    from nightseg_ros.data.source import open_source
-
-    return open_source(given.path, given.topic, rate=options.rate)
-
-
-def _keep(work: Path, bags: Path) -> None:
-    shutil.rmtree(bags, ignore_errors=True)
-    bags.mkdir()
-    for name in ('drive', 'recorded'):
-        if (work / name).exists():
-            (work / name).rename(bags / name)
-
-
-def _few(texts: list[str], most: int = 3) -> list[str]:
-    """Return at most so many, and how many more there are."""
-    left = len(texts) - most
-    return texts if left <= 0 else [*texts[:most], f'and {left} more: see summary.json']
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:
@@ -253,7 +218,10 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         f'{summary["frames_in"]} / {summary["frames_out"]} / {summary["dropped"]}',
     )
     if summary['lost']:
-        table.add_row('not played', escape('\n'.join(_few(summary['lost']))))
+        lines = summary['lost'][:SHOWN]
+        if len(summary['lost']) > SHOWN:
+            lines.append(f'and {len(summary["lost"]) - SHOWN} more: see summary.json')
+        table.add_row('not played', escape('\n'.join(lines)))
     table.add_row('rate', f'{summary["rate_hz"]} Hz')
     table.add_row('latency p50 / p95 / p99', ' / '.join(str(latency[p]) for p in latency) + ' ms')
     routes = ', '.join(f'{route} {count}' for route, count in summary['routes'].items())

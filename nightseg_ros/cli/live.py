@@ -5,14 +5,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
-from nightseg_ros.bags.reader import IMAGE_TYPES
-from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 
 #: Seconds that the node may take to load its networks; the first run exports them.
@@ -23,13 +25,103 @@ QUIET_S, LONGEST_QUIET_S = 2.0, 30.0
 PLAYED_THE_REST = 1
 
 
+class ProcessError(RuntimeError):
+    """A child process that failed, with the end of its output."""
+
+
+class Child:
+    """
+    One ``python -m MODULE`` process, its output in a file.
+
+    It leads a process group of its own, so that Ctrl-C reaches this process first, which then
+    ends its children in order. Leaving the ``with`` block ends it in any case.
+    """
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], *, log: Path,
+        environ: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        """Start it; ``name`` is for messages."""
+        self.name = name
+        self.log = log
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environ, 'PYTHONUNBUFFERED': '1'},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Child:
+        """Use it in a ``with`` block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it, gently first."""
+        for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
+            if self.code is not None:
+                return
+            self.signal(number)
+            self._wait(timeout)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raise ``ProcessError`` where it has ended."""
+        if self.code is not None:
+            raise ProcessError(f'{self.name} ended with {self.code}:\n{self.last_words()}')
+
+    def stop(self, timeout: float) -> None:
+        """Ask it to end (SIGINT); ``ProcessError`` where it does not, or not with 0."""
+        self.signal(signal.SIGINT)
+        self._wait(timeout)
+        if self.code is None:
+            raise ProcessError(
+                f'{self.name} did not end within {timeout:g} s of SIGINT:\n{self.last_words()}'
+            )
+        if self.code != 0:
+            self.check()
+
+    def last_words(self, lines: int = 15) -> str:
+        """Return the end of its output."""
+        text = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
+        return '\n'.join(f'  | {line}' for line in text[-lines:]) or '  (no output)'
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to its children, if it runs."""
+        if self.code is None:
+            os.killpg(self._process.pid, number)
+
+    def _wait(self, timeout: float) -> None:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveInput:
     """What the player gets."""
 
     path: Path
     topic: str | None = None
-    type: str = IMAGE_TYPES[0]
+    compressed: bool = False
+    """Whether the player will publish CompressedImage."""
     count: int | None = None
     """How many frames will come, for the progress bar."""
     seconds: float = 0.0
@@ -52,17 +144,8 @@ class LiveFiles:
     """Stamp log of the player."""
     arrived: Path
     """Stamp log of the recorder."""
-    lost: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     """What the player could not read of the input, in its words; it played the rest."""
-
-    @classmethod
-    def within(cls, folder: Path) -> LiveFiles:
-        """Return the names within a folder."""
-        return cls(
-            recorded=folder / 'recorded',
-            sent=folder / 'sent.jsonl',
-            arrived=folder / 'arrived.jsonl',
-        )
 
 
 def run_live(
@@ -79,71 +162,70 @@ def run_live(
     With ``clouds`` semantic_cloud runs beside it with those parameters, and the labelled points
     of its sensor ``lidar`` are recorded, too.
     Everything lives in a ROS domain of its own. ``ProcessError`` tells which process failed and
-    what it said last; no process outlives this call.
+    how its output ended; no process outlives this call.
     """
-    files = LiveFiles.within(folder)
-    compressed = given.type == IMAGE_TYPES[1]
-    node_arguments = _settings(
-        {**parameters, **({'transport': 'compressed'} if compressed else {})}
-    )
-    play = [str(given.path), '--log', str(files.sent), '--stamp-offset', str(given.stamp_offset)]
+    recorded, sent, arrived = (folder / n for n in ('recorded', 'sent.jsonl', 'arrived.jsonl'))
+    transport = {'transport': 'compressed'} if given.compressed else {}
+    play = [str(given.path), '--log', str(sent), '--stamp-offset', str(given.stamp_offset)]
+    play += ['--wait-subscribers', '1', '--wait-seconds', str(LOADING_S)]
     if given.also:
         play += ['--also', *given.also]
     else:
-        play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
-    play += ['--wait-subscribers', '1', '--wait-seconds', str(LOADING_S)]
-    play += ['--seconds', str(given.seconds)] if given.seconds else []
-    play += ['--topic', given.topic] if given.topic else []
-    play += ['--fps', str(given.fps)] if given.fps else []
+        play += ['--remap-to', f'camera/image_raw{"/compressed" if given.compressed else ""}']
+    for flag, value in (
+        ('--seconds', given.seconds), ('--topic', given.topic), ('--fps', given.fps),
+    ):  # fmt: skip
+        play += [flag, str(value)] if value else []
+    record = ['record', str(recorded), '--cameras', 'camera', '--outputs', 'labels', 'status']
+    record += ['--log', str(arrived)]
+    record += ['--clouds', '/lidar/nightseg/points'] if clouds is not None else []
 
     with private_domain() as domain, ExitStack() as stack:
         environ = {**os.environ, **domain, **profile_environment()}
         environ['ROS_LOG_DIR'] = str(folder / 'ros_log')
 
-        def start(module: str, arguments: list[str]) -> Child:
-            log = folder / f'{module}.log'
-            child = Child(f'nightseg_ros.node.{module}', arguments, log=log, environ=environ)
+        def start(name: str, module: str, arguments: list[str]) -> Child:
+            log = folder / f'{name}.log'
+            child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
             return stack.enter_context(child)
 
-        record = ['--outputs', 'labels', 'status', '--log', str(files.arrived)]
-        painter = None
+        painters = []
         if clouds is not None:
-            record += ['--clouds', '/lidar/nightseg/points']
-            painter = start('clouds.main', ['--ros-args', *_settings(clouds)])
-        recorder = start('bag_recorder', [str(files.recorded), *record])
-        node = start('main', ['--ros-args', *node_arguments])
-        player = start('bag_player', play)
+            painters = [start('semantic_cloud', 'node.semantic_cloud', _ros_arguments(clouds))]
+        recorder = start('recorder', 'cli.main', record)
+        node = start('night_perception', 'node.main', _ros_arguments({**parameters, **transport}))
+        player = start('bag_player', 'node.replay', play)
         progress(0, given.count, 'the node loads its networks')
         while player.code is None:
-            node.check()
-            recorder.check()
-            if painter is not None:
-                painter.check()
-            sent = _lines(files.sent)
-            if sent:
-                progress(sent, given.count, 'playing in real time')
-            else:
-                progress(0, given.count, f'loading: {node.last_line()}')
+            for child in (node, recorder, *painters):
+                child.check()
+            count = _lines(sent)
+            text = 'playing in real time' if count else f'loading: {_last_message(node)}'
+            progress(count, given.count, text)
             time.sleep(0.2)
-        lost = _lost(player.log) if player.code == PLAYED_THE_REST else []
-        if player.code != 0 and not (lost and _lines(files.sent)):
+        unread = _warnings(player.log) if player.code == PLAYED_THE_REST else ()
+        if player.code != 0 and not (unread and _lines(sent)):
             raise ProcessError(
                 f'bag_player ended with {player.code}:\n{player.last_words()}\n'
-                f'night_perception said last:\n{node.last_words()}'
+                f'the output of night_perception ended with:\n{node.last_words()}'
             )
-        _wait_until_quiet(files.arrived, node, recorder)
+        _wait_until_quiet(arrived, node, recorder)
         recorder.stop(60.0)
-        node.stop(20.0)
-        if painter is not None:
-            painter.stop(20.0)
-    return replace(files, lost=tuple(lost))
+        for child in (node, *painters):
+            child.stop(20.0)
+    return LiveFiles(recorded=recorded, sent=sent, arrived=arrived, unread=unread)
 
 
-def _lost(log: Path) -> list[str]:
+def _warnings(log: Path) -> tuple[str, ...]:
     """Return the warnings in the player's log."""
     lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
-    said = [line.partition('[bag_player]: ') for line in lines if line.startswith('[WARN]')]
-    return [text for _, found, text in said if found]
+    parts = [line.partition('[bag_player]: ') for line in lines if line.startswith('[WARN]')]
+    return tuple(text for _, found, text in parts if found)
+
+
+def _last_message(child: Child, width: int = 60) -> str:
+    """Return the last line of a child's output, cut, without the logger's prefix."""
+    return child.last_words(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
@@ -161,10 +243,9 @@ def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
         time.sleep(0.2)
 
 
-def _settings(parameters: dict[str, str]) -> list[str]:
-    return [
-        argument for name, value in parameters.items() for argument in ('-p', f'{name}:={value}')
-    ]
+def _ros_arguments(parameters: dict[str, str]) -> list[str]:
+    pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
+    return ['--ros-args', *(argument for pair in pairs for argument in pair)]
 
 
 def _lines(path: Path) -> int:
