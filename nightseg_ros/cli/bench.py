@@ -252,7 +252,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return (
         f'# nightseg bench\n\n{result["created"][:10]}: {here["processor"]}, '
-        f'{here["cores"]} cores ({", ".join(here["instructions"])}), load {here["load_at_start"]} at the start. '
+        f'{here["cores"]} cores ({", ".join(here["instructions"])}), load '
+        f'{here["load_at_start"]} at the start. '
         'Milliseconds of a batch (stages: of a frame, p50); Hz: frames of all cameras.\n\n'
         + table(
             ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES),
