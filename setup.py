@@ -44,14 +44,13 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        *shared('bench/peers'),
         *shared('config'),
         *shared('launch'),
         *shared('models'),
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test
-    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet', 'int8')},
+    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet')},
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -4,8 +4,8 @@
 What OpenVINO's coarser arithmetic changes on real frames, and the time that it saves.
 
 ``python bench/precision.py WEIGHTS [FOLDER…]`` takes every eighth image of each folder, and for
-the time one image at the weights' own size and one at 480 pixels, 16:9. int8 takes part where
-``nightseg quantize`` has made a graph. The candidates take turns, with two threads and with one.
+the time one image at the weights' own size and one at 480 pixels, 16:9. The
+candidates take turns, with two threads and with one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.runtime.backend import Run
 from nightseg_ros.runtime.backends import EXACT, OnnxBackend, OpenVINOBackend
-from nightseg_ros.runtime.int8 import has_int8, read_int8
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import Weights, load_weights
 
@@ -60,9 +59,6 @@ def candidates(weights: Weights, threads: int) -> dict[str, Run]:
             for exact in (0, 3, EXACT)
         },
     }
-    if has_int8(weights):
-        rest = read_int8(weights)[2].rest
-        backends[f'OpenVINO int8 and {rest}'] = OpenVINOBackend(threads, 'int8')
     return {title: backend.load(weights, print) for title, backend in backends.items()}
 
 

@@ -17,21 +17,21 @@ import csv
 import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from growth import Growth, Limit, growth
-from loop_player import LoopPlayer
-from observer import Observer
-from resources import resources
+import numpy as np
+from watch import Growth, Limit, Observer, growth, resources
 
-from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.simulation.drive import DriveSettings, write_drive
 
@@ -55,6 +55,77 @@ FIELDS = (
     'seconds', 'event', *(limit.name for limit in LIMITS), 'sent', 'masks', 'level',
     *(f'route_{camera}' for camera in CAMERAS),
 )  # fmt: skip
+
+#: Colours that colour-blind readers tell apart (Okabe and Ito 2008).
+COLORS = {
+    'silence': '#D55E00', 'restart': '#CC79A7', 'deactivate': '#0072B2', 'configure': '#000000',
+    'force_route': '#009E73',
+}  # fmt: skip
+PAIR = ('#0072B2', '#E69F00')
+_ROUTES = {'day': 1, 'translate': 0.5, 'night': 0}
+
+
+class LoopPlayer:
+    """Plays a bag into ``<camera>/image_raw`` for ever, and tells which frame was sent when."""
+
+    def __init__(self, camera: str, bag: Path, folder: Path) -> None:
+        """Prepare; ``start`` starts the process, whose files go into ``folder``."""
+        self.camera = camera
+        self._bag, self._folder = bag, folder
+        self._starts = 0
+        self._child: Child | None = None
+        self._stack = ExitStack()
+        self._read = 0
+
+    def start(self) -> None:
+        """Start the process."""
+        self._starts += 1
+        self._read = 0
+        self._child = self._stack.enter_context(
+            Child(
+                self.camera, 'nightseg_ros.node.replay',
+                [
+                    str(self._bag), '--loop', '--remap-to', f'{self.camera}/image_raw',
+                    '--log', str(self._log),
+                ],
+                log=self._folder / f'{self.camera}.log',
+                environ=dict(os.environ),
+            )
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End the process."""
+        self._stack.close()
+        self._log.unlink(missing_ok=True)
+        self._child = None
+
+    def freeze(self) -> None:
+        """Let it fall silent while it still stands in the graph."""
+        assert self._child is not None
+        self._child.check()
+        self._child.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; what it missed comes at once."""
+        assert self._child is not None
+        self._child.signal(signal.SIGCONT)
+
+    def sent(self) -> list[tuple[int, float]]:
+        """Return stamp (ns) and steady time (s) of what was sent since the last call."""
+        if self._child is None or not self._log.exists():
+            return []
+        self._child.check()
+        with self._log.open('rb') as file:
+            file.seek(self._read)
+            content = file.read()
+        whole = content[: content.rfind(b'\n') + 1]
+        self._read += len(whole)
+        events = [json.loads(line) for line in whole.splitlines()]
+        return [(event['stamp'], event['sent'] / 1e9) for event in events]
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f'{self.camera}-{self._starts}.jsonl'
 
 
 class Soak:
@@ -85,7 +156,7 @@ class Soak:
         self._stack = ExitStack()
         self.node = self._stack.enter_context(
             Child(
-                'nightseg_ros.node.main', ['--ros-args', *arguments],
+                'night_perception', 'nightseg_ros.node.main', ['--ros-args', *arguments],
                 log=work / 'night_perception.log', environ=environ,
             )
         )  # fmt: skip
@@ -302,10 +373,62 @@ def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
     }  # fmt: skip
     (options.out / 'soak.json').write_text(json.dumps(verdict, indent=2) + '\n')
     if soak.rows:
-        from soak_figure import draw
-
         draw(soak.rows, warm_up, options.out / 'soak.png')
     return 0 if passed else 1
+
+
+def draw(rows: Sequence[Mapping[str, Any]], warm_up: float, path: Path) -> None:
+    """Write the figure; ``warm_up`` in seconds as the rows' ``seconds``."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+
+    seconds = np.array([float(row['seconds']) for row in rows])
+    minutes = seconds / 60
+    figure, axes = pyplot.subplots(6, 1, figsize=(10, 12), sharex=True, constrained_layout=True)
+    memory, change, counts, times, frames, routes = axes
+
+    def series(panel: Any, label: str, *names: str) -> None:
+        for name, color in zip(names, PAIR):
+            values = [float(row[name]) for row in rows]
+            panel.plot(minutes, values, lw=0.9, label=name, c=color)
+        panel.set_ylabel(label)
+        panel.set_ylim(bottom=0)
+
+    series(memory, 'memory in MB', 'rss_mb', 'anon_mb')
+    series(counts, 'count', 'fds', 'threads')
+    series(times, 'milliseconds', 'latency_ms', 'cpu_ms_per_frame')
+    series(frames, 'frames a sample', 'sent', 'masks')
+    judged = seconds >= warm_up
+    for name, color in zip(('rss_mb', 'anon_mb'), PAIR):
+        values = np.array([float(row[name]) for row in rows])
+        kept = values[judged] if judged.any() else values
+        first = np.median(kept[: max(len(kept) // 4, 1)])
+        change.plot(minutes, 100 * (values / first - 1), lw=0.9, label=name, c=color)
+    change.axhline(1, c='#D55E00', lw=0.9, ls='--')
+    low, high = change.get_ylim()
+    change.set_ylim(min(low, -2), max(high, 2))
+    change.set_ylabel('memory in %\nof the first quarter')
+    for name, color in zip(('route_front', 'route_rear'), PAIR):
+        taken = [_ROUTES.get(row[name], float('nan')) for row in rows]
+        routes.step(minutes, taken, where='post', lw=0.9, label=name, c=color)
+    routes.set_yticks(list(_ROUTES.values()), list(_ROUTES))
+    routes.set_ylabel('route')
+    routes.set_xlabel('minutes')
+    for event, color in COLORS.items():
+        at = [minute for minute, row in zip(minutes, rows) if row['event'] == event]
+        memory.plot(
+            at, [0.04] * len(at), '|', ms=9, c=color, label=event,
+            transform=memory.get_xaxis_transform(),
+        )  # fmt: skip
+    for panel in axes:
+        panel.axvspan(0, warm_up / 60, color='#dddddd', alpha=0.5, lw=0)
+        panel.grid(alpha=0.3)
+        panel.spines[['top', 'right']].set_visible(False)
+        panel.legend(loc='center right', fontsize=8, frameon=False)
+    memory.set_title('grey: warm-up, not judged; dashed: the limit', fontsize=9)
+    figure.savefig(path, dpi=80)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
