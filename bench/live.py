@@ -3,7 +3,7 @@
 """
 The node as real ROS 2 processes beside peers: latencies, rates, memory, and ratios.
 
-``python bench/live.py [--short] [--only SESSION …] [--out out/live]`` writes live.json and
+``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json and
 live.md. This process is camera and planner in one, so that one clock times both ends. Contenders
 take turns, in an order that rotates: a ratio is the median over the rounds and does not depend on
 how fast the machine is. Let nothing else run meanwhile.
@@ -42,7 +42,7 @@ from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation import Street, render
 
-HD, NHD, TINY = (1280, 720), (640, 360), (160, 90)
+HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')
 EVERYTHING = ('labels', 'confidence', 'color', 'overlay', 'status')
 #: The stages of a frame within the node; 'total' is from its receipt to its labels.
@@ -81,8 +81,9 @@ class Session:
 
 
 def sessions(options: argparse.Namespace) -> dict[str, Session]:
-    """Return the sessions by name; ``short`` takes a third of the rounds."""
-    share = 3 if options.short else 1
+    """Return the sessions by name; ``rounds`` are those of one camera, others take fewer."""
+    rounds = options.rounds
+    fewer = max(rounds // 10, 2)
     weights = {f'weights.{n}': getattr(options, n) for n in ('day', 'night', 'translator')}
     night = {'route': 'night', 'backend': options.backend, **weights}
     # every network has to be loaded where any route may be taken
@@ -91,36 +92,29 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     }  # fmt: skip
     one = {'ours': ('camera',)}
     eight = tuple(f'camera{index}' for index in range(8))
-    peers = tuple(n for n in PEERS if n != 'segformer_node' or find_spec('transformers'))
     paced = tuple(
-        Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=8 / share)
+        Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 2))
         for rate in (10, 20, 30)
     )
     sustained = tuple(
-        Phase(name=name, contenders=one, rounds=4, frames=45 // share, window=2, topics=topics)
+        Phase(name=name, contenders=one, rounds=4, frames=rounds // 3, window=2, topics=topics)
         for name, topics in (('labels', LABELS), ('overlay', (*LABELS, 'overlay')))
     )
-    soak = tuple(
-        Phase(
-            name=f'{part} %', contenders=one, frames=max(options.soak // 5, 1), topics=EVERYTHING
-        )
-        for part in (20, 40, 60, 80, 100)
-    )
-    closed = Phase(name='closed', contenders=one, rounds=120 // share)
+    closed = Phase(name='closed', contenders=one, rounds=rounds)
     return {
         'one_camera': Session(
             size=HD, cameras=('camera',), parameters=night,
             phases=(
                 closed,
-                Phase(name='everything', contenders=one, rounds=60 // share, topics=EVERYTHING),
+                Phase(name='everything', contenders=one, rounds=rounds // 2, topics=EVERYTHING),
                 *paced,
             ),
         ),
         'peers': Session(
-            size=HD, cameras=('ours',), parameters=night, peers=peers,
+            size=HD, cameras=('ours',), parameters=night, peers=options.peers,
             phases=(
-                Phase(name='throughput', contenders={name: (name,) for name in ('ours', *peers)},
-                      rounds=12 // share, frames=3, window=2),
+                Phase(name='throughput', contenders={name: (name,) for name in ('ours', *options.peers)},
+                      rounds=fewer, frames=3, window=2),
             ),
         ),
         'sustained': Session(size=NHD, cameras=('camera',), parameters=night, phases=sustained),
@@ -128,15 +122,11 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
             size=HD, cameras=eight, parameters=night,
             phases=(
                 Phase(name='closed', contenders={'one': eight[:1], 'eight': eight},
-                      rounds=24 // share),
+                      rounds=2 * fewer),
             ),
         ),
         'all_networks': Session(
             size=HD, cameras=('camera',), parameters=any_route, phases=(closed,)
-        ),
-        'soak': Session(
-            size=TINY, cameras=('camera',), parameters={**any_route, 'long_side': '96'},
-            phases=soak,
         ),
     }  # fmt: skip
 
@@ -383,14 +373,9 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float | None, str]]:
     for phase in phases('eight_cameras').values():
         value = ratio(phase, 'eight', 'one')
         yield 'eight_cameras_over_one', value, 'a frame of each of eight over a frame of one'
-    for name in ('all_networks', 'soak'):
-        resident = [phase['use']['ours']['resident_mb'] for phase in phases(name).values()]
-        if resident:
-            yield (
-                f'memory_mb, {name}',
-                resident[-1],
-                f'{resident[-1] - resident[0]:+.1f} meanwhile',
-            )
+    for phase in phases('all_networks').values():
+        resident = phase['use']['ours']['resident_mb']
+        yield 'memory_mb', resident, 'resident with all three networks'
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -420,9 +405,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('--out', type=Path, default=Path('out/live'))
-    add('--short', action='store_true', help='a third of the rounds')
+    add('--rounds', type=int, default=120, help='frames of one camera, one by one')
     add('--only', nargs='+', default=[], help='sessions by name; without it all')
-    add('--soak', type=int, default=1000, help='frames over which memory must not grow')
+    present = [n for n in PEERS if n != 'segformer_node' or find_spec('transformers')]
+    add('--peers', nargs='+', default=present, choices=PEERS)
     add('--backend', default='auto')
     for name in ('day', 'night', 'translator'):
         add(f'--{name}', default=name, help=f'weights of the route {name}')

@@ -14,9 +14,8 @@ import pytest
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.cli.live import LiveInput, run_live
+from nightseg_ros.cli.live import Child, LiveInput, ProcessError, run_live
 from nightseg_ros.cli.main import main
-from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
 
@@ -154,13 +153,15 @@ def test_weights_that_cannot_be_used_end_the_demo_at_once(
 def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
     log = tmp_path / 'child.log'
     # json.tool ends with 2 for a file that is not there
-    with Child('json.tool', [str(tmp_path / 'none.json')], log=log, environ={}) as child:
+    with Child('tool', 'json.tool', [str(tmp_path / 'none.json')], log=log, environ={}) as child:
         deadline = time.monotonic() + 30
         while child.code is None and time.monotonic() < deadline:
             time.sleep(0.05)
         with pytest.raises(ProcessError, match=r'none\.json'):
             child.check()
-    with Child('http.server', ['0', '--bind', '127.0.0.1'], log=log, environ={}) as hanging:
+    with Child(
+        'server', 'http.server', ['0', '--bind', '127.0.0.1'], log=log, environ={}
+    ) as hanging:
         hanging.check()
     assert hanging.code is not None
 
