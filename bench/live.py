@@ -113,8 +113,10 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
         'peers': Session(
             size=HD, cameras=('ours',), parameters=night, peers=options.peers,
             phases=(
-                Phase(name='throughput', contenders={name: (name,) for name in ('ours', *options.peers)},
-                      rounds=fewer, frames=3, window=2),
+                Phase(
+                    name='throughput', rounds=fewer, frames=3, window=2,
+                    contenders={name: (name,) for name in ('ours', *options.peers)},
+                ),
             ),
         ),
         'sustained': Session(size=NHD, cameras=('camera',), parameters=night, phases=sustained),

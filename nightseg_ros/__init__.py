@@ -1,5 +1,24 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Night-robust semantic segmentation for vehicles: a ROS 2 node and its offline tools."""
+"""
+Night-robust semantic segmentation for vehicles: a ROS 2 node and its offline tools.
+
+Importing the package sets what libraries read when they are imported themselves: none of them
+reports home, and OpenBLAS has one thread (``runtime.threads`` says why).
+"""
+
+import os
+import sys
 
 __version__ = '0.1.0'
+
+# Importing OpenVINO would post to an analytics server. Without this module OpenVINO takes its own
+# stub; its consent file would have to be written into the user's home.
+sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
+for _name, _value in {
+    'RAY_USAGE_STATS_ENABLED': '0',
+    'HF_HUB_DISABLE_TELEMETRY': '1',
+    'DISABLE_TELEMETRY': '1',
+    'OPENBLAS_NUM_THREADS': '1',
+}.items():
+    os.environ.setdefault(_name, _value)

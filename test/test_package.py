@@ -28,7 +28,17 @@ SOURCE = ROOT / 'nightseg_ros'
 
 # what a module may import lies in its own room, in the same row or in a row above it
 LAYERS = (
-    {'__init__', 'taxonomy', 'config', 'weights', 'share', 'files', 'dds', 'networks'},
+    {
+        '__init__',
+        'taxonomy',
+        'config',
+        'weights',
+        'files',
+        'outputs',
+        'dds',
+        'shared_memory',
+        'networks',
+    },  # fmt: skip
     {'runtime'},
     {'perception', 'clouds'},
     {'bags', 'simulation', 'data'},

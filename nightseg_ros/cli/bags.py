@@ -142,11 +142,11 @@ def predict(arguments: Sequence[str]) -> int:
     """Copy a bag with the pipeline's results."""
     options = parse(PredictBagOptions, 'bag predict', arguments)
 
+    from nightseg_ros.bags.writer import check_bag
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
-    if options.bag.resolve() == options.out.resolve():
-        raise ConfigError(f"'{options.out}' is the bag itself; --out names a copy")
+    check_bag(options.out, [options.bag], force=options.force)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
         done = write_predictions(
@@ -208,11 +208,11 @@ def paint(arguments: Sequence[str]) -> int:
     """Copy a bag with labelled clouds."""
     options = parse(PaintOptions, 'paint', arguments)
 
+    from nightseg_ros.bags.writer import check_bag
     from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.data.convert import PaintSettings, write_painted
 
-    if options.bag.resolve() == options.out.resolve():
-        raise ConfigError(f"'{options.out}' is the bag itself; --out names a copy")
+    check_bag(options.out, [options.bag], force=options.force)
     pairs = [text.partition('=') for text in options.depth]
     if any(not camera or not topic for camera, _, topic in pairs):
         raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')
@@ -300,7 +300,7 @@ def replay(arguments: Sequence[str]) -> int:
         raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    given = [str(options.source), '--patience', str(options.patience)]
+    given = [str(options.source.absolute()), '--patience', str(options.patience)]
     for name in ('loop', 'clock', 'lockstep', 'all', 'reliable'):
         given += [f'--{name}'] if getattr(options, name) else []
     for name in ('rate', 'remap_to', 'labels', 'fps', 'stamps', 'seconds', 'wait_subscribers'):
@@ -348,9 +348,12 @@ class RecordOptions:
 def record(arguments: Sequence[str]) -> int:
     """Record in this process."""
     options = parse(RecordOptions, 'record', arguments)
-    if options.out.exists() and not options.force:
-        raise ConfigError(f"bag '{options.out}' exists; give another name or --force")
-    given = [str(options.out), '--storage', options.storage]
+
+    from nightseg_ros.bags.writer import check_bag
+
+    check_bag(options.out, force=options.force)
+    # a name that begins with a dash would be an option to the recorder
+    given = [str(options.out.absolute()), '--storage', options.storage]
     given += ['--cameras', *options.cameras] if options.cameras else ['--discover']
     for name in ('outputs', 'images', 'clouds'):
         values = getattr(options, name)

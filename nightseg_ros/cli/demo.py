@@ -77,6 +77,11 @@ def demo(arguments: Sequence[str]) -> int:
     names = {f'weights_{k}': v for k, v in (REAL if options.input else RENDERED).items()}
     missing = {name: value for name, value in names.items() if not getattr(options, name)}
     options = dataclasses.replace(options, **missing)  # type: ignore[arg-type]
+    if options.keep_bag:
+        from nightseg_ros.outputs import check_output
+
+        given = [] if options.input is None else [options.input]
+        check_output(options.out / 'bags', "a demo's bags", _is_kept, inputs=given)
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -168,6 +173,13 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     text = json.dumps(summary, indent=2) + '\n'
     replace_file(options.out / 'summary.json', text.encode('utf-8'))
     return summary
+
+
+def _is_kept(bags: Path) -> bool:
+    """Tell a folder in which nothing lies but the bags of a demo."""
+    from nightseg_ros.bags.writer import is_own_bag
+
+    return all(path.name in ('drive', 'recorded') and is_own_bag(path) for path in bags.iterdir())
 
 
 def _cloud_parameters() -> dict[str, str]:

@@ -53,6 +53,7 @@ def export(arguments: Sequence[str]) -> int:
         source_images,
     )
     from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import ENOUGH
     from nightseg_ros.runtime.export import exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
@@ -88,7 +89,9 @@ def export(arguments: Sequence[str]) -> int:
                 **({'.onnx': graph.read_bytes()} if graph is not None else {}),
             }
             for suffix, content in files.items():
-                replace_file(stem.with_name(stem.name + suffix), content)
+                target = stem.with_name(stem.name + suffix)
+                check_output(target, 'an export', Path.is_file, inputs=[weights.path])
+                replace_file(target, content)
     if options.out is not None:
         write_manifest(options.out)
         print(f"exported to '{options.out}'")
@@ -126,9 +129,12 @@ def publish(arguments: Sequence[str]) -> int:
     """Write the shipped file and the manifest."""
     options = parse(PublishOptions, 'publish', arguments)
 
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.weights import load_weights, save_weights, write_manifest
 
     weights = load_weights(options.weights)
+    path = options.models / f'{options.name}.safetensors'
+    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
@@ -138,7 +144,6 @@ def publish(arguments: Sequence[str]) -> int:
         weights = _rounded(weights, options)
         changes['bfloat16'] = _bfloat16(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
-    path = options.models / f'{options.name}.safetensors'
     sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
     write_manifest(options.models)
     print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")

@@ -11,6 +11,7 @@ a bug shows a traceback.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,10 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # a name may hold bytes that are no UTF-8, and the terminal may not know it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     rest = list(sys.argv[1:] if arguments is None else arguments)
     if rest[:1] == ['--version']:
         from nightseg_ros import __version__

@@ -54,11 +54,14 @@ def predict(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.perception.result import Want
 
     source = open_source(options.source, options.topic, rate=options.rate)
+    for folder in OUTPUTS:
+        check_output(options.out / folder, 'a result', _is_ours, inputs=[options.source])
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
@@ -95,6 +98,12 @@ def predict(arguments: Sequence[str]) -> int:
     if broken:
         print(f'nightseg predict: {broken} frames could not be read (see above)', file=sys.stderr)
     return 1 if broken else 0
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder of masks or pictures by the list beside it, which may be unfinished."""
+    out = folder.parent
+    return (out / 'predictions.jsonl').is_file() or any(out.glob('.predictions-*.jsonl'))
 
 
 def _record(stem: str, result: Result) -> dict[str, Any]:
@@ -170,6 +179,7 @@ def translate(arguments: Sequence[str]) -> int:
     from nightseg_ros.files import replace_file
     from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
     from nightseg_ros.networks.generators import with_style
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Translator
     from nightseg_ros.runtime.backends import open_backend
@@ -180,6 +190,7 @@ def translate(arguments: Sequence[str]) -> int:
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
     images = options.out / 'images'
+    check_output(images, 'a result', Path.is_dir, inputs=[options.source])
     shown: list[tuple[Any, Any, str]] = []
     judged: Translations | None = None
     broken = done = 0

@@ -44,6 +44,7 @@ from nightseg_ros.runtime.backend import (
 from nightseg_ros.runtime.export import exported_graph, graph_folder
 from nightseg_ros.runtime.int8 import has_int8, read_int8
 from nightseg_ros.runtime.pixels import HostPixels, Pixels
+from nightseg_ros.runtime.threads import limit_threads
 from nightseg_ros.weights import Weights, WeightsError
 
 #: How OpenVINO computes a segmenter, by backend.
@@ -67,6 +68,7 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
     installed; ``choice.choose`` measures instead. ``threads`` 0 leaves the number to the backend.
     ``BackendError`` says what is missing and how to get it.
     """
+    limit_threads()
     name, device = resolve(name, device)
     if name == 'tensorrt':
         from nightseg_ros.runtime.tensorrt_backend import TensorRTBackend
