@@ -6,7 +6,7 @@ A long drive through real processes, and whether anything grew.
 ``python bench/soak.py --minutes 60 --out out/soak`` plays a rendered drive in a loop as two
 cameras into night_perception. Again and again a camera falls silent or is started anew, the node
 is deactivated or configured anew, or another route is forced. Memory, file descriptors, threads,
-CPU time, latency and lost frames are sampled all the while. It writes soak.csv, soak.png and
+CPU time, latency and lost frames are sampled all the while. It writes soak.csv and
 soak.json, and exits with 1 where something grew beyond its limit.
 """
 
@@ -22,13 +22,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from watch import Growth, Limit, Observer, growth, resources
 
 from nightseg_ros.cli.live import Child, ProcessError
@@ -55,14 +53,6 @@ FIELDS = (
     'seconds', 'event', *(limit.name for limit in LIMITS), 'sent', 'masks', 'level',
     *(f'route_{camera}' for camera in CAMERAS),
 )  # fmt: skip
-
-#: Colours that colour-blind readers tell apart (Okabe and Ito 2008).
-COLORS = {
-    'silence': '#D55E00', 'restart': '#CC79A7', 'deactivate': '#0072B2', 'configure': '#000000',
-    'force_route': '#009E73',
-}  # fmt: skip
-PAIR = ('#0072B2', '#E69F00')
-_ROUTES = {'day': 1, 'translate': 0.5, 'night': 0}
 
 
 class LoopPlayer:
@@ -372,63 +362,7 @@ def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
         },
     }  # fmt: skip
     (options.out / 'soak.json').write_text(json.dumps(verdict, indent=2) + '\n')
-    if soak.rows:
-        draw(soak.rows, warm_up, options.out / 'soak.png')
     return 0 if passed else 1
-
-
-def draw(rows: Sequence[Mapping[str, Any]], warm_up: float, path: Path) -> None:
-    """Write the figure; ``warm_up`` in seconds as the rows' ``seconds``."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    seconds = np.array([float(row['seconds']) for row in rows])
-    minutes = seconds / 60
-    figure, axes = pyplot.subplots(6, 1, figsize=(10, 12), sharex=True, constrained_layout=True)
-    memory, change, counts, times, frames, routes = axes
-
-    def series(panel: Any, label: str, *names: str) -> None:
-        for name, color in zip(names, PAIR):
-            values = [float(row[name]) for row in rows]
-            panel.plot(minutes, values, lw=0.9, label=name, c=color)
-        panel.set_ylabel(label)
-        panel.set_ylim(bottom=0)
-
-    series(memory, 'memory in MB', 'rss_mb', 'anon_mb')
-    series(counts, 'count', 'fds', 'threads')
-    series(times, 'milliseconds', 'latency_ms', 'cpu_ms_per_frame')
-    series(frames, 'frames a sample', 'sent', 'masks')
-    judged = seconds >= warm_up
-    for name, color in zip(('rss_mb', 'anon_mb'), PAIR):
-        values = np.array([float(row[name]) for row in rows])
-        kept = values[judged] if judged.any() else values
-        first = np.median(kept[: max(len(kept) // 4, 1)])
-        change.plot(minutes, 100 * (values / first - 1), lw=0.9, label=name, c=color)
-    change.axhline(1, c='#D55E00', lw=0.9, ls='--')
-    low, high = change.get_ylim()
-    change.set_ylim(min(low, -2), max(high, 2))
-    change.set_ylabel('memory in %\nof the first quarter')
-    for name, color in zip(('route_front', 'route_rear'), PAIR):
-        taken = [_ROUTES.get(row[name], float('nan')) for row in rows]
-        routes.step(minutes, taken, where='post', lw=0.9, label=name, c=color)
-    routes.set_yticks(list(_ROUTES.values()), list(_ROUTES))
-    routes.set_ylabel('route')
-    routes.set_xlabel('minutes')
-    for event, color in COLORS.items():
-        at = [minute for minute, row in zip(minutes, rows) if row['event'] == event]
-        memory.plot(
-            at, [0.04] * len(at), '|', ms=9, c=color, label=event,
-            transform=memory.get_xaxis_transform(),
-        )  # fmt: skip
-    for panel in axes:
-        panel.axvspan(0, warm_up / 60, color='#dddddd', alpha=0.5, lw=0)
-        panel.grid(alpha=0.3)
-        panel.spines[['top', 'right']].set_visible(False)
-        panel.legend(loc='center right', fontsize=8, frameon=False)
-    memory.set_title('grey: warm-up, not judged; dashed: the limit', fontsize=9)
-    figure.savefig(path, dpi=80)
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -62,7 +62,7 @@ def test_a_tiny_run(
     assert (drawn['route'], drawn['size'], drawn['draw']) == ('translate', [64, 36], True)
     for p in (one, three, drawn):
         assert 0 < p['batch_ms']['p50'] <= p['batch_ms']['p95'] <= p['batch_ms']['p99']
-        assert p['hz'] == pytest.approx(1e3 * p['cameras'] / p['batch_ms']['p50'], rel=0.01)
+        assert p['hz'] == pytest.approx(1e3 * p['cameras'] / p['batch_ms']['p50'], abs=0.06)
     page = (out / 'bench.md').read_text()
     assert page in capsys.readouterr().out
     assert page.count('| torch |') == 3 and '| 80×46 | night | 3 | labels |' in page

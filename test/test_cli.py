@@ -44,9 +44,7 @@ def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
     return image
 
 
-@pytest.mark.parametrize(
-    'verb', ['', *(verb for verb in VERBS if not verb.startswith('train '))]
-)
+@pytest.mark.parametrize('verb', ['', *(verb for verb in VERBS if not verb.startswith('train '))])
 def test_help_imports_nothing_heavy(verb: str) -> None:
     arguments = [*verb.split(), '--help']
     code = (

@@ -104,7 +104,6 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict
     with (tmp_path / 'soak.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert {row['event'] for row in rows} >= {'start', 'silence'}
-    assert (tmp_path / 'soak.png').stat().st_size > 10_000
 
 
 @pytest.mark.ros
