@@ -165,7 +165,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                 writer.writerow(rows[-1])
             node.stop(20.0)
         except (RuntimeError, ProcessError) as error:
-            print(f'FAIL in cycle {len(rows)}: {error}\n{node.last_words()}')
+            print(f'FAIL in cycle {len(rows)}: {error}\n{node.tail()}')
     return rows
 
 

@@ -320,7 +320,7 @@ def main() -> int:
         try:
             soak.run()
         except (RuntimeError, ProcessError, OSError) as error:
-            problem = f'{error}\n{soak.node.last_words()}'
+            problem = f'{error}\n{soak.node.tail()}'
         finally:
             soak.close()
             _write_csv(options.out / 'soak.csv', soak.rows)

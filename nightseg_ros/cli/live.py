@@ -64,7 +64,7 @@ class Child:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it, gently first."""
+        """End it: SIGINT, SIGTERM, SIGKILL."""
         for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
             if self.code is not None:
                 return
@@ -84,7 +84,7 @@ class Child:
     def check(self) -> None:
         """Raise ``ProcessError`` where it has ended."""
         if self.code is not None:
-            raise ProcessError(f'{self.name} ended with {self.code}:\n{self.last_words()}')
+            raise ProcessError(f'{self.name} ended with {self.code}:\n{self.tail()}')
 
     def stop(self, timeout: float) -> None:
         """Ask it to end (SIGINT); ``ProcessError`` where it does not, or not with 0."""
@@ -92,12 +92,12 @@ class Child:
         self._wait(timeout)
         if self.code is None:
             raise ProcessError(
-                f'{self.name} did not end within {timeout:g} s of SIGINT:\n{self.last_words()}'
+                f'{self.name} did not end within {timeout:g} s of SIGINT:\n{self.tail()}'
             )
         if self.code != 0:
             self.check()
 
-    def last_words(self, lines: int = 15) -> str:
+    def tail(self, lines: int = 15) -> str:
         """Return the end of its output."""
         text = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
         return '\n'.join(f'  | {line}' for line in text[-lines:]) or '  (no output)'
@@ -145,7 +145,7 @@ class LiveFiles:
     arrived: Path
     """Stamp log of the recorder."""
     unread: tuple[str, ...] = ()
-    """What the player could not read of the input, in its words; it played the rest."""
+    """Warnings of the player about what it could not read; it played the rest."""
 
 
 def run_live(
@@ -206,8 +206,8 @@ def run_live(
         unread = _warnings(player.log) if player.code == PLAYED_THE_REST else ()
         if player.code != 0 and not (unread and _lines(sent)):
             raise ProcessError(
-                f'bag_player ended with {player.code}:\n{player.last_words()}\n'
-                f'the output of night_perception ended with:\n{node.last_words()}'
+                f'bag_player ended with {player.code}:\n{player.tail()}\n'
+                f'the output of night_perception ended with:\n{node.tail()}'
             )
         _wait_until_quiet(arrived, node, recorder)
         recorder.stop(60.0)
@@ -225,7 +225,7 @@ def _warnings(log: Path) -> tuple[str, ...]:
 
 def _last_message(child: Child, width: int = 60) -> str:
     """Return the last line of a child's output, cut, without the logger's prefix."""
-    return child.last_words(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
+    return child.tail(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
