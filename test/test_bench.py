@@ -55,8 +55,8 @@ def test_a_tiny_run(
     assert {path.name for path in out.iterdir()} == {'bench.json', 'bench.md'}
     result = json.loads((out / 'bench.json').read_text())
     assert result['machine']['cores'] >= 1 and result['versions']['nightseg']
-    assert result['description']['backend'] == 'torch'
     one, three, drawn = result['pipelines']
+    assert one['description']['backend'] == 'torch'
     assert [p['batch_ms']['count'] for p in (one, three, drawn)] == [5, 5, 5]
     assert [p['stages_ms']['network']['count'] for p in (one, three, drawn)] == [5, 15, 5]
     assert (drawn['route'], drawn['size'], drawn['draw']) == ('translate', [64, 36], True)

