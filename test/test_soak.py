@@ -84,7 +84,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict(
+def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict(
     weights: tuple[str, ...], tmp_path: Path
 ) -> None:
     pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
@@ -98,7 +98,7 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict
     assert verdict['problem'] == '', done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
     assert done.returncode == (0 if verdict['passed'] else 1)
-    assert verdict['events'] >= 2 and verdict['silence_s'] and verdict['masks'] > 10
+    assert verdict['events'] >= 2 and verdict['silence_s'] and verdict['masks'] > 0
     for name in ('rss_mb', 'fds', 'threads'):
         assert verdict['growth'][name]['share'] < 0.2, done.stdout
     with (tmp_path / 'soak.csv').open() as file:
