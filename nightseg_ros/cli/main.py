@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
         return int(run(rest))
     except KeyboardInterrupt:
-        print(f'nightseg {verb}: interrupted', file=sys.stderr)
+        print(f'nightseg {verb.split()[0]}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
         if not ours and not isinstance(error, OSError):
             raise
-        print(f'nightseg {verb}: {error}', file=sys.stderr)
+        print(f'nightseg {verb.split()[0]}: {error}', file=sys.stderr)
         return 2
 
 
