@@ -14,7 +14,7 @@ import pytest
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.cli.live import Child, LiveInput, ProcessError, run_live
+from nightseg_ros.cli.live import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
@@ -131,9 +131,9 @@ def test_a_player_that_plays_nothing_ends_the_demo(tmp_path: Path, name: str, wo
     }  # fmt: skip
     work = tmp_path / 'work'
     work.mkdir()
-    given = LiveInput(path=tmp_path / name, fps=10.0)
+    play = [str(tmp_path / name), '--fps', '10', '--remap-to', 'camera/image_raw']
     with pytest.raises(ProcessError, match=f'bag_player {words}'):
-        run_live(given, weights, work, progress=lambda done, total, text: None)
+        run_live(play, weights, work, progress=lambda done, total, text: None)
 
 
 def test_an_input_has_no_lidar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

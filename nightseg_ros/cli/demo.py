@@ -104,7 +104,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
     """Return the summary; the drive and the recorded bag are in ``work`` then."""
-    from nightseg_ros.cli.live import LiveInput, run_live
+    from nightseg_ros.cli.live import run_live
     from nightseg_ros.data.source import open_source
     from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
     from nightseg_ros.files import replace_file
@@ -123,6 +123,8 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     # configuration. It finds the exported networks in the cache.
     Pipeline.load(config, say=progress.note)
     lit: dict[int, bool] = {}
+    topic: str | None
+    count: int | None
     if options.input is None:
         settings = DriveSettings(
             seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
@@ -132,10 +134,19 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
             work / 'drive', settings,
             progress=lambda done, total: progress.set(done, total, 'rendering the drive'),
         )  # fmt: skip
-        also = (INFO_TOPIC, CLOUD_TOPIC) if options.clouds else ()
-        given = LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit), also=also)
+        path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0
     else:
-        given = _footage(options, options.input)
+        path = options.input
+        topic, compressed, count, offset = _footage(options, path)
+    play = [str(path), '--stamp-offset', str(offset)]
+    play += ['--topic', topic] if topic else []
+    if options.clouds:
+        play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
+    else:
+        play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
+    if options.input is not None:
+        play += ['--seconds', str(options.seconds)]
+        play += ['--fps', str(options.rate)] if options.rate else []
     parameters = {
         'route': options.route,
         'device': options.device,
@@ -148,22 +159,24 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         },
     }
     clouds = _cloud_parameters() if options.clouds else None
-    files = run_live(given, parameters, work, clouds=clouds, progress=progress.set)
-    for text in files.unread:
+    unread = run_live(
+        play, parameters, work, compressed=compressed, count=count, clouds=clouds,
+        progress=progress.set,
+    )  # fmt: skip
+    for text in unread:
         progress.note(f'not played: {text}')
-    run = read_live_run(files.recorded, files.sent, files.arrived)
+    recorded = work / 'recorded'
+    run = read_live_run(recorded, work / 'sent.jsonl', work / 'arrived.jsonl')
     summary: dict[str, Any] = {
         'input': 'rendered' if options.input is None else options.input.name,
         **run.summary(),
-        'lost': list(files.unread),
+        'lost': list(unread),
     }
     if lit:
-        summary['miou'] = score_drive(
-            given.path, files.recorded, lit, config, progress=progress.set
-        )
+        summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.set)
     show_run(
-        options.out, open_source(given.path, given.topic, rate=options.rate), run, files.recorded,
-        options.weights_day, offset=given.stamp_offset, progress=progress.set,
+        options.out, open_source(path, topic, rate=options.rate), run, recorded,
+        options.weights_day, offset=offset, progress=progress.set,
     )  # fmt: skip
     summary['seconds'] = options.seconds
     if options.input is None:
@@ -195,27 +208,21 @@ def _cloud_parameters() -> dict[str, str]:
     }
 
 
-def _footage(options: DemoOptions, path: Path) -> Any:
-    """Return the input of the player for a video, a folder or a bag."""
+def _footage(options: DemoOptions, path: Path) -> tuple[str | None, bool, int | None, int]:
+    """Return topic, whether it is compressed, number of frames if known, and stamp offset (ns)."""
     from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
-    from nightseg_ros.cli.live import LiveInput
     from nightseg_ros.data.source import open_source
 
     source = open_source(path, options.topic, rate=options.rate)
-    compressed, count = False, None
     if source.kind == 'bag':
         with BagReader(path) as bag:
             # frames of ROS 1 bags are decoded and published raw
             compressed = bag.is_ros2 and bag.image_topic(options.topic).type == IMAGE_TYPES[1]
-    elif source.rate is not None and source.count is not None:
-        count = min(source.count, round(options.seconds * source.rate))
-    else:
-        count = source.count
-    return LiveInput(
-        path=path, topic=source.topic, compressed=compressed, count=count,
-        seconds=options.seconds, fps=options.rate,
-        stamp_offset=0 if source.kind == 'bag' else STAMP_OFFSET,
-    )  # fmt: skip
+        return source.topic, compressed, None, 0
+    count = source.count
+    if source.rate is not None and count is not None:
+        count = min(count, round(options.seconds * source.rate))
+    return source.topic, False, count, STAMP_OFFSET
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -114,70 +113,33 @@ class Child:
             return
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LiveInput:
-    """What the player gets."""
-
-    path: Path
-    topic: str | None = None
-    compressed: bool = False
-    """Whether the player will publish CompressedImage."""
-    count: int | None = None
-    """How many frames will come, for the progress bar."""
-    seconds: float = 0.0
-    """Play only this much of it; 0 plays all."""
-    fps: float | None = None
-    """Frames a second of a folder."""
-    also: tuple[str, ...] = ()
-    """Topics of a bag that are played beside the images, which then keep their name."""
-    stamp_offset: int = 0
-    """Nanoseconds added to the stamps of a video or folder, which start at 0."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LiveFiles:
-    """What a live run leaves."""
-
-    recorded: Path
-    """Bag of the node's outputs."""
-    sent: Path
-    """Stamp log of the player."""
-    arrived: Path
-    """Stamp log of the recorder."""
-    unread: tuple[str, ...] = ()
-    """Warnings of the player about what it could not read; it played the rest."""
-
-
 def run_live(
-    given: LiveInput,
+    play: Sequence[str],
     parameters: dict[str, str],
     folder: Path,
     *,
+    compressed: bool = False,
+    count: int | None = None,
     clouds: dict[str, str] | None = None,
     progress: Callable[[int, int | None, str], None],
-) -> LiveFiles:
+) -> tuple[str, ...]:
     """
-    Play the input in real time to a node with these parameters and record labels and status.
+    Play an input in real time to a node with these parameters and record labels and status.
 
-    With ``clouds`` semantic_cloud runs beside it with those parameters, and the labelled points
-    of its sensor ``lidar`` are recorded, too.
+    ``play`` are the player's arguments, ``compressed`` tells whether they make it publish
+    CompressedImage, ``count`` how many frames will come. With ``clouds`` semantic_cloud runs
+    beside the node with those parameters, and the points of its sensor ``lidar`` are recorded.
+
+    ``folder`` then holds the bag ``recorded`` and the stamp logs ``sent.jsonl`` of the player and
+    ``arrived.jsonl`` of the recorder. Return the player's warnings about what it could not read.
     Everything lives in a ROS domain of its own. ``ProcessError`` tells which process failed and
     how its output ended; no process outlives this call.
     """
-    recorded, sent, arrived = (folder / n for n in ('recorded', 'sent.jsonl', 'arrived.jsonl'))
-    transport = {'transport': 'compressed'} if given.compressed else {}
-    play = [str(given.path), '--log', str(sent), '--stamp-offset', str(given.stamp_offset)]
-    play += ['--wait-subscribers', '1', '--wait-seconds', str(LOADING_S)]
-    if given.also:
-        play += ['--also', *given.also]
-    else:
-        play += ['--remap-to', f'camera/image_raw{"/compressed" if given.compressed else ""}']
-    for flag, value in (
-        ('--seconds', given.seconds), ('--topic', given.topic), ('--fps', given.fps),
-    ):  # fmt: skip
-        play += [flag, str(value)] if value else []
-    record = ['record', str(recorded), '--cameras', 'camera', '--outputs', 'labels', 'status']
-    record += ['--log', str(arrived)]
+    sent, arrived = folder / 'sent.jsonl', folder / 'arrived.jsonl'
+    transport = {'transport': 'compressed'} if compressed else {}
+    waiting = ['--log', str(sent), '--wait-subscribers', '1', '--patience', str(LOADING_S)]
+    record = ['record', str(folder / 'recorded'), '--cameras', 'camera']
+    record += ['--outputs', 'labels', 'status', '--log', str(arrived)]
     record += ['--clouds', '/lidar/nightseg/points'] if clouds is not None else []
 
     with private_domain() as domain, ExitStack() as stack:
@@ -194,14 +156,14 @@ def run_live(
             painters = [start('semantic_cloud', 'node.semantic_cloud', _ros_arguments(clouds))]
         recorder = start('recorder', 'cli.main', record)
         node = start('night_perception', 'node.main', _ros_arguments({**parameters, **transport}))
-        player = start('bag_player', 'node.replay', play)
-        progress(0, given.count, 'the node loads its networks')
+        player = start('bag_player', 'node.replay', [*play, *waiting])
+        progress(0, count, 'the node loads its networks')
         while player.code is None:
             for child in (node, recorder, *painters):
                 child.check()
-            count = _lines(sent)
-            text = 'playing in real time' if count else f'loading: {_last_message(node)}'
-            progress(count, given.count, text)
+            played = _lines(sent)
+            text = 'playing in real time' if played else f'loading: {_last_message(node)}'
+            progress(played, count, text)
             time.sleep(0.2)
         unread = _warnings(player.log) if player.code == PLAYED_THE_REST else ()
         if player.code != 0 and not (unread and _lines(sent)):
@@ -213,7 +175,7 @@ def run_live(
         recorder.stop(60.0)
         for child in (node, *painters):
             child.stop(20.0)
-    return LiveFiles(recorded=recorded, sent=sent, arrived=arrived, unread=unread)
+    return unread
 
 
 def _warnings(log: Path) -> tuple[str, ...]:
