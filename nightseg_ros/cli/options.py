@@ -79,14 +79,15 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
     """
     rest = list(arguments)
     for index, argument in enumerate(rest):
-        if argument.partition('=')[0] == '--config':
-            taken = 1 if '=' in argument else 2
-            [file] = [argument.partition('=')[2]] if taken == 1 else rest[index + 1 :][:1] or ['']
+        name, equals, file = argument.partition('=')
+        if name == '--config':
+            end = index + (1 if equals else 2)
+            file = file if equals else ''.join(rest[index + 1 : end])
             if not file:
                 raise ConfigError('--config needs the name of a YAML file')
             # what the file leaves out, flags have to say: rarely is in a file where a run goes
             preset = from_mapping(options, read_yaml(file), missing=tyro.MISSING)
-            return parse(options, verb, rest[:index] + rest[index + taken :], preset)
+            return parse(options, verb, rest[:index] + rest[end:], preset)
     return parse(options, verb, rest)
 
 
