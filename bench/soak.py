@@ -162,7 +162,6 @@ class Soak:
 
     def run(self) -> None:
         """Go through the events until the time is over."""
-        end = self._begun + 60 * self.options.minutes
         for player in self._players:
             player.start()
             # the cameras must not see the same light at the same time
@@ -171,6 +170,9 @@ class Soak:
         # a machine's first start compiles the networks; later ones hold the cache's files open
         self.configure()
         self._until_masks()
+        # loading is no part of it
+        self._begun = time.monotonic()
+        end = self._begun + 60 * self.options.minutes
         events = itertools.cycle(
             (self.silence, self.restart, self.deactivate, self.force_route, self.configure)
         )
