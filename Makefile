@@ -40,7 +40,7 @@ test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
 demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)
 
-bench: $(STAMP)  ## how fast the node is on this machine; SHORT=1 ends in two minutes, ARGS
+bench: $(STAMP)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
 	$(BIN)/nightseg bench --out $(or $(OUT),out/bench) $(if $(SHORT),--short) $(ARGS)
 
 soak: $(STAMP)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
@@ -67,8 +67,10 @@ fuzz: $(STAMP)  ## hostile bytes into every reader: RUNS=1000000 each, TARGETS='
 crash: $(STAMP)  ## every tool killed at KILLS=20 random moments ends in the same bytes; SEED=0
 	PYTHONPATH=. $(BIN)/python test/crash.py $(ARGS) --kills $(or $(KILLS),20) --seed $(or $(SEED),0)
 
-mutate: $(STAMP)  ## does a test notice each change? SAMPLE=40 of a module, 0: all; SEED=0
-	PYTHONPATH=. $(BIN)/python test/mutate.py $(ARGS) --sample $(or $(SAMPLE),40) --seed $(or $(SEED),0)
+mutate: $(STAMP)  ## does a test notice each change? ARGS='nightseg_ros.perception.router*'
+	$(BIN)/python -m pip install --quiet -r requirements/mutate.txt
+	$(BIN)/mutmut run $(ARGS)
+	$(BIN)/mutmut results
 
 coverage: $(STAMP)  ## branch coverage of the tests, with the processes that they start
 	$(BIN)/python -m pip install --quiet -r requirements/coverage.txt

@@ -44,7 +44,6 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
-        *shared('bench/peers'),
         *shared('config'),
         *shared('launch'),
         *shared('models'),

@@ -22,12 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from growth import Limit, growth
-from observer import Observer
-from resources import resources
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from watch import Limit, Observer, growth, resources
 
-from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.messages import ImageMessage
 
@@ -136,7 +134,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
         writer.writeheader()
         node = stack.enter_context(
             Child(
-                kind.module, ['--ros-args', *arguments], log=work / 'node.log',
+                kind.node, kind.module, ['--ros-args', *arguments], log=work / 'node.log',
                 environ={**os.environ, 'ROS_LOG_DIR': str(work)},
             )
         )  # fmt: skip
@@ -167,7 +165,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                 writer.writerow(rows[-1])
             node.stop(20.0)
         except (RuntimeError, ProcessError) as error:
-            print(f'FAIL in cycle {len(rows)}: {error}\n{node.last_words()}')
+            print(f'FAIL in cycle {len(rows)}: {error}\n{node.tail()}')
     return rows
 
 

@@ -4,8 +4,8 @@
 What OpenVINO's coarser arithmetic changes on real frames, and the time that it saves.
 
 ``python bench/precision.py WEIGHTS [FOLDER…]`` takes every eighth image of each folder, and for
-the time one image at the weights' own size and one at 480 pixels, 16:9. int8 takes part where
-``nightseg quantize`` has made a graph. The candidates take turns, with two threads and with one.
+the time one image at the weights' own size and one at 480 pixels, 16:9. The
+candidates take turns, with two threads and with one.
 """
 
 from __future__ import annotations
@@ -60,9 +60,6 @@ def candidates(weights: Weights, threads: int) -> dict[str, Network]:
             for exact in (0, 3, EXACT)
         },
     }
-    if has_int8(weights):
-        rest = read_int8(weights)[2].rest
-        backends[f'OpenVINO int8 and {rest}'] = OpenVINOBackend(threads, 'int8')
     return {title: backend.load(weights, print) for title, backend in backends.items()}
 
 

@@ -6,7 +6,7 @@ A long drive through real processes, and whether anything grew.
 ``python bench/soak.py --minutes 60 --out out/soak`` plays a rendered drive in a loop as two
 cameras into night_perception. Again and again a camera falls silent or is started anew, the node
 is deactivated or configured anew, or another route is forced. Memory, file descriptors, threads,
-CPU time, latency and lost frames are sampled all the while. It writes soak.csv, soak.png and
+CPU time, latency and lost frames are sampled all the while. It writes soak.csv and
 soak.json, and exits with 1 where something grew beyond its limit.
 """
 
@@ -17,6 +17,7 @@ import csv
 import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -26,12 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from growth import Growth, Limit, growth
-from loop_player import LoopPlayer
-from observer import Observer
-from resources import resources
+from watch import Growth, Limit, Observer, growth, resources
 
-from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.simulation.drive import DriveSettings, write_drive
 
@@ -55,6 +53,69 @@ FIELDS = (
     'seconds', 'event', *(limit.name for limit in LIMITS), 'sent', 'masks', 'level',
     *(f'route_{camera}' for camera in CAMERAS),
 )  # fmt: skip
+
+
+class LoopPlayer:
+    """Plays a bag into ``<camera>/image_raw`` for ever, and tells which frame was sent when."""
+
+    def __init__(self, camera: str, bag: Path, folder: Path) -> None:
+        """Prepare; ``start`` starts the process, whose files go into ``folder``."""
+        self.camera = camera
+        self._bag, self._folder = bag, folder
+        self._starts = 0
+        self._child: Child | None = None
+        self._stack = ExitStack()
+        self._read = 0
+
+    def start(self) -> None:
+        """Start the process."""
+        self._starts += 1
+        self._read = 0
+        self._child = self._stack.enter_context(
+            Child(
+                self.camera, 'nightseg_ros.node.replay',
+                [
+                    str(self._bag), '--loop', '--remap-to', f'{self.camera}/image_raw',
+                    '--log', str(self._log),
+                ],
+                log=self._folder / f'{self.camera}.log',
+                environ=dict(os.environ),
+            )
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End the process."""
+        self._stack.close()
+        self._log.unlink(missing_ok=True)
+        self._child = None
+
+    def freeze(self) -> None:
+        """Let it fall silent while it still stands in the graph."""
+        assert self._child is not None
+        self._child.check()
+        self._child.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on; what it missed comes at once."""
+        assert self._child is not None
+        self._child.signal(signal.SIGCONT)
+
+    def sent(self) -> list[tuple[int, float]]:
+        """Return stamp (ns) and steady time (s) of what was sent since the last call."""
+        if self._child is None or not self._log.exists():
+            return []
+        self._child.check()
+        with self._log.open('rb') as file:
+            file.seek(self._read)
+            content = file.read()
+        whole = content[: content.rfind(b'\n') + 1]
+        self._read += len(whole)
+        events = [json.loads(line) for line in whole.splitlines()]
+        return [(event['stamp'], event['sent'] / 1e9) for event in events]
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / f'{self.camera}-{self._starts}.jsonl'
 
 
 class Soak:
@@ -85,7 +146,7 @@ class Soak:
         self._stack = ExitStack()
         self.node = self._stack.enter_context(
             Child(
-                'nightseg_ros.node.main', ['--ros-args', *arguments],
+                'night_perception', 'nightseg_ros.node.main', ['--ros-args', *arguments],
                 log=work / 'night_perception.log', environ=environ,
             )
         )  # fmt: skip
@@ -101,7 +162,6 @@ class Soak:
 
     def run(self) -> None:
         """Go through the events until the time is over."""
-        end = self._begun + 60 * self.options.minutes
         for player in self._players:
             player.start()
             # the cameras must not see the same light at the same time
@@ -110,6 +170,9 @@ class Soak:
         # a machine's first start compiles the networks; later ones hold the cache's files open
         self.configure()
         self._until_masks()
+        # loading is no part of it
+        self._begun = time.monotonic()
+        end = self._begun + 60 * self.options.minutes
         events = itertools.cycle(
             (self.silence, self.restart, self.deactivate, self.force_route, self.configure)
         )
@@ -259,7 +322,7 @@ def main() -> int:
         try:
             soak.run()
         except (RuntimeError, ProcessError, OSError) as error:
-            problem = f'{error}\n{soak.node.last_words()}'
+            problem = f'{error}\n{soak.node.tail()}'
         finally:
             soak.close()
             _write_csv(options.out / 'soak.csv', soak.rows)
@@ -301,10 +364,6 @@ def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
         },
     }  # fmt: skip
     (options.out / 'soak.json').write_text(json.dumps(verdict, indent=2) + '\n')
-    if soak.rows:
-        from soak_figure import draw
-
-        draw(soak.rows, warm_up, options.out / 'soak.png')
     return 0 if passed else 1
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The soak's rule, and short forms of the soak and of the lifecycle cycles."""
+"""``bench/``: the soak's rule, and short forms of what runs real processes."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason='bench/ is not part o
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
     monkeypatch.syspath_prepend(str(BENCH))
-    import growth
+    import watch
 
     def verdict(values: object, limit: float = 0.01, **more: float) -> object:
         series = np.asarray(values, float)
-        of = growth.Limit(name='x', growth=limit, **more)
-        return growth.growth(np.arange(len(series)), series, len(series) / 6, of)
+        of = watch.Limit(name='x', growth=limit, **more)
+        return watch.growth(np.arange(len(series)), series, len(series) / 6, of)
 
     yield verdict
-    sys.modules.pop('growth', None)
+    sys.modules.pop('watch', None)
 
 
 def test_a_leak_is_found_under_noise_and_noise_alone_is_none(judge: object) -> None:
@@ -78,18 +78,19 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     folder = tmp_path_factory.mktemp('weights')
     day = tiny_weights.write_segmenter(folder / 'day.safetensors', seed=1)
     night = tiny_weights.write_segmenter(folder / 'night.safetensors', seed=2)
+    tiny_weights.write_translator(folder / 'translator.safetensors')
     return ('--day', str(day), '--night', str(night), '--backend', 'torch')
 
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict(
+def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict(
     weights: tuple[str, ...], tmp_path: Path
 ) -> None:
     pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
     # so short a run cannot tell growth from the noise of a busy machine
     loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
-    quick = ('--minutes', '0.3', '--every', '4', '--sample', '0.25', '--loop', '5')
+    quick = ('--minutes', '0.4', '--every', '6', '--sample', '0.25', '--loop', '5')
     done = run(
         'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path)
     )  # fmt: skip
@@ -97,13 +98,12 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_figure_and_verdict
     assert verdict['problem'] == '', done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
     assert done.returncode == (0 if verdict['passed'] else 1)
-    assert verdict['events'] >= 2 and verdict['silence_s'] and verdict['masks'] > 10
+    assert verdict['events'] >= 2 and verdict['silence_s'] and verdict['masks'] > 0
     for name in ('rss_mb', 'fds', 'threads'):
         assert verdict['growth'][name]['share'] < 0.2, done.stdout
     with (tmp_path / 'soak.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert {row['event'] for row in rows} >= {'start', 'silence'}
-    assert (tmp_path / 'soak.png').stat().st_size > 10_000
 
 
 @pytest.mark.ros
@@ -121,3 +121,27 @@ def test_twenty_lifecycle_cycles_under_a_flood_leave_nothing_behind(
     assert '20 of 20 cycles: passed' in done.stdout
     with out.open() as file:
         assert all(int(row['masks']) > 0 for row in csv.DictReader(file))
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_a_short_live_run_times_the_node_and_a_peer(
+    weights: tuple[str, ...], tmp_path: Path
+) -> None:
+    pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+    translator = Path(weights[1]).with_name('translator.safetensors')
+    done = run(
+        'live.py', '--rounds', '4', '--only', 'one_camera', 'peers', '--peers', 'plain_node',
+        *weights, '--translator', str(translator), '--out', str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / 'live.json').read_text())
+    closed, drawn, paced = (
+        result['sessions']['one_camera'][name] for name in ('closed', 'everything', '10_hz')
+    )
+    assert closed['sent'] == closed['answered'] == 4 and drawn['answered'] == 2
+    assert closed['end_to_end_ms']['p50'] > closed['stages_ms']['total']['p50'] > 0
+    assert paced['sent'] >= 20 and paced['use']['ours']['resident_mb'] > 50
+    names = {figure['name'] for figure in result['figures']}
+    assert names >= {'node_overhead', 'p99_over_p50', 'start_to_first_mask_s', 'vs_plain_node'}
+    assert '`vs_plain_node`' in (tmp_path / 'live.md').read_text()

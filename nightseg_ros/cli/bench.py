@@ -1,229 +1,245 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg bench``: how fast the node is on this machine, where the time goes, and peers."""
+"""``nightseg bench``: milliseconds and frames a second by backend, size and route, here."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import signal
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import os
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from nightseg_ros.cli.options import parse
-
-if TYPE_CHECKING:
-    from nightseg_ros.benchmark.pipelines import Times
-    from nightseg_ros.benchmark.sessions import Session
-    from nightseg_ros.cli.progress import Progress
+from nightseg_ros.cli.options import Progress, parse
+from nightseg_ros.config import ConfigError
 
 #: Raised when what a key of ``bench.json`` means changes.
-FORMAT = 1
+FORMAT = 2
+#: Instructions that decide how fast a network runs.
+_INSTRUCTIONS = (
+    'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_bf16', 'amx_int8', 'asimddp',
+)  # fmt: skip
+_STAGES = ('estimate', 'shrink', 'network', 'post', 'render')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchOptions:
     """
-    Measure the node as real ROS 2 processes, the pipeline without ROS, and peers, all in turns.
+    Measure the pipeline without ROS by backend, camera size, route and number of cameras.
 
-    Writes bench.json and bench.md into --out and prints the latter. docs/performance.md tells
-    what each figure means. Let nothing else run meanwhile. Exit code 0 also where a goal is
-    missed.
+    All of them take turns, frame by frame, so that a busy machine slows them alike. Writes
+    bench.json and bench.md into --out and prints the latter. Let nothing else run meanwhile.
     """
 
     out: Path = Path('out/bench')
     """Folder to write; results of the same names are replaced."""
     short: bool = False
-    """End in two minutes, with fewer rounds."""
+    """Take a third of the rounds."""
     backend: str = 'auto'
-    """What runs our networks; the node's parameter of that name."""
-    peers: bool = True
-    """Compare with the nodes in bench/peers; SegFormer needs transformers."""
-    only: tuple[str, ...] = ()
-    """Sessions to run, by name; without them all, then the pipeline and the roofline."""
-    soak: int = 1000
-    """Frames over which memory must not grow; small ones, with small networks' inputs."""
+    """What runs the networks where not the backends are compared."""
     weights_day: str = 'day'
     """Weights of the route 'day': a file, or the name of a shipped one."""
     weights_night: str = 'night'
     """Weights of the route 'night'."""
     weights_translator: str = 'translator'
-    """Night-to-day generator of the route 'translate'."""
+    """Night-to-day generator of the route 'translate'; '' leaves the route out."""
+    weights_illumination: str = 'illumination'
+    """Weights that tell day from night."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """One way to run the pipeline."""
+
+    backend: str
+    size: tuple[int, int] = (1280, 720)
+    """Width and height of the cameras."""
+    route: Literal['day', 'night', 'translate'] = 'night'
+    cameras: int = 1
+    draw: bool = False
+    """Whether every picture of a frame is wanted, and not its labels alone."""
+
+
+def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> list[Setup]:
+    """Return what is compared: ``backend``, varied in one thing at a time, and ``backends``."""
+    changes: list[dict[str, Any]] = [
+        {}, *({'backend': name} for name in backends if name != backend),
+        {'size': (640, 360)}, {'size': (1920, 1080)}, {'route': 'day'},
+        *([{'route': 'translate'}] if translate else []), {'cameras': 8}, {'draw': True},
+    ]  # fmt: skip
+    return [Setup(**{'backend': backend, **change}) for change in changes]
+
+
+def bench(arguments: Sequence[str]) -> int:
+    """Measure, print and write."""
     options = parse(BenchOptions, 'bench', arguments)
 
-    from nightseg_ros.benchmark.document import markdown
-    from nightseg_ros.cli.progress import Progress
+    from nightseg_ros.cli.info import versions
     from nightseg_ros.files import replace_file
+    from nightseg_ros.runtime.backends import available_backends
 
-    # its processes must not outlive a benchmark that is told to end
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    backends = [name for name, present in available_backends().items() if present]
+    if options.backend not in ('auto', *backends):
+        raise ConfigError(f'--backend is auto or one of {backends}, got {options.backend!r}')
+    result = {
+        'format': FORMAT,
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'settings': {**dataclasses.asdict(options), 'out': str(options.out)},
+        'machine': machine(),
+        'versions': versions(),
+        'pipelines': measure(
+            setups(options.backend, backends, translate=bool(options.weights_translator)), options
+        ),
+    }
+    text = markdown(result)
     options.out.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as work,
-        Progress('bench', None) as progress,
-    ):
-        for bench in run(options, Path(work), progress):
-            # a benchmark that is interrupted leaves what it has measured
-            text = markdown(bench)
-            replace_file(options.out / 'bench.json', json.dumps(bench, indent=1).encode())
-            replace_file(options.out / 'bench.md', text.encode())
+    replace_file(options.out / 'bench.json', (json.dumps(result, indent=1) + '\n').encode())
+    replace_file(options.out / 'bench.md', text.encode())
     print(text)
     return 0
 
 
-def run(options: BenchOptions, work: Path, progress: Progress) -> Iterator[dict[str, Any]]:
-    """Measure one part after the other; yield after each what ``bench.json`` holds by then."""
-    import numpy as np
+def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str, Any]]:
+    """
+    Let every setup label a frame of each of its cameras, round by round, in turns.
 
-    from nightseg_ros.benchmark.machine import machine
-    from nightseg_ros.cli.bench_live import run_session
-    from nightseg_ros.cli.info import versions
-
-    planned = _planned(options)
-    settings = {**asdict(options), 'out': str(options.out), 'only': list(options.only)}
-    facts = {
-        'format': FORMAT,
-        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'settings': settings,
-        'machine': machine(),
-        'versions': versions(),
-    }
-    scenes = _scenes()
-    raw: dict[str, Any] = {}
-    for number, session in enumerate(planned):
-        progress.set(number, len(planned) + 1, f'{session.name}, {session.size[0]} wide')
-        frames = work / f'{session.size[0]}.npy'
-        if not frames.exists():
-            np.save(frames, _scaled(scenes, session.size))
-        raw[session.name] = run_session(session, frames, work)
-        yield _bench(facts, planned, raw, [], None)
-    if not options.only:
-        progress.set(len(planned), len(planned) + 1, 'the pipeline without ROS')
-        pipelines = _pipelines(options, scenes, progress.say)
-        yield _bench(facts, planned, raw, pipelines, _roofline(options, pipelines))
-
-
-def _bench(
-    facts: dict[str, Any],
-    planned: Sequence[Session],
-    raw: dict[str, Any],
-    pipelines: list[Times],
-    roof: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """Return what ``bench.json`` holds."""
-    from nightseg_ros.benchmark.figures import figures
-    from nightseg_ros.benchmark.goals import judged
-    from nightseg_ros.benchmark.phases import summary
-    from nightseg_ros.benchmark.ratios import ratios
-
-    measured, units = ratios(raw, pipelines), figures(raw)
-    return {
-        **facts,
-        'description': pipelines[0].description if pipelines else None,
-        'goals': judged({**{name: found['value'] for name, found in measured.items()}, **units}),
-        'ratios': measured,
-        'figures': units,
-        'sessions': {
-            session.name: {
-                'size': list(session.size),
-                'phases': {
-                    name: summary(phase) for name, phase in raw[session.name]['phases'].items()
-                },
-            }
-            for session in planned
-            if session.name in raw
-        },
-        'pipelines': [times.summary() for times in pipelines],
-        'roofline': roof,
-    }
-
-
-def _planned(options: BenchOptions) -> list[Session]:
-    from nightseg_ros.benchmark.sessions import PEERS, sessions
-    from nightseg_ros.config import ConfigError
-    from nightseg_ros.files import share_dir
-
-    peers = tuple(
-        name
-        for name in PEERS
-        if options.peers
-        and (share_dir() / 'bench' / 'peers' / f'{name}.py').is_file()
-        and (name != 'segformer_node' or find_spec('transformers') is not None)
-    )
-    weights = {
-        f'weights.{name}': getattr(options, f'weights_{name}')
-        for name in ('day', 'night', 'translator')
-    }
-    planned = sessions(
-        short=options.short, backend=options.backend, weights=weights, peers=peers,
-        soak=options.soak,
-    )  # fmt: skip
-    unknown = set(options.only) - {session.name for session in planned}
-    if unknown:
-        raise ConfigError(
-            f'--only names {sorted(unknown)}; there are {[session.name for session in planned]}'
-        )
-    if find_spec('rclpy') is None:
-        raise ConfigError(
-            'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
-            '`pip install -r requirements/ros-jazzy.txt`'
-        )
-    return [s for s in planned if not options.only or s.name in options.only]
-
-
-def _scenes() -> Any:
-    """Return a few rendered night scenes, uint8 [N, 360, 640, 3] RGB."""
-    import numpy as np
-
-    from nightseg_ros.simulation import Street, render
-
-    street = Street(1, 'demo')
-    return np.stack([render(street, 9.0 * index, 'night', seed=index).image for index in range(3)])
-
-
-def _scaled(scenes: Any, size: tuple[int, int]) -> Any:
+    Return of each setup its fields, what ran, frames a second of all cameras, milliseconds of a
+    batch, and of a frame by stage. A backend that cannot run is left out and named, unless it is
+    the first setup's.
+    """
     import cv2
     import numpy as np
 
-    return np.stack([cv2.resize(scene, size) for scene in scenes])
+    from nightseg_ros.perception.frame import Frame
+    from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+    from nightseg_ros.perception.result import Want
+    from nightseg_ros.runtime.backend import BackendError
+    from nightseg_ros.simulation import Street, render
+    from nightseg_ros.weights import WeightsError
+
+    names = ('day', 'night', 'translator', 'illumination')
+    weights = WeightsConfig(**{name: getattr(options, f'weights_{name}') for name in names})
+    street = Street(1, 'demo')
+    scenes = [render(street, 9.0 * index, 'night', seed=index).image for index in range(3)]
+    wants = {False: Want(), True: Want(confidence=True, color=True, overlay=True)}
+    rounds = 5 if options.short else 15
+    pipelines: dict[tuple[str, str], Pipeline] = {}
+    running: dict[Setup, Pipeline] = {}
+    batch_ms: dict[Setup, list[float]] = {}
+    stages_ms: dict[Setup, dict[str, list[float]]] = {}
+    with Progress('loading the networks', None) as progress:
+        for setup in candidates:
+            key = (setup.backend, setup.route)
+            try:
+                if key not in pipelines:
+                    config = PipelineConfig(
+                        route=setup.route, backend=setup.backend, weights=weights
+                    )
+                    pipelines[key] = Pipeline.load(config, say=progress.note)
+                pipelines[key].warm_up([setup.size[::-1]])
+            except (BackendError, WeightsError) as error:
+                # a GPU that is not there is no reason to measure nothing
+                if setup.backend == candidates[0].backend:
+                    raise
+                progress.note(f'{setup.backend} is not measured: {error}')
+                continue
+            running[setup], batch_ms[setup], stages_ms[setup] = pipelines[key], [], {}
+        for number in range(rounds):
+            progress.set(number, rounds, 'measuring')
+            for setup, pipeline in running.items():
+                images = [np.asarray(cv2.resize(s, setup.size), np.uint8) for s in scenes]
+                frames = [
+                    Frame(
+                        image=images[(number + index) % len(images)],
+                        stamp_ns=(number + 1) * 100_000_000,
+                        # each setup has cameras of its own, whose time does not jump back
+                        camera=f'{setup}/{index}',
+                    )
+                    for index in range(setup.cameras)
+                ]  # fmt: skip
+                began = time.perf_counter()
+                results = pipeline.process(frames, wants[setup.draw])
+                batch_ms[setup].append((time.perf_counter() - began) * 1e3)
+                for result in results:
+                    for stage, ms in result.ms.items():
+                        stages_ms[setup].setdefault(stage, []).append(ms)
+    return [
+        {
+            **dataclasses.asdict(setup),
+            'description': pipeline.describe(),
+            'hz': round(1e3 * setup.cameras / percentiles(batch_ms[setup])['p50'], 1),
+            'batch_ms': percentiles(batch_ms[setup]),
+            'stages_ms': {name: percentiles(ms) for name, ms in stages_ms[setup].items()},
+        }
+        for setup, pipeline in running.items()
+    ]
 
 
-def _pipelines(options: BenchOptions, scenes: Any, say: Callable[[str], None]) -> list[Times]:
-    from nightseg_ros.benchmark.pipelines import measure, setups
-    from nightseg_ros.perception.pipeline import WeightsConfig
-    from nightseg_ros.runtime.backends import available_backends
-
-    backends = [name for name, present in available_backends().items() if present]
-    weights = WeightsConfig(
-        day=options.weights_day, night=options.weights_night, translator=options.weights_translator
-    )
-    return measure(
-        setups(options.backend, backends), scenes, 5 if options.short else 15, say, weights=weights
-    )
-
-
-def _roofline(options: BenchOptions, pipelines: Sequence[Times]) -> dict[str, Any]:
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """Return ``p50``, ``p95``, ``p99`` and ``count`` of at least one value."""
     import numpy as np
 
-    from nightseg_ros.benchmark.roofline import machine_peaks, network_work, shares
-    from nightseg_ros.runtime.pixels import fit
-    from nightseg_ros.weights import load_weights
+    numbers = zip(('p50', 'p95', 'p99'), np.percentile(values, (50, 95, 99)))
+    return {**{name: round(float(value), 4) for name, value in numbers}, 'count': len(values)}
 
-    weights = load_weights(options.weights_night)
-    base = pipelines[0]
-    height, width = fit(*base.setup.size[::-1], weights.metadata.long_side).padded
-    work, peaks = network_work(weights, height, width), machine_peaks()
-    measured = float(np.median(base.stages_ms['network']))
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores that may be used, memory, system and how busy it is."""
+    try:
+        text = Path('/proc/cpuinfo').read_text()
+        memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
+    except (OSError, ValueError):
+        text, memory = '', 0.0
+    pairs = (line.partition(':') for line in text.splitlines())
+    facts = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    flags = facts.get('flags', facts.get('Features', '')).split()
     return {
-        'machine': peaks,
-        'networks': {weights.path.stem: {**work, **shares(work, peaks, measured)}},
+        'processor': facts.get('model name', platform.machine()),
+        'cores': len(os.sched_getaffinity(0)),
+        'instructions': [name for name in _INSTRUCTIONS if name in flags],
+        'memory_gb': round(memory, 1),
+        'system': platform.platform(terse=True),
+        'load_at_start': round(os.getloadavg()[0], 2),
     }
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """Return ``bench.json`` as a page."""
+    here = result['machine']
+    rows = [
+        (
+            p['backend'] + (f' ({p["description"]["backend"]})' if p['backend'] == 'auto' else ''),
+            '{}×{}'.format(*p['size']), p['route'], str(p['cameras']),
+            'all' if p['draw'] else 'labels', f'{p["hz"]:.1f}',
+            *(short(p['batch_ms'][name]) for name in ('p50', 'p95', 'p99')),
+            *(short(p['stages_ms'][stage]['p50']) for stage in _STAGES),
+        )
+        for p in result['pipelines']
+    ]  # fmt: skip
+    return (
+        f'# nightseg bench\n\n{result["created"][:10]}: {here["processor"]}, '
+        f'{here["cores"]} cores ({", ".join(here["instructions"])}), load '
+        f'{here["load_at_start"]} at the start. '
+        'Milliseconds of a batch (stages: of a frame, p50); Hz: frames of all cameras.\n\n'
+        + table(
+            ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES),
+            rows,
+        )
+        + '\n'
+    )
+
+
+def short(value: float) -> str:
+    """Return a number of three digits or more."""
+    return f'{value:.3g}' if abs(value) < 100 else f'{value:.0f}'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
+    return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)])

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg data``: check data sets, and take pictures out of recordings."""
+"""``nightseg data`` and ``render``: check data sets, take pictures out of recordings, render."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import parse
+from nightseg_ros.cli.options import Progress, parse
+from nightseg_ros.config import ConfigError, from_mapping
 
 if TYPE_CHECKING:
     from nightseg_ros.data.check import Report
@@ -68,27 +69,10 @@ class ExtractOptions:
     """Write the sources' frames anew, also those that were taken otherwise."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one sub-verb."""
-    if not arguments or arguments[0] in ('-h', '--help'):
-        print(_help())
-        return 0 if arguments else 2
-    name, *rest = arguments
-    if name not in SUBVERBS:
-        print(
-            f"nightseg data: there is no '{name}'; there are {', '.join(SUBVERBS)}",
-            file=sys.stderr,
-        )
-        return 2
-    return SUBVERBS[name][0](rest)
-
-
 def check(arguments: Sequence[str]) -> int:
     """Check data sets."""
     options = parse(CheckOptions, 'data check', arguments)
 
-    from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.config import ConfigError
     from nightseg_ros.data.check import check_datasets
     from nightseg_ros.files import replace_file
     from nightseg_ros.taxonomy import TAXONOMIES
@@ -113,8 +97,6 @@ def extract(arguments: Sequence[str]) -> int:
     """Take frames out of recordings."""
     options = parse(ExtractOptions, 'data extract', arguments)
 
-    from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.config import ConfigError, from_mapping
     from nightseg_ros.data.source import ExtractConfig, extract
 
     if not options.sources:
@@ -124,7 +106,7 @@ def extract(arguments: Sequence[str]) -> int:
     with Progress('reading', None) as progress:
         result = extract(
             options.sources, options.out, config, force=options.force, progress=progress.set,
-            say=progress.say,
+            say=progress.note,
         )  # fmt: skip
     print(
         f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
@@ -175,22 +157,37 @@ def _most(counts: list[tuple[str, int]]) -> str:
     return shown + (f', {len(counts) - 2} others' if len(counts) > 2 else '')
 
 
-#: Sub-verb: what runs it, and a line of help.
-SUBVERBS = {
-    'check': (check, 'find missing, damaged and unsuitable files, and pictures in two splits'),
-    'extract': (extract, 'write frames of videos, bags and folders as pictures'),
-}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderOptions:
+    """Render streets with exact labels into OUT/images and OUT/labels; 'folder:OUT' reads them."""
+
+    out: Path
+    """Folder to write."""
+    count: int = 400
+    """Number of pictures."""
+    split: Literal['train', 'demo'] = 'train'
+    """Layouts, textures and seeds; the two share none."""
+    light: Literal['day', 'night', 'mixed'] = 'mixed'
+    """Mix of lights; 'night' is mostly night, dusk, tunnel and glare, a tenth day."""
+    size: tuple[int, int] = (640, 360)
+    """Width and height in pixels."""
+    seed: int = 0
+    """Another seed, other streets."""
+    force: bool = False
+    """Replace the folder if it exists."""
 
 
-def _help() -> str:
-    width = max(map(len, SUBVERBS)) + 2
-    lines = [f'  {name:{width}}{text}' for name, (_, text) in SUBVERBS.items()]
-    return '\n'.join(
-        [
-            'usage: nightseg data SUBVERB [options]',
-            '',
-            *lines,
-            '',
-            'nightseg data SUBVERB --help lists the options.',
-        ]
+def render(arguments: Sequence[str]) -> int:
+    """Render the pictures."""
+    options = parse(RenderOptions, 'render', arguments)
+
+    from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
+
+    config = from_mapping(
+        RenderedConfig,
+        {name: getattr(options, name) for name in ('count', 'split', 'light', 'size', 'seed')},
     )
+    with Progress('rendering', config.count) as progress:
+        write_rendered(options.out, config, force=options.force, progress=progress.set)
+    print(f"{config.count} pictures in '{options.out}'; train on folder:{options.out}")
+    return 0

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import platform
 import shutil
@@ -13,19 +14,18 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nightseg_ros.cli.options import PipelineOptions, parse
-
-if TYPE_CHECKING:
-    from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.cli.progress import Progress
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.config import ConfigError
 
 #: Nanoseconds added to the stamps of videos and folders: a stamp of 0 means none to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
 #: Weights by place, for real footage and for the rendered drive.
 REAL = {'day': 'day', 'night': 'night', 'illumination': 'illumination'}
 RENDERED = {'day': 'rendered_day', 'night': 'rendered_night', 'illumination': 'illumination'}
+#: Problems that are printed; the summary has all.
+SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,18 +67,19 @@ class DemoOptions(PipelineOptions):
     """Keep the bags of the run in OUT/bags."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def demo(arguments: Sequence[str]) -> int:
+    """Play, record, score and draw, in a folder that is removed at the end."""
     options = parse(DemoOptions, 'demo', arguments)
-    from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.config import ConfigError
-    from nightseg_ros.outputs import check_output
-
     if options.clouds and options.input is not None:
         raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
+    names = {f'weights_{k}': v for k, v in (REAL if options.input else RENDERED).items()}
+    missing = {name: value for name, value in names.items() if not getattr(options, name)}
+    options = dataclasses.replace(options, **missing)  # type: ignore[arg-type]
     if options.keep_bag:
+        from nightseg_ros.outputs import check_output
+
         given = [] if options.input is None else [options.input]
         check_output(options.out / 'bags', "a demo's bags", _is_kept, inputs=given)
     # its processes must not outlive a demo that is told to end
@@ -87,40 +88,65 @@ def main(arguments: Sequence[str]) -> int:
     work = Path(tempfile.mkdtemp(dir=options.out, prefix='.work-'))
     try:
         with Progress('demo', None) as progress:
-            summary = _run(_with_weights(options), work, progress)
+            summary = _run(options, work, progress)
         if options.keep_bag:
-            _keep(work, options.out / 'bags')
+            bags = options.out / 'bags'
+            shutil.rmtree(bags, ignore_errors=True)
+            bags.mkdir()
+            for name in ('drive', 'recorded'):
+                if (work / name).exists():
+                    (work / name).rename(bags / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _show(summary, options.out)
     return 0
 
 
-def _with_weights(options: DemoOptions) -> DemoOptions:
-    """Fill in the weights that were not named."""
-    import dataclasses
-
-    names = {f'weights_{k}': v for k, v in (REAL if options.input else RENDERED).items()}
-    missing = {name: value for name, value in names.items() if not getattr(options, name)}
-    return dataclasses.replace(options, **missing)  # type: ignore[arg-type]
-
-
 def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
+    """Return the summary; the drive and the recorded bag are in ``work`` then."""
     from nightseg_ros.cli.live import run_live
-    from nightseg_ros.evaluation.live import read_live_run
+    from nightseg_ros.data.source import open_source
+    from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
     from nightseg_ros.files import replace_file
     from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.simulation.drive import (
+        CLOUD_TOPIC,
+        IMAGE_TOPIC,
+        INFO_TOPIC,
+        DriveSettings,
+        write_drive,
+    )
 
     config = options.pipeline_config()
     progress.set(0, None, 'loading the networks')
-    # whatever is wrong with weights, backend or device is said here and now; the node, which
-    # would wait for a better configuration, finds the exported networks in the cache
-    Pipeline.load(config, say=progress.say)
+    # an error in weights, backend or device ends the demo here; the node would wait for a better
+    # configuration. It finds the exported networks in the cache.
+    Pipeline.load(config, say=progress.note)
     lit: dict[int, bool] = {}
+    topic: str | None
+    count: int | None
     if options.input is None:
-        given, lit = _rendered(options, work, progress)
+        settings = DriveSettings(
+            seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
+            lidar_every=2 if options.clouds else 0,
+        )  # fmt: skip
+        lit = write_drive(
+            work / 'drive', settings,
+            progress=lambda done, total: progress.set(done, total, 'rendering the drive'),
+        )  # fmt: skip
+        path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0
     else:
-        given = _real(options, options.input)
+        path = options.input
+        topic, compressed, count, offset = _footage(options, path)
+    play = [str(path), '--stamp-offset', str(offset)]
+    play += ['--topic', topic] if topic else []
+    if options.clouds:
+        play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
+    else:
+        play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
+    if options.input is not None:
+        play += ['--seconds', str(options.seconds)]
+        play += ['--fps', str(options.rate)] if options.rate else []
     parameters = {
         'route': options.route,
         'device': options.device,
@@ -133,61 +159,40 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         },
     }
     clouds = _cloud_parameters() if options.clouds else None
-    files = run_live(given, parameters, work, clouds=clouds, progress=progress.set)
-    for text in files.lost:
-        progress.say(f'not played: {text}')
-    run = read_live_run(files.recorded, files.sent, files.arrived)
+    unread = run_live(
+        play, parameters, work, compressed=compressed, count=count, clouds=clouds,
+        progress=progress.set,
+    )  # fmt: skip
+    for text in unread:
+        progress.note(f'not played: {text}')
+    recorded = work / 'recorded'
+    run = read_live_run(recorded, work / 'sent.jsonl', work / 'arrived.jsonl')
     summary: dict[str, Any] = {
         'input': 'rendered' if options.input is None else options.input.name,
         **run.summary(),
-        'lost': list(files.lost),
+        'lost': list(unread),
     }
     if lit:
-        from nightseg_ros.evaluation.live import score_drive
-
-        summary['miou'] = score_drive(
-            given.path, files.recorded, lit, config, progress=progress.set
-        )
-    from nightseg_ros.evaluation.live import show_run
-
+        summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.set)
     show_run(
-        options.out, _source(options, given), run, files.recorded, options.weights_day,
-        offset=given.stamp_offset, progress=progress.set,
+        options.out, open_source(path, topic, rate=options.rate), run, recorded,
+        options.weights_day, offset=offset, progress=progress.set,
     )  # fmt: skip
     summary['seconds'] = options.seconds
     if options.input is None:
         summary['seed'] = options.seed
     summary['weights'] = [options.weights_day, options.weights_night]
     summary['machine'] = f'{platform.system()} {platform.machine()}'
-    replace_file(
-        options.out / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode('utf-8')
-    )
+    text = json.dumps(summary, indent=2) + '\n'
+    replace_file(options.out / 'summary.json', text.encode('utf-8'))
     return summary
 
 
-def _rendered(
-    options: DemoOptions, work: Path, progress: Progress
-) -> tuple[LiveInput, dict[int, bool]]:
-    from nightseg_ros.cli.live import LiveInput
-    from nightseg_ros.simulation.drive import (
-        CLOUD_TOPIC,
-        IMAGE_TOPIC,
-        INFO_TOPIC,
-        DriveSettings,
-        write_drive,
-    )
+def _is_kept(bags: Path) -> bool:
+    """Tell a folder in which nothing lies but the bags of a demo."""
+    from nightseg_ros.bags.writer import is_own_bag
 
-    settings = DriveSettings(
-        seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
-        lidar_every=2 if options.clouds else 0,
-    )  # fmt: skip
-    lit = write_drive(
-        work / 'drive', settings, progress=lambda done, total: progress.set(
-            done, total, 'rendering the drive'
-        ),
-    )  # fmt: skip
-    also = (INFO_TOPIC, CLOUD_TOPIC) if options.clouds else ()
-    return LiveInput(path=work / 'drive', topic=IMAGE_TOPIC, count=len(lit), also=also), lit
+    return all(path.name in ('drive', 'recorded') and is_own_bag(path) for path in bags.iterdir())
 
 
 def _cloud_parameters() -> dict[str, str]:
@@ -203,53 +208,21 @@ def _cloud_parameters() -> dict[str, str]:
     }
 
 
-def _real(options: DemoOptions, path: Path) -> LiveInput:
+def _footage(options: DemoOptions, path: Path) -> tuple[str | None, bool, int | None, int]:
+    """Return topic, whether it is compressed, number of frames if known, and stamp offset (ns)."""
     from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
-    from nightseg_ros.cli.live import LiveInput
     from nightseg_ros.data.source import open_source
 
     source = open_source(path, options.topic, rate=options.rate)
-    kind = IMAGE_TYPES[0]
-    count = source.count
     if source.kind == 'bag':
         with BagReader(path) as bag:
-            topic = bag.image_topic(options.topic)
             # frames of ROS 1 bags are decoded and published raw
-            kind = topic.type if bag.is_ros2 else kind
-        count = None
-    elif source.rate is not None and count is not None:
+            compressed = bag.is_ros2 and bag.image_topic(options.topic).type == IMAGE_TYPES[1]
+        return source.topic, compressed, None, 0
+    count = source.count
+    if source.rate is not None and count is not None:
         count = min(count, round(options.seconds * source.rate))
-    return LiveInput(
-        path=path, topic=source.topic, type=kind, count=count, seconds=options.seconds,
-        fps=options.rate, stamp_offset=0 if source.kind == 'bag' else STAMP_OFFSET,
-    )  # fmt: skip
-
-
-def _source(options: DemoOptions, given: LiveInput) -> Any:
-    from nightseg_ros.data.source import open_source
-
-    return open_source(given.path, given.topic, rate=options.rate)
-
-
-def _is_kept(bags: Path) -> bool:
-    """Tell a folder in which nothing lies but the bags of a demo."""
-    from nightseg_ros.bags.writer import is_own_bag
-
-    return all(path.name in ('drive', 'recorded') and is_own_bag(path) for path in bags.iterdir())
-
-
-def _keep(work: Path, bags: Path) -> None:
-    shutil.rmtree(bags, ignore_errors=True)
-    bags.mkdir()
-    for name in ('drive', 'recorded'):
-        if (work / name).exists():
-            (work / name).rename(bags / name)
-
-
-def _few(texts: list[str], most: int = 3) -> list[str]:
-    """Return at most so many, and how many more there are."""
-    left = len(texts) - most
-    return texts if left <= 0 else [*texts[:most], f'and {left} more: see summary.json']
+    return source.topic, False, count, STAMP_OFFSET
 
 
 def _show(summary: dict[str, Any], out: Path) -> None:
@@ -264,7 +237,10 @@ def _show(summary: dict[str, Any], out: Path) -> None:
         f'{summary["frames_in"]} / {summary["frames_out"]} / {summary["dropped"]}',
     )
     if summary['lost']:
-        table.add_row('not played', escape('\n'.join(_few(summary['lost']))))
+        lines = summary['lost'][:SHOWN]
+        if len(summary['lost']) > SHOWN:
+            lines.append(f'and {len(summary["lost"]) - SHOWN} more: see summary.json')
+        table.add_row('not played', escape('\n'.join(lines)))
     table.add_row('rate', f'{summary["rate_hz"]} Hz')
     table.add_row('latency p50 / p95 / p99', ' / '.join(str(latency[p]) for p in latency) + ' ms')
     routes = ', '.join(f'{route} {count}' for route, count in summary['routes'].items())

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg evaluate``: scores of bags, videos, folders and data sets, with intervals."""
+"""``nightseg evaluate``: scores of bags, videos, folders and data sets; and ``report``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse
 from nightseg_ros.config import ConfigError
 
 
@@ -84,15 +84,24 @@ class EvaluateOptions(PipelineOptions):
     """Write report.html and report.md."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def evaluate(arguments: Sequence[str]) -> int:
+    """Score everything, print the scores, write the report."""
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
     if options.streams < 0 or options.threads < 0:
         raise ConfigError('--streams and --threads are numbers from 0 on')
+    result = _evaluate(options, ('nightseg', 'evaluate', *arguments))
+    _print(result)
+    if options.report:
+        from nightseg_ros.evaluation.report import write_report
 
-    from nightseg_ros.cli.progress import Progress
+        write_report(options.out)
+    return _print_problems(result)
+
+
+def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, Any]:
+    """Return what ``metrics.json`` holds: the one place that calls the evaluation."""
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
     from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
     from nightseg_ros.evaluation.metrics import BootstrapConfig
@@ -105,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
             seed=options.seed,
         ),
         classes=options.classes, workers=options.workers, ray=options.ray,
-        restart=options.restart, command=('nightseg', 'evaluate', *arguments),
+        restart=options.restart, command=command,
     )  # fmt: skip
     base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
     recordings = recording_parts(
@@ -113,13 +122,13 @@ def main(arguments: Sequence[str]) -> int:
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     with Progress('loading the networks', None) as progress:
-        base = settled(base, progress.say)
+        base = settled(base, progress.note)
         members = configurations(base, options.compare)
         streams = options.streams or stream_count(base, options.threads)
         if options.workers > 1 or options.ray:
-            # these networks are only asked what they are
+            # the networks of this process only say what they are
             streams = 1
-        lineup = Lineup.load(members, streams=streams, say=progress.say)
+        lineup = Lineup.load(members, streams=streams, say=progress.note)
         datasets = dataset_parts(options.dataset, lineup.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')
@@ -130,20 +139,14 @@ def main(arguments: Sequence[str]) -> int:
         counts = [part.count for part in plan.parts]
         known = [count for count in counts if count is not None]
         total = sum(known) if len(known) == len(counts) else None
-        result = evaluate(
-            plan, lineup, options.out, settings, say=progress.say,
+        return evaluate(
+            plan, lineup, options.out, settings, say=progress.note,
             advance=lambda done: progress.set(done, total, text='evaluating'),
         )  # fmt: skip
-    _print(result)
-    if options.report:
-        from nightseg_ros.evaluation.report import write_report
-
-        write_report(options.out)
-    return _complain(result)
 
 
-def _complain(result: dict[str, Any]) -> int:
-    """Say on stderr what was lost; return the exit code."""
+def _print_problems(result: dict[str, Any]) -> int:
+    """Print on stderr what could not be read; return the exit code."""
     lost = 0
     for name, entry in result['sets'].items():
         for source in entry['sources']:
@@ -198,3 +201,27 @@ def _number(value: float | None) -> str:
 
 def _interval(pair: list[float] | None) -> str:
     return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportOptions:
+    """
+    Write DIR/report.html and DIR/report.md from what `nightseg evaluate --out DIR` left there.
+
+    Neither the data nor the weights nor a network connection is needed.
+    """
+
+    dir: tyro.conf.Positional[Path]
+    """Folder of a finished evaluation."""
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Write the report anew."""
+    options = parse(ReportOptions, 'report', arguments)
+
+    from nightseg_ros.evaluation.report import write_report
+
+    write_report(options.dir)
+    for name in ('report.html', 'report.md'):
+        print(options.dir / name)
+    return 0

@@ -28,29 +28,25 @@ class InfoOptions:
     """Machine-readable, on stdout."""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def info(arguments: Sequence[str]) -> int:
+    """Print the facts."""
     options = parse(InfoOptions, 'info', arguments)
-    facts = collect()
-    if options.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        _show(facts)
-    return 0
 
-
-def collect() -> dict[str, Any]:
-    """Return versions, devices, backends and weights as JSON types."""
     from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backends import available_backends
 
-    return {
+    facts = {
         'versions': versions(),
         'devices': _devices(),
         'backends': available_backends(),
         'models': str(models_dir()),
         'weights': [_weights(path) for path in sorted(models_dir().glob('*.safetensors'))],
     }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    return 0
 
 
 def versions() -> dict[str, str]:

@@ -1,10 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The command ``nightseg``: a table of verbs, each in a module that is imported when it is asked for.
+The command ``nightseg``: one table of verbs, whose modules are imported when they are asked for.
 
-A verb's module has ``main(arguments) -> int``. Errors of this package and of the file system end
-as one line on stderr and exit code 2, Ctrl-C as 130; only a bug shows a traceback.
+A verb is a function ``(arguments) -> exit code`` beside the dataclass of its options. Errors of
+this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as 130; only
+a bug shows a traceback.
 """
 
 from __future__ import annotations
@@ -15,38 +16,67 @@ import os
 import sys
 from collections.abc import Sequence
 
+#: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a
+#: function is a group; its members are the rows of two words that follow.
 VERBS = {
-    'predict': ('nightseg_ros.cli.predict', 'label an image, a folder, a video or a bag'),
-    'demo': ('nightseg_ros.cli.demo', 'a drive from day into night through real ROS 2 processes'),
-    'evaluate': ('nightseg_ros.cli.evaluate', 'score labelled data sets'),
-    'report': ('nightseg_ros.cli.report', 'the report of a finished evaluation, made again'),
-    'bag': ('nightseg_ros.cli.bag', 'make bags, put predictions into them, check damaged ones'),
-    'paint': ('nightseg_ros.cli.paint', 'labels on the points of the clouds of a bag'),
-    'replay': ('nightseg_ros.cli.replay', 'play a bag, video or folder into ROS 2 topics'),
-    'record': ('nightseg_ros.cli.record', 'record what the node publishes into a bag'),
-    'bench': ('nightseg_ros.cli.bench', 'how fast the node is here, and where the time goes'),
-    'info': ('nightseg_ros.cli.info', 'versions, devices, backends and weights'),
+    'predict': ('predict:predict', 'label an image, a folder, a video or a bag'),
+    'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
+    'evaluate': ('evaluate:evaluate', 'score labelled data sets'),
+    'report': ('evaluate:report', 'the report of a finished evaluation, made again'),
+    'bag': ('', 'make bags, put predictions into them, check damaged ones'),
+    'bag make': ('bags:make', 'a video or a folder of pictures in, a bag out'),
+    'bag predict': (
+        'bags:predict',
+        'a copy of a bag with labels, overlay and status, for RViz and Foxglove',
+    ),
+    'bag info': ('bags:info', 'topics, and what of a damaged bag can be read'),
+    'paint': ('bags:paint', 'labels on the points of the clouds of a bag'),
+    'replay': ('bags:replay', 'play a bag, video or folder into ROS 2 topics'),
+    'record': ('bags:record', 'record what the node publishes into a bag'),
+    'bench': ('bench:bench', 'how fast the pipeline is on this machine'),
+    'info': ('info:info', 'versions, devices, backends and weights'),
     'train': (
-        'nightseg_ros.cli.train',
-        'make weights, and the labels to make them with',
+        '',
+        'make weights, and the labels to make them with, by flags or --config FILE.yaml',
     ),
-    'synthesize': (
-        'nightseg_ros.cli.synthesize',
-        'turn labelled day images into synthetic night',
+    'train segmenter': ('train:segmenter', 'labelled frames in, a segmenter out'),
+    'train pseudo_labels': (
+        'train:pseudo_labels',
+        'unlabelled frames and a segmenter in, labels out',
     ),
-    'sweep': ('nightseg_ros.cli.sweep', 'how much synthetic night helps, with error bands'),
-    'export': ('nightseg_ros.cli.export', 'weights as ONNX with a card, checked against torch'),
-    'translate': (
-        'nightseg_ros.cli.translate',
-        'turn frames into the other light with a generator, and judge it',
+    'train translator': (
+        'train:translator',
+        'unpaired day and night frames in, day-to-night and night-to-day generators out',
     ),
+    'train fast_translator': (
+        'train:fast_translator',
+        'labelled day frames and a day segmenter in, a real-time night-to-day generator out',
+    ),
+    'train average': ('train:average', 'the mean of several weights of one network'),
+    'train soup': ('train:average', 'the former name of average'),
+    'train illumination': (
+        'train:illumination',
+        'day and night frames in, the illumination estimator out',
+    ),
+    'synthesize': ('train:synthesize', 'turn labelled day images into synthetic night'),
+    'sweep': ('train:sweep', 'how much synthetic night helps, with error bands'),
     'calibrate': (
-        'nightseg_ros.cli.calibrate',
+        'train:calibrate',
         'teach weights how sure they may be: confidence and reliability',
     ),
-    'publish': ('nightseg_ros.cli.publish', 'ship trained weights with their scores and hash'),
-    'data': ('nightseg_ros.cli.data', 'check data sets; take pictures out of recordings'),
-    'render': ('nightseg_ros.cli.render', 'render a data set of streets with exact labels'),
+    'translate': (
+        'predict:translate',
+        'turn frames into the other light with a generator, and judge it',
+    ),
+    'export': ('export:export', 'weights as ONNX with a card, checked against torch'),
+    'publish': ('export:publish', 'ship trained weights with their scores and hash'),
+    'data': ('', 'check data sets; take pictures out of recordings'),
+    'data check': (
+        'data:check',
+        'find missing, damaged and unsuitable files, and pictures in two splits',
+    ),
+    'data extract': ('data:extract', 'write frames of videos, bags and folders as pictures'),
+    'render': ('data:render', 'render a data set of streets with exact labels'),
 }
 
 
@@ -56,56 +86,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a name may hold bytes that are no UTF-8, and the terminal may not know it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ('-h', '--help'):
-        print(_help())
-        return 0 if given else 2
-    if given[0] == '--version':
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    if rest[:1] == ['--version']:
         from nightseg_ros import __version__
 
         print(f'nightseg {__version__}')
         return 0
-    verb = given[0]
-    if verb not in VERBS:
-        print(f"nightseg: there is no verb '{verb}'; verbs: {', '.join(VERBS)}", file=sys.stderr)
-        return 2
+    verb = ''
+    while not VERBS.get(verb, ('', ''))[0]:
+        if not rest or rest[0] in ('-h', '--help'):
+            print(_help(verb))
+            return 0 if rest else 2
+        name = f'{verb} {rest.pop(0)}'.strip()
+        if name not in VERBS:
+            print(
+                f"nightseg: there is no verb '{name}'; verbs: {', '.join(_members(verb))}",
+                file=sys.stderr,
+            )
+            return 2
+        verb = name
+    module, _, function = VERBS[verb][0].partition(':')
     try:
-        run = importlib.import_module(VERBS[verb][0]).main
-        return int(run(given[1:]))
+        run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
+        return int(run(rest))
     except KeyboardInterrupt:
-        print(f'nightseg {verb}: interrupted', file=sys.stderr)
+        print(f'nightseg {verb.split()[0]}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        if not _expected(error):
+        # errors that speak to the user, told from bugs without importing what raises them
+        ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
+        if not ours and not isinstance(error, OSError):
             raise
-        print(f'nightseg {verb}: {error}', file=sys.stderr)
+        print(f'nightseg {verb.split()[0]}: {error}', file=sys.stderr)
         return 2
 
 
-def _expected(error: Exception) -> bool:
-    """Tell errors that speak to the user from bugs, without importing what raises them."""
-    ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
-    return ours or isinstance(error, OSError)
+def _members(group: str) -> list[str]:
+    """Return the verbs of a group; those of one word where it is ''."""
+    return [verb for verb in VERBS if verb.rpartition(' ')[0] == group]
 
 
-def _help() -> str:
-    width = max(map(len, VERBS)) + 2
-    lines = [f'  {verb:{width}}{text}' for verb, (_, text) in VERBS.items()]
-    return '\n'.join(
-        [
-            'usage: nightseg VERB [options]',
-            '',
-            'Night-robust semantic segmentation of vehicle cameras.',
-            '',
-            *lines,
-            '',
-            'nightseg VERB --help lists the options of a verb.',
-        ]
-    )
+def _help(group: str) -> str:
+    usage = f'nightseg {group} VERB'.replace('  ', ' ')
+    members = {verb.split()[-1]: VERBS[verb][1] for verb in _members(group)}
+    width = max(map(len, members)) + 2
+    about = VERBS[group][1] if group else 'Night-robust semantic segmentation of vehicle cameras.'
+    lines = [f'  {verb:{width}}{text}' for verb, text in members.items()]
+    footer = f'{usage} --help lists the options of a verb.'
+    return '\n'.join([f'usage: {usage} [options]', '', about, '', *lines, '', footer])
 
 
 if __name__ == '__main__':

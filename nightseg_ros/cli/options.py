@@ -1,16 +1,18 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Flags of a verb, made by tyro from its frozen dataclass, whose docstrings are the help."""
+"""What verbs share: flags from frozen dataclasses, whose docstrings are the help; progress."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
+from rich import progress as bars
+from rich.console import Console
 
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml
 
 if TYPE_CHECKING:
     from nightseg_ros.perception.pipeline import PipelineConfig
@@ -46,34 +48,69 @@ class PipelineOptions:
         from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
         weights = WeightsConfig(
-            day=self.weights_day,
-            night=self.weights_night,
-            translator=self.weights_translator,
+            day=self.weights_day, night=self.weights_night, translator=self.weights_translator,
             illumination=self.weights_illumination,
-        )
+        )  # fmt: skip
         try:
             return PipelineConfig(
-                route=self.route,
-                device=self.device,
-                backend=self.backend,
-                long_side=self.long_side,
-                weights=weights,
-            )
-        except ConfigError:
-            raise
+                route=self.route, device=self.device, backend=self.backend,
+                long_side=self.long_side, weights=weights,
+            )  # fmt: skip
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
 
 def parse(options: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
     """Return the options of ``nightseg VERB``; wrong flags exit with 2 and a hint."""
-    prog = f'nightseg {verb}'
+    preset: dict[str, Any] = {} if default is None else {'default': default}
     try:
-        if default is None:
-            return tyro.cli(options, prog=prog, args=list(arguments))
-        return tyro.cli(options, prog=prog, args=list(arguments), default=default)
-    except ConfigError:
-        raise
+        found: T = tyro.cli(options, prog=f'nightseg {verb}', args=list(arguments), **preset)
+        return found
     except ValueError as error:
         # the dataclasses check themselves with plain ValueErrors
         raise ConfigError(str(error)) from error
+
+
+def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
+    """
+    Return options from ``--config FILE.yaml`` and from flags, which win over the file.
+
+    ``ConfigError`` names a key of the file that is unknown, missing or of the wrong type.
+    """
+    rest = list(arguments)
+    for index, argument in enumerate(rest):
+        name, equals, file = argument.partition('=')
+        if name == '--config':
+            end = index + (1 if equals else 2)
+            file = file if equals else ''.join(rest[index + 1 : end])
+            if not file:
+                raise ConfigError('--config needs the name of a YAML file')
+            # what the file leaves out, flags have to say: rarely is in a file where a run goes
+            preset = from_mapping(options, read_yaml(file), missing=tyro.MISSING)
+            return parse(options, verb, rest[:index] + rest[end:], preset)
+    return parse(options, verb, rest)
+
+
+class Progress(bars.Progress):
+    """One bar on stderr, so that stdout stays fit for a pipe; without a known total it counts."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        """Name what goes on and of how many."""
+        super().__init__(
+            bars.SpinnerColumn(), bars.TextColumn('{task.description}'), bars.BarColumn(),
+            bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )  # fmt: skip
+        self._bar = self.add_task(title, total=total)
+
+    def set(self, done: int, total: int | None = None, text: str = '') -> None:
+        """Show that ``done`` are done; a new total or text replaces the old one."""
+        self.update(self._bar, completed=done)
+        if total is not None:
+            self.update(self._bar, total=total)
+        if text:
+            self.update(self._bar, description=text)
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

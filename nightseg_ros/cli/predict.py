@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg predict``: masks, overlays and decisions of an image, a folder, a video or a bag."""
+"""``nightseg predict`` and ``translate``: frames in, masks or frames of the other light out."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
+    from nightseg_ros.evaluation.translation import Translations
     from nightseg_ros.perception.result import Result
+
+#: Folders of a prediction and the suffix of their files.
+OUTPUTS = {'labels': '.png', 'overlay': '.jpg', 'confidence': '.png'}
+#: Pairs of pictures on the contact sheet of a translation.
+TILES = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,15 +47,11 @@ class PredictOptions(PipelineOptions):
     """Frames a second of a folder (makes it a sequence), or of a video instead of its own."""
 
 
-#: Folders of OUT and the suffix of their files.
-OUTPUTS = {'labels': '.png', 'overlay': '.jpg', 'confidence': '.png'}
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb."""
+def predict(arguments: Sequence[str]) -> int:
+    """Label the frames one after the other."""
     options = parse(PredictOptions, 'predict', arguments)
 
-    from nightseg_ros.cli.progress import Progress
+    from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
     from nightseg_ros.outputs import check_output
@@ -63,26 +66,31 @@ def main(arguments: Sequence[str]) -> int:
     broken = 0
     routes: Counter[str] = Counter()
     with Progress('loading the networks', source.count) as progress:
-        pipeline = Pipeline.load(options.pipeline_config(), say=progress.say)
+        pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
         with (
             partial_file(options.out / 'predictions.jsonl') as partial,
-            partial.open('w', encoding='utf-8') as log,
+            partial.open('w', encoding='utf-8') as lines,
         ):
             for number, (stem, frame) in enumerate(source):
+                files = {
+                    name: options.out / name / f'{stem}{suffix}'
+                    for name, suffix in OUTPUTS.items()
+                }
                 if isinstance(frame, FrameError):
                     broken += 1
-                    progress.say(f'skipped: {frame}')
+                    progress.note(f'skipped: {frame}')
                     # a mask of an earlier run must not pass for this frame's
-                    for folder, suffix in OUTPUTS.items():
-                        (options.out / folder / f'{stem}{suffix}').unlink(missing_ok=True)
+                    for file in files.values():
+                        file.unlink(missing_ok=True)
                     continue
                 if not source.sequence:
                     pipeline.reset(reason='a picture on its own')
                 [result] = pipeline.process([frame], want)
-                _write(options.out, stem, result)
-                log.write(json.dumps(record(stem, result)) + '\n')
+                for name, file in files.items():
+                    write_picture(file, getattr(result, name))
+                lines.write(json.dumps(_record(stem, result)) + '\n')
                 routes[result.decision.route] += 1
                 progress.set(number + 1, text=f'{stem} {result.decision.route}')
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
@@ -92,38 +100,168 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if broken else 0
 
 
-def record(stem: str, result: Result) -> dict[str, Any]:
-    """
-    Return one line of predictions.jsonl; ``stamp`` is in nanoseconds, ``ms`` by stage.
-
-    ``score`` and ``reliability``, 0 to 1, are None where they are not known.
-    """
-    return {
-        'frame': stem,
-        'stamp': result.frame.stamp_ns,
-        'score': _rounded(result.illumination.score),
-        'state': result.decision.state,
-        'route': result.decision.route,
-        'reason': result.decision.reason,
-        'reliability': _rounded(result.reliability),
-        'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 4)
-
-
 def _is_ours(folder: Path) -> bool:
     """Tell a folder of masks or pictures by the list beside it, which may be unfinished."""
     out = folder.parent
     return (out / 'predictions.jsonl').is_file() or any(out.glob('.predictions-*.jsonl'))
 
 
-def _write(out: Path, stem: str, result: Result) -> None:
-    from nightseg_ros.data.pictures import write_picture
+def _record(stem: str, result: Result) -> dict[str, Any]:
+    """
+    Return one line of predictions.jsonl; ``stamp`` is in nanoseconds, ``ms`` by stage.
 
-    for folder, suffix in OUTPUTS.items():
-        picture = getattr(result, folder)
-        assert picture is not None
-        write_picture(out / folder / f'{stem}{suffix}', picture)
+    ``score`` and ``reliability``, 0 to 1, are None where they are not known.
+    """
+    known = {
+        name: round(value, 4) if value is not None and math.isfinite(value) else None
+        for name, value in (
+            ('score', result.illumination.score),
+            ('reliability', result.reliability),
+        )
+    }
+    return {
+        'frame': stem,
+        'stamp': result.frame.stamp_ns,
+        'score': known['score'],
+        'state': result.decision.state,
+        'route': result.decision.route,
+        'reason': result.decision.reason,
+        'reliability': known['reliability'],
+        'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
+    }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TranslateOptions:
+    """
+    Translate every frame of SOURCE into OUT/images, with OUT/contact_sheet.jpg.
+
+    With --judge OUT/metrics.json tells how much of the scene a frozen segmenter finds again, and
+    with --real how near the results are to real pictures of the wanted light. Look at the sheet:
+    no figure sees a lamp that is not there. Exit code 1: some frames could not be read.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Image, folder of images, video, or bag."""
+    weights: str
+    """Generator: a file, or the name of a shipped one."""
+    out: Path
+    """Folder to write; files of the same names are replaced."""
+    style: str = ''
+    """Camera whose light is wanted, for generators that know several; '' is any."""
+    judge: str = ''
+    """Segmenter that looks at the frames and at the results."""
+    judge_after: str = ''
+    """Another one for the results, such as 'night' after a translation into night."""
+    real: tuple[str, ...] = ()
+    """Real pictures of the wanted light, ADAPTER:ROOT[:SPLIT], for KID."""
+    long_side: int = 0
+    """Long side of the generator's input in pixels; 0: what it was trained at."""
+    topic: str | None = None
+    """Image topic of a bag; without it the only one there is."""
+    device: Literal['auto', 'cpu', 'cuda'] = 'auto'
+    """Where the generator runs."""
+    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
+    """What runs it."""
+
+
+def translate(arguments: Sequence[str]) -> int:
+    """Translate the frames one after the other, and judge them together."""
+    options = parse(TranslateOptions, 'translate', arguments)
+    if (options.real or options.judge_after) and not options.judge:
+        raise ConfigError('--real and --judge-after need --judge: the segmenter that looks')
+    if options.long_side and not 64 <= options.long_side <= 4096:
+        raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
+
+    from nightseg_ros.data.pictures import write_picture
+    from nightseg_ros.data.source import open_source
+    from nightseg_ros.evaluation.translation import Translations, sheet
+    from nightseg_ros.files import replace_file
+    from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+    from nightseg_ros.networks.generators import with_style
+    from nightseg_ros.outputs import check_output
+    from nightseg_ros.perception.frame import FrameError
+    from nightseg_ros.perception.pipeline import Translator
+    from nightseg_ros.runtime.backends import open_backend
+    from nightseg_ros.runtime.pixels import fit
+    from nightseg_ros.weights import load_weights
+
+    source = open_source(options.source, options.topic)
+    weights = with_style(load_weights(options.weights), options.style)
+    long_side = options.long_side or weights.metadata.long_side
+    images = options.out / 'images'
+    check_output(images, 'a result', Path.is_dir, inputs=[options.source])
+    shown: list[tuple[Any, Any, str]] = []
+    judged: Translations | None = None
+    broken = done = 0
+    every = max(1, -(-(source.count or TILES) // TILES))
+    with Progress('loading the generator', source.count) as progress:
+        backend = open_backend(options.backend, options.device)
+        translator = Translator(weights, backend, progress.note)
+        if options.judge:
+            before = after = FrozenSegmenter(load_weights(options.judge))
+            if options.judge_after not in ('', options.judge):
+                after = FrozenSegmenter(load_weights(options.judge_after))
+            judged = Translations(before=before, after=after, long_side=long_side)
+        images.mkdir(parents=True, exist_ok=True)
+        pixels = backend.pixels
+        for number, (stem, frame) in enumerate(source):
+            if isinstance(frame, FrameError):
+                broken += 1
+                progress.note(f'skipped: {frame}')
+                (images / f'{stem}.jpg').unlink(missing_ok=True)
+                continue
+            size = fit(frame.image.shape[0], frame.image.shape[1], long_side)
+            batch = pixels.stack([pixels.shrink(frame.image, frame.order, size)])
+            result = pixels.download(pixels.restore(translator(batch)[0], size))
+            write_picture(images / f'{stem}.jpg', result, quality=95)
+            given = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
+            if judged is not None:
+                judged.add(given, result)
+            if number % every == 0 and len(shown) < TILES:
+                shown.append((given, result, stem))
+            done += 1
+            progress.set(number + 1, text=stem)
+        if shown:
+            write_picture(options.out / 'contact_sheet.jpg', sheet(shown))
+        if judged is not None and done:
+            progress.set(done, text='judging')
+            found = {
+                'version': 1,
+                'generator': weights.sha256,
+                'style': options.style,
+                'long_side': long_side,
+                'judge': options.judge,
+                'judge_after': options.judge_after or options.judge,
+                'real': [Path(spec.partition(':')[2]).name for spec in options.real],
+                **judged.to_dict(_real_features(options.real, judged)),
+            }
+            text = json.dumps(found, indent=2) + '\n'
+            replace_file(options.out / 'metrics.json', text.encode('utf-8'))
+            _print_judgement(found)
+    print(f"{done} frames translated in '{options.out}'")
+    return 1 if broken else 0
+
+
+def _real_features(specs: Sequence[str], judged: Translations) -> list[Any]:
+    """Return the features of the real pictures, as the judge of the results sees them."""
+    from nightseg_ros.data.datasets import open_dataset
+    from nightseg_ros.data.sample import read_image
+    from nightseg_ros.evaluation.translation import features
+
+    return [
+        features(judged.after, read_image(sample.image), judged.long_side)
+        for spec in specs
+        for sample in open_dataset(spec)
+    ]
+
+
+def _print_judgement(found: dict[str, Any]) -> None:
+    line = f'agreement {found["agreement"]:.3f}, of IoU {found["agreement_miou"]:.3f}'
+    if found['kid'] is not None:
+        kid, before = found['kid'], found['kid_source']
+        line += (
+            f'; KID {kid["mean"]:.4f} ± {kid["std"]:.4f} '
+            f'(before {before["mean"]:.4f} ± {before["std"]:.4f})'
+        )
+    print(line)

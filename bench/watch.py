@@ -1,13 +1,17 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""A ROS node that leads one of ours through its life and keeps what it says."""
+"""Watching a node for long: what its process holds, what it says, and whether anything grows."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -28,7 +32,108 @@ TRANSITIONS = {
     'deactivate': Transition.TRANSITION_DEACTIVATE,
 }
 #: Seconds for an answer of a node on a machine that has other work, too.
-PATIENCE = 120.0
+ANSWER_S = 120.0
+
+_TICKS = os.sysconf('SC_CLK_TCK')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """Memory, file descriptors, threads and CPU time of one process."""
+
+    rss_mb: float
+    """Resident memory in MB (10^6 bytes), shared memory of the transport included."""
+    anon_mb: float
+    """The part of it that is the process's own and backed by no file."""
+    fds: int
+    threads: int
+    cpu_s: float
+    """CPU seconds of all its threads since it started."""
+
+
+def resources(pid: int) -> Resources:
+    """Read them; ``OSError`` where the process is gone."""
+    folder = Path('/proc') / str(pid)
+    status = dict(
+        line.split(':', 1) for line in (folder / 'status').read_text().splitlines() if ':' in line
+    )
+    fields = (folder / 'stat').read_text().rpartition(')')[2].split()
+    return Resources(
+        rss_mb=_megabytes(status['VmRSS']),
+        anon_mb=_megabytes(status['RssAnon']),
+        fds=len(os.listdir(folder / 'fd')),
+        threads=int(status['Threads']),
+        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
+    )
+
+
+def _megabytes(text: str) -> float:
+    return int(text.split()[0]) * 1024 / 1e6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limit:
+    """What one series may do."""
+
+    name: str
+    growth: float
+    """Largest (last - first) / first."""
+    floor: float = 0.0
+    """Growth up to this much, in the series' own unit, is none: it is below the noise."""
+    quantile: float = 0.5
+    """Which quantile of a quarter speaks for it; a low one hears less of a busy machine."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """What one series did."""
+
+    limit: Limit
+    first: float
+    last: float
+
+    @property
+    def share(self) -> float:
+        """The growth from the first quarter to the last one, as a share of the first."""
+        return (self.last - self.first) / self.first if self.first else float(self.last > 0)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it kept within its limit."""
+        if not np.isfinite([self.first, self.last]).all():
+            return False
+        return self.last - self.first <= max(self.limit.growth * self.first, self.limit.floor)
+
+    def __str__(self) -> str:
+        """Return a line of the verdict."""
+        allowed = f'at most {self.limit.growth:.0%}'
+        if self.limit.floor:
+            allowed += f' or {self.limit.floor:g}'
+        word = 'ok  ' if self.passed else 'FAIL'
+        return (
+            f'{word} {self.limit.name:18} {self.first:9.2f} → {self.last:9.2f} '
+            f'({self.share:+.2%}, {allowed})'
+        )
+
+
+def growth(
+    times: Sequence[float], values: Sequence[float], warm_up: float, limit: Limit
+) -> Growth:
+    """
+    Compare the first and the last quarter of the samples later than ``warm_up``.
+
+    ``times`` and ``warm_up`` share a unit; samples that are no number are left out. With fewer
+    than eight samples nothing can be said, and ``first`` and ``last`` are NaN.
+    """
+    at, found = np.asarray(times, float), np.asarray(values, float)
+    kept = found[(at >= warm_up) & np.isfinite(found)]
+    if len(kept) < 8:
+        return Growth(limit=limit, first=float('nan'), last=float('nan'))
+    quarter = len(kept) // 4
+    first, last = (
+        float(np.quantile(part, limit.quantile)) for part in (kept[:quarter], kept[-quarter:])
+    )
+    return Growth(limit=limit, first=first, last=last)
 
 
 class Observer:
@@ -79,13 +184,13 @@ class Observer:
             self._check()
             self._executor.spin_once(timeout_sec=left)
 
-    def until(self, met: Callable[[], bool], what: str, patience: float = PATIENCE) -> float:
+    def until(self, met: Callable[[], bool], what: str, timeout: float = ANSWER_S) -> float:
         """Listen until ``met``; return the seconds that it took."""
         begun = time.monotonic()
         while not met():
             self._check()
-            if time.monotonic() - begun > patience:
-                raise RuntimeError(f'{what}: not within {patience:g} s')
+            if time.monotonic() - begun > timeout:
+                raise RuntimeError(f'{what}: not within {timeout:g} s')
             self._executor.spin_once(timeout_sec=0.05)
         return time.monotonic() - begun
 

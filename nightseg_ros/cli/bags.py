@@ -1,0 +1,378 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg bag``, ``paint``, ``replay`` and ``record``: everything that reads or makes a bag."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.config import ConfigError
+from nightseg_ros.dds import profile_environment
+
+# stands here as well, since what it is made of may not be imported for --help
+Output = Literal[
+    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
+    'illumination', 'status', 'label_info_json',
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BagInfoOptions:
+    """List the topics of BAG; with --check read every message and say what is lost (exit 1)."""
+
+    bag: Annotated[Path, tyro.conf.Positional]
+    """Bag of ROS 2 (MCAP, sqlite3) or ROS 1, whole or damaged."""
+    check: bool = False
+    """Read every message, and decode every image."""
+
+
+def info(arguments: Sequence[str]) -> int:
+    """Print the topics, and on stderr what cannot be read."""
+    options = parse(BagInfoOptions, 'bag info', arguments)
+
+    from nightseg_ros.bags.reader import check_bag
+
+    checked = check_bag(options.bag, thorough=options.check)
+    width = max((len(topic.name) for topic in checked.topics), default=0)
+    for topic in checked.topics:
+        counts = f'{topic.recorded:8} recorded'
+        if options.check:
+            counts += f' {topic.read:8} read'
+            counts += f' {topic.undecodable} undecodable' if topic.undecodable else ''
+        print(f'{topic.name:{width}} {counts}  {topic.type}')
+    for error in checked.losses:
+        print(f'nightseg bag info: {error}', file=sys.stderr)
+    return 1 if checked.losses else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MakeBagOptions:
+    """
+    Write the pictures of SOURCE into the bag OUT, for evaluate, replay, RViz and Foxglove.
+
+    Without --stamps the first picture gets the stamp 1000000000 s. Exit code 1: some pictures
+    could not be read; the others are in the bag.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Video, folder of pictures, or one picture."""
+    out: Path
+    """Folder of the bag."""
+    rate: float | None = None
+    """Frames a second; 10 for a folder, a video's own."""
+    stamps: Path | None = None
+    """File of lines STAMP or STAMP NAME; seconds with a point, or whole nanoseconds."""
+    labels: Path | None = None
+    """Folder of PNGs of ids, named as the pictures (a video's: 000000.png); they go to
+    labels_truth beside the images."""
+    topic: str = '/camera/image_raw'
+    """Image topic; png and jpeg go to TOPIC/compressed."""
+    frame_id: str = 'camera'
+    """frame_id of the headers."""
+    format: Literal['raw', 'png', 'jpeg'] = 'raw'
+    """raw and png keep every pixel; jpeg is smaller and does not."""
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    """Kind of the bag's file."""
+    compress: bool = False
+    """Pack the bag with zstd."""
+    force: bool = False
+    """Replace the bag if it exists."""
+
+
+def make(arguments: Sequence[str]) -> int:
+    """Make a bag of a video or a folder."""
+    options = parse(MakeBagOptions, 'bag make', arguments)
+
+    from nightseg_ros.data.convert import make_bag
+    from nightseg_ros.data.source import open_source
+
+    source = open_source(options.source, rate=options.rate, stamps=options.stamps)
+    if source.kind == 'bag':
+        raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
+    with Progress('writing', source.count) as progress:
+        made = make_bag(
+            source, options.out, topic=options.topic, frame_id=options.frame_id,
+            format=options.format, labels=options.labels, storage=options.storage,
+            compress=options.compress, force=options.force, progress=progress.set,
+        )  # fmt: skip
+        for problem in made.problems:
+            progress.note(f'left out: {problem}')
+    labelled = f', {made.labelled} with labels' if options.labels is not None else ''
+    print(f"{made.frames} frames{labelled} in '{options.out}'")
+    return _problems('bag make', made.problems, 'pictures could not be read')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PredictBagOptions(PipelineOptions):
+    """
+    Copy BAG to OUT and add what the node would publish for its cameras, computed offline.
+
+    Topics, types, frame ids and stamps are the node's, so that config/nightseg.rviz and
+    config/nightseg_foxglove.json show the copy as they show a live vehicle. Exit code 1: some
+    frames could not be read; the others are in the copy.
+    """
+
+    bag: Annotated[Path, tyro.conf.Positional]
+    """Bag of ROS 2 (MCAP, sqlite3) or ROS 1."""
+    out: Path
+    """Folder of the copy."""
+    topic: tuple[str, ...] = ()
+    """Image topics; without them all cameras."""
+    outputs: tuple[Output, ...] = ()
+    """What to add below <camera>/nightseg/; without it what the two layouts show."""
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    """Kind of the copy's file."""
+    compress: bool = True
+    """Pack the copy with zstd."""
+    force: bool = False
+    """Replace the copy if it exists."""
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """Copy a bag with the pipeline's results."""
+    options = parse(PredictBagOptions, 'bag predict', arguments)
+
+    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
+    from nightseg_ros.perception.pipeline import Pipeline
+
+    check_bag(options.out, [options.bag], force=options.force)
+    with Progress('loading the networks', None) as progress:
+        pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
+        done = write_predictions(
+            options.bag, options.out, pipeline, topics=options.topic,
+            outputs=options.outputs or DEFAULT_OUTPUTS, storage=options.storage,
+            compress=options.compress, force=options.force,
+            progress=lambda count, total: progress.set(count, total, 'predicting'),
+        )  # fmt: skip
+        for text in done.left_out:
+            progress.note(f'not copied: {text}')
+        for text in done.problems:
+            progress.note(f'skipped: {text}')
+    taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
+    print(f"{done.frames} frames predicted in '{options.out}'; routes: {taken}")
+    return _problems('bag predict', done.problems, 'frames could not be read')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PaintOptions:
+    """
+    Copy BAG to OUT and add what the node semantic_cloud would publish for its clouds.
+
+    The bag holds labels, as `nightseg bag predict` puts them in, camera_info of their cameras, and
+    the places of the sensors on /tf_static or in --transforms. Exit code 1: some messages could
+    not be used; the others are in the copy.
+    """
+
+    bag: Annotated[Path, tyro.conf.Positional]
+    """Bag of ROS 2 with <camera>/nightseg/labels in it."""
+    out: Path
+    """Folder of the copy."""
+    sensors: tuple[str, ...] = ()
+    """Topics of clouds; without them all of the bag."""
+    depth: tuple[str, ...] = ()
+    """Registered depth images as CAMERA=TOPIC."""
+    transforms: tuple[str, ...] = ()
+    """Places beside /tf_static: "PARENT CHILD X Y Z ROLL PITCH YAW" or "… QX QY QZ QW"."""
+    odometry: str = ''
+    """Topic of poses (Odometry, PoseStamped), to make good the motion between mask and cloud."""
+    base_frame: str = 'base_link'
+    """What the poses are those of."""
+    pair_limit: float = 0.1
+    """Seconds by which the stamps of mask and cloud may differ."""
+    rectified: bool = False
+    """The labels are of rectified images."""
+    occlusion_cell: float = 4.0
+    """Side of a cell of the z-buffer in pixels of the labels; 0 hides nothing."""
+    occlusion_clearance: float = 0.75
+    """Surfaces that pass a camera closer than this (m) may hide parts of themselves."""
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    """Kind of the copy's file."""
+    compress: bool = True
+    """Pack the copy with zstd."""
+    force: bool = False
+    """Replace the copy if it exists."""
+
+
+def paint(arguments: Sequence[str]) -> int:
+    """Copy a bag with labelled clouds."""
+    options = parse(PaintOptions, 'paint', arguments)
+
+    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.clouds.painter import Occlusion
+    from nightseg_ros.data.convert import PaintSettings, write_painted
+
+    check_bag(options.out, [options.bag], force=options.force)
+    pairs = [text.partition('=') for text in options.depth]
+    if any(not camera or not topic for camera, _, topic in pairs):
+        raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')
+    try:
+        occlusion = Occlusion(cell=options.occlusion_cell, clearance=options.occlusion_clearance)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    settings = PaintSettings(
+        sensors=options.sensors, depth={camera.strip('/'): topic for camera, _, topic in pairs},
+        transforms=options.transforms, odometry=options.odometry, base_frame=options.base_frame,
+        pair_limit=options.pair_limit, rectified=options.rectified, occlusion=occlusion,
+    )  # fmt: skip
+    with Progress('painting', None) as progress:
+        done = write_painted(
+            options.bag, options.out, settings, storage=options.storage,
+            compress=options.compress, force=options.force, progress=progress.set,
+        )  # fmt: skip
+        for text in done.problems[:20]:
+            progress.note(f'not used: {text}')
+    share = done.labelled / max(done.points, 1)
+    print(
+        f"{done.clouds} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
+        'points labelled'
+    )
+    for reason, count in sorted(done.misses.items()):
+        print(f'{reason}: {count} of {done.clouds} clouds')
+    return _problems('paint', done.problems, 'messages could not be used')
+
+
+def _problems(verb: str, problems: Sequence[str], what: str) -> int:
+    """Print how many problems there were; return the exit code."""
+    if problems:
+        print(f'nightseg {verb}: {len(problems)} {what} (see above)', file=sys.stderr)
+    return 1 if problems else 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayOptions:
+    """
+    Publish the camera images of SOURCE at their own pace, in the ROS domain of this shell.
+
+    With --lockstep each image waits for the labels of the one before it: a running
+    night_perception then labels every frame, and exactly as `nightseg predict` does. Exit code 1:
+    frames could not be read, or got no labels; 2: it could not play, or nobody listened.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """Bag, video, or folder of pictures."""
+    rate: float | None = None
+    """Times the recorded speed; 1 if not given, and with --lockstep as fast as labels come."""
+    loop: bool = False
+    """Start again at the end; the stamps jump back."""
+    clock: bool = False
+    """Publish the time of the recording on /clock, for nodes with use_sim_time."""
+    lockstep: bool = False
+    """Send an image only after the labels of the one before it."""
+    patience: float = 60.0
+    """Seconds to wait for the labels of an image, and at the start for subscribers."""
+    topic: tuple[str, ...] = ()
+    """Image topics of a bag; without them all cameras."""
+    all: bool = False
+    """Every topic of the bag, such as the predictions that `nightseg bag predict` added."""
+    remap_to: str | None = None
+    """Publish the one image topic under this name."""
+    labels: str | None = None
+    """Labels of the one image topic, with --lockstep; <camera>/nightseg/labels if not given."""
+    fps: float | None = None
+    """Frames a second of a folder, or of a video instead of its own."""
+    stamps: Path | None = None
+    """File of the stamps of a folder or video, instead."""
+    seconds: float = 0.0
+    """Play only this much; 0 plays all."""
+    reliable: bool = False
+    """Publish images reliably; --lockstep does."""
+    wait_subscribers: int = 0
+    """Wait until each image topic has so many subscribers; --lockstep waits for one."""
+
+
+def replay(arguments: Sequence[str]) -> int:
+    """Play in this process."""
+    options = parse(ReplayOptions, 'replay', arguments)
+    if not options.source.exists():
+        raise ConfigError(f"'{options.source}' does not exist")
+    if options.rate is not None and not 0 < options.rate < 1e6:
+        raise ConfigError(f'--rate must be above 0, got {options.rate}')
+    if options.lockstep and options.all:
+        raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
+    given = [str(options.source.absolute()), '--patience', str(options.patience)]
+    for name in ('loop', 'clock', 'lockstep', 'all', 'reliable'):
+        given += [f'--{name}'] if getattr(options, name) else []
+    for name in ('rate', 'remap_to', 'labels', 'fps', 'stamps', 'seconds', 'wait_subscribers'):
+        value = getattr(options, name)
+        given += [f'--{name.replace("_", "-")}', str(value)] if value else []
+    given += ['--topic', *options.topic] if options.topic else []
+    return _with_ros('main', given)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordOptions:
+    """
+    Record what night_perception publishes into the bag OUT until Ctrl-C.
+
+    The bag appears under its name when the recording is ended. If it is killed or the disk is
+    full, a bag of that name in the folder OUT.partial holds what was written; every command here
+    reads that, too. The node computes what somebody listens to, so each output that is recorded
+    costs it time.
+    """
+
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder of the bag."""
+    cameras: tuple[str, ...] = ()
+    """Names of the cameras; without them every camera that shows up."""
+    outputs: tuple[str, ...] = (
+        'labels', 'overlay/compressed', 'status', 'illumination', 'label_info_json', 'diagnostics',
+    )  # fmt: skip
+    """Topics below <camera>/nightseg/ and, as 'diagnostics', /diagnostics."""
+    images: tuple[str, ...] = ()
+    """Image topics to record as well, such as /camera/image_raw/compressed."""
+    clouds: tuple[str, ...] = ()
+    """Topics of labelled points to record as well, such as /lidar/nightseg/points."""
+    seconds: float = 0.0
+    """End after so long; 0 waits for Ctrl-C."""
+    reliable: bool = False
+    """Ask for messages again that were lost on the way."""
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    """Kind of the bag's file; of a killed recording only mcap leaves what was written."""
+    log: Path | None = None
+    """File for the steady time at which each stamp arrived, as JSON lines."""
+    force: bool = False
+    """Replace the bag if it exists."""
+
+
+def record(arguments: Sequence[str]) -> int:
+    """Record in this process."""
+    options = parse(RecordOptions, 'record', arguments)
+
+    from nightseg_ros.bags.writer import check_bag
+
+    check_bag(options.out, force=options.force)
+    # a name that begins with a dash would be an option to the recorder
+    given = [str(options.out.absolute()), '--storage', options.storage]
+    given += ['--cameras', *options.cameras] if options.cameras else ['--discover']
+    for name in ('outputs', 'images', 'clouds'):
+        values = getattr(options, name)
+        given += [f'--{name}', *values] if values else []
+    for name in ('reliable', 'force'):
+        given += [f'--{name}'] if getattr(options, name) else []
+    given += ['--seconds', str(options.seconds)] if options.seconds else []
+    given += ['--log', str(options.log)] if options.log else []
+    return _with_ros('record_main', given)
+
+
+def _with_ros(function: str, arguments: Sequence[str]) -> int:
+    """Call a function of ``node/replay.py``, by its name: only ``node/`` imports rclpy."""
+    if find_spec('rclpy') is None:
+        raise ConfigError(
+            'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
+            '`pip install -r requirements/ros-jazzy.txt`'
+        )
+    # read when the first publisher or subscriber of large images starts
+    os.environ.update(profile_environment())
+    module = importlib.import_module('nightseg_ros.node.replay')
+    return int(getattr(module, function)(arguments))
