@@ -73,7 +73,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
     from tempfile import TemporaryDirectory
 
-    from nightseg_ros.training.run import round_weights
+    from nightseg_ros.training.average import round_weights
     from nightseg_ros.weights import TRUST, load_weights, save_weights
 
     tensors = round_weights(weights, _exact())

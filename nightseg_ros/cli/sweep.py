@@ -18,11 +18,11 @@ DEFAULT = ('config', 'training', 'sweep.yaml')
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOptions(SweepConfig):
     """
-    Train and score a cell for each ratio, variant and seed; then write curve, table and figure.
+    Train and score a trial for each ratio, variant and seed; then write table and figure.
 
     Settings of the trainings come from --config FILE.yaml, without it from the package's
-    config/training/sweep.yaml. The same command goes on after an interruption, and may be given
-    on several machines that share the folder.
+    config/training/sweep.yaml. The same command goes on after an interruption; --shard divides the
+    trials among processes or machines that share the folder.
     """
 
 

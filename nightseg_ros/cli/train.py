@@ -21,10 +21,6 @@ RECIPES = {
         'nightseg_ros.cli.train_pseudo_labels',
         'unlabelled frames and a segmenter in, labels out',
     ),
-    'adabn': (
-        'nightseg_ros.cli.train_adabn',
-        'weights and unlabelled frames in, weights with the statistics of those frames out',
-    ),
     'translator': (
         'nightseg_ros.cli.train_translator',
         'unpaired day and night frames in, day-to-night and night-to-day generators out',

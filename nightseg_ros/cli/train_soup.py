@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-from nightseg_ros.training.run import SoupConfig, write_soup
+from nightseg_ros.training.average import AverageConfig, average_weights
 
-CONFIG = SoupConfig
+CONFIG = AverageConfig
 
 
-def run(config: SoupConfig) -> int:
+def run(config: AverageConfig) -> int:
     """Average the weights."""
-    print(f"weights: '{write_soup(config)}'")
+    print(f"weights: '{average_weights(config)}'")
     return 0
