@@ -26,13 +26,12 @@ from nightseg_ros.training.run import open_fabric
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 
 #: Seconds; a machine that does much else at the time starts processes slowly.
-PATIENCE = 800.0
+TIMEOUT = 800.0
 pytestmark = pytest.mark.timeout(1000)
 CASES: list[dict[str, Any]] = [
     {'lovasz': 0.0},
     {'lovasz': 0.5},
     {'lovasz': 0.5, 'sampled': 50},
-    {'lovasz': 0.0, 'kind': 'ohem'},
     {'lovasz': 0.0, 'weight': torch.tensor([1.0, 2.0, 0.5])},
 ]
 
@@ -86,10 +85,10 @@ def test_losses_of_two_processes_are_those_of_the_whole_batch() -> None:
     for child in children:
         child.start()
     try:
-        parts = [[queue.get(timeout=PATIENCE) for _ in CASES] for queue in results]
+        parts = [[queue.get(timeout=TIMEOUT) for _ in CASES] for queue in results]
     finally:
         for child in children:
-            child.join(PATIENCE)
+            child.join(TIMEOUT)
             child.kill()
     for case, *found in zip(CASES, *parts):
         logits, labels = batch()
@@ -129,7 +128,7 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
          '-m', 'nightseg_ros.cli.main', 'train', 'segmenter', '--config', str(file)],
-        capture_output=True, text=True, timeout=PATIENCE,
+        capture_output=True, text=True, timeout=TIMEOUT,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -174,19 +173,19 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
     for _ in range(3):
         child = start('killed')
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while child.is_alive() and time.monotonic() < until:
             if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
                 break
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.3))
         os.kill(child.pid, signal.SIGKILL)
-        child.join(PATIENCE)
+        child.join(TIMEOUT)
         kills += child.exitcode == -signal.SIGKILL
     assert kills >= 1
     last = start('killed')
     for child in (whole, last):
-        child.join(PATIENCE)
+        child.join(TIMEOUT)
         assert child.exitcode == 0
     for name in ('weights.safetensors', 'best.safetensors'):
         assert (out / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
