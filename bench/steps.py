@@ -76,11 +76,6 @@ def steps(data: Path, sweep: Path, out: Path, seed: int) -> dict[str, Path]:
     found['longer'] = train('longer', first, labelled, *NIGHT)
     both = [*labelled, pseudo('labels_night', first, 'night', UNSURE)]
     found['pseudo_night'] = train('pseudo_night', first, both, *NIGHT)
-    found['classmix'] = train('classmix', first, both, *NIGHT, '--classmix', '0.5')
-    adapted = found['adabn'] = out / 'adabn.safetensors'
-    if not adapted.is_file():
-        nightseg(['train', 'adabn', '--weights', str(first), '--blend', '0.5', '--data',
-                  f'images:{data}/unlabelled/night:night', '--out', str(adapted)])  # fmt: skip
     large = train('large_day', 'imagenet', [camvid])
     large = train('large', large, labelled, *NIGHT)
     taught = [*labelled, pseudo('labels_lite2', large, 'night', UNSURE)]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from nightseg_ros.cli.main import main as nightseg
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image, read_labels
 from nightseg_ros.evaluation.metrics import RARE, ConfusionMatrix
@@ -38,12 +37,6 @@ def main(root: str, weights: str, out: str) -> None:
             config = PseudoLabelConfig(data=(), teacher=weights, out=out, scales=scales)
             teacher = Teacher(load_weights(weights), config, rows)
             _print(label, [_looked(teacher, spec) for spec in sets])
-    for blend in ('0.25', '0.5', '1'):
-        adapted = Path(out) / f'adabn_{blend}.safetensors'
-        adapted.parent.mkdir(parents=True, exist_ok=True)
-        nightseg(['train', 'adabn', '--weights', weights, '--blend', blend, '--data',
-                  f'images:{root}/unlabelled/night:night', '--out', str(adapted)])  # fmt: skip
-        _print(f'AdaBN, blend {blend}', [_of_cells(str(adapted), spec) for spec in sets])
 
 
 def _of_cells(weights: str, spec: str) -> dict[str, float]:

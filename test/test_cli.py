@@ -77,10 +77,6 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
         (['train', 'painter'], "no recipe 'painter'"),
         (['train', 'segmenter', '--config', 'nowhere.yaml'], 'nowhere.yaml'),
         (['train', 'soup', '--weights', 'nowhere', 'none', '--out', 'x'], 'nowhere'),
-        (
-            ['train', 'adabn', '--weights', 'nowhere', '--data', 'images:x', '--out', 'x'],
-            'nowhere',
-        ),
         (['train', 'pseudo_labels', '--data', 'images:x', '--teacher', 'nowhere', '--out', 'x'],
          'nowhere'),
         (['train', 'translator', '--data', 'images:nowhere', '--out', 'x'], 'nowhere'),

@@ -249,7 +249,10 @@ class TrainingRun:
 
         ``RunError`` where a figure is NaN or infinite: the training has diverged.
         """
-        figures = {name: float(value) for name, value in values.items()}
+        figures = {
+            name: value.item() if isinstance(value, torch.Tensor) else value
+            for name, value in values.items()
+        }
         for name, figure in figures.items():
             if not math.isfinite(figure):
                 raise RunError(

@@ -260,6 +260,32 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     encoder.load_published(state)  # type: ignore[union-attr]
 
 
+def labelled(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return samples to score on; ``DataError`` names a picture without labels."""
+    for sample in samples:
+        if sample.label is None:
+            raise DataError(f"'{sample.image}' has no labels to be scored against")
+    return samples
+
+
+def confusion_by_source(
+    weights: Weights, samples: Sequence[Sample], backend: TorchBackend
+) -> dict[str, ConfusionMatrix]:
+    """Return the confusion of the deployed graph's labels, each picture by itself."""
+    with torch.random.fork_rng():  # building a network draws random numbers
+        segmenter = Segmenter(weights, backend, lambda text: None)
+    pixels = backend.pixels
+    matrices: dict[str, ConfusionMatrix] = {}
+    for sample in samples:
+        assert sample.label is not None
+        image, truth = read_image(sample.image), read_labels(sample.label)
+        size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
+        labels, *_ = segmenter(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+        matrix = matrices.setdefault(sample.source, ConfusionMatrix(segmenter.taxonomy))
+        matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
+    return matrices
+
+
 class Selection:
     """
     The best score so far and its step, which travel in the checkpoint.
@@ -272,15 +298,12 @@ class Selection:
         self, samples: Sequence[Sample], device: str, name: str, metadata: WeightsMetadata
     ) -> None:
         """
-        Check that every sample is labelled.
+        Take labelled samples.
 
         ``device`` is where the network is scored, ``name`` what the weights call the data,
         ``metadata`` what describes the network.
         """
-        for sample in samples:
-            if sample.label is None:
-                raise DataError(f"'{sample.image}' has no labels; selection data is labelled")
-        self._samples, self._name, self._metadata = samples, name, metadata
+        self._samples, self._name, self._metadata = labelled(samples), name, metadata
         self._backend = TorchBackend(device)
         self.best = torch.tensor(-1.0, dtype=torch.float64)
         self.step = torch.tensor(-1)
@@ -299,17 +322,10 @@ class Selection:
             path=Path('the network in training'), sha256='', metadata=self._metadata,
             tensors={name: tensor.cpu() for name, tensor in network.state_dict().items()},
         )  # fmt: skip
-        with torch.random.fork_rng():  # building a network draws random numbers
-            segmenter = Segmenter(weights, self._backend, lambda text: None)
-        pixels = self._backend.pixels
-        matrix = ConfusionMatrix(segmenter.taxonomy)
-        for sample in self._samples:
-            assert sample.label is not None
-            image, truth = read_image(sample.image), read_labels(sample.label)
-            size = fit(image.shape[0], image.shape[1], self._metadata.long_side)
-            labels, *_ = segmenter(pixels.stack([pixels.shrink(image, 'rgb', size)]))
-            matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
-        return matrix.miou()
+        first, *others = confusion_by_source(weights, self._samples, self._backend).values()
+        for other in others:
+            first.merge(other)
+        return first.miou()
 
     def keep_best(self, path: Path, network: nn.Module, step: int) -> float:
         """Score the network and write it to ``path`` if it is the best so far."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,17 @@ import numpy as np
 
 from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.evaluation.metrics import RARE, ConfusionMatrix
+from nightseg_ros.evaluation.metrics import RARE
 from nightseg_ros.files import replace_file
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training.run import FREE, data_names, require_same
-from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import (
+    SegmenterConfig,
+    confusion_by_source,
+    labelled,
+    train_segmenter,
+)
 from nightseg_ros.training.sweep_config import SweepConfig
 from nightseg_ros.training.sweep_curve import (
     HEADLINE,
@@ -37,6 +41,7 @@ from nightseg_ros.training.sweep_curve import (
     SweepReport,
     write_report,
 )
+from nightseg_ros.weights import load_weights
 
 SCORES = 'scores.json'
 _SETTINGS = 'cell.json'
@@ -192,7 +197,7 @@ def plan(config: SweepConfig) -> list[Trial]:
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
     days = sum(len(open_dataset(spec, taxonomy)) for spec in config.data)
     for spec in config.select + config.report:
-        require_labels(spec, taxonomy)
+        labelled(open_dataset(spec, taxonomy))
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
@@ -264,39 +269,18 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 # -- scores --------------------------------------------------------------------------------------
 
 
-def require_labels(spec: str, taxonomy: Taxonomy) -> list[Sample]:
-    """Return a data set to score on; ``DataError`` names a picture without labels."""
-    samples = open_dataset(spec, taxonomy)
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels to be scored against")
-    return samples
-
-
 def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
     """
     Return a segmenter's scores on a data set by source, and as 'mean' averaged over the sources.
 
-    Every picture goes through the pipeline by itself. ``mean`` → ``miou9`` is the headline: on
-    the night frames of two cameras it is night9.
+    ``mean`` → ``miou9`` is the headline: on the night frames of two cameras it is night9.
     """
-    pipeline = Pipeline.load(
-        PipelineConfig(
-            route='night', backend='torch', device='cpu',
-            weights=WeightsConfig(day='', night=str(weights)),
-        )
-    )  # fmt: skip
-    taxonomy = pipeline.taxonomy
-    matrices: dict[str, ConfusionMatrix] = {}
-    frames: dict[str, int] = {}
-    for sample in require_labels(spec, taxonomy):
-        assert sample.label is not None
-        pipeline.reset('picture')
-        (result,) = pipeline.process([Frame(image=read_image(sample.image), camera='picture')])
-        assert result.labels is not None
-        matrix = matrices.setdefault(sample.source, ConfusionMatrix(taxonomy))
-        matrix.add(read_labels(sample.label), result.labels)
-        frames[sample.source] = frames.get(sample.source, 0) + 1
+    loaded = load_weights(weights)
+    assert loaded.metadata.taxonomy is not None
+    taxonomy = Taxonomy.from_dict(loaded.metadata.taxonomy)
+    samples = labelled(open_dataset(spec, taxonomy))
+    matrices = confusion_by_source(loaded, samples, TorchBackend('cpu'))
+    frames = Counter(sample.source for sample in samples)
     rare = [name for name in RARE if name in taxonomy.classes]
     scores = {}
     for source, matrix in sorted(matrices.items()):
@@ -311,7 +295,7 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
         key: _number(float(np.mean([entry[key] for entry in scores.values()])))
         for key in ('miou9', 'miou', 'pixel_acc')
     }
-    return {**scores, HEADLINE: {'frames': sum(frames.values()), **means}}
+    return {**scores, HEADLINE: {'frames': len(samples), **means}}
 
 
 def _number(value: float) -> float | None:
