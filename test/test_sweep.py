@@ -308,7 +308,7 @@ def test_settings_that_make_no_curve_are_named(
         ({'cell': {'stepps': 1}}, ConfigError, "unknown key 'stepps'"),
         ({'variants': ('a=folder:nowhere',)}, DataError, 'no folder'),
         ({'report': ('folder:nowhere',)}, DataError, 'no folder'),
-        ({'report': ('images:{root}/night/images',)}, DataError, 'no labels to be scored'),
+        ({'report': ('images:{root}/night/images',)}, DataError, 'no labels; trials are scored'),
     ],
 )
 def test_what_is_missing_is_named_before_anything_is_trained(

@@ -31,6 +31,7 @@ from nightseg_ros.runtime.graph import SIGNS, Observation, SegmentGraph, TrustHe
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
     MANIFEST,
     TRUST,
@@ -159,14 +160,17 @@ def _graph(weights: Weights) -> tuple[SegmentGraph, Taxonomy]:
 def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
     """Return at most ``count`` samples, evenly spread over a data set."""
     samples = open_dataset(specification, taxonomy)
-    if len(samples) <= count:
-        return samples
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).astype(int)]
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
+    return [samples[place] for place in places]
 
 
-def _labelled(sample: Sample) -> tuple[Image, Image]:
-    if sample.label is None:
-        raise DataError(f"'{sample.image}' has no labels; a calibration compares with labels")
+def _labelled(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
+    samples = _spread(specification, taxonomy, count)
+    return labelled(samples, 'a calibration compares with labels')
+
+
+def _read(sample: Sample) -> tuple[Image, Image]:
+    assert sample.label is not None
     return read_image(sample.image), read_labels(sample.label)
 
 
@@ -192,10 +196,12 @@ def collect_pixels(
     graph, taxonomy = _graph(weights)
     found = []
     samples = [
-        (name, sample) for name in config.data for sample in _spread(name, taxonomy, config.frames)
+        (name, sample)
+        for name in config.data
+        for sample in _labelled(name, taxonomy, config.frames)
     ]
     for number, (name, sample) in enumerate(samples):
-        image, truth = _labelled(sample)
+        image, truth = _read(sample)
         view = predict(graph, image, truth, weights.metadata.long_side)
         assert view.truth is not None
         known = np.flatnonzero(view.truth != UNLABELLED)
@@ -322,9 +328,9 @@ def _reliability_head(
         good.extend(predict(graph, other, None, long_side).seen for other in others)
 
     for specification in config.faults_on:
-        samples = _spread(specification, taxonomy, config.frames)
+        samples = _labelled(specification, taxonomy, config.frames)
         for number, sample in enumerate(samples):
-            image, truth = _labelled(sample)
+            image, truth = _read(sample)
             for index, shown in enumerate(_shown(image, truth, config, taxonomy, number)):
                 judged.append(predict(graph, shown, truth, long_side))
                 if index == 0:

@@ -37,10 +37,7 @@ class TrainingCrops(Dataset[Crop]):
         """Check that there are samples and that every one is labelled."""
         if not samples:
             raise DataError('there is no sample to train on')
-        for sample in samples:
-            if sample.label is None:
-                raise DataError(f"'{sample.image}' has no labels; the segmenter trains on labels")
-        self._samples = list(samples)
+        self._samples = labelled(samples, 'the segmenter trains on labels')
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
@@ -63,14 +60,12 @@ class NightPairs(Dataset[Crop]):
         self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
     ) -> None:
         """Check that every sample is a labelled day."""
+        self._samples = labelled(samples, 'a synthetic night is made by them')
         for sample in samples:
-            if sample.label is None:
-                raise DataError(f"'{sample.image}' has no labels, which a synthetic night needs")
             if sample.light == 'night':
                 raise DataError(
                     f"'{sample.image}' is a night without its day; name it in unpaired"
                 )
-        self._samples = list(samples)
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
@@ -168,6 +163,14 @@ class UnpairedCrops(Dataset[Crop]):
         if rng.random() < 0.5:
             return flip(image, labels)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
+
+
+def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:
+    """Return the samples; ``DataError`` names the first without labels, and why it needs them."""
+    for sample in samples:
+        if sample.label is None:
+            raise DataError(f"'{sample.image}' has no labels; {why}")
+    return list(samples)
 
 
 def _shuffled(samples: Sequence[Sample], number: int, seed: int) -> Sample:

@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -309,8 +310,7 @@ def augment(
     """
     count = len(images)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
+    uniform = partial(_uniform, generator, count)
 
     def sometimes(share: float) -> torch.Tensor:
         return (torch.rand(count, 1, 1, 1, generator=generator) < share).float()
@@ -362,6 +362,12 @@ def augment(
     return images
 
 
+def _uniform(
+    generator: torch.Generator, count: int, low: float, high: float, *shape: int
+) -> torch.Tensor:
+    return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
+
+
 #: RGB of lamps in linear light: sodium, warm white, white, mercury, red, green.
 _LAMPS = torch.tensor(
     [[1, 0.6, 0.15], [1, 0.85, 0.6], [1, 1, 1], [0.7, 0.9, 1], [1, 0.1, 0.05], [0.1, 1, 0.6]]
@@ -379,9 +385,7 @@ def _relight(light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """
     count = len(light)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
-
+    uniform = partial(_uniform, generator, count)
     rows = torch.linspace(0, 1, 64)[:, None].expand(64, 96)
     columns = torch.linspace(0, 1.5, 96).expand(64, 96)
     level = torch.quantile(light.mean(dim=1).flatten(1), 0.7, dim=1)[:, None, None, None]

@@ -19,7 +19,6 @@ from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import (
     SCENE,
-    DataError,
     Sample,
     read_image,
     read_labels,
@@ -29,6 +28,7 @@ from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.training.crops import labelled
 from nightseg_ros.training.run import require_range
 from nightseg_ros.weights import Weights, WeightsError, load_weights
 
@@ -164,9 +164,8 @@ def row_prior(samples: list[Sample], taxonomy: Taxonomy) -> npt.NDArray[np.float
     if not samples:
         return None
     counts = np.zeros((ROWS, 256), np.float64)
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels to take a prior from")
+    for sample in labelled(samples, 'the prior is taken from labels'):
+        assert sample.label is not None
         labels = read_labels(sample.label)
         rows = np.arange(len(labels)) * ROWS // len(labels)
         flat = rows[:, None] * 256 + labels

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
+from nightseg_ros.data.sample import Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import Segmenter
@@ -28,7 +28,7 @@ from nightseg_ros.perception.rendering import Renderer
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
-from nightseg_ros.training.crops import TrainingCrops
+from nightseg_ros.training.crops import TrainingCrops, labelled
 from nightseg_ros.training.losses import (
     Together,
     class_weights,
@@ -260,14 +260,6 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     encoder.load_published(state)  # type: ignore[union-attr]
 
 
-def labelled(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """Return samples to score on; ``DataError`` names a picture without labels."""
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels to be scored against")
-    return samples
-
-
 def confusion_by_source(
     weights: Weights, samples: Sequence[Sample], backend: TorchBackend
 ) -> dict[str, ConfusionMatrix]:
@@ -303,7 +295,11 @@ class Selection:
         ``device`` is where the network is scored, ``name`` what the weights call the data,
         ``metadata`` what describes the network.
         """
-        self._samples, self._name, self._metadata = labelled(samples), name, metadata
+        self._samples, self._name, self._metadata = (
+            labelled(samples, 'selection data is scored against labels'),
+            name,
+            metadata,
+        )
         self._backend = TorchBackend(device)
         self.best = torch.tensor(-1.0, dtype=torch.float64)
         self.step = torch.tensor(-1)

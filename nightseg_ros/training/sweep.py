@@ -26,11 +26,11 @@ from nightseg_ros.evaluation.metrics import RARE
 from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+from nightseg_ros.training.crops import labelled
 from nightseg_ros.training.run import FREE, data_names, require_same
 from nightseg_ros.training.segmenter import (
     SegmenterConfig,
     confusion_by_source,
-    labelled,
     train_segmenter,
 )
 from nightseg_ros.training.sweep_config import SweepConfig
@@ -45,6 +45,8 @@ from nightseg_ros.weights import load_weights
 
 SCORES = 'scores.json'
 _SETTINGS = 'cell.json'
+#: Why a data set needs labels.
+SCORED = 'trials are scored against labels'
 #: Most copies of a data set in a mixture; more brings the ratio no nearer than 1 point.
 _COPIES = 20
 #: Seconds between checks whether another shard has finished a day checkpoint.
@@ -197,7 +199,7 @@ def plan(config: SweepConfig) -> list[Trial]:
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
     days = sum(len(open_dataset(spec, taxonomy)) for spec in config.data)
     for spec in config.select + config.report:
-        labelled(open_dataset(spec, taxonomy))
+        labelled(open_dataset(spec, taxonomy), SCORED)
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
@@ -278,7 +280,7 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
     loaded = load_weights(weights)
     assert loaded.metadata.taxonomy is not None
     taxonomy = Taxonomy.from_dict(loaded.metadata.taxonomy)
-    samples = labelled(open_dataset(spec, taxonomy))
+    samples = labelled(open_dataset(spec, taxonomy), SCORED)
     matrices = confusion_by_source(loaded, samples, TorchBackend('cpu'))
     frames = Counter(sample.source for sample in samples)
     rare = [name for name in RARE if name in taxonomy.classes]
