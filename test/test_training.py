@@ -210,6 +210,7 @@ def test_fast_depthwise_gradients_are_the_same() -> None:
 # -- the recipe ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
     path = train_segmenter(
         # at a quarter of the rate every third seed still says road everywhere after these steps

@@ -71,7 +71,7 @@ class FastTranslatorConfig(RunConfig):
     data: tuple[str, ...]
     """Labelled day data sets, ADAPTER:ROOT[:SPLIT]; synthetic nights are made from them."""
     segmenter: str
-    """Weights of the day segmenter that will look at the results; it is not trained."""
+    """Weights of the day segmenter that will get the results; it is not trained."""
     unpaired: tuple[str, ...] = ()
     """Day and night frames of the same cameras (images:FOLDER:day, paired:FOLDER:LABELS:night)."""
     arch: dict[str, Any] = field(default_factory=dict)

@@ -79,7 +79,7 @@ def train_illumination(
     network = fit(sets, config, say=say)
     cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
     settings = to_mapping(config)
-    # paths of the machine that trained are nobody's business, and would change the hash
+    # paths name folders of this machine only, and would change the hash
     del settings['data'], settings['out']
     metadata = WeightsMetadata(
         network='illumination_net', arch={'widths': list(config.widths)}, task='illumination',

@@ -340,7 +340,7 @@ class TrainingRun:
             for key, tensor in network.state_dict().items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                     raise CheckpointError(
-                        f"'{key}' of '{name}' holds no numbers after step {step}: the training "
+                        f"'{key}' of '{name}' is NaN or infinite after step {step}: the training "
                         f"diverged; '{self._path}' is left as it was. Try a lower learning rate"
                     )
                 tensors[f'network/{name}/{key}'] = _stored(tensor)
@@ -360,8 +360,8 @@ class TrainingRun:
             step, before = int(metadata['step']), json.loads(metadata['config'])
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(
-                f"checkpoint '{self._path}' is damaged or none of ours ({error}); remove it to "
-                'start anew'
+                f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
+                'remove it to start from step 0'
             ) from error
         require_same(self._path, before, self._identity, CheckpointError)
         for name, network in self._networks.items():
