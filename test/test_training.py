@@ -30,7 +30,7 @@ from nightseg_ros.data.sample import DataError, read_labels
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training.average import AverageConfig, average_weights
-from nightseg_ros.training.crops import CropLoader, TrainingCrops
+from nightseg_ros.training.crops import TrainingCrops, load_batches
 from nightseg_ros.training.losses import (
     class_weights,
     lovasz_softmax,
@@ -100,7 +100,7 @@ def test_a_night_is_not_made_night_again(data: str) -> None:
 @pytest.mark.parametrize(('world', 'workers'), [(1, 0), (3, 0), (2, 2)])
 def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
     loaders = [
-        CropLoader(Numbers(), batch=6 // world, steps=4, first=1, rank=rank, world=world,
+        load_batches(Numbers(), batch=6 // world, steps=4, first=1, rank=rank, world=world,
                    workers=workers)
         for rank in range(world)
     ]  # fmt: skip
@@ -128,13 +128,13 @@ def test_a_broken_file_is_one_line(
     else:
         cv2.imwrite(str(image), np.zeros((40, 96, 3), np.uint8))
     with pytest.raises(DataError, match=message) as caught:
-        list(CropLoader(made, batch=2, steps=2, workers=workers))
+        list(load_batches(made, batch=2, steps=2, workers=workers))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_killed_loading_process_is_told() -> None:
     with pytest.raises(DataError, match='died.*--workers 0'):
-        list(CropLoader(Dies(), batch=1, steps=1, workers=1))
+        list(load_batches(Dies(), batch=1, steps=1, workers=1))
 
 
 def test_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:

@@ -193,51 +193,46 @@ def _read(sample: Sample) -> tuple[Bytes, Bytes]:
     return image, labels
 
 
-class CropLoader:
+def load_batches(
+    crops: Dataset[Any],
+    *,
+    batch: int,
+    steps: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[Crop]:
     """
-    Batches of crops in the order of their numbers; each part of the crops is stacked.
+    Yield the crops of the steps from ``first`` to ``steps``, each of their parts stacked.
 
-    Process ``rank`` of ``world`` takes its share of each step's ``world`` × ``batch`` crops.
-    ``DataError`` from a loading process arrives as it was raised, in one line.
+    Process ``rank`` of ``world`` takes its share of each step's ``world`` × ``batch`` crops;
+    ``workers`` processes load them, 0 for none. ``DataError`` from such a process arrives as it
+    was raised, in one line.
     """
-
-    def __init__(
-        self,
-        crops: Dataset[Any],
-        *,
-        batch: int,
-        steps: int,
-        first: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
-    ) -> None:
-        """Load the steps from ``first`` to ``steps`` in ``workers`` processes, 0 for none."""
-        starts = [(step * world + rank) * batch for step in range(first, steps)]
-        self._loader: DataLoader[Any] = DataLoader(
+    starts = [(step * world + rank) * batch for step in range(first, steps)]
+    batches = iter(
+        DataLoader(
             _Caught(crops), batch_sampler=[list(range(start, start + batch)) for start in starts],
             num_workers=workers, prefetch_factor=4 if workers else None,
             worker_init_fn=_one_thread, collate_fn=_collate,
-        )  # fmt: skip
-
-    def __iter__(self) -> Iterator[Crop]:
-        """Yield the batches."""
-        batches = iter(self._loader)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                # torch says so when a process was killed, or shared memory has run out
-                reason = str(error).splitlines()[0]
-                raise DataError(
-                    f'a process that loads crops died ({reason}); with little memory, or little '
-                    'shared memory, use --workers 0'
-                ) from error
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
+        )
+    )  # fmt: skip
+    while True:
+        try:
+            loaded = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            # torch says so when a process was killed, or shared memory has run out
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f'a process that loads crops died ({reason}); with little memory, or little '
+                'shared memory, use --workers 0'
+            ) from error
+        if isinstance(loaded, Exception):
+            raise loaded
+        yield loaded
 
 
 class _Caught(Dataset[Any]):

@@ -34,7 +34,7 @@ from torch.utils.data import Dataset
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
-from nightseg_ros.training.crops import CropLoader
+from nightseg_ros.training.crops import load_batches
 from nightseg_ros.weights import WeightsMetadata, save_weights
 
 Precision = Literal['32-true', 'bf16-mixed', '16-mixed']
@@ -206,11 +206,11 @@ class TrainingRun:
 
     def load(self, crops: Dataset[Any], *, batch: int, workers: int) -> Iterator[Any]:
         """Return this process's batches of the steps that are left, as tensors on its device."""
-        loader = CropLoader(
+        batches = load_batches(
             crops, batch=batch, steps=self.steps, first=self.first, rank=self._rank,
             world=self._fabric.world_size, workers=workers,
         )  # fmt: skip
-        for tensors in loader:
+        for tensors in batches:
             yield [tensor.to(self._fabric.device) for tensor in tensors]
 
     def train(self, crops: Dataset[Any]) -> Iterator[tuple[int, Any]]:

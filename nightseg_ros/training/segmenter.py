@@ -290,16 +290,13 @@ class Selection:
         self, samples: Sequence[Sample], device: str, name: str, metadata: WeightsMetadata
     ) -> None:
         """
-        Take labelled samples.
+        Check that every sample is labelled.
 
         ``device`` is where the network is scored, ``name`` what the weights call the data,
         ``metadata`` what describes the network.
         """
-        self._samples, self._name, self._metadata = (
-            labelled(samples, 'selection data is scored against labels'),
-            name,
-            metadata,
-        )
+        self._samples = labelled(samples, 'selection data is scored against labels')
+        self._name, self._metadata = name, metadata
         self._backend = TorchBackend(device)
         self.best = torch.tensor(-1.0, dtype=torch.float64)
         self.step = torch.tensor(-1)
