@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
 from nightseg_ros.weights import Weights, WeightsError, load_weights, network_tensors, save_weights
 
 
@@ -68,8 +69,10 @@ def average_weights(config: AverageConfig) -> Path:
         temperature=1.0,
         bfloat16=0.0,
     )
-    save_weights(config.out, mean, metadata)
-    return Path(config.out)
+    path = Path(config.out)
+    check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
+    save_weights(path, mean, metadata)
+    return path
 
 
 def _union(texts: Sequence[str], separator: str) -> str:

@@ -26,6 +26,7 @@ from nightseg_ros.data.sample import (
 )
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.crops import labelled
@@ -82,6 +83,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     prior = row_prior([s for spec in config.prior for s in open_dataset(spec, taxonomy)], taxonomy)
     teacher = Teacher(weights, config, prior)
     out = Path(config.out)
+    check_output(
+        out, 'pseudo-labels', lambda path: (path / SCENE).is_dir(),
+        inputs={sample.image.parent for sample in samples},
+    )  # fmt: skip
     (out / SCENE).mkdir(parents=True, exist_ok=True)
 
     labels: list[npt.NDArray[np.uint8]] = []
