@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -149,21 +148,25 @@ def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
 
 #: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
 STORED_SIZE = (96, 144)
-#: The real data in the layout of its folder's README, by day or night name: camera, label, path,
-#: stride, train. The dusk drive, rainy.mp4 and the labelled night frames train nothing.
-SHARED: tuple[tuple[str, Literal['day', 'night'], str, int, bool], ...] = (
-    ('camvid', 'day', 'camvid/day_train/images', 1, True),
-    ('camvid', 'day', 'camvid/day_test/images', 1, False),
-    ('roadscene', 'day', 'unlabelled/day/roadscene_*.jpg', 1, True),
-    ('roadscene', 'night', 'unlabelled/night/roadscene_*.jpg', 1, True),
-    ('msrs', 'day', 'unlabelled/day/msrs_*.jpg', 1, True),
-    ('msrs', 'night', 'unlabelled/night/msrs_*.jpg', 1, True),
-    ('seattlestreet', 'day', 'clips/seattlestreet1.mp4', 10, True),
-    ('seattlestreet', 'day', 'clips/seattlestreet2.mp4', 10, True),
-    ('desert', 'day', 'clips/desert.mp4', 10, True),
-    ('countryroad', 'day', 'clips/countryroad.mp4', 10, True),
-    ('nightdrive', 'night', 'clips/night.mp4', 10, True),
+#: Every n-th frame of a video is taken; neighbours teach nothing new.
+VIDEO_STRIDE = 10
+#: The real data in the layout of its folder's README, by day or night name. The dusk drive,
+#: rainy.mp4 and the labelled night frames train nothing.
+SHARED = (
+    'day:camvid:camvid/day_train/images',
+    'day:camvid:camvid/day_test/images',
+    'day:roadscene:unlabelled/day/roadscene_*.jpg',
+    'night:roadscene:unlabelled/night/roadscene_*.jpg',
+    'day:msrs:unlabelled/day/msrs_*.jpg',
+    'night:msrs:unlabelled/night/msrs_*.jpg',
+    'day:seattlestreet:clips/seattlestreet1.mp4',
+    'day:seattlestreet:clips/seattlestreet2.mp4',
+    'day:desert:clips/desert.mp4',
+    'day:countryroad:clips/countryroad.mp4',
+    'night:nightdrive:clips/night.mp4',
 )
+#: Those that are only evaluated on.
+EVALUATED = ('day:camvid:camvid/day_test/images',)
 
 
 class IlluminationDataError(ValueError):
@@ -176,11 +179,9 @@ class IlluminationSource:
 
     camera: str
     """Frames of one name count as one camera, which the study holds out as a whole."""
-    label: Literal['day', 'night']
+    day: bool
     path: Path
     """A folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``."""
-    stride: int = 1
-    """Take every n-th frame; neighbours in a video teach nothing new."""
     train: bool = True
     """False: only evaluated on, never trained on."""
 
@@ -200,19 +201,16 @@ def parse_sources(spec: str) -> tuple[IlluminationSource, ...]:
     kind, _, rest = spec.partition(':')
     if kind == 'shared' and rest:
         return tuple(
-            IlluminationSource(
-                camera=camera, label=label, path=Path(rest) / path, stride=stride, train=train
-            )
-            for camera, label, path, stride, train in SHARED
+            replace(source, path=Path(rest) / source.path, train=text not in EVALUATED)
+            for text in SHARED
+            for source in parse_sources(text)
         )
-    camera, _, place = rest.partition(':')
-    if kind not in ('day', 'night') or not camera or not place:
+    camera, _, path = rest.partition(':')
+    if kind not in ('day', 'night') or not camera or not path:
         raise ValueError(
             f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
         )
-    label: Literal['day', 'night'] = 'day' if kind == 'day' else 'night'
-    stride = 10 if Path(place).suffix.lower() in VIDEO_SUFFIXES else 1
-    return (IlluminationSource(camera=camera, label=label, path=Path(place), stride=stride),)
+    return (IlluminationSource(camera=camera, day=kind == 'day', path=Path(path)),)
 
 
 def load_thumbnails(source: IlluminationSource) -> Thumbnails:
@@ -224,21 +222,18 @@ def load_thumbnails(source: IlluminationSource) -> Thumbnails:
             'be a folder of JPEG or PNG images, a video, or a pattern that matches images'
         )
     return Thumbnails(
-        camera=source.camera, day=source.label == 'day', images=np.stack(images),
-        train=source.train,
-    )  # fmt: skip
+        camera=source.camera, day=source.day, images=np.stack(images), train=source.train
+    )
 
 
 def _frames(source: IlluminationSource) -> Iterator[Frame]:
-    """Yield every n-th image or video frame of a source, if it can be read."""
+    """Yield the images, and every n-th frame of the videos, that can be read."""
     path = source.path
-    if path.exists():
-        found = enumerate(open_source(path))
-        chosen = (frame for index, (_, frame) in found if index % source.stride == 0)
-    else:
-        files = sorted(path.parent.glob(path.name))[:: source.stride]
-        chosen = (frame for file in files for _, frame in open_source(file))
-    return (frame for frame in chosen if isinstance(frame, Frame))
+    for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
+        stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
+        for index, (_, frame) in enumerate(open_source(file)):
+            if index % stride == 0 and isinstance(frame, Frame):
+                yield frame
 
 
 def shrink(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -298,7 +293,6 @@ def augment(
     generator: torch.Generator,
     *,
     relit: torch.Tensor | None = None,
-    jpeg: bool = True,
 ) -> torch.Tensor:
     """
     Redraw what camera, exposure and viewpoint decide.
@@ -356,10 +350,7 @@ def augment(
     images = images + mix * (blurred - images)
     sigma = sometimes(0.5) * uniform(0.0, 0.04)
     images = images + sigma * torch.randn(images.shape, generator=generator)
-    images = (images.clamp(0, 1) * 255).round()
-    if jpeg:
-        images = _jpeg(images, generator, share=0.25)
-    return images
+    return _jpeg((images.clamp(0, 1) * 255).round(), generator, share=0.25)
 
 
 def _uniform(
