@@ -110,13 +110,16 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
 
     Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten.
     """
+    average = AveragedModel(network, use_buffers=True)
 
     def update(ours: Any, theirs: Any, count: torch.Tensor | int) -> None:
-        done = int(count)
+        # not ``count``: it is on the device of the tensors, and a GPU would have to wait for it
+        done = int(average.n_averaged)
         now = min(decay, (1 + done) / (10 + done))
         get_ema_multi_avg_fn(now)(ours, theirs, count)  # type: ignore[no-untyped-call]
 
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+    average.multi_avg_fn = update
+    return average
 
 
 class Stateful(Protocol):
