@@ -33,7 +33,7 @@ from evaluated_drive import without_times
 from nightseg_ros.config import to_mapping
 
 #: Seconds that one undisturbed run may take on a machine that is busy.
-PATIENCE = 300.0
+TIMEOUT = 300.0
 Results = dict[str, object]
 
 
@@ -51,7 +51,10 @@ class Inputs:
         """Write small pictures with labels, weights and settings."""
         data = tiny_data.write_streets(folder / 'streets', 24)
         config = folder / 'train.yaml'
-        training = tiny_data.tiny_config(data, folder / 'nowhere', steps=6, checkpoint_every=1)
+        training = tiny_data.tiny_config(
+            data, folder / 'nowhere', steps=6, checkpoint_every=1, picture_every=3,
+            select=(tiny_data.write_streets(folder / 'selection'),), select_every=2,
+        )  # fmt: skip
         mapping = {key: value for key, value in to_mapping(training).items() if key != 'out'}
         config.write_text(yaml.safe_dump(mapping), encoding='utf-8')
         return cls(
@@ -84,7 +87,10 @@ def _export(inputs: Inputs, out: Path) -> list[str]:
 
 
 def _weights(out: Path) -> Results:
-    return {'weights.safetensors': (out / 'weights.safetensors').read_bytes()}
+    names = sorted(path.name for path in out.iterdir())
+    kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
+    assert len(kept) == 3, names
+    return {**kept, 'names': names}
 
 
 def _every_file(out: Path) -> Results:
@@ -129,9 +135,9 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
     for place in (whole, out):
         place.parent.mkdir()
     # what the children have imported is no part of a tool's time
-    assert _run(['--version'], log, PATIENCE), log.read_text()
+    assert _run(['--version'], log, TIMEOUT), log.read_text()
     started = time.monotonic()
-    assert _run(command(inputs, whole), folder / 'whole.log', PATIENCE), (
+    assert _run(command(inputs, whole), folder / 'whole.log', TIMEOUT), (
         folder / 'whole.log'
     ).read_text()
     seconds = time.monotonic() - started
@@ -139,9 +145,9 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
     done = ends = 0
     while done < kills or ends == 0:
         # the last run is left alone
-        moment = chance.uniform(0, seconds) if done < kills else PATIENCE
+        moment = chance.uniform(0, seconds) if done < kills else TIMEOUT
         if not _run(command(inputs, out), log, moment):
-            assert moment < PATIENCE, f'{name} did not end:\n{log.read_text()}'
+            assert moment < TIMEOUT, f'{name} did not end:\n{log.read_text()}'
             done += 1
             ends = 0 if done == kills else ends
             continue
@@ -157,11 +163,11 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
     return Outcome(kills=done, ends=ends, seconds=seconds)
 
 
-def _run(arguments: list[str], log: Path, patience: float) -> bool:
+def _run(arguments: list[str], log: Path, timeout: float) -> bool:
     """Run a command; return whether it ended, in success, before it was killed."""
     child = _forks().Process(target=run_tool, args=(arguments, str(log)))
     child.start()
-    child.join(patience)
+    child.join(timeout)
     if child.is_alive():
         child.kill()
         child.join()

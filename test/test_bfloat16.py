@@ -25,8 +25,8 @@ from nightseg_ros.runtime.backend import BACKENDS, BackendError
 from nightseg_ros.runtime.backends import OpenVINOBackend, choose, has_bfloat16, open_backend
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.training import run as rounding
-from nightseg_ros.training.run import round_weights
+from nightseg_ros.training import average
+from nightseg_ros.training.average import round_weights
 from nightseg_ros.weights import (
     Weights,
     WeightsError,
@@ -211,7 +211,7 @@ def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.mean() > 0 else -x
 
-    monkeypatch.setattr(rounding, 'build_from', lambda _: Branching())
+    monkeypatch.setattr(average, 'build_from', lambda _: Branching())
     with pytest.raises(WeightsError, match="'.*day.safetensors'.*cannot be followed"):
         round_weights(weights, 6)
 
@@ -225,19 +225,6 @@ def test_shipped_weights_allow_it() -> None:
     """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
     for name in ('day', 'night'):
         assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995
-
-
-def test_a_mean_of_weights_has_to_be_compared_anew(tmp_path: Path) -> None:
-    parts = []
-    for seed in (0, 1):
-        path = write_segmenter(tmp_path / f'{seed}.safetensors', seed)
-        part = load_weights(path)
-        metadata = dataclasses.replace(part.metadata, bfloat16=0.999)
-        save_weights(path, part.tensors, metadata)
-        parts.append(str(path))
-    out = tmp_path / 'mean.safetensors'
-    assert main(['train', 'soup', '--weights', *parts, '--out', str(out)]) == 0
-    assert load_weights(out).metadata.bfloat16 == 0.0
 
 
 def test_the_command_line_knows_every_backend() -> None:

@@ -321,7 +321,7 @@ def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
     spoiled = [
         item
         if item.camera != 'a'
-        else Thumbnails(camera='a', day=item.day, images=blank, names=item.names, train=item.train)
+        else Thumbnails(camera='a', day=item.day, images=blank, train=item.train)
         for item in sets
     ]
     config = IlluminationConfig(data=folders, out='', steps=3, batch=8)

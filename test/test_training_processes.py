@@ -1,16 +1,13 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Trainings in processes of their own: two that share a batch, and some that are killed."""
+"""Two processes that share a batch train as one; test_crash.py kills trainings."""
 
 from __future__ import annotations
 
 import os
-import random
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +20,15 @@ from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.training.losses import Together, segmentation_loss
 from nightseg_ros.training.run import open_fabric
-from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import train_segmenter
 
 #: Seconds; a machine that does much else at the time starts processes slowly.
-PATIENCE = 800.0
+TIMEOUT = 800.0
 pytestmark = pytest.mark.timeout(1000)
 CASES: list[dict[str, Any]] = [
     {'lovasz': 0.0},
     {'lovasz': 0.5},
     {'lovasz': 0.5, 'sampled': 50},
-    {'lovasz': 0.0, 'kind': 'ohem'},
     {'lovasz': 0.0, 'weight': torch.tensor([1.0, 2.0, 0.5])},
 ]
 
@@ -77,6 +73,7 @@ def half(rank: int, port: int, results: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_losses_of_two_processes_are_those_of_the_whole_batch() -> None:
     with socket.create_server(('127.0.0.1', 0)) as server:
         port = server.getsockname()[1]
@@ -86,10 +83,10 @@ def test_losses_of_two_processes_are_those_of_the_whole_batch() -> None:
     for child in children:
         child.start()
     try:
-        parts = [[queue.get(timeout=PATIENCE) for _ in CASES] for queue in results]
+        parts = [[queue.get(timeout=TIMEOUT) for _ in CASES] for queue in results]
     finally:
         for child in children:
-            child.join(PATIENCE)
+            child.join(TIMEOUT)
             child.kill()
     for case, *found in zip(CASES, *parts):
         logits, labels = batch()
@@ -113,6 +110,7 @@ def read(out: Path, key: str) -> torch.Tensor:
     return torch.cat(chosen)
 
 
+@pytest.mark.slow
 def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
     data: str, tmp_path: Path
 ) -> None:
@@ -129,7 +127,7 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
     done = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
          '-m', 'nightseg_ros.cli.main', 'train', 'segmenter', '--config', str(file)],
-        capture_output=True, text=True, timeout=PATIENCE,
+        capture_output=True, text=True, timeout=TIMEOUT,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
@@ -145,51 +143,3 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
 
     with pytest.raises(ValueError, match='processes = 2, now it is 1'):
         train_segmenter(two, silent)
-
-
-def train_in_child(config: SegmenterConfig) -> None:
-    torch.set_num_threads(1)
-    train_segmenter(config, silent)
-
-
-def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(
-    data: str, tmp_path: Path
-) -> None:
-    context = forks()
-    chance = random.Random(0)
-
-    def start(name: str) -> Any:
-        config = tiny_config(
-            data, tmp_path / name, steps=8, checkpoint_every=1, picture_every=3,
-            select=(data,), select_every=2,
-        )  # fmt: skip
-        child = context.Process(target=train_in_child, args=(config,))
-        child.start()
-        return child
-
-    whole = start('whole')
-    kills = 0
-    out = tmp_path / 'killed'
-    checkpoint = out / 'checkpoint.safetensors'
-    for _ in range(3):
-        child = start('killed')
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-        until = time.monotonic() + PATIENCE
-        while child.is_alive() and time.monotonic() < until:
-            if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
-                break
-            time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.3))
-        os.kill(child.pid, signal.SIGKILL)
-        child.join(PATIENCE)
-        kills += child.exitcode == -signal.SIGKILL
-    assert kills >= 1
-    last = start('killed')
-    for child in (whole, last):
-        child.join(PATIENCE)
-        assert child.exitcode == 0
-    for name in ('weights.safetensors', 'best.safetensors'):
-        assert (out / name).read_bytes() == (tmp_path / 'whole' / name).read_bytes(), name
-    # nothing half-written is left beside them
-    names = [{path.name for path in folder.iterdir()} for folder in (out, tmp_path / 'whole')]
-    assert names[0] == names[1]

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,25 @@ from safetensors.torch import load_file
 from nightseg_ros.training.run import (
     CheckpointError,
     DeviceError,
-    Run,
+    RunConfig,
     RunError,
+    TrainingRun,
     duration,
     open_fabric,
 )
 
 STEPS = 9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineConfig(RunConfig):
+    steps: int = STEPS
+    batch: int = 1
+    rate: float = 0.1
+    checkpoint_every: int = 2
+    picture_every: int = 4
+    log_every: int = 1
+    workers: int = 0
 
 
 class Counter:
@@ -42,38 +55,44 @@ class Counter:
         self.value = state['value']
 
 
-def train(out: Path, stop: int = STEPS, **options: Any) -> tuple[Run, dict[str, torch.Tensor]]:
-    """Fit a line, up to but not including step ``stop``, and return the run and its state."""
+class Points(torch.utils.data.Dataset):
+    """Points by number."""
+
+    def __getitem__(self, number: int) -> tuple[torch.Tensor]:
+        return (torch.randn(4, 3, generator=torch.Generator().manual_seed(number)),)
+
+
+def train(
+    out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, **options: Any
+) -> tuple[TrainingRun, dict[str, torch.Tensor]]:
+    """
+    Fit a line, up to but not including step ``stop``, and return the run and its state.
+
+    ``break_at`` is the step after which the network holds infinity.
+    """
     torch.manual_seed(0)
     network = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     counter = Counter()
-    said = options.setdefault('say', lambda text: None)
-    assert callable(said)
-    with Run(
-        out,
-        config={'rate': options.pop('rate', 0.1), 'out': str(out)},
-        steps=STEPS,
-        fabric=open_fabric('cpu', '32-true'),
-        networks={'network': network},
-        optimizers={'optimizer': optimizer},
-        extra=counter,
-        checkpoint_every=2,
-        picture_every=4,
-        log_every=1,
+    options.setdefault('say', lambda text: None)
+    with TrainingRun(
+        LineConfig(out=str(out), rate=rate), open_fabric('cpu', '32-true'),
+        networks={'network': network, 'counter': counter}, optimizers={'optimizer': optimizer},
         **options,
-    ) as run:
-        for step in range(run.first, stop):
-            torch.manual_seed(step)
-            loss = network(torch.randn(4, 3)).square().sum()
+    ) as run:  # fmt: skip
+        for step, (points,) in run.train(Points()):
+            if step == stop:
+                break
+            loss = network(points).square().sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             counter.value = counter.value + step
-            run.log(step, loss=loss.item())
+            run.log(step, loss=loss)
             if run.wants_picture(step):
                 run.picture(step, 'noise', np.full((8, 12, 3), step, np.uint8))
-            run.checkpoint(step)
+            if step == break_at:
+                network.weight.data[0, 0] = float('inf')
     return run, {**network.state_dict(), 'counter': counter.value}
 
 
@@ -149,7 +168,7 @@ def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path: Pat
         train(tmp_path)
 
 
-@pytest.mark.parametrize('broken', ['write', 'rename'])
+@pytest.mark.parametrize('broken', ['write_bytes', 'chmod'])
 def test_a_full_disk_leaves_the_old_checkpoint_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -157,33 +176,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     out = tmp_path / 'out'
     train(out, 3)
     before = (out / 'checkpoint.safetensors').read_bytes()
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    method = getattr(Path, broken)
 
-    def write_half(path: Path, content: bytes) -> int:
-        with path.open('wb') as file:
-            file.write(content[: len(content) // 2])
-        raise full
-
-    def no_room(*paths: object) -> None:
-        if 'checkpoint' in str(paths[1]):
-            raise full
-        os.rename(*paths)  # type: ignore[arg-type]
+    def fails(path: Path, content: Any) -> Any:
+        # metrics.jsonl is shorter than a block, and may be written still
+        if path.suffix != '.safetensors':
+            return method(path, content)
+        if broken == 'write_bytes':
+            method(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        if broken == 'write':
-            # metrics.jsonl is shorter than a block, and may be written still
-            train_ready = Path.write_bytes
-            patch.setattr(
-                Path,
-                'write_bytes',
-                lambda path, content: (
-                    write_half(path, content)
-                    if path.suffix == '.safetensors'
-                    else train_ready(path, content)
-                ),
-            )
-        else:
-            patch.setattr('nightseg_ros.files.os.replace', no_room)
+        patch.setattr(Path, broken, fails)
         with pytest.raises(OSError, match='No space left'):
             train(out)
     assert (out / 'checkpoint.safetensors').read_bytes() == before
@@ -195,18 +199,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
 def test_a_diverged_training_stops_and_its_checkpoint_is_not_kept(tmp_path: Path) -> None:
     train(tmp_path, 4)
     before = (tmp_path / 'checkpoint.safetensors').read_bytes()
-    network = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(network.parameters())
-    with Run(
-        tmp_path, config={'rate': 0.1}, steps=STEPS, fabric=open_fabric('cpu', '32-true'),
-        networks={'network': network}, optimizers={'optimizer': optimizer}, extra=Counter(),
-        checkpoint_every=1, say=lambda text: None,
-    ) as run:  # fmt: skip
-        with pytest.raises(RunError, match='loss is nan at step 4.*lower'):
-            run.log(4, loss=float('nan'))
-        network.weight.data[0, 0] = float('inf')
-        with pytest.raises(CheckpointError, match=r"'weight' of 'network'.*diverged"):
-            run.checkpoint(4)
+    with pytest.raises(CheckpointError, match=r"'weight' of 'network'.*diverged"):
+        train(tmp_path, break_at=5)
+    with pytest.raises(RunError, match='loss is (nan|inf) at step 5.*lower'):
+        train(tmp_path, break_at=4)
     assert (tmp_path / 'checkpoint.safetensors').read_bytes() == before
 
 

@@ -5,14 +5,17 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from nightseg_ros.data.augment import AugmentConfig
+from nightseg_ros.training.run import TrainingRun
 from nightseg_ros.training.segmenter import SegmenterConfig
 
 
@@ -54,3 +57,22 @@ def forks() -> Any:
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['nightseg_ros.training.segmenter'])
     return context
+
+
+class Killed(BaseException):
+    """What a training dies of in a test."""
+
+
+def killed_after(step: int, monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> None:
+    """Run a training that dies after it has written the checkpoint of ``step``."""
+    save = TrainingRun._save_checkpoint
+
+    def once(self: TrainingRun, at: int) -> None:
+        save(self, at)
+        if at == step:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingRun, '_save_checkpoint', once)
+        with pytest.raises(Killed):
+            train()

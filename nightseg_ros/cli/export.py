@@ -153,11 +153,11 @@ def publish(arguments: Sequence[str]) -> int:
 def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
     from nightseg_ros.runtime.backends import EXACT
-    from nightseg_ros.training.run import round_weights
-    from nightseg_ros.weights import TRUST, load_weights, save_weights
+    from nightseg_ros.training.average import round_weights
+    from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
 
     tensors = round_weights(weights, EXACT)
-    tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(TRUST)}
+    tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
     # through a file, since the cache of graphs goes by a file's hash
     with TemporaryDirectory(prefix='nightseg-') as folder:
         path = Path(folder) / options.weights.name

@@ -65,10 +65,10 @@ def fast_translator(arguments: Sequence[str]) -> int:
 
 def average(arguments: Sequence[str]) -> int:
     """Average weights."""
-    from nightseg_ros.training.run import SoupConfig, write_soup
+    from nightseg_ros.training.average import AverageConfig, average_weights
 
-    config = read_config(SoupConfig, 'train average', arguments)
-    print(f"weights: '{write_soup(config)}'")
+    config = read_config(AverageConfig, 'train average', arguments)
+    print(f"weights: '{average_weights(config)}'")
     return 0
 
 
@@ -120,11 +120,11 @@ def _print_errors(found: Mapping[str, Any]) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOptions(SweepConfig):
     """
-    Train and score a cell for each ratio, variant and seed; then write curve, table and figure.
+    Train and score a trial for each ratio, variant and seed; then write table and figure.
 
     Settings of the trainings come from --config FILE.yaml, without it from the package's
-    config/training/sweep.yaml. The same command goes on after an interruption, and may be given
-    on several machines that share the folder.
+    config/training/sweep.yaml. The same command goes on after an interruption; --shard divides the
+    trials among processes or machines that share the folder.
     """
 
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The temperature that makes a softmax honest (Guo et al. 2017), fitted place by place.
+Trained weights learn how sure they may be.
 
-Fits a segmenter's ``ReliabilityHead``: what good frames look like, what the signs of bad mean.
-
-Trained weights learn how sure they may be: temperature of the confidence, reliability.
+A temperature makes the softmax honest (Guo et al. 2017), fitted place by place. A reliability head
+(``runtime.graph``) tells frames in which nothing can be seen: here it learns what good frames look
+like and what its features say of the share of right pixels.
 """
 
 from __future__ import annotations
@@ -27,16 +27,11 @@ from nightseg_ros.data.night.model import synthesize_night
 from nightseg_ros.data.photometric import damaged
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
-from nightseg_ros.runtime.graph import (
-    FEATURES,
-    Observation,
-    ReliabilityHead,
-    SegmentGraph,
-    graph_of,
-)
+from nightseg_ros.runtime.graph import FEATURES, Observation, SegmentGraph, ReliabilityHead, graph_of
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
     MANIFEST,
     RELIABILITY,
@@ -48,207 +43,19 @@ from nightseg_ros.weights import (
     write_manifest,
 )
 
-Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
+Doubles = npt.NDArray[np.float64]
 #: Temperatures between which the best one is looked for.
 LOW, HIGH = 0.1, 20.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pixels:
-    """Labelled pixels of one frame."""
-
-    place: str
-    light: str
-    logits: Floats
-    """Float32 [N, classes]."""
-    truth: npt.NDArray[np.uint8]
-    """uint8 [N] ids, none of them 255."""
-
-
-def fit_temperature(frames: Iterable[Pixels]) -> float:
-    """
-    Return the temperature of the least negative log likelihood; every place weighs the same.
-
-    ``ValueError`` where there is no pixel. The likelihood is convex in 1 / T, so that its slope
-    is halved between ``LOW`` and ``HIGH``.
-    """
-    by_place: dict[str, list[Pixels]] = {}
-    for frame in frames:
-        if frame.truth.size:
-            by_place.setdefault(frame.place, []).append(frame)
-    if not by_place:
-        raise ValueError('there is no labelled pixel to fit a temperature on')
-    places = [
-        (np.concatenate([f.logits for f in group]), np.concatenate([f.truth for f in group]))
-        for group in by_place.values()
-    ]
-    cold, hot = 1 / HIGH, 1 / LOW
-    for _ in range(40):
-        middle = (cold + hot) / 2
-        slope = np.mean([_slope(logits, truth, middle) for logits, truth in places])
-        cold, hot = (cold, middle) if slope > 0 else (middle, hot)
-    return float(2 / (cold + hot))
-
-
-def cross_fit(frames: Sequence[Pixels]) -> dict[str, float]:
-    """
-    Return for each place the temperature fitted on all others.
-
-    ``ValueError`` for a single place, which leaves nothing to fit on.
-    """
-    places = list(dict.fromkeys(frame.place for frame in frames))
-    if len(places) < 2:
-        raise ValueError(
-            f'frames of {places[0] if places else "no place"} alone cannot be cross-fitted; '
-            'name data of two places or more'
-        )
-    return {p: fit_temperature(frame for frame in frames if frame.place != p) for p in places}
-
-
-def calibration_counts(frame: Pixels, temperature: float) -> Counts:
-    """Return a frame's counts by confidence, as ``evaluation.calibration.reliability`` does."""
-    scaled = (frame.logits - frame.logits.max(1, keepdims=True)) / temperature
-    confidence = 255 / np.exp(scaled).sum(1)
-    labels = frame.logits.argmax(1).astype(np.uint8)
-    return reliability(frame.truth[None], labels[None], np.rint(confidence).astype(np.uint8)[None])
-
-
-def _slope(logits: Floats, truth: npt.NDArray[np.uint8], cooling: float) -> float:
-    """Return the derivative of the mean negative log likelihood by 1 / T."""
-    p = np.exp((logits - logits.max(1, keepdims=True)) * cooling)
-    p /= p.sum(1, keepdims=True)
-    return float(((p * logits).sum(1) - logits[np.arange(len(truth)), truth]).mean())
-
-
-Image = npt.NDArray[np.uint8]
-TrustFloats = npt.NDArray[np.float64]
 #: Principal components of the pooled features.
 COMPONENTS = 16
 #: Least variance that float16 keeps well.
 LEAST = 1e-3
 #: Share of the good frames below which a distance says nothing.
 START = 0.95
-#: Weight that every sign has before a frame is seen, and how strongly: the faults that are fitted
-#: on are not all that there are.
-BELIEF, PULL = 0.1, 30.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """What the network made of one frame."""
-
-    seen: Observation
-    """Of one frame."""
-    logits: npt.NDArray[np.float32]
-    """Float32 [classes, h, w] at half the network's size, padding left out."""
-    truth: Image | None
-    """uint8 [h, w] at the same size."""
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right pixels among the labelled ones, NaN without any."""
-        if self.truth is None:
-            return float('nan')
-        known = self.truth != UNLABELLED
-        right = self.logits.argmax(0)[known] == self.truth[known]
-        return float(right.mean()) if right.size else float('nan')
-
-
-@torch.inference_mode()
-def look(graph: SegmentGraph, image: Image, truth: Image | None, long_side: int) -> Look:
-    """Show uint8 [H, W, 3] RGB to the graph; ``truth`` uint8 [H, W] ids."""
-    size = fit(image.shape[0], image.shape[1], long_side)
-    images = torch.from_numpy(HostPixels().shrink(image, 'rgb', size)[None])
-    coarse, features = graph.look(images)
-    logits = graph.enlarge(coarse)
-    top = (logits * graph.cooling).softmax(1).amax(1).mean(dim=(1, 2))
-    height, width = size.labels
-    if truth is not None:
-        small = cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        truth = np.asarray(small, np.uint8)
-    return Look(
-        seen=graph.observe(features, coarse, top),
-        logits=logits[0, :, :height, :width].numpy(),
-        truth=truth,
-    )
-
-
-def stack(seen: Sequence[Observation]) -> Observation:
-    """Join the observations of several frames to one."""
-    return Observation(
-        confidence=torch.cat([one.confidence for one in seen]),
-        pooled=torch.cat([one.pooled for one in seen]),
-        rows=torch.cat([one.rows for one in seen]),
-    )
-
-
-def fit_trust(
-    good: Observation, judged: Observation, accuracy: TrustFloats
-) -> dict[str, torch.Tensor]:
-    """
-    Return the tensors of a ``ReliabilityHead``.
-
-    ``good`` are frames that a camera should give; the distances are to them. ``accuracy``, float64
-    [N] from 0 to 1, is the share of right pixels of the frames ``judged``, good and bad ones.
-    """
-    tensors = _features(good.pooled)
-    tensors['rows_mean'] = good.rows.mean(0)
-    head = ReliabilityHead({**tensors, **_nothing()})
-    signs = head.features(good).double()
-    # doubt counts everywhere, around its mean
-    start = torch.quantile(signs, START, dim=0)
-    start[0] = signs[:, 0].mean()
-    tensors |= {**_nothing(), 'start': start, 'scale': signs.std(0) + LEAST}
-    head = ReliabilityHead(tensors)
-    weight, bias = fit_logistic(head.scaled(head.features(judged)).double().numpy(), accuracy)
-    return tensors | {'weight': torch.from_numpy(weight), 'bias': torch.tensor(bias)}
-
-
-def fit_logistic(signs: TrustFloats, share: TrustFloats) -> tuple[TrustFloats, float]:
-    """
-    Fit ``share`` ≈ σ(bias − signs · weight) with weights ≥ 0 by Newton's method.
-
-    ``signs`` is [N, K]. More of a sign must never mean more trust: one whose weight would be
-    negative, for want of frames that tell it, is left out.
-    """
-    used = np.ones(signs.shape[1], bool)
-    while True:
-        x = np.column_stack([-signs[:, used], np.ones(len(signs))])
-        pull = np.r_[np.full(used.sum(), PULL), 0.0]
-        beta = np.zeros(x.shape[1])
-        for _ in range(50):
-            p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
-            slope = x.T @ (share - p) - pull * (beta - BELIEF)
-            curve = (x * (p * (1 - p))[:, None]).T @ x + np.diag(pull + 1e-9)
-            step = np.linalg.solve(curve, slope)
-            beta += step / max(1.0, float(np.abs(step).max()))
-        if (beta[:-1] >= 0).all():
-            weight = np.zeros(signs.shape[1])
-            weight[used] = beta[:-1]
-            return weight, float(beta[-1])
-        worst = np.flatnonzero(used)[beta[:-1].argmin()]
-        used[worst] = False
-
-
-def _features(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return mean, scale and principal components of float [N, D]."""
-    mean, scale = pooled.mean(0), pooled.std(0) + 1e-3
-    z = ((pooled - mean) / scale).double()
-    _, sizes, directions = torch.linalg.svd(z, full_matrices=False)
-    # a few frames span few directions, and something has to lie beside them
-    count = max(1, min(COMPONENTS, len(z) // 4))
-    variances = (sizes[:count] ** 2 / (len(z) - 1)).clamp(min=LEAST)
-    beside = (z**2).sum(1) - ((z @ directions[:count].T) ** 2).sum(1)
-    return {
-        'pooled_mean': mean, 'pooled_scale': scale, 'components': directions[:count],
-        'variances': variances, 'residual': beside.mean().clamp(min=LEAST),
-    }  # fmt: skip
-
-
-def _nothing() -> dict[str, torch.Tensor]:
-    """Return the logistic function's tensors before there are any."""
-    zeros = torch.zeros(len(FEATURES))
-    return {'start': zeros, 'scale': zeros + 1, 'weight': zeros, 'bias': zeros[0]}
+#: Weight that every feature has before a frame is seen, and the L2 penalty of another one: the
+#: faults that are fitted on are not all that there are.
+PRIOR_WEIGHT, L2 = 0.1, 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,14 +86,13 @@ def calibrate(
             f"weights '{weights.path}' are for '{weights.metadata.task}'; a segmenter has a "
             'confidence to calibrate'
         )
-    taxonomy = Taxonomy.from_dict(weights.metadata.taxonomy)
     tensors = dict(weights.tensors)
     about: dict[str, Any] = dict(weights.metadata.training.get('calibration', {}))
     temperature = weights.metadata.temperature
     if config.data:
         pixels = collect_pixels(weights, config, say)
         temperature = fit_temperature(pixels)
-        about['temperature'] = summary(pixels, temperature, weights.metadata.temperature)
+        about['temperature'] = _errors(pixels, temperature, weights.metadata.temperature)
     metadata = dataclasses.replace(
         weights.metadata,
         temperature=temperature,
@@ -295,9 +101,8 @@ def calibrate(
     if config.faults_on:
         # the doubt that is weighed is that of the calibrated confidence
         cooled = dataclasses.replace(weights, metadata=metadata, tensors=network_tensors(tensors))
-        found, judged = _trust(cooled, config, taxonomy, say)
-        tensors = network_tensors(tensors) | {RELIABILITY + name: t for name, t in found.items()}
-        about['reliability'] = judged
+        head, about['reliability'] = _reliability_head(cooled, config, say)
+        tensors = network_tensors(tensors) | {RELIABILITY + name: t for name, t in head.items()}
     path = Path(config.out) if config.out else weights.path
     sha256 = save_weights(path, tensors, metadata, half=config.half)
     if (path.parent / MANIFEST).exists():
@@ -305,28 +110,107 @@ def calibrate(
     return Calibrated(path=path, sha256=sha256, temperature=temperature, about=about)
 
 
+# -- frames --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """What the network made of one frame."""
+
+    seen: Observation
+    """Of one frame."""
+    logits: npt.NDArray[np.float32]
+    """Float32 [classes, h, w] at half the network's size, padding left out."""
+    truth: Image | None
+    """uint8 [h, w] at the same size."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right pixels among the labelled ones, NaN without any."""
+        assert self.truth is not None
+        known = self.truth != UNLABELLED
+        right = self.logits.argmax(0)[known] == self.truth[known]
+        return float(right.mean()) if right.size else float('nan')
+
+
+@torch.inference_mode()
+def predict(graph: SegmentGraph, image: Image, truth: Image | None, long_side: int) -> Prediction:
+    """Show uint8 [H, W, 3] RGB to the graph; ``truth`` uint8 [H, W] ids."""
+    size = fit(image.shape[0], image.shape[1], long_side)
+    images = torch.from_numpy(HostPixels().shrink(image, 'rgb', size)[None])
+    coarse, features = graph.look(images)
+    logits = graph.enlarge(coarse)
+    top = (logits * graph.cooling).softmax(1).amax(1).mean(dim=(1, 2))
+    height, width = size.labels
+    if truth is not None:
+        small = cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        truth = np.asarray(small, np.uint8)
+    return Prediction(
+        seen=graph.observe(features, coarse, top), truth=truth,
+        logits=logits[0, :, :height, :width].numpy(),
+    )  # fmt: skip
+
+
+def _graph(weights: Weights) -> tuple[SegmentGraph, Taxonomy]:
+    graph = graph_of(weights)
+    assert isinstance(graph, SegmentGraph) and weights.metadata.taxonomy is not None
+    return graph, Taxonomy.from_dict(weights.metadata.taxonomy)
+
+
+def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
+    """Return at most ``count`` samples, evenly spread over a data set."""
+    samples = open_dataset(specification, taxonomy)
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
+    return [samples[place] for place in places]
+
+
+def _labelled(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
+    samples = _spread(specification, taxonomy, count)
+    return labelled(samples, 'a calibration compares with labels')
+
+
+def _read(sample: Sample) -> tuple[Image, Image]:
+    assert sample.label is not None
+    return read_image(sample.image), read_labels(sample.label)
+
+
+# -- temperature ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelledPixels:
+    """Labelled pixels of one frame."""
+
+    place: str
+    light: str
+    logits: npt.NDArray[np.float32]
+    """Float32 [N, classes]."""
+    truth: Image
+    """uint8 [N] ids, none of them 255."""
+
+
 def collect_pixels(
     weights: Weights, config: CalibrationConfig, say: Callable[[str], None] = lambda text: None
-) -> list[Pixels]:
+) -> list[LabelledPixels]:
     """Return labelled pixels of the frames of ``config.data`` with their logits."""
-    graph = _graph(weights)
-    assert weights.metadata.taxonomy is not None
-    taxonomy = Taxonomy.from_dict(weights.metadata.taxonomy)
+    graph, taxonomy = _graph(weights)
     found = []
     samples = [
-        (name, sample) for name in config.data for sample in _spread(name, taxonomy, config.frames)
+        (name, sample)
+        for name in config.data
+        for sample in _labelled(name, taxonomy, config.frames)
     ]
     for number, (name, sample) in enumerate(samples):
-        image, truth = _labelled(sample)
-        view = look(graph, image, truth, weights.metadata.long_side)
+        image, truth = _read(sample)
+        view = predict(graph, image, truth, weights.metadata.long_side)
         assert view.truth is not None
         known = np.flatnonzero(view.truth != UNLABELLED)
         rng = np.random.default_rng((config.seed, number))
         drawn = rng.choice(known, min(config.pixels, known.size), replace=False)
-        logits = view.logits.reshape(len(view.logits), -1)[:, drawn].T
         found.append(
-            Pixels(
-                place=sample.source or name, light=sample.light or 'unknown', logits=logits,
+            LabelledPixels(
+                place=sample.source or name, light=sample.light or 'unknown',
+                logits=view.logits.reshape(len(view.logits), -1)[:, drawn].T,
                 truth=view.truth.ravel()[drawn],
             )
         )  # fmt: skip
@@ -335,28 +219,79 @@ def collect_pixels(
     return found
 
 
-def summary(frames: Sequence[Pixels], temperature: float, before: float) -> dict[str, Any]:
+def fit_temperature(frames: Iterable[LabelledPixels]) -> float:
+    """
+    Return the temperature of the least negative log likelihood; every place weighs the same.
+
+    ``DataError`` where there is no pixel. The likelihood is convex in 1 / T, so that its slope
+    is halved between ``LOW`` and ``HIGH``.
+    """
+    by_place: dict[str, list[LabelledPixels]] = {}
+    for frame in frames:
+        if frame.truth.size:
+            by_place.setdefault(frame.place, []).append(frame)
+    if not by_place:
+        raise DataError('there is no labelled pixel to fit a temperature on')
+    places = [
+        (np.concatenate([f.logits for f in group]), np.concatenate([f.truth for f in group]))
+        for group in by_place.values()
+    ]
+    cold, hot = 1 / HIGH, 1 / LOW
+    for _ in range(40):
+        middle = (cold + hot) / 2
+        slope = np.mean([_slope(logits, truth, middle) for logits, truth in places])
+        cold, hot = (cold, middle) if slope > 0 else (middle, hot)
+    return float(2 / (cold + hot))
+
+
+def _slope(logits: npt.NDArray[np.float32], truth: Image, cooling: float) -> float:
+    """Return the derivative of the mean negative log likelihood by 1 / T."""
+    p = np.exp((logits - logits.max(1, keepdims=True)) * cooling)
+    p /= p.sum(1, keepdims=True)
+    return float(((p * logits).sum(1) - logits[np.arange(len(truth)), truth]).mean())
+
+
+def cross_fit(frames: Sequence[LabelledPixels]) -> dict[str, float]:
+    """
+    Return for each place the temperature fitted on all others.
+
+    ``DataError`` for a single place, which leaves nothing to fit on.
+    """
+    places = list(dict.fromkeys(frame.place for frame in frames))
+    if len(places) < 2:
+        raise DataError(
+            f'frames of {places[0] if places else "no place"} alone cannot be cross-fitted; '
+            'name data of two places or more'
+        )
+    return {p: fit_temperature(frame for frame in frames if frame.place != p) for p in places}
+
+
+def calibration_counts(frame: LabelledPixels, temperature: float) -> Counts:
+    """Return a frame's counts by confidence, as ``evaluation.metrics.reliability`` does."""
+    scaled = (frame.logits - frame.logits.max(1, keepdims=True)) / temperature
+    confidence = 255 / np.exp(scaled).sum(1)
+    labels = frame.logits.argmax(1).astype(np.uint8)
+    return reliability(frame.truth[None], labels[None], np.rint(confidence).astype(np.uint8)[None])
+
+
+def _errors(frames: Sequence[LabelledPixels], temperature: float, before: float) -> dict[str, Any]:
     """
     Return the temperatures, and the calibration errors by light and by place.
 
-    ``before`` is the temperature until now; ``after`` is out of fold, ``DataError`` for a single
-    place.
+    ``before`` is the temperature until now; ``after`` is out of fold.
     """
-    try:
-        folds = cross_fit(frames)
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    folds = cross_fit(frames)
     table = {}
     for kind in ('light', 'place'):
         for name in dict.fromkeys(getattr(frame, kind) for frame in frames):
             group = [frame for frame in frames if getattr(frame, kind) == name]
-            counts = {
-                'before': [calibration_counts(frame, before) for frame in group],
-                'after': [calibration_counts(frame, folds[frame.place]) for frame in group],
-            }
             row: dict[str, Any] = {'frames': len(group)}
-            for when, several in counts.items():
-                measured = calibration(np.sum(several, 0))
+            for when in ('before', 'after'):
+                counts = [
+                    calibration_counts(frame, before if when == 'before' else folds[frame.place])
+                    for frame in group
+                ]
+                measured = calibration(np.sum(counts, 0))
                 if measured is not None:
                     row[when] = {key: measured[key] for key in ('ece', 'confidence', 'accuracy')}
             table[f'{kind} {name}'] = row
@@ -368,11 +303,14 @@ def summary(frames: Sequence[Pixels], temperature: float, before: float) -> dict
     }
 
 
-def _trust(
-    weights: Weights, config: CalibrationConfig, taxonomy: Taxonomy, say: Callable[[str], None]
+# -- reliability ---------------------------------------------------------------------------------
+
+
+def _reliability_head(
+    weights: Weights, config: CalibrationConfig, say: Callable[[str], None]
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return the tensors of the reliability, and what it was fitted on."""
-    graph = _graph(weights)
+    """Return the tensors of the reliability head, and what they were fitted on."""
+    graph, taxonomy = _graph(weights)
     if not hasattr(graph.network, 'decode'):
         raise WeightsError(
             f"'{weights.metadata.network}' has no encoder to look into: its frames keep the mean "
@@ -380,71 +318,121 @@ def _trust(
         )
     long_side = weights.metadata.long_side
     good: list[Observation] = []
-    judged: list[Look] = []
-    other = PhotometricConfig()
+    judged: list[Prediction] = []
 
-    def through_other_cameras(image: Image) -> list[Observation]:
+    def show_good(image: Image, seen: Observation) -> None:
+        """Add a good frame, and what other cameras would have made of it."""
+        good.append(seen)
         rng = np.random.default_rng((config.seed, len(good), 11))
-        return [
-            look(graph, distort(image, rng, other), None, long_side).seen
-            for _ in range(config.cameras)
-        ]
+        others = [distort(image, rng, PhotometricConfig()) for _ in range(config.cameras)]
+        good.extend(predict(graph, other, None, long_side).seen for other in others)
 
     for specification in config.faults_on:
-        samples = _spread(specification, taxonomy, config.frames)
+        samples = _labelled(specification, taxonomy, config.frames)
         for number, sample in enumerate(samples):
-            for kind, image, truth in _shown(sample, config, taxonomy, number):
-                view = look(graph, image, truth, long_side)
-                judged.append(view)
-                if kind == 'as it is':
-                    good.append(view.seen)
-                    good += through_other_cameras(image)
+            image, truth = _read(sample)
+            for index, shown in enumerate(_shown(image, truth, config, taxonomy, number)):
+                judged.append(predict(graph, shown, truth, long_side))
+                if index == 0:
+                    show_good(image, judged[-1].seen)
         say(f'reliability: {len(samples)} frames of {specification}, with their faults')
     for specification in config.good:
         samples = _spread(specification, taxonomy, 2 * config.frames)
-        for image in (read_image(sample.image) for sample in samples):
-            good.append(look(graph, image, None, long_side).seen)
-            good += through_other_cameras(image)
+        for sample in samples:
+            image = read_image(sample.image)
+            show_good(image, predict(graph, image, None, long_side).seen)
         say(f'reliability: {len(samples)} good frames of {specification}')
-    accuracy = np.array([view.accuracy for view in judged])
-    known = np.isfinite(accuracy)
-    seen = [view.seen for view, fine in zip(judged, known) if fine]
-    tensors = fit_trust(stack(good), stack(seen), accuracy[known])
+    labelled = [view for view in judged if np.isfinite(view.accuracy)]
+    accuracy = np.array([view.accuracy for view in labelled])
+    tensors = fit_reliability(stack(good), stack([view.seen for view in labelled]), accuracy)
     return tensors, {
         'good_frames': len(good),
         'cameras': config.cameras,
-        'judged_frames': len(seen),
+        'judged_frames': len(labelled),
         'seed': config.seed,
     }
 
 
 def _shown(
-    sample: Sample, config: CalibrationConfig, taxonomy: Taxonomy, number: int
-) -> Iterator[tuple[str, Image, Image]]:
+    image: Image, truth: Image, config: CalibrationConfig, taxonomy: Taxonomy, number: int
+) -> Iterator[Image]:
     """Yield a labelled day frame as it is, by night and through faulty cameras."""
-    image, truth = _labelled(sample)
     rng = np.random.default_rng((config.seed, number, 7))
-    yield 'as it is', image, truth
-    yield 'night', synthesize_night(image, truth, rng, taxonomy=taxonomy), truth
+    yield image
+    yield synthesize_night(image, truth, rng, taxonomy=taxonomy)
     for _ in range(config.faults):
-        yield 'faulty', damaged(image, rng), truth
+        yield damaged(image, rng)
 
 
-def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
-    """Return at most ``count`` samples, evenly spread over a data set."""
-    samples = open_dataset(specification, taxonomy)
-    if len(samples) <= count:
-        return samples
-    return [samples[index] for index in np.linspace(0, len(samples) - 1, count).astype(int)]
+def stack(seen: Sequence[Observation]) -> Observation:
+    """Join the observations of several frames to one."""
+    return Observation(
+        confidence=torch.cat([one.confidence for one in seen]),
+        pooled=torch.cat([one.pooled for one in seen]),
+        rows=torch.cat([one.rows for one in seen]),
+    )
 
 
-def _labelled(sample: Sample) -> tuple[Image, Image]:
-    if sample.label is None:
-        raise DataError(f"'{sample.image}' has no labels; a calibration compares with labels")
-    return read_image(sample.image), read_labels(sample.label)
+def fit_reliability(
+    good: Observation, judged: Observation, accuracy: Doubles
+) -> dict[str, torch.Tensor]:
+    """
+    Return the tensors of a reliability head.
+
+    ``good`` are frames that a camera should give; the distances are to them. ``accuracy``, float64
+    [N] from 0 to 1, is the share of right pixels of the frames ``judged``, good and bad ones.
+    """
+    zeros = torch.zeros(len(FEATURES))
+    nothing = {
+        'start': zeros, 'scale': zeros + 1, 'weight': zeros, 'bias': zeros[0],
+    }  # fmt: skip
+    tensors = {**_components(good.pooled), 'rows_mean': good.rows.mean(0), **nothing}
+    features = ReliabilityHead(tensors).signs(good).double()
+    # doubt counts everywhere, around its mean
+    start = torch.quantile(features, START, dim=0)
+    start[0] = features[:, 0].mean()
+    tensors |= {'start': start, 'scale': features.std(0) + LEAST}
+    head = ReliabilityHead(tensors)
+    weight, bias = fit_logistic(head.scaled(head.features(judged)).double().numpy(), accuracy)
+    return tensors | {'weight': torch.from_numpy(weight), 'bias': torch.tensor(bias)}
 
 
-def _graph(weights: Weights) -> SegmentGraph:
-    graph = graph_of(weights)
-    assert isinstance(graph, SegmentGraph)
-    return graph
+def _components(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return mean, scale and principal components of float [N, D]."""
+    mean, scale = pooled.mean(0), pooled.std(0) + 1e-3
+    z = ((pooled - mean) / scale).double()
+    _, sizes, directions = torch.linalg.svd(z, full_matrices=False)
+    # a few frames span few directions, and something has to lie beside them
+    count = max(1, min(COMPONENTS, len(z) // 4))
+    variances = (sizes[:count] ** 2 / (len(z) - 1)).clamp(min=LEAST)
+    beside = (z**2).sum(1) - ((z @ directions[:count].T) ** 2).sum(1)
+    return {
+        'pooled_mean': mean, 'pooled_scale': scale, 'components': directions[:count],
+        'variances': variances, 'residual': beside.mean().clamp(min=LEAST),
+    }  # fmt: skip
+
+
+def fit_logistic(features: Doubles, share: Doubles) -> tuple[Doubles, float]:
+    """
+    Fit ``share`` ≈ σ(bias − features · weight) with weights ≥ 0 by Newton's method.
+
+    ``features`` is [N, K]. More of a feature must never mean more reliability: one whose weight
+    would be negative, for want of frames that tell it, is left out.
+    """
+    used = np.ones(features.shape[1], bool)
+    while True:
+        x = np.column_stack([-features[:, used], np.ones(len(features))])
+        penalty = np.r_[np.full(used.sum(), L2), 0.0]
+        beta = np.zeros(x.shape[1])
+        for _ in range(50):
+            p = 1 / (1 + np.exp(-np.clip(x @ beta, -30, 30)))
+            slope = x.T @ (share - p) - penalty * (beta - PRIOR_WEIGHT)
+            curve = (x * (p * (1 - p))[:, None]).T @ x + np.diag(penalty + 1e-9)
+            step = np.linalg.solve(curve, slope)
+            beta += step / max(1.0, float(np.abs(step).max()))
+        if (beta[:-1] >= 0).all():
+            weight = np.zeros(features.shape[1])
+            weight[used] = beta[:-1]
+            return weight, float(beta[-1])
+        worst = np.flatnonzero(used)[beta[:-1].argmin()]
+        used[worst] = False

@@ -1,15 +1,9 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Training crops by number, made ahead of the training in processes of their own.
+What the recipes are shown: crops by number, made ahead by processes of their own.
 
-Day and night of the same camera, unpaired: two domains that differ in their light alone.
-
-Synthetic nights whose day is known, for translators.
-
-Fakes of earlier steps for the discriminator, which else forgets them (Shrivastava 2017).
-
-Pictures as generators take them, and back to pictures that people look at.
+Crop number n of a run is a function of its seed and n alone, so that a resumed run sees the same.
 """
 
 from __future__ import annotations
@@ -22,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from nightseg_ros.data.augment import AugmentConfig, augment, flip, pad, scale_and_crop
 from nightseg_ros.data.night.model import synthesize_night
@@ -31,190 +25,73 @@ from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
-Crop = tuple[torch.Tensor, torch.Tensor]
+Crop = tuple[torch.Tensor, ...]
 
 
 class TrainingCrops(Dataset[Crop]):
-    """
-    Crop number n of a run, a function of seed and n alone, so that a resumed run sees the same.
-
-    Items are uint8 [h, w, 3] RGB and uint8 [h, w] ids.
-    """
+    """Crops are uint8 [h, w, 3] RGB and uint8 [h, w] ids."""
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        augment: AugmentConfig,
-        *,
-        taxonomy: Taxonomy,
-        seed: int,
-        classmix: float = 0.0,
+        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
     ) -> None:
-        """
-        Check that there are samples and that every one is labelled.
-
-        ``classmix`` is the probability that a crop gets pixels of another one pasted in.
-        """
+        """Check that there are samples and that every one is labelled."""
         if not samples:
             raise DataError('there is no sample to train on')
-        unlabelled = [sample.image for sample in samples if sample.label is None]
-        if unlabelled:
-            raise DataError(f"'{unlabelled[0]}' has no labels; the segmenter trains on labels")
-        self.samples = list(samples)
-        self.augment = augment
-        self.taxonomy = taxonomy
-        self.seed = seed
-        self.classmix = classmix
-        # real night is what the labelled day lacks; without any, all give to all
-        night = [sample for sample in samples if sample.light == 'night']
-        self.donors = night or self.samples
+        self._samples = labelled(samples, 'the segmenter trains on labels')
+        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
         """Make crop ``number``; ``DataError`` names a file that is broken."""
-        rng = np.random.default_rng((self.seed, number))
-        image, labels = self._draw(self.samples[self._order(number)], rng)
-        rng = np.random.default_rng((self.seed, number, 2))
-        if rng.random() < self.classmix:
-            donor = self.donors[int(rng.integers(len(self.donors)))]
-            image, labels = class_mix(image, labels, *self._draw(donor, rng), rng)
-        return torch.from_numpy(image), torch.from_numpy(labels)
-
-    def _draw(self, sample: Sample, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-        assert sample.label is not None
-        image, labels = read_image(sample.image), read_labels(sample.label)
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; "
-                'sizes must agree'
-            )
-        settings = self.augment
+        sample = _shuffled(self._samples, number, self._seed)
+        image, labels = _read(sample)
+        settings = self._augment
         if sample.light == 'night':
             settings = replace(settings, night_share=0.0)  # it is night already
         scene = read_labels(sample.scene) if sample.scene else None
-        return augment(image, labels, rng, settings, taxonomy=self.taxonomy, scene=scene)
-
-    def _order(self, number: int) -> int:
-        """Go through all samples in a new order each time round."""
-        turn, place = divmod(number, len(self.samples))
-        order = np.random.default_rng((self.seed, turn, 1)).permutation(len(self.samples))
-        return int(order[place])
+        rng = np.random.default_rng((self._seed, number))
+        image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
+        return torch.from_numpy(image), torch.from_numpy(labels)
 
 
-def class_mix(
-    image: Bytes, labels: Bytes, donor: Bytes, donor_labels: Bytes, rng: np.random.Generator
-) -> tuple[Bytes, Bytes]:
-    """
-    Paste the pixels of a random half of the donor's classes (ClassMix, Olsson et al. 2021).
-
-    Images are uint8 [h, w, 3], labels uint8 [h, w], all of one size; image and ids move together
-    and pixels without a label stay behind. The inputs are not changed.
-    """
-    present = np.setdiff1d(np.unique(donor_labels), [UNLABELLED])
-    if not present.size:
-        return image, labels
-    chosen = rng.choice(present, (len(present) + 1) // 2, replace=False)
-    mask = np.isin(donor_labels, chosen)
-    return (
-        np.where(mask[..., None], donor, image),
-        np.where(mask, donor_labels, labels),
-    )
-
-
-class CropLoader:
-    """
-    Batches of crops in the order of their numbers: uint8 [B, h, w, 3] and uint8 [B, h, w].
-
-    Process ``rank`` of ``world`` takes its part of each step's ``world`` × ``batch`` crops.
-    ``DataError`` from a loading process arrives as it was raised, in one line.
-    """
+class NightPairs(Dataset[Crop]):
+    """Crops are a synthetic night, its day (uint8 [h, w, 3] RGB), and uint8 [h, w] ids."""
 
     def __init__(
-        self,
-        crops: Dataset[Crop],
-        *,
-        batch: int,
-        steps: int,
-        first: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        workers: int = 0,
+        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
     ) -> None:
-        """Load the steps from ``first`` to ``steps`` in ``workers`` processes, 0 for none."""
-        self._loader: DataLoader[Any] = DataLoader(
-            _Checked(crops), batch_size=batch, sampler=_Numbers(batch, steps, first, rank, world),
-            num_workers=workers, prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread, collate_fn=_collate,
-        )  # fmt: skip
-
-    def __iter__(self) -> Iterator[Crop]:
-        """Yield the batches."""
-        batches = iter(self._loader)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                # torch says so when a process was killed, or shared memory has run out
-                reason = str(error).splitlines()[0]
+        """Check that every sample is a labelled day."""
+        self._samples = labelled(samples, 'a synthetic night is made by them')
+        for sample in samples:
+            if sample.light == 'night':
                 raise DataError(
-                    f'a process that loads crops died ({reason}); with little memory, or little '
-                    'shared memory, use --workers 0'
-                ) from error
-            if isinstance(batch, Exception):
-                raise batch
-            yield batch
+                    f"'{sample.image}' is a night without its day; name it in unpaired"
+                )
+        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
+
+    def __getitem__(self, number: int) -> Crop:
+        """Make crop ``number``; ``DataError`` names a file that is broken."""
+        sample = _shuffled(self._samples, number, self._seed)
+        day, labels = _read(sample)
+        rng = np.random.default_rng((self._seed, number))
+        scene = labels if sample.scene is None else read_labels(sample.scene)
+        day, layers = scale_and_crop(day, np.dstack([labels, scene]), rng, self._augment)
+        if rng.random() < self._augment.flip:
+            day, layers = flip(day, layers)
+        labels, scene = (np.ascontiguousarray(layers[..., layer]) for layer in (0, 1))
+        night = day
+        if rng.random() < self._augment.night_share:
+            night = synthesize_night(day, scene, rng, self._augment.night, taxonomy=self._taxonomy)
+        where, crop = (self._seed, number, 2), self._augment.crop
+        night, _ = pad(night, labels, crop, np.random.default_rng(where))
+        day, labels = pad(day, labels, crop, np.random.default_rng(where))
+        return torch.from_numpy(night), torch.from_numpy(day), torch.from_numpy(labels)
 
 
-class _Checked(Dataset[Any]):
-    """Crops, or the error instead: torch would wrap it into a traceback's text."""
-
-    def __init__(self, crops: Dataset[Crop]) -> None:
-        self._crops = crops
-
-    def __getitem__(self, number: int) -> Crop | Exception:
-        try:
-            return self._crops[number]
-        except (DataError, OSError) as error:
-            return error
-
-
-class _Numbers(Sampler[int]):
-    """The numbers of one process's crops."""
-
-    def __init__(self, batch: int, steps: int, first: int, rank: int, world: int) -> None:
-        self._batch, self._rank, self._world = batch, rank, world
-        self._range = range(first, steps)
-
-    def __len__(self) -> int:
-        return len(self._range) * self._batch
-
-    def __iter__(self) -> Iterator[int]:
-        for step in self._range:
-            start = (step * self._world + self._rank) * self._batch
-            yield from range(start, start + self._batch)
-
-
-def _collate(items: list[Any]) -> Any:
-    for item in items:
-        if isinstance(item, Exception):
-            return item
-    return tuple(torch.stack(column) for column in zip(*items))
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-Item = tuple[torch.Tensor, ...]
-
-
-class UnpairedCrops(Dataset[Any]):
+class UnpairedCrops(Dataset[Crop]):
     """
-    Crop number n of a run: a day and a night crop of one camera, a function of seed and n alone.
+    Crops are a day and a night of one camera that show different scenes.
 
-    Items are real_A and real_B (uint8 [h, w, 3] RGB by day and by night), their labels (uint8
+    Each is real_A and real_B (uint8 [h, w, 3] RGB by day and by night), their labels (uint8
     [h, w], 255 where there are none), the camera's number and the number that the generators are
     told, which is one past the last camera where they are told none; both int64 scalars. A
     network that sees one camera by day and another one by night learns the cameras instead.
@@ -234,7 +111,7 @@ class UnpairedCrops(Dataset[Any]):
         Sort samples by camera and light; ``DataError`` where no camera has both.
 
         Pictures are scaled to ``long_side`` × ``zoom`` pixels, more where the crop (height and
-        width) needs it. ``untold`` is the share of items whose camera is not told.
+        width) needs it. ``untold`` is the share of crops whose camera is not told.
         """
         by_light: dict[str | None, dict[str, list[Sample]]] = {'day': {}, 'night': {}}
         for sample in samples:
@@ -255,8 +132,8 @@ class UnpairedCrops(Dataset[Any]):
         self._crop, self._long_side, self._zoom = crop, long_side, zoom
         self._untold, self._seed = untold, seed
 
-    def __getitem__(self, number: int) -> Item:
-        """Make item ``number``; ``DataError`` names a file that is broken."""
+    def __getitem__(self, number: int) -> Crop:
+        """Make crop ``number``; ``DataError`` names a file that is broken."""
         rng = np.random.default_rng((self._seed, number, 3))
         camera = int(rng.integers(len(self.cameras)))
         told = len(self.cameras) if rng.random() < self._untold else camera
@@ -265,20 +142,10 @@ class UnpairedCrops(Dataset[Any]):
             image, ids = self._draw(side[int(rng.integers(len(side)))], rng)
             images.append(torch.from_numpy(image))
             labels.append(torch.from_numpy(ids))
-        return images[0], images[1], labels[0], labels[1], torch.tensor(camera), torch.tensor(told)
+        return *images, *labels, torch.tensor(camera), torch.tensor(told)
 
     def _draw(self, sample: Sample, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-        image = read_image(sample.image)
-        labels = (
-            np.full(image.shape[:2], UNLABELLED, np.uint8)
-            if sample.label is None
-            else read_labels(sample.label)
-        )
-        if image.shape[:2] != labels.shape:
-            raise DataError(
-                f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; "
-                'sizes must agree'
-            )
+        image, labels = _read(sample)
         height, width = labels.shape
         crop_h, crop_w = self._crop
         factor = self._long_side * uniform(rng, self._zoom) / max(height, width)
@@ -298,63 +165,107 @@ class UnpairedCrops(Dataset[Any]):
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
 
 
-Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:
+    """Return the samples; ``DataError`` names the first without labels, and why it needs them."""
+    for sample in samples:
+        if sample.label is None:
+            raise DataError(f"'{sample.image}' has no labels; {why}")
+    return list(samples)
 
 
-class NightPairs(Dataset[Any]):
+def _shuffled(samples: Sequence[Sample], number: int, seed: int) -> Sample:
+    """Go through all samples in a new order each time round."""
+    turn, place = divmod(number, len(samples))
+    order = np.random.default_rng((seed, turn, 1)).permutation(len(samples))
+    return samples[int(order[place])]
+
+
+def _read(sample: Sample) -> tuple[Bytes, Bytes]:
+    """Return picture and ids of one size, 255 everywhere where there are no labels."""
+    image = read_image(sample.image)
+    if sample.label is None:
+        return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
+    labels = read_labels(sample.label)
+    if image.shape[:2] != labels.shape:
+        raise DataError(
+            f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
+        )
+    return image, labels
+
+
+def load_batches(
+    crops: Dataset[Any],
+    *,
+    batch: int,
+    steps: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+) -> Iterator[Crop]:
     """
-    Crop number n of a run: a synthetic night, its day, and its labels.
+    Yield the crops of the steps from ``first`` to ``steps``, each of their parts stacked.
 
-    Items are uint8 [h, w, 3], uint8 [h, w, 3] RGB and uint8 [h, w] ids, functions of seed and n.
+    Process ``rank`` of ``world`` takes its share of each step's ``world`` × ``batch`` crops;
+    ``workers`` processes load them, 0 for none. ``DataError`` from such a process arrives as it
+    was raised, in one line.
     """
-
-    def __init__(
-        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
-    ) -> None:
-        """Check that every sample is a labelled day."""
-        for sample in samples:
-            if sample.label is None:
-                raise DataError(f"'{sample.image}' has no labels, which a synthetic night needs")
-            if sample.light == 'night':
-                raise DataError(
-                    f"'{sample.image}' is a night without its day; name it in unpaired"
-                )
-        self._samples = list(samples)
-        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
-
-    def __getitem__(self, number: int) -> Pair:
-        """Make crop ``number``; ``DataError`` names a file that is broken."""
-        turn, place = divmod(number, len(self._samples))
-        order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
-        sample = self._samples[int(order[place])]
-        rng = np.random.default_rng((self._seed, number))
-        assert sample.label is not None
-        day, labels = read_image(sample.image), read_labels(sample.label)
-        if day.shape[:2] != labels.shape:
+    starts = [(step * world + rank) * batch for step in range(first, steps)]
+    batches = iter(
+        DataLoader(
+            _Caught(crops), batch_sampler=[list(range(start, start + batch)) for start in starts],
+            num_workers=workers, prefetch_factor=4 if workers else None,
+            worker_init_fn=_one_thread, collate_fn=_collate,
+        )
+    )  # fmt: skip
+    while True:
+        try:
+            loaded = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            # torch says so when a process was killed, or shared memory has run out
+            reason = str(error).splitlines()[0]
             raise DataError(
-                f"'{sample.label}' is {labels.shape}, its image {day.shape[:2]}; sizes must agree"
-            )
-        scene = labels if sample.scene is None else read_labels(sample.scene)
-        layers = np.dstack([labels, scene])
-        day, layers = scale_and_crop(day, layers, rng, self._augment)
-        if rng.random() < self._augment.flip:
-            day, layers = flip(day, layers)
-        labels, scene = np.ascontiguousarray(layers[..., 0]), np.ascontiguousarray(layers[..., 1])
-        night = day
-        if rng.random() < self._augment.night_share:
-            night = synthesize_night(day, scene, rng, self._augment.night, taxonomy=self._taxonomy)
-        where = (self._seed, number, 2)
-        crop = self._augment.crop
-        night, _ = pad(night, labels, crop, np.random.default_rng(where))
-        day, labels = pad(day, labels, crop, np.random.default_rng(where))
-        return torch.from_numpy(night), torch.from_numpy(day), torch.from_numpy(labels)
+                f'a process that loads crops died ({reason}); with little memory, or little '
+                'shared memory, use --workers 0'
+            ) from error
+        if isinstance(loaded, Exception):
+            raise loaded
+        yield loaded
+
+
+class _Caught(Dataset[Any]):
+    """Crops, or the error instead: torch would wrap it into a traceback's text."""
+
+    def __init__(self, crops: Dataset[Any]) -> None:
+        self._crops = crops
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self._crops[number]
+        except (DataError, OSError) as error:
+            return error
+
+
+def _collate(crops: list[Any]) -> Any:
+    for crop in crops:
+        if isinstance(crop, Exception):
+            return crop
+    return tuple(torch.stack(column) for column in zip(*crops))
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
 
 
 class ImagePool:
     """
-    Up to ``size`` fake pictures with their cameras; half of the time an old one is returned.
+    Fakes of earlier steps, which the discriminator would forget (Shrivastava et al. 2017).
 
-    Pictures are kept as bytes, as real ones are. Choices depend on ``seed`` and the step alone.
+    Up to ``size`` pictures are kept as bytes with their cameras; half of the time an old one is
+    returned. Choices depend on ``seed`` and the step alone.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -381,14 +292,14 @@ class ImagePool:
         out_images, out_cameras = [], []
         for index, (image, camera) in enumerate(zip(images.detach(), cameras)):
             if len(self) < self.size:
-                self._images.append(_to_bytes(image))
+                self._images.append(_to_bytes(image).cpu())
                 self._cameras.append(camera.cpu().clone())
             else:
                 rng = np.random.default_rng((self._seed, step, index))
                 if rng.random() < 0.5:
                     place = int(rng.integers(self.size))
                     old = self._images[place], self._cameras[place]
-                    self._images[place] = _to_bytes(image)
+                    self._images[place] = _to_bytes(image).cpu()
                     self._cameras[place] = camera.cpu().clone()
                     image = old[0].to(image) / 127.5 - 1
                     camera = old[1].to(camera)
@@ -402,14 +313,10 @@ class ImagePool:
             return {}
         return {'images': torch.stack(self._images), 'cameras': torch.stack(self._cameras)}
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
         """Take back what ``state_dict`` returned."""
         self._images = list(state['images']) if state else []
         self._cameras = list(state['cameras']) if state else []
-
-
-def _to_bytes(image: torch.Tensor) -> torch.Tensor:
-    return ((image.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def to_network(images: torch.Tensor) -> torch.Tensor:
@@ -418,12 +325,11 @@ def to_network(images: torch.Tensor) -> torch.Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def to_pictures(x: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Return float [B, 3, h, w] in [-1, 1], clipped, as uint8 [B, h, w, 3] RGB."""
-    y = ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return np.asarray(y.permute(0, 2, 3, 1).cpu().numpy())
+def _to_bytes(x: torch.Tensor) -> torch.Tensor:
+    return ((x.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def grid(columns: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Lay pictures uint8 [B, h, w, 3] side by side, a row for each of the batch."""
-    return np.asarray(np.hstack([np.vstack(list(column)) for column in columns]), np.uint8)
+def picture_grid(*columns: torch.Tensor) -> Bytes:
+    """Lay float [B, 3, h, w] in [-1, 1] side by side, a row for each of the batch: RGB uint8."""
+    pictures = [_to_bytes(x).permute(0, 2, 3, 1).cpu().numpy() for x in columns]
+    return np.asarray(np.hstack([np.vstack(list(column)) for column in pictures]), np.uint8)

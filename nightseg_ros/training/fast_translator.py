@@ -10,32 +10,22 @@ by an adversarial loss, and by their pseudo-labels where there are any.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from nightseg_ros.config import ConfigError, to_mapping
+from nightseg_ros.config import ConfigError
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import (
-    CropLoader,
-    NightPairs,
-    UnpairedCrops,
-    grid,
-    to_network,
-    to_pictures,
-)
+from nightseg_ros.training.crops import NightPairs, UnpairedCrops, picture_grid, to_network
 from nightseg_ros.training.losses import (
     discriminator_loss,
     generator_loss,
@@ -44,11 +34,16 @@ from nightseg_ros.training.losses import (
     set_rate,
     speed_up_cpu_training,
 )
-from nightseg_ros.training.run import Precision, Run, WeightAverage, open_fabric
-from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
-
-Bytes = npt.NDArray[np.uint8]
-Pair = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+from nightseg_ros.training.run import (
+    RunConfig,
+    TrainingRun,
+    data_names,
+    moving_average,
+    open_fabric,
+    provenance,
+    require_range,
+)
+from nightseg_ros.weights import WeightsMetadata, load_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,15 +65,13 @@ class FastLossConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FastTranslatorConfig:
+class FastTranslatorConfig(RunConfig):
     """Settings of ``nightseg train fast_translator``."""
 
     data: tuple[str, ...]
     """Labelled day data sets, ADAPTER:ROOT[:SPLIT]; synthetic nights are made from them."""
     segmenter: str
-    """Weights of the day segmenter that will look at the results; it is not trained."""
-    out: str
-    """Folder of the run: checkpoint, metrics.jsonl, pictures and weights.safetensors."""
+    """Weights of the day segmenter that will get the results; it is not trained."""
     unpaired: tuple[str, ...] = ()
     """Day and night frames of the same cameras (images:FOLDER:day, paired:FOLDER:LABELS:night)."""
     arch: dict[str, Any] = field(default_factory=dict)
@@ -106,31 +99,20 @@ class FastTranslatorConfig:
     discriminator_rate: float = 2e-4
     average: float = 0.995
     """Decay of the weight average, which is what the run writes."""
-    seed: int = 0
-    precision: Precision = 'bf16-mixed'
-    accelerator: str = 'cpu'
-    """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
-    workers: int = 2
     checkpoint_every: int = 50
     picture_every: int = 100
     """Steps between sample pictures; 0 draws none."""
-    license: str = 'research, non-commercial'
-    """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, naming them."""
+        RunConfig.__post_init__(self)
         if any(side % 32 for side in self.augment.crop):
-            raise ValueError(f'augment.crop must be multiples of 32, got {self.augment.crop}')
-        for name in ('batch', 'night_batch', 'steps', 'checkpoint_every'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
-        for name in ('workers', 'picture_every', 'warm_up'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-        if not 0 <= self.average < 1:
-            raise ValueError(f'average must be 0 to below 1, got {self.average}')
+            raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
+        require_range(self, 1, None, 'night_batch')
+        require_range(self, 0, None, 'warm_up')
+        require_range(self, 0, 1, 'average')
         if self.loss.adversarial and not self.unpaired:
-            raise ValueError('loss.adversarial needs real nights: name them in unpaired')
+            raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")
 
 
 def train_fast_translator(
@@ -142,11 +124,11 @@ def train_fast_translator(
     A killed run continues to the same weights (CPU, one process, same number of threads).
     """
     fabric = open_fabric(config.accelerator, config.precision)
-    judge_weights = load_weights(config.segmenter)
-    judge = FrozenSegmenter(judge_weights)
+    segmenter_weights = load_weights(config.segmenter)
+    segmenter = FrozenSegmenter(segmenter_weights)
     pairs = NightPairs(
-        [sample for spec in config.data for sample in open_dataset(spec, judge.taxonomy)],
-        config.augment, taxonomy=judge.taxonomy, seed=config.seed,
+        [sample for spec in config.data for sample in open_dataset(spec, segmenter.taxonomy)],
+        config.augment, taxonomy=segmenter.taxonomy, seed=config.seed,
     )  # fmt: skip
     nights = None
     if config.unpaired:
@@ -165,40 +147,43 @@ def train_fast_translator(
         generator.load_state_dict(load_weights(config.init).tensors)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
     if fabric.device.type == 'cpu':
-        speed_up_cpu_training(judge)
+        speed_up_cpu_training(segmenter)
         speed_up_cpu_training(generator)
     generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    judge = judge.to(fabric.device)
-    optimizer = torch.optim.AdamW(parameter_groups(generator, config.rate, config.weight_decay))
-    optimizer_D = torch.optim.Adam(
-        discriminator.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.999)
-    )
-    G, optimizer_G = fabric.setup(generator, optimizer)
-    D, wrapped_D = fabric.setup(discriminator, optimizer_D)
-    average = WeightAverage(generator, config.average)
-    weights = config.loss
-    with Run(
-        Path(config.out), config=to_mapping(config), steps=config.steps, fabric=fabric,
-        networks={'G': generator, 'D': discriminator, 'average': average.network},
-        optimizers={'G': optimizer, 'D': optimizer_D}, checkpoint_every=config.checkpoint_every,
-        picture_every=config.picture_every, say=say,
+    segmenter = segmenter.to(fabric.device)
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        'G': torch.optim.AdamW(parameter_groups(generator, config.rate, config.weight_decay)),
+        'D': torch.optim.Adam(
+            discriminator.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.999)
+        ),
+    }
+    G, optimizer_G = fabric.setup(generator, optimizers['G'])
+    D, optimizer_D = fabric.setup(discriminator, optimizers['D'])
+    average = moving_average(generator, config.average)
+    metadata = WeightsMetadata(
+        network='fast_generator', arch=dict(config.arch), task='translate',
+        long_side=config.long_side, data=data_names((*config.data, *config.unpaired)),
+        license=config.license,
+        training={
+            **provenance(config, fabric, 'unpaired', 'init', 'segmenter'),
+            'segmenter': segmenter_weights.sha256,
+        },
+    )  # fmt: skip
+    with TrainingRun(
+        config, fabric, optimizers=optimizers, say=say,
+        networks={'G': generator, 'D': discriminator, 'average': average},
     ) as run:  # fmt: skip
-        place: dict[str, Any] = {
-            'steps': config.steps, 'first': run.first, 'rank': fabric.global_rank,
-            'world': fabric.world_size,
-        }  # fmt: skip
-        loader = CropLoader(pairs, batch=config.batch, workers=config.workers, **place)
         real: Iterator[Any] = iter(())
         if nights is not None:
-            real = iter(CropLoader(nights, batch=config.night_batch, workers=1, **place))
-        for step, batch in enumerate(loader, start=run.first):
-            night, day, labels = (part.to(fabric.device) for part in batch)
-            set_rate(optimizer, poly(step, steps=config.steps, warm_up=config.warm_up))
+            real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))
+        for step, (night, day, labels) in run.train(pairs):
+            set_rate(optimizers['G'], poly(step, steps=config.steps, warm_up=config.warm_up))
             source, target = to_network(night), to_network(day)
             count = len(source)
             if nights is not None:
-                real_A, real_B, _, labels_B, camera, _ = (p.to(fabric.device) for p in next(real))
-                source = torch.cat([source, to_network(real_B)])
+                day_A, night_B, _, labels_B, camera, _ = next(real)
+                real_A = to_network(day_A)
+                source = torch.cat([source, to_network(night_B)])
             generator.train()
             result = G(source).float()
             fake_A = result[count:]
@@ -206,48 +191,37 @@ def train_fast_translator(
             losses = picture_losses(result[:count], target)
             with fabric.autocast():
                 with torch.no_grad():
-                    wanted = judge.features(target)
-                logits, found = judge.look(result.clamp(-1, 1))
+                    wanted = segmenter.features(target)
+                logits, found = segmenter.look(result.clamp(-1, 1))
             losses['features'] = feature_loss([level[:count] for level in found], wanted)
             losses['semantic'] = _cross_entropy(logits[:count], labels)
             if nights is not None:
                 losses['night_semantic'] = _cross_entropy(logits[count:], labels_B)
-            if weights.adversarial:
+            if config.loss.adversarial:
                 discriminator.requires_grad_(False)
                 with fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator(fake_A, camera))
                 discriminator.requires_grad_(True)
             total = torch.stack(
-                [getattr(weights, name) * value for name, value in losses.items()]
+                [getattr(config.loss, name) * value for name, value in losses.items()]
             ).sum()
-            optimizer.zero_grad()
+            optimizers['G'].zero_grad()
             fabric.backward(total)
             optimizer_G.step()
-            average.update(generator, step)
-            if weights.adversarial:
-                scores = D(
-                    torch.cat([to_network(real_A), fake_A.detach()]), torch.cat([camera, camera])
-                )
+            average.update_parameters(generator)
+
+            if config.loss.adversarial:
+                scores = D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
                 losses['D'] = discriminator_loss(*scores.chunk(2))
-                optimizer_D.zero_grad()
+                optimizers['D'].zero_grad()
                 fabric.backward(losses['D'])
-                wrapped_D.step()
+                optimizer_D.step()
             if run.wants_log(step):
-                run.log(step, loss=total.item(), **{name: v.item() for name, v in losses.items()})
+                run.log(step, loss=total, **losses)
             if run.wants_picture(step):
-                pictures = [to_pictures(part) for part in (source, result)]
-                pictures.append(to_pictures(target))
-                if nights is not None:
-                    pictures[2] = np.concatenate([pictures[2], real_A.cpu().numpy()])
-                run.picture(step, 'night_day', grid(pictures))
-            run.checkpoint(step)
-    path = Path(config.out) / 'weights.safetensors'
-    if fabric.global_rank == 0:
-        metadata = _metadata(config, judge_weights.sha256)
-        save_weights(path, average.network.state_dict(), metadata)
-    if fabric.world_size > 1:
-        fabric.barrier()
-    return path
+                known = target if nights is None else torch.cat([target, real_A])
+                run.picture(step, 'night_day', picture_grid(source, result, known))
+        return run.save('weights', average.module, metadata)
 
 
 def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -274,21 +248,3 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
     loss = F.cross_entropy(half, ids, ignore_index=UNLABELLED, reduction='sum')
     return loss / (ids != UNLABELLED).sum().clamp(min=1)
-
-
-def _metadata(config: FastTranslatorConfig, judge: str) -> WeightsMetadata:
-    names = [Path(spec.partition(':')[2]).name for spec in (*config.data, *config.unpaired)]
-    left_out = ('out', 'data', 'unpaired', 'init', 'segmenter', 'workers', 'checkpoint_every')
-    return WeightsMetadata(
-        network='fast_generator',
-        arch=dict(config.arch),
-        task='translate',
-        long_side=config.long_side,
-        data=', '.join(names),
-        license=config.license,
-        training={
-            **{key: value for key, value in to_mapping(config).items() if key not in left_out},
-            'segmenter': judge,
-            'machine': f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
-        },
-    )

@@ -1,21 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Thumbnails as other cameras, exposures and nights would have seen them: brightness made useless.
-
-Everything a camera or its exposure may change is redrawn: crop, mirror, gain, gamma, white
-balance, veil, flare, blur, noise and JPEG. The mean luma in particular is drawn from one range for
-day and night.
-
-What the illumination estimator learns from: thumbnails of frames whose time of day is known.
-
-A source is a folder or a video with one camera and one time of day, known by its name. Frames are
-kept as 144×96 thumbnails.
-
 The recipe of the illumination estimator's network: day against night, brightness made useless.
 
-Each step draws the two classes equally, the cameras of a class equally and their frames at
-random, then redraws what a camera may change (``illumination_augment``).
+It learns from thumbnails of frames whose time of day is known. Each step draws the two classes
+equally, the cameras of a class equally and their frames at random. Then everything that a camera
+or its exposure may change is redrawn: crop, mirror, gain, gamma, white balance, veil, flare, blur,
+noise and JPEG. The mean luma in particular is drawn from one range for day and night.
 """
 
 from __future__ import annotations
@@ -24,14 +15,13 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 from torch.nn import functional
 
 from nightseg_ros.config import to_mapping
@@ -39,7 +29,263 @@ from nightseg_ros.data.source import VIDEO_SUFFIXES, open_source
 from nightseg_ros.networks.illumination import IlluminationNet, illumination_net
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
+from nightseg_ros.training.run import duration, require_range
 from nightseg_ros.weights import WeightsMetadata, save_weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IlluminationConfig:
+    """Settings of ``nightseg train illumination``."""
+
+    data: tuple[str, ...]
+    """What to learn from: 'shared:ROOT' (the real data), 'day:CAMERA:PATH' or
+    'night:CAMERA:PATH', where PATH is a folder, a video, or a pattern of images."""
+    out: str
+    """The weights file to write."""
+    steps: int = 1200
+    batch: int = 32
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.05
+    """Keeps the score away from 0 and 1, where a threshold could not tell anything any more."""
+    relit: float = 0.35
+    """Share of the night samples that are day frames turned into nights (see ``augment``)."""
+    seed: int = 0
+    widths: tuple[int, ...] = (12, 24, 32, 32)
+    license: str = 'research, non-commercial'
+    """What the training data allows; written into the weights."""
+
+    def __post_init__(self) -> None:
+        """Name the key that cannot work."""
+        if not self.data:
+            raise ValueError("'data' names no source")
+        for spec in self.data:
+            parse_sources(spec)
+        require_range(self, 1, None, 'steps', 'batch')
+        require_range(self, 0, None, 'learning_rate', 'weight_decay')
+        require_range(self, 0, 1, 'relit')
+        require_range(self, 0, 0.49, 'label_smoothing')
+
+
+def train_illumination(
+    config: IlluminationConfig, *, say: Callable[[str], None] = lambda line: None
+) -> str:
+    """Read the data, train, write ``config.out`` and return its SHA-256."""
+    sources = [source for spec in config.data for source in parse_sources(spec)]
+    sets = [load_thumbnails(source) for source in sources if source.train]
+    for item in sets:
+        say(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
+    network = fit(sets, config, say=say)
+    cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
+    settings = to_mapping(config)
+    # paths name folders of this machine only, and would change the hash
+    del settings['data'], settings['out']
+    metadata = WeightsMetadata(
+        network='illumination_net', arch={'widths': list(config.widths)}, task='illumination',
+        mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), long_side=96,
+        data=f'day or night by the name of folder or clip: {", ".join(cameras)}',
+        license=config.license, training={**settings, 'machine': platform.machine()},
+    )  # fmt: skip
+    return save_weights(config.out, network.state_dict(), metadata)
+
+
+def fit(
+    sets: Sequence[Thumbnails],
+    config: IlluminationConfig,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+) -> IlluminationNet:
+    """
+    Train on the sets whose ``train`` is true; same sets, config and thread count, same weights.
+
+    Returns the network in evaluation mode. ``say`` gets a line about every tenth of the steps.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = illumination_net(widths=config.widths)
+    sampler = Sampler(sets, config.seed, relit=config.relit)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
+    )
+    network.train()
+    started, every = time.monotonic(), max(1, config.steps // 10)
+    for step in range(1, config.steps + 1):
+        images, labels = sampler.draw(config.batch)
+        logits = network(images)
+        smooth = labels * (1 - 2 * config.label_smoothing) + config.label_smoothing
+        loss = functional.binary_cross_entropy_with_logits(logits, smooth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        if step % every == 0:
+            right = ((logits > 0).float() == labels).float().mean().item()
+            left = (time.monotonic() - started) / step * (config.steps - step)
+            say(
+                f'step {step}/{config.steps} loss {loss.item():.3f} accuracy of the batch '
+                f'{100 * right:.0f} %, {duration(left)} left'
+            )
+    network.day_ground.fill_(darkest_day_ground(sets))
+    return network.eval()
+
+
+def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
+    """
+    Return ``ground_light`` that 99 % of the day frames of every training camera exceed.
+
+    Frames of a darker road are scored as less than daylight. Only day frames set this limit.
+    """
+    cameras: dict[str, list[float]] = {}
+    for item in sets:
+        if item.day and item.train:
+            values = (ground_light(image) for image in shrink(item.images))
+            cameras.setdefault(item.camera, []).extend(values)
+    return min(float(np.percentile(values, 1)) for values in cameras.values())
+
+
+#: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
+STORED_SIZE = (96, 144)
+#: Every n-th frame of a video is taken; neighbours teach nothing new.
+VIDEO_STRIDE = 10
+#: The real data in the layout of its folder's README, by day or night name. The dusk drive,
+#: rainy.mp4 and the labelled night frames train nothing.
+SHARED = (
+    'day:camvid:camvid/day_train/images',
+    'day:camvid:camvid/day_test/images',
+    'day:roadscene:unlabelled/day/roadscene_*.jpg',
+    'night:roadscene:unlabelled/night/roadscene_*.jpg',
+    'day:msrs:unlabelled/day/msrs_*.jpg',
+    'night:msrs:unlabelled/night/msrs_*.jpg',
+    'day:seattlestreet:clips/seattlestreet1.mp4',
+    'day:seattlestreet:clips/seattlestreet2.mp4',
+    'day:desert:clips/desert.mp4',
+    'day:countryroad:clips/countryroad.mp4',
+    'night:nightdrive:clips/night.mp4',
+)
+#: Those that are only evaluated on.
+EVALUATED = ('day:camvid:camvid/day_test/images',)
+
+
+class IlluminationDataError(ValueError):
+    """A source without frames, or sources without one of the two classes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IlluminationSource:
+    """Frames of one camera at one time of day."""
+
+    camera: str
+    """Frames of one name count as one camera, which the study holds out as a whole."""
+    day: bool
+    path: Path
+    """A folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``."""
+    train: bool = True
+    """False: only evaluated on, never trained on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Thumbnails:
+    """The frames of one source: RGB uint8 [N, 96, 144, 3]."""
+
+    camera: str
+    day: bool
+    images: npt.NDArray[np.uint8]
+    train: bool = True
+
+
+def parse_sources(spec: str) -> tuple[IlluminationSource, ...]:
+    """Read an entry of ``data``; ``ValueError`` says what an entry looks like."""
+    kind, _, rest = spec.partition(':')
+    if kind == 'shared' and rest:
+        return tuple(
+            replace(source, path=Path(rest) / source.path, train=text not in EVALUATED)
+            for text in SHARED
+            for source in parse_sources(text)
+        )
+    camera, _, path = rest.partition(':')
+    if kind not in ('day', 'night') or not camera or not path:
+        raise ValueError(
+            f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
+        )
+    return (IlluminationSource(camera=camera, day=kind == 'day', path=Path(path)),)
+
+
+def load_thumbnails(source: IlluminationSource) -> Thumbnails:
+    """Read a source; ``IlluminationDataError`` names the path that gave no frame."""
+    images = [thumbnail(frame.image, frame.order, STORED_SIZE) for frame in _frames(source)]
+    if not images:
+        raise IlluminationDataError(
+            f"source '{source.path}' of camera '{source.camera}' has no readable frame; it must "
+            'be a folder of JPEG or PNG images, a video, or a pattern that matches images'
+        )
+    return Thumbnails(
+        camera=source.camera, day=source.day, images=np.stack(images), train=source.train
+    )
+
+
+def _frames(source: IlluminationSource) -> Iterator[Frame]:
+    """Yield the images, and every n-th frame of the videos, that can be read."""
+    path = source.path
+    for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
+        stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
+        for index, (_, frame) in enumerate(open_source(file)):
+            if index % stride == 0 and isinstance(frame, Frame):
+                yield frame
+
+
+def shrink(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Shrink stored thumbnails [N, 96, 144, 3] to those the estimator gets, [N, 64, 96, 3]."""
+    return np.stack([thumbnail(image) for image in images])
+
+
+def without_camera(sets: Sequence[Thumbnails], camera: str) -> list[Thumbnails]:
+    """Return the sets with every frame of one camera barred from training."""
+    return [replace(item, train=item.train and item.camera != camera) for item in sets]
+
+
+class Sampler:
+    """Draws augmented batches with equal classes and, within a class, equal cameras."""
+
+    def __init__(self, sets: Sequence[Thumbnails], seed: int, *, relit: float = 0.0) -> None:
+        """
+        Keep the training sets; ``IlluminationDataError`` where a class is missing.
+
+        ``relit`` is the share of the night frames that are made of day frames.
+        """
+        self._relit = relit
+        self._groups: list[list[torch.Tensor]] = []
+        for day in (False, True):
+            cameras: dict[str, list[npt.NDArray[np.uint8]]] = {}
+            for item in sets:
+                if item.day == day and item.train:
+                    cameras.setdefault(item.camera, []).append(item.images)
+            if not cameras:
+                raise IlluminationDataError(
+                    f"no training source is labelled '{'day' if day else 'night'}'; day and "
+                    'night are both needed'
+                )
+            self._groups.append(
+                [torch.from_numpy(np.concatenate(images)) for images in cameras.values()]
+            )
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return RGB float32 [count, 3, 64, 96] in 0–255 and labels [count], 1 for day."""
+        labels = torch.arange(count) % 2
+        chosen = []
+        relit = (torch.rand(count, generator=self._generator) < self._relit) & (labels == 0)
+        for label, day_frame in zip(labels.tolist(), relit.tolist()):
+            cameras = self._groups[1 if day_frame else label]
+            images = cameras[self._integer(len(cameras))]
+            chosen.append(images[self._integer(len(images))])
+        images = torch.stack(chosen).permute(0, 3, 1, 2).float() / 255
+        return augment(images, self._generator, relit=relit), labels.float()
+
+    def _integer(self, below: int) -> int:
+        return int(torch.randint(below, (1,), generator=self._generator))
 
 
 def augment(
@@ -47,7 +293,6 @@ def augment(
     generator: torch.Generator,
     *,
     relit: torch.Tensor | None = None,
-    jpeg: bool = True,
 ) -> torch.Tensor:
     """
     Redraw what camera, exposure and viewpoint decide.
@@ -59,8 +304,7 @@ def augment(
     """
     count = len(images)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
+    uniform = partial(_uniform, generator, count)
 
     def sometimes(share: float) -> torch.Tensor:
         return (torch.rand(count, 1, 1, 1, generator=generator) < share).float()
@@ -106,10 +350,13 @@ def augment(
     images = images + mix * (blurred - images)
     sigma = sometimes(0.5) * uniform(0.0, 0.04)
     images = images + sigma * torch.randn(images.shape, generator=generator)
-    images = (images.clamp(0, 1) * 255).round()
-    if jpeg:
-        images = _jpeg(images, generator, share=0.25)
-    return images
+    return _jpeg((images.clamp(0, 1) * 255).round(), generator, share=0.25)
+
+
+def _uniform(
+    generator: torch.Generator, count: int, low: float, high: float, *shape: int
+) -> torch.Tensor:
+    return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
 
 
 #: RGB of lamps in linear light: sodium, warm white, white, mercury, red, green.
@@ -129,9 +376,7 @@ def _relight(light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """
     count = len(light)
 
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(count, *(shape or (1, 1, 1)), generator=generator)
-
+    uniform = partial(_uniform, generator, count)
     rows = torch.linspace(0, 1, 64)[:, None].expand(64, 96)
     columns = torch.linspace(0, 1.5, 96).expand(64, 96)
     level = torch.quantile(light.mean(dim=1).flatten(1), 0.7, dim=1)[:, None, None, None]
@@ -184,308 +429,3 @@ def _jpeg(images: torch.Tensor, generator: torch.Generator, *, share: float) -> 
         decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.float32)
         images[index] = torch.from_numpy(decoded).permute(2, 0, 1)
     return images
-
-
-#: Height and width of the stored thumbnails; crops of at least two thirds of a side are taken.
-STORED_SIZE = (96, 144)
-
-
-class IlluminationDataError(ValueError):
-    """A source without frames, or sources without one of the two classes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IlluminationSource:
-    """Frames of one camera at one time of day."""
-
-    camera: str
-    """Frames of one name count as one camera, which the study holds out as a whole."""
-    label: Literal['day', 'night']
-    path: str
-    """A folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``."""
-    stride: int = 1
-    """Take every n-th frame; neighbours in a video teach nothing new."""
-    train: bool = True
-    """False: only evaluated on, never trained on."""
-
-    def __post_init__(self) -> None:
-        """Refuse what would load nothing."""
-        if not self.camera or not self.path:
-            raise ValueError("a source needs a 'camera' and a 'path'")
-        if self.stride < 1:
-            raise ValueError(f"'stride' must be at least 1, got {self.stride}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thumbnails:
-    """The frames of one source: RGB uint8 [N, 96, 144, 3]."""
-
-    camera: str
-    day: bool
-    images: npt.NDArray[np.uint8]
-    names: tuple[str, ...]
-    train: bool = True
-
-
-def shared_sources(root: str | Path) -> tuple[IlluminationSource, ...]:
-    """
-    List the real data in the layout of its folder's README.
-
-    Folders and clips count by their day or night name. The dusk drive, ``rainy.mp4`` and the
-    labelled night frames train nothing; ``day_test`` is evaluated on only.
-    """
-    root = Path(root)
-
-    def source(
-        camera: str, label: Literal['day', 'night'], path: str, stride: int = 1, train: bool = True
-    ) -> IlluminationSource:
-        return IlluminationSource(
-            camera=camera, label=label, path=str(root / path), stride=stride, train=train
-        )
-
-    return (
-        source('camvid', 'day', 'camvid/day_train/images'),
-        source('camvid', 'day', 'camvid/day_test/images', train=False),
-        source('roadscene', 'day', 'unlabelled/day/roadscene_*.jpg'),
-        source('roadscene', 'night', 'unlabelled/night/roadscene_*.jpg'),
-        source('msrs', 'day', 'unlabelled/day/msrs_*.jpg'),
-        source('msrs', 'night', 'unlabelled/night/msrs_*.jpg'),
-        source('seattlestreet', 'day', 'clips/seattlestreet1.mp4', 10),
-        source('seattlestreet', 'day', 'clips/seattlestreet2.mp4', 10),
-        source('desert', 'day', 'clips/desert.mp4', 10),
-        source('countryroad', 'day', 'clips/countryroad.mp4', 10),
-        source('nightdrive', 'night', 'clips/night.mp4', 10),
-    )
-
-
-def parse_sources(spec: str) -> tuple[IlluminationSource, ...]:
-    """Read an entry of ``data``; ``ValueError`` says what an entry looks like."""
-    kind, _, rest = spec.partition(':')
-    if kind == 'shared' and rest:
-        return shared_sources(rest)
-    camera, _, path = rest.partition(':')
-    if kind not in ('day', 'night') or not camera or not path:
-        raise ValueError(
-            f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
-        )
-    stride = 10 if Path(path).suffix.lower() in VIDEO_SUFFIXES else 1
-    label: Literal['day', 'night'] = 'day' if kind == 'day' else 'night'
-    return (IlluminationSource(camera=camera, label=label, path=path, stride=stride),)
-
-
-def load_thumbnails(source: IlluminationSource) -> Thumbnails:
-    """Read a source; ``IlluminationDataError`` names the path that gave no frame."""
-    images: list[npt.NDArray[np.uint8]] = []
-    names: list[str] = []
-    for name, frame in _frames(source):
-        images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
-        names.append(name)
-    if not images:
-        raise IlluminationDataError(
-            f"source '{source.path}' of camera '{source.camera}' has no readable frame; it must "
-            'be a folder of JPEG or PNG images, a video, or a pattern that matches images'
-        )
-    return Thumbnails(
-        camera=source.camera,
-        day=source.label == 'day',
-        images=np.stack(images),
-        names=tuple(names),
-        train=source.train,
-    )
-
-
-def _frames(source: IlluminationSource) -> Iterator[tuple[str, Frame]]:
-    """Yield name and frame of every n-th readable image or video frame of a source."""
-    path = Path(source.path)
-    if path.exists():
-        items = enumerate(open_source(path))
-        chosen = (item for index, item in items if index % source.stride == 0)
-    else:
-        files = sorted(path.parent.glob(path.name))[:: source.stride]
-        chosen = (item for file in files for item in open_source(file))
-    for stem, frame in chosen:
-        if isinstance(frame, Frame):
-            yield stem, frame
-
-
-def shrink(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Shrink stored thumbnails [N, 96, 144, 3] to those the estimator gets, [N, 64, 96, 3]."""
-    return np.stack([thumbnail(image) for image in images])
-
-
-def without_camera(sets: Sequence[Thumbnails], camera: str) -> list[Thumbnails]:
-    """Return the sets with every frame of one camera barred from training."""
-    return [replace(item, train=item.train and item.camera != camera) for item in sets]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IlluminationConfig:
-    """Settings of ``nightseg train illumination``."""
-
-    data: tuple[str, ...]
-    """What to learn from: 'shared:ROOT' (the real data), 'day:CAMERA:PATH' or
-    'night:CAMERA:PATH', where PATH is a folder, a video, or a pattern of images."""
-    out: str
-    """The weights file to write."""
-    steps: int = 1200
-    batch: int = 32
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.05
-    """Keeps the score away from 0 and 1, where a threshold could not tell anything any more."""
-    relit: float = 0.35
-    """Share of the night samples that are day frames turned into nights (see ``augment``)."""
-    seed: int = 0
-    widths: tuple[int, ...] = (12, 24, 32, 32)
-    license: str = 'research, non-commercial'
-    """What the training data allows; written into the weights."""
-
-    def __post_init__(self) -> None:
-        """Name the key that cannot work."""
-        if not self.data:
-            raise ValueError("'data' names no source")
-        for spec in self.data:
-            parse_sources(spec)
-        for key in ('steps', 'batch'):
-            if getattr(self, key) < 1:
-                raise ValueError(f"'{key}' must be at least 1, got {getattr(self, key)}")
-        for key in ('learning_rate', 'weight_decay'):
-            if getattr(self, key) < 0:
-                raise ValueError(f"'{key}' must not be negative, got {getattr(self, key)}")
-        if not 0 <= self.relit <= 1:
-            raise ValueError(f"'relit' must be in [0, 1], got {self.relit}")
-        if not 0 <= self.label_smoothing < 0.5:
-            raise ValueError(f"'label_smoothing' must be in [0, 0.5), got {self.label_smoothing}")
-
-
-class Sampler:
-    """Draws augmented batches with equal classes and, within a class, equal cameras."""
-
-    def __init__(self, sets: Sequence[Thumbnails], seed: int, *, relit: float = 0.0) -> None:
-        """
-        Keep the training sets; ``IlluminationDataError`` where a class is missing.
-
-        ``relit`` is the share of the night frames that are made of day frames.
-        """
-        self._relit = relit
-        self._groups: list[list[torch.Tensor]] = []
-        for day in (False, True):
-            cameras: dict[str, list[npt.NDArray[np.uint8]]] = {}
-            for item in sets:
-                if item.day == day and item.train:
-                    cameras.setdefault(item.camera, []).append(item.images)
-            if not cameras:
-                raise IlluminationDataError(
-                    f"no training source is labelled '{'day' if day else 'night'}'; day and "
-                    'night are both needed'
-                )
-            self._groups.append(
-                [torch.from_numpy(np.concatenate(images)) for images in cameras.values()]
-            )
-        self._generator = torch.Generator().manual_seed(seed)
-
-    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return RGB float32 [count, 3, 64, 96] in 0–255 and labels [count], 1 for day."""
-        labels = torch.arange(count) % 2
-        chosen = []
-        relit = (torch.rand(count, generator=self._generator) < self._relit) & (labels == 0)
-        for label, day_frame in zip(labels.tolist(), relit.tolist()):
-            cameras = self._groups[1 if day_frame else label]
-            images = cameras[self._integer(len(cameras))]
-            chosen.append(images[self._integer(len(images))])
-        images = torch.stack(chosen).permute(0, 3, 1, 2).float() / 255
-        return augment(images, self._generator, relit=relit), labels.float()
-
-    def _integer(self, below: int) -> int:
-        return int(torch.randint(below, (1,), generator=self._generator))
-
-
-def train_illumination(
-    config: IlluminationConfig, *, say: Callable[[str], None] = lambda line: None
-) -> str:
-    """Read the data, train, write ``config.out`` and return its SHA-256."""
-    sources = [source for spec in config.data for source in parse_sources(spec)]
-    sets = [load_thumbnails(source) for source in sources if source.train]
-    for item in sets:
-        say(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
-    network = fit(sets, config, say=say)
-    cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
-    settings = to_mapping(config)
-    # paths of the machine that trained are nobody's business, and would change the hash
-    del settings['data'], settings['out']
-    return save_weights(
-        config.out,
-        network.state_dict(),
-        WeightsMetadata(
-            network='illumination_net',
-            arch={'widths': list(config.widths)},
-            task='illumination',
-            mean=(0.0, 0.0, 0.0),
-            std=(1.0, 1.0, 1.0),
-            long_side=96,
-            data=f'day or night by the name of folder or clip: {", ".join(cameras)}',
-            license=config.license,
-            training={
-                **settings,
-                'machine': platform.machine(),
-            },
-        ),
-    )
-
-
-def fit(
-    sets: Sequence[Thumbnails],
-    config: IlluminationConfig,
-    *,
-    say: Callable[[str], None] = lambda line: None,
-) -> IlluminationNet:
-    """
-    Train on the sets whose ``train`` is true; same sets, config and thread count, same weights.
-
-    Returns the network in evaluation mode. ``say`` gets a line about every tenth of the steps.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = illumination_net(widths=config.widths)
-    sampler = Sampler(sets, config.seed, relit=config.relit)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
-    )
-    loss_of = nn.BCEWithLogitsLoss()
-    network.train()
-    started, every = time.monotonic(), max(1, config.steps // 10)
-    for step in range(1, config.steps + 1):
-        images, labels = sampler.draw(config.batch)
-        logits = network(images)
-        smooth = labels * (1 - 2 * config.label_smoothing) + config.label_smoothing
-        loss = loss_of(logits, smooth)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if step % every == 0:
-            right = ((logits > 0).float() == labels).float().mean().item()
-            left = (time.monotonic() - started) / step * (config.steps - step)
-            say(
-                f'step {step}/{config.steps} loss {loss.item():.3f} accuracy of the batch '
-                f'{100 * right:.0f} %, {left:.0f} s left'
-            )
-    network.day_ground.fill_(darkest_day_ground(sets))
-    return network.eval()
-
-
-def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
-    """
-    Return ``ground_light`` that 99 % of the day frames of every training camera exceed.
-
-    Frames of a darker road are scored as less than daylight. Only day frames set this limit.
-    """
-    cameras: dict[str, list[float]] = {}
-    for item in sets:
-        if item.day and item.train:
-            values = (ground_light(image) for image in shrink(item.images))
-            cameras.setdefault(item.camera, []).extend(values)
-    return min(float(np.percentile(values, 1)) for values in cameras.values())

@@ -1,22 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-The segmenter's loss: cross entropy, and Lovász's surrogate of the IoU itself.
-
-The least-squares GAN's two losses (Mao et al. 2017), as CycleGAN uses them.
-
-Class weights from how many pixels a class has.
-
-How the recipes go down: parameter groups of AdamW, and the learning rate over the steps.
-
-Mixed precision on CPUs: bfloat16 where it is fast, float32 where that is faster.
-"""
+"""What the recipes minimise, and by which learning rates: segmentation, GAN, AdamW's groups."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,12 +18,7 @@ from torch.optim import Optimizer
 from nightseg_ros.data.sample import DataError, Sample, read_labels
 from nightseg_ros.taxonomy import UNLABELLED
 
-#: OHEM keeps the pixels whose truth got less than this probability …
-OHEM_PROBABILITY = 0.7
-#: … and never fewer than this share of the labelled ones.
-OHEM_LEAST = 1 / 16
-
-CrossEntropy = Literal['ce', 'ohem']
+# -- segmentation ------------------------------------------------------------------------------
 
 
 class Together:
@@ -60,15 +45,6 @@ class Together:
         assert isinstance(result, torch.Tensor)
         return result
 
-    def gather(self, value: torch.Tensor) -> torch.Tensor:
-        """Return every process's tensor of one shape, [world, …], without a gradient."""
-        if self.world == 1:
-            return value.detach()[None]
-        assert self._fabric is not None
-        result = self._fabric.all_gather(value.detach())
-        assert isinstance(result, torch.Tensor)
-        return result
-
 
 ALONE = Together()
 
@@ -78,7 +54,6 @@ def segmentation_loss(
     labels: torch.Tensor,
     *,
     lovasz: float,
-    kind: CrossEntropy = 'ce',
     weight: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
     sampled: int = 40_000,
@@ -88,15 +63,11 @@ def segmentation_loss(
     Cross entropy plus ``lovasz`` × Lovász-softmax, a scalar.
 
     ``logits`` are float [B, C, H, W], ``labels`` int64 [B, H, W] with 255 ignored; a batch
-    without any label costs 0. ``kind`` 'ohem' takes the cross entropy of hard pixels only,
-    ``weight`` float [C] is the classes' in 'ce'. Sorting all pixels would cost more than the
-    network's decoder, so that Lovász sees ``sampled`` of them. Several processes give the
-    ``generator`` the same state.
+    without any label costs 0. ``weight`` float [C] is the classes'. Sorting all pixels would cost
+    more than the network's decoder, so that Lovász sees ``sampled`` of them. Several processes
+    give the ``generator`` the same state.
     """
-    if kind == 'ohem':
-        loss = ohem_cross_entropy(logits, labels, together=together)
-    else:
-        loss = mean_cross_entropy(logits, labels, weight=weight, together=together)
+    loss = mean_cross_entropy(logits, labels, weight=weight, together=together)
     if lovasz <= 0:
         return loss
     probabilities, truth = _sample(logits, labels, sampled, generator, together)
@@ -116,42 +87,13 @@ def mean_cross_entropy(
 ) -> torch.Tensor:
     """Cross entropy, the (weighted) mean over all labelled pixels of all processes."""
     known = labels != UNLABELLED
-    mass = known.sum() if weight is None else weight[labels[known]].sum()
-    mass = together.total(mass)
+    mass = together.total(known.sum() if weight is None else weight[labels[known]].sum())
     if not bool(mass > 0):
         return logits.sum() * 0
+    entropy = partial(F.cross_entropy, logits, labels, ignore_index=UNLABELLED, weight=weight)
     if together.world == 1:
-        return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, weight=weight)
-    total = F.cross_entropy(
-        logits, labels, ignore_index=UNLABELLED, weight=weight, reduction='sum'
-    )
-    return total / mass * together.world
-
-
-def ohem_cross_entropy(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    probability: float = OHEM_PROBABILITY,
-    least: float = OHEM_LEAST,
-    together: Together = ALONE,
-) -> torch.Tensor:
-    """
-    Cross entropy of the hard pixels (online hard example mining, Shrivastava et al. 2016).
-
-    Hard are those whose truth got at most ``probability``, and at least the ``least`` share of
-    the labelled ones, hardest first.
-    """
-    every = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction='none')
-    losses = every[labels != UNLABELLED]
-    floor = max(1, int(least * int(together.total((labels != UNLABELLED).sum()))))
-    # the hardest of all processes are among the hardest of each
-    top = losses.detach().topk(min(floor, losses.numel())).values
-    top = F.pad(top, (0, floor - top.numel()), value=-1.0)
-    last = together.gather(top).flatten().topk(floor).values[-1]
-    hard = losses[losses >= last.clamp(max=-math.log(probability))]
-    count = together.total(torch.tensor(hard.numel(), device=hard.device))
-    return hard.sum() / count.clamp(min=1) * together.world
+        return entropy()
+    return entropy(reduction='sum') / mass * together.world
 
 
 def _sample(
@@ -168,7 +110,9 @@ def _sample(
     """
     flat = labels.flatten()
     known = torch.nonzero(flat != UNLABELLED).squeeze(1)
-    counts = together.gather(torch.tensor(known.numel(), device=known.device))
+    counts = torch.zeros(together.world, dtype=torch.int64, device=known.device)
+    counts[together.rank] = known.numel()
+    counts = together.total(counts)
     total = int(counts.sum())
     classes = logits.shape[1]
     pixels = logits.permute(0, 2, 3, 1).reshape(-1, classes)
@@ -215,16 +159,6 @@ def _lovasz_gradient(truth: torch.Tensor) -> torch.Tensor:
     return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
 
 
-def generator_loss(fake: torch.Tensor) -> torch.Tensor:
-    """Return a scalar: how far the scores float [B, 1, h, w] of fakes are from real (1)."""
-    return (fake.float() - 1).square().mean()
-
-
-def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
-    """Return a scalar, half the sum of both errors: that slows the discriminator, as published."""
-    return ((real.float() - 1).square().mean() + fake.float().square().mean()) / 2
-
-
 #: Share that every class is taken to have at least, so that no weight is without bounds.
 LEAST_SHARE = 1e-3
 #: Frames that are counted, spread over the data.
@@ -248,6 +182,22 @@ def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> to
     weights = (share + LEAST_SHARE) ** -balance
     weights /= (weights * share).sum()
     return torch.from_numpy(weights).float()
+
+
+# -- generators and discriminators (least squares, Mao et al. 2017) -----------------------------
+
+
+def generator_loss(fake: torch.Tensor) -> torch.Tensor:
+    """Return a scalar: how far the scores float [B, 1, h, w] of fakes are from real (1)."""
+    return (fake.float() - 1).square().mean()
+
+
+def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+    """Return a scalar, half the sum of both errors: that slows the discriminator, as published."""
+    return ((real.float() - 1).square().mean() + fake.float().square().mean()) / 2
+
+
+# -- learning rates ------------------------------------------------------------------------------
 
 
 def parameter_groups(
@@ -283,6 +233,9 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
         group['lr'] = group['peak'] * factor
 
 
+# -- mixed precision on CPUs ---------------------------------------------------------------------
+
+
 class _DepthwiseConv(torch.autograd.Function):
     """
     Depthwise convolution whose gradients are computed in float32.
@@ -314,17 +267,10 @@ def speed_up_cpu_training(network: nn.Module) -> None:
     """Replace, in place, the forward pass of depthwise convolutions; weights stay as they are."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.groups > 1 and module.bias is None:
-            module.forward = _Bound(module)  # type: ignore[assignment]
+            # a partial of a function, so that a copy of the network calls its own convolution
+            module.forward = partial(_depthwise, module)  # type: ignore[method-assign]
 
 
-class _Bound:
-    """The replaced forward pass of one convolution."""
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        self.conv = conv
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = _DepthwiseConv.apply(  # type: ignore[no-untyped-call]
-            x, self.conv.weight, self.conv
-        )
-        return y
+def _depthwise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = _DepthwiseConv.apply(x, conv.weight, conv)  # type: ignore[no-untyped-call]
+    return y

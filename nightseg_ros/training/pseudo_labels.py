@@ -17,12 +17,20 @@ from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import SCENE, DataError, Sample, read_image, read_labels
+from nightseg_ros.data.sample import (
+    SCENE,
+    Sample,
+    read_image,
+    read_labels,
+    write_labels,
+)
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.training.crops import labelled
+from nightseg_ros.training.run import require_range
 from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 #: Heights of the row prior; a frame's rows are stretched over them.
@@ -54,11 +62,9 @@ class PseudoLabelConfig:
 
     def __post_init__(self) -> None:
         """Refuse shares outside 0 to 1 and missing scales."""
-        for name in ('keep', 'least', 'prior_weight'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'{name} is 0 to 1, got {getattr(self, name)}')
+        require_range(self, 0, 1, 'keep', 'least', 'prior_weight')
         if not self.scales or min(self.scales) <= 0:
-            raise ValueError(f'scales must be positive factors, got {self.scales}')
+            raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
 
 def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = print) -> Path:
@@ -95,8 +101,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     limits[[taxonomy.id_of(name) for name in config.without]] = 256
     for sample, best, certain in zip(samples, labels, sure):
         kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
-        replace_file(out / SCENE / f'{sample.image.stem}.png', _png(best))
-        replace_file(out / f'{sample.image.stem}.png', _png(kept))
+        write_labels(out / SCENE / f'{sample.image.stem}.png', best)
+        write_labels(out / f'{sample.image.stem}.png', kept)
     manifest = {
         'teacher': weights.sha256,
         'config': {
@@ -113,10 +119,6 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     return out
 
 
-def _png(labels: npt.NDArray[np.uint8]) -> bytes:
-    return bytes(cv2.imencode('.png', labels)[1])
-
-
 class Teacher:
     """A segmenter whose probabilities are averaged over sizes and mirror images."""
 
@@ -125,7 +127,10 @@ class Teacher:
     ) -> None:
         """Build the network; ``prior`` is float32 [ROWS, classes] or None."""
         self._network = build_from(weights)
-        self._metadata = weights.metadata
+        self._long_side = weights.metadata.long_side
+        self._mean, self._std = (
+            torch.tensor(v).view(3, 1, 1) for v in (weights.metadata.mean, weights.metadata.std)
+        )
         self._config = config
         self._prior = prior
 
@@ -136,13 +141,9 @@ class Teacher:
         height, width = image.shape[:2]
         total = torch.zeros(())
         for scale in self._config.scales:
-            size = fit(height, width, 32 * round(self._metadata.long_side * scale / 32))
+            size = fit(height, width, 32 * round(self._long_side * scale / 32))
             small = torch.from_numpy(HostPixels().shrink(image, 'rgb', size))
-            x = small.permute(2, 0, 1)[None].float() / 255
-            mean, std = (
-                torch.tensor(v).view(3, 1, 1) for v in (self._metadata.mean, self._metadata.std)
-            )
-            x = (x - mean) / std
+            x = (small.permute(2, 0, 1)[None].float() / 255 - self._mean) / self._std
             with torch.inference_mode():
                 both = self._network(torch.cat([x, x.flip(3)]))
                 logits = both[:1] + both[1:].flip(3)
@@ -168,9 +169,8 @@ def row_prior(samples: list[Sample], taxonomy: Taxonomy) -> npt.NDArray[np.float
     if not samples:
         return None
     counts = np.zeros((ROWS, 256), np.float64)
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels to take a prior from")
+    for sample in labelled(samples, 'the prior is taken from labels'):
+        assert sample.label is not None
         labels = read_labels(sample.label)
         rows = np.arange(len(labels)) * ROWS // len(labels)
         flat = rows[:, None] * 256 + labels

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of ``nightseg sweep``; light, so that its help is quick."""
+"""Settings of ``nightseg sweep``, apart from the sweep so that its help imports no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SweepConfig:
     data: tuple[str, ...]
     """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
     out: str
-    """Folder of the sweep: day/, cells/, and sweep.csv, .md, .png, .svg."""
+    """Folder of the sweep: day/, cells/, and sweep.csv, .png, .svg."""
     select: tuple[str, ...]
     """Labelled data sets that the sweet spot is chosen on."""
     report: tuple[str, ...] = ()
@@ -31,15 +31,12 @@ class SweepConfig:
     segmenter: dict[str, Any] = field(default_factory=dict)
     """Settings of `nightseg train segmenter` for all trainings."""
     day: dict[str, Any] = field(default_factory=dict)
-    """Further ones for the day checkpoint of each seed, which its cells start from."""
+    """Further ones for the day checkpoint of each seed, which its other trials start from."""
     cell: dict[str, Any] = field(default_factory=dict)
-    """Further ones for the fine-tuning of each cell."""
-    workers: int = 1
-    """Processes on this machine; other machines may work in the same folder beside them."""
-    expiry: float = 300.0
-    """Seconds without a sign of life after which another process takes over a cell."""
-    poll: float = 5.0
-    """Seconds between looks at what other processes have finished."""
+    """Further ones for the fine-tuning of each trial."""
+    shard: str = '1/1'
+    """I/N: train only trial number I of every N, I from 1 to N. Start the other shards in the same
+    folder, here or on other machines; the one that ends last writes the curve."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot make a curve, naming them."""
@@ -61,10 +58,7 @@ class SweepConfig:
                 )
         if len(self.nights()) != len(self.variants):
             raise ValueError(f"'variants' uses one name twice: {list(self.variants)}")
-        if self.workers < 1:
-            raise ValueError(f"'workers' must be at least 1, got {self.workers}")
-        if min(self.expiry, self.poll) <= 0.0:
-            raise ValueError("'expiry' and 'poll' must be above 0 seconds")
+        self.shard_of()
 
     def nights(self) -> dict[str, str]:
         """Return the data set of each variant by its name; '' for nights made while training."""
@@ -74,3 +68,10 @@ class SweepConfig:
             # a name without a data set is only good for the one that needs none
             found[name if spec or name == ONLINE else ''] = spec
         return found
+
+    def shard_of(self) -> tuple[int, int]:
+        """Return I from 0 and N of ``shard``."""
+        index, _, count = self.shard.partition('/')
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"'shard' must be I/N with I from 1 to N, got '{self.shard}'")
+        return int(index) - 1, int(count)

@@ -12,32 +12,31 @@ scene before and after.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
-from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import (
-    CropLoader,
-    ImagePool,
-    UnpairedCrops,
-    grid,
-    to_network,
-    to_pictures,
-)
+from nightseg_ros.training.crops import ImagePool, UnpairedCrops, picture_grid, to_network
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, speed_up_cpu_training
-from nightseg_ros.training.run import Precision, Run, open_fabric
-from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+from nightseg_ros.training.run import (
+    RunConfig,
+    TrainingRun,
+    data_names,
+    open_fabric,
+    provenance,
+    require_range,
+)
+from nightseg_ros.weights import WeightsMetadata, load_weights
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
@@ -57,20 +56,15 @@ class DirectionConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative weights."""
-        for name in ('gan', 'cycle', 'identity', 'semantic'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
+        require_range(self, 0, None, 'gan', 'cycle', 'identity', 'semantic')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TranslatorConfig:
+class TranslatorConfig(RunConfig):
     """Settings of ``nightseg train translator``."""
 
     data: tuple[str, ...]
     """Day and night frames of the same cameras: images:FOLDER:day images:FOLDER:night."""
-    out: str
-    """Folder of the run: checkpoint, metrics.jsonl, pictures, day_to_night.safetensors and
-    night_to_day.safetensors."""
     segmenter: str = ''
     """Weights of a segmenter for the semantic loss, seeing day and night; '' leaves it out."""
     night_segmenter: str = ''
@@ -101,35 +95,26 @@ class TranslatorConfig:
     steps: int = 50_000
     rate: float = 2e-4
     """Learning rate of Adam in the first half; then it falls to 0 in a line."""
-    seed: int = 0
-    precision: Precision = 'bf16-mixed'
-    accelerator: str = 'cpu'
-    """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
     workers: int = 1
+    """Processes that load crops; 0 loads them in the training itself."""
     checkpoint_every: int = 200
     picture_every: int = 500
     """Steps between sample pictures; 0 draws none."""
     log_every: int = 50
-    license: str = 'research, non-commercial'
-    """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, naming them."""
+        RunConfig.__post_init__(self)
         multiple = 32 if self.segmenter else 4
         if self.crop < 32 or self.crop % multiple:
-            raise ValueError(f'crop must be a multiple of {multiple} from 32, got {self.crop}')
-        for name in ('ngf', 'ndf', 'batch', 'steps', 'checkpoint_every', 'log_every'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name} must be at least 1, got {getattr(self, name)}')
-        for name in ('blocks', 'pool', 'workers', 'picture_every'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'{name} must not be negative, got {getattr(self, name)}')
-        if not 0 <= self.untold <= 1:
-            raise ValueError(f'untold is 0 to 1, got {self.untold}')
+            raise ValueError(f"'crop' must be a multiple of {multiple} from 32, got {self.crop}")
+        require_range(self, 1, None, 'ngf', 'ndf')
+        require_range(self, 0, None, 'blocks', 'pool')
+        require_range(self, 0, 1, 'untold')
         if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f'zoom must be 0 < low <= high, got {self.zoom}')
+            raise ValueError(f"'zoom' must be 0 < low <= high, got {self.zoom}")
         if self.night_segmenter and not self.segmenter:
-            raise ValueError('night_segmenter needs a segmenter for the day as well')
+            raise ValueError("'night_segmenter' needs a 'segmenter' for the day as well")
 
 
 class Generators(nn.Module):
@@ -209,8 +194,8 @@ def train_translator(
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
     generators, discriminators = Generators(config, styles), Discriminators(config, len(styles))
-    judges = _judges(config)
-    for network in (generators, discriminators, *judges):
+    segmenters = _segmenters(config)
+    for network in (generators, discriminators, *segmenters):
         if fabric.device.type == 'cpu':
             speed_up_cpu_training(network)
         network.to(fabric.device, memory_format=torch.channels_last)
@@ -221,18 +206,11 @@ def train_translator(
     G, optimizer_G = fabric.setup(generators, optimizers['G'])
     D, optimizer_D = fabric.setup(discriminators, optimizers['D'])
     pool_A, pool_B = (ImagePool(config.pool, config.seed * 2 + side) for side in (0, 1))
-    with Run(
-        Path(config.out), config=to_mapping(config), steps=config.steps, fabric=fabric,
+    with TrainingRun(
+        config, fabric, optimizers=optimizers, say=say,
         networks={'G': generators, 'D': discriminators, 'pool_A': pool_A, 'pool_B': pool_B},
-        optimizers=optimizers, checkpoint_every=config.checkpoint_every,
-        picture_every=config.picture_every, log_every=config.log_every, say=say,
     ) as run:  # fmt: skip
-        loader = CropLoader(
-            crops, batch=config.batch, steps=config.steps, first=run.first,
-            rank=fabric.global_rank, world=fabric.world_size, workers=config.workers,
-        )  # fmt: skip
-        for step, batch in enumerate(loader, start=run.first):
-            day, night, labels_A, labels_B, camera, told = (x.to(fabric.device) for x in batch)
+        for step, (day, night, labels_A, labels_B, camera, told) in run.train(crops):
             real_A, real_B = to_network(day), to_network(night)
             rate = config.rate * _decay(step, config.steps)
             for optimizer in optimizers.values():
@@ -245,10 +223,12 @@ def train_translator(
                     **_direction(made, real_A, real_B, discriminators.D_B, camera, 'AB'),
                     **_direction(made, real_B, real_A, discriminators.D_A, camera, 'BA'),
                 }
-                if judges:
-                    losses['semantic_AB'] = _semantic(judges, real_A, made['fake_B'], labels_A)
-                    losses['semantic_BA'] = _semantic(
-                        judges[::-1], real_B, made['fake_A'], labels_B
+                if segmenters:
+                    losses['semantic_AB'] = semantic_loss(
+                        segmenters, real_A, made['fake_B'], labels_A
+                    )
+                    losses['semantic_BA'] = semantic_loss(
+                        segmenters[::-1], real_B, made['fake_A'], labels_B
                     )
             total = _weighted(losses, config)
             optimizers['G'].zero_grad()
@@ -265,21 +245,18 @@ def train_translator(
             optimizer_D.step()
 
             if run.wants_log(step):
-                run.log(step, G=total.item(), **{name: v.item() for name, v in losses.items()})
+                run.log(step, G=total, **losses)
             if run.wants_picture(step):
                 columns = [real_A, made['fake_B'], made['rec_A']]
                 columns += [real_B, made['fake_A'], made['rec_B']]
-                run.picture(step, 'A_B_A_B_A_B', grid([to_pictures(x[:4]) for x in columns]))
-            run.checkpoint(step)
-    paths = tuple(
-        Path(config.out) / f'{name}.safetensors' for name in ('day_to_night', 'night_to_day')
-    )
-    if fabric.global_rank == 0:
-        for path, network in zip(paths, (generators.G_AB, generators.G_BA)):
-            save_weights(path, network.state_dict(), _metadata(config, styles, path.stem))
-    if fabric.world_size > 1:
-        fabric.barrier()
-    return paths[0], paths[1]
+                run.picture(step, 'A_B_A_B_A_B', picture_grid(*(x[:4] for x in columns)))
+        to_night = run.save(
+            'day_to_night', generators.G_AB, _metadata(config, fabric, styles, 'day_to_night')
+        )
+        to_day = run.save(
+            'night_to_day', generators.G_BA, _metadata(config, fabric, styles, 'night_to_day')
+        )
+    return to_night, to_day
 
 
 def _direction(
@@ -301,18 +278,18 @@ def _direction(
     return losses
 
 
-def _semantic(
-    judges: tuple[FrozenSegmenter, FrozenSegmenter],
+def semantic_loss(
+    segmenters: tuple[FrozenSegmenter, FrozenSegmenter],
     real: torch.Tensor,
     fake: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
     """
-    Return the cross entropy of the second judge on ``fake`` against the first one on ``real``.
+    Return the cross entropy of the second segmenter on ``fake`` against the first one on ``real``.
 
-    Labels, int [B, H, W], win over the first judge where they are known.
+    Labels, int [B, H, W], win over the first segmenter where they are known.
     """
-    before, after = judges
+    before, after = segmenters
     with torch.no_grad():
         target = before(real).float().softmax(1)
         ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
@@ -331,7 +308,7 @@ def _weighted(losses: dict[str, torch.Tensor], config: TranslatorConfig) -> torc
     return torch.stack(terms).sum()
 
 
-def _judges(config: TranslatorConfig) -> tuple[FrozenSegmenter, FrozenSegmenter] | tuple[()]:
+def _segmenters(config: TranslatorConfig) -> tuple[FrozenSegmenter, FrozenSegmenter] | tuple[()]:
     """Return the segmenters of day and of night, none without weights."""
     if not config.segmenter:
         return ()
@@ -359,12 +336,9 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _metadata(config: TranslatorConfig, styles: tuple[str, ...], way: str) -> WeightsMetadata:
-    names = [Path(spec.partition(':')[2]).name for spec in config.data]
-    left_out = (
-        'out', 'data', 'segmenter', 'night_segmenter', 'workers', 'checkpoint_every',
-        'picture_every', 'log_every',
-    )  # fmt: skip
+def _metadata(
+    config: TranslatorConfig, fabric: Fabric, styles: tuple[str, ...], way: str
+) -> WeightsMetadata:
     named = [name for name in (config.segmenter, config.night_segmenter) if name]
     arch: dict[str, Any] = {'ngf': config.ngf, 'blocks': config.blocks}
     if config.residual:
@@ -376,12 +350,11 @@ def _metadata(config: TranslatorConfig, styles: tuple[str, ...], way: str) -> We
         arch=arch,
         task='translate',
         long_side=config.long_side,
-        data=', '.join(names),
+        data=data_names(config.data),
         license=config.license,
         training={
-            **{key: value for key, value in to_mapping(config).items() if key not in left_out},
+            **provenance(config, fabric, 'segmenter', 'night_segmenter'),
             'way': way,
             'segmenters': [load_weights(name).sha256 for name in named],
-            'machine': f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
         },
     )

@@ -1,0 +1,134 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Weights made of finished weights: the mean of several, and ones that bfloat16 holds exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import fx, nn
+
+from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
+from nightseg_ros.weights import Weights, WeightsError, load_weights, network_tensors, save_weights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AverageConfig:
+    """Settings of ``nightseg train average``."""
+
+    weights: tuple[str, ...]
+    """Weights of one network, fine-tuned from one another: only then is their mean a network. A
+    file that is named twice counts twice."""
+    out: str
+    """File to write. It says that it was trained on the data of all of them, under the licences of
+    all; the rest of the metadata is that of the last."""
+    long_side: int = 0
+    """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mean of one."""
+        if len(self.weights) < 2:
+            raise ValueError(f"'weights' must be two files or more, got {list(self.weights)}")
+        if self.long_side < 0:
+            raise ValueError(f"'long_side' must not be negative, got {self.long_side}")
+
+
+def average_weights(config: AverageConfig) -> Path:
+    """
+    Write the plain mean of the tensors (a model soup, Wortsman et al. 2022); return its path.
+
+    ``WeightsError`` names a file whose network is another one.
+    """
+    parts = [load_weights(name) for name in config.weights]
+    last = parts[-1]
+    kinds = [(part.metadata.network, part.metadata.arch) for part in parts]
+    for part, kind in zip(parts, kinds):
+        if kind != kinds[-1]:
+            raise WeightsError(
+                f"'{part.path}' is {kind[0]} {kind[1]}, '{last.path}' {kinds[-1][0]} "
+                f'{kinds[-1][1]}; they have no mean'
+            )
+        build_from(part)  # tensors that do not fit are named here
+    mean = network_tensors(last.tensors)
+    for name, tensor in mean.items():
+        if tensor.is_floating_point():
+            mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
+    metadata = dataclasses.replace(
+        last.metadata,
+        training={**last.metadata.training, 'mean_of': [part.sha256 for part in parts]},
+        long_side=config.long_side or last.metadata.long_side,
+        data=_union([part.metadata.data for part in parts], ', '),
+        ratio=sum(part.metadata.ratio for part in parts) / len(parts),
+        license=_union([part.metadata.license for part in parts], '; '),
+        # the mean's confidence was neither calibrated nor compared in bfloat16
+        temperature=1.0,
+        bfloat16=0.0,
+    )
+    path = Path(config.out)
+    check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
+    save_weights(path, mean, metadata)
+    return path
+
+
+def _union(texts: Sequence[str], separator: str) -> str:
+    """Return what the lists in ``texts`` name, each once and in their order."""
+    named = [name for text in texts for name in text.split(separator) if name]
+    return separator.join(dict.fromkeys(named))
+
+
+def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:
+    """
+    Return the network's tensors with every convolution behind the first ``exact`` rounded.
+
+    A runtime folds the BatchNorm behind a convolution into its kernel and rounds the product, one
+    scale for each output channel. Here each channel's kernel takes on as much of the scale as
+    leaves BatchNorm a power of two, and is rounded then: what the runtime folds is exact, and
+    float32 computes with the same numbers as bfloat16. BatchNorm does not mind the scale of what
+    it normalises, so that the network can be trained on as before.
+
+    ``WeightsError`` where the network's layers cannot be followed.
+    """
+    network = build_from(weights)
+    try:
+        graph = fx.symbolic_trace(network).graph
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"the layers of '{weights.path}' ({weights.metadata.network}) cannot be followed, "
+            f'so that its weights cannot be rounded to bfloat16: {error}'
+        ) from error
+    modules = {
+        node: network.get_submodule(str(node.target))
+        for node in graph.nodes
+        if node.op == 'call_module'
+    }
+    convolutions = [node for node, module in modules.items() if isinstance(module, nn.Conv2d)]
+    with torch.no_grad():
+        for node in convolutions[exact:]:
+            convolution = modules[node]
+            assert isinstance(convolution, nn.Conv2d)
+            norms = [modules.get(user) for user in node.users]
+            if len(norms) == 1 and isinstance(norms[0], nn.BatchNorm2d):
+                _leave_power_of_two(convolution, norms[0])
+            convolution.weight.copy_(convolution.weight.bfloat16())
+    return network.state_dict()
+
+
+def _leave_power_of_two(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Move BatchNorm's scale into the kernel, but for a power of two; the output is the same."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    deviation = (variance.double() + norm.eps).sqrt()
+    scale = (norm.weight / deviation).abs()
+    # a channel that is switched off has none to move; the factor lies between 1 and 2, so that
+    # the variance without eps cannot become negative
+    factor = torch.where(scale > 0, scale / 2.0 ** scale.log2().floor(), 1.0)
+    convolution.weight.mul_(factor[:, None, None, None])
+    if convolution.bias is not None:
+        convolution.bias.mul_(factor)
+    mean.mul_(factor)
+    variance.copy_((deviation * factor).square() - norm.eps)
