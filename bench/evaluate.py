@@ -28,8 +28,8 @@ import numpy as np
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
-from nightseg_ros.evaluation.plan import Plan, recording_parts
+from nightseg_ros.evaluation.sources import Plan, sequence_shards
+from nightseg_ros.evaluation.variants import Variants, configurations, stream_count
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.simulation import Street, render
@@ -78,10 +78,10 @@ def bare_rate(pipelines: list[Pipeline], frames: int) -> tuple[float, float]:
     return frames / seconds, 1e3 * cpu / frames
 
 
-def evaluation_rate(plan: Plan, lineup: Lineup, out: Path) -> tuple[float, float]:
+def evaluation_rate(plan: Plan, variants: Variants, out: Path) -> tuple[float, float]:
     """Evaluate; return Hz without the scores at the end, and ms of CPU a frame with them."""
     cpu = time.process_time()
-    [run] = evaluate(plan, lineup, out, EvaluationSettings(restart=True))['runs'].values()
+    [run] = evaluate(plan, variants, out, EvaluationSettings(restart=True))['runs'].values()
     return run['timing']['frames_per_second'], 1e3 * (time.process_time() - cpu) / run['frames']
 
 
@@ -91,8 +91,8 @@ def speed(rounds: int, frames: int = 100) -> None:
     members = configurations(config, ())
     streams = stream_count(config, 0)
     alone = [Pipeline.load(config)]
-    lineup = Lineup.load(members, streams=streams)
-    beside = [stream[0] for stream in lineup._streams]
+    variants = Variants.load(members, streams=streams)
+    beside = [stream[0] for stream in variants._streams]
     with tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Callable[[], tuple[float, float]]] = {
             'network alone': partial(bare_rate, alone, frames),
@@ -100,10 +100,10 @@ def speed(rounds: int, frames: int = 100) -> None:
         }
         for kind in ('mono8', 'png'):
             drive = write_drive(Path(folder) / kind, frames, (640, 360), 8, kind)
-            parts = tuple(recording_parts([drive], labels=[LABELS]))
-            plan = Plan(configurations=members, parts=parts)
+            parts = tuple(sequence_shards([drive], labels=[LABELS]))
+            plan = Plan(configurations=members, shards=parts)
             out = Path(folder) / f'out-{kind}'
-            ways[f'evaluate {kind}'] = partial(evaluation_rate, plan, lineup, out)
+            ways[f'evaluate {kind}'] = partial(evaluation_rate, plan, variants, out)
         bare_rate(alone, 4)
         bare_rate(beside, 4)
         print(f'{alone[0].backend.name}, {frames} frames a round, {streams} at a time')
@@ -143,9 +143,9 @@ def peak(drive: Path) -> None:
     weights = WeightsConfig(day='rendered_day', night='rendered_night')
     config = PipelineConfig(weights=weights, long_side=96)
     members = configurations(config, ())
-    lineup = Lineup.load(members, streams=stream_count(config, 0))
-    plan = Plan(configurations=members, parts=tuple(recording_parts([drive], labels=[LABELS])))
-    evaluate(plan, lineup, drive.parent / f'out_{drive.name}', EvaluationSettings())
+    variants = Variants.load(members, streams=stream_count(config, 0))
+    plan = Plan(configurations=members, shards=tuple(sequence_shards([drive], labels=[LABELS])))
+    evaluate(plan, variants, drive.parent / f'out_{drive.name}', EvaluationSettings())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
