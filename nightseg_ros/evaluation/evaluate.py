@@ -32,12 +32,14 @@ from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_file
 from nightseg_ros.files import partial_file, replace_file
+from nightseg_ros.outputs import check_output
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Of metrics.json.
 VERSION = 2
 #: Finished shards, while the evaluation runs or after it was interrupted.
 SHARDS = '.shards'
+_PLAN = 'plan.json'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,7 @@ def evaluate(
     scores = SegmentationScores(variants.taxonomy, settings.bootstrap, settings.classes)
     described = variants.describe()
     folder = out / SHARDS
+    _check_output(plan, out)
     with _shards(folder, _fingerprint(plan, described), settings.restart, say):
         started = time.monotonic()
         if settings.ray:
@@ -97,9 +100,35 @@ def evaluate(
             'streams': variants.streams,
         }
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        replace_file(out / 'metrics.json', (_packed(text) + '\n').encode())
+        # a byte of a name that is no UTF-8 becomes JSON's own escape
+        content = (_packed(text) + '\n').encode(errors='backslashreplace')
+        replace_file(out / 'metrics.json', content)
         shutil.rmtree(folder)
     return result
+
+
+def _check_output(plan: Plan, out: Path) -> None:
+    """Raise ``OutputError`` where results would replace something else, or what is evaluated."""
+    inputs: set[str | Path] = set()
+    for shard in plan.shards:
+        if isinstance(shard, SequenceShard):
+            # a topic is no path, and exists as none
+            others = (shard.labels, shard.light, shard.stamps)
+            inputs |= {shard.path, *(name for name in others if name)}
+        else:
+            inputs |= {path.parent for path in shard.files}
+
+    def ours(folder: Path) -> bool:
+        """Tell what an evaluation wrote by the results beside it, finished or not."""
+        if (out / SHARDS / _PLAN).is_file():
+            return True
+        try:
+            return 'runs' in json.loads((out / 'metrics.json').read_text(encoding='utf-8'))
+        except (OSError, ValueError, TypeError):
+            return False
+
+    for name in (SHARDS, 'samples', 'labels') if plan.save_labels else (SHARDS, 'samples'):
+        check_output(out / name, 'an evaluation', ours, inputs=inputs)
 
 
 @contextmanager
@@ -110,7 +139,7 @@ def _shards(
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    noted = folder / 'plan.json'
+    noted = folder / _PLAN
     with (folder / 'lock').open('w') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +175,7 @@ def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
     for shard in plan.shards:
         for path in shard.files:
             status = path.stat()
-            files.update(f'{path} {status.st_size} {status.st_mtime_ns}\n'.encode())
+            files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
     sources = [
         repr(shard)
         if isinstance(shard, SequenceShard)
@@ -173,7 +202,7 @@ def _summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, A
     samples.mkdir()
     with (
         partial_file(out / 'frames.jsonl') as partial,
-        partial.open('w', encoding='utf-8') as log,
+        partial.open('w', encoding='utf-8', errors='backslashreplace') as log,
     ):
         for name, numbers in plan.sets().items():
             finished = [FinishedShard(paths[number]) for number in numbers]
@@ -242,10 +271,12 @@ def _save_labels(plan: Plan, paths: Sequence[Path], target: Path) -> None:
         runs = plan.run_names(shard.set)
         # a data set's masks lie side by side: they are named by image
         source = slug(shard.source) if isinstance(shard, SequenceShard) else ''
-        for run, name, content in FinishedShard(path).files('labels'):
+        finished = FinishedShard(path)
+        names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
+        for run, file, content in finished.files('labels'):
             folder = target / slug(runs[run]) / source
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            (folder / f'{names[int(Path(file).stem)]}.png').write_bytes(content)
 
 
 def slug(name: str) -> str:

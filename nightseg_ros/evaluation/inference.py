@@ -170,7 +170,7 @@ class _Counter:
             self._score(line, read, result, row)
             line['error'] = why or None
             if self._save_labels and result.labels is not None:
-                name = f'labels/{run}/{read.name.replace("/", "_")}.png'
+                name = f'labels/{run}/{index}.png'
                 self._archive.writestr(name, encode_picture(name, result.labels))
         now = time.perf_counter()
         for line in lines:
@@ -236,7 +236,9 @@ class _Counter:
             rows = np.array([counts[name] for counts in self._counts], np.int64)
             with self._archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
                 np.save(file, rows.reshape(-1, *shape))
-        self._archive.writestr('frames.jsonl', '\n'.join(self._lines))
+        text = '\n'.join(self._lines)
+        # a byte of a name that is no UTF-8 becomes JSON's own escape
+        self._archive.writestr('frames.jsonl', text.encode(errors='backslashreplace'))
         note |= {'frames': len(self._counts), 'runs': self._runs}
         self._archive.writestr('note.json', json.dumps(note))
 
