@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from nightseg_ros.evaluation.int8_gate import Gate, Verdict
 from tiny_weights import write_segmenter
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.evaluation import int8_gate
 from nightseg_ros.evaluation.agreement import made_up_images
-from nightseg_ros.evaluation.int8_gate import Gate, Verdict
 from nightseg_ros.runtime import quantization
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.runtime.backends import open_backend

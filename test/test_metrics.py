@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from nightseg_ros.evaluation.gallery import Candidate, Choice, select
+from nightseg_ros.evaluation.truth import open_light
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.gallery import Candidate, Choice, select
 from nightseg_ros.evaluation.metrics import (
     BINS,
     BootstrapConfig,
@@ -28,7 +29,6 @@ from nightseg_ros.evaluation.metrics import (
     rounded,
 )
 from nightseg_ros.evaluation.summary import Table, Words, durations, routing
-from nightseg_ros.evaluation.truth import open_light
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 

@@ -140,7 +140,8 @@ def _shards(
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     noted = folder / _PLAN
-    with (folder / 'lock').open('w') as lock:
+    lock = os.open(folder, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -163,6 +164,8 @@ def _shards(
         else:
             replace_file(noted, json.dumps(fingerprint, indent=1).encode())
         yield
+    finally:
+        os.close(lock)
 
 
 def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
