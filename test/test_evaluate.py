@@ -381,9 +381,18 @@ def same_files(one: Path, other: Path) -> None:
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
 
 
-@pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2, FRAMES + 6])
+@pytest.fixture(scope='module')
+def whole(
+    variants: Variants, drive: Path, shorter: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp('whole')
+    run(variants, out, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    return out
+
+
+@pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2])
 def test_an_interrupted_evaluation_redoes_only_the_open_shard(
-    variants: Variants, drive: Path, shorter: Path, tmp_path: Path, at: int
+    variants: Variants, drive: Path, shorter: Path, whole: Path, tmp_path: Path, at: int
 ) -> None:
     plan = plan_of(variants, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
 
@@ -398,8 +407,7 @@ def test_an_interrupted_evaluation_redoes_only_the_open_shard(
     told: list[int] = []
     evaluate(plan, variants, tmp_path / 'out', EvaluationSettings(), advance=told.append)
     assert told[0] == (FRAMES if at > FRAMES else 1) and told[-1] == FRAMES + 6
-    evaluate(plan, variants, tmp_path / 'whole', EvaluationSettings())
-    same_files(tmp_path / 'out', tmp_path / 'whole')
+    same_files(tmp_path / 'out', whole)
 
 
 _KILLED = """
