@@ -193,7 +193,7 @@ def _forks() -> Any:
     context.set_forkserver_preload(
         [
             'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.evaluation.lineup', 'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
             'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
         ]
     )  # fmt: skip

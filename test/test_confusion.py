@@ -42,22 +42,6 @@ def test_scores_follow_the_definitions(pairs: list) -> None:
         assert np.isnan(matrix.miou()) and np.isnan(matrix.pixel_accuracy())
 
 
-@settings(deadline=None)
-@given(masks, masks)
-def test_merging_is_counting_together(first: list, second: list) -> None:
-    whole = ConfusionMatrix(THREE)
-    parts = []
-    for pairs in (first, second):
-        truth, labels = (np.array(side, np.uint8)[None] for side in zip(*pairs))
-        part = ConfusionMatrix(THREE)
-        part.add(truth, labels)
-        whole.add(truth, labels)
-        parts.append(part)
-    parts[0].merge(parts[1])
-    np.testing.assert_array_equal(parts[0].counts, whole.counts)
-    np.testing.assert_array_equal(parts[0].abstained, whole.abstained)
-
-
 def test_miou_leaves_out_absent_and_named_classes() -> None:
     matrix = ConfusionMatrix(THREE)
     matrix.add(np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 2, 1, 1]], np.uint8))
@@ -142,31 +126,14 @@ def test_every_pixel_of_a_huge_picture_counts() -> None:
     assert matrix.counts[:2, 0].tolist() == [5000 * 3400 - 1, 1]
 
 
-def test_pairs_of_values_are_counted_in_one_piece_where_the_mask_allows() -> None:
+def test_pairs_of_values_are_counted_where_the_mask_allows() -> None:
     rng = np.random.default_rng(0)
     first, second, mask = (rng.integers(0, 256, (30, 40), np.uint8) for _ in range(3))
     mask[mask < 128] = 0
-    (joint,) = confusion.pairs(first, second)
-    assert joint.shape == (256, 256) and joint.sum() == 1200
-    assert joint[first[3, 4], second[3, 4]] >= 1
-    (halves,) = confusion.pairs(first, second, (2, 256), mask)
+    halves = confusion.joint_histogram(first, second, (2, 256), mask)
     for half, row in enumerate(halves):
         chosen = (mask > 0) & (first // 128 == half)
         np.testing.assert_array_equal(row, np.bincount(second[chosen], minlength=256))
-
-
-def test_a_matrix_goes_on_from_counts_without_changing_them() -> None:
-    given_rows = np.arange(12).reshape(3, 4)
-    matrix = ConfusionMatrix(THREE, given_rows)
-    np.testing.assert_array_equal(matrix.rows, given_rows)
-    matrix.add(np.array([[2]], np.uint8), np.array([[1]], np.uint8))
-    assert matrix.counts[2, 1] == 10 and given_rows[2, 1] == 9
-
-
-def test_matrices_of_two_taxonomies_are_not_merged() -> None:
-    matrix = ConfusionMatrix(THREE)
-    with pytest.raises(ValueError, match="cannot merge 'camvid11' into 'three'"):
-        matrix.merge(ConfusionMatrix(CAMVID11))
 
 
 def test_miou_over_present_over_all_and_over_a_subset_differ() -> None:

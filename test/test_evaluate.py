@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import cv2
@@ -35,10 +34,10 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.lineup import Lineup, configurations
+from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
-from nightseg_ros.evaluation.stage import Sink, read_ahead
+from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
+from nightseg_ros.evaluation.variants import Variants, configurations
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.taxonomy import CAMVID11
@@ -58,25 +57,27 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='module')
-def lineup(weights: dict[str, Path]) -> Lineup:
-    return Lineup.load(configurations(config(weights), ROUTES))
+def variants(weights: dict[str, Path]) -> Variants:
+    return Variants.load(configurations(config(weights), ROUTES))
 
 
 @pytest.fixture(scope='module')
-def auto(weights: dict[str, Path]) -> Lineup:
-    return Lineup.load(configurations(config(weights), ()))
+def auto(weights: dict[str, Path]) -> Variants:
+    return Variants.load(configurations(config(weights), ()))
 
 
-def plan_of(lineup: Lineup, *sources: Path, names: tuple[str, ...] = (), **flags: object) -> Plan:
-    members = configurations(lineup.pipelines[-1].config, names)
-    return Plan(configurations=members, parts=tuple(recording_parts(sources, **flags)))  # type: ignore[arg-type]
+def plan_of(
+    variants: Variants, *sources: Path, names: tuple[str, ...] = (), **flags: object
+) -> Plan:
+    members = configurations(variants.pipelines[-1].config, names)
+    return Plan(configurations=members, shards=tuple(sequence_shards(sources, **flags)))  # type: ignore[arg-type]
 
 
 def run(
-    lineup: Lineup, out: Path, *sources: Path, names: tuple[str, ...] = (), **flags: object
+    variants: Variants, out: Path, *sources: Path, names: tuple[str, ...] = (), **flags: object
 ) -> dict:
-    plan = plan_of(lineup, *sources, names=names, **flags)
-    return evaluate(plan, lineup, out, EvaluationSettings())
+    plan = plan_of(variants, *sources, names=names, **flags)
+    return evaluate(plan, variants, out, EvaluationSettings())
 
 
 def frames_of(out: Path) -> list[dict]:
@@ -84,9 +85,9 @@ def frames_of(out: Path) -> list[dict]:
 
 
 @pytest.fixture(scope='module')
-def compared(lineup: Lineup, drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared(variants: Variants, drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('compared')
-    run(lineup, out, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    run(variants, out, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
     return out
 
 
@@ -123,7 +124,7 @@ def test_configurations_over_the_same_frames(
     together = json.loads((compared / 'metrics.json').read_text())
     assert list(together['runs']) == [f'drive/{name}' for name in ROUTES]
     for name in ('route=translate', 'route=auto'):
-        alone = Lineup.load(configurations(config(weights, route=name[6:]), ()))
+        alone = Variants.load(configurations(config(weights, route=name[6:]), ()))
         found = run(alone, tmp_path / name, drive, labels=[LABEL_TOPIC], light='day')
         expected = {**together['runs'][f'drive/{name}'], 'configuration': ''}
         for entry in (expected, found['runs']['drive']):
@@ -142,7 +143,7 @@ def test_configurations_over_the_same_frames(
 def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path: Path) -> None:
     """Two configurations with the same masks differ by nothing in every draw."""
     names = ('route=day', 'route=day,overlay_alpha=0.4')
-    alike = Lineup.load(configurations(config(weights), names))
+    alike = Variants.load(configurations(config(weights), names))
     plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
     settings = EvaluationSettings(bootstrap=BootstrapConfig(block_s=0.3))
     [item] = evaluate(plan, alike, tmp_path, settings)['compare']
@@ -175,12 +176,12 @@ def test_what_a_run_says(compared: Path) -> None:
         index = int(sample['frame'])
         stored = cv2.imread(str(compared / sample['truth']), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(stored, truth(index))
-    assert not (compared / '.parts').exists()
+    assert sorted(os.listdir(compared)) == ['frames.jsonl', 'metrics.json', 'samples']
 
 
-def test_the_same_input_gives_the_same_bytes(auto: Lineup, drive: Path, tmp_path: Path) -> None:
+def test_the_same_input_gives_the_same_bytes(auto: Variants, drive: Path, tmp_path: Path) -> None:
     plan = plan_of(auto, drive)
-    plan = Plan(configurations=plan.configurations, parts=plan.parts, save_labels=True)
+    plan = Plan(configurations=plan.configurations, shards=plan.shards, save_labels=True)
     results = [
         evaluate(plan, auto, tmp_path / name, EvaluationSettings()) for name in ('one', 'two')
     ]
@@ -202,7 +203,7 @@ def test_frames_labelled_side_by_side_are_the_same_frames(
     weights: dict[str, Path], drive: Path, compared: Path, tmp_path: Path
 ) -> None:
     members = configurations(config(weights), ROUTES)
-    several = Lineup.load(members, streams=3)
+    several = Variants.load(members, streams=3)
     assert several.streams == 3
     plan = plan_of(several, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
     found = evaluate(plan, several, tmp_path, EvaluationSettings())
@@ -225,7 +226,7 @@ def test_cameras_of_other_sizes_may_come_at_any_time(
         cv2.imwrite(str(images / f'{index:02d}.png'), picture_of)
     found = []
     for streams in (1, 3):
-        several = Lineup.load(
+        several = Variants.load(
             configurations(config(weights, backend='openvino', threads=1), ()), streams=streams
         )
         found.append(run(several, tmp_path / str(streams), images)['runs']['images'])
@@ -234,7 +235,7 @@ def test_cameras_of_other_sizes_may_come_at_any_time(
 
 
 def test_labels_from_folders_by_name_and_by_stamp(
-    auto: Lineup, drive: Path, tmp_path: Path
+    auto: Variants, drive: Path, tmp_path: Path
 ) -> None:
     topic = run(auto, tmp_path / 'topic', drive, labels=[LABEL_TOPIC])
     for kind in ('name', 'stamp'):
@@ -249,7 +250,7 @@ def test_labels_from_folders_by_name_and_by_stamp(
         assert found['runs']['drive']['all'] == topic['runs']['drive']['all']
 
 
-def test_a_folder_and_a_video_with_labels(auto: Lineup, tmp_path: Path) -> None:
+def test_a_folder_and_a_video_with_labels(auto: Variants, tmp_path: Path) -> None:
     images, labels = tmp_path / 'images', tmp_path / 'labels'
     images.mkdir()
     labels.mkdir()
@@ -273,7 +274,7 @@ def test_a_folder_and_a_video_with_labels(auto: Lineup, tmp_path: Path) -> None:
     assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
 
 
-def test_nothing_readable_is_no_score_and_no_crash(auto: Lineup, tmp_path: Path) -> None:
+def test_nothing_readable_is_no_score_and_no_crash(auto: Variants, tmp_path: Path) -> None:
     (tmp_path / 'images').mkdir()
     (tmp_path / 'images' / 'a.png').write_bytes(b'no picture')
     found = run(auto, tmp_path / 'out', tmp_path / 'images')
@@ -288,7 +289,7 @@ def test_nothing_readable_is_no_score_and_no_crash(auto: Lineup, tmp_path: Path)
     [('jpeg', 'labels are PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
 )
 def test_labels_that_are_none_are_named(
-    auto: Lineup, tmp_path: Path, kind: str, words: str
+    auto: Variants, tmp_path: Path, kind: str, words: str
 ) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame(IMAGE_TOPIC, Frame(image=picture(0, 9), stamp_ns=START))
@@ -305,7 +306,7 @@ def test_labels_that_are_none_are_named(
         run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
 
 
-def test_png_labels_in_a_bag(auto: Lineup, tmp_path: Path) -> None:
+def test_png_labels_in_a_bag(auto: Variants, tmp_path: Path) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(3):
             stamp = START + index * STEP
@@ -317,7 +318,7 @@ def test_png_labels_in_a_bag(auto: Lineup, tmp_path: Path) -> None:
     assert found['runs']['bag']['all']['pixels'] == expected
 
 
-def test_every_camera_of_a_bag_is_a_source(auto: Lineup, tmp_path: Path) -> None:
+def test_every_camera_of_a_bag_is_a_source(auto: Variants, tmp_path: Path) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(4):
             stamp = START + index * STEP
@@ -339,7 +340,7 @@ def test_every_camera_of_a_bag_is_a_source(auto: Lineup, tmp_path: Path) -> None
 
 
 def test_a_damaged_bag_is_scored_as_far_as_it_goes(
-    auto: Lineup, drive: Path, tmp_path: Path
+    auto: Variants, drive: Path, tmp_path: Path
 ) -> None:
     [storage] = drive.glob('*.mcap')
     broken = tmp_path / 'broken.mcap'
@@ -361,35 +362,52 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize('at', [1, 5, 20, FRAMES])
-def test_an_interrupted_evaluation_goes_on_to_the_same_result(
-    lineup: Lineup, drive: Path, compared: Path, tmp_path: Path, at: int
+@pytest.fixture(scope='module')
+def shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_drive(tmp_path_factory.mktemp('bag') / 'shorter', 6, every=3, seed=1)
+
+
+def same_files(one: Path, other: Path) -> None:
+    """Check that two evaluations wrote the same but for times."""
+    first, second = (json.loads((out / 'metrics.json').read_text()) for out in (one, other))
+    assert without_times(first) == without_times(second)
+    ours, theirs = frames_of(one), frames_of(other)
+    for line in (*ours, *theirs):
+        del line['ms']
+    assert ours == theirs
+    samples = [path for path in sorted((one / 'samples').rglob('*')) if path.is_file()]
+    assert samples
+    for path in samples:
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+
+
+@pytest.fixture(scope='module')
+def whole(
+    variants: Variants, drive: Path, shorter: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp('whole')
+    run(variants, out, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    return out
+
+
+@pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2])
+def test_an_interrupted_evaluation_redoes_only_the_open_shard(
+    variants: Variants, drive: Path, shorter: Path, whole: Path, tmp_path: Path, at: int
 ) -> None:
-    plan = plan_of(lineup, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    plan = plan_of(variants, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
 
     def stop(done: int) -> None:
         if done >= at:
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        evaluate(plan, lineup, tmp_path, EvaluationSettings(), advance=stop)
-    part = tmp_path / '.parts' / '00000'
-    # torn as a killed process leaves it
-    with (part / 'frames.jsonl').open('a') as lines:
-        lines.write('{"source": "dri')
-    with (part / 'counts.i64').open('ab') as rows:
-        rows.write(b'123')
-    found = evaluate(plan, lineup, tmp_path, EvaluationSettings())
-    expected = json.loads((compared / 'metrics.json').read_text())
-    assert without_times(found) == without_times(expected)
-    ours, theirs = frames_of(tmp_path), frames_of(compared)
-    for line in (*ours, *theirs):
-        del line['ms']
-    assert ours == theirs
-    files = [path.relative_to(tmp_path) for path in sorted((tmp_path / 'samples').rglob('*.*'))]
-    assert files and all(
-        (tmp_path / path).read_bytes() == (compared / path).read_bytes() for path in files
-    )
+        evaluate(plan, variants, tmp_path / 'out', EvaluationSettings(), advance=stop)
+    # as a killed process leaves it
+    (tmp_path / 'out' / '.shards' / '.00001-abc.npz').write_bytes(b'half')
+    told: list[int] = []
+    evaluate(plan, variants, tmp_path / 'out', EvaluationSettings(), advance=told.append)
+    assert told[0] == (FRAMES if at > FRAMES else 1) and told[-1] == FRAMES + 6
+    same_files(tmp_path / 'out', whole)
 
 
 _KILLED = """
@@ -397,38 +415,39 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[4])
 from evaluated_drive import config
-from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.lineup import Lineup, configurations
-from nightseg_ros.evaluation.plan import Plan, recording_parts
+from nightseg_ros.evaluation.sources import Plan, sequence_shards
+from nightseg_ros.evaluation.variants import Variants, configurations
 members = configurations(config({p.stem: p for p in Path(sys.argv[1]).iterdir()}), ())
-lineup = Lineup.load(members)
-parts = recording_parts([Path(sys.argv[2])])
+shards = sequence_shards([Path(path) for path in sys.argv[5:]])
 def stop(done):
-    if done == 22:
+    if done == 26:
         os.kill(os.getpid(), signal.SIGKILL)
-evaluate(Plan(configurations=members, parts=tuple(parts)), lineup, Path(sys.argv[3]),
-         EvaluationSettings(), advance=stop)
+evaluate(Plan(configurations=members, shards=tuple(shards)), Variants.load(members),
+         Path(sys.argv[3]), EvaluationSettings(), advance=stop)
 """
 
 
-def test_a_killed_process_loses_only_its_last_frames(
-    auto: Lineup, weights: dict[str, Path], drive: Path, tmp_path: Path
+def test_a_killed_process_keeps_its_finished_shards(
+    auto: Variants, weights: dict[str, Path], drive: Path, shorter: Path, tmp_path: Path
 ) -> None:
     folder = next(iter(weights.values())).parent
-    command = [sys.executable, '-c', _KILLED, str(folder), str(drive), str(tmp_path / 'out')]
-    done = subprocess.run([*command, str(Path(__file__).parent)], capture_output=True, text=True)
+    arguments = [folder, drive, tmp_path / 'out', Path(__file__).parent, drive, shorter]
+    command = [sys.executable, '-c', _KILLED, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    lines = (tmp_path / 'out' / '.parts' / '00000' / 'frames.jsonl').read_bytes()
-    assert 16 <= lines.count(b'\n') < FRAMES
-    found = run(auto, tmp_path / 'out', drive)
-    assert without_times(found) == without_times(run(auto, tmp_path / 'whole', drive))
+    assert [path.name for path in (tmp_path / 'out' / '.shards').glob('0*')] == ['00000.npz']
+    run(auto, tmp_path / 'out', drive, shorter)
+    run(auto, tmp_path / 'whole', drive, shorter)
+    same_files(tmp_path / 'out', tmp_path / 'whole')
 
 
 def test_going_on_with_something_else_is_refused(
-    auto: Lineup, drive: Path, tmp_path: Path
+    auto: Variants, drive: Path, tmp_path: Path
 ) -> None:
     def stop(done: int) -> None:
+        with pytest.raises(ConfigError, match='another process is evaluating into'):
+            run(auto, tmp_path, drive)
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -440,51 +459,25 @@ def test_going_on_with_something_else_is_refused(
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
-# -- threads ---------------------------------------------------------------------------------
-
-
-def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
-    def items():
-        yield from range(10)
-        raise OSError('gone')
-
-    seen = []
-    with pytest.raises(OSError, match='gone'):
-        for item in read_ahead(items(), depth=2):
-            seen.append(item)
-    assert seen == list(range(10))
-
-
-def test_reading_ahead_is_bounded_and_ends_with_its_reader() -> None:
+def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader() -> None:
     taken = []
 
     def items():
-        for index in range(1000):
+        for index in range(10):
             taken.append(index)
             yield index
+        raise OSError('gone')
 
     before = threading.active_count()
-    reader = read_ahead(items(), depth=3)
+    reader = prefetch(items(), depth=3)
     assert next(reader) == 0
-    time.sleep(0.05)
-    assert len(taken) <= 5
     reader.close()
-    assert threading.active_count() == before
-
-
-def test_a_sink_works_in_order_and_passes_errors_on() -> None:
+    assert len(taken) <= 4 and threading.active_count() == before
     seen = []
-    with Sink(seen.append, depth=2) as sink:
-        for index in range(20):
-            sink.put(index)
-    assert seen == list(range(20))
-
-    def fail(item: int) -> None:
-        raise ValueError(f'bad {item}')
-
-    with pytest.raises(ValueError, match='bad 0'), Sink(fail, depth=2) as broken:
-        for index in range(20):
-            broken.put(index)
+    with pytest.raises(OSError, match='gone'):
+        for item in prefetch(items(), depth=2):
+            seen.append(item)
+    assert seen == list(range(10))
 
 
 # -- the command -----------------------------------------------------------------------------
@@ -511,11 +504,11 @@ def test_wrong_configurations_are_named(
 def test_saved_masks_never_overwrite_one_another(weights: dict[str, Path], tmp_path: Path) -> None:
     for name in ('road.png', 'road.jpg', 'town.png'):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
-    parts = tuple(dataset_parts([f'images:{tmp_path}'], CAMVID11))
+    parts = tuple(dataset_shards([f'images:{tmp_path}'], CAMVID11))
     made = configurations(config(weights), [])
-    Plan(configurations=made, parts=parts)
+    Plan(configurations=made, shards=parts)
     with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
-        Plan(configurations=made, parts=parts, save_labels=True)
+        Plan(configurations=made, shards=parts, save_labels=True)
 
 
 def test_configurations_take_any_key(weights: dict[str, Path]) -> None:

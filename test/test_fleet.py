@@ -7,19 +7,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import doomed_part
+import doomed_shard
 import pytest
-from doomed_part import Doomed
+from doomed_shard import Doomed
 from evaluated_drive import LABEL_TOPIC, config, without_times, write_drive
 from tiny_weights import write_all
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.fleet import FleetError, measure_packed, unpack
-from nightseg_ros.evaluation.lineup import Configuration, Lineup, configurations
-from nightseg_ros.evaluation.part import Recording
-from nightseg_ros.evaluation.plan import Plan
+from nightseg_ros.evaluation.sources import Plan, SequenceShard
+from nightseg_ros.evaluation.variants import Configuration, Variants, configurations
+from nightseg_ros.evaluation.workers import WorkerError
 
 FRAMES = 40
 
@@ -37,14 +36,14 @@ def members(folder: Path) -> tuple[Configuration, ...]:
 
 
 @pytest.fixture(scope='module')
-def lineup(members: tuple[Configuration, ...]) -> Lineup:
-    return Lineup.load(members)
+def variants(members: tuple[Configuration, ...]) -> Variants:
+    return Variants.load(members)
 
 
 @pytest.fixture(scope='module')
-def recordings(folder: Path) -> list[Recording]:
+def shards(folder: Path) -> list[SequenceShard]:
     return [
-        Recording(
+        SequenceShard(
             set='drives', source=name, labels=LABEL_TOPIC,
             path=write_drive(folder / name, FRAMES, every=3, seed=seed),
         )
@@ -54,74 +53,70 @@ def recordings(folder: Path) -> list[Recording]:
 
 @pytest.fixture(scope='module')
 def alone(
-    folder: Path, members: tuple[Configuration, ...], lineup: Lineup, recordings: list[Recording]
+    folder: Path,
+    members: tuple[Configuration, ...],
+    variants: Variants,
+    shards: list[SequenceShard],
 ) -> dict:
-    plan = Plan(configurations=members, parts=tuple(recordings))
-    return evaluate(plan, lineup, folder / 'alone', EvaluationSettings())
+    plan = Plan(configurations=members, shards=tuple(shards))
+    return evaluate(plan, variants, folder / 'alone', EvaluationSettings())
 
 
-def doomed(recording: Recording, mark: Path) -> Doomed:
-    """Frames enough to be on disk when it dies."""
+def doomed(shard: SequenceShard, mark: Path) -> Doomed:
+    """Return the shard as one whose process is killed near its end."""
     return Doomed(
-        set=recording.set, source=recording.source, path=recording.path, labels=recording.labels,
+        set=shard.set, source=shard.source, path=shard.path, labels=shard.labels,
         mark=mark, after=FRAMES - 4,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
 def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
-    fleet: str, tmp_path: Path, members: tuple[Configuration, ...], lineup: Lineup,
-    recordings: list[Recording], alone: dict, monkeypatch: pytest.MonkeyPatch,
+    fleet: str, tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
+    shards: list[SequenceShard], alone: dict, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
         # the workers do not know the tests' modules
-        cloudpickle.register_pickle_by_value(doomed_part)
+        cloudpickle.register_pickle_by_value(doomed_shard)
         monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
     mark = tmp_path / 'killed'
-    parts = (recordings[0], doomed(recordings[1], mark), recordings[2])
-    plan = Plan(configurations=members, parts=parts)
+    changed = (shards[0], doomed(shards[1], mark), shards[2])
+    plan = Plan(configurations=members, shards=changed, save_labels=fleet == 'ray')
     settings = EvaluationSettings(workers=2, ray='local' if fleet == 'ray' else '')
-    found = evaluate(plan, lineup, tmp_path / 'out', settings)
+    found = evaluate(plan, variants, tmp_path / 'out', settings)
     assert int(mark.read_text()) != os.getpid()
     assert without_times(found) == without_times(alone)
     lines = (tmp_path / 'out' / 'frames.jsonl').read_text().splitlines()
     assert len(lines) == 3 * FRAMES * len(members)
+    masks = list((tmp_path / 'out' / 'labels').rglob('*.png'))
+    assert len(masks) == (3 * FRAMES * len(members) if fleet == 'ray' else 0)
 
 
 def test_an_error_in_a_worker_is_told_as_in_this_process(
-    tmp_path: Path, members: tuple[Configuration, ...], lineup: Lineup, recordings: list[Recording]
+    tmp_path: Path,
+    members: tuple[Configuration, ...],
+    variants: Variants,
+    shards: list[SequenceShard],
 ) -> None:
-    wrong = Recording(
-        set='drives', source='wrong', path=recordings[0].path, labels=str(tmp_path / 'labels')
+    wrong = SequenceShard(
+        set='drives', source='wrong', path=shards[0].path, labels=str(tmp_path / 'labels')
     )
-    plan = Plan(configurations=members, parts=(wrong,))
+    plan = Plan(configurations=members, shards=(wrong,))
     for workers in (1, 2):
         with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
-            evaluate(plan, lineup, tmp_path / str(workers), EvaluationSettings(workers=workers))
-
-
-def test_a_part_travels_whole_or_not_at_all(
-    tmp_path: Path, members: tuple[Configuration, ...], recordings: list[Recording]
-) -> None:
-    packed = measure_packed(recordings[0], members, True)
-    with pytest.raises(Exception, match='.'):
-        unpack(packed[: len(packed) // 2], tmp_path / 'parts' / '00000')
-    assert list((tmp_path / 'parts').iterdir()) == []
-    unpack(packed, tmp_path / 'parts' / '00000')
-    names = {path.name for path in (tmp_path / 'parts' / '00000').iterdir()}
-    assert {'frames.jsonl', 'counts.i64', 'done.json', 'samples', 'labels'} <= names
+            evaluate(plan, variants, tmp_path / str(workers), EvaluationSettings(workers=workers))
 
 
 def test_without_ray_the_extra_is_named(
-    tmp_path: Path, members: tuple[Configuration, ...], lineup: Lineup,
-    recordings: list[Recording], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
+    shards: list[SequenceShard], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(__import__('sys').modules, 'ray', None)
-    plan = Plan(configurations=members, parts=tuple(recordings))
-    with pytest.raises(FleetError, match=r"pip install 'nightseg\[fleet\]'"):
-        evaluate(plan, lineup, tmp_path, EvaluationSettings(ray='local'))
+    plan = Plan(configurations=members, shards=tuple(shards))
+    with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):
+        evaluate(plan, variants, tmp_path, EvaluationSettings(ray='local'))
 
 
 def test_no_worker_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

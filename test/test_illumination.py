@@ -14,12 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping
-from nightseg_ros.evaluation.illumination import (
-    STATISTICS,
-    LogisticRegression,
-    run_study,
-    statistics,
-)
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
@@ -42,6 +36,12 @@ from nightseg_ros.training.illumination import (
     parse_sources,
     train_illumination,
     without_camera,
+)
+from nightseg_ros.training.illumination_study import (
+    STATISTICS,
+    LogisticRegression,
+    run_study,
+    statistics,
 )
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 

@@ -13,7 +13,6 @@ import pytest
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.gallery import Candidate, Choice, select
 from nightseg_ros.evaluation.metrics import (
     BINS,
     BootstrapConfig,
@@ -27,8 +26,9 @@ from nightseg_ros.evaluation.metrics import (
     resampled,
     rounded,
 )
-from nightseg_ros.evaluation.summary import Table, Words, durations, routing
-from nightseg_ros.evaluation.truth import open_light
+from nightseg_ros.evaluation.samples import Candidate, Choice, select
+from nightseg_ros.evaluation.sources import light_at, read_light
+from nightseg_ros.evaluation.summary import Table, durations, routing
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
@@ -266,7 +266,7 @@ def test_only_the_next_frame_within_half_a_second_is_a_neighbour(later: int, pai
 
 
 @pytest.mark.parametrize('shape', [(90, 90), (45, 180)])
-def test_a_frame_of_another_size_or_after_a_reset_is_no_neighbour(shape: tuple[int, int]) -> None:
+def test_a_frame_of_another_size_is_no_neighbour(shape: tuple[int, int]) -> None:
     measure = Flicker()
     image = textured().image
     mask = np.zeros((90, 180), np.uint8)
@@ -274,8 +274,6 @@ def test_a_frame_of_another_size_or_after_a_reset_is_no_neighbour(shape: tuple[i
     other = image[: shape[0], : shape[1]]
     assert not measure.add(Frame(image=other, stamp_ns=1), [mask[: shape[0], : shape[1]]]).any()
     assert measure.add(Frame(image=other, stamp_ns=2), [mask[: shape[0], : shape[1]]]).any()
-    measure.reset()
-    assert not measure.add(Frame(image=other, stamp_ns=3), [mask[: shape[0], : shape[1]]]).any()
 
 
 def test_flow_follows_what_is_bright_to_the_eye() -> None:
@@ -327,32 +325,30 @@ def test_shares_of_flicker_are_rounded_and_may_be_unknown() -> None:
 # -- routing ---------------------------------------------------------------------------------
 
 
-def words(values: list[str]) -> Words:
-    names = list(dict.fromkeys(values))
-    return Words(codes=np.array([names.index(v) for v in values], np.int32), names=names)
-
-
-def table(states: str, lights: str, stamps: list[float], parts: list[int] | None = None) -> Table:
+def table(
+    states: str, lights: str, stamps: list[float], shards: list[int] | None = None,
+    *, sequence: bool = True,
+) -> Table:  # fmt: skip
     """One letter a frame: d(ay), n(ight), g(lare), (d)u(sk), '-' unknown; so is the route."""
     full = {'d': 'day', 'n': 'night', 'g': 'glare', 'u': 'dusk', '-': ''}
     state = [full[s] for s in states]
     count = len(states)
     return Table(
-        part=np.array(parts or [0] * count, np.int32),
+        shard=np.array(shards or [0] * count), sequence=np.full(count, sequence),
         stamp=np.array([round(s * SECOND) for s in stamps], np.int64),
         labelled=np.zeros(count, np.int64), miou=np.full(count, np.nan),
         pixel_acc=np.full(count, np.nan), reliability=np.full(count, np.nan),
         readable=np.ones(count, np.bool_), masked=np.ones(count, np.bool_),
-        source=words(['drive'] * count), state=words(state),
-        route=words(['day' if s == 'day' else 'night' for s in state]),
-        light=words([full[s] for s in lights]), ms={}, labels_sha256='',
+        source=np.array(['drive'] * count), state=np.array(state),
+        route=np.array(['day' if s == 'day' else 'night' for s in state]),
+        light=np.array([full[s] for s in lights]), ms={}, labels_sha256='',
     )  # fmt: skip
 
 
 def test_switches_wrong_seconds_and_delays() -> None:
     #                  0 .. 9 s, a frame a second
     frames = table('dddddnnndd', 'dddnnnnddd', list(range(10)))
-    found = routing(frames, ['drive'], np.ones(10, np.bool_))
+    found = routing(frames, ['drive'])
     assert found['switches'] == 2 and found['minutes'] == pytest.approx(10 / 60, abs=1e-3)
     assert found['switches_per_minute'] == pytest.approx(12)
     assert found['seconds_by_state'] == {'day': 7, 'night': 3}
@@ -366,22 +362,22 @@ def test_switches_wrong_seconds_and_delays() -> None:
 
 
 def test_a_change_that_is_not_followed_is_missed_and_glare_is_right_at_night() -> None:
-    found = routing(table('dddgg', 'dnddn', list(range(5))), ['drive'], np.ones(5, np.bool_))
+    found = routing(table('dddgg', 'dnddn', list(range(5))), ['drive'])
     assert [change['delay_s'] for change in found['changes']] == [None, 0.0, 0.0]
     assert found['delay_s']['missed'] == 1
 
 
-def test_pauses_and_parts_hold_no_time_and_no_switch() -> None:
+def test_pauses_and_shards_hold_no_time_and_no_switch() -> None:
     frames = table('ddnn', '----', [0, 1, 50, 51], [0, 0, 1, 1])
-    found = routing(frames, ['a', 'b'], np.ones(4, np.bool_))
+    found = routing(frames, ['a', 'b'])
     assert found['switches'] == 0 and found['seconds_by_state'] == {'day': 2, 'night': 2}
     assert found['wrong_state_share'] is None and found['changes'] == []
-    paused = routing(table('ddnn', '----', [0, 1, 50, 51]), ['a'], np.ones(4, np.bool_))
+    paused = routing(table('ddnn', '----', [0, 1, 50, 51]), ['a'])
     assert paused['seconds_by_state'] == {'day': 1, 'night': 2}
 
 
 def test_pictures_by_themselves_have_a_share_but_no_seconds() -> None:
-    found = routing(table('dn', 'nn', [0, 0]), ['set'], np.zeros(2, np.bool_))
+    found = routing(table('dn', 'nn', [0, 0], sequence=False), ['set'])
     assert found['wrong_state_share'] == 0.5 and found['wrong_state_s'] is None
     assert found['switches'] is None and found['switches_per_minute'] is None
     assert found['seconds_by_state'] == {} and found['seconds_by_route'] == {}
@@ -390,31 +386,31 @@ def test_pictures_by_themselves_have_a_share_but_no_seconds() -> None:
 def test_a_frame_stands_for_the_time_up_to_the_next_one_unless_that_is_a_pause() -> None:
     stamps = [0, 1, 11, 21.5, 22, 5, 5, 7]
     frames = table('dddddnnn', '--------', stamps, [0] * 5 + [1] * 2 + [2])
-    seconds = durations(frames, np.ones(8, np.bool_))
+    seconds = durations(frames)
     # ten seconds are none yet, and a drive's last frame stands for as long as its others
     assert seconds.tolist() == [1, 10, 0, 0.5, 1, 0, 0, 0]
     # one step back in time counts as none
     back = table('ddd', '---', [3, 2, 4])
-    assert durations(back, np.ones(3, np.bool_)).tolist() == [0, 2, 2]
+    assert durations(back).tolist() == [0, 2, 2]
 
 
 def test_times_are_rounded_to_milliseconds_and_shares_to_four_digits() -> None:
-    found = routing(table('dnn', 'ndn', [0, 0.3703, 0.7406]), ['a'], np.ones(3, np.bool_))
+    found = routing(table('dnn', 'ndn', [0, 0.3703, 0.7406]), ['a'])
     assert (found['minutes'], found['switches_per_minute']) == (0.019, 54.01)
     assert found['seconds_by_state'] == {'day': 0.37, 'night': 0.741}
     assert (found['wrong_state_share'], found['wrong_state_s']) == (0.6667, 0.741)
     changes = table('dddnnnddd', 'ddnnnnndd', [0, 1, 2, 2.3703, 3, 4, 5, 5.371, 6])
-    found = routing(changes, ['a'], np.ones(9, np.bool_))
+    found = routing(changes, ['a'])
     assert [change['delay_s'] for change in found['changes']] == [0.37, 0.0]
     late = table('dddnnnnd', 'ddnnnddd', [0, 1, 2, 2.3703, 3, 4, 4.371, 4.742])
-    found = routing(late, ['a'], np.ones(8, np.bool_))
+    found = routing(late, ['a'])
     assert [change['delay_s'] for change in found['changes']] == [0.37, 0.742]
     assert found['delay_s'] == {'p50': 0.556, 'max': 0.742, 'missed': 0}
 
 
 def test_a_change_is_between_two_known_lights_of_one_drive() -> None:
     frames = table('nndduundd', 'nndu-nd--', list(range(9)))
-    found = routing(frames, ['a'], np.ones(9, np.bool_))
+    found = routing(frames, ['a'])
     assert [(c['from'], c['to']) for c in found['changes']] == [
         ('night', 'day'), ('day', 'dusk'), ('night', 'day'),
     ]  # fmt: skip
@@ -428,7 +424,7 @@ def test_drives_are_told_apart_and_unreadable_frames_hold_nothing() -> None:
     readable = np.ones(9, np.bool_)
     readable[7] = False
     frames = replace(frames, readable=readable)
-    found = routing(frames, ['a', 'b', 'c'], np.ones(9, np.bool_))
+    found = routing(frames, ['a', 'b', 'c'])
     assert found['switches'] == 2
     assert found['seconds_by_state'] == {'day': 3 + 1 + 1, 'night': 1 + 3 + 2}
     assert found['wrong_state_share'] == 0
@@ -436,19 +432,19 @@ def test_drives_are_told_apart_and_unreadable_frames_hold_nothing() -> None:
 
 
 def test_light_from_a_word_and_from_a_file(tmp_path: Path) -> None:
-    assert open_light('dusk', None).at(-5) == 'dusk'
-    assert open_light('', None).at(0) is None
+    assert light_at(read_light('dusk', None), -5) == 'dusk'
+    assert light_at(read_light('', None), 0) is None
     file = tmp_path / 'light.csv'
     file.write_text('stamp,state\n100,day\n300,night\n')
-    light = open_light(str(file), None)
-    assert [light.at(stamp) for stamp in (99, 100, 299, 300, 10**19)] == [
+    light = read_light(str(file), None)
+    assert [light_at(light, stamp) for stamp in (99, 100, 299, 300, 10**19)] == [
         None, 'day', 'day', 'night', 'night',
     ]  # fmt: skip
     file.write_text('100,day\n200,sunny\n')
     with pytest.raises(DataError, match=r'light\.csv.*(line 2|sunny)'):
-        open_light(str(file), None)
+        read_light(str(file), None)
     with pytest.raises(DataError, match="'dawn' tells no light"):
-        open_light('dawn', None)
+        read_light('dawn', None)
 
 
 # -- frames that are shown -------------------------------------------------------------------
@@ -468,7 +464,7 @@ def test_kept_frames_hold_the_extremes_and_an_even_lattice() -> None:
     assert {*ranked[:3], *ranked[-3:], *gaps[:2]} <= choice.wanted
     assert most <= 16 + 1 + 8
     candidates = [
-        Candidate(part=0, index=i, group=i, mious=(values[i], others[i]))
+        Candidate(shard=0, index=i, group=i, mious=(values[i], others[i]))
         for i in sorted(choice.wanted)
     ]
     chosen = select(candidates, float(np.median(values)))
@@ -485,7 +481,7 @@ def test_one_moment_of_a_drive_is_shown_once() -> None:
     for index in range(40):
         choice.add(index, index // 10, [index / 100])
     candidates = [
-        Candidate(part=0, index=i, group=i // 10, mious=(i / 100,)) for i in choice.wanted
+        Candidate(shard=0, index=i, group=i // 10, mious=(i / 100,)) for i in choice.wanted
     ]
     best = [item.index for kind, item in select(candidates, 0.2) if kind == 'best']
     assert best == [39, 29, 19]
@@ -497,5 +493,5 @@ def test_without_labels_the_frames_are_spread() -> None:
         choice.add(index, index, [None])
     wanted = sorted(choice.wanted)
     assert 6 <= len(wanted) <= 17 and len(set(np.diff(wanted))) == 1
-    chosen = select([Candidate(part=0, index=i, group=i, mious=(None,)) for i in wanted], None)
+    chosen = select([Candidate(shard=0, index=i, group=i, mious=(None,)) for i in wanted], None)
     assert {kind for kind, _ in chosen} == {'spread'} and len(chosen) <= 6

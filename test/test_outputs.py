@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from nightseg_ros.evaluation.plan import Plan, recording_parts
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -22,7 +23,6 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset, parse_spec
 from nightseg_ros.data.pictures import VideoWriter
 from nightseg_ros.data.source import open_source
-from nightseg_ros.evaluation.plan import Plan, recording_parts
 from nightseg_ros.node.camera import EgoMask
 from nightseg_ros.outputs import OutputError, check_output
 from nightseg_ros.perception.frame import Frame

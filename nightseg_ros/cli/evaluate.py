@@ -103,9 +103,9 @@ def evaluate(arguments: Sequence[str]) -> int:
 def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, Any]:
     """Return what ``metrics.json`` holds: the one place that calls the evaluation."""
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-    from nightseg_ros.evaluation.lineup import Lineup, configurations, stream_count
     from nightseg_ros.evaluation.metrics import BootstrapConfig
-    from nightseg_ros.evaluation.plan import Plan, dataset_parts, recording_parts
+    from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
+    from nightseg_ros.evaluation.variants import Variants, configurations, stream_count
     from nightseg_ros.perception.pipeline import settled
 
     settings = EvaluationSettings(
@@ -117,7 +117,7 @@ def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, A
         restart=options.restart, command=command,
     )  # fmt: skip
     base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
-    recordings = recording_parts(
+    recordings = sequence_shards(
         options.source, topics=options.topic, labels=options.labels, light=options.light,
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
@@ -128,19 +128,19 @@ def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, A
         if options.workers > 1 or options.ray:
             # the networks of this process only say what they are
             streams = 1
-        lineup = Lineup.load(members, streams=streams, say=progress.note)
-        datasets = dataset_parts(options.dataset, lineup.taxonomy, options.sources)
+        variants = Variants.load(members, streams=streams, say=progress.note)
+        datasets = dataset_shards(options.dataset, variants.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')
         plan = Plan(
-            configurations=members, parts=(*recordings, *datasets),
+            configurations=members, shards=(*recordings, *datasets),
             save_labels=options.save_labels,
         )  # fmt: skip
-        counts = [part.count for part in plan.parts]
+        counts = [part.count for part in plan.shards]
         known = [count for count in counts if count is not None]
         total = sum(known) if len(known) == len(counts) else None
         return evaluate(
-            plan, lineup, options.out, settings, say=progress.note,
+            plan, variants, options.out, settings, say=progress.note,
             advance=lambda done: progress.set(done, total, text='evaluating'),
         )  # fmt: skip
 

@@ -31,14 +31,20 @@ def write_picture(path: Path, picture: Image, *, quality: int = 92) -> None:
 
     ``PictureError`` where it cannot be encoded; ids belong into PNG, since JPEG changes them.
     """
+    replace_file(path, encode_picture(path.name, picture, quality=quality))
+
+
+def encode_picture(name: str, picture: Image, *, quality: int = 92) -> bytes:
+    """Return what ``write_picture`` writes into a file of this name."""
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    suffix = Path(name).suffix
     # level 1 is three times as fast as the default and 10 to 20 % larger
     png = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    settings = png if path.suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, quality]
-    good, content = cv2.imencode(path.suffix, bgr, settings)
+    settings = png if suffix == '.png' else [cv2.IMWRITE_JPEG_QUALITY, quality]
+    good, content = cv2.imencode(suffix, bgr, settings)
     if not good:
-        raise PictureError(f"'{path}': {picture.shape} cannot be encoded as '{path.suffix}'")
-    replace_file(path, content.tobytes())
+        raise PictureError(f"'{name}': {picture.shape} cannot be encoded as '{suffix}'")
+    return content.tobytes()
 
 
 def banner(picture: Image, text: str, color: tuple[int, int, int] = (255, 255, 255)) -> Image:

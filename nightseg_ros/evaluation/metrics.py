@@ -1,26 +1,13 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The one confusion matrix, and the scores that follow from it.
+Counts of frames, and the scores that follow from their sums: docs/metrics.md describes each.
 
-The functions take counts int64 or float64 [..., classes, classes + 1]: rows are the truth, columns
-the mask, the last column what the mask abstained from. Leading axes are frames, splits or
-bootstrap draws, so that a thousand resampled matrices are scored at once.
-
-Percentile bootstrap (Efron 1979) of scores that are functions of summed counts.
-
-What is drawn is a unit: a frame, a block of neighbouring frames, or a source. Neighbouring frames
-of a drive show the same street, so that drawing them one by one would make intervals far too
-narrow. All scores with one seed and number of units draw the same units, which makes differences
-between two configurations over the same frames paired.
-
-How well masks fit their labels: the scores of some frames, with intervals.
-
-Whether a confidence of 80 % is right in 80 % of the pixels: reliability and its error.
-
-Whether a score of trust is low where the answers are wrong.
-
-How much a mask changes from one frame to the next, with and without the picture's motion.
+Everything that is measured of a frame is a row of whole numbers, so that scores of any group of
+frames, and of any bootstrap draw, are functions of summed rows. Confusion rows are int64 or
+float64 [..., classes, classes + 1]: rows are the truth, columns the mask, the last column what the
+mask abstained from. Leading axes are frames, groups or draws, so that a thousand resampled
+matrices are scored at once.
 """
 
 from __future__ import annotations
@@ -36,14 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.evaluation import metrics as confusion
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
+Image = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 #: Counts, or their sums over a bootstrap draw.
 Rows = npt.NDArray[Any]
+
+# -- confusion -------------------------------------------------------------------------------
 
 
 class ConfusionMatrix:
@@ -54,13 +43,10 @@ class ConfusionMatrix:
     abstains) counts as a miss of its class: it is kept in ``abstained``.
     """
 
-    def __init__(self, taxonomy: Taxonomy, rows: Counts | None = None) -> None:
-        """Start with no pixel counted, or with int64 [classes, classes + 1] as in ``rows``."""
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        """Start with no pixel counted."""
         self.taxonomy = taxonomy
-        classes = len(taxonomy)
-        self.rows: Counts = np.zeros((classes, classes + 1), np.int64)
-        if rows is not None:
-            self.rows += rows
+        self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
 
     @property
     def counts(self) -> Counts:
@@ -72,7 +58,12 @@ class ConfusionMatrix:
         """Labelled pixels of each class without a prediction, int64 [classes]."""
         return self.rows[:, -1]
 
-    def add(self, truth: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> None:
+    @property
+    def support(self) -> Counts:
+        """Labelled pixels of each class, int64 [classes]."""
+        return np.asarray(self.rows.sum(-1), np.int64)
+
+    def add(self, truth: Image, labels: Image) -> None:
         """
         Count one mask, both uint8 [H, W].
 
@@ -81,27 +72,16 @@ class ConfusionMatrix:
         if truth.shape != labels.shape:
             raise ValueError(f'truth is {truth.shape}, the mask {labels.shape}; sizes must agree')
         classes = len(self.taxonomy)
-        for joint in pairs(truth, labels):
-            for name, ids in (('truth', joint), ('mask', joint.T)):
-                strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
-                if strange.size:
-                    raise ValueError(
-                        f'the {name} holds id {strange[0] + classes}; '
-                        f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
-                    )
-            self.rows[:, :-1] += joint[:classes, :classes].astype(np.int64)
-            self.rows[:, -1] += joint[:classes, UNLABELLED].astype(np.int64)
-
-    def merge(self, other: ConfusionMatrix) -> None:
-        """Add another matrix of the same taxonomy."""
-        if other.taxonomy != self.taxonomy:
-            raise ValueError(f"cannot merge '{other.taxonomy.name}' into '{self.taxonomy.name}'")
-        self.rows += other.rows
-
-    @property
-    def support(self) -> Counts:
-        """Labelled pixels of each class, int64 [classes]."""
-        return np.asarray(self.rows.sum(-1), np.int64)
+        joint = joint_histogram(truth, labels)
+        for name, ids in (('truth', joint), ('mask', joint.T)):
+            strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
+            if strange.size:
+                raise ValueError(
+                    f'the {name} holds id {strange[0] + classes}; '
+                    f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
+                )
+        self.rows[:, :-1] += joint[:classes, :classes]
+        self.rows[:, -1] += joint[:classes, UNLABELLED]
 
     def iou(self) -> Floats:
         """IoU of each class in [0, 1], float64 [classes]; NaN where neither side has it."""
@@ -122,23 +102,24 @@ class ConfusionMatrix:
         return float(pixel_accuracy(self.rows))
 
 
-def pairs(
-    first: npt.NDArray[np.uint8],
-    second: npt.NDArray[np.uint8],
-    bins: tuple[int, int] = (256, 256),
-    mask: npt.NDArray[np.uint8] | None = None,
-) -> Iterator[Rows]:
+def joint_histogram(
+    first: Image, second: Image, bins: tuple[int, int] = (256, 256), mask: Image | None = None
+) -> Counts:
     """
-    Count the pairs of values of two uint8 [H, W] in bins of equal width, where ``mask`` is not 0.
+    Count the pairs of values of two uint8 [H, W], int64 [bins], where ``mask`` is not 0.
 
-    Yields whole numbers as float32 [bins], to be added up: of one piece unless the picture is
-    huge, since OpenCV counts in float32, which is exact up to 2^24, and lets other threads run.
+    OpenCV lets other threads run meanwhile. It counts in float32, which is exact up to 2^24: huge
+    pictures are counted in pieces.
     """
+    counts = np.zeros(bins, np.int64)
     rows = max(1, (1 << 24) // first.shape[1])
     for top in range(0, first.shape[0], rows):
-        part = slice(top, top + rows)
-        chosen = None if mask is None else mask[part]
-        yield cv2.calcHist([first[part], second[part]], [0, 1], chosen, bins, [0, 256, 0, 256])
+        piece = slice(top, top + rows)
+        chosen = None if mask is None else mask[piece]
+        counts += cv2.calcHist(
+            [first[piece], second[piece]], [0, 1], chosen, bins, [0, 256, 0, 256]
+        ).astype(np.int64)
+    return counts
 
 
 def iou(rows: Rows) -> Floats:
@@ -197,6 +178,8 @@ def _ratio(part: Rows, whole: Rows) -> Floats:
         return np.asarray(np.where(whole > 0, part / np.maximum(whole, 1), np.nan))
 
 
+# -- bootstrap -------------------------------------------------------------------------------
+
 Unit = Literal['frames', 'blocks', 'sources']
 #: Draws that are held at a time.
 _CHUNK = 50
@@ -204,7 +187,14 @@ _CHUNK = 50
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BootstrapConfig:
-    """How intervals are made."""
+    """
+    How intervals are made: percentile bootstrap (Efron 1979) of functions of summed counts.
+
+    What is drawn is a unit: a frame, a block of neighbouring frames, or a source. Neighbouring
+    frames of a drive show the same street: drawn one by one they make intervals far too narrow.
+    One seed and number of units always draw the same units, which makes differences between two
+    configurations over the same frames paired.
+    """
 
     unit: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
     """'auto' draws blocks of drives and single frames of anything else."""
@@ -232,10 +222,18 @@ def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0
 
     Sums of counts below 2⁵³ are exact. ``stratum`` gives independent draws for another group.
     """
-    count = len(units)
-    flat = units.reshape(count, -1).astype(np.float64)
-    sums = np.concatenate([draw @ flat for draw in _draws(count, config, stratum)])
+    flat = units.reshape(len(units), -1).astype(np.float64)
+    sums = np.concatenate([draw @ flat for draw in _draws(len(units), config, stratum)])
     return sums.reshape(config.resamples, *units.shape[1:])
+
+
+def _draws(count: int, config: BootstrapConfig, stratum: int) -> Iterator[Floats]:
+    """Yield float64 [b, count]: how often each unit was drawn."""
+    rng = np.random.default_rng([config.seed, count, stratum])
+    shares = np.full(count, 1 / count)
+    for start in range(0, config.resamples, _CHUNK):
+        draws = min(_CHUNK, config.resamples - start)
+        yield rng.multinomial(count, shares, size=draws).astype(np.float64)
 
 
 def interval(values: Floats, units: int, config: BootstrapConfig) -> list[float] | None:
@@ -269,14 +267,7 @@ def difference(
     }
 
 
-def _draws(count: int, config: BootstrapConfig, stratum: int) -> Iterator[Floats]:
-    """Yield float64 [b, count]: how often each unit was drawn."""
-    rng = np.random.default_rng([config.seed, count, stratum])
-    shares = np.full(count, 1 / count)
-    for start in range(0, config.resamples, _CHUNK):
-        rows = min(_CHUNK, config.resamples - start)
-        yield rng.multinomial(count, shares, size=rows).astype(np.float64)
-
+# -- entries of segmentation scores ----------------------------------------------------------
 
 #: Classes with too few pixels at night to be scored; mIoU9 is the mean over the other nine.
 RARE = ('fence', 'bicyclist')
@@ -299,20 +290,16 @@ class SegmentationScores:
         self._nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
         self._subset = np.array([name in subset for name in taxonomy.classes], np.bool_)
         self.headline: dict[str, Callable[[Rows], Floats]] = {
-            'miou': confusion.miou,
+            'miou': miou,
             'miou9': self.miou9,
-            'miou_subset': self.miou_subset,
-            'pixel_acc': confusion.pixel_accuracy,
+            'miou_subset': lambda rows: miou(rows, self._subset),
+            'pixel_acc': pixel_accuracy,
         }
         """The scores that get intervals."""
 
     def miou9(self, rows: Rows) -> Floats:
         """Mean IoU over the classes present in the truth, without ``RARE``."""
-        return confusion.miou(rows, self._nine)
-
-    def miou_subset(self, rows: Rows) -> Floats:
-        """Mean IoU over those of the asked-for classes that the truth holds; else NaN."""
-        return confusion.miou(rows, self._subset)
+        return miou(rows, self._nine)
 
     def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
         """
@@ -328,15 +315,15 @@ class SegmentationScores:
             'pixels': int(rows.sum()),
             'support': dict(zip(classes, rows.sum(-1).tolist())),
             **{name: number(score(rows)) for name, score in self.headline.items()},
-            'miou_all': number(confusion.miou_all(rows)),
-            'fw_iou': number(confusion.frequency_weighted_iou(rows)),
-            'mean_acc': number(confusion.mean_accuracy(rows)),
-            'iou': self._by_class(confusion.iou(rows)),
-            'acc': self._by_class(confusion.accuracy(rows)),
+            'miou_all': number(miou_all(rows)),
+            'fw_iou': number(frequency_weighted_iou(rows)),
+            'mean_acc': number(mean_accuracy(rows)),
+            'iou': dict(zip(classes, map(number, iou(rows)))),
+            'acc': dict(zip(classes, map(number, accuracy(rows)))),
             **{f'{name}_ci': self.interval(values[name], len(units)) for name in self.headline},
             'iou_ci': {
                 name: self.interval(column, len(units))
-                for name, column in zip(classes, confusion.iou(drawn).T)
+                for name, column in zip(classes, iou(drawn).T)
             },
             'confusion': rows[:, :-1].tolist(),
             'abstained': dict(zip(classes, rows[:, -1].tolist())),
@@ -367,13 +354,10 @@ class SegmentationScores:
         """Return the rounded interval of a score's draws."""
         return rounded(interval(values, units, self.config))  # type: ignore[no-any-return]
 
-    def _by_class(self, values: Floats) -> dict[str, float | None]:
-        return {name: number(value) for name, value in zip(self.taxonomy.classes, values)}
 
-
-def number(value: Any) -> float | None:
+def number(value: Any, digits: int = 4) -> float | None:
     """Return a score as JSON has it: four digits, None for NaN."""
-    return round(float(value), 4) if math.isfinite(value) else None
+    return round(float(value), digits) if math.isfinite(value) else None
 
 
 def rounded(value: Any) -> Any:
@@ -385,13 +369,14 @@ def rounded(value: Any) -> Any:
     return number(value) if isinstance(value, float) else value
 
 
+def _share(part: float, whole: float, digits: int = 4) -> float | None:
+    return round(float(part / whole), digits) if whole else None
+
+
+# -- calibration: is a confidence of 80 % right in 80 % of the pixels? -----------------------
+
 #: Bins of equal width over confidences from 0 to 1 (Guo et al. 2017, arXiv 1706.04599).
 BINS = 15
-#: Columns of the counts: pixels, right ones, and the sum of their confidences (0–255).
-COLUMNS = 3
-
-Image = npt.NDArray[np.uint8]
-
 #: The first confidence (0–255) of each bin.
 _BEGIN = -(-np.arange(BINS) * 255 // BINS)
 
@@ -406,9 +391,8 @@ def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
         cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
         cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
     )
-    hit = cv2.compare(truth, labels, cv2.CMP_EQ)
-    counted = pairs(np.asarray(hit, np.uint8), confidence, (2, 256), np.asarray(known, np.uint8))
-    wrong, right = np.sum([piece.astype(np.int64) for piece in counted], axis=0)
+    hit = np.asarray(cv2.compare(truth, labels, cv2.CMP_EQ), np.uint8)
+    wrong, right = joint_histogram(hit, confidence, (2, 256), np.asarray(known, np.uint8))
     every = wrong + right
     levels = np.stack([every, right, every * np.arange(256)])
     return np.asarray(np.add.reduceat(levels, _BEGIN, axis=1).T, np.int64)
@@ -420,7 +404,7 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
 
     The expected calibration error is the mean over pixels of |accuracy − confidence| of their bin.
     """
-    pixels, right, sums = (counts[:, column].astype(np.float64) for column in range(COLUMNS))
+    pixels, right, sums = counts.astype(np.float64).T
     total = pixels.sum()
     if not total:
         return None
@@ -443,9 +427,7 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
     }
 
 
-def _share(part: float, whole: float) -> float | None:
-    return round(float(part / whole), 4) if whole else None
-
+# -- reliability: is a frame's score low where its mask is wrong? ----------------------------
 
 #: Shares of the frames that are kept in ``selective``.
 COVERAGES = (0.25, 0.5, 0.75, 0.9, 1.0)
@@ -463,6 +445,23 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     a, b = (r - r.mean() for r in (ranks(first), ranks(second)))
     norm = float(np.sqrt((a @ a) * (b @ b)))
     return float(a @ b) / norm if norm else float('nan')
+
+
+def spearman_interval(
+    first: Floats, second: Floats, units: npt.NDArray[np.int64], config: BootstrapConfig
+) -> list[float] | None:
+    """Return the interval of Spearman's correlation over drawn units [N] of frames."""
+    _, groups = np.unique(units, return_inverse=True)
+    members = [np.flatnonzero(groups == index) for index in range(groups.max(initial=-1) + 1)]
+    if len(members) < 2:
+        return None
+    rng = np.random.default_rng([config.seed, len(members)])
+    draws = []
+    for _ in range(config.resamples):
+        drawn = rng.integers(len(members), size=len(members))
+        chosen = np.concatenate([members[index] for index in drawn])
+        draws.append(spearman(first[chosen], second[chosen]))
+    return interval(np.array(draws), len(members), config)
 
 
 def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
@@ -486,30 +485,13 @@ def auroc_of_counts(bad: npt.NDArray[Any], good: npt.NDArray[Any]) -> float:
 
 def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
     """
-    Return the risk [N] at each coverage [N] (Geifman & El-Yaniv 2017).
+    Return each coverage [N] and the risk [N] at it (Geifman & El-Yaniv 2017).
 
     Coverage k / N keeps the k frames of the highest scores; the risk is their mean error.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
     kept = np.arange(1, len(order) + 1)
     return kept / len(order), np.asarray(errors, np.float64)[order].cumsum() / kept
-
-
-def spearman_interval(
-    first: Floats, second: Floats, units: npt.NDArray[np.int64], config: BootstrapConfig
-) -> list[float] | None:
-    """Return the interval of Spearman's correlation over drawn units [N] of frames."""
-    _, groups = np.unique(units, return_inverse=True)
-    members = [np.flatnonzero(groups == index) for index in range(groups.max(initial=-1) + 1)]
-    if len(members) < 2:
-        return None
-    rng = np.random.default_rng([config.seed, len(members)])
-    draws = []
-    for _ in range(config.resamples):
-        drawn = rng.integers(len(members), size=len(members))
-        chosen = np.concatenate([members[index] for index in drawn])
-        draws.append(spearman(first[chosen], second[chosen]))
-    return interval(np.array(draws), len(members), config)
 
 
 def selective(
@@ -533,6 +515,8 @@ def selective(
     }
 
 
+# -- flicker: how much does a mask change from one frame to the next? ------------------------
+
 #: Frames further apart are no neighbours: the scene itself has changed.
 NEIGHBOURS_NS = 500_000_000
 #: Width in pixels at which flow is computed and masks are compared.
@@ -541,14 +525,6 @@ WIDTH = 240
 SMALLEST = 12
 #: Columns of the counts: pairs, pixels, changed ones; and behind the flow: pixels, changed ones.
 FLICKER_COLUMNS = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
-    stamp_ns: int
-    shape: tuple[int, int]
-    gray: Image
-    masks: list[Image]
 
 
 class Flicker:
@@ -562,55 +538,42 @@ class Flicker:
     def __init__(self) -> None:
         """Start without a frame."""
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._before: _Seen | None = None
-
-    def reset(self) -> None:
-        """Forget the frame before: the next one has no neighbour."""
-        self._before = None
+        self._before: tuple[Frame, Image, list[Image]] | None = None
 
     def add(self, frame: Frame, masks: list[Image]) -> Counts:
-        """Take the masks uint8 [H, W] of a frame; return int64 [masks, COLUMNS], 0 for no pair."""
+        """Take the masks uint8 [H, W] of a frame; return int64 [masks, 5], 0 for no pair."""
         height, width = frame.image.shape[:2]
         size = (min(WIDTH, width), max(1, round(height * min(WIDTH, width) / width)))
         code = cv2.COLOR_BGR2GRAY if frame.order == 'bgr' else cv2.COLOR_RGB2GRAY
         # a plain step first: averaging a whole frame costs more than the flow
         picture = cv2.resize(frame.image, (2 * size[0], 2 * size[1]))
         small = cv2.resize(cv2.cvtColor(picture, code), size, interpolation=cv2.INTER_AREA)
-        now = _Seen(
-            stamp_ns=frame.stamp_ns,
-            shape=(height, width),
-            gray=np.asarray(small, np.uint8),
-            masks=[
-                np.asarray(cv2.resize(m, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
-                for m in masks
-            ],
-        )
-        before, self._before = self._before, now
+        gray = np.asarray(small, np.uint8)
+        masks = [
+            np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+            for mask in masks
+        ]
+        before, self._before = self._before, (frame, gray, masks)
         counts = np.zeros((len(masks), FLICKER_COLUMNS), np.int64)
         if (
             before is None
             or min(size) < SMALLEST
-            or before.shape != now.shape
-            or not 0 < now.stamp_ns - before.stamp_ns <= NEIGHBOURS_NS
+            or before[0].image.shape[:2] != (height, width)
+            or not 0 < frame.stamp_ns - before[0].stamp_ns <= NEIGHBOURS_NS
         ):
             return counts
-        where, inside = self._origins(now.gray, before.gray)
-        for row, mask, earlier in zip(counts, now.masks, before.masks):
-            moved = cv2.remap(earlier, where, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
+        flow = np.asarray(self._flow.calc(gray, before[1], None), np.float32)  # type: ignore[call-overload]
+        # where each pixel was
+        flow += _grid(size[1], size[0])
+        inside = cv2.inRange(flow, (0.0, 0.0), (size[0] - 1.0, size[1] - 1.0))
+        for row, mask, earlier in zip(counts, masks, before[2]):
+            moved = cv2.remap(earlier, flow, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
             changed = cv2.bitwise_and(cv2.compare(mask, moved, cv2.CMP_NE), inside)
             row[:] = (
                 1, mask.size, cv2.countNonZero(cv2.absdiff(mask, earlier)),
                 cv2.countNonZero(inside), cv2.countNonZero(changed),
             )  # fmt: skip
         return counts
-
-    def _origins(self, now: Image, before: Image) -> tuple[npt.NDArray[np.float32], Image]:
-        """Return float32 [h, w, 2], where each pixel was, and 255 where that is inside."""
-        height, width = now.shape
-        flow = np.asarray(self._flow.calc(now, before, None), np.float32)  # type: ignore[call-overload]
-        flow += _grid(height, width)
-        inside = cv2.inRange(flow, (0.0, 0.0), (width - 1.0, height - 1.0))
-        return flow, np.asarray(inside, np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -627,6 +590,6 @@ def flicker(counts: Counts) -> dict[str, float | int | None] | None:
         return None
     return {
         'pairs': pairs,
-        'plain': round(changed / pixels, 5),
-        'warped': round(moved / inside, 5) if inside else None,
+        'plain': _share(changed, pixels, 5),
+        'warped': _share(moved, inside, 5),
     }

@@ -5,16 +5,14 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.data.pictures import write_picture
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.perception.frame import Frame
 
 Image = npt.NDArray[np.uint8]
@@ -25,8 +23,13 @@ BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
 _LATTICE = 16
 #: Frames of a drive in one moment look the same.
 MOMENT_NS = 2_000_000_000
-#: Bytes of pictures that are held in memory before they are written: most are replaced soon.
+#: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
 _HELD = 32_000_000
+
+
+def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
+    """Return the group of a frame: its moment in a drive, itself for an image by itself."""
+    return stamp_ns // MOMENT_NS if sequence else index
 
 
 class Choice:
@@ -43,21 +46,19 @@ class Choice:
         """Start with no frame."""
         self._best, self._worst = _Highest(BEST), _Highest(WORST)
         self._different = _Highest(DIFFERENT)
-        self._labelled = _Lattice()
-        self._all = _Lattice()
+        self._labelled, self._all = _Lattice(), _Lattice()
 
     def add(self, index: int, group: int, mious: Sequence[float | None]) -> None:
         """Take the next frame's mIoU in each configuration; None without labels or mask."""
         self._all.add(index)
         first = mious[0]
-        known = [value for value in mious if value is not None]
         if first is None:
             return
         self._labelled.add(index)
         self._best.add(first, group, index)
         self._worst.add(-first, group, index)
-        if max(known) > min(known):
-            self._different.add(max(known) - min(known), group, index)
+        if _gap(mious) > 0:
+            self._different.add(_gap(mious), group, index)
 
     @property
     def wanted(self) -> set[int]:
@@ -88,6 +89,8 @@ class _Highest:
 
 
 class _Lattice:
+    """Every 2^n-th frame, at most ``_LATTICE`` of them."""
+
     def __init__(self) -> None:
         self.kept: list[int] = []
         self._stride = 1
@@ -102,13 +105,60 @@ class _Lattice:
         self._seen += 1
 
 
+class SampleStore:
+    """Holds the pictures of the chosen frames, encoded once they take much memory."""
+
+    def __init__(self) -> None:
+        """Start with no frame."""
+        self._choice = Choice()
+        self._held: dict[int, dict[str, Image]] = {}
+        self._encoded: dict[int, dict[str, bytes]] = {}
+
+    def add(
+        self, index: int, group: int, mious: Sequence[float | None],
+        frame: Frame, truth: Image | None, masks: Sequence[Image | None],
+    ) -> None:  # fmt: skip
+        """Take the next frame with its scores, labels, and masks, one a configuration."""
+        self._choice.add(index, group, mious)
+        wanted = self._choice.wanted
+        if index not in wanted:
+            return
+        for kept in (self._held, self._encoded):
+            for other in kept.keys() - wanted:
+                del kept[other]
+        image = frame.image
+        if frame.order == 'bgr':
+            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        pictures = {'image.jpg': image, 'truth.png': truth}
+        pictures |= {f'labels-{number}.png': mask for number, mask in enumerate(masks)}
+        self._held[index] = {k: v for k, v in pictures.items() if v is not None}
+        if sum(p.nbytes for some in self._held.values() for p in some.values()) > _HELD:
+            self._encode()
+
+    def files(self) -> dict[int, dict[str, bytes]]:
+        """Return the files of each chosen frame by its number: image, truth and labels."""
+        self._encode()
+        return {
+            index: files
+            for index, files in sorted(self._encoded.items())
+            if index in self._choice.wanted
+        }
+
+    def _encode(self) -> None:
+        for index, pictures in self._held.items():
+            self._encoded[index] = {
+                name: encode_picture(name, picture) for name, picture in pictures.items()
+            }
+        self._held.clear()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Candidate:
     """A frame whose pictures were kept."""
 
-    part: int
+    shard: int
     index: int
-    """Its number in the part."""
+    """Its number in the shard."""
     group: int
     """Frames of one moment share it."""
     mious: tuple[float | None, ...]
@@ -120,7 +170,7 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
 
     ``median`` is that of the first configuration's mIoU over all frames; None without labels.
     """
-    rest = sorted(candidates, key=lambda item: (item.part, item.index))
+    rest = sorted(candidates, key=lambda item: (item.shard, item.index))
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))
         return [('spread', item) for item in rest[::step]]
@@ -133,105 +183,20 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
         ('best', BEST, lambda value, item: -value),
         ('worst', WORST, lambda value, item: value),
         ('median', MEDIAN, lambda value, item: abs(value - middle)),
-        ('different', DIFFERENT, lambda value, item: -_gap(item)),
+        ('different', DIFFERENT, lambda value, item: -_gap(item.mious)),
     ):
         groups: set[tuple[int, int]] = set()
         for item, _ in sorted(scored, key=lambda pair: rank(pair[1], pair[0])):
-            if len(groups) == min(most, few) or (kind == 'different' and _gap(item) <= 0):
+            if len(groups) == min(most, few) or (kind == 'different' and _gap(item.mious) <= 0):
                 break
-            if (item.part, item.group) not in groups:
-                groups.add((item.part, item.group))
+            if (item.shard, item.group) not in groups:
+                groups.add((item.shard, item.group))
                 chosen.append((kind, item))
-        taken = {(item.part, item.index) for _, item in chosen}
-        scored = [pair for pair in scored if (pair[0].part, pair[0].index) not in taken]
+        taken = {(item.shard, item.index) for _, item in chosen}
+        scored = [pair for pair in scored if (pair[0].shard, pair[0].index) not in taken]
     return chosen
 
 
-def _gap(item: Candidate) -> float:
-    known = [value for value in item.mious if value is not None]
+def _gap(mious: Sequence[float | None]) -> float:
+    known = [value for value in mious if value is not None]
     return max(known) - min(known)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
-    """A frame with what is drawn beside it."""
-
-    frame: Frame
-    truth: Image | None
-    masks: tuple[Image | None, ...]
-    """One a configuration."""
-
-    @property
-    def bytes(self) -> int:
-        """Size of its pictures in memory."""
-        pictures = (self.frame.image, self.truth, *self.masks)
-        return sum(picture.nbytes for picture in pictures if picture is not None)
-
-
-def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
-    """Return the group of a frame: its moment in a drive, itself for a picture by itself."""
-    return stamp_ns // MOMENT_NS if sequence else index
-
-
-class Gallery:
-    """Keeps the chosen frames in ``FOLDER/NNNNNN/``: image.jpg, truth.png, labels-I.png."""
-
-    def __init__(self, folder: Path) -> None:
-        """Take what an earlier process left there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._choice = Choice()
-        self._held: dict[int, Shown] = {}
-        self._bytes = 0
-        self._written = {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
-
-    @property
-    def missing(self) -> set[int]:
-        """The wanted frames whose pictures are neither written nor held."""
-        return self._choice.wanted - self._written - self._held.keys()
-
-    def add(self, index: int, group: int, mious: Sequence[float | None]) -> bool:
-        """Take the scores of the next frame; tell whether its pictures are wanted."""
-        self._choice.add(index, group, mious)
-        return index in self._choice.wanted and index not in self._written
-
-    def keep(self, index: int, shown: Shown) -> None:
-        """Hold a wanted frame until it is written; what is no longer wanted makes room."""
-        wanted = self._choice.wanted
-        for other in self._held.keys() - wanted:
-            self._bytes -= self._held.pop(other).bytes
-        self._held[index] = shown
-        self._bytes += shown.bytes
-        if self._bytes > _HELD:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is held and still wanted; remove what no longer is."""
-        wanted = self._choice.wanted
-        for index in self._written - wanted:
-            shutil.rmtree(self.folder / f'{index:06d}')
-        self._written &= wanted
-        for index, shown in self._held.items():
-            if index in wanted:
-                _write(self.folder / f'{index:06d}', shown)
-                self._written.add(index)
-        self._held.clear()
-        self._bytes = 0
-
-
-def _write(folder: Path, shown: Shown) -> None:
-    """Write a frame's pictures; the folder gets its name when it is whole."""
-    hidden = folder.with_name(f'.{folder.name}')
-    shutil.rmtree(hidden, ignore_errors=True)
-    hidden.mkdir()
-    image = shown.frame.image
-    if shown.frame.order == 'bgr':
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-    write_picture(hidden / 'image.jpg', image)
-    if shown.truth is not None:
-        write_picture(hidden / 'truth.png', shown.truth)
-    for number, mask in enumerate(shown.masks):
-        if mask is not None:
-            write_picture(hidden / f'labels-{number}.png', mask)
-    shutil.rmtree(folder, ignore_errors=True)
-    hidden.rename(folder)

@@ -12,15 +12,16 @@ from typing import Any
 
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError, routes_of
 from nightseg_ros.perception.result import Result, Want
-from nightseg_ros.perception.router import Route, RouterConfig, RouteTable
+from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
 #: Estimator and router run, no network does.
-NOTHING = Want(labels=False)
+_DECISION = Want(labels=False)
+#: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4
 #: More would only wait for the interpreter.
 _MOST_STREAMS = 4
@@ -74,124 +75,6 @@ def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
     return from_mapping(PipelineConfig, values)
 
 
-class Lineup:
-    """
-    The configurations, loaded, in their order.
-
-    Those that differ only in route and router share their networks, and where two of them take
-    the same route for a frame, it is labelled once: a network gives one answer to one frame.
-    Further streams are the same networks loaded again, for frames to be labelled side by side.
-    """
-
-    def __init__(
-        self, streams: Sequence[Sequence[Pipeline]], ready: set[tuple[int, int]] | None = None
-    ) -> None:
-        """
-        Take the pipelines of each stream, and the sizes that their networks are ready for.
-
-        ``ConfigError`` where they label different taxonomies.
-        """
-        self.pipelines = tuple(streams[0])
-        self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
-        for pipeline in self.pipelines:
-            if pipeline.taxonomy != self.taxonomy:
-                raise ConfigError(
-                    f"configurations label '{self.taxonomy.name}' and "
-                    f"'{pipeline.taxonomy.name}'; only one taxonomy can be scored at a time"
-                )
-        self._streams = [list(stream) for stream in streams]
-        self._ready = set() if ready is None else ready
-        keys = [_networks(pipeline.config) for pipeline in self.pipelines]
-        self._groups = [keys.index(key) for key in keys]
-        self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
-        for stream in self._streams:
-            self._free.put(stream)
-
-    @classmethod
-    def load(
-        cls,
-        configurations: Sequence[Configuration],
-        *,
-        streams: int = 1,
-        say: Say = lambda text: None,
-    ) -> Lineup:
-        """
-        Load every network once a stream; raises as ``Pipeline.load`` does.
-
-        Several streams share the cores out among them.
-        """
-        if streams > 1:
-            configurations = shared_out(configurations, streams)
-        first = _load(configurations, say)
-        further = [_load(configurations, lambda text: None) for _ in range(streams - 1)]
-        return cls([first, *further])
-
-    @property
-    def streams(self) -> int:
-        """How many frames can be labelled at a time."""
-        return len(self._streams)
-
-    def fresh(self) -> Lineup:
-        """Return the same networks with routers that have seen nothing."""
-        first = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
-        return Lineup([first, *self._streams[1:]], self._ready)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return what runs in each configuration, of its own routes only."""
-        result = []
-        for pipeline in self.pipelines:
-            described = pipeline.describe()
-            parts = {'day': {'day'}, 'night': {'night'}, 'translate': {'translator', 'day'}}
-            used = {'illumination'}.union(*(parts[route] for route in _routes(pipeline.config)))
-            weights = {k: v for k, v in described['weights'].items() if k in used}
-            result.append({**described, 'weights': weights})
-        return result
-
-    def is_ready(self, height: int, width: int) -> bool:
-        """
-        Tell whether the networks have run at this camera size, or will not be made to.
-
-        Only the first few sizes are made ready: pictures may all differ.
-        """
-        return (height, width) in self._ready or len(self._ready) >= _SIZES
-
-    def warm_up(self, height: int, width: int) -> None:
-        """Run every network at this camera size; no frame may be in them."""
-        self._ready.add((height, width))
-        for stream in self._streams:
-            for pipeline in stream:
-                pipeline.warm_up([(height, width)])
-
-    def reset(self, reason: str) -> None:
-        """Make every router decide afresh."""
-        for pipeline in self.pipelines:
-            pipeline.reset(reason=reason)
-
-    def look(self, frame: Frame) -> list[Result]:
-        """Let every configuration decide on a frame; frames come in the order of their stamps."""
-        return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
-
-    def label(self, seen: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
-        """
-        Label a frame that was looked at; up to ``streams`` threads may do so at a time.
-
-        The text is '' or says why the pipeline withheld the mask; its pictures are then None.
-        """
-        stream = self._free.get()
-        try:
-            masks: dict[tuple[int, str], tuple[Result, str]] = {}
-            results = []
-            for decided, pipeline, group in zip(seen, stream, self._groups):
-                key = (group, decided.decision.route)
-                if key not in masks:
-                    masks[key] = _labelled(pipeline, decided, want)
-                found, why = masks[key]
-                results.append((_as(found, decided), why))
-            return results
-        finally:
-            self._free.put(stream)
-
-
 def stream_count(config: PipelineConfig, threads: int) -> int:
     """
     Return how many frames are best labelled at a time on this machine.
@@ -218,36 +101,136 @@ def shared_out(configurations: Sequence[Configuration], shares: int) -> tuple[Co
     )
 
 
-def _labelled(pipeline: Pipeline, decided: Result, want: Want) -> tuple[Result, str]:
-    try:
-        return pipeline.segment(decided, want), ''
-    except WithheldError as error:
-        return decided, str(error)
+class Variants:
+    """
+    The configurations, loaded, in their order.
 
+    Those that differ only in route and router share their networks, and where two of them take
+    the same route for a frame, it is labelled once: a network gives one answer to one frame.
+    Further streams are the same networks loaded again, for frames to be labelled side by side.
+    """
 
-def _as(found: Result, decided: Result) -> Result:
-    """Return the pictures of one result with the decision of another."""
-    return replace(
-        found, illumination=decided.illumination, decision=decided.decision,
-        ms={**found.ms, **decided.ms},
-    )  # fmt: skip
+    def __init__(
+        self, streams: Sequence[list[Pipeline]], ready: set[tuple[int, int]] | None = None
+    ) -> None:
+        """
+        Take the pipelines of each stream, and the sizes that their networks are ready for.
+
+        ``ConfigError`` where they label different taxonomies.
+        """
+        self.pipelines = tuple(streams[0])
+        self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
+        for pipeline in self.pipelines:
+            if pipeline.taxonomy != self.taxonomy:
+                raise ConfigError(
+                    f"configurations label '{self.taxonomy.name}' and "
+                    f"'{pipeline.taxonomy.name}'; only one taxonomy can be scored at a time"
+                )
+        self._streams = streams
+        self._ready = set() if ready is None else ready
+        self._networks = [_networks(pipeline.config) for pipeline in self.pipelines]
+        self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
+        for stream in streams:
+            self._free.put(stream)
+
+    @classmethod
+    def load(
+        cls,
+        configurations: Sequence[Configuration],
+        *,
+        streams: int = 1,
+        say: Say = lambda text: None,
+    ) -> Variants:
+        """
+        Load every network once a stream; raises as ``Pipeline.load`` does.
+
+        Several streams share the cores out among them.
+        """
+        if streams > 1:
+            configurations = shared_out(configurations, streams)
+        first = _load(configurations, say)
+        return cls([first, *(_load(configurations, lambda text: None) for _ in range(1, streams))])
+
+    @property
+    def streams(self) -> int:
+        """How many frames can be labelled at a time."""
+        return len(self._streams)
+
+    def fresh(self) -> Variants:
+        """Return the same networks with routers that have seen nothing."""
+        first = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
+        return Variants([first, *self._streams[1:]], self._ready)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return what runs in each configuration, of its own routes only."""
+        result = []
+        parts = {'day': {'day'}, 'night': {'night'}, 'translate': {'translator', 'day'}}
+        for pipeline in self.pipelines:
+            described = pipeline.describe()
+            used = {'illumination'}.union(*(parts[route] for route in _routes(pipeline.config)))
+            weights = {k: v for k, v in described['weights'].items() if k in used}
+            result.append({**described, 'weights': weights})
+        return result
+
+    def is_ready(self, height: int, width: int) -> bool:
+        """Tell whether the networks have run at this camera size, or will not be made to."""
+        return (height, width) in self._ready or len(self._ready) >= _SIZES
+
+    def warm_up(self, height: int, width: int) -> None:
+        """Run every network at this camera size; no frame may be in them."""
+        self._ready.add((height, width))
+        for stream in self._streams:
+            for pipeline in stream:
+                pipeline.warm_up([(height, width)])
+
+    def reset(self, reason: str) -> None:
+        """Make every router decide afresh."""
+        for pipeline in self.pipelines:
+            pipeline.reset(reason=reason)
+
+    def decide(self, frame: Frame) -> list[Result]:
+        """Let every router decide on a frame; frames come in the order of their stamps."""
+        return [pipeline.process([frame], _DECISION)[0] for pipeline in self.pipelines]
+
+    def label(self, decided: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
+        """
+        Label a frame that was decided on; up to ``streams`` threads may do so at a time.
+
+        The text is '' or says why the pipeline withheld the mask; its pictures are then None.
+        """
+        stream = self._free.get()
+        try:
+            masks: dict[tuple[PipelineConfig, str], tuple[Result, str]] = {}
+            results = []
+            for own, pipeline, networks in zip(decided, stream, self._networks):
+                key = (networks, own.decision.route)
+                if key not in masks:
+                    try:
+                        masks[key] = pipeline.segment(own, want), ''
+                    except WithheldError as error:
+                        masks[key] = own, str(error)
+                found, why = masks[key]
+                # the pictures of one result with the decision of another
+                shared = replace(
+                    found, illumination=own.illumination, decision=own.decision,
+                    ms={**found.ms, **own.ms},
+                )  # fmt: skip
+                results.append((shared, why))
+            return results
+        finally:
+            self._free.put(stream)
 
 
 def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
-    loaded: dict[PipelineConfig, Pipeline] = {}
-    pipelines = []
+    """Load the networks of every group of configurations once, for all routes that it takes."""
+    routes: dict[PipelineConfig, set[str]] = {}
     for item in configurations:
-        key = _networks(item.config)
-        if key not in loaded:
-            routes = {
-                route
-                for other in configurations
-                if _networks(other.config) == key
-                for route in _routes(other.config)
-            }
-            loaded[key] = Pipeline.load(_taking(key, sorted(routes)), say=say)
-        pipelines.append(_sharing(loaded[key], item.config))
-    return pipelines
+        routes.setdefault(_networks(item.config), set()).update(_routes(item.config))
+    loaded = {
+        networks: Pipeline.load(_taking(networks, sorted(taken)), say=say)
+        for networks, taken in routes.items()
+    }
+    return [_sharing(loaded[_networks(item.config)], item.config) for item in configurations]
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
@@ -262,11 +245,11 @@ def _networks(config: PipelineConfig) -> PipelineConfig:
     return replace(config, route='auto', router=RouterConfig())
 
 
-def _routes(config: PipelineConfig) -> tuple[Route, ...]:
-    return config.router.table.routes() if config.route == 'auto' else (config.route,)
+def _routes(config: PipelineConfig) -> set[str]:
+    return routes_of(config.route, config.router)
 
 
-def _taking(config: PipelineConfig, routes: Sequence[Route]) -> PipelineConfig:
+def _taking(config: PipelineConfig, routes: Sequence[Any]) -> PipelineConfig:
     """Return a configuration whose table picks each of up to three routes."""
     names = ('day', 'dusk', 'night', 'glare')
     table = {name: routes[min(index, len(routes) - 1)] for index, name in enumerate(names)}

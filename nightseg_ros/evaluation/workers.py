@@ -1,0 +1,223 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The shards of a plan spread over this process, over several, or over the machines of a cluster.
+
+A shard counts once its file is there, and files are put together in the order of the plan, so
+that who evaluated a shard, how often it was tried and when it was ready changes no score.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, MutableSequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from nightseg_ros.evaluation.inference import FinishedShard, evaluate_shard
+from nightseg_ros.evaluation.sources import Plan, Shard
+from nightseg_ros.evaluation.variants import Configuration, Variants, shared_out
+from nightseg_ros.files import replace_file
+
+#: How often a shard is tried whose process was killed.
+ATTEMPTS = 4
+#: Seconds between two reports of progress.
+_PROGRESS_S = 0.5
+_STARTS = 3
+Advance = Callable[[int], None]
+#: In a worker: frames that are done of each shard, shared with the process that started it.
+_done: MutableSequence[int] = []
+
+
+class WorkerError(RuntimeError):
+    """Processes that keep dying, or a cluster that cannot be reached."""
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """Return where a finished shard lies."""
+    return folder / f'{number:05d}.npz'
+
+
+def _frames(plan: Plan, folder: Path) -> list[int | None]:
+    """Return the number of frames of each finished shard."""
+    paths = [shard_file(folder, number) for number in range(len(plan.shards))]
+    return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
+
+
+def run_here(plan: Plan, variants: Variants, folder: Path, advance: Advance) -> None:
+    """Evaluate the shards one after the other; ``advance`` hears how many frames are done."""
+    before = 0
+    for number, shard in enumerate(plan.shards):
+        path = shard_file(folder, number)
+        if not path.exists():
+            evaluate_shard(
+                shard, variants, path, save_labels=plan.save_labels,
+                advance=lambda done, before=before: advance(before + done),  # type: ignore[misc]
+            )  # fmt: skip
+        before += FinishedShard(path).note['frames']
+        advance(before)
+
+
+def run_processes(plan: Plan, folder: Path, workers: int, advance: Advance) -> None:
+    """
+    Evaluate the shards in ``workers`` processes of this machine.
+
+    The cores are shared out among them unless a configuration sets ``threads``. The shard of a
+    killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
+    """
+    configurations = shared_out(plan.configurations, workers)
+    # a fork would copy the locks of threads that this process may have
+    context = multiprocessing.get_context('spawn')
+    #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
+    done = context.RawArray('q', len(plan.shards))
+    for _ in range(ATTEMPTS):
+        finished = _frames(plan, folder)
+        done[:] = [frames or 0 for frames in finished]
+        left = [number for number, frames in enumerate(finished) if frames is None]
+        if not left:
+            return
+        with ProcessPoolExecutor(min(workers, len(left)), context, _begin, (done,)) as pool:
+            futures: set[Future[None]] = {
+                pool.submit(
+                    _evaluate, plan.shards[number], number, configurations,
+                    shard_file(folder, number), plan.save_labels,
+                )
+                for number in left
+            }  # fmt: skip
+            try:
+                while futures:
+                    ready, futures = wait(futures, _PROGRESS_S, FIRST_COMPLETED)
+                    for future in ready:
+                        future.result()
+                    advance(sum(done))
+            except BrokenProcessPool:
+                continue
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    missing = _frames(plan, folder).count(None)
+    if missing:
+        raise WorkerError(
+            f'processes were killed {ATTEMPTS} times (is the memory full?); {missing} of '
+            f'{len(plan.shards)} sources are not done. The same command goes on from here'
+        )
+
+
+def _begin(done: MutableSequence[int]) -> None:
+    """Let Ctrl-C end a worker without a word, and an orphaned one end itself."""
+    global _done
+    _done = done
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    parent = multiprocessing.parent_process()
+
+    def end_with_parent() -> None:
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _evaluate(
+    shard: Shard, number: int, configurations: tuple[Configuration, ...], path: Path,
+    save_labels: bool,
+) -> None:  # fmt: skip
+    def advance(done: int) -> None:
+        _done[number] = done
+
+    evaluate_shard(
+        shard, _variants(configurations), path, save_labels=save_labels, advance=advance
+    )
+
+
+@lru_cache(maxsize=1)
+def _variants(configurations: tuple[Configuration, ...]) -> Variants:
+    """Load the networks once a process."""
+    cv2.setNumThreads(max(item.config.threads for item in configurations))
+    return Variants.load(configurations)
+
+
+def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advance) -> None:
+    """
+    Evaluate the shards on a Ray cluster, or with 'local' in ``workers`` Ray processes here.
+
+    Sources, labels and weights have to lie under the same paths on every machine; finished shards
+    come back through Ray. A shard whose process or machine is lost starts anew elsewhere.
+    ``WorkerError`` where Ray is not installed or not reached.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
+
+    cuda = any(item.config.device == 'cuda' for item in plan.configurations)
+    configurations = shared_out(plan.configurations, os.cpu_count() or 1)
+    own = not ray.is_initialized()
+    if own:
+        _connect(ray, address, workers)
+    try:
+        task = ray.remote(
+            num_cpus=max(item.config.threads for item in configurations), num_gpus=int(cuda),
+            max_retries=ATTEMPTS - 1,
+        )(evaluate_to_bytes)  # fmt: skip
+        finished = _frames(plan, folder)
+        waiting = {
+            task.remote(plan.shards[number], configurations, plan.save_labels): number
+            for number, frames in enumerate(finished)
+            if frames is None
+        }
+        while waiting:
+            [reference], _ = ray.wait(list(waiting), num_returns=1)
+            number = waiting.pop(reference)
+            replace_file(shard_file(folder, number), _result(ray, reference, plan.shards[number]))
+            finished[number] = FinishedShard(shard_file(folder, number)).note['frames']
+            advance(sum(frames or 0 for frames in finished))
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str, workers: int) -> None:
+    where: dict[str, Any] = {'address': address}
+    if address == 'local':
+        where = {'num_cpus': workers, 'include_dashboard': False}
+    for attempt in range(_STARTS):
+        try:
+            ray.init(log_to_driver=False, logging_level='ERROR', **where)
+            return
+        # Ray raises plain exceptions here
+        except Exception as error:
+            ray.shutdown()
+            # it gives its own processes 30 s to start, which a busy machine may need longer for
+            if address != 'local' or attempt == _STARTS - 1:
+                raise WorkerError(f"Ray at '{address}' cannot be reached: {error}") from error
+
+
+def _result(ray: Any, reference: Any, shard: Shard) -> bytes:
+    try:
+        content: bytes = ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        # what the function itself raised: damaged input, missing weights
+        raise (error.cause if isinstance(error.cause, Exception) else error) from error
+    except ray.exceptions.RayError as error:
+        raise WorkerError(f"'{shard.set}' was lost {ATTEMPTS} times: {error}") from error
+    return content
+
+
+def evaluate_to_bytes(
+    shard: Shard, configurations: tuple[Configuration, ...], save_labels: bool
+) -> bytes:
+    """Evaluate a shard on whatever machine this is and return its file."""
+    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+        path = shard_file(Path(folder), 0)
+        evaluate_shard(shard, _variants(configurations), path, save_labels=save_labels)
+        return path.read_bytes()

@@ -1,0 +1,29 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""A shard whose process is killed in the middle of it, the first time."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nightseg_ros.evaluation.sources import LabelledFrame, SequenceShard
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doomed(SequenceShard):
+    """Kills the process that reads it after ``after`` frames, unless ``mark`` exists."""
+
+    mark: Path
+    after: int
+
+    def read(self, note: dict[str, Any]) -> Iterator[LabelledFrame]:
+        for index, frame in enumerate(SequenceShard.read(self, note)):
+            if index == self.after and not self.mark.exists():
+                self.mark.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield frame
