@@ -18,7 +18,7 @@ from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, picture, wri
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, Damage, check_bag, scan_mcap
+from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, check_bag
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.frame import Frame, FrameError

@@ -1,0 +1,563 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The messages of one file of a bag: MCAP, sqlite3 or ROS 1, whole or damaged.
+
+A damaged chunk of an MCAP file is left out; behind a damaged record outside the chunks nothing is
+read. A database and a ROS 1 bag are read until their first error. What could not be read is
+yielded as text among the messages. Memory does not grow with the file, and sizes are limited: a
+few damaged bytes can claim to be gigabytes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import importlib
+import os
+import shutil
+import sqlite3
+import struct
+import sys
+import tempfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import mcap.records
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from rosbags.interfaces import Qos
+from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag1.reader import decompressors as ros1_decompressors
+from rosbags.rosbag2.metadata import parse_qos
+
+# both come with rosbags
+_zstd: Any = importlib.import_module(
+    'compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd'
+)
+_lz4: Any = importlib.import_module('lz4.frame')
+
+#: Bytes of the largest message or chunk that is unpacked.
+MAX_BYTES = 2**28
+ROS1_SUFFIXES = ('.bag', '.active')
+_SUFFIXES = ('.mcap', '.db3', *ROS1_SUFFIXES)
+_PACKED = '.zstd'
+_ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
+#: Bytes of the disk that unpacking a file leaves free.
+_RESERVE = 2**29
+_STEP = 2**16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """A topic as one file of a bag describes it."""
+
+    topic: str
+    type: str
+    """Such as ``sensor_msgs/msg/Image``, also for ROS 1."""
+    definition: str = ''
+    """Text of the message definition, '' where the file has none."""
+    digest: str = ''
+    """Hash of the type (RIHS01), '' where the file has none."""
+    encoding: str = 'cdr'
+    """How the messages are serialised."""
+    qos: tuple[Qos, ...] = ()
+    """What the publishers offered when it was recorded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """One message as it lies in the file."""
+
+    channel: Channel
+    received_ns: int
+    """When it was recorded."""
+    data: bytes
+
+
+class StorageFile:
+    """A file of a bag; nothing is open between two calls."""
+
+    def __init__(self, path: Path) -> None:
+        """``path`` ends in .mcap, .db3, .bag or .active, maybe with .zstd behind it."""
+        self.path = path
+        self.packed = path.suffix == _PACKED
+        self.suffix = Path(path.stem if self.packed else path.name).suffix.lower()
+
+    @staticmethod
+    def fits(path: Path) -> bool:
+        """Tell by its name whether a path may be such a file."""
+        return StorageFile(path).suffix in _SUFFIXES
+
+    def contents(self) -> tuple[dict[Channel, int], list[str]]:
+        """
+        Return the number of messages by topic, and what could not be read.
+
+        The number is the one that the file keeps; a file without it is read as a whole.
+        """
+        # damaged bytes make the parsers beneath fail in many ways
+        with contextlib.suppress(Exception), self._unpacked() as (path, reason):
+            counts = None if reason else _COUNTERS[self.suffix](path)
+            if counts is not None:
+                return counts, []
+        found: Counter[Channel] = Counter()
+        errors = []
+        for item in self.records():
+            if isinstance(item, Record):
+                found[item.channel] += 1
+            else:
+                errors.append(item)
+        return found, errors
+
+    def records(self, topics: Collection[str] | None = None) -> Iterator[Record | str]:
+        """
+        Yield the messages of some topics, or of all with None, and texts of what is not read.
+
+        They come in the file's order (MCAP) or in the order of recording.
+        """
+        name = self.path.name
+        with self._unpacked() as (path, reason):
+            try:
+                if not path.stat().st_size:
+                    raise ValueError('is empty (0 bytes)')
+                for item in _READERS[self.suffix](path, topics):
+                    yield item if isinstance(item, Record) else f'{name} {item}'
+            except ValueError as error:
+                yield f'{name} {error}'
+            # see contents()
+            except Exception as error:
+                yield f'{name} cannot be read any further: {str(error) or type(error).__name__}'
+            if reason:
+                yield f'{name}: {reason}'
+
+    @contextlib.contextmanager
+    def _unpacked(self) -> Iterator[tuple[Path, str]]:
+        """Yield the file as it can be read, and why a packed one breaks off."""
+        if not self.packed:
+            yield self.path, ''
+            return
+        with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+            path = Path(folder) / self.path.stem
+            yield path, unpack_file(self.path, path)
+
+
+# -- compression -----------------------------------------------------------------------------
+
+
+def unpack(data: bytes, compression: str, most: int) -> bytes:
+    """Return what was packed; ``ValueError`` where it is damaged or more than ``most`` bytes."""
+    if most > MAX_BYTES:
+        raise ValueError(f'{most} bytes are claimed; {MAX_BYTES} are the most')
+    if compression in ('', 'none'):
+        return data
+    if compression not in ('zstd', 'lz4', 'bz2'):
+        raise ValueError(f"compression '{compression}' is not known")
+    decompressor = {
+        'zstd': _zstd.ZstdDecompressor, 'lz4': _lz4.LZ4FrameDecompressor,
+        'bz2': bz2.BZ2Decompressor,
+    }[compression]()  # fmt: skip
+    try:
+        unpacked = decompressor.decompress(data, most + 1)
+    # each library has errors of its own for the one thing
+    except Exception as error:
+        raise ValueError(f'its {compression} data are damaged: {error}') from error
+    if not decompressor.eof:
+        raise ValueError(f'its {compression} data are cut or unpack to more than {most} bytes')
+    return bytes(unpacked)
+
+
+def unpack_message(data: bytes) -> bytes:
+    """
+    Return a message that was packed on its own (compression mode 'message'), others untouched.
+
+    Serialised messages (CDR) begin with a zero, so they are not mistaken for packed ones.
+    """
+    if data.startswith(_ZSTD_MAGIC):
+        with contextlib.suppress(ValueError):
+            return unpack(data, 'zstd', MAX_BYTES)
+    return data
+
+
+def unpack_file(source: Path, target: Path) -> str:
+    """
+    Unpack a zstd file; return '' or, where it breaks off, why. What lies before is kept.
+
+    It stops before the disk is full: a file of kilobytes can stand for one of terabytes.
+    """
+    with _zstd.open(source, 'rb') as packed, target.open('wb') as unpacked:
+        while True:
+            try:
+                # read() would lose the bytes before the damage
+                part = packed.read1(_STEP)
+            except (EOFError, _zstd.ZstdError) as error:
+                return f'the compressed file ends too early or is damaged: {error}'
+            if not part:
+                return ''
+            if shutil.disk_usage(target.parent).free < _RESERVE:
+                return f'the disk has no room for it, after {unpacked.tell()} unpacked bytes'
+            unpacked.write(part)
+
+
+# -- MCAP (https://mcap.dev/spec) ------------------------------------------------------------
+
+_MAGIC = b'\x89MCAP0\r\n'
+_HEAD = struct.Struct('<BQ')
+_MESSAGE_HEAD = struct.Struct('<HIQQ')
+_FOOTER = 20
+#: Those of the specification, and those that it leaves to others.
+_OPCODES = frozenset((*Opcode, *range(0x80, 0x100)))
+_DESCRIPTIONS = (Opcode.SCHEMA, Opcode.CHANNEL)
+
+
+class _McapFile:
+    """
+    One pass over an MCAP file.
+
+    ``mcap.reader`` stops at the first damage, and its index grows with the file. Here the heads of
+    the records are followed, and ``mcap.records`` parses what is needed of them.
+    """
+
+    def __init__(self, file: BinaryIO, topics: Collection[str] | None = None) -> None:
+        self._file, self._topics = file, topics
+        self._size = file.seek(0, os.SEEK_END)
+        self._schemas: dict[int, mcap.records.Schema] = {}
+        self._channels: dict[int, Channel] = {}
+        self._nameless = 0
+
+    def counts(self) -> dict[Channel, int] | None:
+        """
+        Learn the topics from the end of the file, where they stand once more.
+
+        Return the messages by topic, None where they are not counted there.
+        """
+        tail = self._read(self._size - len(_MAGIC) - _FOOTER, _FOOTER + len(_MAGIC))
+        footer = mcap.records.Footer.read(ReadDataStream(BytesIO(tail)))
+        if not tail.endswith(_MAGIC) or not footer.summary_start:
+            return None
+        counts = None
+        for opcode, begin, length in self._heads(footer.summary_start):
+            if opcode in _DESCRIPTIONS:
+                self._describe(opcode, self._read(begin, length))
+            elif opcode == Opcode.STATISTICS:
+                content = ReadDataStream(BytesIO(self._read(begin, length)))
+                counts = mcap.records.Statistics.read(content).channel_message_counts
+        if counts is None or counts.keys() - self._channels.keys():
+            return None
+        result: Counter[Channel] = Counter()
+        for number, channel in self._channels.items():
+            result[channel] += counts.get(number, 0)
+        return result
+
+    def messages(self) -> Iterator[Record | str]:
+        """Yield the messages of the topics, and what is damaged."""
+        # the description of a topic may be lost where it stands first
+        with contextlib.suppress(Exception):
+            self.counts()
+        if self._read(0, len(_MAGIC)) != _MAGIC:
+            yield 'does not begin as an MCAP file'
+        try:
+            for opcode, begin, length in self._heads(len(_MAGIC)):
+                if opcode == Opcode.CHUNK:
+                    if self._is_wanted(begin + length):
+                        yield from self._chunk(begin, length)
+                elif opcode == Opcode.MESSAGE or opcode in _DESCRIPTIONS:
+                    at = begin - _HEAD.size
+                    yield from self._content(self._read(at, _HEAD.size + length), at)
+        except ValueError as error:
+            yield str(error)
+        if self._nameless:
+            yield f'holds {self._nameless} messages of topics whose description is lost'
+
+    def _heads(self, at: int) -> Iterator[tuple[int, int, int]]:
+        """Yield opcode, begin and length of the records up to the footer, else ``ValueError``."""
+        while True:
+            head = self._read(at, _HEAD.size)
+            if len(head) < _HEAD.size:
+                raise ValueError(f'ends at byte {self._size}: it was not finished')
+            opcode, length = _HEAD.unpack(head)
+            begin = at + _HEAD.size
+            at = begin + length
+            if opcode == Opcode.FOOTER and at + len(_MAGIC) == self._size:
+                return
+            if opcode not in _OPCODES or opcode == Opcode.FOOTER:
+                raise ValueError(f'is damaged from byte {begin - _HEAD.size} to its end')
+            if at > self._size:
+                name = 'a chunk' if opcode == Opcode.CHUNK else 'a record'
+                held = self._size - begin
+                where = f'at byte {begin - _HEAD.size} ({held} of {length})'
+                raise ValueError(f'ends inside {name} {where}, or is damaged there')
+            yield opcode, begin, length
+
+    def _is_wanted(self, at: int) -> bool:
+        """Tell by the indexes behind a chunk, from byte ``at`` on, whether it has to be read."""
+        if self._topics is None:
+            return True
+        indexed = False
+        while True:
+            head = self._read(at, _HEAD.size + 2)
+            if len(head) < _HEAD.size + 2 or head[0] != Opcode.MESSAGE_INDEX:
+                # without any index nobody knows
+                return not indexed
+            _, length, number = struct.unpack('<BQH', head)
+            channel = self._channels.get(number)
+            if channel is None or channel.topic in self._topics:
+                return True
+            indexed = True
+            at += _HEAD.size + length
+
+    def _chunk(self, begin: int, length: int) -> Iterator[Record | str]:
+        at = begin - _HEAD.size
+        try:
+            content = ReadDataStream(BytesIO(self._read(begin, length)))
+            chunk = mcap.records.Chunk.read(content)
+            data = unpack(chunk.data, chunk.compression, chunk.uncompressed_size)
+            if len(data) != chunk.uncompressed_size:
+                raise ValueError(f'{len(data)} of {chunk.uncompressed_size} bytes are there')
+        # see StorageFile.contents()
+        except Exception as error:
+            yield f'has a chunk at byte {at} that cannot be unpacked: {error}'
+            return
+        if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+            # nobody knows which of its bytes are wrong
+            yield f'has a chunk at byte {at} that fails its checksum'
+            return
+        yield from self._content(data, at)
+
+    def _content(self, data: bytes, place: int) -> Iterator[Record | str]:
+        """Walk the records of an unpacked chunk, or a record without one, of byte ``place``."""
+        at = 0
+        try:
+            while at < len(data):
+                opcode, length = _HEAD.unpack_from(data, at)
+                begin = at + _HEAD.size
+                if opcode not in _OPCODES or begin + length > len(data):
+                    raise ValueError('this is no record')
+                if opcode in _DESCRIPTIONS:
+                    self._describe(opcode, data[begin : begin + length])
+                elif opcode == Opcode.MESSAGE:
+                    number, _, logged, _ = _MESSAGE_HEAD.unpack_from(data, begin)
+                    channel = self._channels.get(number)
+                    if channel is None:
+                        self._nameless += 1
+                    elif self._topics is None or channel.topic in self._topics:
+                        message = data[begin + _MESSAGE_HEAD.size : begin + length]
+                        yield Record(channel=channel, received_ns=logged, data=message)
+                at = begin + length
+        # see StorageFile.contents()
+        except Exception:
+            lost = f'{len(data) - at} of {len(data)} bytes are lost'
+            yield f'is damaged in the chunk or record at byte {place}: {lost}'
+
+    def _describe(self, opcode: int, content: bytes) -> None:
+        stream = ReadDataStream(BytesIO(content))
+        if opcode == Opcode.SCHEMA:
+            schema = mcap.records.Schema.read(stream)
+            self._schemas[schema.id] = schema
+            return
+        found = mcap.records.Channel.read(stream)
+        described = self._schemas.get(found.schema_id)
+        self._channels[found.id] = Channel(
+            topic=found.topic,
+            type=described.name if described else '',
+            definition=described.data.decode(errors='replace') if described else '',
+            digest=found.metadata.get('topic_type_hash', ''),
+            encoding=found.message_encoding,
+            qos=offered_qos(found.metadata.get('offered_qos_profiles', '')),
+        )
+
+    def _read(self, at: int, length: int) -> bytes:
+        # lengths of 64 bits add up to places that no file can be asked for
+        self._file.seek(max(0, min(at, self._size)))
+        return self._file.read(min(length, MAX_BYTES))
+
+
+def _read_mcap(path: Path, topics: Collection[str] | None) -> Iterator[Record | str]:
+    with path.open('rb') as file:
+        yield from _McapFile(file, topics).messages()
+
+
+def _count_mcap(path: Path) -> dict[Channel, int] | None:
+    with path.open('rb') as file:
+        return _McapFile(file).counts()
+
+
+@lru_cache(maxsize=64)
+def offered_qos(text: str) -> tuple[Qos, ...]:
+    """Return what publishers offered, from the YAML that a file keeps of it; () if damaged."""
+    try:
+        return tuple(parse_qos(text))
+    # YAML of any shape may stand here, and no message is lost with it
+    except Exception:
+        return ()
+
+
+# -- sqlite3 ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    name = quote(os.fsencode(path.absolute()))
+    database = sqlite3.connect(f'file:{name}?mode=ro&immutable=1', uri=True)
+    try:
+        database.text_factory = partial(str, encoding='utf-8', errors='replace')
+        # otherwise a database that ends too early gives nothing at all
+        database.execute('PRAGMA writable_schema = ON')
+        yield database
+    finally:
+        database.close()
+
+
+def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
+    """Return the topics by their id; the columns differ between releases of ROS 2."""
+    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in found}
+    if not {'topics', 'messages'} <= tables:
+        raise ValueError('holds no table of topics, or none of messages')
+    definitions: dict[Any, Any] = {}
+    if 'message_definitions' in tables:
+        definitions.update(
+            database.execute(
+                'SELECT topic_type, encoded_message_definition FROM message_definitions'
+            )
+        )
+    rows = database.execute('SELECT * FROM topics')
+    columns = [column[0] for column in rows.description]
+    channels = {}
+    for row in rows:
+        entry = dict(zip(columns, row))
+        topic, kind = entry['name'], entry['type']
+        # a column of SQLite may hold anything
+        if not (isinstance(topic, str) and isinstance(kind, str)):
+            raise ValueError(f'has a topic called {topic!r:.100}, of type {kind!r:.100}')
+        channels[entry['id']] = Channel(
+            topic=topic, type=kind, definition=str(definitions.get(kind, '')),
+            digest=str(entry.get('type_description_hash') or ''),
+            encoding=str(entry.get('serialization_format') or 'cdr'),
+            qos=offered_qos(str(entry.get('offered_qos_profiles') or '')),
+        )  # fmt: skip
+    return channels
+
+
+def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Record | str]:
+    log = Path(f'{path}-wal')
+    if log.is_file() and log.stat().st_size:
+        yield (
+            f'was not closed: what its recorder left in {log.name} is not read; '
+            f'`sqlite3 {path.name} "PRAGMA wal_checkpoint"` moves it into the file'
+        )
+    size = path.stat().st_size
+    claimed = _claimed_size(path)
+    if size < claimed:
+        yield f'ends at byte {size} of {claimed}'
+    strange, left = 0, size
+    held: Record | None = None
+    with _database(path) as database:
+        channels = {
+            number: channel
+            for number, channel in _database_channels(database).items()
+            if topics is None or channel.topic in topics
+        }
+        marks = ', '.join('?' * len(channels))
+        rows = database.execute(
+            'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END '  # noqa: S608
+            f'FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp',
+            (MAX_BYTES, *channels),
+        )
+        for number, received, data in rows:
+            # see _database_channels()
+            if not (isinstance(received, int) and isinstance(data, bytes)):
+                strange += 1
+                continue
+            left -= len(data)
+            if left < 0:
+                # damaged rows that share their pages would stand for any number of bytes
+                raise ValueError('is damaged: its rows hold more bytes than the file')
+            record = Record(channel=channels[number], received_ns=received, data=data)
+            if size < claimed:
+                # SQLite fills the page in which the file ends with zeros: nobody trusts the last
+                record, held = held, record
+            if record is not None:
+                yield record
+    if strange:
+        yield f'has {strange} rows that hold no message'
+
+
+def _claimed_size(path: Path) -> int:
+    """Return how long a database is by its first page."""
+    with path.open('rb') as file:
+        head = file.read(32).ljust(32, b'\0')
+    (page_size,) = struct.unpack_from('>H', head, 16)
+    (pages,) = struct.unpack_from('>I', head, 28)
+    return int(pages) * (2**16 if page_size == 1 else int(page_size))
+
+
+def _count_sqlite(path: Path) -> dict[Channel, int]:
+    with _database(path) as database:
+        channels = _database_channels(database)
+        counts = dict(
+            database.execute('SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id')
+        )
+    result: Counter[Channel] = Counter()
+    for number, channel in channels.items():
+        result[channel] += counts.get(number, 0)
+    return result
+
+
+# -- ROS 1 -----------------------------------------------------------------------------------
+
+
+def _read_ros1(path: Path, topics: Collection[str] | None) -> Iterator[Record | str]:
+    with _ros1_reader(path) as reader:
+        chosen = [c for c in reader.connections if topics is None or c.topic in topics]
+        channels = {c.id: _ros1_channel(c) for c in chosen}
+        # an empty list would mean every topic to the reader
+        for connection, received, data in reader.messages(chosen) if chosen else ():
+            yield Record(channel=channels[connection.id], received_ns=received, data=data)
+
+
+def _count_ros1(path: Path) -> dict[Channel, int]:
+    counts: Counter[Channel] = Counter()
+    with _ros1_reader(path) as reader:
+        for connection in reader.connections:
+            counts[_ros1_channel(connection)] += connection.msgcount
+    return counts
+
+
+@contextlib.contextmanager
+def _ros1_reader(path: Path) -> Iterator[Ros1Reader]:
+    reader = Ros1Reader(path)
+    try:
+        reader.open()
+    # see StorageFile.contents()
+    except Exception as error:
+        raise ValueError(
+            f'has no index that can be read ({error}); `rosbag reindex {path.name}` makes one'
+        ) from error
+    names = {function: name for name, function in ros1_decompressors.items()}
+    for at, chunk in reader.chunks.items():
+        limited = partial(unpack, compression=names[chunk.decompressor], most=MAX_BYTES)
+        reader.chunks[at] = chunk._replace(decompressor=limited)
+    with contextlib.closing(reader):
+        yield reader
+
+
+def _ros1_channel(connection: Any) -> Channel:
+    return Channel(
+        topic=connection.topic, type=connection.msgtype, definition=connection.msgdef.data,
+        digest=connection.digest, encoding='ros1',
+    )  # fmt: skip
+
+
+_READERS: dict[str, Callable[[Path, Collection[str] | None], Iterator[Record | str]]] = {
+    '.mcap': _read_mcap, '.db3': _read_sqlite, '.bag': _read_ros1, '.active': _read_ros1,
+}  # fmt: skip
+_COUNTERS: dict[str, Callable[[Path], dict[Channel, int] | None]] = {
+    '.mcap': _count_mcap, '.db3': _count_sqlite, '.bag': _count_ros1, '.active': _count_ros1,
+}  # fmt: skip
