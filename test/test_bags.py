@@ -21,10 +21,10 @@ from nightseg_ros.bags.reader import (
     BagError,
     BagLoss,
     BagReader,
-    Channel,
     camera_of,
     is_bag,
 )
+from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions

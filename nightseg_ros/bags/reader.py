@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rosbags.interfaces import QosDurability
@@ -46,7 +46,7 @@ class BagLoss(FrameError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Topic:
+class BagTopic:
     """A topic of a bag."""
 
     name: str
@@ -108,26 +108,21 @@ class BagReader:
         """Use it in a ``with`` block; files are open only while their messages are being read."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the block."""
 
     @property
-    def topics(self) -> list[Topic]:
+    def topics(self) -> list[BagTopic]:
         """Every topic, by name."""
         return list(self._topics)
 
     @property
-    def image_topics(self) -> list[Topic]:
+    def image_topics(self) -> list[BagTopic]:
         """The topics of images, by name."""
         return [topic for topic in self._topics if topic.type in IMAGE_TYPES]
 
     @property
-    def camera_topics(self) -> list[Topic]:
+    def camera_topics(self) -> list[BagTopic]:
         """
         The topics of camera images, by name.
 
@@ -157,7 +152,7 @@ class BagReader:
             if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
         }
 
-    def image_topic(self, name: str | None = None) -> Topic:
+    def image_topic(self, name: str | None = None) -> BagTopic:
         """
         Return the image topic ``name``, or without a name the only camera's.
 
@@ -182,7 +177,7 @@ class BagReader:
             )
         return choice[0]
 
-    def messages(self, topic: Topic) -> Iterator[Message]:
+    def messages(self, topic: BagTopic) -> Iterator[Message]:
         """Yield the messages of one topic in the order of their stamps."""
         held: list[tuple[int, int, Message]] = []
         self._given[topic.name] = 0
@@ -200,14 +195,14 @@ class BagReader:
         while held:
             yield heapq.heappop(held)[2]
 
-    def merged(self, topics: Iterable[Topic]) -> Iterator[tuple[Topic, Message]]:
+    def merged(self, topics: Iterable[BagTopic]) -> Iterator[tuple[BagTopic, Message]]:
         """
         Yield the messages of several topics in the order of their stamps, then of the topics.
 
         Each topic is read on its own, so that any distance between them in the file is fine.
         """
         # of equal stamps the one of the earlier stream comes first
-        streams = [self._stream(topic) for topic in topics]
+        streams = [zip(repeat(topic), self.messages(topic)) for topic in topics]
         yield from heapq.merge(*streams, key=lambda pair: pair[1].stamp_ns)
 
     def records(self, leave_out: Collection[str] = ()) -> Iterator[Record]:
@@ -217,7 +212,7 @@ class BagReader:
             data = unpack_message(record.data)
             yield Record(channel=record.channel, received_ns=record.received_ns, data=data)
 
-    def frames(self, topic: Topic, camera: str | None = None) -> Iterator[Frame | FrameError]:
+    def frames(self, topic: BagTopic, camera: str | None = None) -> Iterator[Frame | FrameError]:
         """
         Yield each image of a topic as a frame, or as the error that says why it is none.
 
@@ -230,7 +225,7 @@ class BagReader:
         if loss is not None:
             yield loss
 
-    def loss(self, topics: Iterable[Topic]) -> BagLoss | None:
+    def loss(self, topics: Iterable[BagTopic]) -> BagLoss | None:
         """Return what topics that have been read to their end did not give, None for nothing."""
         promised = given = 0
         for topic in topics:
@@ -264,34 +259,26 @@ class BagReader:
                 f'a {message.type} cannot be read: {str(error) or type(error).__name__}'
             ) from error
 
-    def decode(self, message: Message, camera: str = 'camera') -> Frame:
-        """Return an image message as a frame; ``FrameError`` says why it is none."""
+    def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
+        """Return an image message as a frame, or as the error that says why it is none."""
         try:
             content = self.read(message)
+            if message.type == IMAGE_TYPES[0]:
+                image, order = decode_raw(
+                    content.data, encoding=content.encoding, width=content.width,
+                    height=content.height, step=content.step,
+                    is_bigendian=bool(content.is_bigendian),
+                )  # fmt: skip
+            else:
+                image, order = decode_file(bytes(content.data), str(content.format))
+        except FrameError as error:
+            return error
         except BagError as error:
-            raise FrameError(str(error)) from error
-        if message.type == IMAGE_TYPES[0]:
-            image, order = decode_raw(
-                content.data, encoding=content.encoding, width=content.width,
-                height=content.height, step=content.step, is_bigendian=bool(content.is_bigendian),
-            )  # fmt: skip
-        else:
-            image, order = decode_file(bytes(content.data), str(content.format))
+            return FrameError(str(error))
         return Frame(
             image=image, order=order, stamp_ns=message.stamp_ns, camera=camera,
             frame_id=str(content.header.frame_id),
         )  # fmt: skip
-
-    def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
-        """Return an image message as a frame, or as the error that says why it is none."""
-        try:
-            return self.decode(message, camera)
-        except FrameError as error:
-            return error
-
-    def _stream(self, topic: Topic) -> Iterator[tuple[Topic, Message]]:
-        for message in self.messages(topic):
-            yield topic, message
 
     def _records(self, topics: Collection[str]) -> Iterator[Record]:
         for file in self._files:
@@ -341,14 +328,14 @@ def _has_header(is_ros2: bool, kind: str) -> bool:
     return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
 
 
-def _topics(counts: dict[Channel, int]) -> list[Topic]:
+def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
     types: dict[str, set[str]] = {}
     sums: Counter[str] = Counter()
     for channel, count in counts.items():
         types.setdefault(channel.topic, set()).add(channel.type)
         sums[channel.topic] += count
     return [
-        Topic(
+        BagTopic(
             name=name,
             type=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
             count=sums[name],

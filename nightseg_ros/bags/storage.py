@@ -20,7 +20,6 @@ import sqlite3
 import struct
 import sys
 import tempfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -28,15 +27,17 @@ from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
-import mcap.records
+from mcap import records as mcap
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
+from mcap.stream_reader import breakup_chunk
 from rosbags.interfaces import Qos
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag1.reader import decompressors as ros1_decompressors
 from rosbags.rosbag2.metadata import parse_qos
+
+from nightseg_ros.files import uri_path
 
 # both come with rosbags
 _zstd: Any = importlib.import_module(
@@ -47,7 +48,6 @@ _lz4: Any = importlib.import_module('lz4.frame')
 #: Bytes of the largest message or chunk that is unpacked.
 MAX_BYTES = 2**28
 ROS1_SUFFIXES = ('.bag', '.active')
-_SUFFIXES = ('.mcap', '.db3', *ROS1_SUFFIXES)
 _PACKED = '.zstd'
 _ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 #: Bytes of the disk that unpacking a file leaves free.
@@ -94,7 +94,7 @@ class StorageFile:
     @staticmethod
     def fits(path: Path) -> bool:
         """Tell by its name whether a path may be such a file."""
-        return StorageFile(path).suffix in _SUFFIXES
+        return StorageFile(path).suffix in _FORMATS
 
     def contents(self) -> tuple[dict[Channel, int], list[str]]:
         """
@@ -104,7 +104,7 @@ class StorageFile:
         """
         # damaged bytes make the parsers beneath fail in many ways
         with contextlib.suppress(Exception), self._unpacked() as (path, reason):
-            counts = None if reason else _COUNTERS[self.suffix](path)
+            counts = None if reason else _FORMATS[self.suffix][1](path)
             if counts is not None:
                 return counts, []
         found: Counter[Channel] = Counter()
@@ -127,7 +127,7 @@ class StorageFile:
             try:
                 if not path.stat().st_size:
                     raise ValueError('is empty (0 bytes)')
-                for item in _READERS[self.suffix](path, topics):
+                for item in _FORMATS[self.suffix][0](path, topics):
                     yield item if isinstance(item, Record) else f'{name} {item}'
             except ValueError as error:
                 yield f'{name} {error}'
@@ -209,7 +209,6 @@ def unpack_file(source: Path, target: Path) -> str:
 
 _MAGIC = b'\x89MCAP0\r\n'
 _HEAD = struct.Struct('<BQ')
-_MESSAGE_HEAD = struct.Struct('<HIQQ')
 _FOOTER = 20
 #: Those of the specification, and those that it leaves to others.
 _OPCODES = frozenset((*Opcode, *range(0x80, 0x100)))
@@ -220,14 +219,14 @@ class _McapFile:
     """
     One pass over an MCAP file.
 
-    ``mcap.reader`` stops at the first damage, and its index grows with the file. Here the heads of
-    the records are followed, and ``mcap.records`` parses what is needed of them.
+    The library's readers know no way past damage, read what nobody wants, and keep an index that
+    grows with the file. Here the heads of the records are followed; the library parses the rest.
     """
 
     def __init__(self, file: BinaryIO, topics: Collection[str] | None = None) -> None:
         self._file, self._topics = file, topics
         self._size = file.seek(0, os.SEEK_END)
-        self._schemas: dict[int, mcap.records.Schema] = {}
+        self._schemas: dict[int, mcap.Schema] = {}
         self._channels: dict[int, Channel] = {}
         self._nameless = 0
 
@@ -238,16 +237,16 @@ class _McapFile:
         Return the messages by topic, None where they are not counted there.
         """
         tail = self._read(self._size - len(_MAGIC) - _FOOTER, _FOOTER + len(_MAGIC))
-        footer = mcap.records.Footer.read(ReadDataStream(BytesIO(tail)))
+        footer = mcap.Footer.read(_stream(tail))
         if not tail.endswith(_MAGIC) or not footer.summary_start:
             return None
         counts = None
         for opcode, begin, length in self._heads(footer.summary_start):
             if opcode in _DESCRIPTIONS:
-                self._describe(opcode, self._read(begin, length))
+                list(self._records(begin, length))
             elif opcode == Opcode.STATISTICS:
-                content = ReadDataStream(BytesIO(self._read(begin, length)))
-                counts = mcap.records.Statistics.read(content).channel_message_counts
+                content = _stream(self._read(begin, length))
+                counts = mcap.Statistics.read(content).channel_message_counts
         if counts is None or counts.keys() - self._channels.keys():
             return None
         result: Counter[Channel] = Counter()
@@ -264,16 +263,22 @@ class _McapFile:
             yield 'does not begin as an MCAP file'
         try:
             for opcode, begin, length in self._heads(len(_MAGIC)):
-                if opcode == Opcode.CHUNK:
-                    if self._is_wanted(begin + length):
-                        yield from self._chunk(begin, length)
-                elif opcode == Opcode.MESSAGE or opcode in _DESCRIPTIONS:
-                    at = begin - _HEAD.size
-                    yield from self._content(self._read(at, _HEAD.size + length), at)
+                packed = opcode == Opcode.CHUNK
+                if packed and not self._is_wanted(begin + length):
+                    continue
+                if packed or opcode == Opcode.MESSAGE or opcode in _DESCRIPTIONS:
+                    yield from self._tried(begin, length, packed)
         except ValueError as error:
             yield str(error)
         if self._nameless:
             yield f'holds {self._nameless} messages of topics whose description is lost'
+
+    def _tried(self, begin: int, length: int, packed: bool) -> Iterator[Record | str]:
+        try:
+            yield from self._records(begin, length, packed)
+        # damaged bytes make the parsers beneath fail in many ways
+        except Exception as error:
+            yield f'is damaged in the chunk or record at byte {begin - _HEAD.size}: {error}'
 
     def _heads(self, at: int) -> Iterator[tuple[int, int, int]]:
         """Yield opcode, begin and length of the records up to the footer, else ``ValueError``."""
@@ -282,25 +287,21 @@ class _McapFile:
             if len(head) < _HEAD.size:
                 raise ValueError(f'ends at byte {self._size}: it was not finished')
             opcode, length = _HEAD.unpack(head)
-            begin = at + _HEAD.size
-            at = begin + length
-            if opcode == Opcode.FOOTER and at + len(_MAGIC) == self._size:
+            begin, end = at + _HEAD.size, at + _HEAD.size + length
+            if opcode == Opcode.FOOTER and end + len(_MAGIC) == self._size:
                 return
             if opcode not in _OPCODES or opcode == Opcode.FOOTER:
-                raise ValueError(f'is damaged from byte {begin - _HEAD.size} to its end')
-            if at > self._size:
+                raise ValueError(f'is damaged from byte {at} to its end')
+            if end > self._size:
                 name = 'a chunk' if opcode == Opcode.CHUNK else 'a record'
-                held = self._size - begin
-                where = f'at byte {begin - _HEAD.size} ({held} of {length})'
-                raise ValueError(f'ends inside {name} {where}, or is damaged there')
+                raise ValueError(f'ends inside {name} at byte {at}, or is damaged there')
             yield opcode, begin, length
+            at = end
 
     def _is_wanted(self, at: int) -> bool:
         """Tell by the indexes behind a chunk, from byte ``at`` on, whether it has to be read."""
-        if self._topics is None:
-            return True
         indexed = False
-        while True:
+        while self._topics is not None:
             head = self._read(at, _HEAD.size + 2)
             if len(head) < _HEAD.size + 2 or head[0] != Opcode.MESSAGE_INDEX:
                 # without any index nobody knows
@@ -311,71 +312,49 @@ class _McapFile:
                 return True
             indexed = True
             at += _HEAD.size + length
+        return True
 
-    def _chunk(self, begin: int, length: int) -> Iterator[Record | str]:
-        at = begin - _HEAD.size
-        try:
-            content = ReadDataStream(BytesIO(self._read(begin, length)))
-            chunk = mcap.records.Chunk.read(content)
-            data = unpack(chunk.data, chunk.compression, chunk.uncompressed_size)
-            if len(data) != chunk.uncompressed_size:
-                raise ValueError(f'{len(data)} of {chunk.uncompressed_size} bytes are there')
-        # see StorageFile.contents()
-        except Exception as error:
-            yield f'has a chunk at byte {at} that cannot be unpacked: {error}'
-            return
-        if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
-            # nobody knows which of its bytes are wrong
-            yield f'has a chunk at byte {at} that fails its checksum'
-            return
-        yield from self._content(data, at)
+    def _records(self, begin: int, length: int, packed: bool = False) -> Iterator[Record]:
+        """Yield the messages of a chunk, or of one record outside of chunks."""
+        if packed:
+            chunk = mcap.Chunk.read(_stream(self._read(begin, length)))
+            chunk.data = unpack(chunk.data, chunk.compression, chunk.uncompressed_size)
+            if len(chunk.data) != chunk.uncompressed_size:
+                raise ValueError(f'{len(chunk.data)} of {chunk.uncompressed_size} bytes are there')
+            chunk.compression = ''
+        else:
+            chunk = mcap.Chunk('', self._read(begin - _HEAD.size, _HEAD.size + length), 0, 0, 0, 0)
+        for record in breakup_chunk(chunk, validate_crc=True):
+            if isinstance(record, mcap.Schema):
+                self._schemas[record.id] = record
+            elif isinstance(record, mcap.Channel):
+                self._channels[record.id] = self._described(record)
+            elif isinstance(record, mcap.Message):
+                channel = self._channels.get(record.channel_id)
+                if channel is None:
+                    self._nameless += 1
+                elif self._topics is None or channel.topic in self._topics:
+                    yield Record(channel=channel, received_ns=record.log_time, data=record.data)
 
-    def _content(self, data: bytes, place: int) -> Iterator[Record | str]:
-        """Walk the records of an unpacked chunk, or a record without one, of byte ``place``."""
-        at = 0
-        try:
-            while at < len(data):
-                opcode, length = _HEAD.unpack_from(data, at)
-                begin = at + _HEAD.size
-                if opcode not in _OPCODES or begin + length > len(data):
-                    raise ValueError('this is no record')
-                if opcode in _DESCRIPTIONS:
-                    self._describe(opcode, data[begin : begin + length])
-                elif opcode == Opcode.MESSAGE:
-                    number, _, logged, _ = _MESSAGE_HEAD.unpack_from(data, begin)
-                    channel = self._channels.get(number)
-                    if channel is None:
-                        self._nameless += 1
-                    elif self._topics is None or channel.topic in self._topics:
-                        message = data[begin + _MESSAGE_HEAD.size : begin + length]
-                        yield Record(channel=channel, received_ns=logged, data=message)
-                at = begin + length
-        # see StorageFile.contents()
-        except Exception:
-            lost = f'{len(data) - at} of {len(data)} bytes are lost'
-            yield f'is damaged in the chunk or record at byte {place}: {lost}'
-
-    def _describe(self, opcode: int, content: bytes) -> None:
-        stream = ReadDataStream(BytesIO(content))
-        if opcode == Opcode.SCHEMA:
-            schema = mcap.records.Schema.read(stream)
-            self._schemas[schema.id] = schema
-            return
-        found = mcap.records.Channel.read(stream)
-        described = self._schemas.get(found.schema_id)
-        self._channels[found.id] = Channel(
-            topic=found.topic,
-            type=described.name if described else '',
-            definition=described.data.decode(errors='replace') if described else '',
-            digest=found.metadata.get('topic_type_hash', ''),
-            encoding=found.message_encoding,
-            qos=offered_qos(found.metadata.get('offered_qos_profiles', '')),
+    def _described(self, channel: mcap.Channel) -> Channel:
+        schema = self._schemas.get(channel.schema_id)
+        return Channel(
+            topic=channel.topic,
+            type=schema.name if schema else '',
+            definition=schema.data.decode(errors='replace') if schema else '',
+            digest=channel.metadata.get('topic_type_hash', ''),
+            encoding=channel.message_encoding,
+            qos=offered_qos(channel.metadata.get('offered_qos_profiles', '')),
         )
 
     def _read(self, at: int, length: int) -> bytes:
         # lengths of 64 bits add up to places that no file can be asked for
         self._file.seek(max(0, min(at, self._size)))
         return self._file.read(min(length, MAX_BYTES))
+
+
+def _stream(content: bytes) -> ReadDataStream:
+    return ReadDataStream(BytesIO(content))
 
 
 def _read_mcap(path: Path, topics: Collection[str] | None) -> Iterator[Record | str]:
@@ -403,8 +382,7 @@ def offered_qos(text: str) -> tuple[Qos, ...]:
 
 @contextlib.contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    name = quote(os.fsencode(path.absolute()))
-    database = sqlite3.connect(f'file:{name}?mode=ro&immutable=1', uri=True)
+    database = sqlite3.connect(f'file:{uri_path(path)}?mode=ro&immutable=1', uri=True)
     try:
         database.text_factory = partial(str, encoding='utf-8', errors='replace')
         # otherwise a database that ends too early gives nothing at all
@@ -480,11 +458,13 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Record 
                 # damaged rows that share their pages would stand for any number of bytes
                 raise ValueError('is damaged: its rows hold more bytes than the file')
             record = Record(channel=channels[number], received_ns=received, data=data)
-            if size < claimed:
-                # SQLite fills the page in which the file ends with zeros: nobody trusts the last
-                record, held = held, record
-            if record is not None:
+            if size >= claimed:
                 yield record
+                continue
+            # SQLite fills the page in which a file ends with zeros: nobody trusts the last message
+            if held is not None:
+                yield held
+            held = record
     if strange:
         yield f'has {strange} rows that hold no message'
 
@@ -555,9 +535,10 @@ def _ros1_channel(connection: Any) -> Channel:
     )  # fmt: skip
 
 
-_READERS: dict[str, Callable[[Path, Collection[str] | None], Iterator[Record | str]]] = {
-    '.mcap': _read_mcap, '.db3': _read_sqlite, '.bag': _read_ros1, '.active': _read_ros1,
-}  # fmt: skip
-_COUNTERS: dict[str, Callable[[Path], dict[Channel, int] | None]] = {
-    '.mcap': _count_mcap, '.db3': _count_sqlite, '.bag': _count_ros1, '.active': _count_ros1,
-}  # fmt: skip
+_Reader = Callable[[Path, Collection[str] | None], Iterator[Record | str]]
+_Counter = Callable[[Path], dict[Channel, int] | None]
+_FORMATS: dict[str, tuple[_Reader, _Counter]] = {
+    '.mcap': (_read_mcap, _count_mcap),
+    '.db3': (_read_sqlite, _count_sqlite),
+    **dict.fromkeys(ROS1_SUFFIXES, (_read_ros1, _count_ros1)),
+}

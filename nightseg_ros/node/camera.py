@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -22,6 +21,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.files import user_path
 from nightseg_ros.node.diagnostics import CameraHealth, Source, Throttle
 from nightseg_ros.node.messages import decode, scaled_info
 from nightseg_ros.node.parameters import CameraNames, Settings
@@ -48,8 +48,11 @@ class EgoMask:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Read an image file, non-zero on the vehicle; ``ConfigError`` where it is none."""
-        file = Path(path).expanduser()
-        picture = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
+        file = user_path(path)
+        picture = None
+        if file.is_file() and file.stat().st_size:
+            # OpenCV does not open every name that there is
+            picture = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_GRAYSCALE)
         if picture is None:
             raise ConfigError(f"'ego_masks': {file} is no image that can be read")
         self._mask = np.where(np.asarray(picture) != 0, UNLABELLED, 0).astype(np.uint8)
