@@ -443,9 +443,11 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Record 
             if topics is None or channel.topic in topics
         }
         marks = ', '.join('?' * len(channels))
+        # SQLite moves pages of the index of times as it grows: a file that was cut may lack them
+        order = 'timestamp' if size >= claimed else 'rowid'
         rows = database.execute(
             'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END '  # noqa: S608
-            f'FROM messages WHERE topic_id IN ({marks}) ORDER BY timestamp',
+            f'FROM messages WHERE topic_id IN ({marks}) ORDER BY {order}',
             (MAX_BYTES, *channels),
         )
         for number, received, data in rows:
