@@ -11,7 +11,6 @@ few damaged bytes can claim to be gigabytes.
 
 from __future__ import annotations
 
-import bz2
 import contextlib
 import importlib
 import os
@@ -20,14 +19,15 @@ import sqlite3
 import struct
 import sys
 import tempfile
+from bz2 import BZ2Decompressor
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
+import zstandard
 from mcap import records as mcap
 from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
@@ -159,18 +159,24 @@ def unpack(data: bytes, compression: str, most: int) -> bytes:
         return data
     if compression not in ('zstd', 'lz4', 'bz2'):
         raise ValueError(f"compression '{compression}' is not known")
-    decompressor = {
-        'zstd': _zstd.ZstdDecompressor, 'lz4': _lz4.LZ4FrameDecompressor,
-        'bz2': bz2.BZ2Decompressor,
-    }[compression]()  # fmt: skip
-    try:
-        unpacked = decompressor.decompress(data, most + 1)
     # each library has errors of its own for the one thing
-    except Exception as error:
-        raise ValueError(f'its {compression} data are damaged: {error}') from error
-    if not decompressor.eof:
-        raise ValueError(f'its {compression} data are cut or unpack to more than {most} bytes')
-    return bytes(unpacked)
+    with contextlib.suppress(Exception):
+        if compression == 'zstd':
+            # a size that the frame names is taken at once
+            if zstandard.frame_content_size(data) <= most:
+                return zstandard.decompress(data, most)
+        else:
+            decompressor = (
+                _lz4.LZ4FrameDecompressor() if compression == 'lz4' else BZ2Decompressor()
+            )
+            parts, left = [], most + 1
+            for at in range(0, len(data), _STEP):
+                if left and not decompressor.eof:
+                    parts.append(decompressor.decompress(data[at : at + _STEP], left))
+                    left -= len(parts[-1])
+            if left and decompressor.eof:
+                return b''.join(parts)
+    raise ValueError(f'its {compression} data are damaged or more than {most} bytes')
 
 
 def unpack_message(data: bytes) -> bytes:
@@ -236,17 +242,17 @@ class _McapFile:
 
         Return the messages by topic, None where they are not counted there.
         """
-        tail = self._read(self._size - len(_MAGIC) - _FOOTER, _FOOTER + len(_MAGIC))
-        footer = mcap.Footer.read(_stream(tail))
-        if not tail.endswith(_MAGIC) or not footer.summary_start:
+        at = self._size - len(_MAGIC)
+        footer = mcap.Footer.read(self._stream(at - _FOOTER, _FOOTER))
+        if self._read(at, len(_MAGIC)) != _MAGIC or not footer.summary_start:
             return None
         counts = None
         for opcode, begin, length in self._heads(footer.summary_start):
             if opcode in _DESCRIPTIONS:
                 list(self._records(begin, length))
             elif opcode == Opcode.STATISTICS:
-                content = _stream(self._read(begin, length))
-                counts = mcap.Statistics.read(content).channel_message_counts
+                statistics = mcap.Statistics.read(self._stream(begin, length))
+                counts = statistics.channel_message_counts
         if counts is None or counts.keys() - self._channels.keys():
             return None
         result: Counter[Channel] = Counter()
@@ -316,8 +322,10 @@ class _McapFile:
 
     def _records(self, begin: int, length: int, packed: bool = False) -> Iterator[Record]:
         """Yield the messages of a chunk, or of one record outside of chunks."""
+        if length > MAX_BYTES:
+            raise ValueError(f'{length} bytes are claimed; {MAX_BYTES} are the most')
         if packed:
-            chunk = mcap.Chunk.read(_stream(self._read(begin, length)))
+            chunk = mcap.Chunk.read(self._stream(begin, length))
             chunk.data = unpack(chunk.data, chunk.compression, chunk.uncompressed_size)
             if len(chunk.data) != chunk.uncompressed_size:
                 raise ValueError(f'{len(chunk.data)} of {chunk.uncompressed_size} bytes are there')
@@ -350,11 +358,24 @@ class _McapFile:
     def _read(self, at: int, length: int) -> bytes:
         # lengths of 64 bits add up to places that no file can be asked for
         self._file.seek(max(0, min(at, self._size)))
-        return self._file.read(min(length, MAX_BYTES))
+        return self._file.read(length)
+
+    def _stream(self, at: int, length: int) -> ReadDataStream:
+        self._read(at, 0)
+        return ReadDataStream(cast('BinaryIO', _Window(self._file, length)))
 
 
-def _stream(content: bytes) -> ReadDataStream:
-    return ReadDataStream(BytesIO(content))
+class _Window:
+    """The next bytes of a file: who asks for more gets only those, and no memory for the rest."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file, self._left = file, length
+
+    def read(self, size: int) -> bytes:
+        """Return at most ``size`` bytes."""
+        content = self._file.read(min(size, self._left))
+        self._left -= len(content)
+        return content
 
 
 def _read_mcap(path: Path, topics: Collection[str] | None) -> Iterator[Record | str]:
