@@ -16,6 +16,7 @@ import tiny_weights
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import (
     REORDER,
     BagError,
@@ -24,7 +25,6 @@ from nightseg_ros.bags.reader import (
     camera_of,
     is_bag,
 )
-from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import (

@@ -25,8 +25,9 @@ from bag_samples import TOPIC, write_bag
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from nightseg_ros.bags.formats import MAX_BYTES, unpack
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.storage import MAX_BYTES, StorageFile, _zstd, unpack, unpack_file
+from nightseg_ros.bags.storage import StorageFile, _zstd, unpack_file
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
 from nightseg_ros.data.source import open_source

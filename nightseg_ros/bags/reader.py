@@ -20,13 +20,8 @@ from rosbags.rosbag2.metadata import parse_qos
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.storage import (
-    ROS1_SUFFIXES,
-    Channel,
-    Record,
-    StorageFile,
-    unpack_message,
-)
+from nightseg_ros.bags.formats import ROS1_SUFFIXES, Channel, Record, unpack_message
+from nightseg_ros.bags.storage import StorageFile
 from nightseg_ros.config import load_yaml
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
 

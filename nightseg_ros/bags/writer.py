@@ -36,8 +36,9 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import METADATA, BagError
-from nightseg_ros.bags.storage import Channel, StorageFile
+from nightseg_ros.bags.storage import StorageFile
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud

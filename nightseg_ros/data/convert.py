@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import cv2
 
+from nightseg_ros.bags.formats import Channel, Record
 from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic, Message, camera_of
-from nightseg_ros.bags.storage import Channel, Record
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
