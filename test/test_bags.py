@@ -135,6 +135,7 @@ def test_the_camera_is_found_among_predictions_and_two_cameras_are_ambiguous(
         bag.write_frame('/front/image_raw', frames(1)[0])
         bag.write_labels('/front/nightseg/labels', picture(1)[..., 0], stamp_ns=START)
         bag.write_labels('/front/labels_truth', picture(1)[..., 0], stamp_ns=START)
+        bag.write_compressed('/front/depth/compressedDepth', b'', '32FC1', stamp_ns=START)
     with BagReader(tmp_path / 'one') as reader:
         assert reader.image_topic().name == '/front/image_raw'
     with BagWriter(tmp_path / 'two') as bag:

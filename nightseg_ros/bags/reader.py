@@ -121,13 +121,14 @@ class BagReader:
         """
         The topics of camera images, by name.
 
-        They are those of images without predictions (``…/nightseg/…``) and labels (``label…``); of
-        an image that was recorded raw and compressed, the raw one.
+        They are those of images without predictions (``…/nightseg/…``), labels (``label…``) and
+        packed depth; of an image that was recorded raw and compressed, the raw one.
         """
         found = [
             topic
             for topic in self.image_topics
             if '/nightseg/' not in topic.name
+            and not topic.name.endswith('/compressedDepth')
             and not topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label')
         ]
         names = {topic.name for topic in found}
