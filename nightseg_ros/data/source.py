@@ -480,7 +480,7 @@ def _extract_one(
         if step:
             due += ((stamp - due) // step + 1) * step
         file = f'{name}_{stamp:019d}.{config.format}'
-        if file not in there | seen:
+        if file not in there and file not in seen:
             replace_file(out / file, encode(frame, f'.{config.format}', settings))
             written += 1
         seen.add(file)
