@@ -168,7 +168,7 @@ def _read_bag(path: Path) -> None:
                     else:
                         _try(bag.read, message)
                 _ = bag.loss([topic])
-            assert all(text and len(text) < 2000 for text in bag.losses())
+            assert all(text and len(text) < 2000 for text in bag.read_errors())
     except BagError:
         return
 

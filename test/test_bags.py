@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-import sqlite3
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import bag_samples
@@ -12,22 +13,26 @@ import cv2
 import numpy as np
 import pytest
 import tiny_weights
-from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
+from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import (
     REORDER,
     BagError,
     BagLoss,
     BagReader,
-    Channel,
     camera_of,
     is_bag,
 )
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
-from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
+from nightseg_ros.data.convert import (
+    DEFAULT_OUTPUTS,
+    KINDS,
+    make_bag,
+    write_predictions,
+)
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
@@ -99,61 +104,20 @@ def test_compressed_frames_are_decoded(tmp_path: Path) -> None:
     assert (frame.image == image).all()
 
 
-def test_neighbours_are_put_into_the_order_of_their_stamps(tmp_path: Path) -> None:
-    ordered = frames(20)
+@pytest.mark.parametrize(
+    'order', [[1, 0, 2, 5, 3, 4, *range(6, 20)], [*range(1, 3 * REORDER), 0]],
+    ids=['neighbours', 'very late'],
+)  # fmt: skip
+def test_neighbours_are_put_into_the_order_of_their_stamps_and_none_is_lost(
+    tmp_path: Path, order: list[int]
+) -> None:
+    ordered = frames(len(order))
     with BagWriter(tmp_path / 'bag') as bag:
-        for place, index in enumerate([1, 0, 2, 5, 3, 4, *range(6, 20)]):
-            bag.write_frame(TOPIC, ordered[index], received_ns=START + place * STEP)
-    stamps = [frame.stamp_ns for frame in read(tmp_path / 'bag') if isinstance(frame, Frame)]
-    assert stamps == [frame.stamp_ns for frame in ordered]
-
-
-def test_a_message_that_is_very_late_is_still_read(tmp_path: Path) -> None:
-    ordered = frames(3 * REORDER)
-    late = [*range(1, 3 * REORDER), 0]
-    with BagWriter(tmp_path / 'bag') as bag:
-        for place, index in enumerate(late):
+        for place, index in enumerate(order):
             bag.write_frame(TOPIC, ordered[index], received_ns=START + place * STEP)
     stamps = [frame.stamp_ns for frame in read(tmp_path / 'bag') if isinstance(frame, Frame)]
     assert sorted(stamps) == [frame.stamp_ns for frame in ordered]
-
-
-def test_ros1_bags_are_read(tmp_path: Path) -> None:
-    types = get_typestore(Stores.ROS1_NOETIC)
-    path = tmp_path / 'old.bag'
-    image = picture(3)
-    with Rosbag1Writer(path) as bag:
-        connection = bag.add_connection(TOPIC, 'sensor_msgs/msg/Image', typestore=types)
-        for index in range(2):
-            stamp = START + index * STEP
-            message = types.types['sensor_msgs/msg/Image'](
-                header=types.types['std_msgs/msg/Header'](
-                    seq=77,
-                    stamp=types.types['builtin_interfaces/msg/Time'](
-                        sec=stamp // 10**9, nanosec=stamp % 10**9
-                    ),
-                    frame_id='old',
-                ),
-                height=12, width=18, encoding='bgr8', is_bigendian=0, step=54,
-                data=image.reshape(-1),
-            )  # fmt: skip
-            data = types.serialize_ros1(message, 'sensor_msgs/msg/Image')
-            bag.write(connection, stamp + 9, data)
-    found = read(path)
-    assert [frame.stamp_ns for frame in found if isinstance(frame, Frame)] == [START, START + STEP]
-    assert isinstance(found[0], Frame)
-    assert (found[0].image == image).all() and found[0].frame_id == 'old'
-
-
-def test_a_frame_that_cannot_be_decoded_is_an_error_among_the_others(tmp_path: Path) -> None:
-    good = frames(3)
-    with BagWriter(tmp_path / 'bag') as bag:
-        bag.write_frame(TOPIC, good[0])
-        bag.write_image(TOPIC, picture(9), 'yuv999', stamp_ns=START + STEP)
-        bag.write_frame(TOPIC, good[2])
-    found = read(tmp_path / 'bag')
-    assert [type(item) for item in found] == [Frame, FrameError, Frame]
-    assert 'yuv999' in str(found[1])
+    assert (stamps == sorted(stamps)) == (order[-1] != 0)
 
 
 @pytest.mark.parametrize('asked', ['/rear/image_raw', 'image'])
@@ -171,6 +135,7 @@ def test_the_camera_is_found_among_predictions_and_two_cameras_are_ambiguous(
         bag.write_frame('/front/image_raw', frames(1)[0])
         bag.write_labels('/front/nightseg/labels', picture(1)[..., 0], stamp_ns=START)
         bag.write_labels('/front/labels_truth', picture(1)[..., 0], stamp_ns=START)
+        bag.write_compressed('/front/depth/compressedDepth', b'', '32FC1', stamp_ns=START)
     with BagReader(tmp_path / 'one') as reader:
         assert reader.image_topic().name == '/front/image_raw'
     with BagWriter(tmp_path / 'two') as bag:
@@ -188,7 +153,6 @@ def test_an_error_or_a_kill_leaves_nothing_that_looks_complete(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
     killed = BagWriter(path)
     killed.write_frame(TOPIC, frames(1)[0])
-    assert [entry.name for entry in tmp_path.iterdir()] == ['drive.partial']
     assert not is_bag(tmp_path / 'drive.partial')
     with pytest.raises(BagError, match='interrupted write'):
         BagWriter(path)
@@ -217,53 +181,16 @@ def large(count: int) -> list[Frame]:
     ]
 
 
-def test_nothing_is_overwritten_without_force(tmp_path: Path) -> None:
-    path = write(tmp_path / 'drive', frames(2))
-    with pytest.raises(BagError, match='--force'):
-        BagWriter(path)
-    assert len(read(path)) == 2
-    write(path, frames(3), force=True)
-    assert len(read(path)) == 3
-    assert [entry.name for entry in tmp_path.iterdir()] == ['drive']
-
-
-def test_a_failed_replacement_keeps_the_old_bag(tmp_path: Path) -> None:
-    path = write(tmp_path / 'drive', frames(2))
-    with pytest.raises(RuntimeError), BagWriter(path, force=True) as bag:
-        bag.write_frame(TOPIC, frames(1)[0])
-        raise RuntimeError
-    assert len(read(path)) == 2
-
-
-def test_a_sqlite3_bag_without_metadata_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path / 'drive', frames(4), storage='sqlite3')
-    (path / 'metadata.yaml').unlink()
-    assert len(read(path)) == 4
-    assert len(read(path / 'drive.db3')) == 4
-
-
-@pytest.mark.parametrize('name', ['empty.mcap', 'empty.db3', 'empty.bag'])
-def test_zero_bytes_are_an_error_with_a_name(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(BagError, match=name):
-        read(tmp_path / name)
-
-
-def test_a_database_that_breaks_in_the_middle_gives_the_frames_before(tmp_path: Path) -> None:
-    path = write(tmp_path / 'drive', frames(4), storage='sqlite3')
-    with sqlite3.connect(path / 'drive.db3') as database:
-        # a message of three bytes, as after a power cut
-        database.execute("UPDATE messages SET data = x'000100' WHERE id = 3")
-    found = read(path)
-    assert sum(isinstance(item, Frame) for item in found) == 3
-    assert sum(isinstance(item, FrameError) for item in found) == 1
-
-
-def test_a_missing_bag_and_an_empty_folder_are_named(tmp_path: Path) -> None:
-    with pytest.raises(BagError, match='does not exist'):
-        BagReader(tmp_path / 'nowhere')
-    with pytest.raises(BagError, match=r'metadata\.yaml'):
-        BagReader(tmp_path)
+@pytest.mark.parametrize(
+    ('name', 'words'),
+    [('empty.mcap', 'empty.mcap is empty'), ('empty.db3', r'empty \(0'),
+     ('empty.bag', r'empty \(0'), ('nowhere', 'does not exist'), ('.', r'metadata\.yaml')],
+)  # fmt: skip
+def test_what_is_no_bag_is_named(tmp_path: Path, name: str, words: str) -> None:
+    if name.startswith('empty'):
+        (tmp_path / name).touch()
+    with pytest.raises(BagError, match=words):
+        BagReader(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -386,14 +313,10 @@ def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_bag_make_is_a_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bag_make_and_info_are_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = pictures(tmp_path / 'in')
-    out = ['--out', str(tmp_path / 'bag')]
-    assert main(['bag', 'make', str(folder), *out]) == 0
+    assert main(['bag', 'make', str(folder), '--out', str(tmp_path / 'bag')]) == 0
     assert '4 frames' in capsys.readouterr().out
-    assert main(['bag', 'make', str(folder), *out]) == 2
-    assert '--force' in capsys.readouterr().err
-    assert main(['bag', 'make', str(folder), *out, '--force']) == 0
     assert main(['bag', 'make', str(tmp_path / 'bag'), '--out', str(tmp_path / 'b')]) == 2
     assert main(['bag', 'info', str(tmp_path / 'bag'), '--check']) == 0
     assert '/camera/image_raw' in capsys.readouterr().out
@@ -523,13 +446,44 @@ def test_results_lie_beside_their_image(topics: list[str], wanted: list[str]) ->
     assert output_prefixes(topics) == wanted
 
 
-def test_a_copied_topic_keeps_its_quality_of_service(tmp_path: Path) -> None:
-    qos = reliable_qos(latched=True)
+# -- copies ----------------------------------------------------------------------------------
+
+#: As an older release of ROS 2 had it.
+MARKER = 'int32 id\nstring text\n'
+OWN = (
+    Channel(topic='/map', type='std_msgs/msg/String', qos=(reliable_qos(latched=True),)),
+    Channel(topic='/old', type='visualization_msgs/msg/Marker', definition=MARKER),
+    Channel(topic='/known', type='odd_msgs/msg/Known', definition='uint8 x', digest='RIHS01_ab'),
+    Channel(topic='/odd', type='odd_msgs/msg/Thing', encoding='protobuf'),
+)
+
+
+def test_a_copy_describes_nothing_anew_and_drops_nothing(
+    tmp_path: Path, config: PipelineConfig
+) -> None:
+    with BagWriter(tmp_path / 'more', storage='sqlite3') as bag:
+        bag.write_frame(TOPIC, Frame(image=picture(0, 48, 80), stamp_ns=START))
+        for channel in OWN:
+            bag.add_topic(channel)
+            bag.write_serialized(channel.topic, channel.type, b'\0\1\0\0', START)
+    done = write_predictions(
+        tmp_path / 'more', tmp_path / 'copy', Pipeline.load(config), outputs=['labels']
+    )
+    assert not done.left_out
+    with BagReader(tmp_path / 'copy') as reader:
+        found = {record.channel.topic: record.channel for record in reader.records()}
+    for channel in OWN:
+        copied = found[channel.topic]
+        assert copied == replace(channel, digest='', definition=copied.definition)
+        assert copied.definition == channel.definition or channel.topic == '/map'
+    metadata = (tmp_path / 'copy' / 'metadata.yaml').read_text()
+    hashes = re.findall(r'type_description_hash:\s+(\S+)', metadata)
+    assert {'RIHS01_ab', 'RIHS01_' + 64 * '0'} < set(hashes)
+
+
+def test_messages_of_another_encoding_are_named(tmp_path: Path) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
-        bag.add_topic(Channel(topic='/map', type='std_msgs/msg/String', qos=(qos,)))
-        bag.write_value('/map', 'here', START)
-        with pytest.raises(BagError, match='not known here'):
-            bag.add_topic(Channel(topic='/odd', type='odd_msgs/msg/Thing'))
-    with BagReader(tmp_path / 'bag') as reader:
-        [record] = reader.records()
-    assert record.channel.qos == (qos,)
+        bag.add_topic(Channel(topic=TOPIC, type='sensor_msgs/msg/Image', encoding='json'))
+        bag.write_serialized(TOPIC, 'sensor_msgs/msg/Image', b'{}', START)
+    [error] = read(tmp_path / 'bag')
+    assert "is serialised as 'json'; only 'cdr' is read" in str(error)

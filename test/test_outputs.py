@@ -60,7 +60,7 @@ def count(bag: Path) -> int:
     """Return how many messages a bag gives."""
     with BagReader(bag) as reader:
         found = sum(1 for _ in reader.records())
-        assert not reader.losses()
+        assert not reader.read_errors()
     return found
 
 

@@ -5,13 +5,19 @@
 from __future__ import annotations
 
 import ast
+import bz2
 import json
 import re
 import struct
 import subprocess
+import tarfile
+import tracemalloc
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import cv2
+import lz4.frame
 import numpy as np
 import pytest
 import yaml
@@ -19,7 +25,9 @@ from bag_samples import TOPIC, write_bag
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nightseg_ros.bags.reader import MAX_BYTES, BagReader, _zstd, scan_sqlite, unpack, unpack_file
+from nightseg_ros.bags.formats import MAX_BYTES, unpack
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.storage import StorageFile, _zstd, unpack_file
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
 from nightseg_ros.data.source import open_source
@@ -193,12 +201,23 @@ def test_a_jpeg_of_a_thousand_scans_is_refused_unread() -> None:
     assert MAX_SCANNED >= 7 * 8192**2
 
 
-def test_a_chunk_that_unpacks_to_anything_gives_what_it_claims() -> None:
-    bomb = _zstd.compress(bytes(2**26))
-    assert len(bomb) < 2**14
-    assert unpack(bomb, 'zstd', 1000) == (bytes(1000), True)
+@pytest.mark.parametrize(
+    ('compression', 'compress'),
+    [('zstd', _zstd.compress), ('lz4', lz4.frame.compress), ('bz2', bz2.compress)],
+)
+def test_a_chunk_that_unpacks_to_anything_is_refused(
+    compression: str, compress: Callable[[bytes], bytes]
+) -> None:
+    bomb = compress(bytes(2**26))
+    assert len(bomb) < 2**19
+    assert unpack(compress(bytes(1000)), compression, 1000) == bytes(1000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match='or more than 1000 bytes'):
+        unpack(bomb, compression, 1000)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
     with pytest.raises(ValueError, match='are the most'):
-        unpack(bomb, 'zstd', MAX_BYTES + 1)
+        unpack(bomb, compression, MAX_BYTES + 1)
 
 
 def test_a_packed_bag_does_not_fill_the_disk(
@@ -224,7 +243,7 @@ def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> N
             tails += 1
     assert tails
     storage.write_bytes(content)
-    found = list(scan_sqlite(storage))
+    found = list(StorageFile(storage).records())
     assert sum(len(getattr(item, 'data', b'')) for item in found) <= len(content)
 
 

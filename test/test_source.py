@@ -49,19 +49,17 @@ def test_an_image(tmp_path: Path) -> None:
     assert frame.order == 'bgr' and (frame.image == picture(0)).all()
 
 
-def test_a_folder_is_sorted_and_can_be_read_twice(tmp_path: Path) -> None:
-    source = open_source(write_folder(tmp_path / 'f', 3))
-    assert source.count == 3 and not source.sequence
-    first = [stem for stem, _ in source]
-    assert first == ['street_0', 'street_1', 'street_2'] == [stem for stem, _ in source]
-
-
-@pytest.mark.parametrize('rate', [5.0, 30.0])
-def test_a_rate_makes_a_folder_a_sequence(tmp_path: Path, rate: float) -> None:
-    source = open_source(write_folder(tmp_path / 'f', 4), rate=rate)
-    assert source.sequence
-    stamps = [frame.stamp_ns for _, frame in source if isinstance(frame, Frame)]
-    assert stamps == [round(i * 1e9 / rate) for i in range(4)]
+@pytest.mark.parametrize('rate', [None, 30.0])
+def test_a_folder_is_in_natural_order_and_a_sequence_with_a_rate(
+    tmp_path: Path, rate: float | None
+) -> None:
+    source = open_source(write_folder(tmp_path / 'f', 12), rate=rate)
+    assert source.count == 12 and source.sequence == (rate is not None)
+    # ten before two would be the order of the letters; it can be read twice
+    stems = [f'street_{index}' for index in range(12)]
+    assert [stem for stem, _ in source] == stems
+    stamps = {stem: frame.stamp_ns for stem, frame in source if isinstance(frame, Frame)}
+    assert stamps == {s: round(i * 1e9 / (rate or 10)) for i, s in enumerate(stems)}
 
 
 def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
@@ -69,9 +67,12 @@ def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
     (folder / 'street_1.png').write_bytes(b'no picture')
     (folder / 'notes.txt').write_text('not a picture, and not looked at')
     (folder / 'street_3.jpg').touch()
+    cv2.imwrite(str(folder / 'street_2.jpg'), picture(0))
     items = dict(open_source(folder))
-    assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError]
+    assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError,
+                                                       FrameError]  # fmt: skip
     assert 'street_1.png' in str(items['street_1'])
+    assert 'would give one result' in str(items['street_2.png'])
 
 
 @given(
@@ -97,11 +98,9 @@ def test_stamps_are_read_to_the_nanosecond(
     ('text', 'words'),
     [
         ('', 'holds none'),
-        ('1\n1', 'line 2'),
         ('2\n1', 'line 2'),
         ('1.5 a.png\n2.5', 'line 2'),
         ('noon', "'noon' is no stamp"),
-        ('-1', "'-1' is no stamp"),
         ('nan', "'nan' is no stamp"),
     ],
 )
@@ -126,15 +125,8 @@ def test_stamps_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert [getattr(item, 'stamp_ns', None) for _, item in items] == [10**9, 2 * 10**9, None]
 
 
-def test_two_files_of_one_stem_cannot_both_have_results(tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / 'f', 1)
-    cv2.imwrite(str(folder / 'street_0.jpg'), picture(0))
-    kinds = [type(item) for _, item in open_source(folder)]
-    assert sorted(kind.__name__ for kind in kinds) == ['Frame', 'FrameError']
-
-
-@pytest.mark.parametrize('fps', [10.0, 25.0])
-def test_a_video_takes_its_stamps_from_its_rate(tmp_path: Path, fps: float) -> None:
+def test_a_video_takes_its_stamps_from_its_rate(tmp_path: Path) -> None:
+    fps = 25.0
     source = open_source(write_video(tmp_path / 'v.mp4', 6, fps))
     items = list(source)
     assert (source.kind, source.count, source.rate) == ('video', 6, fps)

@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +36,9 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.reader import METADATA, BagError, Channel, StorageFile
+from nightseg_ros.bags.formats import Channel
+from nightseg_ros.bags.reader import METADATA, BagError
+from nightseg_ros.bags.storage import StorageFile
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
@@ -55,6 +56,8 @@ _MARK = {'written_by': 'nightseg'}
 #: Where an old bag lies for the moment in which the new one gets its name.
 _REPLACED = 'replaced'
 _FAULTS = (OSError, WriterError, sqlite3.Error)
+#: Stands for the hash of a type that nobody knows; the library asks for one.
+_NO_HASH = 'RIHS01_' + 64 * '0'
 
 
 def reliable_qos(*, latched: bool = False) -> Qos:
@@ -138,7 +141,6 @@ class BagWriter:
             )  # fmt: skip
             shutil.rmtree(self.partial)
         self._keep = keep
-        self._types = _ros2_types()
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
@@ -159,12 +161,7 @@ class BagWriter:
         """Use it in a ``with`` block."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Finish the bag, or after an error remove what there is."""
         if kind is None:
             self.close()
@@ -205,29 +202,77 @@ class BagWriter:
         wanted = sum(self._writer.counts.values())
         files = [path for path in self._inner.iterdir() if StorageFile.fits(path)]
         contents = [StorageFile(path).contents() for path in files]
-        found = sum(sum(content.counts.values()) for content in contents)
-        if len(files) != 1 or contents[0].damage or found != wanted:
+        found = sum(sum(counts.values()) for counts, _ in contents)
+        if len(files) != 1 or contents[0][1] or found != wanted:
             raise BagError(f'{wanted} messages were written, {found} are in its file')
 
     def add_topic(self, channel: Channel) -> None:
         """
-        Announce a topic with its quality of service, as another bag or the node has it.
+        Announce a topic as another bag or the node has it.
 
-        ``BagError`` where its type is neither known here nor described by the channel.
+        Its own definition, hash, encoding and quality of service go along untouched.
         """
         key = (channel.topic, channel.type)
         if key in self._connections:
             return
-        definition, digest = _described(self._types, channel)
+        definition, digest = _described(channel)
         try:
             self._connections[key] = self._writer.add_connection(
                 channel.topic, channel.type, msgdef=definition, rihs01=digest,
-                offered_qos_profiles=channel.qos,
+                serialization_format=channel.encoding, offered_qos_profiles=channel.qos,
             )  # fmt: skip
         except _FAULTS as error:
             raise BagError(
                 f"bag '{self.path}': topic '{channel.topic}' cannot be added: {error}"
             ) from error
+
+    def write_serialized(self, topic: str, type: str, data: bytes, received_ns: int) -> None:
+        """Write a message as ROS 2 serialised it (CDR), such as a recorder has it."""
+        if (topic, type) not in self._connections:
+            self.add_topic(Channel(topic=topic, type=type))
+        try:
+            self._writer.write(self._connections[topic, type], received_ns, data)
+        except _FAULTS as error:
+            raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
+
+    def write_stamped(
+        self, topic: str, kind: str, *, stamp_ns: int, frame_id: str = '',
+        received_ns: int | None = None, **fields: Any,
+    ) -> None:  # fmt: skip
+        """
+        Write a message of a type with a header, its other fields being given by name.
+
+        Without ``received_ns`` it was received at its stamp.
+        """
+        message = _type(kind)(header=_header(stamp_ns, frame_id), **fields)
+        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
+
+    def write_value(self, topic: str, value: float | str, received_ns: int) -> None:
+        """Write a std_msgs/Float32 or std_msgs/String."""
+        kind = 'std_msgs/msg/String' if isinstance(value, str) else 'std_msgs/msg/Float32'
+        self._write(topic, _type(kind)(data=value), received_ns)
+
+    def _write(self, topic: str, message: Any, received_ns: int) -> None:
+        kind = message.__msgtype__
+        data = bytes(_types().serialize_cdr(message, kind))
+        self.write_serialized(topic, kind, data, received_ns)
+
+    # -- messages of the node and of drives ----------------------------------------------------
+
+    def write_image(
+        self,
+        topic: str,
+        image: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        encoding: str,
+        **place: Any,
+    ) -> None:
+        """Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows."""
+        height, width = image.shape[:2]
+        data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
+        self.write_stamped(
+            topic, 'sensor_msgs/msg/Image', height=height, width=width, encoding=encoding,
+            is_bigendian=0, step=data.size // height, data=data, **place,
+        )  # fmt: skip
 
     def write_frame(self, topic: str, frame: Frame, *, received_ns: int | None = None) -> None:
         """Write a frame as sensor_msgs/Image, rgb8 or bgr8 as it is."""
@@ -236,184 +281,82 @@ class BagWriter:
             frame_id=frame.frame_id, received_ns=received_ns,
         )  # fmt: skip
 
-    def write_labels(
-        self,
-        topic: str,
-        labels: npt.NDArray[np.uint8],
-        *,
-        stamp_ns: int,
-        frame_id: str = '',
-        received_ns: int | None = None,
-    ) -> None:
+    def write_labels(self, topic: str, labels: npt.NDArray[np.uint8], **place: Any) -> None:
         """Write uint8 [H, W] ids as mono8."""
-        self.write_image(
-            topic, labels, 'mono8', stamp_ns=stamp_ns, frame_id=frame_id, received_ns=received_ns
-        )
+        self.write_image(topic, labels, 'mono8', **place)
 
-    def write_image(
-        self,
-        topic: str,
-        image: npt.NDArray[np.uint8],
-        encoding: str,
-        *,
-        stamp_ns: int,
-        frame_id: str = '',
-        received_ns: int | None = None,
-    ) -> None:
-        """Write uint8 [H, W] or [H, W, 3] as sensor_msgs/Image without row padding."""
-        height, width = image.shape[:2]
-        pixels = np.ascontiguousarray(image, np.uint8)
-        message = self._types.types['sensor_msgs/msg/Image'](
-            header=self._header(stamp_ns, frame_id),
-            height=height,
-            width=width,
-            encoding=encoding,
-            is_bigendian=0,
-            step=pixels.size // height,
-            data=pixels.reshape(-1),
-        )
-        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
+    def write_depth(self, topic: str, depth: npt.NDArray[np.float32], **place: Any) -> None:
+        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
+        self.write_image(topic, depth.astype('<f4'), '32FC1', **place)
 
-    def write_compressed(
-        self,
-        topic: str,
-        content: bytes,
-        format: str,
-        *,
-        stamp_ns: int,
-        frame_id: str = '',
-        received_ns: int | None = None,
-    ) -> None:
+    def write_compressed(self, topic: str, content: bytes, format: str, **place: Any) -> None:
         """Write an encoded picture as sensor_msgs/CompressedImage; masks only ever as PNG."""
-        message = self._types.types['sensor_msgs/msg/CompressedImage'](
-            header=self._header(stamp_ns, frame_id),
-            format=format,
-            data=np.frombuffer(content, np.uint8),
-        )
-        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
+        data = np.frombuffer(content, np.uint8)
+        kind = 'sensor_msgs/msg/CompressedImage'
+        self.write_stamped(topic, kind, format=format, data=data, **place)
 
     def write_status(
         self,
         topic: str,
         *,
-        stamp_ns: int,
-        frame_id: str,
         level: int,
         name: str,
         message: str,
         hardware_id: str,
         values: dict[str, str],
-        received_ns: int,
+        **place: Any,
     ) -> None:
         """Write a diagnostic_msgs/DiagnosticArray of one status; ``level`` is 0 OK, 1 WARN, …."""
-        types = self._types.types
-        status = types['diagnostic_msgs/msg/DiagnosticStatus'](
+        pair = _type('diagnostic_msgs/msg/KeyValue')
+        status = _type('diagnostic_msgs/msg/DiagnosticStatus')(
             level=level, name=name, message=message, hardware_id=hardware_id,
-            values=[
-                types['diagnostic_msgs/msg/KeyValue'](key=key, value=value)
-                for key, value in values.items()
-            ],
+            values=[pair(key=key, value=value) for key, value in values.items()],
         )  # fmt: skip
-        array = types['diagnostic_msgs/msg/DiagnosticArray'](
-            header=self._header(stamp_ns, frame_id), status=[status]
-        )
-        self._write(topic, array, received_ns)
+        kind = 'diagnostic_msgs/msg/DiagnosticArray'
+        self.write_stamped(topic, kind, status=[status], **place)
 
-    def write_cloud(
-        self, topic: str, cloud: Cloud, *, stamp_ns: int, frame_id: str,
-        received_ns: int | None = None,
-    ) -> None:  # fmt: skip
+    def write_cloud(self, topic: str, cloud: Cloud, **place: Any) -> None:
         """Write a sensor_msgs/PointCloud2."""
-        field = self._types.types['sensor_msgs/msg/PointField']
+        field = _type('sensor_msgs/msg/PointField')
         self.write_stamped(
-            topic, 'sensor_msgs/msg/PointCloud2', stamp_ns=stamp_ns, frame_id=frame_id,
-            received_ns=received_ns, height=cloud.height, width=cloud.width,
+            topic, 'sensor_msgs/msg/PointCloud2', height=cloud.height, width=cloud.width,
             fields=[
                 field(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
                 for f in cloud.fields
             ],
             is_bigendian=cloud.is_bigendian, point_step=cloud.point_step,
-            row_step=cloud.row_step, data=cloud.data, is_dense=cloud.is_dense,
+            row_step=cloud.row_step, data=cloud.data, is_dense=cloud.is_dense, **place,
         )  # fmt: skip
 
-    def write_calibration(
-        self, topic: str, calibration: Calibration, *, stamp_ns: int, frame_id: str
-    ) -> None:
+    def write_calibration(self, topic: str, calibration: Calibration, **place: Any) -> None:
         """Write a sensor_msgs/CameraInfo."""
         x, y, width, height = calibration.roi
-        roi = self._types.types['sensor_msgs/msg/RegionOfInterest'](
+        roi = _type('sensor_msgs/msg/RegionOfInterest')(
             x_offset=x, y_offset=y, width=width, height=height, do_rectify=False
         )
         self.write_stamped(
-            topic, 'sensor_msgs/msg/CameraInfo', stamp_ns=stamp_ns, frame_id=frame_id,
+            topic, 'sensor_msgs/msg/CameraInfo',
             width=calibration.width, height=calibration.height,
             distortion_model=calibration.distortion_model, d=np.array(calibration.d, np.float64),
             k=np.array(calibration.k), r=np.eye(3).reshape(-1), p=np.array(calibration.p),
-            binning_x=calibration.binning[0], binning_y=calibration.binning[1], roi=roi,
-        )  # fmt: skip
-
-    def write_depth(
-        self, topic: str, depth: npt.NDArray[np.float32], *, stamp_ns: int, frame_id: str
-    ) -> None:
-        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
-        height, width = depth.shape
-        data = np.ascontiguousarray(depth, '<f4').view(np.uint8).reshape(-1)
-        self.write_stamped(
-            topic, 'sensor_msgs/msg/Image', stamp_ns=stamp_ns, frame_id=frame_id, height=height,
-            width=width, encoding='32FC1', is_bigendian=0, step=4 * width, data=data,
+            binning_x=calibration.binning[0], binning_y=calibration.binning[1], roi=roi, **place,
         )  # fmt: skip
 
     def write_transforms(
         self, topic: str, transforms: Sequence[tuple[str, str, Matrix]], *, stamp_ns: int
     ) -> None:
         """Write a tf2_msgs/TFMessage of parent, child and parent_from_child."""
-        types = self._types.types
         items = []
         for parent, child, matrix in transforms:
             place, turn = matrix[:3, 3], quaternion(matrix)
-            items.append(types['geometry_msgs/msg/TransformStamped'](
-                header=self._header(stamp_ns, parent), child_frame_id=child,
-                transform=types['geometry_msgs/msg/Transform'](
-                    translation=types['geometry_msgs/msg/Vector3'](**dict(zip('xyz', place))),
-                    rotation=types['geometry_msgs/msg/Quaternion'](**dict(zip('xyzw', turn))),
+            items.append(_type('geometry_msgs/msg/TransformStamped')(
+                header=_header(stamp_ns, parent), child_frame_id=child,
+                transform=_type('geometry_msgs/msg/Transform')(
+                    translation=_type('geometry_msgs/msg/Vector3')(**dict(zip('xyz', place))),
+                    rotation=_type('geometry_msgs/msg/Quaternion')(**dict(zip('xyzw', turn))),
                 ),
             ))  # fmt: skip
-        self._write(topic, types['tf2_msgs/msg/TFMessage'](transforms=items), stamp_ns)
-
-    def write_stamped(
-        self, topic: str, kind: str, *, stamp_ns: int, frame_id: str,
-        received_ns: int | None = None, **fields: Any,
-    ) -> None:  # fmt: skip
-        """Write a message of a type with a header, its other fields being given by name."""
-        message = self._types.types[kind](header=self._header(stamp_ns, frame_id), **fields)
-        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
-
-    def write_value(self, topic: str, value: float | str, received_ns: int) -> None:
-        """Write a std_msgs/Float32 or std_msgs/String."""
-        kind = 'std_msgs/msg/String' if isinstance(value, str) else 'std_msgs/msg/Float32'
-        self._write(topic, self._types.types[kind](data=value), received_ns)
-
-    def write_serialized(self, topic: str, type: str, data: bytes, received_ns: int) -> None:
-        """Write a message as ROS 2 serialised it (CDR), such as a recorder has it."""
-        connection = self._connections.get((topic, type))
-        if connection is None:
-            self.add_topic(Channel(topic=topic, type=type))
-            connection = self._connections[topic, type]
-        try:
-            self._writer.write(connection, received_ns, data)
-        except _FAULTS as error:
-            raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
-
-    def _write(self, topic: str, message: Any, received_ns: int) -> None:
-        type_name = message.__msgtype__
-        self.write_serialized(
-            topic, type_name, bytes(self._types.serialize_cdr(message, type_name)), received_ns
-        )
-
-    def _header(self, stamp_ns: int, frame_id: str) -> Any:
-        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-        stamp = self._types.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
-        return self._types.types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+        self._write(topic, _type('tf2_msgs/msg/TFMessage')(transforms=items), stamp_ns)
 
 
 def _file_stem(name: str) -> str:
@@ -451,28 +394,38 @@ def _is_rest(partial: Path) -> bool:
 
 
 @lru_cache
-def _ros2_types() -> Typestore:
+def _types() -> Typestore:
     return get_typestore(Stores.ROS2_JAZZY)
 
 
-def _described(types: Typestore, channel: Channel) -> tuple[str, str]:
-    """Return definition and hash of a topic's type."""
-    try:
-        if channel.type in types.fielddefs:
-            definition, _ = types.generate_msgdef(channel.type, ros_version=2)
-            return definition, types.hash_rihs01(channel.type)
-        if not channel.definition:
-            raise KeyError(channel.type)
-        if channel.digest.startswith('RIHS01'):
-            return channel.definition, channel.digest
-        own = get_typestore(Stores.ROS2_JAZZY)
-        own.register(get_types_from_msg(channel.definition, channel.type))
-        return channel.definition, own.hash_rihs01(channel.type)
-    # the parser beneath fails in many ways over a definition that it does not know
-    except Exception as error:
-        raise BagError(
-            f"topic '{channel.topic}' is of type '{channel.type}', which is not known here"
-        ) from error
+def _type(kind: str) -> Any:
+    return _types().types[kind]
 
 
-__all__ = ['PARTIAL', 'BagWriter', 'Storage', 'check_bag', 'is_own_bag', 'reliable_qos']
+def _header(stamp_ns: int, frame_id: str) -> Any:
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    stamp = _type('builtin_interfaces/msg/Time')(sec=seconds, nanosec=nanoseconds)
+    return _type('std_msgs/msg/Header')(stamp=stamp, frame_id=frame_id)
+
+
+def _described(channel: Channel) -> tuple[str, str]:
+    """
+    Return definition and hash of a topic's type.
+
+    They are the channel's own; without a definition those that are known here, if the hash does
+    not speak against them; else an empty definition.
+    """
+    digest = channel.digest if channel.digest.startswith('RIHS01_') else ''
+    known = _types()
+    if channel.definition:
+        if not digest:
+            own = get_typestore(Stores.EMPTY)
+            # the parser beneath fails in many ways over a definition that it does not know
+            with contextlib.suppress(Exception):
+                own.register(get_types_from_msg(channel.definition, channel.type))
+                digest = own.hash_rihs01(channel.type)
+        return channel.definition, digest or _NO_HASH
+    if channel.type in known.fielddefs and digest in ('', known.hash_rihs01(channel.type)):
+        definition, _ = known.generate_msgdef(channel.type, ros_version=2)
+        return definition, known.hash_rihs01(channel.type)
+    return '', digest or _NO_HASH

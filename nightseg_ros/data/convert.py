@@ -1,11 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-A bag made of a video or of a folder of pictures, with their labels where there are any.
+Bags that are made of something: of pictures, or of a bag with results put into a copy.
 
-A copy of a bag with the pipeline's results in it, on the topics on which the node has them.
-
-A copy of a bag with labels on its clouds, on the topics on which the node has them.
+``make_bag`` writes a video or a folder of pictures, with their labels where there are any.
+``write_predictions`` copies a bag and adds the pipeline's results, ``write_painted`` labels on its
+clouds, each on the topics on which the node has them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 
-from nightseg_ros.bags.reader import (
-    BagError,
-    BagReader,
-    Channel,
-    Message,
-    Record,
-    Topic,
-    camera_of,
-)
+from nightseg_ros.bags.formats import Channel, Record
+from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic, Message, camera_of
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
@@ -44,11 +38,13 @@ from nightseg_ros.clouds.point_cloud import (
     stamp_of,
 )
 from nightseg_ros.data.sample import read_labels
-from nightseg_ros.data.source import STAMP_OFFSET, FrameSource
+from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, encode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
 from nightseg_ros.taxonomy import UNLABELLED
+
+# -- pictures --------------------------------------------------------------------------------
 
 Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
@@ -89,6 +85,9 @@ def make_bag(
     labels.
     """
     made = Made()
+    encoding = ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if format == 'jpeg':
+        encoding = ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
     offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
@@ -100,21 +99,16 @@ def make_bag(
                 made.problems.append(f'{stem}: {item}')
                 continue
             stamp = item.stamp_ns + offset
+            place: Any = {'stamp_ns': stamp, 'frame_id': frame_id}
             if format == 'raw':
-                frame = Frame(
-                    image=item.image, order=item.order, stamp_ns=stamp, frame_id=frame_id
-                )
-                bag.write_frame(name, frame)
+                bag.write_image(name, item.image, f'{item.order}8', **place)
             else:
-                content = _encoded(item, format, jpeg_quality)
+                content = encode(item, *encoding)
                 kind = f'bgr8; {format} compressed bgr8'
-                bag.write_compressed(
-                    f'{name}/compressed', content, kind, stamp_ns=stamp, frame_id=frame_id
-                )
+                bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
-            file = None if labels is None else labels / f'{stem}.png'
-            if file is not None and file.is_file():
-                bag.write_labels(truth, read_labels(file), stamp_ns=stamp, frame_id=frame_id)
+            if labels is not None and (labels / f'{stem}.png').is_file():
+                bag.write_labels(truth, read_labels(labels / f'{stem}.png'), **place)
                 made.labelled += 1
         if not made.frames:
             raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")
@@ -123,25 +117,13 @@ def make_bag(
     return made
 
 
-def _encoded(frame: Frame, format: Format, quality: int) -> bytes:
-    image = frame.image
-    if frame.order == 'rgb':
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    suffix, options = {
-        'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]),
-        'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, quality]),
-    }[format]
-    done, content = cv2.imencode(suffix, image, options)
-    if not done:
-        raise BagError(f'an image of {image.shape} cannot be encoded as {format}')
-    return content.tobytes()
-
+# -- predictions -----------------------------------------------------------------------------
 
 Output = Literal[
     'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
     'illumination', 'status', 'label_info_json',
 ]  # fmt: skip
-_IMAGE, _COMPRESSED = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
+_IMAGE, _COMPRESSED = IMAGE_TYPES
 #: Topics that can be written, by the last part of their name, and their types.
 KINDS: dict[Output, str] = {
     'labels': _IMAGE,
@@ -176,23 +158,8 @@ class Predicted:
     """Topics of the bag that are not in the copy, and why."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Copy:
-    """A message of the bag, serialised for ROS 2 or, from ROS 1, to be written anew."""
-
-    received_ns: int
-    topic: str
-    type: str
-    content: bytes | Frame | Message
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Prediction:
-    """One frame's results, or why there are none."""
-
-    received_ns: int
-    prefix: str
-    result: Result | str
+#: When something was recorded, and what writes it into the copy.
+_Written = tuple[int, Callable[[], None]]
 
 
 def write_predictions(
@@ -226,29 +193,47 @@ def write_predictions(
         with BagWriter(
             out, storage=storage, compress=compress, force=force, inputs=[source]
         ) as writer:
-            copies = _ros2_copies(bag, writer, prefixes.values(), done)
-            if not bag.is_ros2:
-                copies = _ros1_copies(bag, cameras, done)
-            predictions = _predictions(bag, cameras, prefixes, pipeline, _want(outputs))
-            told = False
+
+            def write(prefix: str, result: Result, received_ns: int) -> None:
+                _write_result(writer, prefix, result, received_ns, outputs)
+                done.routes[result.decision.route] += 1
+                done.frames += 1
+                progress(done.frames, total)
+
+            def predictions() -> Iterator[_Written]:
+                want = _want(outputs)
+                for topic, message in bag.merged(cameras):
+                    prefix, received = prefixes[topic.name], message.received_ns
+                    frame = bag.frame(message, _camera(prefix))
+                    try:
+                        if isinstance(frame, FrameError):
+                            raise frame
+                        [result] = pipeline.process([frame], want)
+                    except (FrameError, WithheldError) as error:
+                        done.problems.append(f'{topic.name}, stamp {message.stamp_ns}: {error}')
+                    else:
+                        yield received, partial(write, prefix, result, received)
+
+            if bag.is_ros2:
+                ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
+                replaced = sorted(ours & {topic.name for topic in bag.topics})
+                done.left_out += [f"'{name}' is predicted anew" for name in replaced]
+                copies = _copies(bag, writer, replaced)
+            else:
+                done.left_out += [
+                    f"'{topic.name}' is none of the images, which alone are copied of a ROS 1 bag"
+                    for topic in bag.topics
+                    if topic.name not in names
+                ]
+                copies = _ros1_copies(bag, writer, cameras)
+            announced = False
             # of what was recorded at one time, an image comes before what was made of it
-            streams: list[Iterator[_Copy | _Prediction]] = [copies, predictions]
-            for item in heapq.merge(*streams, key=lambda item: item.received_ns):
-                received = item.received_ns
-                if not told:
-                    _announce(
-                        writer, prefixes.values(), outputs, legend(pipeline.taxonomy), received
-                    )
-                    told = True
-                if isinstance(item, _Copy):
-                    _write_copy(writer, bag, item)
-                elif isinstance(item.result, Result):
-                    _write_result(writer, item.prefix, item.result, received, outputs)
-                    done.routes[item.result.decision.route] += 1
-                    done.frames += 1
-                    progress(done.frames, total)
-                else:
-                    done.problems.append(item.result)
+            for received, run in heapq.merge(copies, predictions(), key=itemgetter(0)):
+                if not announced:
+                    for prefix in prefixes.values():
+                        _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
+                    announced = True
+                run()
             loss = bag.loss(cameras)
             if loss is not None:
                 done.problems.append(str(loss))
@@ -258,98 +243,46 @@ def write_predictions(
     return done
 
 
-def _predictions(
-    bag: BagReader,
-    cameras: Sequence[Topic],
-    prefixes: Mapping[str, str],
-    pipeline: Pipeline,
-    want: Want,
-) -> Iterator[_Prediction]:
-    """Run the frames of all cameras in the order of their stamps."""
+def _copies(bag: BagReader, writer: BagWriter, leave_out: Sequence[str]) -> Iterator[_Written]:
+    for record in bag.records(leave_out):
+        yield record.received_ns, partial(_copy, writer, record)
+
+
+def _copy(writer: BagWriter, record: Record) -> None:
+    channel = record.channel
+    writer.add_topic(channel)
+    writer.write_serialized(channel.topic, channel.type, record.data, record.received_ns)
+
+
+def _ros1_copies(
+    bag: BagReader, writer: BagWriter, cameras: Sequence[BagTopic]
+) -> Iterator[_Written]:
+    """Write the images of the cameras anew for ROS 2, as far as they can be decoded."""
     for topic, message in bag.merged(cameras):
-        prefix = prefixes[topic.name]
-        frame = bag.frame(message, _camera(prefix))
-        found: Result | str
-        if isinstance(frame, Frame):
-            try:
-                [found] = pipeline.process([frame], want)
-            except WithheldError as error:
-                found = f'{topic.name}, stamp {message.stamp_ns}: {error}'
-        else:
-            found = f'{topic.name}, stamp {message.stamp_ns}: {frame}'
-        yield _Prediction(received_ns=message.received_ns, prefix=prefix, result=found)
-
-
-def _ros2_copies(
-    bag: BagReader, writer: BagWriter, prefixes: Iterable[str], done: Predicted
-) -> Iterator[_Copy]:
-    """Yield every message but those of topics that are predicted or that cannot be written."""
-    ours = {f'{prefix}/{output}' for prefix in prefixes for output in KINDS}
-    refused = {topic.name for topic in bag.topics if topic.name in ours}
-    done.left_out += [f"'{name}' is predicted anew" for name in sorted(refused)]
-    for record in bag.records(leave_out=frozenset(refused)):
-        channel = record.channel
-        if channel.topic in refused:
+        frame, received = bag.frame(message), message.received_ns
+        if not isinstance(frame, Frame):
             continue
-        try:
-            writer.add_topic(channel)
-        except BagError as error:
-            refused.add(channel.topic)
-            done.left_out.append(str(error))
-            continue
-        yield _Copy(
-            received_ns=record.received_ns, topic=channel.topic, type=channel.type,
-            content=record.data,
-        )  # fmt: skip
-
-
-def _ros1_copies(bag: BagReader, cameras: Sequence[Topic], done: Predicted) -> Iterator[_Copy]:
-    """Yield the images of the cameras that can be decoded."""
-    names = {camera.name for camera in cameras}
-    done.left_out += [
-        f"'{topic.name}' is none of the images, which alone are copied of a ROS 1 bag"
-        for topic in bag.topics
-        if topic.name not in names
-    ]
-    for topic, message in bag.merged(cameras):
-        frame = bag.frame(message)
-        if isinstance(frame, Frame):
-            packed = message.type == _COMPRESSED
-            yield _Copy(
-                received_ns=message.received_ns, topic=topic.name, type=message.type,
-                content=message if packed else frame,
+        if message.type == _COMPRESSED:
+            image = bag.read(message)
+            yield received, partial(
+                writer.write_compressed, topic.name, bytes(image.data), image.format,
+                stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, received_ns=received,
             )  # fmt: skip
-
-
-def _write_copy(writer: BagWriter, bag: BagReader, item: _Copy) -> None:
-    if isinstance(item.content, bytes):
-        writer.write_serialized(item.topic, item.type, item.content, item.received_ns)
-    elif isinstance(item.content, Frame):
-        writer.write_frame(item.topic, item.content, received_ns=item.received_ns)
-    else:
-        image = bag.read(item.content)
-        writer.write_compressed(
-            item.topic, bytes(image.data), image.format, stamp_ns=item.content.stamp_ns,
-            frame_id=image.header.frame_id, received_ns=item.received_ns,
-        )  # fmt: skip
+        else:
+            yield received, partial(writer.write_frame, topic.name, frame, received_ns=received)
 
 
 def _announce(
-    writer: BagWriter,
-    prefixes: Iterable[str],
-    outputs: Sequence[Output],
-    ids: str,
-    received_ns: int,
+    writer: BagWriter, prefix: str, outputs: Sequence[Output], ids: str, received_ns: int
 ) -> None:
-    """Add the topics of each camera, and say what the ids mean."""
-    for prefix in prefixes:
-        for output, kind in KINDS.items():
-            if output not in outputs:
-                continue
-            qos = reliable_qos(latched=output in _LATCHED)
-            writer.add_topic(Channel(topic=f'{prefix}/{output}', type=kind, qos=(qos,)))
-            if output == 'label_info_json':
-                writer.write_value(f'{prefix}/{output}', ids, received_ns)
+    """Add the topics of a camera, and say what the ids mean."""
+    for output, kind in KINDS.items():
+        if output not in outputs:
+            continue
+        qos = reliable_qos(latched=output in _LATCHED)
+        writer.add_topic(Channel(topic=f'{prefix}/{output}', type=kind, qos=(qos,)))
+        if output == 'label_info_json':
+            writer.write_value(f'{prefix}/{output}', ids, received_ns)
 
 
 def _write_result(
@@ -400,6 +333,8 @@ def _camera(prefix: str) -> str:
     """Return what the node calls the camera whose topics begin so."""
     return prefix.removesuffix(f'/{NAMESPACE}').strip('/')
 
+
+# -- labels on clouds ------------------------------------------------------------------------
 
 _CLOUD = 'sensor_msgs/msg/PointCloud2'
 _POSES = ('nav_msgs/msg/Odometry', 'geometry_msgs/msg/PoseStamped')
@@ -468,15 +403,16 @@ def write_painted(
         with BagWriter(
             out, storage=storage, compress=compress, force=force, inputs=[source]
         ) as writer:
-            job = _Job(bag, writer, config, settings, sensors, lambda n: progress(n, total))
-            job.run()
-            if not job.done.clouds:
-                reason = f': {job.done.problems[0]}' if job.done.problems else ''
+            copy = _PaintedCopy(bag, writer, config, settings, sensors)
+            copy.run(lambda clouds: progress(clouds, total))
+            done = copy.done
+            if not done.clouds:
+                reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no cloud of '{source}' could be painted{reason}")
             loss = bag.loss([names[name] for name in sensors])
-            if loss is not None and bag.losses():
-                job.done.problems.append(str(loss))
-    return job.done
+            if loss is not None and bag.read_errors():
+                done.problems.append(str(loss))
+    return done
 
 
 def _cameras(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
@@ -505,7 +441,7 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
     """Return the prefix of the outputs by the topic of each cloud or depth image."""
     topics = {topic.name: topic for topic in bag.topics}
 
-    def checked(name: str) -> Topic:
+    def checked(name: str) -> BagTopic:
         if name not in topics:
             raise BagError(f"'{bag.path}' has no topic '{name}'; it holds {', '.join(topics)}")
         return topics[name]
@@ -522,22 +458,21 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
     return found
 
 
-class _Job:
-    """One bag on its way."""
+class _PaintedCopy:
+    """The copy of one bag, and what its messages have told so far."""
 
     def __init__(
         self, bag: BagReader, writer: BagWriter, config: PaintConfig, settings: PaintSettings,
-        sensors: Mapping[str, str], progress: Callable[[int], None],
+        sensors: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.done = PaintedBag()
         self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
-        self._progress = progress
         self._frames = FrameTree()
-        for text in settings.transforms:
-            self._frames.add_text(text)
+        self._add_given_transforms()
         self._painter = CloudPainter(config, self._frames.lookup)
         self._depth = {topic: camera for camera, topic in settings.depth.items()}
-        self._handlers: dict[str, tuple[str, Callable[[str, Any, float], None]]] = {}
+        #: What takes the messages of a topic, as (message, seconds at which it was recorded).
+        self._handlers: dict[str, Callable[[Any, float], None]] = {'/tf_static': self._transforms}
         for camera in config.cameras:
             for topic, handler in (
                 (f'{NAMESPACE}/labels', self._labels),
@@ -545,50 +480,37 @@ class _Job:
                 (f'{NAMESPACE}/label_info_json', self._legend),
                 ('camera_info', self._info),
             ):
-                self._handlers[f'/{camera}/{topic}'] = (camera, handler)
+                self._handlers[f'/{camera}/{topic}'] = partial(handler, camera)
         for topic in sensors:
-            self._handlers[topic] = (topic, self._cloud)
-        self._handlers['/tf_static'] = ('', self._transforms)
+            self._handlers[topic] = partial(self._cloud, topic)
         if settings.odometry:
-            self._handlers[settings.odometry] = ('', self._pose)
+            self._handlers[settings.odometry] = self._pose
 
-    def run(self) -> None:
-        """Copy and paint everything."""
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Copy and paint everything; ``progress`` gets the clouds so far."""
         # the places of the sensors hold from the beginning, whenever they were recorded
-        for record in self._of('/tf_static'):
+        others = {topic.name for topic in self._bag.topics} - {'/tf_static'}
+        for record in self._bag.records(leave_out=others):
             self._take(record)
         ours = {f'{prefix}/points' for prefix in self._sensors.values()}
-        refused: set[str] = set()
         last = 0
-        for record in self._bag.records(leave_out=frozenset(ours)):
-            channel, last = record.channel, record.received_ns
-            if channel.topic in refused:
-                continue
-            try:
-                self._writer.add_topic(channel)
-            except BagError as error:
-                refused.add(channel.topic)
-                self.done.problems.append(str(error))
-                continue
-            self._writer.write_serialized(channel.topic, channel.type, record.data, last)
-            if channel.topic in self._handlers:
+        for record in self._bag.records(leave_out=ours):
+            last = record.received_ns
+            _copy(self._writer, record)
+            if record.channel.topic in self._handlers:
                 self._take(record)
-                self._write(self._painter.due(last / 1e9), last)
-        self._write(self._painter.due(last / 1e9, all_of_them=True), last)
-
-    def _of(self, name: str) -> Iterator[Record]:
-        others = {topic.name for topic in self._bag.topics} - {name}
-        return self._bag.records(leave_out=others)
+                self._write(self._painter.due(last / 1e9), last, progress)
+        self._write(self._painter.due(last / 1e9, all_of_them=True), last, progress)
 
     def _take(self, record: Record) -> None:
-        channel = record.channel
-        owner, handler = self._handlers[channel.topic]
-        message = Message(stamp_ns=0, received_ns=record.received_ns, type=channel.type,
-                          data=record.data)  # fmt: skip
+        topic, received = record.channel.topic, record.received_ns
+        message = Message(
+            stamp_ns=0, received_ns=received, type=record.channel.type, data=record.data
+        )
         try:
-            handler(owner, self._bag.read(message), record.received_ns / 1e9)
+            self._handlers[topic](self._bag.read(message), received / 1e9)
         except (CloudError, BagError) as error:
-            self.done.problems.append(f'{channel.topic}, at {record.received_ns} ns: {error}')
+            self.done.problems.append(f'{topic}, at {received} ns: {error}')
 
     def _labels(self, camera: str, message: Any, now: float) -> None:
         self._painter.masks(camera).add_labels(
@@ -605,14 +527,17 @@ class _Job:
     def _legend(self, camera: str, message: Any, now: float) -> None:
         self._painter.palette = read_palette(message.data)
 
-    def _transforms(self, owner: str, message: Any, now: float) -> None:
+    def _transforms(self, message: Any, now: float) -> None:
         for item in message.transforms:
             self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
-        # what a person says counts more
+        self._add_given_transforms()
+
+    def _add_given_transforms(self) -> None:
+        """Add what a person says, which counts more than what was recorded."""
         for text in self._settings.transforms:
             self._frames.add_text(text)
 
-    def _pose(self, owner: str, message: Any, now: float) -> None:
+    def _pose(self, message: Any, now: float) -> None:
         if message.__msgtype__ not in _POSES:
             raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
         self._painter.poses.add(stamp_of(message), read_pose(message))
@@ -625,11 +550,12 @@ class _Job:
         else:
             self._painter.add_cloud(topic, stamp, frame_id, read_cloud(message), now)
 
-    def _write(self, found: Iterator[LabelledCloud], received_ns: int) -> None:
+    def _write(
+        self, found: Iterator[LabelledCloud], received_ns: int, progress: Callable[[int], None]
+    ) -> None:
         for labelled in found:
-            topic = labelled.sensor
-            if topic not in self._sensors:
-                topic = self._settings.depth[topic]
+            # a cloud of a depth image bears the name of its camera
+            topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
             self._writer.add_topic(Channel(topic=name, type=_CLOUD, qos=(reliable_qos(),)))
             self._writer.write_cloud(
@@ -641,7 +567,4 @@ class _Job:
             self.done.labelled += int((labelled.painted.labels != UNLABELLED).sum())
             for camera, (reason, _) in labelled.misses.items():
                 self.done.misses[f'{camera}: {reason}'] += 1
-            self._progress(self.done.clouds)
-
-
-__all__ = ['PaintSettings', 'PaintedBag', 'write_painted']
+            progress(self.done.clouds)

@@ -1,16 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-A file that says when each picture of a folder, or each frame of a video, was taken.
+Frames from wherever they lie, an image, a folder, a video or image topics, and as picture files.
 
-Frames from wherever they lie: an image, a folder of images, a video, or image topics.
-
-Frames of videos, bags and folders as picture files, for a user who has a recording of a drive.
-
-A file is called SOURCE_STAMP, the stamp in nanoseconds with leading zeros, so that names sort by
-time and nothing depends on the order in which frames are read. Each file appears whole;
-extract.json says which recording was taken how, so that an interrupted run goes on and frames of
-different settings never mix.
+``extract`` writes files called SOURCE_STAMP, the stamp in nanoseconds with leading zeros, so that
+names sort by time and nothing depends on the order in which frames are read. Each file appears
+whole; extract.json says which recording was taken how, so that an interrupted run goes on and
+frames of different settings never mix.
 """
 
 from __future__ import annotations
@@ -21,20 +17,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
+from nightseg_ros.bags.reader import BagReader, camera_of, is_bag, natural_order
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
 from nightseg_ros.files import plain_name, replace_file, user_path
 from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file
 
-_NUMBER = re.compile(r'\d+(\.\d*)?([eE][+-]?\d+)?')
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
+#: Frames a second of pictures that come without any time.
+DEFAULT_RATE = 10.0
+#: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
+STAMP_OFFSET = 1_000_000_000_000_000_000
+MANIFEST = 'extract.json'
+
+# -- stamps ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +68,7 @@ def read_stamps(file: Path) -> Stamps:
             continue
         first, *rest = re.split(r'[,\s]+', text, maxsplit=1)
         stamp = _nanoseconds(first)
-        if stamp is None or stamp < 0:
+        if stamp is None:
             raise DataError(
                 f"stamps '{file}', line {number}: '{first}' is no stamp; seconds with a point or "
                 'whole nanoseconds are wanted'
@@ -84,23 +87,13 @@ def read_stamps(file: Path) -> Stamps:
 
 
 def _nanoseconds(text: str) -> int | None:
-    if not _NUMBER.fullmatch(text):
+    if not re.fullmatch(r'[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?', text):
         return None
-    try:
-        # a float would lose the last three digits of an epoch stamp
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return int(value * 10**9) if '.' in text or 'e' in text.lower() else int(value)
+    # a float would lose the last three digits of an epoch stamp
+    return int(text) if text.isdecimal() else int(Decimal(text) * 10**9)
 
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
-#: Frames a second of pictures that come without any time.
-DEFAULT_RATE = 10.0
-#: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
-STAMP_OFFSET = 1_000_000_000_000_000_000
-Kind = Literal['image', 'folder', 'video', 'bag']
-Item = tuple[str, Frame | FrameError]
+# -- sources --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,7 +108,7 @@ class FrameSource:
     """
 
     path: Path
-    kind: Kind
+    kind: Literal['image', 'folder', 'video', 'bag']
     count: int | None
     """How many items come; None where that is not known (a video may be off by a few)."""
     rate: float | None
@@ -130,7 +123,7 @@ class FrameSource:
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[tuple[str, Frame | FrameError]]:
         """Read the frames one by one."""
         if self.kind == 'bag':
             return self._bag()
@@ -143,49 +136,36 @@ class FrameSource:
             return self.stamps.stamps_ns[index]
         return round(index * 1e9 / (self.rate or DEFAULT_RATE))
 
-    def _files(self) -> list[Path]:
-        if self.kind == 'image':
-            return [self.path]
+    def _pictures(self) -> Iterator[tuple[str, Frame | FrameError]]:
+        files = [self.path] if self.kind == 'image' else _images(self.path)
         if self.stamps is not None and self.stamps.names is not None:
-            return [self.path / name for name in self.stamps.names]
-        return _images(self.path)
-
-    def _pictures(self) -> Iterator[Item]:
+            files = [self.path / name for name in self.stamps.names]
         seen: dict[str, str] = {}
-        for index, path in enumerate(self._files()):
-            stem = path.stem
-            if stem in seen:
-                yield (
-                    path.name,
-                    FrameError(
-                        f"'{path.name}' and '{seen[stem]}' would give one result; rename one"
-                    ),
-                )
+        for index, path in enumerate(files):
+            other = seen.setdefault(path.stem, path.name)
+            if other != path.name:
+                text = f"'{path.name}' and '{other}' would give one result; rename one"
+                yield path.name, FrameError(text)
                 continue
-            seen[stem] = path.name
             try:
                 image, order = decode_file(path.read_bytes())
             except OSError as error:
-                yield stem, FrameError(f"'{path.name}' cannot be read: {error.strerror}")
+                yield path.stem, FrameError(f"'{path.name}' cannot be read: {error.strerror}")
             except FrameError as error:
-                yield stem, FrameError(f"'{path.name}': {error}")
+                yield path.stem, FrameError(f"'{path.name}': {error}")
             else:
+                stamp = self._stamp(index)
                 yield (
-                    stem,
-                    Frame(
-                        image=image, order=order, stamp_ns=self._stamp(index), camera=self.camera
-                    ),
+                    path.stem,
+                    Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera),
                 )
 
-    def _video(self) -> Iterator[Item]:
+    def _video(self) -> Iterator[tuple[str, Frame | FrameError]]:
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
         index = 0
         with _opened(self.path) as video:
-            while True:
-                good, image = video.read()
-                if not good:
-                    break
-                if limit is not None and index >= limit:
+            while (read := video.read())[0]:
+                if index == limit:
                     yield (
                         f'{index:06d}',
                         FrameError(
@@ -195,7 +175,7 @@ class FrameSource:
                     )
                     return
                 yield f'{index:06d}', Frame(
-                    image=np.asarray(image, np.uint8), order='bgr', stamp_ns=self._stamp(index),
+                    image=np.asarray(read[1], np.uint8), order='bgr', stamp_ns=self._stamp(index),
                     camera=self.camera,
                 )  # fmt: skip
                 index += 1
@@ -206,7 +186,7 @@ class FrameSource:
                 FrameError(f"'{self.path.name}' breaks off after {index} of {self.count} frames"),
             )
 
-    def _bag(self) -> Iterator[Item]:
+    def _bag(self) -> Iterator[tuple[str, Frame | FrameError]]:
         with BagReader(self.path) as bag:
             topics = [bag.image_topic(name) for name in self.topics]
             cameras = camera_names(self.topics)
@@ -341,15 +321,20 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        p
-        for p in folder.iterdir()
-        # hidden files are half-written ones
-        if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith('.')
-    )
+    """Return the pictures of a folder by the numbers in their names, without half-written ones."""
+    found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted((path for path in found if not path.name.startswith('.')), key=natural_order)
 
 
-MANIFEST = 'extract.json'
+def encode(frame: Frame, suffix: str, settings: Sequence[int] = ()) -> bytes:
+    """Return a frame as the content of a picture file, with settings of ``cv2.imencode``."""
+    image = frame.image
+    if frame.order == 'rgb':
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
+    return cv2.imencode(suffix, image, settings)[1].tobytes()
+
+
+# -- frames as files -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -431,10 +416,10 @@ def extract(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"'{out}' cannot be made: {error.strerror}") from error
-    before = {name: _check(name, source, out, config, force) for name, source in opened.items()}
+    done = {name for name, source in opened.items() if _is_done(name, source, out, config, force)}
     written = kept = broken = 0
     for name, source in opened.items():
-        if before[name]:
+        if name in done:
             files = len(_frames(out, name))
             say(f"{name}: all {files} frames are in '{out}' already")
             kept += files
@@ -474,58 +459,38 @@ def _extract_one(
     entry = _entry(source, config)
     _note(out, name, {**entry, 'complete': False})
     there = {path.name for path in _frames(out, name)}
+    settings = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if config.format == 'jpg' else []
+    step = round(config.every * 1e9)
+    due, last = 0, None
     seen: set[str] = set()
     written = broken = 0
-    wanted = _EveryStamp(config.every)
     for number, (stem, frame) in enumerate(source, start=1):
         progress(number, source.count, name)
         if not isinstance(frame, Frame):
             broken += 1
             say(f'{name} {stem}: skipped, {frame}')
             continue
-        file = f'{name}_{frame.stamp_ns:019d}.{config.format}'
-        if not wanted(frame.stamp_ns) or file in seen:
+        stamp = frame.stamp_ns
+        # the first frame of each step of a grid; a recording that starts over has its own
+        if last is None or stamp < last:
+            due = stamp
+        last = stamp
+        if stamp < due:
             continue
-        seen.add(file)
-        if file not in there:
-            replace_file(out / file, _encode(frame, config))
+        if step:
+            due += ((stamp - due) // step + 1) * step
+        file = f'{name}_{stamp:019d}.{config.format}'
+        if file not in there and file not in seen:
+            replace_file(out / file, encode(frame, f'.{config.format}', settings))
             written += 1
+        seen.add(file)
     _note(out, name, {**entry, 'complete': True, 'frames': len(seen), 'broken': broken})
     return Extracted(written=written, kept=len(seen) - written, broken=broken)
 
 
-class _EveryStamp:
-    """Tells which stamps to take: the first, then the first of each step of a grid from there."""
-
-    def __init__(self, seconds: float) -> None:
-        self._step = round(seconds * 1e9)
-        self._due: int | None = None
-        self._last = 0
-
-    def __call__(self, stamp_ns: int) -> bool:
-        # a recording that starts over has its own grid
-        if self._due is None or stamp_ns < self._last:
-            self._due = stamp_ns
-        self._last = stamp_ns
-        if stamp_ns < self._due:
-            return False
-        if self._step:
-            self._due += ((stamp_ns - self._due) // self._step + 1) * self._step
-        return True
-
-
-def _encode(frame: Frame, config: ExtractConfig) -> bytes:
-    image = frame.image
-    if frame.order == 'rgb':
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    settings = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if config.format == 'jpg' else []
-    good, content = cv2.imencode(f'.{config.format}', image, settings)
-    if not good:
-        raise DataError(f'a frame of shape {image.shape} cannot be written as {config.format}')
-    return content.tobytes()
-
-
-def _check(name: str, source: FrameSource, out: Path, config: ExtractConfig, force: bool) -> bool:
+def _is_done(
+    name: str, source: FrameSource, out: Path, config: ExtractConfig, force: bool
+) -> bool:
     """Tell whether a source is done; clear what a forced or interrupted run left."""
     half = re.compile(rf'\.{re.escape(name)}_\d+-\w+\.(jpg|png)')
     for path in out.glob(f'.{name}_*'):

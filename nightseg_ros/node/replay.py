@@ -51,7 +51,8 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, Channel, is_bag
+from nightseg_ros.bags.formats import Channel
+from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, is_bag
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, camera_names, open_source
 from nightseg_ros.dds import profile_environment
