@@ -129,7 +129,7 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
         def crowded() -> bool:
             cameras.send()
-            return cameras.served() and 'at most 1 frames at once' in node.text
+            return cameras.served() and 'batches have at most 1 frames' in node.text
 
         client.until(crowded, 'smaller batches')
         assert client.status('node')[2]['device'] == 'gpu'
@@ -146,7 +146,7 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
         fault.write_text('die')
         cameras.send()
-        client.diagnosed('node', 'ERROR', 'the worker has died')
+        client.diagnosed('node', 'ERROR', 'the worker thread has ended by an error')
         assert node.process.wait(20) == 1
 
 
@@ -167,8 +167,8 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         if kind == 'hang':
             client.diagnosed('node', 'ERROR', 'busy with one batch for 1.')
             client.diagnosed('node', 'ERROR', 'busy with one batch for 3.')
-            assert 'giving up, so that I am started anew' in client.until(
-                lambda: 'giving up' in node.text and node.text, 'the last word'
+            assert 'exiting with code 1' in client.until(
+                lambda: 'exiting with' in node.text and node.text, 'the last line'
             )
         assert node.process.wait(60) == 1
         assert 'faulty_node.py' in node.text and 'nightseg_ros/node/worker.py' in node.text
@@ -198,9 +198,9 @@ def test_a_load_that_hangs_is_told_and_ends_the_process(
     fault.write_text('load')
     limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
     with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
-        values = client.diagnosed('node', 'WARN', 'configure has not come back for')
+        values = client.diagnosed('node', 'WARN', 'configure has not ended for')
         assert values['state'] == 'configuring'
-        client.diagnosed('node', 'ERROR', 'configure has not come back for 6.')
+        client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
         assert node.process.wait(60) == 1
         assert 'on_configure' in node.text
 

@@ -114,12 +114,23 @@ class EgoMask:
     """Which part of a camera's image shows the own vehicle; it is published as unlabelled."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Read an image file, non-zero on the vehicle; ``ConfigError`` where it is none."""
+        """
+        Read an image file, non-zero on the vehicle.
+
+        ``ConfigError`` is raised where it cannot be read, or shows no vehicle, or nothing else.
+        """
         file = Path(path).expanduser()
         image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
         if image is None:
             raise ConfigError(f"'ego_masks': {file} is no image that can be read")
-        self._mask = np.where(np.asarray(image) != 0, UNLABELLED, 0).astype(np.uint8)
+        own = np.asarray(image) != 0
+        if own.all() or not own.any():
+            share = 'all' if own.all() else 'none'
+            raise ConfigError(
+                f"'ego_masks': {share} of {file} is non-zero; wanted are non-zero pixels where "
+                'the own vehicle is seen, and 0 elsewhere'
+            )
+        self._mask = np.where(own, UNLABELLED, 0).astype(np.uint8)
         self._fitted = self._mask
 
     def at(self, height: int, width: int) -> Plane:

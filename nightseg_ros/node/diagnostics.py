@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -136,11 +136,44 @@ class Warnings:
         self._logger.warning(f'{self._lead}{text}{more}')
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that was received; times are seconds of ``time.monotonic``."""
+
+    when: float
+    stamped: bool = True
+    drop: str = ''
+    """Why it is not taken, a key of the drops."""
+    jump_s: float = 0.0
+    """Seconds that the stamps went back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A message whose result was published."""
+
+    when: float
+    durations: Mapping[str, float]
+    """Milliseconds by their keys in /diagnostics."""
+    note: str
+    """The result in a few words."""
+    counts: Sequence[str] = ()
+    """Further counters to raise."""
+    shown: Mapping[str, object] = field(default_factory=dict)
+    """Further values of /diagnostics, until the next one."""
+    warnings: Mapping[str, str] = field(default_factory=dict)
+    """Further warnings by a key of their own."""
+    useful: bool = True
+    """Whether it makes a fault of other messages a smaller problem."""
+
+
 class Health:
     """
     Counters, rates, latencies and problems of one camera or sensor.
 
-    Every time is passed in, in seconds of one steady clock. Safe to call from several threads.
+    The threads that receive and publish only append to ``arrivals`` and ``served``; whoever asks
+    counts them. Every time is passed in, in seconds of one steady clock. Safe to use from several
+    threads.
     """
 
     def __init__(
@@ -157,6 +190,8 @@ class Health:
         ``drops`` is every way that a message can end, ``noun`` what one is called, and
         ``warnings`` logs what is wrong.
         """
+        self.arrivals: deque[Arrival] = deque()
+        self.served: deque[Served] = deque()
         self._lock = threading.Lock()
         self._started, self._drops, self._noun, self._warnings = started, drops, noun, warnings
         self.counts: Counter[str] = Counter()
@@ -167,11 +202,10 @@ class Health:
         self.shown: dict[str, object] = {}
         """Further values of /diagnostics, of the latest message."""
         self.note = ''
-        """What the latest message's result was, in a few words."""
         self.info_problem = ''
         """What is wrong with the calibration."""
         self._unstamped = False
-        self._received, self._served = Rate(), Rate()
+        self._input, self._output = Rate(), Rate()
         self._durations: dict[str, deque[float]] = {}
         self._last_received: float | None = None
         self._last_useful = -float('inf')
@@ -180,30 +214,10 @@ class Health:
         self._faults: dict[str, tuple[float, str]] = {}
         """The same of lost messages, by the key of their count."""
 
-    def receive(
-        self, now: float, *, stamped: bool = True, drop: str = '', jump_s: float = 0.0
-    ) -> None:
-        """Count a message, the reason for its drop, and stamps that went back."""
-        with self._lock:
-            self.counts['received'] += 1
-            self._last_received = now
-            # who does not drop such messages warns of them
-            self._unstamped = not stamped and 'unstamped' not in self._drops
-            self._received.add(now)
-        if jump_s:
-            self.counts['time_jumps'] += 1
-            text = f'stamps jumped back by {jump_s:.1f} s; starting over'
-            self.warn(now, 'jump', 'stamps jumped back; started over', log=text)
-        if drop:
-            self.drop(now, drop)
-
     def drop(self, now: float, reason: str, text: str = '') -> None:
         """Count a message that ends here, ``reason`` being a key of the drops; log ``text``."""
-        key = f'dropped.{reason}'
         with self._lock:
-            self.counts[key] += 1
-            if reason not in NO_FAULT:
-                self._faults[key] = (now, text or f'{self._noun}: {self._drops[reason]}')
+            self._drop(now, reason, text)
         self._log(reason, text)
 
     def miss(self, now: float, key: str, text: str) -> None:
@@ -219,40 +233,13 @@ class Health:
             self._events[key] = (now, text)
         self._log(key, log)
 
-    def serve(
-        self,
-        now: float,
-        durations: Mapping[str, float],
-        *,
-        note: str,
-        counts: Iterable[str] = (),
-        shown: Mapping[str, object] | None = None,
-        useful: bool = True,
-    ) -> None:
-        """
-        Count a message whose result was published.
-
-        ``durations`` are milliseconds by their keys in /diagnostics, ``counts`` further counters
-        to raise, ``shown`` what is shown until the next one. What is not ``useful`` does not make
-        a fault smaller.
-        """
-        with self._lock:
-            self.counts['served'] += 1
-            self.counts.update(counts)
-            self.note = note
-            self.shown.update(shown or {})
-            if useful:
-                self._last_useful = now
-            self._served.add(now)
-            for key, ms in durations.items():
-                self._durations.setdefault(key, deque(maxlen=512)).append(ms)
-
     def values(self, now: float) -> dict[str, object]:
         """Return rates, counters, p50, p95 and p99 of the last 512 durations, and ``shown``."""
         with self._lock:
+            self._count()
             found: dict[str, object] = {
-                'input_hz': self._received.per_second(now),
-                'output_hz': self._served.per_second(now),
+                'input_hz': self._input.per_second(now),
+                'output_hz': self._output.per_second(now),
                 **self.counts,
                 **self.shown,
             }
@@ -264,6 +251,7 @@ class Health:
     def problems(self, now: float, source: Source, silent_after: float) -> list[Problem]:
         """Return what is wrong at ``now``, the worst first."""
         with self._lock:
+            self._count()
             found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
             texts = [text for when, text in self._events.values() if now - when < RECOVERY]
             if self._unstamped:
@@ -275,6 +263,41 @@ class Health:
                 texts.append(self.info_problem)
         found += [Problem(level='WARN', text=text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
+
+    def _count(self) -> None:
+        """Take over what has been appended."""
+        while self.arrivals:
+            arrival = self.arrivals.popleft()
+            self.counts['received'] += 1
+            self._last_received = arrival.when
+            # who does not drop such messages warns of them
+            self._unstamped = not arrival.stamped and 'unstamped' not in self._drops
+            self._input.add(arrival.when)
+            if arrival.drop:
+                self._drop(arrival.when, arrival.drop)
+            if arrival.jump_s:
+                self.counts['time_jumps'] += 1
+                text = f'stamps jumped back by {arrival.jump_s:.1f} s; starting over'
+                self._events['jump'] = (arrival.when, text)
+                self._log('jump', text)
+        while self.served:
+            served = self.served.popleft()
+            self.counts['served'] += 1
+            self.counts.update(served.counts)
+            self.note = served.note
+            self.shown.update(served.shown)
+            if served.useful:
+                self._last_useful = served.when
+            self._output.add(served.when)
+            self._events.update({k: (served.when, text) for k, text in served.warnings.items()})
+            for key, ms in served.durations.items():
+                self._durations.setdefault(key, deque(maxlen=512)).append(ms)
+
+    def _drop(self, now: float, reason: str, text: str = '') -> None:
+        key = f'dropped.{reason}'
+        self.counts[key] += 1
+        if reason not in NO_FAULT:
+            self._faults[key] = (now, text or f'a {self._noun} was {self._drops[reason]}')
 
     def _log(self, key: str, text: str) -> None:
         if text and self._warnings is not None:
@@ -302,10 +325,11 @@ class Health:
                 'set to config/fastdds_large_images.xml, and check its QoS'
             )
         else:
-            sender = 'camera' if self._noun == 'frame' else 'sensor'
+            sender, what = ('camera', 'images') if self._noun == 'frame' else ('sensor', 'clouds')
             text = (
-                f'{lead}, though {source.topic} still has a publisher: the {sender} has stopped, '
-                "or large messages get lost without the DDS profile in the publisher's process"
+                f'{lead}, though {source.topic} still has a publisher: '
+                f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
+                "in the publisher's process"
             )
         return [Problem(level='ERROR', text=text)]
 

@@ -15,7 +15,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,7 +24,6 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import (
     CameraInfo,
     CompressedImage,
-    Image,
     PointCloud2,
     PointField,
     RegionOfInterest,
@@ -34,7 +33,6 @@ from std_msgs.msg import Header, String
 from nightseg_ros.clouds.painter import LabelledCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.diagnostics import diagnostic_status
-from nightseg_ros.perception.frame import ENCODINGS, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.result import Result, legend, report
 from nightseg_ros.taxonomy import Taxonomy
 
@@ -66,43 +64,6 @@ def _compressed(
     message = CompressedImage(header=header, format=layout)
     message.data.frombytes(memoryview(content.reshape(-1)))
     return message
-
-
-def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
-    """
-    Return uint8 [H, W, 3] and its channel order of an Image or a CompressedImage.
-
-    An encoding that is not read here goes through cv_bridge where it is installed.
-    ``FrameError`` says what is wrong with the message.
-    """
-    if isinstance(message, CompressedImage):
-        return decode_file(message.data, message.format)
-    if message.encoding not in ENCODINGS:
-        bridged = _through_cv_bridge(message)
-        if bridged is not None:
-            return bridged, 'bgr'
-    return decode_raw(
-        message.data,
-        encoding=message.encoding,
-        width=message.width,
-        height=message.height,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-
-
-def _through_cv_bridge(message: Image) -> Pixels | None:
-    try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-    except ImportError:
-        return None
-    try:
-        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
-    # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
-    except Exception as error:
-        raise FrameError(
-            f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
-        ) from error
 
 
 def scaled_info(

@@ -159,13 +159,21 @@ class Outputs:
             stamp = self._node.get_clock().now().to_msg()
             self._latched['label_info'].publish(label_info(self._taxonomy, self._vision, stamp))
 
-    def wanted(self) -> set[str]:
-        """Return the topics that have subscribers."""
-        return {
+    def wanted(self) -> tuple[set[str], Want]:
+        """Return the topics that have subscribers, and the pictures that they need."""
+        topics = {
             topic
             for topic, publisher in self._publishers.items()
             if publisher.get_subscription_count()
         }
+        want = Want(
+            labels=bool(topics & {'labels', 'labels/compressed'}),
+            confidence='confidence' in topics,
+            color='color' in topics,
+            overlay=bool(topics & {'overlay', 'overlay/compressed'}),
+            translated='translated' in topics,
+        )
+        return topics, want
 
     def publish(
         self,
@@ -233,17 +241,6 @@ class Outputs:
         """Take the topics out of the graph."""
         for publisher in [*self._publishers.values(), *self._latched.values()]:
             self._node.destroy_lifecycle_publisher(publisher)
-
-
-def want_of(wanted: set[str]) -> Want:
-    """Return the pictures that the topics need."""
-    return Want(
-        labels=bool(wanted & {'labels', 'labels/compressed'}),
-        confidence='confidence' in wanted,
-        color='color' in wanted,
-        overlay=bool(wanted & {'overlay', 'overlay/compressed'}),
-        translated='translated' in wanted,
-    )
 
 
 def pictures_of(result: Result) -> list[str]:

@@ -47,6 +47,7 @@ from nightseg_ros.node.diagnostics import (
     RECOVERY,
     Health,
     Problem,
+    Served,
     Warnings,
     source_status,
 )
@@ -116,12 +117,20 @@ class SensorFeed:
         labels = labelled.painted.labels
         share = float((labels != UNLABELLED).mean()) if len(labels) else 0.0
         gaps = {f'mask_later_by_s.{camera}': gap for camera, gap in labelled.gaps_s.items()}
-        self.health.serve(
-            now, {'latency_ms': (now - labelled.received) * 1e3, 'paint_ms': paint_ms},
-            note=f'{len(labels)} points, {share:.0%} labelled', useful=share > 0,
-            shown={'points': len(labels), 'labelled': share,
-                   'hidden': sum(labelled.painted.hidden), **gaps},
-        )  # fmt: skip
+        self.health.served.append(
+            Served(
+                when=now,
+                durations={'latency_ms': (now - labelled.received) * 1e3, 'paint_ms': paint_ms},
+                note=f'{len(labels)} points, {share:.0%} labelled',
+                shown={
+                    'points': len(labels),
+                    'labelled': share,
+                    'hidden': sum(labelled.painted.hidden),
+                    **gaps,
+                },
+                useful=share > 0,
+            )
+        )
 
     def _receive(self, message: Any, stamp: int, now: float) -> None:
         if not stamp:

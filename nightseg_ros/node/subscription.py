@@ -12,7 +12,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from nightseg_ros.node.diagnostics import Health, Source
+from nightseg_ros.node.diagnostics import Arrival, Health, Source
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
@@ -114,7 +114,7 @@ class OrderedSubscription(Subscription):
         stamp = message.header.stamp
         stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
         drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
-        self._health.receive(now, stamped=bool(stamp_ns), drop=drop, jump_s=jump)
+        self._health.arrivals.append(Arrival(now, bool(stamp_ns), drop, jump))
         if jump:
             self._restart()
         if not drop:

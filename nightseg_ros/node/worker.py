@@ -4,22 +4,29 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import CompressedImage, Image
 
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.messages import decode
-from nightseg_ros.node.publishers import pictures_of, want_of
+from nightseg_ros.node.diagnostics import Served
+from nightseg_ros.node.publishers import pictures_of
 from nightseg_ros.node.watchdog import LATE, Activity, Task
-from nightseg_ros.perception.frame import Frame, FrameError
+from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
 from nightseg_ros.runtime.pixels import fit
+
+Pixels = npt.NDArray[np.uint8]
 
 #: What the networks are at most of the time.
 BATCH = 'the networks have been busy with one batch'
@@ -205,9 +212,10 @@ class Worker:
         frames = [frame for _, frame in opened]
         try:
             self._warm_up(frames)
+            wants = []
             for waiting, _ in opened:
-                waiting.wanted = waiting.camera.outputs.wanted()
-            wants = [want_of(waiting.wanted) for waiting, _ in opened]
+                waiting.wanted, want = waiting.camera.outputs.wanted()
+                wants.append(want)
             results = self.pipeline.process(frames, wants)
         except Exception as error:
             if out_of_memory(error) and self._need_less_memory(len(opened), error):
@@ -298,28 +306,27 @@ class Worker:
         decision, score = result.decision, result.illumination.score
         counts = [f'computed.{topic}' for topic in computed]
         counts += [f'published.{topic}' for topic in published]
-        camera.health.serve(
-            done, {'latency_ms': ms['total']}, counts=counts,
-            note=f'route {decision.route}, {decision.state}, score {score:.3f}',
-        )  # fmt: skip
-        self._check_reliability(camera, result, done)
-        if decision.switched:
-            text = f'{camera.names.name}: route {decision.route} now: {decision.reason}'
-            self._node.get_logger().info(text)
-
-    def _check_reliability(self, camera: CameraTopics, result: Result, now: float) -> None:
-        """Warn of a camera that cannot see; only some weights have learnt to judge that."""
-        reliability = result.reliability
-        camera.health.shown['reliability'] = 'unknown' if reliability is None else reliability
-        judged = result.decision.route in camera.judged_routes
-        least = self._node.settings.min_reliability if judged else 0.0
-        # written so that NaN is too little
+        reliability, warnings = result.reliability, {}
+        # only some weights have learnt to judge whole frames; written so that NaN is too little
+        least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
         if reliability is not None and not reliability >= least:
-            text = (
+            warnings['blind'] = (
                 f'cannot see: reliability {reliability:.2f}; is the lens covered, blinded '
                 'or out of focus? The masks are published all the same'
             )
-            camera.health.warn(now, 'blind', text)
+        camera.health.served.append(
+            Served(
+                when=done,
+                durations={'latency_ms': ms['total']},
+                note=f'route {decision.route}, {decision.state}, score {score:.3f}',
+                counts=counts,
+                shown={'reliability': 'unknown' if reliability is None else reliability},
+                warnings=warnings,
+            )
+        )
+        if decision.switched:
+            text = f'{camera.names.name}: route {decision.route} now: {decision.reason}'
+            self._node.get_logger().info(text)
 
     def _fail(self, waiting: Waiting, reason: str, what: str, error: Exception) -> None:
         text = f'{what}: {type(error).__name__}: {error}'
@@ -332,3 +339,40 @@ class Worker:
         """Return the seconds since a stamp by the node's clock, None for no stamp."""
         now_ns = int(self._node.get_clock().now().nanoseconds)
         return (now_ns - stamp_ns) / 1e9 if stamp_ns else None
+
+
+def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
+    """
+    Return uint8 [H, W, 3] and its channel order of an Image or a CompressedImage.
+
+    An encoding that is not read here goes through cv_bridge where it is installed.
+    ``FrameError`` says what is wrong with the message.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_file(message.data, message.format)
+    if message.encoding not in ENCODINGS:
+        bridged = _through_cv_bridge(message)
+        if bridged is not None:
+            return bridged, 'bgr'
+    return decode_raw(
+        message.data,
+        encoding=message.encoding,
+        width=message.width,
+        height=message.height,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def _through_cv_bridge(message: Image) -> Pixels | None:
+    try:
+        bridge = importlib.import_module('cv_bridge').CvBridge()
+    except ImportError:
+        return None
+    try:
+        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
+    # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
+    except Exception as error:
+        raise FrameError(
+            f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
+        ) from error
