@@ -13,13 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import Client, NodeProcess, image_message, picture, running
+from ros_harness import (
+    SECOND,
+    Client,
+    NodeProcess,
+    image_message,
+    picture,
+    running,
+    tiny_parameters,
+)
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
 KILLS = 'SIGKILL, and a library that keeps the interpreter, let no process clean up'
 HERE = Path(__file__).parent
 
@@ -32,11 +38,7 @@ class FaultyNode(NodeProcess):
 
 @pytest.fixture(scope='module')
 def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    return {
-        **{name: str(path) for name, path in files.items()},
-        'backend': 'torch', 'threads': 1, 'cameras': ['front', 'rear'],
-    }  # fmt: skip
+    return tiny_parameters(tmp_path_factory.mktemp('weights'), cameras=['front', 'rear'])
 
 
 @pytest.fixture
@@ -80,13 +82,9 @@ class Cameras:
         """Send frames until a status says so; return the seconds that it took."""
         begun = time.monotonic()
 
-        def told() -> bool:
-            self.send()
-            self.client.spin(0.2)
-            found = self.client.status(name)
-            return bool(found and found[0] == level and words in found[1])
-
-        self.client.until(told, f'{level} {words}')
+        self.client.feed(
+            self.send, lambda: self.client.says(name, words, level=level), f'{level} {words}'
+        )
         return time.monotonic() - begun
 
     def served(self) -> bool:

@@ -12,16 +12,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
 from ros_harness import (
+    SECOND,
     Client,
     image_message,
+    offline,
     picture,
     pixels_of,
     running,
     stamp,
     stamp_ns,
+    tiny_parameters,
     values_of,
 )
 from rosgraph_msgs.msg import Clock
@@ -29,31 +31,26 @@ from sensor_msgs.msg import CameraInfo, CompressedImage
 
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
 NAMESPACE = '/truck_7'
-DEFAULTS = {
-    p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in PARAMETERS
-}
+DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    return {name: str(path) for name, path in files.items()}
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return tiny_parameters(tmp_path_factory.mktemp('weights'), autostart=False)
 
 
 @pytest.fixture(scope='module')
 def running_client(
-    weights: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     log = tmp_path_factory.mktemp('node') / 'log.txt'
-    parameters = {**weights, 'backend': 'torch', 'threads': 1, 'autostart': False}
     with running(log, parameters, '-r', f'__ns:={NAMESPACE}'):
         client = Client(f'{NAMESPACE}/night_perception')
         client.watch_diagnostics()
@@ -63,22 +60,15 @@ def running_client(
 
 
 @pytest.fixture
-def client(running_client: Client) -> Iterator[Client]:
+def client(running_client: Client, parameters: dict[str, Any]) -> Iterator[Client]:
     """Yield the client of an unconfigured node with the defaults."""
     yield running_client
-    for topic in [t for t in running_client._subscriptions if t != '/diagnostics']:
-        running_client.unlisten(topic)
+    running_client.reset()
     running_client.got.clear()
-    for publisher in list(running_client.node.publishers):
-        if 'image' in publisher.topic_name or 'camera_info' in publisher.topic_name:
-            running_client.node.destroy_publisher(publisher)
-    if running_client.state() == 'active':
-        assert running_client.transition('deactivate')
-    if running_client.state() == 'inactive':
-        assert running_client.transition('cleanup')
-    kept = ('weights.day', 'weights.night', 'weights.translator', 'weights.illumination')
-    kept += ('backend', 'threads', 'autostart')
-    restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
+    for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
+        if running_client.state() == state:
+            assert running_client.transition(transition)
+    restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in parameters}
     assert running_client.set(**restored).successful
 
 
@@ -90,11 +80,8 @@ def start(client: Client, **parameters: Any) -> None:
 
 
 @pytest.fixture(scope='module')
-def pipeline(weights: dict[str, str]) -> Pipeline:
-    names = {name.removeprefix('weights.'): path for name, path in weights.items()}
-    return Pipeline.load(
-        PipelineConfig(weights=WeightsConfig(**names), backend='torch', threads=1)
-    )
+def pipeline(parameters: dict[str, Any]) -> Pipeline:
+    return offline(parameters)
 
 
 def name(topic: str) -> str:
@@ -145,7 +132,7 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
         # the camera driver starts again, with a clock of its own
         message = image_message(picture(seed=index), (10 - 3 * index) * SECOND)
         assert client.exchange(camera, message, labels).header == message.header
-        client.until(lambda: client.status('camera')[0] != 'ERROR', 'a camera that is well')
+        client.until(lambda: not client.says('camera', level='ERROR'), 'a camera that is well')
         client.node.destroy_publisher(camera)
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
 
@@ -167,14 +154,12 @@ def test_compressed_input(client: Client, pipeline: Pipeline, suffix: str) -> No
     np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
 
     del message.data[len(message.data) // 2 :]
-
-    def told() -> bool:
-        camera.publish(stamp(message, stamp_ns(message) + SECOND))
-        client.spin(0.2)
-        found = client.status('camera')
-        return bool(found and 'a frame could not be read' in found[1] and 'cut off' in found[1])
-
-    client.until(told, 'a word about the broken picture')
+    client.feed(
+        lambda: camera.publish(stamp(message, stamp_ns(message) + SECOND)),
+        lambda: client.says('camera', 'a frame could not be read') and client.says('camera', 'cut '
+                                                                                   'off'),
+        'a word about the broken picture',
+    )  # fmt: skip
 
 
 def test_labels_of_the_networks_size_with_their_calibration(
@@ -194,14 +179,15 @@ def test_labels_of_the_networks_size_with_their_calibration(
     info.k = [100.0, 0.0, 99.5, 0.0, 102.0, 59.5, 0.0, 0.0, 1.0]
     stamps = iter(range(SECOND, 10**6 * SECOND, SECOND))
 
-    def complete() -> bool:
+    def send() -> None:
         calibration.publish(info)
-        client.spin(0.1)
         camera.publish(image_message(image, next(stamps)))
-        client.spin(0.2)
-        return bool(client.got[f'{out}/camera_info'] and client.got[f'{out}/color'])
 
-    client.until(complete, 'camera_info')
+    client.feed(
+        send,
+        lambda: client.got[f'{out}/camera_info'] and client.got[f'{out}/color'],
+        'camera_info',
+    )
     got = client.got[f'{out}/camera_info'][0]
     labels = client.until(lambda: client.of_stamp(f'{out}/labels', got.header.stamp), 'labels')
     size = fit(120, 200, pipeline.long_side).labels
@@ -231,13 +217,8 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     # twice the mask's size
     image = picture(120, 200, seed=2)
     message = image_message(image, SECOND)
-    client.exchange(camera, message, f'{out}/overlay')
-    got = {
-        t: pixels_of(
-            client.until(lambda t=t: client.of_stamp(f'{out}/{t}', message.header.stamp), t)
-        )
-        for t in topics
-    }
+    answers = client.exchange(camera, message, *(f'{out}/{topic}' for topic in topics))
+    got = {topic: pixels_of(answer) for topic, answer in zip(topics, answers)}
     own = bonnet.repeat(2, 0).repeat(2, 1) != 0
     np.testing.assert_array_equal(got['labels'] == 255, own)
     assert (got['confidence'][own] == 0).all()

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny_weights
 from cloud_harness import CloudProcess
 from rclpy.node import NodeNameNonExistentError
-from ros_harness import Client, running
+from ros_harness import Client, running, tiny_parameters
 
 from nightseg_ros.node.messages import vision_msgs
 from nightseg_ros.node.parameters import CloudSettings
@@ -88,11 +87,9 @@ def test_the_shipped_policy_is_that_of_the_defaults() -> None:
 def test_the_policy_is_the_graph_of_night_perception(
     tmp_path: Path, cameras: tuple[str, ...], transport: str
 ) -> None:
-    files = tiny_weights.write_all(tmp_path)
-    parameters = {
-        **{name: str(path) for name, path in files.items()}, 'backend': 'torch', 'threads': 1,
-        'cameras': list(cameras), 'transport': transport, 'use_sim_time': True,
-    }  # fmt: skip
+    parameters = tiny_parameters(
+        tmp_path, cameras=list(cameras), transport=transport, use_sim_time=True
+    )
     latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
     with running(tmp_path / 'node.log', parameters):
         compare(
