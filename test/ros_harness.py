@@ -96,6 +96,14 @@ class NodeProcess:
         found = {lock.with_name(lock.name[:-3]) for lock, _ in held_locks(self.process.pid)}
         return {path for path in found if '_port' not in path.name}
 
+    def until_segments(self) -> set[Path]:
+        """Wait for the large segment of the profile for large images; return all of them."""
+        end = time.monotonic() + PATIENCE
+        while not any(path.stat().st_size > 60_000_000 for path in self.segments()):
+            assert time.monotonic() < end and self.process.poll() is None, self.text
+            time.sleep(0.05)
+        return self.segments()
+
     def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """Send the signal and return the exit code."""
         self.process.send_signal(number)

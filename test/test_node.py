@@ -426,14 +426,6 @@ def test_late_joiners_learn_what_the_ids_mean(client: Client) -> None:
     assert [tuple(item['color']) for item in content['classes']] == list(CAMVID11.colors)
 
 
-def test_late_joiners_get_label_info_where_vision_msgs_is(client: Client) -> None:
-    vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs has no wheel')
-    client.listen(f'{OUT}/label_info', vision.LabelInfo, latched=True)
-    (message,) = client.until(lambda: client.got[f'{OUT}/label_info'], 'label_info')
-    names = {item.class_id: item.class_name for item in message.class_map}
-    assert names == dict(enumerate(CAMVID11.classes))
-
-
 def test_calibration_travels_with_the_labels(
     client: Client, camera: Any, stamps: Iterator[int]
 ) -> None:

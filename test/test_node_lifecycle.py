@@ -259,7 +259,9 @@ def test_a_node_whose_callbacks_only_fail_exits(
     parameters: dict[str, object], tmp_path: Path
 ) -> None:
     with running(tmp_path / 'log', parameters, kind=Failing) as node:
+        segments = node.until_segments()
         assert node.process.wait(60) == 1
+        assert not [path for path in segments if path.exists()]
         assert 'ZeroDivisionError' in node.text
         assert 'errors in callbacks within 10 s; exiting with code 1' in node.text
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,65 +232,6 @@ def test_an_ego_mask_that_is_no_picture_is_refused(client: Client, tmp_path: Pat
     assert not client.transition('configure')
     client.diagnosed('node', 'ERROR', 'none.png is no image that can be read')
     assert client.state() == 'unconfigured'
-
-
-@pytest.mark.parametrize('count', [2, 8])
-def test_cameras_of_different_sizes_and_rates(
-    client: Client, pipeline: Pipeline, count: int
-) -> None:
-    """Every mask has to be that of the very picture whose stamp it carries."""
-    names = [f'camera_{index}' for index in range(count)]
-    cameras = {camera: client.publisher(name(f'{camera}/image_raw')) for camera in names}
-    for camera in names:
-        client.listen(name(f'{camera}/nightseg/labels'))
-        client.listen(name(f'{camera}/nightseg/status'), DiagnosticArray)
-    start(client, cameras=names)
-    for camera in cameras.values():
-        client.connect(camera)
-    rng = np.random.default_rng(0)
-    sent: dict[str, dict[int, Any]] = {camera: {} for camera in names}
-    begun = time.monotonic()
-    # camera k sends every (k + 1)-th time
-    for step in range(16 if count == 8 else 12):
-        for index, camera in enumerate(names):
-            if step % (index + 1):
-                continue
-            image = picture(60 + 4 * index, 90 + 10 * index, seed=int(rng.integers(2**31)))
-            at = SECOND * (1 + step) + index
-            message = image_message(image, at, frame_id=f'optical_{index}')
-            cameras[camera].publish(message)
-            sent[camera][at] = image
-        client.spin(0.15)
-
-    def answered(camera: str) -> list[Any]:
-        return client.got[name(f'{camera}/nightseg/labels')]
-
-    client.until(lambda: all(answered(camera) for camera in names), 'an answer of each camera')
-    client.spin(2.0)
-    for index, camera in enumerate(names):
-        assert answered(camera), camera
-        stamps = [stamp_ns(message) for message in answered(camera)]
-        assert stamps == sorted(set(stamps)), 'in order, none twice'
-        # the busiest camera may lose frames to newer ones, but the latest is never lost
-        assert stamps[-1] == max(sent[camera])
-        for message in answered(camera):
-            image = sent[camera][stamp_ns(message)]
-            assert message.header.frame_id == f'optical_{index}'
-            labels = pixels_of(message)
-            (wanted,) = pipeline.process([Frame(image=image)])
-            assert labels.shape == image.shape[:2]
-            # batches of different lengths add up in another order
-            assert (labels == wanted.labels).mean() > 0.99
-        for status in client.got[name(f'{camera}/nightseg/status')]:
-            assert status.status[0].hardware_id == camera
-            assert float(values_of(status)['latency_ms.total']) > 0
-    assert time.monotonic() - begun < 60
-    values = {
-        camera: client.until(lambda c=camera: client.status(c), camera)[2] for camera in names
-    }
-    for camera in names:
-        dropped = int(values[camera]['dropped.superseded'])
-        assert int(values[camera]['served']) + dropped <= len(sent[camera])
 
 
 def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
