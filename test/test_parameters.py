@@ -15,15 +15,14 @@ import yaml
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.node.declaration import Parameter, descriptor
 from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
     PARAMETERS,
     PIPELINE_NAMES,
     CloudSettings,
-    Parameter,
     Settings,
-    descriptor,
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -22,12 +22,14 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import Health, Warnings
 from nightseg_ros.node.messages import scaled_info
-from nightseg_ros.node.parameters import CameraNames
 from nightseg_ros.node.publishers import Outputs
 from nightseg_ros.node.subscription import OrderedSubscription
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.taxonomy import UNLABELLED
+
+if TYPE_CHECKING:
+    from nightseg_ros.node.parameters import CameraNames
 
 Plane = npt.NDArray[np.uint8]
 

@@ -20,8 +20,8 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.node.declaration import DeclaredParameters, Parameter
 from nightseg_ros.node.diagnostics import Level, Problem, node_status
-from nightseg_ros.node.parameters import DeclaredParameters, Parameter
 from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage, Image
 
-from nightseg_ros.node.camera import CameraTopics
 from nightseg_ros.node.diagnostics import Served
 from nightseg_ros.node.publishers import pictures_of
 from nightseg_ros.node.watchdog import LATE, Activity, Task
@@ -25,6 +24,9 @@ from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
 from nightseg_ros.runtime.pixels import fit
+
+if TYPE_CHECKING:
+    from nightseg_ros.node.camera import CameraTopics
 
 Pixels = npt.NDArray[np.uint8]
 
