@@ -61,7 +61,7 @@ ROS_LEVELS: dict[Level, bytes] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
+class HealthProblem:
     """Something a person should look at."""
 
     level: Level
@@ -84,7 +84,7 @@ class Source:
         return self.subscribed_reliable and self.reliable < self.publishers
 
 
-def worst(problems: Iterable[Problem]) -> Level:
+def worst(problems: Iterable[HealthProblem]) -> Level:
     """Return the highest level, 'OK' where there is no problem."""
     return max((problem.level for problem in problems), key=LEVELS.index, default='OK')
 
@@ -248,7 +248,7 @@ class Health:
                     found[f'{key}.p{share}'] = float(np.percentile(values, share))
         return found
 
-    def problems(self, now: float, source: Source, silent_after: float) -> list[Problem]:
+    def problems(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong at ``now``, the worst first."""
         with self._lock:
             self._count()
@@ -261,7 +261,7 @@ class Health:
                 )
             if self.info_problem:
                 texts.append(self.info_problem)
-        found += [Problem(level='WARN', text=text) for text in texts]
+        found += [HealthProblem(level='WARN', text=text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
 
     def _count(self) -> None:
@@ -303,7 +303,7 @@ class Health:
         if text and self._warnings is not None:
             self._warnings.log(key, text)
 
-    def _silence(self, now: float, source: Source, silent_after: float) -> list[Problem]:
+    def _silence(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         since = self._started if self._last_received is None else self._last_received
         silent = now - since
         if silent <= silent_after:
@@ -331,9 +331,9 @@ class Health:
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
                 "in the publisher's process"
             )
-        return [Problem(level='ERROR', text=text)]
+        return [HealthProblem(level='ERROR', text=text)]
 
-    def _recent_faults(self, now: float) -> list[Problem]:
+    def _recent_faults(self, now: float) -> list[HealthProblem]:
         found = []
         for key, (when, text) in self._faults.items():
             if now - when >= RECOVERY:
@@ -343,7 +343,7 @@ class Health:
             reason = key.removeprefix('dropped.')
             level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
             what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
-            found.append(Problem(level=level, text=f'{text} ({what} so far)'))
+            found.append(HealthProblem(level=level, text=f'{text} ({what} so far)'))
         return found
 
 
@@ -381,7 +381,7 @@ def source_status(
 def node_status(
     node_name: str,
     state: str,
-    problems: Sequence[Problem],
+    problems: Sequence[HealthProblem],
     description: Mapping[str, Any],
     values: Mapping[str, object],
 ) -> DiagnosticStatus:

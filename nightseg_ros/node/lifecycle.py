@@ -21,7 +21,7 @@ from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.declaration import DeclaredParameters, Parameter
-from nightseg_ros.node.diagnostics import Level, Problem, node_status
+from nightseg_ros.node.diagnostics import HealthProblem, Level, node_status
 from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -236,26 +236,26 @@ class ManagedNode(LifecycleNode):
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def _problems(self, now: float) -> list[Problem]:
+    def _problems(self, now: float) -> list[HealthProblem]:
         """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
-        found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+        found = [HealthProblem(level='WARN', text=sentence) for sentence in self.declared.unknown]
         if self._failure:
-            found.insert(0, Problem(level='ERROR', text=self._failure))
+            found.insert(0, HealthProblem(level='ERROR', text=self._failure))
         hang = self._hang
         if hang is not None:
             # loading takes its time
             loading = hang.limit > self._timeouts.batch and not hang.fatal
             level: Level = 'WARN' if loading else 'ERROR'
-            found.insert(0, Problem(level=level, text=str(hang)))
+            found.insert(0, HealthProblem(level=level, text=str(hang)))
         names = self.get_node_names_and_namespaces()
         if names.count((self.get_name(), self.get_namespace())) > 1:
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
-            found.append(Problem(level='WARN', text=text))
+            found.append(HealthProblem(level='WARN', text=text))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(Problem(level='WARN', text=text))
+            found.append(HealthProblem(level='WARN', text=text))
         return found
 
     # -- what a subclass adds -----------------------------------------------------------------

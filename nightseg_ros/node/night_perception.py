@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.diagnostics import RECOVERY, Problem, source_status
+from nightseg_ros.node.diagnostics import RECOVERY, HealthProblem, source_status
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
 from nightseg_ros.node.parameters import PARAMETERS, Settings
 from nightseg_ros.node.watchdog import Hang, Timeouts
@@ -129,16 +129,18 @@ class NightPerception(ManagedNode):
             if camera.images is not None:
                 camera.images.match()
 
-    def _problems(self, now: float) -> list[Problem]:
+    def _problems(self, now: float) -> list[HealthProblem]:
         found, worker = super()._problems(now), self._worker
         if worker is None:
             return found
         if worker.memory_problem:
-            found.append(Problem(level='WARN', text=worker.memory_problem))
+            found.append(HealthProblem(level='WARN', text=worker.memory_problem))
         if self._hang is None and worker.slow is not None:
             when, took = worker.slow
             if now - when < RECOVERY:
-                found.append(Problem(level='WARN', text=f'a batch of frames took {took:.1f} s'))
+                found.append(
+                    HealthProblem(level='WARN', text=f'a batch of frames took {took:.1f} s')
+                )
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:

@@ -46,7 +46,7 @@ from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
     RECOVERY,
     Health,
-    Problem,
+    HealthProblem,
     Served,
     Warnings,
     source_status,
@@ -206,16 +206,16 @@ class CameraFeed:
         for plane in self._planes:
             plane.match()
 
-    def problems(self, now: float, silent_after: float) -> list[Problem]:
+    def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks."""
         found = []
         if now - self._last > silent_after:
             source = self.labels.source()
             who = 'nobody publishes' if not source.publishers else 'nothing comes on'
             text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-            found.append(Problem(level='ERROR', text=text))
+            found.append(HealthProblem(level='ERROR', text=text))
         if now - self._fault[0] < RECOVERY:
-            found.append(Problem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
+            found.append(HealthProblem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
         return found
 
     def _labels(self, message: Any) -> None:
@@ -442,7 +442,7 @@ class SemanticCloud(ManagedNode):
             if feed.clouds is not None:
                 feed.clouds.match()
 
-    def _problems(self, now: float) -> list[Problem]:
+    def _problems(self, now: float) -> list[HealthProblem]:
         found, settings = super()._problems(now), self.settings
         if settings is not None:
             for camera in self._cameras:
