@@ -64,7 +64,8 @@ TOPICS: tuple[OutputTopic, ...] = (
     OutputTopic(name='illumination', kind='std_msgs/Float32',
                 text='0 (dark) to 1 (daylight), for plotting'),
     OutputTopic(name='status', kind='diagnostic_msgs/DiagnosticArray',
-                text='of each frame: score, state, route, reason, reliability, latency by stage, age'),
+                text='of each frame: score, state, route, reason, reliability, latency by stage, '
+                     'age'),
     OutputTopic(name='label_info', kind='vision_msgs/LabelInfo', latched=True,
                 text='names of the ids, where vision_msgs is installed'),
     OutputTopic(name='label_info_json', kind='std_msgs/String', latched=True,
