@@ -176,6 +176,25 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert kind == 'seize' or not [path for path in segments if path.exists()]
 
 
+@pytest.mark.slow
+def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_again(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    cameras = Cameras(client)
+    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+        cameras.connect()
+        client.until(cameras.served, 'masks')
+        fault.write_text('hang')
+        cameras.send()
+        client.diagnosed('node', 'ERROR', 'busy with one batch for')
+        assert not client.transition('deactivate')
+        assert 'the worker has not ended within 10 s' in node.text
+        client.reach('unconfigured')
+        fault.write_text('')
+        assert client.transition('configure') and client.transition('activate')
+        client.until(cameras.served, 'masks again')
+
+
 def test_a_node_that_was_killed_is_followed_by_one_that_serves(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
 ) -> None:

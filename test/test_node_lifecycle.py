@@ -101,7 +101,6 @@ def test_every_transition_and_cleanup_frees_everything(
             (values,) = [client.diagnosed('node', 'OK', 'unconfigured')]
             assert values['cameras'] == '0'
             assert 'weights.day' not in values
-            assert 'nightseg worker' not in threads_of(node.process.pid)
             files = len(list(Path(f'/proc/{node.process.pid}/fd').iterdir()))
             resources.append((files, len(threads_of(node.process.pid))))
         # the first time loads libraries with threads of their own

@@ -106,10 +106,12 @@ class CameraTopics:
         try:
             if self._info is None:
                 raise ValueError(f'no calibration came on {self.names.info_topic}')
-            return scaled_info(self._info, image, labels, header)
+            info = scaled_info(self._info, image, labels, header)
         except ValueError as error:
             self.health.info_problem = str(error)
             return None
+        self.health.info_problem = ''
+        return info
 
 
 class EgoMask:

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -21,7 +21,8 @@ from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.declaration import DeclaredParameters, Parameter
-from nightseg_ros.node.diagnostics import HealthProblem, Level, node_status
+from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -221,7 +222,8 @@ class ManagedNode(LifecycleNode):
 
     def _tick(self) -> None:
         self._busy('a callback')
-        self._match()
+        for _, _, subscription in self._sources():
+            subscription.match()
         self._report()
 
     def _report(self) -> None:
@@ -230,9 +232,15 @@ class ManagedNode(LifecycleNode):
         name = self.get_fully_qualified_name().strip('/')
         # rclpy has no public way to ask a node for its own state; test_node_lifecycle.py compares
         state = self._state_machine.current_state[1]
-        description, values = self._description()
-        own = node_status(name, state, self._problems(now), description, values)
-        message = DiagnosticArray(status=[own, *self._statuses(name, now)])
+        statuses = [node_status(name, state, self._problems(now), *self._description())]
+        settings = self.settings
+        if settings is not None:
+            for source, health, subscription in self._sources():
+                found = subscription.source()
+                statuses.append(
+                    source_status(name, source, health, found, now, settings.silent_after)
+                )
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -283,13 +291,9 @@ class ManagedNode(LifecycleNode):
         """Free what ``_prepare`` made, or left when it failed."""
 
     @abstractmethod
-    def _match(self) -> None:
-        """Let the subscriptions follow their publishers; called twice a second."""
-
-    @abstractmethod
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         """Return what ``Pipeline.describe`` returns, or {}, and further values of the node."""
 
     @abstractmethod
-    def _statuses(self, name: str, now: float) -> Sequence[DiagnosticStatus]:
-        """Return the status of each camera or sensor of the node called ``name``."""
+    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
+        """Return name, health and subscription of each camera or sensor that is subscribed to."""

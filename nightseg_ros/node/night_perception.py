@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
-
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.diagnostics import RECOVERY, HealthProblem, source_status
+from nightseg_ros.node.diagnostics import RECOVERY, Health, HealthProblem
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
 from nightseg_ros.node.parameters import PARAMETERS, Settings
+from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Hang, Timeouts
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
@@ -77,6 +76,8 @@ class NightPerception(ManagedNode):
             camera.close()
         if self._worker is None or self._worker.stop(timeout):
             return True
+        # on_error, which comes next, must not wait for it again
+        self._worker = None
         self._failure = f'the worker has not ended within {timeout:g} s'
         self.get_logger().error(self._failure)
         return False
@@ -124,11 +125,6 @@ class NightPerception(ManagedNode):
         self.get_logger().info(text)
         self._report()
 
-    def _match(self) -> None:
-        for camera in self._cameras:
-            if camera.images is not None:
-                camera.images.match()
-
     def _problems(self, now: float) -> list[HealthProblem]:
         found, worker = super()._problems(now), self._worker
         if worker is None:
@@ -149,10 +145,5 @@ class NightPerception(ManagedNode):
         description = worker.pipeline.describe() if worker is not None and loaded else {}
         return description, {'cameras': len(self._cameras)}
 
-    def _statuses(self, name: str, now: float) -> Sequence[DiagnosticStatus]:
-        silent = 0.0 if self.settings is None else self.settings.silent_after
-        return [
-            source_status(name, c.names.name, c.health, c.images.source(), now, silent)
-            for c in self._cameras
-            if c.images is not None
-        ]
+    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
+        return [(c.names.name, c.health, c.images) for c in self._cameras if c.images is not None]

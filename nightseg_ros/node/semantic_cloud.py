@@ -21,7 +21,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -49,7 +48,6 @@ from nightseg_ros.node.diagnostics import (
     HealthProblem,
     Served,
     Warnings,
-    source_status,
 )
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
@@ -435,12 +433,10 @@ class SemanticCloud(ManagedNode):
 
     # -- diagnostics --------------------------------------------------------------------------
 
-    def _match(self) -> None:
+    def _tick(self) -> None:
         for camera in self._cameras:
             camera.match()
-        for feed in self._sensors.values():
-            if feed.clouds is not None:
-                feed.clouds.match()
+        super()._tick()
 
     def _problems(self, now: float) -> list[HealthProblem]:
         found, settings = super()._problems(now), self.settings
@@ -454,13 +450,9 @@ class SemanticCloud(ManagedNode):
         values |= {f'bad_masks.{camera.name}': camera.bad for camera in self._cameras}
         return {}, values
 
-    def _statuses(self, name: str, now: float) -> Sequence[DiagnosticStatus]:
-        silent = 0.0 if self.settings is None else self.settings.silent_after
-        return [
-            source_status(name, f.sensor.name, f.health, f.clouds.source(), now, silent)
-            for f in self._sensors.values()
-            if f.clouds is not None
-        ]
+    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
+        feeds = self._sensors.values()
+        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds is not None]
 
 
 def _message_type(kind: str) -> Any:

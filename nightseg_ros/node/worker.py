@@ -289,10 +289,10 @@ class Worker:
             result = camera.ego.cover(result)
         image = (result.frame.image.shape[0], result.frame.image.shape[1])
         labels = image if settings.label_size == 'camera' else fit(*image, camera.long_side).labels
-        info = None
-        camera.health.info_problem = ''
-        if 'camera_info' in waiting.wanted:
-            info = camera.calibration(header, image, labels)
+        wants_info = 'camera_info' in waiting.wanted
+        info = camera.calibration(header, image, labels) if wants_info else None
+        if not wants_info:
+            camera.health.info_problem = ''
         published = camera.outputs.publish(
             header, result, waiting.wanted, labels_at=labels, info=info,
             jpeg_quality=settings.jpeg_quality,
