@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Files that appear whole or not at all.
+Files that appear whole or not at all, and names that libraries take for a path.
 
 Where the files that are no code lie: models, config, launch.
 """
@@ -9,11 +9,13 @@ Where the files that are no code lie: models, config, launch.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -39,6 +41,47 @@ def partial_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def is_plain(path: Path) -> bool:
+    """Tell a path that no library takes for a URI, a pattern or an option."""
+    return re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(path)) is not None
+
+
+@contextmanager
+def plain_name(path: Path) -> Iterator[str]:
+    """
+    Yield a name of a file for libraries that read more into it than a path.
+
+    OpenCV and FFmpeg take names for URLs and for patterns of numbers, and crash over bytes that
+    are no UTF-8. Such a file gets a symbolic link of the same suffix for as long as it is in use.
+    """
+    absolute = path.absolute()
+    if is_plain(absolute):
+        yield str(absolute)
+        return
+    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+        link = Path(folder) / f'file{path.suffix if path.suffix.isascii() else ""}'
+        link.symlink_to(absolute)
+        yield str(link)
+
+
+def uri_path(path: Path) -> Path:
+    """Return an absolute path as it stands in a ``file:`` URI: SQLite decodes %23 and the like."""
+    # two leading slashes would make the first folder a host
+    return Path('/' + quote(os.fsencode(path.absolute()).lstrip(b'/')))
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ~ as the home folder, unless a file is called so or nobody is."""
+    path = Path(path)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    # Path('./~x') is Path('~x'), and HOME may be missing
+    except RuntimeError:
+        return path
 
 
 _MARK = Path('resource') / 'nightseg'

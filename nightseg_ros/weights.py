@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.files import models_dir, replace_file
+from nightseg_ros.files import models_dir, replace_file, user_path
 
 if TYPE_CHECKING:
     import torch
@@ -164,7 +164,7 @@ def resolve_weights(name: str | os.PathLike[str]) -> Path:
 
     A bare name may leave out ``.safetensors``. ``WeightsError`` says where it was looked for.
     """
-    path = Path(name).expanduser()
+    path = user_path(name)
     candidates = [path]
     if path.parent == Path('.'):
         candidates += [models_dir() / path, models_dir() / f'{path}.safetensors']

@@ -87,7 +87,7 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
         (['train', 'fast_translator', '--data', 'images:nowhere', '--segmenter', 'none', '--out',
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
-        (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the bag itself'),
+        (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the input'),
         (['demo', '--seconds', '0'], '--seconds'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
@@ -123,6 +123,7 @@ def test_a_folder_with_a_broken_file(
     # what an earlier run left of the frame that is broken now
     (out / 'labels').mkdir(parents=True)
     (out / 'labels' / 'broken.png').touch()
+    (out / 'predictions.jsonl').touch()
 
     assert main(['predict', str(folder), '--out', str(out), *weights]) == 1
 

@@ -20,7 +20,7 @@ FAULTS = (
     'bomb', 'black', 'white', 'NaN', '16 cameras', 'restart', 'QoS', 'never reads', 'SIGKILL',
     'SIGINT', 'SIGTERM', 'memory', 'worker', 'disk', 'one name', 'bit-flipped', 'foreign',
     'pickle', 'symlink', 'unreadable', 'replaced', 'YAML', 'command line', 'run time', '/dev/shm',
-    'hangs', 'marker',
+    'hangs', 'marker', '--force', 'UTF-8',
 )  # fmt: skip
 
 

@@ -72,11 +72,13 @@ from rosbags.interfaces import (
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag2 import Reader as Ros2Reader
 from rosbags.rosbag2.metadata import parse_qos
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.msg import normalize_msgtype
 from rosbags.typesys.store import Typestore
 
 from nightseg_ros.config import load_yaml
+from nightseg_ros.files import uri_path
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
 
 
@@ -1050,6 +1052,17 @@ _FORMATS_STORAGE: dict[MessageDefinitionFormat, Literal['', 'msg', 'idl']] = {
 }
 
 
+class _DatabaseReader(Sqlite3Reader):
+    """A database by its path, which the class beneath puts into a URI as it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(uri_path(path))
+
+
+class _Reader(Ros2Reader):
+    STORAGE_PLUGINS = {**Ros2Reader.STORAGE_PLUGINS, '.db3': _DatabaseReader}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
     """What one file holds by its index, or where that is lost by counting."""
@@ -1180,7 +1193,7 @@ class StorageFile:
         if self.suffix == '.db3' and is_cut(path):
             # SQLite takes the pages behind the end for zeros
             raise ValueError('the database ends too early')
-        return Ros2Reader(path)
+        return _Reader(path)
 
 
 def _channel(connection: Connection) -> Channel:

@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import shutil
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -30,19 +33,28 @@ from rosbags.rosbag2 import (
     Writer,
     WriterError,
 )
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.reader import BagError, Channel
+from nightseg_ros.bags.reader import METADATA, BagError, Channel, StorageFile
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
+from nightseg_ros.config import load_yaml
+from nightseg_ros.files import uri_path
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']
 _PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 #: What lies beside a bag until it is finished.
 PARTIAL = '.partial'
+#: In a bag's ``custom_data``: a bag that somebody recorded is never replaced.
+_MARK = {'written_by': 'nightseg'}
+#: Where an old bag lies for the moment in which the new one gets its name.
+_REPLACED = 'replaced'
+_FAULTS = (OSError, WriterError, sqlite3.Error)
 
 
 def reliable_qos(*, latched: bool = False) -> Qos:
@@ -61,13 +73,31 @@ def reliable_qos(*, latched: bool = False) -> Qos:
     )
 
 
+class _DatabaseWriter(Sqlite3Writer):
+    """A database by its path, which the class beneath puts into a URI as it is."""
+
+    def __init__(self, path: Path, compression: CompressionMode) -> None:
+        super().__init__(uri_path(path), compression)
+        self.path = path / f'{path.name}.db3'
+
+
+class _Writer(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _DatabaseWriter}
+
+
+def check_bag(path: Path, inputs: Iterable[str | Path] = (), *, force: bool) -> None:
+    """Raise ``BagError`` unless a bag may be written to ``path``, see ``check_output``."""
+    check_output(path, 'a bag', is_own_bag, inputs=inputs, force=force, error=BagError)
+
+
 class BagWriter:
     """
     Write a bag as a folder; it appears under its name only when the ``with`` block ends well.
 
     Until then everything lies in ``NAME.partial`` beside it, which an error removes, unless
     ``keep`` is set, and a killed process leaves behind; what is in there can be read like any
-    damaged bag. ``BagError`` where the bag or such a rest of one exists, and ``force`` is not set.
+    damaged bag. ``BagError`` where the bag or such a rest of one exists and ``force`` is not set,
+    and with it where that is not what this class wrote or touches one of ``inputs``.
     """
 
     def __init__(
@@ -78,6 +108,7 @@ class BagWriter:
         compress: bool = False,
         force: bool = False,
         keep: bool = False,
+        inputs: Iterable[str | Path] = (),
     ) -> None:
         """
         Check the name and begin.
@@ -87,31 +118,40 @@ class BagWriter:
         is.
         """
         self.path = Path(path)
+        if self.path.name in ('', '..'):
+            raise BagError(f"'{self.path}' is no name for a bag; give a folder of its own")
         self.partial = self.path.with_name(f'{self.path.name}{PARTIAL}')
         if storage not in _PLUGINS:
             raise BagError(f"storage must be one of {list(_PLUGINS)}, got '{storage}'")
-        if self.path.exists() and not force:
-            raise BagError(f"bag '{self.path}' exists; give another name or --force")
-        if self.partial.exists():
+        if _is_rest(self.partial):
+            self._restore()
+        check_bag(self.path, inputs, force=force)
+        if os.path.lexists(self.partial):
             if not force:
                 raise BagError(
                     f"'{self.partial}' holds what an interrupted write left, or another one is "
                     'writing; remove it, give another name or --force'
                 )
+            check_output(
+                self.partial, 'what an interrupted write left', _is_rest, inputs=inputs,
+                error=BagError,
+            )  # fmt: skip
             shutil.rmtree(self.partial)
         self._keep = keep
         self._types = _ros2_types()
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
-        self._inner = self.partial / self.path.name
-        self._writer = Writer(self._inner, version=9, storage_plugin=_PLUGINS[storage])
+        self._inner = self.partial / _file_stem(self.path.name)
+        self._writer = _Writer(self._inner, version=9, storage_plugin=_PLUGINS[storage])
+        for key, value in _MARK.items():
+            self._writer.set_custom_data(key, value)
         if compress:
             mode = CompressionMode.STORAGE if storage == 'mcap' else CompressionMode.MESSAGE
             self._writer.set_compression(mode, CompressionFormat.ZSTD)
         try:
             self._writer.open()
-        except (OSError, WriterError) as error:
+        except _FAULTS as error:
             self.abort()
             raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
 
@@ -133,14 +173,14 @@ class BagWriter:
 
     def close(self) -> None:
         """Finish the bag and give it its name."""
-        replaced = self.partial / 'replaced'
         try:
             self._writer.close()
-            if self.path.exists():
+            self._check_whole()
+            if os.path.lexists(self.path):
                 # the old bag goes only when the new one is there in full
-                self.path.rename(replaced)
+                self.path.rename(self.partial / _REPLACED)
             self._inner.rename(self.path)
-        except (OSError, WriterError) as error:
+        except (*_FAULTS, BagError) as error:
             self.abort()
             raise BagError(f"bag '{self.path}' cannot be finished: {error}") from error
         shutil.rmtree(self.partial, ignore_errors=True)
@@ -150,11 +190,24 @@ class BagWriter:
         # a full disk refuses the last bytes as well
         with contextlib.suppress(Exception):
             self._writer.abort()
-        replaced = self.partial / 'replaced'
-        if replaced.exists() and not self.path.exists():
-            replaced.rename(self.path)
+        self._restore()
         if not self._keep:
             shutil.rmtree(self.partial, ignore_errors=True)
+
+    def _restore(self) -> None:
+        """Put an old bag back whose place the new one has not taken."""
+        replaced = self.partial / _REPLACED
+        if os.path.lexists(replaced) and not os.path.lexists(self.path):
+            replaced.rename(self.path)
+
+    def _check_whole(self) -> None:
+        """Raise ``BagError`` unless the file is there and holds what was written."""
+        wanted = sum(self._writer.counts.values())
+        files = [path for path in self._inner.iterdir() if StorageFile.fits(path)]
+        contents = [StorageFile(path).contents() for path in files]
+        found = sum(sum(content.counts.values()) for content in contents)
+        if len(files) != 1 or contents[0].damage or found != wanted:
+            raise BagError(f'{wanted} messages were written, {found} are in its file')
 
     def add_topic(self, channel: Channel) -> None:
         """
@@ -171,7 +224,7 @@ class BagWriter:
                 channel.topic, channel.type, msgdef=definition, rihs01=digest,
                 offered_qos_profiles=channel.qos,
             )  # fmt: skip
-        except (WriterError, OSError) as error:
+        except _FAULTS as error:
             raise BagError(
                 f"bag '{self.path}': topic '{channel.topic}' cannot be added: {error}"
             ) from error
@@ -348,7 +401,7 @@ class BagWriter:
             connection = self._connections[topic, type]
         try:
             self._writer.write(connection, received_ns, data)
-        except OSError as error:
+        except _FAULTS as error:
             raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
 
     def _write(self, topic: str, message: Any, received_ns: int) -> None:
@@ -361,6 +414,40 @@ class BagWriter:
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         stamp = self._types.types['builtin_interfaces/msg/Time'](sec=seconds, nanosec=nanoseconds)
         return self._types.types['std_msgs/msg/Header'](stamp=stamp, frame_id=frame_id)
+
+
+def _file_stem(name: str) -> str:
+    """Return a bag's name as any reader takes it: UTF-8, and nothing that means more in a URI."""
+    return re.sub(r'[#?%\x00-\x1f\ufffd]', '_', os.fsencode(name).decode('utf-8', 'replace'))
+
+
+def is_own_bag(folder: Path) -> bool:
+    """Tell a bag that this module wrote, without anything else in its folder."""
+    try:
+        text = (folder / METADATA).read_text(encoding='utf-8')
+        information = load_yaml(text, aliases=True)['rosbag2_bagfile_information']
+        names = {METADATA, *information['relative_file_paths']}
+        marked = information['custom_data'].items() >= _MARK.items()
+        return bool(marked) and {path.name for path in folder.iterdir()} <= names
+    # somebody else's YAML may be of any shape
+    except Exception:
+        return False
+
+
+def _is_rest(partial: Path) -> bool:
+    """Tell what an interrupted write left: a bag's folder, maybe the one that it replaces."""
+    if partial.is_symlink() or not partial.is_dir():
+        return False
+    inner = _file_stem(partial.name.removesuffix(PARTIAL))
+    for folder in partial.iterdir():
+        if folder.is_symlink() or folder.name not in (inner, _REPLACED) or not folder.is_dir():
+            return False
+        files = {f'{inner}.mcap', f'{inner}.db3', f'{inner}.db3-journal', METADATA}
+        files.add(f'{METADATA}.tmp')
+        left = {path.name for path in folder.iterdir()}
+        if not (is_own_bag(folder) or (folder.name == inner and left <= files)):
+            return False
+    return True
 
 
 @lru_cache
@@ -388,4 +475,4 @@ def _described(types: Typestore, channel: Channel) -> tuple[str, str]:
         ) from error
 
 
-__all__ = ['PARTIAL', 'BagWriter', 'Storage', 'reliable_qos']
+__all__ = ['PARTIAL', 'BagWriter', 'Storage', 'check_bag', 'is_own_bag', 'reliable_qos']

@@ -51,13 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     """Run the task."""
     options = parse(PredictBagOptions, 'bag predict', arguments)
 
+    from nightseg_ros.bags.writer import check_bag
     from nightseg_ros.cli.progress import Progress
-    from nightseg_ros.config import ConfigError
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
-    if options.bag.resolve() == options.out.resolve():
-        raise ConfigError(f"'{options.out}' is the bag itself; --out names a copy")
+    check_bag(options.out, [options.bag], force=options.force)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), say=progress.say)
         done = write_predictions(

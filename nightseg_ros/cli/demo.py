@@ -72,11 +72,15 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(DemoOptions, 'demo', arguments)
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.config import ConfigError
+    from nightseg_ros.outputs import check_output
 
     if options.clouds and options.input is not None:
         raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
+    if options.keep_bag:
+        given = [] if options.input is None else [options.input]
+        check_output(options.out / 'bags', "a demo's bags", _is_kept, inputs=given)
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -225,6 +229,13 @@ def _source(options: DemoOptions, given: LiveInput) -> Any:
     from nightseg_ros.data.source import open_source
 
     return open_source(given.path, given.topic, rate=options.rate)
+
+
+def _is_kept(bags: Path) -> bool:
+    """Tell a folder in which nothing lies but the bags of a demo."""
+    from nightseg_ros.bags.writer import is_own_bag
+
+    return all(path.name in ('drive', 'recorded') and is_own_bag(path) for path in bags.iterdir())
 
 
 def _keep(work: Path, bags: Path) -> None:

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         source_images,
     )
     from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import ENOUGH
     from nightseg_ros.runtime.export import exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
@@ -81,7 +82,9 @@ def main(arguments: Sequence[str]) -> int:
                 **({'.onnx': graph.read_bytes()} if graph is not None else {}),
             }
             for suffix, content in files.items():
-                replace_file(stem.with_name(stem.name + suffix), content)
+                target = stem.with_name(stem.name + suffix)
+                check_output(target, 'an export', Path.is_file, inputs=[weights.path])
+                replace_file(target, content)
     if options.out is not None:
         write_manifest(options.out)
         print(f"exported to '{options.out}'")

@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.config import ConfigError
     from nightseg_ros.networks import build_from
     from nightseg_ros.networks.segformer_checkpoint import read_segformer
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.taxonomy import TAXONOMIES
     from nightseg_ros.weights import Weights, WeightsMetadata, save_weights
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str]) -> int:
     build_from(
         Weights(path=options.folder, sha256='', metadata=metadata, tensors=checkpoint.tensors)
     )
+    check_output(options.out, 'weights', Path.is_file, inputs=[options.folder])
     sha256 = save_weights(options.out, checkpoint.tensors, metadata)
     print(f"'{options.out}': {options.out.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
     return 0

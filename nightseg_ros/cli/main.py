@@ -10,6 +10,7 @@ as one line on stderr and exit code 2, Ctrl-C as 130; only a bug shows a traceba
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -53,6 +54,10 @@ VERBS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # a name may hold bytes that are no UTF-8, and the terminal may not know it
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ('-h', '--help'):
         print(_help())

@@ -59,13 +59,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb."""
     options = parse(PaintOptions, 'paint', arguments)
 
+    from nightseg_ros.bags.writer import check_bag
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.config import ConfigError
     from nightseg_ros.data.convert import PaintSettings, write_painted
 
-    if options.bag.resolve() == options.out.resolve():
-        raise ConfigError(f"'{options.out}' is the bag itself; --out names a copy")
+    check_bag(options.out, [options.bag], force=options.force)
     pairs = [text.partition('=') for text in options.depth]
     if any(not camera or not topic for camera, _, topic in pairs):
         raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')

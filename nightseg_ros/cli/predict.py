@@ -51,11 +51,14 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.cli.progress import Progress
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.perception.result import Want
 
     source = open_source(options.source, options.topic, rate=options.rate)
+    for folder in OUTPUTS:
+        check_output(options.out / folder, 'a result', _is_ours, inputs=[options.source])
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
@@ -109,6 +112,12 @@ def record(stem: str, result: Result) -> dict[str, Any]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else round(value, 4)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder of masks or pictures by the list beside it, which may be unfinished."""
+    out = folder.parent
+    return (out / 'predictions.jsonl').is_file() or any(out.glob('.predictions-*.jsonl'))
 
 
 def _write(out: Path, stem: str, result: Result) -> None:

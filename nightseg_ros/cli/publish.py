@@ -50,9 +50,12 @@ def main(arguments: Sequence[str]) -> int:
 
     import dataclasses
 
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.weights import load_weights, save_weights, write_manifest
 
     weights = load_weights(options.weights)
+    path = options.models / f'{options.name}.safetensors'
+    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
@@ -62,7 +65,6 @@ def main(arguments: Sequence[str]) -> int:
         weights = _rounded(weights, options)
         changes['bfloat16'] = _bfloat16(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
-    path = options.models / f'{options.name}.safetensors'
     sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
     write_manifest(options.models)
     print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")

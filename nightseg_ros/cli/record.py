@@ -50,11 +50,11 @@ def main(arguments: Sequence[str]) -> int:
     """Run the verb: this process becomes the recorder."""
     options = parse(RecordOptions, 'record', arguments)
 
-    from nightseg_ros.config import ConfigError
+    from nightseg_ros.bags.writer import check_bag
 
-    if options.out.exists() and not options.force:
-        raise ConfigError(f"bag '{options.out}' exists; give another name or --force")
-    given = [str(options.out), '--storage', options.storage]
+    check_bag(options.out, force=options.force)
+    # a name that begins with a dash would be an option to the recorder
+    given = [str(options.out.absolute()), '--storage', options.storage]
     given += ['--cameras', *options.cameras] if options.cameras else ['--discover']
     given += ['--outputs', *options.outputs] if options.outputs else []
     given += ['--images', *options.images] if options.images else []

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    given = [str(options.source), '--patience', str(options.patience)]
+    given = [str(options.source.absolute()), '--patience', str(options.patience)]
     for name in ('loop', 'clock', 'lockstep', 'all', 'reliable'):
         given += [f'--{name}'] if getattr(options, name) else []
     for name in ('rate', 'remap_to', 'labels', 'fps', 'stamps', 'seconds', 'wait_subscribers'):

@@ -68,6 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.source import open_source
     from nightseg_ros.evaluation.translation import sheet
     from nightseg_ros.networks.generators import with_style
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Translator
     from nightseg_ros.runtime.backends import open_backend
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str]) -> int:
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
     source = open_source(options.source, options.topic)
+    check_output(
+        options.out / 'images', 'a result', lambda path: path.is_dir(), inputs=[options.source]
+    )
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
     shown: list[tuple[Any, Any, str]] = []

@@ -92,7 +92,8 @@ def make_bag(
     offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
-    with BagWriter(out, storage=storage, compress=compress, force=force) as bag:
+    inputs = [source.path, *([] if labels is None else [labels])]
+    with BagWriter(out, storage=storage, compress=compress, force=force, inputs=inputs) as bag:
         for number, (stem, item) in enumerate(source):
             progress(number + 1, source.count)
             if isinstance(item, FrameError):
@@ -222,7 +223,9 @@ def write_predictions(
         names = [camera.name for camera in cameras]
         prefixes = dict(zip(names, output_prefixes(names)))
         total = sum(camera.count for camera in cameras)
-        with BagWriter(out, storage=storage, compress=compress, force=force) as writer:
+        with BagWriter(
+            out, storage=storage, compress=compress, force=force, inputs=[source]
+        ) as writer:
             copies = _ros2_copies(bag, writer, prefixes.values(), done)
             if not bag.is_ros2:
                 copies = _ros1_copies(bag, cameras, done)
@@ -462,7 +465,9 @@ def write_painted(
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
         )  # fmt: skip
         total = sum(names[name].count for name in sensors)
-        with BagWriter(out, storage=storage, compress=compress, force=force) as writer:
+        with BagWriter(
+            out, storage=storage, compress=compress, force=force, inputs=[source]
+        ) as writer:
             job = _Job(bag, writer, config, settings, sensors, lambda n: progress(n, total))
             job.run()
             if not job.done.clouds:

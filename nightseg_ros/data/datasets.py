@@ -38,6 +38,7 @@ from nightseg_ros.data.sample import (
     color_map,
     id_map,
 )
+from nightseg_ros.files import user_path
 from nightseg_ros.taxonomy import (
     CAMVID11,
     CITYSCAPES19,
@@ -592,13 +593,23 @@ def list_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> Listing:
 def parse_spec(spec: str) -> tuple[str, Path, str]:
     """Split ``ADAPTER:ROOT[:REST]``; ``DataError`` where the adapter or the root is missing."""
     name, _, rest = spec.partition(':')
-    root, _, split = rest.partition(':')
+    root, split = split_root(rest)
     if name not in ADAPTERS or not root:
         raise DataError(
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
             f'{list(ADAPTERS)}'
         )
-    return name, Path(root).expanduser(), split
+    return name, user_path(root), split
+
+
+def split_root(text: str) -> tuple[str, str]:
+    """Split ``ROOT[:REST]``: the longest folder that there is, or all before the first colon."""
+    parts = text.split(':')
+    for count in range(len(parts), 1, -1):
+        root = ':'.join(parts[:count])
+        if user_path(root).is_dir():
+            return root, ':'.join(parts[count:])
+    return parts[0], ':'.join(parts[1:])
 
 
 # -- the user's own folders ------------------------------------------------------------------
@@ -627,8 +638,8 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
 
     Labels are ids of the taxonomy in use, or of that in ``LABELS/taxonomy.json``.
     """
-    where, _, light = rest.partition(':')
-    labels = Path(where).expanduser()
+    where, light = split_root(rest)
+    labels = user_path(where)
     if not where or not labels.is_dir():
         raise DataError(f"there is no folder '{where}' with labels")
     listing = images(root, light, taxonomy)

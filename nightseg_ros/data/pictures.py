@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.files import partial_file, replace_file
+from nightseg_ros.files import partial_file, plain_name, replace_file
 
 Image = npt.NDArray[np.uint8]
 
@@ -97,8 +98,9 @@ class VideoWriter:
     def __init__(self, path: Path, rate: float) -> None:
         """Wait for the first picture, which gives the size."""
         self.path, self.rate = path, rate
-        self._context = partial_file(path)
-        self._partial = self._context.__enter__()
+        self._context = ExitStack()
+        partial = self._context.enter_context(partial_file(path))
+        self._name = self._context.enter_context(plain_name(partial))
         self._video: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
@@ -113,7 +115,7 @@ class VideoWriter:
             # most decoders want even sides
             self._size = (width // 2 * 2, height // 2 * 2)
             self._video = cv2.VideoWriter(
-                str(self._partial), cv2.VideoWriter.fourcc(*'mp4v'), self.rate, self._size
+                self._name, cv2.VideoWriter.fourcc(*'mp4v'), self.rate, self._size
             )
             if not self._video.isOpened():
                 raise PictureError(f"'{self.path}': this OpenCV cannot write mp4 videos")

@@ -19,6 +19,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -29,7 +30,8 @@ import numpy as np
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import plain_name, replace_file, user_path
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file
 
 _NUMBER = re.compile(r'\d+(\.\d*)?([eE][+-]?\d+)?')
@@ -176,10 +178,9 @@ class FrameSource:
                 )
 
     def _video(self) -> Iterator[Item]:
-        video = cv2.VideoCapture(str(self.path))
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
         index = 0
-        try:
+        with _opened(self.path) as video:
             while True:
                 good, image = video.read()
                 if not good:
@@ -198,8 +199,6 @@ class FrameSource:
                     camera=self.camera,
                 )  # fmt: skip
                 index += 1
-        finally:
-            video.release()
         # containers round their length, so that only a clear gap means damage
         if self.count and index < 0.98 * self.count - 2:
             yield (
@@ -252,7 +251,7 @@ def open_source(
     video's; ``stamps`` is a file as ``read_stamps`` takes it, instead. ``DataError`` or
     ``BagError`` says what is missing, unreadable or ambiguous.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.exists():
         raise DataError(f"'{path}' does not exist")
     if rate is not None and not 0 < rate < 1e4:
@@ -265,7 +264,7 @@ def open_source(
         return _open_bag(path, topic, every_camera)
     if topic is not None:
         raise DataError(f"'{path}' is no bag, so it has no topic '{topic}'")
-    given = None if stamps is None else read_stamps(Path(stamps).expanduser())
+    given = None if stamps is None else read_stamps(user_path(stamps))
     if path.is_dir():
         return _open_folder(path, rate, given)
     suffix = path.suffix.lower()
@@ -318,20 +317,27 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
 def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
     if stamps is not None and stamps.names is not None:
         raise DataError('the stamps of a video are one a frame, without names')
-    video = cv2.VideoCapture(str(path))
-    try:
+    with _opened(path) as video:
         if not video.isOpened() or not video.grab():
             raise DataError(f"'{path}' cannot be read as a video; is the file whole?")
         frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         own = float(video.get(cv2.CAP_PROP_FPS))
-    finally:
-        video.release()
     if rate is None:
         rate = own if 0 < own < 1e4 else 30.0
     return FrameSource(
         path=path, kind='video', count=frames if frames > 0 else None, stamps=stamps,
         rate=None if stamps is not None else rate,
     )  # fmt: skip
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
+    with plain_name(path) as name:
+        video = cv2.VideoCapture(name)
+        try:
+            yield video
+        finally:
+            video.release()
 
 
 def _images(folder: Path) -> list[Path]:
@@ -398,7 +404,7 @@ def extract(
     would give the same names, where ``out`` holds frames that were taken otherwise, and where a
     file cannot be written.
     """
-    paths = [Path(given).expanduser() for given in sources]
+    paths = [user_path(given) for given in sources]
     bags = [path for path in paths if is_bag(path)]
     if config.topic and not bags:
         raise DataError(f"there is no bag to take the topic '{config.topic}' from")
@@ -418,6 +424,9 @@ def extract(
                 'rename one, or give each an --out of its own'
             )
         opened[name] = source
+    # without force nothing goes that was there, but pictures would mix with those that are read
+    touched = [path for path in paths if force or path.resolve() == out.resolve()]
+    check_output(out, 'pictures', lambda path: path.is_dir(), inputs=touched, error=DataError)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -518,18 +527,22 @@ def _encode(frame: Frame, config: ExtractConfig) -> bytes:
 
 def _check(name: str, source: FrameSource, out: Path, config: ExtractConfig, force: bool) -> bool:
     """Tell whether a source is done; clear what a forced or interrupted run left."""
-    for half in out.glob(f'.{name}_*'):
-        half.unlink()
+    half = re.compile(rf'\.{re.escape(name)}_\d+-\w+\.(jpg|png)')
+    for path in out.glob(f'.{name}_*'):
+        if half.fullmatch(path.name):
+            path.unlink()
     entry = _manifest(out).get(name)
     frames = _frames(out, name)
-    if force:
+    if force and entry is not None:
         for path in frames:
-            path.unlink()
+            # a user's own number is shorter than a stamp
+            if re.search(r'_\d{19}$', path.stem):
+                path.unlink()
         return False
     if entry is None and frames:
         raise DataError(
             f"'{out}' holds {len(frames)} pictures called {name}_… that were not extracted here; "
-            'give another --out, or --force to replace them'
+            'give another --out, or remove them yourself'
         )
     if entry is None:
         return False

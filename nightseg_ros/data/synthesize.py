@@ -52,6 +52,7 @@ from nightseg_ros.data.sample import (
 )
 from nightseg_ros.data.synthesis_config import SynthesisConfig
 from nightseg_ros.networks.generators import with_style
+from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
@@ -437,7 +438,9 @@ def synthesize(
     references = [sample for spec in config.reference for sample in open_dataset(spec, taxonomy)]
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, night, len(days), len(chosen), references, weights)
-    if out.exists() and not config.force and any(out.iterdir()):
+    if config.force or not out.is_dir():
+        _check_out(out, [*days, *references])
+    elif any(out.iterdir()):
         _check_settings(_read(out / MANIFEST), settings, out)
         _tidy(out)
         say(f"'{out}' is there already, whole and with these settings")
@@ -473,6 +476,31 @@ def synthesize(
         # last, so that a kill at any moment leaves a folder that goes on or is whole
         _tidy(out)
     return Synthesized(folder=out, count=len(chosen), of=len(days), made=made)
+
+
+def _check_out(out: Path, samples: Sequence[Sample]) -> None:
+    """Raise ``DataError`` where ``out`` is no night of this tool, or touches an input."""
+    labels = [sample.label for sample in samples]
+    inputs = {sample.image.parent for sample in samples}
+    inputs |= {label.path.parent for label in labels if isinstance(label, LabelFile)}
+    check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder in which nothing lies but what its manifest lists."""
+    try:
+        manifest = _read(folder / MANIFEST) or {}
+        listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
+        version = manifest['version']
+    except (KeyError, TypeError):
+        return False
+    listed |= {MANIFEST, 'taxonomy.json', _JOURNAL, _SETTINGS}
+    files = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob('*')
+        if path.is_symlink() or not path.is_dir()
+    }
+    return version == 1 and files <= listed
 
 
 def choose(total: int, config: SynthesisConfig) -> list[int]:

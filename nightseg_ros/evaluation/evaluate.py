@@ -25,10 +25,12 @@ from nightseg_ros.evaluation.fleet import part_folder, run_here, run_processes, 
 from nightseg_ros.evaluation.gallery import Candidate, group_of, select
 from nightseg_ros.evaluation.lineup import Lineup
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
+from nightseg_ros.evaluation.part import Pictures, Recording
 from nightseg_ros.evaluation.plan import Plan
 from nightseg_ros.evaluation.record import Records, frames_on_record
 from nightseg_ros.evaluation.summary import VERSION, SetResult, read_set
 from nightseg_ros.files import partial_file, replace_file
+from nightseg_ros.outputs import check_output
 from nightseg_ros.taxonomy import Taxonomy
 
 PARTS = '.parts'
@@ -75,6 +77,7 @@ def evaluate(
     scores = SegmentationScores(lineup.taxonomy, settings.bootstrap, settings.classes)
     described = lineup.describe()
     parts = out / PARTS
+    _check_out(plan, out)
     _begin(plan, parts, plan.fingerprint(described), settings.restart, say)
     started = time.monotonic()
 
@@ -100,7 +103,8 @@ def evaluate(
     result['streams'] = lineup.streams
     with partial_file(out / 'metrics.json') as partial:
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-        partial.write_text(_packed(text) + '\n', encoding='utf-8')
+        # a byte of a name that is no UTF-8 becomes JSON's own escape
+        partial.write_text(_packed(text) + '\n', encoding='utf-8', errors='backslashreplace')
     shutil.rmtree(parts)
     return result
 
@@ -115,7 +119,7 @@ def summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, An
     hidden.mkdir()
     with (
         partial_file(out / 'frames.jsonl') as partial,
-        partial.open('w', encoding='utf-8') as log,
+        partial.open('w', encoding='utf-8', errors='backslashreplace') as log,
     ):
         for name in plan.sets():
             found = read_set(name, plan, folders, scores)
@@ -139,6 +143,34 @@ def summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, An
     if plan.save_labels:
         _move_labels(plan, folders, out / 'labels')
     return result
+
+
+def _check_out(plan: Plan, out: Path) -> None:
+    """Raise ``OutputError`` where results would replace something else, or what is evaluated."""
+    inputs: set[str | Path] = set()
+    for part in plan.parts:
+        if isinstance(part, Pictures):
+            inputs |= {path.parent for path in part.files}
+        elif isinstance(part, Recording):
+            # a topic is no path, and exists as none
+            others = (part.labels, part.light, part.stamps)
+            inputs |= {part.path, *(name for name in others if name)}
+    for name in ('samples', 'labels') if plan.save_labels else ('samples',):
+        check_output(out / name, 'an evaluation', _is_ours, inputs=inputs)
+    check_output(
+        out / PARTS, 'an evaluation', lambda parts: (parts / _PLAN).is_file(), inputs=inputs
+    )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell samples and labels by the results beside them, finished or not."""
+    out = folder.parent
+    if (out / PARTS / _PLAN).is_file():
+        return True
+    try:
+        return 'runs' in json.loads((out / 'metrics.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ class Plan:
         for part in self.parts:
             for path in part.files:
                 status = path.stat()
-                files.update(f'{path} {status.st_size} {status.st_mtime_ns}\n'.encode())
+                files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
         sources = [
             repr(part)
             if isinstance(part, Recording)

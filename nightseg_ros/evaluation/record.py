@@ -107,7 +107,7 @@ class RecordWriter:
         #: The whole frames that were on disk when it was opened.
         self.kept: list[Kept] = []
         self._recover(folder)
-        self._lines = (folder / LINES).open('a', encoding='utf-8')
+        self._lines = (folder / LINES).open('a', encoding='utf-8', errors='backslashreplace')
         self._rows = (folder / ROWS).open('ab')
 
     def append(self, lines: Sequence[dict[str, Any]], rows: Counts) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -20,6 +19,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.files import user_path
 from nightseg_ros.node.diagnostics import Health, Warnings
 from nightseg_ros.node.messages import scaled_info
 from nightseg_ros.node.publishers import Outputs
@@ -123,8 +123,11 @@ class EgoMask:
 
         ``ConfigError`` is raised where it cannot be read, or shows no vehicle, or nothing else.
         """
-        file = Path(path).expanduser()
-        image = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.is_file() else None
+        file = user_path(path)
+        image = None
+        if file.is_file() and file.stat().st_size:
+            # OpenCV does not open every name that there is
+            image = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_GRAYSCALE)
         if image is None:
             raise ConfigError(f"'ego_masks': {file} is no image that can be read")
         own = np.asarray(image) != 0

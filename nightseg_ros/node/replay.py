@@ -55,6 +55,7 @@ from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, Channel, 
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, camera_names, open_source
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.files import user_path
 from nightseg_ros.node.publishers import TOPICS
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         recording = open_recording(
-            Path(options.bag).expanduser(), options.topic, options.fps,
+            user_path(options.bag), options.topic, options.fps,
             stamps=Path(options.stamps) if options.stamps else None, everything=options.all,
             also=options.also,
         )  # fmt: skip
@@ -543,7 +544,7 @@ def record_main(arguments: Sequence[str] | None = None) -> int:
     options = _record_parser().parse_args(given)
     try:
         writer = BagWriter(
-            Path(options.bag).expanduser(), storage=options.storage, force=options.force, keep=True
+            user_path(options.bag), storage=options.storage, force=options.force, keep=True
         )
     except (BagError, OSError) as error:
         print(f'bag_recorder: {error}', file=sys.stderr)

@@ -19,6 +19,7 @@ import json
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.simulation.street import (
     Array,
@@ -352,8 +354,7 @@ def write_rendered(
     ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The folder
     appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
-    if out.exists() and not force:
-        raise DataError(f"'{out}' exists; give another folder or --force")
+    check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
     try:
@@ -374,6 +375,18 @@ def write_rendered(
     return out
 
 
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder in which nothing lies but what ``write_rendered`` writes."""
+    files = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob('*')
+        if path.is_symlink() or not path.is_dir()
+    ]
+    lights = '|'.join(sorted({light for mix in MIXES.values() for light in mix}))
+    known = re.compile(rf'taxonomy\.json|(images|labels)/({lights})_\d{{6}}\.png')
+    return 'taxonomy.json' in files and all(known.fullmatch(name) for name in files)
+
+
 def _write(folder: Path, config: RenderedConfig, index: int) -> None:
     rng = np.random.default_rng([config.seed, index, 29])
     lights = MIXES[config.light]
@@ -389,8 +402,13 @@ def _write(folder: Path, config: RenderedConfig, index: int) -> None:
         ('images', cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)),
         ('labels', frame.labels),
     ):
-        if not cv2.imwrite(str(folder / kind / name), picture, quick):
-            raise DataError(f"'{folder / kind / name}' cannot be written; is the disk full?")
+        content = cv2.imencode('.png', picture, quick)[1].tobytes()
+        try:
+            (folder / kind / name).write_bytes(content)
+        except OSError as error:
+            raise DataError(
+                f"'{folder / kind / name}' cannot be written ({error.strerror}); is the disk full?"
+            ) from error
 
 
 Rendered = tuple[DriveFrame, Scan | None]

@@ -16,6 +16,7 @@ from torch import nn
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image
 from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
@@ -95,6 +96,7 @@ def adapt_norm(config: AdaBNConfig, say: Callable[[str], None] = print) -> Path:
         bfloat16=0.0,
     )
     path = Path(config.out)
+    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
     save_weights(path, tensors, metadata)
     return path
 

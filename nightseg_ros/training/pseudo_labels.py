@@ -20,6 +20,7 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import SCENE, DataError, Sample, read_image, read_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.weights import Weights, WeightsError, load_weights
@@ -76,6 +77,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     prior = row_prior([s for spec in config.prior for s in open_dataset(spec, taxonomy)], taxonomy)
     teacher = Teacher(weights, config, prior)
     out = Path(config.out)
+    check_output(
+        out, 'pseudo-labels', lambda path: (path / SCENE).is_dir(),
+        inputs={sample.image.parent for sample in samples},
+    )  # fmt: skip
     (out / SCENE).mkdir(parents=True, exist_ok=True)
 
     labels: list[npt.NDArray[np.uint8]] = []

@@ -43,6 +43,7 @@ from torch import fx, nn
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
 from nightseg_ros.weights import Weights, WeightsError, load_weights, network_tensors, save_weights
 
 
@@ -473,6 +474,7 @@ def write_soup(config: SoupConfig) -> Path:
             mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
     training = {**last.metadata.training, 'mean_of': [part.sha256 for part in parts]}
     path = Path(config.out)
+    check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
     metadata = dataclasses.replace(
         last.metadata,
         training=training,

@@ -1,0 +1,69 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The one decision on what a tool may replace: what the same tool wrote, never an input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from nightseg_ros.files import user_path
+
+
+class OutputError(ValueError):
+    """A place that a tool must not write to; the message says what is wanted and what to do."""
+
+
+def check_output(
+    path: Path,
+    what: str,
+    ours: Callable[[Path], bool],
+    *,
+    inputs: Iterable[str | Path] = (),
+    force: bool = True,
+    error: type[ValueError] = OutputError,
+) -> None:
+    """
+    Raise ``error`` unless ``path`` is free, or may be replaced.
+
+    It may be replaced with ``force``, where ``ours`` knows it for ``what`` this tool writes and
+    nothing else lies in it, and an empty folder may. It may not where it is one of ``inputs``,
+    lies in one or holds one.
+    """
+    if not os.path.lexists(path):
+        return
+    for source in inputs:
+        relation = _relation(path, user_path(source))
+        if relation:
+            raise error(
+                f"'{path}' {relation} the input '{source}', which would be lost; give an output "
+                'apart from it'
+            )
+    if not force:
+        raise error(f"'{path}' exists; give another name or --force")
+    if not path.name or path.name == '..':
+        raise error(f"'{path}' is no name for {what}; give a folder of its own")
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    if not ours(path):
+        kind = 'folder' if path.is_dir() else 'file'
+        raise error(
+            f"'{path}' is a {kind} that nightseg did not write, or others' files lie in it; only "
+            f'{what} of its own is replaced: give another name, or remove it yourself'
+        )
+
+
+def _relation(path: Path, source: Path) -> str:
+    """Say how a path lies to an input; '' where they are apart."""
+    if not source.exists() or not path.exists():
+        return ''
+    path, source = path.resolve(), source.resolve()
+    if path.samefile(source):
+        return 'is'
+    # another mount or spelling of a folder has other names, but it is the same file
+    if any(parent.samefile(source) for parent in path.parents):
+        return 'lies in'
+    if any(parent.samefile(path) for parent in source.parents):
+        return 'holds'
+    return ''

@@ -1,0 +1,280 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What a tool may replace, and names that libraries take for more than a path."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from nightseg_ros.bags.reader import BagError, BagReader
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.main import main
+from nightseg_ros.data.datasets import open_dataset, parse_spec
+from nightseg_ros.data.pictures import VideoWriter
+from nightseg_ros.data.source import open_source
+from nightseg_ros.evaluation.plan import Plan, recording_parts
+from nightseg_ros.node.camera import EgoMask
+from nightseg_ros.outputs import OutputError, check_output
+from nightseg_ros.perception.frame import Frame
+
+#: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
+ODD = [
+    'drive #3', 'what?', 'run%20a', 'a%03d', 'file:x', 'rtsp:cam', 'a:night', '-dash', '[x]*',
+    '~home', 'new\nline', 'b\udcff\udcfed',
+]  # fmt: skip
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return a folder of three pictures."""
+    folder = tmp_path / 'pictures'
+    folder.mkdir()
+    for index in range(3):
+        picture = np.full((24, 32, 3), 60 * index, np.uint8)
+        assert cv2.imwrite(str(folder / f'p{index}.png'), picture)
+    return folder
+
+
+def make(pictures: Path, out: Path, *more: str) -> int:
+    """Run bag make."""
+    return main(['bag', 'make', str(pictures), '--rate', '10', f'--out={out}', *more])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder."""
+    files = (path for path in folder.rglob('*') if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def count(bag: Path) -> int:
+    """Return how many messages a bag gives."""
+    with BagReader(bag) as reader:
+        found = sum(1 for _ in reader.records())
+        assert not reader.losses()
+    return found
+
+
+# -- what --force may replace ----------------------------------------------------------------
+
+
+def test_force_replaces_a_bag_of_its_own(tmp_path: Path, pictures: Path) -> None:
+    out = tmp_path / 'bag'
+    assert make(pictures, out) == 0
+    assert make(pictures, out) == 2
+    assert make(pictures, out, '--force', '--storage', 'sqlite3') == 0
+    assert sorted(path.name for path in out.iterdir()) == ['bag.db3', 'metadata.yaml']
+
+
+@pytest.mark.parametrize('verb', ['bag make', 'render', 'synthesize', 'record'])
+def test_force_leaves_what_the_tool_did_not_write(
+    tmp_path: Path, pictures: Path, verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / 'home'
+    home.mkdir()
+    (home / 'thesis.txt').write_text('years of work')
+    (home / 'manifest.json').write_text('{}')
+    days = tmp_path / 'days'
+    for name, value in (('images', 90), ('labels', 1)):
+        (days / name).mkdir(parents=True)
+        cv2.imwrite(str(days / name / 'a.png'), np.full((24, 32), value, np.uint8))
+    rest = {
+        'bag make': [str(pictures), '--rate', '10'],
+        'render': ['--count', '1'],
+        'synthesize': ['--data', f'folder:{days}', '--ratio', '1'],
+        'record': [],
+    }[verb]
+    out = [str(home)] if verb == 'record' else ['--out', str(home)]
+    assert main([*verb.split(), *out, *rest, '--force']) == 2
+    assert 'did not write' in capsys.readouterr().err
+    assert set(contents(home)) == {'thesis.txt', 'manifest.json'}
+
+
+def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
+    tmp_path: Path, pictures: Path
+) -> None:
+    mixed, recorded = tmp_path / 'mixed', tmp_path / 'recorded'
+    assert make(pictures, mixed) == 0
+    (mixed / 'notes.txt').write_text('rain from 10:42 on')
+    types = get_typestore(Stores.ROS2_JAZZY)
+    with Writer(recorded, version=9, storage_plugin=StoragePlugin.MCAP) as bag:
+        text = bag.add_connection('/text', 'std_msgs/msg/String', typestore=types)
+        message = types.types['std_msgs/msg/String'](data='x')
+        bag.write(text, 1, types.serialize_cdr(message, 'std_msgs/msg/String'))
+    for bag_there in (mixed, recorded):
+        before = contents(bag_there)
+        assert make(pictures, bag_there, '--force') == 2
+        assert contents(bag_there) == before
+
+
+def test_force_leaves_a_file_and_a_partial_folder_of_others(
+    tmp_path: Path, pictures: Path
+) -> None:
+    (tmp_path / 'file').write_text('mine')
+    (tmp_path / 'bag.partial' / 'replaced').mkdir(parents=True)
+    (tmp_path / 'bag.partial' / 'replaced' / 'mine').touch()
+    assert make(pictures, tmp_path / 'file', '--force') == 2
+    assert make(pictures, tmp_path / 'bag', '--force') == 2
+    assert (tmp_path / 'file').read_text() == 'mine'
+    assert (tmp_path / 'bag.partial' / 'replaced' / 'mine').exists()
+
+
+def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_value('/x', 'old', 1)
+    (tmp_path / 'bag.partial').mkdir()
+    (tmp_path / 'bag').rename(tmp_path / 'bag.partial' / 'replaced')
+    with pytest.raises(BagError, match='exists'):
+        BagWriter(tmp_path / 'bag')
+    assert count(tmp_path / 'bag') == 1
+
+
+@pytest.mark.parametrize('relation', ['is', 'lies in', 'holds'])
+def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
+    source = tmp_path / 'a' / 'b'
+    (source / 'c').mkdir(parents=True)
+    (source / 'c' / 'x').touch()
+    (tmp_path / 'link').symlink_to(source)
+    out = {'is': tmp_path / 'link', 'lies in': source / 'c', 'holds': tmp_path / 'a'}[relation]
+    with pytest.raises(OutputError, match=f'{relation} the input'):
+        check_output(out, 'a bag', lambda path: True, inputs=[source])
+    check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
+
+
+def test_copies_never_replace_their_source(tmp_path: Path, pictures: Path) -> None:
+    bag = tmp_path / 'bag'
+    assert make(pictures, bag) == 0
+    before = contents(bag)
+    for source in (bag, bag / 'bag.mcap'):
+        assert main(['bag', 'predict', str(source), '--out', str(bag), '--force']) == 2
+        assert main(['paint', str(source), '--out', str(bag), '--force']) == 2
+    assert contents(bag) == before
+
+
+def test_frames_never_replace_pictures_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
+    drive = tmp_path / 'drive'
+    drive.mkdir()
+    for index, path in enumerate(sorted(pictures.iterdir())):
+        shutil.copy(path, drive / f'drive_{index:04d}.png')
+    before = contents(drive)
+    flags = ['--rate', '10', '--every', '0', '--force']
+    assert main(['data', 'extract', str(drive), '--out', str(drive), *flags]) == 2
+    other = tmp_path / 'other'
+    shutil.copytree(drive, other)
+    assert main(['data', 'extract', str(drive), '--out', str(other), *flags]) == 2
+    assert contents(drive) == contents(other) == before
+
+
+def test_masks_never_replace_labels_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
+    data = tmp_path / 'data'
+    shutil.copytree(pictures, data / 'images')
+    (data / 'labels').mkdir()
+    for path in pictures.iterdir():
+        cv2.imwrite(str(data / 'labels' / path.name), np.zeros((24, 32), np.uint8))
+    before = contents(data)
+    weights = [
+        '--weights-day', 'rendered_day', '--weights-night', 'rendered_night',
+        '--backend', 'torch',
+    ]  # fmt: skip
+    assert main(['predict', str(data / 'images'), '--out', str(data), *weights]) == 2
+    flags = ['--dataset', f'folder:{data}', '--save-labels', '--out', str(data), *weights]
+    assert main(['evaluate', *flags]) == 2
+    assert contents(data) == before
+
+
+# -- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize('name', ODD)
+def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, storage: str, name: str) -> None:
+    home = tmp_path / 'home' / name
+    home.mkdir(parents=True)
+    bag = home / name
+    for more in ([], ['--force']):
+        assert make(pictures, bag, '--storage', storage, *more) == 0
+        assert count(bag) == 3
+    assert [path.name for path in home.iterdir()] == [name]
+    assert [path.name for path in home.parent.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_a_whole_bag_may_be_moved_to_any_name(tmp_path: Path, pictures: Path, name: str) -> None:
+    assert make(pictures, tmp_path / 'plain', '--storage', 'sqlite3') == 0
+    (tmp_path / 'plain').rename(tmp_path / name)
+    assert count(tmp_path / name) == 3
+
+
+def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_value('/x', 'old', 1)
+    before = contents(tmp_path / 'bag')
+    close: Callable[..., Any] = Writer.close
+
+    def lose(self: Writer) -> None:
+        file = self.storage.path  # type: ignore[union-attr]
+        close(self)
+        file.unlink()
+
+    monkeypatch.setattr(Writer, 'close', lose)
+    bag = BagWriter(tmp_path / 'bag', force=True)
+    bag.write_value('/x', 'new', 1)
+    with pytest.raises(BagError, match='1 messages were written, 0 are in'):
+        bag.close()
+    assert contents(tmp_path / 'bag') == before
+    assert [path.name for path in tmp_path.iterdir()] == ['bag']
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_a_video_may_have_any_name(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter(Path(f'{name}.mp4'), 10.0) as video:
+        for level in (50, 150):
+            video.add(np.full((48, 64, 3), level, np.uint8))
+    assert os.listdir(tmp_path) == [f'{name}.mp4']
+    frames = [item for _, item in open_source(f'{name}.mp4')]
+    assert len(frames) == 2 and all(isinstance(item, Frame) for item in frames)
+
+
+@pytest.mark.parametrize('name', ODD)
+def test_a_data_set_and_an_ego_mask_may_have_any_name(
+    tmp_path: Path, pictures: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pictures, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(open_dataset(f'images:./{name}')) == 3
+    assert len(open_dataset(f'images:{tmp_path / name}')) == 3
+    assert {sample.light for sample in open_dataset(f'images:{tmp_path / name}:dusk')} == {'dusk'}
+    assert EgoMask(tmp_path / name / 'p2.png').at(24, 32).all()
+
+
+def test_recordings_of_any_name_have_a_fingerprint(tmp_path: Path, pictures: Path) -> None:
+    recording = pictures.rename(tmp_path / 'b\udcff')
+    parts = tuple(recording_parts([recording], rate=10.0))
+    assert Plan(configurations=(), parts=parts).fingerprint([])
+
+
+def test_a_folder_that_is_there_wins_over_a_split(tmp_path: Path) -> None:
+    (tmp_path / 'a:night').mkdir()
+    assert parse_spec(f'images:{tmp_path}/a:night:day') == ('images', tmp_path / 'a:night', 'day')
+    assert parse_spec(f'images:{tmp_path}/b:night') == ('images', tmp_path / 'b', 'night')
+
+
+def test_a_name_that_is_no_utf_8_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['bag', 'info', str(tmp_path / 'b\udcff')]) == 2
+    assert 'does not exist' in capsys.readouterr().err
