@@ -193,7 +193,8 @@ class Health:
         self.arrivals: deque[Arrival] = deque()
         self.served: deque[Served] = deque()
         self._lock = threading.Lock()
-        self._started, self._drops, self._noun, self._warnings = started, drops, noun, warnings
+        self._started, self._drops, self._warnings = started, drops, warnings
+        self.noun = noun
         self.counts: Counter[str] = Counter()
         """By their keys in /diagnostics, such as received, dropped.REASON, computed.TOPIC."""
         for key in ('received', 'served', *(f'dropped.{reason}' for reason in drops)):
@@ -297,7 +298,7 @@ class Health:
         key = f'dropped.{reason}'
         self.counts[key] += 1
         if reason not in NO_FAULT:
-            self._faults[key] = (now, text or f'a {self._noun} was {self._drops[reason]}')
+            self._faults[key] = (now, text or f'{self.noun} dropped: {self._drops[reason]}')
 
     def _log(self, key: str, text: str) -> None:
         if text and self._warnings is not None:
@@ -308,7 +309,7 @@ class Health:
         silent = now - since
         if silent <= silent_after:
             return []
-        lead = f'no {self._noun} for {silent:.1f} s'
+        lead = f'no {self.noun} for {silent:.1f} s'
         if not source.publishers:
             text = f'{lead}: nobody publishes {source.topic}'
         elif source.incompatible:
@@ -318,14 +319,14 @@ class Health:
             )
         elif self._last_received is None:
             text = (
-                f'no {self._noun} ever came, though {source.topic} has a publisher '
+                f'no {self.noun} ever came, though {source.topic} has a publisher '
                 f'({"reliable" if source.reliable else "best_effort"}): does the driver run? '
                 "Large images are lost without the DDS profile in the publisher's process: start "
                 'it with FASTRTPS_DEFAULT_PROFILES_FILE (Kilted: FASTDDS_DEFAULT_PROFILES_FILE) '
                 'set to config/fastdds_large_images.xml, and check its QoS'
             )
         else:
-            sender, what = ('camera', 'images') if self._noun == 'frame' else ('sensor', 'clouds')
+            sender, what = ('camera', 'images') if self.noun == 'frame' else ('sensor', 'clouds')
             text = (
                 f'{lead}, though {source.topic} still has a publisher: '
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
@@ -367,7 +368,7 @@ def source_status(
     problems = health.problems(now, source, silent_after)
     values = {
         **health.values(now),
-        'now': health.note or 'nothing yet',
+        'now': health.note or f'no {health.noun} yet',
         'topic': source.topic,
         'publishers': source.publishers,
         'subscribed': 'reliable' if source.subscribed_reliable else 'best_effort',
