@@ -203,14 +203,18 @@ def test_sixteen_cameras_are_all_served(parameters: dict[str, Any], tmp_path: Pa
         for camera in cameras.values():
             client.connect(camera)
         client.heard(*(f'/bus/{name}/nightseg/labels' for name in names))
-        for number in range(1, 4):
+        seconds = itertools.count(1)
+
+        def send() -> None:
+            second = next(seconds) * SECOND
             for index, camera in enumerate(cameras.values()):
                 image = picture(60 + index, 80)
-                camera.publish(image_message(image, number * SECOND + index, frame_id=str(index)))
-            client.spin(1.0)
-        for index, name in enumerate(names):
-            answers = client.until(lambda n=name: client.got[f'/bus/{n}/nightseg/labels'], name)
-            for mask in answers:
+                camera.publish(image_message(image, second + index, frame_id=str(index)))
+
+        masks = {name: f'/bus/{name}/nightseg/labels' for name in names}
+        client.feed(send, lambda: all(client.got[t] for t in masks.values()), 'a mask of each')
+        for index, topic in enumerate(masks.values()):
+            for mask in client.got[topic]:
                 assert mask.header.frame_id == str(index)
                 assert stamp_ns(mask) % SECOND == index
                 assert mask.height == 60 + index

@@ -22,6 +22,7 @@ from ros_harness import image_message
 
 from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.diagnostics import (
+    CLOUD_DROPS,
     FRAME_DROPS,
     HARMLESS,
     NO_FAULT,
@@ -34,7 +35,7 @@ from nightseg_ros.node.diagnostics import (
     Warnings,
     worst,
 )
-from nightseg_ros.node.subscription import StampOrder
+from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import Timeouts
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
@@ -88,6 +89,31 @@ def test_what_is_taken_is_in_order_but_for_jumps(stamps: list[int]) -> None:
         assert drop or jump or stamp > last
         assert not jump or last - stamp > 1000
         last = last if drop else stamp
+
+
+def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
+    health, taken = Health(0.0, drops=CLOUD_DROPS, noun='cloud'), []
+
+    def take(message: Any, stamp_ns: int, now: float) -> None:
+        if stamp_ns == 2 * MS:
+            raise OverflowError('PointField count 4294967295')
+        taken.append(stamp_ns)
+
+    callbacks: list[Any] = []
+    node = SimpleNamespace(
+        settings=SimpleNamespace(max_rate=0.0),
+        create_guard_condition=lambda *given: None,
+        get_publishers_info_by_topic=lambda topic: [],
+        resolve_topic_name=lambda topic: topic,
+        create_subscription=lambda kind, topic, receive, *given, **more: callbacks.append(receive),
+    )
+    OrderedSubscription(node, Any, 'points', take, 'auto', health)
+    for stamp_ns in (MS, 2 * MS, 3 * MS):
+        callbacks[0](image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
+    assert taken == [MS, 3 * MS]
+    assert health.values(0.0)['dropped.malformed'] == 1
+    ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
+    assert level == 'ERROR' and 'OverflowError: PointField count' in text
 
 
 # -- health ----------------------------------------------------------------------------------

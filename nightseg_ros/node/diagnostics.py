@@ -195,6 +195,8 @@ class Health:
         self._lock = threading.Lock()
         self._started, self._drops, self._warnings = started, drops, warnings
         self.noun = noun
+        self.unreadable = 'undecodable' if 'undecodable' in drops else 'malformed'
+        """The reason of a drop for messages that cannot be used."""
         self.counts: Counter[str] = Counter()
         """By their keys in /diagnostics, such as received, dropped.REASON, computed.TOPIC."""
         for key in ('received', 'served', *(f'dropped.{reason}' for reason in drops)):

@@ -115,10 +115,16 @@ class OrderedSubscription(Subscription):
         stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
         drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
         self._health.arrivals.append(Arrival(now, bool(stamp_ns), drop, jump))
-        if jump:
-            self._restart()
-        if not drop:
+        if drop:
+            return
+        try:
+            if jump:
+                self._restart()
             self._ordered(message, stamp_ns, now)
+        except Exception as error:
+            # nothing that is received may end the node
+            text = f'a message cannot be used: {type(error).__name__}: {error}'
+            self._health.drop(now, self._health.unreadable, text)
 
 
 class StampOrder:
