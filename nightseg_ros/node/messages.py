@@ -28,12 +28,12 @@ from sensor_msgs.msg import (
     PointField,
     RegionOfInterest,
 )
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header
 
 from nightseg_ros.clouds.painter import LabelledCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.diagnostics import diagnostic_status
-from nightseg_ros.perception.result import Result, legend, report
+from nightseg_ros.perception.result import Result, report
 from nightseg_ros.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
@@ -129,11 +129,6 @@ def frame_status(
     found = report(camera, result, latency_ms, age_s)
     status = diagnostic_status(found.name, found.camera, found.level, found.message, found.values)
     return DiagnosticArray(header=header, status=[status])
-
-
-def label_info_json(taxonomy: Taxonomy) -> String:
-    """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
-    return String(data=legend(taxonomy))
 
 
 def vision_msgs() -> Any | None:

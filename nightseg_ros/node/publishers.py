@@ -23,11 +23,10 @@ from nightseg_ros.node.messages import (
     frame_status,
     jpeg_message,
     label_info,
-    label_info_json,
     png_message,
     vision_msgs,
 )
-from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.perception.result import Result, Want, legend
 from nightseg_ros.taxonomy import Taxonomy
 
 
@@ -156,7 +155,7 @@ class Outputs:
 
     def announce(self) -> None:
         """Publish what the ids mean, for early and late subscribers alike."""
-        self._latched['label_info_json'].publish(label_info_json(self._taxonomy))
+        self._latched['label_info_json'].publish(String(data=legend(self._taxonomy)))
         if self._vision is not None:
             stamp = self._node.get_clock().now().to_msg()
             self._latched['label_info'].publish(label_info(self._taxonomy, self._vision, stamp))
@@ -195,43 +194,29 @@ class Outputs:
         when each was handed over (``time.monotonic``).
         """
         done = {}
-        for topic in self._publishers:
+        for topic, publisher in self._publishers.items():
             if topic not in wanted:
                 continue
-            message = self._message(topic, header, result, labels_at, info, jpeg_quality)
+            message: Any = None
+            picture, _, compressed = topic.partition('/')
+            if topic == 'camera_info':
+                message = info
+            elif topic == 'illumination':
+                score = result.illumination.score
+                message = Float32(data=score) if math.isfinite(score) else None
+            elif topic != 'status' and (pixels := getattr(result, picture)) is not None:
+                if picture in PLANES:
+                    pixels = sampled(pixels, labels_at)
+                if not compressed:
+                    message = self._messages[picture].fill(header, pixels)
+                elif picture in PLANES:
+                    message = png_message(header, pixels)
+                else:
+                    message = jpeg_message(header, pixels, jpeg_quality)
             if message is not None:
-                self._publishers[topic].publish(message)
+                publisher.publish(message)
                 done[topic] = time.monotonic()
         return done
-
-    def _message(
-        self,
-        topic: str,
-        header: Any,
-        result: Result,
-        labels_at: tuple[int, int],
-        info: CameraInfo | None,
-        jpeg_quality: int,
-    ) -> Any | None:
-        """Return what ``topic`` gets of this frame, None for nothing."""
-        if topic == 'camera_info':
-            return info
-        if topic == 'illumination':
-            score = result.illumination.score
-            return Float32(data=score) if math.isfinite(score) else None
-        if topic == 'status':
-            return None
-        picture, _, compressed = topic.partition('/')
-        pixels = getattr(result, picture)
-        if pixels is None:
-            return None
-        if picture in PLANES:
-            pixels = sampled(pixels, labels_at)
-        if not compressed:
-            return self._messages[picture].fill(header, pixels)
-        if picture in PLANES:
-            return png_message(header, pixels)
-        return jpeg_message(header, pixels, jpeg_quality)
 
     def publish_status(
         self, header: Any, camera: str, result: Result, ms: dict[str, float], age_s: float | None
