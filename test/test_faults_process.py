@@ -95,6 +95,7 @@ class Cameras:
         return all(self.client.got[f'{name}/nightseg/labels'] for name in ('front', 'rear'))
 
 
+@pytest.mark.slow
 def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         assert node.process.wait(20) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['hang', 'seize'])
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path, kind: str
@@ -237,6 +239,7 @@ def test_two_nodes_of_one_name_are_told(
 SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm'
 
 
+@pytest.mark.slow
 def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves() -> None:
     unshare = shutil.which('unshare')
     if (
