@@ -247,8 +247,8 @@ class Health:
                 **self.shown,
             }
             for key, values in self._durations.items():
-                for share in (50, 95, 99):
-                    found[f'{key}.p{share}'] = float(np.percentile(values, share))
+                for share, ms in zip((50, 95, 99), np.percentile(values, (50, 95, 99))):
+                    found[f'{key}.p{share}'] = float(ms)
         return found
 
     def problems(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
