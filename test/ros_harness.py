@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tiny_weights
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
@@ -36,19 +37,34 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.shared_memory import held_locks
 
 Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
 PATIENCE = 60.0
-#: Services that do no harm when they are asked twice.
-REPEATABLE = (GetState, GetParameters, DescribeParameters, SetParametersAtomically)
+SECOND = 1_000_000_000
+#: Every transition by its name, and where it leads.
 TRANSITIONS = {
-    'configure': Transition.TRANSITION_CONFIGURE,
-    'cleanup': Transition.TRANSITION_CLEANUP,
-    'activate': Transition.TRANSITION_ACTIVATE,
-    'deactivate': Transition.TRANSITION_DEACTIVATE,
+    'configure': (Transition.TRANSITION_CONFIGURE, 'inactive'),
+    'cleanup': (Transition.TRANSITION_CLEANUP, 'unconfigured'),
+    'activate': (Transition.TRANSITION_ACTIVATE, 'active'),
+    'deactivate': (Transition.TRANSITION_DEACTIVATE, 'inactive'),
 }
+
+
+def tiny_parameters(folder: Path, **more: Any) -> dict[str, Any]:
+    """Return parameters with tiny weights, written to ``folder``, on one thread of torch."""
+    files = {name: str(path) for name, path in tiny_weights.write_all(folder).items()}
+    return {**files, 'backend': 'torch', 'threads': 1, **more}
+
+
+def offline(parameters: Mapping[str, Any]) -> Pipeline:
+    """Return the pipeline of ``tiny_parameters``, to compare with."""
+    names = {n[8:]: path for n, path in parameters.items() if n.startswith('weights.')}
+    return Pipeline.load(
+        PipelineConfig(weights=WeightsConfig(**names), backend='torch', threads=1)
+    )
 
 
 class NodeProcess:
@@ -79,6 +95,14 @@ class NodeProcess:
         """Return the segments in /dev/shm that it owns; its ports may be others' as well."""
         found = {lock.with_name(lock.name[:-3]) for lock, _ in held_locks(self.process.pid)}
         return {path for path in found if '_port' not in path.name}
+
+    def until_segments(self) -> set[Path]:
+        """Wait for the large segment of the profile for large images; return all of them."""
+        end = time.monotonic() + PATIENCE
+        while not any(path.stat().st_size > 60_000_000 for path in self.segments()):
+            assert time.monotonic() < end and self.process.poll() is None, self.text
+            time.sleep(0.05)
+        return self.segments()
 
     def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
         """Send the signal and return the exit code."""
@@ -128,10 +152,12 @@ class Client:
         self.got: dict[str, list[Any]] = defaultdict(list)
         self.arrived: dict[str, list[float]] = defaultdict(list)
         self._subscriptions: dict[str, Any] = {}
-        # no transition may be asked for twice: its server finds this client while others are asked
+        # early, so that its server has found it before it is asked
         self._clients: dict[str, Any] = {
             'change_state': self.node.create_client(ChangeState, f'{target}/change_state')
         }
+        self._publishers: list[Any] = []
+        self._goal = ''
 
     def close(self) -> None:
         self.node.destroy_node()
@@ -142,7 +168,18 @@ class Client:
     def publisher(
         self, topic: str, kind: Any = Image, *, reliable: bool = True, depth: int = 5
     ) -> Any:
-        return self.node.create_publisher(kind, topic, _qos(reliable, depth))
+        publisher = self.node.create_publisher(kind, topic, _qos(reliable, depth))
+        self._publishers.append(publisher)
+        return publisher
+
+    def reset(self) -> None:
+        """Forget messages, subscriptions and publishers, but for /diagnostics."""
+        for topic in [t for t in self._subscriptions if t != '/diagnostics']:
+            self.node.destroy_subscription(self._subscriptions.pop(topic))
+            self.got.pop(topic, None)
+        for publisher in self._publishers:
+            self.node.destroy_publisher(publisher)
+        self._publishers.clear()
 
     def listen(
         self, topic: str, kind: Any = Image, *, reliable: bool = True, latched: bool = False
@@ -155,9 +192,6 @@ class Client:
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
         self._subscriptions[topic] = self.node.create_subscription(kind, topic, keep, qos)
-
-    def unlisten(self, topic: str) -> None:
-        self.node.destroy_subscription(self._subscriptions.pop(topic))
 
     def spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -184,21 +218,37 @@ class Client:
         for topic in topics:
             self.until(lambda t=topic: self.node.count_publishers(t), f'a publisher of {topic}')
 
-    def exchange(self, publisher: Any, message: Any, topic: str, timeout: float = PATIENCE) -> Any:
-        """
-        Publish a message until its answer (by stamp) comes on ``topic``; return that.
+    def feed(self, publish: Callable[[], Any], met: Callable[[], Any], what: str) -> Any:
+        """Publish five times a second until ``met`` returns something true; return that."""
 
-        A try after the first one is stamped later: the node drops a stamp that it has served,
-        also where its answer found no subscriber yet.
+        def fed() -> Any:
+            publish()
+            self.spin(0.2)
+            return met()
+
+        return self.until(fed, what)
+
+    def exchange(self, publisher: Any, message: Any, *topics: str) -> Any:
+        """
+        Publish a message until its answers (by stamp) have come on all ``topics``.
+
+        Return the answer, or a list of them. A try after the first one is stamped later: the node
+        drops a stamp that it has served, also where its answer found no subscriber yet.
         """
         stamp = message.header.stamp
-        end = time.monotonic() + timeout
+
+        def answers() -> list[Any] | None:
+            found = [self.of_stamp(topic, stamp) for topic in topics]
+            return None if None in found else found
+
+        end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             publisher.publish(message)
             with contextlib.suppress(AssertionError):
-                return self.until(lambda: self.of_stamp(topic, stamp), topic, timeout=5.0)
+                found = self.until(answers, ', '.join(topics), timeout=3.0)
+                return found if len(topics) > 1 else found[0]
             stamp.nanosec += 1000
-        raise AssertionError(f'no answer on {topic} to the frame of {stamp}')
+        raise AssertionError(f'no answer on all of {topics} to the frame of {stamp}')
 
     def of_stamp(self, topic: str, stamp: Any) -> Any:
         """Return the kept message of that stamp."""
@@ -219,17 +269,19 @@ class Client:
                     return level, status.message, values
         return None
 
+    def says(self, name: str, words: str = '', *, level: str = '') -> bool:
+        """Return whether the latest status has those words and that level ('' for any)."""
+        found = self.status(name)
+        return found is not None and level in ('', found[0]) and words in found[1]
+
     def diagnosed(
         self, name: str, level: str, words: str = '', timeout: float = PATIENCE
     ) -> dict[str, str]:
         """Wait for a status of that level ('' for any) with those words; return its values."""
 
-        def met() -> Any:
-            found = self.status(name)
-            return found if found and level in ('', found[0]) and words in found[1] else None
-
         try:
-            return self.until(met, f'{name} {level} {words}', timeout)[2]
+            self.until(lambda: self.says(name, words, level=level), f'{name} {words}', timeout)
+            return self.status(name)[2]
         except AssertionError as error:
             raise AssertionError(f'{error}; the last was {self.status(name)}') from None
 
@@ -241,12 +293,15 @@ class Client:
             client = self._clients[name] = self.node.create_client(kind, f'{self.target}/{name}')
         self.until(client.service_is_ready, f'the service {name}')
         # a server that has not found this client yet drops its answer after 0.1 s
-        tries = 6 if kind in REPEATABLE else 1
-        for _ in range(tries):
+        end, tries = time.monotonic() + PATIENCE, 0
+        while time.monotonic() < end:
+            tries += 1
             future = client.call_async(request)
-            self.executor.spin_until_future_complete(future, timeout_sec=PATIENCE / tries)
+            self.executor.spin_until_future_complete(future, timeout_sec=3.0 * tries)
             if future.done():
                 return future.result()
+            if kind is ChangeState and self.state() == self._goal:
+                return ChangeState.Response(success=True)
         raise AssertionError(f'no answer from {name}')
 
     def state(self) -> str:
@@ -261,8 +316,9 @@ class Client:
                 'inactive': Transition.TRANSITION_INACTIVE_SHUTDOWN,
                 'active': Transition.TRANSITION_ACTIVE_SHUTDOWN,
             }[self.state()]
+            self._goal = 'finalized'
         else:
-            request.transition.id = TRANSITIONS[label]
+            request.transition.id, self._goal = TRANSITIONS[label]
         return self.call('change_state', ChangeState, request).success
 
     def reach(self, wanted: str) -> None:
@@ -350,15 +406,21 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
 def idle_subscriber(topic: str, log: Path) -> Iterator[None]:
     """Run a process that subscribes to an Image topic and then never reads."""
     code = (
-        'import sys, rclpy, time\n'
+        'import signal, sys, rclpy, time\n'
+        'from rclpy.signals import SignalHandlerOptions\n'
         'from sensor_msgs.msg import Image\n'
-        'rclpy.init()\n'
+        'stop = []\n'
+        'signal.signal(signal.SIGTERM, lambda *given: stop.append(True))\n'
+        'rclpy.init(signal_handler_options=SignalHandlerOptions.NO)\n'
         "node = rclpy.create_node('idle')\n"
         'node.create_subscription(Image, sys.argv[1], print, 10)\n'
         'while not node.count_publishers(sys.argv[1]):\n'
         '    time.sleep(0.1)\n'
         "print('subscribed', flush=True)\n"
-        'time.sleep(1000)\n'
+        'while not stop:\n'
+        '    time.sleep(0.1)\n'
+        'node.destroy_node()\n'
+        'rclpy.shutdown()\n'
     )
     process = subprocess.Popen(
         [sys.executable, '-c', code, topic], stdout=log.open('w'), stderr=subprocess.STDOUT
@@ -372,10 +434,10 @@ def idle_subscriber(topic: str, log: Path) -> Iterator[None]:
         yield
     finally:
         # killed, it would leave its shared memory behind
-        process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
+            process.wait(20)
         process.kill()
         process.wait()
 

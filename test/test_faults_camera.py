@@ -12,15 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import Client, image_message, picture, pixels_of, running, stamp_ns, values_of
+from ros_harness import (
+    SECOND,
+    Client,
+    image_message,
+    picture,
+    pixels_of,
+    running,
+    stamp_ns,
+    tiny_parameters,
+    values_of,
+)
 from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
 HOUR = 3600 * SECOND
 OUT = 'camera/nightseg'
 #: Seconds on a busy machine for what has to be told within two.
@@ -28,16 +36,13 @@ TOLD = 6.0
 
 
 @pytest.fixture(scope='module')
-def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    return {
-        **{name: str(path) for name, path in files.items()}, 'backend': 'torch', 'threads': 1
-    }  # fmt: skip
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return tiny_parameters(tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture(scope='module')
 def client(
-    parameters: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Client]:
     with running(tmp_path_factory.mktemp('node') / 'log', parameters):
         client = Client()
@@ -129,11 +134,32 @@ def test_a_jump_of_the_stamps_starts_over_and_every_mask_keeps_its_frames_stamp(
     assert counters(client)['time_jumps'] == before + jumps + back
 
 
+def test_stamps_out_of_order_are_dropped_and_counted(
+    client: Client, camera: Any, stamps: Iterator[int]
+) -> None:
+    now = next(stamps) + SECOND
+    client.exchange(camera, image_message(picture(60, 80), now), f'{OUT}/labels')
+    for reason, at in (('out_of_order', now - SECOND // 2), ('duplicate_stamp', now)):
+        before = counters(client)[f'dropped.{reason}']
+        message = image_message(picture(60, 80), at)
+        client.feed(
+            lambda message=message: camera.publish(message),
+            lambda reason=reason, before=before: counters(client)[f'dropped.{reason}'] > before,
+            reason,
+        )
+        masks = [stamp_ns(mask) for mask in client.got[f'{OUT}/labels']]
+        assert masks.count(at) == (reason == 'duplicate_stamp')
+    for _ in range(11):
+        next(stamps)
+
+
 def test_encoding_and_size_may_change_with_every_frame(
     client: Client, camera: Any, stamps: Iterator[int]
 ) -> None:
+    client.exchange(camera, image_message(picture(60, 80), next(stamps)), f'{OUT}/labels')
+    before = counters(client)['size_changes']
     for encoding, (height, width) in itertools.product(
-        ('rgb8', 'mono8', 'bgra8', 'bayer_rggb8', 'mono16'), ((60, 80), (33, 51))
+        ('rgb8', 'mono8', 'bgra8', 'bayer_rggb8', 'mono16'), ((33, 51), (60, 80))
     ):
         image = picture(height, width)
         pixels: Any = {
@@ -144,6 +170,7 @@ def test_encoding_and_size_may_change_with_every_frame(
         message.width = width
         labels = client.exchange(camera, message, f'{OUT}/labels')
         assert pixels_of(labels).shape == (height, width)
+    assert counters(client)['size_changes'] == before + 10
 
 
 @pytest.mark.parametrize('reliability', ['RELIABLE', 'BEST_EFFORT'])
@@ -164,7 +191,7 @@ def test_a_camera_of_any_qos_that_is_started_anew_is_found_again(
         client.node.destroy_publisher(publisher)
 
 
-def test_sixteen_cameras_are_all_served(parameters: dict[str, object], tmp_path: Path) -> None:
+def test_sixteen_cameras_are_all_served(parameters: dict[str, Any], tmp_path: Path) -> None:
     names = [f'camera_{index}' for index in range(16)]
     target = '/bus/night_perception'
     arguments = ('-r', '__ns:=/bus')
@@ -176,14 +203,18 @@ def test_sixteen_cameras_are_all_served(parameters: dict[str, object], tmp_path:
         for camera in cameras.values():
             client.connect(camera)
         client.heard(*(f'/bus/{name}/nightseg/labels' for name in names))
-        for number in range(1, 4):
+        seconds = itertools.count(1)
+
+        def send() -> None:
+            second = next(seconds) * SECOND
             for index, camera in enumerate(cameras.values()):
                 image = picture(60 + index, 80)
-                camera.publish(image_message(image, number * SECOND + index, frame_id=str(index)))
-            client.spin(1.0)
-        for index, name in enumerate(names):
-            answers = client.until(lambda n=name: client.got[f'/bus/{n}/nightseg/labels'], name)
-            for mask in answers:
+                camera.publish(image_message(image, second + index, frame_id=str(index)))
+
+        masks = {name: f'/bus/{name}/nightseg/labels' for name in names}
+        client.feed(send, lambda: all(client.got[t] for t in masks.values()), 'a mask of each')
+        for index, topic in enumerate(masks.values()):
+            for mask in client.got[topic]:
                 assert mask.header.frame_id == str(index)
                 assert stamp_ns(mask) % SECOND == index
                 assert mask.height == 60 + index

@@ -13,23 +13,26 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import Client, NodeProcess, image_message, picture, running, stamp, values_of
+from ros_harness import (
+    SECOND,
+    Client,
+    NodeProcess,
+    image_message,
+    picture,
+    running,
+    stamp,
+    tiny_parameters,
+    values_of,
+)
 from sensor_msgs.msg import CompressedImage, Image
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
-
 
 @pytest.fixture(scope='module')
-def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    return {
-        **{name: str(path) for name, path in files.items()},
-        'backend': 'torch', 'threads': 1, 'label_size': 'network',
-    }  # fmt: skip
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return tiny_parameters(tmp_path_factory.mktemp('weights'), label_size='network')
 
 
 @pytest.fixture(scope='module')
@@ -56,9 +59,8 @@ class Camera:
     def serves(self, message: Any) -> tuple[Any, dict[str, str]]:
         """Return mask and status of a message."""
         stamp(message, next(self.stamps))
-        labels = self.client.exchange(self.publisher, message, f'{self.out}/labels')
-        status = self.client.until(
-            lambda: self.client.of_stamp(f'{self.out}/status', message.header.stamp), 'status'
+        labels, status = self.client.exchange(
+            self.publisher, message, f'{self.out}/labels', f'{self.out}/status'
         )
         return labels, values_of(status)
 
@@ -66,13 +68,10 @@ class Camera:
         """Send a message until the diagnostics say why there is no mask of it, and none came."""
         masks = len(self.client.got[f'{self.out}/labels'])
 
-        def told() -> bool:
-            self.publisher.publish(stamp(message, next(self.stamps)))
-            self.client.spin(0.2)
-            found = self.client.status('camera')
-            return bool(found and words in found[1])
-
-        self.client.until(told, words)
+        self.client.feed(
+            lambda: self.publisher.publish(stamp(message, next(self.stamps))),
+            lambda: self.client.says('camera', words), words,
+        )  # fmt: skip
         assert len(self.client.got[f'{self.out}/labels']) == masks
         assert self.node.process.poll() is None
 
@@ -80,7 +79,7 @@ class Camera:
 @pytest.fixture(scope='module', params=[Image, CompressedImage], ids=['raw', 'compressed'])
 def camera(
     request: pytest.FixtureRequest,
-    parameters: dict[str, object],
+    parameters: dict[str, Any],
     stamps: Iterator[int],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Camera]:

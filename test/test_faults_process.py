@@ -13,13 +13,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import tiny_weights
 from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import Client, NodeProcess, image_message, picture, running
+from ros_harness import (
+    SECOND,
+    Client,
+    NodeProcess,
+    image_message,
+    picture,
+    running,
+    tiny_parameters,
+)
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
 KILLS = 'SIGKILL, and a library that keeps the interpreter, let no process clean up'
 HERE = Path(__file__).parent
 
@@ -32,11 +38,7 @@ class FaultyNode(NodeProcess):
 
 @pytest.fixture(scope='module')
 def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    return {
-        **{name: str(path) for name, path in files.items()},
-        'backend': 'torch', 'threads': 1, 'cameras': ['front', 'rear'],
-    }  # fmt: skip
+    return tiny_parameters(tmp_path_factory.mktemp('weights'), cameras=['front', 'rear'])
 
 
 @pytest.fixture
@@ -80,13 +82,9 @@ class Cameras:
         """Send frames until a status says so; return the seconds that it took."""
         begun = time.monotonic()
 
-        def told() -> bool:
-            self.send()
-            self.client.spin(0.2)
-            found = self.client.status(name)
-            return bool(found and found[0] == level and words in found[1])
-
-        self.client.until(told, f'{level} {words}')
+        self.client.feed(
+            self.send, lambda: self.client.says(name, words, level=level), f'{level} {words}'
+        )
         return time.monotonic() - begun
 
     def served(self) -> bool:
@@ -97,6 +95,7 @@ class Cameras:
         return all(self.client.got[f'{name}/nightseg/labels'] for name in ('front', 'rear'))
 
 
+@pytest.mark.slow
 def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +128,7 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
         def crowded() -> bool:
             cameras.send()
-            return cameras.served() and 'at most 1 frames at once' in node.text
+            return cameras.served() and 'batches have at most 1 frames' in node.text
 
         client.until(crowded, 'smaller batches')
         assert client.status('node')[2]['device'] == 'gpu'
@@ -146,10 +145,11 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
         fault.write_text('die')
         cameras.send()
-        client.diagnosed('node', 'ERROR', 'the worker has died')
+        client.diagnosed('node', 'ERROR', 'the worker thread has ended by an error')
         assert node.process.wait(20) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['hang', 'seize'])
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
     client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path, kind: str
@@ -167,8 +167,8 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         if kind == 'hang':
             client.diagnosed('node', 'ERROR', 'busy with one batch for 1.')
             client.diagnosed('node', 'ERROR', 'busy with one batch for 3.')
-            assert 'giving up, so that I am started anew' in client.until(
-                lambda: 'giving up' in node.text and node.text, 'the last word'
+            assert 'exiting with code 1' in client.until(
+                lambda: 'exiting with' in node.text and node.text, 'the last line'
             )
         assert node.process.wait(60) == 1
         assert 'faulty_node.py' in node.text and 'nightseg_ros/node/worker.py' in node.text
@@ -176,6 +176,25 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert not client.got['front/nightseg/labels']
         # where the interpreter is kept, nothing of Python can clean up
         assert kind == 'seize' or not [path for path in segments if path.exists()]
+
+
+@pytest.mark.slow
+def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_again(
+    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+) -> None:
+    cameras = Cameras(client)
+    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+        cameras.connect()
+        client.until(cameras.served, 'masks')
+        fault.write_text('hang')
+        cameras.send()
+        client.diagnosed('node', 'ERROR', 'busy with one batch for')
+        assert not client.transition('deactivate')
+        assert 'the worker has not ended within 10 s' in node.text
+        client.reach('unconfigured')
+        fault.write_text('')
+        assert client.transition('configure') and client.transition('activate')
+        client.until(cameras.served, 'masks again')
 
 
 def test_a_node_that_was_killed_is_followed_by_one_that_serves(
@@ -198,9 +217,9 @@ def test_a_load_that_hangs_is_told_and_ends_the_process(
     fault.write_text('load')
     limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
     with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
-        values = client.diagnosed('node', 'WARN', 'configure has not come back for')
+        values = client.diagnosed('node', 'WARN', 'configure has not ended for')
         assert values['state'] == 'configuring'
-        client.diagnosed('node', 'ERROR', 'configure has not come back for 6.')
+        client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
         assert node.process.wait(60) == 1
         assert 'on_configure' in node.text
 
@@ -220,6 +239,7 @@ def test_two_nodes_of_one_name_are_told(
 SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm'
 
 
+@pytest.mark.slow
 def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves() -> None:
     unshare = shutil.which('unshare')
     if (

@@ -17,7 +17,7 @@ from launch_recorder import Recording
 
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
-from nightseg_ros.node.diagnostics import DROPS, CameraHealth, Source
+from nightseg_ros.node.diagnostics import FRAME_DROPS, Arrival, Health, Source
 from nightseg_ros.node.parameters import (
     CLOUD_PARAMETERS,
     PARAMETERS,
@@ -143,7 +143,7 @@ def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
 
 def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     header = pytest.importorskip('std_msgs.msg').Header()
-    from nightseg_ros.node.diagnostics import frame_status
+    from nightseg_ros.node.messages import frame_status
     from nightseg_ros.perception.frame import Frame
     from nightseg_ros.perception.illumination import Illumination
     from nightseg_ros.perception.result import Result
@@ -190,10 +190,10 @@ def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
     found = [Source(topic=topic), Source(topic=topic, publishers=1),
              Source(topic=topic, publishers=1, subscribed_reliable=True)]  # fmt: skip
     for source in found:
-        (problem,) = CameraHealth(0.0).problems(1.4, source, 1.2)
+        (problem,) = Health(0.0).problems(1.4, source, 1.2)
         assert problem.text in page()
-    health = CameraHealth(0.0)
-    health.receive(0.0)
+    health = Health(0.0)
+    health.arrivals.append(Arrival(0.0))
     (problem,) = health.problems(1.4, Source(topic=topic, publishers=1), 1.2)
     assert problem.text in page()
 
@@ -210,7 +210,7 @@ def test_the_page_names_only_what_there_is() -> None:
     assert set_at_run_time
     assert set_at_run_time <= {p.name for p in PARAMETERS if p.dynamic}
 
-    assert set(re.findall(r'`dropped\.(\w+)`', text)) <= set(DROPS)
+    assert set(re.findall(r'`dropped\.(\w+)`', text)) <= set(FRAME_DROPS)
     outputs = {topic.name for topic in TOPICS}
     assert set(re.findall(r'\b(?:camera|front)/nightseg/([\w/]+)', text)) <= outputs
     for name in set(re.findall(r'(?:config|docker|requirements)/[\w./-]+\.\w+', text)):

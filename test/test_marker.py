@@ -16,8 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_weights
-from ros_harness import Client, NodeProcess, image_message, pixels_of, running, stamp_ns
+from ros_harness import (
+    Client,
+    NodeProcess,
+    image_message,
+    pixels_of,
+    running,
+    stamp_ns,
+    tiny_parameters,
+)
 from sensor_msgs.msg import CameraInfo
 
 pytestmark = pytest.mark.ros
@@ -52,11 +59,7 @@ def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
 
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[Client]:
-    files = tiny_weights.write_all(tmp_path)
-    parameters = {
-        **{name: str(path) for name, path in files.items()},
-        'backend': 'torch', 'threads': 1, 'cameras': list(SIZES), 'route': 'day',
-    }  # fmt: skip
+    parameters = tiny_parameters(tmp_path, cameras=list(SIZES), route='day')
     with running(tmp_path / 'log', parameters, kind=MarkerNode):
         client = Client()
         client.watch_diagnostics()

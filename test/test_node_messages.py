@@ -20,9 +20,11 @@ pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
-from nightseg_ros.node.diagnostics import frame_status
-from nightseg_ros.node.messages import ImageMessage, decode, label_info, scaled_info, vision_msgs
-from nightseg_ros.node.publishers import refuse_unfit, sampled
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node.camera import EgoMask
+from nightseg_ros.node.messages import frame_status, label_info, scaled_info, vision_msgs
+from nightseg_ros.node.publishers import ImageMessage, pictures_of, sampled
+from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.result import Result
@@ -124,9 +126,9 @@ def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -
         'illumination': Illumination(score=1.0, state='day'),
         'decision': Decision(state='day', route='day', reason='', switched=False),
     }
-    refuse_unfit(Result(**whole, labels=np.zeros((4, 6), np.uint8)))
+    assert pictures_of(Result(**whole, labels=np.zeros((4, 6), np.uint8))) == ['labels']
     with pytest.raises(ValueError, match='the frame needs uint8'):
-        refuse_unfit(Result(**whole, **pictures))
+        pictures_of(Result(**whole, **pictures))
 
 
 def test_a_score_that_is_no_number_is_not_published_as_one() -> None:
@@ -210,8 +212,6 @@ def test_a_calibration_for_other_images_is_refused() -> None:
 
 
 def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
-    from nightseg_ros.node.camera import EgoMask
-
     picture = np.zeros((4, 6), np.uint8)
     picture[3], picture[2] = 1, 255
     cv2.imwrite(str(tmp_path / 'mask.png'), picture)
@@ -219,3 +219,7 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask.at(4, 6), np.where(picture, 255, 0))
     assert mask.at(8, 12)[4:].min() == 255
     assert mask.at(8, 12)[:4].max() == 0
+    for value, share in ((0, 'none'), (255, 'all')):
+        cv2.imwrite(str(tmp_path / 'mask.png'), np.full((4, 6), value, np.uint8))
+        with pytest.raises(ConfigError, match=f'{share} of .* is non-zero'):
+            EgoMask(tmp_path / 'mask.png')

@@ -1,13 +1,14 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parts that need no ROS: order, rate, health, mailbox."""
+"""The node's parts without a graph: order of stamps, rate, health, the worker's loop."""
 
 from __future__ import annotations
 
 import gc
-import queue
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+
+from ros_harness import image_message
+
+from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.diagnostics import (
-    DROPS,
-    FAULTS,
+    CLOUD_DROPS,
+    FRAME_DROPS,
+    HARMLESS,
+    NO_FAULT,
     RECOVERY,
-    CameraHealth,
+    Arrival,
+    Health,
     Rate,
+    Served,
     Source,
-    Throttle,
+    Warnings,
     worst,
 )
-from nightseg_ros.node.subscription import Intake
-from nightseg_ros.node.watchdog import Patience
-from nightseg_ros.node.worker import Mailbox, Threads, Waiting, Worker
+from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
+from nightseg_ros.node.watchdog import Timeouts
+from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import Want
@@ -36,33 +46,35 @@ MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)
 
 
-# -- intake ----------------------------------------------------------------------------------
+# -- order and rate --------------------------------------------------------------------------
 
 
-def test_stamps_in_order_are_taken_late_and_double_ones_are_dropped() -> None:
-    intake = Intake()
-    stamps = [1000, 1100, 1050, 1100, 1200, 300, 1201, 100, 200]
-    verdicts = [intake.check(s * MS, s / 1e3, 0.0) for s in stamps]
-    assert [v.drop for v in verdicts] == [
-        '', '', 'out_of_order', 'duplicate_stamp', '', 'out_of_order', '', '', '',
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ('stamps', 'drops'),
+    [
+        (
+            [1000, 1100, 1050, 1100, 1200, 300, 1201, 100, 200],
+            ['', '', 'out_of_order', 'duplicate_stamp', '', 'out_of_order', '', '', ''],
+        ),
+        # those without a stamp are all taken
+        ([0, 0, 5, 0, 4, 6], ['', '', '', '', 'out_of_order', '']),
+    ],
+)
+def test_late_and_double_stamps_are_dropped(stamps: list[int], drops: list[str]) -> None:
+    order = StampOrder()
+    found = [order.check(stamp * MS, index / 10, 0.0) for index, stamp in enumerate(stamps)]
+    assert [drop for drop, _ in found] == drops
     # 1201 ms to 100 ms is the bag that loops
-    assert [v.jump_s for v in verdicts] == [0, 0, 0, 0, 0, 0, 0, pytest.approx(1.101), 0]
-
-
-def test_frames_without_a_stamp_are_all_taken() -> None:
-    intake = Intake()
-    assert [intake.check(stamp, 0.0, 0.0).drop for stamp in (0, 0, 5, 0, 4, 6)] == [
-        '', '', '', '', 'out_of_order', '',
-    ]  # fmt: skip
+    jumps = [0.0] * 7 + [pytest.approx(1.101), 0.0] if 1201 in stamps else [0.0] * len(stamps)
+    assert [jump for _, jump in found] == jumps
 
 
 @given(rate=st.floats(1, 60), source=st.floats(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> None:
-    intake = Intake()
+    order = StampOrder()
     jitter = np.random.default_rng(seed).uniform(-0.3, 0.3, 300)
     times = sorted((np.arange(300) + jitter) / source)
-    taken = sum(not intake.check(index + 1, now, rate).drop for index, now in enumerate(times))
+    taken = sum(not order.check(index + 1, now, rate)[0] for index, now in enumerate(times))
     duration = 300 / source
     assert taken <= rate * duration + 2
     # a faster source gives the full rate, a slower one loses next to nothing
@@ -71,194 +83,170 @@ def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> N
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=60))
 def test_what_is_taken_is_in_order_but_for_jumps(stamps: list[int]) -> None:
-    intake = Intake()
-    last = 0
+    order, last = StampOrder(), 0
     for index, stamp in enumerate(stamps):
-        verdict = intake.check(stamp * MS, index / 10, 0.0)
-        if verdict.jump_s:
-            assert last - stamp > 1000
-        elif not verdict.drop:
-            assert stamp > last
-        if not verdict.drop:
-            last = stamp
+        drop, jump = order.check(stamp * MS, index / 10, 0.0)
+        assert drop or jump or stamp > last
+        assert not jump or last - stamp > 1000
+        last = last if drop else stamp
+
+
+def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
+    health, taken = Health(0.0, drops=CLOUD_DROPS, noun='cloud'), []
+
+    def take(message: Any, stamp_ns: int, now: float) -> None:
+        if stamp_ns == 2 * MS:
+            raise OverflowError('PointField count 4294967295')
+        taken.append(stamp_ns)
+
+    callbacks: list[Any] = []
+    node = SimpleNamespace(
+        settings=SimpleNamespace(max_rate=0.0),
+        create_guard_condition=lambda *given: None,
+        get_publishers_info_by_topic=lambda topic: [],
+        resolve_topic_name=lambda topic: topic,
+        create_subscription=lambda kind, topic, receive, *given, **more: callbacks.append(receive),
+    )
+    OrderedSubscription(node, Any, 'points', take, 'auto', health)
+    for stamp_ns in (MS, 2 * MS, 3 * MS):
+        callbacks[0](image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
+    assert taken == [MS, 3 * MS]
+    assert health.values(0.0)['dropped.malformed'] == 1
+    ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
+    assert level == 'ERROR' and 'OverflowError: PointField count' in text
 
 
 # -- health ----------------------------------------------------------------------------------
 
 
-def texts(health: CameraHealth, now: float, source: Source = PRESENT) -> list[tuple[str, str]]:
+def texts(health: Health, now: float, source: Source = PRESENT) -> list[tuple[str, str]]:
     return [(p.level, p.text) for p in health.problems(now, source, 1.2)]
 
 
+def served(now: float, ms: float = 5.0, **more: Any) -> Served:
+    return Served(when=now, durations={'latency_ms': ms}, note='', **more)
+
+
 @pytest.mark.parametrize(
-    ('source', 'words'),
+    ('received', 'source', 'words'),
     [
-        (Source(topic='/front/image_raw'), 'nobody publishes /front/image_raw'),
-        (PRESENT, 'config/fastdds_large_images.xml'),
+        (None, Source(topic='/front/image_raw'), 'nobody publishes /front/image_raw'),
+        (None, PRESENT, 'config/fastdds_large_images.xml'),
         (
+            None,
             Source(topic='/t', publishers=2, reliable=1, subscribed_reliable=True),
             'published best_effort, but this node asks for reliable',
         ),
+        (10.0, PRESENT, 'no frame for 1.5 s, though /front/image_raw still has a publisher: '
+                        'the camera has stopped'),
     ],
-)
-def test_a_camera_that_never_came_is_an_error_with_a_hint(source: Source, words: str) -> None:
-    health = CameraHealth(100.0)
-    assert texts(health, 101.1, source) == []
-    ((level, text),) = texts(health, 101.3, source)
-    assert level == 'ERROR'
-    assert words in text
+)  # fmt: skip
+def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
+    received: float | None, source: Source, words: str
+) -> None:
+    health = Health(10.0)
+    if received is not None:
+        health.arrivals.append(Arrival(received))
+    assert texts(health, 11.1, source) == []
+    ((level, text),) = texts(health, 11.5, source)
+    assert level == 'ERROR' and words in text
+    health.arrivals.append(Arrival(12.0))
+    assert texts(health, 12.1, source) == []
 
 
-def test_a_camera_that_stops_is_an_error_until_it_comes_back() -> None:
-    health = CameraHealth(0.0)
-    health.receive(10.0)
-    assert texts(health, 11.0) == []
-    ((level, text),) = texts(health, 11.5)
-    assert (level, text) == (
-        'ERROR',
-        'no frame for 1.5 s, though /front/image_raw still has a publisher: '
-        'the camera has stopped, or '
-        "its large images get lost without the DDS profile in the publisher's process",
-    )
-    health.receive(12.0)
-    assert texts(health, 12.1) == []
-
-
-def test_a_camera_that_cannot_see_is_told_until_it_sees_again() -> None:
-    health = CameraHealth(0.0)
-    health.receive(10.0)
-    for now, reliability in ((10.0, 0.9), (10.1, None), (10.2, 0.12)):
-        assert texts(health, now) == []
-        health.trust(now, reliability, 0.5)
-    health.trust(10.3, float('nan'), 0.0)
-    health.receive(11.5)
-    ((level, text),) = texts(health, 12.2)
-    assert level == 'WARN' and text.startswith('cannot see: reliability nan')
-    health.receive(12.4)
-    assert texts(health, 12.4) == []
-
-
-@pytest.mark.parametrize('reason', FAULTS)
-def test_a_fault_is_told_for_a_while_and_weighs_more_where_nothing_is_served(reason: str) -> None:
-    health = CameraHealth(0.0)
-    health.receive(10.0)
+@pytest.mark.parametrize('reason', FRAME_DROPS)
+def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(reason: str) -> None:
+    health = Health(0.0)
+    health.arrivals.append(Arrival(10.0))
     health.drop(10.0, reason, 'what happened')
-    health.receive(10.5)
+    assert health.values(10.0)[f'dropped.{reason}'] == 1
+    if reason in NO_FAULT:
+        assert texts(health, 10.1) == []
+        return
     ((level, text),) = texts(health, 10.6)
-    assert level == ('WARN' if reason in ('out_of_order', 'duplicate_stamp') else 'ERROR')
+    assert level == ('WARN' if reason in HARMLESS else 'ERROR')
     assert text == f'what happened (1 {reason} so far)'
-    health.serve(10.7, 5.0, computed=[], published=[])
+    health.served.append(served(10.7, useful=False))
+    assert texts(health, 10.8)[0][0] == level
+    health.served.append(served(10.7))
     assert [level for level, _ in texts(health, 10.8)] == ['WARN']
-    assert texts(health, 10.0 + RECOVERY) == [] or not health.receive(12.0)
-    health.receive(12.0)
-    assert texts(health, 12.0) == []
+    health.arrivals.append(Arrival(10.0 + RECOVERY))
+    assert texts(health, 10.0 + RECOVERY) == []
 
 
-@pytest.mark.parametrize('reason', sorted(set(DROPS) - set(FAULTS)))
-def test_drops_of_a_busy_node_are_counted_and_no_fault(reason: str) -> None:
-    health = CameraHealth(0.0)
-    health.receive(1.0)
-    health.drop(1.0, reason)
-    assert texts(health, 1.1) == []
-    assert health.drops[reason] == 1
-
-
-def test_changes_are_warnings_for_a_while() -> None:
-    health = CameraHealth(0.0)
-    health.receive(1.0, unstamped=True)
-    health.jump(1.0)
-    health.change_size(1.0)
+def test_changes_are_warnings_for_a_while_and_the_worst_problem_comes_first() -> None:
+    health = Health(0.0)
+    health.arrivals.append(Arrival(1.0, stamped=False, jump_s=5.0))
+    health.warn(1.0, 'size', 'the size of the images changed')
+    health.served.append(served(1.0, warnings={'blind': 'cannot see'}))
     found = texts(health, 1.5)
     assert {level for level, _ in found} == {'WARN'}
-    assert sorted(text.split()[0] for _, text in found) == ['stamps', 'the', 'the']
-    health.receive(3.1)
-    assert texts(health, 3.2) == []
-
-
-def test_the_worst_problem_comes_first() -> None:
-    health = CameraHealth(0.0)
-    health.receive(1.0, unstamped=True)
+    assert sorted(text.split()[0] for _, text in found) == ['cannot', 'stamps', 'the', 'the']
+    assert health.values(1.5)['time_jumps'] == 1
     problems = health.problems(9.0, PRESENT, 1.2)
+    # that the stamps are missing stays true
     assert [problem.level for problem in problems] == ['ERROR', 'WARN']
-    assert worst(problems) == 'ERROR'
-    assert worst([]) == 'OK'
+    assert (worst(problems), worst([])) == ('ERROR', 'OK')
+    health.arrivals.append(Arrival(9.1))
+    assert texts(health, 9.2) == []
+
+
+def test_rates_percentiles_and_counts() -> None:
+    health = Health(0.0)
+    assert not [key for key in health.values(0.0) if key.startswith('latency_ms')]
+    for value in range(1, 101):
+        health.arrivals.append(Arrival(value / 100))
+        health.served.append(
+            served(value / 50, float(value), counts=['computed.labels'], shown={'points': value})
+        )
+    values = health.values(2.0)
+    latency = {key: values[f'latency_ms.{key}'] for key in ('p50', 'p95', 'p99')}
+    assert latency == pytest.approx({'p50': 50.5, 'p95': 95.05, 'p99': 99.01})
+    assert (values['received'], values['served'], values['computed.labels']) == (100, 100, 100)
+    assert values['points'] == 100
+    assert values['output_hz'] == pytest.approx(50)
 
 
 @given(st.floats(0.5, 200))
-def test_a_steady_rate_is_measured_exactly(hertz: float) -> None:
-    rate = Rate()
+def test_a_steady_rate_is_measured_exactly_and_falls_to_zero(hertz: float) -> None:
+    rate, last = Rate(), (int(5 * hertz) + 1) / hertz
     for index in range(int(5 * hertz) + 2):
         rate.add(index / hertz)
-    assert rate.per_second((int(5 * hertz) + 1) / hertz) == pytest.approx(hertz, rel=1e-6)
+    assert rate.per_second(last) == pytest.approx(hertz, rel=1e-6)
+    assert rate.per_second(last + 3 / hertz) < hertz
+    assert rate.per_second(last + 20) == 0
 
 
-def test_the_rate_of_a_source_that_stopped_falls_to_zero() -> None:
-    rate = Rate()
-    for index in range(20):
-        rate.add(index / 10)
-    assert rate.per_second(2.0) == pytest.approx(10)
-    assert 3 < rate.per_second(4.0) < 7
-    assert rate.per_second(20.0) == 0
-
-
-def test_latency_percentiles() -> None:
-    health = CameraHealth(0.0)
-    assert health.latency_ms() == {}
-    for value in range(1, 101):
-        health.serve(1.0, float(value), computed=['labels'], published=['labels', 'status'])
-    assert health.latency_ms() == pytest.approx({'p50': 50.5, 'p95': 95.05, 'p99': 99.01})
-    assert (health.computed['labels'], health.published['status']) == (100, 100)
-
-
-def test_a_message_is_said_once_and_then_rarely() -> None:
-    throttle = Throttle(10.0)
-    said = [throttle.admit('bad', now) for now in (0.0, 1.0, 9.9, 10.1, 15.0, 30.0)]
-    assert said == [0, None, None, 2, None, 1]
-    assert throttle.admit('other', 1.0) == 0
-
-
-# -- mailbox ---------------------------------------------------------------------------------
-
-
-def test_the_latest_frame_wins_and_no_camera_waits_for_another() -> None:
-    mailbox: Mailbox[int] = Mailbox()
-    assert mailbox.put('front', 1) is None
-    assert mailbox.put('rear', 2) is None
-    assert mailbox.put('front', 3) == 1
-    assert sorted(mailbox.take()) == [2, 3]
-    mailbox.put('rear', 4)
-    assert mailbox.take() == [4]
-
-
-def test_take_waits_and_close_ends_the_wait() -> None:
-    mailbox: Mailbox[int] = Mailbox()
-    taken: queue.Queue[list[int]] = queue.Queue()
-
-    def take_twice() -> None:
-        taken.put(mailbox.take())
-        taken.put(mailbox.take())
-
-    thread = threading.Thread(target=take_twice)
-    thread.start()
-    mailbox.put('front', 1)
-    assert taken.get(timeout=10) == [1]
-    mailbox.close()
-    assert taken.get(timeout=10) == []
-    thread.join(10)
-    assert mailbox.put('front', 2) is None
-    assert mailbox.take() == []
+def test_a_warning_is_logged_once_and_then_rarely() -> None:
+    lines: list[str] = []
+    warnings = Warnings(SimpleNamespace(warning=lines.append), 'front', 10.0)
+    for now in (0.0, 1.0, 9.9, 10.1, 15.0):
+        warnings.log('bad', 'a bad frame', now)
+    warnings.log('other', 'something else', 1.0)
+    assert lines == [
+        'front: a bad frame',
+        'front: a bad frame (2 more of this kind since the last line)',
+        'front: something else',
+    ]
 
 
 # -- worker ----------------------------------------------------------------------------------
 
 
 class StubPipeline:
-    """Stands for the networks; ``broken`` names cameras whose frames raise."""
+    """Stands for the networks; frames of the camera ``broken`` raise."""
 
-    def __init__(self, broken: str = '') -> None:
+    def __init__(self, device: str = 'cuda', broken: str = '') -> None:
+        self.backend = SimpleNamespace(device=device)
         self.broken = broken
         self.batches: list[list[str]] = []
         self.changes: list[dict[str, Any]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def reset(self, reason: str) -> None:
+        pass
 
     def warm_up(self, sizes: Any) -> None:
         pass
@@ -266,158 +254,155 @@ class StubPipeline:
     def change(self, **values: Any) -> None:
         self.changes.append(values)
 
-    def process(self, frames: list[Frame], wants: list[Want]) -> list[str]:
+    def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
+        self.entered.set()
+        assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of memory')
-        return [f'mask of {frame.camera}' for frame in frames]
+            raise RuntimeError('out of order')
+        return [SimpleNamespace(frame=frame) for frame in frames]
 
 
-class StubClient:
-    """Stands for a camera."""
+class Setup:
+    """A worker with a stub for everything around it."""
 
-    def __init__(self, name: str, gate: threading.Event | None = None) -> None:
-        self.name = name
-        self.gate = gate
-        self.events: queue.Queue[str] = queue.Queue()
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: StubPipeline) -> None:
+        self.published: list[str] = []
+        self.changed = threading.Condition()
+        monkeypatch.setattr(
+            worker_module.Pipeline, 'load', classmethod(lambda *args, **options: pipeline)
+        )
+        monkeypatch.setattr(Worker, '_publish', self.publish)
+        self.node: Any = SimpleNamespace(
+            settings=SimpleNamespace(pipeline=PipelineConfig(), timeouts=Timeouts(), max_age=0.0),
+            get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0)),
+        )
+        self.worker = Worker(self.node, ThreadPoolExecutor(2), lambda text: None)
+        self.worker.load([])
+        self.cameras: dict[str, Any] = {}
 
-    def open_frame(self, waiting: Waiting) -> Frame | None:
-        if self.gate is not None:
-            self.events.put('opened')
-            assert self.gate.wait(10)
-        if waiting.message == 'broken':
-            return None
-        return Frame(image=np.zeros((4, 4, 3), np.uint8), camera=self.name)
-
-    def wanted(self) -> Want:
-        return Want()
-
-    def publish(self, result: Any, waiting: Waiting) -> None:
-        if waiting.message == 'unfit':
+    def publish(self, waiting: Any, result: Any) -> None:
+        if waiting.message.header.frame_id == 'unfit':
             raise ValueError('the mask has another size')
-        self.events.put(result)
+        with self.changed:
+            self.published.append(waiting.camera.names.name)
+            self.changed.notify_all()
 
-    def fail(self, reason: str, error: Exception) -> None:
-        self.events.put(f'{reason}: {error}')
+    def put(self, name: str, frame_id: str = '', encoding: str = 'rgb8') -> None:
+        if name not in self.cameras:
+            outputs = SimpleNamespace(wanted=lambda: (set(), Want()))
+            self.cameras[name] = SimpleNamespace(
+                names=SimpleNamespace(name=name), health=Health(0.0), size=None, outputs=outputs
+            )
+        message = image_message(np.zeros((4, 4, 3), np.uint8), 1, frame_id=frame_id)
+        message.encoding = encoding
+        self.worker.put(self.cameras[name], message, 1, 0.0)
 
+    def until(self, count: int) -> list[str]:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.published) >= count, 10)
+        return self.published
 
-def worker_of(pipeline: StubPipeline) -> Worker:
-    return Worker(pipeline, lambda text: None, Patience(), Threads('worker'))  # type: ignore[arg-type]
-
-
-def put(worker: Worker, client: StubClient, message: str = 'good') -> None:
-    worker.mailbox.put(client.name, Waiting(client, message, 0.0))
-
-
-def test_waiting_frames_make_one_batch_and_one_broken_camera_costs_no_other() -> None:
-    pipeline = StubPipeline(broken='rear')
-    worker = worker_of(pipeline)
-    cameras = {name: StubClient(name) for name in ('front', 'rear', 'left')}
-    for camera in cameras.values():
-        put(worker, camera)
-    worker.start()
-    assert cameras['front'].events.get(timeout=10) == 'mask of front'
-    assert cameras['left'].events.get(timeout=10) == 'mask of left'
-    assert cameras['rear'].events.get(timeout=10) == 'failed: out of memory'
-    assert pipeline.batches == [['front', 'rear', 'left'], ['front'], ['rear'], ['left']]
-    assert worker.stop(10)
-    assert not worker.alive
+    def drops(self, name: str) -> dict[str, int]:
+        values = self.cameras[name].health.values(0.0)
+        return {k[8:]: int(str(v)) for k, v in values.items() if k.startswith('dropped.') and v}
 
 
-def test_what_cannot_be_decoded_or_published_does_not_end_the_worker() -> None:
-    worker = worker_of(StubPipeline())
-    worker.start()
-    front = StubClient('front')
-    put(worker, front, 'unfit')
-    assert front.events.get(timeout=10) == 'withheld: the mask has another size'
-    put(worker, front, 'broken')
-    while worker.mailbox._slots:
-        threading.Event().wait(0.01)
-    put(worker, front)
-    assert front.events.get(timeout=10) == 'mask of front'
-    assert worker.stop(10)
+def hold(setup: Setup, pipeline: StubPipeline) -> None:
+    """Let the worker be busy with a frame of a camera of its own."""
+    pipeline.gate.clear()
+    pipeline.entered.clear()
+    setup.worker.start()
+    setup.put('busy')
+    assert pipeline.entered.wait(10)
 
 
-def test_a_stopped_worker_publishes_nothing_more() -> None:
-    worker = worker_of(StubPipeline())
-    gate = threading.Event()
-    front = StubClient('front', gate)
-    worker.start()
-    put(worker, front)
-    assert front.events.get(timeout=10) == 'opened'
-    assert worker.watch.limit > 0
-    assert not worker.stop(0.01), 'it is still busy'
-    gate.set()
-    assert worker.stop(10)
-    assert front.events.empty()
+@pytest.mark.parametrize(
+    ('device', 'batches'),
+    [
+        ('cuda', [['busy'], ['front', 'rear', 'left'], ['front'], ['rear'], ['left']]),
+        # where a batch gains nothing, the camera that has waited longest comes alone
+        ('cpu', [['busy'], ['front'], ['rear'], ['left']]),
+    ],
+)
+def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, device: str, batches: list[list[str]]
+) -> None:
+    pipeline = StubPipeline(device, broken='rear')
+    setup = Setup(monkeypatch, pipeline)
+    hold(setup, pipeline)
+    # a newer frame keeps its camera's place
+    for name in ('front', 'rear', 'left', 'front'):
+        setup.put(name)
+    pipeline.gate.set()
+    assert setup.until(3) == ['busy', 'front', 'left']
+    assert setup.worker.stop(10)
+    assert pipeline.batches == batches
+    assert setup.drops('front') == {'superseded': 1}
+    assert setup.drops('rear') == {'failed': 1}
 
 
-def test_changes_wait_for_the_next_batch() -> None:
+def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = StubPipeline('cpu')
+    setup = Setup(monkeypatch, pipeline)
+    setup.worker.start()
+    for name, more in (
+        ('a', {'frame_id': 'unfit'}), ('b', {'encoding': 'nonsense'}), ('c', {}),
+    ):  # fmt: skip
+        setup.put(name, **more)
+    assert setup.until(1) == ['c']
+    assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
+    assert setup.worker.stop(10)
+
+
+def test_a_stopped_worker_publishes_nothing_more_and_is_freed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pipeline = StubPipeline()
-    worker = worker_of(pipeline)
-    worker.start()
-    worker.change(PipelineConfig(route='day'))
-    worker.change(PipelineConfig(route='night', overlay_alpha=0.1))
-    assert pipeline.changes == []
-    front = StubClient('front')
-    put(worker, front)
-    assert front.events.get(timeout=10)
-    ((change,),) = [pipeline.changes]
-    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
-    assert worker.stop(10)
-
-
-def test_one_thread_works_for_one_activation_after_another() -> None:
-    threads = Threads('worker')
-    seen: list[threading.Thread] = []
-
-    def work() -> None:
-        seen.append(threading.current_thread())
-
-    for _ in range(3):
-        assert threads.begin(work).wait(10)
-    assert len(set(seen)) == 1
-    assert seen[0].daemon, 'it would keep the process'
-
-
-def test_a_thread_that_hangs_is_not_waited_for() -> None:
-    threads, gate = Threads('worker'), threading.Event()
-    hung = threads.begin(lambda: gate.wait(10) and None)
-    assert threads.begin(lambda: None).wait(10)
-    assert not hung.is_set()
-    gate.set()
-    assert hung.wait(10)
-
-
-def test_a_thread_hands_back_what_its_work_returns_or_raises() -> None:
-    threads = Threads('worker')
-    seen = {threads.run(threading.get_ident) for _ in range(2)}
-    assert len(seen) == 1 and seen != {threading.get_ident()}
-    with pytest.raises(ZeroDivisionError):
-        threads.run(lambda: 1 // 0)
-    assert threads.run(threading.get_ident) in seen, 'an error handed over ends no thread'
-
-
-@pytest.mark.filterwarnings('ignore::pytest.PytestUnhandledThreadExceptionWarning')
-def test_work_that_fails_has_ended_and_the_next_gets_another_thread() -> None:
-    threads = Threads('worker')
-
-    def fail() -> None:
-        raise RuntimeError('for the test')
-
-    assert threads.begin(fail).wait(10)
-    assert threads.begin(lambda: None).wait(10)
-
-
-def test_what_has_been_worked_with_is_not_kept() -> None:
-    threads = Threads('worker')
-    pipeline = StubPipeline()
-    worker = Worker(pipeline, lambda text: None, Patience(), threads)  # type: ignore[arg-type]
-    worker.start()
-    assert worker.alive
-    assert worker.stop(10)
-    assert not worker.alive and not worker.dead
-    gone = weakref.ref(worker)
-    del worker
+    setup = Setup(monkeypatch, pipeline)
+    hold(setup, pipeline)
+    assert setup.worker.activity.limit > 0
+    setup.put('front')
+    assert not setup.worker.stop(0.01), 'it is still busy'
+    pipeline.gate.set()
+    assert setup.worker.stop(10)
+    assert not setup.published and not setup.worker.dead
+    gone = weakref.ref(setup.worker)
+    del setup.worker
     gc.collect()
     assert gone() is None
+
+
+def test_a_change_takes_effect_with_the_next_batch_also_of_the_next_activation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = StubPipeline()
+    setup = Setup(monkeypatch, pipeline)
+    hold(setup, pipeline)
+    setup.node.settings.pipeline = PipelineConfig(route='day')
+    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
+    assert not setup.worker.stop(0.01)
+    pipeline.gate.set()
+    assert setup.worker.stop(10)
+    assert pipeline.changes == []
+    setup.worker.start()
+    setup.put('front')
+    setup.until(1)
+    ((change,),) = [pipeline.changes]
+    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
+    assert setup.worker.stop(10)
+
+
+def test_a_loop_that_ends_by_itself_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = StubPipeline()
+    setup = Setup(monkeypatch, pipeline)
+    monkeypatch.setattr(pipeline, 'process', lambda *given: (_ for _ in ()).throw(SystemExit))
+    setup.worker.start()
+    setup.put('front')
+    for _ in range(1000):
+        if setup.worker.dead:
+            break
+        threading.Event().wait(0.01)
+    assert setup.worker.dead

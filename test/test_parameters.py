@@ -5,76 +5,83 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
+
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node import parameters
-from nightseg_ros.node import parameters as clouds
-from nightseg_ros.node import publishers as topics
+from nightseg_ros.node.declaration import Parameter, descriptor
 from nightseg_ros.node.parameters import (
     BY_NAME,
+    CLOUD_PARAMETERS,
     PARAMETERS,
     PIPELINE_NAMES,
     CloudSettings,
     Settings,
-    yaml_text,
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
 
 ROOT = Path(__file__).parent.parent
+TABLES = ROOT / 'bench' / 'node_tables.py'
+KINDS = {
+    'night_perception': (PARAMETERS, Settings),
+    'semantic_cloud': (CLOUD_PARAMETERS, CloudSettings),
+}
+
+
+def defaults(table: tuple[Parameter, ...] = PARAMETERS) -> dict[str, Any]:
+    return {row.name: row.plain_default for row in table}
 
 
 def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in nested.items():
-        if isinstance(value, dict):
-            result.update(flat(value, f'{prefix}{key}.'))
-        else:
-            result[prefix + key] = value
+        more = flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
+        result.update(more)
     return result
-
-
-def defaults() -> dict[str, Any]:
-    return {
-        p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in PARAMETERS
-    }
 
 
 def settings(**changes: Any) -> Settings:
     return Settings.from_values(defaults() | {k.replace('__', '.'): v for k, v in changes.items()})
 
 
-def test_the_shipped_yaml_is_the_table() -> None:
-    text = (ROOT / 'config' / 'night_perception.yaml').read_text()
-    assert text == yaml_text(), 'python -m nightseg_ros.node.parameters yaml'
-    values = flat(yaml.safe_load(text)['/**']['ros__parameters'])
-    assert values == defaults()
-    assert {name: type(value) for name, value in values.items()} == {
-        name: type(value) for name, value in defaults().items()
-    }
-
-
-def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
-    text = (ROOT / 'config' / 'semantic_cloud.yaml').read_text()
-    table = clouds.CLOUD_PARAMETERS
-    wanted = yaml_text(table, 'semantic_cloud', 'clouds.parameters')
-    assert text == wanted, 'python -m nightseg_ros.node.parameters yaml'
-    values = flat(yaml.safe_load(text)['/**']['ros__parameters'])
-    plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in table}
-    assert values == plain
-    assert CloudSettings.from_values(plain).paint.cameras == ('camera',)
-    for parameter in table:
-        assert parameter.problem(plain[parameter.name]) is None
-    page = (ROOT / 'docs' / 'clouds.md').read_text()
-    shown = page.partition('<!-- parameters -->\n')[2].partition('<!-- /parameters -->')[0]
-    assert shown.strip() == parameters.markdown(table).strip(), (
-        'python -m nightseg_ros.node.parameters markdown'
+@pytest.mark.parametrize('node', KINDS)
+def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
+    values = flat(
+        yaml.safe_load((ROOT / 'config' / f'{node}.yaml').read_text())['/**']['ros__parameters']
     )
+    table, build = KINDS[node]
+    assert values == defaults(table)
+    assert [type(value) for value in values.values()] == [
+        type(value) for value in defaults(table).values()
+    ]
+    assert build.from_values(values)
+
+
+@pytest.mark.skipif(not TABLES.is_file(), reason='bench/ is not part of this copy')
+@pytest.mark.parametrize(
+    ('name', 'file', 'mark'),
+    [
+        ('night_perception.yaml', 'config/night_perception.yaml', ''),
+        ('semantic_cloud.yaml', 'config/semantic_cloud.yaml', ''),
+        ('night_perception.md', 'README.md', 'parameters'),
+        ('topics.md', 'README.md', 'topics'),
+        ('semantic_cloud.md', 'docs/clouds.md', 'parameters'),
+    ],
+)
+def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) -> None:
+    text = (ROOT / file).read_text()
+    if mark:
+        _, begin, rest = text.partition(f'<!-- {mark} -->\n')
+        text, end, _ = rest.partition(f'<!-- /{mark} -->')
+        assert begin and end, f'{file} lacks the lines <!-- {mark} --> and <!-- /{mark} -->'
+    wanted = runpy.run_path(str(TABLES))['generate'](name)
+    assert text.strip() == wanted.strip(), f'python bench/node_tables.py {name} prints it'
 
 
 @pytest.mark.parametrize(
@@ -93,30 +100,11 @@ def test_the_shipped_yaml_of_semantic_cloud_is_its_table() -> None:
     ],
 )
 def test_contradictions_of_clouds_are_named(given: dict[str, Any], words: str) -> None:
-    plain = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-             for p in clouds.CLOUD_PARAMETERS}  # fmt: skip
     with pytest.raises(ConfigError, match=words):
-        CloudSettings.from_values(plain | given)
-
-
-@pytest.mark.parametrize(
-    ('name', 'table'),
-    [('parameters', parameters.markdown), ('topics', topics.markdown)],
-)
-def test_the_readme_holds_the_tables(name: str, table: Callable[[], str]) -> None:
-    readme = ROOT / 'README.md'
-    if not readme.is_file():
-        pytest.skip('there is no README.md yet')
-    _, begin, rest = readme.read_text().partition(f'<!-- {name} -->\n')
-    shown, end, _ = rest.partition(f'<!-- /{name} -->')
-    assert begin and end, f'README.md lacks the lines <!-- {name} --> and <!-- /{name} -->'
-    assert shown.strip() == table().strip(), f'python -m nightseg_ros.node.{name} prints it'
+        CloudSettings.from_values(defaults(CLOUD_PARAMETERS) | given)
 
 
 def test_descriptors_are_the_table() -> None:
-    pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-    from nightseg_ros.node.parameters import descriptor
-
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
     for parameter in PARAMETERS:
         found = descriptor(parameter)
@@ -134,7 +122,7 @@ def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
     assert settings().pipeline == PipelineConfig()
 
 
-def test_what_the_issue_calls_dynamic_is_dynamic() -> None:
+def test_what_may_change_while_the_node_runs() -> None:
     wanted = {
         'route', 'overlay_alpha', 'max_rate', 'max_age', 'router.dark', 'router.bright',
         'router.dwell_dark_s', 'router.dwell_bright_s',
@@ -145,15 +133,15 @@ def test_what_the_issue_calls_dynamic_is_dynamic() -> None:
     assert not dynamic & {'weights.day', 'device', 'backend', 'cameras', 'image_topics'}
 
 
-@pytest.mark.parametrize('parameter', PARAMETERS, ids=lambda p: p.name)
-def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Any) -> None:
-    assert parameter.problem(defaults()[parameter.name]) is None
+@pytest.mark.parametrize('parameter', [*PARAMETERS, *CLOUD_PARAMETERS], ids=lambda p: p.name)
+def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Parameter) -> None:
+    assert parameter.problem(parameter.plain_default) is None
     wrong: list[Any] = [None, object()]
     if parameter.choices:
         wrong += ['', 'nonsense']
-    if parameter.low is not None:
+    if parameter.low is not None and parameter.high is not None:
         step = 1 if parameter.kind == 'integer' else 0.5
-        kind = type(parameter.default)
+        kind: Any = type(parameter.default)
         wrong += [kind(parameter.low - step), kind(parameter.high + step), True]
         for bound in (parameter.low, parameter.high):
             assert parameter.problem(kind(bound)) is None

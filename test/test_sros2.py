@@ -4,30 +4,28 @@
 
 from __future__ import annotations
 
+import runpy
 import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny_weights
 from cloud_harness import CloudProcess
 from rclpy.node import NodeNameNonExistentError
-from ros_harness import Client, running
+from ros_harness import Client, running, tiny_parameters
 
 from nightseg_ros.node.messages import vision_msgs
 from nightseg_ros.node.parameters import CloudSettings
-from nightseg_ros.node.sros2 import (
-    TF,
-    Profile,
-    main,
-    night_perception,
-    policy,
-    semantic_cloud,
-)
 
-FILE = Path(__file__).parent.parent / 'config' / 'sros2_policy.xml'
-pytestmark = pytest.mark.ros
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / 'bench' / 'sros2_policy.py'
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.skipif(not SCRIPT.is_file(), reason='bench/ is not part of this copy'),
+]
+SROS2 = SimpleNamespace(**runpy.run_path(str(SCRIPT))) if SCRIPT.is_file() else SimpleNamespace()
 
 
 def allowed(text: str, path: str, node: str) -> set[str]:
@@ -42,9 +40,9 @@ def absolute(name: str, node: str) -> str:
     return name if name.startswith('/') else f'/{name}'
 
 
-def compare(profile: Profile, without: set[str]) -> None:
+def compare(profile: Any, without: set[str]) -> None:
     """Wait until the graph of a running node is its policy, save for what is not installed."""
-    node, text = profile.node, policy([profile])
+    node, text = profile.node, SROS2.policy([profile])
     client = Client(f'/{node}')
 
     def differences() -> list[set[str]]:
@@ -76,8 +74,9 @@ def compare(profile: Profile, without: set[str]) -> None:
 
 
 def test_the_shipped_policy_is_that_of_the_defaults() -> None:
-    assert FILE.read_text(encoding='utf-8') == main([]), 'python -m nightseg_ros.node.sros2 > it'
-    assert 'semantic_cloud' not in main(['front', '--clouds'])
+    shipped = (ROOT / 'config' / 'sros2_policy.xml').read_text(encoding='utf-8')
+    assert shipped == SROS2.main([]), 'python bench/sros2_policy.py > it'
+    assert 'semantic_cloud' not in SROS2.main(['front', '--clouds'])
 
 
 @pytest.mark.parametrize(
@@ -88,15 +87,14 @@ def test_the_shipped_policy_is_that_of_the_defaults() -> None:
 def test_the_policy_is_the_graph_of_night_perception(
     tmp_path: Path, cameras: tuple[str, ...], transport: str
 ) -> None:
-    files = tiny_weights.write_all(tmp_path)
-    parameters = {
-        **{name: str(path) for name, path in files.items()}, 'backend': 'torch', 'threads': 1,
-        'cameras': list(cameras), 'transport': transport, 'use_sim_time': True,
-    }  # fmt: skip
+    parameters = tiny_parameters(
+        tmp_path, cameras=list(cameras), transport=transport, use_sim_time=True
+    )
     latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
     with running(tmp_path / 'node.log', parameters):
         compare(
-            night_perception(cameras, transport), set() if vision_msgs() is not None else latched
+            SROS2.night_perception(cameras, transport),
+            set() if vision_msgs() is not None else latched,
         )
 
 
@@ -113,6 +111,6 @@ def test_the_policy_is_the_graph_of_night_perception(
     ids=['shipped', 'all that it can'],
 )  # fmt: skip
 def test_the_policy_is_the_graph_of_semantic_cloud(tmp_path: Path, given: dict[str, Any]) -> None:
-    without = set() if find_spec('tf2_ros') is not None else set(TF)
+    without = set() if find_spec('tf2_ros') is not None else set(SROS2.TF)
     with running(tmp_path / 'node.log', {**given, 'use_sim_time': True}, kind=CloudProcess):
-        compare(semantic_cloud(CloudSettings.of(**given)), without)
+        compare(SROS2.semantic_cloud(CloudSettings.of(**given)), without)

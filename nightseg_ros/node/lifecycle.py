@@ -4,31 +4,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.diagnostics import Level, Problem
-from nightseg_ros.node.main import give_back
-from nightseg_ros.node.parameters import Declared, Parameter
-from nightseg_ros.node.watchdog import Patience, Stall, Watch
+from nightseg_ros.node.declaration import DeclaredParameters, Parameter
+from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.subscription import Subscription
+from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 #: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
 REPORT_PERIOD = 0.5
-#: Seconds that deactivation waits for what is in hand.
-PATIENCE = 10.0
+#: Seconds that deactivation waits for the batch that is being computed.
+STOP_TIMEOUT = 10.0
+
+
+def release_memory() -> None:
+    """
+    Return freed memory to the system, where the C library is glibc.
+
+    Compiling a network takes tens of megabytes for a moment, which would stay with the process
+    (bench/kept_memory.py).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class ManagedNode(LifecycleNode):
@@ -36,7 +49,7 @@ class ManagedNode(LifecycleNode):
     A lifecycle node with a table of parameters, diagnostics and ``autostart``.
 
     What a subclass makes in ``_prepare`` lives from configure to cleanup, what in ``_begin`` from
-    activate to deactivate. ``_tick`` is for what is due twice a second, and starts with ``_busy``.
+    activate to deactivate.
     """
 
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
@@ -56,10 +69,12 @@ class ManagedNode(LifecycleNode):
         """
         super().__init__(name, **options)
         self._refuse_impossible_transitions()
-        self.declared = Declared(self, parameters, build)
+        self.settings: Any = None
+        """From configure to cleanup those in force, None before and after; no copies are kept."""
+        self.declared = DeclaredParameters(self, parameters, build)
         self._failure = ''
-        self._watch = Watch(time.monotonic())
-        self._alarm: Stall | None = None
+        self._activity = Activity(time.monotonic())
+        self._hang: Hang | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
@@ -72,7 +87,12 @@ class ManagedNode(LifecycleNode):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
     def _refuse_impossible_transitions(self) -> None:
-        """Answer a request that the state does not allow; rclpy would end the process over it."""
+        """
+        Answer a request that the state does not allow.
+
+        rclpy lets the error pass and never answers, and has no public way to change that. Should
+        ``_service_change_state`` go, the first transition of test_node_lifecycle.py fails.
+        """
         service = self._service_change_state
         change = service.callback
 
@@ -94,32 +114,33 @@ class ManagedNode(LifecycleNode):
     # -- lifecycle ----------------------------------------------------------------------------
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Read the parameters, make what lives until cleanup; a refusal leaves nothing behind."""
+        """Read the parameters, make what lives until cleanup; a failure frees it again."""
         self._failure = ''
         try:
+            self.settings = self.declared.settings()
             self._prepare()
         except Exception as error:
             self._free()
-            return self._refuse('configure', error)
+            return self._fail('configure', error)
         finally:
-            self._busy()
+            self._busy('a callback')
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let the publishers speak, start to work, subscribe."""
+        """Activate the publishers, start to work, subscribe."""
         super().on_activate(state)
         try:
             source = self._begin()
         except Exception as error:
-            self._end(PATIENCE)
+            self._end(STOP_TIMEOUT)
             super().on_deactivate(state)
-            return self._refuse('activate', error)
+            return self._fail('activate', error)
         self.get_logger().info(f'active; waiting for {source}')
         return SUCCESS
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe, stop to work, silence the publishers."""
-        stopped = self._end(PATIENCE)
+        """Unsubscribe, stop to work, deactivate the publishers."""
+        stopped = self._end(STOP_TIMEOUT)
         super().on_deactivate(state)
         return SUCCESS if stopped else TransitionCallbackReturn.ERROR
 
@@ -130,7 +151,7 @@ class ManagedNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do both, from whatever state."""
-        self._end(PATIENCE)
+        self._end(STOP_TIMEOUT)
         self._free()
         return SUCCESS
 
@@ -147,7 +168,8 @@ class ManagedNode(LifecycleNode):
         Leave the graph, and /dev/shm.
 
         The state machine keeps the DDS participant with its shared memory, and whatever still
-        refers to the node, such as a worker that has not come back, keeps the state machine.
+        refers to the node, such as a worker that hangs, keeps the state machine. Nothing public
+        destroys it; test_shared_memory_process.py notices where this does not any more.
         """
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
@@ -155,11 +177,12 @@ class ManagedNode(LifecycleNode):
     def _free(self) -> None:
         """Release, and search for cycles: networks, masks and tf buffers lie in them."""
         self._release()
+        self.settings = None
         gc.unfreeze()
         gc.collect()
-        give_back()
+        release_memory()
 
-    def _refuse(self, transition: str, error: Exception) -> TransitionCallbackReturn:
+    def _fail(self, transition: str, error: Exception) -> TransitionCallbackReturn:
         text = str(error)
         if not isinstance(error, self.expected):
             self.get_logger().debug(traceback.format_exc())
@@ -171,61 +194,89 @@ class ManagedNode(LifecycleNode):
     # -- the watchdog's questions ---------------------------------------------------------------
 
     @property
-    def _patience(self) -> Patience:
-        return Patience()
+    def _timeouts(self) -> Timeouts:
+        return Timeouts()
 
-    def _busy(self, with_what: str = 'a callback', limit: float | None = None) -> None:
+    def _busy(self, text: str, limit: float | None = None) -> None:
         """Let the watchdog know what the executor's thread begins."""
-        self._watch.begin(
-            f'{with_what} has not come back', limit or self._patience.batch, time.monotonic()
-        )
+        task = Task(f'{text} has not ended', limit or self._timeouts.batch, time.monotonic())
+        self._activity.task = task
 
-    def patience(self) -> float:
+    def longest(self) -> float:
         """Return the seconds that what is under way may take."""
-        return max(self._watch.limit, self._patience.batch)
+        return max(self._activity.limit, self._timeouts.batch)
 
-    def look(self, now: float) -> Stall | None:
-        """Return what stalls at ``now``; the watchdog's thread asks."""
-        self._alarm = self._watch.look(now)
-        return self._alarm
+    def check(self, now: float) -> Hang | None:
+        """Return what hangs at ``now``; the watchdog's thread asks."""
+        self._hang = self._activity.check(now)
+        return self._hang
 
-    def tell(self, stall: Stall) -> None:
-        """Report a stall from the watchdog's thread: the executor's may be the one that stalls."""
-        if stall.hopeless:
-            self.get_logger().fatal(f'{stall}; giving up, so that I am started anew')
+    def report_hang(self, hang: Hang) -> None:
+        """Report from the watchdog's thread: the executor's may be the one that hangs."""
+        if hang.fatal:
+            text = 'exiting with code 1; the launch file restarts the node'
+            self.get_logger().fatal(f'{hang}; {text}')
         self._report()
 
     # -- diagnostics --------------------------------------------------------------------------
 
-    def _publish_diagnostics(self, statuses: Sequence[DiagnosticStatus]) -> None:
-        message = DiagnosticArray(status=list(statuses))
+    def _tick(self) -> None:
+        self._busy('a callback')
+        for _, _, subscription in self._sources():
+            subscription.match()
+        self._report()
+
+    def _report(self) -> None:
+        """Publish the state of the node and of its cameras or sensors; any thread may ask."""
+        now = time.monotonic()
+        name = self.get_fully_qualified_name().strip('/')
+        # rclpy has no public way to ask a node for its own state; test_node_lifecycle.py compares
+        state = self._state_machine.current_state[1]
+        statuses = [node_status(name, state, self._problems(now), *self._description())]
+        settings = self.settings
+        if settings is not None:
+            for source, health, subscription in self._sources():
+                found = subscription.source()
+                statuses.append(
+                    source_status(name, source, health, found, now, settings.silent_after)
+                )
+        message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
-    def _common_problems(self) -> list[Problem]:
-        """Return what can be wrong with any node: its parameters, a transition, its clock."""
-        found = [Problem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+    def _problems(self, now: float) -> list[HealthProblem]:
+        """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
+        found = [HealthProblem(level='WARN', text=sentence) for sentence in self.declared.unknown]
         if self._failure:
-            found.insert(0, Problem(level='ERROR', text=self._failure))
-        if self._alarm is not None:
+            found.insert(0, HealthProblem(level='ERROR', text=self._failure))
+        hang = self._hang
+        if hang is not None:
             # loading takes its time
-            patient = self._alarm.limit > self._patience.batch and not self._alarm.hopeless
-            level: Level = 'WARN' if patient else 'ERROR'
-            found.insert(0, Problem(level=level, text=str(self._alarm)))
+            loading = hang.limit > self._timeouts.batch and not hang.fatal
+            level: Level = 'WARN' if loading else 'ERROR'
+            found.insert(0, HealthProblem(level=level, text=str(hang)))
         names = self.get_node_names_and_namespaces()
         if names.count((self.get_name(), self.get_namespace())) > 1:
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
-            found.append(Problem(level='WARN', text=text))
+            found.append(HealthProblem(level='WARN', text=text))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(Problem(level='WARN', text=text))
+            found.append(HealthProblem(level='WARN', text=text))
         return found
+
+    # -- what a subclass adds -----------------------------------------------------------------
+
+    def check_settings(self, settings: Any) -> None:
+        """Raise where settings that are valid cannot be met with what is configured."""
+
+    def apply_settings(self) -> None:
+        """Take over ``self.settings``, of which a dynamic parameter has changed."""
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make what a configure makes; an error refuses it."""
+        """Make what lives until cleanup; an error refuses the configure."""
 
     @abstractmethod
     def _begin(self) -> str:
@@ -236,13 +287,13 @@ class ManagedNode(LifecycleNode):
         """End what ``_begin`` began; return whether it ended in ``timeout`` seconds."""
 
     @abstractmethod
-    def _tick(self) -> None:
-        """Do what is due twice a second, after ``_busy``."""
-
-    @abstractmethod
-    def _report(self) -> None:
-        """Publish the diagnostics."""
-
-    @abstractmethod
     def _release(self) -> None:
         """Free what ``_prepare`` made, or left when it failed."""
+
+    @abstractmethod
+    def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
+        """Return what ``Pipeline.describe`` returns, or {}, and further values of the node."""
+
+    @abstractmethod
+    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
+        """Return name, health and subscription of each camera or sensor that is subscribed to."""

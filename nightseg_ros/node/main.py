@@ -1,16 +1,13 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The memory that the C library holds for the process, where it is glibc.
-
 The process ``night_perception``, and what every process of a lifecycle node does.
 
-Exit code 0 says that it was asked to stop; anything else asks the launch file for another try.
+Exit code 0 means that it was asked to stop; the launch file restarts it after any other.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import os
@@ -28,34 +25,13 @@ from typing import Any
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.shared_memory import remove_orphans, remove_own
 
-#: mallopt(3), from malloc.h.
-M_ARENA_MAX = -8
-
-
-def use_one_heap() -> None:
-    """
-    Let all threads share one heap.
-
-    Each would have its own, and what is freed in one does not serve the others: with every
-    configure the process would grow or shrink by some megabytes.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-    """
-    Return freed memory to the system.
-
-    Compiling a network takes tens of megabytes for a moment, which would stay with the process
-    for good.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.
 DEADLINE = 1.0
+#: As many errors in callbacks within ``ERROR_SECONDS`` end the process.
+ERRORS = 20
+ERROR_SECONDS = 10.0
+#: mallopt(3), from malloc.h.
+M_ARENA_MAX = -8
 
 
 def main() -> None:
@@ -74,9 +50,9 @@ def serve(make: Callable[[], Any]) -> None:
     Run the node that ``make`` returns until SIGINT or SIGTERM.
 
     ``make`` imports what is heavy: until it is called, a signal already ends the process. The
-    process ends here, with 1 where callbacks only fail.
+    process exits here, with 1 where callbacks only fail.
     """
-    use_one_heap()
+    _use_one_heap()
     os.environ.update(profile_environment())
     stop = threading.Event()
     _stop_on_signals(stop)
@@ -90,22 +66,23 @@ def serve(make: Callable[[], Any]) -> None:
     remove_orphans()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
-    watchdog = Watchdog(node.look, node.tell, node.patience)
+    watchdog = Watchdog(node.check, node.report_hang, node.longest)
     watchdog.start()
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    errors: deque[float] = deque(maxlen=20)
+    errors: deque[float] = deque(maxlen=ERRORS)
     code = 0
     while rclpy.ok() and not stop.is_set():
         try:
             # a signal interrupts the wait
             executor.spin_once(timeout_sec=0.2)
         except Exception:
-            # one callback's error must not blind the vehicle, but a node that only fails is none
-            node.get_logger().error(f'in a callback: {traceback.format_exc()}')
+            # one callback's error must not stop the node
+            node.get_logger().error(f'error in a callback: {traceback.format_exc()}')
             errors.append(time.monotonic())
-            if len(errors) == errors.maxlen and errors[-1] - errors[0] < 10:
-                node.get_logger().fatal('too many errors in callbacks; giving up')
+            if len(errors) == ERRORS and errors[-1] - errors[0] < ERROR_SECONDS:
+                text = f'{ERRORS} errors in callbacks within {ERROR_SECONDS:g} s'
+                node.get_logger().fatal(f'{text}; exiting with code 1')
                 code = 1
                 break
     node.stop(timeout=DEADLINE / 2)
@@ -113,9 +90,18 @@ def serve(make: Callable[[], Any]) -> None:
     node.destroy_node()
     watchdog.close()
     rclpy.try_shutdown()
-    # what others asked to be done at the end, such as a coverage report
-    atexit._run_exitfuncs()
     _end(code)
+
+
+def _use_one_heap() -> None:
+    """
+    Let all threads share one heap, where the C library is glibc.
+
+    Each thread would have its own, and memory freed in one does not serve the others: every
+    configure would let the process grow by some megabytes (bench/lifecycle_cycles.py).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -150,10 +136,11 @@ def _watch(reading: socket.socket, writing: socket.socket) -> None:
 
 def _end(code: int) -> None:
     """
-    End at once, with 0 where this was wanted.
+    Exit at once.
 
-    Taking the interpreter apart with the networks' libraries in it takes seconds, in which no
-    thread can watch the deadline, and cannot be done at all while a batch is being computed.
+    ``sys.exit`` takes the interpreter apart with the networks' libraries in it: that takes
+    seconds in which no thread can watch the deadline, and never ends while a batch is computed
+    (test_node_lifecycle.py, a signal during inference).
     """
     sys.stdout.flush()
     sys.stderr.flush()

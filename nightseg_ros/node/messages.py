@@ -1,72 +1,42 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Pixels into messages and out of them, without a slow copy.
+Messages in and out: images, calibrations, legends, the status of a frame, point clouds.
 
-Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept and
-written into through ``np.frombuffer`` takes less than half a millisecond.
-
-The camera's calibration, for the labels' size.
-
-What the ids in a mask mean, for those who join late.
-
-PointCloud2 messages in and out, by sensor_msgs_py where it is installed and does it right.
-
-``read_points`` takes padded rows for points and swaps big-endian bytes within the message that it
-was given; ``create_cloud`` knows neither, nor fields that overlap or go back. The view of
+Point clouds go through sensor_msgs_py where it is installed and does it right: ``read_points``
+takes padded rows for points and swaps big-endian bytes within the message that it was given;
+``create_cloud`` knows neither, nor fields that overlap or go back. The view of
 ``clouds/point_cloud`` does all of it, and the rest to the same bytes (``test_point_cloud2.py``).
 """
 
 from __future__ import annotations
 
-import array
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import (
     CameraInfo,
     CompressedImage,
-    Image,
     PointCloud2,
     PointField,
     RegionOfInterest,
 )
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header
 
 from nightseg_ros.clouds.painter import LabelledCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
-from nightseg_ros.perception.frame import ENCODINGS, FrameError, decode_file, decode_raw
-from nightseg_ros.perception.result import legend
+from nightseg_ros.node.diagnostics import diagnostic_status
+from nightseg_ros.perception.result import Result, report
 from nightseg_ros.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
-
-
-class ImageMessage:
-    """One outgoing message, used for every frame."""
-
-    def __init__(self, encoding: Literal['mono8', 'rgb8']) -> None:
-        """``mono8`` takes [H, W], ``rgb8`` takes [H, W, 3]."""
-        self._message = Image(encoding=encoding)
-        self._pixels: Pixels = np.empty(0, np.uint8)
-
-    def fill(self, header: Any, pixels: Pixels) -> Image:
-        """Copy ``pixels`` in and return the message; it holds until the next call."""
-        message = self._message
-        if self._pixels.shape != pixels.shape:
-            # an array cannot be resized while numpy looks into it, so that it is a new one
-            message.data = array.array('B', bytes(pixels.size))
-            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
-            message.height, message.width = pixels.shape[:2]
-            message.step = pixels.size // pixels.shape[0]
-        np.copyto(self._pixels, pixels)
-        message.header = header
-        return message
 
 
 def png_message(header: Any, labels: Pixels) -> CompressedImage:
@@ -94,43 +64,6 @@ def _compressed(
     message = CompressedImage(header=header, format=layout)
     message.data.frombytes(memoryview(content.reshape(-1)))
     return message
-
-
-def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
-    """
-    Return uint8 [H, W, 3] and its channel order of an Image or a CompressedImage.
-
-    An encoding that is not read here goes through cv_bridge where it is installed.
-    ``FrameError`` says what is wrong with the message.
-    """
-    if isinstance(message, CompressedImage):
-        return decode_file(message.data, message.format)
-    if message.encoding not in ENCODINGS:
-        bridged = _through_cv_bridge(message)
-        if bridged is not None:
-            return bridged, 'bgr'
-    return decode_raw(
-        message.data,
-        encoding=message.encoding,
-        width=message.width,
-        height=message.height,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-
-
-def _through_cv_bridge(message: Image) -> Pixels | None:
-    try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-    except ImportError:
-        return None
-    try:
-        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
-    # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
-    except Exception as error:
-        raise FrameError(
-            f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
-        ) from error
 
 
 def scaled_info(
@@ -189,9 +122,13 @@ def scaled_info(
     return result
 
 
-def label_info_json(taxonomy: Taxonomy) -> String:
-    """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
-    return String(data=legend(taxonomy))
+def frame_status(
+    header: Any, camera: str, result: Result, latency_ms: Mapping[str, float], age_s: float | None
+) -> DiagnosticArray:
+    """Return the status of one frame under its own header; see ``perception.result.report``."""
+    found = report(camera, result, latency_ms, age_s)
+    status = diagnostic_status(found.name, found.camera, found.level, found.message, found.values)
+    return DiagnosticArray(header=header, status=[status])
 
 
 def vision_msgs() -> Any | None:

@@ -1,95 +1,26 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Every parameter of night_perception, in one table.
+Every parameter of night_perception and semantic_cloud: the tables, and the settings they make.
 
-The table yields the ROS descriptors, ``config/night_perception.yaml`` and the README's table:
-``python -m nightseg_ros.node.parameters yaml`` and ``... markdown`` print the last two.
-
-The parameter table as ROS parameters: declared, checked, and kept.
-
-The parameters' values, checked against each other and ready to use.
-
-Every parameter of semantic_cloud, in one table.
-
-``python -m nightseg_ros.node.parameters yaml`` prints ``config/semantic_cloud.yaml``, with
-``markdown`` the table of docs/clouds.md.
-
-The parameters' values, checked against each other and ready to use.
+``python bench/node_tables.py`` writes ``config/*.yaml`` and the tables of the documents from here.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
-import sys
-import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.node.watchdog import Patience
+from nightseg_ros.node.declaration import Parameter, check_values
+from nightseg_ros.node.watchdog import Timeouts
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
-from nightseg_ros.weights import WeightsError
-
-Value = bool | int | float | str | tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parameter:
-    """One row: the type is that of the default, ``('',)`` being an empty list of strings."""
-
-    name: str
-    default: Value
-    text: str
-    dynamic: bool = False
-    """Whether it may change while the node is configured; the others wait for a configure."""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-
-    @property
-    def kind(self) -> str:
-        """The ROS name of its type."""
-        kinds = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
-        return kinds.get(type(self.default), 'string array')
-
-    @property
-    def range(self) -> str:
-        """The accepted values in words, '' where every value of the type is."""
-        if self.choices:
-            return ', '.join(self.choices)
-        return '' if self.low is None or self.high is None else f'{self.low:g} to {self.high:g}'
-
-    def problem(self, value: Any) -> str | None:
-        """Return why ``value`` is refused, None where it is fine."""
-        wanted = list if self.kind == 'string array' else type(self.default)
-        # bool is an int to Python
-        if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
-            return f"parameter '{self.name}' must be a {self.kind}, got {value!r}"
-        if self.choices and value not in self.choices:
-            return f"parameter '{self.name}' must be one of {self.range}; got '{value}'"
-        if self.low is not None and self.high is not None:
-            # written so that NaN is refused, too
-            assert isinstance(value, (int, float))
-            if not self.low <= value <= self.high or not math.isfinite(value):
-                return f"parameter '{self.name}' must be {self.range}, got {value}"
-        return None
 
 
 def _flat(nested: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -186,207 +117,6 @@ BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 #: The rows that are fields of ``PipelineConfig``, under the same dotted name.
 PIPELINE_NAMES = frozenset(_PIPELINE)
 
-_HEAD = """\
-# Copyright 2026 The nightseg developers
-# SPDX-License-Identifier: Apache-2.0
-#
-# Every parameter of {node} with its default. Those marked (dynamic) may be set while
-# the node runs, the others while it is unconfigured. Written by
-# `python -m nightseg_ros.node.{module} yaml`.
-/**:
-  ros__parameters:
-"""
-
-
-def yaml_text(
-    parameters: Sequence[Parameter] = PARAMETERS,
-    node: str = 'night_perception',
-    module: str = 'parameters',
-) -> str:
-    """Return the YAML file of a table; ``module`` is where it stands."""
-    lines: list[str] = []
-    group: list[str] = []
-    for parameter in parameters:
-        *path, leaf = parameter.name.split('.')
-        shared = 0
-        while shared < min(len(path), len(group)) and path[shared] == group[shared]:
-            shared += 1
-        for depth in range(shared, len(path)):
-            lines.append(f'{_indent(depth)}{path[depth]}:')
-        group = path
-        bounds = f' [{parameter.range}]' if parameter.range else ''
-        dynamic = ' (dynamic)' if parameter.dynamic else ''
-        lines += _wrapped(f'{parameter.text}{bounds}{dynamic}', f'{_indent(len(path))}# ')
-        lines.append(f'{_indent(len(path))}{leaf}: {_literal(parameter.default)}')
-    return _HEAD.format(node=node, module=module) + '\n'.join(lines) + '\n'
-
-
-def markdown(parameters: Sequence[Parameter] = PARAMETERS) -> str:
-    """Return a table as documents show it."""
-    rows = [
-        '| Parameter | Type | Default | Accepted | Changes at run time | Meaning |',
-        '|---|---|---|---|---|---|',
-    ]
-    for p in parameters:
-        dynamic = 'yes' if p.dynamic else 'by configure'
-        # GitHub would take <camera> for a tag and drop it
-        text = p.text.replace('<', '&lt;')
-        rows.append(
-            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.range or "any"} | {dynamic} '
-            f'| {text} |'
-        )
-    return '\n'.join(rows) + '\n'
-
-
-def _indent(depth: int) -> str:
-    return ' ' * (4 + 2 * depth)
-
-
-def _literal(value: Value) -> str:
-    if isinstance(value, bool):
-        return 'true' if value else 'false'
-    if isinstance(value, tuple):
-        return '[' + ', '.join(_literal(item) for item in value) + ']'
-    return repr(value) if isinstance(value, float) or value == '' else str(value)
-
-
-def _wrapped(text: str, prefix: str) -> list[str]:
-    return textwrap.wrap(text, 99, initial_indent=prefix, subsequent_indent=prefix)
-
-
-_TYPES = {
-    'bool': RosParameter.Type.BOOL,
-    'integer': RosParameter.Type.INTEGER,
-    'double': RosParameter.Type.DOUBLE,
-    'string': RosParameter.Type.STRING,
-    'string array': RosParameter.Type.STRING_ARRAY,
-}
-#: Overrides that belong to rclpy and are no mistake.
-_FOREIGN = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
-
-
-def descriptor(parameter: Parameter) -> ParameterDescriptor:
-    """Return the row as ROS tools show it."""
-    when = 'may change at run time' if parameter.dynamic else 'takes effect by configure'
-    result = ParameterDescriptor(
-        name=parameter.name,
-        type=_TYPES[parameter.kind].value,
-        description=f'{parameter.text} ({when})',
-        additional_constraints=f'one of {parameter.range}' if parameter.choices else '',
-    )
-    if parameter.low is not None and parameter.high is not None:
-        if parameter.kind == 'integer':
-            bounds = IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high))
-            result.integer_range = [bounds]
-        else:
-            wide = FloatingPointRange(
-                from_value=float(parameter.low), to_value=float(parameter.high)
-            )
-            result.floating_point_range = [wide]
-    return result
-
-
-class Declared:
-    """
-    A node's parameters.
-
-    A value from a file or the command line that cannot be used does not end the process: the node
-    stays unconfigured and says so until the parameter is set to one that can.
-    """
-
-    def __init__(
-        self, node: Any, parameters: Sequence[Parameter], build: Callable[[dict[str, Any]], Any]
-    ) -> None:
-        """
-        Declare every row of the table on ``node``.
-
-        ``build`` makes the settings of every value by its name; it raises ``ConfigError``.
-        """
-        self._node = node
-        self._build = build
-        self._rows = {parameter.name: parameter for parameter in parameters}
-        self.problems: dict[str, str] = {}
-        self.unknown = _unknown(node, self._rows)
-        for parameter in parameters:
-            default = _plain(parameter.default)
-            try:
-                value = node.declare_parameter(
-                    parameter.name, default, descriptor(parameter)
-                ).value
-                problem = None if value is None else parameter.problem(value)
-            except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                given = node._parameter_overrides.get(parameter.name)
-                problem = parameter.problem(given.value if given else None) or str(error)
-                node.declare_parameter(
-                    parameter.name, default, descriptor(parameter), ignore_override=True
-                )
-            if problem:
-                self.problems[parameter.name] = problem
-        node.add_on_set_parameters_callback(self._check)
-        node.add_post_set_parameters_callback(self._apply)
-        self.check_settings: Callable[[Any], None] = lambda settings: None
-        self.apply_settings: Callable[[Any], None] = lambda settings: None
-        self.configured: Callable[[], bool] = lambda: False
-
-    def settings(self) -> Any:
-        """Return the values as settings; ``ConfigError`` names what cannot be used."""
-        if self.problems:
-            raise ConfigError('; '.join(self.problems.values()))
-        return self._build(self._values())
-
-    def value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
-        value = self._node.get_parameter(name).value
-        return _plain(self._rows[name].default) if value is None else value
-
-    def _values(self) -> dict[str, Any]:
-        return {name: self.value(name) for name in self._rows}
-
-    def _check(self, changes: Sequence[RosParameter]) -> SetParametersResult:
-        """Refuse what cannot be used, with the reason; several are taken together or not."""
-        ours = {change.name: change.value for change in changes if change.name in self._rows}
-        try:
-            for name, value in ours.items():
-                problem = self._rows[name].problem(value)
-                if problem:
-                    raise ConfigError(problem)
-                fixed = self.configured() and not self._rows[name].dynamic
-                # a file of all parameters may be loaded again
-                if fixed and value != self.value(name):
-                    raise ConfigError(
-                        f"parameter '{name}' takes effect by configure: clean the node up, "
-                        'set it, and configure'
-                    )
-            left = self.problems.keys() - ours.keys()
-            if ours and not left and self.configured():
-                self.check_settings(self._build(self._values() | ours))
-        except (ConfigError, WeightsError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _apply(self, changes: Sequence[RosParameter]) -> None:
-        ours = [change.name for change in changes if change.name in self._rows]
-        for name in ours:
-            self.problems.pop(name, None)
-        if ours and self.configured():
-            self.apply_settings(self.settings())
-
-
-def _plain(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
-
-
-def _unknown(node: Any, known: Mapping[str, Parameter]) -> list[str]:
-    """Return a sentence for each override that no parameter takes, most often a misspelt one."""
-    sentences = []
-    for name in sorted(node._parameter_overrides):
-        if name in known or name.startswith(_FOREIGN):
-            continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ''
-        sentences.append(f"parameter '{name}' is not known and has no effect{hint}")
-    return sentences
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CameraNames:
@@ -411,7 +141,7 @@ class Settings:
     max_rate: float
     max_age: float
     silent_after: float
-    patience: Patience
+    timeouts: Timeouts
     cpu_fallback: bool
     min_reliability: float
     jpeg_quality: int
@@ -424,10 +154,7 @@ class Settings:
 
         ``ConfigError`` names the first value that is out of range or contradicts another.
         """
-        for name, value in values.items():
-            problem = BY_NAME[name].problem(value)
-            if problem:
-                raise ConfigError(problem)
+        check_values(PARAMETERS, values)
         nested: dict[str, Any] = {}
         for name in PIPELINE_NAMES:
             *path, leaf = name.split('.')
@@ -435,40 +162,25 @@ class Settings:
             for part in path:
                 place = place.setdefault(part, {})
             place[leaf] = values[name]
-        transport = values['transport']
+        as_they_are = (
+            'transport', 'qos_reliability', 'label_size', 'max_rate', 'max_age', 'silent_after',
+            'cpu_fallback', 'min_reliability', 'jpeg_quality',
+        )  # fmt: skip
         return cls(
-            cameras=_cameras(
-                _given(values['cameras']),
-                _given(values['image_topics']),
-                [mask.strip() for mask in values['ego_masks']],
-                transport,
-            ),
-            transport=transport,
-            qos_reliability=values['qos_reliability'],
-            label_size=values['label_size'],
-            max_rate=values['max_rate'],
-            max_age=values['max_age'],
-            silent_after=values['silent_after'],
-            patience=Patience(batch=values['watchdog_s'], load=values['watchdog_load_s']),
-            cpu_fallback=values['cpu_fallback'],
-            min_reliability=values['min_reliability'],
-            jpeg_quality=values['jpeg_quality'],
+            cameras=_cameras(values),
+            timeouts=Timeouts(batch=values['watchdog_s'], load=values['watchdog_load_s']),
             pipeline=from_mapping(PipelineConfig, nested),
+            **{name: values[name] for name in as_they_are},
         )
 
 
-def _given(texts: list[str]) -> list[str]:
-    return [text.strip() for text in texts if text.strip()]
-
-
-def _cameras(
-    names: list[str], topics: list[str], masks: list[str], transport: str
-) -> tuple[CameraNames, ...]:
+def _cameras(values: Mapping[str, Any]) -> tuple[CameraNames, ...]:
     """Pair names, topics and masks; ``ConfigError`` where they do not fit together."""
+    names, topics = _given(values['cameras']), _given(values['image_topics'])
     outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
     if not topics:
         topics = [f'{name}/image_raw' for name in names]
-    elif names == list(BY_NAME['cameras'].default):  # type: ignore[arg-type]
+    elif names == BY_NAME['cameras'].plain_default:
         outputs = output_prefixes(topics)
         names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
     if not topics:
@@ -477,10 +189,9 @@ def _cameras(
         raise ConfigError(
             f"'cameras' names {len(names)} and 'image_topics' {len(topics)}; one of each a camera"
         )
-    for kind, items in (('cameras', names), ('image_topics', topics)):
-        doubles = sorted({item for item in items if items.count(item) > 1})
-        if doubles:
-            raise ConfigError(f"'{kind}' names {doubles[0]} twice")
+    _refuse_doubles('cameras', names)
+    _refuse_doubles('image_topics', topics)
+    masks = [mask.strip() for mask in values['ego_masks']]
     masks = masks if any(masks) else [''] * len(names)
     if len(masks) != len(names):
         raise ConfigError(
@@ -494,7 +205,7 @@ def _cameras(
         cameras.append(
             CameraNames(
                 name=name,
-                image_topic=f'{stem}/compressed' if transport == 'compressed' else topic,
+                image_topic=f'{stem}/compressed' if values['transport'] == 'compressed' else topic,
                 # where image_transport puts it
                 info_topic=f'{parent}/camera_info' if '/' in stem else 'camera_info',
                 output=output,
@@ -502,6 +213,16 @@ def _cameras(
             )
         )
     return tuple(cameras)
+
+
+def _given(texts: Sequence[str]) -> list[str]:
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
+    doubles = sorted({name for name in names if names.count(name) > 1})
+    if doubles:
+        raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
 
 
 ODOMETRY_TYPES = ('nav_msgs/Odometry', 'geometry_msgs/PoseStamped')
@@ -595,10 +316,7 @@ class CloudSettings:
     @classmethod
     def of(cls, **given: Any) -> CloudSettings:
         """Build from the values that are not the defaults; names with ``__`` for a point."""
-        values = {
-            p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-            for p in CLOUD_PARAMETERS
-        }
+        values = {row.name: row.plain_default for row in CLOUD_PARAMETERS}
         values |= {name.replace('__', '.'): value for name, value in given.items()}
         return cls.from_values(values)
 
@@ -609,10 +327,7 @@ class CloudSettings:
 
         ``ConfigError`` names the first value that is out of range or contradicts another.
         """
-        for parameter in CLOUD_PARAMETERS:
-            problem = parameter.problem(values[parameter.name])
-            if problem:
-                raise ConfigError(problem)
+        check_values(CLOUD_PARAMETERS, values)
         cameras = _names('cameras', values)
         depth_cameras = _names('depth_cameras', values)
         if not cameras:
@@ -623,7 +338,7 @@ class CloudSettings:
                 f"'depth_cameras' names {strangers[0]}, which is none of 'cameras': a depth image "
                 'is registered to one of them'
             )
-        transforms = tuple(_given_cloud(values['transforms']))
+        transforms = tuple(_given(values['transforms']))
         try:
             for text in transforms:
                 FrameTree().add_text(text)
@@ -655,21 +370,15 @@ class CloudSettings:
         )  # fmt: skip
 
 
-def _given_cloud(texts: Sequence[str]) -> list[str]:
-    return [text.strip() for text in texts if text.strip()]
-
-
 def _names(parameter: str, values: Mapping[str, Any]) -> list[str]:
-    names = [name.rstrip('/') for name in _given_cloud(values[parameter])]
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
+    names = [name.rstrip('/') for name in _given(values[parameter])]
+    _refuse_doubles(parameter, names)
     return names
 
 
 def _topics(parameter: str, given: Sequence[str], names: list[str], last: str) -> list[str]:
     """Return a topic for each name: the given ones, or NAME/last."""
-    topics = _given_cloud(given) or [f'{name}/{last}' for name in names]
+    topics = _given(given) or [f'{name}/{last}' for name in names]
     if len(topics) != len(names):
         raise ConfigError(
             f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
@@ -686,13 +395,3 @@ def _sensors(
         Sensor(name=name, topic=topic, output=f'{name}/{NAMESPACE}', kind=kind)
         for name, topic in zip(names, topics)
     ]
-
-
-if __name__ == '__main__':
-    if sys.argv[1:] not in (['yaml'], ['markdown'], ['yaml', 'clouds'], ['markdown', 'clouds']):
-        sys.exit('usage: python -m nightseg_ros.node.parameters yaml|markdown [clouds]')
-    if 'clouds' in sys.argv:
-        text = yaml_text(CLOUD_PARAMETERS, 'semantic_cloud', 'parameters')
-        sys.stdout.write(text if sys.argv[1] == 'yaml' else markdown(CLOUD_PARAMETERS))
-    else:
-        sys.stdout.write(yaml_text() if sys.argv[1] == 'yaml' else markdown())

@@ -1,20 +1,14 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Every topic of a camera, in one table, with the types by name.
-
-``python -m nightseg_ros.node.publishers`` prints the README's table.
-
-One camera's output topics: who subscribes, and what they get.
-"""
+"""The topics of a camera: what they are, who subscribes, and what they get of each frame."""
 
 from __future__ import annotations
 
+import array
 import math
-import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +19,19 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32, String
 
-from nightseg_ros.node.diagnostics import frame_status
 from nightseg_ros.node.messages import (
-    ImageMessage,
+    frame_status,
     jpeg_message,
     label_info,
-    label_info_json,
     png_message,
     vision_msgs,
 )
-from nightseg_ros.perception.result import Result, Want
-from nightseg_ros.runtime.pixels import fit
+from nightseg_ros.perception.result import Result, Want, legend
 from nightseg_ros.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Topic:
+class OutputTopic:
     """One topic under ``<camera>/nightseg/``."""
 
     name: str
@@ -52,43 +43,36 @@ class Topic:
 
 
 #: In the order of publishing: what a planner waits for comes first.
-TOPICS: tuple[Topic, ...] = (
-    Topic(name='labels', kind='sensor_msgs/Image',
-          text='mono8: the id of each pixel, 255 unlabelled'),
-    Topic(name='labels/compressed', kind='sensor_msgs/CompressedImage',
-          text='the same as PNG, `mono8; png compressed mono8`'),
-    Topic(name='confidence', kind='sensor_msgs/Image',
-          text='mono8: softmax of the winning class, 0 to 255'),
-    Topic(name='camera_info', kind='sensor_msgs/CameraInfo',
-          text="the input's, scaled with the labels"),
-    Topic(name='color', kind='sensor_msgs/Image',
-          text='rgb8: the labels in the colours of their classes'),
-    Topic(name='overlay', kind='sensor_msgs/Image', text='rgb8: the colours over the picture'),
-    Topic(name='overlay/compressed', kind='sensor_msgs/CompressedImage',
-          text='the same as JPEG, `rgb8; jpeg compressed bgr8`'),
-    Topic(name='translated', kind='sensor_msgs/Image',
-          text='rgb8: what the route translate makes of the night'),
-    Topic(name='illumination', kind='std_msgs/Float32',
-          text='0 (dark) to 1 (daylight), for plotting'),
-    Topic(name='status', kind='diagnostic_msgs/DiagnosticArray',
-          text='of each frame: score, state, route, reason, reliability, latency by stage, age'),
-    Topic(name='label_info', kind='vision_msgs/LabelInfo', latched=True,
-          text='names of the ids, where vision_msgs is installed'),
-    Topic(name='label_info_json', kind='std_msgs/String', latched=True,
-          text='names and colours of the ids as JSON'),
+TOPICS: tuple[OutputTopic, ...] = (
+    OutputTopic(name='labels', kind='sensor_msgs/Image',
+                text='mono8: the id of each pixel, 255 unlabelled'),
+    OutputTopic(name='labels/compressed', kind='sensor_msgs/CompressedImage',
+                text='the same as PNG, `mono8; png compressed mono8`'),
+    OutputTopic(name='confidence', kind='sensor_msgs/Image',
+                text='mono8: softmax of the winning class, 0 to 255'),
+    OutputTopic(name='camera_info', kind='sensor_msgs/CameraInfo',
+                text="the input's, scaled with the labels"),
+    OutputTopic(name='color', kind='sensor_msgs/Image',
+                text='rgb8: the labels in the colours of their classes'),
+    OutputTopic(name='overlay', kind='sensor_msgs/Image',
+                text='rgb8: the colours over the picture'),
+    OutputTopic(name='overlay/compressed', kind='sensor_msgs/CompressedImage',
+                text='the same as JPEG, `rgb8; jpeg compressed bgr8`'),
+    OutputTopic(name='translated', kind='sensor_msgs/Image',
+                text='rgb8: what the route translate makes of the night'),
+    OutputTopic(name='illumination', kind='std_msgs/Float32',
+                text='0 (dark) to 1 (daylight), for plotting'),
+    OutputTopic(name='status', kind='diagnostic_msgs/DiagnosticArray',
+                text='of each frame: score, state, route, reason, reliability, latency by stage, '
+                     'age'),
+    OutputTopic(name='label_info', kind='vision_msgs/LabelInfo', latched=True,
+                text='names of the ids, where vision_msgs is installed'),
+    OutputTopic(name='label_info_json', kind='std_msgs/String', latched=True,
+                text='names and colours of the ids as JSON'),
 )  # fmt: skip
 
 
-def markdown() -> str:
-    """Return the README's table."""
-    rows = ['| Topic under `<camera>/nightseg/` | Type | Content |', '|---|---|---|']
-    for topic in TOPICS:
-        latched = ' (transient local)' if topic.latched else ''
-        rows.append(f'| `{topic.name}` | {topic.kind} | {topic.text}{latched} |')
-    return '\n'.join(rows) + '\n'
-
-
-Plane = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 
 PLANES = ('labels', 'confidence')
 PICTURES = ('color', 'overlay', 'translated')
@@ -102,13 +86,40 @@ _KINDS: dict[str, Any] = {
 }
 
 
-def _qos(durability: DurabilityPolicy) -> QoSProfile:
+def _qos(latched: bool) -> QoSProfile:
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=1,
         reliability=ReliabilityPolicy.RELIABLE,
-        durability=durability,
+        durability=(DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE),
     )
+
+
+class ImageMessage:
+    """
+    One outgoing message, used for every frame.
+
+    Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept
+    and written into through ``np.frombuffer`` takes less than half a millisecond.
+    """
+
+    def __init__(self, encoding: Literal['mono8', 'rgb8']) -> None:
+        """``mono8`` takes [H, W], ``rgb8`` takes [H, W, 3]."""
+        self._message = Image(encoding=encoding)
+        self._pixels: Pixels = np.empty(0, np.uint8)
+
+    def fill(self, header: Any, pixels: Pixels) -> Image:
+        """Copy ``pixels`` in and return the message; it holds until the next call."""
+        message = self._message
+        if self._pixels.shape != pixels.shape:
+            # an array cannot be resized while numpy looks into it, so that it is a new one
+            message.data = array.array('B', bytes(pixels.size))
+            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
+            message.height, message.width = pixels.shape[:2]
+            message.step = pixels.size // pixels.shape[0]
+        np.copyto(self._pixels, pixels)
+        message.header = header
+        return message
 
 
 class Outputs:
@@ -118,32 +129,25 @@ class Outputs:
         """Create them under ``prefix``; they are silent until the node is active."""
         self._node = node
         self._taxonomy = taxonomy
-        self._publishers = {
-            topic.name: node.create_lifecycle_publisher(
-                _KINDS[topic.kind],
-                f'{prefix}/{topic.name}',
-                _qos(DurabilityPolicy.VOLATILE),
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                # each handler would be waited on in every spin of the executor
-                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
-            )
-            for topic in TOPICS
-            if not topic.latched
-        }
         self._vision = vision_msgs()
         kinds = dict(_KINDS)
         if self._vision is not None:
             kinds['vision_msgs/LabelInfo'] = self._vision.LabelInfo
-        self._latched = {
-            topic.name: node.create_lifecycle_publisher(
-                kinds[topic.kind],
-                f'{prefix}/{topic.name}',
-                _qos(DurabilityPolicy.TRANSIENT_LOCAL),
-                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
-            )
-            for topic in TOPICS
-            if topic.latched and topic.kind in kinds
-        }
+        self._publishers: dict[str, Any] = {}
+        self._latched: dict[str, Any] = {}
+        for topic in TOPICS:
+            if topic.kind not in kinds:
+                continue
+            # a user's override must not take the legend from late subscribers
+            overrides = None if topic.latched else QoSOverridingOptions.with_default_policies()
+            (self._latched if topic.latched else self._publishers)[topic.name] = (
+                node.create_lifecycle_publisher(
+                    kinds[topic.kind], f'{prefix}/{topic.name}', _qos(topic.latched),
+                    qos_overriding_options=overrides,
+                    # each handler would be waited on in every spin of the executor
+                    event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+                )
+            )  # fmt: skip
         self._messages = {
             **{topic: ImageMessage('mono8') for topic in PLANES},
             **{topic: ImageMessage('rgb8') for topic in PICTURES},
@@ -151,18 +155,26 @@ class Outputs:
 
     def announce(self) -> None:
         """Publish what the ids mean, for early and late subscribers alike."""
-        self._latched['label_info_json'].publish(label_info_json(self._taxonomy))
+        self._latched['label_info_json'].publish(String(data=legend(self._taxonomy)))
         if self._vision is not None:
             stamp = self._node.get_clock().now().to_msg()
             self._latched['label_info'].publish(label_info(self._taxonomy, self._vision, stamp))
 
-    def wanted(self) -> set[str]:
-        """Return the topics that have subscribers."""
-        return {
+    def wanted(self) -> tuple[set[str], Want]:
+        """Return the topics that have subscribers, and the pictures that they need."""
+        topics = {
             topic
             for topic, publisher in self._publishers.items()
             if publisher.get_subscription_count()
         }
+        want = Want(
+            labels=bool(topics & {'labels', 'labels/compressed'}),
+            confidence='confidence' in topics,
+            color='color' in topics,
+            overlay=bool(topics & {'overlay', 'overlay/compressed'}),
+            translated='translated' in topics,
+        )
+        return topics, want
 
     def publish(
         self,
@@ -182,43 +194,29 @@ class Outputs:
         when each was handed over (``time.monotonic``).
         """
         done = {}
-        for topic in self._publishers:
+        for topic, publisher in self._publishers.items():
             if topic not in wanted:
                 continue
-            message = self._message(topic, header, result, labels_at, info, jpeg_quality)
+            message: Any = None
+            picture, _, compressed = topic.partition('/')
+            if topic == 'camera_info':
+                message = info
+            elif topic == 'illumination':
+                score = result.illumination.score
+                message = Float32(data=score) if math.isfinite(score) else None
+            elif topic != 'status' and (pixels := getattr(result, picture)) is not None:
+                if picture in PLANES:
+                    pixels = sampled(pixels, labels_at)
+                if not compressed:
+                    message = self._messages[picture].fill(header, pixels)
+                elif picture in PLANES:
+                    message = png_message(header, pixels)
+                else:
+                    message = jpeg_message(header, pixels, jpeg_quality)
             if message is not None:
-                self._publishers[topic].publish(message)
+                publisher.publish(message)
                 done[topic] = time.monotonic()
         return done
-
-    def _message(
-        self,
-        topic: str,
-        header: Any,
-        result: Result,
-        labels_at: tuple[int, int],
-        info: CameraInfo | None,
-        jpeg_quality: int,
-    ) -> Any | None:
-        """Return what ``topic`` gets of this frame, None for nothing."""
-        if topic == 'camera_info':
-            return info
-        if topic == 'illumination':
-            score = result.illumination.score
-            return Float32(data=score) if math.isfinite(score) else None
-        if topic == 'status':
-            return None
-        picture, _, compressed = topic.partition('/')
-        pixels = getattr(result, picture)
-        if pixels is None:
-            return None
-        if picture in PLANES:
-            pixels = sampled(pixels, labels_at)
-        if not compressed:
-            return self._messages[picture].fill(header, pixels)
-        if picture in PLANES:
-            return png_message(header, pixels)
-        return jpeg_message(header, pixels, jpeg_quality)
 
     def publish_status(
         self, header: Any, camera: str, result: Result, ms: dict[str, float], age_s: float | None
@@ -232,20 +230,14 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
 
 
-def want_of(wanted: set[str]) -> Want:
-    """Return the pictures that the topics need."""
-    return Want(
-        labels=bool(wanted & {'labels', 'labels/compressed'}),
-        confidence='confidence' in wanted,
-        color='color' in wanted,
-        overlay=bool(wanted & {'overlay', 'overlay/compressed'}),
-        translated='translated' in wanted,
-    )
+def pictures_of(result: Result) -> list[str]:
+    """
+    Return the pictures that were computed.
 
-
-def refuse_unfit(result: Result) -> None:
-    """Raise ``ValueError`` where a picture is not what its message would promise."""
+    ``ValueError`` is raised where one is not what its message would promise.
+    """
     size = result.frame.image.shape[:2]
+    computed = []
     for topic in (*PLANES, *PICTURES):
         picture = getattr(result, topic)
         if picture is None:
@@ -255,14 +247,11 @@ def refuse_unfit(result: Result) -> None:
             raise ValueError(
                 f'{topic} is {picture.dtype} {picture.shape}, the frame needs uint8 {shape}'
             )
+        computed.append(topic)
+    return computed
 
 
-def label_size(image: tuple[int, int], size: str, long_side: int) -> tuple[int, int]:
-    """Return height and width of the labels of an image: its own, or the network's."""
-    return image if size == 'camera' else fit(*image, long_side).labels
-
-
-def sampled(plane: Plane, size: tuple[int, int]) -> Plane:
+def sampled(plane: Pixels, size: tuple[int, int]) -> Pixels:
     """
     Return uint8 [h, w] of uint8 [H, W], each pixel's centre looked up; ``size`` is (h, w).
 
@@ -275,7 +264,3 @@ def sampled(plane: Plane, size: tuple[int, int]) -> Plane:
         for length, count in zip(plane.shape, size)
     )
     return np.ascontiguousarray(plane[rows[:, None], columns])
-
-
-if __name__ == '__main__':
-    sys.stdout.write(markdown())

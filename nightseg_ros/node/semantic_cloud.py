@@ -18,7 +18,7 @@ import dataclasses
 import importlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -42,28 +42,28 @@ from nightseg_ros.clouds.point_cloud import (
 )
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import (
+    CLOUD_DROPS,
     RECOVERY,
-    CloudHealth,
-    Problem,
-    Throttle,
-    diagnostic_status,
-    node_status,
-    worst,
+    Health,
+    HealthProblem,
+    Served,
+    Warnings,
 )
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
 from nightseg_ros.node.messages import cloud_message, read_message
 from nightseg_ros.node.parameters import CLOUD_PARAMETERS as PARAMETERS
 from nightseg_ros.node.parameters import CloudSettings, Sensor
-from nightseg_ros.node.subscription import Following, Intake
+from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
+from nightseg_ros.taxonomy import UNLABELLED
 
 
 class SensorFeed:
     """Everything that belongs to one sensor, from configure to cleanup."""
 
     def __init__(
-        self, node: Any, sensor: Sensor, settings: CloudSettings, painter: CloudPainter,
+        self, node: Any, sensor: Sensor, painter: CloudPainter,
         serve: Callable[[], None], restart: Callable[[], None],
     ) -> None:  # fmt: skip
         """
@@ -72,13 +72,11 @@ class SensorFeed:
         ``serve`` is called when a cloud has come, ``restart`` when its stamps jump back.
         """
         self.sensor = sensor
-        self.settings = settings
-        self.health = CloudHealth(time.monotonic())
-        self.following: Following | None = None
+        self.warnings = Warnings(node.get_logger(), sensor.name)
+        self.health = self._new_health()
+        self.clouds: OrderedSubscription | None = None
         self._node, self._painter, self._serve = node, painter, serve
         self._restart = restart
-        self._intake = Intake()
-        self._throttle = Throttle()
         self._publisher = node.create_lifecycle_publisher(
             PointCloud2,
             f'{sensor.output}/points',
@@ -87,20 +85,22 @@ class SensorFeed:
             event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
         )
 
+    def _new_health(self) -> Health:
+        return Health(time.monotonic(), drops=CLOUD_DROPS, noun='cloud', warnings=self.warnings)
+
     def open(self) -> None:
         """Subscribe."""
-        self.health = CloudHealth(time.monotonic())
-        self._intake = Intake()
-        self.following = Following(
+        self.health = self._new_health()
+        self.clouds = OrderedSubscription(
             self._node, PointCloud2 if self.sensor.kind == 'cloud' else Image, self.sensor.topic,
-            self._receive, self.settings.qos_reliability,
+            self._receive, self._node.settings.qos_reliability, self.health, self._restart,
         )  # fmt: skip
 
     def close(self) -> None:
         """Take the subscription out of the graph."""
-        if self.following is not None:
-            self.following.close()
-        self.following = None
+        if self.clouds is not None:
+            self.clouds.close()
+        self.clouds = None
 
     def destroy(self) -> None:
         """Take the output out of the graph."""
@@ -109,37 +109,31 @@ class SensorFeed:
     def publish(self, labelled: LabelledCloud, paint_ms: float) -> None:
         """Hand a labelled cloud to whoever subscribes."""
         self._publisher.publish(cloud_message(labelled))
-        self.health.serve(time.monotonic(), labelled, paint_ms)
-        for camera, (reason, text) in labelled.misses.items():
-            self.say(f'{camera}.{reason}', text)
-
-    def lose(self, reason: str, text: str) -> None:
-        """Count and say that a cloud is lost, ``reason`` being a key of ``health.DROPS``."""
-        self.health.drop(time.monotonic(), reason, text)
-        self.say(reason, text)
-
-    def say(self, key: str, text: str) -> None:
-        """Log what recurs, once and then now and again."""
-        held = self._throttle.admit(key, time.monotonic())
-        if held is not None:
-            more = f' ({held} more like it since the last word)' if held else ''
-            self._node.get_logger().warning(f'{self.sensor.name}: {text}{more}')
-
-    def _receive(self, message: Any) -> None:
         now = time.monotonic()
-        self.health.receive(now)
-        stamp = stamp_of(message)
+        for camera, (reason, text) in labelled.misses.items():
+            self.health.miss(now, f'{camera}.{reason}', text)
+        labels = labelled.painted.labels
+        share = float((labels != UNLABELLED).mean()) if len(labels) else 0.0
+        gaps = {f'mask_later_by_s.{camera}': gap for camera, gap in labelled.gaps_s.items()}
+        self.health.served.append(
+            Served(
+                when=now,
+                durations={'latency_ms': (now - labelled.received) * 1e3, 'paint_ms': paint_ms},
+                note=f'{len(labels)} points, {share:.0%} labelled',
+                shown={
+                    'points': len(labels),
+                    'labelled': share,
+                    'hidden': sum(labelled.painted.hidden),
+                    **gaps,
+                },
+                useful=share > 0,
+            )
+        )
+
+    def _receive(self, message: Any, stamp: int, now: float) -> None:
         if not stamp:
             text = 'the clouds carry no stamp (0): the driver should set header.stamp'
-            self.lose('unstamped', text)
-            return
-        verdict = self._intake.check(stamp, now, self.settings.max_rate)
-        if verdict.jump_s:
-            self.health.jumps += 1
-            self.say('jump', f'stamps jumped back by {verdict.jump_s:.1f} s; starting over')
-            self._restart()
-        if verdict.drop:
-            self.health.drop(now, verdict.drop)
+            self.health.drop(now, 'unstamped', text)
             return
         if not self._publisher.get_subscription_count():
             self.health.drop(now, 'unwanted')
@@ -149,7 +143,7 @@ class SensorFeed:
                 self.health.drop(now, 'superseded')
         except CloudError as error:
             what = 'cloud' if self.sensor.kind == 'cloud' else 'depth image'
-            self.lose('malformed', f'a {what} cannot be used: {error}')
+            self.health.drop(now, 'malformed', f'a {what} cannot be used: {error}')
         self._serve()
 
     def _take(self, message: Any, stamp: int, now: float) -> bool:
@@ -173,15 +167,15 @@ class CameraFeed:
         self.name = name
         self.masks = self.bad = 0
         self._node, self._painter, self._serve = node, painter, serve
-        self._throttle = Throttle()
+        self._warnings = Warnings(node.get_logger(), name)
         self._last = self._started = time.monotonic()
         self._fault: tuple[float, str] = (-1e9, '')
         prefix = f'{name}/{NAMESPACE}'
-        self.labels = Following(node, Image, f'{prefix}/labels', self._labels, reliability)
-        self._following = [self.labels]
+        self.labels = Subscription(node, Image, f'{prefix}/labels', self._labels, reliability)
+        self._planes = [self.labels]
         if painter.config.confidence:
-            self._following.append(
-                Following(node, Image, f'{prefix}/confidence', self._confidence, reliability)
+            self._planes.append(
+                Subscription(node, Image, f'{prefix}/confidence', self._confidence, reliability)
             )
         latched = QoSProfile(
             depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -200,26 +194,26 @@ class CameraFeed:
 
     def close(self) -> None:
         """Take the subscriptions out of the graph."""
-        for following in self._following:
-            following.close()
+        for plane in self._planes:
+            plane.close()
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
 
     def match(self) -> None:
         """Follow the publishers' reliability."""
-        for following in self._following:
-            following.match()
+        for plane in self._planes:
+            plane.match()
 
-    def problems(self, now: float, silent_after: float) -> list[Problem]:
+    def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks."""
         found = []
         if now - self._last > silent_after:
             source = self.labels.source()
             who = 'nobody publishes' if not source.publishers else 'nothing comes on'
             text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-            found.append(Problem(level='ERROR', text=text))
+            found.append(HealthProblem(level='ERROR', text=text))
         if now - self._fault[0] < RECOVERY:
-            found.append(Problem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
+            found.append(HealthProblem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
         return found
 
     def _labels(self, message: Any) -> None:
@@ -255,8 +249,7 @@ class CameraFeed:
             self.bad += 1
             text = f'{self.name}: {what} cannot be used: {error}'
             self._fault = (time.monotonic(), text)
-            if self._throttle.admit(what, time.monotonic()) is not None:
-                self._node.get_logger().warning(text)
+            self._warnings.log(what, f'{what} cannot be used: {error}')
         self._serve()
 
 
@@ -326,36 +319,35 @@ class SemanticCloud(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
-        self._settings: CloudSettings | None = None
+        self.settings: CloudSettings | None = None
         self._painter: CloudPainter | None = None
         self._places: Places | None = None
         self._cameras: list[CameraFeed] = []
         self._sensors: dict[str, SensorFeed] = {}
         self._odometry: Any = None
         self._look_timer: Any = None
-        self._throttle = Throttle()
         super().__init__('semantic_cloud', PARAMETERS, CloudSettings.from_values, **options)
-        self.declared.configured = lambda: self._painter is not None
-        self.declared.apply_settings = self._apply_change
+        self._warnings = Warnings(self.get_logger())
 
     # -- lifecycle ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Read the parameters, create the output topics."""
-        self._settings = settings = self.declared.settings()
+        """Create the output topics."""
+        settings = self.settings
+        assert settings is not None
         if settings.odometry:
             _message_type(settings.odometry_type)
         self._places = Places(self, settings.transforms, settings.use_tf)
         self._painter = CloudPainter(settings.paint, self._places.lookup)
         for sensor in settings.sensors:
             self._sensors[sensor.name] = SensorFeed(
-                self, sensor, settings, self._painter, self._serve, self._restart
+                self, sensor, self._painter, self._serve, self._restart
             )
 
     def _begin(self) -> str:
         """Subscribe."""
-        assert self._painter is not None and self._settings is not None
-        settings = self._settings
+        assert self._painter is not None and self.settings is not None
+        settings = self.settings
         self._painter.clear()
         for name, topic in zip(settings.paint.cameras, settings.info_topics):
             self._cameras.append(CameraFeed(
@@ -396,7 +388,7 @@ class SemanticCloud(ManagedNode):
         if self._places is not None:
             self._places.close()
         self._sensors = {}
-        self._places = self._painter = self._settings = None
+        self._places = self._painter = None
 
     # -- work ---------------------------------------------------------------------------------
 
@@ -411,7 +403,8 @@ class SemanticCloud(ManagedNode):
             except Exception as error:
                 self.get_logger().debug(traceback.format_exc())
                 text = f'a cloud is not labelled: {type(error).__name__}: {error}'
-                self._sensors[self._painter.last_sensor].lose('failed', text)
+                health = self._sensors[self._painter.last_sensor].health
+                health.drop(time.monotonic(), 'failed', text)
                 continue
             if labelled is None:
                 return
@@ -429,52 +422,37 @@ class SemanticCloud(ManagedNode):
         try:
             self._painter.poses.add(stamp_of(message), read_pose(message))
         except CloudError as error:
-            if self._throttle.admit('pose', time.monotonic()) is not None:
-                self.get_logger().warning(f'a pose cannot be used: {error}')
+            self._warnings.log('pose', f'a pose cannot be used: {error}')
 
-    def _apply_change(self, settings: CloudSettings) -> None:
-        self._settings = settings
-        for feed in self._sensors.values():
-            feed.settings = settings
-        if self._painter is not None:
+    def apply_settings(self) -> None:
+        """Hide by the new limits."""
+        if self._painter is not None and self.settings is not None:
             self._painter.config = dataclasses.replace(
-                self._painter.config, occlusion=settings.paint.occlusion
+                self._painter.config, occlusion=self.settings.paint.occlusion
             )
 
     # -- diagnostics --------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._busy()
         for camera in self._cameras:
             camera.match()
-        for feed in self._sensors.values():
-            if feed.following is not None:
-                feed.following.match()
-        self._report()
+        super()._tick()
 
-    def _report(self) -> None:
-        """Publish the state of the node and of its sensors."""
-        now = time.monotonic()
-        name = self.get_fully_qualified_name().strip('/')
-        problems, statuses = self._common_problems(), []
-        if self._settings is not None:
-            silent = self._settings.silent_after
+    def _problems(self, now: float) -> list[HealthProblem]:
+        found, settings = super()._problems(now), self.settings
+        if settings is not None:
             for camera in self._cameras:
-                problems += camera.problems(now, silent)
-            for feed in self._sensors.values():
-                if feed.following is None:
-                    continue
-                source = feed.following.source()
-                wrong = feed.health.problems(now, source, silent)
-                text = '; '.join(p.text for p in wrong) or feed.health.note or 'waiting'
-                statuses.append(diagnostic_status(
-                    f'{name}: {feed.sensor.name}', source.topic, worst(wrong), text,
-                    feed.health.values(now),
-                ))  # fmt: skip
+                found += camera.problems(now, settings.silent_after)
+        return found
+
+    def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         values = {f'masks.{camera.name}': camera.masks for camera in self._cameras}
         values |= {f'bad_masks.{camera.name}': camera.bad for camera in self._cameras}
-        own = node_status(name, self._state_machine.current_state[1], problems, {}, values)
-        self._publish_diagnostics([own, *statuses])
+        return {}, values
+
+    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
+        feeds = self._sensors.values()
+        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds is not None]
 
 
 def _message_type(kind: str) -> Any:

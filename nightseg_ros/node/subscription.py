@@ -1,25 +1,24 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-A subscription that is as reliable as whoever publishes.
-
-Which of a camera's frames are taken, before anything is computed.
-"""
+"""Subscriptions: as reliable as the publisher, and in the order of the stamps."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from nightseg_ros.node.diagnostics import Source
+from nightseg_ros.node.diagnostics import Arrival, Health, Source
+
+#: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
+JUMP_NS = 1_000_000_000
 
 
-class Following:
+class Subscription:
     """Takes messages of a topic, best effort or reliably; by 'auto' as its publishers do."""
 
     def __init__(
@@ -28,10 +27,10 @@ class Following:
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
-        self._receive, self._reliability = receive, reliability
+        self._take, self._reliability = receive, reliability
         self._reliable = False
         self._subscription: Any = None
-        # an event's own handler is no place to replace what the event came from
+        # an event's own handler must not replace the subscription that the event came from
         self._guard = node.create_guard_condition(self.match, MutuallyExclusiveCallbackGroup())
         self._subscribe(self._wanted(self.source()))
 
@@ -47,7 +46,7 @@ class Following:
         )
 
     def match(self) -> None:
-        """Subscribe anew where the publishers' reliability asks for the other one."""
+        """Subscribe again where the publishers' reliability asks for the other one."""
         if self._subscription is None:
             return
         wanted = self._wanted(self.source())
@@ -66,45 +65,73 @@ class Following:
         if self._reliability != 'auto':
             return self._reliability == 'reliable'
         if not source.publishers:
-            # best effort understands either, until there is somebody to go by
+            # best effort matches either, until there is a publisher to follow
             return self._reliable
         return source.reliable == source.publishers
 
     def _subscribe(self, reliable: bool) -> None:
         self._reliable = reliable
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        look = SubscriptionEventCallbacks(matched=self._look, incompatible_qos=self._look)
+        events = SubscriptionEventCallbacks(matched=self._changed, incompatible_qos=self._changed)
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
-            QoSProfile(depth=1, reliability=policy), event_callbacks=look,
+            QoSProfile(depth=1, reliability=policy), event_callbacks=events,
             # a group never forgets what it held, and the node's own lives as long as the node
             callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
-    def _look(self, event: Any) -> None:
+    def _receive(self, message: Any) -> None:
+        self._take(message)
+
+    def _changed(self, event: Any) -> None:
         if self._subscription is not None:
             self._guard.trigger()
 
 
-#: A stamp that goes back by more than this is a jump (a bag that loops), not a late frame.
-JUMP_NS = 1_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
-    """What is to become of a frame."""
-
-    drop: str = ''
-    """The reason by its name in ``health.DROPS``, '' for a frame that is taken."""
-    jump_s: float = 0.0
-    """Seconds that the stamps went back, where this frame starts over."""
-
-
-class Intake:
+class OrderedSubscription(Subscription):
     """
-    Keeps the order of one camera's stamps and its rate.
+    Takes the messages of one sensor in the order of their stamps and at most at ``max_rate``.
 
-    Frames without a stamp (0) are taken in the order they come.
+    It counts every message in ``health``, and drops what is late, doubled or too many there.
+    """
+
+    def __init__(
+        self, node: Any, kind: Any, topic: str, take: Callable[[Any, int, float], None],
+        reliability: str, health: Health, restart: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """
+        Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
+
+        ``restart`` is called before that where the stamps jump back. ``node.settings.max_rate``
+        is read for every message.
+        """
+        self._order = StampOrder()
+        self._ordered, self._health, self._restart = take, health, restart
+        super().__init__(node, kind, topic, lambda message: None, reliability)
+
+    def _receive(self, message: Any) -> None:
+        now = time.monotonic()
+        stamp = message.header.stamp
+        stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+        drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
+        self._health.arrivals.append(Arrival(now, bool(stamp_ns), drop, jump))
+        if drop:
+            return
+        try:
+            if jump:
+                self._restart()
+            self._ordered(message, stamp_ns, now)
+        except Exception as error:
+            # nothing that is received may end the node
+            text = f'a message cannot be used: {type(error).__name__}: {error}'
+            self._health.drop(now, self._health.unreadable, text)
+
+
+class StampOrder:
+    """
+    Keeps the order of one sensor's stamps and its rate.
+
+    Messages without a stamp (0) are taken in the order they come.
     """
 
     def __init__(self) -> None:
@@ -112,26 +139,28 @@ class Intake:
         self._last_ns = 0
         self._due = -float('inf')
 
-    def check(self, stamp_ns: int, now: float, max_rate: float) -> Verdict:
+    def check(self, stamp_ns: int, now: float, max_rate: float) -> tuple[str, float]:
         """
-        Judge the frame of ``stamp_ns`` that came at ``now`` (seconds of a steady clock).
+        Judge the message of ``stamp_ns`` that came at ``now`` (seconds of a steady clock).
 
-        ``max_rate`` in frames a second, 0 for no limit; on average it is met exactly.
+        ``max_rate`` in messages a second, 0 for no limit; on average it is met exactly. Return the
+        reason to drop it, '' for none, and the seconds that the stamps went back where this
+        message starts over.
         """
         jump = 0.0
         if stamp_ns and self._last_ns:
             ahead = stamp_ns - self._last_ns
             if ahead == 0:
-                return Verdict(drop='duplicate_stamp')
+                return 'duplicate_stamp', 0.0
             if ahead < -JUMP_NS:
                 jump = -ahead / 1e9
             elif ahead < 0:
-                return Verdict(drop='out_of_order')
-        # also of a frame that the rate drops: one before it must not come after it
+                return 'out_of_order', 0.0
+        # also of a message that the rate drops: one before it must not come after it
         self._last_ns = stamp_ns or self._last_ns
         if max_rate > 0 and not jump:
             period = 1 / max_rate
             if now < self._due:
-                return Verdict(drop='max_rate')
+                return 'max_rate', 0.0
             self._due = (self._due if now - self._due < period else now) + period
-        return Verdict(jump_s=jump)
+        return '', jump

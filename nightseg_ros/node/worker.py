@@ -1,296 +1,240 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Threads that outlive their work.
-
-The latest frame of each camera, between the executor's thread and the worker's.
-
-The one thread that computes: it batches whatever frames wait.
-"""
+"""The thread that decodes, segments and publishes; the latest image of each camera waits here."""
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
-from nightseg_ros.node.watchdog import LATE, Patience, Watch
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.result import Result, Want
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import CompressedImage, Image
+
+from nightseg_ros.node.diagnostics import Served
+from nightseg_ros.node.publishers import pictures_of
+from nightseg_ros.node.watchdog import LATE, Activity, Task
+from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
+from nightseg_ros.runtime.pixels import fit
 
-T = TypeVar('T')
-Job = tuple[Callable[[], None], threading.Event]
+if TYPE_CHECKING:
+    from nightseg_ros.node.camera import CameraTopics
 
-
-class Threads:
-    """
-    Daemon threads that do one job after another.
-
-    A thread for each job would be simpler, but for as long as the process lives, OpenCV keeps
-    0.8 kB for each that ever called it, and OpenVINO 0.3 kB for each network that ran in another
-    thread than the one that compiled it.
-    """
-
-    def __init__(self, name: str) -> None:
-        """Call all of them ``name``."""
-        self._name = name
-        self._idle: deque[SimpleQueue[Job]] = deque()
-
-    def begin(self, work: Callable[[], None]) -> threading.Event:
-        """
-        Run ``work`` in a thread that has nothing to do; return what is set once it has ended.
-
-        A thread that is still busy is not waited for, and one that ended by an error is gone.
-        """
-        ended = threading.Event()
-        try:
-            jobs = self._idle.pop()
-        except IndexError:
-            jobs = SimpleQueue()
-            threading.Thread(
-                target=self._serve, args=(jobs,), name=self._name, daemon=True
-            ).start()
-        jobs.put((work, ended))
-        return ended
-
-    def run(self, work: Callable[[], T]) -> T:
-        """Return what ``work`` returns in such a thread, or raise its error."""
-        future: Future[T] = Future()
-
-        def keep() -> None:
-            try:
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self.begin(keep).wait()
-        return future.result()
-
-    def _serve(self, jobs: SimpleQueue[Job]) -> None:
-        while True:
-            work, ended = jobs.get()
-            try:
-                work()
-                self._idle.append(jobs)
-            finally:
-                # whoever waits may free what the work held
-                del work
-                ended.set()
-
-
-class Mailbox(Generic[T]):
-    """One slot a camera; the latest frame wins."""
-
-    def __init__(self) -> None:
-        """Open with every slot empty."""
-        self._slots: dict[str, T] = {}
-        self._condition = threading.Condition()
-        self._closed = False
-
-    def put(self, camera: str, item: T) -> T | None:
-        """Fill the camera's slot; return the item that was never taken out of it, if any."""
-        with self._condition:
-            before = self._slots.pop(camera, None)
-            if not self._closed:
-                self._slots[camera] = item
-                self._condition.notify()
-            return before
-
-    def take(self) -> list[T]:
-        """Wait for an item, then empty every slot, the longest waiting first; [] once closed."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._slots or self._closed)
-            items = [] if self._closed else list(self._slots.values())
-            self._slots.clear()
-            return items
-
-    def close(self) -> None:
-        """Drop what waits and let ``take`` return."""
-        with self._condition:
-            self._closed = True
-            self._slots.clear()
-            self._condition.notify_all()
-
+Pixels = npt.NDArray[np.uint8]
 
 #: What the networks are at most of the time.
 BATCH = 'the networks have been busy with one batch'
-
-
-class Client(Protocol):
-    """A camera as the worker sees it; every call comes from the worker's thread."""
-
-    name: str
-
-    def open_frame(self, waiting: Waiting) -> Frame | None:
-        """Decode, or count and say why not."""
-
-    def wanted(self) -> Want:
-        """Return what somebody subscribes to."""
-
-    def publish(self, result: Result, waiting: Waiting) -> None:
-        """Hand the result to whoever subscribes."""
-
-    def fail(self, reason: str, error: Exception) -> None:
-        """Count and say that a frame was lost, ``reason`` being a key of ``health.DROPS``."""
+#: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
+LONGEST_WAY = 10.0
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A message in the mailbox."""
+    """An image message that has been received."""
 
-    client: Client
+    camera: CameraTopics
     message: Any
+    stamp_ns: int
+    """0 where the driver set none."""
     received: float
-    """Seconds of ``time.monotonic``, at the callback's start."""
+    """``time.monotonic`` at the callback's start."""
     ms: dict[str, float] = field(default_factory=dict)
     """Milliseconds by stage: receive (since the stamp), wait, decode, the pipeline's, publish and
     total (from the callback to the labels handed over)."""
+    wanted: set[str] = field(default_factory=set)
+    """The output topics that have subscribers."""
 
 
 class Worker:
     """
-    Takes frames from the mailbox, runs the pipeline on them and publishes.
+    Takes images, runs the pipeline on them and publishes, from configure to cleanup.
 
-    Nothing that one frame does ends the work; what fails is counted and said by its camera.
+    Nothing that one frame does ends the loop; what fails is counted and logged for its camera.
+    ``node.settings`` is read before every batch, so that no change of a parameter gets lost.
     """
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        say: Callable[[str], None],
-        patience: Patience,
-        threads: Threads,
-        fall_back: Callable[[], Pipeline | None] = lambda: None,
-    ) -> None:
-        """
-        Work in one of ``threads``.
-
-        ``say`` hears of sizes that are made ready, which can take seconds.
-
-        ``fall_back`` is asked for a pipeline that needs none of the device's memory, once that
-        does not suffice for a single frame; None leaves everything as it is.
-        """
-        self.mailbox: Mailbox[Waiting] = Mailbox()
-        self.watch = Watch(time.monotonic())
-        self.patience = patience
+    def __init__(self, node: Any, threads: Executor, log: Callable[[str], None]) -> None:
+        """Work in one of ``threads``; ``log`` takes what takes long or must be known."""
+        self.activity = Activity(time.monotonic())
         self.slow: tuple[float, float] | None = None
         """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
-        self._pipeline = pipeline
-        self._fall_back = fall_back
+        self.memory_problem = ''
+        """Why the networks run on the CPU, or cannot."""
+        self.loaded = False
+        self.pipeline: Pipeline
+        self._node, self._threads, self._log = node, threads, log
+        self._applied: Any = None
         self._most: int | None = None
-        self._say = say
-        self._change: PipelineConfig | None = None
         self._sizes: set[tuple[int, int]] = set()
-        self._stopping = False
-        self._threads = threads
-        self._ended: threading.Event | None = None
+        self._slots: dict[str, Waiting] = {}
+        self._condition = threading.Condition()
+        self._stopping = True
+        self._loop: Future[None] | None = None
 
-    @property
-    def alive(self) -> bool:
-        """Whether it works."""
-        return self._ended is not None and not self._ended.is_set()
+    def load(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Load the networks, in the thread that will run them, and make ``sizes`` ready."""
+        config = self._node.settings.pipeline
 
-    @property
-    def dead(self) -> bool:
-        """Whether the work has ended although nobody stopped it."""
-        return self._ended is not None and self._ended.is_set() and not self._stopping
+        def work() -> Pipeline:
+            pipeline = Pipeline.load(config, say=self._log)
+            pipeline.warm_up(sizes)
+            return pipeline
+
+        self.pipeline = self._threads.submit(work).result()
+        self._applied = config
+        self.loaded = True
 
     def start(self) -> None:
         """Begin to work."""
-        self._ended = self._threads.begin(self._run)
-
-    def change(self, config: PipelineConfig) -> None:
-        """Let the pipeline change before its next batch to what may change in ``config``."""
-        self._change = config
+        self.pipeline.reset(reason='activated')
+        self._stopping = False
+        self._loop = self._threads.submit(self._run)
 
     def stop(self, timeout: float) -> bool:
         """Publish nothing more; return whether the work ended within ``timeout`` seconds."""
-        self._stopping = True
-        self.mailbox.close()
-        return self._ended is None or self._ended.wait(timeout)
+        with self._condition:
+            self._stopping = True
+            self._slots.clear()
+            self._condition.notify_all()
+        return self._loop is None or not wait([self._loop], timeout).not_done
+
+    @property
+    def dead(self) -> bool:
+        """Whether the loop has ended although nobody stopped it."""
+        return self._loop is not None and self._loop.done() and not self._stopping
+
+    # -- the executor's thread ----------------------------------------------------------------
+
+    def put(self, camera: CameraTopics, message: Any, stamp_ns: int, now: float) -> None:
+        """Let an image wait; it takes the place in the queue of one of the same camera."""
+        waiting = Waiting(camera, message, stamp_ns, now)
+        age = self._age(stamp_ns)
+        # a bag's stamps are years old, and say nothing of the way that a frame came
+        if age is not None and 0 <= age < LONGEST_WAY:
+            waiting.ms['receive'] = age * 1e3
+        with self._condition:
+            superseded = camera.names.name in self._slots
+            if not self._stopping:
+                self._slots[camera.names.name] = waiting
+                self._condition.notify()
+        if superseded:
+            camera.health.drop(now, 'superseded')
+
+    # -- the worker's thread ------------------------------------------------------------------
 
     def _run(self) -> None:
-        while batch := self.mailbox.take():
+        while batch := self._take():
             begun = time.monotonic()
-            self.watch.begin(BATCH, self.patience.batch, begun)
-            self._work(batch)
-            self.watch.end()
+            self._apply()
+            self._task(BATCH, self._node.settings.timeouts.batch)
+            opened = [(waiting, frame) for waiting in batch if (frame := self._open(waiting))]
+            if opened:
+                self._process(opened)
+            self.activity.task = None
             now = time.monotonic()
             if now - begun > LATE:
                 self.slow = (now, now - begun)
 
-    def _work(self, batch: list[Waiting]) -> None:
-        change, self._change = self._change, None
-        if change is not None:
-            self._pipeline.change(
-                route=change.route, router=change.router, overlay_alpha=change.overlay_alpha,
-                overlay_route=change.overlay_route,
-            )  # fmt: skip
-        opened: list[tuple[Waiting, Frame]] = []
-        for waiting in batch:
-            begun = time.monotonic()
-            waiting.ms['wait'] = (begun - waiting.received) * 1e3
-            try:
-                frame = waiting.client.open_frame(waiting)
-            except Exception as error:
-                waiting.client.fail('undecodable', error)
-                frame = None
-            waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
-            if frame is not None:
-                opened.append((waiting, frame))
-        for waiting, result in self._process(opened):
-            if self._stopping:
-                return
-            try:
-                waiting.client.publish(result, waiting)
-            except Exception as error:
-                waiting.client.fail('withheld', error)
-
-    def _process(self, opened: list[tuple[Waiting, Frame]]) -> list[tuple[Waiting, Result]]:
+    def _take(self) -> list[Waiting]:
         """
-        Segment a batch; where it fails, frame by frame, so that one costs no other.
+        Wait for images, and return those to process together; [] once stopped.
+
+        On a CPU a batch is no faster than its frames one by one, and each of its masks would be
+        as late as the last: there the camera that has waited longest comes alone.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._slots or self._stopping)
+            if self._stopping:
+                return []
+            cameras = list(self._slots)
+            if self.pipeline.backend.device == 'cpu':
+                del cameras[1:]
+            return [self._slots.pop(camera) for camera in cameras]
+
+    def _apply(self) -> None:
+        """Let the pipeline follow the parameters."""
+        wanted = self._node.settings.pipeline
+        if wanted is not self._applied:
+            self.pipeline.change(
+                route=wanted.route, router=wanted.router, overlay_alpha=wanted.overlay_alpha,
+                overlay_route=wanted.overlay_route,
+            )  # fmt: skip
+            self._applied = wanted
+
+    def _open(self, waiting: Waiting) -> Frame | None:
+        """Decode, or count and log why not."""
+        camera, begun = waiting.camera, time.monotonic()
+        waiting.ms['wait'] = (begun - waiting.received) * 1e3
+        age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
+        if limit and age is not None and age > limit:
+            text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
+            camera.health.drop(begun, 'too_old', text)
+            return None
+        try:
+            image, order = decode(waiting.message)
+        except FrameError as error:
+            camera.health.drop(begun, 'undecodable', f'a frame could not be read: {error}')
+            return None
+        except Exception as error:
+            self._fail(waiting, 'undecodable', 'a frame could not be read', error)
+            return None
+        waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
+        size, before = (image.shape[0], image.shape[1]), camera.size
+        if before is not None and before != size:
+            text = f'images changed from {before[1]}×{before[0]} to {size[1]}×{size[0]}'
+            camera.health.counts['size_changes'] += 1
+            camera.health.warn(begun, 'size', 'the size of the images changed', log=text)
+        camera.size = size
+        # a router needs a clock that runs, also where the camera has none
+        stamp_ns = waiting.stamp_ns or int(waiting.received * 1e9)
+        return Frame(
+            image=image, order=order, stamp_ns=stamp_ns, camera=camera.names.name,
+            frame_id=waiting.message.header.frame_id,
+        )  # fmt: skip
+
+    def _process(self, opened: list[tuple[Waiting, Frame]]) -> None:
+        """
+        Segment and publish a batch; where it fails, frame by frame, so that one costs no other.
 
         Where memory runs out, batches are smaller from then on.
         """
         most = self._most or len(opened)
         if len(opened) > most:
-            parts = [opened[at : at + most] for at in range(0, len(opened), most)]
-            return [done for part in parts for done in self._process(part)]
+            for at in range(0, len(opened), most):
+                self._process(opened[at : at + most])
+            return
+        frames = [frame for _, frame in opened]
         try:
-            self._warm_up([frame for _, frame in opened])
-            wants = [waiting.client.wanted() for waiting, _ in opened]
-            results = self._pipeline.process([frame for _, frame in opened], wants)
-            return [(waiting, result) for (waiting, _), result in zip(opened, results)]
+            self._warm_up(frames)
+            wants = []
+            for waiting, _ in opened:
+                waiting.wanted, want = waiting.camera.outputs.wanted()
+                wants.append(want)
+            results = self.pipeline.process(frames, wants)
         except Exception as error:
-            if out_of_memory(error) and self._retreat(len(opened), error):
-                return self._process(opened)
-            if len(opened) == 1:
-                opened[0][0].client.fail('failed', error)
-                return []
-        return [done for one in opened for done in self._process([one])]
-
-    def _retreat(self, count: int, error: Exception) -> bool:
-        """Ask for less memory than a batch of ``count`` frames needs; return whether that is."""
-        if count > 1:
-            self._most = count // 2
-            self._say(f'{error}: at most {self._most} frames at once from now on')
-            return True
-        self.watch.begin('loading the networks on the CPU', self.patience.load, time.monotonic())
-        pipeline = self._fall_back()
-        self.watch.begin(BATCH, self.patience.batch, time.monotonic())
-        if pipeline is None:
-            return False
-        self._pipeline = pipeline
-        self._most = None
-        self._sizes.clear()
-        return True
+            if out_of_memory(error) and self._need_less_memory(len(opened), error):
+                self._process(opened)
+            elif len(opened) == 1:
+                self._fail(opened[0][0], 'failed', 'a frame could not be segmented', error)
+            else:
+                for one in opened:
+                    self._process([one])
+            return
+        for (waiting, _), result in zip(opened, results):
+            if self._stopping:
+                return
+            try:
+                self._publish(waiting, result)
+            except Exception as error:
+                self._fail(waiting, 'withheld', 'a mask is withheld', error)
 
     def _warm_up(self, frames: list[Frame]) -> None:
         """Make every network ready for a new camera's size, so that no switch has to wait."""
@@ -300,10 +244,137 @@ class Worker:
             if size in self._sizes or len(self._sizes) >= 16:
                 continue
             self._sizes.add(size)
-            begun = time.monotonic()
-            self.watch.begin('making the networks ready for a new size', self.patience.load, begun)
-            self._pipeline.warm_up([size])
+            timeouts, begun = self._node.settings.timeouts, time.monotonic()
+            self._task('making the networks ready for a new size', timeouts.load)
+            self.pipeline.warm_up([size])
+            self._task(BATCH, timeouts.batch)
             took = time.monotonic() - begun
-            self.watch.begin(BATCH, self.patience.batch, begun + took)
             if took > 1:
-                self._say(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')
+                self._log(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')
+
+    def _need_less_memory(self, count: int, error: Exception) -> bool:
+        """
+        Make batches smaller than ``count`` frames, or else load the networks on the CPU.
+
+        Return whether that was possible.
+        """
+        settings, device = self._node.settings, self.pipeline.backend.device
+        if count > 1:
+            self._most = count // 2
+            self._log(f'{error}: batches have at most {self._most} frames from now on')
+            return True
+        if device == 'cpu':
+            return False
+        if not settings.cpu_fallback:
+            self.memory_problem = f'{device} is out of memory, and cpu_fallback is off'
+            return False
+        problem = f'{device} is out of memory: the networks run on the CPU now, more slowly'
+        self._node.get_logger().error(problem)
+        self._task('loading the networks on the CPU', settings.timeouts.load)
+        config = replace(settings.pipeline, device='cpu', backend='auto')
+        self.pipeline = Pipeline.load(config, say=self._log)
+        self._applied = settings.pipeline
+        self._task(BATCH, settings.timeouts.batch)
+        # the diagnostics name the device only once the networks are there
+        self.memory_problem = problem
+        self._most = None
+        self._sizes.clear()
+        return True
+
+    def _publish(self, waiting: Waiting, result: Result) -> None:
+        camera, settings, header = waiting.camera, self._node.settings, waiting.message.header
+        begun = time.monotonic()
+        computed = pictures_of(result)
+        if camera.ego is not None:
+            result = camera.ego.cover(result)
+        image = (result.frame.image.shape[0], result.frame.image.shape[1])
+        labels = image if settings.label_size == 'camera' else fit(*image, camera.long_side).labels
+        wants_info = 'camera_info' in waiting.wanted
+        info = camera.calibration(header, image, labels) if wants_info else None
+        if not wants_info:
+            camera.health.info_problem = ''
+        published = camera.outputs.publish(
+            header, result, waiting.wanted, labels_at=labels, info=info,
+            jpeg_quality=settings.jpeg_quality,
+        )  # fmt: skip
+        done = time.monotonic()
+        ms = waiting.ms | result.ms
+        ms['publish'] = (done - begun) * 1e3
+        ms['total'] = (min(published.values(), default=done) - waiting.received) * 1e3
+        if 'status' in waiting.wanted:
+            age = self._age(waiting.stamp_ns)
+            camera.outputs.publish_status(header, camera.names.name, result, ms, age)
+            published['status'] = time.monotonic()
+        decision, score = result.decision, result.illumination.score
+        counts = [f'computed.{topic}' for topic in computed]
+        counts += [f'published.{topic}' for topic in published]
+        reliability, warnings = result.reliability, {}
+        # only some weights have learnt to judge whole frames; written so that NaN is too little
+        least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
+        if reliability is not None and not reliability >= least:
+            warnings['blind'] = (
+                f'cannot see: reliability {reliability:.2f}; is the lens covered, blinded '
+                'or out of focus? The masks are published all the same'
+            )
+        camera.health.served.append(
+            Served(
+                when=done,
+                durations={'latency_ms': ms['total']},
+                note=f'route {decision.route}, {decision.state}, score {score:.3f}',
+                counts=counts,
+                shown={'reliability': 'unknown' if reliability is None else reliability},
+                warnings=warnings,
+            )
+        )
+        if decision.switched:
+            text = f'{camera.names.name}: route {decision.route} now: {decision.reason}'
+            self._node.get_logger().info(text)
+
+    def _fail(self, waiting: Waiting, reason: str, what: str, error: Exception) -> None:
+        text = f'{what}: {type(error).__name__}: {error}'
+        waiting.camera.health.drop(time.monotonic(), reason, text)
+
+    def _task(self, text: str, limit: float) -> None:
+        self.activity.task = Task(text, limit, time.monotonic())
+
+    def _age(self, stamp_ns: int) -> float | None:
+        """Return the seconds since a stamp by the node's clock, None for no stamp."""
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        return (now_ns - stamp_ns) / 1e9 if stamp_ns else None
+
+
+def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
+    """
+    Return uint8 [H, W, 3] and its channel order of an Image or a CompressedImage.
+
+    An encoding that is not read here goes through cv_bridge where it is installed.
+    ``FrameError`` says what is wrong with the message.
+    """
+    if isinstance(message, CompressedImage):
+        return decode_file(message.data, message.format)
+    if message.encoding not in ENCODINGS:
+        bridged = _through_cv_bridge(message)
+        if bridged is not None:
+            return bridged, 'bgr'
+    return decode_raw(
+        message.data,
+        encoding=message.encoding,
+        width=message.width,
+        height=message.height,
+        step=message.step,
+        is_bigendian=bool(message.is_bigendian),
+    )
+
+
+def _through_cv_bridge(message: Image) -> Pixels | None:
+    try:
+        bridge = importlib.import_module('cv_bridge').CvBridge()
+    except ImportError:
+        return None
+    try:
+        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
+    # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
+    except Exception as error:
+        raise FrameError(
+            f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
+        ) from error

@@ -3,7 +3,7 @@
 """
 The SROS 2 policy of the nodes: what each may publish, hear and answer, and nothing else.
 
-``python -m nightseg_ros.node.sros2 front rear --clouds lidar`` prints it for two cameras and a
+``python bench/sros2_policy.py front rear --clouds lidar`` prints it for two cameras and a
 LiDAR; ``config/sros2_policy.xml`` is that of the defaults. Parameters are reached through the
 services; which of them change anything at run time says ``parameters.PARAMETERS``.
 """
@@ -72,7 +72,7 @@ def policy(profiles: Iterable[Profile]) -> str:
         '  Copyright 2026 The nightseg developers',
         '  SPDX-License-Identifier: Apache-2.0',
         '',
-        '  Written by `python -m nightseg_ros.node.sros2 CAMERA ...`; how to use it says',
+        '  Written by `python bench/sros2_policy.py CAMERA ...`; how to use it says',
         '  docs/security.md.',
         '-->',
         '<policy version="0.2.0">',
@@ -101,7 +101,7 @@ def _block(kind: str, way: str, item: str, names: Iterable[str]) -> list[str]:
 
 def main(arguments: Sequence[str]) -> str:
     """Return the policy that a command line asks for."""
-    parser = argparse.ArgumentParser(prog='python -m nightseg_ros.node.sros2')
+    parser = argparse.ArgumentParser(prog='python bench/sros2_policy.py')
     parser.add_argument('cameras', nargs='*', default=['camera'])
     parser.add_argument('--transport', choices=('raw', 'compressed'), default='raw')
     parser.add_argument('--clouds', nargs='*', default=['lidar'], metavar='LIDAR')
