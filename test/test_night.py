@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data.night.lights import lamp_color
+from nightseg_ros.data.night.methods import mix_amplitude
 from nightseg_ros.data.night.model import synthesize_night
 from nightseg_ros.data.night.presets import (
     PRESETS,
@@ -23,7 +24,6 @@ from nightseg_ros.data.night.presets import (
 )
 from nightseg_ros.data.night.scene import Role, read_scene, role_table, split_sky
 from nightseg_ros.data.photometric import add_noise, jpeg
-from nightseg_ros.data.synthesize import mix_amplitude
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, UNLABELLED, Taxonomy, TaxonomyError
 
 SKY = CAMVID11.id_of('sky')

@@ -1,16 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Cheap stylisation of an image by a reference: Fourier amplitudes, and CIELAB as floats.
-
-Colours of real night frames by region: sky, ground and what stands on it.
-
-Night frames have no labels. What region a pixel of theirs belongs to is guessed from its row
-alone, by how often the region lies there in the labelled day images; where a reference comes
-with labels (pseudo-labels, say), those are taken instead.
-
-The ways to make a night of a labelled day image, behind one call.
-
 Synthetic night on disk: a seeded choice of labelled day images, converted, labels copied.
 
 The folder appears under its name only when it is whole; until then it grows in a hidden one
@@ -28,20 +18,17 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import Any, TypeGuard
 
 import cv2
 import numpy as np
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.data import photometric
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import NightConfig, Range, log_uniform, uniform
-from nightseg_ros.data.night.scene import Array, Bytes, Role, read_scene, role_table, split_sky
+from nightseg_ros.data.night.methods import NightMaker, night_maker
+from nightseg_ros.data.night.presets import NightConfig
+from nightseg_ros.data.night.scene import Bytes
 from nightseg_ros.data.sample import (
     DataError,
     LabelFile,
@@ -51,354 +38,12 @@ from nightseg_ros.data.sample import (
     write_labels,
 )
 from nightseg_ros.data.synthesis_config import SynthesisConfig
-from nightseg_ros.networks.generators import with_style
+from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import check_output
-from nightseg_ros.runtime.backend import Say
-from nightseg_ros.runtime.backends import open_backend
-from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.taxonomy import TAXONOMIES, UNLABELLED, Taxonomy
-from nightseg_ros.weights import Weights, WeightsError, load_weights
-
-
-def mix_amplitude(
-    image: Bytes, reference: Bytes, *, beta: float = 0.01, strength: float = 1.0
-) -> Bytes:
-    """
-    Swap an image's low Fourier amplitudes for a reference's (FDA, Yang and Soatto 2020).
-
-    Both are uint8 [., ., 3] RGB; the reference is resized. ``beta`` (0 to 0.5) is the half side
-    of the swapped square as a share of the shorter side; above 0.02 ghosts of the reference
-    show. ``strength`` blends the amplitudes from 0 (the image's) to 1 (the reference's).
-    """
-    _check(image, 'image')
-    _check(reference, 'reference')
-    if not 0.0 <= beta <= 0.5:
-        raise ValueError(f'beta must be 0 to 0.5, got {beta}')
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(f'strength must be 0 to 1, got {strength}')
-    height, width = image.shape[:2]
-    style = cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)
-    reach = int(np.floor(beta * min(height, width)))
-    result = np.empty(image.shape, np.float32)
-    for channel in range(3):
-        spectrum = np.fft.rfft2(image[..., channel].astype(np.float32))
-        other = np.fft.rfft2(style[..., channel].astype(np.float32))
-        # the half spectrum starts at frequency 0: low rows lie at both of its ends
-        top = (slice(0, min(reach + 1, height)), slice(0, reach + 1))
-        windows = [top]
-        if reach > 0:
-            windows.append((slice(max(height - reach, reach + 1), height), slice(0, reach + 1)))
-        for window in windows:
-            amplitude = np.abs(spectrum[window])
-            wanted = amplitude + strength * (np.abs(other[window]) - amplitude)
-            spectrum[window] *= wanted / np.maximum(amplitude, 1e-6)
-        result[..., channel] = np.fft.irfft2(spectrum, s=(height, width))
-    rounded: Bytes = np.clip(np.rint(result), 0, 255).astype(np.uint8)
-    return rounded
-
-
-def rgb_to_lab(image: Bytes) -> Array:
-    """Return CIELAB float32 [H, W, 3] of uint8 RGB."""
-    return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
-
-
-def lab_to_rgb(lab: Array) -> Bytes:
-    """Return uint8 RGB of CIELAB float32 [H, W, 3]."""
-    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
-    result: Bytes = np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
-    return result
-
-
-def _check(image: Bytes, name: str) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f'{name} must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
-        )
-
-
-#: Bands of rows of the prior; an image's rows are stretched over them.
-ROWS = 48
-#: Exponent on the guess: above 1 it leans on the rows where a region is alone.
-SHARPNESS = 2.0
-#: Most that a deviation may grow, which keeps noise and JPEG blocks down.
-GROWTH = 3.0
-
-
-class Region(IntEnum):
-    """Parts of a road scene that a night changes differently."""
-
-    SKY = 0
-    GROUND = 1
-    THINGS = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegionColors:
-    """Mean and standard deviation of CIELAB by ``Region``, float32 [3, 3] each."""
-
-    mean: Array
-    deviation: Array
-
-
-def region_table(taxonomy: Taxonomy) -> Bytes:
-    """Return uint8 [256]: the ``Region`` of each label id; void counts as things."""
-    regions = {Role.SKY: Region.SKY, Role.ROAD: Region.GROUND, Role.PAVEMENT: Region.GROUND}
-    table = np.full(256, Region.THINGS, np.uint8)
-    for index, role in enumerate(role_table(taxonomy)):
-        table[index] = regions.get(Role(role), Region.THINGS)
-    return table
-
-
-def region_rows(masks: Iterable[Bytes], taxonomy: Taxonomy) -> Array:
-    """
-    Return float32 [ROWS, 3]: how likely each region is in a row of labelled images.
-
-    ``masks`` are uint8 [H, W] ids of ``taxonomy``, void ignored. It is smoothed over an eighth of
-    the height, since another camera's horizon lies elsewhere. Without any labelled pixel every
-    region is equally likely everywhere.
-    """
-    table = region_table(taxonomy)
-    counts = np.full((ROWS, len(Region)), 1e-3, np.float64)
-    for labels in masks:
-        band = np.arange(len(labels)) * ROWS // len(labels)
-        known = labels != UNLABELLED
-        flat = (band[:, None] * len(Region) + table[labels])[known]
-        counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
-    smooth = cv2.GaussianBlur(
-        counts, (1, 0), 0.1, sigmaY=ROWS / 8, borderType=cv2.BORDER_REPLICATE
-    )
-    result: Array = (smooth / smooth.sum(1, keepdims=True)).astype(np.float32)
-    return result
-
-
-def region_colors(
-    image: Bytes, rows: Array, *, labels: Bytes | None = None, taxonomy: Taxonomy | None = None
-) -> RegionColors:
-    """
-    Measure a real night frame uint8 [H, W, 3] RGB; ``rows`` come from ``region_rows``.
-
-    With ``labels`` (uint8 [H, W] ids of ``taxonomy``) each region that holds at least 1 % of
-    the pixels is measured where it is; the others keep the guess by rows.
-    """
-    height, width = image.shape[:2]
-    # a frame of any camera has statistics enough at this size
-    factor = min(1.0, 240.0 / width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    lab = rgb_to_lab(cv2.resize(image, size, interpolation=cv2.INTER_AREA)).reshape(-1, 3)
-    guess = cv2.resize(rows, (len(Region), size[1]), interpolation=cv2.INTER_LINEAR)
-    shares = np.repeat(guess**SHARPNESS, size[0], axis=0)
-    if labels is not None and taxonomy is not None:
-        small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT).ravel()
-        found = np.eye(len(Region), dtype=np.float32)[region_table(taxonomy)[small]]
-        found[small == UNLABELLED] = 0.0
-        enough = found.mean(axis=0) >= 0.01
-        shares[:, enough] = found[:, enough]
-    shares /= np.maximum(shares.sum(axis=0), 1e-9)
-    mean = shares.T @ lab
-    deviation = np.sqrt(np.maximum(shares.T @ lab**2 - mean**2, 0.0))
-    return RegionColors(mean=mean.astype(np.float32), deviation=deviation.astype(np.float32))
-
-
-def recolor(
-    image: Bytes,
-    labels: Bytes,
-    colors: RegionColors,
-    rng: np.random.Generator,
-    *,
-    taxonomy: Taxonomy,
-    strength: float = 1.0,
-) -> Bytes:
-    """
-    Give each region of a labelled day image a night frame's mean and deviation of CIELAB.
-
-    ``image`` uint8 [H, W, 3] RGB, ``labels`` uint8 [H, W]; the result is uint8 [H, W, 3]. The
-    regions are blended by a soft matte of the sky, so that twigs and roofs keep their edges.
-    ``strength`` runs from 0 (the image) to 1.
-    """
-    regions = region_table(taxonomy)[labels]
-    scene = read_scene(labels, role_table(taxonomy), rng)
-    linear = (image.astype(np.float32) / np.float32(255.0)) ** np.float32(2.2)
-    sky, before = split_sky(linear, scene)
-    # without the daylight that shines through them, twigs stay dark
-    solid = np.rint(before ** np.float32(1 / 2.2) * 255.0).astype(np.uint8)
-    ground = cv2.GaussianBlur((regions == Region.GROUND).astype(np.float32), (0, 0), 1.5)
-    ground *= 1.0 - sky
-    day, things = rgb_to_lab(image), rgb_to_lab(solid)
-    result = np.zeros_like(day)
-    for region, lab, weight in (
-        (Region.SKY, day, sky),
-        (Region.GROUND, things, ground),
-        (Region.THINGS, things, 1.0 - sky - ground),
-    ):
-        total = float(weight.sum())
-        if total >= 1.0:
-            result += weight[..., None] * _matched(lab, weight / total, colors, region)
-    if strength < 1.0:
-        result = cv2.addWeighted(result, strength, day, 1.0 - strength, 0.0)
-    return lab_to_rgb(result)
-
-
-def _matched(lab: Array, share: Array, colors: RegionColors, region: Region) -> Array:
-    """Return CIELAB float32 [H, W, 3] with a region's colours; ``share`` [H, W] adds up to 1."""
-    mean = np.tensordot(share, lab, axes=2)
-    spread = np.sqrt(np.maximum(np.tensordot(share, lab * lab, axes=2) - mean**2, 0.0))
-    # the guess by rows mixes what stands before the sky into its deviation
-    growth = 1.0 if region == Region.SKY else GROWTH
-    gain = np.clip(colors.deviation[region] / (spread + 1e-3), 0.0, growth)
-    result: Array = lab * gain + (colors.mean[region] - mean * gain)
-    return result
-
-
-class NightMaker(Protocol):
-    """Makes a night of a day image."""
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """Return uint8 [H, W, 3] RGB for uint8 [H, W, 3] RGB and its ids uint8 [H, W]."""
-
-
-class PhysicalNight:
-    """The model of light and camera of ``data/night.py``."""
-
-    def __init__(self, config: NightConfig, taxonomy: Taxonomy) -> None:
-        """Take the looks to draw from."""
-        self._config, self._taxonomy = config, taxonomy
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """See ``NightMaker``."""
-        return synthesize_night(image, labels, rng, self._config, taxonomy=self._taxonomy)
-
-
-class StatisticsNight:
-    """Means and deviations of real night frames, drawn at random, region by region."""
-
-    def __init__(
-        self, references: Sequence[Sample], days: Sequence[Sample], taxonomy: Taxonomy
-    ) -> None:
-        """Learn from the labelled day images in which rows a region lies."""
-        self._references = require_references(references, 'statistics')
-        self._taxonomy = taxonomy
-        self._rows = region_rows(
-            (read_labels(day.label) for day in days if day.label is not None), taxonomy
-        )
-        self._colors: dict[int, RegionColors] = {}
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """See ``NightMaker``."""
-        index = int(rng.integers(len(self._references)))
-        if index not in self._colors:
-            reference = self._references[index]
-            known = None if reference.label is None else read_labels(reference.label)
-            self._colors[index] = region_colors(
-                read_image(reference.image), self._rows, labels=known, taxonomy=self._taxonomy
-            )
-        return recolor(image, labels, self._colors[index], rng, taxonomy=self._taxonomy)
-
-
-class FourierNight:
-    """Low Fourier amplitudes of real night frames, drawn at random (FDA, Yang and Soatto 2020)."""
-
-    def __init__(self, references: Sequence[Sample], beta: Range) -> None:
-        """Take the frames and the range of the swapped square; see ``mix_amplitude``."""
-        self._references = require_references(references, 'fourier')
-        self._beta = beta
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """See ``NightMaker``."""
-        reference = self._references[int(rng.integers(len(self._references)))]
-        return mix_amplitude(image, read_image(reference.image), beta=uniform(rng, self._beta))
-
-
-class DarkenedDay:
-    """A crude night to measure the others against: less light, blobs of lamps, noise, blur."""
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """See ``NightMaker``; the labels are not looked at."""
-        height, width = image.shape[:2]
-        light = np.full((height, width), log_uniform(rng, (0.02, 0.3)), np.float32)
-        # head lamps light the lower half
-        light *= np.linspace(1.0, uniform(rng, (1.0, 4.0)), height, dtype=np.float32)[:, None]
-        linear: Array = cv2.LUT(image, _linear()) * light[..., None]
-        linear += _blobs(height, width, rng)
-        encoded = np.clip(linear, 0.0, 1.0) ** np.float32(1 / 2.2)
-        dark = np.rint(encoded * 255.0).astype(np.uint8)
-        dark = photometric.blur(dark, uniform(rng, (0.0, 1.5)) * width / 480.0)
-        return photometric.add_noise(dark, uniform(rng, (1, 6)), uniform(rng, (0.5, 4)), rng)
-
-
-class GeneratedNight:
-    """A day→night generator: any weights whose task is 'translate'."""
-
-    def __init__(
-        self,
-        weights: Weights,
-        styles: Sequence[str],
-        *,
-        backend: str,
-        device: str,
-        long_side: int,
-        say: Say,
-    ) -> None:
-        """
-        Load it; ``styles`` are the cameras whose nights are drawn from, none means any camera.
-
-        ``WeightsError`` where the weights are for another task or know no such camera.
-        """
-        if weights.metadata.task != 'translate':
-            raise WeightsError(
-                f"weights '{weights.path}' are for '{weights.metadata.task}'; the method "
-                "'generator' wants a day→night translator"
-            )
-        if weights.metadata.training.get('way') == 'night_to_day':
-            raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
-        self._backend = open_backend(backend, device)
-        self._long_side = long_side or weights.metadata.long_side
-        self._runs: list[Callable[[Any], tuple[Any, ...]]] = [
-            self._backend.load(with_style(weights, style), say) for style in styles or ('',)
-        ]
-
-    def __call__(self, image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        """See ``NightMaker``; the labels are not looked at."""
-        pixels = self._backend.pixels
-        size = fit(image.shape[0], image.shape[1], self._long_side)
-        run = self._runs[int(rng.integers(len(self._runs)))]
-        (night,) = run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
-        return pixels.download(pixels.restore(night[0], size))
-
-
-def require_references(references: Sequence[Sample], method: str) -> Sequence[Sample]:
-    """Return the real night frames, or raise ``DataError`` that says how to give some."""
-    if not references:
-        raise DataError(
-            f"the method '{method}' takes its colours from real night frames: "
-            'give some with --reference images:FOLDER'
-        )
-    return references
-
-
-@lru_cache(maxsize=1)
-def _linear() -> Array:
-    table = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
-    table.setflags(write=False)
-    return table
-
-
-def _blobs(height: int, width: int, rng: np.random.Generator) -> Array:
-    """Return light float32 [H, W, 3] of up to six lamps at random places."""
-    light = np.zeros((height, width, 3), np.float32)
-    rows, columns = np.ogrid[:height, :width]
-    for _ in range(int(rng.integers(0, 7))):
-        y, x = rng.uniform(0.0, 0.8) * height, rng.uniform(0.0, 1.0) * width
-        size = log_uniform(rng, (0.005, 0.06)) * width
-        squared = (rows - y) ** 2 + (columns - x) ** 2
-        glow = np.exp(-squared / (2 * size**2)).astype(np.float32)
-        warm = np.array([1.0, uniform(rng, (0.6, 1.0)), uniform(rng, (0.3, 1.0))], np.float32)
-        light += glow[..., None] * warm * np.float32(log_uniform(rng, (0.1, 1.5)))
-    return light
-
+from nightseg_ros.taxonomy import TAXONOMIES
+from nightseg_ros.weights import Weights, load_weights
 
 MANIFEST = 'manifest.json'
-_JOURNAL = 'journal.jsonl'
-_SETTINGS = 'settings.json'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -428,54 +73,58 @@ def synthesize(
     has no labels or too few images, and where another process is at work on it.
     """
     out = Path(config.out)
-    taxonomy = _taxonomy(config.taxonomy)
-    night = from_mapping(NightConfig, config.night, where='night')
-    days = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
-    chosen = choose(len(days), config)
+    if config.taxonomy not in TAXONOMIES:
+        raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
+    taxonomy = TAXONOMIES[config.taxonomy]
+    every = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    chosen = choose(len(every), config)
     for index in chosen:
-        if days[index].label is None:
-            raise DataError(f"'{days[index].image}' has no labels; a night keeps the day's labels")
+        if every[index].label is None:
+            raise DataError(
+                f"'{every[index].image}' has no labels; a night keeps the day's labels"
+            )
     references = [sample for spec in config.reference for sample in open_dataset(spec, taxonomy)]
     weights = load_weights(config.weights) if config.weights else None
-    settings = _settings(config, night, len(days), len(chosen), references, weights)
+    settings = _settings(config, every, chosen, references, weights)
     if config.force or not out.is_dir():
-        _check_out(out, [*days, *references])
+        _check_out(out, [*every, *references])
     elif any(out.iterdir()):
         _check_settings(_read(out / MANIFEST), settings, out)
-        _tidy(out)
         say(f"'{out}' is there already, whole and with these settings")
-        return Synthesized(folder=out, count=len(chosen), of=len(days), made=0)
+        return Synthesized(folder=out, count=len(chosen), of=len(every), made=0)
 
-    maker = _maker(config, taxonomy, night, days, references, weights, say)
+    maker = night_maker(config, taxonomy, every, references, weights, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f'.{out.name}.partial'
-    with _at_work(partial):
-        if config.force:
+    with _locked(partial):
+        before = _read(partial / MANIFEST)
+        if config.force or before is None:
             _clear(partial)
-        done = _open(partial, settings)
-        if done:
-            say(f'going on after {len(done)} of {len(chosen)} pictures')
+            _write_json(partial / MANIFEST, settings)
+        else:
+            _check_settings(before, settings, partial)
+        for folder in ('images', 'labels'):
+            (partial / folder).mkdir(exist_ok=True)
+        there = {path.stem for path in (partial / 'images').glob('[!.]*')}
+        if there:
+            say(f'going on after {len(there)} of {len(chosen)} pictures')
         entries, made = [], 0
-        names = _names([days[index] for index in chosen])
-        with (partial / _JOURNAL).open('a', encoding='utf-8') as journal:
-            for number, (index, name) in enumerate(zip(chosen, names), start=1):
-                entry = done.get(name)
-                if entry is None or entry['source_sha256'] != _sha256(days[index].image):
-                    rng = np.random.default_rng((config.seed, index, 2))
-                    entry = _convert(days[index], name, partial, maker, rng, config.quality)
-                    journal.write(json.dumps(entry) + '\n')
-                    journal.flush()
-                    made += 1
-                entries.append(entry)
-                progress(number, len(chosen))
+        names = _names([every[index] for index in chosen])
+        for number, (index, name) in enumerate(zip(chosen, names), start=1):
+            if name not in there:
+                rng = np.random.default_rng((config.seed, index, 2))
+                _convert(every[index], name, partial, maker, rng, config.quality)
+                made += 1
+            entries.append(_entry(every[index], name, partial))
+            progress(number, len(chosen))
+        for left in partial.rglob('.*'):
+            left.unlink()
         _write_json(partial / 'taxonomy.json', taxonomy.to_dict())
         _write_json(partial / MANIFEST, {**settings, 'images': entries})
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
-        # last, so that a kill at any moment leaves a folder that goes on or is whole
-        _tidy(out)
-    return Synthesized(folder=out, count=len(chosen), of=len(days), made=made)
+    return Synthesized(folder=out, count=len(chosen), of=len(every), made=made)
 
 
 def _check_out(out: Path, samples: Sequence[Sample]) -> None:
@@ -494,7 +143,7 @@ def _is_ours(folder: Path) -> bool:
         version = manifest['version']
     except (KeyError, TypeError):
         return False
-    listed |= {MANIFEST, 'taxonomy.json', _JOURNAL, _SETTINGS}
+    listed |= {MANIFEST, 'taxonomy.json'}
     files = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob('*')
@@ -520,36 +169,6 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
     return sorted(int(index) for index in order[:count])
 
 
-def _taxonomy(name: str) -> Taxonomy:
-    if name not in TAXONOMIES:
-        raise ConfigError(f"no taxonomy '{name}'; there are {list(TAXONOMIES)}")
-    return TAXONOMIES[name]
-
-
-def _maker(
-    config: SynthesisConfig,
-    taxonomy: Taxonomy,
-    night: NightConfig,
-    days: Sequence[Sample],
-    references: Sequence[Sample],
-    weights: Weights | None,
-    say: Callable[[str], None],
-) -> NightMaker:
-    if config.method == 'physical':
-        return PhysicalNight(night, taxonomy)
-    if config.method == 'statistics':
-        return StatisticsNight(references, days, taxonomy)
-    if config.method == 'fourier':
-        return FourierNight(references, config.beta)
-    if config.method == 'darken':
-        return DarkenedDay()
-    assert weights is not None
-    return GeneratedNight(
-        weights, config.styles, backend=config.backend, device=config.device,
-        long_side=config.long_side, say=say,
-    )  # fmt: skip
-
-
 def _convert(
     day: Sample,
     name: str,
@@ -557,8 +176,8 @@ def _convert(
     maker: NightMaker,
     rng: np.random.Generator,
     quality: int,
-) -> dict[str, str]:
-    """Write one picture and its labels; return its entry of the manifest."""
+) -> None:
+    """Write the labels, then the picture: each is whole or not there."""
     assert day.label is not None
     image, labels = read_image(day.image), read_labels(day.label)
     if image.shape[:2] != labels.shape:
@@ -567,20 +186,24 @@ def _convert(
         )
     guess = labels if day.scene is None else read_labels(day.scene)
     night = maker(image, guess, rng)
-    picture, label = folder / 'images' / f'{name}.jpg', folder / 'labels' / f'{name}.png'
-    content = _jpeg(night, quality)
-    picture.write_bytes(content)
+    label = folder / 'labels' / f'{name}.png'
     if _stores_ids(day.label):
-        shutil.copyfile(day.label.path, label)
+        replace_file(label, day.label.read_bytes())
     else:
         write_labels(label, labels)
+    replace_file(folder / 'images' / f'{name}.jpg', _jpeg(night, quality))
+
+
+def _entry(day: Sample, name: str, folder: Path) -> dict[str, str]:
+    """Return what the manifest says of a picture."""
+    picture, label = f'images/{name}.jpg', f'labels/{name}.png'
     return {
-        'image': f'images/{picture.name}',
-        'label': f'labels/{label.name}',
+        'image': picture,
+        'label': label,
         'source': str(day.image),
-        'source_sha256': _sha256(day.image),
-        'label_sha256': _sha256(label),
-        'sha256': hashlib.sha256(content).hexdigest(),
+        'source_sha256': _sha256([day.image]),
+        'label_sha256': _sha256([folder / label]),
+        'sha256': _sha256([folder / picture]),
     }
 
 
@@ -612,9 +235,8 @@ def _names(samples: Sequence[Sample]) -> list[str]:
 
 def _settings(
     config: SynthesisConfig,
-    night: NightConfig,
-    total: int,
-    count: int,
+    days: Sequence[Sample],
+    chosen: Sequence[int],
     references: Sequence[Sample],
     weights: Weights | None,
 ) -> dict[str, Any]:
@@ -623,22 +245,21 @@ def _settings(
         'version': 1,
         'method': config.method,
         'seed': config.seed,
-        'count': count,
-        'ratio': round(count / total, 6),
-        'of': total,
+        'count': len(chosen),
+        'ratio': round(len(chosen) / len(days), 6),
+        'of': len(days),
         'data': list(config.data),
+        'data_sha256': _sha256(_files(days[index] for index in chosen)),
         'taxonomy': config.taxonomy,
         'quality': config.quality,
     }
     if config.method == 'physical':
-        settings['night'] = to_mapping(night)
+        settings['night'] = to_mapping(from_mapping(NightConfig, config.night, where='night'))
     if config.method == 'fourier':
         settings['beta'] = list(config.beta)
     if config.method in ('statistics', 'fourier'):
         settings['reference'] = list(config.reference)
-        settings['reference_sha256'] = _sha256(
-            *(file for r in references for file in (r.image, r.label) if file is not None)
-        )
+        settings['reference_sha256'] = _sha256(_files(references))
     if weights is not None:
         settings['weights'] = weights.path.name
         settings['weights_sha256'] = weights.sha256
@@ -648,6 +269,13 @@ def _settings(
         settings['device'] = config.device
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
+
+
+def _files(samples: Iterable[Sample]) -> Iterator[Path | LabelFile]:
+    for sample in samples:
+        yield sample.image
+        if sample.label is not None:
+            yield sample.label
 
 
 def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: Path) -> None:
@@ -663,44 +291,8 @@ def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: 
             )
 
 
-def _open(partial: Path, settings: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return what an interrupted run finished, by name, after a check that it fits this one."""
-    done = _finished(partial)
-    if done:
-        _check_settings(_read(partial / _SETTINGS), settings, partial)
-    else:
-        _clear(partial)
-        _write_json(partial / _SETTINGS, settings)
-    for folder in ('images', 'labels'):
-        (partial / folder).mkdir(exist_ok=True)
-    return done
-
-
-def _finished(partial: Path) -> dict[str, dict[str, str]]:
-    """Return the entries of an interrupted run whose files are whole, by name."""
-    try:
-        lines = (partial / _JOURNAL).read_text(encoding='utf-8').splitlines()
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            picture, label = partial / entry['image'], partial / entry['label']
-            whole = _sha256(picture) == entry['sha256']
-            if whole and _sha256(label) == entry['label_sha256']:
-                found[picture.stem] = entry
-        except (ValueError, KeyError, TypeError, FileNotFoundError):
-            # a torn last line, or a file that was never finished: it is made again
-            continue
-    # the journal is written anew, so that a torn line does not swallow the next one
-    text = ''.join(json.dumps(entry) + '\n' for entry in found.values())
-    (partial / _JOURNAL).write_text(text, encoding='utf-8')
-    return found
-
-
 @contextmanager
-def _at_work(partial: Path) -> Iterator[None]:
+def _locked(partial: Path) -> Iterator[None]:
     """Hold the hidden folder; the kernel lets go of it when this process ends, however."""
     partial.mkdir(exist_ok=True)
     handle = os.open(partial, os.O_RDONLY)
@@ -712,11 +304,6 @@ def _at_work(partial: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _tidy(out: Path) -> None:
-    for name in (_JOURNAL, _SETTINGS):
-        (out / name).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:
@@ -739,7 +326,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 
-def _sha256(*files: Path | LabelFile) -> str:
+def _sha256(files: Iterable[Path | LabelFile]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
