@@ -39,16 +39,16 @@ def defined_in(file: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_row_says_what_is_promised_and_seen_and_names_tests_that_exist() -> None:
+def test_every_row_says_what_happens_and_names_tests_that_exist() -> None:
     for cells in rows():
-        assert len(cells) == 4 and all(cells), cells
-        named = re.findall(r'`(test_\w+\.py)::(\w+)`', cells[3])
+        assert len(cells) == 3 and all(cells), cells
+        named = re.findall(r'`(test_\w+\.py)::(\w+)`', cells[2])
         assert named, f'no test: {cells[0]}'
         for file, test in named:
             assert (TESTS / file).is_file(), file
             assert test in defined_in(file), f'{file}::{test}'
 
 
-@pytest.mark.parametrize('fault', FAULTS)
-def test_no_fault_is_missing(fault: str) -> None:
-    assert any(fault.lower() in cells[0].lower() for cells in rows()), fault
+def test_no_fault_is_missing() -> None:
+    named = ' '.join(cells[0].lower() for cells in rows())
+    assert not [fault for fault in FAULTS if fault.lower() not in named]
