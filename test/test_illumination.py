@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping
-from nightseg_ros.evaluation.illumination import LogisticRegression, run_study
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
@@ -326,30 +325,6 @@ def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
     two = fit(without_camera(spoiled, 'a'), config).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert darkest_day_ground(rest) == darkest_day_ground(without_camera(spoiled, 'a'))
-
-
-def test_the_study_holds_every_camera_out(folders: tuple[str, ...], tmp_path: Path) -> None:
-    out = tmp_path / 'study.md'
-    config = IlluminationConfig(data=folders, out=str(out), steps=12, batch=8)
-    study = run_study(config, samples=150)
-    assert [row.camera for row in study.rows] == ['a', 'b']
-    assert all((row.day_frames, row.night_frames) == (24, 24) for row in study.rows)
-    for method in ('network', 'statistics', 'mean luma'):
-        cells = [value for row in study.rows for value in row.recall[method] if value is not None]
-        assert study.balanced(method) == pytest.approx(np.mean(cells))
-    table = out.read_text(encoding='utf-8')
-    assert table.count('\n| a | 24 | 24 |') == 1
-    # camera b's days are as dark as camera a's nights are to a threshold
-    assert study.balanced('statistics') > study.balanced('mean luma')
-
-
-def test_logistic_regression_parts_what_can_be_parted() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(300, 3))
-    labels = (features @ [2.0, -1.0, 0.0] > 0.3).astype(np.float64)
-    predicted = LogisticRegression(features, labels).predict(features)
-    assert ((predicted > 0.5) == labels).mean() > 0.95
-    assert ((predicted >= 0) & (predicted <= 1)).all()
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def cell(text: str, **marks: Any) -> Block:
 def table(
     caption: str,
     columns: Sequence[str],
-    rows: Iterable[Sequence[str | Block]],
+    rows: Iterable[Sequence[Any]],
     *,
     words: int = 1,
     optional: Sequence[int] = (),
@@ -528,8 +528,9 @@ def _differences(entry: Any, paired: Mapping[str, Any]) -> list[Block]:
     first, *others = entry['runs']
     rows = [run for run in others if run['name'] in paired]
     keys = {key: name for key, name, _ in SCORES}
-    keys['mean_of_sources_miou9'] = 'mIoU9, mean of sources'
-    shown = [k for k in keys if any(real(paired[run['name']], k, 'difference') for run in rows)]
+    if any(len(members(run, 'by_source')) > 1 for run in entry['runs']):
+        keys['mean_of_sources_miou9'] = 'mIoU9, mean of sources'
+    shown = [k for k in keys if any(at(paired[run['name']], k) for run in rows)]
     if not shown:
         return []
     cells = [[run['label'], *(_difference(paired[run['name']], k) for k in shown)] for run in rows]
@@ -624,7 +625,7 @@ def _class_table(evaluation: Evaluation, runs: list[Any], caption: str) -> Block
     all_ = at(runs[0], 'all')
     support = {name: whole(all_, 'support', name) for name in evaluation.taxonomy.classes}
     total = sum(support.values())
-    rows: list[list[str | Block]] = []
+    rows: list[list[Any]] = []
     for name, color in zip(evaluation.taxonomy.classes, evaluation.taxonomy.colors):
         part = support[name] / total if total else None
         values = [real(run, 'all.iou', name) for run in runs]
@@ -724,11 +725,8 @@ def frames(evaluation: Evaluation) -> list[Block]:
         colors = zip(evaluation.taxonomy.classes, map(_hex, evaluation.taxonomy.colors))
         blocks.append({'kind': 'keys', 'title': 'Masks:', 'entries': list(colors)})
         if any(shot.truth for shot in shots):
-            keys = [
-                ('right', '#005ab5'),
-                ('wrong', '#f58214'),
-                ('not labelled, not scored', '#3a3a3a'),
-            ]
+            keys = list(zip(('right', 'wrong'), map(_hex, ERROR_COLORS.tolist())))
+            keys.append(('not labelled, not scored', '#3a3a3a'))
             blocks.append({'kind': 'keys', 'title': 'Errors:', 'entries': keys})
         # the first of each kind, and the others for those who ask
         first = {(shot.set, shot.kind): shot for shot in reversed(shots)}
@@ -748,7 +746,7 @@ def _shot(shot: Any, several: bool) -> Block:
     title = f'{shot.title}: {at(sample, "frame")}'
     stamp, source = at(sample, 'stamp'), at(sample, 'source')
     parts = [str(source)] if source and source != shot.set else []
-    if isinstance(stamp, int):
+    if shot.drive and isinstance(stamp, int):
         parts.append(moment(stamp))
     state, route = (str(at(sample, key) or 'unknown') for key in ('state', 'route'))
     parts.append(f'light score {num(sample, "score", digits=2)}, state {state}')
@@ -835,9 +833,9 @@ def calibration(evaluation: Evaluation) -> list[Block]:
             for run, parts in zip(runs, found)
             for part, item in parts.items()
         ]
-        heads = ('configuration', 'frames of', 'calibration error', 'mean confidence',
+        columns = ('configuration', 'frames of', 'calibration error', 'mean confidence',
                  'pixel accuracy')  # fmt: skip
-        whole_table = table(f'Calibration on {name}', heads, rows, words=2, optional=(0,))
+        whole_table = table(f'Calibration on {name}', columns, rows, words=2, optional=(0,))
         if len(runs) > 1:
             states = dict.fromkeys(part for parts in found for part in parts)
             errors = [[s, *(num(parts, s, 'ece') for parts in found)] for s in states]
@@ -1011,7 +1009,7 @@ def _different(values: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _light(light: str, lights: Any) -> list[str | Block]:
+def _light(light: str, lights: Any) -> list[Any]:
     seen = [whole(lights, light, state) for state in STATES]
     total = sum(whole(lights, light, state) for state in members(lights, light))
     right = {light, 'glare'} if light in ('dusk', 'night') else {light}
@@ -1083,7 +1081,7 @@ def _stages(entry: Any, runs: list[Any], columns: Sequence[str], suffix: str) ->
     most = max(real(run, 'timing.ms', name, 'mean') or 0.0 for run, name in pairs) or 1.0
     rows = []
     for name in names:
-        row: list[str | Block] = [name]
+        row: list[Any] = [name]
         for run in runs:
             times = [num(run, 'timing.ms', name, key, digits=1) for key in columns]
             bar = (real(run, 'timing.ms', name, 'mean') or 0.0) / most
@@ -1135,7 +1133,7 @@ def provenance(evaluation: Evaluation) -> list[Block]:
     metrics = evaluation.metrics
     command = at(metrics, 'command')
     words = shlex.join(map(str, command)) if isinstance(command, list) else command
-    rows: list[list[str | Block]] = [
+    rows: list[list[Any]] = [
         ['evaluated', _date(at(metrics, 'created')) or ABSENT],
         ['nightseg', flat(at(metrics, 'nightseg')) or ABSENT],
         ['command', cell(words if isinstance(words, str) else ABSENT, code=True)],
@@ -1169,7 +1167,7 @@ def provenance(evaluation: Evaluation) -> list[Block]:
 
 def _settings(options: Any, prefix: str = '') -> dict[str, str]:
     """Return nested settings under dotted names, as --compare and the node's parameters have."""
-    found = {}
+    found: dict[str, str] = {}
     for name, value in members({'': options}, '').items():
         if isinstance(value, Mapping):
             found |= _settings(value, f'{prefix}{name}.')
@@ -1219,7 +1217,9 @@ def _sources(evaluation: Evaluation) -> list[Block]:
         for source in listed(entry, 'sources')
     ]
     heads = ('set', 'path', 'topic', 'kind', 'recorded', 'frames', 'labelled')
-    return [table('Data', heads, rows, words=5, optional=(0, 2, 3, 4))] if rows else []
+    texts = [[c['text'] if isinstance(c, dict) else c for c in row] for row in rows]
+    empty = [index for index in (2, 3, 4) if not any(row[index] for row in texts)]
+    return [table('Data', heads, rows, words=5, optional=(0, *empty))] if rows else []
 
 
 def _dates(sources: Sequence[Any]) -> str:

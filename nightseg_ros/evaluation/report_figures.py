@@ -40,7 +40,7 @@ _VARIABLES = (
     'day', 'dusk', 'night', 'glare', 'translate', 'bad',
 )  # fmt: skip
 _COLORS = {name: f'#fe01{index:02x}' for index, name in enumerate(_VARIABLES)}
-_STYLE = {
+_STYLE: Any = {
     'svg.fonttype': 'none', 'svg.hashsalt': 'nightseg', 'text.parse_math': False,
     'font.family': 'sans-serif', 'font.size': 9, 'axes.linewidth': 0.6,
     'axes.spines.top': False, 'axes.spines.right': False, 'axes.edgecolor': _COLORS['rule'],
@@ -60,7 +60,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     text = text[text.index('<svg') :]
     text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->', '', text, flags=re.S)
     # one page holds many figures, and nothing refers to these names
-    text = re.sub(r' id="[A-Za-z.]+_[\d_.]+"| xmlns(:xlink)?="[^"]*"', '', text)
+    text = re.sub(r' id="[\w.]+_\d+"| xmlns(:xlink)?="[^"]*"', '', text)
     for name, color in _COLORS.items():
         text = text.replace(color, f'var(--{name})')
     head = f' role="img"><title>{escape(title)}</title>'
@@ -237,7 +237,7 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[DrawnDrive],
         runs = {run['name']: run['label'] for run in entry['runs']}
         for place in dict.fromkeys(key[1:] for key in tracks if key[0] in runs):
             mine = {
-                label: tracks[run, *place]
+                label: tracks[(run, *place)]
                 for run, label in runs.items()
                 if (run, *place) in tracks
             }
@@ -445,6 +445,7 @@ class FramePictures:
     """One sample frame with every configuration."""
 
     set: str
+    drive: bool
     kind: str
     members: list[tuple[Any, Any]]
     """(run, sample) of each configuration."""
@@ -491,7 +492,10 @@ def _samples(entry: Any) -> list[FramePictures]:
         for sample in samples if isinstance(samples, list) else ():
             if isinstance(sample, dict):
                 key = tuple(str(sample.get(name) or '') for name in ('kind', 'source', 'frame'))
-                shot = FramePictures(set=entry['name'], kind=key[0], members=[], pictures=[])
+                shot = FramePictures(
+                    set=entry['name'], drive=entry.get('kind') == 'recordings', kind=key[0],
+                    members=[], pictures=[],
+                )  # fmt: skip
                 found.setdefault(key, shot).members.append((run, sample))
     order = list(_KINDS)
     return sorted(found.values(), key=lambda s: order.index(s.kind) if s.kind in order else 99)
