@@ -457,8 +457,9 @@ def result(evaluation: Evaluation) -> list[Block]:
             )
         found = [_numbers(entry, run) for run in runs]
         if len(runs) == 1:
-            labelled = plural(whole(runs[0], 'labelled'), 'labelled frame')
-            blocks.append(paragraph(f'{name}, {runs[0]["label"]}: {labelled}.'))
+            if _labelled(entry):
+                labelled = plural(whole(runs[0], 'labelled'), 'labelled frame')
+                blocks.append(paragraph(f'{name}, {runs[0]["label"]}: {labelled}.'))
             blocks.append({'kind': 'cards', 'cards': list(found[0].values())})
         else:
             columns = list(dict.fromkeys(key for values in found for key in values))
@@ -823,7 +824,10 @@ def calibration(evaluation: Evaluation) -> list[Block]:
                 for caption in [f'{part}: calibration error {num(item, "ece")}']
             ]
             if drawn:
-                title = f'{name}, {run["label"]}: share of right labels (bars) by confidence'
+                title = (
+                    f'{name}, {run["label"]}: share of right labels by confidence (bars); '
+                    'orange where the confidence is above it, light blue where it is below'
+                )
                 words = [figure['caption'] for figure in drawn]
                 block = {'kind': 'figures', 'title': title, 'words': words, 'figures': drawn}
                 title = f'Reliability diagrams of {name}, {run["label"]}'
