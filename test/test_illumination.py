@@ -37,12 +37,6 @@ from nightseg_ros.training.illumination import (
     train_illumination,
     without_camera,
 )
-from nightseg_ros.training.illumination_study import (
-    STATISTICS,
-    LogisticRegression,
-    run_study,
-    statistics,
-)
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
 
@@ -116,40 +110,6 @@ def test_a_thumbnail_of_a_large_frame_resembles_area_interpolation() -> None:
 def test_a_thumbnail_of_anything_else_is_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r'uint8 \[H, W, 3\]'):
         thumbnail(image)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 40, 255]))
-def test_statistics_are_finite_on_any_picture(seed: int, level: int) -> None:
-    rng = np.random.default_rng(seed)
-    for image in (
-        rng.integers(0, level + 1, (64, 96, 3), np.uint8),
-        np.full((64, 96, 3), level, np.uint8),
-    ):
-        values = statistics(image)
-        assert tuple(values) == STATISTICS
-        assert np.isfinite(list(values.values())).all()
-        assert 0 <= values['mean_luma'] <= 1
-        assert 0 <= glare(image) <= 1
-
-
-def test_statistics_see_what_their_names_say() -> None:
-    day = np.full((64, 96, 3), 120, np.uint8)
-    day[:30] = 220
-    night = np.full((64, 96, 3), 10, np.uint8)
-    night[40:] = 60
-    night[20:23, 10:13] = night[20:23, 50:53] = 255
-    by_day, by_night = statistics(day), statistics(night)
-    assert by_night['sky_darkness'] > 0.7 > 0.2 > by_day['sky_darkness']
-    assert by_day['halo_blobs'] == 0
-    assert by_night['halo_blobs'] == pytest.approx(0.2)
-    assert by_night['saturated_share'] == pytest.approx(18 / (64 * 96))
-    red = day.copy()
-    red[:, :, 2] //= 2
-    assert statistics(red)['cast_red_blue'] > by_day['cast_red_blue'] + 0.5
-    noisy = day.copy()
-    noisy[::2, ::2, 0] += 30
-    assert statistics(noisy)['chroma_noise'] > by_day['chroma_noise']
 
 
 def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
@@ -329,30 +289,6 @@ def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
     two = fit(without_camera(spoiled, 'a'), config).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert darkest_day_ground(rest) == darkest_day_ground(without_camera(spoiled, 'a'))
-
-
-def test_the_study_holds_every_camera_out(folders: tuple[str, ...], tmp_path: Path) -> None:
-    out = tmp_path / 'study.md'
-    config = IlluminationConfig(data=folders, out=str(out), steps=12, batch=8)
-    study = run_study(config, samples=150)
-    assert [row.camera for row in study.rows] == ['a', 'b']
-    assert all((row.day_frames, row.night_frames) == (24, 24) for row in study.rows)
-    for method in ('network', 'statistics', 'mean luma'):
-        cells = [value for row in study.rows for value in row.recall[method] if value is not None]
-        assert study.balanced(method) == pytest.approx(np.mean(cells))
-    table = out.read_text(encoding='utf-8')
-    assert table.count('\n| a | 24 | 24 |') == 1
-    # camera b's days are as dark as camera a's nights are to a threshold
-    assert study.balanced('statistics') > study.balanced('mean luma')
-
-
-def test_logistic_regression_parts_what_can_be_parted() -> None:
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(300, 3))
-    labels = (features @ [2.0, -1.0, 0.0] > 0.3).astype(np.float64)
-    predicted = LogisticRegression(features, labels).predict(features)
-    assert ((predicted > 0.5) == labels).mean() > 0.95
-    assert ((predicted >= 0) & (predicted <= 1)).all()
 
 
 @pytest.mark.parametrize(

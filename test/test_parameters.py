@@ -69,8 +69,8 @@ def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
     [
         ('night_perception.yaml', 'config/night_perception.yaml', ''),
         ('semantic_cloud.yaml', 'config/semantic_cloud.yaml', ''),
-        ('night_perception.md', 'README.md', 'parameters'),
-        ('topics.md', 'README.md', 'topics'),
+        ('night_perception.md', 'docs/node.md', 'parameters'),
+        ('topics.md', 'docs/node.md', 'topics'),
         ('semantic_cloud.md', 'docs/clouds.md', 'parameters'),
     ],
 )
