@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from nightseg_ros.runtime.int8 import has_int8, read_int8
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image

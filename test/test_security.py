@@ -10,10 +10,8 @@ import json
 import re
 import struct
 import subprocess
-import tarfile
 import tracemalloc
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import cv2

@@ -27,7 +27,13 @@ from nightseg_ros.data.night.model import synthesize_night
 from nightseg_ros.data.photometric import damaged
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
-from nightseg_ros.runtime.graph import FEATURES, Observation, SegmentGraph, ReliabilityHead, graph_of
+from nightseg_ros.runtime.graph import (
+    FEATURES,
+    Observation,
+    ReliabilityHead,
+    SegmentGraph,
+    graph_of,
+)
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.training.calibration_config import CalibrationConfig
