@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.evaluation.illumination import (
-    STATISTICS,
     LogisticRegression,
     run_study,
     statistics,
@@ -118,18 +117,12 @@ def test_a_thumbnail_of_anything_else_is_refused(image: np.ndarray) -> None:
         thumbnail(image)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 40, 255]))
-def test_statistics_are_finite_on_any_picture(seed: int, level: int) -> None:
-    rng = np.random.default_rng(seed)
-    for image in (
-        rng.integers(0, level + 1, (64, 96, 3), np.uint8),
-        np.full((64, 96, 3), level, np.uint8),
-    ):
-        values = statistics(image)
-        assert tuple(values) == STATISTICS
-        assert np.isfinite(list(values.values())).all()
-        assert 0 <= values['mean_luma'] <= 1
+def test_figures_are_finite_on_any_picture(seed: int, level: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, level + 1, (64, 96, 3), np.uint8)
+    for image in (noise, np.full((64, 96, 3), level, np.uint8)):
+        assert np.isfinite(list(statistics(image).values())).all()
         assert 0 <= glare(image) <= 1
 
 
