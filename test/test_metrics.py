@@ -26,9 +26,9 @@ from nightseg_ros.evaluation.metrics import (
     resampled,
     rounded,
 )
-from nightseg_ros.evaluation.samples import Candidate, Choice, select
+from nightseg_ros.evaluation.samples import Candidate, SampleChoice, select
 from nightseg_ros.evaluation.sources import light_at, read_light
-from nightseg_ros.evaluation.summary import Table, durations, routing
+from nightseg_ros.evaluation.summary import FrameTable, durations, routing
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
@@ -328,12 +328,12 @@ def test_shares_of_flicker_are_rounded_and_may_be_unknown() -> None:
 def table(
     states: str, lights: str, stamps: list[float], shards: list[int] | None = None,
     *, sequence: bool = True,
-) -> Table:  # fmt: skip
+) -> FrameTable:  # fmt: skip
     """One letter a frame: d(ay), n(ight), g(lare), (d)u(sk), '-' unknown; so is the route."""
     full = {'d': 'day', 'n': 'night', 'g': 'glare', 'u': 'dusk', '-': ''}
     state = [full[s] for s in states]
     count = len(states)
-    return Table(
+    return FrameTable(
         shard=np.array(shards or [0] * count), sequence=np.full(count, sequence),
         stamp=np.array([round(s * SECOND) for s in stamps], np.int64),
         labelled=np.zeros(count, np.int64), miou=np.full(count, np.nan),
@@ -454,7 +454,7 @@ def test_kept_frames_hold_the_extremes_and_an_even_lattice() -> None:
     rng = np.random.default_rng(0)
     values = rng.random(1000).tolist()
     others = rng.random(1000).tolist()
-    choice = Choice()
+    choice = SampleChoice()
     most = 0
     for index, (value, other) in enumerate(zip(values, others)):
         choice.add(index, index, [value, other])
@@ -477,7 +477,7 @@ def test_kept_frames_hold_the_extremes_and_an_even_lattice() -> None:
 
 
 def test_one_moment_of_a_drive_is_shown_once() -> None:
-    choice = Choice()
+    choice = SampleChoice()
     for index in range(40):
         choice.add(index, index // 10, [index / 100])
     candidates = [
@@ -488,7 +488,7 @@ def test_one_moment_of_a_drive_is_shown_once() -> None:
 
 
 def test_without_labels_the_frames_are_spread() -> None:
-    choice = Choice()
+    choice = SampleChoice()
     for index in range(500):
         choice.add(index, index, [None])
     wanted = sorted(choice.wanted)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from nightseg_ros.data.pictures import encode_picture
+from nightseg_ros.data.pictures import Image, encode_picture
 from nightseg_ros.perception.frame import Frame
-
-Image = npt.NDArray[np.uint8]
 
 #: Frames of each kind in a report.
 BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
@@ -32,7 +29,7 @@ def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
     return stamp_ns // MOMENT_NS if sequence else index
 
 
-class Choice:
+class SampleChoice:
     """
     Which of the frames so far may still be shown: a function of their scores alone.
 
@@ -110,7 +107,7 @@ class SampleStore:
 
     def __init__(self) -> None:
         """Start with no frame."""
-        self._choice = Choice()
+        self._choice = SampleChoice()
         self._held: dict[int, dict[str, Image]] = {}
         self._encoded: dict[int, dict[str, bytes]] = {}
 

@@ -21,19 +21,17 @@ from typing import Any, TypeAlias, get_args
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagLoss, BagReader
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, read_labels
 from nightseg_ros.data.source import FrameSource, camera_names, open_source
+from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import State
 from nightseg_ros.taxonomy import Taxonomy
-
-Image = npt.NDArray[np.uint8]
 
 LIGHTS: tuple[State, ...] = get_args(State)
 #: Images of a data set in one shard.

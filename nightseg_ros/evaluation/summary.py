@@ -41,7 +41,7 @@ PAUSE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class FrameTable:
     """One run's frames, a row each, in the order of shards and stamps."""
 
     shard: npt.NDArray[np.int64]
@@ -76,7 +76,7 @@ class Table:
     @classmethod
     def of(
         cls, lines: Sequence[dict[str, Any]], shard: npt.NDArray[np.int64], sequence: Mask
-    ) -> Table:
+    ) -> FrameTable:
         """Take a run's lines, and of each its shard and whether that is a sequence."""
 
         def floats(values: Iterator[float | None]) -> Floats:
@@ -123,7 +123,7 @@ class SetScores:
         sizes = [shard.note['frames'] for shard in finished]
         drives = np.array([shard.note['sequence'] for shard in finished], np.bool_)
         self.tables = [
-            Table.of(
+            FrameTable.of(
                 [lines[run] for lines in self.lines],
                 np.repeat(np.arange(len(sizes), dtype=np.int64), sizes), np.repeat(drives, sizes),
             )
@@ -186,7 +186,7 @@ class SetScores:
             for name, score, values in zip(names[1:], scores[1:], self._values[1:])
         ]  # fmt: skip
 
-    def _run(self, run: int, table: Table) -> dict[str, Any]:
+    def _run(self, run: int, table: FrameTable) -> dict[str, Any]:
         labelled = table.labelled > 0
         units = self._unit_rows(run, labelled)
         every, values = self._scores.entry(units)
@@ -233,7 +233,7 @@ class SetScores:
         return _sums(self._counts['confusion'][:, run], self._units, where)
 
     def _mean_of_sources(
-        self, run: int, table: Table, labelled: Mask
+        self, run: int, table: FrameTable, labelled: Mask
     ) -> tuple[float | None, list[float] | None]:
         """Return the mean of the sources' mIoU9 and its interval."""
         # in the order in which they come: each has its own draws
@@ -259,7 +259,7 @@ class SetScores:
             },
         }
 
-    def _reliability(self, table: Table) -> dict[str, Any] | None:
+    def _reliability(self, table: FrameTable) -> dict[str, Any] | None:
         known = np.isfinite(table.reliability)
         if not known.any():
             return None
@@ -270,7 +270,7 @@ class SetScores:
         mean, least = table.reliability[known].mean(), table.reliability[known].min()
         return rounded({'mean': float(mean), 'least': float(least), **found})  # type: ignore[no-any-return]
 
-    def _cut(self, table: Table) -> npt.NDArray[np.int64]:
+    def _cut(self, table: FrameTable) -> npt.NDArray[np.int64]:
         """Return the bootstrap unit of every frame."""
         if self.unit == 'frames':
             return np.arange(len(table))
@@ -334,7 +334,7 @@ def _tally(words: Words) -> dict[str, int]:
     return dict(sorted(Counter(word for word in words.tolist() if word).items()))
 
 
-def routing(table: Table, sources: Sequence[str]) -> dict[str, Any]:
+def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
     """
     Return what docs/metrics.md lists under 'Routing': how the router did over the drives.
 
@@ -371,7 +371,7 @@ def routing(table: Table, sources: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def durations(table: Table) -> Floats:
+def durations(table: FrameTable) -> Floats:
     """Return the seconds that each frame stands for: up to the next one of its drive."""
     seconds = np.zeros(len(table))
     for drive in table.drives():
@@ -386,14 +386,14 @@ def durations(table: Table) -> Floats:
     return seconds
 
 
-def agreement(table: Table) -> Mask:
+def agreement(table: FrameTable) -> Mask:
     """Tell where the state is that of the true light; glare is right at dusk and by night."""
     dark = np.isin(table.light, ('dusk', 'night'))
     same = (table.light == table.state) & (table.light != '')
     return np.asarray(same | (dark & (table.state == 'glare')), np.bool_)
 
 
-def _changes(table: Table, sources: Sequence[str]) -> list[dict[str, Any]]:
+def _changes(table: FrameTable, sources: Sequence[str]) -> list[dict[str, Any]]:
     """Find every change of the true light, and when the state first agreed with it."""
     right = agreement(table)
     found = []
@@ -425,7 +425,7 @@ def _by_word(words: Words, seconds: Floats) -> dict[str, float]:
     return {word: round(value, 3) for word, value in sums.items() if value}
 
 
-def timing(table: Table) -> dict[str, Any]:
+def timing(table: FrameTable) -> dict[str, Any]:
     """
     Return ``frames_per_second``, ``seconds`` and by stage the mean and percentiles in ms.
 
