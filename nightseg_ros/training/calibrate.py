@@ -393,7 +393,7 @@ def fit_reliability(
         'start': zeros, 'scale': zeros + 1, 'weight': zeros, 'bias': zeros[0],
     }  # fmt: skip
     tensors = {**_components(good.pooled), 'rows_mean': good.rows.mean(0), **nothing}
-    features = ReliabilityHead(tensors).signs(good).double()
+    features = ReliabilityHead(tensors).features(good).double()
     # doubt counts everywhere, around its mean
     start = torch.quantile(features, START, dim=0)
     start[0] = features[:, 0].mean()

@@ -317,7 +317,7 @@ class Selection:
         )  # fmt: skip
         first, *others = confusion_by_source(weights, self._samples, self._backend).values()
         for other in others:
-            first.merge(other)
+            first.rows += other.rows
         return first.miou()
 
     def keep_best(self, path: Path, network: nn.Module, step: int) -> float:
