@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from nightseg_ros.evaluation.plan import Plan, recording_parts
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -23,6 +22,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset, parse_spec
 from nightseg_ros.data.pictures import VideoWriter
 from nightseg_ros.data.source import open_source
+from nightseg_ros.evaluation.sources import Plan, sequence_shards
 from nightseg_ros.node.camera import EgoMask
 from nightseg_ros.outputs import OutputError, check_output
 from nightseg_ros.perception.frame import Frame
@@ -263,8 +263,8 @@ def test_a_data_set_and_an_ego_mask_may_have_any_name(
 
 def test_recordings_of_any_name_have_a_fingerprint(tmp_path: Path, pictures: Path) -> None:
     recording = pictures.rename(tmp_path / 'b\udcff')
-    parts = tuple(recording_parts([recording], rate=10.0))
-    assert Plan(configurations=(), parts=parts).fingerprint([])
+    parts = tuple(sequence_shards([recording], rate=10.0))
+    assert Plan(configurations=(), shards=parts).fingerprint([])
 
 
 def test_a_folder_that_is_there_wins_over_a_split(tmp_path: Path) -> None:
