@@ -44,8 +44,11 @@ def remove_orphans(
     removed = []
     with suppress(OSError):
         for lock in sorted(folder.iterdir()):
-            segment = lock.with_name(lock.name[:-3])
-            if not _LOCK.fullmatch(lock.name) or not _settled(lock, segment, settled):
+            name = _LOCK.fullmatch(lock.name)
+            if name is None:
+                continue
+            segment = lock.with_name(name[1])
+            if not _settled(lock, segment, settled):
                 continue
             if only is not None and segment.name not in only:
                 continue
