@@ -12,15 +12,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import Illumination
-from nightseg_ros.perception.router import Decision
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+
+if TYPE_CHECKING:
+    from nightseg_ros.perception.frame import Frame
+    from nightseg_ros.perception.illumination import Illumination
+    from nightseg_ros.perception.router import Decision
 
 Image = npt.NDArray[np.uint8]
 
