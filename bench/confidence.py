@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Whether confidence and reliability keep what they promise: the figures of docs/confidence.md.
+Whether confidence and reliability keep what they promise: the figures of docs/results.md.
 
 ``python bench/confidence.py DATA OUT [--test] [--route ROUTE]``: DATA holds ``camvid``,
 ``night_dev`` and ``clips``; OUT gets confidence.json, confidence.md and two figures. Without
@@ -239,7 +239,7 @@ def calibration_errors(data: Path, test: bool) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> str:
-    """Return the tables of docs/confidence.md."""
+    """Return the tables of docs/results.md."""
     lines = [
         '| frames | number (places) | accuracy | mean reliability | least | ρ of reliability | '
         'ρ of mean confidence | wrong pixels, AUROC |',

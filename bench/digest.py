@@ -3,7 +3,7 @@
 """
 Digests of everything that the pipeline says of real frames, to show that a change changes nothing.
 
-python bench/digest.py DATA --out docs/digests/NAME.json [--every 20] [--backends torch openvino]
+python bench/digest.py DATA --out out/digests/NAME.json [--every 20] [--backends torch openvino]
 python bench/digest.py --compare BEFORE.json AFTER.json
 
 For each set, backend and route one SHA-256 of the labels' bytes, of routes with states, and of

@@ -124,7 +124,7 @@ C=$T/f_n3/$F S=$T/fitted.safetensors
 mean night_shipped $C $T/f_n4/$F $T/f_n5/$F $S $S $S
 mean day_shipped $E $E $D $C
 # ... published by the two commands of step 10 once more,
-# and then they learn how sure they may be: the two calls of `nightseg calibrate` in docs/confidence.md
+# and then they learn how sure they may be: the two calls of `nightseg calibrate` in docs/training.md
 nightseg evaluate --backend openvino --compare route=day route=night route=auto --out out/eval/routes \
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 
@@ -141,7 +141,7 @@ nightseg evaluate --route night --weights-night erf_pspnet_night --out out/eval/
 # -- translator
 fast() { nightseg train fast_translator --config config/training/fast_translator.yaml \
     --steps 400 --batch 4 --augment.crop 192 288 --long-side 640 "$@"; }
-# with the `day` of step 7 of one seed (docs/ablation.md: "the same at a long side of 640") as its judge ...
+# with the `day` of step 7 of one seed as its judge ...
 fast --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:out/train/pseudo_day:day \
     --segmenter DAY_OF_STEP_7 --out out/train/fast_translator
 nightseg publish out/train/fast_translator/weights.safetensors --name translator

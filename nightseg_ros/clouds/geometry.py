@@ -1,14 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The one error of this room.
-
 Rigid transforms as float64 [4, 4] matrices, and the tree that connects frames.
 
 ``target_from_source`` maps points of the frame ``source`` into the frame ``target``. Quaternions
-are x, y, z, w, lengths metres, angles radians, as ROS has them (REP-103).
-
-Where the vehicle was at a stamp, between two poses.
+are x, y, z, w, lengths metres, angles radians, as ROS has them (REP-103). A track of poses tells
+where the vehicle was at a stamp.
 """
 
 from __future__ import annotations

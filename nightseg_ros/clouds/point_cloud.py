@@ -4,16 +4,13 @@
 The bytes of a sensor_msgs/PointCloud2 as numpy records, and back with labels.
 
 Nothing is copied to read a cloud. The bytes are those that ``sensor_msgs_py.point_cloud2`` reads
-and writes; the node lets it do so where it is installed (``node/clouds/point_cloud2.py``).
+and writes; the node lets it do so where it is installed (``node/messages.py``).
 
-What messages say, read by their attributes.
+Messages are read by their attributes: they may be those of rclpy or those of a bag's reader, since
+both have the names of the ROS 2 definitions.
 
-The messages may be those of rclpy or those of a bag's reader: both have the names of the ROS 2
-definitions.
-
-One channel of a sensor_msgs/Image: labels, confidence, or distances.
-
-A registered depth image as a cloud (REP-118).
+Of a sensor_msgs/Image one channel is read: labels, confidence, or distances, which make a
+registered depth image a cloud (REP-118).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Pictures that show the same: copies that were scaled, brightened or packed anew, and neighbours.
-
-A perceptual hash finds candidates, the correlation of tiny grey pictures confirms them. On the
-road images that this was set on, frames 1/15 s apart and altered copies were at most 8 bits apart
-and correlated by 0.9 or more; the nearest pictures of different places were 10 bits apart.
-
 Look at every file of data sets before a training does: all that is wrong, and what to do.
+
+Pictures that show the same, copies that were scaled, brightened or packed anew and neighbours, are
+found by a perceptual hash and confirmed by the correlation of tiny grey pictures. On the road
+images that this was set on, frames 1/15 s apart and altered copies were at most 8 bits apart and
+correlated by 0.9 or more; the nearest pictures of different places were 10 bits apart.
 """
 
 from __future__ import annotations

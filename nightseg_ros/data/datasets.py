@@ -1,19 +1,14 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Folder layouts as pairs of patterns: which label image belongs to which picture.
-
-The class names of published data sets, how their label images store them, and what they mean.
-
-A name that covers several classes of a taxonomy, or none of them for certain, means nothing in it:
-its pixels become unlabelled rather than wrong.
-
-Published data sets: where each keeps its pictures and labels, in what code, and by what light.
-
-ROOT is the folder that the downloads unpack into. Licences differ: comma10k's is MIT; read the
-others' before weights that were trained on them leave the house.
-
 Data sets by name: an adapter of a few lines turns each layout into samples.
+
+A layout is a pair of patterns, which tell the label image of each picture. An encoding tells what
+the stored values mean: a name that covers several classes of a taxonomy, or none of them for
+certain, means nothing in it, and its pixels become unlabelled rather than wrong.
+
+Of published data sets ROOT is the folder that the downloads unpack into. Licences differ:
+comma10k's is MIT; read the others' before weights that were trained on them leave the house.
 """
 
 from __future__ import annotations

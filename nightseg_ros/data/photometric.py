@@ -3,11 +3,8 @@
 """
 What a camera does to an image: blur, noise, colour, compression; labels stay as they are.
 
-Camera faults of every strength, put on labelled frames to learn what a network makes of them.
-
-None of them is a fault that docs/confidence.md tests: those are in ``simulation.blinded``.
-
-Brightening without learning: what a translator has to beat.
+Beside them stand camera faults of every strength, put on labelled frames to learn what a network
+makes of them; none is a fault that docs/results.md tests, those are in ``simulation.blinded``.
 """
 
 from __future__ import annotations

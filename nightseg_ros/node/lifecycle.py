@@ -37,8 +37,8 @@ def release_memory() -> None:
     """
     Return freed memory to the system, where the C library is glibc.
 
-    Compiling a network takes tens of megabytes for a moment, which would stay with the process
-    (bench/kept_memory.py).
+    Compiling a network takes tens of megabytes for a moment, which would stay with the
+    process.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

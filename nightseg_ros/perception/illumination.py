@@ -6,7 +6,7 @@ How light it is, from a 96×64 thumbnail: score and state.
 Brightness is no answer: auto-exposure makes street-lit night frames (mean luma about 120) brighter
 than many day frames (about 110). The score therefore comes from a small network that was trained
 while gain, gamma and white balance were drawn at random (``nightseg_ros.training.illumination``);
-``docs/illumination.md`` compares it with statistics and with a mean-luma threshold on cameras
+``docs/results.md`` compares it with statistics and with a mean-luma threshold on cameras
 that neither was trained on.
 """
 
@@ -125,8 +125,7 @@ def glare(image: Image) -> float:
     sides: a white van, a wet road or a gap of sky between trees is bright on its inside only.
 
     The evidence for it is rendered only: no real frame is labelled as glare, so that recall is
-    known for rendered head lamps alone. Real frames told of false alarms
-    (``docs/illumination.md``).
+    known for rendered head lamps alone. Real frames told of false alarms.
     """
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape

@@ -67,7 +67,7 @@ def export_graph(weights: Weights, path: Path) -> None:
     Write the weights' graph as one ONNX file for any batch and any size the network takes.
 
     The tracing exporter needs one second of CPU time where the symbolic one needs 29 for the same
-    graph (bench/export_time.py), and a node that starts for the first time has somebody waiting.
+    graph, and a node that starts for the first time has somebody waiting.
     """
     # a node whose graphs are cached never imports torch
     import torch

@@ -12,7 +12,7 @@ from nightseg_ros.config import ConfigError
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationConfig:
     """
-    Fit temperature and reliability and write them into weights; see docs/confidence.md.
+    Fit temperature and reliability and write them into weights; see docs/results.md.
 
     Errors that are printed are out of fold: each place's is that of the temperature which was
     fitted on the others.

@@ -241,7 +241,7 @@ class _DepthwiseConv(torch.autograd.Function):
     Depthwise convolution whose gradients are computed in float32.
 
     On CPUs the bfloat16 gradient kernels of depthwise convolutions are slower than the float32
-    ones; bench/training_step.py measures what that is worth.
+    ones.
     """
 
     @staticmethod
