@@ -281,7 +281,7 @@ def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
         'route': ('noon', 'must be one of auto, day, night, translate'),
         'overlay_alpha': (1.5, 'overlay_alpha'),
         'max_rate': (float('nan'), 'max_rate'),
-        'router__dark': (0.9, "'dark' (0.9) must be below 'bright' (0.65)"),
+        'router__dark': (0.9, "'dark' must be below 'bright' (0.65), got 0.9"),
         'router__dwell_dark_s': (20.0, 'gap_s'),
         'router__table__night': ('auto', 'day, night, translate'),
         'device': ('cuda', 'takes effect by configure'),

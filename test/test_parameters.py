@@ -204,7 +204,7 @@ def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]
         ({'cameras': ['a', 'b'], 'image_topics': ['x']}, "'cameras' names 2 and 'image_topics' 1"),
         ({'image_topics': ['x/i', 'x/i']}, 'twice'),
         ({'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
-        ({'router__dark': 0.7}, r"'router': 'dark' \(0.7\) must be below 'bright' \(0.65\)"),
+        ({'router__dark': 0.7}, r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7"),
         ({'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
         ({'long_side': 32}, 'long_side is 0 or 64 to 4096'),
         ({'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),

@@ -161,7 +161,10 @@ def predict(arguments: Sequence[str]) -> int:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
     print(f"{done.frames} frames predicted in '{options.out}'; routes: {taken}")
-    return _problems('bag predict', done.problems, 'frames could not be read')
+    if done.problems:
+        # how many of a damaged bag nobody knows
+        print('nightseg bag predict: some frames could not be read (see above)', file=sys.stderr)
+    return 1 if done.problems else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
