@@ -16,9 +16,12 @@ __version__ = '0.1.0'
 # stub; its consent file would have to be written into the user's home.
 sys.modules.setdefault('openvino_telemetry', None)  # type: ignore[arg-type]
 for _name, _value in {
+    # onnxruntime 1.29 and later, Linux builds
+    'ORT_DISABLE_TELEMETRY': '1',
     'RAY_USAGE_STATS_ENABLED': '0',
     'HF_HUB_DISABLE_TELEMETRY': '1',
     'DISABLE_TELEMETRY': '1',
+    'DO_NOT_TRACK': '1',
     'OPENBLAS_NUM_THREADS': '1',
 }.items():
     os.environ.setdefault(_name, _value)
