@@ -84,7 +84,7 @@ def limit_threads() -> None:
     Give OpenBLAS one thread; calling it again is harmless.
 
     The estimator multiplies small matrices. OpenBLAS would wake a thread a core for each and let
-    them spin on cores that the network needs: a third of a frame's time on two cores. The package
+    them spin on cores that the network needs. The package
     sets ``OPENBLAS_NUM_THREADS`` when it is imported, which is too late after numpy's import.
     """
     from threadpoolctl import ThreadpoolController
