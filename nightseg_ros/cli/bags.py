@@ -310,7 +310,7 @@ def replay(arguments: Sequence[str]) -> int:
         value = getattr(options, name)
         given += [f'--{name.replace("_", "-")}', str(value)] if value else []
     given += ['--topic', *options.topic] if options.topic else []
-    return _with_ros('main', given)
+    return _with_ros('replay', given)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,11 +365,11 @@ def record(arguments: Sequence[str]) -> int:
         given += [f'--{name}'] if getattr(options, name) else []
     given += ['--seconds', str(options.seconds)] if options.seconds else []
     given += ['--log', str(options.log)] if options.log else []
-    return _with_ros('record_main', given)
+    return _with_ros('record', given)
 
 
-def _with_ros(function: str, arguments: Sequence[str]) -> int:
-    """Call a function of ``node/replay.py``, by its name: only ``node/`` imports rclpy."""
+def _with_ros(module: str, arguments: Sequence[str]) -> int:
+    """Call the ``main`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
@@ -377,5 +377,4 @@ def _with_ros(function: str, arguments: Sequence[str]) -> int:
         )
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
-    module = importlib.import_module('nightseg_ros.node.replay')
-    return int(getattr(module, function)(arguments))
+    return int(importlib.import_module(f'nightseg_ros.node.{module}').main(arguments))

@@ -1,15 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Which of a camera's masks belongs to a cloud, by their stamps.
-
-Which of the points that fall into an image are hidden behind nearer ones.
-
-The labels of several cameras on the points of one cloud.
-
 Masks, calibrations, poses and clouds in, labelled clouds out: what node and command line share.
 
-Nothing here reads a clock: stamps come with the messages, and ``now`` from outside.
+A cloud waits for masks near its stamp; points that nearer ones hide get no label; where several
+cameras see a point, the more confident label wins. Nothing here reads a clock: stamps come with
+the messages, and ``now`` from outside.
 """
 
 from __future__ import annotations

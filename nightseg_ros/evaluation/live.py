@@ -1,13 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What a live run did: frames, latencies and routes, from its logs and the recorded bag.
+What a live run did, and how people look at it.
 
-Scores of a rendered drive: what the node published, against the day route on its own.
-
-A labelled cloud from above.
-
-A live run as people look at it: a video with banners, and a contact sheet over time.
+Frames, latencies and routes come from its logs and the recorded bag; a rendered drive is scored
+against its truth; a video with banners, a contact sheet over time and clouds from above show it.
 """
 
 from __future__ import annotations

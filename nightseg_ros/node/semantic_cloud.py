@@ -1,15 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-One LiDAR or depth camera: its subscription, its output and its health.
+The lifecycle node ``semantic_cloud``: masks and clouds in, labelled clouds out.
 
-What semantic_cloud reads of one camera.
-
-Where frames are to each other: parameters first, then tf2 where it is installed.
-
-The lifecycle node: masks and clouds in, labelled clouds out.
-
-The process ``semantic_cloud``.
+Sensors and cameras subscribe and keep their health; places of frames come from parameters first,
+then from tf2 where it is installed. ``clouds.painter`` does the work.
 """
 
 from __future__ import annotations

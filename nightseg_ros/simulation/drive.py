@@ -3,14 +3,9 @@
 """
 Drives along a rendered street, from day through dusk, night and a tunnel into glare.
 
-A solid-state LiDAR on the roof of the rendered drive, and what a camera's calibration is there.
-
-The road bends in the camera's own coordinates, so that only sensors side by side or one above the
-other see one and the same street: that is how cameras and LiDAR are mounted.
-
-Rendered data sets on disk: pictures of many streets with their labels, from seeds alone.
-
-A rendered drive as a bag: images, true labels, and what the light really was.
+A drive has cameras, a solid-state LiDAR on the roof and their calibration; it becomes a bag, and
+many streets become a data set on disk. The road bends in the camera's own coordinates, so that
+only sensors side by side or one above the other see one and the same street.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-A pinhole camera above a bending road, and the z-buffered canvas that it fills.
+One looping street, drawn from one seed, and photographs of it.
 
-One looping street: its layout, textures and traffic, all drawn from one seed.
-
-Paint all surfaces that a camera on a street sees at one moment; light comes later.
-
-From surfaces to a photograph: daylight, lamps, glare, exposure and sensor noise.
+In the order of the file: a pinhole camera above a bending road with its z-buffered canvas; the
+street's layout, textures and traffic; the surfaces that a camera sees; light, exposure and noise.
 """
 
 from __future__ import annotations
