@@ -444,10 +444,8 @@ def result(evaluation: Evaluation) -> list[Block]:
         name, runs = entry['name'], entry['runs']
         if not runs:
             continue
-        frames_words = 'the same frames'
-        if _labelled(entry):
-            frames_words = plural(whole(runs[0], 'labelled'), 'labelled frame') + ', the same'
-        else:
+        frames_words = plural(whole(runs[0], 'labelled'), 'labelled frame')
+        if not _labelled(entry):
             blocks.append(
                 paragraph(
                     f'{name} has no labels. Accuracy, classes, confusion and calibration need '
@@ -458,8 +456,7 @@ def result(evaluation: Evaluation) -> list[Block]:
         found = [_numbers(entry, run) for run in runs]
         if len(runs) == 1:
             if _labelled(entry):
-                labelled = plural(whole(runs[0], 'labelled'), 'labelled frame')
-                blocks.append(paragraph(f'{name}, {runs[0]["label"]}: {labelled}.'))
+                blocks.append(paragraph(f'{name}, {runs[0]["label"]}: {frames_words}.'))
             blocks.append({'kind': 'cards', 'cards': list(found[0].values())})
         else:
             columns = list(dict.fromkeys(key for values in found for key in values))
@@ -467,7 +464,8 @@ def result(evaluation: Evaluation) -> list[Block]:
                 [run['label'], *(_card_text(values.get(key)) for key in columns)]
                 for run, values in zip(runs, found)
             ]
-            caption = f'{name}: {frames_words} for all'
+            same = f'{frames_words}, the same' if _labelled(entry) else 'the same frames'
+            caption = f'{name}: {same} for all'
             blocks.append(table(caption, ('configuration', *columns), rows))
             blocks += _differences(entry, paired)
         if _labelled(entry):
@@ -558,7 +556,7 @@ def _difference(item: Any, key: str) -> Block:
     value, bounds = real(item, key, 'difference'), ends(item, key, 'ci')
     tag, tone = '', ''
     if bounds is not None and value is not None:
-        tag, tone = 'no clear difference', ''
+        tag = 'no clear difference'
         if bounds[0] > 0:
             tag, tone = 'better', 'good'
         elif bounds[1] < 0:
@@ -700,9 +698,9 @@ def timeline(evaluation: Evaluation) -> list[Block]:
     blocks: list[Block] = [
         {
             'kind': 'figures',
-            'title': f'{item.title}: {plural(item.frames, "frame")}, {item.length}',
-            'words': item.lanes,
-            'figures': [{'svg': item.svg, 'caption': ''}],
+            'title': f'{item["title"]}: {plural(item["frames"], "frame")}, {item["length"]}',
+            'words': item['words'],
+            'figures': [{'svg': item['svg'], 'caption': ''}],
         }
         for item in drawn
     ]
@@ -991,17 +989,13 @@ def router(evaluation: Evaluation) -> list[Block]:
 
 def _held(run: Any, kind: str, drive: bool) -> str:
     """Return how much of the time, or of the frames, each state or route held."""
-    held = members(run, f'routing.seconds_by_{kind}') if drive else {}
-    if not any(map(_positive, held.values())):
-        held = members(run, f'{kind}s')
-    parts = {name: value for name, value in held.items() if _positive(value)}
+    parts: dict[str, float] = {}
+    for path in (f'routing.seconds_by_{kind}', f'{kind}s')[not drive :]:
+        held = {name: real(run, path, name) or 0.0 for name in members(run, path)}
+        parts = parts or {name: value for name, value in held.items() if value > 0}
     total = sum(parts.values())
     ranked = sorted(parts.items(), key=lambda pair: -pair[1])
     return ', '.join(f'{name} {share(part / total, 0)}' for name, part in ranked) or ABSENT
-
-
-def _positive(value: Any) -> bool:
-    return (real({'': value}, '') or 0.0) > 0
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
@@ -1158,9 +1152,7 @@ def provenance(evaluation: Evaluation) -> list[Block]:
         [key, *(cell(found.get(key) or ABSENT, code=True) for found in settings)]
         for key in dict.fromkeys(key for found in settings for key in found)
     ]
-    differing = [
-        row for row in rows if len({c['text'] for c in row[1:] if isinstance(c, dict)}) > 1
-    ]
+    differing = [row for row in rows if any(c != row[1] for c in row[1:])]
     if differing:
         blocks.append(table('Settings that differ', heads, differing, words=len(heads)))
     if rows:

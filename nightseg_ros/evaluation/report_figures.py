@@ -153,19 +153,6 @@ _STEPS = {
 _TITLES = {'score': 'light score', 'light': 'true light', 'miou': 'mIoU', 'error': 'lost'}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DrawnDrive:
-    """One camera along one drive."""
-
-    title: str
-    frames: int
-    length: str
-    """m:ss, or h:mm:ss."""
-    svg: Markup
-    lanes: list[str]
-    """What is seen in each strip, in words."""
-
-
 class _Track:
     """One configuration along one drive, about 30 bytes a frame: there may be millions."""
 
@@ -226,12 +213,16 @@ class _Lane:
         return f'{self.title}: {shares} of the frames; {changes} change{"s" * (changes != 1)}'
 
 
-def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[DrawnDrive], int]:
-    """Draw each camera of ``drives`` from ``frames.jsonl``; return also how many were left out."""
+def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[dict[str, Any]], int]:
+    """
+    Draw each camera of ``drives`` from ``frames.jsonl``; return also how many were left out.
+
+    A drive has a 'title', a count of 'frames', a 'length' as text, 'words' by lane and an 'svg'.
+    """
     codes = {'': 0}
     tracks = _read_tracks(path, codes)
     names = list(codes)
-    drawn: list[DrawnDrive] = []
+    drawn: list[dict[str, Any]] = []
     left_out = 0
     for entry in drives:
         runs = {run['name']: run['label'] for run in entry['runs']}
@@ -252,12 +243,9 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[DrawnDrive],
             words = [lane.words() for lane in lanes]
             title = ' '.join(filter(None, place)) or entry['name']
             svg = _draw_lanes(lanes, length, f'{title}. {". ".join(words)}')
-            drawn.append(
-                DrawnDrive(
-                    title=title, frames=len(first.stamps), length=clock(length), svg=svg,
-                    lanes=words,
-                )
-            )  # fmt: skip
+            frames = len(first.stamps)
+            found = {'title': title, 'frames': frames, 'length': clock(length)}
+            drawn.append({**found, 'words': words, 'svg': svg})
     return drawn, left_out
 
 
