@@ -610,7 +610,7 @@ _SIGNS: tuple[tuple[int, float, float, RGB, RGB], ...] = (  # corners, radius, t
 _GLASS, _BLACK = (34, 42, 50), (22, 22, 24)
 
 
-class Scene:
+class StreetScene:
     """
     The street at ``time`` seconds, painted on ``canvas``.
 
