@@ -41,8 +41,8 @@ from nightseg_ros.simulation.street import (
     Canvas,
     Draw,
     Light,
-    Scene,
     Street,
+    StreetScene,
     Tunnels,
     expose,
 )
@@ -127,7 +127,7 @@ def _frame(street: Street, position: float, light: str, ambient: float, tunnels:
     covered = max((min(position - a, b - position) for a, b in tunnels), default=0.0)
     glaring = light == 'glare'
     lamps = ambient < 0.8 or covered > 0
-    canvas = Scene(street, camera, time, lamps, 11.0 if glaring else 2.0, tunnels).canvas
+    canvas = StreetScene(street, camera, time, lamps, 11.0 if glaring else 2.0, tunnels).canvas
     if light == 'unlit':
         image: Array = canvas.albedo
     else:
@@ -201,7 +201,7 @@ class Drive:
         position, time = self._place(index)
         time += self.seed % 977
         camera = _camera(self.street, position, time, size, mount)
-        return Scene(self.street, camera, time, False, 2.0, self.tunnels).canvas
+        return StreetScene(self.street, camera, time, False, 2.0, self.tunnels).canvas
 
     def stamp_ns(self, index: int) -> int:
         """Return when a frame was taken."""
