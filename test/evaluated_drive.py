@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.bags.writer import BagWriter, Storage
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
@@ -37,9 +37,11 @@ def truth(index: int) -> np.ndarray:
     return labels
 
 
-def write_drive(path: Path, count: int, *, every: int = 1, seed: int = 0) -> Path:
+def write_drive(
+    path: Path, count: int, *, every: int = 1, seed: int = 0, storage: Storage = 'mcap'
+) -> Path:
     """Write the bag; every so many frames there are labels."""
-    with BagWriter(path) as bag:
+    with BagWriter(path, storage=storage) as bag:
         for index in range(count):
             stamp = START + index * STEP
             frame = Frame(image=picture(index + 1000 * seed, count + 2000 * seed), stamp_ns=stamp)
