@@ -257,6 +257,13 @@ def test_a_picture_that_was_cut_off_is_refused(suffix: str, share: float) -> Non
         decode_file(content[: int(len(content) * share)])
 
 
+def test_damage_inside_a_png_is_refused() -> None:
+    content = bytearray(packed(photo(), '.png'))
+    content[len(content) // 2] ^= 0x10
+    with pytest.raises(FrameError, match='damaged'):
+        decode_file(content)
+
+
 def png(*chunks: tuple[bytes, bytes]) -> bytes:
     return b'\x89PNG\r\n\x1a\n' + b''.join(
         struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
