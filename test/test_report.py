@@ -254,7 +254,7 @@ def test_an_evaluation_of_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_whatever_is_null_is_a_dash_and_no_crash(tmp_path: Path) -> None:
-    """Every key without a value, one at a time, still gives a report."""
+    """A third of the keys of each place without a value still gives a report."""
     metrics = write_evaluation(tmp_path, frames=3, samples=False, configurations=FOUR[:2])
     (tmp_path / 'frames.jsonl').unlink()
     for run in metrics['runs'].values():
@@ -262,13 +262,15 @@ def test_whatever_is_null_is_a_dash_and_no_crash(tmp_path: Path) -> None:
         run['calibration']['all']['bins'] = []
     run = metrics['runs']['night_drive/route=night']
     for place in (metrics, metrics['sets']['night_drive'], run, run['all'], run['routing']):
-        for key in sorted(place.keys() - {'version', 'taxonomy'}):
-            kept, place[key] = place[key], None
+        keys = sorted(place.keys() - {'version', 'taxonomy'})
+        for some in (keys[::3], keys[1::3], keys[2::3]):
+            kept = {key: place[key] for key in some}
+            place.update(dict.fromkeys(some))
             (tmp_path / 'metrics.json').write_text(json.dumps(metrics))
             write_report(tmp_path)
             text = (tmp_path / 'report.html').read_text()
             assert '>nan' not in text.lower() and '>None<' not in text
-            place[key] = kept
+            place.update(kept)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), 'text', [], {}, -1, True, 10**30])

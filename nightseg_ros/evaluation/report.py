@@ -17,6 +17,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,7 @@ Cell = dict[str, Any]
 Table = dict[str, Any]
 Interval = tuple[float, float]
 
+FOLDER = Path(__file__).parent
 VERSION = 2
 #: What stands where there is no number: a class that does not occur, a score without labels.
 ABSENT = '–'
@@ -93,27 +95,32 @@ def write_report(out: Path) -> None:
         entry.figure = interval_figure(entry)
         for run in entry.runs:
             run.figure = reliability_figure(entry, run)
-    folder = Path(__file__).parent
     # the style sheet is ours; every value is escaped
-    css = Markup((folder / 'report.css').read_text(encoding='utf-8'))  # noqa: S704  # nosec
+    css = Markup((FOLDER / 'report.css').read_text(encoding='utf-8'))  # noqa: S704  # nosec
     page = {
         **{name: value for name, value in globals().items() if callable(value)},
         'evaluation': evaluation, 'timelines': drawn, 'left_out': left_out,
         'shots': shots, 'problems': problems, 'css': css,
     }  # fmt: skip
     for kind in ('html', 'md'):
-        # the filters below escape Markdown
-        environment = Environment(  # nosec
-            loader=FileSystemLoader(folder),
-            autoescape=kind == 'html',  # noqa: S701
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=StrictUndefined,
-        )
-        environment.filters.update(plain=_plain, markdown=_markdown)
-        text = environment.get_template('report.jinja').render(page, kind=kind, present=[])
-        text = re.sub(r'\n\s*\n\s*', '\n\n', text.strip())
+        template = _environment(escape=kind == 'html').get_template('report.jinja')
+        text = template.render(page, kind=kind, present=[]).strip()
+        text = re.sub(r'\n\s*\n\s*', '\n\n', text)
         replace_file(out / f'report.{kind}', f'{text}\n'.encode(errors='replace'))
+
+
+@lru_cache
+def _environment(*, escape: bool) -> Environment:
+    """Return where the templates are; those of Markdown escape by filters."""
+    environment = Environment(  # nosec
+        loader=FileSystemLoader(FOLDER),
+        autoescape=escape,  # noqa: S701
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters.update(plain=_plain, markdown=_markdown)
+    return environment
 
 
 # -- what metrics.json holds -------------------------------------------------------------------
@@ -153,7 +160,7 @@ def anything(value: Any) -> Any:
 
 
 _SCORES = {
-    'frames': whole, 'mean_acc': real, 'confusion': [[whole]], 'abstained': [whole],
+    'frames': whole, 'mean_acc': real, 'confusion': [[whole]], 'abstained': {str: whole},
     'support': {str: whole}, 'iou': {str: real}, 'iou_ci': {str: pair}, 'acc': {str: real},
     **dict.fromkeys((*SCORES, 'fw_iou'), real),
     **dict.fromkeys((f'{key}_ci' for key in (*SCORES, 'fw_iou')), pair),
@@ -599,7 +606,7 @@ def confusion_table(taxonomy: Taxonomy, entry: Any, run: Any) -> Table | None:
     counts = np.zeros((len(names), len(names) + 1), np.float64)
     try:
         counts[:, :-1] = np.array(run.all.confusion, np.float64)
-        counts[:, -1] = run.all.abstained or 0
+        counts[:, -1] = [run.all.abstained.get(name, 0) for name in names]
     except (TypeError, ValueError, OverflowError):
         return None
     heads = (*names, 'no mask') if counts[:, -1].any() else names
@@ -922,7 +929,8 @@ def draw_shots(folder: Path, evaluation: Any) -> tuple[list[Any], list[str]]:
         keyed.sort(key=lambda item: order.index(k) if (k := item[0][1]) in order else len(order))
         for key, member in keyed:
             found.setdefault(key, []).append(member)
-    shots, problems = [], []
+    shots: list[dict[str, Any]] = []
+    problems: list[str] = []
     palette = evaluation.taxonomy.palette()
     shown = set()
     for (name, kind, *_), members in list(found.items())[:MOST_FRAMES]:
