@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -23,6 +22,7 @@ from rosbags.typesys.store import Typestore
 from nightseg_ros.bags.formats import ROS1_SUFFIXES, Channel, Record, unpack_message
 from nightseg_ros.bags.storage import StorageFile
 from nightseg_ros.config import load_yaml
+from nightseg_ros.files import natural_order
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
 
 METADATA = 'metadata.yaml'
@@ -415,12 +415,6 @@ def _files(folder: Path) -> list[StorageFile]:
         # a packed file beside its unpacked twin would be read twice
         and not (path.suffix == '.zstd' and path.stem in names)
     ]
-
-
-def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers in them: 2 comes before 10."""
-    parts = re.split(r'([0-9]+)', path.name)
-    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
 
 
 # -- nightseg bag info -----------------------------------------------------------------------
