@@ -215,7 +215,9 @@ class BagReader:
             return deserialize(message.data, kind)
         # damaged bytes make the parser beneath fail in many ways
         except Exception as error:
-            raise BagError(f'a {kind} cannot be read: {str(error) or type(error).__name__}') from error
+            raise BagError(
+                f'a {kind} cannot be read: {str(error) or type(error).__name__}'
+            ) from error
 
     def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
         """Return an image message as a frame, or as the error that says why it is none."""
@@ -268,7 +270,9 @@ def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
     ]
 
 
-def inspect_bag(path: Path, *, thorough: bool) -> tuple[list[tuple[BagTopic, int, int]], list[str]]:
+def inspect_bag(
+    path: Path, *, thorough: bool
+) -> tuple[list[tuple[BagTopic, int, int]], list[str]]:
     """
     Return each topic, how many of its messages were read and how many of these are no image.
 

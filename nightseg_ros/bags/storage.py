@@ -341,7 +341,9 @@ class _McapFile:
         if isinstance(record, mcap.Chunk):
             record.data = unpack(record.data, record.compression, record.uncompressed_size)
             if len(record.data) != record.uncompressed_size:
-                raise ValueError(f'{len(record.data)} of {record.uncompressed_size} bytes are there')
+                raise ValueError(
+                    f'{len(record.data)} of {record.uncompressed_size} bytes are there'
+                )
             record.compression = ''
             for part in breakup_chunk(record, validate_crc=True):
                 yield from self._take(part)
@@ -350,8 +352,11 @@ class _McapFile:
             if channel is None:
                 self._nameless += 1
             elif self._topics is None or channel.topic in self._topics:
-                yield Message(channel=channel, received_ns=record.log_time,
-                              data=_unpacked_message(record.data))
+                yield Message(
+                    channel=channel,
+                    received_ns=record.log_time,
+                    data=_unpacked_message(record.data),
+                )
         elif isinstance(record, mcap.Schema):
             self._schemas[record.id] = record
         elif isinstance(record, mcap.Channel):
