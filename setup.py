@@ -40,8 +40,11 @@ setup(
     package_data={
         'nightseg_ros': ['py.typed'],
         'nightseg_ros.evaluation': [
-            'report.jinja', 'report.html.jinja', 'report.md.jinja', 'report.css',
-        ],  # fmt: skip
+            'report.jinja',
+            'report.html.jinja',
+            'report.md.jinja',
+            'report.css',
+        ],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
