@@ -29,7 +29,7 @@ from typing import Any
 
 from watch import Growth, Limit, Observer, growth, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.simulation.drive import DriveSettings, write_drive
 

@@ -207,7 +207,7 @@ def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('nightseg_ros.cli.info.info', interrupted)
+    monkeypatch.setattr('nightseg_ros.cli.machine.info', interrupted)
     assert main(['info']) == 130
     assert capsys.readouterr().err == 'nightseg info: interrupted\n'
 

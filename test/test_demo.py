@@ -14,7 +14,7 @@ import pytest
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.cli.live import Child, ProcessError, run_live
+from nightseg_ros.cli.demo import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse, tell_problems
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
@@ -95,9 +94,7 @@ def predict(arguments: Sequence[str]) -> int:
                 progress.set(number + 1, text=f'{stem} {result.decision.route}')
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
-    if broken:
-        print(f'nightseg predict: {broken} frames could not be read (see above)', file=sys.stderr)
-    return 1 if broken else 0
+    return tell_problems('predict', broken, 'frames could not be read')
 
 
 def _is_ours(folder: Path) -> bool:
@@ -112,21 +109,18 @@ def _record(stem: str, result: Result) -> dict[str, Any]:
 
     ``score`` and ``reliability``, 0 to 1, are None where they are not known.
     """
-    known = {
-        name: round(value, 4) if value is not None and math.isfinite(value) else None
-        for name, value in (
-            ('score', result.illumination.score),
-            ('reliability', result.reliability),
-        )
-    }
+
+    def known(value: float | None) -> float | None:
+        return round(value, 4) if value is not None and math.isfinite(value) else None
+
     return {
         'frame': stem,
         'stamp': result.frame.stamp_ns,
-        'score': known['score'],
+        'score': known(result.illumination.score),
         'state': result.decision.state,
         'route': result.decision.route,
         'reason': result.decision.reason,
-        'reliability': known['reliability'],
+        'reliability': known(result.reliability),
         'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
     }
 
