@@ -8,7 +8,6 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse, tell_problems
+from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import profile_environment
 
@@ -56,10 +55,8 @@ class BagInfoOptions:
     """Read every message, and decode every image."""
 
 
-def info(arguments: Sequence[str]) -> int:
+def info(options: BagInfoOptions) -> int:
     """Print the topics, and on stderr what cannot be read."""
-    options = parse(BagInfoOptions, 'bag info', arguments)
-
     from nightseg_ros.bags.reader import inspect_bag
 
     topics, errors = inspect_bag(options.bag, thorough=options.check)
@@ -103,10 +100,8 @@ class MakeBagOptions(BagOutput):
     """Pack the bag with zstd."""
 
 
-def make(arguments: Sequence[str]) -> int:
+def make(options: MakeBagOptions) -> int:
     """Make a bag of a video or a folder."""
-    options = parse(MakeBagOptions, 'bag make', arguments)
-
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
@@ -144,10 +139,8 @@ class PredictBagOptions(BagOutput, PipelineOptions):
     """What to add below <camera>/nightseg/; without it what the two layouts show."""
 
 
-def predict(arguments: Sequence[str]) -> int:
+def predict(options: PredictBagOptions) -> int:
     """Copy a bag with the pipeline's results."""
-    options = parse(PredictBagOptions, 'bag predict', arguments)
-
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
@@ -204,10 +197,8 @@ class PaintOptions(BagOutput):
     """Surfaces that pass a camera closer than this (m) may hide parts of themselves."""
 
 
-def paint(arguments: Sequence[str]) -> int:
+def paint(options: PaintOptions) -> int:
     """Copy a bag with labelled clouds."""
-    options = parse(PaintOptions, 'paint', arguments)
-
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.data.convert import PaintSettings, write_painted
@@ -283,9 +274,8 @@ class ReplayOptions:
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
 
 
-def replay(arguments: Sequence[str]) -> int:
+def replay(options: ReplayOptions) -> int:
     """Play in this process."""
-    options = parse(ReplayOptions, 'replay', arguments)
     if not options.source.exists():
         raise ConfigError(f"'{options.source}' does not exist")
     if options.rate is not None and not 0 < options.rate < 1e6:
@@ -330,10 +320,8 @@ class RecordOptions:
     """Replace the bag if it exists."""
 
 
-def record(arguments: Sequence[str]) -> int:
+def record(options: RecordOptions) -> int:
     """Record in this process."""
-    options = parse(RecordOptions, 'record', arguments)
-
     from nightseg_ros.bags.writer import check_bag_output
 
     check_bag_output(options.out, force=options.force)

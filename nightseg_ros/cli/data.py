@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import Progress, parse, print_table, read_config, tell_problems
+from nightseg_ros.cli.options import Progress, print_table, read_config, tell_problems
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.data.synthesis_config import SynthesisConfig
 
@@ -72,10 +72,8 @@ class ExtractOptions:
     """Write the sources' frames anew, also those that were taken otherwise."""
 
 
-def check(arguments: Sequence[str]) -> int:
+def check(options: CheckOptions) -> int:
     """Check data sets."""
-    options = parse(CheckOptions, 'data check', arguments)
-
     from nightseg_ros.data.check import check_datasets
     from nightseg_ros.files import replace_file
     from nightseg_ros.taxonomy import TAXONOMIES
@@ -96,10 +94,8 @@ def check(arguments: Sequence[str]) -> int:
     return 1 if report.problems else 0
 
 
-def extract(arguments: Sequence[str]) -> int:
+def extract(options: ExtractOptions) -> int:
     """Take frames out of recordings."""
-    options = parse(ExtractOptions, 'data extract', arguments)
-
     from nightseg_ros.data.source import ExtractConfig, extract
 
     if not options.sources:
@@ -167,10 +163,8 @@ class RenderOptions:
     """Replace the folder if it exists."""
 
 
-def render(arguments: Sequence[str]) -> int:
+def render(options: RenderOptions) -> int:
     """Render the pictures."""
-    options = parse(RenderOptions, 'render', arguments)
-
     from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
 
     config = from_mapping(

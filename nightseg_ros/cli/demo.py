@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse, print_table
+from nightseg_ros.cli.options import PipelineOptions, Progress, print_table
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 
@@ -77,9 +77,8 @@ class DemoOptions(PipelineOptions):
     """Keep the bags of the run in OUT/bags."""
 
 
-def demo(arguments: Sequence[str]) -> int:
+def demo(options: DemoOptions) -> int:
     """Play, record, score and draw, in a folder that is removed at the end."""
-    options = parse(DemoOptions, 'demo', arguments)
     if options.clouds and options.input is not None:
         raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:

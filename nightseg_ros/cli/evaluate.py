@@ -197,10 +197,8 @@ class ReportOptions:
     """Folder of a finished evaluation."""
 
 
-def report(arguments: Sequence[str]) -> int:
+def report(options: ReportOptions) -> int:
     """Write the report anew."""
-    options = parse(ReportOptions, 'report', arguments)
-
     from nightseg_ros.evaluation.report import write_report
 
     write_report(options.dir)

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from nightseg_ros.cli.options import Progress, parse, print_table
+from nightseg_ros.cli.options import Progress, print_table
 from nightseg_ros.config import ConfigError
 
 PACKAGES = (
@@ -41,10 +41,8 @@ class InfoOptions:
     """Machine-readable, on stdout."""
 
 
-def info(arguments: Sequence[str]) -> int:
+def info(options: InfoOptions) -> int:
     """Print the facts."""
-    options = parse(InfoOptions, 'info', arguments)
-
     from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backends import available_backends
 
@@ -186,10 +184,8 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
     return [Setup(**{'backend': backend, **change}) for change in changes]
 
 
-def bench(arguments: Sequence[str]) -> int:
+def bench(options: BenchOptions) -> int:
     """Measure, print and write."""
-    options = parse(BenchOptions, 'bench', arguments)
-
     from nightseg_ros.files import replace_file
     from nightseg_ros.runtime.backends import available_backends
 

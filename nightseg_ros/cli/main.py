@@ -3,9 +3,10 @@
 """
 The command ``nightseg``: one table of verbs, whose modules are imported when they are asked for.
 
-A verb is a function ``(arguments) -> exit code`` beside the dataclass of its options. Errors of
-this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as 130; only
-a bug shows a traceback.
+A verb is a function ``(options: CLASS) -> exit code``, whose CLASS is a dataclass beside it with the
+help as its docstrings; one that reads its arguments itself is ``(arguments) -> exit code``. Errors
+of this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as 130;
+only a bug shows a traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_type_hints
 
 #: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a
 #: function is a group; its members are the rows of two words that follow.
@@ -81,7 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _, function = VERBS[verb][0].partition(':')
     try:
         run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
-        return int(run(rest))
+        options = get_type_hints(run).get('options')
+        if options is None:
+            return int(run(rest))
+        from nightseg_ros.cli.options import parse
+
+        return int(run(parse(options, verb, rest)))
     except KeyboardInterrupt:
         print(f'nightseg {verb.split()[0]}: interrupted', file=sys.stderr)
         return 130

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse, tell_problems
+from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
@@ -46,10 +46,8 @@ class PredictOptions(PipelineOptions):
     """Frames a second of a folder (makes it a sequence), or of a video instead of its own."""
 
 
-def predict(arguments: Sequence[str]) -> int:
+def predict(options: PredictOptions) -> int:
     """Label the frames one after the other."""
-    options = parse(PredictOptions, 'predict', arguments)
-
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
@@ -159,9 +157,8 @@ class TranslateOptions:
     """What runs it."""
 
 
-def translate(arguments: Sequence[str]) -> int:
+def translate(options: TranslateOptions) -> int:
     """Translate the frames one after the other, and judge them together."""
-    options = parse(TranslateOptions, 'translate', arguments)
     if (options.real or options.judge_after) and not options.judge:
         raise ConfigError('--real and --judge-after need --judge: the segmenter that looks')
     if options.long_side and not 64 <= options.long_side <= 4096:

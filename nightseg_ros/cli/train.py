@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from nightseg_ros.cli.options import parse, print_table, read_config
+from nightseg_ros.cli.options import print_table, read_config
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
 from nightseg_ros.training.calibration_config import CalibrationConfig
@@ -146,10 +146,8 @@ class ExportOptions:
     """How many frames are checked, spread over the source."""
 
 
-def export(arguments: Sequence[str]) -> int:
+def export(options: ExportOptions) -> int:
     """Export, compare, and write the files."""
-    options = parse(ExportOptions, 'export', arguments)
-
     from nightseg_ros.evaluation.agreement import (
         agreement,
         made_up_images,
@@ -229,10 +227,8 @@ class PublishOptions:
     """How many frames of each folder are compared."""
 
 
-def publish(arguments: Sequence[str]) -> int:
+def publish(options: PublishOptions) -> int:
     """Write the shipped file and the manifest."""
-    options = parse(PublishOptions, 'publish', arguments)
-
     from nightseg_ros.outputs import check_output
     from nightseg_ros.weights import load_weights, save_weights, write_manifest
 
