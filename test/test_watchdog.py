@@ -31,10 +31,8 @@ def test_a_task_that_ends_in_time_is_never_reported_and_the_next_has_time_of_its
         assert activity.check(batch + 0.5) is None
         activity.task = None
         assert activity.check(batch + 0.99) is None
-    assert activity.limit == 0.0
     activity.task = Task('making ready', 600.0, 20.0)
     assert checked(activity, 40.0, begin=20.0)
-    assert activity.limit == 600.0
     activity.task = Task('a batch', 10.0, 40.0)
     assert activity.check(40.5) is None
 
