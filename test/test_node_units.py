@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parts without a graph: order of stamps, rate, health, the worker's loop."""
+"""The node's parts without a graph: order of stamps, health, worker, watchdog."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from nightseg_ros.node.diagnostics import (
     worst,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
+from nightseg_ros.node.watchdog import LATE, PERIOD, Activity, Hang, Task
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
@@ -236,49 +237,42 @@ def test_a_warning_is_logged_once_and_then_rarely() -> None:
 class StubPipeline:
     """Stands for the networks; frames of the camera ``broken`` raise."""
 
-    def __init__(self, device: str = 'cuda', broken: str = '') -> None:
+    def __init__(self, device: str, broken: str) -> None:
         self.backend = SimpleNamespace(device=device)
         self.broken = broken
         self.batches: list[list[str]] = []
         self.changes: list[dict[str, Any]] = []
-        self.gate = threading.Event()
+        self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.entered = threading.Event()
-
-    def reset(self, reason: str) -> None:
-        pass
-
-    def warm_up(self, sizes: Any) -> None:
-        pass
-
-    def change(self, **values: Any) -> None:
-        self.changes.append(values)
+        self.reset = self.warm_up = lambda *given, **more: None
+        self.change = lambda **values: self.changes.append(values)
 
     def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of order')
+            raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
         return [SimpleNamespace(frame=frame) for frame in frames]
 
 
 class Setup:
     """A worker with a stub for everything around it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: StubPipeline) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, device: str = 'cuda', broken: str = ''
+    ) -> None:
+        self.pipeline = StubPipeline(device, broken)
         self.published: list[str] = []
         self.changed = threading.Condition()
-        monkeypatch.setattr(
-            worker_module.Pipeline, 'load', classmethod(lambda *args, **options: pipeline)
-        )
+        load = classmethod(lambda *args, **options: self.pipeline)
+        monkeypatch.setattr(worker_module.Pipeline, 'load', load)
         monkeypatch.setattr(Worker, '_publish', self.publish)
-        self.node: Any = SimpleNamespace(
-            settings=SimpleNamespace(
-                pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
-            ),
-            get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0)),
+        settings = SimpleNamespace(
+            pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
         )
+        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+        self.node: Any = SimpleNamespace(settings=settings, get_clock=lambda: clock)
         self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
         self.cameras: dict[str, Any] = {}
 
@@ -290,14 +284,20 @@ class Setup:
             self.changed.notify_all()
 
     def put(self, name: str, frame_id: str = '', encoding: str = 'rgb8') -> None:
-        if name not in self.cameras:
-            self.cameras[name] = SimpleNamespace(
-                names=SimpleNamespace(name=name), health=Health(0.0), size=None,
-                wanted=lambda: (set(), Want()),
-            )  # fmt: skip
+        camera = self.cameras.setdefault(name, SimpleNamespace(
+            names=SimpleNamespace(name=name), health=Health(0.0), size=None,
+            wanted=lambda: (set(), Want()),
+        ))  # fmt: skip
         message = image_message(np.zeros((4, 4, 3), np.uint8), 1, frame_id=frame_id)
         message.encoding = encoding
-        self.worker.put(self.cameras[name], message, 1, 0.0)
+        self.worker.put(camera, message, 1, 0.0)
+
+    def hold(self) -> None:
+        """Let the worker be busy with a frame of a camera of its own."""
+        self.pipeline.gate.clear()
+        self.worker.start()
+        self.put('busy')
+        assert self.pipeline.entered.wait(10)
 
     def until(self, count: int) -> list[str]:
         with self.changed:
@@ -307,15 +307,6 @@ class Setup:
     def drops(self, name: str) -> dict[str, int]:
         values = self.cameras[name].health.values(0.0)
         return {k[8:]: int(str(v)) for k, v in values.items() if k.startswith('dropped.') and v}
-
-
-def hold(setup: Setup, pipeline: StubPipeline) -> None:
-    """Let the worker be busy with a frame of a camera of its own."""
-    pipeline.gate.clear()
-    pipeline.entered.clear()
-    setup.worker.start()
-    setup.put('busy')
-    assert pipeline.entered.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -329,16 +320,15 @@ def hold(setup: Setup, pipeline: StubPipeline) -> None:
 def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, device: str, batches: list[list[str]]
 ) -> None:
-    pipeline = StubPipeline(device, broken='rear')
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
+    setup = Setup(monkeypatch, device, broken='rear')
+    setup.hold()
     # a newer frame keeps its camera's place
     for name in ('front', 'rear', 'left', 'front'):
         setup.put(name)
-    pipeline.gate.set()
+    setup.pipeline.gate.set()
     assert setup.until(3) == ['busy', 'front', 'left']
     assert setup.worker.stop(10)
-    assert pipeline.batches == batches
+    assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
     assert setup.drops('rear') == {'failed': 1}
 
@@ -346,66 +336,80 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
 def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline = StubPipeline('cpu')
-    setup = Setup(monkeypatch, pipeline)
+    setup = Setup(monkeypatch, 'cpu')
     setup.worker.start()
-    for name, more in (
-        ('a', {'frame_id': 'unfit'}), ('b', {'encoding': 'nonsense'}), ('c', {}),
-    ):  # fmt: skip
-        setup.put(name, **more)
+    setup.put('a', frame_id='unfit')
+    setup.put('b', encoding='nonsense')
+    setup.put('c')
     assert setup.until(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
     assert setup.worker.stop(10)
 
 
-def test_a_stopped_worker_publishes_nothing_more_and_is_freed(
+def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
+    setup = Setup(monkeypatch)
+    setup.hold()
     assert setup.worker.activity.task is not None
     setup.put('front')
+    setup.node.settings.pipeline = PipelineConfig(route='day')
+    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
-    pipeline.gate.set()
+    setup.pipeline.gate.set()
     assert setup.worker.stop(10)
-    assert not setup.published
+    assert not setup.published and not setup.pipeline.changes
+    setup.worker.start()
+    setup.put('front')
+    setup.until(1)
+    ((change,),) = [setup.pipeline.changes]
+    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
+    assert setup.worker.stop(10)
     gone = weakref.ref(setup.worker)
     del setup.worker
     gc.collect()
     assert gone() is None
 
 
-def test_a_change_takes_effect_with_the_next_batch_also_of_the_next_activation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
-    setup.node.settings.pipeline = PipelineConfig(route='day')
-    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
-    assert not setup.worker.stop(0.01)
-    pipeline.gate.set()
-    assert setup.worker.stop(10)
-    assert pipeline.changes == []
-    setup.worker.start()
-    setup.put('front')
-    setup.until(1)
-    ((change,),) = [pipeline.changes]
-    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
-    assert setup.worker.stop(10)
+# -- watchdog --------------------------------------------------------------------------------
+
+
+def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
+    """Check twice a second and return what hung."""
+    times = np.arange(begin, end + PERIOD / 2, PERIOD)
+    return [hang for hang in map(activity.check, times) if hang is not None]
 
 
 def test_a_loop_that_ends_by_itself_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    monkeypatch.setattr(pipeline, 'process', lambda *given: (_ for _ in ()).throw(SystemExit))
+    setup = Setup(monkeypatch, broken='deadly')
     setup.worker.start()
-    setup.put('front')
-    for _ in range(1000):
-        hang = setup.worker.activity.check(0.0)
-        if hang is not None and hang.fatal:
-            assert str(hang) == 'the worker thread has ended by an error'
-            return
+    setup.put('deadly')
+    while (hang := setup.worker.activity.check(0.0)) is None or not hang.fatal:
         threading.Event().wait(0.01)
-    raise AssertionError('nobody noticed')
+    assert str(hang) == 'the worker thread has ended by an error'
+
+
+def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit() -> None:
+    activity = Activity(0.0)
+    # one that ends in time never is, and the next has time of its own
+    for batch in range(20):
+        activity.task = Task('a batch', 10.0, float(batch))
+        assert activity.check(batch + 0.5) is None
+        activity.task = None
+        assert activity.check(batch + 0.99) is None
+    activity.task = Task('a batch', 10.0, 20.0)
+    seen = hangs(activity, 20.0, 30.5)
+    assert LATE < seen[0].seconds <= 2.0
+    assert [hang.fatal for hang in seen[-2:]] == [False, True]
+    assert str(seen[-1]) == 'a batch for 10.5 s'
+
+
+@pytest.mark.parametrize('pause', [3.0, 3600.0])
+def test_time_in_which_the_process_was_stopped_does_not_count(pause: float) -> None:
+    activity = Activity(0.0)
+    activity.task = Task('a batch', 10.0, 0.0)
+    hangs(activity, 0.0, 1.0)
+    assert activity.check(1.0 + pause) is None
+    seen = hangs(activity, 1.5 + pause, 20.5 + pause)
+    assert seen[0].seconds < 2.0
+    assert seen[-1].fatal
