@@ -46,13 +46,11 @@ Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
 PATIENCE = 60.0
 SECOND = 1_000_000_000
-#: Every transition by its name, and where it leads.
+#: Where each transition leads.
 TRANSITIONS = {
-    'configure': (Transition.TRANSITION_CONFIGURE, 'inactive'),
-    'cleanup': (Transition.TRANSITION_CLEANUP, 'unconfigured'),
-    'activate': (Transition.TRANSITION_ACTIVATE, 'active'),
-    'deactivate': (Transition.TRANSITION_DEACTIVATE, 'inactive'),
-}
+    'configure': 'inactive', 'cleanup': 'unconfigured', 'activate': 'active',
+    'deactivate': 'inactive', 'shutdown': 'finalized',
+}  # fmt: skip
 
 
 def tiny_parameters(folder: Path, **more: Any) -> dict[str, Any]:
@@ -204,12 +202,9 @@ class Client:
             self.executor.spin_once(timeout_sec=0.05)
         return result
 
-    def connect(self, publisher: Any, count: int = 1) -> None:
+    def connect(self, publisher: Any) -> None:
         """Wait until the node subscribes to ``publisher``."""
-        self.until(
-            lambda: publisher.get_subscription_count() >= count,
-            f'a subscription to {publisher.topic_name}',
-        )
+        self.until(publisher.get_subscription_count, f'a subscription to {publisher.topic_name}')
 
     def heard(self, *topics: str) -> None:
         """Wait until somebody publishes every one of ``topics``."""
@@ -272,13 +267,10 @@ class Client:
         found = self.status(name)
         return found is not None and level in ('', found[0]) and words in found[1]
 
-    def diagnosed(
-        self, name: str, level: str, words: str = '', timeout: float = PATIENCE
-    ) -> dict[str, str]:
+    def diagnosed(self, name: str, level: str, words: str = '') -> dict[str, str]:
         """Wait for a status of that level ('' for any) with those words; return its values."""
-
         try:
-            self.until(lambda: self.says(name, words, level=level), f'{name} {words}', timeout)
+            self.until(lambda: self.says(name, words, level=level), f'{name} {words}')
             return self.status(name)[2]
         except AssertionError as error:
             raise AssertionError(f'{error}; the last was {self.status(name)}') from None
@@ -307,16 +299,10 @@ class Client:
 
     def transition(self, label: str) -> bool:
         """Ask for a transition and return whether it was made."""
+        state = f'{self.state()}_' if label == 'shutdown' else ''
         request = ChangeState.Request()
-        if label == 'shutdown':
-            request.transition.id = {
-                'unconfigured': Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
-                'inactive': Transition.TRANSITION_INACTIVE_SHUTDOWN,
-                'active': Transition.TRANSITION_ACTIVE_SHUTDOWN,
-            }[self.state()]
-            self._goal = 'finalized'
-        else:
-            request.transition.id, self._goal = TRANSITIONS[label]
+        request.transition.id = getattr(Transition, f'TRANSITION_{state}{label}'.upper())
+        self._goal = TRANSITIONS[label]
         return self.call('change_state', ChangeState, request).success
 
     def reach(self, wanted: str) -> None:

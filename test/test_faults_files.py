@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from ros_harness import Camera, Client, picture, pixels_of, running
+from tiny_weights import LICENSE
 
 from nightseg_ros.weights import write_manifest
 
@@ -95,6 +96,8 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
         assert client.transition('configure')
         assert client.transition('activate')
         camera.connect()
+        # the licence is said once a configure that succeeds
+        assert node.text.count(f'night.safetensors: {LICENSE}') == 1
         masks = set()
         for harm in (None, b'', b'other', good[:99], 'gone'):
             if isinstance(harm, bytes):

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import rclpy
-import tiny_weights
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from ros_harness import Camera, Client, NodeProcess, picture, running
@@ -97,28 +96,6 @@ def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, Any]) -> Non
         del node
         gc.collect()
         context.shutdown()
-
-
-def test_missing_weights_leave_the_process_up_and_unconfigured_with_the_message(
-    client: Client, parameters: dict[str, Any], tmp_path: Path
-) -> None:
-    missing = str(tmp_path / 'nowhere.safetensors')
-    with running(tmp_path / 'log', {**parameters, 'weights.night': missing}) as node:
-        values = client.diagnosed('node', 'ERROR', missing)
-        assert values['state'] == 'unconfigured'
-        assert client.state() == 'unconfigured'
-        assert "route 'night'" in node.text
-        assert node.process.poll() is None
-
-        # asked again it says so again, and recovers once the parameter is right
-        assert not client.transition('configure')
-        assert client.set(weights__night=parameters['weights.night']).successful
-        assert client.transition('configure')
-        assert client.transition('activate')
-        client.diagnosed('node', 'OK', 'active')
-        # the licence is said once a configure that succeeds
-        assert node.text.count(f'night.safetensors: {tiny_weights.LICENSE}') == 1
-        assert node.stop(signal.SIGTERM) == 0
 
 
 def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(

@@ -83,17 +83,6 @@ def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
     assert settings_of(Settings, values()).pipeline == PipelineConfig() == Settings().pipeline
 
 
-def test_what_may_change_while_the_node_runs() -> None:
-    wanted = {
-        'route', 'overlay_alpha', 'max_rate', 'max_age', 'router.dark', 'router.bright',
-        'router.dwell_dark_s', 'router.dwell_bright_s',
-        *(f'router.table.{state}' for state in ('day', 'dusk', 'night', 'glare')),
-    }  # fmt: skip
-    dynamic = {parameter.name for parameter in PARAMETERS if parameter.dynamic}
-    assert wanted <= dynamic
-    assert not dynamic & {'weights.day', 'device', 'backend', 'cameras', 'image_topics'}
-
-
 @pytest.mark.parametrize('parameter', [*PARAMETERS, *CLOUD_PARAMETERS], ids=lambda p: p.name)
 def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Parameter) -> None:
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}

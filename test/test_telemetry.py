@@ -133,12 +133,6 @@ def reporters(path: Path) -> list[str]:
     return found
 
 
-def test_the_peers_of_the_benchmark_import_the_package_first(watch: NetworkWatch) -> None:
-    code = f'import sys, peers; assert sys.modules["{REPORTER}"] is None'
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT / 'bench'), str(ROOT)])}
-    subprocess.run([sys.executable, '-c', code], check=True, env=environment)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
 def test_predict_opens_no_connection(watch: NetworkWatch, tmp_path: Path, backend: str) -> None:
