@@ -244,7 +244,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` where values contradict each other."""
-        assert self.camera_names and self.pipeline
+        # made here, so that what they refuse is refused now
+        _ = self.camera_names, self.pipeline
 
     @cached_property
     def pipeline(self) -> PipelineConfig:
@@ -391,7 +392,8 @@ class CloudSettings:
         # the only way that a frozen dataclass has to tidy what it was given
         object.__setattr__(self, 'odometry', self.odometry.strip())
         object.__setattr__(self, 'transforms', tuple(_given(self.transforms)))
-        assert self.paint and self.point_sources and self.calibration_topics
+        # made here, so that what they refuse is refused now
+        _ = self.paint, self.point_sources, self.calibration_topics
         try:
             for text in self.transforms:
                 FrameTree().add_text(text)
