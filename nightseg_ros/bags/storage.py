@@ -221,6 +221,14 @@ def _unpacked_message(data: bytes) -> bytes:
     return data
 
 
+def _summed(channels: dict[int, Channel], counts: dict[int, int]) -> dict[Channel, int]:
+    """Return messages by topic, of which a file may have several channels."""
+    result: Counter[Channel] = Counter()
+    for number, channel in channels.items():
+        result[channel] += counts.get(number, 0)
+    return result
+
+
 @lru_cache(maxsize=64)
 def _offered_qos(text: str) -> tuple[Qos, ...]:
     """Return what publishers offered, from the YAML that a file keeps of it; () if damaged."""
@@ -272,10 +280,7 @@ class _McapFile:
                 list(self._take(self._record(begin, length)))
         if self._counts is None or self._counts.keys() - self._channels.keys():
             return None
-        result: Counter[Channel] = Counter()
-        for number, channel in self._channels.items():
-            result[channel] += self._counts.get(number, 0)
-        return result
+        return _summed(self._channels, self._counts)
 
     def messages(self) -> Iterator[Message | str]:
         """Yield the messages of the topics, and what is damaged."""
@@ -390,17 +395,17 @@ def _count_mcap(path: Path) -> dict[Channel, int] | None:
 
 
 @contextlib.contextmanager
-def _database(path: Path) -> Iterator[sqlite3.Connection]:
+def _database(path: Path) -> Iterator[tuple[sqlite3.Connection, dict[int, Channel]]]:
+    """Open a database and yield it with its topics by their id."""
     uri = f'file:{uri_path(path)}?mode=ro&immutable=1'
     with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
         database.text_factory = partial(str, encoding='utf-8', errors='replace')
         # otherwise a database that ends too early gives nothing at all
         database.execute('PRAGMA writable_schema = ON')
-        yield database
+        yield database, _database_channels(database)
 
 
 def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
-    """Return the topics by their id; the columns differ between releases of ROS 2."""
     found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     tables = {name for (name,) in found}
     if not {'topics', 'messages'} <= tables:
@@ -410,6 +415,7 @@ def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
         select = 'SELECT topic_type, encoded_message_definition FROM message_definitions'
         definitions.update(database.execute(select))
     rows = database.execute('SELECT * FROM topics')
+    # they differ between releases of ROS 2
     columns = [column[0] for column in rows.description]
     channels = {}
     for row in rows:
@@ -444,19 +450,15 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
     # SQLite fills the page in which a file ends with zeros: nobody trusts the last message then
     torn = cut and size % page != 0
     strange, held = 0, None
-    with _database(path) as database:
-        channels = {
-            number: channel
-            for number, channel in _database_channels(database).items()
-            if topics is None or channel.topic in topics
-        }
-        marks = ', '.join('?' * len(channels))
+    with _database(path) as (database, channels):
+        chosen = [n for n, c in channels.items() if topics is None or c.topic in topics]
+        marks = ', '.join('?' * len(chosen))
         # SQLite moves pages of the index of times as it grows: a file that was cut may lack them
         order = 'rowid' if cut else 'timestamp'
         rows = database.execute(
             'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END '  # noqa: S608
             f'FROM messages WHERE topic_id IN ({marks}) ORDER BY {order}',
-            (MAX_BYTES, *channels),
+            (MAX_BYTES, *chosen),
         )
         for number, received, data in rows:
             # see _database_channels()
@@ -480,14 +482,9 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
 
 
 def _count_sqlite(path: Path) -> dict[Channel, int]:
-    with _database(path) as database:
-        channels = _database_channels(database)
+    with _database(path) as (database, channels):
         select = 'SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id'
-        counts = dict(database.execute(select))
-    result: Counter[Channel] = Counter()
-    for number, channel in channels.items():
-        result[channel] += counts.get(number, 0)
-    return result
+        return _summed(channels, dict(database.execute(select)))
 
 
 # -- ROS 1 -----------------------------------------------------------------------------------
@@ -503,11 +500,9 @@ def _read_ros1(path: Path, topics: Collection[str] | None) -> Iterator[Message |
 
 
 def _count_ros1(path: Path) -> dict[Channel, int]:
-    counts: Counter[Channel] = Counter()
     with _ros1_reader(path) as reader:
-        for connection in reader.connections:
-            counts[_ros1_channel(connection)] += connection.msgcount
-    return counts
+        channels = {c.id: _ros1_channel(c) for c in reader.connections}
+        return _summed(channels, {c.id: c.msgcount for c in reader.connections})
 
 
 @contextlib.contextmanager
