@@ -40,7 +40,8 @@ from nightseg_ros.cli.info import versions
 from nightseg_ros.cli.live import Child
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
-from nightseg_ros.simulation import Street, render
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
 
 HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')

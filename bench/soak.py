@@ -31,7 +31,7 @@ from watch import Growth, Limit, Observer, growth, resources
 
 from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.simulation.drive import DriveSettings, write_drive
+from nightseg_ros.simulation.drive import Drive, write_drive
 
 CAMERAS = ('front', 'rear')
 #: Whatever else the machine does, what the node holds must not grow. Times hear of other work on
@@ -131,7 +131,7 @@ class Soak:
         bag = work / 'drive'
         write_drive(
             bag,
-            DriveSettings(size=options.size, fps=options.fps, seconds=options.loop),
+            Drive(size=options.size, fps=options.fps, seconds=options.loop),
             processes=1,
         )
         environ = {**os.environ, 'ROS_LOG_DIR': str(work / 'ros_log')}

@@ -18,8 +18,6 @@ from pathlib import Path
 
 import fuzz_targets
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 HERE = Path(__file__).parent
 #: For each reader.
@@ -35,20 +33,6 @@ def seeds(name: str) -> list[bytes]:
 def test_whole_samples_are_read(name: str) -> None:
     for content in seeds(name):
         fuzz_targets.TARGETS[name][0](content)
-
-
-@pytest.mark.parametrize('name', fuzz_targets.TARGETS)
-@settings(
-    max_examples=60, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-@given(data=st.data())
-def test_samples_with_a_piece_replaced_do_no_harm(name: str, data: st.DataObject) -> None:
-    content = bytearray(data.draw(st.sampled_from(seeds(name))))
-    at = data.draw(st.integers(0, len(content)))
-    length = data.draw(st.integers(0, 64))
-    content[at : at + length] = data.draw(st.binary(max_size=64))
-    fuzz_targets.TARGETS[name][0](bytes(content))
 
 
 def damage(name: str) -> int:
