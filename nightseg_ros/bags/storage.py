@@ -452,15 +452,7 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
     strange, held = 0, None
     with _database(path) as (database, channels):
         chosen = [n for n, c in channels.items() if topics is None or c.topic in topics]
-        marks = ', '.join('?' * len(chosen))
-        # SQLite moves pages of the index of times as it grows: a file that was cut may lack them
-        order = 'rowid' if cut else 'timestamp'
-        rows = database.execute(
-            'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END '  # noqa: S608
-            f'FROM messages WHERE topic_id IN ({marks}) ORDER BY {order}',
-            (MAX_BYTES, *chosen),
-        )
-        for number, received, data in rows:
+        for number, received, data, _ in _database_rows(database, chosen, cut):
             # see _database_channels()
             if not (isinstance(received, int) and isinstance(data, bytes)):
                 strange += 1
@@ -479,6 +471,26 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
                 yield found
     if strange:
         yield f'has {strange} rows that hold no message'
+
+
+def _database_rows(
+    database: sqlite3.Connection, topics: list[int], cut: bool
+) -> Iterator[tuple[Any, ...]]:
+    """Yield topic, time, data and rowid of the messages; of a file that was cut in its order."""
+    marks = ', '.join('?' * len(topics))
+    select = (
+        'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END, rowid '  # noqa: S608
+        f'FROM messages WHERE topic_id IN ({marks})'
+    )
+    if not cut:
+        yield from database.execute(f'{select} ORDER BY timestamp', (MAX_BYTES, *topics))
+        return
+    # SQLite moves pages of the index of times as it grows: a file that was cut may lack them.
+    # Row by row, since Python's cursor looks ahead, and an error takes the row before it along.
+    select += ' AND rowid > ? ORDER BY rowid LIMIT 1'
+    row = (None, None, None, -1)
+    while row := database.execute(select, (MAX_BYTES, *topics, row[-1])).fetchone():
+        yield row
 
 
 def _count_sqlite(path: Path) -> dict[Channel, int]:
