@@ -183,6 +183,8 @@ def render(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.simulation.drive import write_rendered
 
+    if options.count < 1:
+        raise ConfigError(f"'count' must be at least 1, got {options.count}")
     with Progress('rendering', options.count) as progress:
         write_rendered(
             options.out, count=options.count, split=options.split, light=options.light,
