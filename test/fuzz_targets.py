@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import shutil
 import sqlite3
 import struct
 import tempfile
@@ -178,21 +176,13 @@ def _mended(content: bytes) -> bytes:
 
 
 @cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Hold a folder for the files that are read."""
+    return tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
+
+
 def _scratch() -> Path:
-    """Return a folder for the files that are read, in memory where there is such a place."""
-    memory = Path('/dev/shm')
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        memory = Path(tempfile.gettempdir())
-    # libFuzzer ends its process without a clean-up
-    for left in memory.glob('nightseg-fuzz-*'):
-        if not Path('/proc', left.name.split('-')[2]).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    holder = tempfile.TemporaryDirectory(prefix=f'nightseg-fuzz-{os.getpid()}-', dir=memory)
-    _HOLDERS.append(holder)
-    return Path(holder.name)
-
-
-_HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+    return Path(_folder().name)
 
 
 # -- samples ---------------------------------------------------------------------------------
