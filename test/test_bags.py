@@ -250,9 +250,8 @@ def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path: Path, pictures: P
     (tmp_path / 'stamps.txt').write_text('# time name\n' + '\n'.join(lines) + '\n')
     made = make_bag(open_source(pictures, stamps=tmp_path / 'stamps.txt'), tmp_path / 'bag')
     assert (made.frames, len(made.problems)) == (2, 1) and 'gone.png' in made.problems[0]
-    found = read(tmp_path / 'bag')
-    assert stamps(found) == [1_700_000_000_123_456_780, 1_700_000_000_123_456_781]
-    assert [(f.image == picture(i)).all() for f, i in zip(found, (3, 0))] == [True, True]
+    base = 1_700_000_000_123_456_780
+    assert stamps(read(tmp_path / 'bag')) == [base, base + 1]
 
 
 def test_bag_make_and_info_are_verbs(
