@@ -99,8 +99,9 @@ def render(
     shift = np.random.default_rng([seed, 11]).uniform(-0.08, 0.08)
     ambient = float(np.clip(AMBIENT[light] + shift, 0, 1))
     tunnels = ((position - 50.0, position + 130.0),) if light == 'tunnel' else ()
-    camera = _camera(street, position, position / SPEED + seed % 977, size)
-    return _frame(street, camera, position / SPEED + seed % 977, light, ambient, tunnels, seed, 0)
+    time = position / SPEED + seed % 977
+    camera = _camera(street, position, time, size)
+    return _frame(street, camera, time, light, ambient, tunnels, seed, stamp_ns=0)
 
 
 def _camera(
@@ -157,7 +158,8 @@ class Drive:
         self._count = max(1, round(seconds * fps))
         ends = np.cumsum([share for _, share in SCRIPT])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        _demo_street(seed)  # says so of a seed that does not fit
+        # says so of a seed that does not fit
+        _demo_street(seed)
         self._start = Draw([seed, 4], 'demo').between(15, 60)
         self._keys: list[tuple[float, float]] = []
         self._tunnels: Tunnels = ()
@@ -179,7 +181,7 @@ class Drive:
 
     def frame(self, index: int, mount: Mount = (0.0, 0.0)) -> DriveFrame:
         """Render one frame; ``IndexError`` outside 0 to ``len(drive) - 1``."""
-        camera, time = self._camera(index, self._size, mount)
+        camera, time = self._view(index, self._size, mount)
         elapsed = index / self._fps
         past = sum(elapsed >= end for end in self._ends)
         light, _ = SCRIPT[min(past, len(SCRIPT) - 1)]
@@ -190,7 +192,7 @@ class Drive:
 
     def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> Scene:
         """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
-        return Scene(self._street, *self._camera(index, size, mount), self._tunnels)
+        return Scene(self._street, *self._view(index, size, mount), self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
         """Return when a frame was taken."""
@@ -201,7 +203,7 @@ class Drive:
         # drives travel between processes, and streets are heavy
         return _demo_street(self._seed)
 
-    def _camera(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
+    def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
         """Return the camera and the time of the traffic."""
         if not 0 <= index < len(self):
             raise IndexError(f'frame {index} of a drive of {len(self)}')
