@@ -18,10 +18,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it there; a reader sees the old or the new."""
-    with partial_file(path) as partial:
-        partial.write_bytes(content)
+def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """
+    Write ``content`` beside ``path`` and move it there; a reader sees the old or the new.
+
+    ``durable`` waits for the disk, so that the new one is whole after a power cut, too.
+    """
+    with partial_file(path) as partial, open(partial, 'wb') as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -119,4 +126,9 @@ def cache_dir() -> Path:
     """Return the folder for exported graphs: ``NIGHTSEG_CACHE``, else the user's cache."""
     if explicit := os.environ.get('NIGHTSEG_CACHE'):
         return Path(explicit)
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'nightseg'
+    if base := os.environ.get('XDG_CACHE_HOME'):
+        return Path(base) / 'nightseg'
+    try:
+        return Path.home() / '.cache' / 'nightseg'
+    except RuntimeError:  # no home: a folder that can be neither read nor made
+        return Path(os.devnull) / 'nightseg'

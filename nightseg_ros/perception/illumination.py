@@ -191,7 +191,11 @@ class IlluminationEstimator:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
         """Read weights; ``WeightsError`` says where they are missing, damaged or foreign."""
-        weights = load_weights(path)
+        return cls.of(load_weights(path))
+
+    @classmethod
+    def of(cls, weights: Weights) -> IlluminationEstimator:
+        """Take weights; ``WeightsError`` where they are for another task."""
         if weights.metadata.task != 'illumination':
             raise WeightsError(
                 f"weights '{weights.path}' are for the task '{weights.metadata.task}', not for "
@@ -206,7 +210,8 @@ class IlluminationEstimator:
         Estimate RGB uint8 [B, 64, 96, 3] frame by frame; ``ValueError`` for any other array.
 
         Glare is only stated where the score is not daylight: by day the sun stands in the sky,
-        and a white wall beside dark trees looks as a head lamp does.
+        and a white wall beside dark trees looks as a head lamp does. Where the network gives no
+        number, the score is NaN and the state dusk.
         """
         if thumbnails.dtype != np.uint8 or thumbnails.shape[1:] != (*THUMBNAIL_SIZE, 3):
             raise ValueError(
@@ -217,10 +222,12 @@ class IlluminationEstimator:
         for image in thumbnails:
             logit, ground, dazzle = self._logit(image), ground_light(image), glare(image)
             score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+            if not math.isfinite(logit):
+                score = math.nan
             if ground < self._day_ground:
                 score *= (ground / self._day_ground) ** 2.2
             state = state_of(score)
-            if state != 'day' and dazzle > GLARE_HALO:
+            if state != 'day' and dazzle > GLARE_HALO and math.isfinite(score):
                 state = 'glare'
             features = {'logit': logit, 'ground_light': ground, 'glare': dazzle}
             found.append(Illumination(score=score, state=state, features=features))
