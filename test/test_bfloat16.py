@@ -19,10 +19,9 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.cli.options import PipelineOptions
 from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build, build_from
-from nightseg_ros.runtime import backends as choice
-from nightseg_ros.runtime import backends as openvino_backend
+from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backend import BACKENDS, BackendError
-from nightseg_ros.runtime.backends import OpenVINOBackend, choose, has_bfloat16, open_backend
+from nightseg_ros.runtime.backends import OpenVINOBackend, has_bfloat16, open_backend
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training import average
@@ -108,41 +107,9 @@ def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Pat
 
 
 def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
+    monkeypatch.setattr(backends, 'has_bfloat16', lambda: False)
     with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
         open_backend('openvino-bf16', 'cpu')
-
-
-@pytest.mark.parametrize(
-    ('able', 'shares', 'takes_part'),
-    [
-        (True, (0.995, 0.999), True),
-        (True, (0.995, 0.99), False),
-        (True, (0.0, 0.0), False),
-        (False, (1.0, 1.0), False),
-    ],
-)
-def test_auto_takes_it_only_where_all_weights_were_compared(
-    able: bool, shares: tuple[float, float], takes_part: bool, weights: Weights,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    asked: list[set[str]] = []
-
-    def fake(runs: dict[str, object], size: tuple[int, int]) -> dict[str, float]:
-        asked.append(set(runs))
-        return {name: 1.0 if name == 'openvino-bf16' else 2.0 for name in runs}
-
-    monkeypatch.setattr(choice, 'measure', fake)
-    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: able)
-    both = [
-        dataclasses.replace(
-            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
-        )
-        for share in shares
-    ]
-    found = choose(both, SIZE, device='cpu')
-    assert ('openvino-bf16' in asked[0]) == takes_part
-    assert (found.backend == 'openvino-bf16') == takes_part
 
 
 @needs_bf16

@@ -96,11 +96,9 @@ def test_a_forced_route_bypasses_the_table_and_follows_the_state() -> None:
     assert not any(decision.switched for decision in decisions)
     assert decisions[0].state == 'day' and decisions[-1].state == 'night'
     assert 'forced to translate' in decisions[0].reason
-    router.force(None)
+    router.forced = None
     freed = router.update(START + 15 * FRAME, light(0.1))
     assert (freed.route, freed.switched) == ('night', True)
-    with pytest.raises(ValueError, match="'dawn'"):
-        router.force('dawn')  # type: ignore[arg-type]
 
 
 def test_reset_names_its_reason_and_decides_at_once() -> None:

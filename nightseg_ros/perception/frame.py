@@ -55,7 +55,11 @@ class ImageEncoding:
     pairs: bool = False
     """Whether two pixels of a row share their colour."""
     planar: bool = False
-    """Whether a plane of half-size colours follows, half as many rows as the picture's."""
+    """Whether a plane of half-size colours follows."""
+
+    def rows(self, height: int) -> int:
+        """Return the rows of both planes."""
+        return height * 3 // 2 if self.planar else height
 
 
 _GRAY = ImageEncoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
@@ -121,7 +125,7 @@ def decode_raw(
     row = width * layout.pixel_bytes
     if step < row:
         raise FrameError(f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}')
-    count = height * 3 // 2 if layout.planar else height
+    count = layout.rows(height)
     flat = np.frombuffer(data, np.uint8)
     if flat.size != step * count:
         raise FrameError(
