@@ -56,11 +56,6 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
 
 
-def is_plain(path: Path) -> bool:
-    """Tell a path that no library takes for a URI, a pattern or an option."""
-    return re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(path)) is not None
-
-
 @contextmanager
 def plain_name(path: Path) -> Iterator[str]:
     """
@@ -70,7 +65,7 @@ def plain_name(path: Path) -> Iterator[str]:
     are no UTF-8. Such a file gets a symbolic link of the same suffix for as long as it is in use.
     """
     absolute = path.absolute()
-    if is_plain(absolute):
+    if re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(absolute)):
         yield str(absolute)
         return
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:

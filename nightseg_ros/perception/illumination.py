@@ -92,17 +92,12 @@ def thumbnails(frames: Sequence[Frame]) -> Image:
 def ground_light(image: Image) -> float:
     """Return the median luma of the lower half over the 99th percentile of RGB uint8 [h, w, 3]."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0]
-    ground = quantile(cumulative(luma[luma.shape[0] // 2 :]), 0.5)
-    return ground / max(quantile(cumulative(luma), 0.99), 1.0)
+    return _quantile(luma[luma.shape[0] // 2 :], 0.5) / max(_quantile(luma, 0.99), 1.0)
 
 
-def cumulative(luma: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return how many pixels are at or below each level, int64 [256]."""
-    return np.cumsum(np.bincount(luma.ravel(), minlength=256))
-
-
-def quantile(counts: npt.NDArray[np.int64], share: float) -> float:
-    """Return the level below or at which ``share`` of the cumulated pixels lie."""
+def _quantile(luma: npt.NDArray[Any], share: float) -> float:
+    """Return the level below or at which ``share`` of the pixels lie."""
+    counts = np.cumsum(np.bincount(luma.ravel(), minlength=256))
     return float(np.searchsorted(counts, share * counts[-1]))
 
 
@@ -180,13 +175,13 @@ class IlluminationEstimator:
             self._layers = _fold(arrays)
             self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
             self._day_ground = float(arrays['day_ground'])
+            if self._head[0].size != 2 * self._layers[-1][0].shape[1]:
+                raise ValueError('the head has another number of channels')
         except (KeyError, IndexError, ValueError) as error:
             raise WeightsError(
                 f'these tensors are not those of an illumination network ({error}); '
                 'train one with nightseg_ros.training.illumination'
             ) from error
-        if not self._layers or self._head[0].size != 2 * self._layers[-1][0].shape[1]:
-            raise WeightsError('these tensors are not those of an illumination network')
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
