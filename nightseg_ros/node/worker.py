@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -309,6 +310,8 @@ class Worker:
         counts = [f'computed.{topic}' for topic in computed]
         counts += [f'published.{topic}' for topic in published]
         reliability, warnings = result.reliability, {}
+        if not math.isfinite(score):
+            warnings['light'] = 'the light is unknown: the estimator gave no number'
         # only some weights have learnt to judge whole frames; written so that NaN is too little
         least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
         if reliability is not None and not reliability >= least:
