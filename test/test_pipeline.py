@@ -261,9 +261,7 @@ def test_changes_while_running(files: WeightsConfig) -> None:
     np.testing.assert_array_equal(result.overlay, result.color)
 
 
-@pytest.mark.parametrize(
-    'change', [{'route': 'dusk'}, {'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}]
-)
+@pytest.mark.parametrize('change', [{'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}])
 def test_bad_configs_name_the_key(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         PipelineConfig(**change)

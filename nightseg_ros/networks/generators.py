@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nightseg_ros.networks.segmenters import enlarged
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Keeps the inverse of the last tanh finite.
@@ -291,9 +292,9 @@ class FastGenerator(nn.Module):
         steps = torch.ones_like(rows[:, :1]).cumsum(2)
         where = steps / steps.amax(dim=2, keepdim=True)
         y = f32 + self.height(torch.cat([rows, where], 1)) + self.image(rows.mean(2, keepdim=True))
-        y = self.merge16(_up(y) + self.lateral16(f16))
+        y = self.merge16(enlarged(y) + self.lateral16(f16))
         if self.cell == 8:
-            y = self.merge8(_up(y) + self.lateral8(f8))
+            y = self.merge8(enlarged(y) + self.lateral8(f8))
         grid: torch.Tensor = self.grid(y * _CAUTION)
         return grid
 
@@ -384,10 +385,6 @@ def _fixed_kernels(bins: int) -> dict[str, torch.Tensor]:
         'offset_of': offset_of,
         **{name: kernel[..., None, None] for name, kernel in kernels.items()},
     }
-
-
-def _up(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
 def _half(channels: int, out: int) -> nn.Sequential:

@@ -189,9 +189,9 @@ class LiteSegmenter(nn.Module):
         """Return the logits of the encoder's features."""
         f4, f8, f16, f32 = features
         y = self.context(f32)
-        y = self.merge16(_up(y) + self.lateral16(f16))
-        y = self.merge8(_up(y) + self.lateral8(f8))
-        y = self.merge4(_up(y) + self.lateral4(f4))
+        y = self.merge16(enlarged(y) + self.lateral16(f16))
+        y = self.merge8(enlarged(y) + self.lateral8(f8))
+        y = self.merge4(enlarged(y) + self.lateral4(f4))
         logits: torch.Tensor = self.classify(self.dropout(y))
         return logits
 
@@ -219,7 +219,8 @@ class Context(nn.Module):
         return mixed
 
 
-def _up(x: torch.Tensor) -> torch.Tensor:
+def enlarged(x: torch.Tensor) -> torch.Tensor:
+    """Return float [B, C, 2 H, 2 W], bilinear."""
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 

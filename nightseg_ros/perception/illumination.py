@@ -21,18 +21,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import torch
 
 State = Literal['day', 'dusk', 'night', 'glare']
 Image = npt.NDArray[np.uint8]
 
-#: Below this score it is night, above ``BRIGHT`` it is day, between the two it is dusk.
+#: Below it is night, above ``BRIGHT`` day, between the two dusk.
 DARK = 0.35
 BRIGHT = 0.65
 #: Height and width of a thumbnail.
@@ -70,8 +69,7 @@ def thumbnail(
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f'a thumbnail needs uint8 [H, W, 3] with H and W above 0, got {image.dtype} '
-            f'{list(image.shape)}'
+            f'a thumbnail needs uint8 [H, W, 3] with pixels, got {image.dtype} {list(image.shape)}'
         )
     height, width = size
     if image.shape[0] > 3 * height and image.shape[1] > 3 * width:
@@ -82,11 +80,6 @@ def thumbnail(
     if order == 'bgr':
         small = small[:, :, ::-1]
     return np.ascontiguousarray(small, np.uint8)
-
-
-def thumbnails(frames: Sequence[Frame]) -> Image:
-    """Return RGB uint8 [B, 64, 96, 3]."""
-    return np.stack([thumbnail(frame.image, frame.order) for frame in frames])
 
 
 def ground_light(image: Image) -> float:
@@ -154,8 +147,7 @@ class IlluminationEstimator:
     Scores thumbnails with the network, in plain numpy.
 
     For one frame this is faster than torch (0.6 ms) and needs no exported graph; batch
-    normalisation is folded into the convolutions. Each frame is estimated on its own, without
-    memory: what smooths over time is the router.
+    normalisation is folded into the convolutions.
 
     The network knows day and night only and calls dusk under a bright sky day. So its answer is
     multiplied by the linear light of the road relative to the sky (``ground_light`` to the power
@@ -202,27 +194,21 @@ class IlluminationEstimator:
 
     def estimate(self, thumbnails: Image) -> list[Illumination]:
         """
-        Estimate RGB uint8 [B, 64, 96, 3] frame by frame; ``ValueError`` for any other array.
+        Estimate RGB uint8 [B, 64, 96, 3] frame by frame.
 
         Glare is only stated where the score is not daylight: by day the sun stands in the sky,
         and a white wall beside dark trees looks as a head lamp does. Where the network gives no
         number, the score is NaN and the state dusk.
         """
-        if thumbnails.dtype != np.uint8 or thumbnails.shape[1:] != (*THUMBNAIL_SIZE, 3):
-            raise ValueError(
-                f'thumbnails must be uint8 [B, 64, 96, 3], got {thumbnails.dtype} '
-                f'{list(thumbnails.shape)}; make them with thumbnail()'
-            )
         found = []
         for image in thumbnails:
             logit, ground, dazzle = self._logit(image), ground_light(image), glare(image)
-            score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
-            if not math.isfinite(logit):
-                score = math.nan
+            known = math.isfinite(logit)
+            score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit)))) if known else math.nan
             if ground < self._day_ground:
                 score *= (ground / self._day_ground) ** 2.2
             state = state_of(score)
-            if state != 'day' and dazzle > GLARE_HALO and math.isfinite(score):
+            if known and state != 'day' and dazzle > GLARE_HALO:
                 state = 'glare'
             features = {'logit': logit, 'ground_light': ground, 'glare': dazzle}
             found.append(Illumination(score=score, state=state, features=features))

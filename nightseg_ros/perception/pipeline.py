@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnails
+from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig
@@ -63,8 +63,6 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, naming them."""
-        if self.route not in ('auto', 'day', 'night', 'translate'):
-            raise ValueError(f"route is auto, day, night or translate, got '{self.route}'")
         if self.long_side and not 64 <= self.long_side <= 4096:
             raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
         if not 0 <= self.overlay_alpha <= 1:
@@ -182,10 +180,10 @@ class Pipeline:
     @classmethod
     def load(cls, config: PipelineConfig, *, say: Say = lambda text: None) -> Pipeline:
         """
-        Load every network that the config's routes need, once.
+        Load every network that the config's routes need; ``say`` hears what takes long, licences.
 
-        ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file
-        that is missing or unfit and the route that needs it, ``BackendError`` what cannot run.
+        ``WeightsError`` names a file that is missing or unfit and the route that needs it,
+        ``BackendError`` what cannot run.
         """
         read = _read(config, say)
         estimator = IlluminationEstimator.of(read['illumination'])
@@ -212,25 +210,13 @@ class Pipeline:
                         f'set weights.{name} and configure again'
                     )
 
-    def change(
-        self,
-        *,
-        route: Route | None = None,
-        router: RouterConfig | None = None,
-        overlay_alpha: float | None = None,
-        overlay_route: bool | None = None,
-    ) -> None:
+    def change(self, **given: Any) -> None:
         """
-        Change what may change while running; nothing changes where one value is refused.
+        Change route, router, overlay_alpha or overlay_route, all of those given or none.
 
         ``WeightsError`` is raised for a route without weights, ``ValueError`` for values out of
         range. Routers keep their state unless thresholds or the table change.
         """
-        given: dict[str, Any] = {
-            'route': route, 'router': router, 'overlay_alpha': overlay_alpha,
-            'overlay_route': overlay_route,
-        }  # fmt: skip
-        given = {key: value for key, value in given.items() if value is not None}
         config = replace(self.config, **given)
         self.check(config.route, config.router)
         forced = None if config.route == 'auto' else config.route
@@ -265,7 +251,8 @@ class Pipeline:
         ]
         started = time.perf_counter()
         results = []
-        for frame, light in zip(frames, self.estimator.estimate(thumbnails(frames))):
+        small = np.stack([thumbnail(frame.image, frame.order) for frame in frames])
+        for frame, light in zip(frames, self.estimator.estimate(small)):
             decision = self._routers.update(frame.camera, frame.stamp_ns, light)
             results.append(Result(frame=frame, illumination=light, decision=decision))
         estimate = (time.perf_counter() - started) * 1e3 / len(frames)
@@ -280,8 +267,7 @@ class Pipeline:
         """
         Label a frame that ``process`` has decided on without being asked for pictures.
 
-        It needs no router, so that it may run in another thread than the next frame's decision,
-        but not beside another call that labels.
+        It may run in another thread than the next decision, but not beside another that labels.
         """
         job = self._shrink(seen.frame, want, self._long_sides[seen.decision.route])
         return self._label([seen], [job])[0]
@@ -299,8 +285,11 @@ class Pipeline:
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
         weights: dict[str, dict[str, str]] = {}
-        for name in ('day', 'night', 'translator', 'illumination'):
-            part = self.estimator if name == 'illumination' else getattr(self, name)
+        parts = {
+            'day': self.day, 'night': self.night, 'translator': self.translator,
+            'illumination': self.estimator,
+        }  # fmt: skip
+        for name, part in parts.items():
             if part is None or part.weights is None:
                 continue
             metadata = part.weights.metadata
@@ -410,8 +399,7 @@ def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineCon
     """
     Return the config with the backend that 'auto' means on this machine.
 
-    Several pipelines that have to give the same labels, such as those that share the cores, must
-    not choose one by one. Raises as ``Pipeline.load`` does.
+    Pipelines that have to give the same labels must not choose one by one.
     """
     backend, device = _choose(config, _read(config, lambda text: None), say)
     return replace(config, backend=backend, device=device)

@@ -75,11 +75,7 @@ def _tensor(images: Any) -> torch.Tensor:
 
 
 class CapturedGraph:
-    """
-    A network as CUDA graphs, one for each shape; convolutions are computed in float16.
-
-    A batch of any length runs in the next longer one that is ready.
-    """
+    """A network as CUDA graphs, one for each shape, with convolutions in float16."""
 
     def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
         """Take a graph in evaluation mode; it is changed and moved to ``device``."""
