@@ -26,7 +26,7 @@ from watch import HELD, Observer, add_weights, held, judged, resources
 
 from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.node.publishers import ImageMessage
+from nightseg_ros.node.camera import ImageMessage
 
 FIELDS = ('cycle', 'seconds', *(limit.name for limit in HELD), 'masks')
 
