@@ -96,9 +96,8 @@ def share_dir() -> Path:
     """
     Return the folder that holds ``models/``, ``config/`` and ``launch/``.
 
-    In order: ``NIGHTSEG_SHARE``, the source tree that this module runs from, the colcon workspace
-    that it is installed in, the ROS prefixes of ``AMENT_PREFIX_PATH``, and this interpreter's
-    prefix. A source tree comes first so that an editable install never mixes two versions.
+    In order: ``NIGHTSEG_SHARE``, the source tree of this module (an editable install must not mix
+    two versions), its colcon workspace, ``AMENT_PREFIX_PATH``, and this interpreter's prefix.
     """
     if explicit := os.environ.get('NIGHTSEG_SHARE'):
         return Path(explicit)

@@ -112,8 +112,7 @@ def glare(image: Image) -> float:
     from it, over what that median leaves up to white. The lower quartile demands a halo on all
     sides: a white van, a wet road or a gap of sky between trees is bright on its inside only.
 
-    The evidence for it is rendered only: no real frame is labelled as glare, so that recall is
-    known for rendered head lamps alone. Real frames told of false alarms.
+    No real frame is labelled as glare: recall is known for rendered head lamps alone.
     """
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape

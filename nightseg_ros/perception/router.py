@@ -204,13 +204,12 @@ def _usable(illumination: Illumination | None) -> bool:
 
 class RouterBank:
     """
-    The routers of a vehicle's cameras, with the mode that ``config.shared`` sets.
+    The routers of a vehicle's cameras; with ``config.shared`` they have one decision.
 
-    In shared mode the stamps of one camera, the leader, are the clock. The score is the median of
-    the latest scores of all cameras whose stamps lie within ``stale_s`` of the leader's; glare
-    needs at least half of them. A camera with a foreign clock therefore has no say instead of
-    tearing the decision back and forth. If the leader sends nothing while another camera goes on
-    for ``stale_s`` of its own time, that one leads.
+    The stamps of one camera, the leader, are its clock. The score is the median of the latest
+    scores of all cameras whose stamps lie within ``stale_s`` of the leader's, so that a foreign
+    clock has no say; glare needs at least half of them. If the leader sends nothing while another
+    camera goes on for ``stale_s`` of its own time, that one leads.
     """
 
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:

@@ -83,11 +83,9 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
 
 def limit_threads() -> None:
     """
-    Give OpenBLAS one thread; calling it again is harmless.
+    Give OpenBLAS one thread: its idle ones would spin on cores that the network needs.
 
-    The estimator multiplies small matrices. OpenBLAS would wake a thread a core for each and let
-    them spin on cores that the network needs. The package sets ``OPENBLAS_NUM_THREADS`` when it
-    is imported, which is too late after numpy's import.
+    The package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
     """
     from threadpoolctl import ThreadpoolController
 
@@ -335,11 +333,10 @@ def choose(
     """
     Return what runs ``weights``, segmenters, fastest at ``size`` (rows, columns), and its device.
 
-    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the exported graphs
-    of the backends that are installed take turns for ``BUDGET_S``, once for these weights, size,
-    threads, versions and processor; their times lie in the cache. bfloat16 takes part where the
-    CPU has it and all weights say that enough labels stay the same. ``BackendError`` as
-    ``open_backend`` raises it.
+    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the backends that
+    are installed take turns for ``BUDGET_S``, once for these weights, size, threads, versions and
+    processor; their times lie in the cache. bfloat16 takes part where the CPU has it and all
+    weights say that enough labels stay the same. ``BackendError`` as ``open_backend`` raises it.
     """
     name, resolved = resolve(backend, device)
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
