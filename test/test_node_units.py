@@ -31,7 +31,6 @@ from nightseg_ros.node.diagnostics import (
     Source,
     Warnings,
     rate,
-    worst,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import LATE, PERIOD, Activity, Hang, Task
@@ -191,7 +190,6 @@ def test_changes_are_warnings_for_a_while_and_the_worst_problem_comes_first() ->
     problems = health.problems(9.0, PRESENT, 1.2)
     # that the stamps are missing stays true
     assert [problem.level for problem in problems] == ['ERROR', 'WARN']
-    assert (worst(problems), worst([])) == ('ERROR', 'OK')
     receive(health, 9.1)
     health.unstamped = False
     assert texts(health, 9.2) == []

@@ -234,24 +234,25 @@ class ManagedNode(LifecycleNode):
 
     def _problems(self, now: float) -> list[HealthProblem]:
         """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
-        found = [HealthProblem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+        found = [HealthProblem('WARN', sentence) for sentence in self.declared.unknown]
         if self._failure:
-            found.insert(0, HealthProblem(level='ERROR', text=self._failure))
+            found.insert(0, HealthProblem('ERROR', self._failure))
         hang = self._hang
         if hang is not None:
             # loading takes its time
             loading = hang.limit > self._batch_limit() and not hang.fatal
             level: Level = 'WARN' if loading else 'ERROR'
-            found.insert(0, HealthProblem(level=level, text=str(hang)))
+            found.insert(0, HealthProblem(level, str(hang)))
         names = self.get_node_names_and_namespaces()
         if names.count((self.get_name(), self.get_namespace())) > 1:
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(HealthProblem('WARN', text))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
-            text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(
+                HealthProblem('WARN', 'use_sim_time is set, but nothing came on /clock yet')
+            )
         return found
 
     # -- what a subclass adds -----------------------------------------------------------------

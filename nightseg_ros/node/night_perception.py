@@ -110,10 +110,10 @@ class NightPerception(ManagedNode):
         if worker is None:
             return found
         if worker.memory_problem:
-            found.append(HealthProblem(level='WARN', text=worker.memory_problem))
+            found.append(HealthProblem('WARN', worker.memory_problem))
         if self._hang is None and worker.slow is not None and now - worker.slow[0] < RECOVERY:
             text = f'a batch of frames took {worker.slow[1]:.1f} s'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(HealthProblem('WARN', text))
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:

@@ -203,9 +203,9 @@ class CameraFeed:
             source = self.labels.source()
             who = 'nobody publishes' if not source.publishers else 'nothing comes on'
             text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-            found.append(HealthProblem(level='ERROR', text=text))
+            found.append(HealthProblem('ERROR', text))
         if now - self._fault[0] < RECOVERY:
-            found.append(HealthProblem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
+            found.append(HealthProblem('WARN', f'{self._fault[1]} ({self.bad} so far)'))
         return found
 
     def _labels(self, message: Any) -> None:
