@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -291,6 +292,8 @@ class Worker:
         health.durations['latency_ms'].append(ms['total'])
         score = result.illumination.score
         health.note = f'route {decision.route}, {decision.state}, score {score:.3f}'
+        if not math.isfinite(score):
+            health.events['light'] = (done, 'the light is unknown: the estimator gave no number')
         health.shown['reliability'] = 'unknown' if reliability is None else reliability
         # only some weights have learnt to judge whole frames; written so that NaN is too little
         least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
