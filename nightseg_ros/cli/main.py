@@ -3,10 +3,10 @@
 """
 The command ``nightseg``: one table of verbs, whose modules are imported when they are asked for.
 
-A verb is a function ``(options: CLASS) -> exit code``, whose CLASS is a dataclass beside it with the
-help as its docstrings; one that reads its arguments itself is ``(arguments) -> exit code``. Errors
-of this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as 130;
-only a bug shows a traceback.
+A verb is a function ``(options: CLASS) -> exit code``; the docstrings of its CLASS, a dataclass
+beside it, are the help. One that reads its arguments itself is ``(arguments) -> exit code``.
+Errors of this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as
+130; only a bug shows a traceback.
 """
 
 from __future__ import annotations
