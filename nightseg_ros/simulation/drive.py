@@ -158,7 +158,7 @@ class Drive:
         self._count = max(1, round(seconds * fps))
         ends = np.cumsum([share for _, share in SCRIPT])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        # says so of a seed that does not fit
+        # raises DataError for a negative seed
         _demo_street(seed)
         self._start = Draw([seed, 4], 'demo').between(15, 60)
         self._keys: list[tuple[float, float]] = []
@@ -200,7 +200,7 @@ class Drive:
 
     @property
     def _street(self) -> Street:
-        # drives travel between processes, and streets are heavy
+        # not an attribute: a drive is pickled for other processes, and a street has 40 MB
         return _demo_street(self._seed)
 
     def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
@@ -318,8 +318,8 @@ def write_drive(
     """
     Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
 
-    A LiDAR sweeps at every ``lidar_every`` frames, 0 leaves it at home; with ``depth`` the camera
-    measures depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
+    A LiDAR sweeps at every ``lidar_every`` frames, 0 for never; with ``depth`` the camera measures
+    depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
     """
     lit: dict[int, bool] = {}
     with BagWriter(path, force=force) as bag, _rendered(drive, lidar_every, processes) as frames:
