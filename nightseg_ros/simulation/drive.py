@@ -34,7 +34,6 @@ from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame
 from nightseg_ros.simulation.scene import Camera, Scene, Tunnels, expose
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
@@ -329,17 +328,15 @@ def write_drive(
             bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
         for number, (rendered, sweep) in enumerate(frames):
             stamp = rendered.stamp_ns
-            frame = Frame(image=rendered.image, stamp_ns=stamp, frame_id='camera')
-            bag.write_frame(IMAGE_TOPIC, frame)
-            bag.write_labels(TRUTH_TOPIC, rendered.labels, stamp_ns=stamp, frame_id='camera')
+            place = {'stamp_ns': stamp, 'frame_id': 'camera'}
+            bag.write_image(IMAGE_TOPIC, rendered.image, 'rgb8', **place)
+            bag.write_labels(TRUTH_TOPIC, rendered.labels, **place)
             if lidar_every or depth:
-                bag.write_calibration(
-                    INFO_TOPIC, calibration(rendered.camera), stamp_ns=stamp, frame_id='camera'
-                )
+                bag.write_calibration(INFO_TOPIC, calibration(rendered.camera), **place)
             if sweep is not None:
                 bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
             if depth:
-                bag.write_depth(DEPTH_TOPIC, rendered.depth, stamp_ns=stamp, frame_id='camera')
+                bag.write_image(DEPTH_TOPIC, rendered.depth, '32FC1', **place)
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, len(drive))
     return lit
