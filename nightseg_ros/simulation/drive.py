@@ -34,7 +34,8 @@ from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.outputs import check_output
-from nightseg_ros.simulation.scene import Camera, Scene, Tunnels, expose
+from nightseg_ros.simulation.canvas import Camera
+from nightseg_ros.simulation.scene import Scene, Tunnels, expose
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 
