@@ -260,8 +260,12 @@ class OpenVINOBackend:
         def compiled() -> bytes:
             return bytes(self._core.compile_model(make(), 'CPU', config).export_model().getvalue())
 
-        content = cached('openvino', key, compiled, say)
-        return self._core.import_model(io.BytesIO(content), 'CPU', config).create_infer_request()
+        try:
+            content = io.BytesIO(cached('openvino', key, compiled, say))
+            return self._core.import_model(content, 'CPU', config).create_infer_request()
+        except RuntimeError:
+            # an OpenVINO that cannot read what it wrote; what is wrong with the graph is raised here
+            return self._core.compile_model(make(), 'CPU', config).create_infer_request()
 
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
