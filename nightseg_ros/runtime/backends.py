@@ -264,7 +264,7 @@ class OpenVINOBackend:
             content = io.BytesIO(cached('openvino', key, compiled, say))
             return self._core.import_model(content, 'CPU', config).create_infer_request()
         except RuntimeError:
-            # an OpenVINO that cannot read what it wrote; what is wrong with the graph is raised here
+            # it cannot read what it wrote; what is wrong with the graph itself is raised here
             return self._core.compile_model(make(), 'CPU', config).create_infer_request()
 
 
