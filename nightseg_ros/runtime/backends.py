@@ -154,8 +154,6 @@ class OnnxBackend:
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
-        # a plan of memory for each size would stay for good
-        self._options.enable_mem_pattern = False
         # threads that spin on for milliseconds keep the cores from the next network
         self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
 
