@@ -37,18 +37,27 @@ from nightseg_ros.evaluation.metrics import (
     number,
     reliability,
 )
-from nightseg_ros.evaluation.samples import SampleStore, group_of
-from nightseg_ros.evaluation.sources import LabelledFrame, Shard
+from nightseg_ros.evaluation.samples import Candidate, Samples
+from nightseg_ros.evaluation.sources import LabelledFrame, Shard, in_rgb
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import Result, Want
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar('T')
 
 _WANT = Want(labels=True, confidence=True)
 #: Frames that wait before and behind the networks; more would only take memory.
 DEPTH = 4
+#: Frames of a drive in one moment look the same.
+MOMENT_NS = 2_000_000_000
+#: The keys of a line of frames.jsonl behind 'run'.
+_LINE = (
+    'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
+    'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
+    'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
+)  # fmt: skip
 
 
 def evaluate_shard(
@@ -66,12 +75,11 @@ def evaluate_shard(
     many frames are done. ``DataError`` and ``BagError`` say what cannot be read.
     """
     variants = variants.fresh()
-    sequence = shard.sequence
-    note: dict[str, Any] = {'sequence': sequence}
+    note: dict[str, Any] = {}
     pending: deque[Future[None]] = deque()
     done = 0
 
-    def wait(most: int) -> None:
+    def wait(most: int = 0) -> None:
         nonlocal done
         while len(pending) > most:
             pending.popleft().result()
@@ -85,23 +93,18 @@ def evaluate_shard(
         ThreadPoolExecutor(variants.streams, 'network') as networks,
         ThreadPoolExecutor(1, 'metrics') as metrics,
     ):
-        counter = _Counter(archive, variants, sequence, save_labels)
+        counter = _Counter(archive, variants, shard.sequence, save_labels)
         for read, decode_ms in reads:
             labelled = None
             if read.frame is not None:
-                height, width = read.frame.image.shape[:2]
-                if not variants.is_ready(height, width):
-                    wait(0)
-                    variants.warm_up(height, width)
-                if not sequence:
-                    variants.reset('a picture by itself')
-                counter.start()
-                decided = variants.decide(read.frame)
+                variants.warm_up(read.frame.image.shape[:2], wait)
+                counter.last = counter.last or time.perf_counter()
+                decided = variants.decide(read.frame, alone=not shard.sequence)
                 labelled = networks.submit(variants.label, decided, _WANT)
             pending.append(metrics.submit(counter.add, read, decode_ms, labelled))
             # a slow frame leaves the other streams something to do
             wait(2 * variants.streams - 1 + DEPTH)
-        wait(0)
+        wait()
         counter.finish(note)
 
 
@@ -129,25 +132,21 @@ class _Counter:
     def __init__(
         self, archive: zipfile.ZipFile, variants: Variants, sequence: bool, save_labels: bool
     ) -> None:
-        self._archive = archive
+        self._archive, self._sequence, self._save_labels = archive, sequence, save_labels
         self._runs, self._taxonomy = len(variants.pipelines), variants.taxonomy
-        self._sequence, self._save_labels = sequence, save_labels
         classes = len(self._taxonomy)
         self._shapes = {
             'confusion': (self._runs, classes, classes + 1),
             'calibration': (self._runs, BINS, 3),
             'flicker': (self._runs, FLICKER_COLUMNS),
         }
+        #: Of each frame.
         self._counts: list[dict[str, Counts]] = []
         self._lines: list[str] = []
         self._flicker = Flicker()
-        self._samples = SampleStore()
-        self._last: float | None = None
-
-    def start(self) -> None:
-        """Start the clock of the throughput, unless it runs."""
-        if self._last is None:
-            self._last = time.perf_counter()
+        self._samples = Samples()
+        self.last: float | None = None
+        """When the frame before was done, or the first one began."""
 
     def add(
         self, read: LabelledFrame, decode_ms: float,
@@ -157,18 +156,22 @@ class _Counter:
         results = [] if labelled is None else labelled.result()
         started = time.perf_counter()
         index = len(self._counts)
-        masks = [result.labels for result, _ in results]
         counts = {name: np.zeros(shape, np.int64) for name, shape in self._shapes.items()}
         self._counts.append(counts)
+        masks = [result.labels for result, _ in results]
         if self._sequence and read.frame is not None:
             shape = read.frame.image.shape[:2]
-            whole = [_whole(mask, shape) for mask in masks]
-            counts['flicker'][:] = self._flicker.add(read.frame, whole)
-        lines = [_line(read) for _ in range(self._runs)]
+            counts['flicker'][:] = self._flicker.add(read.frame, [_whole(m, shape) for m in masks])
+        start = {
+            'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0,
+            'error': read.error or None,
+        }  # fmt: skip
+        lines: list[dict[str, Any]] = [
+            dict.fromkeys(_LINE) | start | {'ms': {}} for _ in range(self._runs)
+        ]
         for run, (line, (result, why)) in enumerate(zip(lines, results)):
-            row = {name: rows[run] for name, rows in counts.items()}
-            self._score(line, read, result, row)
-            line['error'] = why or None
+            line |= self._described(read, result, why)
+            line |= _score(read, result, self._taxonomy, {k: v[run] for k, v in counts.items()})
             if self._save_labels and result.labels is not None:
                 name = f'labels/{run}/{index}.png'
                 self._archive.writestr(name, encode_picture(name, result.labels))
@@ -177,22 +180,26 @@ class _Counter:
             line['ms'] |= {
                 'decode': round(decode_ms, 3),
                 'metrics': round((now - started) * 1e3, 3),
-                'wall': round((now - (self._last or started)) * 1e3, 3),
+                'wall': round((now - (self.last or started)) * 1e3, 3),
             }
-        self._last = now
+        self.last = now
         self._lines += [json.dumps(line, ensure_ascii=False) for line in lines]
-        if read.frame is not None:
-            group = group_of(index, read.frame.stamp_ns, self._sequence)
-            mious = [line['miou'] for line in lines]
-            self._samples.add(index, group, mious, read.frame, read.truth, masks)
+        if read.frame is None:
+            return
+        mious = tuple(line['miou'] for line in lines)
+        group = group_of(index, read.frame.stamp_ns, self._sequence)
 
-    def _score(
-        self, line: dict[str, Any], read: LabelledFrame, result: Result, counts: dict[str, Counts]
-    ) -> None:
-        """Add what became of a frame to its line, and its pixels to the counts."""
+        def pictures(frame: Frame = read.frame) -> dict[str, Image | None]:
+            shown = {f'labels-{run}.png': mask for run, mask in enumerate(masks)}
+            return {'image.jpg': in_rgb(frame), 'truth.png': read.truth, **shown}
+
+        self._samples.add(Candidate(index=index, group=group, mious=mious), pictures)
+
+    def _described(self, read: LabelledFrame, result: Result, why: str) -> dict[str, Any]:
+        """Return what became of a frame."""
         labels, confidence, score = result.labels, result.confidence, result.illumination.score
         height, width = result.frame.image.shape[:2]
-        line |= {
+        return {
             'camera': result.frame.camera,
             'stamp': result.frame.stamp_ns,
             'size': [width, height],
@@ -203,29 +210,14 @@ class _Counter:
             'reason': result.decision.reason,
             'switched': self._sequence and result.decision.switched,
             'light': read.light,
-            'reliability': number(math.nan if (r := result.reliability) is None else r),
+            'reliability': None if result.reliability is None else number(result.reliability),
+            'confidence': None if confidence is None else number(cv2.mean(confidence)[0] / 255),
+            'labels_sha256': None
+            if labels is None
+            else hashlib.sha256(np.ascontiguousarray(labels)).hexdigest(),
             'ms': {stage: round(value, 3) for stage, value in result.ms.items()},
+            'error': why or None,
         }
-        if labels is not None:
-            line['labels_sha256'] = hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()
-        if confidence is not None:
-            line['confidence'] = round(cv2.mean(confidence)[0] / 255, 4)
-        changes = flicker(counts['flicker'])
-        if changes is not None:
-            line['flicker'], line['flicker_warped'] = changes['plain'], changes['warped']
-        if read.truth is None:
-            return
-        matrix = ConfusionMatrix(self._taxonomy)
-        try:
-            matrix.add(read.truth, _whole(labels, read.truth.shape))
-        except ValueError as error:
-            raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
-        counts['confusion'][:] = matrix.rows
-        line['labelled'] = int(matrix.rows.sum())
-        line['miou'] = number(matrix.miou())
-        line['pixel_acc'] = number(matrix.pixel_accuracy())
-        if labels is not None and confidence is not None:
-            counts['calibration'][:] = reliability(read.truth, labels, confidence)
 
     def finish(self, note: dict[str, Any]) -> None:
         """Write everything into the archive."""
@@ -243,22 +235,37 @@ class _Counter:
         self._archive.writestr('note.json', json.dumps(note))
 
 
-def _line(read: LabelledFrame) -> dict[str, Any]:
-    """Return the line of a frame that nothing is known of but its name, or its error."""
-    names = (
-        'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
-        'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
-        'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
-    )  # fmt: skip
-    return dict.fromkeys(names) | {
-        'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0, 'ms': {},
-        'error': read.error or None,
-    }  # fmt: skip
+def _score(
+    read: LabelledFrame, result: Result, taxonomy: Taxonomy, counts: dict[str, Counts]
+) -> dict[str, Any]:
+    """Return the scores of one mask, and put its pixels into one configuration's counts."""
+    changes = flicker(counts['flicker']) or {'plain': None, 'warped': None}
+    scores: dict[str, Any] = {'flicker': changes['plain'], 'flicker_warped': changes['warped']}
+    if read.truth is None:
+        return scores
+    matrix = ConfusionMatrix(taxonomy)
+    try:
+        matrix.add(read.truth, _whole(result.labels, read.truth.shape))
+    except ValueError as error:
+        raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
+    counts['confusion'][:] = matrix.rows
+    if result.labels is not None and result.confidence is not None:
+        counts['calibration'][:] = reliability(read.truth, result.labels, result.confidence)
+    return scores | {
+        'labelled': int(matrix.rows.sum()),
+        'miou': number(matrix.miou()),
+        'pixel_acc': number(matrix.pixel_accuracy()),
+    }
 
 
 def _whole(mask: Image | None, shape: tuple[int, ...]) -> Image:
     """Return the mask; one that abstains everywhere where it was withheld."""
     return np.full(shape, UNLABELLED, np.uint8) if mask is None else mask
+
+
+def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
+    """Return the group of a sample: its moment in a drive, itself for an image by itself."""
+    return stamp_ns // MOMENT_NS if sequence else index
 
 
 class FinishedShard:
@@ -267,21 +274,23 @@ class FinishedShard:
     def __init__(self, path: Path) -> None:
         """Read the note; the rest is read when it is asked for."""
         self._path = path
-        with zipfile.ZipFile(path) as archive:
-            self.note: dict[str, Any] = json.loads(archive.read('note.json'))
-            """'frames', 'runs', 'sequence', and what ``SequenceShard.read`` gives."""
+        self.note: dict[str, Any] = json.loads(self._read('note.json'))
+        """'frames', 'runs', and what ``Shard.read`` gives."""
+
+    def _read(self, member: str) -> bytes:
+        with zipfile.ZipFile(self._path) as archive:
+            return archive.read(member)
 
     def lines(self) -> list[list[dict[str, Any]]]:
         """Return each frame's lines, one a configuration."""
-        with zipfile.ZipFile(self._path) as archive:
-            lines = [json.loads(line) for line in archive.read('frames.jsonl').splitlines()]
+        lines = [json.loads(line) for line in self._read('frames.jsonl').splitlines()]
         runs = self.note['runs']
         return [lines[start : start + runs] for start in range(0, len(lines), runs)]
 
     def counts(self, name: str) -> Counts:
         """Return int64 [frames, runs, ...]: 'confusion', 'calibration' or 'flicker'."""
-        with zipfile.ZipFile(self._path) as archive, archive.open(f'{name}.npy') as file:
-            return np.asarray(np.load(file), np.int64)
+        with np.load(self._path) as arrays:
+            return np.asarray(arrays[name], np.int64)
 
     def files(self, kind: str) -> Iterator[tuple[int, str, bytes]]:
         """Yield the files of 'samples' by frame, or of 'labels' by configuration."""

@@ -5,160 +5,110 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import cv2
-import numpy as np
-
 from nightseg_ros.data.pictures import Image, encode_picture
-from nightseg_ros.perception.frame import Frame
 
 #: Frames of each kind in a report.
 BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
 #: Most frames of a lattice; from it come the median and the spread ones.
 _LATTICE = 16
-#: Frames of a drive in one moment look the same.
-MOMENT_NS = 2_000_000_000
 #: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
 _HELD = 32_000_000
 
 
-def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
-    """Return the group of a frame: its moment in a drive, itself for an image by itself."""
-    return stamp_ns // MOMENT_NS if sequence else index
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A frame that may be shown."""
+
+    index: int
+    """Its number in the shard."""
+    group: int
+    """Frames of one moment of a drive look the same, and share it."""
+    mious: tuple[float | None, ...]
+    """One a configuration; None without labels or mask."""
+    shard: int = 0
 
 
-class SampleChoice:
+class Samples:
     """
-    Which of the frames so far may still be shown: a function of their scores alone.
+    Holds the pictures of those of the frames so far that may still be shown.
 
-    Best and worst by mIoU, those in which configurations differ most, and an even lattice of the
-    labelled ones (whose stride doubles as it fills), from which the median is taken. Without
-    labels it is a lattice of all frames. Of a group (a moment of a drive) one frame of a kind is
-    taken, since its neighbours look the same.
+    They are the best and worst by mIoU, those in which configurations differ most, and an even
+    lattice of the labelled ones (whose stride doubles as it fills), from which the median is
+    taken. Without labels it is a lattice of all frames. Of a group one frame of a kind is taken.
     """
 
     def __init__(self) -> None:
         """Start with no frame."""
-        self._best, self._worst = _Highest(BEST), _Highest(WORST)
-        self._different = _Highest(DIFFERENT)
-        self._labelled, self._all = _Lattice(), _Lattice()
+        self._ranked: tuple[dict[int, tuple[float, int]], ...] = ({}, {}, {})
+        #: Frames, stride and number seen, of the labelled frames and of all.
+        self._lattices: tuple[list[int], list[int]] = ([], [])
+        self._strides, self._seen = [1, 1], [0, 0]
+        self._held: dict[int, Mapping[str, Image | None]] = {}
+        self._encoded: dict[int, dict[str, bytes]] = {}
 
-    def add(self, index: int, group: int, mious: Sequence[float | None]) -> None:
-        """Take the next frame's mIoU in each configuration; None without labels or mask."""
-        self._all.add(index)
-        first = mious[0]
-        if first is None:
+    def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
+        """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
+        self._thin(1, frame.index)
+        first = frame.mious[0]
+        if first is not None:
+            self._thin(0, frame.index)
+            best, worst, different = self._ranked
+            _rank(best, BEST, frame, first)
+            _rank(worst, WORST, frame, -first)
+            if _gap(frame.mious) > 0:
+                _rank(different, DIFFERENT, frame, _gap(frame.mious))
+        wanted = self.wanted
+        if frame.index not in wanted:
             return
-        self._labelled.add(index)
-        self._best.add(first, group, index)
-        self._worst.add(-first, group, index)
-        if _gap(mious) > 0:
-            self._different.add(_gap(mious), group, index)
+        self._held = {index: p for index, p in self._held.items() if index in wanted}
+        self._encoded = {index: p for index, p in self._encoded.items() if index in wanted}
+        self._held[frame.index] = pictures()
+        held = [p for some in self._held.values() for p in some.values() if p is not None]
+        if sum(picture.nbytes for picture in held) > _HELD:
+            self._encode()
 
     @property
     def wanted(self) -> set[int]:
         """The frames to keep."""
-        if not self._labelled.kept:
-            return set(self._all.kept)
-        ranked = (self._best, self._worst, self._different)
-        return {*self._labelled.kept, *(index for some in ranked for index in some.kept)}
-
-
-class _Highest:
-    """The frames of the highest values, one a group."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._frames: dict[int, tuple[float, int]] = {}
-
-    @property
-    def kept(self) -> list[int]:
-        return [index for _, index in self._frames.values()]
-
-    def add(self, value: float, group: int, index: int) -> None:
-        if group not in self._frames or value > self._frames[group][0]:
-            self._frames[group] = (value, index)
-        if len(self._frames) > self._most:
-            # of equals the later one goes
-            del self._frames[min(self._frames, key=lambda g: (self._frames[g][0], -g))]
-
-
-class _Lattice:
-    """Every 2^n-th frame, at most ``_LATTICE`` of them."""
-
-    def __init__(self) -> None:
-        self.kept: list[int] = []
-        self._stride = 1
-        self._seen = 0
-
-    def add(self, index: int) -> None:
-        if self._seen % self._stride == 0:
-            self.kept.append(index)
-            if len(self.kept) > _LATTICE:
-                self.kept = self.kept[::2]
-                self._stride *= 2
-        self._seen += 1
-
-
-class SampleStore:
-    """Holds the pictures of the chosen frames, encoded once they take much memory."""
-
-    def __init__(self) -> None:
-        """Start with no frame."""
-        self._choice = SampleChoice()
-        self._held: dict[int, dict[str, Image]] = {}
-        self._encoded: dict[int, dict[str, bytes]] = {}
-
-    def add(
-        self, index: int, group: int, mious: Sequence[float | None],
-        frame: Frame, truth: Image | None, masks: Sequence[Image | None],
-    ) -> None:  # fmt: skip
-        """Take the next frame with its scores, labels, and masks, one a configuration."""
-        self._choice.add(index, group, mious)
-        wanted = self._choice.wanted
-        if index not in wanted:
-            return
-        for kept in (self._held, self._encoded):
-            for other in kept.keys() - wanted:
-                del kept[other]
-        image = frame.image
-        if frame.order == 'bgr':
-            image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-        pictures = {'image.jpg': image, 'truth.png': truth}
-        pictures |= {f'labels-{number}.png': mask for number, mask in enumerate(masks)}
-        self._held[index] = {k: v for k, v in pictures.items() if v is not None}
-        if sum(p.nbytes for some in self._held.values() for p in some.values()) > _HELD:
-            self._encode()
+        labelled, every = self._lattices
+        ranked = {index for kept in self._ranked for _, index in kept.values()}
+        return ranked | set(labelled or every)
 
     def files(self) -> dict[int, dict[str, bytes]]:
-        """Return the files of each chosen frame by its number: image, truth and labels."""
+        """Return the files of each frame that may be shown by its number."""
         self._encode()
-        return {
-            index: files
-            for index, files in sorted(self._encoded.items())
-            if index in self._choice.wanted
-        }
+        wanted = self.wanted
+        return {index: self._encoded[index] for index in sorted(self._encoded.keys() & wanted)}
+
+    def _thin(self, which: int, index: int) -> None:
+        lattice = self._lattices[which]
+        if self._seen[which] % self._strides[which] == 0:
+            lattice.append(index)
+            if len(lattice) > _LATTICE:
+                del lattice[1::2]
+                self._strides[which] *= 2
+        self._seen[which] += 1
 
     def _encode(self) -> None:
         for index, pictures in self._held.items():
             self._encoded[index] = {
-                name: encode_picture(name, picture) for name, picture in pictures.items()
+                name: encode_picture(name, picture)
+                for name, picture in pictures.items()
+                if picture is not None
             }
         self._held.clear()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
-    """A frame whose pictures were kept."""
-
-    shard: int
-    index: int
-    """Its number in the shard."""
-    group: int
-    """Frames of one moment share it."""
-    mious: tuple[float | None, ...]
+def _rank(kept: dict[int, tuple[float, int]], most: int, frame: Candidate, value: float) -> None:
+    """Keep the frames of the highest values, one a group."""
+    if frame.group not in kept or value > kept[frame.group][0]:
+        kept[frame.group] = (value, frame.index)
+    if len(kept) > most:
+        # of equals the later one goes
+        del kept[min(kept, key=lambda group: (kept[group][0], -group))]
 
 
 def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[str, Candidate]]:
@@ -171,27 +121,24 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))
         return [('spread', item) for item in rest[::step]]
-    scored = [(item, item.mious[0]) for item in rest if item.mious[0] is not None]
-    middle = float(median)
+    scored = {item: item.mious[0] for item in rest if item.mious[0] is not None}
     # of few frames, one of each kind rather than the best only
     few = max(1, len(scored) // 4)
-    chosen: list[tuple[str, Candidate]] = []
-    for kind, most, rank in (
-        ('best', BEST, lambda value, item: -value),
-        ('worst', WORST, lambda value, item: value),
-        ('median', MEDIAN, lambda value, item: abs(value - middle)),
-        ('different', DIFFERENT, lambda value, item: -_gap(item.mious)),
+    chosen: dict[Candidate, str] = {}
+    for kind, most, ranks in (
+        ('best', BEST, {item: -value for item, value in scored.items()}),
+        ('worst', WORST, scored),
+        ('median', MEDIAN, {item: abs(value - median) for item, value in scored.items()}),
+        ('different', DIFFERENT, {i: -_gap(i.mious) for i in scored if _gap(i.mious) > 0}),
     ):
         groups: set[tuple[int, int]] = set()
-        for item, _ in sorted(scored, key=lambda pair: rank(pair[1], pair[0])):
-            if len(groups) == min(most, few) or (kind == 'different' and _gap(item.mious) <= 0):
-                break
-            if (item.shard, item.group) not in groups:
+        for item in sorted(
+            ranks.keys() - chosen.keys(), key=lambda i: (ranks[i], i.shard, i.index)
+        ):
+            if len(groups) < min(most, few) and (item.shard, item.group) not in groups:
                 groups.add((item.shard, item.group))
-                chosen.append((kind, item))
-        taken = {(item.shard, item.index) for _, item in chosen}
-        scored = [pair for pair in scored if (pair[0].shard, pair[0].index) not in taken]
-    return chosen
+                chosen[item] = kind
+    return [(kind, item) for item, kind in chosen.items()]
 
 
 def _gap(mious: Sequence[float | None]) -> float:
