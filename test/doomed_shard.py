@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.evaluation.sources import LabelledFrame, SequenceShard
+from nightseg_ros.evaluation.sources import LabelledFrame, Shard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doomed(SequenceShard):
+class Doomed(Shard):
     """Kills the process that reads it after ``after`` frames, unless ``mark`` exists."""
 
     mark: Path
     after: int
 
     def read(self, note: dict[str, Any]) -> Iterator[LabelledFrame]:
-        for index, frame in enumerate(SequenceShard.read(self, note)):
+        for index, frame in enumerate(Shard.read(self, note)):
             if index == self.after and not self.mark.exists():
                 self.mark.write_text(str(os.getpid()))
                 os.kill(os.getpid(), signal.SIGKILL)

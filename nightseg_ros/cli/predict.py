@@ -202,7 +202,7 @@ def translate(arguments: Sequence[str]) -> int:
             before = after = FrozenSegmenter(load_weights(options.judge))
             if options.judge_after not in ('', options.judge):
                 after = FrozenSegmenter(load_weights(options.judge_after))
-            judged = Translations(before=before, after=after, long_side=long_side)
+            judged = Translations(before, after, long_side)
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
