@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Doomed(Shard):
     mark: Path
     after: int
 
-    def read(self, note: dict[str, Any]) -> Iterator[LabelledFrame]:
+    def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
         for index, frame in enumerate(Shard.read(self, note)):
             if index == self.after and not self.mark.exists():
                 self.mark.write_text(str(os.getpid()))

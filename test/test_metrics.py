@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
+from nightseg_ros.evaluation.inference import Candidate, Samples, select
 from nightseg_ros.evaluation.metrics import (
     BINS,
     BootstrapConfig,
@@ -29,7 +30,6 @@ from nightseg_ros.evaluation.metrics import (
     reliability,
     resampled,
 )
-from nightseg_ros.evaluation.samples import Candidate, Samples, select
 from nightseg_ros.evaluation.sources import light_at, read_light
 from nightseg_ros.evaluation.summary import FrameTable, durations, routing
 from nightseg_ros.perception.frame import Frame

@@ -24,9 +24,8 @@ import numpy as np
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.evaluation.inference import FinishedShard, group_of
+from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
-from nightseg_ros.evaluation.samples import Candidate, select
 from nightseg_ros.evaluation.sources import Plan
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants

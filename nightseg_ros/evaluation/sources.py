@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -118,7 +118,7 @@ class Shard:
             found += sorted(path for path in inside if path.is_file())
         return found
 
-    def read(self, note: dict[str, Any]) -> Iterator[LabelledFrame]:
+    def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
         """
         Decode the frames and find their labels.
 
