@@ -209,7 +209,8 @@ def _entry(matrix: ConfusionMatrix, frames: int) -> dict[str, Any]:
         'iou': {name: plain(value) for name, value in iou.items()},
         'acc': dict(zip(classes, map(plain, accuracy(matrix.rows)))),
         'iou_ci': {name: around(value) for name, value in iou.items()},
-        'confusion': matrix.rows[:, :-1].tolist(), 'abstained': matrix.rows[:, -1].tolist(),
+        'confusion': matrix.rows[:, :-1].tolist(),
+        'abstained': dict(zip(classes, matrix.rows[:, -1].tolist())),
     }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from nightseg_ros.evaluation.metrics import ConfusionMatrix, number
 from nightseg_ros.evaluation.sources import in_rgb, topic_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.rendering import STATE_COLORS, Renderer
+from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
@@ -265,7 +265,7 @@ def show_run(
     if not stamps:
         raise PictureError('no frame was played; there is nothing to show')
     taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
-    renderer = Renderer(taxonomy, HostPixels())
+    pixels, palette = HostPixels(), taxonomy.palette()
     # the labelled frames nearest to moments spread over the whole run
     labelled = sorted(run.arrived.keys() & run.sent.keys()) or stamps
     chosen = {
@@ -282,7 +282,8 @@ def show_run(
             progress(done, len(stamps), 'drawing the overlays')
             image = shown = in_rgb(frame)
             if mask is not None:
-                shown = renderer.overlay(frame, renderer.color(mask), 0.5)
+                colors = pixels.colorize(mask, palette)
+                shown = pixels.blend(frame.image, frame.order, colors, 0.5)
             text, color = f'{(stamp - stamps[0]) / 1e9:5.1f} s', _GREY
             status = run.statuses.get(stamp)
             if status is None or mask is None:
@@ -295,7 +296,7 @@ def show_run(
                 before = bisect_right(clouds, stamp, key=lambda item: item[0])
                 if before:
                     cloud = read_cloud(clouds[before - 1][1])
-                    above = top_view(cloud, taxonomy.palette(), shown.shape[0])
+                    above = top_view(cloud, palette, shown.shape[0])
                     shown = np.hstack([shown, above])
                 tiles.append((image, shown, text, color))
             if stamp == stamps[-1]:
