@@ -142,25 +142,19 @@ def test_what_is_no_bag_is_named(tmp_path: Path, name: str, words: str) -> None:
 # -- cameras ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ('topic', 'camera'),
-    [('/front/image_raw', 'front'), ('/front/image_raw/compressed', 'front'),
-     ('/car/left/image_rect', 'car/left'), ('/image_raw', 'camera'),
-     ('image_raw/compressed', 'camera')],
-)  # fmt: skip
-def test_the_camera_is_what_stands_before_the_last_part(topic: str, camera: str) -> None:
-    assert camera_of(topic) == camera
-
-
-@pytest.mark.parametrize(
-    ('topics', 'wanted'),
-    [(['/front/image_raw'], ['/front/nightseg']),
-     (['/front/image_raw/compressed'], ['/front/nightseg']),
-     (['/s/left', '/s/right', '/image'], ['/s/left/nightseg', '/s/right/nightseg',
-                                          '/image/nightseg'])],
-)  # fmt: skip
-def test_results_lie_beside_their_image(topics: list[str], wanted: list[str]) -> None:
-    assert output_prefixes(topics) == wanted
+def test_cameras_and_results_are_named_after_what_stands_before_the_last_part() -> None:
+    cameras = {
+        '/front/image_raw': 'front', '/front/image_raw/compressed': 'front',
+        '/car/left/image_rect': 'car/left', '/image_raw': 'camera',
+        'image_raw/compressed': 'camera',
+    }  # fmt: skip
+    assert {topic: camera_of(topic) for topic in cameras} == cameras
+    for topic in ('/front/image_raw', '/front/image_raw/compressed'):
+        assert output_prefixes([topic]) == ['/front/nightseg']
+    # of two in one place each has its own
+    assert output_prefixes(['/s/left', '/s/right', '/image']) == [
+        '/s/left/nightseg', '/s/right/nightseg', '/image/nightseg',
+    ]  # fmt: skip
 
 
 def write_cameras(path: Path, cameras: tuple[str, ...]) -> Path:

@@ -51,7 +51,7 @@ def bag(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 writer.write_labels(f'/{camera}/nightseg/labels', frame.labels,
                                     received_ns=stamp + 50_000_000, **place)  # fmt: skip
                 if camera == 'camera':
-                    writer.write_depth('/depth/image_raw', frame.depth, **place)
+                    writer.write_image('/depth/image_raw', frame.depth, '32FC1', **place)
     return path
 
 

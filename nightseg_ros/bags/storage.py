@@ -350,7 +350,7 @@ class _McapFile:
 
     def read(self, size: int) -> bytes:
         """Read on within the record: a length in it that is damaged gets what there is."""
-        content = self._file.read(min(size, self._left))
+        content = self._file.read(max(0, min(size, self._left)))
         self._left -= len(content)
         return content
 
@@ -358,11 +358,9 @@ class _McapFile:
         """Learn what a record describes; yield the messages of a chunk, or the one that it is."""
         if isinstance(record, mcap.Chunk):
             record.data = unpack(record.data, record.compression, record.uncompressed_size)
-            if len(record.data) != record.uncompressed_size:
-                raise ValueError(
-                    f'{len(record.data)} of {record.uncompressed_size} bytes are there'
-                )
-            record.compression = ''
+            length, record.compression = len(record.data), ''
+            if length != record.uncompressed_size:
+                raise ValueError(f'{length} of {record.uncompressed_size} bytes are there')
             for part in breakup_chunk(record, validate_crc=True):
                 yield from self._take(part)
         elif isinstance(record, mcap.Message):
@@ -370,11 +368,8 @@ class _McapFile:
             if channel is None:
                 self._nameless += 1
             elif self._topics is None or channel.topic in self._topics:
-                yield Message(
-                    channel=channel,
-                    received_ns=record.log_time,
-                    data=_unpacked_message(record.data),
-                )
+                data = _unpacked_message(record.data)
+                yield Message(channel=channel, received_ns=record.log_time, data=data)
         elif isinstance(record, mcap.Schema):
             self._schemas[record.id] = record
         elif isinstance(record, mcap.Channel):

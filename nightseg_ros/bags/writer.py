@@ -280,7 +280,11 @@ class BagWriter:
         encoding: str,
         **place: Any,
     ) -> None:
-        """Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows."""
+        """
+        Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows.
+
+        Depth in metres is 32FC1 (REP-118).
+        """
         height, width = image.shape[:2]
         data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
         self.write_stamped(
@@ -298,10 +302,6 @@ class BagWriter:
     def write_labels(self, topic: str, labels: npt.NDArray[np.uint8], **place: Any) -> None:
         """Write uint8 [H, W] ids as mono8."""
         self.write_image(topic, labels, 'mono8', **place)
-
-    def write_depth(self, topic: str, depth: npt.NDArray[np.float32], **place: Any) -> None:
-        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
-        self.write_image(topic, depth.astype('<f4'), '32FC1', **place)
 
     def write_compressed(self, topic: str, content: bytes, format: str, **place: Any) -> None:
         """Write an encoded picture as sensor_msgs/CompressedImage; masks only ever as PNG."""

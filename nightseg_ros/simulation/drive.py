@@ -34,8 +34,8 @@ from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.simulation.scene import Camera, Scene, Tunnels, expose
+from nightseg_ros.simulation.canvas import Camera
+from nightseg_ros.simulation.scene import Scene, Tunnels, expose
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 
@@ -158,7 +158,7 @@ class Drive:
         self._count = max(1, round(seconds * fps))
         ends = np.cumsum([share for _, share in SCRIPT])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        # says so of a seed that does not fit
+        # raises DataError for a negative seed
         _demo_street(seed)
         self._start = Draw([seed, 4], 'demo').between(15, 60)
         self._keys: list[tuple[float, float]] = []
@@ -200,7 +200,7 @@ class Drive:
 
     @property
     def _street(self) -> Street:
-        # drives travel between processes, and streets are heavy
+        # not an attribute: a drive is pickled for other processes, and a street has 40 MB
         return _demo_street(self._seed)
 
     def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
@@ -318,8 +318,8 @@ def write_drive(
     """
     Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
 
-    A LiDAR sweeps at every ``lidar_every`` frames, 0 leaves it at home; with ``depth`` the camera
-    measures depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
+    A LiDAR sweeps at every ``lidar_every`` frames, 0 for never; with ``depth`` the camera measures
+    depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
     """
     lit: dict[int, bool] = {}
     with BagWriter(path, force=force) as bag, _rendered(drive, lidar_every, processes) as frames:
@@ -329,17 +329,15 @@ def write_drive(
             bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
         for number, (rendered, sweep) in enumerate(frames):
             stamp = rendered.stamp_ns
-            frame = Frame(image=rendered.image, stamp_ns=stamp, frame_id='camera')
-            bag.write_frame(IMAGE_TOPIC, frame)
-            bag.write_labels(TRUTH_TOPIC, rendered.labels, stamp_ns=stamp, frame_id='camera')
+            place = {'stamp_ns': stamp, 'frame_id': 'camera'}
+            bag.write_image(IMAGE_TOPIC, rendered.image, 'rgb8', **place)
+            bag.write_labels(TRUTH_TOPIC, rendered.labels, **place)
             if lidar_every or depth:
-                bag.write_calibration(
-                    INFO_TOPIC, calibration(rendered.camera), stamp_ns=stamp, frame_id='camera'
-                )
+                bag.write_calibration(INFO_TOPIC, calibration(rendered.camera), **place)
             if sweep is not None:
                 bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
             if depth:
-                bag.write_depth(DEPTH_TOPIC, rendered.depth, stamp_ns=stamp, frame_id='camera')
+                bag.write_image(DEPTH_TOPIC, rendered.depth, '32FC1', **place)
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, len(drive))
     return lit
@@ -396,6 +394,8 @@ def write_rendered(
     bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
     folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
+    if seed < 0:
+        raise DataError(f'seed must not be negative, got {seed}')
     check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
