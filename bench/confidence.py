@@ -43,8 +43,8 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsCo
 from nightseg_ros.perception.result import Want
 from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.calibrate import calibration_counts, collect_pixels
-from nightseg_ros.training.calibration_config import CalibrationConfig
 from nightseg_ros.weights import load_weights
 
 matplotlib.use('Agg')

@@ -33,8 +33,8 @@ from nightseg_ros.training.illumination import (
     Thumbnails,
     fit,
     load_thumbnails,
-    parse_sources,
     shrink,
+    sources,
     without_camera,
 )
 
@@ -64,7 +64,7 @@ LUMA = STATISTICS.index('mean_luma')
 def main(out: str, *data: str) -> None:
     """Hold out every camera of ``data`` once and write the table, in percent, to ``out``."""
     config = IlluminationConfig(data=data, out=out, steps=500)
-    sets = [load_thumbnails(source) for spec in data for source in parse_sources(spec)]
+    sets = load_thumbnails(sources(data))
     features = [_features(shrink(item.images)) for item in sets]
     lines = ['| camera held out | day | night | ' + ' | '.join(METHODS) + ' |',
              '|---|---|---|' + '---|' * len(METHODS)]  # fmt: skip

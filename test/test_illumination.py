@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -33,7 +34,7 @@ from nightseg_ros.training.illumination import (
     darkest_day_ground,
     fit,
     load_thumbnails,
-    parse_sources,
+    sources,
     train_illumination,
     without_camera,
 )
@@ -229,14 +230,14 @@ def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, .
 
 
 def _sets(folders: tuple[str, ...]) -> list[Thumbnails]:
-    return [load_thumbnails(source) for spec in folders for source in parse_sources(spec)]
+    return load_thumbnails(sources(folders))
 
 
 def test_augmentation_is_whole_bytes_and_seeded() -> None:
     images = torch.rand(6, 3, 96, 144)
     relit = torch.tensor([True, False] * 3)
     first, again = (
-        augment(images.clone(), torch.Generator().manual_seed(7), relit=relit) for _ in range(2)
+        augment(images.clone(), torch.Generator().manual_seed(7), relit) for _ in range(2)
     )
     assert torch.equal(first, again)
     assert first.shape == (6, 3, 64, 96)
@@ -278,12 +279,7 @@ def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
     rest = without_camera(sets, 'a')
     assert {item.camera for item in rest if item.train} == {'b'}
     blank = np.zeros_like(sets[0].images)
-    spoiled = [
-        item
-        if item.camera != 'a'
-        else Thumbnails(camera='a', day=item.day, images=blank, train=item.train)
-        for item in sets
-    ]
+    spoiled = [replace(item, images=blank) if item.camera == 'a' else item for item in sets]
     config = IlluminationConfig(data=folders, out='', steps=3, batch=8)
     one = fit(rest, config).state_dict()
     two = fit(without_camera(spoiled, 'a'), config).state_dict()

@@ -16,7 +16,6 @@ from tiny_data import silent, write_streets
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.cli.main import main
-from nightseg_ros.config import ConfigError
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.photometric import DAMAGES
@@ -38,6 +37,7 @@ from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.graph import ReliabilityHead, graph_of
 from nightseg_ros.simulation import Street, render
 from nightseg_ros.simulation.blinded import BLINDED
+from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.average import AverageConfig, average_weights
 from nightseg_ros.training.calibrate import (
     LabelledPixels,
@@ -49,7 +49,6 @@ from nightseg_ros.training.calibrate import (
     predict,
     stack,
 )
-from nightseg_ros.training.calibration_config import CalibrationConfig
 from nightseg_ros.weights import (
     WeightsError,
     has_reliability,
@@ -247,7 +246,7 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
         head = ReliabilityHead.of(load_weights(path))
         assert head is not None
         graph = graph_of(load_weights(path))
-        seen = stack([predict(graph, image, None, 96).seen for image in other])
+        seen = stack([predict(graph, image, 96)[0] for image in other])
         # distances that count, in standard deviations of good frames
         found.append(float(head.scaled(head.features(seen))[:, 1:].mean()))
     assert found[1] < 0.7 * found[0], found
@@ -274,7 +273,7 @@ def test_a_single_place_and_other_tasks_are_refused(streets: list[str], tmp_path
     light = str(write_illumination(tmp_path / 'light.safetensors'))
     with pytest.raises(WeightsError, match='a segmenter'):
         calibrate(CalibrationConfig(weights=light, data=tuple(streets)), silent)
-    with pytest.raises(ConfigError, match='--data'):
+    with pytest.raises(ValueError, match='--data'):
         CalibrationConfig(weights=path)
 
 

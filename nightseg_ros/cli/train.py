@@ -17,8 +17,7 @@ from typing import Any
 from nightseg_ros.cli.options import Progress, read_config
 from nightseg_ros.data.synthesis_config import SynthesisConfig
 from nightseg_ros.files import share_dir
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.sweep_config import SweepConfig
+from nightseg_ros.training import CalibrationConfig, SweepConfig
 
 #: Pairs of pictures on the contact sheet of a synthesis.
 TILES = 12
@@ -77,7 +76,7 @@ def illumination(arguments: Sequence[str]) -> int:
     from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
 
     config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, say=print)
+    sha256 = train_illumination(config, print)
     print(f"weights: '{config.out}', SHA-256 {sha256}")
     return 0
 
@@ -88,12 +87,14 @@ def calibrate(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.calibrate import calibrate
 
-    done = calibrate(config, _print)
-    if 'temperature' in done.about:
-        _print_errors(done.about['temperature'])
-    for key, value in done.about.get('reliability', {}).items():
+    weights = calibrate(config, _print)
+    about = weights.metadata.training['calibration']
+    if 'temperature' in about:
+        _print_errors(about['temperature'])
+    for key, value in about.get('reliability', {}).items():
         print(f'reliability: {key} {value}')
-    print(f"'{done.path}': temperature {done.temperature:.3f}, SHA-256 {done.sha256}")
+    temperature = weights.metadata.temperature
+    print(f"'{weights.path}': temperature {temperature:.3f}, SHA-256 {weights.sha256}")
     return 0
 
 
@@ -137,9 +138,9 @@ def sweep(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.sweep import sweep
 
-    report = sweep(options, _print)
-    print(f'\n{report.text}')
-    for file in report.files:
+    text, files = sweep(options, _print)
+    print(f'\n{text}')
+    for file in files:
         print(f"'{file}'")
     return 0
 
