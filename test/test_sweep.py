@@ -7,14 +7,12 @@ from __future__ import annotations
 import csv
 import shutil
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_data import Killed, silent, write_streets
@@ -26,7 +24,6 @@ from nightseg_ros.training import SweepConfig
 from nightseg_ros.training import sweep as sweeping
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.sweep import (
-    SweepCurve,
     mixture,
     plan,
     standard_error,
@@ -77,8 +74,7 @@ def test_copies_of_two_sets_come_near_the_ratio(days: int, share: float, ratio: 
 def test_the_smallest_ratio_within_one_standard_error_of_the_best(
     rows: tuple[tuple[float, ...], ...], spot: float, resolved: bool, words: str
 ) -> None:
-    curve = SweepCurve(variant='physical', data='night', ratios=RATIOS, values=np.array(rows))
-    ratio, clear, text = sweet_spot(curve)
+    ratio, clear, text = sweet_spot(RATIOS, np.array(rows), 'night')
     assert (ratio, clear) == (spot, resolved) and words in text
 
 
@@ -87,8 +83,7 @@ def test_standard_error_is_that_of_the_mean() -> None:
     assert standard_error(values)[0] == pytest.approx(np.sqrt(7 / 3 / 3))
     assert np.isnan(standard_error(values[:, :1])[0])
     rows = np.array(((0.1, 0.3), (0.31, 0.51), (0.4, 0.61), (0.2, 0.2)))
-    curve = SweepCurve(variant='physical', data='night', ratios=RATIOS, values=rows)
-    assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in sweet_spot(curve)[2]
+    assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in sweet_spot(RATIOS, rows, 'night')[2]
 
 
 # -- small sweeps ----------------------------------------------------------------------------
@@ -109,14 +104,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def config(root: Path, out: Path, **changes: object) -> SweepConfig:
     base = SweepConfig(
         data=(f'folder:{root}/day:day',), select=(f'folder:{root}/night',), out=str(out),
@@ -134,7 +121,6 @@ def config(root: Path, out: Path, **changes: object) -> SweepConfig:
 @pytest.fixture(scope='module')
 def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a whole sweep; whoever changes it takes a copy."""
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp('sweep') / 'whole'
     sweep(config(root, out, variants=('physical', f'made=folder:{root}/night:night')), silent)
     return out

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -205,9 +206,9 @@ def load_batches(
     starts = [(step * world + rank) * batch for step in range(first, steps)]
     batches = iter(
         DataLoader(
-            _Caught(crops), batch_sampler=[list(range(start, start + batch)) for start in starts],
-            num_workers=workers, prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread, collate_fn=_collate,
+            [range(start, start + batch) for start in starts], batch_size=None,  # type: ignore[arg-type]
+            collate_fn=partial(_stacked, crops), num_workers=workers,
+            prefetch_factor=4 if workers else None, worker_init_fn=_one_thread,
         )
     )  # fmt: skip
     for _ in starts:
@@ -225,24 +226,12 @@ def load_batches(
         yield loaded
 
 
-class _Caught(Dataset[Any]):
-    """Crops, or the error instead: torch would wrap it into a traceback's text."""
-
-    def __init__(self, crops: Dataset[Any]) -> None:
-        self._crops = crops
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self._crops[number]
-        except (DataError, OSError) as error:
-            return error
-
-
-def _collate(crops: list[Any]) -> Any:
-    for crop in crops:
-        if isinstance(crop, Exception):
-            return crop
-    return tuple(torch.stack(column) for column in zip(*crops))
+def _stacked(crops: Dataset[Any], numbers: Sequence[int]) -> Any:
+    """Return a batch, or the error instead: torch would wrap it into a traceback's text."""
+    try:
+        return tuple(torch.stack(parts) for parts in zip(*(crops[number] for number in numbers)))
+    except (DataError, OSError) as error:
+        return error
 
 
 def _one_thread(_: int) -> None:

@@ -297,18 +297,6 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
 # -- the curve -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepCurve:
-    """mIoU9 of one variant on one data set, or on the mean of several."""
-
-    variant: str
-    data: str
-    """What the data sets are called."""
-    ratios: tuple[float, ...]
-    values: Floats
-    """float64 [ratios, seeds]."""
-
-
 def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[Path, ...]]:
     """
     Write sweep.csv, sweep.png and sweep.svg; return what they say and their paths.
@@ -328,29 +316,29 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
             writer.writerow({**row, 'data': data_names([row['spec']]), 'use': uses[row['spec']]})
     replace_file(out / 'sweep.csv', stream.getvalue().encode())
 
-    curves = {
-        spec: [curve_of(config, rows, name, [spec]) for name in config.nights()] for spec in uses
-    }
+    ratios = tuple(sorted(config.ratios))
     lines = [f'mIoU9, mean ± standard error over the seeds {", ".join(map(str, config.seeds))}:']
-    for spec, of_spec in curves.items():
-        for curve in of_spec:
-            points = zip(curve.ratios, curve.values)
-            shown = ', '.join(f'{ratio:g}: {_shown(values)}' for ratio, values in points)
-            lines.append(f'{curve.data} ({uses[spec]}), {curve.variant}: {shown}')
+    panels: dict[str, dict[str, Floats]] = {}
+    for spec, use in uses.items():
+        panels[spec] = {name: curve_of(config, rows, name, [spec]) for name in config.nights()}
+        for name, curve in panels[spec].items():
+            shown = ', '.join(f'{r:g}: {_shown(values)}' for r, values in zip(ratios, curve))
+            lines.append(f'{data_names([spec])} ({use}), {name}: {shown}')
+    selected = ' + '.join(data_names([spec]) for spec in config.select)
     spots = {}
     for name in config.nights():
-        spot, resolved, text = sweet_spot(curve_of(config, rows, name, config.select))
+        curve = curve_of(config, rows, name, config.select)
+        spot, resolved, text = sweet_spot(ratios, curve, selected)
         spots[name] = spot if resolved else None
         lines.append(f'{name}: {text}')
-    files = out / 'sweep.csv', *_draw(list(curves.values()), spots, out / 'sweep')
+    files = out / 'sweep.csv', *_draw(ratios, panels, spots, out / 'sweep')
     return '\n'.join(lines), files
 
 
 def curve_of(
     config: SweepConfig, rows: Sequence[Row], variant: str, specs: Sequence[str]
-) -> SweepCurve:
-    """Return a variant's headline by ratio and seed, averaged over data sets."""
-    ratios = tuple(sorted(config.ratios))
+) -> Floats:
+    """Return a variant's mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
     found: dict[tuple[float, int], list[float]] = {}
     for row in rows:
         ours = row['variant'] in (variant, NO_NIGHT) and row['spec'] in specs
@@ -358,11 +346,9 @@ def curve_of(
             # None, where nothing was there to be scored, becomes NaN
             value = float('nan') if row['miou9'] is None else float(row['miou9'])
             found.setdefault((row['ratio'], row['seed']), []).append(value)
-    values = [[np.mean(found[ratio, seed]) for seed in config.seeds] for ratio in ratios]
-    return SweepCurve(
-        variant=variant, data=' + '.join(data_names([spec]) for spec in specs), ratios=ratios,
-        values=np.array(values),
-    )  # fmt: skip
+    return np.array(
+        [[np.mean(found[r, seed]) for seed in config.seeds] for r in sorted(config.ratios)]
+    )
 
 
 def standard_error(values: Floats) -> Floats:
@@ -373,26 +359,26 @@ def standard_error(values: Floats) -> Floats:
     return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(count))
 
 
-def sweet_spot(curve: SweepCurve) -> tuple[float, bool, str]:
+def sweet_spot(ratios: Sequence[float], values: Floats, data: str) -> tuple[float, bool, str]:
     """
     Apply the one-standard-error rule (Breiman et al. 1984): the spot, if it is resolved, and why.
 
-    The spot is the smallest ratio whose mean is within one standard error of the best mean. That
-    rule always names one, so it is called resolved only where, seed by seed, it gains more than
-    ``CLEAR`` standard errors over the smallest ratio, and where some larger ratio is outside of
-    that one error again and behind the best by more than ``CLEAR`` errors of its own, seed by
-    seed: else there may be a gain or a plateau, but no spot.
+    ``values`` are float64 [ratios, seeds], ``data`` what they were scored on. The spot is the
+    smallest ratio whose mean is within one standard error of the best mean. That rule always names
+    one, so it is called resolved only where, seed by seed, it gains more than ``CLEAR`` standard
+    errors over the smallest ratio, and where some larger ratio is outside of that one error again
+    and behind the best by more than ``CLEAR`` errors of its own, seed by seed: else there may be a
+    gain or a plateau, but no spot.
     """
-    values = curve.values
     mean = values.mean(axis=1)
     top = int(mean.argmax())
-    text = f"on '{curve.data}' the best ratio is {curve.ratios[top]:g}"
+    text = f"on '{data}' the best ratio is {ratios[top]:g}"
     if values.shape[1] < 2:
         text += ', but one seed gives no error: no sweet spot is resolved.'
-        return curve.ratios[top], False, text
+        return ratios[top], False, text
     within = mean >= mean[top] - standard_error(values)[top]
     place = int(within.argmax())
-    spot = curve.ratios[place]
+    spot = ratios[place]
     gain = values[place] - values[0]
     rises = place > 0 and _is_clear(gain)
     falls = any(
@@ -401,12 +387,12 @@ def sweet_spot(curve: SweepCurve) -> tuple[float, bool, str]:
     )
     text += (
         f' with {_shown(values[top])}; the smallest within one standard error of it is {spot:g}. '
-        f'Seed by seed that gains {_shown(gain)} over {curve.ratios[0]:g}. '
+        f'Seed by seed that gains {_shown(gain)} over {ratios[0]:g}. '
     )
     if rises and falls:
         text += f'The sweet spot is {spot:g}.'
     elif not rises:
-        text += f'No sweet spot is resolved: no gain over {curve.ratios[0]:g} is clear.'
+        text += f'No sweet spot is resolved: no gain over {ratios[0]:g} is clear.'
     elif place == len(values) - 1:
         text += f'No sweet spot is resolved: up to {spot:g} the curve does not come down.'
     else:
@@ -425,8 +411,9 @@ def _shown(values: Floats) -> str:
 
 
 def _draw(
-    panels: Sequence[Sequence[SweepCurve]], spots: Mapping[str, float | None], path: Path
-) -> list[Path]:
+    ratios: Sequence[float], panels: Mapping[str, Mapping[str, Floats]],
+    spots: Mapping[str, float | None], path: Path,
+) -> list[Path]:  # fmt: skip
     """
     Write ``path``.png and .svg and return them: a panel for each data set.
 
@@ -435,19 +422,18 @@ def _draw(
     """
     figure = Figure(figsize=(3.6 * len(panels), 3.2), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
-    for panel, curves in zip(axes[0], panels):
-        for curve in curves:
+    for panel, (spec, curves) in zip(axes[0], panels.items()):
+        for name, values in curves.items():
             (line, *_) = panel.errorbar(
-                curve.ratios, curve.values.mean(axis=1),
-                yerr=np.nan_to_num(standard_error(curve.values)), marker='o', markersize=4,
-                capsize=3, label=curve.variant,
+                ratios, values.mean(axis=1), yerr=np.nan_to_num(standard_error(values)),
+                marker='o', markersize=4, capsize=3, label=name,
             )  # fmt: skip
-            places = np.repeat(curve.ratios, curve.values.shape[1])
-            panel.plot(places, curve.values.ravel(), '.', color=line.get_color(), alpha=0.5)
-            spot = spots[curve.variant]
+            places = np.repeat(ratios, values.shape[1])
+            panel.plot(places, values.ravel(), '.', color=line.get_color(), alpha=0.5)
+            spot = spots[name]
             if spot is not None:
                 panel.axvline(spot, color=line.get_color(), ls='--', lw=1)
-        panel.set(title=curves[0].data, xlabel='share of synthetic night')
+        panel.set(title=data_names([spec]), xlabel='share of synthetic night')
         panel.grid(alpha=0.3)
     axes[0][0].set_ylabel('mIoU9')
     axes[0][-1].legend(fontsize=8, frameon=False)
