@@ -66,9 +66,8 @@ def segmentation_loss(
         return loss
     surrogate = lovasz_softmax(*_sample(logits, labels, sampled, generator))
     _, world = processes()
-    if world > 1:
-        # every process has the whole value, but the gradient of its own pixels only
-        surrogate = surrogate + (world - 1) * (surrogate - surrogate.detach())
+    # every process has the whole value, but the gradient of its own pixels only
+    surrogate = surrogate + (world - 1) * (surrogate - surrogate.detach())
     return loss + lovasz * surrogate
 
 
@@ -105,9 +104,6 @@ def _sample(
         drawn = torch.randint(count, (sampled,), generator=generator).to(known.device)
     else:
         drawn = torch.arange(count, device=known.device)
-    if world == 1:
-        chosen = known[drawn]
-        return pixels[chosen].softmax(1), flat[chosen]
     first = int(counts[:rank].sum())
     mine = (drawn >= first) & (drawn < first + known.numel())
     chosen = known[drawn[mine] - first]
