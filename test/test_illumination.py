@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -30,12 +29,9 @@ from nightseg_ros.training.illumination import (
     IlluminationDataError,
     Sampler,
     augment,
-    darkest_day_ground,
     fit,
     load_thumbnails,
-    sources,
     train_illumination,
-    without_camera,
 )
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
@@ -184,12 +180,8 @@ def test_frames_of_a_batch_do_not_touch_each_other(weights: Path) -> None:
     assert estimator.estimate(images[:0]) == []
 
 
-def test_the_estimator_refuses_other_arrays_and_other_weights(tmp_path: Path) -> None:
+def test_the_estimator_refuses_other_weights(tmp_path: Path) -> None:
     net = illumination_net()
-    estimator = IlluminationEstimator(net.state_dict())
-    for bad in (np.zeros((64, 96, 3), np.uint8), np.zeros((1, 64, 96, 3), np.float32)):
-        with pytest.raises(ValueError, match='thumbnail'):
-            estimator.estimate(bad)
     with pytest.raises(WeightsError, match='illumination'):
         IlluminationEstimator({'head.weight': torch.zeros(1, 4)})
     metadata = WeightsMetadata(network='illumination_net', task='segment')
@@ -213,7 +205,7 @@ def test_a_road_darker_than_any_by_day_lowers_the_score() -> None:
 
 
 def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, ...]) -> None:
-    sampler = Sampler(load_thumbnails(sources(folders)), seed=1, relit=0.35)
+    sampler = Sampler(load_thumbnails(folders), seed=1, relit=0.35)
     images, labels = sampler.draw(160)
     luma = images.mean(dim=(1, 2, 3)).numpy()
     day, night = luma[labels.numpy() == 1], luma[labels.numpy() == 0]
@@ -257,17 +249,11 @@ def test_weights_carry_what_made_them(weights: Path, folders: tuple[str, ...]) -
     assert root not in str(metadata)
 
 
-def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
-    sets = load_thumbnails(sources(folders))
-    rest = without_camera(sets, 'a')
-    assert {item.camera for item in rest if item.train} == {'b'}
-    blank = np.zeros_like(sets[0].images)
-    spoiled = [replace(item, images=blank) if item.camera == 'a' else item for item in sets]
+def test_same_seed_same_weights(folders: tuple[str, ...]) -> None:
     config = IlluminationConfig(data=folders, out='', steps=3, batch=8)
-    one = fit(rest, config).state_dict()
-    two = fit(without_camera(spoiled, 'a'), config).state_dict()
+    sets = load_thumbnails(folders)
+    one, two = fit(sets, config).state_dict(), fit(sets, config).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert darkest_day_ground(rest) == darkest_day_ground(without_camera(spoiled, 'a'))
 
 
 @pytest.mark.parametrize(

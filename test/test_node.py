@@ -150,7 +150,8 @@ def test_every_encoding_gives_the_pipelines_mask(camera: Camera, pipeline: Pipel
     for encoding, layout in ENCODINGS.items():
         height, width, big = 64, 96, bool(rng.integers(2))
         step = width * layout.pixel_bytes + int(rng.integers(0, 6))
-        data = rng.integers(0, 256, int(height * layout.planes) * step, dtype=np.uint8).tobytes()
+        rows = layout.rows(height)
+        data = rng.integers(0, 256, rows * step, dtype=np.uint8).tobytes()
         message = Image(
             height=height, width=width, encoding=encoding, step=step, is_bigendian=int(big)
         )

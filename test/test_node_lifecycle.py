@@ -114,7 +114,7 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
         assert values['state'] == 'unconfigured'
         assert client.set(route='day', threads=1).successful
         assert not client.transition('configure')
-        client.until(lambda: 'noon' not in client.status('node')[1], 'one worry less')
+        client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')
         assert client.set(max_rate=1.0).successful
         assert client.transition('configure')

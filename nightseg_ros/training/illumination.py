@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -62,7 +62,7 @@ class IlluminationConfig:
         """Name the key that cannot work."""
         if not self.data:
             raise ValueError("'data' names no source")
-        sources(self.data)
+        list(sources(self.data))  # names a wrong entry
         require_range(self, 1, None, 'steps', 'batch')
         require_range(self, 0, None, 'learning_rate', 'weight_decay')
         require_range(self, 0, 1, 'relit')
@@ -71,7 +71,7 @@ class IlluminationConfig:
 
 def train_illumination(config: IlluminationConfig, say: Say = lambda line: None) -> str:
     """Read the data, train, write ``config.out`` and return its SHA-256."""
-    sets = load_thumbnails([source for source in sources(config.data) if source.train])
+    sets = load_thumbnails(config.data)
     for item in sets:
         say(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
     network = fit(sets, config, say)
@@ -92,7 +92,7 @@ def fit(
     sets: Sequence[Thumbnails], config: IlluminationConfig, say: Say = lambda line: None
 ) -> IlluminationNet:
     """
-    Train on the sets whose ``train`` is true; same sets, config and thread count, same weights.
+    Train on the sets; same sets, config and thread count, same weights.
 
     Returns the network in evaluation mode. ``say`` gets a line about every tenth of the steps.
     """
@@ -136,8 +136,8 @@ def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
     """
     cameras: dict[str, list[float]] = {}
     for item in sets:
-        if item.day and item.train:
-            values = (ground_light(image) for image in shrink(item.images))
+        if item.day:
+            values = (ground_light(thumbnail(image)) for image in item.images)
             cameras.setdefault(item.camera, []).extend(values)
     return min(float(np.percentile(values, 1)) for values in cameras.values())
 
@@ -150,7 +150,6 @@ VIDEO_STRIDE = 10
 #: rainy.mp4 and the labelled night frames train nothing.
 SHARED = (
     'day:camvid:camvid/day_train/images',
-    'day:camvid:camvid/day_test/images',
     'day:roadscene:unlabelled/day/roadscene_*.jpg',
     'night:roadscene:unlabelled/night/roadscene_*.jpg',
     'day:msrs:unlabelled/day/msrs_*.jpg',
@@ -161,8 +160,6 @@ SHARED = (
     'day:countryroad:clips/countryroad.mp4',
     'night:nightdrive:clips/night.mp4',
 )
-#: Those that are only evaluated on.
-EVALUATED = ('day:camvid:camvid/day_test/images',)
 
 
 class IlluminationDataError(ValueError):
@@ -171,49 +168,45 @@ class IlluminationDataError(ValueError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thumbnails:
-    """Frames of one camera at one time of day; a source of them as long as there are no images."""
+    """Frames of one camera at one time of day."""
 
     camera: str
-    """Frames of one name count as one camera, which the study holds out as a whole."""
+    """Frames of one name count as one camera."""
     day: bool
-    path: Path
-    """A folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``."""
-    train: bool = True
-    """False: only evaluated on, never trained on."""
-    images: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    images: npt.NDArray[np.uint8]
     """RGB uint8 [N, 96, 144, 3]."""
 
 
-def sources(specs: Sequence[str]) -> list[Thumbnails]:
-    """Read the entries of ``data``; ``ValueError`` says what an entry looks like."""
-    found = []
+def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
+    """
+    Yield camera, whether it is day, and where the frames are, for each entry of ``data``.
+
+    The path is a folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``.
+    ``ValueError`` says what an entry looks like.
+    """
     for spec in specs:
         kind, _, rest = spec.partition(':')
         if kind == 'shared' and rest:
-            found += [
-                replace(source, path=Path(rest) / source.path, train=text not in EVALUATED)
-                for text in SHARED
-                for source in sources([text])
-            ]
+            for camera, day, inside in sources(SHARED):
+                yield camera, day, Path(rest) / inside
             continue
         camera, _, path = rest.partition(':')
         if kind not in ('day', 'night') or not camera or not path:
             raise ValueError(
                 f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
             )
-        found.append(Thumbnails(camera=camera, day=kind == 'day', path=Path(path)))
-    return found
+        yield camera, kind == 'day', Path(path)
 
 
-def load_thumbnails(found: Sequence[Thumbnails]) -> list[Thumbnails]:
+def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
     """
-    Read the images, and every n-th frame of the videos, of all sources.
+    Read the images, and every n-th frame of the videos, of all entries of ``data``.
 
     ``IlluminationDataError`` names the path that gave no frame.
     """
     sets = []
-    for source in found:
-        path, images = source.path, []
+    for camera, day, path in sources(specs):
+        images = []
         for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
             stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
             for index, (_, frame) in enumerate(open_source(file)):
@@ -221,21 +214,11 @@ def load_thumbnails(found: Sequence[Thumbnails]) -> list[Thumbnails]:
                     images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
         if not images:
             raise IlluminationDataError(
-                f"source '{path}' of camera '{source.camera}' has no readable frame; it must be "
-                'a folder of JPEG or PNG images, a video, or a pattern that matches images'
+                f"source '{path}' of camera '{camera}' has no readable frame; it must be a folder "
+                'of JPEG or PNG images, a video, or a pattern that matches images'
             )
-        sets.append(replace(source, images=np.stack(images)))
+        sets.append(Thumbnails(camera=camera, day=day, images=np.stack(images)))
     return sets
-
-
-def shrink(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Shrink stored thumbnails [N, 96, 144, 3] to those the estimator gets, [N, 64, 96, 3]."""
-    return np.stack([thumbnail(image) for image in images])
-
-
-def without_camera(sets: Sequence[Thumbnails], camera: str) -> list[Thumbnails]:
-    """Return the sets with every frame of one camera barred from training."""
-    return [replace(item, train=item.train and item.camera != camera) for item in sets]
 
 
 class Sampler:
@@ -252,7 +235,7 @@ class Sampler:
         for label, day in (('night', False), ('day', True)):
             cameras: dict[str, list[torch.Tensor]] = {}
             for item in sets:
-                if item.day == day and item.train:
+                if item.day == day:
                     cameras.setdefault(item.camera, []).append(torch.from_numpy(item.images))
             if not cameras:
                 raise IlluminationDataError(
