@@ -26,8 +26,7 @@ import tyro
 from nightseg_ros.cli.options import print_table, read_config
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.sweep_config import SweepConfig
+from nightseg_ros.training import CalibrationConfig, SweepConfig
 
 if TYPE_CHECKING:
     from nightseg_ros.weights import Weights
@@ -61,7 +60,7 @@ def illumination(arguments: Sequence[str]) -> int:
     from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
 
     config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, say=print)
+    sha256 = train_illumination(config, print)
     print(f"weights: '{config.out}', SHA-256 {sha256}")
     return 0
 
@@ -72,12 +71,14 @@ def calibrate(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.calibrate import calibrate
 
-    done = calibrate(config, partial(print, flush=True))
-    if 'temperature' in done.about:
-        _print_errors(done.about['temperature'])
-    for key, value in done.about.get('reliability', {}).items():
+    weights = calibrate(config, partial(print, flush=True))
+    about = weights.metadata.training['calibration']
+    if 'temperature' in about:
+        _print_errors(about['temperature'])
+    for key, value in about.get('reliability', {}).items():
         print(f'reliability: {key} {value}')
-    print(f"'{done.path}': temperature {done.temperature:.3f}, SHA-256 {done.sha256}")
+    temperature = weights.metadata.temperature
+    print(f"'{weights.path}': temperature {temperature:.3f}, SHA-256 {weights.sha256}")
     return 0
 
 
@@ -120,9 +121,9 @@ def sweep(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.sweep import sweep
 
-    report = sweep(options, partial(print, flush=True))
-    print(f'\n{report.text}')
-    for file in report.files:
+    text, files = sweep(options, partial(print, flush=True))
+    print(f'\n{text}')
+    for file in files:
         print(f"'{file}'")
     return 0
 
