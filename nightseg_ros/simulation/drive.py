@@ -394,6 +394,8 @@ def write_rendered(
     bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
     folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
+    if seed < 0:
+        raise DataError(f'seed must not be negative, got {seed}')
     check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
