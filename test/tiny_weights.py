@@ -113,7 +113,7 @@ def write_all(folder: Path) -> dict[str, Path]:
 
 
 def weight_flags(folder: Path, *names: str) -> list[str]:
-    """Write weights and return the flags that name them; without ``names`` all but a translator."""
+    """Write weights; return the flags that name them, without ``names`` all but a translator."""
     files = write_all(folder)
     wanted = [f'weights.{name}' for name in names or ('day', 'night', 'illumination')]
     return [x for name in wanted for x in (f'--{name.replace(".", "-")}', str(files[name]))]
