@@ -24,7 +24,7 @@ from nightseg_ros.data.augment import (
     pad,
     scale_and_crop,
 )
-from nightseg_ros.data.night.presets import NightConfig
+from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.taxonomy import UNLABELLED
 
 IDS = np.array([0, 1, 3, 5, 8, UNLABELLED], np.uint8)

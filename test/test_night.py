@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.data.night.lights import lamp_color
-from nightseg_ros.data.night.methods import mix_amplitude
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import (
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_lights import lamp_color
+from nightseg_ros.data.night_methods import mix_amplitude
+from nightseg_ros.data.night_presets import (
     PRESETS,
     CameraRanges,
     LightRanges,
     NightConfig,
-    NightLook,
+    NightPreset,
 )
-from nightseg_ros.data.night.scene import Role, read_scene, role_table, split_sky
+from nightseg_ros.data.night_scene import Role, read_scene, role_table, split_sky
 from nightseg_ros.data.photometric import add_noise, jpeg
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, UNLABELLED, Taxonomy, TaxonomyError
 
@@ -67,7 +67,9 @@ def luma(image: np.ndarray) -> np.ndarray:
 def still(light: LightRanges, camera: CameraRanges) -> NightConfig:
     """Return a configuration of one look."""
     return NightConfig(
-        mixture={'mine': 1.0}, crossover=0.0, looks={'mine': NightLook(light=light, camera=camera)}
+        mixture={'mine': 1.0},
+        crossover=0.0,
+        looks={'mine': NightPreset(light=light, camera=camera)},
     )
 
 
@@ -322,7 +324,7 @@ def test_a_look_replaces_the_preset_of_its_name():
     replaced = NightConfig(
         mixture={'dark': 1.0},
         crossover=0.0,
-        looks={'dark': NightLook(light=DIFFUSE, camera=PLAIN)},
+        looks={'dark': NightPreset(light=DIFFUSE, camera=PLAIN)},
     )
     np.testing.assert_array_equal(
         synthesize_night(image, labels, np.random.default_rng(1), replaced),

@@ -28,10 +28,9 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.data import synthesize as synthesis
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.methods import recolor, region_colors, region_rows
+from nightseg_ros.data.night_methods import recolor, region_colors, region_rows
 from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.data.synthesis_config import SynthesisConfig
-from nightseg_ros.data.synthesize import choose, synthesize
+from nightseg_ros.data.synthesize import SynthesisConfig, choose, synthesize
 from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training.crops import TrainingCrops

@@ -17,7 +17,7 @@ from nightseg_ros.cli.options import Progress, parse
 from nightseg_ros.config import ConfigError, from_mapping
 
 if TYPE_CHECKING:
-    from nightseg_ros.data.check import Report
+    from nightseg_ros.data.check import CheckReport
 
 #: Places of a kind of problem that are printed; --json has all.
 SHOWN = 5
@@ -120,7 +120,7 @@ def extract(arguments: Sequence[str]) -> int:
     return 1 if result.broken else 0
 
 
-def _print(report: Report) -> None:
+def _print(report: CheckReport) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.cli.options import Progress, read_config
-from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.files import share_dir
 from nightseg_ros.training.calibration_config import CalibrationConfig
 from nightseg_ros.training.sweep_config import SweepConfig

@@ -8,7 +8,6 @@ One picture of a data set with what is known about it, and the one reader of its
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,72 +35,41 @@ class LabelMap:
     taxonomy: str
     """Name of the taxonomy of the ids that come out."""
     entries: tuple[tuple[int, int], ...]
-    """(stored, id) pairs; colours are stored as 0xRRGGBB."""
+    """(stored, id) pairs in ascending order; colours are stored as 0xRRGGBB."""
     color: bool = False
     """Whether RGB colours are stored instead of ids."""
-
-    def __post_init__(self) -> None:
-        """Refuse tables that are no function or hold what no label image can."""
-        if len({stored for stored, _ in self.entries}) != len(self.entries):
-            raise ValueError('a stored value may stand only once in a label map')
-        limit = 2**24 if self.color else 2**8
-        if any(not 0 <= stored < limit or not 0 <= to < 256 for stored, to in self.entries):
-            raise ValueError(f'stored values are 0 to {limit - 1} and ids 0 to 255')
 
     def decode(self, stored: Bytes) -> tuple[Bytes, dict[str, int]]:
         """
         Return uint8 [H, W] ids, and the pixels of each stored value that the table lacks.
 
         ``stored`` is uint8 [H, W], or uint8 [H, W, 3] RGB if ``color``. Unknown pixels become
-        255; their values are named as in '12' or '#4020ff'. ``ValueError`` where the shape is
-        that of the other kind.
+        255; their values are named as in '12' or '#4020ff'.
         """
-        if stored.dtype != np.uint8 or stored.ndim != (3 if self.color else 2):
-            raise ValueError(
-                f'{stored.dtype} {stored.shape} was given, '
-                f'{"uint8 [H, W, 3]" if self.color else "uint8 [H, W]"} is wanted'
-            )
-        if not self.color:
-            ids, lacks = _id_table(self)
-            result = np.asarray(cv2.LUT(stored, ids), np.uint8)
+        keys, ids, table, lacks = _tables(self)
+        if self.color:
+            packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+            place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
+            known = keys[place] == packed
+            result = np.where(known, ids[place], np.uint8(UNLABELLED))
+            strange = packed[~known]
+        else:
+            result = np.asarray(cv2.LUT(stored, table), np.uint8)
             strange = stored[cv2.LUT(stored, lacks) > 0] if lacks.any() else stored[:0]
-            values, counts = np.unique(strange, return_counts=True)
-            return result, {str(value): int(n) for value, n in zip(values, counts)}
-        keys, values = _color_table(self)
-        packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-        known = keys[place] == packed
-        result = np.where(known, values[place], np.uint8(UNLABELLED))
-        colors, counts = np.unique(packed[~known], return_counts=True)
-        return result, {f'#{color:06x}': int(n) for color, n in zip(colors, counts)}
-
-
-def id_map(taxonomy: str, ids: Iterable[tuple[int, int]]) -> LabelMap:
-    """Return the map of an image of ids; 255 means 'not labelled' whatever else is in it."""
-    return LabelMap(taxonomy, tuple(sorted({UNLABELLED: UNLABELLED, **dict(ids)}.items())))
-
-
-def color_map(taxonomy: str, colors: Iterable[tuple[Color, int]]) -> LabelMap:
-    """Return the map of an image of RGB colours."""
-    packed = {red << 16 | green << 8 | blue: to for (red, green, blue), to in colors}
-    return LabelMap(taxonomy, tuple(sorted(packed.items())), color=True)
+        values, counts = np.unique(strange, return_counts=True)
+        form = '#{:06x}' if self.color else '{}'
+        return result, {form.format(value): int(n) for value, n in zip(values, counts)}
 
 
 @lru_cache(maxsize=32)
-def _id_table(label_map: LabelMap) -> tuple[Bytes, Bytes]:
-    """Return uint8 [256] ids and uint8 [256]: 1 where the map lacks a stored id."""
-    ids = np.full(256, UNLABELLED, np.uint8)
-    lacks = np.ones(256, np.uint8)
-    for stored, to in label_map.entries:
-        ids[stored], lacks[stored] = to, 0
-    return ids, lacks
-
-
-@lru_cache(maxsize=32)
-def _color_table(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes]:
-    """Return uint32 [n] packed colours in ascending order, and uint8 [n] ids."""
-    stored, ids = zip(*sorted(label_map.entries))
-    return np.array(stored, np.uint32), np.array(ids, np.uint8)
+def _tables(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes, Bytes, Bytes]:
+    """Return stored values (ascending) and their ids; ids and gaps of all values below 256."""
+    stored, ids = zip(*label_map.entries)
+    keys, values = np.array(stored, np.uint32), np.array(ids, np.uint8)
+    table, lacks = np.full(256, UNLABELLED, np.uint8), np.ones(256, np.uint8)
+    small = keys < 256
+    table[keys[small]], lacks[keys[small]] = values[small], 0
+    return keys, values, table, lacks
 
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
@@ -134,6 +102,11 @@ class LabelFile:
     def read_bytes(self) -> bytes:
         """Return the file's content, for a hash of it."""
         return self.path.read_bytes()
+
+    def stores_ids(self) -> bool:
+        """Tell whether the file's own bytes are a PNG of ids of the taxonomy in use."""
+        ids = not self.meaning.color and all(a == b for a, b in self.meaning.entries)
+        return ids and self.path.suffix == '.png'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,8 +204,13 @@ def _is_palette(content: bytes) -> bool:
     return content.startswith(b'\x89PNG') and len(content) > 25 and content[25] == 3
 
 
-def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
+def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
+    """Return uint8 [H, W] ids as a PNG."""
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise DataError(f'labels are uint8 [H, W], got {labels.dtype} {labels.shape}')
-    replace_file(path, cv2.imencode('.png', labels)[1].tobytes())
+    return cv2.imencode('.png', labels)[1].tobytes()
+
+
+def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
+    replace_file(path, encode_labels(labels))

@@ -23,8 +23,8 @@ import torch
 
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.photometric import damaged
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
 from nightseg_ros.runtime.graph import (
@@ -367,7 +367,7 @@ def _shown(
     yield image
     yield synthesize_night(image, truth, rng, taxonomy=taxonomy)
     for _ in range(config.faults):
-        yield damaged(image, rng)
+        yield corrupted(image, rng)
 
 
 def stack(seen: Sequence[Observation]) -> Observation:

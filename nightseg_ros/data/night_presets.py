@@ -104,7 +104,7 @@ def _check(ranges: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NightLook:
+class NightPreset:
     """One family of nights: its lights and the camera that sees them."""
 
     light: LightRanges = field(default_factory=LightRanges)
@@ -117,7 +117,7 @@ class NightLook:
 
 
 #: Lit town, bright image: lifted blacks, flat contrast, blur, warm or olive cast.
-STREET = NightLook(
+STREET = NightPreset(
     light=LightRanges(
         ambient=(0.05, 0.4), sky=(0.03, 0.5), lamps=(3, 11), lamp_power=(0.5, 3.0),
         lamp_kelvin=(2000.0, 5500.0), head_lamps=(0.0, 1.2), windows=(-0.08, 0.25),
@@ -133,7 +133,7 @@ STREET = NightLook(
 )  # fmt: skip
 
 #: Park or campus with few lamps: green-black image, trees lit from below or black.
-DARK = NightLook(
+DARK = NightPreset(
     light=LightRanges(
         ambient=(0.003, 0.06), flatten=(0.1, 0.7), sky=(0.01, 0.4), sky_glow=(0.0, 0.8),
         lamps=(1, 7), lamp_power=(0.8, 6.0), lamp_kelvin=(3000.0, 6500.0),
@@ -149,7 +149,7 @@ DARK = NightLook(
 )  # fmt: skip
 
 #: Open road without lamps: a cone of head-lamp light, signs and tail lights in the black.
-HIGHWAY = NightLook(
+HIGHWAY = NightPreset(
     light=LightRanges(
         ambient=(0.004, 0.05), sky=(0.02, 0.6), sky_glow=(0.0, 1.0), lamps=(0, 2),
         head_lamps=(1.0, 3.0), windows=(-0.2, 0.1), traffic=(0.7, 1.0), glints=(0, 12),
@@ -161,13 +161,13 @@ HIGHWAY = NightLook(
 )  # fmt: skip
 
 #: Residential street: moderate light of every colour and an ordinary dash-cam.
-SUBURB = NightLook(
+SUBURB = NightPreset(
     light=LightRanges(),
     camera=CameraRanges(median=(32.0, 85.0), black=(3.0, 30.0)),
 )
 
 #: The last light: a sky brighter than the ground, blue shade, lamps just switched on.
-TWILIGHT = NightLook(
+TWILIGHT = NightPreset(
     light=LightRanges(
         ambient=(0.5, 3.0), flatten=(0.0, 0.6), sky=(1.5, 12.0), sky_glow=(0.2, 2.5),
         sky_blue=(-0.3, 0.7), lamps=(0, 5), lamp_power=(0.2, 0.8), head_lamps=(0.0, 0.4),
@@ -180,7 +180,7 @@ TWILIGHT = NightLook(
 )  # fmt: skip
 
 #: Rain or mist: wet mirrors, strong halos, low contrast.
-WET = NightLook(
+WET = NightPreset(
     light=LightRanges(
         ambient=(0.06, 0.5), sky=(0.15, 1.0), sky_glow=(0.3, 2.5), lamps=(2, 10),
         wet=(0.3, 1.2), traffic=(0.6, 1.0), glints=(4, 24), windows=(-0.1, 0.25),
@@ -191,7 +191,7 @@ WET = NightLook(
     ),
 )  # fmt: skip
 
-PRESETS: dict[str, NightLook] = {
+PRESETS: dict[str, NightPreset] = {
     'street': STREET,
     'dark': DARK,
     'highway': HIGHWAY,
@@ -213,7 +213,7 @@ class NightConfig:
     """Weight of each look by name; the weights need not add up to 1."""
     crossover: float = 0.25
     """Probability that light and camera come from two different draws of the mixture."""
-    looks: dict[str, NightLook] = field(default_factory=dict)
+    looks: dict[str, NightPreset] = field(default_factory=dict)
     """Further looks by name; one with the name of a preset replaces it."""
 
     def __post_init__(self) -> None:
@@ -241,7 +241,7 @@ class NightConfig:
             return first.light, self._draw_one(rng).camera
         return first.light, first.camera
 
-    def _draw_one(self, rng: np.random.Generator) -> NightLook:
+    def _draw_one(self, rng: np.random.Generator) -> NightPreset:
         names = list(self.mixture)
         weights = np.array([self.mixture[name] for name in names])
         name = names[int(rng.choice(len(names), p=weights / weights.sum()))]

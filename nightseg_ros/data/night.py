@@ -16,9 +16,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from nightseg_ros.data import night_lights as lights
 from nightseg_ros.data import photometric
-from nightseg_ros.data.night import lights
-from nightseg_ros.data.night.presets import (
+from nightseg_ros.data.night_presets import (
     CameraRanges,
     LightRanges,
     NightConfig,
@@ -26,7 +26,7 @@ from nightseg_ros.data.night.presets import (
     log_uniform,
     uniform,
 )
-from nightseg_ros.data.night.scene import (
+from nightseg_ros.data.night_scene import (
     STRIDE,
     Array,
     Bytes,
