@@ -12,23 +12,18 @@ import numpy as np
 import pytest
 from tiny_weights import write_segmenter
 
-from nightseg_ros.data.datasets import (
-    ADAPTERS,
+from nightseg_ros.data.datasets import ADAPTERS, list_dataset, open_dataset
+from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
     COMMA10K_COLORS,
     MEANINGS,
     SEGNET_IDS,
+    DataError,
     Encoding,
     label_map,
-    list_dataset,
-    open_dataset,
     own_ids,
-    translation,
-)
-from nightseg_ros.data.sample import (
-    DataError,
     read_image,
     read_labels,
     write_labels,
@@ -401,14 +396,6 @@ def test_decoding_is_the_table_pixel_by_pixel(encoding: Encoding, taxonomy: Taxo
     lookup = dict(table.entries)
     assert ids.ravel().tolist() == [lookup.get(code, UNLABELLED) for code in codes.flat]
     assert sum(unknown.values()) == sum(code not in lookup for code in codes.flat)
-
-
-def test_a_network_s_cityscapes_labels_become_camvid_s() -> None:
-    table = translation(CITYSCAPES19, CAMVID11)
-    assert table.shape == (256,) and table.dtype == np.uint8
-    ids = np.array([CITYSCAPES19.id_of(n) for n in ('road', 'wall', 'truck', 'sky')] + [255])
-    assert table[ids].tolist() == [3, 1, 8, 0, 255]
-    assert (translation(CAMVID11, CAMVID11)[:11] == np.arange(11)).all()
 
 
 def test_labels_are_written_whole_or_not_at_all(

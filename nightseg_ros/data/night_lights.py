@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,8 +33,7 @@ def lamp_color(kelvin: float) -> Array:
     return np.array(channels, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lamps:
+class Lamps(NamedTuple):
     """Street lamps as points: float32 [K] metres, powers and [K, 3] linear RGB colours."""
 
     x: Array
@@ -69,13 +68,8 @@ def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> 
     colors = np.array([lamp_color(k * float(rng.uniform(0.9, 1.1))) for k in kelvin], np.float32)
     # one pool has irradiance 1 on the road below its lamp
     power = log_uniform(rng, ranges.lamp_power) * np.exp(rng.normal(0.0, 0.35, number)) * y**2
-    return Lamps(
-        x=x.astype(np.float32),
-        y=y.astype(np.float32),
-        z=z.astype(np.float32),
-        power=power.astype(np.float32),
-        color=colors.reshape(number, 3),
-    )
+    x, y, z, power = (np.asarray(values, np.float32) for values in (x, y, z, power))
+    return Lamps(x, y, z, power, colors.reshape(number, 3))
 
 
 def _pole_tops(scene: Scene) -> list[tuple[int, int]]:
@@ -113,8 +107,7 @@ def lamp_light(scene: Scene, lamps: Lamps) -> Array:
         scene.ground[None], dy / np.sqrt(squared), np.where(dy > 0.0, 0.6, 0.2)
     ).astype(np.float32)
     falloff = lamps.power[:, None, None] * cosine / squared
-    light: Array = np.tensordot(falloff, lamps.color, axes=(0, 0)).astype(np.float32)
-    return light
+    return np.asarray(np.tensordot(falloff, lamps.color, axes=(0, 0)), np.float32)
 
 
 def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array:
@@ -133,8 +126,7 @@ def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array
     beam = np.exp(-((azimuth / wide) ** 2)) * cut / (1.0 + (scene.z / reach) ** 2)
     beam *= strength * (1.0 - 0.7 * np.exp(-((scene.z / 3.5) ** 2)))
     color = lamp_color(float(rng.uniform(3000.0, 6500.0)))
-    light: Array = (beam.reshape(h, w, 1) * color).astype(np.float32)
-    return light
+    return np.asarray(beam.reshape(h, w, 1) * color, np.float32)
 
 
 def draw_lamps(canvas: Array, scene: Scene, lamps: Lamps, rng: np.random.Generator) -> None:

@@ -61,8 +61,7 @@ def _window(tile: Array, height: int, width: int, rng: np.random.Generator) -> A
 def texture(height: int, width: int, rng: np.random.Generator) -> Array:
     """Return a random grain of unit deviation and about two pixels, float32 [H, W]."""
     grain = _window(_tiles()[1], height, width, rng)
-    result: Array = cv2.extractChannel(grain, int(rng.integers(3)))
-    return result
+    return cv2.extractChannel(grain, int(rng.integers(3)))
 
 
 def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator) -> Bytes:
@@ -84,8 +83,7 @@ def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator
     levels = np.arange(256, dtype=np.float32)
     share = np.minimum(1.0, (255.0 - levels) / 30.0) * (1.0 + 0.4 * np.exp(-levels / 40.0))
     deviation = cv2.LUT(image, share.astype(np.float32))
-    noisy: Bytes = cv2.add(image, cv2.multiply(noise, deviation), dtype=cv2.CV_8U)
-    return noisy
+    return cv2.add(image, cv2.multiply(noise, deviation), dtype=cv2.CV_8U)
 
 
 def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
@@ -103,8 +101,7 @@ def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Byt
         _window(chroma, -(-height // 4), -(-width // 4), rng), strength, 0.0,
     )  # fmt: skip
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    noisy: Bytes = cv2.add(image, noise, dtype=cv2.CV_8U)
-    return noisy
+    return cv2.add(image, noise, dtype=cv2.CV_8U)
 
 
 def blur(image: Bytes, sigma: float) -> Bytes:

@@ -1,16 +1,20 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What the pixels of a label image mean: a table from stored ids or colours to class ids.
+What the pixels of label images mean; a picture of a data set, and the one reader of its files.
 
-One picture of a data set with what is known about it, and the one reader of its files.
+An encoding tells what the stored values are called. A name that covers several classes of a
+taxonomy, or none of them for certain, means nothing in it, and its pixels become unlabelled rather
+than wrong.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +22,7 @@ import numpy.typing as npt
 
 from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import FrameError, decode_file, picture_size
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -71,6 +75,151 @@ def _tables(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes, Bytes, 
     table[keys[small]], lacks[keys[small]] = values[small], 0
     return keys, values, table, lacks
 
+
+# -- what label images store -----------------------------------------------------------------
+
+
+class Encoding(NamedTuple):
+    """How the label images of a data set store class names."""
+
+    vocabulary: str
+    """First part of a key of ``MEANINGS``, or a taxonomy's name."""
+    names: Mapping[int, str] | Mapping[Color, str]
+    """By id, or by RGB colour."""
+
+
+#: Cityscapes' labels by id (Cordts et al. 2016); KITTI and NightCity took them over.
+CITYSCAPES_IDS = Encoding(
+    'cityscapes',
+    dict(
+        enumerate(
+            (
+                'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static',
+                'dynamic', 'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building',
+                'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup',
+                'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
+                'rider', 'car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle',
+                'bicycle',
+            )
+        )
+    ),
+)  # fmt: skip
+
+#: The ids that Cityscapes evaluates; ACDC, Dark Zurich, BDD100K and others store them.
+CITYSCAPES_TRAIN_IDS = Encoding('cityscapes', dict(enumerate(CITYSCAPES19.classes)))
+
+#: CamVid's 11 classes as SegNet's copy of it stores them; 11 is unlabelled there.
+SEGNET_IDS = Encoding('camvid11', dict(enumerate((*CAMVID11.classes, 'unlabelled'))))
+
+#: CamVid's 32 classes as the original label images store them (Brostow et al. 2009).
+CAMVID32_COLORS = Encoding(
+    'camvid32',
+    {
+        (64, 128, 64): 'animal', (192, 0, 128): 'archway', (0, 128, 192): 'bicyclist',
+        (0, 128, 64): 'bridge', (128, 0, 0): 'building', (64, 0, 128): 'car',
+        (64, 0, 192): 'cart luggage pram', (192, 128, 64): 'child',
+        (192, 192, 128): 'column pole', (64, 64, 128): 'fence',
+        (128, 0, 192): 'lane marking, drivable', (192, 0, 64): 'lane marking, other',
+        (128, 128, 64): 'misc text', (192, 0, 192): 'motorcycle scooter',
+        (128, 64, 64): 'other moving', (64, 192, 128): 'parking block',
+        (64, 64, 0): 'pedestrian', (128, 64, 128): 'road', (128, 128, 192): 'road shoulder',
+        (0, 0, 192): 'sidewalk', (192, 128, 128): 'sign symbol', (128, 128, 128): 'sky',
+        (64, 128, 192): 'suv pickup truck', (0, 0, 64): 'traffic cone',
+        (0, 64, 64): 'traffic light', (192, 64, 128): 'train', (128, 128, 0): 'tree',
+        (192, 128, 192): 'truck bus', (64, 0, 64): 'tunnel', (192, 192, 0): 'vegetation misc',
+        (0, 0, 0): 'void', (64, 192, 0): 'wall',
+    },
+)  # fmt: skip
+
+#: comma10k's five categories.
+COMMA10K_COLORS = Encoding(
+    'comma10k',
+    {
+        (0x40, 0x20, 0x20): 'road', (0xFF, 0x00, 0x00): 'lane marking',
+        (0x80, 0x80, 0x60): 'undrivable', (0x00, 0xFF, 0x66): 'movable',
+        (0xCC, 0x00, 0xFF): 'ego car',
+    },
+)  # fmt: skip
+
+#: Vocabulary and taxonomy: the class that each name means, with no entry for 'unlabelled'.
+MEANINGS: dict[tuple[str, str], dict[str, str]] = {
+    ('cityscapes', 'cityscapes19'): {name: name for name in CITYSCAPES19.classes},
+    ('cityscapes', 'camvid11'): {
+        'sky': 'sky', 'building': 'building', 'wall': 'building', 'bridge': 'building',
+        'tunnel': 'building', 'pole': 'pole', 'polegroup': 'pole', 'road': 'road',
+        'sidewalk': 'pavement', 'vegetation': 'tree', 'terrain': 'tree', 'traffic sign': 'sign',
+        'traffic light': 'sign', 'fence': 'fence', 'car': 'car', 'truck': 'car', 'bus': 'car',
+        'caravan': 'car', 'trailer': 'car', 'train': 'car', 'person': 'pedestrian',
+        'rider': 'bicyclist', 'bicycle': 'bicyclist', 'motorcycle': 'bicyclist',
+    },
+    # the grouping of SegNet (Badrinarayanan et al. 2017)
+    ('camvid32', 'camvid11'): {
+        'sky': 'sky', 'building': 'building', 'archway': 'building', 'bridge': 'building',
+        'tunnel': 'building', 'wall': 'building', 'column pole': 'pole', 'traffic cone': 'pole',
+        'road': 'road', 'lane marking, drivable': 'road', 'lane marking, other': 'road',
+        'sidewalk': 'pavement', 'parking block': 'pavement', 'road shoulder': 'pavement',
+        'tree': 'tree', 'vegetation misc': 'tree', 'sign symbol': 'sign', 'misc text': 'sign',
+        'traffic light': 'sign', 'fence': 'fence', 'car': 'car', 'suv pickup truck': 'car',
+        'truck bus': 'car', 'train': 'car', 'other moving': 'car', 'pedestrian': 'pedestrian',
+        'child': 'pedestrian', 'cart luggage pram': 'pedestrian', 'animal': 'pedestrian',
+        'bicyclist': 'bicyclist', 'motorcycle scooter': 'bicyclist',
+    },
+    ('camvid32', 'cityscapes19'): {
+        'sky': 'sky', 'building': 'building', 'wall': 'wall', 'column pole': 'pole',
+        'road': 'road', 'lane marking, drivable': 'road', 'lane marking, other': 'road',
+        'sidewalk': 'sidewalk', 'tree': 'vegetation', 'sign symbol': 'traffic sign',
+        'traffic light': 'traffic light', 'fence': 'fence', 'car': 'car', 'train': 'train',
+        'pedestrian': 'person', 'child': 'person',
+    },
+    # building holds walls, tree terrain, sign lights, car lorries: they could be several classes
+    ('camvid11', 'cityscapes19'): {
+        'sky': 'sky', 'pole': 'pole', 'road': 'road', 'pavement': 'sidewalk', 'fence': 'fence',
+        'pedestrian': 'person',
+    },
+    ('comma10k', 'camvid11'): {'road': 'road', 'lane marking': 'road'},
+    ('comma10k', 'cityscapes19'): {'road': 'road', 'lane marking': 'road'},
+}  # fmt: skip
+# names of a taxonomy are words of the vocabulary that it was taken from
+_VOCABULARY = {'cityscapes19': 'cityscapes'}
+
+
+def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
+    """
+    Return the table from what a data set stores to ids of ``taxonomy``.
+
+    A vocabulary that is not known here, a user's own, is taken by its names. In an image of ids
+    255 means 'not labelled' whatever else is in it. ``DataError`` where none of its names has a
+    meaning in the taxonomy.
+    """
+    vocabulary = _VOCABULARY.get(encoding.vocabulary, encoding.vocabulary)
+    known = {name for name, _ in MEANINGS} | set(TAXONOMIES)
+    if encoding.vocabulary == taxonomy.name or vocabulary not in known:
+        means = {name: name for name in encoding.names.values() if name in taxonomy.classes}
+    else:
+        means = MEANINGS.get((vocabulary, taxonomy.name), {})
+    if not means:
+        readable = [to for name, to in MEANINGS if name == vocabulary]
+        raise DataError(
+            f"its labels ('{encoding.vocabulary}') mean nothing in the taxonomy "
+            f"'{taxonomy.name}'; they do in {readable or 'none that is known here'}"
+        )
+    table: dict[int, int] = {}
+    color = False
+    for value, name in encoding.names.items():
+        if not isinstance(value, int):
+            color, value = True, value[0] << 16 | value[1] << 8 | value[2]
+        table[value] = taxonomy.id_of(means[name]) if name in means else UNLABELLED
+    if not color:
+        table[UNLABELLED] = UNLABELLED
+    return LabelMap(taxonomy.name, tuple(sorted(table.items())), color=color)
+
+
+def own_ids(taxonomy: Taxonomy) -> Encoding:
+    """Return the encoding of label images that store a taxonomy's own ids."""
+    return Encoding(taxonomy.name, dict(enumerate(taxonomy.classes)))
+
+
+# -- files -----------------------------------------------------------------------------------
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 #: Folder beside pseudo-labels that holds a guess for every pixel, unsure ones as well.
