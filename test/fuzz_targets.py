@@ -61,7 +61,7 @@ def raw(data: bytes) -> None:
         # sizes that fit each other, which a fuzzer hardly ever finds
         width, height = 1 + width % 40, 1 + height % 40
         step = width * ENCODINGS[encoding].pixel_bytes + step % 8
-        wanted = step * int(height * ENCODINGS[encoding].planes)
+        wanted = step * ENCODINGS[encoding].rows(height)
         rows = (rows * (wanted // len(rows) + 1))[:wanted] if rows else bytes(wanted)
     try:
         image, order = decode_raw(

@@ -427,7 +427,7 @@ def test_predictions_of_a_ros1_bag_become_a_ros2_bag(
 
 
 def test_predictions_are_topics_of_the_node() -> None:
-    topics = pytest.importorskip('nightseg_ros.node.publishers').TOPICS
+    topics = pytest.importorskip('nightseg_ros.node.camera').TOPICS
     kinds = {topic.name: topic.kind.replace('/', '/msg/') for topic in topics}
     assert {name: kinds[name] for name in KINDS} == KINDS
     assert {t.name for t in topics if t.latched} & KINDS.keys() == {'label_info_json'}

@@ -17,14 +17,13 @@ from launch_recorder import Recording
 
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
-from nightseg_ros.node.diagnostics import FRAME_DROPS, Arrival, Health, Source
+from nightseg_ros.node.camera import TOPICS
+from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
 from nightseg_ros.node.parameters import (
-    CLOUD_PARAMETERS,
     PARAMETERS,
     CloudSettings,
     Settings,
 )
-from nightseg_ros.node.publishers import TOPICS
 
 ROOT = Path(__file__).parent.parent
 FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'
@@ -35,15 +34,8 @@ IMAGES = {IMAGE, 'sensor_msgs/CompressedImage'}
 DIAGNOSTICS = 'diagnostic_msgs/DiagnosticArray'
 
 
-def settings_of(parameters: Any, settings: Any) -> Any:
-    """Return the settings where nobody says otherwise."""
-    values = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-              for p in parameters}  # fmt: skip
-    return settings.from_values(values)
-
-
-(CAMERA,) = settings_of(PARAMETERS, Settings).cameras
-(SENSOR,) = settings_of(CLOUD_PARAMETERS, CloudSettings).sensors
+(CAMERA,) = Settings().camera_names
+(SENSOR,) = CloudSettings().point_sources
 
 
 def kinds() -> dict[str, str]:
@@ -184,7 +176,7 @@ def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
         (problem,) = Health(0.0).problems(1.4, source, 1.2)
         assert problem.text in page()
     health = Health(0.0)
-    health.arrivals.append(Arrival(0.0))
+    health.received.append(0.0)
     (problem,) = health.problems(1.4, Source(topic=topic, publishers=1), 1.2)
     assert problem.text in page()
 

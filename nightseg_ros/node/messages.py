@@ -84,38 +84,22 @@ def scaled_info(
             f'camera_info is for {width // binning_x}×{height // binning_y} pixels, the images '
             f'have {image[1]}×{image[0]}: it is not passed on'
         )
-    result = CameraInfo(
-        header=header,
-        height=info.height,
-        width=info.width,
-        distortion_model=info.distortion_model,
-        d=info.d,
-        k=info.k,
-        r=info.r,
-        p=info.p,
-        binning_x=info.binning_x,
-        binning_y=info.binning_y,
-        roi=info.roi,
-    )
+    result = CameraInfo(header=header)
+    for name in ('height', 'width', 'distortion_model', 'd', 'k', 'r', 'p', 'roi'):
+        setattr(result, name, getattr(info, name))
+    result.binning_x, result.binning_y = info.binning_x, info.binning_y
     if labels == image:
         return result
     sx = labels[1] / (image[1] * binning_x)
     sy = labels[0] / (image[0] * binning_y)
-
-    def move(cx: float, offset: int, scale: float) -> float:
-        return (cx - offset + 0.5) * scale - 0.5
-
-    k, p = list(info.k), list(info.p)
-    for matrix, width_of in ((k, 3), (p, 4)):
-        matrix[0] *= sx
-        matrix[1] *= sx
-        matrix[2] = move(matrix[2], roi.x_offset, sx)
-        matrix[width_of + 1] *= sy
-        matrix[width_of + 2] = move(matrix[width_of + 2], roi.y_offset, sy)
-    # Tx = -fx' B and Ty are products with the focal lengths
-    p[3] *= sx
-    p[7] *= sy
-    result.k, result.p = k, p
+    # from pixels of the sensor to those of the labels
+    move = np.array([
+        [sx, 0.0, (0.5 - roi.x_offset) * sx - 0.5],
+        [0.0, sy, (0.5 - roi.y_offset) * sy - 0.5],
+        [0.0, 0.0, 1.0],
+    ])  # fmt: skip
+    result.k = (move @ np.reshape(info.k, (3, 3))).ravel()
+    result.p = (move @ np.reshape(info.p, (3, 4))).ravel()
     result.height, result.width = labels
     result.binning_x = result.binning_y = 0
     result.roi = RegionOfInterest()
@@ -131,16 +115,9 @@ def frame_status(
     return DiagnosticArray(header=header, status=[status])
 
 
-def vision_msgs() -> Any | None:
-    """Return the module ``vision_msgs.msg``, None where it is not installed."""
-    try:
-        return importlib.import_module('vision_msgs.msg')
-    except ImportError:
-        return None
-
-
-def label_info(taxonomy: Taxonomy, vision: Any, stamp: Any) -> Any:
-    """Return ``vision_msgs/LabelInfo``; ``vision`` is what ``vision_msgs`` returned."""
+def label_info(taxonomy: Taxonomy, stamp: Any) -> Any:
+    """Return ``vision_msgs/LabelInfo``; ``ImportError`` where vision_msgs is not installed."""
+    vision = importlib.import_module('vision_msgs.msg')
     message = vision.LabelInfo()
     message.header.stamp = stamp
     message.class_map = [

@@ -29,7 +29,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.files import user_path
-from nightseg_ros.node.publishers import TOPICS
+from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.replay import StampLog, header_stamp
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans

@@ -41,13 +41,11 @@ from nightseg_ros.node.diagnostics import (
     RECOVERY,
     Health,
     HealthProblem,
-    Served,
     Warnings,
 )
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
 from nightseg_ros.node.messages import cloud_message, read_message
-from nightseg_ros.node.parameters import CLOUD_PARAMETERS as PARAMETERS
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
@@ -109,21 +107,20 @@ class SensorFeed:
             self.health.miss(now, f'{camera}.{reason}', text)
         labels = labelled.painted.labels
         share = float((labels != UNLABELLED).mean()) if len(labels) else 0.0
-        gaps = {f'mask_later_by_s.{camera}': gap for camera, gap in labelled.gaps_s.items()}
-        self.health.served.append(
-            Served(
-                when=now,
-                durations={'latency_ms': (now - labelled.received) * 1e3, 'paint_ms': paint_ms},
-                note=f'{len(labels)} points, {share:.0%} labelled',
-                shown={
-                    'points': len(labels),
-                    'labelled': share,
-                    'hidden': sum(labelled.painted.hidden),
-                    **gaps,
-                },
-                useful=share > 0,
-            )
-        )
+        health = self.health
+        health.counts['served'] += 1
+        health.served.append(now)
+        health.durations['latency_ms'].append((now - labelled.received) * 1e3)
+        health.durations['paint_ms'].append(paint_ms)
+        health.note = f'{len(labels)} points, {share:.0%} labelled'
+        health.shown |= {
+            'points': len(labels),
+            'labelled': share,
+            'hidden': sum(labelled.painted.hidden),
+            **{f'mask_later_by_s.{camera}': gap for camera, gap in labelled.gaps_s.items()},
+        }
+        if share > 0:
+            health.last_useful = now
 
     def _receive(self, message: Any, stamp: int, now: float) -> None:
         if not stamp:
@@ -206,9 +203,9 @@ class CameraFeed:
             source = self.labels.source()
             who = 'nobody publishes' if not source.publishers else 'nothing comes on'
             text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-            found.append(HealthProblem(level='ERROR', text=text))
+            found.append(HealthProblem('ERROR', text))
         if now - self._fault[0] < RECOVERY:
-            found.append(HealthProblem(level='WARN', text=f'{self._fault[1]} ({self.bad} so far)'))
+            found.append(HealthProblem('WARN', f'{self._fault[1]} ({self.bad} so far)'))
         return found
 
     def _labels(self, message: Any) -> None:
@@ -314,37 +311,35 @@ class SemanticCloud(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
-        self.settings: CloudSettings | None = None
         self._painter: CloudPainter | None = None
         self._places: Places | None = None
         self._cameras: list[CameraFeed] = []
         self._sensors: dict[str, SensorFeed] = {}
         self._odometry: Any = None
         self._look_timer: Any = None
-        super().__init__('semantic_cloud', PARAMETERS, CloudSettings.from_values, **options)
+        super().__init__('semantic_cloud', CloudSettings, **options)
         self._warnings = Warnings(self.get_logger())
 
     # -- lifecycle ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         """Create the output topics."""
-        settings = self.settings
-        assert settings is not None
+        settings: CloudSettings = self.settings
         if settings.odometry:
             _message_type(settings.odometry_type)
         self._places = Places(self, settings.transforms, settings.use_tf)
         self._painter = CloudPainter(settings.paint, self._places.lookup)
-        for sensor in settings.sensors:
+        for sensor in settings.point_sources:
             self._sensors[sensor.name] = SensorFeed(
                 self, sensor, self._painter, self._serve, self._restart
             )
 
     def _begin(self) -> str:
         """Subscribe."""
-        assert self._painter is not None and self.settings is not None
-        settings = self.settings
+        assert self._painter is not None
+        settings: CloudSettings = self.settings
         self._painter.clear()
-        for name, topic in zip(settings.paint.cameras, settings.info_topics):
+        for name, topic in zip(settings.paint.cameras, settings.calibration_topics):
             self._cameras.append(CameraFeed(
                 self, name, topic, settings.qos_reliability, self._painter, self._serve
             ))  # fmt: skip
@@ -359,7 +354,7 @@ class SemanticCloud(ManagedNode):
         self._look_timer = self.create_timer(
             LOOK_PERIOD, self._serve, MutuallyExclusiveCallbackGroup(), clock=self._steady
         )
-        topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.sensors)
+        topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.point_sources)
         return f'points on {topics}'
 
     def _end(self, timeout: float) -> bool:
