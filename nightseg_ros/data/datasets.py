@@ -136,15 +136,15 @@ class Layout:
     """'' where there are none."""
     encoding: Encoding | None = None
     light: str | None | Mapping[str, str] | Callable[[Path], Mapping[str, str]] = None
-    """That of every picture, or a table from the field ``{light}``, the name or the source, ''
-    standing for all others."""
+    """That of every picture, or a table from the field ``{light}``, the name, the source or the
+    split, '' standing for all others."""
     source: str | Callable[[Fields], str] = ''
     """Every picture's; the field ``{source}`` if ''."""
     splits: str = '*'
     """Splits that lie so, as for ``fnmatch``."""
     unlabelled: str = ''
     """Split whose labels are not published."""
-    names: str = '.*'
+    names: str = '[^/]+'
     """Regular expression of the field ``{name}``."""
 
 
@@ -189,12 +189,8 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     # 11 classes; the last is SegNet's copy. Settings are chosen on a drive not trained on
     'camvid': (
         Layout(
-            '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11), 'dusk',
-            _drive, splits='dusk',
-        ),
-        Layout(
-            '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11), 'day',
-            _drive,
+            '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11),
+            {'dusk': 'dusk', '': 'day'}, _drive,
         ),
         Layout(
             '{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS, _CAMVID_LIGHTS, _drive
@@ -340,7 +336,7 @@ def list_layout(
         source = layout.source or fields['source']
         source = source(fields) if callable(source) else source
         if isinstance(lights, Mapping):
-            keys = (fields.get('light'), fields['name'], source, '')
+            keys = (fields.get('light'), fields['name'], source, given.get('split'), '')
             light = next((lights[key] for key in keys if key in lights), None)
         else:
             light = lights
