@@ -72,20 +72,20 @@ def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> 
     return Lamps(x, y, z, power, colors.reshape(number, 3))
 
 
+def _blobs(scene: Scene, role: Role) -> Array:
+    """Return left, top, width, height and area in cells of each connected part, int32 [N, 5]."""
+    cells = (scene.coarse == role).astype(np.uint8)
+    return cv2.connectedComponentsWithStats(cells)[2][1:]
+
+
 def _pole_tops(scene: Scene) -> list[tuple[int, int]]:
     """Return (row, column) of the top cell of each labelled pole, the tallest first."""
-    poles = (scene.coarse == Role.POLE).astype(np.uint8)
-    if not poles.any():
-        return []
-    number, _, stats, _ = cv2.connectedComponentsWithStats(poles)
-    boxes = sorted(
-        (tuple(int(v) for v in stats[i]) for i in range(1, number)), key=lambda b: -b[3]
-    )
     tops = []
+    boxes = sorted(_blobs(scene, Role.POLE).tolist(), key=lambda box: -box[3])
     for left, top, width, height, _ in boxes[:8]:
         if height >= 3:
-            column = left + int(poles[top, left : left + width].argmax())
-            tops.append((top, column))
+            column = (scene.coarse[top, left : left + width] == Role.POLE).argmax()
+            tops.append((top, left + int(column)))
     return tops
 
 
@@ -205,14 +205,12 @@ def draw_windows(
 
 def draw_traffic(canvas: Array, scene: Scene, share: float, rng: np.random.Generator) -> None:
     """Switch on the lamps of a share of the labelled vehicles in ``canvas`` in place."""
-    vehicles = (scene.coarse == Role.VEHICLE).astype(np.uint8)
-    if not vehicles.any():
+    vehicles = _blobs(scene, Role.VEHICLE)
+    if not len(vehicles):
         return
-    number, _, stats, _ = cv2.connectedComponentsWithStats(vehicles)
     # who drives on which side: on-coming traffic shows white, traffic ahead red
     handed = 1.0 if rng.random() < 0.5 else -1.0
-    for index in range(1, min(number, 24)):
-        left, top, width, height, area = (float(v) * STRIDE for v in stats[index])
+    for left, top, width, height, area in (vehicles[:23] * STRIDE).tolist():
         if area < 6 * STRIDE or rng.random() > share:
             continue
         middle = left + width / 2
@@ -238,12 +236,7 @@ def draw_traffic(canvas: Array, scene: Scene, share: float, rng: np.random.Gener
 
 def draw_signals(canvas: Array, scene: Scene, share: float, rng: np.random.Generator) -> None:
     """Light one lamp of a share of the upright signs, as of traffic lights, in place."""
-    signs = (scene.coarse == Role.SIGN).astype(np.uint8)
-    if not signs.any():
-        return
-    number, _, stats, _ = cv2.connectedComponentsWithStats(signs)
-    for index in range(1, min(number, 24)):
-        left, top, width, height, _ = (float(v) * STRIDE for v in stats[index])
+    for left, top, width, height, _ in (_blobs(scene, Role.SIGN)[:23] * STRIDE).tolist():
         upright = height >= 1.5 * width and width <= 0.06 * canvas.shape[1]
         if not upright or rng.random() > share:
             continue
