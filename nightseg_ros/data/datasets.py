@@ -204,7 +204,7 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
         ),
         Layout(
             '{split}/{name}.*', '{split}_labels/{name}_L.png', CAMVID32_COLORS, _CAMVID_LIGHTS,
-            _drive,
+            _drive, splits='?*',
         ),
     ),
     # the published labels of the test cities hold void

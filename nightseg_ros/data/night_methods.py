@@ -151,7 +151,9 @@ def mix_amplitude(image: Bytes, reference: Bytes, *, beta: float) -> Bytes:
         other = np.fft.rfft2(style[..., channel].astype(np.float32))
         for window in windows:
             amplitude = np.abs(spectrum[window])
-            spectrum[window] *= np.abs(other[window]) / np.maximum(amplitude, 1e-6)
+            # written so since the rounding decides on single levels: a seed keeps its bytes
+            wanted = amplitude + (np.abs(other[window]) - amplitude)
+            spectrum[window] *= wanted / np.maximum(amplitude, 1e-6)
         result[..., channel] = np.fft.irfft2(spectrum, s=(height, width))
     return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
