@@ -343,7 +343,7 @@ def test_a_foreign_folder_is_refused_and_an_empty_one_taken(days: str, tmp_path:
         ({'method': 'fourier'}, '--reference images:FOLDER'),
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
         ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
-        ({'data': ('folder:nowhere',)}, 'no folder'),
+        ({'data': 'folder:nowhere'}, 'no folder'),
         ({'ratio': 0.5, 'count': 3}, 'give one'),
         ({'ratio': 1.5, 'count': None}, 'at most 1'),
         ({'count': 0}, 'at least 1'),
@@ -356,7 +356,7 @@ def test_what_cannot_work_is_named(
     changes: dict[str, object], words: str, days: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        synthesize(config(days, tmp_path / 'out', **changes))
+        synthesize(config(**{'data': days, 'out': tmp_path / 'out', **changes}))
     assert not list(tmp_path.iterdir())
 
 
