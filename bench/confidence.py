@@ -25,6 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from out_of_distribution import CORRUPTIONS
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image, read_labels
@@ -40,14 +41,13 @@ from nightseg_ros.evaluation.metrics import (
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.taxonomy import UNLABELLED
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-#: Blinded pictures of each kind.
-BLIND = 16
+#: Out-of-distribution images of each kind.
+OUTLIERS = 16
 #: Every such frame of a clip is shown.
 STEP = 15
 #: Values of ``min_reliability`` that are compared.
@@ -136,8 +136,8 @@ def blind_frames(pipeline: Pipeline, data: Path) -> list[Seen]:
     ]
     grounds = [read_image(sample.image) for sample in streets]
     seen = []
-    for number, (kind, make) in enumerate(BLINDED.items()):
-        for index in range(BLIND):
+    for number, (kind, make) in enumerate(CORRUPTIONS.items()):
+        for index in range(OUTLIERS):
             rng = np.random.default_rng((0, number, index))
             picture = make(grounds[index % len(grounds)], rng)
             seen.append(see(pipeline, picture, kind, f'{kind} {index}', None))
@@ -187,7 +187,7 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
             },
             'wrong_pixels_auroc': auroc_of_counts(wrong, right),
         }
-    for kind in BLINDED:
+    for kind in CORRUPTIONS:
         bad = [frame for frame in blind if frame.kind == kind]
         result['blind'][kind] = {
             'frames': len(bad),
@@ -216,7 +216,7 @@ def shares(reliability: Sequence[float]) -> dict[str, float]:
 
 
 def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
-    """Draw reliability against accuracy, risk against coverage, and what blinded frames get."""
+    """Draw reliability against accuracy, risk against coverage, and reliability by kind."""
     kinds = list(dict.fromkeys(frame.kind for frame in real))
     colors = {'day': '#c9820e', 'dusk': '#a0459b', 'night': '#20509e'}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
@@ -242,7 +242,7 @@ def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
 
     rng = np.random.default_rng(0)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained', sharey=True)
-    names = [*kinds, *BLINDED]
+    names = [*kinds, *CORRUPTIONS]
     for axis, score in zip(axes, ('reliability', 'confidence')):
         for place, name in enumerate(names):
             group = [frame for frame in (*real, *blind) if frame.kind == name]

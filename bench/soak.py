@@ -28,9 +28,9 @@ from typing import Any
 
 from watch import HELD, Limit, Observer, add_weights, held, judged, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.simulation.drive import DriveSettings, write_drive
+from nightseg_ros.simulation.drive import Drive, write_drive
 
 CAMERAS = ('front', 'rear')
 #: Times hear of other work on the machine: the fastest tenth of a quarter is compared.
@@ -125,7 +125,7 @@ class Soak:
         bag = work / 'drive'
         write_drive(
             bag,
-            DriveSettings(size=options.size, fps=options.fps, seconds=options.loop),
+            Drive(size=options.size, fps=options.fps, seconds=options.loop),
             processes=1,
         )
         environ = {**os.environ, 'ROS_LOG_DIR': str(work / 'ros_log')}

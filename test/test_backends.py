@@ -61,7 +61,7 @@ def _bf16() -> Any:
 def _pictures() -> list[np.ndarray]:
     """Real frames by day, dusk and night where the project's data lie; else rendered ones."""
     if not REAL.is_dir():
-        drive = Drive(seed=5, size=(480, 288), seconds=60, split='demo')
+        drive = Drive(seed=5, size=(480, 288), seconds=60)
         return [drive.frame(i).image for i in (10, 450)]
     folders = ('camvid/day_val/images', 'camvid/dusk/images', 'unlabelled/night')
     files = [

@@ -70,7 +70,7 @@ def test_segmenters_are_not_float32_and_translators_are(weights: Weights, tmp_pa
 def test_more_layers_in_float32_change_fewer_labels() -> None:
     """On a rendered night, as dark as the frames that bfloat16 is bad at."""
     night = load_weights(models_dir() / 'night.safetensors')
-    frame = Drive(seed=5, size=(480, 288), seconds=60, split='demo').frame(450).image
+    frame = Drive(seed=5, size=(480, 288), seconds=60).frame(450).image
     image = cv2.convertScaleAbs(frame, alpha=0.3)[None]
     wanted = OpenVINOBackend().load(night, print)(image)[0]
     changed = [

@@ -10,6 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -96,17 +97,12 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
             raise OverflowError('PointField count 4294967295')
         taken.append(stamp_ns)
 
-    callbacks: list[Any] = []
-    node = SimpleNamespace(
-        settings=SimpleNamespace(max_rate=0.0),
-        create_guard_condition=lambda *given: object(),
-        get_publishers_info_by_topic=lambda topic: [],
-        resolve_topic_name=lambda topic: topic,
-        create_subscription=lambda kind, topic, receive, *given, **more: callbacks.append(receive),
-    )
+    node = MagicMock()
+    node.settings.max_rate = 0.0
     OrderedSubscription(node, Any, 'points', take, 'auto', health)
+    receive = node.create_subscription.call_args.args[2]
     for stamp_ns in (MS, 2 * MS, 3 * MS):
-        callbacks[0](image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
+        receive(image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
     assert taken == [MS, 3 * MS]
     assert health.values(0.0)['dropped.malformed'] == 1
     ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
@@ -217,12 +213,12 @@ def test_a_steady_rate_is_measured_exactly_and_falls_to_zero(hertz: float) -> No
 
 
 def test_a_warning_is_logged_once_and_then_rarely() -> None:
-    lines: list[str] = []
-    warnings = Warnings(SimpleNamespace(warning=lines.append), 'front', 10.0)
+    logger = MagicMock()
+    warnings = Warnings(logger, 'front', 10.0)
     for now in (0.0, 1.0, 9.9, 10.1, 15.0):
         warnings.log('bad', 'a bad frame', now)
     warnings.log('other', 'something else', 1.0)
-    assert lines == [
+    assert [call.args[0] for call in logger.warning.call_args_list] == [
         'front: a bad frame',
         'front: a bad frame (2 more of this kind since the last line)',
         'front: something else',
@@ -270,7 +266,9 @@ class Setup:
             pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
         )
         clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
-        self.node: Any = SimpleNamespace(settings=settings, get_clock=lambda: clock)
+        self.node: Any = SimpleNamespace(
+            settings=settings, get_clock=lambda: clock, activity=Activity(0.0)
+        )
         self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
         self.cameras: dict[str, Any] = {}
 
@@ -349,7 +347,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
 ) -> None:
     setup = Setup(monkeypatch)
     setup.hold()
-    assert setup.worker.activity.task is not None
+    assert setup.node.activity.tasks
     setup.put('front')
     setup.node.settings.pipeline = PipelineConfig(route='day')
     setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
@@ -382,7 +380,7 @@ def test_a_loop_that_ends_by_itself_is_fatal(monkeypatch: pytest.MonkeyPatch) ->
     setup = Setup(monkeypatch, broken='deadly')
     setup.worker.start()
     setup.put('deadly')
-    while (hang := setup.worker.activity.check(0.0)) is None or not hang.fatal:
+    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
         threading.Event().wait(0.01)
     assert str(hang) == 'the worker thread has ended by an error'
 
@@ -391,11 +389,11 @@ def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit()
     activity = Activity(0.0)
     # one that ends in time never is, and the next has time of its own
     for batch in range(20):
-        activity.task = Task('a batch', 10.0, float(batch))
+        activity.tasks['a'] = Task('a batch', 10.0, float(batch))
         assert activity.check(batch + 0.5) is None
-        activity.task = None
+        del activity.tasks['a']
         assert activity.check(batch + 0.99) is None
-    activity.task = Task('a batch', 10.0, 20.0)
+    activity.tasks['a'] = Task('a batch', 10.0, 20.0)
     seen = hangs(activity, 20.0, 30.5)
     assert LATE < seen[0].seconds <= 2.0
     assert [hang.fatal for hang in seen[-2:]] == [False, True]
@@ -405,7 +403,7 @@ def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit()
 @pytest.mark.parametrize('pause', [3.0, 3600.0])
 def test_time_in_which_the_process_was_stopped_does_not_count(pause: float) -> None:
     activity = Activity(0.0)
-    activity.task = Task('a batch', 10.0, 0.0)
+    activity.tasks['a'] = Task('a batch', 10.0, 0.0)
     hangs(activity, 0.0, 1.0)
     assert activity.check(1.0 + pause) is None
     seen = hangs(activity, 1.5 + pause, 20.5 + pause)

@@ -159,7 +159,7 @@ def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]
     [
         (NIGHT, {'cameras': [''], 'image_topics': ['']}, 'both empty'),
         (NIGHT, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
-        (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "names 2 and 'image_topics' 1"),
+        (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
         (NIGHT, {'image_topics': ['x/i', 'x/i']}, 'twice'),
         (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
         (

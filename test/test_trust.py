@@ -12,14 +12,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from out_of_distribution import CORRUPTIONS
 from tiny_data import silent, write_streets
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
+from nightseg_ros.data import photometric
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.photometric import CORRUPTIONS
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
@@ -36,8 +37,8 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.graph import ReliabilityHead, graph_of
-from nightseg_ros.simulation import Street, render
-from nightseg_ros.simulation.blinded import BLINDED
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
 from nightseg_ros.training.average import AverageConfig, average_weights
 from nightseg_ros.training.calibrate import (
     LabelledPixels,
@@ -159,13 +160,13 @@ def test_scores_of_an_evaluation() -> None:
     low, high = found['spearman_ci']
     assert 0.7 < low < found['spearman'] < high < 1
     assert found['risk']['0.25'] < found['risk']['0.5'] < found['risk']['1']
-    assert found['risk']['1'] == pytest.approx(1 - accuracy.mean())
+    assert found['risk']['1'] == pytest.approx(1 - accuracy.mean(), abs=1e-4)
     assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), BootstrapConfig()).values()) == {
         None
     }
 
 
-@pytest.mark.parametrize('name', CORRUPTIONS)
+@pytest.mark.parametrize('name', photometric.CORRUPTIONS)
 @pytest.mark.parametrize('size', [(360, 480), (33, 65)])
 def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) -> None:
     street = render(Street(1, 'train'), 10.0, 'day', seed=1, size=(480, 360)).image
@@ -173,17 +174,17 @@ def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) 
     before = street.copy()
     changes = []
     for strength in (0.1, 1.0):
-        out = CORRUPTIONS[name](street, strength, np.random.default_rng(3))
+        out = photometric.CORRUPTIONS[name](street, strength, np.random.default_rng(3))
         assert out.shape == street.shape and out.dtype == np.uint8
         changes.append(np.abs(out.astype(int) - before).mean())
     assert min(changes) > 0
     assert (street == before).all()
 
 
-@pytest.mark.parametrize('name', BLINDED)
-def test_blinded_pictures_are_functions_of_their_seed(name: str) -> None:
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_out_of_distribution_images_are_functions_of_their_seed(name: str) -> None:
     street = render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
-    pictures = [BLINDED[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    pictures = [CORRUPTIONS[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert pictures[0].shape == street.shape and pictures[0].dtype == np.uint8
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
 
@@ -376,5 +377,7 @@ def test_blind_frames_are_told_from_streets(rendered: dict[str, Pipeline], route
     for image in (black, white, noise):
         # rendered weights give a black picture 0.58, the real ones 0.33
         assert _reliability(pipeline, image) < LEAST < good
-    kinds = {name: _reliability(pipeline, make(streets[0], rng)) for name, make in BLINDED.items()}
+    kinds = {
+        name: _reliability(pipeline, make(streets[0], rng)) for name, make in CORRUPTIONS.items()
+    }
     assert max(kinds.values()) < good, kinds

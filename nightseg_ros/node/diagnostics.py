@@ -278,7 +278,7 @@ def summed_up(
     values: Mapping[str, object],
 ) -> DiagnosticStatus:  # fmt: skip
     """Return a status that tells of the problems, or ``well`` where there is none."""
-    level = max((problem.level for problem in problems), key=LEVELS.index, default='OK')
+    level: Level = max((p.level for p in problems), key=LEVELS.index, default='OK')
     message = '; '.join(problem.text for problem in problems) or well
     return diagnostic_status(name, hardware_id, level, message, values)
 

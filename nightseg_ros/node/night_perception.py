@@ -15,7 +15,6 @@ from nightseg_ros.node.diagnostics import RECOVERY, Health, HealthProblem
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
 from nightseg_ros.node.parameters import Settings
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Activity
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
@@ -71,7 +70,8 @@ class NightPerception(ManagedNode):
             camera.close()
         if self._worker is None or self._worker.stop(timeout):
             return True
-        # on_error, which comes next, must not wait for it again
+        # on_error, which comes next, must not wait for it again, nor the watchdog end it
+        self.activity.tasks.pop(self._worker, None)
         self._worker = None
         self._failure = f'the worker has not ended within {timeout:g} s'
         self.get_logger().error(self._failure)
@@ -100,10 +100,6 @@ class NightPerception(ManagedNode):
         """Log what takes long or must be known, and show that the node lives meanwhile."""
         self.get_logger().info(text)
         self._report()
-
-    def _activities(self) -> list[Activity]:
-        worker = self._worker
-        return [*super()._activities(), *([] if worker is None else [worker.activity])]
 
     def _problems(self, now: float) -> list[HealthProblem]:
         found, worker = super()._problems(now), self._worker

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Every parameter of night_perception and semantic_cloud, and what a node declares of them.
+Every parameter of night_perception and semantic_cloud: the tables, and the settings they make.
 
 The fields of ``Settings`` and ``CloudSettings`` are the tables: ``__`` in the name of a field is
 the dot in that of the parameter. ``python bench/node_tables.py`` writes ``config/*.yaml`` and the
@@ -17,12 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
@@ -32,7 +27,6 @@ from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
-from nightseg_ros.weights import WeightsError
 
 Value = bool | int | float | str | tuple[str, ...]
 T = TypeVar('T')
@@ -244,7 +238,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` where values contradict each other."""
-        assert self.camera_names and self.pipeline
+        # made here, so that what they refuse is refused now
+        _ = self.camera_names, self.pipeline
 
     @cached_property
     def pipeline(self) -> PipelineConfig:
@@ -264,24 +259,19 @@ class Settings:
     @cached_property
     def camera_names(self) -> tuple[CameraNames, ...]:
         """The names, topics and masks of each camera."""
-        names, topics = _given(self.cameras), _given(self.image_topics)
-        outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
-        if not topics:
-            topics = [f'{name}/image_raw' for name in names]
-        elif tuple(names) == Settings.cameras:
-            outputs = output_prefixes(topics)
-            names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
-        if not topics:
+        names, topics = _names('cameras', self.cameras), _given(self.image_topics)
+        if not names and not topics:
             raise ConfigError(
                 "'cameras' and 'image_topics' are both empty; name at least one camera"
             )
-        if len(names) != len(topics):
-            raise ConfigError(
-                f"'cameras' names {len(names)} and 'image_topics' {len(topics)}; one of each a "
-                'camera'
-            )
-        _refuse_doubles('cameras', names)
+        if topics and tuple(names) == Settings.cameras:
+            outputs = output_prefixes(topics)
+            names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
+        else:
+            outputs = [f'{name}/{NAMESPACE}' for name in names]
+            topics = _topics('image_topics', topics, names, 'image_raw')
         _refuse_doubles('image_topics', topics)
+        _refuse_doubles('cameras', names)
         masks = [mask.strip() for mask in self.ego_masks]
         masks = masks if any(masks) else [''] * len(names)
         if len(masks) != len(names):
@@ -289,15 +279,16 @@ class Settings:
                 f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
                 "'' for none"
             )
-        stems = [topic.removesuffix('/compressed') for topic in topics]
-        if self.transport == 'compressed':
-            topics = [f'{stem}/compressed' for stem in stems]
         cameras = []
-        for name, topic, stem, output, mask in zip(names, topics, stems, outputs, masks):
-            # where image_transport puts it
-            info = f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem else 'camera_info'
+        for name, topic, output, mask in zip(names, topics, outputs, masks):
+            stem = topic.removesuffix('/compressed')
             cameras.append(CameraNames(
-                name=name, image_topic=topic, info_topic=info, output=output, ego_mask=mask
+                name=name,
+                image_topic=f'{stem}/compressed' if self.transport == 'compressed' else topic,
+                # where image_transport puts it
+                info_topic=f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem
+                else 'camera_info',
+                output=output, ego_mask=mask,
             ))  # fmt: skip
         return tuple(cameras)
 
@@ -310,6 +301,22 @@ def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:
         raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
+
+
+def _names(parameter: str, given: Sequence[str]) -> list[str]:
+    names = [name.rstrip('/') for name in _given(given)]
+    _refuse_doubles(parameter, names)
+    return names
+
+
+def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
+    """Return a topic for each name: the given ones, or NAME/last."""
+    topics = _given(given) or [f'{name}/{last}' for name in names]
+    if len(topics) != len(names):
+        raise ConfigError(
+            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
+        )
+    return topics
 
 
 # -- semantic_cloud --------------------------------------------------------------------------
@@ -379,7 +386,8 @@ class CloudSettings:
         # the only way that a frozen dataclass has to tidy what it was given
         object.__setattr__(self, 'odometry', self.odometry.strip())
         object.__setattr__(self, 'transforms', tuple(_given(self.transforms)))
-        assert self.paint and self.point_sources and self.calibration_topics
+        # made here, so that what they refuse is refused now
+        _ = self.paint, self.point_sources, self.calibration_topics
         try:
             for text in self.transforms:
                 FrameTree().add_text(text)
@@ -432,103 +440,12 @@ class CloudSettings:
         return _topics('info_topics', self.info_topics, self.paint.cameras, 'camera_info')
 
 
-def _names(parameter: str, given: Sequence[str]) -> list[str]:
-    names = [name.rstrip('/') for name in _given(given)]
-    _refuse_doubles(parameter, names)
-    return names
-
-
-def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
-    """Return a topic for each name: the given ones, or NAME/last."""
-    topics = _given(given) or [f'{name}/{last}' for name in names]
-    if len(topics) != len(names):
-        raise ConfigError(
-            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
-        )
-    return topics
-
-
 PARAMETERS = table(Settings)
 CLOUD_PARAMETERS = table(CloudSettings)
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-# -- what a node declares --------------------------------------------------------------------
-
-
-class DeclaredParameters:
-    """
-    A node's parameters.
-
-    A value from a file or the command line that cannot be used does not end the process: the node
-    stays unconfigured and says so until the parameter is set to one that can.
-    """
-
-    def __init__(self, node: Any, kind: type[Any]) -> None:
-        """Declare the table of ``kind`` on ``node``, a ``ManagedNode``."""
-        self._node, self._kind = node, kind
-        self._rows = {parameter.name: parameter for parameter in table(kind)}
-        self.problems: dict[str, str] = {}
-        # rclpy tells nobody which overrides no parameter took, nor the value that it refuses;
-        # test_node_lifecycle.py has wrong and misspelt ones
-        overrides = node._parameter_overrides
-        self.unknown = _unknown(overrides, self._rows)
-        for name, row in self._rows.items():
-            given = overrides[name].value if name in overrides else row.plain_default
-            # an array that a YAML file left empty has no type
-            problem = None if given is None and row.kind == 'string array' else row.problem(given)
-            if problem:
-                self.problems[name] = problem
-            node.declare_parameter(
-                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
-            )
-        node.add_on_set_parameters_callback(self._check)
-        node.add_post_set_parameters_callback(self._apply)
-
-    def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """Return the values as settings; ``ConfigError`` names what cannot be used."""
-        if self.problems:
-            raise ConfigError('; '.join(self.problems.values()))
-        values = {name: self.value(name) for name in self._rows}
-        return settings_of(self._kind, values | dict(changes or {}))
-
-    def value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
-        value = self._node.get_parameter(name).value
-        return self._rows[name].plain_default if value is None else value
-
-    def _check(self, changes: Sequence[RosParameter]) -> SetParametersResult:
-        """Refuse what cannot be used, with the reason; several are taken together or not."""
-        ours = {change.name: change.value for change in changes if change.name in self._rows}
-        configured = self._node.settings is not None
-        try:
-            for name, value in ours.items():
-                row = self._rows[name]
-                problem = row.problem(value)
-                if problem:
-                    raise ConfigError(problem)
-                # a file of all parameters may be loaded again
-                if configured and not row.dynamic and value != self.value(name):
-                    raise ConfigError(
-                        f"parameter '{name}' takes effect by configure: clean the node up, "
-                        'set it, and configure'
-                    )
-            if ours and configured:
-                self._node.check_settings(self.settings(ours))
-        except (ConfigError, WeightsError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _apply(self, changes: Sequence[RosParameter]) -> None:
-        ours = [change.name for change in changes if change.name in self._rows]
-        for name in ours:
-            self.problems.pop(name, None)
-        if ours and self._node.settings is not None:
-            self._node.settings = self.settings()
-            self._node.apply_settings()
-
-
-def _unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
+def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return a sentence for each override that no parameter takes, most often a misspelt one."""
     sentences = []
     for name in sorted(overrides):

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage
 
-from nightseg_ros.node.watchdog import LATE, Activity, Task
+from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
@@ -70,7 +70,6 @@ class Worker:
         ``threads`` has room for one that hangs and another; ``log`` takes what takes long or must
         be known.
         """
-        self.activity = Activity(time.monotonic())
         self.slow: tuple[float, float] | None = None
         """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
         self.memory_problem = ''
@@ -133,7 +132,7 @@ class Worker:
                 opened = [(waiting, frame) for waiting in batch if (frame := self._open(waiting))]
                 if opened:
                     self._process(opened)
-                self.activity.task = None
+                self._node.activity.tasks.pop(self, None)
                 now = time.monotonic()
                 if now - begun > LATE:
                     self.slow = (now, now - begun)
@@ -314,7 +313,7 @@ class Worker:
         waiting.camera.health.drop(time.monotonic(), reason, f'{what}: {kind}{error}')
 
     def _task(self, text: str, limit: float) -> None:
-        self.activity.task = Task(text, limit, time.monotonic())
+        self._node.activity.tasks[self] = Task(text, limit, time.monotonic())
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return the seconds since a stamp by the node's clock, None for no stamp."""
