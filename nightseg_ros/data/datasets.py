@@ -337,7 +337,7 @@ def list_layout(
         source = source(fields) if callable(source) else source
         if isinstance(lights, Mapping):
             keys = (fields.get('light'), fields['name'], source, given.get('split'), '')
-            light = next((lights[key] for key in keys if key in lights), None)
+            light = next((lights[key] for key in keys if key is not None and key in lights), None)
         else:
             light = lights
         there = wanted.get(_key(fields))

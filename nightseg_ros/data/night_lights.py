@@ -68,14 +68,16 @@ def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> 
     colors = np.array([lamp_color(k * float(rng.uniform(0.9, 1.1))) for k in kelvin], np.float32)
     # one pool has irradiance 1 on the road below its lamp
     power = log_uniform(rng, ranges.lamp_power) * np.exp(rng.normal(0.0, 0.35, number)) * y**2
-    x, y, z, power = (np.asarray(values, np.float32) for values in (x, y, z, power))
-    return Lamps(x, y, z, power, colors.reshape(number, 3))
+    return Lamps(
+        *(np.asarray(values, np.float32) for values in (x, y, z, power)),
+        colors.reshape(number, 3),
+    )
 
 
 def _blobs(scene: Scene, role: Role) -> Array:
     """Return left, top, width, height and area in cells of each connected part, int32 [N, 5]."""
     cells = (scene.coarse == role).astype(np.uint8)
-    return cv2.connectedComponentsWithStats(cells)[2][1:]
+    return np.asarray(cv2.connectedComponentsWithStats(cells)[2][1:])
 
 
 def _pole_tops(scene: Scene) -> list[tuple[int, int]]:
