@@ -68,10 +68,8 @@ def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> 
     colors = np.array([lamp_color(k * float(rng.uniform(0.9, 1.1))) for k in kelvin], np.float32)
     # one pool has irradiance 1 on the road below its lamp
     power = log_uniform(rng, ranges.lamp_power) * np.exp(rng.normal(0.0, 0.35, number)) * y**2
-    return Lamps(
-        *(np.asarray(values, np.float32) for values in (x, y, z, power)),
-        colors.reshape(number, 3),
-    )
+    x, y, z, power = np.stack((x, y, z, power)).astype(np.float32)
+    return Lamps(x, y, z, power, colors.reshape(number, 3))
 
 
 def _blobs(scene: Scene, role: Role) -> Array:
