@@ -27,7 +27,7 @@ from watch import Limit, Observer, growth, resources
 
 from nightseg_ros.cli.live import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.node.publishers import ImageMessage
+from nightseg_ros.node.camera import ImageMessage
 
 LIMITS = (
     Limit(name='rss_mb', growth=0.01),

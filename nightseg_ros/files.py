@@ -43,6 +43,12 @@ def partial_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def natural_order(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts names by the numbers in them: 2 comes before 10."""
+    parts = re.split(r'([0-9]+)', path.name)
+    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
+
+
 def is_plain(path: Path) -> bool:
     """Tell a path that no library takes for a URI, a pattern or an option."""
     return re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(path)) is not None

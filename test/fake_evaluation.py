@@ -209,7 +209,8 @@ def _entry(matrix: ConfusionMatrix, frames: int) -> dict[str, Any]:
         'iou': {name: plain(value) for name, value in iou.items()},
         'acc': dict(zip(classes, map(plain, matrix.accuracy()))),
         'iou_ci': {name: around(value) for name, value in iou.items()},
-        'confusion': matrix.counts.tolist(), 'abstained': matrix.abstained.tolist(),
+        'confusion': matrix.counts.tolist(),
+        'abstained': dict(zip(classes, matrix.abstained.tolist())),
     }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, Writer
 
-from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, check_bag
+from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, inspect_bag
 from nightseg_ros.bags.storage import _zstd
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
@@ -308,9 +308,9 @@ def test_what_a_killed_recorder_left_in_the_log_of_its_database_is_said(tmp_path
     for name in (storage.name, f'{storage.name}-wal'):
         shutil.copy(storage.parent / name, killed / name)
     database.close()
-    [topic] = (checked := check_bag(killed, thorough=True)).topics
-    assert topic.read == 8
-    assert 'drive.db3-wal is not read; `sqlite3 drive.db3 "PRAGMA wal_ch' in str(checked.losses)
+    [(_, count, _)], [error] = inspect_bag(killed, thorough=True)
+    assert count == 8
+    assert 'drive.db3-wal is not read; `sqlite3 drive.db3 "PRAGMA wal_ch' in error
 
 
 def test_a_ros1_bag_that_was_never_closed_is_refused(tmp_path: Path) -> None:
@@ -401,11 +401,10 @@ def test_a_check_counts_what_is_read_and_what_is_none(tmp_path: Path) -> None:
             image = picture(index)
             pixels = image[..., 0] if encoding == 'mono8' else image
             bag.write_image(TOPIC, pixels, encoding, stamp_ns=START + index * STEP)
-    checked = check_bag(tmp_path / 'bag', thorough=True)
-    [topic] = checked.topics
-    assert (topic.recorded, topic.read, topic.undecodable) == (4, 4, 1)
-    assert checked.losses == (f"'{TOPIC}': 1 images cannot be decoded",)
-    assert check_bag(tmp_path / 'bag', thorough=False).losses == ()
+    [(topic, count, undecodable)], errors = inspect_bag(tmp_path / 'bag', thorough=True)
+    assert (topic.count, count, undecodable) == (4, 4, 1)
+    assert errors == [f"'{TOPIC}': 1 images cannot be decoded"]
+    assert not inspect_bag(tmp_path / 'bag', thorough=False)[1]
     # mixed encodings are read one by one
     frames, [error] = read(tmp_path / 'bag')
     assert [frame.order for frame in frames] == ['rgb', 'bgr', 'rgb']

@@ -16,7 +16,6 @@ import tiny_weights
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import (
     REORDER,
     BagError,
@@ -25,6 +24,7 @@ from nightseg_ros.bags.reader import (
     camera_of,
     is_bag,
 )
+from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import (
@@ -427,7 +427,7 @@ def test_predictions_of_a_ros1_bag_become_a_ros2_bag(
 
 
 def test_predictions_are_topics_of_the_node() -> None:
-    topics = pytest.importorskip('nightseg_ros.node.publishers').TOPICS
+    topics = pytest.importorskip('nightseg_ros.node.camera').TOPICS
     kinds = {topic.name: topic.kind.replace('/', '/msg/') for topic in topics}
     assert {name: kinds[name] for name in KINDS} == KINDS
     assert {t.name for t in topics if t.latched} & KINDS.keys() == {'label_info_json'}
@@ -465,7 +465,7 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(
         bag.write_frame(TOPIC, Frame(image=picture(0, 48, 80), stamp_ns=START))
         for channel in OWN:
             bag.add_topic(channel)
-            bag.write_serialized(channel.topic, channel.type, b'\0\1\0\0', START)
+            bag.write(Message(channel=channel, received_ns=START, data=b'\0\1\0\0'))
     done = write_predictions(
         tmp_path / 'more', tmp_path / 'copy', Pipeline.load(config), outputs=['labels']
     )
@@ -483,7 +483,7 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(
 
 def test_messages_of_another_encoding_are_named(tmp_path: Path) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
-        bag.add_topic(Channel(topic=TOPIC, type='sensor_msgs/msg/Image', encoding='json'))
-        bag.write_serialized(TOPIC, 'sensor_msgs/msg/Image', b'{}', START)
+        channel = Channel(topic=TOPIC, type='sensor_msgs/msg/Image', encoding='json')
+        bag.write(Message(channel=channel, received_ns=START, data=b'{}'))
     [error] = read(tmp_path / 'bag')
     assert "is serialised as 'json'; only 'cdr' is read" in str(error)

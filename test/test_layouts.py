@@ -17,16 +17,15 @@ from launch_recorder import Recording
 
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
-from nightseg_ros.node.diagnostics import FRAME_DROPS, Arrival, Health, Source
+from nightseg_ros.node.camera import TOPICS
+from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
 from nightseg_ros.node.parameters import (
-    CLOUD_PARAMETERS,
     PARAMETERS,
     CameraNames,
     CloudSettings,
     Sensor,
     Settings,
 )
-from nightseg_ros.node.publishers import TOPICS
 
 ROOT = Path(__file__).parent.parent
 FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'
@@ -39,17 +38,13 @@ DIAGNOSTICS = 'diagnostic_msgs/DiagnosticArray'
 
 def default_camera() -> CameraNames:
     """Return the camera that the node serves where nobody says otherwise."""
-    values = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-              for p in PARAMETERS}  # fmt: skip
-    (camera,) = Settings.from_values(values).cameras
+    (camera,) = Settings().camera_names
     return camera
 
 
 def default_sensor() -> Sensor:
     """Return the LiDAR that semantic_cloud serves where nobody says otherwise."""
-    values = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default
-              for p in CLOUD_PARAMETERS}  # fmt: skip
-    (sensor,) = CloudSettings.from_values(values).sensors
+    (sensor,) = CloudSettings().point_sources
     return sensor
 
 
@@ -193,7 +188,7 @@ def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
         (problem,) = Health(0.0).problems(1.4, source, 1.2)
         assert problem.text in page()
     health = Health(0.0)
-    health.arrivals.append(Arrival(0.0))
+    health.received.append(0.0)
     (problem,) = health.problems(1.4, Source(topic=topic, publishers=1), 1.2)
     assert problem.text in page()
 

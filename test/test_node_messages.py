@@ -21,9 +21,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import EgoMask
-from nightseg_ros.node.messages import frame_status, label_info, scaled_info, vision_msgs
-from nightseg_ros.node.publishers import ImageMessage, pictures_of, sampled
+from nightseg_ros.node.camera import EgoMask, ImageMessage, check_pictures, sampled
+from nightseg_ros.node.messages import frame_status, label_info, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
@@ -70,9 +69,6 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', None)
-    assert vision_msgs() is None
-
     class VisionClass:
         def __init__(self, *, class_id: int, class_name: str) -> None:
             self.class_id, self.class_name = class_id, class_name
@@ -86,9 +82,7 @@ def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     module.VisionClass, module.LabelInfo = VisionClass, LabelInfo
     monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
     monkeypatch.setitem(sys.modules, 'vision_msgs.msg', module)
-    found = vision_msgs()
-    assert found is module
-    message = label_info(CAMVID11, found, Header().stamp)
+    message = label_info(CAMVID11, Header().stamp)
     names = {item.class_id: item.class_name for item in message.class_map}
     assert names == dict(enumerate(CAMVID11.classes))
 
@@ -126,9 +120,9 @@ def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -
         'illumination': Illumination(score=1.0, state='day'),
         'decision': Decision(state='day', route='day', reason='', switched=False),
     }
-    assert pictures_of(Result(**whole, labels=np.zeros((4, 6), np.uint8))) == ['labels']
+    assert check_pictures(Result(**whole, labels=np.zeros((4, 6), np.uint8))) == ['labels']
     with pytest.raises(ValueError, match='the frame needs uint8'):
-        pictures_of(Result(**whole, **pictures))
+        check_pictures(Result(**whole, **pictures))
 
 
 def test_a_score_that_is_no_number_is_not_published_as_one() -> None:

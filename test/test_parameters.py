@@ -14,15 +14,15 @@ import yaml
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from nightseg_ros.config import ConfigError
-from nightseg_ros.node.declaration import Parameter, descriptor
+from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
     PARAMETERS,
-    PIPELINE_NAMES,
     CloudSettings,
+    Parameter,
     Settings,
+    settings_of,
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
 
@@ -47,7 +47,9 @@ def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def settings(**changes: Any) -> Settings:
-    return Settings.from_values(defaults() | {k.replace('__', '.'): v for k, v in changes.items()})
+    return settings_of(
+        Settings, defaults() | {k.replace('__', '.'): v for k, v in changes.items()}
+    )
 
 
 @pytest.mark.parametrize('node', KINDS)
@@ -60,7 +62,7 @@ def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
     assert [type(value) for value in values.values()] == [
         type(value) for value in defaults(table).values()
     ]
-    assert build.from_values(values)
+    assert settings_of(build, values)
 
 
 @pytest.mark.skipif(not TABLES.is_file(), reason='bench/ is not part of this copy')
@@ -101,24 +103,24 @@ def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) ->
 )
 def test_contradictions_of_clouds_are_named(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        CloudSettings.from_values(defaults(CLOUD_PARAMETERS) | given)
+        settings_of(CloudSettings, defaults(CLOUD_PARAMETERS) | given)
 
 
 def test_descriptors_are_the_table() -> None:
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
     for parameter in PARAMETERS:
-        found = descriptor(parameter)
+        found = parameter.descriptor()
         assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
         assert parameter.text in found.description
         ranges = [*found.integer_range, *found.floating_point_range]
         assert [(r.from_value, r.to_value) for r in ranges] == (
-            [] if parameter.low is None else [(parameter.low, parameter.high)]
+            [] if parameter.bounds is None else [parameter.bounds]
         )
         assert all(choice in found.additional_constraints for choice in parameter.choices)
 
 
 def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
-    assert set(BY_NAME) >= PIPELINE_NAMES
+    assert set(BY_NAME) >= set(flat(to_mapping(PipelineConfig())))
     assert settings().pipeline == PipelineConfig()
 
 
@@ -139,11 +141,11 @@ def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Param
     wrong: list[Any] = [None, object()]
     if parameter.choices:
         wrong += ['', 'nonsense']
-    if parameter.low is not None and parameter.high is not None:
+    if parameter.bounds is not None:
         step = 1 if parameter.kind == 'integer' else 0.5
         kind: Any = type(parameter.default)
-        wrong += [kind(parameter.low - step), kind(parameter.high + step), True]
-        for bound in (parameter.low, parameter.high):
+        wrong += [kind(parameter.bounds[0] - step), kind(parameter.bounds[1] + step), True]
+        for bound in parameter.bounds:
             assert parameter.problem(kind(bound)) is None
     if parameter.kind == 'double':
         wrong += [math.nan, math.inf]
@@ -192,7 +194,7 @@ def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Param
     ],
 )
 def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]) -> None:
-    found = settings(**given).cameras
+    found = settings(**given).camera_names
     assert [(c.name, c.image_topic, c.info_topic, c.output) for c in found] == wanted
 
 

@@ -45,7 +45,7 @@ class Loading(Night):
         '-c',
         'import time\n'
         'from nightseg_ros.node import main, worker\n'
-        'worker.Worker.load = lambda self, sizes: time.sleep(100)\n'
+        'worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
         'main.main()',
     )
 

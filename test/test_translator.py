@@ -65,7 +65,7 @@ def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(segmenter: str) ->
     assert not judge.training
     before = {k: v.clone() for k, v in judge.state_dict().items()}
     x = (torch.rand(1, 3, 64, 64) * 2 - 1).requires_grad_()
-    logits, levels = judge.look(x)
+    logits, levels = judge.logits_and_features(x)
     torch.testing.assert_close(logits, judge(x))
     for one, other in zip(levels, judge.features(x)):
         torch.testing.assert_close(one, other)

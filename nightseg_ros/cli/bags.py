@@ -40,19 +40,19 @@ def info(arguments: Sequence[str]) -> int:
     """Print the topics, and on stderr what cannot be read."""
     options = parse(BagInfoOptions, 'bag info', arguments)
 
-    from nightseg_ros.bags.reader import check_bag
+    from nightseg_ros.bags.reader import inspect_bag
 
-    checked = check_bag(options.bag, thorough=options.check)
-    width = max((len(topic.name) for topic in checked.topics), default=0)
-    for topic in checked.topics:
-        counts = f'{topic.recorded:8} recorded'
+    topics, errors = inspect_bag(options.bag, thorough=options.check)
+    width = max((len(topic.name) for topic, _, _ in topics), default=0)
+    for topic, read, undecodable in topics:
+        counts = f'{topic.count:8} recorded'
         if options.check:
-            counts += f' {topic.read:8} read'
-            counts += f' {topic.undecodable} undecodable' if topic.undecodable else ''
+            counts += f' {read:8} read'
+            counts += f' {undecodable} undecodable' if undecodable else ''
         print(f'{topic.name:{width}} {counts}  {topic.type}')
-    for error in checked.losses:
+    for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
-    return 1 if checked.losses else 0
+    return 1 if errors else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,11 +142,11 @@ def predict(arguments: Sequence[str]) -> int:
     """Copy a bag with the pipeline's results."""
     options = parse(PredictBagOptions, 'bag predict', arguments)
 
-    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
-    check_bag(options.out, [options.bag], force=options.force)
+    check_bag_output(options.out, [options.bag], force=options.force)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
         done = write_predictions(
@@ -211,11 +211,11 @@ def paint(arguments: Sequence[str]) -> int:
     """Copy a bag with labelled clouds."""
     options = parse(PaintOptions, 'paint', arguments)
 
-    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.data.convert import PaintSettings, write_painted
 
-    check_bag(options.out, [options.bag], force=options.force)
+    check_bag_output(options.out, [options.bag], force=options.force)
     pairs = [text.partition('=') for text in options.depth]
     if any(not camera or not topic for camera, _, topic in pairs):
         raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')
@@ -352,9 +352,9 @@ def record(arguments: Sequence[str]) -> int:
     """Record in this process."""
     options = parse(RecordOptions, 'record', arguments)
 
-    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.bags.writer import check_bag_output
 
-    check_bag(options.out, force=options.force)
+    check_bag_output(options.out, force=options.force)
     # a name that begins with a dash would be an option to the recorder
     given = [str(options.out.absolute()), '--storage', options.storage]
     given += ['--cameras', *options.cameras] if options.cameras else ['--discover']

@@ -10,6 +10,7 @@ the messages, and ``now`` from outside.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -318,12 +319,12 @@ class CloudPainter:
             stamps = set(self._labels[camera].entries)
             if self.config.confidence:
                 stamps &= self._confidence[camera].entries.keys()
-            if max(stamps, default=0) < cloud.stamp_ns:
+            if max(stamps, default=-math.inf) < cloud.stamp_ns:
                 return False
             nearest = self._nearest(camera, cloud.stamp_ns)
             if self.config.ego_motion and nearest not in (None, cloud.stamp_ns):
                 needed += (nearest, cloud.stamp_ns)
-        return not needed or max(self._poses.entries, default=0) >= max(needed)
+        return not needed or max(self._poses.entries, default=-math.inf) >= max(needed)
 
     def _model(self, camera: str, size: tuple[int, ...]) -> CameraModel:
         if camera not in self._calibrations:

@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import cv2
 
-from nightseg_ros.bags.formats import Channel, Record
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic, Message, camera_of
+from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic, camera_of
+from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
@@ -235,13 +235,7 @@ def write_predictions(
 
 def _copies(bag: BagReader, writer: BagWriter, leave_out: Sequence[str]) -> Iterator[_Written]:
     for record in bag.records(leave_out):
-        yield record.received_ns, partial(_copy, writer, record)
-
-
-def _copy(writer: BagWriter, record: Record) -> None:
-    channel = record.channel
-    writer.add_topic(channel)
-    writer.write_serialized(channel.topic, channel.type, record.data, record.received_ns)
+        yield record.received_ns, partial(writer.write, record)
 
 
 def _ros1_copies(
@@ -252,7 +246,7 @@ def _ros1_copies(
         frame, received = bag.frame(message), message.received_ns
         if not isinstance(frame, Frame):
             continue
-        if message.type == _COMPRESSED:
+        if message.channel.type == _COMPRESSED:
             image = bag.read(message)
             yield received, partial(
                 writer.write_compressed, topic.name, bytes(image.data), image.format,
@@ -489,19 +483,16 @@ class _PaintedCopy:
         last = 0
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
-            _copy(self._writer, record)
+            self._writer.write(record)
             if record.channel.topic in self._handlers or record.channel.topic in self._clouds:
                 self._take(record)
                 self._write(self._painter.due(last / 1e9), last, progress)
         self._write(self._painter.due(last / 1e9, everything=True), last, progress)
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Message) -> None:
         topic, received = record.channel.topic, record.received_ns
-        message = Message(
-            stamp_ns=0, received_ns=received, type=record.channel.type, data=record.data
-        )
         try:
-            content = self._bag.read(message)
+            content = self._bag.read(record)
             if topic in self._clouds:
                 self._clouds[topic](content, received / 1e9)
             else:

@@ -24,9 +24,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from nightseg_ros.bags.reader import BagReader, camera_of, is_bag, natural_order
+from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import plain_name, replace_file, user_path
+from nightseg_ros.files import natural_order, plain_name, replace_file, user_path
 from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file
 

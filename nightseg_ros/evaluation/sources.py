@@ -277,7 +277,7 @@ class LabelTopic:
             except BagError as error:
                 self.errors.append(f"labels '{topic.name}', message {number}: {error}")
                 continue
-            labels = decode_labels(content, message.type == IMAGE_TYPES[1], topic.name)
+            labels = decode_labels(content, message.channel.type == IMAGE_TYPES[1], topic.name)
             yield message.stamp_ns, labels
         loss = self._bag.loss([topic])
         if loss is not None:

@@ -146,7 +146,7 @@ def _look(
     small = torch.from_numpy(HostPixels().shrink(image, 'rgb', size))
     with torch.inference_mode():
         x = small.permute(2, 0, 1)[None].float() / 127.5 - 1
-        logits, levels = judge.look(x)
+        logits, levels = judge.logits_and_features(x)
         half = [side // 2 for side in size.padded]
         labels = torch.nn.functional.interpolate(logits, size=half, mode='bilinear').argmax(1)
         coarse = levels[1:] or levels

@@ -42,7 +42,7 @@ class FrozenSegmenter(nn.Module):
         """Return the encoder's feature maps, finest first; one map where it has one output."""
         return _maps(self.network.encoder(self._normalised(x)))
 
-    def look(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def logits_and_features(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the logits and the encoder's feature maps of one pass."""
         features = self.network.encoder(self._normalised(x))
         logits: torch.Tensor = self.network.decode(features)

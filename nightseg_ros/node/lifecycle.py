@@ -10,20 +10,20 @@ import gc
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.declaration import DeclaredParameters, Parameter
 from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.parameters import DeclaredParameters
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
+from nightseg_ros.node.watchdog import Activity, Hang, Task
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -31,6 +31,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 REPORT_PERIOD = 0.5
 #: Seconds that deactivation waits for the batch that is being computed.
 STOP_TIMEOUT = 10.0
+#: Seconds after which a callback counts as hung where no parameter says otherwise.
+CALLBACK_LIMIT = 30.0
 
 
 def release_memory() -> None:
@@ -38,7 +40,7 @@ def release_memory() -> None:
     Return freed memory to the system, where the C library is glibc.
 
     Compiling a network takes tens of megabytes for a moment, which would stay with the
-    process.
+    process; test_soak.py counts what twenty cycles leave.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -55,23 +57,20 @@ class ManagedNode(LifecycleNode):
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
     """Errors of a configure whose text says all."""
 
-    def __init__(
-        self,
-        name: str,
-        parameters: Sequence[Parameter],
-        build: Callable[[dict[str, Any]], Any],
-        **options: Any,
-    ) -> None:
+    def __init__(self, name: str, settings: type[Any], **options: Any) -> None:
         """
-        Declare ``parameters``, of whose values ``build`` makes the settings.
+        Declare the parameters that are the fields of ``settings``.
 
         With ``autostart`` the first spin configures and activates.
         """
         super().__init__(name, **options)
-        self._refuse_impossible_transitions()
+        services = {service.srv_name.rpartition('/')[2]: service for service in self.services}
+        self._get_state = services['get_state'].callback
+        self._change_state = services['change_state'].callback
+        services['change_state'].callback = self._answer_transition
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
-        self.declared = DeclaredParameters(self, parameters, build)
+        self.declared = DeclaredParameters(self, settings)
         self._failure = ''
         self._activity = Activity(time.monotonic())
         self._hang: Hang | None = None
@@ -86,25 +85,14 @@ class ManagedNode(LifecycleNode):
         if self.declared.value('autostart'):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
-    def _refuse_impossible_transitions(self) -> None:
-        """
-        Answer a request that the state does not allow.
-
-        rclpy lets the error pass and never answers, and has no public way to change that. Should
-        ``_service_change_state`` go, the first transition of test_node_lifecycle.py fails.
-        """
-        service = self._service_change_state
-        change = service.callback
-
-        def answer(request: Any, response: Any) -> Any:
-            try:
-                return change(request, response)
-            except rclpy_implementation.RCLError as error:
-                self.get_logger().warning(f'transition refused: {error}')
-                response.success = False
-                return response
-
-        service.callback = answer
+    def _answer_transition(self, request: Any, response: Any) -> Any:
+        """Answer a request that the state does not allow: rclpy lets the error pass instead."""
+        try:
+            return self._change_state(request, response)
+        except Exception as error:
+            self.get_logger().warning(f'transition refused: {error}')
+            response.success = False
+            return response
 
     def _autostart(self) -> None:
         self.destroy_timer(self._start_timer)
@@ -152,8 +140,7 @@ class ManagedNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do both, from whatever state."""
         self._end(STOP_TIMEOUT)
-        self._free()
-        return SUCCESS
+        return self.on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that a configure can try again."""
@@ -193,22 +180,28 @@ class ManagedNode(LifecycleNode):
 
     # -- the watchdog's questions ---------------------------------------------------------------
 
-    @property
-    def _timeouts(self) -> Timeouts:
-        return Timeouts()
-
-    def _busy(self, text: str, limit: float | None = None) -> None:
+    def _busy(self, text: str, limit: float = 0.0) -> None:
         """Let the watchdog know what the executor's thread begins."""
-        task = Task(f'{text} has not ended', limit or self._timeouts.batch, time.monotonic())
+        task = Task(f'{text} has not ended', limit or self._batch_limit(), time.monotonic())
         self._activity.task = task
+
+    def _batch_limit(self) -> float:
+        return getattr(self.settings, 'watchdog_s', CALLBACK_LIMIT)
+
+    def _activities(self) -> list[Activity]:
+        """Return what each thread works on."""
+        return [self._activity]
 
     def longest(self) -> float:
         """Return the seconds that what is under way may take."""
-        return max(self._activity.limit, self._timeouts.batch)
+        tasks = [activity.task for activity in self._activities()]
+        return max(self._batch_limit(), *(task.limit if task else 0.0 for task in tasks))
 
     def check(self, now: float) -> Hang | None:
-        """Return what hangs at ``now``; the watchdog's thread asks."""
-        self._hang = self._activity.check(now)
+        """Return what hangs at ``now``, the worst of it; the watchdog's thread asks."""
+        found = [activity.check(now) for activity in self._activities()]
+        hangs = [hang for hang in found if hang is not None]
+        self._hang = max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
         return self._hang
 
     def report_hang(self, hang: Hang) -> None:
@@ -228,18 +221,13 @@ class ManagedNode(LifecycleNode):
 
     def _report(self) -> None:
         """Publish the state of the node and of its cameras or sensors; any thread may ask."""
-        now = time.monotonic()
+        now, settings = time.monotonic(), self.settings
         name = self.get_fully_qualified_name().strip('/')
-        # rclpy has no public way to ask a node for its own state; test_node_lifecycle.py compares
-        state = self._state_machine.current_state[1]
+        state = self._get_state(GetState.Request(), GetState.Response()).current_state.label
         statuses = [node_status(name, state, self._problems(now), *self._description())]
-        settings = self.settings
-        if settings is not None:
-            for source, health, subscription in self._sources():
-                found = subscription.source()
-                statuses.append(
-                    source_status(name, source, health, found, now, settings.silent_after)
-                )
+        for source, health, subscription in self._sources() if settings is not None else ():
+            topic = subscription.source()
+            statuses.append(source_status(name, source, health, topic, now, settings.silent_after))
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
@@ -252,7 +240,7 @@ class ManagedNode(LifecycleNode):
         hang = self._hang
         if hang is not None:
             # loading takes its time
-            loading = hang.limit > self._timeouts.batch and not hang.fatal
+            loading = hang.limit > self._batch_limit() and not hang.fatal
             level: Level = 'WARN' if loading else 'ERROR'
             found.insert(0, HealthProblem(level=level, text=str(hang)))
         names = self.get_node_names_and_namespaces()

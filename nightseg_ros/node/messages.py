@@ -85,19 +85,10 @@ def scaled_info(
             f'camera_info is for {width // binning_x}×{height // binning_y} pixels, the images '
             f'have {image[1]}×{image[0]}: it is not passed on'
         )
-    result = CameraInfo(
-        header=header,
-        height=info.height,
-        width=info.width,
-        distortion_model=info.distortion_model,
-        d=info.d,
-        k=info.k,
-        r=info.r,
-        p=info.p,
-        binning_x=info.binning_x,
-        binning_y=info.binning_y,
-        roi=info.roi,
-    )
+    result = CameraInfo(header=header)
+    for name in ('height', 'width', 'distortion_model', 'd', 'k', 'r', 'p', 'roi'):
+        setattr(result, name, getattr(info, name))
+    result.binning_x, result.binning_y = info.binning_x, info.binning_y
     if labels == image:
         return result
     sx = labels[1] / (image[1] * binning_x)
@@ -147,16 +138,9 @@ def header_stamp(data: bytes) -> int:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
-def vision_msgs() -> Any | None:
-    """Return the module ``vision_msgs.msg``, None where it is not installed."""
-    try:
-        return importlib.import_module('vision_msgs.msg')
-    except ImportError:
-        return None
-
-
-def label_info(taxonomy: Taxonomy, vision: Any, stamp: Any) -> Any:
-    """Return ``vision_msgs/LabelInfo``; ``vision`` is what ``vision_msgs`` returned."""
+def label_info(taxonomy: Taxonomy, stamp: Any) -> Any:
+    """Return ``vision_msgs/LabelInfo``; ``ImportError`` where vision_msgs is not installed."""
+    vision = importlib.import_module('vision_msgs.msg')
     message = vision.LabelInfo()
     message.header.stamp = stamp
     message.class_map = [

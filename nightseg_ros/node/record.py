@@ -25,11 +25,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
-from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import BagError
+from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.files import user_path
-from nightseg_ros.node.publishers import TOPICS
+from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.replay import StampLog, header_stamp
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
@@ -164,12 +164,14 @@ class Recorder:
             qos.reliability = ReliabilityPolicy.RELIABLE
         recorded = f'{package}/msg/{name}'
         offered = (reliable_qos(latched=latched),) if output else ()
-        self.writer.add_topic(Channel(topic=topic, type=recorded, qos=offered))
+        channel = Channel(topic=topic, type=recorded, qos=offered)
+        self.writer.add_topic(channel)
         stamped = name not in ('String', 'Float32')
 
         def keep(data: bytes) -> None:
             arrived = time.monotonic_ns()
-            self.writer.write_serialized(topic, recorded, bytes(data), time.time_ns())
+            received = time.time_ns()
+            self.writer.write(Message(channel=channel, received_ns=received, data=bytes(data)))
             self.counts[topic] += 1
             if stamped:
                 self.log.add(topic=topic, stamp=header_stamp(data), arrived=arrived)

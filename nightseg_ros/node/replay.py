@@ -87,7 +87,7 @@ class Recording:
             topics = [topic for topic in bag.topics if topic.name in self.topics]
             for topic, message in bag.merged(topics):
                 yield Outgoing(
-                    stamp_ns=message.stamp_ns, topic=topic.name, type=message.type,
+                    stamp_ns=message.stamp_ns, topic=topic.name, type=message.channel.type,
                     content=message.data,
                 )  # fmt: skip
             loss = bag.loss(topics)

@@ -34,13 +34,11 @@ from nightseg_ros.node.diagnostics import (
     RECOVERY,
     Health,
     HealthProblem,
-    Served,
     Warnings,
 )
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
 from nightseg_ros.node.messages import cloud_message, message_class, read_message
-from nightseg_ros.node.parameters import CLOUD_PARAMETERS as PARAMETERS
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
@@ -93,16 +91,19 @@ class SensorFeed:
         if cloud.early:
             text = 'too many clouds wait for masks or poses: labelled with those that are there'
             self.health.miss(now, 'early', text)
-        points = len(cloud.cloud)
+        points, health = len(cloud.cloud), self.health
         share = cloud.labelled / max(points, 1)
-        gaps = {f'mask_later_by_s.{camera}': gap for camera, gap in cloud.gaps_s.items()}
-        self.health.served.append(Served(
-            when=now,
-            durations={'latency_ms': (now - cloud.received) * 1e3, 'paint_ms': paint_ms},
-            note=f'{points} points, {share:.0%} labelled',
-            shown={'points': points, 'labelled': share, 'hidden': cloud.hidden, **gaps},
-            useful=share > 0,
-        ))  # fmt: skip
+        health.counts['served'] += 1
+        health.served.append(now)
+        health.durations['latency_ms'].append((now - cloud.received) * 1e3)
+        health.durations['paint_ms'].append(paint_ms)
+        health.note = f'{points} points, {share:.0%} labelled'
+        health.shown |= {
+            'points': points, 'labelled': share, 'hidden': cloud.hidden,
+            **{f'mask_later_by_s.{camera}': gap for camera, gap in cloud.gaps_s.items()},
+        }  # fmt: skip
+        if share > 0:
+            health.last_useful = now
 
     def _receive(self, message: Any, stamp: int, now: float) -> None:
         painter, name = self._node.painter, self.sensor.name
@@ -263,7 +264,7 @@ class SemanticCloud(ManagedNode):
         """Messages that could not be used, by what they are."""
         self._faults: dict[str, tuple[float, str]] = {}
         """The latest of each: when it came, and what is wrong with it."""
-        super().__init__('semantic_cloud', PARAMETERS, CloudSettings.from_values, **options)
+        super().__init__('semantic_cloud', CloudSettings, **options)
         self._warnings = Warnings(self.get_logger())
 
     # -- lifecycle ----------------------------------------------------------------------------
@@ -277,7 +278,7 @@ class SemanticCloud(ManagedNode):
             raise ConfigError(f"'odometry_type' is {kind}, but {package} is not installed")
         self._places = Places(self, settings.transforms, settings.use_tf)
         self.painter = CloudPainter(settings.paint, self._places.lookup)
-        for sensor in settings.sensors:
+        for sensor in settings.point_sources:
             self._sensors[sensor.name] = SensorFeed(self, sensor)
 
     def _begin(self) -> str:
@@ -286,7 +287,7 @@ class SemanticCloud(ManagedNode):
         self.painter.clear()
         self._unusable.clear()
         self._faults.clear()
-        for name, topic in zip(settings.paint.cameras, settings.info_topics):
+        for name, topic in zip(settings.paint.cameras, settings.calibration_topics):
             self._cameras.append(CameraFeed(self, name, topic))
         for feed in self._sensors.values():
             feed.open()
@@ -299,7 +300,7 @@ class SemanticCloud(ManagedNode):
             )  # fmt: skip
         group = MutuallyExclusiveCallbackGroup()
         self._timer = self.create_timer(CHECK_PERIOD, self.serve, group, clock=self._steady)
-        topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.sensors)
+        topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.point_sources)
         return f'points on {topics}'
 
     def _end(self, timeout: float) -> bool:

@@ -151,7 +151,7 @@ class SegmentGraph(nn.Module):
 
         Where the network gave no numbers, the id is 255 and the confidence 0.
         """
-        logits, features = self.look(images)
+        logits, features = self.logits_and_features(images)
         coarse = logits
         logits = self.enlarge(logits)
         best, labels = logits.max(1)
@@ -167,7 +167,7 @@ class SegmentGraph(nn.Module):
             reliability = self.reliability_head(self.observe(features, coarse, reliability))
         return labels.to(torch.uint8), (255 * sure).round().to(torch.uint8), reliability
 
-    def look(self, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    def logits_and_features(self, images: torch.Tensor) -> tuple[torch.Tensor, Any]:
         """Return logits at the network's stride and its encoder's features."""
         x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
         with precision(self.float16):

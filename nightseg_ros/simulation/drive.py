@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.bags.formats import Channel
+from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose

@@ -144,7 +144,7 @@ def predict(graph: SegmentGraph, image: Image, truth: Image | None, long_side: i
     """Show uint8 [H, W, 3] RGB to the graph; ``truth`` uint8 [H, W] ids."""
     size = fit(image.shape[0], image.shape[1], long_side)
     images = torch.from_numpy(HostPixels().shrink(image, 'rgb', size)[None])
-    coarse, features = graph.look(images)
+    coarse, features = graph.logits_and_features(images)
     logits = graph.enlarge(coarse)
     top = (logits * graph.cooling).softmax(1).amax(1).mean(dim=(1, 2))
     height, width = size.labels

@@ -192,7 +192,7 @@ def train_fast_translator(
             with fabric.autocast():
                 with torch.no_grad():
                     wanted = segmenter.features(target)
-                logits, found = segmenter.look(result.clamp(-1, 1))
+                logits, found = segmenter.logits_and_features(result.clamp(-1, 1))
             losses['features'] = feature_loss([level[:count] for level in found], wanted)
             losses['semantic'] = _cross_entropy(logits[:count], labels)
             if nights is not None:
