@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -239,6 +242,65 @@ def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others() -> None:
     found = done.cloud.records['label']
     assert found.shape == SIZE
     assert (found[10:] == 7).all() and (found[:10] == 255).all()
+
+
+def mutants(value: Any) -> Iterator[Any]:
+    """Yield what a message, or a field of one, may hold instead."""
+    if isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value):
+        names = vars(value) if isinstance(value, SimpleNamespace) else value.__slots__
+        known = {name: getattr(value, name) for name in names}
+        for name in names:
+            for other in mutants(known[name]):
+                yield SimpleNamespace(**known | {name: other})
+    elif isinstance(value, int):
+        yield from (0, 1, 7, 2**31 - 1, 2**31, 2**32 - 1)
+    elif isinstance(value, float):
+        yield from (math.nan, math.inf, -1.0, 1e308, -1e308, 5e-324)
+    elif isinstance(value, str):
+        yield from ('', 'x', '[' * 100_000)
+    elif value is not None:
+        yield from (value[:0], value[: len(value) // 2])
+        for place, inner in enumerate(value if isinstance(value, tuple) else ()):
+            for other in mutants(inner):
+                yield (*value[:place], other, *value[place + 1 :])
+        if isinstance(value, tuple) and value and isinstance(value[0], float):
+            yield from ((other,) * len(value) for other in mutants(value[0]))
+
+
+PIXELS = np.full(SIZE, 3, np.uint8)
+SMALL = {'width': 160, 'height': 90}
+MESSAGES = {
+    'labels': image(PIXELS, 'mono8', 100 * MS, 'front'),
+    'confidence': image(PIXELS, 'mono8', 100 * MS, 'front'),
+    'info': info_of(calibration('plumb_bob', (-0.3, 0.1, 0.01, 0.0, 0.0), **SMALL)),
+    'info fisheye': info_of(calibration('equidistant', (0.1, 0.1, 0.0, 0.0), **SMALL)),
+    'legend': SimpleNamespace(data='{"classes": [{"id": 1, "color": [1, 2, 3]}]}'),
+    'pose': pose_of(100 * MS, np.eye(4)),
+    'cloud': cloud_of(cloud([*POINTS, POINTS[0]], height=2, extra={'v': (7, range(4))}), 130 * MS),
+    'depth': image(PIXELS.astype(np.uint16) * 900, '16UC1', 130 * MS, 'front'),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+@pytest.mark.parametrize('kind', MESSAGES)
+def test_whatever_a_message_holds_it_is_used_or_refused(kind: str) -> None:
+    refused = 0
+    for mutant in mutants(MESSAGES[kind]):
+        car = Car(ego_motion=True, cameras=('front',))
+        car.mask(100, front=1)
+        car.pose(90)
+        car.pose(170)
+        for name, message in (('cloud', MESSAGES['cloud']), (kind.split()[0], mutant)):
+            try:
+                take = getattr(car.painter, f'take_{name}')
+                if name in ('cloud', 'depth'):
+                    take('front', message, 0.0)
+                else:
+                    take(*(() if name in ('legend', 'pose') else ('front',)), message)
+            except CloudError:
+                refused += 1
+        assert car.due(everything=True)
+    assert refused or kind.startswith('info')
 
 
 def test_stamps_that_start_over_start_the_masks_over() -> None:

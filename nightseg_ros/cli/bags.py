@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -272,12 +272,14 @@ class ReplayOptions:
     """Publish the time of the recording on /clock, for nodes with use_sim_time."""
     lockstep: bool = False
     """Send an image only after the labels of the one before it."""
-    patience: float = 60.0
+    patience: Annotated[float, tyro.conf.arg(aliases=['--wait-seconds'])] = 60.0
     """Seconds to wait for the labels of an image, and at the start for subscribers."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
     all: bool = False
     """Every topic of the bag, such as the predictions that `nightseg bag predict` added."""
+    also: tuple[str, ...] = ()
+    """Topics of any type beside the images."""
     remap_to: str | None = None
     """Publish the one image topic under this name."""
     labels: str | None = None
@@ -292,6 +294,10 @@ class ReplayOptions:
     """Publish images reliably; --lockstep does."""
     wait_subscribers: int = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
+    stamp_offset: int | None = None
+    """Added to the stamps (ns) of a video or folder; 10^18 where they begin at 0."""
+    log: Path | None = None
+    """File for the steady time at which each stamp was sent, as JSON lines."""
 
 
 def replay(arguments: Sequence[str]) -> int:
@@ -299,18 +305,9 @@ def replay(arguments: Sequence[str]) -> int:
     options = parse(ReplayOptions, 'replay', arguments)
     if not options.source.exists():
         raise ConfigError(f"'{options.source}' does not exist")
-    if options.rate is not None and not 0 < options.rate < 1e6:
-        raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    given = [str(options.source.absolute()), '--patience', str(options.patience)]
-    for name in ('loop', 'clock', 'lockstep', 'all', 'reliable'):
-        given += [f'--{name}'] if getattr(options, name) else []
-    for name in ('rate', 'remap_to', 'labels', 'fps', 'stamps', 'seconds', 'wait_subscribers'):
-        value = getattr(options, name)
-        given += [f'--{name.replace("_", "-")}', str(value)] if value else []
-    given += ['--topic', *options.topic] if options.topic else []
-    return _with_ros('replay', given)
+    return _with_ros('replay', options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -355,21 +352,11 @@ def record(arguments: Sequence[str]) -> int:
     from nightseg_ros.bags.writer import check_bag_output
 
     check_bag_output(options.out, force=options.force)
-    # a name that begins with a dash would be an option to the recorder
-    given = [str(options.out.absolute()), '--storage', options.storage]
-    given += ['--cameras', *options.cameras] if options.cameras else ['--discover']
-    for name in ('outputs', 'images', 'clouds'):
-        values = getattr(options, name)
-        given += [f'--{name}', *values] if values else []
-    for name in ('reliable', 'force'):
-        given += [f'--{name}'] if getattr(options, name) else []
-    given += ['--seconds', str(options.seconds)] if options.seconds else []
-    given += ['--log', str(options.log)] if options.log else []
-    return _with_ros('record', given)
+    return _with_ros('record', options)
 
 
-def _with_ros(module: str, arguments: Sequence[str]) -> int:
-    """Call the ``main`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+def _with_ros(module: str, options: Any) -> int:
+    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
@@ -377,4 +364,4 @@ def _with_ros(module: str, arguments: Sequence[str]) -> int:
         )
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
-    return int(importlib.import_module(f'nightseg_ros.node.{module}').main(arguments))
+    return int(importlib.import_module(f'nightseg_ros.node.{module}').run(options))
