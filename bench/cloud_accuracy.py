@@ -19,8 +19,14 @@ import numpy as np
 from nightseg_ros.clouds.camera_model import CameraModel
 from nightseg_ros.clouds.geometry import FrameTree
 from nightseg_ros.clouds.painter import Occlusion, View, paint
-from nightseg_ros.simulation import Drive, DriveFrame
-from nightseg_ros.simulation.drive import Scan, calibration, places, scan
+from nightseg_ros.simulation.drive import (
+    Drive,
+    DriveFrame,
+    Scan,
+    calibration,
+    places,
+    scan,
+)
 from nightseg_ros.taxonomy import UNLABELLED
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
@@ -83,7 +89,7 @@ def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str
 def main() -> None:
     """Measure."""
     for cell in map(float, sys.argv[1:] or ['4']):
-        drive = Drive(seed=0, split='demo', seconds=45, fps=10)
+        drive = Drive(seed=0, seconds=45, fps=10)
         n = measure_drive(drive, 30, Occlusion(cell=cell))
         print(
             f'cells of {cell:g} pixels: {n["in the image"]} points, {n["seen"]} seen: '

@@ -3,8 +3,8 @@
 """
 The node as real ROS 2 processes beside peers: latencies, rates, memory, and ratios.
 
-``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json and
-live.md. This process is camera and planner in one, so that one clock times both ends. Contenders
+``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json.
+This process is camera and planner in one, so that one clock times both ends. Contenders
 take turns, in an order that rotates: a ratio is the median over the rounds and does not depend on
 how fast the machine is. Let nothing else run meanwhile.
 """
@@ -35,12 +35,13 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from watch import resources
 
-from nightseg_ros.cli.bench import machine, percentiles, short, table
+from nightseg_ros.cli.bench import machine, percentiles
 from nightseg_ros.cli.info import versions
 from nightseg_ros.cli.live import Child
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
-from nightseg_ros.simulation import Street, render
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
 
 HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')
@@ -381,28 +382,6 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
         yield 'memory_mb', resident, 'resident with all three networks'
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """Return the result as a page."""
-    rows = ((f'`{f["name"]}`', short(f['value']), f['text']) for f in result['figures'])
-    parts = ['# bench/live.py', table(('Figure', 'Measured', 'Meaning'), rows)]
-    for name, session in result['sessions'].items():
-        lines = []
-        for phase, found in session.items():
-            for what, ms in (
-                ('end to end', found['end_to_end_ms']),
-                *((f'turn of {who}', ms) for who, ms in found['turn_ms'].items()),
-                *((f'stage {stage}', ms) for stage, ms in found['stages_ms'].items()),
-            ):
-                if ms:
-                    values = (short(ms[p]) for p in ('p50', 'p95', 'p99'))
-                    lines.append((phase, f'{found["answered"]} of {found["sent"]}', what, *values))
-        parts += [
-            f'## {name}',
-            table(('Phase', 'Answered', 'What', 'p50 ms', 'p95', 'p99'), lines),
-        ]
-    return '\n\n'.join(parts) + '\n'
-
-
 def main() -> None:
     """Run the sessions; what is measured is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -440,9 +419,9 @@ def main() -> None:
                 for name, session in raw.items()
             }
             (options.out / 'live.json').write_text(json.dumps(result, indent=1) + '\n')
-            (options.out / 'live.md').write_text(markdown(result))
         rclpy.try_shutdown()
-    print(markdown(result))
+    for figure in result['figures']:
+        print('{name:24} {value:10.4f}  {text}'.format(**figure))
 
 
 if __name__ == '__main__':

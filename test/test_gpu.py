@@ -112,8 +112,6 @@ def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
     assert result['batches'] >= 5 and result['what']['device'] == 'cpu'
     times = result['batch_ms']
     assert 0 < times['p50'] <= times['p95'] <= times['p99'] <= times['max']
-    assert set(result['roofline']['share']) == {'compute', 'memory', 'upload'}
-    assert all(value > 0 for value in result['roofline']['share'].values())
 
 
 @pytest.mark.gpu

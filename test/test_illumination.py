@@ -189,12 +189,8 @@ def test_frames_of_a_batch_do_not_touch_each_other(weights: Path) -> None:
     assert estimator.estimate(images[:0]) == []
 
 
-def test_the_estimator_refuses_other_arrays_and_other_weights(tmp_path: Path) -> None:
+def test_the_estimator_refuses_other_weights(tmp_path: Path) -> None:
     net = illumination_net()
-    estimator = IlluminationEstimator(net.state_dict())
-    for bad in (np.zeros((64, 96, 3), np.uint8), np.zeros((1, 64, 96, 3), np.float32)):
-        with pytest.raises(ValueError, match='thumbnail'):
-            estimator.estimate(bad)
     with pytest.raises(WeightsError, match='illumination'):
         IlluminationEstimator({'head.weight': torch.zeros(1, 4)})
     metadata = WeightsMetadata(network='illumination_net', task='segment')

@@ -31,7 +31,6 @@ from nightseg_ros.node.diagnostics import (
     Source,
     Warnings,
     rate,
-    worst,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import LATE, PERIOD, Activity, Hang, Task
@@ -191,7 +190,6 @@ def test_changes_are_warnings_for_a_while_and_the_worst_problem_comes_first() ->
     problems = health.problems(9.0, PRESENT, 1.2)
     # that the stamps are missing stays true
     assert [problem.level for problem in problems] == ['ERROR', 'WARN']
-    assert (worst(problems), worst([])) == ('ERROR', 'OK')
     receive(health, 9.1)
     health.unstamped = False
     assert texts(health, 9.2) == []
@@ -272,7 +270,9 @@ class Setup:
             pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
         )
         clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
-        self.node: Any = SimpleNamespace(settings=settings, get_clock=lambda: clock)
+        self.node: Any = SimpleNamespace(
+            settings=settings, get_clock=lambda: clock, activity=Activity(0.0)
+        )
         self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
         self.cameras: dict[str, Any] = {}
 
@@ -351,7 +351,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
 ) -> None:
     setup = Setup(monkeypatch)
     setup.hold()
-    assert setup.worker.activity.task is not None
+    assert setup.node.activity.tasks
     setup.put('front')
     setup.node.settings.pipeline = PipelineConfig(route='day')
     setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
@@ -384,7 +384,7 @@ def test_a_loop_that_ends_by_itself_is_fatal(monkeypatch: pytest.MonkeyPatch) ->
     setup = Setup(monkeypatch, broken='deadly')
     setup.worker.start()
     setup.put('deadly')
-    while (hang := setup.worker.activity.check(0.0)) is None or not hang.fatal:
+    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
         threading.Event().wait(0.01)
     assert str(hang) == 'the worker thread has ended by an error'
 
@@ -393,11 +393,11 @@ def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit()
     activity = Activity(0.0)
     # one that ends in time never is, and the next has time of its own
     for batch in range(20):
-        activity.task = Task('a batch', 10.0, float(batch))
+        activity.tasks['a'] = Task('a batch', 10.0, float(batch))
         assert activity.check(batch + 0.5) is None
-        activity.task = None
+        del activity.tasks['a']
         assert activity.check(batch + 0.99) is None
-    activity.task = Task('a batch', 10.0, 20.0)
+    activity.tasks['a'] = Task('a batch', 10.0, 20.0)
     seen = hangs(activity, 20.0, 30.5)
     assert LATE < seen[0].seconds <= 2.0
     assert [hang.fatal for hang in seen[-2:]] == [False, True]
@@ -407,7 +407,7 @@ def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit()
 @pytest.mark.parametrize('pause', [3.0, 3600.0])
 def test_time_in_which_the_process_was_stopped_does_not_count(pause: float) -> None:
     activity = Activity(0.0)
-    activity.task = Task('a batch', 10.0, 0.0)
+    activity.tasks['a'] = Task('a batch', 10.0, 0.0)
     hangs(activity, 0.0, 1.0)
     assert activity.check(1.0 + pause) is None
     seen = hangs(activity, 1.5 + pause, 20.5 + pause)

@@ -30,21 +30,22 @@ SROS2 = SimpleNamespace(**runpy.run_path(str(SCRIPT))) if SCRIPT.is_file() else 
 def allowed(text: str, path: str, node: str) -> set[str]:
     """Return the names of a kind in a node's policy, absolute."""
     found = ET.fromstring(text).iterfind(f'.//profile[@node="{node}"]/{path}')
-    return {absolute(element.text or '', node) for element in found}
-
-
-def absolute(name: str, node: str) -> str:
-    if name.startswith('~/'):
-        return f'/{node}/{name[2:]}'
-    return name if name.startswith('/') else f'/{name}'
+    names = [(element.text or '').replace('~', f'/{node}') for element in found]
+    return {name if name.startswith('/') else f'/{name}' for name in names}
 
 
 def compare(profile: Any, without: set[str]) -> None:
     """Wait until the graph of a running node is its policy, save for what is not installed."""
     node, text = profile.node, SROS2.policy([profile])
     client = Client(f'/{node}')
+    wanted = {
+        'publisher': allowed(text, 'topics[@publish]/topic', node) - without,
+        'subscriber': allowed(text, 'topics[@subscribe]/topic', node) - without,
+        'service': allowed(text, 'services[@reply]/service', node),
+        'client': set(),
+    }
 
-    def differences() -> list[set[str]]:
+    def graph() -> dict[str, set[str]]:
         def names(kind: str) -> set[str]:
             ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
             try:
@@ -52,21 +53,14 @@ def compare(profile: Any, without: set[str]) -> None:
             except NodeNameNonExistentError:  # not known yet
                 return set()
 
-        return [
-            (names('publisher') | (without & publishes)) ^ publishes,
-            (names('subscriber') | (without & hears)) ^ hears,
-            names('service') ^ allowed(text, 'services[@reply]/service', node),
-            names('client'),
-        ]
+        return {kind: names(kind) for kind in wanted}
 
-    publishes = allowed(text, 'topics[@publish]/topic', node)
-    hears = allowed(text, 'topics[@subscribe]/topic', node)
     try:
         client.reach('active')
         # the graph is learned bit by bit
-        client.until(lambda: not any(differences()), 'the graph of the policy', timeout=20)
+        client.until(lambda: graph() == wanted, 'the graph of the policy', timeout=20)
     except AssertionError:
-        assert differences() == [set()] * 4
+        assert graph() == wanted
         raise
     finally:
         client.close()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from out_of_distribution import CORRUPTIONS
 from tiny_data import silent, write_streets
 from tiny_weights import write_illumination, write_segmenter
 
@@ -36,8 +37,8 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.graph import ReliabilityHead, graph_of
-from nightseg_ros.simulation import Street, render
-from nightseg_ros.simulation.blinded import BLINDED
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
 from nightseg_ros.training.average import AverageConfig, average_weights
 from nightseg_ros.training.calibrate import (
     LabelledPixels,
@@ -180,10 +181,10 @@ def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) 
     assert (street == before).all()
 
 
-@pytest.mark.parametrize('name', BLINDED)
-def test_blinded_pictures_are_functions_of_their_seed(name: str) -> None:
+@pytest.mark.parametrize('name', CORRUPTIONS)
+def test_out_of_distribution_images_are_functions_of_their_seed(name: str) -> None:
     street = render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
-    pictures = [BLINDED[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    pictures = [CORRUPTIONS[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert pictures[0].shape == street.shape and pictures[0].dtype == np.uint8
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
 
@@ -376,5 +377,7 @@ def test_blind_frames_are_told_from_streets(rendered: dict[str, Pipeline], route
     for image in (black, white, noise):
         # rendered weights give a black picture 0.58, the real ones 0.33
         assert _reliability(pipeline, image) < LEAST < good
-    kinds = {name: _reliability(pipeline, make(streets[0], rng)) for name, make in BLINDED.items()}
+    kinds = {
+        name: _reliability(pipeline, make(streets[0], rng)) for name, make in CORRUPTIONS.items()
+    }
     assert max(kinds.values()) < good, kinds

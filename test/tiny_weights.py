@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,18 @@ def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) ->
         license=LICENSE,
     )
     save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def write_network(
+    path: Path, name: str, tensors: dict[str, torch.Tensor] | None = None, **arch: Any
+) -> Path:
+    """Write a segmenter of that kind, with random layers where no tensors are given."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tensors = tensors or build(name, **arch).state_dict()
+    metadata = WeightsMetadata(network=name, arch=arch, taxonomy=CAMVID11.to_dict())
+    save_weights(path, tensors, metadata)
     return path
 
 

@@ -16,23 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.interfaces import (
-    Connection,
-    Nodetype,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import (
-    CompressionFormat,
-    CompressionMode,
-    StoragePlugin,
-    Writer,
-    WriterError,
-)
+from rosbags.interfaces import Connection, Nodetype, Qos, QosTime
+from rosbags.interfaces import QosDurability as Durability
+from rosbags.interfaces import QosHistory as History
+from rosbags.interfaces import QosLiveliness as Liveliness
+from rosbags.interfaces import QosReliability as Reliability
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -47,7 +36,6 @@ from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']
-_PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 #: What lies beside a bag until it is finished.
 PARTIAL = '.partial'
 #: In a bag's ``custom_data``: a bag that somebody recorded is never replaced.
@@ -62,17 +50,12 @@ _NO_HASH = 'RIHS01_' + 64 * '0'
 def reliable_qos(*, latched: bool = False) -> Qos:
     """Return what the node offers on its topics, for players that publish as was recorded."""
     never = QosTime(sec=9223372036, nsec=854775807)
+    durability = Durability.TRANSIENT_LOCAL if latched else Durability.VOLATILE
     return Qos(
-        history=QosHistory.KEEP_LAST,
-        depth=1,
-        reliability=QosReliability.RELIABLE,
-        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        deadline=never,
-        lifespan=never,
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=never,
-        avoid_ros_namespace_conventions=False,
-    )
+        history=History.KEEP_LAST, depth=1, reliability=Reliability.RELIABLE,
+        durability=durability, deadline=never, lifespan=never, liveliness=Liveliness.AUTOMATIC,
+        liveliness_lease_duration=never, avoid_ros_namespace_conventions=False,
+    )  # fmt: skip
 
 
 # -- the folder of a bag ---------------------------------------------------------------------
@@ -177,9 +160,9 @@ class BagWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
         self._inner = self.partial / _file_stem(self.path.name)
-        self._writer = _Writer(self._inner, version=9, storage_plugin=_PLUGINS[storage])
-        for key, value in _MARK.items():
-            self._writer.set_custom_data(key, value)
+        plugin = StoragePlugin[storage.upper()]
+        self._writer = _Writer(self._inner, version=9, storage_plugin=plugin)
+        self._writer.custom_data.update(_MARK)
         if compress:
             mode = CompressionMode.STORAGE if storage == 'mcap' else CompressionMode.MESSAGE
             self._writer.set_compression(mode, CompressionFormat.ZSTD)
@@ -297,7 +280,11 @@ class BagWriter:
         encoding: str,
         **place: Any,
     ) -> None:
-        """Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows."""
+        """
+        Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows.
+
+        Depth in metres is 32FC1 (REP-118).
+        """
         height, width = image.shape[:2]
         data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
         self.write_stamped(
@@ -315,10 +302,6 @@ class BagWriter:
     def write_labels(self, topic: str, labels: npt.NDArray[np.uint8], **place: Any) -> None:
         """Write uint8 [H, W] ids as mono8."""
         self.write_image(topic, labels, 'mono8', **place)
-
-    def write_depth(self, topic: str, depth: npt.NDArray[np.float32], **place: Any) -> None:
-        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
-        self.write_image(topic, depth.astype('<f4'), '32FC1', **place)
 
     def write_compressed(self, topic: str, content: bytes, format: str, **place: Any) -> None:
         """Write an encoded picture as sensor_msgs/CompressedImage; masks only ever as PNG."""

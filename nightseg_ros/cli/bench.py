@@ -119,7 +119,8 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
     from nightseg_ros.perception.result import Want
     from nightseg_ros.runtime.backend import BackendError
-    from nightseg_ros.simulation import Street, render
+    from nightseg_ros.simulation.drive import render
+    from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import WeightsError
 
     names = ('day', 'night', 'translator', 'illumination')

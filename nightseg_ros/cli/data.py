@@ -181,13 +181,14 @@ def render(arguments: Sequence[str]) -> int:
     """Render the pictures."""
     options = parse(RenderOptions, 'render', arguments)
 
-    from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
+    from nightseg_ros.simulation.drive import write_rendered
 
-    config = from_mapping(
-        RenderedConfig,
-        {name: getattr(options, name) for name in ('count', 'split', 'light', 'size', 'seed')},
-    )
-    with Progress('rendering', config.count) as progress:
-        write_rendered(options.out, config, force=options.force, progress=progress.set)
-    print(f"{config.count} pictures in '{options.out}'; train on folder:{options.out}")
+    if options.count < 1:
+        raise ConfigError(f"'count' must be at least 1, got {options.count}")
+    with Progress('rendering', options.count) as progress:
+        write_rendered(
+            options.out, count=options.count, split=options.split, light=options.light,
+            size=options.size, seed=options.seed, force=options.force, progress=progress.set,
+        )  # fmt: skip
+    print(f"{options.count} pictures in '{options.out}'; train on folder:{options.out}")
     return 0

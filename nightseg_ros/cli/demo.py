@@ -113,7 +113,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         CLOUD_TOPIC,
         IMAGE_TOPIC,
         INFO_TOPIC,
-        DriveSettings,
+        Drive,
         write_drive,
     )
 
@@ -126,12 +126,11 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     topic: str | None
     count: int | None
     if options.input is None:
-        settings = DriveSettings(
-            seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds,
-            lidar_every=2 if options.clouds else 0,
-        )  # fmt: skip
+        drive = Drive(
+            seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
+        )
         lit = write_drive(
-            work / 'drive', settings,
+            work / 'drive', drive, lidar_every=2 if options.clouds else 0,
             progress=lambda done, total: progress.set(done, total, 'rendering the drive'),
         )  # fmt: skip
         path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0

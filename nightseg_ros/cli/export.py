@@ -86,7 +86,7 @@ def export(arguments: Sequence[str]) -> int:
             files = {
                 '.safetensors': weights.path.read_bytes(),
                 '.md': model_card(weights, shares).encode(),
-                **({'.onnx': graph.read_bytes()} if graph is not None else {}),
+                **({'.onnx': graph} if graph is not None else {}),
             }
             for suffix, content in files.items():
                 target = stem.with_name(stem.name + suffix)

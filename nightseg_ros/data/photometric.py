@@ -4,7 +4,7 @@
 What a camera does to an image: blur, noise, colour, compression; labels stay as they are.
 
 Beside them stand camera faults of every strength, put on labelled frames to learn what a network
-makes of them; none is a fault that docs/results.md tests, those are in ``simulation.blinded``.
+makes of them; the faults that docs/results.md tests are others (bench/out_of_distribution.py).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.rendering import STATE_COLORS, Renderer
+from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
@@ -297,7 +297,7 @@ def show_run(
     if not stamps:
         raise PictureError('no frame was played; there is nothing to show')
     taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
-    renderer = Renderer(taxonomy, HostPixels())
+    pixels, palette = HostPixels(), taxonomy.palette()
     chosen = _spread(stamps, sorted(run.arrived.keys() & run.sent.keys()) or stamps)
     span = (stamps[-1] - stamps[0]) / 1e9
     rate = (len(stamps) - 1) / span if span > 0 else 10.0
@@ -312,7 +312,8 @@ def show_run(
                 image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
             shown = image
             if mask is not None:
-                shown = renderer.overlay(frame, renderer.color(mask), ALPHA)
+                colors = pixels.colorize(mask, palette)
+                shown = pixels.blend(frame.image, frame.order, colors, ALPHA)
             text, color = _caption(run, stamp, (stamp - stamps[0]) / 1e9, mask is not None)
             video.add(banner(shown, text, color))
             if stamp in chosen:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nightseg_ros.networks.segmenters import enlarged
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Keeps the inverse of the last tanh finite.
@@ -28,12 +29,10 @@ class ResnetGenerator(nn.Module):
     """
     Float [B, 3, H, W] in [-1, 1] → the same, H and W multiples of 4.
 
-    Two downsampling convolutions, residual blocks, two upsampling ones. The published size is
-    ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With ``styles``, names of
-    cameras, each has instance norms of its own (Dumoulin et al. 2017), and 'any' has one more,
-    for a camera that was not trained on or is not known. With ``residual`` the layers give a
-    change of the picture instead of the picture, which a short training needs: it keeps the
-    scene from the first step on.
+    The published size is ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With
+    ``styles``, names of cameras, each has instance norms of its own (Dumoulin et al. 2017), and
+    'any' has one more, for a camera that is not known. With ``residual`` the layers give a change
+    of the picture, which keeps the scene from the first step of a training on.
     """
 
     def __init__(
@@ -124,8 +123,7 @@ class PatchGAN(nn.Module):
     """
     Discriminator: float [B, 3, H, W] → a realness score for each 70×70 patch.
 
-    With ``styles``, a count of cameras, it sees the camera's number as one-hot maps beside the
-    picture, so that another camera's night is no good night.
+    With ``styles``, a count of cameras, it sees the camera's number as one-hot maps, too.
     """
 
     def __init__(self, ndf: int = 64, styles: int = 0) -> None:
@@ -202,8 +200,7 @@ class FastGenerator(nn.Module):
     gains can stretch contrast where there is some and smooth where there is noise.
 
     So nothing finer than a cell can be drawn that is not in the picture, and no hue but by
-    adding a cell's colour: lamps, edges and poles stay where they are. What a real night hides
-    in black stays hidden. All work on pixels is 1×1 convolutions with fixed kernels, products,
+    adding a cell's colour. All work on pixels is 1×1 convolutions with fixed kernels, products,
     averages and one enlargement, which every backend runs fast.
     """
 
@@ -225,12 +222,11 @@ class FastGenerator(nn.Module):
     ) -> None:
         """Build a generator that begins as the adaptation alone; ``cell`` is 8 or 16 pixels."""
         super().__init__()
-        if cell not in (8, 16):
-            raise ValueError(f'cell is 8 or 16 pixels, got {cell}')
-        if bins < 2:
-            raise ValueError(f'bins must be 2 or more, got {bins}')
-        if len(widths) != 4:
-            raise ValueError(f'widths are those of strides 4, 8, 16 and 32, got {widths}')
+        if cell not in (8, 16) or bins < 2 or len(widths) != 4:
+            raise ValueError(
+                'cell is 8 or 16 pixels, bins 2 or more, widths those of strides 4, 8, 16 and 32; '
+                f'got {cell}, {bins} and {widths}'
+            )
         self.cell, self.bins = cell, bins
         w4, w8, w16, w32 = widths
         self.stage8 = nn.Sequential(_half(3, w4), _half(w4, w8), Mixer(w8))
@@ -291,9 +287,9 @@ class FastGenerator(nn.Module):
         steps = torch.ones_like(rows[:, :1]).cumsum(2)
         where = steps / steps.amax(dim=2, keepdim=True)
         y = f32 + self.height(torch.cat([rows, where], 1)) + self.image(rows.mean(2, keepdim=True))
-        y = self.merge16(_up(y) + self.lateral16(f16))
+        y = self.merge16(enlarged(y) + self.lateral16(f16))
         if self.cell == 8:
-            y = self.merge8(_up(y) + self.lateral8(f8))
+            y = self.merge8(enlarged(y) + self.lateral8(f8))
         grid: torch.Tensor = self.grid(y * _CAUTION)
         return grid
 
@@ -384,10 +380,6 @@ def _fixed_kernels(bins: int) -> dict[str, torch.Tensor]:
         'offset_of': offset_of,
         **{name: kernel[..., None, None] for name, kernel in kernels.items()},
     }
-
-
-def _up(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
 def _half(channels: int, out: int) -> nn.Sequential:

@@ -10,9 +10,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -46,8 +46,7 @@ if TYPE_CHECKING:
 Pixels = npt.NDArray[np.uint8]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OutputTopic:
+class OutputTopic(NamedTuple):
     """One topic under ``<camera>/nightseg/``."""
 
     name: str
@@ -58,33 +57,26 @@ class OutputTopic:
     """Whether late subscribers get the last message (transient local)."""
 
 
+_IMAGE, _COMPRESSED = 'sensor_msgs/Image', 'sensor_msgs/CompressedImage'
 #: In the order of publishing: what a planner waits for comes first.
-TOPICS: tuple[OutputTopic, ...] = (
-    OutputTopic(name='labels', kind='sensor_msgs/Image',
-                text='mono8: the id of each pixel, 255 unlabelled'),
-    OutputTopic(name='labels/compressed', kind='sensor_msgs/CompressedImage',
-                text='the same as PNG, `mono8; png compressed mono8`'),
-    OutputTopic(name='confidence', kind='sensor_msgs/Image',
-                text='mono8: softmax of the winning class, 0 to 255'),
-    OutputTopic(name='camera_info', kind='sensor_msgs/CameraInfo',
-                text="the input's, scaled with the labels"),
-    OutputTopic(name='color', kind='sensor_msgs/Image',
-                text='rgb8: the labels in the colours of their classes'),
-    OutputTopic(name='overlay', kind='sensor_msgs/Image',
-                text='rgb8: the colours over the picture'),
-    OutputTopic(name='overlay/compressed', kind='sensor_msgs/CompressedImage',
-                text='the same as JPEG, `rgb8; jpeg compressed bgr8`'),
-    OutputTopic(name='translated', kind='sensor_msgs/Image',
-                text='rgb8: what the route translate makes of the night'),
-    OutputTopic(name='illumination', kind='std_msgs/Float32',
-                text='0 (dark) to 1 (daylight), for plotting'),
-    OutputTopic(name='status', kind='diagnostic_msgs/DiagnosticArray',
-                text='of each frame: score, state, route, reason, reliability, latency by stage, '
-                     'age'),
-    OutputTopic(name='label_info', kind='vision_msgs/LabelInfo', latched=True,
-                text='names of the ids, where vision_msgs is installed'),
-    OutputTopic(name='label_info_json', kind='std_msgs/String', latched=True,
-                text='names and colours of the ids as JSON'),
+TOPICS = (
+    OutputTopic('labels', _IMAGE, 'mono8: the id of each pixel, 255 unlabelled'),
+    OutputTopic('labels/compressed', _COMPRESSED,
+                'the same as PNG, `mono8; png compressed mono8`'),
+    OutputTopic('confidence', _IMAGE, 'mono8: softmax of the winning class, 0 to 255'),
+    OutputTopic('camera_info', 'sensor_msgs/CameraInfo', "the input's, scaled with the labels"),
+    OutputTopic('color', _IMAGE, 'rgb8: the labels in the colours of their classes'),
+    OutputTopic('overlay', _IMAGE, 'rgb8: the colours over the picture'),
+    OutputTopic('overlay/compressed', _COMPRESSED,
+                'the same as JPEG, `rgb8; jpeg compressed bgr8`'),
+    OutputTopic('translated', _IMAGE, 'rgb8: what the route translate makes of the night'),
+    OutputTopic('illumination', 'std_msgs/Float32', '0 (dark) to 1 (daylight), for plotting'),
+    OutputTopic('status', 'diagnostic_msgs/DiagnosticArray',
+                'of each frame: score, state, route, reason, reliability, latency by stage, age'),
+    OutputTopic('label_info', 'vision_msgs/LabelInfo',
+                'names of the ids, where vision_msgs is installed', latched=True),
+    OutputTopic('label_info_json', 'std_msgs/String', 'names and colours of the ids as JSON',
+                latched=True),
 )  # fmt: skip
 #: Pictures of a result, and the encoding of their messages.
 PICTURES: dict[str, Literal['mono8', 'rgb8']] = {
@@ -347,15 +339,13 @@ class EgoMask:
                 f"'ego_masks': {share} of {file} is non-zero; wanted are non-zero pixels where "
                 'the own vehicle is seen, and 0 elsewhere'
             )
-        self._mask = np.where(own, UNLABELLED, 0).astype(np.uint8)
-        self._fitted = self._mask
+        self._mask = self._fitted = np.where(own, UNLABELLED, 0).astype(np.uint8)
 
     def at(self, height: int, width: int) -> Pixels:
         """Return uint8 [height, width]: 255 on the vehicle, 0 elsewhere."""
         if self._fitted.shape != (height, width):
-            self._fitted = np.asarray(
-                cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
-            )
+            fitted = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST)
+            self._fitted = np.asarray(fitted, np.uint8)
         return self._fitted
 
     def cover(self, result: Result) -> Result:
@@ -371,7 +361,6 @@ class EgoMask:
             changes['color'] = result.color & ~mask[:, :, None]
         if result.overlay is not None:
             image = result.frame.image
-            overlay = result.overlay.copy()
+            changes['overlay'] = overlay = result.overlay.copy()
             overlay[there] = image[there] if result.frame.order == 'rgb' else image[there][:, ::-1]
-            changes['overlay'] = overlay
         return replace(result, **changes)

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -53,8 +53,7 @@ Level = Literal['OK', 'WARN', 'ERROR']
 LEVELS: tuple[Level, ...] = ('OK', 'WARN', 'ERROR')
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HealthProblem:
+class HealthProblem(NamedTuple):
     """Something a person should look at."""
 
     level: Level
@@ -70,11 +69,6 @@ class Source:
     reliable: int = 0
     """How many of them publish reliably."""
     subscribed_reliable: bool = False
-
-
-def worst(problems: Iterable[HealthProblem]) -> Level:
-    """Return the highest level, 'OK' where there is no problem."""
-    return max((problem.level for problem in problems), key=LEVELS.index, default='OK')
 
 
 def rate(times: Iterable[float], now: float) -> float:
@@ -210,7 +204,7 @@ class Health:
             )
         if self.info_problem:
             texts.append(self.info_problem)
-        found += [HealthProblem(level='WARN', text=text) for text in texts]
+        found += [HealthProblem('WARN', text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
 
     def _count(self, now: float, key: str, fault: str) -> None:
@@ -250,7 +244,7 @@ class Health:
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
                 "in the publisher's process"
             )
-        return [HealthProblem(level='ERROR', text=text)]
+        return [HealthProblem('ERROR', text)]
 
     def _recent_faults(self, now: float) -> list[HealthProblem]:
         found = []
@@ -262,7 +256,7 @@ class Health:
             reason = key.removeprefix('dropped.')
             level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
             what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
-            found.append(HealthProblem(level=level, text=f'{text} ({what} so far)'))
+            found.append(HealthProblem(level, f'{text} ({what} so far)'))
         return found
 
 
@@ -270,21 +264,28 @@ def diagnostic_status(
     name: str, hardware_id: str, level: Level, message: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
     """Return one status; numbers are written with three decimals."""
+    found = [KeyValue(key=key, value=in_words(value)) for key, value in values.items()]
+    # ROS has levels as bytes from 0
+    number = bytes([LEVELS.index(level)])
     return DiagnosticStatus(
-        name=name,
-        hardware_id=hardware_id,
-        # ROS has them as bytes from 0
-        level=bytes([LEVELS.index(level)]),
-        message=message,
-        values=[KeyValue(key=key, value=in_words(value)) for key, value in values.items()],
+        name=name, hardware_id=hardware_id, level=number, message=message, values=found
     )
+
+
+def summed_up(
+    name: str, hardware_id: str, problems: Sequence[HealthProblem], well: str,
+    values: Mapping[str, object],
+) -> DiagnosticStatus:  # fmt: skip
+    """Return a status that tells of the problems, or ``well`` where there is none."""
+    level: Level = max((p.level for p in problems), key=LEVELS.index, default='OK')
+    message = '; '.join(problem.text for problem in problems) or well
+    return diagnostic_status(name, hardware_id, level, message, values)
 
 
 def source_status(
     node_name: str, name: str, health: Health, source: Source, now: float, silent_after: float
 ) -> DiagnosticStatus:
     """Return the status of one camera or sensor at ``now``."""
-    problems = health.problems(now, source, silent_after)
     values = {
         **health.values(now),
         'now': health.note or f'no {health.noun} yet',
@@ -292,24 +293,18 @@ def source_status(
         'publishers': source.publishers,
         'subscribed': 'reliable' if source.subscribed_reliable else 'best_effort',
     }
-    message = '; '.join(problem.text for problem in problems) or health.note or 'waiting'
-    return diagnostic_status(
-        f'{node_name}: {name}', source.topic, worst(problems), message, values
-    )
+    problems = health.problems(now, source, silent_after)
+    well = health.note or 'waiting'
+    return summed_up(f'{node_name}: {name}', source.topic, problems, well, values)
 
 
 def node_status(
-    node_name: str,
-    state: str,
-    problems: Sequence[HealthProblem],
-    description: Mapping[str, Any],
-    values: Mapping[str, object],
-) -> DiagnosticStatus:
+    node_name: str, state: str, problems: Sequence[HealthProblem],
+    description: Mapping[str, Any], values: Mapping[str, object],
+) -> DiagnosticStatus:  # fmt: skip
     """Return the node's own status; ``description`` is ``Pipeline.describe()`` or empty."""
     shown: dict[str, object] = {'state': state, 'memory_mb': memory_mb(), **values}
-    for key, value in description.items():
-        if key != 'weights':
-            shown[key] = value
+    shown |= {key: value for key, value in description.items() if key != 'weights'}
     for name, weights in description.get('weights', {}).items():
         shown[f'weights.{name}'] = f'{weights["file"]} sha256 {weights["sha256"][:16]}'
         for key in ('temperature', 'reliability'):
@@ -317,11 +312,8 @@ def node_status(
                 shown[f'{key}.{name}'] = weights[key]
         if weights['license']:
             shown[f'license.{name}'] = weights['license']
-    running = f'{description["backend"]} on {description["device"]}' if description else ''
-    message = '; '.join(problem.text for problem in problems) or ', '.join(
-        filter(None, (state, running))
-    )
-    return diagnostic_status(f'{node_name}: node', node_name, worst(problems), message, shown)
+    running = f', {description["backend"]} on {description["device"]}' if description else ''
+    return summed_up(f'{node_name}: node', node_name, problems, state + running, shown)
 
 
 def memory_mb() -> float:

@@ -72,7 +72,7 @@ class ManagedNode(LifecycleNode):
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self.declared = DeclaredParameters(self, settings)
         self._failure = ''
-        self._activity = Activity(time.monotonic())
+        self.activity = Activity(time.monotonic())
         self._hang: Hang | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
@@ -182,26 +182,19 @@ class ManagedNode(LifecycleNode):
 
     def _busy(self, text: str, limit: float = 0.0) -> None:
         """Let the watchdog know what the executor's thread begins."""
-        task = Task(f'{text} has not ended', limit or self._batch_limit(), time.monotonic())
-        self._activity.task = task
+        limit = limit or self._batch_limit()
+        self.activity.tasks['executor'] = Task(f'{text} has not ended', limit, time.monotonic())
 
     def _batch_limit(self) -> float:
         return getattr(self.settings, 'watchdog_s', CALLBACK_LIMIT)
 
-    def _activities(self) -> list[Activity]:
-        """Return what each thread works on."""
-        return [self._activity]
-
     def longest(self) -> float:
         """Return the seconds that what is under way may take."""
-        tasks = [activity.task for activity in self._activities()]
-        return max(self._batch_limit(), *(task.limit if task else 0.0 for task in tasks))
+        return self.activity.longest(self._batch_limit())
 
     def check(self, now: float) -> Hang | None:
-        """Return what hangs at ``now``, the worst of it; the watchdog's thread asks."""
-        found = [activity.check(now) for activity in self._activities()]
-        hangs = [hang for hang in found if hang is not None]
-        self._hang = max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
+        """Return what hangs at ``now``; the watchdog's thread asks."""
+        self._hang = self.activity.check(now)
         return self._hang
 
     def report_hang(self, hang: Hang) -> None:
@@ -234,24 +227,25 @@ class ManagedNode(LifecycleNode):
 
     def _problems(self, now: float) -> list[HealthProblem]:
         """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
-        found = [HealthProblem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+        found = [HealthProblem('WARN', sentence) for sentence in self.declared.unknown]
         if self._failure:
-            found.insert(0, HealthProblem(level='ERROR', text=self._failure))
+            found.insert(0, HealthProblem('ERROR', self._failure))
         hang = self._hang
         if hang is not None:
             # loading takes its time
-            loading = hang.limit > self._batch_limit() and not hang.fatal
+            loading = hang.task.limit > self._batch_limit() and not hang.fatal
             level: Level = 'WARN' if loading else 'ERROR'
-            found.insert(0, HealthProblem(level=level, text=str(hang)))
+            found.insert(0, HealthProblem(level, str(hang)))
         names = self.get_node_names_and_namespaces()
         if names.count((self.get_name(), self.get_namespace())) > 1:
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(HealthProblem('WARN', text))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
-            text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(
+                HealthProblem('WARN', 'use_sim_time is set, but nothing came on /clock yet')
+            )
         return found
 
     # -- what a subclass adds -----------------------------------------------------------------

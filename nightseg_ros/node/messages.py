@@ -93,21 +93,14 @@ def scaled_info(
         return result
     sx = labels[1] / (image[1] * binning_x)
     sy = labels[0] / (image[0] * binning_y)
-
-    def move(cx: float, offset: int, scale: float) -> float:
-        return (cx - offset + 0.5) * scale - 0.5
-
-    k, p = list(info.k), list(info.p)
-    for matrix, width_of in ((k, 3), (p, 4)):
-        matrix[0] *= sx
-        matrix[1] *= sx
-        matrix[2] = move(matrix[2], roi.x_offset, sx)
-        matrix[width_of + 1] *= sy
-        matrix[width_of + 2] = move(matrix[width_of + 2], roi.y_offset, sy)
-    # Tx = -fx' B and Ty are products with the focal lengths
-    p[3] *= sx
-    p[7] *= sy
-    result.k, result.p = k, p
+    # from pixels of the sensor to those of the labels
+    move = np.array([
+        [sx, 0.0, (0.5 - roi.x_offset) * sx - 0.5],
+        [0.0, sy, (0.5 - roi.y_offset) * sy - 0.5],
+        [0.0, 0.0, 1.0],
+    ])  # fmt: skip
+    result.k = (move @ np.reshape(info.k, (3, 3))).ravel()
+    result.p = (move @ np.reshape(info.p, (3, 4))).ravel()
     result.height, result.width = labels
     result.binning_x = result.binning_y = 0
     result.roi = RegionOfInterest()

@@ -15,7 +15,6 @@ from nightseg_ros.node.diagnostics import RECOVERY, Health, HealthProblem
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
 from nightseg_ros.node.parameters import Settings
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Activity
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
@@ -71,7 +70,8 @@ class NightPerception(ManagedNode):
             camera.close()
         if self._worker is None or self._worker.stop(timeout):
             return True
-        # on_error, which comes next, must not wait for it again
+        # on_error, which comes next, must not wait for it again, nor the watchdog end it
+        self.activity.tasks.pop(self._worker, None)
         self._worker = None
         self._failure = f'the worker has not ended within {timeout:g} s'
         self.get_logger().error(self._failure)
@@ -101,19 +101,15 @@ class NightPerception(ManagedNode):
         self.get_logger().info(text)
         self._report()
 
-    def _activities(self) -> list[Activity]:
-        worker = self._worker
-        return [*super()._activities(), *([] if worker is None else [worker.activity])]
-
     def _problems(self, now: float) -> list[HealthProblem]:
         found, worker = super()._problems(now), self._worker
         if worker is None:
             return found
         if worker.memory_problem:
-            found.append(HealthProblem(level='WARN', text=worker.memory_problem))
+            found.append(HealthProblem('WARN', worker.memory_problem))
         if self._hang is None and worker.slow is not None and now - worker.slow[0] < RECOVERY:
             text = f'a batch of frames took {worker.slow[1]:.1f} s'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(HealthProblem('WARN', text))
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:

@@ -244,7 +244,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` where values contradict each other."""
-        assert self.camera_names and self.pipeline
+        # made here, so that what they refuse is refused now
+        _ = self.camera_names, self.pipeline
 
     @cached_property
     def pipeline(self) -> PipelineConfig:
@@ -264,24 +265,19 @@ class Settings:
     @cached_property
     def camera_names(self) -> tuple[CameraNames, ...]:
         """The names, topics and masks of each camera."""
-        names, topics = _given(self.cameras), _given(self.image_topics)
-        outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
-        if not topics:
-            topics = [f'{name}/image_raw' for name in names]
-        elif tuple(names) == Settings.cameras:
-            outputs = output_prefixes(topics)
-            names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
-        if not topics:
+        names, topics = _names('cameras', self.cameras), _given(self.image_topics)
+        if not names and not topics:
             raise ConfigError(
                 "'cameras' and 'image_topics' are both empty; name at least one camera"
             )
-        if len(names) != len(topics):
-            raise ConfigError(
-                f"'cameras' names {len(names)} and 'image_topics' {len(topics)}; one of each a "
-                'camera'
-            )
-        _refuse_doubles('cameras', names)
+        if topics and tuple(names) == Settings.cameras:
+            outputs = output_prefixes(topics)
+            names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
+        else:
+            outputs = [f'{name}/{NAMESPACE}' for name in names]
+            topics = _topics('image_topics', topics, names, 'image_raw')
         _refuse_doubles('image_topics', topics)
+        _refuse_doubles('cameras', names)
         masks = [mask.strip() for mask in self.ego_masks]
         masks = masks if any(masks) else [''] * len(names)
         if len(masks) != len(names):
@@ -289,15 +285,16 @@ class Settings:
                 f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
                 "'' for none"
             )
-        stems = [topic.removesuffix('/compressed') for topic in topics]
-        if self.transport == 'compressed':
-            topics = [f'{stem}/compressed' for stem in stems]
         cameras = []
-        for name, topic, stem, output, mask in zip(names, topics, stems, outputs, masks):
-            # where image_transport puts it
-            info = f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem else 'camera_info'
+        for name, topic, output, mask in zip(names, topics, outputs, masks):
+            stem = topic.removesuffix('/compressed')
             cameras.append(CameraNames(
-                name=name, image_topic=topic, info_topic=info, output=output, ego_mask=mask
+                name=name,
+                image_topic=f'{stem}/compressed' if self.transport == 'compressed' else topic,
+                # where image_transport puts it
+                info_topic=f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem
+                else 'camera_info',
+                output=output, ego_mask=mask,
             ))  # fmt: skip
         return tuple(cameras)
 
@@ -310,6 +307,22 @@ def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:
         raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
+
+
+def _names(parameter: str, given: Sequence[str]) -> list[str]:
+    names = [name.rstrip('/') for name in _given(given)]
+    _refuse_doubles(parameter, names)
+    return names
+
+
+def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
+    """Return a topic for each name: the given ones, or NAME/last."""
+    topics = _given(given) or [f'{name}/{last}' for name in names]
+    if len(topics) != len(names):
+        raise ConfigError(
+            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
+        )
+    return topics
 
 
 # -- semantic_cloud --------------------------------------------------------------------------
@@ -379,7 +392,8 @@ class CloudSettings:
         # the only way that a frozen dataclass has to tidy what it was given
         object.__setattr__(self, 'odometry', self.odometry.strip())
         object.__setattr__(self, 'transforms', tuple(_given(self.transforms)))
-        assert self.paint and self.point_sources and self.calibration_topics
+        # made here, so that what they refuse is refused now
+        _ = self.paint, self.point_sources, self.calibration_topics
         try:
             for text in self.transforms:
                 FrameTree().add_text(text)
@@ -430,22 +444,6 @@ class CloudSettings:
     def calibration_topics(self) -> list[str]:
         """The topic of each camera's calibration, in the order of ``paint.cameras``."""
         return _topics('info_topics', self.info_topics, self.paint.cameras, 'camera_info')
-
-
-def _names(parameter: str, given: Sequence[str]) -> list[str]:
-    names = [name.rstrip('/') for name in _given(given)]
-    _refuse_doubles(parameter, names)
-    return names
-
-
-def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
-    """Return a topic for each name: the given ones, or NAME/last."""
-    topics = _given(given) or [f'{name}/{last}' for name in names]
-    if len(topics) != len(names):
-        raise ConfigError(
-            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
-        )
-    return topics
 
 
 PARAMETERS = table(Settings)

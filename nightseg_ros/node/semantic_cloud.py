@@ -176,7 +176,7 @@ class CameraFeed:
         source = self._subscriptions[0].source()
         who = 'nobody publishes' if not source.publishers else 'nothing comes on'
         text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-        return [HealthProblem(level='ERROR', text=text)]
+        return [HealthProblem('ERROR', text)]
 
     def _used(self, topic: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
         return partial(self._node.use, f'{self.name}: {topic.rpartition("/")[2]}', take)
@@ -381,7 +381,7 @@ class SemanticCloud(ManagedNode):
         for what, (when, text) in list(self._faults.items()):
             if now - when < RECOVERY:
                 text = f'{text} ({self._unusable[what]} so far)'
-                found.append(HealthProblem(level='WARN', text=text))
+                found.append(HealthProblem('WARN', text))
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:

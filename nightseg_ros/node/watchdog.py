@@ -14,8 +14,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nightseg_ros.shared_memory import remove_own
 
@@ -28,8 +27,7 @@ PERIOD = 0.5
 GRACE = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """What a thread works on."""
 
     text: str
@@ -39,28 +37,25 @@ class Task:
     """``time.monotonic`` at its start."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hang:
+class Hang(NamedTuple):
     """A task that has not ended in time."""
 
-    text: str
+    task: Task
     seconds: float
-    limit: float
-    """Seconds after which the process ends."""
 
     def __str__(self) -> str:
         """Return what the log and the diagnostics show."""
-        return f'{self.text} for {self.seconds:.1f} s' if self.seconds else self.text
+        return f'{self.task.text} for {self.seconds:.1f} s' if self.seconds else self.task.text
 
     @property
     def fatal(self) -> bool:
         """Whether the process has to end."""
-        return self.seconds > self.limit
+        return self.seconds > self.task.limit
 
 
 class Activity:
     """
-    The task of one thread: that thread sets ``task``, the watchdog's calls ``check``.
+    What the threads of the process work on: each sets its own task, the watchdog's checks them.
 
     Time in which the process was stopped (a debugger, a paused container) does not count; long
     gaps between two checks tell it.
@@ -68,21 +63,25 @@ class Activity:
 
     def __init__(self, now: float) -> None:
         """Begin at ``now`` (seconds of ``time.monotonic``), idle."""
-        self.task: Task | None = None
+        self.tasks: dict[object, Task] = {}
+        """By whatever names a thread."""
         self._checked = self._resumed = now
 
+    def longest(self, least: float) -> float:
+        """Return the seconds that the tasks may take, ``least`` for less."""
+        return max([least, *(task.limit for task in self.tasks.copy().values())])
+
     def check(self, now: float) -> Hang | None:
-        """Return a task that has failed, or taken longer than ``LATE`` seconds at ``now``."""
+        """Return the worst task that has failed, or taken longer than ``LATE`` s at ``now``."""
         if now - self._checked > 4 * PERIOD:
             self._resumed = now
         self._checked = now
-        # the other thread may end it meanwhile
-        task = self.task
-        if task is None:
-            return None
-        seconds = 0.0 if task.limit < 0 else now - max(task.since, self._resumed)
-        late = task.limit < 0 or seconds > LATE
-        return Hang(text=task.text, seconds=seconds, limit=task.limit) if late else None
+        hangs = []
+        for task in self.tasks.copy().values():
+            seconds = 0.0 if task.limit < 0 else now - max(task.since, self._resumed)
+            if task.limit < 0 or seconds > LATE:
+                hangs.append(Hang(task, seconds))
+        return max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
 
 
 class Watchdog:

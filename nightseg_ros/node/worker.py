@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
-from nightseg_ros.node.watchdog import LATE, Activity, Task
+from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
@@ -68,7 +70,6 @@ class Worker:
         ``threads`` has room for one that hangs and another; ``log`` takes what takes long or must
         be known.
         """
-        self.activity = Activity(time.monotonic())
         self.slow: tuple[float, float] | None = None
         """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
         self.memory_problem = ''
@@ -131,7 +132,7 @@ class Worker:
                 opened = [(waiting, frame) for waiting in batch if (frame := self._open(waiting))]
                 if opened:
                     self._process(opened)
-                self.activity.task = None
+                self._node.activity.tasks.pop(self, None)
                 now = time.monotonic()
                 if now - begun > LATE:
                     self.slow = (now, now - begun)
@@ -291,6 +292,8 @@ class Worker:
         health.durations['latency_ms'].append(ms['total'])
         score = result.illumination.score
         health.note = f'route {decision.route}, {decision.state}, score {score:.3f}'
+        if not math.isfinite(score):
+            health.events['light'] = (done, 'the light is unknown: the estimator gave no number')
         health.shown['reliability'] = 'unknown' if reliability is None else reliability
         # only some weights have learnt to judge whole frames; written so that NaN is too little
         least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
@@ -310,7 +313,7 @@ class Worker:
         waiting.camera.health.drop(time.monotonic(), reason, f'{what}: {kind}{error}')
 
     def _task(self, text: str, limit: float) -> None:
-        self.activity.task = Task(text, limit, time.monotonic())
+        self._node.activity.tasks[self] = Task(text, limit, time.monotonic())
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return the seconds since a stamp by the node's clock, None for no stamp."""
@@ -327,27 +330,17 @@ def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     """
     if isinstance(message, CompressedImage):
         return decode_file(message.data, message.format)
+    bridge = None
     if message.encoding not in ENCODINGS:
-        bridged = _through_cv_bridge(message)
-        if bridged is not None:
-            return bridged, 'bgr'
-    return decode_raw(
-        message.data,
-        encoding=message.encoding,
-        width=message.width,
-        height=message.height,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-
-
-def _through_cv_bridge(message: Image) -> Pixels | None:
+        with contextlib.suppress(ImportError):
+            bridge = importlib.import_module('cv_bridge').CvBridge()
+    if bridge is None:
+        return decode_raw(
+            message.data, encoding=message.encoding, width=message.width, height=message.height,
+            step=message.step, is_bigendian=bool(message.is_bigendian),
+        )  # fmt: skip
     try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-    except ImportError:
-        return None
-    try:
-        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
+        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8), 'bgr'
     # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
     except Exception as error:
         raise FrameError(

@@ -24,7 +24,6 @@ from nightseg_ros.data.sample import Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import Segmenter
-from nightseg_ros.perception.rendering import Renderer
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
@@ -335,13 +334,13 @@ def _strips(
     images: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, taxonomy: Taxonomy
 ) -> npt.NDArray[np.uint8]:
     """Return RGB uint8: image, labels and prediction of the first three crops, a row each."""
-    renderer = Renderer(taxonomy, HostPixels())
+    palette = taxonomy.palette()
     rows = []
     for image, truth, found in list(zip(images.cpu(), labels.cpu(), predicted.cpu()))[:3]:
         height, width = truth.shape
         guess = cv2.resize(
             found.to(torch.uint8).numpy(), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
         )
-        masks = [renderer.color(ids) for ids in (truth.numpy(), guess)]
+        masks = [HostPixels().colorize(ids, palette) for ids in (truth.numpy(), guess)]
         rows.append(np.hstack([image.numpy(), *masks]))
     return np.asarray(np.vstack(rows), np.uint8)
