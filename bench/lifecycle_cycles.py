@@ -24,7 +24,7 @@ import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 from watch import HELD, Observer, add_weights, held, judged, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.camera import ImageMessage
 

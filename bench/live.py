@@ -35,9 +35,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from watch import resources
 
-from nightseg_ros.cli.bench import machine, percentiles
-from nightseg_ros.cli.info import versions
-from nightseg_ros.cli.live import Child
+from nightseg_ros.cli.demo import Child
+from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render

@@ -28,7 +28,7 @@ from typing import Any
 
 from watch import HELD, Limit, Observer, add_weights, held, judged, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.simulation.drive import Drive, write_drive
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tiny_weights import write_illumination, write_segmenter, write_translator
 
-from nightseg_ros.cli import bench
-from nightseg_ros.cli.bench import Setup, setups
+from nightseg_ros.cli import machine
+from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main
 
 
@@ -48,7 +48,7 @@ def test_a_tiny_run(
         # there is no such GPU here: it is left out, and the rest is measured
         Setup(backend='tensorrt', size=(64, 36)),
     ]
-    monkeypatch.setattr(bench, 'setups', lambda *_, **__: tiny)
+    monkeypatch.setattr(machine, 'setups', lambda *_, **__: tiny)
     out = tmp_path / 'out'
     arguments = ['bench', '--out', str(out), '--short', '--backend', 'torch', *weights]
     assert main(arguments) == 0

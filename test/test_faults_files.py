@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 from ros_harness import Camera, Client, picture, pixels_of, running
+from safetensors.numpy import save_file
 from tiny_weights import LICENSE
 
 from nightseg_ros.weights import write_manifest
@@ -24,51 +25,31 @@ from nightseg_ros.weights import write_manifest
 pytestmark = pytest.mark.ros
 
 
-def truncated(path: Path, good: bytes) -> str:
-    path.write_bytes(good[: len(good) // 2])
-    return 'damaged'
-
-
-def flipped(path: Path, good: bytes) -> str:
+def flip(path: Path, good: bytes) -> None:
     path.write_bytes(good)
     write_manifest(path.parent)
     content = bytearray(good)
     content[-1000] ^= 1
     path.write_bytes(content)
-    return 'was damaged or replaced'
 
 
-def foreign(path: Path, good: bytes) -> str:
-    from safetensors.numpy import save_file
-
-    save_file({'weight': np.zeros(3, np.float32)}, path)
-    return 'carries no nightseg metadata'
-
-
-def renamed_pickle(path: Path, good: bytes) -> str:
-    path.write_bytes(pickle.dumps({'weight': [0.0]}))
-    return 'not a safetensors file'
-
-
-def loop(path: Path, good: bytes) -> str:
-    path.symlink_to(path.name)
-    return 'not found'
-
-
-def folder(path: Path, good: bytes) -> str:
-    path.mkdir()
-    return 'not found'
-
-
-def forbidden(path: Path, good: bytes) -> str:
+#: What makes a file unfit, and what is said then.
+SPOILERS: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
+    'truncated': (lambda path, good: path.write_bytes(good[: len(good) // 2]), 'damaged'),
+    'flipped': (flip, 'was damaged or replaced'),
+    'foreign': (
+        lambda path, good: save_file({'weight': np.zeros(3, np.float32)}, path),
+        'carries no nightseg metadata',
+    ),
+    'pickle': (
+        lambda path, good: path.write_bytes(pickle.dumps({'weight': [0.0]})),
+        'not a safetensors file',
+    ),
+    'loop': (lambda path, good: path.symlink_to(path.name), 'not found'),
+    'folder': (lambda path, good: path.mkdir(), 'not found'),
     # even root may not read it
-    path.symlink_to('/proc/self/mem')
-    return 'cannot be read'
-
-
-SPOILERS: tuple[Callable[[Path, bytes], str], ...] = (
-    truncated, flipped, foreign, renamed_pickle, loop, folder, forbidden,
-)  # fmt: skip
+    'forbidden': (lambda path, good: path.symlink_to('/proc/self/mem'), 'cannot be read'),
+}
 
 
 def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
@@ -77,13 +58,12 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
     good = Path(parameters['weights.night']).read_bytes()
     camera = Camera(client)
     with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
-        for spoil in SPOILERS:
-            place = tmp_path / spoil.__name__
-            place.mkdir()
-            path = place / 'night.safetensors'
-            words = spoil(path, good)
+        for name, (spoil, words) in SPOILERS.items():
+            path = tmp_path / name / 'night.safetensors'
+            path.parent.mkdir()
+            spoil(path, good)
             assert client.set(weights__night=str(path)).successful
-            assert not client.transition('configure'), spoil.__name__
+            assert not client.transition('configure'), name
             client.diagnosed('node', 'ERROR', words)
             assert "route 'night'" in client.status('node')[1]
             assert client.state() == 'unconfigured'

@@ -10,6 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -96,17 +97,12 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
             raise OverflowError('PointField count 4294967295')
         taken.append(stamp_ns)
 
-    callbacks: list[Any] = []
-    node = SimpleNamespace(
-        settings=SimpleNamespace(max_rate=0.0),
-        create_guard_condition=lambda *given: object(),
-        get_publishers_info_by_topic=lambda topic: [],
-        resolve_topic_name=lambda topic: topic,
-        create_subscription=lambda kind, topic, receive, *given, **more: callbacks.append(receive),
-    )
+    node = MagicMock()
+    node.settings.max_rate = 0.0
     OrderedSubscription(node, Any, 'points', take, 'auto', health)
+    receive = node.create_subscription.call_args.args[2]
     for stamp_ns in (MS, 2 * MS, 3 * MS):
-        callbacks[0](image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
+        receive(image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
     assert taken == [MS, 3 * MS]
     assert health.values(0.0)['dropped.malformed'] == 1
     ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
@@ -217,12 +213,12 @@ def test_a_steady_rate_is_measured_exactly_and_falls_to_zero(hertz: float) -> No
 
 
 def test_a_warning_is_logged_once_and_then_rarely() -> None:
-    lines: list[str] = []
-    warnings = Warnings(SimpleNamespace(warning=lines.append), 'front', 10.0)
+    logger = MagicMock()
+    warnings = Warnings(logger, 'front', 10.0)
     for now in (0.0, 1.0, 9.9, 10.1, 15.0):
         warnings.log('bad', 'a bad frame', now)
     warnings.log('other', 'something else', 1.0)
-    assert lines == [
+    assert [call.args[0] for call in logger.warning.call_args_list] == [
         'front: a bad frame',
         'front: a bad frame (2 more of this kind since the last line)',
         'front: something else',

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nightseg_ros.simulation.canvas import Camera, Canvas
 from nightseg_ros.simulation.drive import LIGHTS, Drive, DriveFrame, render
-from nightseg_ros.simulation.scene import Camera, Canvas
 from nightseg_ros.simulation.street import CAR, ROAD, SKY, Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 

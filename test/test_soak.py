@@ -11,10 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import tiny_weights
 
 BENCH = Path(__file__).parent.parent / 'bench'
 pytestmark = pytest.mark.skipif(not BENCH.is_dir(), reason='bench/ is not part of this copy')
@@ -77,13 +77,10 @@ def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
 
 
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    folder = tmp_path_factory.mktemp('weights')
-    day = tiny_weights.write_segmenter(folder / 'day.safetensors', seed=1)
-    night = tiny_weights.write_segmenter(folder / 'night.safetensors', seed=2)
-    tiny_weights.write_translator(folder / 'translator.safetensors')
-    return ('--day', str(day), '--night', str(night), '--backend', 'torch')
+@pytest.fixture
+def weights(parameters: dict[str, Any]) -> tuple[str, ...]:
+    day, night = parameters['weights.day'], parameters['weights.night']
+    return ('--day', day, '--night', night, '--backend', 'torch')
 
 
 @real
@@ -125,12 +122,11 @@ def test_twenty_lifecycle_cycles_under_a_flood_leave_nothing_behind(
 
 @real
 def test_a_short_live_run_times_the_node_and_a_peer(
-    weights: tuple[str, ...], tmp_path: Path
+    weights: tuple[str, ...], parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    translator = Path(weights[1]).with_name('translator.safetensors')
     done = run(
         'live.py', '--rounds', '4', '--only', 'one_camera', 'peers', '--peers', 'plain_node',
-        *weights, '--translator', str(translator), '--out', str(tmp_path),
+        *weights, '--translator', parameters['weights.translator'], '--out', str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / 'live.json').read_text())

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
@@ -47,10 +46,8 @@ class PredictOptions(PipelineOptions):
     """Frames a second of a folder (makes it a sequence), or of a video instead of its own."""
 
 
-def predict(arguments: Sequence[str]) -> int:
+def predict(options: PredictOptions) -> int:
     """Label the frames one after the other."""
-    options = parse(PredictOptions, 'predict', arguments)
-
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
@@ -95,9 +92,7 @@ def predict(arguments: Sequence[str]) -> int:
                 progress.set(number + 1, text=f'{stem} {result.decision.route}')
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
-    if broken:
-        print(f'nightseg predict: {broken} frames could not be read (see above)', file=sys.stderr)
-    return 1 if broken else 0
+    return tell_problems('predict', broken, 'frames could not be read')
 
 
 def _is_ours(folder: Path) -> bool:
@@ -112,21 +107,18 @@ def _record(stem: str, result: Result) -> dict[str, Any]:
 
     ``score`` and ``reliability``, 0 to 1, are None where they are not known.
     """
-    known = {
-        name: round(value, 4) if value is not None and math.isfinite(value) else None
-        for name, value in (
-            ('score', result.illumination.score),
-            ('reliability', result.reliability),
-        )
-    }
+
+    def known(value: float | None) -> float | None:
+        return round(value, 4) if value is not None and math.isfinite(value) else None
+
     return {
         'frame': stem,
         'stamp': result.frame.stamp_ns,
-        'score': known['score'],
+        'score': known(result.illumination.score),
         'state': result.decision.state,
         'route': result.decision.route,
         'reason': result.decision.reason,
-        'reliability': known['reliability'],
+        'reliability': known(result.reliability),
         'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
     }
 
@@ -165,9 +157,8 @@ class TranslateOptions:
     """What runs it."""
 
 
-def translate(arguments: Sequence[str]) -> int:
+def translate(options: TranslateOptions) -> int:
     """Translate the frames one after the other, and judge them together."""
-    options = parse(TranslateOptions, 'translate', arguments)
     if (options.real or options.judge_after) and not options.judge:
         raise ConfigError('--real and --judge-after need --judge: the segmenter that looks')
     if options.long_side and not 64 <= options.long_side <= 4096:

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the lifecycle nodes of this package have in common."""
+"""What the lifecycle nodes have in common: parameters, transitions, watchdog, diagnostics."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
-from nightseg_ros.node.parameters import DeclaredParameters
+from nightseg_ros.node.parameters import settings_of, table, unknown
 from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, Task
+from nightseg_ros.weights import WeightsError
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -70,7 +73,11 @@ class ManagedNode(LifecycleNode):
         services['change_state'].callback = self._answer_transition
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
-        self.declared = DeclaredParameters(self, settings)
+        self._kind = settings
+        self._rows = {parameter.name: parameter for parameter in table(settings)}
+        self._wrong: dict[str, str] = {}
+        """What is wrong with the value of a parameter."""
+        self._declare()
         self._failure = ''
         self.activity = Activity(time.monotonic())
         self._hang: Hang | None = None
@@ -80,10 +87,79 @@ class ManagedNode(LifecycleNode):
         # simulated time may stand still, and a report about that must not
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
-        for sentence in self.declared.unknown:
+        for sentence in self._unknown:
             self.get_logger().warning(sentence)
-        if self.declared.value('autostart'):
+        if self._value('autostart'):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    def _declare(self) -> None:
+        """
+        Declare every row of the table.
+
+        A value from a file or the command line that cannot be used does not end the process: the
+        node stays unconfigured and says so until the parameter is set to one that can.
+        """
+        # rclpy tells nobody which overrides no parameter took, nor the value that it refuses;
+        # test_node_lifecycle.py has wrong and misspelt ones
+        overrides = self._parameter_overrides
+        self._unknown = unknown(overrides, self._rows)
+        for name, row in self._rows.items():
+            given = overrides[name].value if name in overrides else row.plain_default
+            # an array that a YAML file left empty has no type
+            problem = None if given is None and row.kind == 'string array' else row.problem(given)
+            if problem:
+                self._wrong[name] = problem
+            self.declare_parameter(
+                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
+            )
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def _value(self, name: str) -> Any:
+        """Return one value; an array that a YAML file left empty is the default."""
+        value = self.get_parameter(name).value
+        return self._rows[name].plain_default if value is None else value
+
+    def _settings_with(self, changes: Mapping[str, Any]) -> Any:
+        """Return the values as settings; ``ConfigError`` names what cannot be used."""
+        if self._wrong:
+            raise ConfigError('; '.join(self._wrong.values()))
+        values = {name: self._value(name) for name in self._rows}
+        return settings_of(self._kind, {**values, **changes})
+
+    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        """Refuse what cannot be used, with the reason; several are taken together or not."""
+        ours = {change.name: change.value for change in changes if change.name in self._rows}
+        configured = self.settings is not None
+        try:
+            for name, value in ours.items():
+                row = self._rows[name]
+                problem = row.problem(value)
+                if problem:
+                    raise ConfigError(problem)
+                # a file of all parameters may be loaded again
+                if configured and not row.dynamic and value != self._value(name):
+                    raise ConfigError(
+                        f"parameter '{name}' takes effect by configure: clean the node up, "
+                        'set it, and configure'
+                    )
+            if ours and configured:
+                self.check_settings(self._settings_with(ours))
+        except (ConfigError, WeightsError) as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
+        ours = [change.name for change in changes if change.name in self._rows]
+        for name in ours:
+            self._wrong.pop(name, None)
+        if ours and self.settings is not None:
+            self.settings = self._settings_with({})
+            self.apply_settings()
+
+    # -- lifecycle ----------------------------------------------------------------------------
 
     def _answer_transition(self, request: Any, response: Any) -> Any:
         """Answer a request that the state does not allow: rclpy lets the error pass instead."""
@@ -99,13 +175,11 @@ class ManagedNode(LifecycleNode):
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    # -- lifecycle ----------------------------------------------------------------------------
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, make what lives until cleanup; a failure frees it again."""
         self._failure = ''
         try:
-            self.settings = self.declared.settings()
+            self.settings = self._settings_with({})
             self._prepare()
         except Exception as error:
             self._free()
@@ -227,7 +301,7 @@ class ManagedNode(LifecycleNode):
 
     def _problems(self, now: float) -> list[HealthProblem]:
         """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
-        found = [HealthProblem('WARN', sentence) for sentence in self.declared.unknown]
+        found = [HealthProblem('WARN', sentence) for sentence in self._unknown]
         if self._failure:
             found.insert(0, HealthProblem('ERROR', self._failure))
         hang = self._hang

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Every parameter of night_perception and semantic_cloud, and what a node declares of them.
+Every parameter of night_perception and semantic_cloud: the tables, and the settings they make.
 
 The fields of ``Settings`` and ``CloudSettings`` are the tables: ``__`` in the name of a field is
 the dot in that of the parameter. ``python bench/node_tables.py`` writes ``config/*.yaml`` and the
@@ -17,12 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
@@ -32,7 +27,6 @@ from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
-from nightseg_ros.weights import WeightsError
 
 Value = bool | int | float | str | tuple[str, ...]
 T = TypeVar('T')
@@ -451,82 +445,7 @@ CLOUD_PARAMETERS = table(CloudSettings)
 BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
 
-# -- what a node declares --------------------------------------------------------------------
-
-
-class DeclaredParameters:
-    """
-    A node's parameters.
-
-    A value from a file or the command line that cannot be used does not end the process: the node
-    stays unconfigured and says so until the parameter is set to one that can.
-    """
-
-    def __init__(self, node: Any, kind: type[Any]) -> None:
-        """Declare the table of ``kind`` on ``node``, a ``ManagedNode``."""
-        self._node, self._kind = node, kind
-        self._rows = {parameter.name: parameter for parameter in table(kind)}
-        self.problems: dict[str, str] = {}
-        # rclpy tells nobody which overrides no parameter took, nor the value that it refuses;
-        # test_node_lifecycle.py has wrong and misspelt ones
-        overrides = node._parameter_overrides
-        self.unknown = _unknown(overrides, self._rows)
-        for name, row in self._rows.items():
-            given = overrides[name].value if name in overrides else row.plain_default
-            # an array that a YAML file left empty has no type
-            problem = None if given is None and row.kind == 'string array' else row.problem(given)
-            if problem:
-                self.problems[name] = problem
-            node.declare_parameter(
-                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
-            )
-        node.add_on_set_parameters_callback(self._check)
-        node.add_post_set_parameters_callback(self._apply)
-
-    def settings(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """Return the values as settings; ``ConfigError`` names what cannot be used."""
-        if self.problems:
-            raise ConfigError('; '.join(self.problems.values()))
-        values = {name: self.value(name) for name in self._rows}
-        return settings_of(self._kind, values | dict(changes or {}))
-
-    def value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
-        value = self._node.get_parameter(name).value
-        return self._rows[name].plain_default if value is None else value
-
-    def _check(self, changes: Sequence[RosParameter]) -> SetParametersResult:
-        """Refuse what cannot be used, with the reason; several are taken together or not."""
-        ours = {change.name: change.value for change in changes if change.name in self._rows}
-        configured = self._node.settings is not None
-        try:
-            for name, value in ours.items():
-                row = self._rows[name]
-                problem = row.problem(value)
-                if problem:
-                    raise ConfigError(problem)
-                # a file of all parameters may be loaded again
-                if configured and not row.dynamic and value != self.value(name):
-                    raise ConfigError(
-                        f"parameter '{name}' takes effect by configure: clean the node up, "
-                        'set it, and configure'
-                    )
-            if ours and configured:
-                self._node.check_settings(self.settings(ours))
-        except (ConfigError, WeightsError) as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _apply(self, changes: Sequence[RosParameter]) -> None:
-        ours = [change.name for change in changes if change.name in self._rows]
-        for name in ours:
-            self.problems.pop(name, None)
-        if ours and self._node.settings is not None:
-            self._node.settings = self.settings()
-            self._node.apply_settings()
-
-
-def _unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
+def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
     """Return a sentence for each override that no parameter takes, most often a misspelt one."""
     sentences = []
     for name in sorted(overrides):

@@ -34,7 +34,8 @@ from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.outputs import check_output
-from nightseg_ros.simulation.scene import Camera, Scene, Tunnels, expose
+from nightseg_ros.simulation.canvas import Camera
+from nightseg_ros.simulation.scene import Scene, Tunnels, expose
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 
@@ -393,6 +394,8 @@ def write_rendered(
     bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
     folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
+    if seed < 0:
+        raise DataError(f'seed must not be negative, got {seed}')
     check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
