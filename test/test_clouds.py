@@ -36,13 +36,13 @@ from nightseg_ros.clouds.point_cloud import (
     depth_cloud,
     read_cloud,
     read_depth,
-    read_palette,
     read_plane,
 )
 from nightseg_ros.taxonomy import CAMVID11
 
 SIZE = (360, 640)
 UNHIDDEN = Occlusion(cell=0.0)
+PALETTE = CAMVID11.palette()
 
 small = st.floats(-0.02, 0.02)
 pinholes = st.one_of(
@@ -308,7 +308,7 @@ def test_every_field_survives_at_its_place(
     labels = rng.integers(0, 12, 12, np.uint8)
     labels[0] = 255
     sure = rng.integers(0, 256, 12, np.uint8)
-    after = before.with_labels(labels, sure, CAMVID11.palette())
+    after = before.with_labels(labels, sure, PALETTE)
     assert (after.height, after.width) == (before.height, before.width)
     assert (after.is_bigendian, after.is_dense) == (big, True)
     assert after.fields[:-3] == before.fields
@@ -321,14 +321,12 @@ def test_every_field_survives_at_its_place(
     # the bytes of the float are 0, red, green, blue from the highest to the lowest
     raw = after.data.reshape(12, after.point_step)[:, after.fields[-1].offset :][:, :4]
     rgb = raw[:, 1:] if big else raw[:, 2::-1]
-    np.testing.assert_array_equal(rgb, CAMVID11.palette()[labels])
+    np.testing.assert_array_equal(rgb, PALETTE[labels])
 
 
 def test_colours_that_came_along_give_way_to_the_classes() -> None:
     before = cloud(np.ones((2, 3)), extra={'rgb': (7, [0, 0]), 'label': (4, [7, 8])})
-    after = before.with_labels(
-        np.array([3, 5], np.uint8), np.zeros(2, np.uint8), CAMVID11.palette()
-    )
+    after = before.with_labels(np.array([3, 5], np.uint8), np.zeros(2, np.uint8), PALETTE)
     assert [field.name for field in after.fields] == ['x', 'y', 'z', 'label', 'confidence', 'rgb']
     assert after.records['label'].tolist() == [[3, 5]]
 
@@ -341,7 +339,7 @@ def test_an_empty_cloud_stays_empty(height: int, width: int) -> None:
     view = View(model=CameraModel(calibration(), SIZE), camera_from_cloud=np.eye(4),
                 labels=np.zeros(SIZE, np.uint8))  # fmt: skip
     labels, confidence, _ = paint(empty.xyz(), [view], Occlusion())
-    after = empty.with_labels(labels, confidence, CAMVID11.palette())
+    after = empty.with_labels(labels, confidence, PALETTE)
     assert (len(after), len(after.data), after.height, after.width) == (0, 0, height, width)
 
 
@@ -376,16 +374,6 @@ def test_fields_without_a_name_or_a_count_are_taken() -> None:
     ))  # fmt: skip
     assert found.xyz().ravel().tolist() == [0, 1, 2]
     assert found.records['unnamed_field_3'].tolist() == [[[3, 4]]]
-
-
-@pytest.mark.parametrize(
-    'text', ['', '[]', '{"classes": 3}', '{"classes": [{"id": 900, "color": [0, 0, 0]}]}',
-             '{"classes": [{"id": 1, "color": [0, 900]}]}', '[' * 100_000],
-    ids=lambda text: text[:12],
-)  # fmt: skip
-def test_a_legend_that_is_none_is_an_error(text: str) -> None:
-    with pytest.raises(CloudError, match='label_info_json cannot be read'):
-        read_palette(text)
 
 
 # -- depth -----------------------------------------------------------------------------------
