@@ -231,8 +231,13 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
         car.labels['front'].publish(mask)
         legends.publish(String(data='[' * 100_000))
         car.exchange(cloud(POINTS), left=5) if number % 10 == 0 else car.client.spin(0.05)
-    car.client.diagnosed('lidar', '', "' ends at byte")
-    car.client.diagnosed('node', '', 'front: label_info_json cannot be used')
+
+    def counted(name: str, key: str) -> int:
+        return int(car.client.status(name)[2][key])
+
+    car.client.until(lambda: counted('lidar', 'dropped.malformed') >= 25, 'the broken clouds')
+    car.client.until(lambda: counted('node', 'bad_masks.front') >= 40, 'masks and legends')
+    assert 'front: label_info_json cannot be used' in node.text
     legends.publish(String(data=legend(CITYSCAPES19)))
     car.calibrate(lens)
     found = car.exchange(cloud(POINTS), front=0, left=1)
