@@ -18,7 +18,7 @@ from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
-    from nightseg_ros.evaluation.translation import Translations
+    from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.perception.result import Result
 
 #: Folders of a prediction and the suffix of their files.
@@ -164,9 +164,9 @@ def translate(options: TranslateOptions) -> int:
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
 
-    from nightseg_ros.data.pictures import write_picture
+    from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.translation import Translations, sheet
+    from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.files import replace_file
     from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
     from nightseg_ros.networks.generators import with_style
@@ -182,7 +182,7 @@ def translate(options: TranslateOptions) -> int:
     long_side = options.long_side or weights.metadata.long_side
     images = options.out / 'images'
     check_output(images, 'a result', Path.is_dir, inputs=[options.source])
-    shown: list[tuple[Any, Any, str]] = []
+    shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     judged: Translations | None = None
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
@@ -193,7 +193,7 @@ def translate(options: TranslateOptions) -> int:
             before = after = FrozenSegmenter(load_weights(options.judge))
             if options.judge_after not in ('', options.judge):
                 after = FrozenSegmenter(load_weights(options.judge_after))
-            judged = Translations(before=before, after=after, long_side=long_side)
+            judged = Translations(before, after, long_side)
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
@@ -210,11 +210,12 @@ def translate(options: TranslateOptions) -> int:
             if judged is not None:
                 judged.add(given, result)
             if number % every == 0 and len(shown) < TILES:
-                shown.append((given, result, stem))
+                shown.append((given, result, stem, (255, 255, 255)))
             done += 1
             progress.set(number + 1, text=stem)
         if shown:
-            write_picture(options.out / 'contact_sheet.jpg', sheet(shown))
+            sheet = contact_sheet(shown, columns=2, tile_width=400)
+            write_picture(options.out / 'contact_sheet.jpg', sheet)
         if judged is not None and done:
             progress.set(done, text='judging')
             found = {
@@ -238,7 +239,7 @@ def _real_features(specs: Sequence[str], judged: Translations) -> list[Any]:
     """Return the features of the real pictures, as the judge of the results sees them."""
     from nightseg_ros.data.datasets import open_dataset
     from nightseg_ros.data.sample import read_image
-    from nightseg_ros.evaluation.translation import features
+    from nightseg_ros.evaluation.agreement import features
 
     return [
         features(judged.after, read_image(sample.image), judged.long_side)
