@@ -26,23 +26,13 @@ from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic,
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
-from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
-from nightseg_ros.clouds.point_cloud import (
-    metres,
-    read_calibration,
-    read_cloud,
-    read_palette,
-    read_plane,
-    read_pose,
-    read_transform,
-    stamp_of,
-)
+from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
+from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data.sample import read_labels
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, encode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
-from nightseg_ros.taxonomy import UNLABELLED
 
 
 @dataclass(slots=True)
@@ -368,6 +358,8 @@ def write_painted(
             confidence=all(f'{name[:-len("labels")]}confidence' in names for name in cameras),
             rectified=settings.rectified, occlusion=settings.occlusion,
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
+            # nobody is in a hurry
+            most_waiting=math.inf,
         )  # fmt: skip
         total = sum(names[name].count for name in sensors)
         with BagWriter(
@@ -439,17 +431,23 @@ class _PaintedCopy:
         self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
         self._frames = FrameTree()
         self._add_given_transforms()
-        self._painter = CloudPainter(config, self._frames.lookup)
-        #: Of each topic that tells something its camera, and what it holds.
-        self._topics = {'/tf_static': ('', 'transforms')}
+        self._painter = painter = CloudPainter(config, self._frames.lookup)
+        #: What takes the messages of a topic.
+        self._handlers: dict[str, Callable[[Any], None]] = {'/tf_static': self._transforms}
         for camera in config.cameras:
-            for name in ('labels', 'confidence', 'label_info_json'):
-                self._topics[f'/{camera}/{NAMESPACE}/{name}'] = camera, name
-            self._topics[f'/{camera}/camera_info'] = camera, 'camera_info'
-        self._topics |= {topic: ('', 'cloud') for topic in sensors}
-        self._topics |= {topic: (camera, 'depth') for camera, topic in settings.depth.items()}
+            for topic, take in (
+                (f'{NAMESPACE}/labels', painter.take_labels),
+                (f'{NAMESPACE}/confidence', painter.take_confidence),
+                ('camera_info', painter.take_info),
+            ):
+                self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
+            self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
-            self._topics[settings.odometry] = '', 'pose'
+            self._handlers[settings.odometry] = self._pose
+        # these wait from the time at which they were recorded
+        self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
+        for camera, topic in settings.depth.items():
+            self._clouds[topic] = partial(painter.take_depth, camera)
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Copy and paint everything; ``progress`` gets the clouds so far."""
@@ -462,55 +460,42 @@ class _PaintedCopy:
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
             self._writer.write(record)
-            if record.channel.topic in self._topics:
+            if record.channel.topic in self._handlers or record.channel.topic in self._clouds:
                 self._take(record)
                 self._write(self._painter.due(last / 1e9), last, progress)
-        self._write(self._painter.due(last / 1e9, all_of_them=True), last, progress)
+        self._write(self._painter.due(last / 1e9, everything=True), last, progress)
 
     def _take(self, record: Message) -> None:
         """Use a message; what is wrong with it is a problem of its own."""
         topic, received = record.channel.topic, record.received_ns
         try:
-            self._use(topic, self._bag.read(record), received / 1e9)
+            content = self._bag.read(record)
+            if topic in self._clouds:
+                self._clouds[topic](content, received / 1e9)
+            else:
+                self._handlers[topic](content)
         except (CloudError, BagError) as error:
             self.done.problems.append(f'{topic}, at {received} ns: {error}')
 
-    def _use(self, topic: str, message: Any, now: float) -> None:
-        camera, kind = self._topics[topic]
-        painter = self._painter
-        if kind == 'transforms':
-            for item in message.transforms:
-                self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
-            self._add_given_transforms()
-        elif kind == 'label_info_json':
-            painter.palette = read_palette(message.data)
-        elif kind == 'camera_info':
-            painter.calibrate(camera, read_calibration(message))
-        elif kind == 'pose' and message.__msgtype__ not in _POSES:
-            raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
-        elif kind == 'pose':
-            painter.poses.add(stamp_of(message), read_pose(message))
-        elif kind == 'confidence':
-            plane = read_plane(message, ('mono8',))
-            painter.masks(camera).add_confidence(stamp_of(message), plane)
-        else:
-            stamp, frame_id = stamp_of(message), str(message.header.frame_id)
-            if kind == 'labels':
-                painter.masks(camera).add_labels(stamp, frame_id, read_plane(message, ('mono8',)))
-            elif kind == 'depth':
-                painter.add_depth(camera, stamp, frame_id, metres(message), now)
-            else:
-                painter.add_cloud(topic, stamp, frame_id, read_cloud(message), now)
+    def _transforms(self, message: Any) -> None:
+        for item in message.transforms:
+            self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
+        self._add_given_transforms()
 
     def _add_given_transforms(self) -> None:
         """Add what a person says, which counts more than what was recorded."""
         for text in self._settings.transforms:
             self._frames.add_text(text)
 
+    def _pose(self, message: Any) -> None:
+        if message.__msgtype__ not in _POSES:
+            raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
+        self._painter.take_pose(message)
+
     def _write(
-        self, found: Iterator[LabelledCloud], received_ns: int, progress: Callable[[int], None]
+        self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]
     ) -> None:
-        for labelled in found:
+        for labelled in map(self._painter.label, due):
             # a cloud of a depth image bears the name of its camera
             topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
@@ -521,7 +506,7 @@ class _PaintedCopy:
             )  # fmt: skip
             self.done.frames += 1
             self.done.points += len(labelled.cloud)
-            self.done.labelled += int((labelled.painted.labels != UNLABELLED).sum())
+            self.done.labelled += labelled.labelled
             for camera, (reason, _) in labelled.misses.items():
                 self.done.misses[f'{camera}: {reason}'] += 1
             progress(self.done.frames)
