@@ -157,7 +157,7 @@ def export(options: ExportOptions) -> int:
     )
     from nightseg_ros.files import replace_file
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.runtime.backend import ENOUGH
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT
     from nightseg_ros.runtime.export import exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
     from nightseg_ros.weights import load_weights, write_manifest
@@ -198,8 +198,9 @@ def export(options: ExportOptions) -> int:
     if options.out is not None:
         write_manifest(options.out)
         print(f"exported to '{options.out}'")
-    if worst < ENOUGH:
-        print(f'nightseg export: {worst:.4%} agree, {ENOUGH:.1%} are wanted', file=sys.stderr)
+    if worst < MIN_AGREEMENT:
+        text = f'nightseg export: {worst:.4%} agree, {MIN_AGREEMENT:.1%} are wanted'
+        print(text, file=sys.stderr)
         return 1
     return 0
 
@@ -255,11 +256,11 @@ def publish(options: PublishOptions) -> int:
 
 def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
-    from nightseg_ros.runtime.backends import EXACT
+    from nightseg_ros.runtime.backends import FLOAT32_LAYERS
     from nightseg_ros.training.average import round_weights
     from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
 
-    tensors = round_weights(weights, EXACT)
+    tensors = round_weights(weights, FLOAT32_LAYERS)
     tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
     # through a file, since the cache of graphs goes by a file's hash
     with TemporaryDirectory(prefix='nightseg-') as folder:
