@@ -56,12 +56,12 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def variants(weights: dict[str, Path]) -> Variants:
-    return Variants.load(configurations(config(weights), ROUTES))
+    return Variants(configurations(config(weights), ROUTES))
 
 
 @pytest.fixture(scope='module')
 def auto(weights: dict[str, Path]) -> Variants:
-    return Variants.load(configurations(config(weights), ()))
+    return Variants(configurations(config(weights), ()))
 
 
 def plan_of(
@@ -125,7 +125,7 @@ def test_configurations_over_the_same_frames(
     together = scores_of(compared)
     assert list(together['runs']) == [f'drive/{name}' for name in ROUTES]
     for name in ('route=translate', 'route=auto'):
-        alone = Variants.load(configurations(config(weights, route=name[6:]), ()))
+        alone = Variants(configurations(config(weights, route=name[6:]), ()))
         found = run(alone, tmp_path / name, drive, labels=[LABEL_TOPIC], light='day')
         expected = {**together['runs'][f'drive/{name}'], 'configuration': ''}
         for entry in (expected, found['runs']['drive']):
@@ -144,7 +144,7 @@ def test_configurations_over_the_same_frames(
 def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path: Path) -> None:
     """Two configurations with the same masks differ by nothing in every draw."""
     names = ('route=day', 'route=day,overlay_alpha=0.4')
-    alike = Variants.load(configurations(config(weights), names))
+    alike = Variants(configurations(config(weights), names))
     plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
     settings = EvaluationSettings(bootstrap=BootstrapConfig(block_s=0.3))
     [item] = evaluate(plan, alike, tmp_path, settings)['compare']
@@ -194,7 +194,7 @@ def test_frames_labelled_side_by_side_are_the_same_frames(
     found = []
     for streams in (1, 3):
         base = config(weights, backend=backend, threads=1)
-        several = Variants.load(configurations(base, ()), streams=streams)
+        several = Variants(configurations(base, ()), streams=streams)
         assert several.streams == streams
         out = tmp_path / str(streams)
         found.append(run(several, out, drive, images, save_labels=True))
