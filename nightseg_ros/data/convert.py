@@ -26,23 +26,13 @@ from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic,
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
-from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
-from nightseg_ros.clouds.point_cloud import (
-    metres,
-    read_calibration,
-    read_cloud,
-    read_palette,
-    read_plane,
-    read_pose,
-    read_transform,
-    stamp_of,
-)
+from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
+from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data.sample import read_labels
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, encode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
-from nightseg_ros.taxonomy import UNLABELLED
 
 # -- pictures --------------------------------------------------------------------------------
 
@@ -392,6 +382,8 @@ def write_painted(
             confidence=all(f'{name[:-len("labels")]}confidence' in names for name in cameras),
             rectified=settings.rectified, occlusion=settings.occlusion,
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
+            # nobody is in a hurry
+            most_waiting=math.inf,
         )  # fmt: skip
         total = sum(names[name].count for name in sensors)
         with BagWriter(
@@ -463,22 +455,23 @@ class _PaintedCopy:
         self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
         self._frames = FrameTree()
         self._add_given_transforms()
-        self._painter = CloudPainter(config, self._frames.lookup)
-        self._depth = {topic: camera for camera, topic in settings.depth.items()}
-        #: What takes the messages of a topic, as (message, seconds at which it was recorded).
-        self._handlers: dict[str, Callable[[Any, float], None]] = {'/tf_static': self._transforms}
+        self._painter = painter = CloudPainter(config, self._frames.lookup)
+        #: What takes the messages of a topic.
+        self._handlers: dict[str, Callable[[Any], None]] = {'/tf_static': self._transforms}
         for camera in config.cameras:
-            for topic, handler in (
-                (f'{NAMESPACE}/labels', self._labels),
-                (f'{NAMESPACE}/confidence', self._confidence),
-                (f'{NAMESPACE}/label_info_json', self._legend),
-                ('camera_info', self._info),
+            for topic, take in (
+                (f'{NAMESPACE}/labels', painter.take_labels),
+                (f'{NAMESPACE}/confidence', painter.take_confidence),
+                ('camera_info', painter.take_info),
             ):
-                self._handlers[f'/{camera}/{topic}'] = partial(handler, camera)
-        for topic in sensors:
-            self._handlers[topic] = partial(self._cloud, topic)
+                self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
+            self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
             self._handlers[settings.odometry] = self._pose
+        # these wait from the time at which they were recorded
+        self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
+        for camera, topic in settings.depth.items():
+            self._clouds[topic] = partial(painter.take_depth, camera)
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Copy and paint everything; ``progress`` gets the clouds so far."""
@@ -491,34 +484,23 @@ class _PaintedCopy:
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
             self._writer.write(record)
-            if record.channel.topic in self._handlers:
+            if record.channel.topic in self._handlers or record.channel.topic in self._clouds:
                 self._take(record)
                 self._write(self._painter.due(last / 1e9), last, progress)
-        self._write(self._painter.due(last / 1e9, all_of_them=True), last, progress)
+        self._write(self._painter.due(last / 1e9, everything=True), last, progress)
 
     def _take(self, record: Message) -> None:
         topic, received = record.channel.topic, record.received_ns
         try:
-            self._handlers[topic](self._bag.read(record), received / 1e9)
+            content = self._bag.read(record)
+            if topic in self._clouds:
+                self._clouds[topic](content, received / 1e9)
+            else:
+                self._handlers[topic](content)
         except (CloudError, BagError) as error:
             self.done.problems.append(f'{topic}, at {received} ns: {error}')
 
-    def _labels(self, camera: str, message: Any, now: float) -> None:
-        self._painter.masks(camera).add_labels(
-            stamp_of(message), str(message.header.frame_id), read_plane(message, ('mono8',))
-        )
-
-    def _confidence(self, camera: str, message: Any, now: float) -> None:
-        plane = read_plane(message, ('mono8',))
-        self._painter.masks(camera).add_confidence(stamp_of(message), plane)
-
-    def _info(self, camera: str, message: Any, now: float) -> None:
-        self._painter.calibrate(camera, read_calibration(message))
-
-    def _legend(self, camera: str, message: Any, now: float) -> None:
-        self._painter.palette = read_palette(message.data)
-
-    def _transforms(self, message: Any, now: float) -> None:
+    def _transforms(self, message: Any) -> None:
         for item in message.transforms:
             self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
         self._add_given_transforms()
@@ -528,23 +510,15 @@ class _PaintedCopy:
         for text in self._settings.transforms:
             self._frames.add_text(text)
 
-    def _pose(self, message: Any, now: float) -> None:
+    def _pose(self, message: Any) -> None:
         if message.__msgtype__ not in _POSES:
             raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
-        self._painter.poses.add(stamp_of(message), read_pose(message))
-
-    def _cloud(self, topic: str, message: Any, now: float) -> None:
-        stamp, frame_id = stamp_of(message), str(message.header.frame_id)
-        if topic in self._depth:
-            camera = self._depth[topic]
-            self._painter.add_depth(camera, stamp, frame_id, metres(message), now)
-        else:
-            self._painter.add_cloud(topic, stamp, frame_id, read_cloud(message), now)
+        self._painter.take_pose(message)
 
     def _write(
-        self, found: Iterator[LabelledCloud], received_ns: int, progress: Callable[[int], None]
+        self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]
     ) -> None:
-        for labelled in found:
+        for labelled in map(self._painter.label, due):
             # a cloud of a depth image bears the name of its camera
             topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
@@ -555,7 +529,7 @@ class _PaintedCopy:
             )  # fmt: skip
             self.done.clouds += 1
             self.done.points += len(labelled.cloud)
-            self.done.labelled += int((labelled.painted.labels != UNLABELLED).sum())
+            self.done.labelled += labelled.labelled
             for camera, (reason, _) in labelled.misses.items():
                 self.done.misses[f'{camera}: {reason}'] += 1
             progress(self.done.clouds)

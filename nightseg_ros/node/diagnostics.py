@@ -31,7 +31,6 @@ FRAME_DROPS = {
 }
 #: Every way a received cloud can end without labels.
 CLOUD_DROPS = {
-    'superseded': 'newer clouds came before its turn',
     'max_rate': 'more clouds than max_rate',
     'unwanted': 'nobody subscribes to the labelled points',
     'out_of_order': 'stamped before the cloud before it',
@@ -188,8 +187,11 @@ class Health:
             **self.counts.copy(),
             **self.shown.copy(),
         }
-        for key, values in self.durations.copy().items():
-            for share, ms in zip((50, 95, 99), np.percentile(values.copy(), (50, 95, 99))):
+        for key, kept in self.durations.copy().items():
+            # the first is on its way in
+            if not (values := kept.copy()):
+                continue
+            for share, ms in zip((50, 95, 99), np.percentile(values, (50, 95, 99))):
                 found[f'{key}.p{share}'] = float(ms)
         return found
 
