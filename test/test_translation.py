@@ -13,7 +13,6 @@ import pytest
 from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
-from nightseg_ros.data.photometric import MEDIAN, gamma_clahe
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.agreement import Translations, features, kid
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
@@ -163,24 +162,3 @@ def test_translate_says_what_it_wants(
     arguments = ['translate', str(frames), '--weights', str(generator), '--out', str(tmp_path)]
     assert main([*arguments, *flags]) == 2
     assert words in capsys.readouterr().err
-
-
-# -- gamma and CLAHE -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize('level', [8, 30, 60, 90])
-def test_baseline_brings_the_median_near_its_aim(level: int) -> None:
-    before = np.clip(picture(level).astype(float) * level / 128, 0, 255).astype(np.uint8)
-    kept = before.copy()
-    result = gamma_clahe(before)
-    assert result.shape == before.shape and result.dtype == np.uint8
-    was, became = (np.median(cv2.cvtColor(x, cv2.COLOR_RGB2GRAY)) for x in (before, result))
-    assert abs(became - MEDIAN) < 25
-    assert abs(was - MEDIAN) > 40 or level == 90
-    assert np.array_equal(before, kept)
-
-
-def test_baseline_stands_black_and_refuses_what_is_no_picture() -> None:
-    assert gamma_clahe(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
-    with pytest.raises(ValueError, match='uint8'):
-        gamma_clahe(np.zeros((16, 16), np.uint8))

@@ -223,11 +223,11 @@ def paint(options: PaintOptions) -> int:
             progress.note(f'not used: {text}')
     share = done.labelled / max(done.points, 1)
     print(
-        f"{done.clouds} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
+        f"{done.frames} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
         'points labelled'
     )
     for reason, count in sorted(done.misses.items()):
-        print(f'{reason}: {count} of {done.clouds} clouds')
+        print(f'{reason}: {count} of {done.frames} clouds')
     return tell_problems('paint', len(done.problems), 'messages could not be used')
 
 

@@ -34,21 +34,34 @@ from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
 
+
+@dataclass(slots=True)
+class Converted:
+    """What became of the frames, or of the clouds of a bag that was painted."""
+
+    frames: int = 0
+    """Images or clouds that were written."""
+    points: int = 0
+    labelled: int = 0
+    """Images or points with labels."""
+    routes: Counter[str] = field(default_factory=Counter)
+    misses: Counter[str] = field(default_factory=Counter)
+    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be used, and why, and what the bag lost."""
+    left_out: list[str] = field(default_factory=list)
+    """Topics of the bag that are not in the copy, and why."""
+
+
 # -- pictures --------------------------------------------------------------------------------
 
 Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
 TRUTH = 'labels_truth'
-
-
-@dataclass(slots=True)
-class Made:
-    """What became of the pictures."""
-
-    frames: int = 0
-    labelled: int = 0
-    problems: list[str] = field(default_factory=list)
-    """Pictures that are not in the bag, and why."""
+_ENCODINGS = {
+    'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]),
+    'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, 95]),
+}
 
 
 def make_bag(
@@ -58,13 +71,12 @@ def make_bag(
     topic: str = '/camera/image_raw',
     frame_id: str = 'camera',
     format: Format = 'raw',
-    jpeg_quality: int = 95,
     labels: Path | None = None,
     storage: Storage = 'mcap',
     compress: bool = False,
     force: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> Made:
+) -> Converted:
     """
     Write the frames of a video or folder as images of one camera.
 
@@ -74,10 +86,7 @@ def make_bag(
     ``BagError`` where the bag cannot be written or no picture can be read, ``DataError`` for unfit
     labels.
     """
-    made = Made()
-    encoding = ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if format == 'jpeg':
-        encoding = ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    made = Converted()
     offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
@@ -93,7 +102,7 @@ def make_bag(
             if format == 'raw':
                 bag.write_image(name, item.image, f'{item.order}8', **place)
             else:
-                content = encode(item, *encoding)
+                content = encode(item, *_ENCODINGS[format])
                 kind = f'bgr8; {format} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
@@ -136,18 +145,6 @@ _LATCHED = ('label_info_json',)
 _LEVELS = {'OK': 0, 'WARN': 1}
 
 
-@dataclass(slots=True)
-class Predicted:
-    """What became of the frames."""
-
-    frames: int = 0
-    routes: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    """Frames that have no prediction, and why, and what the bag lost."""
-    left_out: list[str] = field(default_factory=list)
-    """Topics of the bag that are not in the copy, and why."""
-
-
 #: When something was recorded, and what writes it into the copy.
 _Written = tuple[int, Callable[[], None]]
 
@@ -163,7 +160,7 @@ def write_predictions(
     compress: bool = True,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Predicted:
+) -> Converted:
     """
     Copy a bag and add the results of its cameras (``topics``; all without).
 
@@ -172,7 +169,7 @@ def write_predictions(
     the bag already has are replaced. The same bag and backend give the same bytes. Of a ROS 1 bag
     only the images are copied. ``BagError`` where there is nothing to read, or no place to write.
     """
-    done = Predicted()
+    done = Converted()
     with BagReader(source) as bag:
         cameras = [bag.image_topic(name) for name in topics] or bag.camera_topics
         # says what is in the bag
@@ -191,7 +188,11 @@ def write_predictions(
                 progress(done.frames, total)
 
             def predictions() -> Iterator[_Written]:
-                want = _want(outputs)
+                want = Want(
+                    labels='labels' in outputs, confidence='confidence' in outputs,
+                    color='color' in outputs, translated='translated' in outputs,
+                    overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
+                )  # fmt: skip
                 for topic, message in bag.merged(cameras):
                     prefix, received = prefixes[topic.name], message.received_ns
                     frame = bag.frame(message, _camera(prefix))
@@ -208,7 +209,10 @@ def write_predictions(
                 ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
                 replaced = sorted(ours & {topic.name for topic in bag.topics})
                 done.left_out += [f"'{name}' is predicted anew" for name in replaced]
-                copies = _copies(bag, writer, replaced)
+                copies: Iterator[_Written] = (
+                    (message.received_ns, partial(writer.write, message))
+                    for message in bag.records(leave_out=replaced)
+                )
             else:
                 done.left_out += [
                     f"'{topic.name}' is none of the images, which alone are copied of a ROS 1 bag"
@@ -231,11 +235,6 @@ def write_predictions(
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no frame of '{source}' could be predicted{reason}")
     return done
-
-
-def _copies(bag: BagReader, writer: BagWriter, leave_out: Sequence[str]) -> Iterator[_Written]:
-    for record in bag.records(leave_out):
-        yield record.received_ns, partial(writer.write, record)
 
 
 def _ros1_copies(
@@ -303,16 +302,6 @@ def _write_result(
                 )
 
 
-def _want(outputs: Sequence[Output]) -> Want:
-    return Want(
-        labels='labels' in outputs,
-        confidence='confidence' in outputs,
-        color='color' in outputs,
-        overlay='overlay' in outputs or 'overlay/compressed' in outputs,
-        translated='translated' in outputs,
-    )
-
-
 def _camera(prefix: str) -> str:
     """Return what the node calls the camera whose topics begin so."""
     return prefix.removesuffix(f'/{NAMESPACE}').strip('/')
@@ -343,19 +332,6 @@ class PaintSettings:
     occlusion: Occlusion = field(default_factory=Occlusion)
 
 
-@dataclass(slots=True)
-class PaintedBag:
-    """What became of the clouds."""
-
-    clouds: int = 0
-    points: int = 0
-    labelled: int = 0
-    misses: Counter[str] = field(default_factory=Counter)
-    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
-    problems: list[str] = field(default_factory=list)
-    """Messages that could not be used, and what the bag lost."""
-
-
 def write_painted(
     source: Path,
     out: Path,
@@ -365,7 +341,7 @@ def write_painted(
     compress: bool = True,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> PaintedBag:
+) -> Converted:
     """
     Copy a ROS 2 bag and add ``<sensor>/nightseg/points`` beside each cloud.
 
@@ -392,7 +368,7 @@ def write_painted(
             copy = _PaintedCopy(bag, writer, config, settings, sensors)
             copy.run(lambda clouds: progress(clouds, total))
             done = copy.done
-            if not done.clouds:
+            if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no cloud of '{source}' could be painted{reason}")
             loss = bag.loss([names[name] for name in sensors])
@@ -451,7 +427,7 @@ class _PaintedCopy:
         self, bag: BagReader, writer: BagWriter, config: PaintConfig, settings: PaintSettings,
         sensors: Mapping[str, str],
     ) -> None:  # fmt: skip
-        self.done = PaintedBag()
+        self.done = Converted()
         self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
         self._frames = FrameTree()
         self._add_given_transforms()
@@ -490,6 +466,7 @@ class _PaintedCopy:
         self._write(self._painter.due(last / 1e9, everything=True), last, progress)
 
     def _take(self, record: Message) -> None:
+        """Use a message; what is wrong with it is a problem of its own."""
         topic, received = record.channel.topic, record.received_ns
         try:
             content = self._bag.read(record)
@@ -527,9 +504,9 @@ class _PaintedCopy:
                 name, labelled.cloud, stamp_ns=labelled.stamp_ns, frame_id=labelled.frame_id,
                 received_ns=received_ns,
             )  # fmt: skip
-            self.done.clouds += 1
+            self.done.frames += 1
             self.done.points += len(labelled.cloud)
             self.done.labelled += labelled.labelled
             for camera, (reason, _) in labelled.misses.items():
                 self.done.misses[f'{camera}: {reason}'] += 1
-            progress(self.done.clouds)
+            progress(self.done.frames)
