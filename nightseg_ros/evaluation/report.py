@@ -281,7 +281,7 @@ def read_evaluation(folder: Path) -> Any:
         entry.name, entry.drive = name, entry.kind == 'recordings'
         entry.runs = [run for run in found.runs.values() if run.set == name]
         entry.unit = entry.unit or 'frames'
-        entry.labelled = entry.runs[0].labelled if any(run.labelled for run in entry.runs) else 0
+        entry.labelled = max((run.labelled for run in entry.runs), default=0)
     found.sets = list(found.sets.values())
     return found
 
