@@ -39,7 +39,12 @@ setup(
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
     package_data={
         'nightseg_ros': ['py.typed'],
-        'nightseg_ros.evaluation': ['report.html.jinja', 'report.md.jinja', 'report.css'],
+        'nightseg_ros.evaluation': [
+            'report.jinja',
+            'report.html.jinja',
+            'report.md.jinja',
+            'report.css',
+        ],
     },
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),

@@ -19,8 +19,14 @@ import numpy as np
 from nightseg_ros.clouds.camera_model import CameraModel
 from nightseg_ros.clouds.geometry import FrameTree
 from nightseg_ros.clouds.painter import Occlusion, View, paint
-from nightseg_ros.simulation import Drive, DriveFrame
-from nightseg_ros.simulation.drive import Scan, calibration, places, scan
+from nightseg_ros.simulation.drive import (
+    Drive,
+    DriveFrame,
+    Scan,
+    calibration,
+    places,
+    scan,
+)
 from nightseg_ros.taxonomy import UNLABELLED
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
@@ -36,7 +42,7 @@ def frames_of(mounts: dict[str, tuple[float, float]]) -> FrameTree:
 
 def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
     """Count points of one sweep and one camera; see the module."""
-    painted = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion).labels
+    painted, _, _ = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion)
     place = view.camera_from_cloud
     x, y, z = place[:3, :3] @ sweep.points.T.astype(np.float64) + place[:3, 3:]
     height, width = frame.labels.shape
@@ -72,7 +78,7 @@ def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str
         sweep = scan(drive, index)
         for name, mount in MOUNTS.items():
             frame = drive.frame(index, mount)
-            model = CameraModel.of(calibration(frame.camera), frame.labels.shape)
+            model = CameraModel(calibration(frame.camera), frame.labels.shape)
             view = View(
                 model=model, labels=frame.labels, camera_from_cloud=tree.lookup(name, 'lidar')
             )
@@ -83,7 +89,7 @@ def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str
 def main() -> None:
     """Measure."""
     for cell in map(float, sys.argv[1:] or ['4']):
-        drive = Drive(seed=0, split='demo', seconds=45, fps=10)
+        drive = Drive(seed=0, seconds=45, fps=10)
         n = measure_drive(drive, 30, Occlusion(cell=cell))
         print(
             f'cells of {cell:g} pixels: {n["in the image"]} points, {n["seen"]} seen: '

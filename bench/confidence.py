@@ -4,7 +4,7 @@
 Whether confidence and reliability keep what they promise: the figures of docs/results.md.
 
 ``python bench/confidence.py DATA OUT [--test] [--route ROUTE]``: DATA holds ``camvid``,
-``night_dev`` and ``clips``; OUT gets confidence.json, confidence.md and two figures. Without
+``night_dev`` and ``clips``; OUT gets confidence.json and two figures. Without
 ``--test`` the frames of ``day_test`` stay unseen. Frames go through ``Pipeline.process`` one by
 one.
 
@@ -25,6 +25,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from out_of_distribution import CORRUPTIONS
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image, read_labels
@@ -33,7 +34,6 @@ from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
     auroc,
     auroc_of_counts,
-    calibration,
     risk_coverage,
     spearman,
     spearman_interval,
@@ -41,17 +41,13 @@ from nightseg_ros.evaluation.metrics import (
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.simulation.blinded import BLINDED
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.calibrate import calibration_counts, collect_pixels
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.weights import load_weights
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-#: Blinded pictures of each kind.
-BLIND = 16
+#: Out-of-distribution images of each kind.
+OUTLIERS = 16
 #: Every such frame of a clip is shown.
 STEP = 15
 #: Values of ``min_reliability`` that are compared.
@@ -140,8 +136,8 @@ def blind_frames(pipeline: Pipeline, data: Path) -> list[Seen]:
     ]
     grounds = [read_image(sample.image) for sample in streets]
     seen = []
-    for number, (kind, make) in enumerate(BLINDED.items()):
-        for index in range(BLIND):
+    for number, (kind, make) in enumerate(CORRUPTIONS.items()):
+        for index in range(OUTLIERS):
             rng = np.random.default_rng((0, number, index))
             picture = make(grounds[index % len(grounds)], rng)
             seen.append(see(pipeline, picture, kind, f'{kind} {index}', None))
@@ -191,7 +187,7 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
             },
             'wrong_pixels_auroc': auroc_of_counts(wrong, right),
         }
-    for kind in BLINDED:
+    for kind in CORRUPTIONS:
         bad = [frame for frame in blind if frame.kind == kind]
         result['blind'][kind] = {
             'frames': len(bad),
@@ -219,87 +215,8 @@ def shares(reliability: Sequence[float]) -> dict[str, float]:
     return {str(least): float(np.mean(np.array(reliability) < least)) for least in LEAST}
 
 
-def calibration_errors(data: Path, test: bool) -> dict[str, Any]:
-    """Return what the weights say of themselves, and the errors of a drive that they never saw."""
-    found: dict[str, Any] = {}
-    for name in ('day', 'night'):
-        weights = load_weights(name)
-        about = weights.metadata.training.get('calibration', {}).get('temperature', {})
-        found[name] = {'temperature': weights.metadata.temperature, **about}
-        if test and name == 'day':
-            unseen = CalibrationConfig(
-                weights=name, data=(f'camvid:{data}/camvid:day_test',), frames=60
-            )
-            frames = collect_pixels(weights, unseen)
-            found[name]['day_test'] = {
-                when: calibration(np.sum([calibration_counts(f, t) for f in frames], 0))
-                for when, t in (('before', 1.0), ('after', weights.metadata.temperature))
-            }
-    return found
-
-
-def tables(result: dict[str, Any]) -> str:
-    """Return the tables of docs/results.md."""
-    lines = [
-        '| frames | number (places) | accuracy | mean reliability | least | ρ of reliability | '
-        'ρ of mean confidence | wrong pixels, AUROC |',
-        '|---|---|---|---|---|---|---|---|',
-    ]
-    for name, row in result['frames'].items():
-        lines.append(
-            f'| {name} | {row["frames"]} ({row["places"]}) | {row["accuracy"]:.3f} | '
-            f'{row["reliability"]:.3f} | {row["least"]:.2f} | {_span(row["spearman_reliability"])}'
-            f' | {_span(row["spearman_confidence"])} | {row["wrong_pixels_auroc"]:.3f} |'
-        )
-    below = ' | '.join(f'below {least}' for least in LEAST)
-    columns = '|---' * len(LEAST) + '|'
-    lines += ['', f'| picture | number | mean reliability | most | {below} | AUROC | '
-              'of mean confidence |', '|---|---|---|---' + columns + '---|---|']  # fmt: skip
-    for name, row in result['blind'].items():
-        lines.append(
-            f'| {name} | {row["frames"]} | {row["reliability"]:.3f} | {row["most"]:.2f} | '
-            f'{_percent(row["below"])} | **{row["auroc_reliability"]:.3f}** | '
-            f'{row["auroc_confidence"]:.3f} |'
-        )
-    lines += ['', f'| clip | frames | least | median | {below} |', '|---|---|---|---' + columns]
-    for name, row in result['clips'].items():
-        lines.append(
-            f'| {name} | {row["frames"]} | {row["least"]:.2f} | {row["median"]:.2f} | '
-            f'{_percent(row["below"])} |'
-        )
-    lines += ['', '| frames kept by | area | risk at 50 % | at 80 % | at 100 % |',
-              '|---|---|---|---|---|']  # fmt: skip
-    for name, row in result['risk_coverage'].items():
-        figures = ' | '.join(f'{row[key]:.4f}' for key in ('area', '50%', '80%', '100%'))
-        lines.append(f'| {name} | {figures} |')
-    lines += ['', '| weights, frames | number | accuracy | confidence | error before | after |',
-              '|---|---|---|---|---|---|']  # fmt: skip
-    for name, about in result['calibration'].items():
-        for group, row in about.get('errors', {}).items():
-            lines.append(
-                f'| {name}, {group} | {row["frames"]} | {row["before"]["accuracy"]:.3f} | '
-                f'{row["before"]["confidence"]:.3f} | {row["before"]["ece"]:.3f} | '
-                f'{row["after"]["ece"]:.3f} |'
-            )
-        if 'day_test' in about:
-            before, after = about['day_test']['before'], about['day_test']['after']
-            lines.append(
-                f'| {name}, day_test | 60 | {before["accuracy"]:.3f} | '
-                f'{before["confidence"]:.3f} | {before["ece"]:.3f} | {after["ece"]:.3f} |'
-            )
-    return '\n'.join(lines) + '\n'
-
-
-def _percent(below: dict[str, float]) -> str:
-    return ' | '.join(f'{share:.0%}' for share in below.values())
-
-
-def _span(values: Sequence[float]) -> str:
-    return '{:.2f} [{:.2f}, {:.2f}]'.format(*values)
-
-
 def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
-    """Draw reliability against accuracy, risk against coverage, and what blinded frames get."""
+    """Draw reliability against accuracy, risk against coverage, and reliability by kind."""
     kinds = list(dict.fromkeys(frame.kind for frame in real))
     colors = {'day': '#c9820e', 'dusk': '#a0459b', 'night': '#20509e'}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
@@ -325,7 +242,7 @@ def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
 
     rng = np.random.default_rng(0)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained', sharey=True)
-    names = [*kinds, *BLINDED]
+    names = [*kinds, *CORRUPTIONS]
     for axis, score in zip(axes, ('reliability', 'confidence')):
         for place, name in enumerate(names):
             group = [frame for frame in (*real, *blind) if frame.kind == name]
@@ -362,14 +279,12 @@ def main() -> None:
             }
             for name, values in other_cameras(pipeline, options.data).items()
         },
-        'calibration': calibration_errors(options.data, options.test),
         'weights': pipeline.describe(),
     }
     content = json.dumps(result, indent=1, default=str) + '\n'
     (options.out / 'confidence.json').write_text(content, encoding='utf-8')
-    (options.out / 'confidence.md').write_text(tables(result), encoding='utf-8')
     figures(real, blind, options.out)
-    print(tables(result))
+    print(content)
 
 
 if __name__ == '__main__':

@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def write(data: Path, out: Path, every: int, backends: list[str]) -> None:
         )
         for route in ROUTES:
             # translate is loaded by the routes that need it only
-            pipeline = Pipeline.load(PipelineConfig(**{**_fields(config), 'route': route}))
+            pipeline = Pipeline.load(replace(config, route=route))
             for name, (path, step) in paths.items():
                 found.setdefault(name, {}).setdefault(backend, {})[route] = digest(
                     pipeline, path, step
@@ -83,10 +84,6 @@ def compare(before: Path, after: Path) -> int:
     ]
     print('\n'.join(differing) or 'all equal')
     return int(bool(differing))
-
-
-def _fields(config: PipelineConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
 
 
 if __name__ == '__main__':

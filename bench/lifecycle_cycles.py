@@ -18,25 +18,17 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import Limit, Observer, growth, resources
+from watch import HELD, Observer, add_weights, held, judged, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.node.publishers import ImageMessage
+from nightseg_ros.node.camera import ImageMessage
 
-LIMITS = (
-    Limit(name='rss_mb', growth=0.01),
-    Limit(name='anon_mb', growth=0.01),
-    # one may be open for a moment
-    Limit(name='fds', growth=0.01, floor=1.0),
-    Limit(name='threads', growth=0.01, floor=1.0),
-)
-FIELDS = ('cycle', 'seconds', *(limit.name for limit in LIMITS), 'masks')
+FIELDS = ('cycle', 'seconds', *(limit.name for limit in HELD), 'masks')
 
 
 class Camera:
@@ -156,11 +148,9 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                 observer.spin(options.hold)
                 for transition in ('deactivate', 'cleanup'):
                     observer.transition(transition)
-                now = resources(node.pid)
                 rows.append({
                     'cycle': cycle, 'seconds': round(time.monotonic() - begun, 2),
-                    'rss_mb': round(now.rss_mb, 2), 'anon_mb': round(now.anon_mb, 2),
-                    'fds': now.fds, 'threads': now.threads, 'masks': len(observer.arrivals),
+                    **held(resources(node.pid)), 'masks': len(observer.arrivals),
                 })  # fmt: skip
                 writer.writerow(rows[-1])
             node.stop(20.0)
@@ -178,24 +168,14 @@ def main() -> int:
     add('--node', choices=NODES, default='night_perception')
     add('--hold', type=float, default=0.0, help='seconds to work for in each cycle')
     add('--warm-up', type=float, default=0.2, help='share of the cycles that is not judged')
-    add('--growth', type=float, default=0.01, help='largest growth of memory')
     add('--out', type=Path, default=Path('out/cycles.csv'))
-    add('--day', default='rendered_day', help='weights of the day')
-    add('--night', default='rendered_night', help='weights of the night')
-    add('--backend', default='auto')
+    add_weights(parser)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
         os.environ.update({**domain, **profile_environment()})
         rows = run(options, Path(work))
-    found = []
-    for limit in LIMITS:
-        own = limit
-        if limit.name.endswith('_mb'):
-            own = replace(limit, growth=options.growth)
-        times = [row['cycle'] for row in rows]
-        warm_up = options.cycles * options.warm_up
-        found.append(growth(times, [row[limit.name] for row in rows], warm_up, own))
+    found = judged(rows, 'cycle', options.cycles * options.warm_up, HELD, options.growth)
     print('\n'.join(map(str, found)))
     passed = len(rows) == options.cycles and all(one.passed for one in found)
     print(f'{len(rows)} of {options.cycles} cycles: {"passed" if passed else "FAILED"}')

@@ -3,8 +3,8 @@
 """
 The node as real ROS 2 processes beside peers: latencies, rates, memory, and ratios.
 
-``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json and
-live.md. This process is camera and planner in one, so that one clock times both ends. Contenders
+``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json.
+This process is camera and planner in one, so that one clock times both ends. Contenders
 take turns, in an order that rotates: a ratio is the median over the rounds and does not depend on
 how fast the machine is. Let nothing else run meanwhile.
 """
@@ -35,16 +35,15 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from watch import resources
 
-from nightseg_ros.cli.bench import machine, percentiles, short, table
-from nightseg_ros.cli.info import versions
-from nightseg_ros.cli.live import Child
+from nightseg_ros.cli.demo import Child
+from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
-from nightseg_ros.simulation import Street, render
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
 
 HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')
-EVERYTHING = ('labels', 'confidence', 'color', 'overlay', 'status')
 #: The stages of a frame within the node; 'total' is from its receipt to its labels.
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
 #: Seconds for the nodes to load (the first run exports), and for each later answer.
@@ -104,11 +103,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     return {
         'one_camera': Session(
             size=HD, cameras=('camera',), parameters=night,
-            phases=(
-                closed,
-                Phase(name='everything', contenders=one, rounds=rounds // 2, topics=EVERYTHING),
-                *paced,
-            ),
+            phases=(closed, *paced),
         ),
         'peers': Session(
             size=HD, cameras=('ours',), parameters=night, peers=options.peers,
@@ -358,10 +353,8 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
     one = phases('one_camera')
     if one:
         added = [(ms['total'] - ms['network']) / ms['network'] for ms in stages(one['closed'])]
-        drawn = [ms['render'] / sum(ms[p] for p in PARTS) for ms in stages(one['everything'])]
         tails = [summary(p)['end_to_end_ms'] for n, p in one.items() if n.endswith('_hz')]
         yield 'node_overhead', np.median(added), "what the node adds to its network's time"
-        yield 'overlay_share', np.median(drawn), 'drawing, in a frame that is drawn and published'
         worst = max((t['p99'] / t['p50'] for t in tails if t), default=float('nan'))
         yield 'p99_over_p50', worst, 'end to end, the worst of 10, 20 and 30 Hz'
         start = raw['one_camera']['start_to_first_mask_s']
@@ -379,28 +372,6 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
     for phase in phases('all_networks').values():
         resident = phase['use']['ours']['resident_mb']
         yield 'memory_mb', resident, 'resident with all three networks'
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Return the result as a page."""
-    rows = ((f'`{f["name"]}`', short(f['value']), f['text']) for f in result['figures'])
-    parts = ['# bench/live.py', table(('Figure', 'Measured', 'Meaning'), rows)]
-    for name, session in result['sessions'].items():
-        lines = []
-        for phase, found in session.items():
-            for what, ms in (
-                ('end to end', found['end_to_end_ms']),
-                *((f'turn of {who}', ms) for who, ms in found['turn_ms'].items()),
-                *((f'stage {stage}', ms) for stage, ms in found['stages_ms'].items()),
-            ):
-                if ms:
-                    values = (short(ms[p]) for p in ('p50', 'p95', 'p99'))
-                    lines.append((phase, f'{found["answered"]} of {found["sent"]}', what, *values))
-        parts += [
-            f'## {name}',
-            table(('Phase', 'Answered', 'What', 'p50 ms', 'p95', 'p99'), lines),
-        ]
-    return '\n\n'.join(parts) + '\n'
 
 
 def main() -> None:
@@ -440,9 +411,9 @@ def main() -> None:
                 for name, session in raw.items()
             }
             (options.out / 'live.json').write_text(json.dumps(result, indent=1) + '\n')
-            (options.out / 'live.md').write_text(markdown(result))
         rclpy.try_shutdown()
-    print(markdown(result))
+    for figure in result['figures']:
+        print('{name:24} {value:10.4f}  {text}'.format(**figure))
 
 
 if __name__ == '__main__':

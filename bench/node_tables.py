@@ -14,9 +14,8 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from nightseg_ros.node.declaration import Parameter, Value
-from nightseg_ros.node.parameters import CLOUD_PARAMETERS, PARAMETERS
-from nightseg_ros.node.publishers import TOPICS
+from nightseg_ros.node.camera import TOPICS
+from nightseg_ros.node.parameters import CLOUD_PARAMETERS, PARAMETERS, Parameter, Value
 
 TABLES = {'night_perception': PARAMETERS, 'semantic_cloud': CLOUD_PARAMETERS}
 

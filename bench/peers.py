@@ -65,8 +65,8 @@ def ort_node() -> Segment:
     from nightseg_ros.runtime.export import exported_graph
 
     weights = load_weights('night')
-    path = str(exported_graph(weights, print))
-    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    graph = exported_graph(weights, print)
+    session = onnxruntime.InferenceSession(graph, providers=['CPUExecutionProvider'])
     name = session.get_inputs()[0].name
 
     def segment(image: Pixels) -> dict[str, Pixels]:

@@ -23,25 +23,19 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from watch import Growth, Limit, Observer, growth, resources
+from watch import HELD, Limit, Observer, add_weights, held, judged, resources
 
-from nightseg_ros.cli.live import Child, ProcessError
+from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.simulation.drive import DriveSettings, write_drive
+from nightseg_ros.simulation.drive import Drive, write_drive
 
 CAMERAS = ('front', 'rear')
-#: Whatever else the machine does, what the node holds must not grow. Times hear of other work on
-#: the machine: the fastest tenth of a quarter is compared.
-MEMORY = (Limit(name='rss_mb', growth=0.01), Limit(name='anon_mb', growth=0.01))
+#: Times hear of other work on the machine: the fastest tenth of a quarter is compared.
 LIMITS = (
-    *MEMORY,
-    # one may be open for a moment
-    Limit(name='fds', growth=0.01, floor=1.0),
-    Limit(name='threads', growth=0.01, floor=1.0),
+    *HELD,
     Limit(name='cpu_ms_per_frame', growth=0.1, floor=5.0, quantile=0.1),
     Limit(name='latency_ms', growth=0.25, floor=10.0, quantile=0.1),
 )
@@ -131,7 +125,7 @@ class Soak:
         bag = work / 'drive'
         write_drive(
             bag,
-            DriveSettings(size=options.size, fps=options.fps, seconds=options.loop),
+            Drive(size=options.size, fps=options.fps, seconds=options.loop),
             processes=1,
         )
         environ = {**os.environ, 'ROS_LOG_DIR': str(work / 'ros_log')}
@@ -255,8 +249,7 @@ class Soak:
             self.masks += frames
             self.rows.append({
                 'seconds': round(time.monotonic() - self._begun, 2), 'event': event,
-                'rss_mb': round(now.rss_mb, 2), 'anon_mb': round(now.anon_mb, 2),
-                'fds': now.fds, 'threads': now.threads, 'cpu_ms_per_frame': round(cpu, 2),
+                **held(now), 'cpu_ms_per_frame': round(cpu, 2),
                 'latency_ms': round(statistics.median(latencies), 2) if latencies else 'nan',
                 'sent': sent, 'masks': frames,
                 'level': max(self.observer.levels.values(), default=0),
@@ -331,12 +324,7 @@ def main() -> int:
 
 def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
     warm_up = options.warm_up
-    times = [row['seconds'] for row in soak.rows]
-    found: list[Growth] = []
-    for limit in LIMITS:
-        allowed = replace(limit, growth=options.growth) if limit in MEMORY else limit
-        values = [float(row[limit.name]) for row in soak.rows]
-        found.append(growth(times, values, warm_up, allowed))
+    found = judged(soak.rows, 'seconds', warm_up, LIMITS, options.growth)
     share = soak.lost / soak.sent if soak.sent else 1.0
     lines = [str(one) for one in found]
     lines.append(
@@ -382,14 +370,11 @@ def _parser() -> argparse.ArgumentParser:
     add('--every', type=float, help='seconds between two events; 40, less in a short run')
     add('--sample', type=float, default=2.0, help='seconds between two samples')
     add('--warm-up', type=float, help='seconds that are not judged; 600, half of a short run')
-    add('--growth', type=float, default=0.01, help='largest growth of memory')
     add('--lost', type=float, default=0.02, help='largest share of lost frames')
     add('--fps', type=float, default=4.0, help='frames a second of each camera')
     add('--loop', type=float, default=45.0, help='seconds until the drive starts again')
     add('--size', type=int, nargs=2, default=(320, 180), help='width and height of the images')
-    add('--day', default='rendered_day', help='weights of the day')
-    add('--night', default='rendered_night', help='weights of the night')
-    add('--backend', default='auto')
+    add_weights(parser)
     return parser
 
 

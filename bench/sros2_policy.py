@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import CloudSettings
-from nightseg_ros.node.publishers import TOPICS
 from nightseg_ros.perception.result import NAMESPACE
 
 PUBLISHED = ('/diagnostics', '/parameter_events', '/rosout', '~/transition_event')
@@ -55,12 +55,12 @@ def semantic_cloud(settings: CloudSettings) -> Profile:
     """Return the profile of the node that paints clouds."""
     masks = ['labels', 'label_info_json', *(['confidence'] if settings.paint.confidence else [])]
     hears = [f'{c}/{NAMESPACE}/{name}' for c in settings.paint.cameras for name in masks]
-    hears += [*settings.info_topics, *(sensor.topic for sensor in settings.sensors)]
+    hears += [*settings.calibration_topics, *(sensor.topic for sensor in settings.point_sources)]
     hears += [settings.odometry] if settings.odometry else []
     hears += TF if settings.use_tf else ()
     return Profile(
         node='semantic_cloud', hears=tuple(hears),
-        publishes=tuple(f'{sensor.output}/points' for sensor in settings.sensors),
+        publishes=tuple(f'{sensor.output}/points' for sensor in settings.point_sources),
     )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str]) -> str:
     asked = parser.parse_args(arguments)
     profiles = [night_perception(asked.cameras, asked.transport)]
     if asked.clouds or asked.depth:
-        settings = CloudSettings.of(
+        settings = CloudSettings(
             cameras=asked.cameras, sensors=asked.clouds, depth_cameras=asked.depth,
             odometry=asked.odometry,
         )  # fmt: skip

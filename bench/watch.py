@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from nightseg_ros.node.replay import header_stamp
+from nightseg_ros.node.messages import header_stamp
 from nightseg_ros.shared_memory import remove_orphans
 
 TRANSITIONS = {
@@ -134,6 +135,45 @@ def growth(
         float(np.quantile(part, limit.quantile)) for part in (kept[:quarter], kept[-quarter:])
     )
     return Growth(limit=limit, first=first, last=last)
+
+
+#: Whatever else the machine does, what a node holds must not grow.
+HELD = (
+    Limit(name='rss_mb', growth=0.01),
+    Limit(name='anon_mb', growth=0.01),
+    # one may be open for a moment
+    Limit(name='fds', growth=0.01, floor=1.0),
+    Limit(name='threads', growth=0.01, floor=1.0),
+)
+
+
+def judged(
+    rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limits: Sequence[Limit],
+    memory: float,
+) -> list[Growth]:  # fmt: skip
+    """Return the growth of each series of the rows; memory may grow by the share ``memory``."""
+    times = [float(row[clock]) for row in rows]
+    found = []
+    for limit in limits:
+        own = replace(limit, growth=memory) if limit.name.endswith('_mb') else limit
+        found.append(growth(times, [float(row[limit.name]) for row in rows], warm_up, own))
+    return found
+
+
+def held(now: Resources) -> dict[str, float]:
+    """Return the columns of a row that ``HELD`` judges."""
+    return {
+        'rss_mb': round(now.rss_mb, 2), 'anon_mb': round(now.anon_mb, 2), 'fds': now.fds,
+        'threads': now.threads,
+    }  # fmt: skip
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what the node runs."""
+    parser.add_argument('--growth', type=float, default=0.01, help='largest growth of memory')
+    parser.add_argument('--day', default='rendered_day', help='weights of the day')
+    parser.add_argument('--night', default='rendered_night', help='weights of the night')
+    parser.add_argument('--backend', default='auto')
 
 
 class Observer:

@@ -9,7 +9,6 @@ import os
 import reprlib
 import types
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -29,13 +28,11 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path)
     try:
         if file.stat().st_size > _MAX_YAML:
-            raise ConfigError(f"'{file}' is longer than {_MAX_YAML} bytes; settings are short")
+            raise OSError(f'it is longer than {_MAX_YAML} bytes; settings are short')
         mapping = load_yaml(file.read_text(encoding='utf-8'))
     except OSError as error:
         raise ConfigError(f"'{file}' cannot be read: {error}") from error
     except ValueError as error:
-        if isinstance(error, ConfigError):
-            raise
         raise ConfigError(f"'{file}' is no YAML: {error}") from error
     if not isinstance(mapping, dict):
         raise ConfigError(f"'{file}' must be a mapping of settings, got {reprlib.repr(mapping)}")
@@ -79,7 +76,7 @@ def from_mapping(
     class's own checks becomes one, too. With ``missing`` a required key that is not there takes
     that value instead, for somebody else to fill in.
     """
-    hints = _hints(cls)  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
     prefix = f'{where}.' if where else ''
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"'{where}' must be a mapping of keys, got {reprlib.repr(mapping)}")
@@ -103,15 +100,17 @@ def from_mapping(
         raise ConfigError(f"'{where or cls.__name__}': {error}") from error
 
 
+def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
+    """Raise ``ValueError`` for the first (key, whether it is kept, what it must) that is not."""
+    for key, kept, rule in rules:
+        if not kept:
+            raise ValueError(f"'{key}' must {rule}, got {getattr(config, key)!r}")
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """Return a config dataclass as nested plain dicts and lists, fit for YAML and JSON."""
     result = dataclasses.asdict(config)
     return {key: list(v) if isinstance(v, tuple) else v for key, v in result.items()}
-
-
-@lru_cache(maxsize=64)
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
 
 
 def _fit(hint: Any, value: Any, key: str) -> Any:
@@ -131,11 +130,12 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
     elif origin is tuple:
         if not isinstance(value, (list, tuple)):
             wanted = 'be a list'
-        elif inner[-1] is Ellipsis:
-            return tuple(_fit(inner[0], item, f'{key}[{i}]') for i, item in enumerate(value))
-        elif len(value) == len(inner):
-            return tuple(_fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(inner, value)))
         else:
+            kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+            if len(value) == len(kinds):
+                return tuple(
+                    _fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(kinds, value))
+                )
             wanted = f'have {len(inner)} items'
     elif hint is dict or origin in (dict, Mapping):
         if isinstance(value, Mapping):

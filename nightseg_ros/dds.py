@@ -29,9 +29,8 @@ def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     """
     Return the variables that make Fast DDS load the profile, without those already set.
 
-    They count in the process that PUBLISHES the images, and are read when its first node starts:
-    ``os.environ.update(profile_environment())`` before ``rclpy.init`` is early enough. A profile
-    that the user has named under either variable is left alone.
+    They count in the process that PUBLISHES the images, and are read when its first node starts.
+    A profile that the user has named under either variable is left alone.
     """
     if any(environ.get(name) for name in PROFILE_VARIABLES):
         return {}
@@ -52,18 +51,17 @@ def private_domain(environ: Mapping[str, str] = os.environ) -> Iterator[dict[str
     for domain in candidates:
         reservation = _reserve(domain)
         if reservation is not None:
-            break
-    else:
-        raise RuntimeError(
-            f'no free ROS domain among {_DOMAINS.start}..{_DOMAINS.stop - 1}: '
-            'stop other nightseg demos and tests on this machine'
-        )
-    with reservation:
-        yield {
-            'ROS_DOMAIN_ID': str(domain),
-            'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            'ROS_STATIC_PEERS': '',
-        }
+            with reservation:
+                yield {
+                    'ROS_DOMAIN_ID': str(domain),
+                    'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+                    'ROS_STATIC_PEERS': '',
+                }
+            return
+    raise RuntimeError(
+        f'no free ROS domain among {_DOMAINS.start}..{_DOMAINS.stop - 1}: '
+        'stop other nightseg demos and tests on this machine'
+    )
 
 
 def _reserve(domain: int) -> socket.socket | None:

@@ -18,10 +18,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write ``content`` beside ``path`` and move it there; a reader sees the old or the new."""
-    with partial_file(path) as partial:
-        partial.write_bytes(content)
+def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """
+    Write ``content`` beside ``path`` and move it there; a reader sees the old or the new.
+
+    ``durable`` waits for the disk, so that the new one is whole after a power cut, too.
+    """
+    with partial_file(path) as partial, open(partial, 'wb') as file:
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -49,11 +56,6 @@ def natural_order(path: Path) -> list[tuple[int, str]]:
     return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
 
 
-def is_plain(path: Path) -> bool:
-    """Tell a path that no library takes for a URI, a pattern or an option."""
-    return re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(path)) is not None
-
-
 @contextmanager
 def plain_name(path: Path) -> Iterator[str]:
     """
@@ -63,7 +65,7 @@ def plain_name(path: Path) -> Iterator[str]:
     are no UTF-8. Such a file gets a symbolic link of the same suffix for as long as it is in use.
     """
     absolute = path.absolute()
-    if is_plain(absolute):
+    if re.fullmatch(r'/[A-Za-z0-9_./ +=,@-]*', str(absolute)):
         yield str(absolute)
         return
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
@@ -94,9 +96,8 @@ def share_dir() -> Path:
     """
     Return the folder that holds ``models/``, ``config/`` and ``launch/``.
 
-    In order: ``NIGHTSEG_SHARE``, the source tree that this module runs from, the colcon workspace
-    that it is installed in, the ROS prefixes of ``AMENT_PREFIX_PATH``, and this interpreter's
-    prefix. A source tree comes first so that an editable install never mixes two versions.
+    In order: ``NIGHTSEG_SHARE``, the source tree of this module (an editable install must not mix
+    two versions), its colcon workspace, ``AMENT_PREFIX_PATH``, and this interpreter's prefix.
     """
     if explicit := os.environ.get('NIGHTSEG_SHARE'):
         return Path(explicit)
@@ -119,4 +120,9 @@ def cache_dir() -> Path:
     """Return the folder for exported graphs: ``NIGHTSEG_CACHE``, else the user's cache."""
     if explicit := os.environ.get('NIGHTSEG_CACHE'):
         return Path(explicit)
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'nightseg'
+    if base := os.environ.get('XDG_CACHE_HOME'):
+        return Path(base) / 'nightseg'
+    try:
+        return Path.home() / '.cache' / 'nightseg'
+    except RuntimeError:  # no home: a folder that can be neither read nor made
+        return Path(os.devnull) / 'nightseg'

@@ -59,11 +59,9 @@ def _relation(path: Path, source: Path) -> str:
     if not source.exists() or not path.exists():
         return ''
     path, source = path.resolve(), source.resolve()
+    # another mount or spelling of a folder has other names, but it is the same file
     if path.samefile(source):
         return 'is'
-    # another mount or spelling of a folder has other names, but it is the same file
     if any(parent.samefile(source) for parent in path.parents):
         return 'lies in'
-    if any(parent.samefile(path) for parent in source.parents):
-        return 'holds'
-    return ''
+    return 'holds' if any(parent.samefile(path) for parent in source.parents) else ''

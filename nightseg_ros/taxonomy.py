@@ -30,20 +30,18 @@ class Taxonomy:
 
     def __post_init__(self) -> None:
         """Refuse taxonomies whose ids, names or colours cannot be told apart."""
-        if not 1 <= len(self.classes) < UNLABELLED:
-            raise TaxonomyError(
-                f"taxonomy '{self.name}' has {len(self.classes)} classes; 1 to 254 fit a mask"
-            )
-        if len(self.colors) != len(self.classes):
-            raise TaxonomyError(
-                f"taxonomy '{self.name}' has {len(self.classes)} classes "
-                f'but {len(self.colors)} colours'
-            )
-        if len(set(self.classes)) != len(self.classes):
-            raise TaxonomyError(f"taxonomy '{self.name}' names a class twice: {self.classes}")
+        count, problem = len(self.classes), ''
+        if not 1 <= count < UNLABELLED:
+            problem = f'has {count} classes; 1 to 254 fit a mask'
+        elif len(self.colors) != count:
+            problem = f'has {count} classes but {len(self.colors)} colours'
+        elif len(set(self.classes)) != count:
+            problem = f'names a class twice: {self.classes}'
         for color in self.colors:
             if len(color) != 3 or not all(0 <= channel <= 255 for channel in color):
-                raise TaxonomyError(f"taxonomy '{self.name}': {color} is no RGB colour of 0–255")
+                problem = problem or f'has {color}, which is no RGB colour of 0–255'
+        if problem:
+            raise TaxonomyError(f"taxonomy '{self.name}' {problem}")
 
     def __len__(self) -> int:
         """Count the classes, without the unlabelled one."""
@@ -51,12 +49,11 @@ class Taxonomy:
 
     def id_of(self, name: str) -> int:
         """Return the id of a class; ``TaxonomyError`` names the known ones."""
-        try:
-            return self.classes.index(name)
-        except ValueError:
+        if name not in self.classes:
             raise TaxonomyError(
                 f"taxonomy '{self.name}' has no class '{name}'; it has {', '.join(self.classes)}"
-            ) from None
+            )
+        return self.classes.index(name)
 
     def palette(self) -> npt.NDArray[np.uint8]:
         """Return uint8 [256, 3] RGB: the colour of each label, black where there is no class."""
@@ -81,9 +78,9 @@ class Taxonomy:
                 classes=tuple(str(name) for name in data['classes']),
                 colors=tuple((int(r), int(g), int(b)) for r, g, b in data['colors']),
             )
+        except TaxonomyError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, TaxonomyError):
-                raise
             raise TaxonomyError(
                 f'a taxonomy needs name, classes and RGB colors; got {dict(data)!r} ({error})'
             ) from error

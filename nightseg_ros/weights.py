@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
 from collections import UserDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, check_rules, from_mapping, to_mapping
 from nightseg_ros.files import models_dir, replace_file, user_path
 
 if TYPE_CHECKING:
@@ -70,24 +69,21 @@ class WeightsMetadata:
 
     def __post_init__(self) -> None:
         """Refuse values that would silently spoil every mask."""
-        if self.task not in ('segment', 'translate', 'illumination'):
-            raise ValueError(
-                f"task is 'segment', 'translate' or 'illumination', not '{self.task}'"
-            )
-        if not self.temperature > 0:
-            raise ValueError(f'temperature must be above 0, got {self.temperature}')
-        if not all(value > 0 for value in self.std):
-            raise ValueError(f'std must be above 0, got {self.std}')
-        if self.long_side < 32:
-            raise ValueError(f'long_side must be at least 32 pixels, got {self.long_side}')
+        tasks = ('segment', 'translate', 'illumination')
+        check_rules(
+            self,
+            ('task', self.task in tasks, f'be one of {tasks}'),
+            ('temperature', self.temperature > 0, 'be above 0'),
+            ('std', all(value > 0 for value in self.std), 'be above 0'),
+            ('long_side', self.long_side >= 32, 'be at least 32 pixels'),
+        )
 
 
 class Tensors(UserDict[str, Any]):
     """
     Named numpy arrays, each given out as a torch tensor that shares its memory.
 
-    torch takes two seconds and 200 MB to import; where a network runs from a cached graph, nobody
-    asks for a tensor, and it stays out.
+    torch takes two seconds and 200 MB to import; from a cached graph a network runs without.
     """
 
     data: dict[str, npt.NDArray[Any]]
@@ -133,7 +129,7 @@ def save_weights(
     content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, content)
+    replace_file(path, content, durable=True)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -218,23 +214,21 @@ def write_manifest(folder: Path) -> None:
     """List every weights file of ``folder`` with its hash."""
     files = sorted(folder.glob('*.safetensors'))
     lines = [f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n' for file in files]
-    (folder / MANIFEST).write_text(''.join(lines), encoding='utf-8')
+    replace_file(folder / MANIFEST, ''.join(lines).encode())
 
 
 def _metadata(content: bytes, file: Path) -> WeightsMetadata:
     """Parse the metadata out of a safetensors header (an 8-byte length, then JSON)."""
     refusal = f"'{file}' is no weights file of nightseg"
-    if len(content) < 8:
-        raise WeightsError(f'{refusal}: it has only {len(content)} bytes')
-    (length,) = struct.unpack('<Q', content[:8])
+    length = int.from_bytes(content[:8], 'little')
     if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
     try:
         text = json.loads(content[8 : 8 + length])['__metadata__'][_KEY]
         return from_mapping(WeightsMetadata, json.loads(text))
+    except ConfigError as error:
+        raise WeightsError(f'{refusal}: metadata: {error}') from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        if isinstance(error, ConfigError):
-            raise WeightsError(f'{refusal}: metadata: {error}') from error
         raise WeightsError(
             f'{refusal}: it carries no nightseg metadata; make weights with `nightseg train`'
         ) from error

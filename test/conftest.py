@@ -8,6 +8,7 @@ No test module may leave a segment of such a process in /dev/shm.
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from segment_watch import SegmentWatch
@@ -53,3 +54,22 @@ def _nothing_stays_in_shared_memory(
         remove_orphans(settled=0.0, only=left)
         if not getattr(request.module, 'KILLS', ''):
             pytest.fail(f'left in /dev/shm: {sorted(left)}')
+
+
+@pytest.fixture(scope='session')
+def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the parameters of a node with tiny networks."""
+    from ros_harness import tiny_parameters
+
+    return tiny_parameters(tmp_path_factory.mktemp('weights'))
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    """Yield a client of night_perception that reads the diagnostics."""
+    from ros_harness import Client
+
+    client = Client()
+    client.watch_diagnostics()
+    yield client
+    client.close()

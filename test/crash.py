@@ -63,29 +63,6 @@ class Inputs:
         )  # fmt: skip
 
 
-def _training(inputs: Inputs, out: Path) -> list[str]:
-    return ['train', 'segmenter', '--config', str(inputs.config), '--out', str(out)]
-
-
-def _synthesis(inputs: Inputs, out: Path) -> list[str]:
-    return ['synthesize', '--data', inputs.data, '--out', str(out), '--ratio', '1.0']
-
-
-def _evaluation(inputs: Inputs, out: Path) -> list[str]:
-    return [
-        'evaluate', '--dataset', inputs.data, '--out', str(out), '--save-labels', '--route', 'day',
-        '--weights-day', str(inputs.weights), '--backend', 'torch', '--no-report',
-    ]  # fmt: skip
-
-
-def _bag(inputs: Inputs, out: Path) -> list[str]:
-    return ['bag', 'make', str(inputs.pictures), '--out', str(out), '--force']
-
-
-def _export(inputs: Inputs, out: Path) -> list[str]:
-    return ['export', str(inputs.weights), '--out', str(out), '--frames', '2']
-
-
 def _weights(out: Path) -> Results:
     names = sorted(path.name for path in out.iterdir())
     kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
@@ -99,35 +76,41 @@ def _every_file(out: Path) -> Results:
 
 
 def _scores(out: Path) -> Results:
-    labels = {name: content for name, content in _every_file(out / 'labels').items()}
+    labels = _every_file(out / 'labels')
     assert labels, 'the masks were not saved'
     return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
 
 
-#: Command, and what has to be equal, by name.
-TOOLS: dict[str, tuple[Callable[[Inputs, Path], list[str]], Callable[[Path], Results]]] = {
-    'training': (_training, _weights),
-    'synthesis': (_synthesis, _every_file),
-    'evaluation': (_evaluation, _scores),
-    'bag': (_bag, _every_file),
-    'export': (_export, _every_file),
+def _commands(inputs: Inputs) -> dict[str, list[Any]]:
+    return {
+        'training': ['train', 'segmenter', '--config', inputs.config],
+        'synthesis': ['synthesize', '--data', inputs.data, '--ratio', '1.0'],
+        'evaluation': [
+            'evaluate', '--dataset', inputs.data, '--save-labels', '--route', 'day',
+            '--weights-day', inputs.weights, '--backend', 'torch', '--no-report',
+        ],
+        'bag': ['bag', 'make', inputs.pictures, '--force'],
+        'export': ['export', inputs.weights, '--frames', '2'],
+    }  # fmt: skip
+
+
+#: What has to be equal, by name.
+TOOLS: dict[str, Callable[[Path], Results]] = {
+    'training': _weights,
+    'synthesis': _every_file,
+    'evaluation': _scores,
+    'bag': _every_file,
+    'export': _every_file,
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of the kills."""
+def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) -> float:
+    """
+    Kill one tool so often; ``AssertionError`` where it ends with anything else.
 
-    kills: int
-    ends: int
-    """Runs that came to their end and were compared."""
-    seconds: float
-    """Of the undisturbed run."""
-
-
-def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) -> Outcome:
-    """Kill one tool so often; ``AssertionError`` where it ends with anything else."""
-    command, results = TOOLS[name]
+    Returns the seconds of an undisturbed run.
+    """
+    command, results = [*map(str, _commands(inputs)[name]), '--out'], TOOLS[name]
     chance = random.Random(f'{name} {seed}')
     # a name that is in the result, as that of a bag, has to be the same
     whole, out = (folder / kind / 'result' for kind in ('whole', 'killed'))
@@ -137,16 +120,14 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
     # what the children have imported is no part of a tool's time
     assert _run(['--version'], log, TIMEOUT), log.read_text()
     started = time.monotonic()
-    assert _run(command(inputs, whole), folder / 'whole.log', TIMEOUT), (
-        folder / 'whole.log'
-    ).read_text()
+    assert _run([*command, str(whole)], folder / 'whole.log', TIMEOUT), 'it takes too long'
     seconds = time.monotonic() - started
     wanted = results(whole)
     done = ends = 0
     while done < kills or ends == 0:
         # the last run is left alone
         moment = chance.uniform(0, seconds) if done < kills else TIMEOUT
-        if not _run(command(inputs, out), log, moment):
+        if not _run([*command, str(out)], log, moment):
             assert moment < TIMEOUT, f'{name} did not end:\n{log.read_text()}'
             done += 1
             ends = 0 if done == kills else ends
@@ -160,7 +141,7 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
         assert not left, f'{name} leaves {left}'
         shutil.rmtree(out)
         shutil.rmtree(folder / 'killed-cache', ignore_errors=True)
-    return Outcome(kills=done, ends=ends, seconds=seconds)
+    return seconds
 
 
 def _run(arguments: list[str], log: Path, timeout: float) -> bool:
@@ -212,12 +193,9 @@ def main() -> int:
             folder = Path(place)
             inputs = Inputs.make(folder)
             (folder / name).mkdir()
-            outcome = crash(name, inputs, folder / name, options.kills, options.seed)
-            print(
-                f'{name}: {outcome.kills} kills, seed {options.seed}, the same result '
-                f'(undisturbed {outcome.seconds:.1f} s)',
-                flush=True,
-            )
+            seconds = crash(name, inputs, folder / name, options.kills, options.seed)
+            text = f'{options.kills} kills, seed {options.seed}, the same result'
+            print(f'{name}: {text} (undisturbed {seconds:.1f} s)', flush=True)
     return 0
 
 

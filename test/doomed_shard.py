@@ -6,23 +6,23 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.evaluation.sources import LabelledFrame, SequenceShard
+from nightseg_ros.evaluation.sources import LabelledFrame, Shard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Doomed(SequenceShard):
+class Doomed(Shard):
     """Kills the process that reads it after ``after`` frames, unless ``mark`` exists."""
 
     mark: Path
     after: int
 
-    def read(self, note: dict[str, Any]) -> Iterator[LabelledFrame]:
-        for index, frame in enumerate(SequenceShard.read(self, note)):
+    def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
+        for index, frame in enumerate(Shard.read(self, note)):
             if index == self.after and not self.mark.exists():
                 self.mark.write_text(str(os.getpid()))
                 os.kill(os.getpid(), signal.SIGKILL)

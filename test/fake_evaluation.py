@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from nightseg_ros.evaluation.metrics import ConfusionMatrix
+from nightseg_ros.evaluation.metrics import ConfusionMatrix, accuracy
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
 SIZE = (60, 96)
@@ -198,8 +198,8 @@ def _entry(matrix: ConfusionMatrix, frames: int) -> dict[str, Any]:
     iou = dict(zip(classes, matrix.iou()))
     without = matrix.miou(without=('fence', 'bicyclist'))
     return {
-        'frames': frames, 'pixels': int(matrix.support.sum()),
-        'support': dict(zip(classes, matrix.support.tolist())),
+        'frames': frames, 'pixels': int(matrix.rows.sum()),
+        'support': dict(zip(classes, matrix.rows.sum(1).tolist())),
         'miou': plain(matrix.miou()), 'miou_ci': around(matrix.miou()),
         'miou9': plain(without), 'miou9_ci': around(without),
         'miou_subset': None, 'miou_subset_ci': None, 'miou_all': plain(matrix.miou()),
@@ -207,9 +207,10 @@ def _entry(matrix: ConfusionMatrix, frames: int) -> dict[str, Any]:
         'pixel_acc': plain(matrix.pixel_accuracy()),
         'pixel_acc_ci': around(matrix.pixel_accuracy()),
         'iou': {name: plain(value) for name, value in iou.items()},
-        'acc': dict(zip(classes, map(plain, matrix.accuracy()))),
+        'acc': dict(zip(classes, map(plain, accuracy(matrix.rows)))),
         'iou_ci': {name: around(value) for name, value in iou.items()},
-        'confusion': matrix.counts.tolist(), 'abstained': matrix.abstained.tolist(),
+        'confusion': matrix.rows[:, :-1].tolist(),
+        'abstained': dict(zip(classes, matrix.rows[:, -1].tolist())),
     }  # fmt: skip
 
 

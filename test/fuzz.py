@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,6 +44,8 @@ def main() -> None:
     crashes = options.out / f'{options.target}-crashes'
     for folder in (corpus, crashes):
         folder.mkdir(parents=True, exist_ok=True)
+    # libFuzzer ends its process without a clean-up
+    tempfile.tempdir = str(options.out)
     target, _ = fuzz_targets.TARGETS[options.target]
     seeds = fuzz_targets.samples(options.target)
     for number, content in enumerate(seeds):

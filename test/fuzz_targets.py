@@ -11,25 +11,23 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import shutil
 import sqlite3
 import struct
 import tempfile
 import zlib
 from collections.abc import Callable
-from contextlib import closing
-from functools import cache
+from contextlib import closing, suppress
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import yaml
-from bag_samples import TOPIC, write_bag
+from bag_samples import write_bag
 
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
-from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.perception import frame as compressed
 from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import PipelineConfig
@@ -61,7 +59,7 @@ def raw(data: bytes) -> None:
         # sizes that fit each other, which a fuzzer hardly ever finds
         width, height = 1 + width % 40, 1 + height % 40
         step = width * ENCODINGS[encoding].pixel_bytes + step % 8
-        wanted = step * int(height * ENCODINGS[encoding].planes)
+        wanted = step * ENCODINGS[encoding].rows(height)
         rows = (rows * (wanted // len(rows) + 1))[:wanted] if rows else bytes(wanted)
     try:
         image, order = decode_raw(
@@ -90,21 +88,6 @@ def packed(data: bytes) -> None:
         compressed.MAX_PIXELS = before
     _check_image(image, height, width)
     assert order in ('rgb', 'bgr')
-
-
-def mcap(data: bytes) -> None:
-    """An MCAP file."""
-    _bag(data, '.mcap')
-
-
-def sqlite3_bag(data: bytes) -> None:
-    """The database of a rosbag2."""
-    _bag(data, '.db3')
-
-
-def ros1(data: bytes) -> None:
-    """A ROS 1 bag."""
-    _bag(data, '.bag')
 
 
 def bag_folder(data: bytes) -> None:
@@ -150,7 +133,8 @@ def weights(data: bytes) -> None:
     assert sum(tensor.nbytes for tensor in found.tensors.values()) <= 2 * len(content)
 
 
-def _bag(data: bytes, suffix: str) -> None:
+def bag(suffix: str, data: bytes) -> None:
+    """A bag of one file: MCAP, the database of a rosbag2, or ROS 1."""
     file = _scratch() / f'bag{suffix}'
     file.write_bytes(data)
     _read_bag(file)
@@ -158,24 +142,18 @@ def _bag(data: bytes, suffix: str) -> None:
 
 def _read_bag(path: Path) -> None:
     try:
-        with BagReader(path) as bag:
-            for topic in bag.topics:
-                for message in itertools.islice(bag.messages(topic), MOST):
-                    if topic in bag.image_topics:
-                        frame = bag.frame(message)
+        with BagReader(path) as reader:
+            for topic in reader.topics:
+                for message in itertools.islice(reader.messages(topic), MOST):
+                    if topic in reader.image_topics:
+                        frame = reader.frame(message)
                         if isinstance(frame, Frame):
                             _check_image(frame.image, *frame.image.shape[:2])
                     else:
-                        _try(bag.read, message)
-                _ = bag.loss([topic])
-            assert all(text and len(text) < 2000 for text in bag.read_errors())
-    except BagError:
-        return
-
-
-def _try(read: Callable[..., object], message: object) -> None:
-    try:
-        read(message)
+                        with suppress(BagError):
+                            reader.read(message)
+                reader.loss([topic])
+            assert all(text and len(text) < 2000 for text in reader.read_errors())
     except BagError:
         return
 
@@ -198,21 +176,13 @@ def _mended(content: bytes) -> bytes:
 
 
 @cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Hold a folder for the files that are read."""
+    return tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
+
+
 def _scratch() -> Path:
-    """Return a folder for the files that are read, in memory where there is such a place."""
-    memory = Path('/dev/shm')
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        memory = Path(tempfile.gettempdir())
-    # libFuzzer ends its process without a clean-up
-    for left in memory.glob('nightseg-fuzz-*'):
-        if not Path('/proc', left.name.split('-')[2]).exists():
-            shutil.rmtree(left, ignore_errors=True)
-    holder = tempfile.TemporaryDirectory(prefix=f'nightseg-fuzz-{os.getpid()}-', dir=memory)
-    _HOLDERS.append(holder)
-    return Path(holder.name)
-
-
-_HOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+    return Path(_folder().name)
 
 
 # -- samples ---------------------------------------------------------------------------------
@@ -244,30 +214,17 @@ def _packed_samples(folder: Path) -> list[bytes]:
     return found
 
 
-def _mcap_samples(folder: Path) -> list[bytes]:
-    kinds = ('mcap', 'mcap-chunks', 'mcap-messages')
-    return [
-        write_bag(folder, kind, range(2), name=kind, size=_SIZE).read_bytes() for kind in kinds
-    ]
-
-
-def _sqlite3_samples(folder: Path) -> list[bytes]:
+def _bag_samples(kinds: tuple[str, ...], folder: Path) -> list[bytes]:
     found = []
-    for kind in ('sqlite3', 'sqlite3-messages'):
+    for kind in kinds:
         storage = write_bag(folder, kind, range(2), name=kind, size=_SIZE)
-        with closing(sqlite3.connect(storage, isolation_level=None)) as database:
-            # small pages make small files
-            database.execute('PRAGMA page_size = 512')
-            database.execute('VACUUM')
+        if kind.startswith('sqlite3'):
+            with closing(sqlite3.connect(storage, isolation_level=None)) as database:
+                # small pages make small files
+                database.execute('PRAGMA page_size = 512')
+                database.execute('VACUUM')
         found.append(storage.read_bytes())
     return found
-
-
-def _ros1_samples(folder: Path) -> list[bytes]:
-    kinds = ('ros1', 'ros1-lz4')
-    return [
-        write_bag(folder, kind, range(2), name=kind, size=_SIZE).read_bytes() for kind in kinds
-    ]
 
 
 def _folder_samples(folder: Path) -> list[bytes]:
@@ -305,9 +262,14 @@ def _weights_samples(folder: Path) -> list[bytes]:
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], list[bytes]]]] = {
     'raw': (raw, _raw_samples),
     'packed': (packed, _packed_samples),
-    'mcap': (mcap, _mcap_samples),
-    'sqlite3': (sqlite3_bag, _sqlite3_samples),
-    'ros1': (ros1, _ros1_samples),
+    **{
+        name: (partial(bag, suffix), partial(_bag_samples, kinds))
+        for name, suffix, kinds in (
+            ('mcap', '.mcap', ('mcap', 'mcap-chunks', 'mcap-messages')),
+            ('sqlite3', '.db3', ('sqlite3', 'sqlite3-messages')),
+            ('ros1', '.bag', ('ros1', 'ros1-lz4')),
+        )
+    },
     'folder': (bag_folder, _folder_samples),
     'config': (config, _config_samples),
     'weights': (weights, _weights_samples),
@@ -318,6 +280,3 @@ def samples(name: str) -> list[bytes]:
     """Return small whole inputs of a target, made now."""
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
         return TARGETS[name][1](Path(folder))
-
-
-__all__ = ['TARGETS', 'TOPIC', 'samples']

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import base64
 import fcntl
 import json
 import os
@@ -110,14 +109,6 @@ class Browser:
         if 'exceptionDetails' in answer:
             raise RuntimeError(str(answer['exceptionDetails']))
         return answer['result'].get('value')
-
-    def screenshot(self, top: int = 0, height: int | None = None) -> bytes:
-        """Return a PNG of the page, from ``top`` and whole unless ``height`` is given."""
-        size = self.call('Page.getLayoutMetrics')['cssContentSize']
-        clip = {'x': 0, 'y': top, 'width': size['width'], 'scale': 1}
-        clip['height'] = min(height or size['height'], size['height'] - top)
-        arguments = {'format': 'png', 'captureBeyondViewport': True, 'clip': clip}
-        return base64.b64decode(self.call('Page.captureScreenshot', arguments)['data'])
 
     def call(self, method: str, arguments: dict[str, Any] | None = None) -> Any:
         """Call a method of the protocol and return its result."""

@@ -9,63 +9,48 @@ tests with a real ``LaunchService`` keep the recorder honest where launch_ros is
 
 from __future__ import annotations
 
-import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 
-@dataclass
-class LaunchDescription:
-    entities: list[Any]
+def _kind(called: str, /, *required: str, **defaults: Any) -> Any:
+    """Return a class with these fields; it takes no others."""
+    optional = [(key, Any, field(default=value)) for key, value in defaults.items()]
+    return make_dataclass(called, [*required, *optional])
 
 
-@dataclass
-class DeclareLaunchArgument:
-    name: str
-    default_value: str | None = None
-    description: str | None = None
+LaunchDescription = _kind('LaunchDescription', 'entities')
+DeclareLaunchArgument = _kind(
+    'DeclareLaunchArgument', 'name', default_value=None, description=None
+)
+OpaqueFunction = _kind('OpaqueFunction', 'function', args=())
+LogInfo = _kind('LogInfo', 'msg')
+TimerAction = _kind('TimerAction', 'period', 'actions')
+ParameterValue = _kind('ParameterValue', 'value', value_type=None)
+ProcessExited = _kind('ProcessExited', 'returncode')
 
 
-@dataclass(kw_only=True)
-class OpaqueFunction:
-    function: Callable[..., Any]
-    args: list[Any] = field(default_factory=list)
-
-
-@dataclass(kw_only=True)
-class LogInfo:
-    msg: str
-
-
-@dataclass(kw_only=True)
-class TimerAction:
-    period: float
-    actions: list[Any]
-
-
-@dataclass
-class ParameterValue:
-    value: Any
-    value_type: Any = None
-
-
-@dataclass(kw_only=True)
-class Node:
-    executable: str
-    package: str | None = None
-    name: str | None = None
-    namespace: str | None = None
-    parameters: list[Any] = field(default_factory=list)
-    arguments: list[str] = field(default_factory=list)
-    ros_arguments: list[str] = field(default_factory=list)
-    additional_env: dict[str, str] = field(default_factory=dict)
-    output: str = 'log'
-    on_exit: Callable[..., Any] | None = None
+class Node(
+    _kind(
+        'Node',
+        'executable',
+        package=None,
+        name=None,
+        namespace=None,
+        parameters=(),
+        arguments=(),
+        ros_arguments=(),
+        additional_env=None,
+        output='log',
+        on_exit=None,
+    )  # fmt: skip
+):
+    """A node that is to be started."""
 
     def overrides(self) -> dict[str, Any]:
         """Return the parameters given one by one, not by file."""
@@ -80,26 +65,13 @@ class Node:
         return [Path(item) for item in self.parameters if not isinstance(item, Mapping)]
 
 
-class Clock:
-    """Stands in for the event loop of launch: a clock that tests turn by hand."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-
-@dataclass
 class Context:
-    launch_configurations: dict[str, str]
-    asyncio_loop: Clock = field(default_factory=Clock)
-    is_shutdown: bool = False
+    """The context of a launch; a test turns its clock ``now`` by hand."""
 
-
-@dataclass
-class ProcessExited:
-    returncode: int
+    def __init__(self, configurations: dict[str, str]) -> None:
+        self.launch_configurations = configurations
+        self.now, self.is_shutdown = 0.0, False
+        self.asyncio_loop = types.SimpleNamespace(time=lambda: self.now)
 
 
 class Recording:
@@ -110,10 +82,10 @@ class Recording:
             module = types.ModuleType('recorded_launch_file')
             module.__file__ = str(path)
             exec(compile(path.read_text(), str(path), 'exec'), module.__dict__)
-        self.description: LaunchDescription = module.generate_launch_description()
+        self.description = module.generate_launch_description()
 
     @property
-    def arguments(self) -> dict[str, DeclareLaunchArgument]:
+    def arguments(self) -> dict[str, Any]:
         entities = self.description.entities
         return {e.name: e for e in entities if isinstance(e, DeclareLaunchArgument)}
 
@@ -161,14 +133,12 @@ def _recorder_in_place() -> Iterator[None]:
     for name, classes in places.items():
         module = types.ModuleType(name)
         for cls in classes:
-            assert inspect.isclass(cls)
             setattr(module, cls.__name__, cls)
         sys.modules[name] = module
     try:
         yield
     finally:
         for name, module in before.items():
-            if module is None:
-                del sys.modules[name]
-            else:
+            del sys.modules[name]
+            if module is not None:
                 sys.modules[name] = module

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -29,12 +30,13 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import SetParametersResult
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParametersAtomically
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32
 
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
@@ -44,13 +46,11 @@ Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
 PATIENCE = 60.0
 SECOND = 1_000_000_000
-#: Every transition by its name, and where it leads.
+#: Where each transition leads.
 TRANSITIONS = {
-    'configure': (Transition.TRANSITION_CONFIGURE, 'inactive'),
-    'cleanup': (Transition.TRANSITION_CLEANUP, 'unconfigured'),
-    'activate': (Transition.TRANSITION_ACTIVATE, 'active'),
-    'deactivate': (Transition.TRANSITION_DEACTIVATE, 'inactive'),
-}
+    'configure': 'inactive', 'cleanup': 'unconfigured', 'activate': 'active',
+    'deactivate': 'inactive', 'shutdown': 'finalized',
+}  # fmt: skip
 
 
 def tiny_parameters(folder: Path, **more: Any) -> dict[str, Any]:
@@ -76,16 +76,14 @@ class NodeProcess:
         self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
     ) -> None:
         self.log = log
-        settings = [f'-p{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
-        arguments = [part for setting in settings for part in ('-p', setting[2:])]
+        pairs = [f'{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
+        arguments = [part for pair in pairs for part in ('-p', pair)]
         self.process = subprocess.Popen(
-            [
-                sys.executable, *self.command, '--ros-args', *arguments, *ros_arguments,
-            ],
+            [sys.executable, *self.command, '--ros-args', *arguments, *ros_arguments],
             stdout=log.open('w'),
             stderr=subprocess.STDOUT,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'ROS_LOG_DIR': str(log.parent)},
-        )  # fmt: skip
+        )
 
     @property
     def text(self) -> str:
@@ -150,7 +148,7 @@ class Client:
         self.executor.add_node(self.node)
         self.target = target
         self.got: dict[str, list[Any]] = defaultdict(list)
-        self.arrived: dict[str, list[float]] = defaultdict(list)
+        self.stamps = itertools.count(1_700_000_000 * SECOND, SECOND // 10)
         self._subscriptions: dict[str, Any] = {}
         # early, so that its server has found it before it is asked
         self._clients: dict[str, Any] = {
@@ -184,14 +182,12 @@ class Client:
     def listen(
         self, topic: str, kind: Any = Image, *, reliable: bool = True, latched: bool = False
     ) -> None:
-        def keep(message: Any) -> None:
-            self.got[topic].append(message)
-            self.arrived[topic].append(time.monotonic())
-
         qos = _qos(reliable, 50)
         if latched:
             qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-        self._subscriptions[topic] = self.node.create_subscription(kind, topic, keep, qos)
+        self._subscriptions[topic] = self.node.create_subscription(
+            kind, topic, lambda message: self.got[topic].append(message), qos
+        )
 
     def spin(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -206,12 +202,9 @@ class Client:
             self.executor.spin_once(timeout_sec=0.05)
         return result
 
-    def connect(self, publisher: Any, count: int = 1) -> None:
+    def connect(self, publisher: Any) -> None:
         """Wait until the node subscribes to ``publisher``."""
-        self.until(
-            lambda: publisher.get_subscription_count() >= count,
-            f'a subscription to {publisher.topic_name}',
-        )
+        self.until(publisher.get_subscription_count, f'a subscription to {publisher.topic_name}')
 
     def heard(self, *topics: str) -> None:
         """Wait until somebody publishes every one of ``topics``."""
@@ -274,13 +267,10 @@ class Client:
         found = self.status(name)
         return found is not None and level in ('', found[0]) and words in found[1]
 
-    def diagnosed(
-        self, name: str, level: str, words: str = '', timeout: float = PATIENCE
-    ) -> dict[str, str]:
+    def diagnosed(self, name: str, level: str, words: str = '') -> dict[str, str]:
         """Wait for a status of that level ('' for any) with those words; return its values."""
-
         try:
-            self.until(lambda: self.says(name, words, level=level), f'{name} {words}', timeout)
+            self.until(lambda: self.says(name, words, level=level), f'{name} {words}')
             return self.status(name)[2]
         except AssertionError as error:
             raise AssertionError(f'{error}; the last was {self.status(name)}') from None
@@ -309,16 +299,10 @@ class Client:
 
     def transition(self, label: str) -> bool:
         """Ask for a transition and return whether it was made."""
+        state = f'{self.state()}_' if label == 'shutdown' else ''
         request = ChangeState.Request()
-        if label == 'shutdown':
-            request.transition.id = {
-                'unconfigured': Transition.TRANSITION_UNCONFIGURED_SHUTDOWN,
-                'inactive': Transition.TRANSITION_INACTIVE_SHUTDOWN,
-                'active': Transition.TRANSITION_ACTIVE_SHUTDOWN,
-            }[self.state()]
-            self._goal = 'finalized'
-        else:
-            request.transition.id, self._goal = TRANSITIONS[label]
+        request.transition.id = getattr(Transition, f'TRANSITION_{state}{label}'.upper())
+        self._goal = TRANSITIONS[label]
         return self.call('change_state', ChangeState, request).success
 
     def reach(self, wanted: str) -> None:
@@ -340,9 +324,64 @@ class Client:
         )
         return [parameter_value_to_python(value) for value in answer.values]
 
-    def describe(self, *names: str) -> list[Any]:
-        request = DescribeParameters.Request(names=list(names))
-        return self.call('describe_parameters', DescribeParameters, request).descriptors
+
+#: Types of the outputs that are neither an Image nor compressed.
+KINDS: dict[str, Any] = {
+    'status': DiagnosticArray, 'camera_info': CameraInfo, 'illumination': Float32,
+}  # fmt: skip
+
+
+class Camera:
+    """A camera of the test's, and what the node answers on its outputs."""
+
+    def __init__(
+        self, client: Client, name: str = 'camera', *outputs: str, kind: Any = Image,
+        reliable: bool = True,
+    ) -> None:  # fmt: skip
+        self.client, self.out = client, f'{name}/nightseg'
+        suffix = '/compressed' if kind is CompressedImage else ''
+        self.publisher = client.publisher(f'{name}/image_raw{suffix}', kind, reliable=reliable)
+        self.outputs = outputs or ('labels',)
+        self.listen(*self.outputs)
+
+    def listen(self, *outputs: str) -> None:
+        for output in outputs:
+            default = CompressedImage if output.endswith('/compressed') else Image
+            self.client.listen(f'{self.out}/{output}', KINDS.get(output, default))
+
+    def connect(self) -> Camera:
+        """Wait until the node has found it, and it the node."""
+        self.client.connect(self.publisher)
+        self.client.heard(*(f'{self.out}/{output}' for output in self.outputs))
+        return self
+
+    def got(self, output: str = 'labels') -> list[Any]:
+        return self.client.got[f'{self.out}/{output}']
+
+    def frame(self, image: Pixels | None = None, at: int | None = None, **more: Any) -> Image:
+        """Return a message under the client's next stamp."""
+        at = next(self.client.stamps) if at is None else at
+        return image_message(picture(60, 80) if image is None else image, at, **more)
+
+    def send(self, *given: Any, **more: Any) -> Image:
+        message = self.frame(*given, **more)
+        self.publisher.publish(message)
+        return message
+
+    def serve(self, image: Any = None, *outputs: str, **more: Any) -> Any:
+        """Send a frame or message until all ``outputs`` came; return the one, or a list."""
+        message = (
+            self.frame(image, **more) if image is None or isinstance(image, np.ndarray) else image
+        )
+        topics = [f'{self.out}/{output}' for output in outputs or self.outputs]
+        return self.client.exchange(self.publisher, message, *topics)
+
+    def counters(self) -> dict[str, int]:
+        """Return the integers of its next status."""
+        name = self.out.split('/')[-2]
+        self.client.got['/diagnostics'].clear()
+        values = self.client.until(lambda: self.client.status(name), 'a status')[2]
+        return {key: int(value) for key, value in values.items() if value.isdigit()}
 
 
 def picture(height: int = 120, width: int = 160, seed: int = 0, *, night: bool = False) -> Pixels:
@@ -387,13 +426,10 @@ def stamp_ns(message: Any) -> int:
 
 def pixels_of(message: Image) -> Pixels:
     """Return the pixels of a mono8 or rgb8 message."""
-    channels = {'mono8': 1, 'rgb8': 3}[message.encoding]
-    assert message.step == message.width * channels
-    pixels = np.frombuffer(message.data, np.uint8)
-    shape = (
-        (message.height, message.width, 3) if channels == 3 else (message.height, message.width)
-    )
-    return pixels.reshape(shape)
+    channels = {'mono8': (), 'rgb8': (3,)}[message.encoding]
+    shape = (message.height, message.width, *channels)
+    assert message.step * message.height == np.prod(shape)
+    return np.frombuffer(message.data, np.uint8).reshape(shape)
 
 
 def values_of(array: DiagnosticArray) -> dict[str, str]:
@@ -402,34 +438,31 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
 
 
+IDLE = """
+import signal, sys, rclpy, time
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+stop = []
+signal.signal(signal.SIGTERM, lambda *given: stop.append(True))
+rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+node = rclpy.create_node('idle')
+node.create_subscription(Image, sys.argv[1], print, 10)
+while not node.count_publishers(sys.argv[1]):
+    time.sleep(0.1)
+print('subscribed', flush=True)
+while not stop:
+    time.sleep(0.1)
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
 @contextlib.contextmanager
-def idle_subscriber(topic: str, log: Path) -> Iterator[None]:
+def idle_subscriber(topic: str) -> Iterator[None]:
     """Run a process that subscribes to an Image topic and then never reads."""
-    code = (
-        'import signal, sys, rclpy, time\n'
-        'from rclpy.signals import SignalHandlerOptions\n'
-        'from sensor_msgs.msg import Image\n'
-        'stop = []\n'
-        'signal.signal(signal.SIGTERM, lambda *given: stop.append(True))\n'
-        'rclpy.init(signal_handler_options=SignalHandlerOptions.NO)\n'
-        "node = rclpy.create_node('idle')\n"
-        'node.create_subscription(Image, sys.argv[1], print, 10)\n'
-        'while not node.count_publishers(sys.argv[1]):\n'
-        '    time.sleep(0.1)\n'
-        "print('subscribed', flush=True)\n"
-        'while not stop:\n'
-        '    time.sleep(0.1)\n'
-        'node.destroy_node()\n'
-        'rclpy.shutdown()\n'
-    )
-    process = subprocess.Popen(
-        [sys.executable, '-c', code, topic], stdout=log.open('w'), stderr=subprocess.STDOUT
-    )
+    process = subprocess.Popen([sys.executable, '-c', IDLE, topic], stdout=subprocess.PIPE)
     try:
-        end = time.monotonic() + PATIENCE
-        while 'subscribed' not in log.read_text():
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.05)
+        assert process.stdout is not None and process.stdout.readline() == b'subscribed\n'
         process.send_signal(signal.SIGSTOP)
         yield
     finally:

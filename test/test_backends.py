@@ -12,11 +12,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_weights import write_all, write_segmenter, write_translator
+from tiny_weights import write_all, write_network, write_translator
 
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
-from nightseg_ros.networks import build
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
@@ -25,8 +24,7 @@ from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open
 from nightseg_ros.runtime.export import exported_graph
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.simulation.drive import Drive
-from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import load_weights
 
 #: The project's real frames, which no package holds.
 REAL = Path(__file__).parent.parent.parent / 'shared' / 'data'
@@ -63,7 +61,7 @@ def _bf16() -> Any:
 def _pictures() -> list[np.ndarray]:
     """Real frames by day, dusk and night where the project's data lie; else rendered ones."""
     if not REAL.is_dir():
-        drive = Drive(seed=5, size=(480, 288), seconds=60, split='demo')
+        drive = Drive(seed=5, size=(480, 288), seconds=60)
         return [drive.frame(i).image for i in (10, 450)]
     folders = ('camvid/day_val/images', 'camvid/dusk/images', 'unlabelled/night')
     files = [
@@ -118,14 +116,7 @@ def test_cached_graphs_start_without_torch(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('name', _others())
 def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
-    path = tmp_path / 'erf.safetensors'
-    torch.manual_seed(0)
-    network = build('erf_pspnet', classes=11)
-    metadata = WeightsMetadata(
-        network='erf_pspnet', arch={'classes': 11}, taxonomy=CAMVID11.to_dict()
-    )
-    save_weights(path, network.state_dict(), metadata)
-    weights = load_weights(path)
+    weights = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
     reference = open_backend('torch', 'cpu').load(weights, print)
     run = open_backend(name, 'cpu').load(weights, print)
     for size in ((96, 160), (160, 96)):
@@ -162,40 +153,6 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
-
-
-def test_export_is_said_and_made_once(tmp_path: Path) -> None:
-    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors', seed=77))
-    backend = open_backend('onnxruntime', 'cpu')
-    said: list[str] = []
-    backend.load(weights, said.append)
-    assert any('exporting day.safetensors' in text for text in said)
-    said.clear()
-    backend.load(weights, said.append)
-    assert not said
-
-
-@pytest.mark.skipif(not available_backends()['openvino'], reason='openvino not installed')
-def test_a_broken_graph_cache_is_done_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where another process removes the file that this one is writing."""
-    import openvino as ov
-
-    compile_model, tried = ov.Core.compile_model, []
-
-    def lost_race(core: Any, model: Any, device: str, config: dict[str, Any]) -> Any:
-        tried.append(config['CACHE_DIR'])
-        if config['CACHE_DIR']:
-            raise RuntimeError('filesystem error: cannot set permissions: No such file')
-        return compile_model(core, model, device, config)
-
-    monkeypatch.setattr(ov.Core, 'compile_model', lost_race)
-    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors', seed=78))
-    run = open_backend('openvino', 'cpu').load(weights, lambda _: None)
-    labels = run(np.zeros((1, 64, 96, 3), np.uint8))[0]
-    assert labels.shape == (1, 32, 48)
-    assert tried[0] and tried[-1] == ''
 
 
 @pytest.mark.parametrize(

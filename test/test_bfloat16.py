@@ -13,40 +13,34 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_weights import write_segmenter, write_translator
+from tiny_weights import write_network, write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.options import PipelineOptions
 from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build, build_from
-from nightseg_ros.runtime import backends as choice
-from nightseg_ros.runtime import backends as openvino_backend
+from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backend import BACKENDS, BackendError
-from nightseg_ros.runtime.backends import OpenVINOBackend, choose, has_bfloat16, open_backend
+from nightseg_ros.runtime.backends import OpenVINOBackend, has_bfloat16, open_backend
 from nightseg_ros.simulation.drive import Drive
-from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training import average
 from nightseg_ros.training.average import round_weights
-from nightseg_ros.weights import (
-    Weights,
-    WeightsError,
-    WeightsMetadata,
-    load_weights,
-    save_weights,
-)
+from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 needs_bf16 = pytest.mark.skipif(not has_bfloat16(), reason='this CPU has no bfloat16')
 SIZE = (96, 160)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+@pytest.fixture(autouse=True, scope='module')
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('NIGHTSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> Weights:
-    return load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return load_weights(write_segmenter(tmp_path_factory.mktemp('weights') / 'day.safetensors'))
 
 
 def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -54,27 +48,29 @@ def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 @needs_bf16
-def test_it_is_not_float32_and_gives_the_same_shapes(weights: Weights) -> None:
+def test_segmenters_are_not_float32_and_translators_are(weights: Weights, tmp_path: Path) -> None:
     """Several batches and sizes; each picture has the labels that it has alone."""
-    exact = OpenVINOBackend().load(weights, print)
-    coarse = OpenVINOBackend(bfloat16=True).load(weights, print)
+    exact, coarse = OpenVINOBackend(), OpenVINOBackend(bfloat16=True)
+    plain, run = exact.load(weights, print), coarse.load(weights, print)
     for size in (SIZE, (64, 96)):
         images = pictures(3, size)
-        wanted, got = exact(images), coarse(images)
+        wanted, got = plain(images), run(images)
         assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in wanted]
         assert (got[1] != wanted[1]).any(), 'that was float32'
         assert (got[0] == wanted[0]).mean() > 0.9
         for index in (2, 0):
-            alone = coarse(images[index : index + 1])
-            np.testing.assert_array_equal(alone[0][0], got[0][index])
+            np.testing.assert_array_equal(run(images[index : index + 1])[0][0], got[0][index])
+    translator = load_weights(write_translator(tmp_path / 'translator.safetensors'))
+    [wanted] = exact.load(translator, print)(pictures(1))
+    [got] = coarse.load(translator, print)(pictures(1))
+    np.testing.assert_array_equal(got, wanted)
 
 
 @needs_bf16
 def test_more_layers_in_float32_change_fewer_labels() -> None:
-    """On a rendered night, where all layers in bfloat16 change the most."""
+    """On a rendered night, as dark as the frames that bfloat16 is bad at."""
     night = load_weights(models_dir() / 'night.safetensors')
-    frame = Drive(seed=5, size=(480, 288), seconds=60, split='demo').frame(450).image
-    # as dark as the frames that bfloat16 is bad at
+    frame = Drive(seed=5, size=(480, 288), seconds=60).frame(450).image
     image = cv2.convertScaleAbs(frame, alpha=0.3)[None]
     wanted = OpenVINOBackend().load(night, print)(image)[0]
     changed = [
@@ -85,21 +81,8 @@ def test_more_layers_in_float32_change_fewer_labels() -> None:
 
 
 @needs_bf16
-def test_translators_stay_in_float32(tmp_path: Path) -> None:
-    weights = load_weights(write_translator(tmp_path / 'translator.safetensors'))
-    (wanted,) = open_backend('openvino', 'cpu').load(weights, print)(pictures(1))
-    (got,) = open_backend('openvino-bf16', 'cpu').load(weights, print)(pictures(1))
-    np.testing.assert_array_equal(got, wanted)
-
-
-@needs_bf16
 def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Path) -> None:
-    network = build('erf_pspnet', classes=11)
-    metadata = WeightsMetadata(
-        network='erf_pspnet', arch={'classes': 11}, taxonomy=CAMVID11.to_dict()
-    )
-    save_weights(tmp_path / 'erf.safetensors', network.state_dict(), metadata)
-    erf = load_weights(tmp_path / 'erf.safetensors')
+    erf = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
     assert OpenVINOBackend(bfloat16=True).load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
     # amid a residual block
     run = OpenVINOBackend(bfloat16=True, exact=7).load(erf, print)
@@ -108,41 +91,11 @@ def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Pat
 
 
 def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
+    monkeypatch.setattr(backends, 'has_bfloat16', lambda: False)
     with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
         open_backend('openvino-bf16', 'cpu')
-
-
-@pytest.mark.parametrize(
-    ('able', 'shares', 'takes_part'),
-    [
-        (True, (0.995, 0.999), True),
-        (True, (0.995, 0.99), False),
-        (True, (0.0, 0.0), False),
-        (False, (1.0, 1.0), False),
-    ],
-)
-def test_auto_takes_it_only_where_all_weights_were_compared(
-    able: bool, shares: tuple[float, float], takes_part: bool, weights: Weights,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    asked: list[set[str]] = []
-
-    def fake(runs: dict[str, object], size: tuple[int, int]) -> dict[str, float]:
-        asked.append(set(runs))
-        return {name: 1.0 if name == 'openvino-bf16' else 2.0 for name in runs}
-
-    monkeypatch.setattr(choice, 'measure', fake)
-    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: able)
-    both = [
-        dataclasses.replace(
-            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
-        )
-        for share in shares
-    ]
-    found = choose(both, SIZE, device='cpu')
-    assert ('openvino-bf16' in asked[0]) == takes_part
-    assert (found.backend == 'openvino-bf16') == takes_part
+    hints = get_type_hints(PipelineOptions)
+    assert set(get_args(hints['backend'])) == {'auto', *BACKENDS}, 'the command line knows them'
 
 
 @needs_bf16
@@ -162,11 +115,13 @@ def test_publish_writes_down_the_worst_folder(
     assert written == pytest.approx(min(shares), abs=1e-4)
     assert main(flags) == 0
     assert load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16 == 0
+    assert main([*flags, '--bf16', str(folders[0]), '--frames', '0']) == 2
 
 
 def test_rounded_weights_are_the_same_network(tmp_path: Path) -> None:
     """With scales of its own in each channel, negative ones and a zero among them."""
-    network = build('lite_segmenter', classes=11, variant='tiny', width=32, fine_width=16)
+    arch = {'classes': 11, 'variant': 'tiny', 'width': 32, 'fine_width': 16}
+    network = build('lite_segmenter', **arch)
     generator = torch.Generator().manual_seed(3)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -176,17 +131,13 @@ def test_rounded_weights_are_the_same_network(tmp_path: Path) -> None:
             ):  # fmt: skip
                 tensor.data.uniform_(low, high, generator=generator)
             module.weight.data[0] = 0.0
-    metadata = WeightsMetadata(
-        network='lite_segmenter', taxonomy=CAMVID11.to_dict(),
-        arch={'classes': 11, 'variant': 'tiny', 'width': 32, 'fine_width': 16},
-    )  # fmt: skip
-    save_weights(tmp_path / 'a.safetensors', network.state_dict(), metadata)
-    weights = load_weights(tmp_path / 'a.safetensors')
-    save_weights(tmp_path / 'b.safetensors', round_weights(weights, 6), metadata)
-    rounded = load_weights(tmp_path / 'b.safetensors')
-    images = pictures(4)
-    exact = OpenVINOBackend().load(weights, print)(images)[0]
-    assert (OpenVINOBackend().load(rounded, print)(images)[0] == exact).mean() > 0.97
+    masks, tensors = [], network.state_dict()
+    for name in 'ab':
+        path = tmp_path / f'{name}.safetensors'
+        weights = load_weights(write_network(path, 'lite_segmenter', tensors, **arch))
+        masks.append(OpenVINOBackend().load(weights, print)(pictures(4))[0])
+        tensors = round_weights(weights, 6)
+    assert (masks[0] == masks[1]).mean() > 0.97
 
 
 def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights: Weights) -> None:
@@ -216,17 +167,7 @@ def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
         round_weights(weights, 6)
 
 
-def test_publish_wants_a_frame(tmp_path: Path, weights: Weights) -> None:
-    flags = ['publish', str(weights.path), '--name', 'mine', '--models', str(tmp_path / 'models')]
-    assert main([*flags, '--bf16', str(tmp_path), '--frames', '0']) == 2
-
-
 def test_shipped_weights_allow_it() -> None:
     """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
     for name in ('day', 'night'):
         assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995
-
-
-def test_the_command_line_knows_every_backend() -> None:
-    hints = get_type_hints(PipelineOptions)
-    assert set(get_args(hints['backend'])) == {'auto', *BACKENDS}

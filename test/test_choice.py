@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,8 @@ from tiny_weights import write_all, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig, settled
-from nightseg_ros.runtime import backends as choice
-from nightseg_ros.runtime.backends import BackendChoice, choose, measure
+from nightseg_ros.runtime import backends
+from nightseg_ros.runtime.backends import choose, measure
 from nightseg_ros.weights import Weights, load_weights
 
 SIZE = (96, 160)
@@ -27,9 +28,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / 'cache'
 
 
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Weights]:
+    folder = tmp_path_factory.mktemp('weights')
+    return [load_weights(write_segmenter(folder / 'day.safetensors'))]
+
+
 @pytest.fixture
-def weights(tmp_path: Path) -> list[Weights]:
-    return [load_weights(write_segmenter(tmp_path / 'day.safetensors'))]
+def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], list[tuple[int, int]]]:
+    """Return the milliseconds that are measured, to be filled, and the sizes asked for."""
+    ms: dict[str, float] = {}
+    asked: list[tuple[int, int]] = []
+
+    def fake(networks: dict[str, object], size: tuple[int, int]) -> dict[str, float]:
+        asked.append(size)
+        return {name: ms.get(name, 30.0) for name in networks}
+
+    monkeypatch.setattr(backends, 'measure', fake)
+    for backend in (backends.OpenVINOBackend, backends.OnnxBackend):
+        monkeypatch.setattr(backend, 'load', lambda self, weights, say: lambda images: ())
+    return ms, asked
 
 
 def clock_of(seconds: list[float]) -> Callable[[], float]:
@@ -41,74 +59,70 @@ def test_the_least_time_of_turns_counts() -> None:
     calls: list[str] = []
     runs = {name: lambda image, name=name: (calls.append(name),) for name in 'ab'}
     # one start; then three runs of each: begin, end; and a look at the clock
-    slow_a, slow_b, fast_a = (
-        [0, 0.03] * 3,
-        [0, 0.04, 0, 0.02, 0, 0.03],
-        [0, 0.02, 0, 0.01, 0, 0.02],
-    )
+    slow_a, slow_b = [0, 0.03] * 3, [0, 0.04, 0, 0.02, 0, 0.03]
+    fast_a = [0, 0.02, 0, 0.01, 0, 0.02]
     busy = [0.0, *slow_a, *slow_b, 0, *fast_a, *slow_b, 2.0]
     assert measure(runs, SIZE, clock_of(busy)) == pytest.approx({'a': 10.0, 'b': 20.0})
     assert ''.join(calls) == 'ab' + 'aaabbb' * 2, 'one warm run each, then turns of three'
 
 
 @pytest.mark.parametrize(
-    ('ms', 'wanted', 'why'),
+    ('onnxruntime', 'wanted', 'why', 'content'),
     [
-        ({'openvino': 20.0, 'onnxruntime': 25.0}, 'openvino', 'the fastest'),
-        ({'openvino': 20.0, 'onnxruntime': 19.0}, 'openvino', 'no other is clearly faster'),
-        ({'openvino': 20.0, 'onnxruntime': 15.0}, 'onnxruntime', 'the fastest'),
+        (25.0, 'openvino', 'the fastest', '{'),
+        (19.0, 'openvino', 'no other is clearly faster', '[]'),
+        (15.0, 'onnxruntime', 'the fastest', '{"x": {"backend": "a"}}'),
+        (15.0, 'onnxruntime', 'the fastest', None),
     ],
 )
 def test_what_is_clearly_faster_is_taken_and_remembered(
-    ms: dict[str, float], wanted: str, why: str, weights: list[Weights],
-    monkeypatch: pytest.MonkeyPatch,
+    onnxruntime: float, wanted: str, why: str, content: str | None, cache: Path,
+    weights: list[Weights], measured: tuple[dict, list],
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(choice, 'measure', lambda runs, size: ms)
+    """With no memory, and with a damaged one."""
+    if content is not None:
+        cache.mkdir()
+        (cache / 'backends.json').write_text(content)
+    measured[0].update(openvino=20.0, onnxruntime=onnxruntime)
     said: list[str] = []
-    first = choose(weights, SIZE, device='cpu', say=said.append)
-    assert first.backend == wanted and first.device == 'cpu' and first.ms == ms
-    assert first.reason.startswith(why) and 'at 160×96' in first.reason
-    assert any('measuring' in text for text in said)
-    assert said[-1] == f'backend {wanted}: {first.reason}'
-
-    monkeypatch.setattr(choice, 'measure', lambda runs, size: pytest.fail('measured twice'))
-    said.clear()
-    assert choose(weights, SIZE, device='cpu', say=said.append) == first
-    assert said == [f'backend {wanted}: {first.reason}']
-
-
-def test_another_size_or_number_of_threads_is_another_question(
-    weights: list[Weights], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def fake(runs: object, size: tuple[int, int]) -> dict[str, float]:
-        asked.append(size)
-        return {'openvino': 1.0, 'onnxruntime': 2.0}
-
-    monkeypatch.setattr(choice, 'measure', fake)
-    for size, threads in ((SIZE, 1), (SIZE, 1), (SIZE, 2), ((64, 96), 1)):
-        choose(weights, size, device='cpu', threads=threads)
-    assert asked == [SIZE, SIZE, (64, 96)]
-
-
-@pytest.mark.parametrize('content', ['', '{', '[]', '{"x": {"backend": 1}}'])
-def test_a_damaged_memory_is_measured_again(
-    content: str, cache: Path, weights: list[Weights], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache.mkdir()
-    (cache / 'backends.json').write_text(content)
-    monkeypatch.setattr(
-        choice, 'measure', lambda runs, size: {'openvino': 1.0, 'onnxruntime': 9.0}
-    )
-    assert choose(weights, SIZE, device='cpu').backend == 'openvino'
+    for _ in range(2):
+        assert choose(weights, SIZE, device='cpu', say=said.append) == (wanted, 'cpu')
+    assert sum('measuring' in text for text in said) == len(measured[1]) == 1
+    assert said[-1] == said[-2]
+    assert said[-1].startswith(f'backend {wanted}: {why} at 160×96 (')
     assert len(json.loads((cache / 'backends.json').read_text())) == 1
 
 
-def test_a_name_is_taken_as_it_is(weights: list[Weights], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, 'measure', lambda runs, size: pytest.fail('measured'))
-    found = choose(weights, SIZE, backend='onnxruntime', device='cpu')
-    assert found == BackendChoice(backend='onnxruntime', device='cpu', reason='asked for', ms={})
+def test_another_size_or_number_of_threads_is_another_question(
+    weights: list[Weights], measured: tuple[dict, list]
+) -> None:
+    for size, threads in ((SIZE, 1), (SIZE, 1), (SIZE, 2), ((64, 96), 1)):
+        choose(weights, size, device='cpu', threads=threads)
+    assert measured[1] == [SIZE, SIZE, (64, 96)]
+    assert choose(weights, SIZE, backend='torch', device='cpu') == ('torch', 'cpu'), 'as asked'
+    assert len(measured[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ('able', 'shares', 'takes_part'),
+    [
+        (True, (0.995, 0.999), True), (True, (0.995, 0.99), False), (True, (0.0, 0.0), False),
+        (False, (1.0, 1.0), False),
+    ],
+)  # fmt: skip
+def test_bfloat16_takes_part_only_where_all_weights_were_compared(
+    able: bool, shares: tuple[float, float], takes_part: bool, weights: list[Weights],
+    measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(backends, 'has_bfloat16', lambda: able)
+    measured[0]['openvino-bf16'] = 1.0
+    both = [
+        dataclasses.replace(
+            weights[0], metadata=dataclasses.replace(weights[0].metadata, bfloat16=share)
+        )
+        for share in shares
+    ]
+    assert (choose(both, SIZE, device='cpu')[0] == 'openvino-bf16') == takes_part
 
 
 def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:

@@ -19,19 +19,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> crash.Inputs:
 def test_a_killed_tool_ends_with_the_same_result(
     tool: str, inputs: crash.Inputs, tmp_path: Path
 ) -> None:
-    outcome = crash.crash(tool, inputs, tmp_path, kills=2, seed=1)
-    assert outcome.kills == 2
+    assert crash.crash(tool, inputs, tmp_path, kills=2, seed=1) > 0
 
 
 def test_the_harness_finds_a_difference(
     inputs: crash.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command, results = crash.TOOLS['bag']
-
-    def other(given: crash.Inputs, out: Path) -> list[str]:
-        topic = '/other/image_raw' if out.parent.name == 'killed' else '/camera/image_raw'
-        return [*command(given, out), '--topic', topic]
-
-    monkeypatch.setitem(crash.TOOLS, 'bag', (other, results))
+    monkeypatch.setitem(crash.TOOLS, 'bag', lambda out: {'bag': out.parent.name})
     with pytest.raises(AssertionError, match='bag after 0 kills differs'):
         crash.crash('bag', inputs, tmp_path, kills=0)

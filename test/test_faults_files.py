@@ -9,100 +9,61 @@ import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import tiny_weights
-from ros_harness import Client, image_message, picture, pixels_of, running
+from ros_harness import Camera, Client, picture, pixels_of, running
+from safetensors.numpy import save_file
+from tiny_weights import LICENSE
 
 from nightseg_ros.weights import write_manifest
 
 pytestmark = pytest.mark.ros
 
-SECOND = 1_000_000_000
-LABELS = 'camera/nightseg/labels'
 
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    client.watch_diagnostics()
-    yield client
-    client.close()
-
-
-def truncated(path: Path, good: bytes) -> str:
-    path.write_bytes(good[: len(good) // 2])
-    return 'damaged'
-
-
-def flipped(path: Path, good: bytes) -> str:
+def flip(path: Path, good: bytes) -> None:
     path.write_bytes(good)
     write_manifest(path.parent)
     content = bytearray(good)
     content[-1000] ^= 1
     path.write_bytes(content)
-    return 'was damaged or replaced'
 
 
-def foreign(path: Path, good: bytes) -> str:
-    from safetensors.numpy import save_file
-
-    save_file({'weight': np.zeros(3, np.float32)}, path)
-    return 'carries no nightseg metadata'
-
-
-def renamed_pickle(path: Path, good: bytes) -> str:
-    path.write_bytes(pickle.dumps({'weight': [0.0]}))
-    return 'not a safetensors file'
-
-
-def loop(path: Path, good: bytes) -> str:
-    path.symlink_to(path.name)
-    return 'not found'
-
-
-def folder(path: Path, good: bytes) -> str:
-    path.mkdir()
-    return 'not found'
-
-
-def forbidden(path: Path, good: bytes) -> str:
+#: What makes a file unfit, and what is said then.
+SPOILERS: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
+    'truncated': (lambda path, good: path.write_bytes(good[: len(good) // 2]), 'damaged'),
+    'flipped': (flip, 'was damaged or replaced'),
+    'foreign': (
+        lambda path, good: save_file({'weight': np.zeros(3, np.float32)}, path),
+        'carries no nightseg metadata',
+    ),
+    'pickle': (
+        lambda path, good: path.write_bytes(pickle.dumps({'weight': [0.0]})),
+        'not a safetensors file',
+    ),
+    'loop': (lambda path, good: path.symlink_to(path.name), 'not found'),
+    'folder': (lambda path, good: path.mkdir(), 'not found'),
     # even root may not read it
-    path.symlink_to('/proc/self/mem')
-    return 'cannot be read'
-
-
-SPOILERS: tuple[Callable[[Path, bytes], str], ...] = (
-    truncated, flipped, foreign, renamed_pickle, loop, folder, forbidden,
-)  # fmt: skip
+    'forbidden': (lambda path, good: path.symlink_to('/proc/self/mem'), 'cannot be read'),
+}
 
 
 def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
-    client: Client, weights: dict[str, Path], tmp_path: Path
+    client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    parameters = {name: str(path) for name, path in weights.items()}
-    good = weights['weights.night'].read_bytes()
-    camera = client.publisher('camera/image_raw')
-    client.listen(LABELS)
-    with running(
-        tmp_path / 'log', {**parameters, 'backend': 'torch', 'threads': 1, 'autostart': False}
-    ) as node:
-        for spoil in SPOILERS:
-            place = tmp_path / spoil.__name__
-            place.mkdir()
-            path = place / 'night.safetensors'
-            words = spoil(path, good)
+    good = Path(parameters['weights.night']).read_bytes()
+    camera = Camera(client)
+    with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
+        for name, (spoil, words) in SPOILERS.items():
+            path = tmp_path / name / 'night.safetensors'
+            path.parent.mkdir()
+            spoil(path, good)
             assert client.set(weights__night=str(path)).successful
-            assert not client.transition('configure'), spoil.__name__
+            assert not client.transition('configure'), name
             client.diagnosed('node', 'ERROR', words)
             assert "route 'night'" in client.status('node')[1]
             assert client.state() == 'unconfigured'
@@ -114,19 +75,19 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
         assert client.set(weights__night=str(path), route='night').successful
         assert client.transition('configure')
         assert client.transition('activate')
-        client.connect(camera)
-        client.heard(LABELS)
-        masks = []
-        for second, harm in enumerate((None, b'', b'other', good[:99], 'gone'), start=1):
+        camera.connect()
+        # the licence is said once a configure that succeeds
+        assert node.text.count(f'night.safetensors: {LICENSE}') == 1
+        masks = set()
+        for harm in (None, b'', b'other', good[:99], 'gone'):
             if isinstance(harm, bytes):
                 with path.open('r+b') as file:
                     file.truncate(0)
                     file.write(harm)
             elif harm:
                 path.unlink()
-            message = image_message(picture(90, 120, seed=1), second * SECOND)
-            masks.append(pixels_of(client.exchange(camera, message, LABELS)).tobytes())
-        assert len(set(masks)) == 1
+            masks.add(pixels_of(camera.serve(picture(90, 120, seed=1))).tobytes())
+        assert len(masks) == 1
         # and the next configure sees what is there now
         for transition in ('deactivate', 'cleanup'):
             assert client.transition(transition)
@@ -135,7 +96,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
 
 
 def test_wrong_parameters_of_a_yaml_file_leave_the_node_up_and_are_named(
-    client: Client, weights: dict[str, Path], tmp_path: Path
+    client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     wrong = {
         'max_rate: fast': "'max_rate' must be a double, got 'fast'",
@@ -145,10 +106,7 @@ def test_wrong_parameters_of_a_yaml_file_leave_the_node_up_and_are_named(
     file = tmp_path / 'wrong.yaml'
     lines = ''.join(f'    {text}\n' for text in wrong)
     file.write_text(f'/**:\n  ros__parameters:\n{lines}')
-    parameters = {name: str(path) for name, path in weights.items()}
-    with running(
-        tmp_path / 'log', {**parameters, 'threads': 1}, '--params-file', str(file)
-    ) as node:
+    with running(tmp_path / 'log', parameters, '--params-file', str(file)) as node:
         for words in wrong.values():
             client.diagnosed('node', 'ERROR', words)
             assert words in node.text

@@ -9,20 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
-from ros_harness import (
-    SECOND,
-    Client,
-    NodeProcess,
-    image_message,
-    picture,
-    running,
-    tiny_parameters,
-)
+from ros_harness import Camera, Client, NodeProcess, picture, running
 
 pytestmark = pytest.mark.ros
 
@@ -37,8 +28,8 @@ class FaultyNode(NodeProcess):
 
 
 @pytest.fixture(scope='module')
-def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    return tiny_parameters(tmp_path_factory.mktemp('weights'), cameras=['front', 'rear'])
+def two(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {**parameters, 'cameras': ['front', 'rear']}
 
 
 @pytest.fixture
@@ -50,33 +41,22 @@ def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    client.watch_diagnostics()
-    yield client
-    client.close()
-
-
 class Cameras:
     """Two cameras that send a frame each, at once."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.publishers = [client.publisher(f'{name}/image_raw') for name in ('front', 'rear')]
-        self.stamp = SECOND
-        for name in ('front', 'rear'):
-            client.listen(f'{name}/nightseg/labels')
+        self.both = [Camera(client, 'front'), Camera(client, 'rear')]
 
     def connect(self) -> None:
-        for publisher in self.publishers:
-            self.client.connect(publisher)
-        self.client.heard('front/nightseg/labels', 'rear/nightseg/labels')
+        for camera in self.both:
+            camera.connect()
+        self.client.until(self.served, 'masks')
 
     def send(self) -> None:
-        self.stamp += SECOND
-        for publisher in self.publishers:
-            publisher.publish(image_message(picture(), self.stamp))
+        at = next(self.client.stamps)
+        for camera in self.both:
+            camera.send(picture(), at)
 
     def until_told(self, name: str, level: str, words: str) -> float:
         """Send frames until a status says so; return the seconds that it took."""
@@ -92,23 +72,22 @@ class Cameras:
         self.client.got.clear()
         self.send()
         self.client.spin(0.5)
-        return all(self.client.got[f'{name}/nightseg/labels'] for name in ('front', 'rear'))
+        return all(camera.got() for camera in self.both)
 
 
 @pytest.mark.slow
 def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
     cameras = Cameras(client)
-    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+    with running(tmp_path / 'log', two, kind=FaultyNode) as node:
         cameras.connect()
-        client.until(cameras.served, 'masks')
 
-        client.listen('front/nightseg/status', DiagnosticArray)
+        cameras.both[0].listen('status')
         fault.write_text('slow 1.6')
         assert cameras.until_told('node', 'WARN', 'a batch of frames took') < 20
         cameras.until_told('node', 'ERROR', 'the networks have been busy with one batch for 1.')
-        (status,) = client.got['front/nightseg/status'][-1].status
+        (status,) = cameras.both[0].got('status')[-1].status
         assert status.level == b'\x01' and 'slow: ' in status.message
         fault.write_text('')
         client.diagnosed('node', 'OK', 'active')
@@ -119,7 +98,7 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         client.got.clear()
         cameras.send()
         client.spin(1.0)
-        assert not client.got['front/nightseg/labels']
+        assert not cameras.both[0].got()
         fault.write_text('')
         client.until(cameras.served, 'masks again')
 
@@ -152,13 +131,12 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['hang', 'seize'])
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path, kind: str
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path, kind: str
 ) -> None:
     cameras = Cameras(client)
     limits = {'watchdog_s': 3.0, 'watchdog_load_s': 20.0}
-    with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
+    with running(tmp_path / 'log', {**two, **limits}, kind=FaultyNode) as node:
         cameras.connect()
-        client.until(cameras.served, 'masks')
         client.got.clear()
         segments = node.segments()
         assert segments
@@ -173,19 +151,18 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert node.process.wait(60) == 1
         assert 'faulty_node.py' in node.text and 'nightseg_ros/node/worker.py' in node.text
         client.spin(0.2)
-        assert not client.got['front/nightseg/labels']
+        assert not cameras.both[0].got()
         # where the interpreter is kept, nothing of Python can clean up
         assert kind == 'seize' or not [path for path in segments if path.exists()]
 
 
 @pytest.mark.slow
 def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_again(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
     cameras = Cameras(client)
-    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+    with running(tmp_path / 'log', two, kind=FaultyNode) as node:
         cameras.connect()
-        client.until(cameras.served, 'masks')
         fault.write_text('hang')
         cameras.send()
         client.diagnosed('node', 'ERROR', 'busy with one batch for')
@@ -198,25 +175,24 @@ def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_agai
 
 
 def test_a_node_that_was_killed_is_followed_by_one_that_serves(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
     cameras = Cameras(client)
-    with running(tmp_path / 'log', parameters, kind=FaultyNode) as node:
+    with running(tmp_path / 'log', two, kind=FaultyNode) as node:
         cameras.connect()
-        client.until(cameras.served, 'masks')
         # what it leaves in shared memory must not hinder the next one
         node.process.kill()
         assert node.process.wait(20) == -signal.SIGKILL
-    with running(tmp_path / 'log2', parameters, kind=FaultyNode):
+    with running(tmp_path / 'log2', two, kind=FaultyNode):
         client.until(cameras.served, 'masks of its successor')
 
 
 def test_a_load_that_hangs_is_told_and_ends_the_process(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
     fault.write_text('load')
     limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
-    with running(tmp_path / 'log', {**parameters, **limits}, kind=FaultyNode) as node:
+    with running(tmp_path / 'log', {**two, **limits}, kind=FaultyNode) as node:
         values = client.diagnosed('node', 'WARN', 'configure has not ended for')
         assert values['state'] == 'configuring'
         client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
@@ -225,9 +201,9 @@ def test_a_load_that_hangs_is_told_and_ends_the_process(
 
 
 def test_two_nodes_of_one_name_are_told(
-    client: Client, parameters: dict[str, object], fault: Path, tmp_path: Path
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
-    parameters = {**parameters, 'autostart': False}
+    parameters = {**two, 'autostart': False}
     with running(tmp_path / 'log', parameters):
         client.diagnosed('node', 'OK', 'unconfigured')
         with running(tmp_path / 'log2', parameters):

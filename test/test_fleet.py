@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from tiny_weights import write_all
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.sources import Plan, SequenceShard
+from nightseg_ros.evaluation.sources import Plan, Shard, sequence_shards
 from nightseg_ros.evaluation.variants import Configuration, Variants, configurations
 from nightseg_ros.evaluation.workers import WorkerError
 
-FRAMES = 40
+FRAMES = 24
 
 
 @pytest.fixture(scope='module')
@@ -41,39 +42,26 @@ def variants(members: tuple[Configuration, ...]) -> Variants:
 
 
 @pytest.fixture(scope='module')
-def shards(folder: Path) -> list[SequenceShard]:
-    return [
-        SequenceShard(
-            set='drives', source=name, labels=LABEL_TOPIC,
-            path=write_drive(folder / name, FRAMES, every=3, seed=seed),
-        )
+def shards(folder: Path) -> list[Shard]:
+    paths = [
+        write_drive(folder / name, FRAMES, every=3, seed=seed)
         for seed, name in enumerate(('first', 'second', 'third'))
-    ]  # fmt: skip
+    ]
+    return sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
 
 
 @pytest.fixture(scope='module')
 def alone(
-    folder: Path,
-    members: tuple[Configuration, ...],
-    variants: Variants,
-    shards: list[SequenceShard],
+    folder: Path, members: tuple[Configuration, ...], variants: Variants, shards: list[Shard]
 ) -> dict:
     plan = Plan(configurations=members, shards=tuple(shards))
     return evaluate(plan, variants, folder / 'alone', EvaluationSettings())
 
 
-def doomed(shard: SequenceShard, mark: Path) -> Doomed:
-    """Return the shard as one whose process is killed near its end."""
-    return Doomed(
-        set=shard.set, source=shard.source, path=shard.path, labels=shard.labels,
-        mark=mark, after=FRAMES - 4,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
 def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
     fleet: str, tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[SequenceShard], alone: dict, monkeypatch: pytest.MonkeyPatch,
+    shards: list[Shard], alone: dict, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
@@ -82,7 +70,9 @@ def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
         cloudpickle.register_pickle_by_value(doomed_shard)
         monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
     mark = tmp_path / 'killed'
-    changed = (shards[0], doomed(shards[1], mark), shards[2])
+    fields = {field.name: getattr(shards[1], field.name) for field in dataclasses.fields(Shard)}
+    # near its end
+    changed = (shards[0], Doomed(**fields, mark=mark, after=FRAMES - 4), shards[2])
     plan = Plan(configurations=members, shards=changed, save_labels=fleet == 'ray')
     settings = EvaluationSettings(workers=2, ray='local' if fleet == 'ray' else '')
     found = evaluate(plan, variants, tmp_path / 'out', settings)
@@ -95,14 +85,9 @@ def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
 
 
 def test_an_error_in_a_worker_is_told_as_in_this_process(
-    tmp_path: Path,
-    members: tuple[Configuration, ...],
-    variants: Variants,
-    shards: list[SequenceShard],
+    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants, shards: list[Shard]
 ) -> None:
-    wrong = SequenceShard(
-        set='drives', source='wrong', path=shards[0].path, labels=str(tmp_path / 'labels')
-    )
+    wrong = dataclasses.replace(shards[0], labels=str(tmp_path / 'labels'))
     plan = Plan(configurations=members, shards=(wrong,))
     for workers in (1, 2):
         with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
@@ -111,7 +96,7 @@ def test_an_error_in_a_worker_is_told_as_in_this_process(
 
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[SequenceShard], monkeypatch: pytest.MonkeyPatch,
+    shards: list[Shard], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setitem(__import__('sys').modules, 'ray', None)
     plan = Plan(configurations=members, shards=tuple(shards))

@@ -112,8 +112,8 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
     encoding = draw(st.sampled_from(ALL))
     width, height = draw(st.integers(1, 24)), draw(st.integers(1, 18))
     layout_of = ENCODINGS[encoding]
-    width += width % 2 if layout_of.even_width else 0
-    height += height % 2 if layout_of.even_height else 0
+    width += width % 2 if layout_of.pairs else 0
+    height += height % 2 if layout_of.planar else 0
     count, row = layout(encoding, width, height)
     step = row + draw(st.integers(0, 9))
     seed = draw(st.integers(0, 2**32 - 1))

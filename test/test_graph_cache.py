@@ -1,43 +1,100 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The cache of graphs keeps what was used last, within its limit."""
+"""The cache of graphs: whatever lies in it, the same masks come out and the node starts."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tiny_weights import write_segmenter
 
-from nightseg_ros.runtime.export import LIMIT, graph_folder
+from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
+from nightseg_ros.runtime.export import LIMIT, tidy
+from nightseg_ros.weights import load_weights
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+
+
+def block(file: Path) -> None:
+    """Put a file where the cache's folder was: nothing in it can be read or made."""
+    for one in (file, *file.parent.iterdir()):
+        one.unlink(missing_ok=True)
+    file.parent.rmdir()
+    file.parent.write_text('')
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'spoil', 'words'),
+    [
+        ('onnx', lambda file: file.write_bytes(file.read_bytes()[:1000]), 'is damaged: it is'),
+        ('openvino', flip, 'is damaged: it is made anew'),
+        ('openvino', block, 'cannot be used'),
+    ],
+    ids=['cut off', 'flipped', 'no folder'],
+)
+def test_whatever_lies_in_it_the_masks_are_the_same(
+    kind: str, spoil: Callable[[Path], None], words: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of two starts, the first finds the damage; a folder that cannot be used is said at each."""
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    backend = OnnxBackend if kind == 'onnx' else OpenVINOBackend
+    said: list[str] = []
+    wanted = backend().load(weights, said.append)(IMAGES)
+    assert said == ['exporting day.safetensors for the first time …']
+    [file] = (tmp_path / 'cache' / kind).iterdir()
+    spoil(file)
+    for complaints in (1, int(spoil is block)):
+        said.clear()
+        for got, want in zip(backend().load(weights, said.append)(IMAGES), wanted):
+            np.testing.assert_array_equal(got, want)
+        found = [text for text in said if 'exporting' not in text]
+        assert len(found) == complaints and all(words in text for text in found), said
+
+
+def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError('requirements_magic == runtime_requirements_magic')
+
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr('openvino.Core.import_model', refuse)
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    assert OpenVINOBackend().load(weights, print)(IMAGES)[0].shape == (1, 32, 48)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> Path:
     """Return a cache of four graphs of 100 bytes: written in this order, ``a`` read last."""
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path))
-    folder = tmp_path / 'openvino'
-    folder.mkdir()
     for age, name in enumerate('dcba'):
-        (folder / name).write_bytes(bytes(100))
-        os.utime(folder / name, (1e9 - age, 1e9 - age))
-    os.utime(folder / 'a', (2e9, 1e9 - 5))
-    return folder
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / 'a', (2e9, 1e9 - 5))
+    return tmp_path
 
 
 @pytest.mark.parametrize(
     ('limit', 'kept'), [(LIMIT, 'abcd'), (400, 'abcd'), (399, 'acd'), (200, 'ad'), (0, '')]
 )
 def test_the_longest_unused_go_first(folder: Path, limit: int, kept: str) -> None:
-    assert graph_folder('openvino', limit) == folder
+    tidy(folder, limit)
     assert ''.join(sorted(path.name for path in folder.iterdir())) == kept
-
-
-def test_other_kinds_are_left_alone(folder: Path) -> None:
-    graph_folder('onnx', 0)
-    assert len(list(folder.iterdir())) == 4
 
 
 def test_what_cannot_be_removed_costs_space_and_nothing_else(folder: Path) -> None:
     (folder / 'held').mkdir()
     (folder / 'held' / 'graph').write_bytes(bytes(100))
-    graph_folder('openvino', 0)
+    tidy(folder, 0)
     assert [path.name for path in folder.iterdir()] == ['held']

@@ -70,8 +70,7 @@ def launch_file(no_profile: None, monkeypatch: pytest.MonkeyPatch) -> Recording:
 
 def declared() -> dict[str, Any]:
     """Return the node's parameters with their defaults, as its table has them."""
-    defaults = {name: parameter.default for name, parameter in BY_NAME.items()}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return {name: parameter.plain_default for name, parameter in BY_NAME.items()}
 
 
 def console_scripts() -> set[str]:
@@ -86,25 +85,23 @@ def test_arguments_are_the_documented_ones_and_described(launch_file: Recording)
         assert argument.description
 
 
-def test_defaults_start_one_node_on_the_shipped_parameters(launch_file: Recording) -> None:
+def test_defaults_start_one_node_on_the_shipped_parameters(
+    launch_file: Recording, tmp_path: Path
+) -> None:
     nodes = launch_file.nodes()
     assert set(nodes) == {'night_perception'}
     node = nodes['night_perception']
-    assert (node.package, node.name) == ('nightseg', 'night_perception')
+    # the overrides are filed under the full name only where a namespace is given, be it ''
+    assert (node.package, node.name, node.namespace) == ('nightseg', 'night_perception', '')
     assert node.parameter_files() == [DEFAULTS]
     assert node.overrides() == {}
-    assert node.ros_arguments == []
-
-
-@pytest.mark.parametrize('name', ['cameras', 'image_topics', 'route', 'autostart', 'namespace'])
-def test_an_unset_argument_overrides_nothing(
-    launch_file: Recording, tmp_path: Path, name: str
-) -> None:
-    params_file = tmp_path / 'mine.yaml'
-    params_file.write_text('/**: {ros__parameters: {route: night}}')
-    node = launch_file.nodes(params_file=str(params_file), **{name: ''})['night_perception']
-    assert node.parameter_files() == [params_file]
-    assert node.overrides() == {}
+    assert not node.ros_arguments
+    # an argument that is not set overrides nothing
+    mine = tmp_path / 'mine.yaml'
+    mine.write_text('/**: {ros__parameters: {route: night}}')
+    unset = dict.fromkeys(['cameras', 'image_topics', 'route', 'autostart', 'namespace'], '')
+    node = launch_file.nodes(params_file=str(mine), **unset)['night_perception']
+    assert (node.parameter_files(), node.overrides()) == ([mine], {})
 
 
 @pytest.mark.parametrize(('name', 'typed', 'wanted'), SETTINGS)
@@ -118,14 +115,20 @@ def test_a_set_argument_becomes_one_typed_parameter_after_the_file(
         assert type(wanted) is type(declared()[name])
 
 
-def test_namespace_and_log_level_reach_the_node(launch_file: Recording) -> None:
+def test_namespace_and_log_level_reach_node_and_player(
+    launch_file: Recording,
+) -> None:
     nodes = launch_file.nodes(namespace='truck_7', log_level='debug', bag='drive.mcap')
     assert set(nodes) == {'night_perception', 'bag_player'} <= console_scripts()
     assert {node.namespace for node in nodes.values()} == {'truck_7'}
     assert nodes['night_perception'].ros_arguments == ['--log-level', 'debug']
-    assert nodes['bag_player'].ros_arguments == ['--log-level', 'debug']
-    # the overrides are filed under the full name only where a namespace is given, be it ''
-    assert launch_file.nodes()['night_perception'].namespace == ''
+    player = nodes['bag_player']
+    assert player.ros_arguments == ['--log-level', 'debug']
+    # with a clock where simulated time is asked for
+    assert player.arguments == ['drive.mcap']
+    for sim_time, clock in (('false', []), ('true', ['--clock'])):
+        player = launch_file.nodes(bag='drive.mcap', use_sim_time=sim_time)['bag_player']
+        assert player.arguments == ['drive.mcap', *clock]
 
 
 def test_a_plain_pip_install_is_found_on_path(
@@ -146,14 +149,6 @@ def test_a_plain_pip_install_is_found_on_path(
     assert (node.package, node.executable) == ('nightseg', 'night_perception')
 
 
-@pytest.mark.parametrize(('sim_time', 'clock'), [('', []), ('false', []), ('true', ['--clock'])])
-def test_a_bag_is_played_with_a_clock_where_sim_time_is_asked_for(
-    launch_file: Recording, sim_time: str, clock: list[str]
-) -> None:
-    nodes = launch_file.nodes(bag='/data/drive.mcap', use_sim_time=sim_time)
-    assert nodes['bag_player'].arguments == ['/data/drive.mcap', *clock]
-
-
 def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
     assert 'rviz2' not in launch_file.nodes(rviz='false')
     rviz = launch_file.nodes(rviz='true', namespace='truck_7')['rviz2']
@@ -161,12 +156,6 @@ def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
     layout = Path(rviz.arguments[rviz.arguments.index('-d') + 1])
     displays = yaml.safe_load(layout.read_text())['Visualization Manager']['Displays']
     topics = {display['Topic']['Value']: display['Topic'] for display in displays}
-    assert set(topics) == {
-        'camera/image_raw',
-        'camera/nightseg/overlay',
-        'camera/nightseg/color',
-        'lidar/nightseg/points',
-    }
     # a camera driver publishes best-effort, and a reliable subscriber would see nothing
     assert topics['camera/image_raw']['Reliability Policy'] == 'Best Effort'
 
@@ -175,10 +164,6 @@ def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
     launch_file: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for node in launch_file.nodes(bag='drive.mcap').values():
-        assert set(node.additional_env) == set(PROFILE_VARIABLES)
-        for path in node.additional_env.values():
-            assert Path(path).is_absolute()
-            assert Path(path).is_file()
         assert node.additional_env == profile_environment({})
     for name in PROFILE_VARIABLES:
         with monkeypatch.context() as patch:
@@ -190,6 +175,7 @@ def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
     ('given', 'message'),
     [
         ({'params_file': '/no/such.yaml'}, r'params_file.*/no/such\.yaml'),
+        ({'clouds': 'true', 'clouds_params_file': '/no/x'}, 'clouds_params_file.*/no/x'),
         ({'autostart': 'maybe'}, 'autostart.*maybe'),
         ({'use_sim_time': '2'}, 'use_sim_time.*2'),
         ({'rviz': 'y'}, 'rviz.*y'),
@@ -219,7 +205,7 @@ def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(
         (node,) = expand(timer.actions, context)
     assert delays == [1, 2, 4, 8, 10, 10]
 
-    context.asyncio_loop.now += 3600
+    context.now += 3600
     _, timer = node.on_exit(ProcessExited(1), context)
     assert timer.period == 1, 'an hour of work clears the record'
 
@@ -250,8 +236,6 @@ def test_clouds_start_a_second_node_on_its_own_parameters(
     mine.write_text('/**: {ros__parameters: {sensors: [velodyne]}}')
     node = launch_file.nodes(clouds='true', clouds_params_file=str(mine))['semantic_cloud']
     assert (node.parameter_files(), node.overrides()) == ([mine], {})
-    with pytest.raises(FileNotFoundError, match=r'clouds_params_file.*/no/such\.yaml'):
-        launch_file.nodes(clouds='true', clouds_params_file='/no/such.yaml')
 
 
 # -- with the real thing ---------------------------------------------------------------------
@@ -300,65 +284,34 @@ def launched(*arguments: str, log_dir: Path) -> Iterator[subprocess.Popen[str]]:
             raise
 
 
-def parameters_of(node_name: str, names: list[str], timeout: float = 60.0) -> dict[str, Any]:
+def parameters_of(node_name: str, names: list[str]) -> dict[str, Any]:
     """Return the values that the running node gives for its parameters."""
-    import rclpy
-    from rclpy.parameter import parameter_value_to_python
-    from rclpy.parameter_client import AsyncParameterClient
+    from ros_harness import Client
 
-    with contextlib.ExitStack() as stack:
-        context = rclpy.Context()
-        rclpy.init(context=context)
-        stack.callback(context.shutdown)
-        node = rclpy.create_node('asks_for_parameters', context=context)
-        stack.callback(node.destroy_node)
-        executor = rclpy.executors.SingleThreadedExecutor(context=context)
-        executor.add_node(node)
-        client = AsyncParameterClient(node, node_name)
-        deadline = time.monotonic() + timeout
-        while not client.services_are_ready():
-            assert time.monotonic() < deadline, f'{node_name} did not come up in {timeout} s'
-            executor.spin_once(timeout_sec=0.1)
-        answer = client.get_parameters(names)
-        executor.spin_until_future_complete(answer, timeout_sec=10)
-        values = [parameter_value_to_python(value) for value in answer.result().values]
-    return dict(zip(names, values))
+    client = Client(node_name, name='asks_for_parameters')
+    try:
+        return dict(zip(names, client.get(*names)))
+    finally:
+        client.close()
 
 
 @pytest.mark.ros
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ('arguments', 'name', 'wanted'),
+    ('arguments', 'namespace', 'wanted'),
     [
-        pytest.param([], '/night_perception', {}, id='defaults'),
-        pytest.param(
-            ['cameras:=front,rear'],
-            '/night_perception',
-            {'cameras': ['front', 'rear']},
-            id='two cameras',
-        ),
-        pytest.param(
-            ['namespace:=truck_7', 'route:=day'],
-            '/truck_7/night_perception',
-            {'route': 'day'},
-            id='namespace',
-        ),
-        pytest.param(
-            ['params_file:={tmp}/wild.yaml', 'device:=cpu'],
-            '/night_perception',
-            {'route': 'night', 'device': 'cpu'},
-            id='params_file',
-        ),
-        pytest.param(
-            ['params_file:={tmp}/full_name.yaml', 'namespace:=truck_7', 'route:=day'],
-            '/truck_7/night_perception',
+        ([], '', {}),
+        (['cameras:=front,rear'], '', {'cameras': ['front', 'rear']}),
+        (['params_file:={tmp}/wild.yaml', 'device:=cpu'], '', {'route': 'night', 'device': 'cpu'}),
+        # an argument wins over a params_file with the full name
+        (
+            ['params_file:={tmp}/full_name.yaml', 'namespace:=truck_7', 'route:=day'], '/truck_7',
             {'route': 'day', 'cameras': ['roof']},
-            id='argument wins over a params_file with the full name',
         ),
     ],
-)
+)  # fmt: skip
 def test_real_launch(
-    no_profile: None, tmp_path: Path, arguments: list[str], name: str, wanted: dict[str, Any]
+    no_profile: None, tmp_path: Path, arguments: list[str], namespace: str, wanted: dict[str, Any]
 ) -> None:
     pytest.importorskip('launch_ros', reason='launch_ros has no wheel and is not installed')
     (tmp_path / 'wild.yaml').write_text('/**: {ros__parameters: {route: night}}')
@@ -371,6 +324,7 @@ def test_real_launch(
     for parameter in ('cameras', 'route', 'device', 'backend'):
         expected.setdefault(parameter, declared()[parameter])
     with launched(*typed, log_dir=tmp_path) as process:
+        name = f'{namespace}/night_perception'
         assert parameters_of(name, list(expected)) == expected
         assert process.poll() is None
     assert process.returncode == 0, (tmp_path / 'launch.txt').read_text()

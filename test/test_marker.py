@@ -122,10 +122,3 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
         received, served = (int(values[name][key]) for key in ('received', 'served'))
         assert received == served + sum(dropped.values())
         assert received <= sent[name]
-
-
-@pytest.mark.parametrize('number', [0, 1, 0x5A5A, 0xFFFF])
-def test_a_marker_reads_as_it_was_drawn(number: int) -> None:
-    for camera, size in enumerate(SIZES.values()):
-        image = marked(camera, number, size)
-        assert read(image[:, :, 0], 127) == (camera, number)

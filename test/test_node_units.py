@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parts without a graph: order of stamps, rate, health, the worker's loop."""
+"""The node's parts without a graph: order of stamps, health, worker, watchdog."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -27,16 +28,13 @@ from nightseg_ros.node.diagnostics import (
     HARMLESS,
     NO_FAULT,
     RECOVERY,
-    Arrival,
     Health,
-    Rate,
-    Served,
     Source,
     Warnings,
-    worst,
+    rate,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
-from nightseg_ros.node.watchdog import Timeouts
+from nightseg_ros.node.watchdog import LATE, PERIOD, Activity, Hang, Task
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
@@ -99,17 +97,12 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
             raise OverflowError('PointField count 4294967295')
         taken.append(stamp_ns)
 
-    callbacks: list[Any] = []
-    node = SimpleNamespace(
-        settings=SimpleNamespace(max_rate=0.0),
-        create_guard_condition=lambda *given: None,
-        get_publishers_info_by_topic=lambda topic: [],
-        resolve_topic_name=lambda topic: topic,
-        create_subscription=lambda kind, topic, receive, *given, **more: callbacks.append(receive),
-    )
+    node = MagicMock()
+    node.settings.max_rate = 0.0
     OrderedSubscription(node, Any, 'points', take, 'auto', health)
+    receive = node.create_subscription.call_args.args[2]
     for stamp_ns in (MS, 2 * MS, 3 * MS):
-        callbacks[0](image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
+        receive(image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
     assert taken == [MS, 3 * MS]
     assert health.values(0.0)['dropped.malformed'] == 1
     ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
@@ -123,8 +116,16 @@ def texts(health: Health, now: float, source: Source = PRESENT) -> list[tuple[st
     return [(p.level, p.text) for p in health.problems(now, source, 1.2)]
 
 
-def served(now: float, ms: float = 5.0, **more: Any) -> Served:
-    return Served(when=now, durations={'latency_ms': ms}, note='', **more)
+def receive(health: Health, *times: float) -> None:
+    health.counts['received'] += len(times)
+    health.received.extend(times)
+
+
+def serve(health: Health, now: float, ms: float = 5.0) -> None:
+    health.counts['served'] += 1
+    health.durations['latency_ms'].append(ms)
+    health.served.append(now)
+    health.last_useful = now
 
 
 @pytest.mark.parametrize(
@@ -146,18 +147,18 @@ def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
 ) -> None:
     health = Health(10.0)
     if received is not None:
-        health.arrivals.append(Arrival(received))
+        receive(health, received)
     assert texts(health, 11.1, source) == []
     ((level, text),) = texts(health, 11.5, source)
     assert level == 'ERROR' and words in text
-    health.arrivals.append(Arrival(12.0))
+    receive(health, 12.0)
     assert texts(health, 12.1, source) == []
 
 
 @pytest.mark.parametrize('reason', FRAME_DROPS)
 def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(reason: str) -> None:
     health = Health(0.0)
-    health.arrivals.append(Arrival(10.0))
+    receive(health, 10.0)
     health.drop(10.0, reason, 'what happened')
     assert health.values(10.0)[f'dropped.{reason}'] == 1
     if reason in NO_FAULT:
@@ -166,28 +167,27 @@ def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(rea
     ((level, text),) = texts(health, 10.6)
     assert level == ('WARN' if reason in HARMLESS else 'ERROR')
     assert text == f'what happened (1 {reason} so far)'
-    health.served.append(served(10.7, useful=False))
-    assert texts(health, 10.8)[0][0] == level
-    health.served.append(served(10.7))
+    serve(health, 10.7)
     assert [level for level, _ in texts(health, 10.8)] == ['WARN']
-    health.arrivals.append(Arrival(10.0 + RECOVERY))
+    receive(health, 10.0 + RECOVERY)
     assert texts(health, 10.0 + RECOVERY) == []
 
 
 def test_changes_are_warnings_for_a_while_and_the_worst_problem_comes_first() -> None:
     health = Health(0.0)
-    health.arrivals.append(Arrival(1.0, stamped=False, jump_s=5.0))
+    receive(health, 1.0)
+    health.unstamped = True
+    health.warn(1.0, 'jump', 'stamps jumped back')
     health.warn(1.0, 'size', 'the size of the images changed')
-    health.served.append(served(1.0, warnings={'blind': 'cannot see'}))
+    health.warn(1.0, 'blind', 'cannot see')
     found = texts(health, 1.5)
     assert {level for level, _ in found} == {'WARN'}
     assert sorted(text.split()[0] for _, text in found) == ['cannot', 'stamps', 'the', 'the']
-    assert health.values(1.5)['time_jumps'] == 1
     problems = health.problems(9.0, PRESENT, 1.2)
     # that the stamps are missing stays true
     assert [problem.level for problem in problems] == ['ERROR', 'WARN']
-    assert (worst(problems), worst([])) == ('ERROR', 'OK')
-    health.arrivals.append(Arrival(9.1))
+    receive(health, 9.1)
+    health.unstamped = False
     assert texts(health, 9.2) == []
 
 
@@ -195,35 +195,30 @@ def test_rates_percentiles_and_counts() -> None:
     health = Health(0.0)
     assert not [key for key in health.values(0.0) if key.startswith('latency_ms')]
     for value in range(1, 101):
-        health.arrivals.append(Arrival(value / 100))
-        health.served.append(
-            served(value / 50, float(value), counts=['computed.labels'], shown={'points': value})
-        )
+        receive(health, value / 100)
+        serve(health, value / 50, float(value))
     values = health.values(2.0)
     latency = {key: values[f'latency_ms.{key}'] for key in ('p50', 'p95', 'p99')}
     assert latency == pytest.approx({'p50': 50.5, 'p95': 95.05, 'p99': 99.01})
-    assert (values['received'], values['served'], values['computed.labels']) == (100, 100, 100)
-    assert values['points'] == 100
+    assert (values['received'], values['served']) == (100, 100)
     assert values['output_hz'] == pytest.approx(50)
 
 
 @given(st.floats(0.5, 200))
 def test_a_steady_rate_is_measured_exactly_and_falls_to_zero(hertz: float) -> None:
-    rate, last = Rate(), (int(5 * hertz) + 1) / hertz
-    for index in range(int(5 * hertz) + 2):
-        rate.add(index / hertz)
-    assert rate.per_second(last) == pytest.approx(hertz, rel=1e-6)
-    assert rate.per_second(last + 3 / hertz) < hertz
-    assert rate.per_second(last + 20) == 0
+    times = [index / hertz for index in range(int(5 * hertz) + 2)]
+    assert rate(times, times[-1]) == pytest.approx(hertz, rel=1e-6)
+    assert rate(times, times[-1] + 3 / hertz) < hertz
+    assert rate(times, times[-1] + 20) == 0
 
 
 def test_a_warning_is_logged_once_and_then_rarely() -> None:
-    lines: list[str] = []
-    warnings = Warnings(SimpleNamespace(warning=lines.append), 'front', 10.0)
+    logger = MagicMock()
+    warnings = Warnings(logger, 'front', 10.0)
     for now in (0.0, 1.0, 9.9, 10.1, 15.0):
         warnings.log('bad', 'a bad frame', now)
     warnings.log('other', 'something else', 1.0)
-    assert lines == [
+    assert [call.args[0] for call in logger.warning.call_args_list] == [
         'front: a bad frame',
         'front: a bad frame (2 more of this kind since the last line)',
         'front: something else',
@@ -236,49 +231,45 @@ def test_a_warning_is_logged_once_and_then_rarely() -> None:
 class StubPipeline:
     """Stands for the networks; frames of the camera ``broken`` raise."""
 
-    def __init__(self, device: str = 'cuda', broken: str = '') -> None:
+    def __init__(self, device: str, broken: str) -> None:
         self.backend = SimpleNamespace(device=device)
         self.broken = broken
         self.batches: list[list[str]] = []
         self.changes: list[dict[str, Any]] = []
-        self.gate = threading.Event()
+        self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.entered = threading.Event()
-
-    def reset(self, reason: str) -> None:
-        pass
-
-    def warm_up(self, sizes: Any) -> None:
-        pass
-
-    def change(self, **values: Any) -> None:
-        self.changes.append(values)
+        self.reset = self.warm_up = lambda *given, **more: None
+        self.change = lambda **values: self.changes.append(values)
 
     def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of order')
+            raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
         return [SimpleNamespace(frame=frame) for frame in frames]
 
 
 class Setup:
     """A worker with a stub for everything around it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, pipeline: StubPipeline) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, device: str = 'cuda', broken: str = ''
+    ) -> None:
+        self.pipeline = StubPipeline(device, broken)
         self.published: list[str] = []
         self.changed = threading.Condition()
-        monkeypatch.setattr(
-            worker_module.Pipeline, 'load', classmethod(lambda *args, **options: pipeline)
-        )
+        load = classmethod(lambda *args, **options: self.pipeline)
+        monkeypatch.setattr(worker_module.Pipeline, 'load', load)
         monkeypatch.setattr(Worker, '_publish', self.publish)
-        self.node: Any = SimpleNamespace(
-            settings=SimpleNamespace(pipeline=PipelineConfig(), timeouts=Timeouts(), max_age=0.0),
-            get_clock=lambda: SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0)),
+        settings = SimpleNamespace(
+            pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
         )
-        self.worker = Worker(self.node, ThreadPoolExecutor(2), lambda text: None)
-        self.worker.load([])
+        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+        self.node: Any = SimpleNamespace(
+            settings=settings, get_clock=lambda: clock, activity=Activity(0.0)
+        )
+        self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
         self.cameras: dict[str, Any] = {}
 
     def publish(self, waiting: Any, result: Any) -> None:
@@ -289,14 +280,20 @@ class Setup:
             self.changed.notify_all()
 
     def put(self, name: str, frame_id: str = '', encoding: str = 'rgb8') -> None:
-        if name not in self.cameras:
-            outputs = SimpleNamespace(wanted=lambda: (set(), Want()))
-            self.cameras[name] = SimpleNamespace(
-                names=SimpleNamespace(name=name), health=Health(0.0), size=None, outputs=outputs
-            )
+        camera = self.cameras.setdefault(name, SimpleNamespace(
+            names=SimpleNamespace(name=name), health=Health(0.0), size=None,
+            wanted=lambda: (set(), Want()),
+        ))  # fmt: skip
         message = image_message(np.zeros((4, 4, 3), np.uint8), 1, frame_id=frame_id)
         message.encoding = encoding
-        self.worker.put(self.cameras[name], message, 1, 0.0)
+        self.worker.put(camera, message, 1, 0.0)
+
+    def hold(self) -> None:
+        """Let the worker be busy with a frame of a camera of its own."""
+        self.pipeline.gate.clear()
+        self.worker.start()
+        self.put('busy')
+        assert self.pipeline.entered.wait(10)
 
     def until(self, count: int) -> list[str]:
         with self.changed:
@@ -306,15 +303,6 @@ class Setup:
     def drops(self, name: str) -> dict[str, int]:
         values = self.cameras[name].health.values(0.0)
         return {k[8:]: int(str(v)) for k, v in values.items() if k.startswith('dropped.') and v}
-
-
-def hold(setup: Setup, pipeline: StubPipeline) -> None:
-    """Let the worker be busy with a frame of a camera of its own."""
-    pipeline.gate.clear()
-    pipeline.entered.clear()
-    setup.worker.start()
-    setup.put('busy')
-    assert pipeline.entered.wait(10)
 
 
 @pytest.mark.parametrize(
@@ -328,16 +316,15 @@ def hold(setup: Setup, pipeline: StubPipeline) -> None:
 def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, device: str, batches: list[list[str]]
 ) -> None:
-    pipeline = StubPipeline(device, broken='rear')
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
+    setup = Setup(monkeypatch, device, broken='rear')
+    setup.hold()
     # a newer frame keeps its camera's place
     for name in ('front', 'rear', 'left', 'front'):
         setup.put(name)
-    pipeline.gate.set()
+    setup.pipeline.gate.set()
     assert setup.until(3) == ['busy', 'front', 'left']
     assert setup.worker.stop(10)
-    assert pipeline.batches == batches
+    assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
     assert setup.drops('rear') == {'failed': 1}
 
@@ -345,64 +332,80 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
 def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline = StubPipeline('cpu')
-    setup = Setup(monkeypatch, pipeline)
+    setup = Setup(monkeypatch, 'cpu')
     setup.worker.start()
-    for name, more in (
-        ('a', {'frame_id': 'unfit'}), ('b', {'encoding': 'nonsense'}), ('c', {}),
-    ):  # fmt: skip
-        setup.put(name, **more)
+    setup.put('a', frame_id='unfit')
+    setup.put('b', encoding='nonsense')
+    setup.put('c')
     assert setup.until(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
     assert setup.worker.stop(10)
 
 
-def test_a_stopped_worker_publishes_nothing_more_and_is_freed(
+def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
-    assert setup.worker.activity.limit > 0
+    setup = Setup(monkeypatch)
+    setup.hold()
+    assert setup.node.activity.tasks
     setup.put('front')
+    setup.node.settings.pipeline = PipelineConfig(route='day')
+    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
-    pipeline.gate.set()
+    setup.pipeline.gate.set()
     assert setup.worker.stop(10)
-    assert not setup.published and not setup.worker.dead
+    assert not setup.published and not setup.pipeline.changes
+    setup.worker.start()
+    setup.put('front')
+    setup.until(1)
+    ((change,),) = [setup.pipeline.changes]
+    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
+    assert setup.worker.stop(10)
     gone = weakref.ref(setup.worker)
     del setup.worker
     gc.collect()
     assert gone() is None
 
 
-def test_a_change_takes_effect_with_the_next_batch_also_of_the_next_activation(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    hold(setup, pipeline)
-    setup.node.settings.pipeline = PipelineConfig(route='day')
-    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
-    assert not setup.worker.stop(0.01)
-    pipeline.gate.set()
-    assert setup.worker.stop(10)
-    assert pipeline.changes == []
-    setup.worker.start()
-    setup.put('front')
-    setup.until(1)
-    ((change,),) = [pipeline.changes]
-    assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
-    assert setup.worker.stop(10)
+# -- watchdog --------------------------------------------------------------------------------
 
 
-def test_a_loop_that_ends_by_itself_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline = StubPipeline()
-    setup = Setup(monkeypatch, pipeline)
-    monkeypatch.setattr(pipeline, 'process', lambda *given: (_ for _ in ()).throw(SystemExit))
+def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
+    """Check twice a second and return what hung."""
+    times = np.arange(begin, end + PERIOD / 2, PERIOD)
+    return [hang for hang in map(activity.check, times) if hang is not None]
+
+
+def test_a_loop_that_ends_by_itself_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(monkeypatch, broken='deadly')
     setup.worker.start()
-    setup.put('front')
-    for _ in range(1000):
-        if setup.worker.dead:
-            break
+    setup.put('deadly')
+    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
         threading.Event().wait(0.01)
-    assert setup.worker.dead
+    assert str(hang) == 'the worker thread has ended by an error'
+
+
+def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit() -> None:
+    activity = Activity(0.0)
+    # one that ends in time never is, and the next has time of its own
+    for batch in range(20):
+        activity.tasks['a'] = Task('a batch', 10.0, float(batch))
+        assert activity.check(batch + 0.5) is None
+        del activity.tasks['a']
+        assert activity.check(batch + 0.99) is None
+    activity.tasks['a'] = Task('a batch', 10.0, 20.0)
+    seen = hangs(activity, 20.0, 30.5)
+    assert LATE < seen[0].seconds <= 2.0
+    assert [hang.fatal for hang in seen[-2:]] == [False, True]
+    assert str(seen[-1]) == 'a batch for 10.5 s'
+
+
+@pytest.mark.parametrize('pause', [3.0, 3600.0])
+def test_time_in_which_the_process_was_stopped_does_not_count(pause: float) -> None:
+    activity = Activity(0.0)
+    activity.tasks['a'] = Task('a batch', 10.0, 0.0)
+    hangs(activity, 0.0, 1.0)
+    assert activity.check(1.0 + pause) is None
+    seen = hangs(activity, 1.5 + pause, 20.5 + pause)
+    assert seen[0].seconds < 2.0
+    assert seen[-1].fatal

@@ -193,24 +193,21 @@ def test_masks_never_replace_labels_of_a_users_own(tmp_path: Path, pictures: Pat
 # -- names -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
 @pytest.mark.parametrize('name', ODD)
-def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, storage: str, name: str) -> None:
-    home = tmp_path / 'home' / name
-    home.mkdir(parents=True)
-    bag = home / name
-    for more in ([], ['--force']):
-        assert make(pictures, bag, '--storage', storage, *more) == 0
-        assert count(bag) == 3
-    assert [path.name for path in home.iterdir()] == [name]
-    assert [path.name for path in home.parent.iterdir()] == [name]
-
-
-@pytest.mark.parametrize('name', ODD)
-def test_a_whole_bag_may_be_moved_to_any_name(tmp_path: Path, pictures: Path, name: str) -> None:
-    assert make(pictures, tmp_path / 'plain', '--storage', 'sqlite3') == 0
-    (tmp_path / 'plain').rename(tmp_path / name)
-    assert count(tmp_path / name) == 3
+def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, name: str) -> None:
+    for storage in ('mcap', 'sqlite3'):
+        home = tmp_path / storage / name
+        home.mkdir(parents=True)
+        for more in ([], ['--force']):
+            assert make(pictures, home / name, '--storage', storage, *more) == 0
+            assert count(home / name) == 3
+        assert [path.name for path in home.iterdir()] == [name]
+        assert [path.name for path in home.parent.iterdir()] == [name]
+        # and be moved to any
+        assert make(pictures, tmp_path / storage / 'plain', '--storage', storage) == 0
+        (tmp_path / storage / 'plain').rename(tmp_path / name)
+        assert count(tmp_path / name) == 3
+        shutil.rmtree(tmp_path / name)
 
 
 def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
@@ -236,31 +233,25 @@ def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_a_video_may_have_any_name(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+def test_videos_data_sets_and_ego_masks_may_have_any_name(
+    tmp_path: Path, pictures: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    home = tmp_path / 'home'
+    home.mkdir()
+    monkeypatch.chdir(home)
     with VideoWriter(Path(f'{name}.mp4'), 10.0) as video:
         for level in (50, 150):
             video.add(np.full((48, 64, 3), level, np.uint8))
-    assert os.listdir(tmp_path) == [f'{name}.mp4']
+    assert os.listdir(home) == [f'{name}.mp4']
     frames = [item for _, item in open_source(f'{name}.mp4')]
     assert len(frames) == 2 and all(isinstance(item, Frame) for item in frames)
-
-
-@pytest.mark.parametrize('name', ODD)
-def test_a_data_set_and_an_ego_mask_may_have_any_name(
-    tmp_path: Path, pictures: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(pictures, tmp_path / name)
-    monkeypatch.chdir(tmp_path)
-    assert len(open_dataset(f'images:./{name}')) == 3
-    assert len(open_dataset(f'images:{tmp_path / name}')) == 3
-    assert {sample.light for sample in open_dataset(f'images:{tmp_path / name}:dusk')} == {'dusk'}
+    shutil.copytree(pictures, home / name)
+    assert len(open_dataset(f'images:./{name}')) == len(open_dataset(f'images:{home / name}')) == 3
+    assert {sample.light for sample in open_dataset(f'images:{home / name}:dusk')} == {'dusk'}
     mask = np.zeros((24, 32), np.uint8)
     mask[12:] = 255
-    (tmp_path / name / 'mask.png').write_bytes(cv2.imencode('.png', mask)[1].tobytes())
-    assert EgoMask(tmp_path / name / 'mask.png').at(24, 32)[12:].all()
+    (home / name / 'mask.png').write_bytes(cv2.imencode('.png', mask)[1].tobytes())
+    assert EgoMask(home / name / 'mask.png').at(24, 32)[12:].all()
 
 
 def test_a_folder_that_is_there_wins_over_a_split(tmp_path: Path) -> None:

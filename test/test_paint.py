@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cloud_accuracy import MOUNTS, measure_drive
 
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
@@ -17,43 +17,41 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.painter import Occlusion
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.perception.result import legend
-from nightseg_ros.simulation import Drive
-from nightseg_ros.simulation.drive import DriveSettings, calibration, places, scan, write_drive
+from nightseg_ros.simulation.drive import START_NS, Drive, calibration, places, scan, write_drive
 from nightseg_ros.taxonomy import CAMVID11
 
 SIZE = (320, 180)
-START = 1_700_000_000_000_000_000
-MOUNTS = {'front': (0.0, 0.0), 'right': (0.6, -0.1)}
 
 
 @pytest.fixture(scope='module')
 def drive() -> Drive:
-    return Drive(seed=3, split='demo', seconds=4, fps=2, size=SIZE, start_ns=START)
+    return Drive(seed=3, seconds=4, fps=2, size=SIZE)
 
 
 @pytest.fixture(scope='module')
 def bag(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bag of two cameras with their true labels, a LiDAR, and a damaged cloud."""
+    """Return a bag of two cameras with their true labels, and a LiDAR."""
     path = tmp_path_factory.mktemp('bags') / 'drive'
     with BagWriter(path) as writer:
-        writer.write_transforms('/tf_static', places(MOUNTS), stamp_ns=START)
+        writer.write_transforms('/tf_static', places(MOUNTS), stamp_ns=START_NS)
         for camera in MOUNTS:
-            writer.write_value(f'/{camera}/nightseg/label_info_json', legend(CAMVID11), START)
+            topic = f'/{camera}/nightseg/label_info_json'
+            writer.write_value(topic, legend(CAMVID11), START_NS)
         for index in range(4):
             stamp = drive.stamp_ns(index)
-            writer.write_cloud('/lidar/points', scan(drive, index, lines=32).cloud(),
-                               stamp_ns=stamp, frame_id='lidar')  # fmt: skip
+            cloud = scan(drive, index, lines=32).cloud()
+            writer.write_cloud('/lidar/points', cloud, stamp_ns=stamp, frame_id='lidar')
             for camera, mount in MOUNTS.items():
                 if camera == 'right' and index == 3:
                     continue
                 frame = drive.frame(index, mount)
-                writer.write_calibration(f'/{camera}/camera_info', calibration(frame.camera),
-                                         stamp_ns=stamp, frame_id=camera)  # fmt: skip
-                writer.write_labels(f'/{camera}/nightseg/labels', frame.labels, stamp_ns=stamp,
-                                    frame_id=camera, received_ns=stamp + 50_000_000)  # fmt: skip
-                if camera == 'front':
-                    writer.write_depth('/front/depth/image_raw', frame.depth, stamp_ns=stamp,
-                                       frame_id='front')  # fmt: skip
+                place = {'stamp_ns': stamp, 'frame_id': camera}
+                info = calibration(frame.camera)
+                writer.write_calibration(f'/{camera}/camera_info', info, **place)
+                writer.write_labels(f'/{camera}/nightseg/labels', frame.labels,
+                                    received_ns=stamp + 50_000_000, **place)  # fmt: skip
+                if camera == 'camera':
+                    writer.write_image('/depth/image_raw', frame.depth, '32FC1', **place)
     return path
 
 
@@ -68,8 +66,7 @@ def test_a_bag_is_painted(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     out = tmp_path / 'painted'
     assert main(['paint', str(bag), '--out', str(out)]) == 0
     said = capsys.readouterr().out
-    assert '4 clouds of' in said
-    assert 'right: no_mask: 1 of 4 clouds' in said
+    assert '4 clouds of' in said and 'right: no_mask: 1 of 4 clouds' in said
     before, after = clouds(bag, '/lidar/points'), clouds(out, '/lidar/nightseg/points')
     assert len(after) == 4
     for (old, given), (new, painted) in zip(before, after):
@@ -91,9 +88,9 @@ def test_a_bag_is_painted(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_depth_image_becomes_a_labelled_cloud(bag: Path, drive: Drive, tmp_path: Path) -> None:
     out = tmp_path / 'painted'
-    depth = ['--depth', 'front=/front/depth/image_raw', '--sensors', '/lidar/points']
+    depth = ['--depth', 'camera=/depth/image_raw', '--sensors', '/lidar/points']
     assert main(['paint', str(bag), '--out', str(out), *depth]) == 0
-    for index, (message, cloud) in enumerate(clouds(out, '/front/nightseg/points')):
+    for index, (message, cloud) in enumerate(clouds(out, '/camera/nightseg/points')):
         frame = drive.frame(index)
         assert (message.height, message.width) == (180, 320)
         near = np.isfinite(frame.depth)
@@ -106,7 +103,7 @@ def test_a_depth_image_becomes_a_labelled_cloud(bag: Path, drive: Drive, tmp_pat
     ('arguments', 'words'),
     [
         (['--sensors', '/roof/points'], "has no topic '/roof/points'"),
-        (['--depth', 'roof=/front/depth/image_raw'], "'roof' has none"),
+        (['--depth', 'roof=/depth/image_raw'], "'roof' has none"),
         (['--depth', 'front'], '--depth takes CAMERA=TOPIC'),
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),
         (['--occlusion-cell', '-1'], "'cell' must not be negative"),
@@ -124,8 +121,7 @@ def test_a_bag_without_labels_or_places_says_so(
     drive: Drive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = tmp_path / 'bare'
-    settings = DriveSettings(size=SIZE, fps=2, seconds=1, lidar_every=1, depth=True)
-    write_drive(bare, settings, processes=1)
+    write_drive(bare, Drive(size=SIZE, fps=2, seconds=1), lidar_every=1, depth=True, processes=2)
     with BagReader(bare) as reader:
         assert {t.name: t.count for t in reader.topics} == {
             '/camera/camera_info': 2, '/camera/depth/image_raw': 2, '/camera/image_raw': 2,
@@ -134,39 +130,24 @@ def test_a_bag_without_labels_or_places_says_so(
     assert main(['paint', str(bare), '--out', str(tmp_path / 'out')]) == 2
     assert 'holds no labels (<camera>/nightseg/labels): put them in' in capsys.readouterr().err
 
-    lost = tmp_path / 'lost'
-    with BagWriter(lost) as writer:
-        frame = drive.frame(0)
-        writer.write_labels('/front/nightseg/labels', frame.labels, stamp_ns=START,
-                            frame_id='front')  # fmt: skip
-        writer.write_calibration('/front/camera_info', calibration(frame.camera), stamp_ns=START,
-                                 frame_id='front')  # fmt: skip
-        writer.write_cloud('/lidar/points', scan(drive, 0, lines=8).cloud(), stamp_ns=START,
-                           frame_id='lidar')  # fmt: skip
-        broken = scan(drive, 0, lines=8).cloud()
-        object.__setattr__(broken, 'width', 10**6)
-        writer.write_cloud('/lidar/points', broken, stamp_ns=START + 1, frame_id='lidar')
-    assert main(['paint', str(lost), '--out', str(tmp_path / 'painted')]) == 1
+    frame, cloud, broken = drive.frame(0), *(scan(drive, 0, lines=8).cloud() for _ in range(2))
+    object.__setattr__(broken, 'width', 10**6)
+    place = {'stamp_ns': START_NS, 'frame_id': 'front'}
+    with BagWriter(tmp_path / 'lost') as writer:
+        writer.write_labels('/front/nightseg/labels', frame.labels, **place)
+        writer.write_calibration('/front/camera_info', calibration(frame.camera), **place)
+        writer.write_cloud('/lidar/points', cloud, stamp_ns=START_NS, frame_id='lidar')
+        writer.write_cloud('/lidar/points', broken, stamp_ns=START_NS + 1, frame_id='lidar')
+    assert main(['paint', str(tmp_path / 'lost'), '--out', str(tmp_path / 'painted')]) == 1
     said = capsys.readouterr()
-    assert 'front: no_transform: 1 of 1 clouds' in said.out
-    assert 'its points take' in said.err
-    ((_, cloud),) = clouds(tmp_path / 'painted', '/lidar/nightseg/points')
-    assert (cloud.records['label'] == 255).all()
-
-
-def accuracy() -> Any:
-    path = Path(__file__).parent.parent / 'bench' / 'cloud_accuracy.py'
-    spec = importlib.util.spec_from_file_location('cloud_accuracy', path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    assert 'front: no_transform: 1 of 1 clouds' in said.out and 'its points take' in said.err
+    ((_, painted),) = clouds(tmp_path / 'painted', '/lidar/nightseg/points')
+    assert (painted.records['label'] == 255).all()
 
 
 def test_what_a_camera_sees_gets_the_label_of_its_pixel() -> None:
     """``bench/cloud_accuracy.py`` does the same on more frames."""
-    drive = Drive(seed=0, split='demo', seconds=45, fps=10)
-    n = accuracy().measure_drive(drive, 150, Occlusion())
+    n = measure_drive(Drive(seed=0, seconds=45, fps=10), 150, Occlusion())
     assert n['seen'] > 100_000
     assert n['right'] >= 0.99 * n['seen']
     assert n['leaked'] <= 0.2 * n['hidden']

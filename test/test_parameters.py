@@ -14,53 +14,47 @@ import yaml
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from nightseg_ros.config import ConfigError
-from nightseg_ros.node.declaration import Parameter, descriptor
+from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
     PARAMETERS,
-    PIPELINE_NAMES,
     CloudSettings,
+    Parameter,
     Settings,
+    settings_of,
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
 
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / 'bench' / 'node_tables.py'
-KINDS = {
-    'night_perception': (PARAMETERS, Settings),
-    'semantic_cloud': (CLOUD_PARAMETERS, CloudSettings),
-}
+NIGHT, CLOUD = 'night_perception', 'semantic_cloud'
+KINDS: dict[str, Any] = {
+    NIGHT: (PARAMETERS, Settings), CLOUD: (CLOUD_PARAMETERS, CloudSettings),
+}  # fmt: skip
 
 
-def defaults(table: tuple[Parameter, ...] = PARAMETERS) -> dict[str, Any]:
-    return {row.name: row.plain_default for row in table}
+def values(node: str = 'night_perception', **changes: Any) -> dict[str, Any]:
+    """Return the defaults as ROS has them, with some changed; '__' in a name stands for '.'."""
+    defaults = {row.name: row.plain_default for row in KINDS[node][0]}
+    return defaults | {name.replace('__', '.'): value for name, value in changes.items()}
 
 
 def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in nested.items():
-        more = flat(value, f'{prefix}{key}.') if isinstance(value, dict) else {prefix + key: value}
-        result.update(more)
+        inner = isinstance(value, dict)
+        result |= flat(value, f'{prefix}{key}.') if inner else {prefix + key: value}
     return result
-
-
-def settings(**changes: Any) -> Settings:
-    return Settings.from_values(defaults() | {k.replace('__', '.'): v for k, v in changes.items()})
 
 
 @pytest.mark.parametrize('node', KINDS)
 def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
-    values = flat(
-        yaml.safe_load((ROOT / 'config' / f'{node}.yaml').read_text())['/**']['ros__parameters']
-    )
-    table, build = KINDS[node]
-    assert values == defaults(table)
-    assert [type(value) for value in values.values()] == [
-        type(value) for value in defaults(table).values()
-    ]
-    assert build.from_values(values)
+    text = (ROOT / 'config' / f'{node}.yaml').read_text()
+    found = flat(yaml.safe_load(text)['/**']['ros__parameters'])
+    assert found == values(node)
+    assert [*map(type, found.values())] == [*map(type, values(node).values())]
+    assert settings_of(KINDS[node][1], found)
 
 
 @pytest.mark.skipif(not TABLES.is_file(), reason='bench/ is not part of this copy')
@@ -84,67 +78,31 @@ def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) ->
     assert text.strip() == wanted.strip(), f'python bench/node_tables.py {name} prints it'
 
 
-@pytest.mark.parametrize(
-    ('given', 'words'),
-    [
-        ({'cameras': ['']}, "'cameras' is empty"),
-        ({'cameras': ['a', 'a']}, "'cameras' names a twice"),
-        ({'sensors': ['']}, "'sensors' and 'depth_cameras' are both empty"),
-        ({'depth_cameras': ['roof']}, "'depth_cameras' names roof, which is none of 'cameras'"),
-        ({'sensors': ['camera'], 'depth_cameras': ['camera']}, 'both lead to camera/nightseg/po'),
-        ({'sensor_topics': ['a', 'b']}, "'sensor_topics' has 2 topics for 1 names"),
-        ({'info_topics': ['a', 'b']}, "'info_topics' has 2 topics for 1 names"),
-        ({'transforms': ['base lidar 1 2']}, "'transforms': transform 'base lidar 1 2' must be"),
-        ({'occlusion.cell': -1.0}, "'occlusion.cell' must be 0 to 200, got -1"),
-        ({'odometry_type': 'x'}, "'odometry_type' must be one of nav_msgs/Odometry, geometry_m"),
-    ],
-)
-def test_contradictions_of_clouds_are_named(given: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        CloudSettings.from_values(defaults(CLOUD_PARAMETERS) | given)
-
-
-def test_descriptors_are_the_table() -> None:
-    numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
-    for parameter in PARAMETERS:
-        found = descriptor(parameter)
-        assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
-        assert parameter.text in found.description
-        ranges = [*found.integer_range, *found.floating_point_range]
-        assert [(r.from_value, r.to_value) for r in ranges] == (
-            [] if parameter.low is None else [(parameter.low, parameter.high)]
-        )
-        assert all(choice in found.additional_constraints for choice in parameter.choices)
-
-
 def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
-    assert set(BY_NAME) >= PIPELINE_NAMES
-    assert settings().pipeline == PipelineConfig()
-
-
-def test_what_may_change_while_the_node_runs() -> None:
-    wanted = {
-        'route', 'overlay_alpha', 'max_rate', 'max_age', 'router.dark', 'router.bright',
-        'router.dwell_dark_s', 'router.dwell_bright_s',
-        *(f'router.table.{state}' for state in ('day', 'dusk', 'night', 'glare')),
-    }  # fmt: skip
-    dynamic = {parameter.name for parameter in PARAMETERS if parameter.dynamic}
-    assert wanted <= dynamic
-    assert not dynamic & {'weights.day', 'device', 'backend', 'cameras', 'image_topics'}
+    assert set(BY_NAME) >= set(flat(to_mapping(PipelineConfig())))
+    assert settings_of(Settings, values()).pipeline == PipelineConfig() == Settings().pipeline
 
 
 @pytest.mark.parametrize('parameter', [*PARAMETERS, *CLOUD_PARAMETERS], ids=lambda p: p.name)
-def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Parameter) -> None:
+def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Parameter) -> None:
+    numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
+    found = parameter.descriptor()
+    assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
+    assert parameter.text in found.description
+    ranges = [*found.integer_range, *found.floating_point_range]
+    bounds = [] if parameter.bounds is None else [parameter.bounds]
+    assert [(r.from_value, r.to_value) for r in ranges] == bounds
+    assert all(choice in found.additional_constraints for choice in parameter.choices)
+
     assert parameter.problem(parameter.plain_default) is None
     wrong: list[Any] = [None, object()]
     if parameter.choices:
         wrong += ['', 'nonsense']
-    if parameter.low is not None and parameter.high is not None:
-        step = 1 if parameter.kind == 'integer' else 0.5
+    for low, high in bounds:
         kind: Any = type(parameter.default)
-        wrong += [kind(parameter.low - step), kind(parameter.high + step), True]
-        for bound in (parameter.low, parameter.high):
-            assert parameter.problem(kind(bound)) is None
+        step = 1 if kind is int else 0.5
+        wrong += [kind(low - step), kind(high + step), True]
+        assert parameter.problem(kind(low)) is parameter.problem(kind(high)) is None
     if parameter.kind == 'double':
         wrong += [math.nan, math.inf]
     for value in wrong:
@@ -192,25 +150,51 @@ def test_defaults_are_accepted_and_what_is_out_of_bounds_is_not(parameter: Param
     ],
 )
 def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]) -> None:
-    found = settings(**given).cameras
+    found = settings_of(Settings, values(**given)).camera_names
     assert [(c.name, c.image_topic, c.info_topic, c.output) for c in found] == wanted
 
 
 @pytest.mark.parametrize(
-    ('given', 'words'),
+    ('node', 'given', 'words'),
     [
-        ({'cameras': [''], 'image_topics': ['']}, 'both empty'),
-        ({'cameras': ['a', 'a']}, "'cameras' names a twice"),
-        ({'cameras': ['a', 'b'], 'image_topics': ['x']}, "'cameras' names 2 and 'image_topics' 1"),
-        ({'image_topics': ['x/i', 'x/i']}, 'twice'),
-        ({'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
-        ({'router__dark': 0.7}, r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7"),
-        ({'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
-        ({'long_side': 32}, 'long_side is 0 or 64 to 4096'),
-        ({'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
-        ({'route': 'noon'}, "'route' must be one of auto, day, night, translate; got 'noon'"),
+        (NIGHT, {'cameras': [''], 'image_topics': ['']}, 'both empty'),
+        (NIGHT, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
+        (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
+        (NIGHT, {'image_topics': ['x/i', 'x/i']}, 'twice'),
+        (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
+        (
+            NIGHT,
+            {'router__dark': 0.7},
+            r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7",
+        ),
+        (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
+        (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
+        (NIGHT, {'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
+        (
+            NIGHT,
+            {'route': 'noon'},
+            "'route' must be one of auto, day, night, translate; got 'noon'",
+        ),
+        (CLOUD, {'cameras': ['']}, "'cameras' is empty"),
+        (CLOUD, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
+        (CLOUD, {'sensors': ['']}, "'sensors' and 'depth_cameras' are both empty"),
+        (CLOUD, {'depth_cameras': ['roof']}, "names roof, which is none of 'cameras'"),
+        (
+            CLOUD,
+            {'sensors': ['camera'], 'depth_cameras': ['camera']},
+            'lead to camera/nightseg/po',
+        ),
+        (CLOUD, {'sensor_topics': ['a', 'b']}, "'sensor_topics' has 2 topics for 1 names"),
+        (CLOUD, {'info_topics': ['a', 'b']}, "'info_topics' has 2 topics for 1 names"),
+        (
+            CLOUD,
+            {'transforms': ['base lidar 1 2']},
+            "'transforms': transform 'base lidar 1 2' mus",
+        ),
+        (CLOUD, {'occlusion__cell': -1.0}, "'occlusion.cell' must be 0 to 200, got -1"),
+        (CLOUD, {'odometry_type': 'x'}, "'odometry_type' must be one of nav_msgs/Odometry, geome"),
     ],
 )
-def test_contradictions_are_named(given: dict[str, Any], words: str) -> None:
+def test_contradictions_are_named(node: str, given: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        settings(**given)
+        settings_of(KINDS[node][1], values(node, **given))

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole way from a frame to its mask."""
 
+import gc
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +12,15 @@ import pytest
 from tiny_weights import LICENSE, write_all, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.perception.result import NOTHING, Want
+from nightseg_ros.perception.result import NOTHING, Want, report
 from nightseg_ros.perception.router import RouterConfig, RouteTable
+from nightseg_ros.runtime.backend import MOST_SHAPES
+from nightseg_ros.runtime.backends import available_backends, open_backend
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import CITYSCAPES19
-from nightseg_ros.weights import WeightsError
+from nightseg_ros.weights import WeightsError, load_weights, save_weights
 
 EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, translated=True)
 
@@ -168,15 +174,74 @@ def test_weights_in_the_wrong_place_are_refused(files: WeightsConfig, tmp_path: 
         load(replace(files, night=str(other)))
 
 
-def test_unneeded_weights_are_not_loaded(files: WeightsConfig) -> None:
-    pipeline = load(replace(files, night='absent', translator='absent'), route='day')
-    assert set(pipeline.describe()['weights']) == {'day', 'illumination'}
-
-
-def test_licences_are_said(files: WeightsConfig) -> None:
+def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsConfig) -> None:
     said: list[str] = []
-    Pipeline.load(PipelineConfig(weights=files, backend='torch', route='day'), say=said.append)
+    weights = replace(files, night='absent', translator='absent')
+    config = PipelineConfig(weights=weights, backend='torch', device='cpu', route='day')
+    pipeline = Pipeline.load(config, say=said.append)
+    assert set(pipeline.describe()['weights']) == {'day', 'illumination'}
     assert [text for text in said if LICENSE in text] == [f'day.safetensors: {LICENSE}']
+
+
+@pytest.mark.parametrize(('route', 'size'), [('day', (96, 160)), ('night', (192, 320))])
+def test_each_route_has_the_size_of_its_own_weights(
+    files: WeightsConfig, route: str, size: tuple[int, int], tmp_path: Path
+) -> None:
+    """As if the night network had been trained at twice the size; beside a day frame."""
+    night = load_weights(files.night)
+    path = tmp_path / 'night.safetensors'
+    save_weights(path, night.tensors, replace(night.metadata, long_side=320))
+    both = load(replace(files, night=str(path)))
+    alone = load(replace(files, night=str(path)), route=route)
+    backend = open_backend('torch', 'cpu')
+    network = backend.load(load_weights(files.day if route == 'day' else path), print)
+    given = [light(0, 'day'), dark(0, 'night')]
+    [index] = [i for i, one in enumerate(given) if one.camera == route]
+    fitted = fit(90, 160, max(size))
+    assert fitted.padded == size
+    shrunk = backend.pixels.shrink(given[index].image, 'rgb', fitted)
+    wanted = backend.pixels.enlarge(network(shrunk[None])[0][0], fitted)
+    np.testing.assert_array_equal(both.process(given)[index].labels, wanted)
+    np.testing.assert_array_equal(alone.process([given[index]])[0].labels, wanted)
+
+
+def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> None:
+    pipeline = load(files)
+    weights = load_weights(files.illumination)
+    weights.tensors.data['head.bias'][:] = np.nan  # type: ignore[attr-defined]
+    broken = IlluminationEstimator(weights.tensors)
+    pipeline.estimator, good = broken, pipeline.estimator
+    decisions = []
+    for step in range(12):
+        # two good frames by day among them
+        pipeline.estimator = good if step in (5, 6) else broken
+        (result,) = pipeline.process([light(step / 4)], NOTHING)
+        decisions.append((result.decision.state, result.decision.route))
+        status = report('camera', result, {}, None)
+        assert (
+            (status.level == 'WARN')
+            == math.isnan(result.illumination.score)
+            == (step not in (5, 6))
+        )
+        assert result.illumination.state == ('day' if step in (5, 6) else 'dusk')
+    # half a second later the last good frame says nothing any more
+    assert decisions == [('dusk', 'night')] * 5 + [('day', 'day')] * 4 + [('dusk', 'night')] * 3
+
+
+@pytest.mark.skipif(not available_backends()['openvino'], reason='openvino not installed')
+def test_a_camera_whose_size_changes_does_not_fill_the_memory(files: WeightsConfig) -> None:
+    """The sizes used last stay ready; the others are let go."""
+    network = open_backend('openvino', 'cpu').load(load_weights(files.day), print)
+
+    def models() -> int:
+        gc.collect()
+        kinds = ('InferRequest', '_InferRequestWrapper')
+        return sum(type(one).__name__ in kinds for one in gc.get_objects())
+
+    before = models()
+    for width in range(32, 32 * (MOST_SHAPES + 6), 32):
+        network(np.zeros((1, 32, width, 3), np.uint8))
+    assert 1 <= models() - before <= MOST_SHAPES
 
 
 def test_changes_while_running(files: WeightsConfig) -> None:
@@ -196,9 +261,7 @@ def test_changes_while_running(files: WeightsConfig) -> None:
     np.testing.assert_array_equal(result.overlay, result.color)
 
 
-@pytest.mark.parametrize(
-    'change', [{'route': 'dusk'}, {'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}]
-)
+@pytest.mark.parametrize('change', [{'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}])
 def test_bad_configs_name_the_key(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         PipelineConfig(**change)

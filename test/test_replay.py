@@ -25,8 +25,8 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source

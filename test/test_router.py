@@ -35,8 +35,11 @@ def first(decisions: list[Decision], route: str) -> int:
 
 @pytest.mark.parametrize(
     ('score', 'state', 'route'),
-    [(0.02, 'night', 'night'), (0.5, 'dusk', 'night'), (0.98, 'day', 'day')],
-)
+    [
+        (0.02, 'night', 'night'), (0.3499, 'night', 'night'), (0.35, 'dusk', 'night'),
+        (0.65, 'dusk', 'night'), (0.6501, 'day', 'day'), (0.98, 'day', 'day'),
+    ],
+)  # fmt: skip
 def test_first_frame_decides_at_once(score: float, state: str, route: str) -> None:
     decision = Router().update(START, light(score))
     assert (decision.state, decision.route, decision.switched) == (state, route, False)
@@ -60,12 +63,9 @@ def test_the_reason_says_what_is_pending() -> None:
     assert 'night' not in decisions[4].reason
 
 
-def test_reversal_resets_the_timer() -> None:
+def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not() -> None:
     scores = [0.9] * 5 + ([0.1] * 5 + [0.9]) * 10
     assert {decision.route for decision in drive(Router(), scores)} == {'day'}
-
-
-def test_a_deepening_dusk_does_not_start_the_timer_again() -> None:
     decisions = drive(Router(), [0.9, 0.45, 0.45, 0.45, 0.1, 0.1, 0.1])
     assert first(decisions, 'night') == 6
     assert decisions[6].state == 'night'
@@ -96,33 +96,25 @@ def test_a_forced_route_bypasses_the_table_and_follows_the_state() -> None:
     assert not any(decision.switched for decision in decisions)
     assert decisions[0].state == 'day' and decisions[-1].state == 'night'
     assert 'forced to translate' in decisions[0].reason
-    router.force(None)
+    router.forced = None
     freed = router.update(START + 15 * FRAME, light(0.1))
     assert (freed.route, freed.switched) == ('night', True)
-    with pytest.raises(ValueError, match="'dawn'"):
-        router.force('dawn')  # type: ignore[arg-type]
-
-
-def test_reset_names_its_reason_and_decides_at_once() -> None:
-    router = Router()
-    drive(router, [0.9] * 10)
-    router.reset('camera restarted')
-    decision = router.update(START + 10 * FRAME, light(0.1))
-    assert (decision.route, decision.switched) == ('night', True)
-    assert 'camera restarted' in decision.reason
 
 
 @pytest.mark.parametrize('nothing', [None, light(math.nan), light(math.inf)])
-def test_a_missing_score_is_night_at_first_and_then_keeps_the_state(
-    nothing: Illumination | None,
-) -> None:
+def test_a_missing_score_is_dusk_once_it_lasts(nothing: Illumination | None) -> None:
     router = Router()
-    assert router.update(START, nothing).route == 'night'
-    assert router.state is None
+    first = router.update(START, nothing)
+    assert (first.state, first.route, router.state) == ('dusk', 'night', None)
+    assert 'no usable score since first frame: taken as dusk' in first.reason
     assert router.update(START + FRAME, light(0.9)).route == 'day'
-    decision = router.update(START + 2 * FRAME, nothing)
-    assert decision.route == 'day'
-    assert 'no score' in decision.reason
+    missing = [router.update(START + i * FRAME, nothing) for i in range(2, 9)]
+    assert [decision.state for decision in missing] == ['day'] * 5 + ['dusk'] * 2
+    assert 'dusk for 0.0 of 0.5 s: no score' in missing[0].reason
+    # darkness is left as late as by a real dusk
+    router = Router()
+    router.update(START, light(0.05))
+    assert all(router.update(START + i * FRAME, nothing).state == 'night' for i in range(1, 31))
 
 
 @pytest.mark.parametrize(
@@ -143,11 +135,6 @@ def test_a_wrong_config_names_its_key(mapping: dict[str, object], key: str) -> N
         from_mapping(RouterConfig, mapping)
 
 
-def test_settings_at_the_end_of_their_range_are_taken() -> None:
-    RouterConfig(dark=0.25, bright=0.75, hysteresis=0.5, dwell_dark_s=0.0, dwell_bright_s=0.0)
-    RouterConfig(dark=0.0, bright=1.0, hysteresis=0.0)
-
-
 scores = st.floats(0, 1)
 steps = st.integers(SECOND // 60, 2 * SECOND)
 
@@ -155,34 +142,16 @@ steps = st.integers(SECOND // 60, 2 * SECOND)
 @given(st.lists(st.tuples(steps, scores, st.booleans()), min_size=1, max_size=80))
 def test_never_two_switches_within_a_dwell(frames: list[tuple[int, float, bool]]) -> None:
     router, stamp = Router(), START
-    states: list[tuple[int, str, str]] = []
+    changed, state, route = stamp, '', ''
     for step, score, glare in frames:
         stamp += step
         decision = router.update(stamp, light(score, glare=glare))
-        states.append((stamp, decision.state, decision.route))
-    changes = [(b[0], b[1], b[2] != a[2]) for a, b in zip(states, states[1:]) if a[1] != b[1]]
-    for (before, _, _), (after, state, _) in zip(changes, changes[1:]):
-        assert after - before >= (3 if state == 'day' else 0.5) * SECOND
-    for change in changes:
-        if change[1] == 'day':
-            assert change[0] - states[0][0] >= 3 * SECOND
-
-
-@given(scores, st.integers(1, 100), steps)
-def test_constant_light_never_switches(score: float, count: int, step: int) -> None:
-    decisions = drive(Router(), [score] * count, step=step)
-    assert len({(d.state, d.route) for d in decisions}) == 1
-    assert not any(decision.switched for decision in decisions)
-
-
-@given(st.integers(1, 4), st.integers(1, 29), scores)
-def test_an_oscillation_faster_than_the_dwells_never_switches(
-    dark: int, bright: int, middle: float
-) -> None:
-    by_day = [0.95] * bright + [min(middle, 0.5)] * dark
-    assert not any(d.switched for d in drive(Router(), [0.95, *by_day * 8]))
-    by_night = [0.05] * dark + [max(middle, 0.46)] * bright
-    assert not any(d.switched for d in drive(Router(), [0.05, *by_night * 8]))
+        assert decision.switched == bool(route and decision.route != route)
+        if state != decision.state:
+            least = 3 * SECOND if decision.state == 'day' else SECOND // 2
+            assert not state or stamp - changed >= least
+            changed = stamp
+        state, route = decision.state, decision.route
 
 
 @given(
@@ -198,26 +167,6 @@ def test_a_shift_of_all_stamps_changes_nothing(
         assert here.update(stamp, light(score)) == there.update(stamp + shift, light(score))
 
 
-@given(st.lists(st.tuples(steps, scores), max_size=60))
-def test_switched_marks_exactly_the_changes_of_route(frames: list[tuple[int, float]]) -> None:
-    router, stamp, route = Router(), START, None
-    for step, score in frames:
-        stamp += step
-        decision = router.update(stamp, light(score))
-        assert decision.switched == (route is not None and decision.route != route)
-        assert decision.reason
-        route = decision.route
-
-
-def test_cameras_are_routed_apart_unless_shared() -> None:
-    bank = RouterBank()
-    assert bank.update('front', START, light(0.9)).route == 'day'
-    assert bank.update('rear', START, light(0.1)).route == 'night'
-    bank.reset('rear', 'restarted')
-    assert 'restarted' in bank.update('rear', START + FRAME, light(0.9)).reason
-    assert 'first frame' in bank.update('front', START + FRAME, light(0.9)).reason
-
-
 def bank_drive(bank: RouterBank, cameras: dict[str, float], count: int, start: int) -> str:
     route = ''
     for i in range(count):
@@ -225,6 +174,17 @@ def bank_drive(bank: RouterBank, cameras: dict[str, float], count: int, start: i
             stamp = start + i * FRAME + offset * 1_000_000
             route = bank.update(camera, stamp, light(score)).route
     return route
+
+
+def test_cameras_are_routed_apart_unless_shared() -> None:
+    bank = RouterBank()
+    assert bank.update('front', START, light(0.9)).route == 'day'
+    assert bank.update('rear', START, light(0.1)).route == 'night'
+    bank.reset('rear', 'restarted')
+    decision = bank.update('rear', START + FRAME, light(0.9))
+    assert (decision.route, decision.switched) == ('day', True)
+    assert 'restarted' in decision.reason
+    assert 'first frame' in bank.update('front', START + FRAME, light(0.9)).reason
 
 
 @pytest.mark.parametrize('shared', [False, True])
@@ -239,16 +199,15 @@ def test_a_forced_route_reaches_every_camera(shared: bool) -> None:
 def test_the_median_of_the_cameras_decides_a_shared_route() -> None:
     bank = RouterBank(RouterConfig(shared=True))
     assert bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.05}, 20, START) == 'day'
-    assert bank_drive(bank, {'a': 0.9, 'b': 0.05, 'c': 0.05}, 20, START + 2 * SECOND) == 'night'
+    switched = 0
+    for i in range(20):
+        for camera, score in {'a': 0.9, 'b': 0.05, 'c': 0.05}.items():
+            decision = bank.update(camera, START + 2 * SECOND + i * FRAME, light(score))
+            switched += decision.switched
+    assert decision.route == 'night' and switched == 1, 'a switch is told once'
     last = [bank.update(name, START + 4 * SECOND, light(0.9)) for name in 'abc']
     assert len({decision.route for decision in last}) == 1
     assert 'median of 3 cameras' in bank.update('a', START + 4 * SECOND + FRAME, light(0.9)).reason
-
-
-def test_another_camera_leads_where_the_leader_falls_silent() -> None:
-    bank = RouterBank(RouterConfig(shared=True))
-    bank_drive(bank, {'a': 0.9, 'b': 0.9}, 5, START)
-    assert bank_drive(bank, {'b': 0.05}, 25, START + SECOND // 2) == 'night'
 
 
 def test_a_camera_with_a_foreign_clock_does_not_tear_the_decision() -> None:
@@ -267,24 +226,6 @@ def test_a_shared_bag_loop_decides_afresh() -> None:
     decision = bank.update('a', START - 60 * SECOND, light(0.1))
     assert decision.route == 'night'
     assert 'time went back' in decision.reason
-
-
-@pytest.mark.parametrize(('threshold', 'beyond'), [('dark', 'night'), ('bright', 'day')])
-def test_a_score_on_a_threshold_is_dusk(threshold: str, beyond: str) -> None:
-    score = getattr(RouterConfig(), threshold)
-    assert Router().update(START, light(score)).state == 'dusk'
-    nudge = -1e-6 if beyond == 'night' else 1e-6
-    assert Router().update(START, light(score + nudge)).state == beyond
-
-
-def test_a_shared_switch_is_told_once() -> None:
-    bank = RouterBank(RouterConfig(shared=True))
-    switched = 0
-    for i in range(30):
-        for offset, camera in enumerate('ab'):
-            found = light(0.9 if i < 10 else 0.05)
-            switched += bank.update(camera, START + i * FRAME + offset, found).switched
-    assert switched == 1
 
 
 @pytest.mark.parametrize(('cameras', 'state'), [('ab', 'glare'), ('abc', 'day')])
@@ -372,7 +313,7 @@ def test_another_camera_leads_after_one_second_of_its_own() -> None:
     assert 'dusk for' in bank.update('b', START + SECOND, light(0.1)).reason
 
 
-def test_cameras_without_a_score_are_taken_as_night() -> None:
+def test_cameras_without_a_score_are_taken_as_dusk() -> None:
     bank = RouterBank(RouterConfig(shared=True))
     decision = bank.update('a', START, None)
-    assert decision.route == 'night' and 'median of 0 cameras' in decision.reason
+    assert decision.state == 'dusk' and 'median of 0 cameras' in decision.reason

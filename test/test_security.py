@@ -23,9 +23,8 @@ from bag_samples import TOPIC, write_bag
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from nightseg_ros.bags.formats import MAX_BYTES, unpack
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.storage import StorageFile, _zstd, unpack_file
+from nightseg_ros.bags.storage import MAX_BYTES, _zstd, read_file, unpack, unpack_file
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
 from nightseg_ros.data.source import open_source
@@ -241,7 +240,7 @@ def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> N
             tails += 1
     assert tails
     storage.write_bytes(content)
-    found = list(StorageFile(storage).records())
+    found = list(read_file(storage))
     assert sum(len(getattr(item, 'data', b'')) for item in found) <= len(content)
 
 

@@ -58,16 +58,11 @@ def test_segments_and_ports_of_the_dead_are_removed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['.ses', 'x', '_el', '..el', 'fastrtps_0123456789abcdef_el.bak'])
-def test_files_of_others_are_left_whatever_their_names(folder: Path, name: str) -> None:
+def test_files_of_others_are_left_and_a_lock_alone_is_removed(folder: Path, name: str) -> None:
     (folder / name).touch()
+    (folder / SEGMENT).unlink()
     assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
     assert names(folder) == {name}
-
-
-def test_a_lock_alone_is_removed_as_well(folder: Path) -> None:
-    (folder / SEGMENT).unlink()
-    assert SEGMENT in remove_orphans(folder, settled=0)
-    assert names(folder) == set()
 
 
 def test_what_is_young_is_left(folder: Path) -> None:
@@ -83,29 +78,26 @@ def test_what_is_young_is_left(folder: Path) -> None:
     assert remove_orphans(folder, settled=1.0) == [PORT]
 
 
-@pytest.mark.parametrize('lock', ['LOCK_EX', 'LOCK_SH'])
-def test_what_is_locked_is_left(folder: Path, lock: str) -> None:
-    code = 'import fcntl, sys\nf = open(sys.argv[1])\nfcntl.flock(f, getattr(fcntl, sys.argv[2]))'
-    with process(code, folder / f'{SEGMENT}_el', lock):
-        assert remove_orphans(folder, settled=0) == [PORT]
-        assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
-    assert remove_orphans(folder, settled=0) == [SEGMENT]
+#: What a process may do with a segment or its lock.
+LOCK = "import fcntl, sys\nf = open(sys.argv[1] + '_el')\nfcntl.flock(f, fcntl.LOCK_"
+OPEN = "import sys\nf = open(sys.argv[1], '"
+# Python's own mmap would keep the file open besides
+MAP = """b', buffering=0)
+import ctypes, mmap
+m = ctypes.CDLL(None).mmap
+m.restype = ctypes.c_void_p
+m.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]
+assert m(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, f.fileno(), 0) > 0
+f.close()"""
 
 
-@pytest.mark.parametrize('mode', ['r+b', 'rb'])
-@pytest.mark.parametrize('mapped', [True, False])
-def test_what_is_mapped_or_open_is_left(folder: Path, mode: str, mapped: bool) -> None:
-    opened = 'import sys\nf = open(sys.argv[1], sys.argv[2], buffering=0)'
-    # Python's own mmap would keep the file open besides
-    alone = (
-        'import ctypes, mmap\n'
-        'm = ctypes.CDLL(None).mmap\n'
-        'm.restype = ctypes.c_void_p\n'
-        'm.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]\n'
-        'assert m(None, 4096, mmap.PROT_READ, mmap.MAP_SHARED, f.fileno(), 0) > 0\n'
-        'f.close()'
-    )
-    with process(f'{opened}\n{alone}' if mapped else opened, folder / SEGMENT, mode):
+@pytest.mark.parametrize(
+    'code',
+    [f'{LOCK}EX)', f'{LOCK}SH)', f"{OPEN}rb')", f"{OPEN}r+b')", f'{OPEN}r{MAP}', f'{OPEN}r+{MAP}'],
+    ids=['locked', 'locked with others', 'open', 'open to write', 'mapped', 'mapped to write'],
+)
+def test_what_is_locked_open_or_mapped_is_left(folder: Path, code: str) -> None:
+    with process(code, folder / SEGMENT):
         assert remove_orphans(folder, settled=0) == [PORT]
         assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
     assert remove_orphans(folder, settled=0) == [SEGMENT]

@@ -6,60 +6,28 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cloud_harness import PARAMETERS, CloudProcess
-from ros_harness import (
-    SECOND,
-    Client,
-    NodeProcess,
-    image_message,
-    picture,
-    running,
-    tiny_parameters,
-)
+from ros_harness import Camera, Client, NodeProcess, running
 
 from nightseg_ros.shared_memory import SETTLED
 
 pytestmark = pytest.mark.ros
 
-LABELS = 'camera/nightseg/labels'
 
-
-class Night(NodeProcess):
-    """The node, configured with tiny networks."""
-
-    name = '/night_perception'
-
-
-class Cloud(CloudProcess):
-    name = '/semantic_cloud'
-
-
-class Loading(Night):
+class Loading(NodeProcess):
     """The node whose networks take long to load."""
 
     command = (
         '-c',
         'import time\n'
         'from nightseg_ros.node import main, worker\n'
-        'worker.Worker.load = lambda self, sizes: time.sleep(100)\n'
+        'worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
         'main.main()',
     )
-
-
-@pytest.fixture(scope='module')
-def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    return tiny_parameters(tmp_path_factory.mktemp('weights'))
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client()
-    yield client
-    client.close()
 
 
 def large(segments: set[Path]) -> int:
@@ -69,14 +37,6 @@ def large(segments: set[Path]) -> int:
 
 def left(segments: set[Path]) -> list[str]:
     return [path.name for path in segments if path.exists()]
-
-
-def serve(client: Client, stamp_ns: int) -> None:
-    """Let the node answer a frame."""
-    camera = client.publisher('camera/image_raw')
-    client.listen(LABELS)
-    client.connect(camera)
-    client.exchange(camera, image_message(picture(), stamp_ns), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -89,11 +49,11 @@ def serve(client: Client, stamp_ns: int) -> None:
     ],
 )
 def test_night_perception_leaves_nothing(
-    client: Client, parameters: dict[str, object], tmp_path: Path, number: int, state: str
+    client: Client, parameters: dict[str, Any], tmp_path: Path, number: int, state: str
 ) -> None:
-    with running(tmp_path / 'log', parameters, kind=Night) as node:
+    with running(tmp_path / 'log', parameters, kind=NodeProcess) as node:
         client.reach('active')
-        serve(client, SECOND)
+        Camera(client).connect().serve()
         if state != 'active':
             assert client.transition('deactivate')
         if state == 'unconfigured':
@@ -105,8 +65,8 @@ def test_night_perception_leaves_nothing(
 
 
 def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
-    client = Client(Cloud.name)
-    with running(tmp_path / 'log', PARAMETERS, kind=Cloud) as node:
+    client = Client('/semantic_cloud')
+    with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as node:
         client.reach('active')
         segments = node.segments()
         assert large(segments) == 1
@@ -116,7 +76,7 @@ def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
-    parameters: dict[str, object], tmp_path: Path
+    parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     with running(tmp_path / 'log', parameters, kind=Loading) as node:
         segments = node.until_segments()
@@ -127,8 +87,8 @@ def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
 
 @pytest.mark.slow
 def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path) -> None:
-    with running(tmp_path / 'log', PARAMETERS, kind=Cloud) as alive:
-        with running(tmp_path / 'log2', PARAMETERS, kind=Cloud) as killed:
+    with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
+        with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:
             alive.until_segments()
             segments = killed.until_segments()
             killed.process.kill()
@@ -136,7 +96,7 @@ def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path)
         assert large(segments) == 1
         # while it is young it could belong to somebody who starts
         time.sleep(SETTLED)
-        with running(tmp_path / 'log3', PARAMETERS, kind=Cloud) as successor:
+        with running(tmp_path / 'log3', PARAMETERS, kind=CloudProcess) as successor:
             successor.until_segments()
             assert left(segments) == []
             assert large(alive.segments()) == large(successor.segments()) == 1

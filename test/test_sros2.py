@@ -16,7 +16,6 @@ from cloud_harness import CloudProcess
 from rclpy.node import NodeNameNonExistentError
 from ros_harness import Client, running, tiny_parameters
 
-from nightseg_ros.node.messages import vision_msgs
 from nightseg_ros.node.parameters import CloudSettings
 
 ROOT = Path(__file__).parent.parent
@@ -31,21 +30,22 @@ SROS2 = SimpleNamespace(**runpy.run_path(str(SCRIPT))) if SCRIPT.is_file() else 
 def allowed(text: str, path: str, node: str) -> set[str]:
     """Return the names of a kind in a node's policy, absolute."""
     found = ET.fromstring(text).iterfind(f'.//profile[@node="{node}"]/{path}')
-    return {absolute(element.text or '', node) for element in found}
-
-
-def absolute(name: str, node: str) -> str:
-    if name.startswith('~/'):
-        return f'/{node}/{name[2:]}'
-    return name if name.startswith('/') else f'/{name}'
+    names = [(element.text or '').replace('~', f'/{node}') for element in found]
+    return {name if name.startswith('/') else f'/{name}' for name in names}
 
 
 def compare(profile: Any, without: set[str]) -> None:
     """Wait until the graph of a running node is its policy, save for what is not installed."""
     node, text = profile.node, SROS2.policy([profile])
     client = Client(f'/{node}')
+    wanted = {
+        'publisher': allowed(text, 'topics[@publish]/topic', node) - without,
+        'subscriber': allowed(text, 'topics[@subscribe]/topic', node) - without,
+        'service': allowed(text, 'services[@reply]/service', node),
+        'client': set(),
+    }
 
-    def differences() -> list[set[str]]:
+    def graph() -> dict[str, set[str]]:
         def names(kind: str) -> set[str]:
             ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
             try:
@@ -53,21 +53,14 @@ def compare(profile: Any, without: set[str]) -> None:
             except NodeNameNonExistentError:  # not known yet
                 return set()
 
-        return [
-            (names('publisher') | (without & publishes)) ^ publishes,
-            (names('subscriber') | (without & hears)) ^ hears,
-            names('service') ^ allowed(text, 'services[@reply]/service', node),
-            names('client'),
-        ]
+        return {kind: names(kind) for kind in wanted}
 
-    publishes = allowed(text, 'topics[@publish]/topic', node)
-    hears = allowed(text, 'topics[@subscribe]/topic', node)
     try:
         client.reach('active')
         # the graph is learned bit by bit
-        client.until(lambda: not any(differences()), 'the graph of the policy', timeout=20)
+        client.until(lambda: graph() == wanted, 'the graph of the policy', timeout=20)
     except AssertionError:
-        assert differences() == [set()] * 4
+        assert graph() == wanted
         raise
     finally:
         client.close()
@@ -94,7 +87,7 @@ def test_the_policy_is_the_graph_of_night_perception(
     with running(tmp_path / 'node.log', parameters):
         compare(
             SROS2.night_perception(cameras, transport),
-            set() if vision_msgs() is not None else latched,
+            set() if find_spec('vision_msgs') is not None else latched,
         )
 
 
@@ -113,4 +106,4 @@ def test_the_policy_is_the_graph_of_night_perception(
 def test_the_policy_is_the_graph_of_semantic_cloud(tmp_path: Path, given: dict[str, Any]) -> None:
     without = set() if find_spec('tf2_ros') is not None else set(SROS2.TF)
     with running(tmp_path / 'node.log', {**given, 'use_sim_time': True}, kind=CloudProcess):
-        compare(SROS2.semantic_cloud(CloudSettings.of(**given)), without)
+        compare(SROS2.semantic_cloud(CloudSettings(**given)), without)

@@ -21,9 +21,8 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 def test_the_node_opens_no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
-    folder = tmp_path / 'watch'
-    folder.mkdir()
-    watch = NetworkWatch(folder)
+    (tmp_path / 'watch').mkdir()
+    watch = NetworkWatch(tmp_path / 'watch')
     for name in HUSH:
         monkeypatch.delenv(name, raising=False)
     for name, value in watch.environment().items():
@@ -35,11 +34,10 @@ def test_the_node_opens_no_connection(tmp_path: Path, monkeypatch: pytest.Monkey
     }  # fmt: skip
     with running(tmp_path / 'node.log', parameters) as node, watch.sockets(node.process.pid):
         until = time.monotonic() + 60
-        while 'active; waiting' not in node.text and time.monotonic() < until:
-            assert node.process.poll() is None
+        while 'active; waiting' not in node.text:
+            assert node.process.poll() is None and time.monotonic() < until, node.text
             time.sleep(0.2)
         time.sleep(BUNDLE_S)
         assert node.process.poll() is None
     watch.close()
-    assert 'active; waiting' in node.text, node.text
     assert watch.heard() == set()

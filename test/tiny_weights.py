@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +43,18 @@ def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) ->
         license=LICENSE,
     )
     save_weights(path, network.state_dict(), metadata)
+    return path
+
+
+def write_network(
+    path: Path, name: str, tensors: dict[str, torch.Tensor] | None = None, **arch: Any
+) -> Path:
+    """Write a segmenter of that kind, with random layers where no tensors are given."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tensors = tensors or build(name, **arch).state_dict()
+    metadata = WeightsMetadata(network=name, arch=arch, taxonomy=CAMVID11.to_dict())
+    save_weights(path, tensors, metadata)
     return path
 
 
@@ -97,3 +110,10 @@ def write_all(folder: Path) -> dict[str, Path]:
         'weights.translator': write_translator(folder / 'translator.safetensors'),
         'weights.illumination': write_illumination(folder / 'illumination.safetensors'),
     }
+
+
+def weight_flags(folder: Path, *names: str) -> list[str]:
+    """Write weights; return the flags that name them, without ``names`` all but a translator."""
+    files = write_all(folder)
+    wanted = [f'weights.{name}' for name in names or ('day', 'night', 'illumination')]
+    return [x for name in wanted for x in (f'--{name.replace(".", "-")}', str(files[name]))]

@@ -5,22 +5,25 @@
 from __future__ import annotations
 
 import heapq
-import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import parse_qos
-from rosbags.typesys import Stores, get_typestore
-from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.formats import ROS1_SUFFIXES, Channel, Record, unpack_message
-from nightseg_ros.bags.storage import StorageFile
+from nightseg_ros.bags.storage import (
+    ROS1_SUFFIXES,
+    Channel,
+    Message,
+    count_file,
+    read_file,
+    storage_kind,
+    typestore,
+)
 from nightseg_ros.config import load_yaml
 from nightseg_ros.files import natural_order
 from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
@@ -29,7 +32,6 @@ METADATA = 'metadata.yaml'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
-_SECOND = 1_000_000_000
 
 
 class BagError(ValueError):
@@ -50,23 +52,9 @@ class BagTopic:
     """Messages that were recorded, as far as the bag still knows."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Message:
-    """One message as it lies in the bag."""
-
-    stamp_ns: int
-    """The header's stamp; where the header cannot be read, the time of recording."""
-    received_ns: int
-    """When it was recorded."""
-    type: str
-    data: bytes
-    encoding: str = ''
-    """How it is serialised; '' as this kind of bag does."""
-
-
 class BagReader:
     """
-    A bag, looked at: its topics, and their messages and frames in the order of the header stamps.
+    A bag: its topics, and their messages and frames in the order of the header stamps.
 
     Two neighbours that were recorded in the wrong order are put right; a message that comes more
     than ``REORDER`` messages of its topic late stays where it was recorded. Memory does not grow
@@ -89,15 +77,21 @@ class BagReader:
         if counts is None:
             counts = Counter()
             for file in self._files:
-                found, errors = file.contents()
+                found, errors = count_file(file)
                 counts.update(found)
                 self._errors.update(dict.fromkeys(errors))
-        self._channels = tuple(counts)
-        self._topics = _topics(counts)
-        if not self._topics and self._errors:
+        #: Every topic, by name.
+        self.topics = _topics(counts)
+        if not self.topics and self._errors:
             raise BagError(f"bag '{self.path}' cannot be read: {'; '.join(self._errors)}")
+        #: Names of the topics whose publishers kept the last message for late subscribers.
+        self.latched_topics = {
+            channel.topic
+            for channel in counts
+            if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
+        }
         #: Whether the messages are serialised as ROS 2 does (CDR).
-        self.is_ros2 = not any(file.suffix in ROS1_SUFFIXES for file in self._files)
+        self.is_ros2 = not any(storage_kind(file) in ROS1_SUFFIXES for file in self._files)
 
     def __enter__(self) -> BagReader:
         """Use it in a ``with`` block; files are open only while their messages are being read."""
@@ -107,14 +101,9 @@ class BagReader:
         """Leave the block."""
 
     @property
-    def topics(self) -> list[BagTopic]:
-        """Every topic, by name."""
-        return list(self._topics)
-
-    @property
     def image_topics(self) -> list[BagTopic]:
         """The topics of images, by name."""
-        return [topic for topic in self._topics if topic.type in IMAGE_TYPES]
+        return [topic for topic in self.topics if topic.type in IMAGE_TYPES]
 
     @property
     def camera_topics(self) -> list[BagTopic]:
@@ -124,29 +113,18 @@ class BagReader:
         They are those of images without predictions (``…/nightseg/…``), labels (``label…``) and
         packed depth; of an image that was recorded raw and compressed, the raw one.
         """
-        found = [
-            topic
+        found = {
+            topic.name: topic
             for topic in self.image_topics
             if '/nightseg/' not in topic.name
             and not topic.name.endswith('/compressedDepth')
             and not topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label')
-        ]
-        names = {topic.name for topic in found}
+        }
         return [
             topic
-            for topic in found
-            if not topic.name.endswith('/compressed')
-            or topic.name.removesuffix('/compressed') not in names
+            for name, topic in found.items()
+            if not (name.endswith('/compressed') and name.removesuffix('/compressed') in found)
         ]
-
-    @property
-    def latched_topics(self) -> set[str]:
-        """Names of the topics whose publishers kept the last message for late subscribers."""
-        return {
-            channel.topic
-            for channel in self._channels
-            if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
-        }
 
     def image_topic(self, name: str | None = None) -> BagTopic:
         """
@@ -155,37 +133,28 @@ class BagReader:
         ``BagError`` lists what the bag holds where the answer is not plain.
         """
         if name is not None:
-            wanted = '/' + name.strip('/')
-            for topic in self.image_topics:
-                if '/' + topic.name.strip('/') == wanted:
-                    return topic
-            raise BagError(
-                f"bag '{self.path}' has no image topic '{name}'; it holds {self._listed()}"
-            )
-        cameras = self.camera_topics
-        raw = [topic for topic in cameras if topic.name.rpartition('/')[2].startswith('image')]
-        choice = cameras if len(cameras) == 1 else raw
-        if len(choice) != 1:
-            problem = 'several image topics' if cameras else 'no image topic'
-            raise BagError(
-                f"bag '{self.path}' has {problem}; name one with --topic. It holds "
-                f'{self._listed()}'
-            )
-        return choice[0]
+            wanted = name.strip('/')
+            found = [topic for topic in self.image_topics if topic.name.strip('/') == wanted]
+            problem = f"no image topic '{name}'"
+        else:
+            found = self.camera_topics
+            problem = 'several image topics' if found else 'no image topic'
+            problem += '; name one with --topic'
+            if len(found) != 1:
+                found = [t for t in found if t.name.rpartition('/')[2].startswith('image')]
+        if len(found) != 1:
+            topics = [f'{topic.name} ({topic.type}, {topic.count})' for topic in self.topics]
+            listed = ', '.join(topics) or 'no topic'
+            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}")
+        return found[0]
 
     def messages(self, topic: BagTopic) -> Iterator[Message]:
         """Yield the messages of one topic in the order of their stamps."""
         held: list[tuple[int, int, Message]] = []
         self._given[topic.name] = 0
-        for number, record in enumerate(self._records((topic.name,))):
-            channel, data = record.channel, unpack_message(record.data)
-            stamp = self._stamp(channel.type, data, record.received_ns)
-            message = Message(
-                stamp_ns=stamp, received_ns=record.received_ns, type=channel.type, data=data,
-                encoding=channel.encoding,
-            )  # fmt: skip
+        for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
-            heapq.heappush(held, (stamp, number, message))
+            heapq.heappush(held, (message.stamp_ns, number, message))
             if len(held) > REORDER:
                 yield heapq.heappop(held)[2]
         while held:
@@ -201,22 +170,18 @@ class BagReader:
         streams = [zip(repeat(topic), self.messages(topic)) for topic in topics]
         yield from heapq.merge(*streams, key=lambda pair: pair[1].stamp_ns)
 
-    def records(self, leave_out: Collection[str] = ()) -> Iterator[Record]:
+    def records(self, leave_out: Collection[str] = ()) -> Iterator[Message]:
         """Yield every message of every topic but some, as and in the order they were recorded."""
-        names = {topic.name for topic in self._topics} - set(leave_out)
-        for record in self._records(names):
-            data = unpack_message(record.data)
-            yield Record(channel=record.channel, received_ns=record.received_ns, data=data)
+        yield from self._read({topic.name for topic in self.topics} - set(leave_out))
 
-    def frames(self, topic: BagTopic, camera: str | None = None) -> Iterator[Frame | FrameError]:
+    def frames(self, topic: BagTopic) -> Iterator[Frame | FrameError]:
         """
         Yield each image of a topic as a frame, or as the error that says why it is none.
 
         The last item of a damaged bag is a ``BagLoss``.
         """
-        name = camera or camera_of(topic.name)
         for message in self.messages(topic):
-            yield self.frame(message, name)
+            yield self.frame(message, camera_of(topic.name))
         loss = self.loss([topic])
         if loss is not None:
             yield loss
@@ -240,26 +205,25 @@ class BagReader:
 
     def read(self, message: Message) -> Any:
         """Return a message's content as attributes; ``BagError`` where it is damaged."""
+        kind, encoding = message.channel.type, message.channel.encoding
         own = 'cdr' if self.is_ros2 else 'ros1'
-        if message.encoding not in ('', own):
-            raise BagError(
-                f"a {message.type} is serialised as '{message.encoding}'; only '{own}' is read"
-            )
-        types = _types(self.is_ros2)
+        if encoding != own:
+            raise BagError(f"a {kind} is serialised as '{encoding}'; only '{own}' is read")
+        types = typestore(own)
         deserialize = types.deserialize_cdr if self.is_ros2 else types.deserialize_ros1
         try:
-            return deserialize(message.data, message.type)
+            return deserialize(message.data, kind)
         # damaged bytes make the parser beneath fail in many ways
         except Exception as error:
             raise BagError(
-                f'a {message.type} cannot be read: {str(error) or type(error).__name__}'
+                f'a {kind} cannot be read: {str(error) or type(error).__name__}'
             ) from error
 
     def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
         """Return an image message as a frame, or as the error that says why it is none."""
         try:
             content = self.read(message)
-            if message.type == IMAGE_TYPES[0]:
+            if message.channel.type == IMAGE_TYPES[0]:
                 image, order = decode_raw(
                     content.data, encoding=content.encoding, width=content.width,
                     height=content.height, step=content.step,
@@ -276,52 +240,18 @@ class BagReader:
             frame_id=str(content.header.frame_id),
         )  # fmt: skip
 
-    def _records(self, topics: Collection[str]) -> Iterator[Record]:
+    def _read(self, topics: Collection[str]) -> Iterator[Message]:
         for file in self._files:
-            for item in file.records(topics):
-                if isinstance(item, Record):
-                    yield item
-                else:
+            for item in read_file(file, topics):
+                if isinstance(item, str):
                     self._errors[item] = None
-
-    def _stamp(self, kind: str, data: bytes, received_ns: int) -> int:
-        """Read the header's stamp, which comes first in a stamped message."""
-        if not _has_header(self.is_ros2, kind):
-            return received_ns
-        # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
-        big = self.is_ros2 and len(data) > 1 and data[1] == 0
-        if len(data) < 12:
-            return received_ns
-        seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
-        if nanoseconds >= _SECOND or (seconds == 0 and nanoseconds == 0 and received_ns):
-            # a driver that leaves its stamps empty; the time of recording is all there is
-            return received_ns
-        return int(seconds) * _SECOND + int(nanoseconds)
-
-    def _listed(self) -> str:
-        topics = [f'{topic.name} ({topic.type}, {topic.count})' for topic in self.topics]
-        return ', '.join(topics) or 'no topic'
+                else:
+                    yield item
 
 
 def camera_of(topic: str) -> str:
     """Return the camera's name of an image topic: what stands before its last part."""
-    parts = topic.strip('/').split('/')
-    if parts[-1] == 'compressed':
-        parts.pop()
-    return '/'.join(parts[:-1]) or 'camera'
-
-
-@lru_cache
-def _types(is_ros2: bool) -> Typestore:
-    """Return the types of a ROS version; the ones used here are the same in all its releases."""
-    return get_typestore(Stores.ROS2_JAZZY if is_ros2 else Stores.ROS1_NOETIC)
-
-
-@lru_cache
-def _has_header(is_ros2: bool, kind: str) -> bool:
-    """Tell whether a message begins with a std_msgs/Header; types that are not known have none."""
-    _, fields = _types(is_ros2).fielddefs.get(kind, ([], []))
-    return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+    return topic.removesuffix('/compressed').strip('/').rpartition('/')[0] or 'camera'
 
 
 def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
@@ -340,6 +270,31 @@ def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
     ]
 
 
+def inspect_bag(
+    path: Path, *, thorough: bool
+) -> tuple[list[tuple[BagTopic, int, int]], list[str]]:
+    """
+    Return each topic, how many of its messages were read and how many of these are no image.
+
+    Beside them, in words, what cannot be read. ``thorough`` reads every message. ``BagError``
+    where nothing can be read.
+    """
+    topics, errors = [], []
+    with BagReader(path) as bag:
+        for topic in bag.topics:
+            read = undecodable = 0
+            for message in bag.messages(topic) if thorough else ():
+                read += 1
+                if topic.type in IMAGE_TYPES:
+                    undecodable += isinstance(bag.frame(message), FrameError)
+            topics.append((topic, read, undecodable))
+            if thorough and read < topic.count:
+                errors.append(f"'{topic.name}': {read} of {topic.count} messages read")
+            if undecodable:
+                errors.append(f"'{topic.name}': {undecodable} images cannot be decoded")
+        return topics, errors + bag.read_errors()
+
+
 # -- the files of a bag ----------------------------------------------------------------------
 
 
@@ -347,10 +302,10 @@ def is_bag(path: Path) -> bool:
     """Tell a bag by its name: .mcap, .db3, .bag, or a folder with metadata.yaml or such files."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(_files(path))
-    return StorageFile.fits(path)
+    return bool(storage_kind(path))
 
 
-def _open(path: Path) -> tuple[list[StorageFile], Counter[Channel] | None, list[str]]:
+def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
     """
     Return the files of a bag in the order of recording, and what is wrong with the folder.
 
@@ -359,9 +314,9 @@ def _open(path: Path) -> tuple[list[StorageFile], Counter[Channel] | None, list[
     if not path.exists():
         raise BagError(f"bag '{path}' does not exist")
     if not path.is_dir():
-        if not StorageFile.fits(path):
+        if not storage_kind(path):
             raise BagError(f"'{path}' is no bag: its name ends in none of .mcap, .db3, .bag")
-        return [StorageFile(path)], None, []
+        return [path], None, []
     found = _files(path)
     metadata = path / METADATA
     if not metadata.is_file():
@@ -380,11 +335,9 @@ def _open(path: Path) -> tuple[list[StorageFile], Counter[Channel] | None, list[
     for name in names:
         # somebody may have unpacked or packed it since
         variants = [path / name, path / name.removesuffix('.zstd'), path / f'{name}.zstd']
-        lying = [file for file in variants if StorageFile.fits(file) and file.is_file()]
-        if lying:
-            files.append(StorageFile(lying[0]))
-        else:
-            missing.append(f'{name} is missing')
+        lying = [file for file in variants if storage_kind(file) and file.is_file()]
+        files += lying[:1]
+        missing += [] if lying else [f'{name} is missing']
     return files, promised, missing
 
 
@@ -403,64 +356,14 @@ def _read_metadata(file: Path) -> tuple[list[str], Counter[Channel]]:
     return [Path(name).name for name in information['relative_file_paths']], counts
 
 
-def _files(folder: Path) -> list[StorageFile]:
+def _files(folder: Path) -> list[Path]:
     """Return the files of a ROS 2 bag by their numbers: drive_2 comes before drive_10."""
     paths = sorted(filter(Path.is_file, folder.iterdir()), key=natural_order)
     names = {path.name for path in paths}
     return [
-        StorageFile(path)
+        path
         for path in paths
-        if StorageFile.fits(path)
-        and StorageFile(path).suffix not in ROS1_SUFFIXES
+        if storage_kind(path) not in ('', *ROS1_SUFFIXES)
         # a packed file beside its unpacked twin would be read twice
         and not (path.suffix == '.zstd' and path.stem in names)
     ]
-
-
-# -- nightseg bag info -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckedTopic:
-    """A topic and its messages."""
-
-    name: str
-    type: str
-    recorded: int
-    """Messages that the bag says it holds."""
-    read: int = 0
-    undecodable: int = 0
-    """Images among those read that are none."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CheckedBag:
-    """The topics by name, and in words what cannot be read."""
-
-    topics: tuple[CheckedTopic, ...]
-    losses: tuple[str, ...]
-
-
-def check_bag(path: Path, *, thorough: bool) -> CheckedBag:
-    """Look at a bag; ``thorough`` reads every message. ``BagError`` where nothing can be read."""
-    topics = []
-    errors: dict[str, None] = {}
-    with BagReader(path) as bag:
-        for topic in bag.topics:
-            read = undecodable = 0
-            for message in bag.messages(topic) if thorough else ():
-                read += 1
-                if topic.type in IMAGE_TYPES:
-                    undecodable += isinstance(bag.frame(message), FrameError)
-            topics.append(
-                CheckedTopic(
-                    name=topic.name, type=topic.type, recorded=topic.count, read=read,
-                    undecodable=undecodable,
-                )
-            )  # fmt: skip
-            if thorough and read < topic.count:
-                errors[f"'{topic.name}': {read} of {topic.count} messages read"] = None
-            if undecodable:
-                errors[f"'{topic.name}': {undecodable} images cannot be decoded"] = None
-        errors.update(dict.fromkeys(bag.read_errors()))
-    return CheckedBag(topics=tuple(topics), losses=tuple(errors))

@@ -1,95 +1,176 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""One file of a bag, whole, damaged, or packed as a whole."""
+"""
+The messages of one file of a bag: MCAP, sqlite3 or ROS 1, whole, damaged, or packed as a whole.
+
+A damaged chunk of an MCAP file is left out; behind a damaged record outside the chunks nothing is
+read. A database and a ROS 1 bag are read until their first error. What could not be read is
+yielded as text among the messages. Memory does not grow with the file, and sizes are limited: a
+few damaged bytes can claim to be gigabytes.
+"""
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import importlib
+import os
 import shutil
+import sqlite3
+import struct
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from nightseg_ros.bags.formats import FORMATS, Channel, Record
+import zstandard
+from mcap import records as mcap
+from mcap.opcode import Opcode
+from mcap.stream_reader import StreamReader, breakup_chunk
+from rosbags.interfaces import Qos
+from rosbags.rosbag1 import Reader as Ros1Reader
+from rosbags.rosbag1.reader import decompressors as ros1_decompressors
+from rosbags.rosbag2.metadata import parse_qos
+from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys.store import Typestore
 
+from nightseg_ros.files import uri_path
+
+_lz4: Any = importlib.import_module('lz4.frame')
 # comes with rosbags
 _zstd: Any = importlib.import_module(
     'compression.zstd' if sys.version_info >= (3, 14) else 'backports.zstd'
 )
+
+#: Bytes of the largest message or chunk that is unpacked.
+MAX_BYTES = 2**28
+ROS1_SUFFIXES = ('.bag', '.active')
 _PACKED = '.zstd'
 #: Bytes of the disk that unpacking a file leaves free.
 _RESERVE = 2**29
-_STEP = 2**16
+_SECOND = 1_000_000_000
 
 
-class StorageFile:
-    """A file of a bag; nothing is open between two calls."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """A topic as one file of a bag describes it."""
 
-    def __init__(self, path: Path) -> None:
-        """``path`` ends in .mcap, .db3, .bag or .active, maybe with .zstd behind it."""
-        self.path = path
-        self.packed = path.suffix == _PACKED
-        self.suffix = Path(path.stem if self.packed else path.name).suffix.lower()
+    topic: str
+    type: str
+    """Such as ``sensor_msgs/msg/Image``, also for ROS 1."""
+    definition: str = ''
+    """Text of the message definition, '' where the file has none."""
+    digest: str = ''
+    """Hash of the type (RIHS01), '' where the file has none."""
+    encoding: str = 'cdr'
+    """How the messages are serialised; 'ros1' in bags of ROS 1."""
+    qos: tuple[Qos, ...] = ()
+    """What the publishers offered when it was recorded."""
 
-    @staticmethod
-    def fits(path: Path) -> bool:
-        """Tell by its name whether a path may be such a file."""
-        return StorageFile(path).suffix in FORMATS
 
-    def contents(self) -> tuple[dict[Channel, int], list[str]]:
-        """
-        Return the number of messages by topic, and what could not be read.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """One message as it was serialised."""
 
-        The number is the one that the file keeps; a file without it is read as a whole.
-        """
+    channel: Channel
+    received_ns: int
+    """When it was recorded."""
+    data: bytes
+
+    @property
+    def stamp_ns(self) -> int:
+        """The header's stamp; the time of recording where there is none, or an empty one."""
+        encoding, data = self.channel.encoding, self.data
+        if len(data) < 12 or not _has_header(encoding, self.channel.type):
+            return self.received_ns
+        # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
+        big = encoding == 'cdr' and data[1] == 0
+        seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
+        if nanoseconds >= _SECOND or (seconds == 0 and nanoseconds == 0 and self.received_ns):
+            return self.received_ns
+        return int(seconds) * _SECOND + int(nanoseconds)
+
+
+@lru_cache
+def typestore(encoding: str = 'cdr') -> Typestore:
+    """Return the types of ROS 1 or 2; the ones used here are the same in all its releases."""
+    return get_typestore(Stores.ROS1_NOETIC if encoding == 'ros1' else Stores.ROS2_JAZZY)
+
+
+@lru_cache
+def _has_header(encoding: str, kind: str) -> bool:
+    """Tell whether a message begins with a std_msgs/Header; types that are not known have none."""
+    if encoding not in ('cdr', 'ros1'):
+        return False
+    _, fields = typestore(encoding).fielddefs.get(kind, ([], []))
+    return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+
+
+# -- files -----------------------------------------------------------------------------------
+
+
+def storage_kind(path: Path) -> str:
+    """Return .mcap, .db3, .bag or .active, also of a packed file (.zstd); '' for other names."""
+    suffix = Path(path.name.removesuffix(_PACKED)).suffix.lower()
+    return suffix if suffix in _FORMATS else ''
+
+
+def read_file(path: Path, topics: Collection[str] | None = None) -> Iterator[Message | str]:
+    """
+    Yield the messages of some topics, or of all with None, and texts of what is not read.
+
+    They come in the file's order (MCAP) or in the order of recording.
+    """
+    with _unpacked(path) as (file, reason):
+        try:
+            if not file.stat().st_size:
+                raise ValueError('is empty (0 bytes)')
+            for item in _FORMATS[storage_kind(path)][0](file, topics):
+                yield f'{path.name} {item}' if isinstance(item, str) else item
+        except ValueError as error:
+            yield f'{path.name} {error}'
         # damaged bytes make the parsers beneath fail in many ways
-        with contextlib.suppress(Exception), self._unpacked() as (path, reason):
-            counts = None if reason else FORMATS[self.suffix][1](path)
-            if counts is not None:
-                return counts, []
-        found: Counter[Channel] = Counter()
-        errors = []
-        for item in self.records():
-            if isinstance(item, Record):
-                found[item.channel] += 1
-            else:
-                errors.append(item)
-        return found, errors
+        except Exception as error:
+            yield f'{path.name} cannot be read any further: {str(error) or type(error).__name__}'
+        if reason:
+            yield f'{path.name}: {reason}'
 
-    def records(self, topics: Collection[str] | None = None) -> Iterator[Record | str]:
-        """
-        Yield the messages of some topics, or of all with None, and texts of what is not read.
 
-        They come in the file's order (MCAP) or in the order of recording.
-        """
-        name = self.path.name
-        with self._unpacked() as (path, reason):
-            try:
-                if not path.stat().st_size:
-                    raise ValueError('is empty (0 bytes)')
-                for item in FORMATS[self.suffix][0](path, topics):
-                    yield item if isinstance(item, Record) else f'{name} {item}'
-            except ValueError as error:
-                yield f'{name} {error}'
-            # see contents()
-            except Exception as error:
-                yield f'{name} cannot be read any further: {str(error) or type(error).__name__}'
-            if reason:
-                yield f'{name}: {reason}'
+def count_file(path: Path) -> tuple[dict[Channel, int], list[str]]:
+    """
+    Return the number of messages by topic, and what could not be read.
 
-    @contextlib.contextmanager
-    def _unpacked(self) -> Iterator[tuple[Path, str]]:
-        """Yield the file as it can be read, and why a packed one breaks off."""
-        if not self.packed:
-            yield self.path, ''
-            return
-        with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
-            path = Path(folder) / self.path.stem
-            yield path, unpack_file(self.path, path)
+    The number is the one that the file keeps; a file without it is read as a whole.
+    """
+    # see read_file()
+    with contextlib.suppress(Exception), _unpacked(path) as (file, reason):
+        counts = None if reason else _FORMATS[storage_kind(path)][1](file)
+        if counts is not None:
+            return counts, []
+    found: Counter[Channel] = Counter()
+    errors = []
+    for item in read_file(path):
+        if isinstance(item, str):
+            errors.append(item)
+        else:
+            found[item.channel] += 1
+    return found, errors
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the file as it can be read, and why a packed one breaks off."""
+    if path.suffix != _PACKED:
+        yield path, ''
+        return
+    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+        target = Path(folder) / path.stem
+        yield target, unpack_file(path, target)
 
 
 def unpack_file(source: Path, target: Path) -> str:
@@ -102,7 +183,7 @@ def unpack_file(source: Path, target: Path) -> str:
         while True:
             try:
                 # read() would lose the bytes before the damage
-                part = packed.read1(_STEP)
+                part = packed.read1(2**16)
             except (EOFError, _zstd.ZstdError) as error:
                 return f'the compressed file ends too early or is damaged: {error}'
             if not part:
@@ -110,3 +191,369 @@ def unpack_file(source: Path, target: Path) -> str:
             if shutil.disk_usage(target.parent).free < _RESERVE:
                 return f'the disk has no room for it, after {unpacked.tell()} unpacked bytes'
             unpacked.write(part)
+
+
+def unpack(data: bytes, compression: str, most: int) -> bytes:
+    """Return what was packed; ``ValueError`` where it is damaged or more than ``most`` bytes."""
+    if most > MAX_BYTES:
+        raise ValueError(f'{most} bytes are claimed; {MAX_BYTES} are the most')
+    if compression in ('', 'none'):
+        return data
+    if compression not in ('zstd', 'lz4', 'bz2'):
+        raise ValueError(f"compression '{compression}' is not known")
+    # each library has errors of its own for the one thing
+    with contextlib.suppress(Exception):
+        if compression == 'zstd':
+            # at once, which is four times as fast, unless the frame names too large a size
+            if zstandard.frame_content_size(data) <= most:
+                return zstandard.decompress(data, most)
+        else:
+            with (_lz4 if compression == 'lz4' else bz2).open(BytesIO(data)) as file:
+                content = bytes(file.read(most + 1))
+            if len(content) <= most:
+                return content
+    raise ValueError(f'its {compression} data are damaged or more than {most} bytes')
+
+
+def _unpacked_message(data: bytes) -> bytes:
+    """
+    Return a message that was packed on its own (compression mode 'message'), others untouched.
+
+    Serialised messages (CDR) begin with a zero, so they are not mistaken for packed ones.
+    """
+    if data.startswith(b'\x28\xb5\x2f\xfd'):
+        with contextlib.suppress(ValueError):
+            return unpack(data, 'zstd', MAX_BYTES)
+    return data
+
+
+def _summed(channels: dict[int, Channel], counts: dict[int, int]) -> dict[Channel, int]:
+    """Return messages by topic, of which a file may have several channels."""
+    result: Counter[Channel] = Counter()
+    for number, channel in channels.items():
+        result[channel] += counts.get(number, 0)
+    return result
+
+
+@lru_cache(maxsize=64)
+def _offered_qos(text: str) -> tuple[Qos, ...]:
+    """Return what publishers offered, from the YAML that a file keeps of it; () if damaged."""
+    try:
+        return tuple(parse_qos(text))
+    # YAML of any shape may stand here, and no message is lost with it
+    except Exception:
+        return ()
+
+
+# -- MCAP (https://mcap.dev/spec) ------------------------------------------------------------
+
+_MAGIC = b'\x89MCAP0\r\n'
+_HEAD = struct.Struct('<BQ')
+_FOOTER_BYTES = 20
+#: Those of the specification, and those that it leaves to others.
+_OPCODES = frozenset((*Opcode, *range(0x80, 0x100)))
+
+
+class _McapFile:
+    """
+    One pass over an MCAP file.
+
+    The heads of the records are followed here, which stops at damage and jumps over what nobody
+    wants; the library parses the records.
+    """
+
+    def __init__(self, file: BinaryIO, topics: Collection[str] | None = None) -> None:
+        self._file, self._topics = file, topics
+        self._size = file.seek(0, os.SEEK_END)
+        self._schemas: dict[int, mcap.Schema] = {}
+        self._channels: dict[int, Channel] = {}
+        self._counts: dict[int, int] | None = None
+        #: The channels of each chunk by its place, as far as the end of the file tells.
+        self._contents: dict[int, Collection[int]] = {}
+        self._left = self._nameless = 0
+
+    def counts(self) -> dict[Channel, int] | None:
+        """
+        Read the end of the file, where topics and chunks stand once more.
+
+        Return the messages by topic, None where they are not counted there.
+        """
+        footer = self._record(self._size - len(_MAGIC) - _FOOTER_BYTES, _FOOTER_BYTES)
+        if not isinstance(footer, mcap.Footer) or not footer.summary_start:
+            return None
+        for opcode, begin, length in self._heads(footer.summary_start):
+            if opcode in (Opcode.SCHEMA, Opcode.CHANNEL, Opcode.CHUNK_INDEX, Opcode.STATISTICS):
+                list(self._take(self._record(begin, length)))
+        if self._counts is None or self._counts.keys() - self._channels.keys():
+            return None
+        return _summed(self._channels, self._counts)
+
+    def messages(self) -> Iterator[Message | str]:
+        """Yield the messages of the topics, and what is damaged."""
+        # the description of a topic may be lost where it stands first
+        with contextlib.suppress(Exception):
+            self.counts()
+        self._file.seek(0)
+        if self._file.read(len(_MAGIC)) != _MAGIC:
+            yield 'does not begin as an MCAP file'
+        wanted = (Opcode.CHUNK, Opcode.MESSAGE, Opcode.SCHEMA, Opcode.CHANNEL)
+        try:
+            for opcode, begin, length in self._heads(len(_MAGIC)):
+                if opcode in wanted and self._is_wanted(begin):
+                    try:
+                        yield from self._take(self._record(begin, length))
+                    # damaged bytes make the parsers beneath fail in many ways
+                    except Exception as error:
+                        place = f'the chunk or record at byte {begin - _HEAD.size}'
+                        yield f'is damaged in {place}: {str(error) or type(error).__name__}'
+        except ValueError as error:
+            yield str(error)
+        if self._nameless:
+            yield f'holds {self._nameless} messages of topics whose description is lost'
+
+    def _heads(self, at: int) -> Iterator[tuple[int, int, int]]:
+        """Yield opcode, begin and length of the records up to the footer, else ``ValueError``."""
+        while True:
+            # lengths of 64 bits add up to places that no file can be asked for
+            self._file.seek(min(at, self._size))
+            head = self._file.read(_HEAD.size)
+            if len(head) < _HEAD.size:
+                raise ValueError(f'ends at byte {self._size}: it was not finished')
+            opcode, length = _HEAD.unpack(head)
+            begin, end = at + _HEAD.size, at + _HEAD.size + length
+            if opcode == Opcode.FOOTER and end + len(_MAGIC) == self._size:
+                return
+            if opcode not in _OPCODES or opcode == Opcode.FOOTER:
+                raise ValueError(f'is damaged from byte {at} to its end')
+            if end > self._size:
+                name = 'a chunk' if opcode == Opcode.CHUNK else 'a record'
+                raise ValueError(f'ends inside {name} at byte {at}, or is damaged there')
+            yield opcode, begin, length
+            at = end
+
+    def _is_wanted(self, begin: int) -> bool:
+        """Tell a record that may hold messages of the topics."""
+        contents = self._contents.get(begin)
+        if self._topics is None or not contents:
+            return True
+        channels = map(self._channels.get, contents)
+        return any(channel is None or channel.topic in self._topics for channel in channels)
+
+    def _record(self, begin: int, length: int) -> Any:
+        """Return a record that lies within the file."""
+        if length > MAX_BYTES:
+            raise ValueError(f'{length} bytes are claimed; {MAX_BYTES} are the most')
+        self._file.seek(max(0, begin - _HEAD.size))
+        self._left = _HEAD.size + length
+        stream: Any = self
+        return next(iter(StreamReader(stream, skip_magic=True, emit_chunks=True).records))
+
+    def read(self, size: int) -> bytes:
+        """Read on within the record: a length in it that is damaged gets what there is."""
+        content = self._file.read(max(0, min(size, self._left)))
+        self._left -= len(content)
+        return content
+
+    def _take(self, record: Any) -> Iterator[Message]:
+        """Learn what a record describes; yield the messages of a chunk, or the one that it is."""
+        if isinstance(record, mcap.Chunk):
+            record.data = unpack(record.data, record.compression, record.uncompressed_size)
+            length, record.compression = len(record.data), ''
+            if length != record.uncompressed_size:
+                raise ValueError(f'{length} of {record.uncompressed_size} bytes are there')
+            for part in breakup_chunk(record, validate_crc=True):
+                yield from self._take(part)
+        elif isinstance(record, mcap.Message):
+            channel = self._channels.get(record.channel_id)
+            if channel is None:
+                self._nameless += 1
+            elif self._topics is None or channel.topic in self._topics:
+                data = _unpacked_message(record.data)
+                yield Message(channel=channel, received_ns=record.log_time, data=data)
+        elif isinstance(record, mcap.Schema):
+            self._schemas[record.id] = record
+        elif isinstance(record, mcap.Channel):
+            schema = self._schemas.get(record.schema_id)
+            self._channels[record.id] = Channel(
+                topic=record.topic,
+                type=schema.name if schema else '',
+                definition=schema.data.decode(errors='replace') if schema else '',
+                digest=record.metadata.get('topic_type_hash', ''),
+                encoding=record.message_encoding,
+                qos=_offered_qos(record.metadata.get('offered_qos_profiles', '')),
+            )
+        elif isinstance(record, mcap.ChunkIndex):
+            place = record.chunk_start_offset + _HEAD.size
+            self._contents[place] = record.message_index_offsets.keys()
+        elif isinstance(record, mcap.Statistics):
+            self._counts = record.channel_message_counts
+
+
+def _read_mcap(path: Path, topics: Collection[str] | None) -> Iterator[Message | str]:
+    with path.open('rb') as file:
+        yield from _McapFile(file, topics).messages()
+
+
+def _count_mcap(path: Path) -> dict[Channel, int] | None:
+    with path.open('rb') as file:
+        return _McapFile(file).counts()
+
+
+# -- sqlite3 ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _database(path: Path) -> Iterator[tuple[sqlite3.Connection, dict[int, Channel]]]:
+    """Open a database and yield it with its topics by their id."""
+    uri = f'file:{uri_path(path)}?mode=ro&immutable=1'
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
+        database.text_factory = partial(str, encoding='utf-8', errors='replace')
+        # otherwise a database that ends too early gives nothing at all
+        database.execute('PRAGMA writable_schema = ON')
+        yield database, _database_channels(database)
+
+
+def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
+    found = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+    tables = {name for (name,) in found}
+    if not {'topics', 'messages'} <= tables:
+        raise ValueError('holds no table of topics, or none of messages')
+    definitions: dict[Any, Any] = {}
+    if 'message_definitions' in tables:
+        select = 'SELECT topic_type, encoded_message_definition FROM message_definitions'
+        definitions.update(database.execute(select))
+    rows = database.execute('SELECT * FROM topics')
+    # they differ between releases of ROS 2
+    columns = [column[0] for column in rows.description]
+    channels = {}
+    for row in rows:
+        entry = dict(zip(columns, row))
+        topic, kind = entry['name'], entry['type']
+        # a column of SQLite may hold anything
+        if not (isinstance(topic, str) and isinstance(kind, str)):
+            raise ValueError(f'has a topic called {topic!r:.100}, of type {kind!r:.100}')
+        channels[entry['id']] = Channel(
+            topic=topic, type=kind, definition=str(definitions.get(kind, '')),
+            digest=str(entry.get('type_description_hash') or ''),
+            encoding=str(entry.get('serialization_format') or 'cdr'),
+            qos=_offered_qos(str(entry.get('offered_qos_profiles') or '')),
+        )  # fmt: skip
+    return channels
+
+
+def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message | str]:
+    log = Path(f'{path}-wal')
+    if log.is_file() and log.stat().st_size:
+        yield (
+            f'was not closed: what its recorder left in {log.name} is not read; '
+            f'`sqlite3 {path.name} "PRAGMA wal_checkpoint"` moves it into the file'
+        )
+    size = left = path.stat().st_size
+    with path.open('rb') as file:
+        page, pages = struct.unpack('>16xH10xI', file.read(32).ljust(32, b'\0'))
+    page = 2**16 if page == 1 else page
+    cut = size < page * pages
+    if cut:
+        yield f'ends at byte {size} of {page * pages}'
+    # SQLite fills the page in which a file ends with zeros: nobody trusts the last message then
+    torn = cut and size % page != 0
+    strange, held = 0, None
+    with _database(path) as (database, channels):
+        chosen = [n for n, c in channels.items() if topics is None or c.topic in topics]
+        for number, received, data, _ in _database_rows(database, chosen, cut):
+            # see _database_channels()
+            if not (isinstance(received, int) and isinstance(data, bytes)):
+                strange += 1
+                continue
+            left -= len(data)
+            if left < 0:
+                # damaged rows that share their pages would stand for any number of bytes
+                raise ValueError('is damaged: its rows hold more bytes than the file')
+            found: Message | None
+            found = Message(
+                channel=channels[number], received_ns=received, data=_unpacked_message(data)
+            )
+            if torn:
+                held, found = found, held
+            if found is not None:
+                yield found
+    if strange:
+        yield f'has {strange} rows that hold no message'
+
+
+def _database_rows(
+    database: sqlite3.Connection, topics: list[int], cut: bool
+) -> Iterator[tuple[Any, ...]]:
+    """Yield topic, time, data and rowid of the messages; of a file that was cut in its order."""
+    marks = ', '.join('?' * len(topics))
+    select = (
+        'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END, rowid '  # noqa: S608
+        f'FROM messages WHERE topic_id IN ({marks})'
+    )
+    if not cut:
+        yield from database.execute(f'{select} ORDER BY timestamp', (MAX_BYTES, *topics))
+        return
+    # SQLite moves pages of the index of times as it grows: a file that was cut may lack them.
+    # Row by row, since Python's cursor looks ahead, and an error takes the row before it along.
+    select += ' AND rowid > ? ORDER BY rowid LIMIT 1'
+    row = (None, None, None, -1)
+    while row := database.execute(select, (MAX_BYTES, *topics, row[-1])).fetchone():
+        yield row
+
+
+def _count_sqlite(path: Path) -> dict[Channel, int]:
+    with _database(path) as (database, channels):
+        select = 'SELECT topic_id, COUNT(*) FROM messages GROUP BY topic_id'
+        return _summed(channels, dict(database.execute(select)))
+
+
+# -- ROS 1 -----------------------------------------------------------------------------------
+
+
+def _read_ros1(path: Path, topics: Collection[str] | None) -> Iterator[Message | str]:
+    with _ros1_reader(path) as reader:
+        chosen = [c for c in reader.connections if topics is None or c.topic in topics]
+        channels = {c.id: _ros1_channel(c) for c in chosen}
+        # an empty list would mean every topic to the reader
+        for connection, received, data in reader.messages(chosen) if chosen else ():
+            yield Message(channel=channels[connection.id], received_ns=received, data=data)
+
+
+def _count_ros1(path: Path) -> dict[Channel, int]:
+    with _ros1_reader(path) as reader:
+        channels = {c.id: _ros1_channel(c) for c in reader.connections}
+        return _summed(channels, {c.id: c.msgcount for c in reader.connections})
+
+
+@contextlib.contextmanager
+def _ros1_reader(path: Path) -> Iterator[Ros1Reader]:
+    reader = Ros1Reader(path)
+    try:
+        reader.open()
+    # damaged bytes make the parsers beneath fail in many ways
+    except Exception as error:
+        raise ValueError(
+            f'has no index that can be read ({error}); `rosbag reindex {path.name}` makes one'
+        ) from error
+    names = {function: name for name, function in ros1_decompressors.items()}
+    for at, chunk in reader.chunks.items():
+        limited = partial(unpack, compression=names[chunk.decompressor], most=MAX_BYTES)
+        reader.chunks[at] = chunk._replace(decompressor=limited)
+    with contextlib.closing(reader):
+        yield reader
+
+
+def _ros1_channel(connection: Any) -> Channel:
+    return Channel(
+        topic=connection.topic, type=connection.msgtype, definition=connection.msgdef.data,
+        digest=connection.digest, encoding='ros1',
+    )  # fmt: skip
+
+
+_Read = Callable[[Path, Collection[str] | None], Iterator[Message | str]]
+_Count = Callable[[Path], dict[Channel, int] | None]
+_FORMATS: dict[str, tuple[_Read, _Count]] = {
+    '.mcap': (_read_mcap, _count_mcap),
+    '.db3': (_read_sqlite, _count_sqlite),
+    **dict.fromkeys(ROS1_SUFFIXES, (_read_ros1, _count_ros1)),
+}

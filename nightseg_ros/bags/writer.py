@@ -9,36 +9,24 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.interfaces import (
-    Connection,
-    Qos,
-    QosDurability,
-    QosHistory,
-    QosLiveliness,
-    QosReliability,
-    QosTime,
-)
-from rosbags.rosbag2 import (
-    CompressionFormat,
-    CompressionMode,
-    StoragePlugin,
-    Writer,
-    WriterError,
-)
+from rosbags.interfaces import Connection, Nodetype, Qos, QosTime
+from rosbags.interfaces import QosDurability as Durability
+from rosbags.interfaces import QosHistory as History
+from rosbags.interfaces import QosLiveliness as Liveliness
+from rosbags.interfaces import QosReliability as Reliability
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
-from nightseg_ros.bags.formats import Channel
 from nightseg_ros.bags.reader import METADATA, BagError
-from nightseg_ros.bags.storage import StorageFile
+from nightseg_ros.bags.storage import Channel, Message, count_file, storage_kind, typestore
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
@@ -48,7 +36,6 @@ from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 
 Storage = Literal['mcap', 'sqlite3']
-_PLUGINS = {'mcap': StoragePlugin.MCAP, 'sqlite3': StoragePlugin.SQLITE3}
 #: What lies beside a bag until it is finished.
 PARTIAL = '.partial'
 #: In a bag's ``custom_data``: a bag that somebody recorded is never replaced.
@@ -63,17 +50,52 @@ _NO_HASH = 'RIHS01_' + 64 * '0'
 def reliable_qos(*, latched: bool = False) -> Qos:
     """Return what the node offers on its topics, for players that publish as was recorded."""
     never = QosTime(sec=9223372036, nsec=854775807)
+    durability = Durability.TRANSIENT_LOCAL if latched else Durability.VOLATILE
     return Qos(
-        history=QosHistory.KEEP_LAST,
-        depth=1,
-        reliability=QosReliability.RELIABLE,
-        durability=QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE,
-        deadline=never,
-        lifespan=never,
-        liveliness=QosLiveliness.AUTOMATIC,
-        liveliness_lease_duration=never,
-        avoid_ros_namespace_conventions=False,
-    )
+        history=History.KEEP_LAST, depth=1, reliability=Reliability.RELIABLE,
+        durability=durability, deadline=never, lifespan=never, liveliness=Liveliness.AUTOMATIC,
+        liveliness_lease_duration=never, avoid_ros_namespace_conventions=False,
+    )  # fmt: skip
+
+
+# -- the folder of a bag ---------------------------------------------------------------------
+
+
+def check_bag_output(path: Path, inputs: Iterable[str | Path] = (), *, force: bool) -> None:
+    """Raise ``BagError`` unless a bag may be written to ``path``, see ``check_output``."""
+    check_output(path, 'a bag', is_own_bag, inputs=inputs, force=force, error=BagError)
+
+
+def is_own_bag(folder: Path) -> bool:
+    """Tell a bag that this module wrote, without anything else in its folder."""
+    try:
+        text = (folder / METADATA).read_text(encoding='utf-8')
+        information = load_yaml(text, aliases=True)['rosbag2_bagfile_information']
+        names = {METADATA, *information['relative_file_paths']}
+        marked = information['custom_data'].items() >= _MARK.items()
+        return bool(marked) and {path.name for path in folder.iterdir()} <= names
+    # somebody else's YAML may be of any shape
+    except Exception:
+        return False
+
+
+def _is_rest(partial: Path) -> bool:
+    """Tell what an interrupted write left: a bag's folder, maybe the one that it replaces."""
+    if partial.is_symlink() or not partial.is_dir():
+        return False
+    stem = _file_stem(partial.name.removesuffix(PARTIAL))
+    names = (f'{stem}.mcap', f'{stem}.db3', f'{stem}.db3-journal', METADATA, f'{METADATA}.tmp')
+    for folder in partial.iterdir():
+        ours = folder.name == stem and {path.name for path in folder.glob('*')} <= {*names}
+        ours = ours or (folder.name in (stem, _REPLACED) and is_own_bag(folder))
+        if folder.is_symlink() or not folder.is_dir() or not ours:
+            return False
+    return True
+
+
+def _file_stem(name: str) -> str:
+    """Return a bag's name as any reader takes it: UTF-8, and nothing that means more in a URI."""
+    return re.sub(r'[#?%\x00-\x1f\ufffd]', '_', os.fsencode(name).decode('utf-8', 'replace'))
 
 
 class _DatabaseWriter(Sqlite3Writer):
@@ -86,11 +108,6 @@ class _DatabaseWriter(Sqlite3Writer):
 
 class _Writer(Writer):
     STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _DatabaseWriter}
-
-
-def check_bag(path: Path, inputs: Iterable[str | Path] = (), *, force: bool) -> None:
-    """Raise ``BagError`` unless a bag may be written to ``path``, see ``check_output``."""
-    check_output(path, 'a bag', is_own_bag, inputs=inputs, force=force, error=BagError)
 
 
 class BagWriter:
@@ -124,11 +141,9 @@ class BagWriter:
         if self.path.name in ('', '..'):
             raise BagError(f"'{self.path}' is no name for a bag; give a folder of its own")
         self.partial = self.path.with_name(f'{self.path.name}{PARTIAL}')
-        if storage not in _PLUGINS:
-            raise BagError(f"storage must be one of {list(_PLUGINS)}, got '{storage}'")
         if _is_rest(self.partial):
             self._restore()
-        check_bag(self.path, inputs, force=force)
+        check_bag_output(self.path, inputs, force=force)
         if os.path.lexists(self.partial):
             if not force:
                 raise BagError(
@@ -145,17 +160,14 @@ class BagWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
         self._inner = self.partial / _file_stem(self.path.name)
-        self._writer = _Writer(self._inner, version=9, storage_plugin=_PLUGINS[storage])
-        for key, value in _MARK.items():
-            self._writer.set_custom_data(key, value)
+        plugin = StoragePlugin[storage.upper()]
+        self._writer = _Writer(self._inner, version=9, storage_plugin=plugin)
+        self._writer.custom_data.update(_MARK)
         if compress:
             mode = CompressionMode.STORAGE if storage == 'mcap' else CompressionMode.MESSAGE
             self._writer.set_compression(mode, CompressionFormat.ZSTD)
-        try:
+        with self._named_faults('be written', abort=True):
             self._writer.open()
-        except _FAULTS as error:
-            self.abort()
-            raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
 
     def __enter__(self) -> BagWriter:
         """Use it in a ``with`` block."""
@@ -170,16 +182,13 @@ class BagWriter:
 
     def close(self) -> None:
         """Finish the bag and give it its name."""
-        try:
+        with self._named_faults('be finished', abort=True):
             self._writer.close()
             self._check_whole()
             if os.path.lexists(self.path):
                 # the old bag goes only when the new one is there in full
                 self.path.rename(self.partial / _REPLACED)
             self._inner.rename(self.path)
-        except (*_FAULTS, BagError) as error:
-            self.abort()
-            raise BagError(f"bag '{self.path}' cannot be finished: {error}") from error
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def abort(self) -> None:
@@ -191,6 +200,16 @@ class BagWriter:
         if not self._keep:
             shutil.rmtree(self.partial, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def _named_faults(self, action: str, *, abort: bool = False) -> Iterator[None]:
+        """Raise ``BagError`` for what the library and the disk raise."""
+        try:
+            yield
+        except (*_FAULTS, BagError) as error:
+            if abort:
+                self.abort()
+            raise BagError(f"bag '{self.path}' cannot {action}: {error}") from error
+
     def _restore(self) -> None:
         """Put an old bag back whose place the new one has not taken."""
         replaced = self.partial / _REPLACED
@@ -200,10 +219,9 @@ class BagWriter:
     def _check_whole(self) -> None:
         """Raise ``BagError`` unless the file is there and holds what was written."""
         wanted = sum(self._writer.counts.values())
-        files = [path for path in self._inner.iterdir() if StorageFile.fits(path)]
-        contents = [StorageFile(path).contents() for path in files]
-        found = sum(sum(counts.values()) for counts, _ in contents)
-        if len(files) != 1 or contents[0][1] or found != wanted:
+        files = [count_file(path) for path in self._inner.iterdir() if storage_kind(path)]
+        found = sum(sum(counts.values()) for counts, _ in files)
+        if len(files) != 1 or files[0][1] or found != wanted:
             raise BagError(f'{wanted} messages were written, {found} are in its file')
 
     def add_topic(self, channel: Channel) -> None:
@@ -216,24 +234,25 @@ class BagWriter:
         if key in self._connections:
             return
         definition, digest = _described(channel)
-        try:
+        with self._named_faults(f"hold the topic '{channel.topic}'"):
             self._connections[key] = self._writer.add_connection(
                 channel.topic, channel.type, msgdef=definition, rihs01=digest,
                 serialization_format=channel.encoding, offered_qos_profiles=channel.qos,
             )  # fmt: skip
-        except _FAULTS as error:
-            raise BagError(
-                f"bag '{self.path}': topic '{channel.topic}' cannot be added: {error}"
-            ) from error
 
-    def write_serialized(self, topic: str, type: str, data: bytes, received_ns: int) -> None:
-        """Write a message as ROS 2 serialised it (CDR), such as a recorder has it."""
-        if (topic, type) not in self._connections:
-            self.add_topic(Channel(topic=topic, type=type))
-        try:
-            self._writer.write(self._connections[topic, type], received_ns, data)
-        except _FAULTS as error:
-            raise BagError(f"bag '{self.path}' cannot be written: {error}") from error
+    def write(self, message: Message) -> None:
+        """Write a message as it is, and announce its topic where that was not done."""
+        channel = message.channel
+        self.add_topic(channel)
+        connection = self._connections[channel.topic, channel.type]
+        with self._named_faults('be written'):
+            self._writer.write(connection, message.received_ns, message.data)
+
+    def write_fields(self, topic: str, kind: str, received_ns: int, **fields: Any) -> None:
+        """Write a message by its fields; nested messages are dicts."""
+        content = typestore().serialize_cdr(_built(kind, fields), kind)
+        channel = Channel(topic=topic, type=kind)
+        self.write(Message(channel=channel, received_ns=received_ns, data=bytes(content)))
 
     def write_stamped(
         self, topic: str, kind: str, *, stamp_ns: int, frame_id: str = '',
@@ -244,20 +263,15 @@ class BagWriter:
 
         Without ``received_ns`` it was received at its stamp.
         """
-        message = _type(kind)(header=_header(stamp_ns, frame_id), **fields)
-        self._write(topic, message, stamp_ns if received_ns is None else received_ns)
+        received = stamp_ns if received_ns is None else received_ns
+        self.write_fields(topic, kind, received, header=_header(stamp_ns, frame_id), **fields)
 
     def write_value(self, topic: str, value: float | str, received_ns: int) -> None:
         """Write a std_msgs/Float32 or std_msgs/String."""
         kind = 'std_msgs/msg/String' if isinstance(value, str) else 'std_msgs/msg/Float32'
-        self._write(topic, _type(kind)(data=value), received_ns)
+        self.write_fields(topic, kind, received_ns, data=value)
 
-    def _write(self, topic: str, message: Any, received_ns: int) -> None:
-        kind = message.__msgtype__
-        data = bytes(_types().serialize_cdr(message, kind))
-        self.write_serialized(topic, kind, data, received_ns)
-
-    # -- messages of the node and of drives ----------------------------------------------------
+    # -- messages of the node and of drives; ``place`` is stamp_ns, frame_id and received_ns ---
 
     def write_image(
         self,
@@ -266,7 +280,11 @@ class BagWriter:
         encoding: str,
         **place: Any,
     ) -> None:
-        """Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows."""
+        """
+        Write [H, W] or [H, W, 3] as sensor_msgs/Image without padding of its rows.
+
+        Depth in metres is 32FC1 (REP-118).
+        """
         height, width = image.shape[:2]
         data = np.ascontiguousarray(image).view(np.uint8).reshape(-1)
         self.write_stamped(
@@ -285,10 +303,6 @@ class BagWriter:
         """Write uint8 [H, W] ids as mono8."""
         self.write_image(topic, labels, 'mono8', **place)
 
-    def write_depth(self, topic: str, depth: npt.NDArray[np.float32], **place: Any) -> None:
-        """Write float32 [H, W] metres as 32FC1 (REP-118)."""
-        self.write_image(topic, depth.astype('<f4'), '32FC1', **place)
-
     def write_compressed(self, topic: str, content: bytes, format: str, **place: Any) -> None:
         """Write an encoded picture as sensor_msgs/CompressedImage; masks only ever as PNG."""
         data = np.frombuffer(content, np.uint8)
@@ -296,116 +310,73 @@ class BagWriter:
         self.write_stamped(topic, kind, format=format, data=data, **place)
 
     def write_status(
-        self,
-        topic: str,
-        *,
-        level: int,
-        name: str,
-        message: str,
-        hardware_id: str,
-        values: dict[str, str],
-        **place: Any,
-    ) -> None:
+        self, topic: str, *, level: int, name: str, message: str, hardware_id: str,
+        values: dict[str, str], **place: Any,
+    ) -> None:  # fmt: skip
         """Write a diagnostic_msgs/DiagnosticArray of one status; ``level`` is 0 OK, 1 WARN, …."""
-        pair = _type('diagnostic_msgs/msg/KeyValue')
-        status = _type('diagnostic_msgs/msg/DiagnosticStatus')(
-            level=level, name=name, message=message, hardware_id=hardware_id,
-            values=[pair(key=key, value=value) for key, value in values.items()],
-        )  # fmt: skip
-        kind = 'diagnostic_msgs/msg/DiagnosticArray'
-        self.write_stamped(topic, kind, status=[status], **place)
+        pairs = [{'key': key, 'value': value} for key, value in values.items()]
+        status = {
+            'level': level, 'name': name, 'message': message, 'hardware_id': hardware_id,
+            'values': pairs,
+        }  # fmt: skip
+        self.write_stamped(topic, 'diagnostic_msgs/msg/DiagnosticArray', status=[status], **place)
 
     def write_cloud(self, topic: str, cloud: Cloud, **place: Any) -> None:
         """Write a sensor_msgs/PointCloud2."""
-        field = _type('sensor_msgs/msg/PointField')
+        fields = [asdict(field) for field in cloud.fields]
         self.write_stamped(
             topic, 'sensor_msgs/msg/PointCloud2', height=cloud.height, width=cloud.width,
-            fields=[
-                field(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
-                for f in cloud.fields
-            ],
-            is_bigendian=cloud.is_bigendian, point_step=cloud.point_step,
+            fields=fields, is_bigendian=cloud.is_bigendian, point_step=cloud.point_step,
             row_step=cloud.row_step, data=cloud.data, is_dense=cloud.is_dense, **place,
         )  # fmt: skip
 
     def write_calibration(self, topic: str, calibration: Calibration, **place: Any) -> None:
         """Write a sensor_msgs/CameraInfo."""
-        x, y, width, height = calibration.roi
-        roi = _type('sensor_msgs/msg/RegionOfInterest')(
-            x_offset=x, y_offset=y, width=width, height=height, do_rectify=False
-        )
+        names = ('x_offset', 'y_offset', 'width', 'height')
+        binning_x, binning_y = calibration.binning
         self.write_stamped(
             topic, 'sensor_msgs/msg/CameraInfo',
             width=calibration.width, height=calibration.height,
             distortion_model=calibration.distortion_model, d=np.array(calibration.d, np.float64),
             k=np.array(calibration.k), r=np.eye(3).reshape(-1), p=np.array(calibration.p),
-            binning_x=calibration.binning[0], binning_y=calibration.binning[1], roi=roi, **place,
+            binning_x=binning_x, binning_y=binning_y,
+            roi={**dict(zip(names, calibration.roi)), 'do_rectify': False}, **place,
         )  # fmt: skip
 
     def write_transforms(
         self, topic: str, transforms: Sequence[tuple[str, str, Matrix]], *, stamp_ns: int
     ) -> None:
         """Write a tf2_msgs/TFMessage of parent, child and parent_from_child."""
-        items = []
-        for parent, child, matrix in transforms:
-            place, turn = matrix[:3, 3], quaternion(matrix)
-            items.append(_type('geometry_msgs/msg/TransformStamped')(
-                header=_header(stamp_ns, parent), child_frame_id=child,
-                transform=_type('geometry_msgs/msg/Transform')(
-                    translation=_type('geometry_msgs/msg/Vector3')(**dict(zip('xyz', place))),
-                    rotation=_type('geometry_msgs/msg/Quaternion')(**dict(zip('xyzw', turn))),
-                ),
-            ))  # fmt: skip
-        self._write(topic, _type('tf2_msgs/msg/TFMessage')(transforms=items), stamp_ns)
+        items = [
+            {
+                'header': _header(stamp_ns, parent),
+                'child_frame_id': child,
+                'transform': {
+                    'translation': dict(zip('xyz', matrix[:3, 3])),
+                    'rotation': dict(zip('xyzw', quaternion(matrix))),
+                },
+            }
+            for parent, child, matrix in transforms
+        ]
+        self.write_fields(topic, 'tf2_msgs/msg/TFMessage', stamp_ns, transforms=items)
 
 
-def _file_stem(name: str) -> str:
-    """Return a bag's name as any reader takes it: UTF-8, and nothing that means more in a URI."""
-    return re.sub(r'[#?%\x00-\x1f\ufffd]', '_', os.fsencode(name).decode('utf-8', 'replace'))
+def _built(kind: str, content: dict[str, Any]) -> Any:
+    """Make a message of its fields, and those in it of dicts."""
+    fields = {}
+    for name, (node, detail) in typestore().fielddefs[kind][1]:
+        value: Any = content[name]
+        if node == Nodetype.NAME:
+            value = _built(str(detail), value)
+        elif node == Nodetype.SEQUENCE and detail[0][0] == Nodetype.NAME:
+            value = [_built(str(detail[0][1]), item) for item in value]
+        fields[name] = value
+    return typestore().types[kind](**fields)
 
 
-def is_own_bag(folder: Path) -> bool:
-    """Tell a bag that this module wrote, without anything else in its folder."""
-    try:
-        text = (folder / METADATA).read_text(encoding='utf-8')
-        information = load_yaml(text, aliases=True)['rosbag2_bagfile_information']
-        names = {METADATA, *information['relative_file_paths']}
-        marked = information['custom_data'].items() >= _MARK.items()
-        return bool(marked) and {path.name for path in folder.iterdir()} <= names
-    # somebody else's YAML may be of any shape
-    except Exception:
-        return False
-
-
-def _is_rest(partial: Path) -> bool:
-    """Tell what an interrupted write left: a bag's folder, maybe the one that it replaces."""
-    if partial.is_symlink() or not partial.is_dir():
-        return False
-    inner = _file_stem(partial.name.removesuffix(PARTIAL))
-    for folder in partial.iterdir():
-        if folder.is_symlink() or folder.name not in (inner, _REPLACED) or not folder.is_dir():
-            return False
-        files = {f'{inner}.mcap', f'{inner}.db3', f'{inner}.db3-journal', METADATA}
-        files.add(f'{METADATA}.tmp')
-        left = {path.name for path in folder.iterdir()}
-        if not (is_own_bag(folder) or (folder.name == inner and left <= files)):
-            return False
-    return True
-
-
-@lru_cache
-def _types() -> Typestore:
-    return get_typestore(Stores.ROS2_JAZZY)
-
-
-def _type(kind: str) -> Any:
-    return _types().types[kind]
-
-
-def _header(stamp_ns: int, frame_id: str) -> Any:
+def _header(stamp_ns: int, frame_id: str) -> dict[str, Any]:
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
-    stamp = _type('builtin_interfaces/msg/Time')(sec=seconds, nanosec=nanoseconds)
-    return _type('std_msgs/msg/Header')(stamp=stamp, frame_id=frame_id)
+    return {'stamp': {'sec': seconds, 'nanosec': nanoseconds}, 'frame_id': frame_id}
 
 
 def _described(channel: Channel) -> tuple[str, str]:
@@ -416,7 +387,7 @@ def _described(channel: Channel) -> tuple[str, str]:
     not speak against them; else an empty definition.
     """
     digest = channel.digest if channel.digest.startswith('RIHS01_') else ''
-    known = _types()
+    known = typestore()
     if channel.definition:
         if not digest:
             own = get_typestore(Stores.EMPTY)

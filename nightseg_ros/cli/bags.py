@@ -7,15 +7,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import profile_environment
 
@@ -24,6 +23,25 @@ Output = Literal[
     'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
     'illumination', 'status', 'label_info_json',
 ]  # fmt: skip
+
+
+# no slots: a class has at most one base with them
+@dataclass(frozen=True, kw_only=True)
+class BagOutput:
+    """Flags of every verb that writes a bag."""
+
+    out: Path
+    """Folder of the bag."""
+    storage: Literal['mcap', 'sqlite3'] = 'mcap'
+    """Kind of the bag's file."""
+    compress: bool = True
+    """Pack the bag with zstd."""
+    force: bool = False
+    """Replace the bag if it exists."""
+
+    def written(self) -> dict[str, Any]:
+        """Return how the bag is written."""
+        return {'storage': self.storage, 'compress': self.compress, 'force': self.force}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,27 +54,25 @@ class BagInfoOptions:
     """Read every message, and decode every image."""
 
 
-def info(arguments: Sequence[str]) -> int:
+def info(options: BagInfoOptions) -> int:
     """Print the topics, and on stderr what cannot be read."""
-    options = parse(BagInfoOptions, 'bag info', arguments)
+    from nightseg_ros.bags.reader import inspect_bag
 
-    from nightseg_ros.bags.reader import check_bag
-
-    checked = check_bag(options.bag, thorough=options.check)
-    width = max((len(topic.name) for topic in checked.topics), default=0)
-    for topic in checked.topics:
-        counts = f'{topic.recorded:8} recorded'
+    topics, errors = inspect_bag(options.bag, thorough=options.check)
+    width = max((len(topic.name) for topic, _, _ in topics), default=0)
+    for topic, read, undecodable in topics:
+        counts = f'{topic.count:8} recorded'
         if options.check:
-            counts += f' {topic.read:8} read'
-            counts += f' {topic.undecodable} undecodable' if topic.undecodable else ''
+            counts += f' {read:8} read'
+            counts += f' {undecodable} undecodable' if undecodable else ''
         print(f'{topic.name:{width}} {counts}  {topic.type}')
-    for error in checked.losses:
+    for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
-    return 1 if checked.losses else 0
+    return 1 if errors else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MakeBagOptions:
+class MakeBagOptions(BagOutput):
     """
     Write the pictures of SOURCE into the bag OUT, for evaluate, replay, RViz and Foxglove.
 
@@ -66,8 +82,6 @@ class MakeBagOptions:
 
     source: Annotated[Path, tyro.conf.Positional]
     """Video, folder of pictures, or one picture."""
-    out: Path
-    """Folder of the bag."""
     rate: float | None = None
     """Frames a second; 10 for a folder, a video's own."""
     stamps: Path | None = None
@@ -81,18 +95,12 @@ class MakeBagOptions:
     """frame_id of the headers."""
     format: Literal['raw', 'png', 'jpeg'] = 'raw'
     """raw and png keep every pixel; jpeg is smaller and does not."""
-    storage: Literal['mcap', 'sqlite3'] = 'mcap'
-    """Kind of the bag's file."""
     compress: bool = False
     """Pack the bag with zstd."""
-    force: bool = False
-    """Replace the bag if it exists."""
 
 
-def make(arguments: Sequence[str]) -> int:
+def make(options: MakeBagOptions) -> int:
     """Make a bag of a video or a folder."""
-    options = parse(MakeBagOptions, 'bag make', arguments)
-
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
@@ -102,18 +110,18 @@ def make(arguments: Sequence[str]) -> int:
     with Progress('writing', source.count) as progress:
         made = make_bag(
             source, options.out, topic=options.topic, frame_id=options.frame_id,
-            format=options.format, labels=options.labels, storage=options.storage,
-            compress=options.compress, force=options.force, progress=progress.set,
+            format=options.format, labels=options.labels, progress=progress.set,
+            **options.written(),
         )  # fmt: skip
         for problem in made.problems:
             progress.note(f'left out: {problem}')
     labelled = f', {made.labelled} with labels' if options.labels is not None else ''
     print(f"{made.frames} frames{labelled} in '{options.out}'")
-    return _problems('bag make', made.problems, 'pictures could not be read')
+    return tell_problems('bag make', len(made.problems), 'pictures could not be read')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PredictBagOptions(PipelineOptions):
+class PredictBagOptions(BagOutput, PipelineOptions):
     """
     Copy BAG to OUT and add what the node would publish for its cameras, computed offline.
 
@@ -124,35 +132,24 @@ class PredictBagOptions(PipelineOptions):
 
     bag: Annotated[Path, tyro.conf.Positional]
     """Bag of ROS 2 (MCAP, sqlite3) or ROS 1."""
-    out: Path
-    """Folder of the copy."""
     topic: tuple[str, ...] = ()
     """Image topics; without them all cameras."""
     outputs: tuple[Output, ...] = ()
     """What to add below <camera>/nightseg/; without it what the two layouts show."""
-    storage: Literal['mcap', 'sqlite3'] = 'mcap'
-    """Kind of the copy's file."""
-    compress: bool = True
-    """Pack the copy with zstd."""
-    force: bool = False
-    """Replace the copy if it exists."""
 
 
-def predict(arguments: Sequence[str]) -> int:
+def predict(options: PredictBagOptions) -> int:
     """Copy a bag with the pipeline's results."""
-    options = parse(PredictBagOptions, 'bag predict', arguments)
-
-    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
-    check_bag(options.out, [options.bag], force=options.force)
+    check_bag_output(options.out, [options.bag], force=options.force)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
         done = write_predictions(
             options.bag, options.out, pipeline, topics=options.topic,
-            outputs=options.outputs or DEFAULT_OUTPUTS, storage=options.storage,
-            compress=options.compress, force=options.force,
+            outputs=options.outputs or DEFAULT_OUTPUTS, **options.written(),
             progress=lambda count, total: progress.set(count, total, 'predicting'),
         )  # fmt: skip
         for text in done.left_out:
@@ -168,7 +165,7 @@ def predict(arguments: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PaintOptions:
+class PaintOptions(BagOutput):
     """
     Copy BAG to OUT and add what the node semantic_cloud would publish for its clouds.
 
@@ -179,8 +176,6 @@ class PaintOptions:
 
     bag: Annotated[Path, tyro.conf.Positional]
     """Bag of ROS 2 with <camera>/nightseg/labels in it."""
-    out: Path
-    """Folder of the copy."""
     sensors: tuple[str, ...] = ()
     """Topics of clouds; without them all of the bag."""
     depth: tuple[str, ...] = ()
@@ -199,23 +194,15 @@ class PaintOptions:
     """Side of a cell of the z-buffer in pixels of the labels; 0 hides nothing."""
     occlusion_clearance: float = 0.75
     """Surfaces that pass a camera closer than this (m) may hide parts of themselves."""
-    storage: Literal['mcap', 'sqlite3'] = 'mcap'
-    """Kind of the copy's file."""
-    compress: bool = True
-    """Pack the copy with zstd."""
-    force: bool = False
-    """Replace the copy if it exists."""
 
 
-def paint(arguments: Sequence[str]) -> int:
+def paint(options: PaintOptions) -> int:
     """Copy a bag with labelled clouds."""
-    options = parse(PaintOptions, 'paint', arguments)
-
-    from nightseg_ros.bags.writer import check_bag
+    from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.painter import Occlusion
     from nightseg_ros.data.convert import PaintSettings, write_painted
 
-    check_bag(options.out, [options.bag], force=options.force)
+    check_bag_output(options.out, [options.bag], force=options.force)
     pairs = [text.partition('=') for text in options.depth]
     if any(not camera or not topic for camera, _, topic in pairs):
         raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')
@@ -230,26 +217,18 @@ def paint(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     with Progress('painting', None) as progress:
         done = write_painted(
-            options.bag, options.out, settings, storage=options.storage,
-            compress=options.compress, force=options.force, progress=progress.set,
-        )  # fmt: skip
+            options.bag, options.out, settings, progress=progress.set, **options.written()
+        )
         for text in done.problems[:20]:
             progress.note(f'not used: {text}')
     share = done.labelled / max(done.points, 1)
     print(
-        f"{done.clouds} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
+        f"{done.frames} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
         'points labelled'
     )
     for reason, count in sorted(done.misses.items()):
-        print(f'{reason}: {count} of {done.clouds} clouds')
-    return _problems('paint', done.problems, 'messages could not be used')
-
-
-def _problems(verb: str, problems: Sequence[str], what: str) -> int:
-    """Print how many problems there were; return the exit code."""
-    if problems:
-        print(f'nightseg {verb}: {len(problems)} {what} (see above)', file=sys.stderr)
-    return 1 if problems else 0
+        print(f'{reason}: {count} of {done.frames} clouds')
+    return tell_problems('paint', len(done.problems), 'messages could not be used')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,12 +251,14 @@ class ReplayOptions:
     """Publish the time of the recording on /clock, for nodes with use_sim_time."""
     lockstep: bool = False
     """Send an image only after the labels of the one before it."""
-    patience: float = 60.0
+    patience: Annotated[float, tyro.conf.arg(aliases=['--wait-seconds'])] = 60.0
     """Seconds to wait for the labels of an image, and at the start for subscribers."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
     all: bool = False
     """Every topic of the bag, such as the predictions that `nightseg bag predict` added."""
+    also: tuple[str, ...] = ()
+    """Topics of any type beside the images."""
     remap_to: str | None = None
     """Publish the one image topic under this name."""
     labels: str | None = None
@@ -292,25 +273,19 @@ class ReplayOptions:
     """Publish images reliably; --lockstep does."""
     wait_subscribers: int = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
+    stamp_offset: int | None = None
+    """Added to the stamps (ns) of a video or folder; 10^18 where they begin at 0."""
+    log: Path | None = None
+    """File for the steady time at which each stamp was sent, as JSON lines."""
 
 
-def replay(arguments: Sequence[str]) -> int:
+def replay(options: ReplayOptions) -> int:
     """Play in this process."""
-    options = parse(ReplayOptions, 'replay', arguments)
     if not options.source.exists():
         raise ConfigError(f"'{options.source}' does not exist")
-    if options.rate is not None and not 0 < options.rate < 1e6:
-        raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    given = [str(options.source.absolute()), '--patience', str(options.patience)]
-    for name in ('loop', 'clock', 'lockstep', 'all', 'reliable'):
-        given += [f'--{name}'] if getattr(options, name) else []
-    for name in ('rate', 'remap_to', 'labels', 'fps', 'stamps', 'seconds', 'wait_subscribers'):
-        value = getattr(options, name)
-        given += [f'--{name.replace("_", "-")}', str(value)] if value else []
-    given += ['--topic', *options.topic] if options.topic else []
-    return _with_ros('replay', given)
+    return _with_ros('replay', options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -348,28 +323,16 @@ class RecordOptions:
     """Replace the bag if it exists."""
 
 
-def record(arguments: Sequence[str]) -> int:
+def record(options: RecordOptions) -> int:
     """Record in this process."""
-    options = parse(RecordOptions, 'record', arguments)
+    from nightseg_ros.bags.writer import check_bag_output
 
-    from nightseg_ros.bags.writer import check_bag
-
-    check_bag(options.out, force=options.force)
-    # a name that begins with a dash would be an option to the recorder
-    given = [str(options.out.absolute()), '--storage', options.storage]
-    given += ['--cameras', *options.cameras] if options.cameras else ['--discover']
-    for name in ('outputs', 'images', 'clouds'):
-        values = getattr(options, name)
-        given += [f'--{name}', *values] if values else []
-    for name in ('reliable', 'force'):
-        given += [f'--{name}'] if getattr(options, name) else []
-    given += ['--seconds', str(options.seconds)] if options.seconds else []
-    given += ['--log', str(options.log)] if options.log else []
-    return _with_ros('record', given)
+    check_bag_output(options.out, force=options.force)
+    return _with_ros('record', options)
 
 
-def _with_ros(module: str, arguments: Sequence[str]) -> int:
-    """Call the ``main`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+def _with_ros(module: str, options: Any) -> int:
+    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
@@ -377,4 +340,4 @@ def _with_ros(module: str, arguments: Sequence[str]) -> int:
         )
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
-    return int(importlib.import_module(f'nightseg_ros.node.{module}').main(arguments))
+    return int(importlib.import_module(f'nightseg_ros.node.{module}').run(options))

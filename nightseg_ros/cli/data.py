@@ -1,26 +1,29 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg data`` and ``render``: check data sets, take pictures out of recordings, render."""
+"""``nightseg data``, ``render`` and ``synthesize``: check, take, render and darken pictures."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import Progress, parse
+from nightseg_ros.cli.options import Progress, print_table, read_config, tell_problems
 from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.data.synthesize import SynthesisConfig
 
 if TYPE_CHECKING:
-    from nightseg_ros.data.check import Report
+    from nightseg_ros.data.check import CheckReport
 
 #: Places of a kind of problem that are printed; --json has all.
 SHOWN = 5
+#: Pairs of pictures on the contact sheet of a synthesis.
+TILES = 12
+SHEET = 'sheet.jpg'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +72,8 @@ class ExtractOptions:
     """Write the sources' frames anew, also those that were taken otherwise."""
 
 
-def check(arguments: Sequence[str]) -> int:
+def check(options: CheckOptions) -> int:
     """Check data sets."""
-    options = parse(CheckOptions, 'data check', arguments)
-
     from nightseg_ros.data.check import check_datasets
     from nightseg_ros.files import replace_file
     from nightseg_ros.taxonomy import TAXONOMIES
@@ -93,10 +94,8 @@ def check(arguments: Sequence[str]) -> int:
     return 1 if report.problems else 0
 
 
-def extract(arguments: Sequence[str]) -> int:
+def extract(options: ExtractOptions) -> int:
     """Take frames out of recordings."""
-    options = parse(ExtractOptions, 'data extract', arguments)
-
     from nightseg_ros.data.source import ExtractConfig, extract
 
     if not options.sources:
@@ -112,44 +111,31 @@ def extract(arguments: Sequence[str]) -> int:
         f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
         f'images:{options.out} reads them'
     )
-    if result.broken:
-        print(
-            f'nightseg data extract: {result.broken} frames could not be read (see above)',
-            file=sys.stderr,
-        )
-    return 1 if result.broken else 0
+    return tell_problems('data extract', result.broken, 'frames could not be read')
 
 
-def _print(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _print(report: CheckReport) -> None:
     from nightseg_ros.data.check import ADVICE
 
-    table = Table(title=f"labels read as '{report.taxonomy.name}'")
-    for column in ('data set', 'pictures', 'labelled', 'sizes', 'light', 'sources'):
-        numbers = column in ('pictures', 'labelled')
-        table.add_column(column, justify='right' if numbers else 'left', overflow='fold')
-    for summary in report.datasets:
-        counts = (summary.sizes, summary.lights, summary.sources)
-        table.add_row(
-            summary.spec, str(summary.images), str(summary.labelled),
-            *(_most(counter.most_common()) for counter in counts),
-        )  # fmt: skip
-    console = Console()
-    console.print(table)
+    print_table(
+        f"labels read as '{report.taxonomy.name}'",
+        ('data set', 'pictures', 'labelled', 'sizes', 'light', 'sources'),
+        [
+            [found.spec, str(found.images), str(found.labelled),
+             *(_most(c.most_common()) for c in (found.sizes, found.lights, found.sources))]
+            for found in report.datasets
+        ],
+    )  # fmt: skip
     for kind, advice in ADVICE.items():
         found = [problem for problem in report.problems if problem.kind == kind]
-        if not found:
-            continue
-        lines = [f'{kind}: {len(found)}. What to do: {advice}.']
+        if found:
+            print(f'{kind}: {len(found)}. What to do: {advice}.')
         for problem in found[:SHOWN]:
-            lines.append(f'  {problem.where}' + (f': {problem.detail}' if problem.detail else ''))
+            print(f'  {problem.where}' + (f': {problem.detail}' if problem.detail else ''))
         if len(found) > SHOWN:
-            lines.append(f'  … and {len(found) - SHOWN} more; --json FILE lists all')
-        console.print('\n'.join(lines), markup=False, highlight=False, soft_wrap=True)
+            print(f'  … and {len(found) - SHOWN} more; --json FILE lists all')
     if not report.problems:
-        console.print('no problems found')
+        print('no problems found')
 
 
 def _most(counts: list[tuple[str, int]]) -> str:
@@ -177,17 +163,66 @@ class RenderOptions:
     """Replace the folder if it exists."""
 
 
-def render(arguments: Sequence[str]) -> int:
+def render(options: RenderOptions) -> int:
     """Render the pictures."""
-    options = parse(RenderOptions, 'render', arguments)
+    from nightseg_ros.simulation.drive import write_rendered
 
-    from nightseg_ros.simulation.drive import RenderedConfig, write_rendered
-
-    config = from_mapping(
-        RenderedConfig,
-        {name: getattr(options, name) for name in ('count', 'split', 'light', 'size', 'seed')},
-    )
-    with Progress('rendering', config.count) as progress:
-        write_rendered(options.out, config, force=options.force, progress=progress.set)
-    print(f"{config.count} pictures in '{options.out}'; train on folder:{options.out}")
+    if options.count < 1:
+        raise ConfigError(f"'count' must be at least 1, got {options.count}")
+    with Progress('rendering', options.count) as progress:
+        write_rendered(
+            options.out, count=options.count, split=options.split, light=options.light,
+            size=options.size, seed=options.seed, force=options.force, progress=progress.set,
+        )  # fmt: skip
+    print(f"{options.count} pictures in '{options.out}'; train on folder:{options.out}")
     return 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SynthesizeOptions(SynthesisConfig):
+    """
+    Turn a seeded choice of labelled day images into night; 'folder:OUT:night' is the data set.
+
+    Labels are copied, manifest.json names sources and hashes, an interrupted run goes on, and the
+    folder appears only when it is whole. --config FILE.yaml holds the same settings.
+    """
+
+    sheet: bool = False
+    """Write a contact sheet of day beside night to OUT/sheet.jpg."""
+
+
+def synthesize(arguments: Sequence[str]) -> int:
+    """Make night of day."""
+    options = read_config(SynthesizeOptions, 'synthesize', arguments)
+
+    from nightseg_ros.data.synthesize import synthesize
+
+    with Progress('making night', None) as progress:
+        done = synthesize(options, progress=progress.set, say=progress.note)
+    share = done.count / (done.count + done.of)
+    print(
+        f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"
+        f'train on folder:{done.folder}:night; beside all of the day images it is {share:.0%} '
+        'of the samples'
+    )
+    if options.sheet:
+        _write_sheet(done.folder)
+        print(f"contact sheet: '{done.folder / SHEET}'")
+    return 0
+
+
+def _write_sheet(folder: Path) -> None:
+    """Write pairs of day and night, spread over the folder."""
+    from nightseg_ros.data.pictures import contact_sheet, write_picture
+    from nightseg_ros.data.sample import read_image
+    from nightseg_ros.data.synthesize import MANIFEST
+
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+    entries = manifest['images']
+    shown = min(TILES, len(entries))
+    tiles = []
+    for entry in (entries[place * len(entries) // shown] for place in range(shown)):
+        day, night = read_image(Path(entry['source'])), read_image(folder / entry['image'])
+        caption = f'{manifest["method"]}: {Path(entry["image"]).stem}'
+        tiles.append((day, night, caption, (230, 230, 230)))
+    write_picture(folder / SHEET, contact_sheet(tiles))

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, parse, print_table
 from nightseg_ros.config import ConfigError
 
 
@@ -91,19 +91,10 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
     if options.streams < 0 or options.threads < 0:
         raise ConfigError('--streams and --threads are numbers from 0 on')
-    result = _evaluate(options, ('nightseg', 'evaluate', *arguments))
-    _print(result)
-    if options.report:
-        from nightseg_ros.evaluation.report import write_report
 
-        write_report(options.out)
-    return _print_problems(result)
-
-
-def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, Any]:
-    """Return what ``metrics.json`` holds: the one place that calls the evaluation."""
     from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
     from nightseg_ros.evaluation.metrics import BootstrapConfig
+    from nightseg_ros.evaluation.report import write_report
     from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
     from nightseg_ros.evaluation.variants import Variants, configurations, stream_count
     from nightseg_ros.perception.pipeline import settled
@@ -114,7 +105,7 @@ def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, A
             seed=options.seed,
         ),
         classes=options.classes, workers=options.workers, ray=options.ray,
-        restart=options.restart, command=command,
+        restart=options.restart, command=('nightseg', 'evaluate', *arguments),
     )  # fmt: skip
     base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
     recordings = sequence_shards(
@@ -124,25 +115,26 @@ def _evaluate(options: EvaluateOptions, command: tuple[str, ...]) -> dict[str, A
     with Progress('loading the networks', None) as progress:
         base = settled(base, progress.note)
         members = configurations(base, options.compare)
-        streams = options.streams or stream_count(base, options.threads)
-        if options.workers > 1 or options.ray:
-            # the networks of this process only say what they are
-            streams = 1
+        # with workers, the networks of this process only say what they are
+        streams = 1
+        if options.workers <= 1 and not options.ray:
+            streams = options.streams or stream_count(base, options.threads)
         variants = Variants.load(members, streams=streams, say=progress.note)
         datasets = dataset_shards(options.dataset, variants.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')
-        plan = Plan(
-            configurations=members, shards=(*recordings, *datasets),
-            save_labels=options.save_labels,
-        )  # fmt: skip
-        counts = [part.count for part in plan.shards]
-        known = [count for count in counts if count is not None]
-        total = sum(known) if len(known) == len(counts) else None
-        return evaluate(
+        shards = (*recordings, *datasets)
+        plan = Plan(configurations=members, shards=shards, save_labels=options.save_labels)
+        counts = [part.count for part in shards]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        result = evaluate(
             plan, variants, options.out, settings, say=progress.note,
             advance=lambda done: progress.set(done, total, text='evaluating'),
         )  # fmt: skip
+    _print(result)
+    if options.report:
+        write_report(options.out)
+    return _print_problems(result)
 
 
 def _print_problems(result: dict[str, Any]) -> int:
@@ -160,35 +152,25 @@ def _print_problems(result: dict[str, Any]) -> int:
 
 
 def _print(result: dict[str, Any]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
     for name, run in result['runs'].items():
-        table = Table(title=name, title_justify='left', box=SIMPLE)
-        for column in ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'):
-            table.add_column(column, justify='left' if not column else 'right')
         entries = {'all': run['all']}
         if len(run['by_source']) > 1:
             entries |= run['by_source']
-        for source, entry in entries.items():
-            frames = entry['frames'] if run['labelled'] else run['frames']
-            table.add_row(
-                source, str(frames), _score(entry, 'miou'), _score(entry, 'miou9'),
-                _number(entry['pixel_acc']),
-            )  # fmt: skip
+        rows = [
+            [source, str(entry['frames'] if run['labelled'] else run['frames']),
+             _score(entry, 'miou'), _score(entry, 'miou9'), _number(entry['pixel_acc'])]
+            for source, entry in entries.items()
+        ]  # fmt: skip
         if len(entries) > 1:
-            table.add_row('mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), '')
-        console.print(table)
+            rows.append(['mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), ''])
+        print_table(name, ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'), rows)
     for item in result['compare']:
         if 'miou' in item:
             gap = item['miou']
-            console.print(
+            print(
                 f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
-                f'{_interval(gap["ci"])}',
-                markup=False, highlight=False,
-            )  # fmt: skip
+                f'{_interval(gap["ci"])}'
+            )
 
 
 def _score(entry: dict[str, Any], key: str) -> str:
@@ -215,10 +197,8 @@ class ReportOptions:
     """Folder of a finished evaluation."""
 
 
-def report(arguments: Sequence[str]) -> int:
+def report(options: ReportOptions) -> int:
     """Write the report anew."""
-    options = parse(ReportOptions, 'report', arguments)
-
     from nightseg_ros.evaluation.report import write_report
 
     write_report(options.dir)

@@ -3,9 +3,10 @@
 """
 The command ``nightseg``: one table of verbs, whose modules are imported when they are asked for.
 
-A verb is a function ``(arguments) -> exit code`` beside the dataclass of its options. Errors of
-this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as 130; only
-a bug shows a traceback.
+A verb is a function ``(options: CLASS) -> exit code``; the docstrings of its CLASS, a dataclass
+beside it, are the help. One that reads its arguments itself is ``(arguments) -> exit code``.
+Errors of this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as
+130; only a bug shows a traceback.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import get_type_hints
 
 #: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a
 #: function is a group; its members are the rows of two words that follow.
@@ -25,56 +27,29 @@ VERBS = {
     'report': ('evaluate:report', 'the report of a finished evaluation, made again'),
     'bag': ('', 'make bags, put predictions into them, check damaged ones'),
     'bag make': ('bags:make', 'a video or a folder of pictures in, a bag out'),
-    'bag predict': (
-        'bags:predict',
-        'a copy of a bag with labels, overlay and status, for RViz and Foxglove',
-    ),
+    'bag predict': ('bags:predict', 'a copy of a bag with labels, for RViz and Foxglove'),
     'bag info': ('bags:info', 'topics, and what of a damaged bag can be read'),
     'paint': ('bags:paint', 'labels on the points of the clouds of a bag'),
     'replay': ('bags:replay', 'play a bag, video or folder into ROS 2 topics'),
     'record': ('bags:record', 'record what the node publishes into a bag'),
-    'bench': ('bench:bench', 'how fast the pipeline is on this machine'),
-    'info': ('info:info', 'versions, devices, backends and weights'),
-    'train': (
-        '',
-        'make weights, and the labels to make them with, by flags or --config FILE.yaml',
-    ),
+    'bench': ('machine:bench', 'how fast the pipeline is on this machine'),
+    'info': ('machine:info', 'versions, devices, backends and weights'),
+    'train': ('', 'make weights, and labels to make them with, by flags or --config FILE.yaml'),
     'train segmenter': ('train:segmenter', 'labelled frames in, a segmenter out'),
-    'train pseudo_labels': (
-        'train:pseudo_labels',
-        'unlabelled frames and a segmenter in, labels out',
-    ),
-    'train translator': (
-        'train:translator',
-        'unpaired day and night frames in, day-to-night and night-to-day generators out',
-    ),
-    'train fast_translator': (
-        'train:fast_translator',
-        'labelled day frames and a day segmenter in, a real-time night-to-day generator out',
-    ),
+    'train pseudo_labels': ('train:pseudo_labels', 'frames and a segmenter in, labels out'),
+    'train translator': ('train:translator', 'unpaired day and night in, generators out'),
+    'train fast_translator': ('train:fast_translator', 'a real-time night-to-day generator'),
     'train average': ('train:average', 'the mean of several weights of one network'),
     'train soup': ('train:average', 'the former name of average'),
-    'train illumination': (
-        'train:illumination',
-        'day and night frames in, the illumination estimator out',
-    ),
-    'synthesize': ('train:synthesize', 'turn labelled day images into synthetic night'),
+    'train illumination': ('train:illumination', 'day and night in, the light estimator out'),
+    'synthesize': ('data:synthesize', 'turn labelled day images into synthetic night'),
     'sweep': ('train:sweep', 'how much synthetic night helps, with error bands'),
-    'calibrate': (
-        'train:calibrate',
-        'teach weights how sure they may be: confidence and reliability',
-    ),
-    'translate': (
-        'predict:translate',
-        'turn frames into the other light with a generator, and judge it',
-    ),
-    'export': ('export:export', 'weights as ONNX with a card, checked against torch'),
-    'publish': ('export:publish', 'ship trained weights with their scores and hash'),
+    'calibrate': ('train:calibrate', 'teach weights how sure they may be'),
+    'translate': ('predict:translate', 'turn frames into the other light, and judge it'),
+    'export': ('train:export', 'weights as ONNX with a card, checked against torch'),
+    'publish': ('train:publish', 'ship trained weights with their scores and hash'),
     'data': ('', 'check data sets; take pictures out of recordings'),
-    'data check': (
-        'data:check',
-        'find missing, damaged and unsuitable files, and pictures in two splits',
-    ),
+    'data check': ('data:check', 'find missing, damaged and unsuitable files'),
     'data extract': ('data:extract', 'write frames of videos, bags and folders as pictures'),
     'render': ('data:render', 'render a data set of streets with exact labels'),
 }
@@ -108,7 +83,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module, _, function = VERBS[verb][0].partition(':')
     try:
         run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
-        return int(run(rest))
+        options = get_type_hints(run).get('options')
+        if options is None:
+            return int(run(rest))
+        from nightseg_ros.cli.options import parse
+
+        return int(run(parse(options, verb, rest)))
     except KeyboardInterrupt:
         print(f'nightseg {verb.split()[0]}: interrupted', file=sys.stderr)
         return 130

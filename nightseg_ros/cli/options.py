@@ -1,16 +1,21 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What verbs share: flags from frozen dataclasses, whose docstrings are the help; progress."""
+"""What verbs share: flags from dataclasses, whose docstrings are the help; what is printed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
 from rich import progress as bars
+from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml
 
@@ -77,18 +82,34 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
 
     ``ConfigError`` names a key of the file that is unknown, missing or of the wrong type.
     """
-    rest = list(arguments)
-    for index, argument in enumerate(rest):
-        name, equals, file = argument.partition('=')
-        if name == '--config':
-            end = index + (1 if equals else 2)
-            file = file if equals else ''.join(rest[index + 1 : end])
-            if not file:
-                raise ConfigError('--config needs the name of a YAML file')
-            # what the file leaves out, flags have to say: rarely is in a file where a run goes
-            preset = from_mapping(options, read_yaml(file), missing=tyro.MISSING)
-            return parse(options, verb, rest[:index] + rest[end:], preset)
-    return parse(options, verb, rest)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument('--config')
+    try:
+        given, rest = parser.parse_known_args(list(arguments))
+    except argparse.ArgumentError as error:
+        raise ConfigError('--config needs the name of a YAML file') from error
+    if given.config is None:
+        return parse(options, verb, rest)
+    # what the file leaves out, flags have to say: rarely is in a file where a run goes
+    preset = from_mapping(options, read_yaml(given.config), missing=tyro.MISSING)
+    return parse(options, verb, rest, preset)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose first column holds words, the others numbers."""
+    table = Table(title=escape(title), title_justify='left', box=SIMPLE)
+    for place, column in enumerate(columns):
+        table.add_column(column, justify='right' if place else 'left', overflow='fold')
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def tell_problems(verb: str, count: int, what: str) -> int:
+    """Print how many problems there were; return the exit code."""
+    if count:
+        print(f'nightseg {verb}: {count} {what} (see above)', file=sys.stderr)
+    return 1 if count else 0
 
 
 class Progress(bars.Progress):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse
+from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 
 if TYPE_CHECKING:
-    from nightseg_ros.evaluation.translation import Translations
+    from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.perception.result import Result
 
 #: Folders of a prediction and the suffix of their files.
@@ -47,10 +46,8 @@ class PredictOptions(PipelineOptions):
     """Frames a second of a folder (makes it a sequence), or of a video instead of its own."""
 
 
-def predict(arguments: Sequence[str]) -> int:
+def predict(options: PredictOptions) -> int:
     """Label the frames one after the other."""
-    options = parse(PredictOptions, 'predict', arguments)
-
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
     from nightseg_ros.files import partial_file
@@ -95,9 +92,7 @@ def predict(arguments: Sequence[str]) -> int:
                 progress.set(number + 1, text=f'{stem} {result.decision.route}')
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
-    if broken:
-        print(f'nightseg predict: {broken} frames could not be read (see above)', file=sys.stderr)
-    return 1 if broken else 0
+    return tell_problems('predict', broken, 'frames could not be read')
 
 
 def _is_ours(folder: Path) -> bool:
@@ -112,21 +107,18 @@ def _record(stem: str, result: Result) -> dict[str, Any]:
 
     ``score`` and ``reliability``, 0 to 1, are None where they are not known.
     """
-    known = {
-        name: round(value, 4) if value is not None and math.isfinite(value) else None
-        for name, value in (
-            ('score', result.illumination.score),
-            ('reliability', result.reliability),
-        )
-    }
+
+    def known(value: float | None) -> float | None:
+        return round(value, 4) if value is not None and math.isfinite(value) else None
+
     return {
         'frame': stem,
         'stamp': result.frame.stamp_ns,
-        'score': known['score'],
+        'score': known(result.illumination.score),
         'state': result.decision.state,
         'route': result.decision.route,
         'reason': result.decision.reason,
-        'reliability': known['reliability'],
+        'reliability': known(result.reliability),
         'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
     }
 
@@ -165,17 +157,16 @@ class TranslateOptions:
     """What runs it."""
 
 
-def translate(arguments: Sequence[str]) -> int:
+def translate(options: TranslateOptions) -> int:
     """Translate the frames one after the other, and judge them together."""
-    options = parse(TranslateOptions, 'translate', arguments)
     if (options.real or options.judge_after) and not options.judge:
         raise ConfigError('--real and --judge-after need --judge: the segmenter that looks')
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
 
-    from nightseg_ros.data.pictures import write_picture
+    from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.translation import Translations, sheet
+    from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.files import replace_file
     from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
     from nightseg_ros.networks.generators import with_style
@@ -191,7 +182,7 @@ def translate(arguments: Sequence[str]) -> int:
     long_side = options.long_side or weights.metadata.long_side
     images = options.out / 'images'
     check_output(images, 'a result', Path.is_dir, inputs=[options.source])
-    shown: list[tuple[Any, Any, str]] = []
+    shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     judged: Translations | None = None
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
@@ -202,7 +193,7 @@ def translate(arguments: Sequence[str]) -> int:
             before = after = FrozenSegmenter(load_weights(options.judge))
             if options.judge_after not in ('', options.judge):
                 after = FrozenSegmenter(load_weights(options.judge_after))
-            judged = Translations(before=before, after=after, long_side=long_side)
+            judged = Translations(before, after, long_side)
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
@@ -219,11 +210,12 @@ def translate(arguments: Sequence[str]) -> int:
             if judged is not None:
                 judged.add(given, result)
             if number % every == 0 and len(shown) < TILES:
-                shown.append((given, result, stem))
+                shown.append((given, result, stem, (255, 255, 255)))
             done += 1
             progress.set(number + 1, text=stem)
         if shown:
-            write_picture(options.out / 'contact_sheet.jpg', sheet(shown))
+            sheet = contact_sheet(shown, columns=2, tile_width=400)
+            write_picture(options.out / 'contact_sheet.jpg', sheet)
         if judged is not None and done:
             progress.set(done, text='judging')
             found = {
@@ -247,7 +239,7 @@ def _real_features(specs: Sequence[str], judged: Translations) -> list[Any]:
     """Return the features of the real pictures, as the judge of the results sees them."""
     from nightseg_ros.data.datasets import open_dataset
     from nightseg_ros.data.sample import read_image
-    from nightseg_ros.evaluation.translation import features
+    from nightseg_ros.evaluation.agreement import features
 
     return [
         features(judged.after, read_image(sample.image), judged.long_side)

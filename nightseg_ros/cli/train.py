@@ -1,75 +1,58 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-``nightseg train RECIPE``, ``calibrate``, ``sweep`` and ``synthesize``: the ways to weights.
+``nightseg train RECIPE``, ``calibrate``, ``sweep``, ``export``, ``publish``: ways to weights.
 
-All of them take ``--config FILE.yaml`` and flags, which win over the file.
+The first three take ``--config FILE.yaml`` and flags, which win over the file.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
-from nightseg_ros.cli.options import Progress, read_config
-from nightseg_ros.data.synthesis_config import SynthesisConfig
+import tyro
+
+from nightseg_ros.cli.options import print_table, read_config
+from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.sweep_config import SweepConfig
+from nightseg_ros.training import CalibrationConfig, SweepConfig
 
-#: Pairs of pictures on the contact sheet of a synthesis.
-TILES = 12
-SHEET = 'sheet.jpg'
-_INK = (230, 230, 230)
+if TYPE_CHECKING:
+    from nightseg_ros.weights import Weights
 
-
-def segmenter(arguments: Sequence[str]) -> int:
-    """Train a segmenter, or go on with a run that was interrupted."""
-    from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
-
-    config = read_config(SegmenterConfig, 'train segmenter', arguments)
-    print(f"weights: '{train_segmenter(config)}'")
-    return 0
+Verb = Callable[[Sequence[str]], int]
 
 
-def pseudo_labels(arguments: Sequence[str]) -> int:
-    """Label every frame by a teacher."""
-    from nightseg_ros.training.pseudo_labels import PseudoLabelConfig, write_pseudo_labels
+def _recipe(module: str, config: str, function: str, made: str = 'weights') -> Verb:
+    """Return the verb that runs a training with its config and names what it wrote."""
 
-    config = read_config(PseudoLabelConfig, 'train pseudo_labels', arguments)
-    print(f"labels: '{write_pseudo_labels(config)}'")
-    return 0
+    def run(arguments: Sequence[str]) -> int:
+        training = importlib.import_module(f'nightseg_ros.training.{module}')
+        options = read_config(getattr(training, config), f'train {module}', arguments)
+        done = getattr(training, function)(options)
+        for path in done if isinstance(done, tuple) else (done,):
+            print(f"{made}: '{path}'")
+        return 0
 
-
-def translator(arguments: Sequence[str]) -> int:
-    """Train generators both ways, or go on with a run that was interrupted."""
-    from nightseg_ros.training.translator import TranslatorConfig, train_translator
-
-    config = read_config(TranslatorConfig, 'train translator', arguments)
-    for path in train_translator(config):
-        print(f"weights: '{path}'")
-    return 0
+    return run
 
 
-def fast_translator(arguments: Sequence[str]) -> int:
-    """Train a real-time generator, or go on with a run that was interrupted."""
-    from nightseg_ros.training.fast_translator import FastTranslatorConfig, train_fast_translator
-
-    config = read_config(FastTranslatorConfig, 'train fast_translator', arguments)
-    print(f"weights: '{train_fast_translator(config)}'")
-    return 0
-
-
-def average(arguments: Sequence[str]) -> int:
-    """Average weights."""
-    from nightseg_ros.training.average import AverageConfig, average_weights
-
-    config = read_config(AverageConfig, 'train average', arguments)
-    print(f"weights: '{average_weights(config)}'")
-    return 0
+segmenter = _recipe('segmenter', 'SegmenterConfig', 'train_segmenter')
+pseudo_labels = _recipe('pseudo_labels', 'PseudoLabelConfig', 'write_pseudo_labels', 'labels')
+translator = _recipe('translator', 'TranslatorConfig', 'train_translator')
+fast_translator = _recipe('fast_translator', 'FastTranslatorConfig', 'train_fast_translator')
+average = _recipe('average', 'AverageConfig', 'average_weights')
 
 
 def illumination(arguments: Sequence[str]) -> int:
@@ -77,7 +60,7 @@ def illumination(arguments: Sequence[str]) -> int:
     from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
 
     config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, say=print)
+    sha256 = train_illumination(config, print)
     print(f"weights: '{config.out}', SHA-256 {sha256}")
     return 0
 
@@ -88,33 +71,34 @@ def calibrate(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.calibrate import calibrate
 
-    done = calibrate(config, _print)
-    if 'temperature' in done.about:
-        _print_errors(done.about['temperature'])
-    for key, value in done.about.get('reliability', {}).items():
+    weights = calibrate(config, partial(print, flush=True))
+    about = weights.metadata.training['calibration']
+    if 'temperature' in about:
+        _print_errors(about['temperature'])
+    for key, value in about.get('reliability', {}).items():
         print(f'reliability: {key} {value}')
-    print(f"'{done.path}': temperature {done.temperature:.3f}, SHA-256 {done.sha256}")
+    temperature = weights.metadata.temperature
+    print(f"'{weights.path}': temperature {temperature:.3f}, SHA-256 {weights.sha256}")
     return 0
 
 
 def _print_errors(found: Mapping[str, Any]) -> None:
     """Print the calibration errors."""
-    from rich.console import Console
-    from rich.table import Table
-
     places = ', '.join(f'{place} {t:.3f}' for place, t in found['out_of_fold'].items())
-    table = Table(title=f'calibration error; temperature fitted without: {places}')
-    for column in ('', 'frames', 'accuracy', 'confidence', 'error before', 'after, out of fold'):
-        table.add_column(column, justify='left' if not column else 'right')
-    for name, row in found['errors'].items():
-        if 'before' not in row:
-            continue
-        table.add_row(
-            name, str(row['frames']), f'{row["before"]["accuracy"]:.3f}',
-            f'{row["before"]["confidence"]:.3f}', f'{row["before"]["ece"]:.3f}',
-            f'{row["after"]["ece"]:.3f}',
-        )  # fmt: skip
-    Console().print(table)
+    print_table(
+        f'calibration error; temperature fitted without: {places}',
+        ('', 'frames', 'accuracy', 'confidence', 'error before', 'after, out of fold'),
+        [
+            [
+                name,
+                str(row['frames']),
+                *(f'{row["before"][key]:.3f}' for key in ('accuracy', 'confidence', 'ece')),
+                f'{row["after"]["ece"]:.3f}',
+            ]
+            for name, row in found['errors'].items()
+            if 'before' in row
+        ],
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,61 +121,188 @@ def sweep(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.sweep import sweep
 
-    report = sweep(options, _print)
-    print(f'\n{report.text}')
-    for file in report.files:
+    text, files = sweep(options, partial(print, flush=True))
+    print(f'\n{text}')
+    for file in files:
         print(f"'{file}'")
     return 0
 
 
-def _print(text: str) -> None:
-    print(text, flush=True)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesizeOptions(SynthesisConfig):
+class ExportOptions:
     """
-    Turn a seeded choice of labelled day images into night; 'folder:OUT:night' is the data set.
+    Export WEIGHTS to ONNX, check the graph against torch, and keep it for the node.
 
-    Labels are copied, manifest.json names sources and hashes, an interrupted run goes on, and the
-    folder appears only when it is whole. --config FILE.yaml holds the same settings.
+    The exit code is 1 where a runtime agrees with torch on fewer than 99.5 % of the pixels.
     """
 
-    sheet: bool = False
-    """Write a contact sheet of day beside night to OUT/sheet.jpg."""
+    weights: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Weights files, or names of shipped ones."""
+    out: Path | None = None
+    """Folder for NAME.safetensors, NAME.onnx, NAME.md (the model card) and SHA256SUMS; without it
+    only the node's cache of graphs is filled."""
+    check: Path | None = None
+    """Image, folder, video or bag to check on; without it pictures are made up."""
+    frames: int = 8
+    """How many frames are checked, spread over the source."""
 
 
-def synthesize(arguments: Sequence[str]) -> int:
-    """Make night of day."""
-    options = read_config(SynthesizeOptions, 'synthesize', arguments)
-
-    from nightseg_ros.data.synthesize import synthesize
-
-    with Progress('making night', None) as progress:
-        done = synthesize(options, progress=progress.set, say=progress.note)
-    share = done.count / (done.count + done.of)
-    print(
-        f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"
-        f'train on folder:{done.folder}:night; beside all of the day images it is {share:.0%} '
-        'of the samples'
+def export(options: ExportOptions) -> int:
+    """Export, compare, and write the files."""
+    from nightseg_ros.evaluation.agreement import (
+        agreement,
+        made_up_images,
+        model_card,
+        source_images,
     )
-    if options.sheet:
-        _write_sheet(done.folder)
-        print(f"contact sheet: '{done.folder / SHEET}'")
+    from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT
+    from nightseg_ros.runtime.export import exported_graph
+    from nightseg_ros.runtime.graph import GRAPHS
+    from nightseg_ros.weights import load_weights, write_manifest
+
+    if options.frames < 1:
+        raise ConfigError(f'--frames must be at least 1, got {options.frames}')
+    if not options.weights:
+        raise ConfigError('name weights to export, for example: nightseg export day night')
+    given = source_images(options.check, options.frames) if options.check else None
+    worst = 1.0
+    for name in options.weights:
+        weights = load_weights(name)
+        shares: dict[str, float] = {}
+        graph = None
+        if weights.metadata.task in GRAPHS:
+            graph = exported_graph(weights, print)
+            images = given or list(made_up_images(weights.metadata.long_side, options.frames))
+            shares = agreement(weights, images, print)
+            source = options.check or 'made-up pictures'
+            for backend, share in shares.items():
+                print(f'{weights.path.name}: {backend} agrees with torch on {share:.4%} '
+                      f'of the pixels ({len(images)} frames of {source})')  # fmt: skip
+            worst = min([worst, *shares.values()])
+        else:
+            print(f"{weights.path.name}: '{weights.metadata.task}' runs without an exported graph")
+        if options.out is not None:
+            options.out.mkdir(parents=True, exist_ok=True)
+            stem = options.out / weights.path.stem
+            files = {
+                '.safetensors': weights.path.read_bytes(),
+                '.md': model_card(weights, shares).encode(),
+                **({'.onnx': graph} if graph is not None else {}),
+            }
+            for suffix, content in files.items():
+                target = stem.with_name(stem.name + suffix)
+                check_output(target, 'an export', Path.is_file, inputs=[weights.path])
+                replace_file(target, content)
+    if options.out is not None:
+        write_manifest(options.out)
+        print(f"exported to '{options.out}'")
+    if worst < MIN_AGREEMENT:
+        text = f'nightseg export: {worst:.4%} agree, {MIN_AGREEMENT:.1%} are wanted'
+        print(text, file=sys.stderr)
+        return 1
     return 0
 
 
-def _write_sheet(folder: Path) -> None:
-    """Write pairs of day and night, spread over the folder."""
-    from nightseg_ros.data.pictures import contact_sheet, write_picture
-    from nightseg_ros.data.sample import read_image
-    from nightseg_ros.data.synthesize import MANIFEST
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PublishOptions:
+    """Copy WEIGHTS to MODELS/NAME.safetensors, add commit and scores, renew SHA256SUMS."""
 
-    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-    entries = manifest['images']
-    tiles = []
-    for place in range(min(TILES, len(entries))):
-        entry = entries[place * len(entries) // min(TILES, len(entries))]
-        day, night = read_image(Path(entry['source'])), read_image(folder / entry['image'])
-        tiles.append((day, night, f'{manifest["method"]}: {Path(entry["image"]).stem}', _INK))
-    write_picture(folder / SHEET, contact_sheet(tiles))
+    weights: Annotated[Path, tyro.conf.Positional]
+    """What a training wrote."""
+    name: str
+    """Name of the shipped file, without its suffix."""
+    models: Path = Path('models')
+    """Folder to ship from."""
+    metrics: Path | None = None
+    """metrics.json of `nightseg evaluate`, whose headline figures go into the metadata."""
+    temperature: float | None = None
+    """New temperature of the confidence; without it the weights keep theirs."""
+    half: bool = True
+    """Store float16, which halves the file."""
+    bf16: tuple[Path, ...] = ()
+    """Folders of frames such as these weights will see: the weights are rounded to what bfloat16
+    holds, and compared in it and in float32. Where 99.5 % of each folder's labels stay the same,
+    backend:=auto may use it on CPUs that have it."""
+    frames: int = 24
+    """How many frames of each folder are compared."""
+
+
+def publish(options: PublishOptions) -> int:
+    """Write the shipped file and the manifest."""
+    from nightseg_ros.outputs import check_output
+    from nightseg_ros.weights import load_weights, save_weights, write_manifest
+
+    weights = load_weights(options.weights)
+    path = options.models / f'{options.name}.safetensors'
+    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
+    changes: dict[str, Any] = {'commit': _commit()}
+    if options.metrics is not None:
+        changes['metrics'] = _headline(options.metrics)
+    if options.temperature is not None:
+        changes['temperature'] = options.temperature
+    if options.bf16:
+        if options.frames < 1:
+            raise ConfigError(f'--frames must be at least 1, got {options.frames}')
+        weights = _rounded(weights, options)
+        changes['bfloat16'] = _bfloat16(weights, options)
+    metadata = dataclasses.replace(weights.metadata, **changes)
+    sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
+    write_manifest(options.models)
+    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
+    return 0
+
+
+def _rounded(weights: Weights, options: PublishOptions) -> Weights:
+    """Return the weights as they will be read back, of bfloat16's numbers."""
+    from nightseg_ros.runtime.backends import FLOAT32_LAYERS
+    from nightseg_ros.training.average import round_weights
+    from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
+
+    tensors = round_weights(weights, FLOAT32_LAYERS)
+    tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
+    # through a file, since the cache of graphs goes by a file's hash
+    with TemporaryDirectory(prefix='nightseg-') as folder:
+        path = Path(folder) / options.weights.name
+        save_weights(path, tensors, weights.metadata, half=options.half)
+        return load_weights(path)
+
+
+def _bfloat16(weights: Weights, options: PublishOptions) -> float:
+    """Return the share of labels that bfloat16 keeps, that of the worst folder."""
+    from nightseg_ros.evaluation.agreement import agreement, source_images
+
+    worst = 1.0
+    for folder in options.bf16:
+        images = source_images(folder, options.frames)
+        share = agreement(weights, images, print, ('openvino-bf16',))['openvino-bf16']
+        print(f"bfloat16 keeps {share:.2%} of the labels of {len(images)} frames of '{folder}'")
+        worst = min(worst, share)
+    return round(worst, 5)
+
+
+def _headline(file: Path) -> dict[str, Any]:
+    """Return the figures of each data set that fit a line of a model card."""
+    try:
+        result = json.loads(file.read_text(encoding='utf-8'))
+        return {
+            name: {
+                **{key: run['all'][key] for key in ('miou', 'miou9', 'pixel_acc')},
+                'mean_of_sources_miou9': round(run['mean_of_sources_miou9'], 4),
+            }
+            for name, run in result['runs'].items()
+        } | {'route': result['route']}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"'{file}' is no metrics.json of `nightseg evaluate` ({error!r}): make it anew"
+        ) from error
+
+
+def _commit() -> str:
+    """Return the commit of the code in the working folder, '' where there is none."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(
+            ['git', 'rev-parse', '--short', 'HEAD'], text=True, stderr=subprocess.DEVNULL
+        ).strip()
+    return ''

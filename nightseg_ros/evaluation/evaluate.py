@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,13 +24,12 @@ import numpy as np
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.evaluation.inference import FinishedShard
+from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
-from nightseg_ros.evaluation.samples import Candidate, group_of, select
-from nightseg_ros.evaluation.sources import Plan, SequenceShard
+from nightseg_ros.evaluation.sources import Plan
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
-from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_file
+from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.outputs import check_output
 from nightseg_ros.taxonomy import Taxonomy
@@ -40,6 +39,8 @@ VERSION = 2
 #: Finished shards, while the evaluation runs or after it was interrupted.
 SHARDS = '.shards'
 _PLAN = 'plan.json'
+#: Lists of numbers, which stand on one line, so that a person can read the file.
+_LISTS = re.compile(r'\[[\s\d.,e+-]+\]')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,22 +102,18 @@ def evaluate(
         }
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
-        content = (_packed(text) + '\n').encode(errors='backslashreplace')
+        content = (_LISTS.sub(_on_one_line, text) + '\n').encode(errors='backslashreplace')
         replace_file(out / 'metrics.json', content)
         shutil.rmtree(folder)
     return result
 
 
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f'[{" ".join(numbers[0][1:-1].split())}]'
+
+
 def _check_output(plan: Plan, out: Path) -> None:
     """Raise ``OutputError`` where results would replace something else, or what is evaluated."""
-    inputs: set[str | Path] = set()
-    for shard in plan.shards:
-        if isinstance(shard, SequenceShard):
-            # a topic is no path, and exists as none
-            others = (shard.labels, shard.light, shard.stamps)
-            inputs |= {shard.path, *(name for name in others if name)}
-        else:
-            inputs |= {path.parent for path in shard.files}
 
     def ours(folder: Path) -> bool:
         """Tell what an evaluation wrote by the results beside it, finished or not."""
@@ -127,6 +124,7 @@ def _check_output(plan: Plan, out: Path) -> None:
         except (OSError, ValueError, TypeError):
             return False
 
+    inputs = {path for shard in plan.shards for path in shard.inputs}
     for name in (SHARDS, 'samples', 'labels') if plan.save_labels else (SHARDS, 'samples'):
         check_output(out / name, 'an evaluation', ours, inputs=inputs)
 
@@ -175,18 +173,14 @@ def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
     ``described`` is what ``Variants.describe`` says; files go in with their size and time.
     """
     files = hashlib.sha256()
-    for shard in plan.shards:
-        for path in shard.files:
-            status = path.stat()
-            files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
-    sources = [
-        repr(shard)
-        if isinstance(shard, SequenceShard)
-        else f'{shard.spec}, {shard.count}, {sorted({item.source for item in shard.samples})}'
-        for shard in plan.shards
-    ]
+    for path in (path for shard in plan.shards for path in shard.files()):
+        status = path.stat()
+        files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
     result = {
-        'sources': sources,
+        'sources': [
+            f'{replace(shard, samples=())} {sorted({item.source for item in shard.samples})}'
+            for shard in plan.shards
+        ],
         'files (size or time)': files.hexdigest(),
         'configurations': {item.name: to_mapping(item.config) for item in plan.configurations},
         'backend or weights': described,
@@ -198,83 +192,82 @@ def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, Any]:
     """Score the finished shards; write frames.jsonl, samples and labels."""
-    paths = [shard_file(out / SHARDS, number) for number in range(len(plan.shards))]
+    every = [FinishedShard(path) for path in shard_files(plan, out / SHARDS)]
     result: dict[str, Any] = {'sets': {}, 'runs': {}, 'compare': []}
-    samples = out / SHARDS / 'samples'
-    shutil.rmtree(samples, ignore_errors=True)
-    samples.mkdir()
+    samples, labels = (out / SHARDS / name for name in ('samples', 'labels'))
+    for folder in (samples, labels):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
     with (
         partial_file(out / 'frames.jsonl') as partial,
         partial.open('w', encoding='utf-8', errors='backslashreplace') as log,
     ):
         for name, numbers in plan.sets().items():
-            finished = [FinishedShard(paths[number]) for number in numbers]
+            finished = [every[number] for number in numbers]
             found = SetScores(name, plan, finished, scores)
-            runs = list(found.runs)
             for lines in found.lines:
-                for run, line in zip(runs, lines):
+                for run, line in zip(found.runs, lines):
                     log.write(json.dumps({'run': run, **line}, ensure_ascii=False) + '\n')
-            for run, entries in zip(runs, _samples(name, finished, found, samples)):
-                found.runs[run]['samples'] = entries
+            sequences = [plan.shards[number].sequence for number in numbers]
+            entries = _samples(name, finished, sequences, found, samples)
+            for scored, shown in zip(found.runs.values(), entries):
+                scored['samples'] = shown
             result['sets'][name] = found.describe()
             result['runs'] |= found.runs
             result['compare'] += found.compare()
-    shutil.rmtree(out / 'samples', ignore_errors=True)
-    samples.rename(out / 'samples')
     if plan.save_labels:
-        _save_labels(plan, paths, out / 'labels')
+        _save_labels(plan, every, labels)
+    for folder in (samples, labels) if plan.save_labels else (samples,):
+        shutil.rmtree(out / folder.name, ignore_errors=True)
+        folder.rename(out / folder.name)
     return result
 
 
 def _samples(
-    name: str, finished: Sequence[FinishedShard], found: SetScores, target: Path
-) -> list[list[dict[str, Any]]]:
+    name: str, finished: Sequence[FinishedShard], sequences: Sequence[bool],
+    found: SetScores, target: Path,
+) -> list[list[dict[str, Any]]]:  # fmt: skip
     """Write the pictures of the frames that are shown; return the entries of each run."""
-    candidates: list[Candidate] = []
-    files: dict[tuple[int, int], dict[str, bytes]] = {}
+    kept: dict[Candidate, dict[str, bytes]] = {}
     first = [0, *np.cumsum([shard.note['frames'] for shard in finished]).tolist()]
-    for place, shard in enumerate(finished):
+    for place, (shard, sequence) in enumerate(zip(finished, sequences)):
         for index, file, content in shard.files('samples'):
-            files.setdefault((place, index), {})[file] = content
-    for place, index in files:
-        lines = found.lines[first[place] + index]
-        group = group_of(index, lines[0]['stamp'], finished[place].note['sequence'])
-        mious = tuple(line['miou'] for line in lines)
-        candidates.append(Candidate(shard=place, index=index, group=group, mious=mious))
+            lines = found.lines[first[place] + index]
+            candidate = Candidate(
+                shard=place, index=index, group=group_of(index, lines[0]['stamp'], sequence),
+                mious=tuple(line['miou'] for line in lines),
+            )  # fmt: skip
+            kept.setdefault(candidate, {})[file] = content
     scored = [lines[0]['miou'] for lines in found.lines if lines[0]['miou'] is not None]
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
-    for kind, item in select(candidates, float(np.median(scored)) if scored else None):
+    for kind, item in select(list(kept), float(np.median(scored)) if scored else None):
         lines = found.lines[first[item.shard] + item.index]
-        kept = files[item.shard, item.index]
-        path = Path(slug(name)) / '-'.join(
-            (kind, slug(lines[0]['source']), slug(lines[0]['frame']))
-        )
-        (target / path).mkdir(parents=True)
-        for file, content in kept.items():
-            (target / path / file).write_bytes(content)
+        folder = Path(slug(name), f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}')
+        (target / folder).mkdir(parents=True)
+        for file, content in kept[item].items():
+            (target / folder / file).write_bytes(content)
         for run, line in enumerate(lines):
-            labels = f'labels-{run}.png'
             keys = ('frame', 'source', 'stamp', 'miou', 'pixel_acc', 'score', 'state', 'route')
+            files = {'image': 'image.jpg', 'labels': f'labels-{run}.png', 'truth': 'truth.png'}
             entries[run].append(
                 {
                     'kind': kind,
                     **{key: line[key] for key in keys},
-                    'image': f'samples/{path}/image.jpg',
-                    'labels': f'samples/{path}/{labels}' if labels in kept else None,
-                    'truth': f'samples/{path}/truth.png' if 'truth.png' in kept else None,
+                    **{
+                        key: f'samples/{folder}/{file}' if file in kept[item] else None
+                        for key, file in files.items()
+                    },
                 }
             )
     return entries
 
 
-def _save_labels(plan: Plan, paths: Sequence[Path], target: Path) -> None:
-    """Put the masks under ``labels/RUN/SOURCE/``."""
-    shutil.rmtree(target, ignore_errors=True)
-    for shard, path in zip(plan.shards, paths):
+def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> None:
+    """Put the masks under ``RUN/SOURCE/``."""
+    for shard, finished in zip(plan.shards, every):
         runs = plan.run_names(shard.set)
         # a data set's masks lie side by side: they are named by image
-        source = slug(shard.source) if isinstance(shard, SequenceShard) else ''
-        finished = FinishedShard(path)
+        source = slug(shard.source) if shard.frames else ''
         names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
         for run, file, content in finished.files('labels'):
             folder = target / slug(runs[run]) / source
@@ -314,13 +307,6 @@ def _header(
     }
 
 
-def _packed(text: str) -> str:
-    """Put lists of numbers on one line, so that a person can read the file."""
-    return re.sub(
-        r'\[[\s\d.,e+-]+\]', lambda found: re.sub(r'\s+', ' ', found[0]).replace('[ ', '['), text
-    ).replace(' ]', ']')
-
-
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -330,9 +316,7 @@ def _version(name: str) -> str | None:
 
 def _cpu() -> str:
     try:
-        for line in Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines():
-            if line.startswith('model name'):
-                return line.partition(':')[2].strip()
+        found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.M)
     except OSError:
-        pass
-    return platform.processor()
+        found = None
+    return found[1] if found else platform.processor()

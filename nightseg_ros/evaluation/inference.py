@@ -15,9 +15,10 @@ import math
 import time
 import zipfile
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,18 +38,32 @@ from nightseg_ros.evaluation.metrics import (
     number,
     reliability,
 )
-from nightseg_ros.evaluation.samples import SampleStore, group_of
-from nightseg_ros.evaluation.sources import LabelledFrame, Shard
+from nightseg_ros.evaluation.sources import LabelledFrame, Shard, in_rgb
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import Result, Want
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 T = TypeVar('T')
 
 _WANT = Want(labels=True, confidence=True)
 #: Frames that wait before and behind the networks; more would only take memory.
 DEPTH = 4
+#: Frames of each kind in a report.
+BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
+#: Most frames of a lattice; from it come the median and the spread ones.
+_LATTICE = 16
+#: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
+_HELD = 32_000_000
+#: Frames of a drive in one moment look the same.
+MOMENT_NS = 2_000_000_000
+#: The keys of a line of frames.jsonl behind 'run'.
+_LINE = (
+    'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
+    'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
+    'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
+)  # fmt: skip
 
 
 def evaluate_shard(
@@ -66,12 +81,11 @@ def evaluate_shard(
     many frames are done. ``DataError`` and ``BagError`` say what cannot be read.
     """
     variants = variants.fresh()
-    sequence = shard.sequence
-    note: dict[str, Any] = {'sequence': sequence}
+    note: dict[str, Any] = {}
     pending: deque[Future[None]] = deque()
     done = 0
 
-    def wait(most: int) -> None:
+    def wait(most: int = 0) -> None:
         nonlocal done
         while len(pending) > most:
             pending.popleft().result()
@@ -81,46 +95,41 @@ def evaluate_shard(
     with (
         partial_file(path) as partial,
         zipfile.ZipFile(partial, 'w') as archive,
-        closing(prefetch(_timed(shard.read(note)))) as reads,
+        closing(prefetch(shard.read(note))) as reads,
         ThreadPoolExecutor(variants.streams, 'network') as networks,
         ThreadPoolExecutor(1, 'metrics') as metrics,
     ):
-        counter = _Counter(archive, variants, sequence, save_labels)
+        counter = _Counter(archive, variants, shard.sequence, save_labels)
         for read, decode_ms in reads:
             labelled = None
             if read.frame is not None:
-                height, width = read.frame.image.shape[:2]
-                if not variants.is_ready(height, width):
-                    wait(0)
-                    variants.warm_up(height, width)
-                if not sequence:
-                    variants.reset('a picture by itself')
-                counter.start()
-                decided = variants.decide(read.frame)
+                variants.warm_up(read.frame.image.shape[:2], wait)
+                counter.last = counter.last or time.perf_counter()
+                decided = variants.decide(read.frame, alone=not shard.sequence)
                 labelled = networks.submit(variants.label, decided, _WANT)
             pending.append(metrics.submit(counter.add, read, decode_ms, labelled))
             # a slow frame leaves the other streams something to do
             wait(2 * variants.streams - 1 + DEPTH)
-        wait(0)
+        wait()
         counter.finish(note)
 
 
-def prefetch(items: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
-    """Yield the items in their order while a thread fetches up to ``depth`` further ones."""
+def prefetch(
+    items: Generator[T, None, None], depth: int = DEPTH
+) -> Generator[tuple[T, float], None, None]:
+    """Yield the items in their order, each with its milliseconds; a thread fetches ``depth``."""
     end = object()
-    with closing(items), ThreadPoolExecutor(1, 'prefetch') as pool:
-        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item  # type: ignore[misc]
 
-
-def _timed(frames: Iterator[LabelledFrame]) -> Generator[tuple[LabelledFrame, float], None, None]:
-    """Yield each frame with the milliseconds that it took."""
-    started = time.perf_counter()
-    for frame in frames:
-        yield frame, (time.perf_counter() - started) * 1e3
+    def fetch() -> tuple[Any, float]:
         started = time.perf_counter()
+        item = next(items, end)
+        return item, (time.perf_counter() - started) * 1e3
+
+    with closing(items), ThreadPoolExecutor(1, 'prefetch') as pool:
+        waiting = deque(pool.submit(fetch) for _ in range(depth))
+        while (pair := waiting.popleft().result())[0] is not end:
+            waiting.append(pool.submit(fetch))
+            yield pair
 
 
 class _Counter:
@@ -129,25 +138,21 @@ class _Counter:
     def __init__(
         self, archive: zipfile.ZipFile, variants: Variants, sequence: bool, save_labels: bool
     ) -> None:
-        self._archive = archive
+        self._archive, self._sequence, self._save_labels = archive, sequence, save_labels
         self._runs, self._taxonomy = len(variants.pipelines), variants.taxonomy
-        self._sequence, self._save_labels = sequence, save_labels
         classes = len(self._taxonomy)
         self._shapes = {
             'confusion': (self._runs, classes, classes + 1),
             'calibration': (self._runs, BINS, 3),
             'flicker': (self._runs, FLICKER_COLUMNS),
         }
+        #: Of each frame.
         self._counts: list[dict[str, Counts]] = []
         self._lines: list[str] = []
         self._flicker = Flicker()
-        self._samples = SampleStore()
-        self._last: float | None = None
-
-    def start(self) -> None:
-        """Start the clock of the throughput, unless it runs."""
-        if self._last is None:
-            self._last = time.perf_counter()
+        self._samples = Samples()
+        self.last: float | None = None
+        """When the frame before was done, or the first one began."""
 
     def add(
         self, read: LabelledFrame, decode_ms: float,
@@ -157,18 +162,22 @@ class _Counter:
         results = [] if labelled is None else labelled.result()
         started = time.perf_counter()
         index = len(self._counts)
-        masks = [result.labels for result, _ in results]
         counts = {name: np.zeros(shape, np.int64) for name, shape in self._shapes.items()}
         self._counts.append(counts)
+        masks = [result.labels for result, _ in results]
         if self._sequence and read.frame is not None:
             shape = read.frame.image.shape[:2]
-            whole = [_whole(mask, shape) for mask in masks]
-            counts['flicker'][:] = self._flicker.add(read.frame, whole)
-        lines = [_line(read) for _ in range(self._runs)]
+            counts['flicker'][:] = self._flicker.add(read.frame, [_whole(m, shape) for m in masks])
+        start = {
+            'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0,
+            'error': read.error or None,
+        }  # fmt: skip
+        lines: list[dict[str, Any]] = [
+            dict.fromkeys(_LINE) | start | {'ms': {}} for _ in range(self._runs)
+        ]
         for run, (line, (result, why)) in enumerate(zip(lines, results)):
-            row = {name: rows[run] for name, rows in counts.items()}
-            self._score(line, read, result, row)
-            line['error'] = why or None
+            line |= self._described(read, result, why)
+            line |= _score(read, result, self._taxonomy, {k: v[run] for k, v in counts.items()})
             if self._save_labels and result.labels is not None:
                 name = f'labels/{run}/{index}.png'
                 self._archive.writestr(name, encode_picture(name, result.labels))
@@ -177,22 +186,26 @@ class _Counter:
             line['ms'] |= {
                 'decode': round(decode_ms, 3),
                 'metrics': round((now - started) * 1e3, 3),
-                'wall': round((now - (self._last or started)) * 1e3, 3),
+                'wall': round((now - (self.last or started)) * 1e3, 3),
             }
-        self._last = now
+        self.last = now
         self._lines += [json.dumps(line, ensure_ascii=False) for line in lines]
-        if read.frame is not None:
-            group = group_of(index, read.frame.stamp_ns, self._sequence)
-            mious = [line['miou'] for line in lines]
-            self._samples.add(index, group, mious, read.frame, read.truth, masks)
+        if read.frame is None:
+            return
+        mious = tuple(line['miou'] for line in lines)
+        group = group_of(index, read.frame.stamp_ns, self._sequence)
 
-    def _score(
-        self, line: dict[str, Any], read: LabelledFrame, result: Result, counts: dict[str, Counts]
-    ) -> None:
-        """Add what became of a frame to its line, and its pixels to the counts."""
+        def pictures(frame: Frame = read.frame) -> dict[str, Image | None]:
+            shown = {f'labels-{run}.png': mask for run, mask in enumerate(masks)}
+            return {'image.jpg': in_rgb(frame), 'truth.png': read.truth, **shown}
+
+        self._samples.add(Candidate(index=index, group=group, mious=mious), pictures)
+
+    def _described(self, read: LabelledFrame, result: Result, why: str) -> dict[str, Any]:
+        """Return what became of a frame."""
         labels, confidence, score = result.labels, result.confidence, result.illumination.score
         height, width = result.frame.image.shape[:2]
-        line |= {
+        return {
             'camera': result.frame.camera,
             'stamp': result.frame.stamp_ns,
             'size': [width, height],
@@ -203,29 +216,14 @@ class _Counter:
             'reason': result.decision.reason,
             'switched': self._sequence and result.decision.switched,
             'light': read.light,
-            'reliability': number(math.nan if (r := result.reliability) is None else r),
+            'reliability': None if result.reliability is None else number(result.reliability),
+            'confidence': None if confidence is None else number(cv2.mean(confidence)[0] / 255),
+            'labels_sha256': None
+            if labels is None
+            else hashlib.sha256(np.ascontiguousarray(labels)).hexdigest(),
             'ms': {stage: round(value, 3) for stage, value in result.ms.items()},
+            'error': why or None,
         }
-        if labels is not None:
-            line['labels_sha256'] = hashlib.sha256(np.ascontiguousarray(labels)).hexdigest()
-        if confidence is not None:
-            line['confidence'] = round(cv2.mean(confidence)[0] / 255, 4)
-        changes = flicker(counts['flicker'])
-        if changes is not None:
-            line['flicker'], line['flicker_warped'] = changes['plain'], changes['warped']
-        if read.truth is None:
-            return
-        matrix = ConfusionMatrix(self._taxonomy)
-        try:
-            matrix.add(read.truth, _whole(labels, read.truth.shape))
-        except ValueError as error:
-            raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
-        counts['confusion'][:] = matrix.rows
-        line['labelled'] = int(matrix.rows.sum())
-        line['miou'] = number(matrix.miou())
-        line['pixel_acc'] = number(matrix.pixel_accuracy())
-        if labels is not None and confidence is not None:
-            counts['calibration'][:] = reliability(read.truth, labels, confidence)
 
     def finish(self, note: dict[str, Any]) -> None:
         """Write everything into the archive."""
@@ -243,22 +241,171 @@ class _Counter:
         self._archive.writestr('note.json', json.dumps(note))
 
 
-def _line(read: LabelledFrame) -> dict[str, Any]:
-    """Return the line of a frame that nothing is known of but its name, or its error."""
-    names = (
-        'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
-        'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
-        'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
-    )  # fmt: skip
-    return dict.fromkeys(names) | {
-        'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0, 'ms': {},
-        'error': read.error or None,
-    }  # fmt: skip
+def _score(
+    read: LabelledFrame, result: Result, taxonomy: Taxonomy, counts: dict[str, Counts]
+) -> dict[str, Any]:
+    """Return the scores of one mask, and put its pixels into one configuration's counts."""
+    changes = flicker(counts['flicker']) or {'plain': None, 'warped': None}
+    scores: dict[str, Any] = {'flicker': changes['plain'], 'flicker_warped': changes['warped']}
+    if read.truth is None:
+        return scores
+    matrix = ConfusionMatrix(taxonomy)
+    try:
+        matrix.add(read.truth, _whole(result.labels, read.truth.shape))
+    except ValueError as error:
+        raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
+    counts['confusion'][:] = matrix.rows
+    if result.labels is not None and result.confidence is not None:
+        counts['calibration'][:] = reliability(read.truth, result.labels, result.confidence)
+    return scores | {
+        'labelled': int(matrix.rows.sum()),
+        'miou': number(matrix.miou()),
+        'pixel_acc': number(matrix.pixel_accuracy()),
+    }
 
 
 def _whole(mask: Image | None, shape: tuple[int, ...]) -> Image:
     """Return the mask; one that abstains everywhere where it was withheld."""
     return np.full(shape, UNLABELLED, np.uint8) if mask is None else mask
+
+
+def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
+    """Return the group of a sample: its moment in a drive, itself for an image by itself."""
+    return stamp_ns // MOMENT_NS if sequence else index
+
+
+# -- the frames that a report shows, chosen while they pass: nothing is decoded twice ---------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A frame that may be shown."""
+
+    index: int
+    """Its number in the shard."""
+    group: int
+    """Frames of one moment of a drive look the same, and share it."""
+    mious: tuple[float | None, ...]
+    """One a configuration; None without labels or mask."""
+    shard: int = 0
+
+
+class Samples:
+    """
+    Holds the pictures of those of the frames so far that may still be shown.
+
+    They are the best and worst by mIoU, those in which configurations differ most, and an even
+    lattice of the labelled ones (whose stride doubles as it fills), from which the median is
+    taken. Without labels it is a lattice of all frames. Of a group one frame of a kind is taken.
+    """
+
+    def __init__(self) -> None:
+        """Start with no frame."""
+        self._ranked: tuple[dict[int, tuple[float, int]], ...] = ({}, {}, {})
+        #: Frames, stride and number seen, of the labelled frames and of all.
+        self._lattices: tuple[list[int], list[int]] = ([], [])
+        self._strides, self._seen = [1, 1], [0, 0]
+        self._held: dict[int, Mapping[str, Image | None]] = {}
+        self._encoded: dict[int, dict[str, bytes]] = {}
+
+    def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
+        """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
+        self._thin(1, frame.index)
+        first = frame.mious[0]
+        if first is not None:
+            self._thin(0, frame.index)
+            best, worst, different = self._ranked
+            _rank(best, BEST, frame, first)
+            _rank(worst, WORST, frame, -first)
+            if _gap(frame.mious) > 0:
+                _rank(different, DIFFERENT, frame, _gap(frame.mious))
+        wanted = self.wanted
+        if frame.index not in wanted:
+            return
+        self._held = {index: p for index, p in self._held.items() if index in wanted}
+        self._encoded = {index: p for index, p in self._encoded.items() if index in wanted}
+        self._held[frame.index] = pictures()
+        held = [p for some in self._held.values() for p in some.values() if p is not None]
+        if sum(picture.nbytes for picture in held) > _HELD:
+            self._encode()
+
+    @property
+    def wanted(self) -> set[int]:
+        """The frames to keep."""
+        labelled, every = self._lattices
+        ranked = {index for kept in self._ranked for _, index in kept.values()}
+        return ranked | set(labelled or every)
+
+    def files(self) -> dict[int, dict[str, bytes]]:
+        """Return the files of each frame that may be shown by its number."""
+        self._encode()
+        wanted = self.wanted
+        return {index: self._encoded[index] for index in sorted(self._encoded.keys() & wanted)}
+
+    def _thin(self, which: int, index: int) -> None:
+        lattice = self._lattices[which]
+        if self._seen[which] % self._strides[which] == 0:
+            lattice.append(index)
+            if len(lattice) > _LATTICE:
+                del lattice[1::2]
+                self._strides[which] *= 2
+        self._seen[which] += 1
+
+    def _encode(self) -> None:
+        for index, pictures in self._held.items():
+            self._encoded[index] = {
+                name: encode_picture(name, picture)
+                for name, picture in pictures.items()
+                if picture is not None
+            }
+        self._held.clear()
+
+
+def _rank(kept: dict[int, tuple[float, int]], most: int, frame: Candidate, value: float) -> None:
+    """Keep the frames of the highest values, one a group."""
+    if frame.group not in kept or value > kept[frame.group][0]:
+        kept[frame.group] = (value, frame.index)
+    if len(kept) > most:
+        # of equals the later one goes
+        del kept[min(kept, key=lambda group: (kept[group][0], -group))]
+
+
+def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[str, Candidate]]:
+    """
+    Return the frames to show, each once, with its kind.
+
+    ``median`` is that of the first configuration's mIoU over all frames; None without labels.
+    """
+    rest = sorted(candidates, key=lambda item: (item.shard, item.index))
+    if median is None:
+        step = max(1, math.ceil(len(rest) / SPREAD))
+        return [('spread', item) for item in rest[::step]]
+    scored = {item: item.mious[0] for item in rest if item.mious[0] is not None}
+    # of few frames, one of each kind rather than the best only
+    few = max(1, len(scored) // 4)
+    chosen: dict[Candidate, str] = {}
+    for kind, most, ranks in (
+        ('best', BEST, {item: -value for item, value in scored.items()}),
+        ('worst', WORST, scored),
+        ('median', MEDIAN, {item: abs(value - median) for item, value in scored.items()}),
+        ('different', DIFFERENT, {i: -_gap(i.mious) for i in scored if _gap(i.mious) > 0}),
+    ):
+        groups: set[tuple[int, int]] = set()
+        for item in sorted(
+            ranks.keys() - chosen.keys(), key=lambda i: (ranks[i], i.shard, i.index)
+        ):
+            if len(groups) < min(most, few) and (item.shard, item.group) not in groups:
+                groups.add((item.shard, item.group))
+                chosen[item] = kind
+    return [(kind, item) for item, kind in chosen.items()]
+
+
+def _gap(mious: Sequence[float | None]) -> float:
+    known = [value for value in mious if value is not None]
+    return max(known) - min(known)
+
+
+# -- what was written ------------------------------------------------------------------------
 
 
 class FinishedShard:
@@ -267,21 +414,23 @@ class FinishedShard:
     def __init__(self, path: Path) -> None:
         """Read the note; the rest is read when it is asked for."""
         self._path = path
-        with zipfile.ZipFile(path) as archive:
-            self.note: dict[str, Any] = json.loads(archive.read('note.json'))
-            """'frames', 'runs', 'sequence', and what ``SequenceShard.read`` gives."""
+        self.note: dict[str, Any] = json.loads(self._read('note.json'))
+        """'frames', 'runs', and what ``Shard.read`` gives."""
+
+    def _read(self, member: str) -> bytes:
+        with zipfile.ZipFile(self._path) as archive:
+            return archive.read(member)
 
     def lines(self) -> list[list[dict[str, Any]]]:
         """Return each frame's lines, one a configuration."""
-        with zipfile.ZipFile(self._path) as archive:
-            lines = [json.loads(line) for line in archive.read('frames.jsonl').splitlines()]
+        lines = [json.loads(line) for line in self._read('frames.jsonl').splitlines()]
         runs = self.note['runs']
         return [lines[start : start + runs] for start in range(0, len(lines), runs)]
 
     def counts(self, name: str) -> Counts:
         """Return int64 [frames, runs, ...]: 'confusion', 'calibration' or 'flicker'."""
-        with zipfile.ZipFile(self._path) as archive, archive.open(f'{name}.npy') as file:
-            return np.asarray(np.load(file), np.int64)
+        with np.load(self._path) as arrays:
+            return np.asarray(arrays[name], np.int64)
 
     def files(self, kind: str) -> Iterator[tuple[int, str, bytes]]:
         """Yield the files of 'samples' by frame, or of 'labels' by configuration."""

@@ -9,13 +9,11 @@ against its truth; a video with banners, a contact sheet over time and clouds fr
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,10 +31,11 @@ from nightseg_ros.data.pictures import (
     write_picture,
 )
 from nightseg_ros.data.source import FrameSource, open_source
-from nightseg_ros.evaluation.metrics import ConfusionMatrix
+from nightseg_ros.evaluation.metrics import ConfusionMatrix, number
+from nightseg_ros.evaluation.sources import in_rgb, topic_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.rendering import STATE_COLORS, Renderer
+from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
@@ -44,6 +43,11 @@ from nightseg_ros.weights import load_weights
 
 A = TypeVar('A')
 B = TypeVar('B')
+Image = npt.NDArray[np.uint8]
+#: Hears how many frames are done, of how many, and what is going on.
+Progress = Callable[[int, int | None, str], None]
+
+# -- the run ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +73,10 @@ class LiveRun:
 
     def summary(self) -> dict[str, Any]:
         """Return the counts, rates, latencies (ms) and routes as JSON types."""
-        out = [stamp for stamp in self.arrived if stamp in self.sent]
+        out = self.arrived.keys() & self.sent.keys()
         latencies = [(self.arrived[stamp] - self.sent[stamp]) / 1e6 for stamp in out]
-        times = sorted(self.arrived[stamp] for stamp in out)
-        span = (times[-1] - times[0]) / 1e9 if len(times) > 1 else 0.0
-        percentiles = np.percentile(latencies, (50, 95, 99)) if latencies else [float('nan')] * 3
+        times = [self.arrived[stamp] for stamp in out]
+        span = (max(times) - min(times)) / 1e9 if times else 0.0
         routes = [self.statuses[stamp].route for stamp in sorted(self.statuses)]
         return {
             'frames_in': len(self.sent),
@@ -81,8 +84,8 @@ class LiveRun:
             'dropped': len(self.sent) - len(out),
             'rate_hz': round((len(times) - 1) / span, 2) if span else None,
             'latency_ms': {
-                name: round(float(value), 1) if latencies else None
-                for name, value in zip(('p50', 'p95', 'p99'), percentiles)
+                f'p{share}': round(float(np.percentile(latencies, share)), 1) if out else None
+                for share in (50, 95, 99)
             },
             'routes': dict(Counter(routes).most_common()),
             'switches': sum(a != b for a, b in zip(routes, routes[1:])),
@@ -91,27 +94,51 @@ class LiveRun:
 
 def read_live_run(recorded: Path, sent: Path, arrived: Path, camera: str = 'camera') -> LiveRun:
     """Read the stamp logs and the status topic of a run; ``BagError`` where one is damaged."""
-    labels = f'/{camera}/nightseg/labels'
+    prefix = f'/{camera}/nightseg'
+    statuses = {}
+    for stamp, message in _messages(recorded, f'{prefix}/status'):
+        values = {v.key: v.value for v in message.status[0].values}
+        score = values.get('score', '')
+        statuses[stamp] = FrameStatus(
+            score=float('nan' if score in ('', 'unknown') else score),
+            **{key: values.get(key, '') for key in ('state', 'route', 'reason')},
+        )
     return LiveRun(
         sent={line['stamp']: line['sent'] for line in _lines(sent)},
         arrived={
-            line['stamp']: line['arrived'] for line in _lines(arrived) if line['topic'] == labels
+            line['stamp']: line['arrived']
+            for line in _lines(arrived)
+            if line['topic'] == f'{prefix}/labels'
         },
-        statuses=_statuses(recorded, f'/{camera}/nightseg/status'),
+        statuses=statuses,
     )
 
 
-def recorded_labels(
-    recorded: Path, topic: str = '/camera/nightseg/labels'
-) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yield stamp (ns) and ids uint8 [H, W] of a mono8 topic, in the order of the stamps."""
-    with BagReader(recorded) as bag:
-        if not any(found.name == topic for found in bag.topics):
-            return
-        for frame in bag.frames(bag.image_topic(topic)):
-            if not isinstance(frame, Frame):
-                raise BagError(f"'{recorded}', topic '{topic}': {frame}")
-            yield frame.stamp_ns, np.ascontiguousarray(frame.image[..., 0])
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        yield from map(json.loads, path.read_text(encoding='utf-8').splitlines())
+
+
+def _messages(bag: Path, topic: str) -> Iterator[tuple[int, Any]]:
+    """Yield stamp (ns) and content of a topic's messages; nothing where the bag lacks it."""
+    with BagReader(bag) as reader:
+        for found in reader.topics:
+            for message in reader.messages(found) if found.name == topic else ():
+                yield message.stamp_ns, reader.read(message)
+
+
+def _labels(bag: Path, topic: str = '/camera/nightseg/labels') -> Iterator[tuple[int, Image]]:
+    """Yield stamp (ns) and ids uint8 [H, W] of a topic; nothing where the bag lacks it."""
+    with BagReader(bag) as reader:
+        if any(found.name == topic for found in reader.topics):
+            errors: list[str] = []
+            yield from topic_labels(reader, topic, errors)
+            if errors:
+                raise BagError(f"'{bag}': {errors[0]}")
+
+
+def _frames(source: FrameSource) -> Iterator[tuple[int, Frame]]:
+    return ((frame.stamp_ns, frame) for _, frame in source if isinstance(frame, Frame))
 
 
 def aligned(
@@ -126,37 +153,13 @@ def aligned(
         yield stamp, item, held[1] if held is not None and held[0] == stamp else None
 
 
-def _statuses(recorded: Path, topic: str) -> dict[int, FrameStatus]:
-    result: dict[int, FrameStatus] = {}
-    with BagReader(recorded) as bag:
-        for found in bag.topics:
-            if found.name != topic:
-                continue
-            for message in bag.messages(found):
-                values = {v.key: v.value for v in bag.read(message).status[0].values}
-                score = values.get('score', '')
-                result[message.stamp_ns] = FrameStatus(
-                    score=float('nan') if score in ('', 'unknown') else float(score),
-                    state=values.get('state', ''),
-                    route=values.get('route', ''),
-                    reason=values.get('reason', ''),
-                )
-    return result
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding='utf-8').splitlines():
-            yield json.loads(line)
-
-
 def score_drive(
     drive: Path,
     recorded: Path,
     lit: Mapping[int, bool],
     config: PipelineConfig,
     *,
-    progress: Callable[[int, int | None, str], None],
+    progress: Progress,
 ) -> dict[str, dict[str, float | None]]:
     """
     Return mIoU over present classes of the lit ('day') and the dark ('night') part of a drive.
@@ -165,41 +168,29 @@ def score_drive(
     the same frames by the same pipeline. Frames without a mask from the node count in neither.
     None where a part has no such frame.
     """
-    pipeline = Pipeline.load(dataclasses.replace(config, route='day'))
-    matrices = {
-        (name, part): ConfusionMatrix(pipeline.taxonomy)
+    pipeline = Pipeline.load(replace(config, route='day'))
+    scores = {
+        name: {part: ConfusionMatrix(pipeline.taxonomy) for part in ('day', 'night')}
         for name in ('auto', 'day')
-        for part in ('day', 'night')
     }
-    truths = recorded_labels(drive, TRUTH_TOPIC)
-    masks = aligned(_frames(drive), recorded_labels(recorded))
-    both = aligned(((stamp, (frame, mask)) for stamp, frame, mask in masks), truths)
-    for number, (stamp, (frame, mask), truth) in enumerate(both):
-        progress(number + 1, len(lit), 'scoring against the day route')
+    masks = aligned(_frames(open_source(drive, IMAGE_TOPIC)), _labels(recorded))
+    both = aligned(((stamp, (frame, mask)) for stamp, frame, mask in masks),
+                   _labels(drive, TRUTH_TOPIC))  # fmt: skip
+    for done, (stamp, (frame, mask), truth) in enumerate(both, 1):
+        progress(done, len(lit), 'scoring against the day route')
         if mask is None or truth is None:
             continue
-        part = 'day' if lit[stamp] else 'night'
         [result] = pipeline.process([frame])
         assert result.labels is not None
         for name, labels in (('auto', mask), ('day', result.labels)):
-            matrices[name, part].add(truth, labels)
+            scores[name]['day' if lit[stamp] else 'night'].add(truth, labels)
     return {
-        name: {part: _finite(matrices[name, part].miou()) for part in ('day', 'night')}
-        for name in ('auto', 'day')
+        name: {part: number(matrix.miou()) for part, matrix in parts.items()}
+        for name, parts in scores.items()
     }
 
 
-def _frames(drive: Path) -> Iterator[tuple[int, Frame]]:
-    for _, frame in open_source(drive, IMAGE_TOPIC):
-        if isinstance(frame, Frame):
-            yield frame.stamp_ns, frame
-
-
-def _finite(value: float) -> float | None:
-    return round(value, 4) if math.isfinite(value) else None
-
-
-Image = npt.NDArray[np.uint8]
+# -- pictures of it --------------------------------------------------------------------------
 
 #: Metres ahead of the sensor, and to either side, that are shown.
 AHEAD, ASIDE = 40.0, 16.0
@@ -236,11 +227,9 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
     size = max(2, round(height / 120))
     column = np.round(origin[0] - y[order] * scale).astype(int)
     row = np.round(origin[1] - x[order] * scale).astype(int)
-    for dy in range(size):
-        for dx in range(size):
-            picture[(row + dy).clip(0, height - 1), (column + dx).clip(0, width - 1)] = colors[
-                order
-            ]
+    for dy, dx in np.ndindex(size, size):
+        rows, columns = (row + dy).clip(0, height - 1), (column + dx).clip(0, width - 1)
+        picture[rows, columns] = colors[order]
     half = max(3, round(0.9 * scale))
     nose = np.array([(origin[0], origin[1] - 2 * half), (origin[0] - half, origin[1] + half),
                      (origin[0] + half, origin[1] + half)])  # fmt: skip
@@ -248,29 +237,8 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
     return picture
 
 
-class RecordedClouds:
-    """The clouds of a topic of a bag by their stamps."""
-
-    def __init__(self, bag: Path, topic: str) -> None:
-        """Read them all; a bag without the topic has none."""
-        self._clouds: list[Cloud] = []
-        self.stamps: list[int] = []
-        with BagReader(bag) as reader:
-            for found in reader.topics:
-                for message in reader.messages(found) if found.name == topic else ():
-                    content: Any = reader.read(message)
-                    self.stamps.append(message.stamp_ns)
-                    self._clouds.append(read_cloud(content))
-
-    def latest(self, stamp_ns: int) -> Cloud | None:
-        """Return the cloud at a stamp or the last one before it."""
-        place = bisect_left(self.stamps, stamp_ns + 1)
-        return self._clouds[place - 1] if place else None
-
-
 #: Pairs of pictures on a contact sheet.
 TILES = 15
-ALPHA = 0.5
 #: Labelled points of the demo's LiDAR.
 CLOUD_TOPIC = '/lidar/nightseg/points'
 _GREY = (170, 170, 170)
@@ -284,7 +252,7 @@ def show_run(
     weights: str,
     *,
     offset: int,
-    progress: Callable[[int, int | None, str], None],
+    progress: Progress,
 ) -> None:
     """
     Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
@@ -297,55 +265,40 @@ def show_run(
     if not stamps:
         raise PictureError('no frame was played; there is nothing to show')
     taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
-    renderer = Renderer(taxonomy, HostPixels())
-    chosen = _spread(stamps, sorted(run.arrived.keys() & run.sent.keys()) or stamps)
+    pixels, palette = HostPixels(), taxonomy.palette()
+    # the labelled frames nearest to moments spread over the whole run
+    labelled = sorted(run.arrived.keys() & run.sent.keys()) or stamps
+    chosen = {
+        min(labelled, key=lambda stamp, moment=moment: abs(stamp - moment))  # type: ignore[misc]
+        for moment in np.linspace(stamps[0], stamps[-1], TILES)
+    }
     span = (stamps[-1] - stamps[0]) / 1e9
-    rate = (len(stamps) - 1) / span if span > 0 else 10.0
+    clouds = list(_messages(recorded, CLOUD_TOPIC))
+    frames = ((stamp + offset, frame) for stamp, frame in _frames(source))
+    played = ((stamp, frame) for stamp, frame in frames if stamp in run.sent)
     tiles = []
-    clouds = RecordedClouds(recorded, CLOUD_TOPIC)
-    with VideoWriter(out / 'overlay.mp4', rate) as video:
-        masks = aligned(_played(source, run, offset), recorded_labels(recorded))
-        for number, (stamp, frame, mask) in enumerate(masks):
-            progress(number + 1, len(stamps), 'drawing the overlays')
-            image = frame.image
-            if frame.order == 'bgr':
-                image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-            shown = image
+    with VideoWriter(out / 'overlay.mp4', (len(stamps) - 1) / span if span else 10.0) as video:
+        for done, (stamp, frame, mask) in enumerate(aligned(played, _labels(recorded)), 1):
+            progress(done, len(stamps), 'drawing the overlays')
+            image = shown = in_rgb(frame)
             if mask is not None:
-                shown = renderer.overlay(frame, renderer.color(mask), ALPHA)
-            text, color = _caption(run, stamp, (stamp - stamps[0]) / 1e9, mask is not None)
+                colors = pixels.colorize(mask, palette)
+                shown = pixels.blend(frame.image, frame.order, colors, 0.5)
+            text, color = f'{(stamp - stamps[0]) / 1e9:5.1f} s', _GREY
+            status = run.statuses.get(stamp)
+            if status is None or mask is None:
+                text += '  no mask: the frame was dropped'
+            else:
+                text += f'  {status.state}  route {status.route}  score {status.score:.2f}'
+                color = STATE_COLORS.get(status.state, _GREY)
             video.add(banner(shown, text, color))
             if stamp in chosen:
-                cloud = clouds.latest(stamp)
-                if cloud is not None:
-                    above = top_view(cloud, taxonomy.palette(), shown.shape[0])
+                before = bisect_right(clouds, stamp, key=lambda item: item[0])
+                if before:
+                    cloud = read_cloud(clouds[before - 1][1])
+                    above = top_view(cloud, palette, shown.shape[0])
                     shown = np.hstack([shown, above])
                 tiles.append((image, shown, text, color))
+            if stamp == stamps[-1]:
+                break
     write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))
-
-
-def _spread(stamps: list[int], labelled: list[int]) -> set[int]:
-    """Return the labelled stamps nearest to ``TILES`` moments spread over the whole run."""
-    moments = np.linspace(stamps[0], stamps[-1], TILES)
-    return {min(labelled, key=lambda stamp: abs(stamp - moment)) for moment in moments}
-
-
-def _played(source: FrameSource, run: LiveRun, offset: int) -> Iterator[tuple[int, Frame]]:
-    last = max(run.sent)
-    for _, frame in source:
-        if isinstance(frame, Frame):
-            stamp = frame.stamp_ns + offset
-            if stamp > last:
-                return
-            if stamp in run.sent:
-                yield stamp, frame
-
-
-def _caption(
-    run: LiveRun, stamp: int, seconds: float, labelled: bool
-) -> tuple[str, tuple[int, int, int]]:
-    status = run.statuses.get(stamp)
-    if status is None or not labelled:
-        return f'{seconds:5.1f} s  no mask: the frame was dropped', _GREY
-    text = f'{seconds:5.1f} s  {status.state}  route {status.route}  score {status.score:.2f}'
-    return text, STATE_COLORS.get(status.state, _GREY)

@@ -13,9 +13,9 @@ matrices are scored at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from typing import Any, Literal
 
 import cv2
@@ -32,6 +32,12 @@ Floats = npt.NDArray[np.float64]
 #: Counts, or their sums over a bootstrap draw.
 Rows = npt.NDArray[Any]
 
+
+def number(value: Any, digits: int = 4) -> float | None:
+    """Return a score as JSON has it: four digits, None for NaN."""
+    return round(float(value), digits) if math.isfinite(value) else None
+
+
 # -- confusion -------------------------------------------------------------------------------
 
 
@@ -40,28 +46,13 @@ class ConfusionMatrix:
     Pixel counts of one taxonomy.
 
     Pixels whose truth is 255 count nowhere. A prediction of 255 on a labelled pixel (a mask that
-    abstains) counts as a miss of its class: it is kept in ``abstained``.
+    abstains) counts as a miss of its class.
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         """Start with no pixel counted."""
         self.taxonomy = taxonomy
         self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
-
-    @property
-    def counts(self) -> Counts:
-        """Pixels int64 [classes, classes]: rows are the truth, columns the prediction."""
-        return self.rows[:, :-1]
-
-    @property
-    def abstained(self) -> Counts:
-        """Labelled pixels of each class without a prediction, int64 [classes]."""
-        return self.rows[:, -1]
-
-    @property
-    def support(self) -> Counts:
-        """Labelled pixels of each class, int64 [classes]."""
-        return np.asarray(self.rows.sum(-1), np.int64)
 
     def add(self, truth: Image, labels: Image) -> None:
         """
@@ -80,16 +71,11 @@ class ConfusionMatrix:
                     f'the {name} holds id {strange[0] + classes}; '
                     f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
                 )
-        self.rows[:, :-1] += joint[:classes, :classes]
-        self.rows[:, -1] += joint[:classes, UNLABELLED]
+        self.rows += joint[:classes, [*range(classes), UNLABELLED]]
 
     def iou(self) -> Floats:
         """IoU of each class in [0, 1], float64 [classes]; NaN where neither side has it."""
         return iou(self.rows)
-
-    def accuracy(self) -> Floats:
-        """Recall of each class in [0, 1], float64 [classes]; NaN where the truth lacks it."""
-        return accuracy(self.rows)
 
     def miou(self, *, without: Sequence[str] = ()) -> float:
         """Mean IoU over the classes present in the truth, less those named in ``without``."""
@@ -180,7 +166,7 @@ def _ratio(part: Rows, whole: Rows) -> Floats:
 
 # -- bootstrap -------------------------------------------------------------------------------
 
-Unit = Literal['frames', 'blocks', 'sources']
+Unit = Literal['auto', 'frames', 'blocks', 'sources']
 #: Draws that are held at a time.
 _CHUNK = 50
 
@@ -196,7 +182,7 @@ class BootstrapConfig:
     configurations over the same frames paired.
     """
 
-    unit: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
+    unit: Unit = 'auto'
     """'auto' draws blocks of drives and single frames of anything else."""
     block_s: float = 5.0
     """Length of a block in seconds."""
@@ -206,14 +192,10 @@ class BootstrapConfig:
 
     def __post_init__(self) -> None:
         """Name the value that is out of range."""
-        if self.unit not in ('auto', 'frames', 'blocks', 'sources'):
-            raise ValueError(f"unit is auto, frames, blocks or sources, got '{self.unit}'")
         if not 0 < self.block_s < 1e6:
             raise ValueError(f'block_s is above 0 seconds, got {self.block_s}')
         if not 10 <= self.resamples <= 1_000_000:
             raise ValueError(f'resamples is 10 to 1000000, got {self.resamples}')
-        if not 0 < self.level < 1:
-            raise ValueError(f'level is between 0 and 1, got {self.level}')
 
 
 def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0) -> Floats:
@@ -222,28 +204,23 @@ def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0
 
     Sums of counts below 2⁵³ are exact. ``stratum`` gives independent draws for another group.
     """
-    flat = units.reshape(len(units), -1).astype(np.float64)
-    sums = np.concatenate([draw @ flat for draw in _draws(len(units), config, stratum)])
+    count = len(units)
+    flat = units.reshape(count, -1).astype(np.float64)
+    rng = np.random.default_rng([config.seed, count, stratum])
+    sums = np.empty((config.resamples, flat.shape[1]))
+    for start in range(0, config.resamples, _CHUNK):
+        part = sums[start : start + _CHUNK]
+        part[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(part)) @ flat
     return sums.reshape(config.resamples, *units.shape[1:])
 
 
-def _draws(count: int, config: BootstrapConfig, stratum: int) -> Iterator[Floats]:
-    """Yield float64 [b, count]: how often each unit was drawn."""
-    rng = np.random.default_rng([config.seed, count, stratum])
-    shares = np.full(count, 1 / count)
-    for start in range(0, config.resamples, _CHUNK):
-        draws = min(_CHUNK, config.resamples - start)
-        yield rng.multinomial(count, shares, size=draws).astype(np.float64)
-
-
-def interval(values: Floats, units: int, config: BootstrapConfig) -> list[float] | None:
+def interval(values: Floats, units: int, config: BootstrapConfig) -> list[float | None] | None:
     """Return [low, high] of the values [resamples]; None for fewer than two units."""
     known = values[~np.isnan(values)]
     if units < 2 or not known.size:
         return None
     tail = 50 * (1 - config.level)
-    low, high = np.percentile(known, (tail, 100 - tail))
-    return [float(low), float(high)]
+    return [number(value) for value in np.percentile(known, (tail, 100 - tail))]
 
 
 def difference(
@@ -260,10 +237,10 @@ def difference(
     known = gaps[~np.isnan(gaps)]
     drawn = units >= 2 and known.size > 0
     return {
-        'difference': score - reference,
-        'median': float(np.median(known)) if drawn else None,
+        'difference': number(score - reference),
+        'median': number(np.median(known)) if drawn else None,
         'ci': interval(gaps, units, config),
-        'above_zero': float((known > 0).mean()) if drawn else None,
+        'above_zero': number((known > 0).mean()) if drawn else None,
     }
 
 
@@ -287,19 +264,18 @@ class SegmentationScores:
                     f'{", ".join(taxonomy.classes)}'
                 )
         self.taxonomy, self.config = taxonomy, config
-        self._nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
-        self._subset = np.array([name in subset for name in taxonomy.classes], np.bool_)
-        self.headline: dict[str, Callable[[Rows], Floats]] = {
+        nine, chosen = (
+            np.array([(name in names) == wanted for name in taxonomy.classes], np.bool_)
+            for names, wanted in ((RARE, False), (subset, True))
+        )
+        self._miou9 = partial(miou, keep=nine)
+        #: The scores that get intervals.
+        self._headline: dict[str, Callable[[Rows], Floats]] = {
             'miou': miou,
-            'miou9': self.miou9,
-            'miou_subset': lambda rows: miou(rows, self._subset),
+            'miou9': self._miou9,
+            'miou_subset': partial(miou, keep=chosen),
             'pixel_acc': pixel_accuracy,
         }
-        """The scores that get intervals."""
-
-    def miou9(self, rows: Rows) -> Floats:
-        """Mean IoU over the classes present in the truth, without ``RARE``."""
-        return miou(rows, self._nine)
 
     def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
         """
@@ -307,22 +283,22 @@ class SegmentationScores:
 
         Returns the entry in JSON types, and the headline scores of every draw.
         """
-        rows = units.sum(0)
-        drawn = resampled(units, self.config) if len(units) else np.zeros((1, *rows.shape))
-        values = {name: score(drawn) for name, score in self.headline.items()}
+        rows, count = units.sum(0), len(units)
+        drawn = resampled(units, self.config) if count else np.zeros((1, *rows.shape))
+        values = {name: score(drawn) for name, score in self._headline.items()}
         classes = self.taxonomy.classes
         entry = {
             'pixels': int(rows.sum()),
             'support': dict(zip(classes, rows.sum(-1).tolist())),
-            **{name: number(score(rows)) for name, score in self.headline.items()},
+            **{name: number(score(rows)) for name, score in self._headline.items()},
             'miou_all': number(miou_all(rows)),
             'fw_iou': number(frequency_weighted_iou(rows)),
             'mean_acc': number(mean_accuracy(rows)),
             'iou': dict(zip(classes, map(number, iou(rows)))),
             'acc': dict(zip(classes, map(number, accuracy(rows)))),
-            **{f'{name}_ci': self.interval(values[name], len(units)) for name in self.headline},
+            **{f'{name}_ci': interval(v, count, self.config) for name, v in values.items()},
             'iou_ci': {
-                name: self.interval(column, len(units))
+                name: interval(column, count, self.config)
                 for name, column in zip(classes, iou(drawn).T)
             },
             'confusion': rows[:, :-1].tolist(),
@@ -330,47 +306,26 @@ class SegmentationScores:
         }
         return entry, values
 
-    def mean_of_sources(self, sources: Sequence[Counts], unit: str) -> tuple[Floats, Floats, int]:
+    def mean_of_sources(self, sources: Sequence[Counts], unit: str) -> tuple[float, Floats, int]:
         """
         Return the mean of the sources' mIoU9, its values in every draw, and the units drawn from.
 
         Each source gives int64 [units, classes, classes + 1], of which as many are drawn; with the
         unit 'sources' whole sources are drawn instead. NaN where no source can be scored.
         """
-        scores = np.array([self.miou9(units.sum(0)) for units in sources])
-        known = [index for index, score in enumerate(scores) if not math.isnan(score)]
+        scores = np.array([self._miou9(units.sum(0)) for units in sources])
+        known = np.flatnonzero(~np.isnan(scores)).tolist()
         if not known:
-            return np.array(np.nan), np.full(1, np.nan), 0
+            return math.nan, np.full(1, np.nan), 0
         if unit == 'sources':
             pairs = np.stack([scores[known], np.ones(len(known))], axis=1)
             sums = resampled(pairs, self.config)
-            return scores[known].mean(), sums[:, 0] / sums[:, 1], len(known)
-        columns = [self.miou9(resampled(sources[i], self.config, 1 + i)) for i in known]
+            return float(scores[known].mean()), sums[:, 0] / sums[:, 1], len(known)
+        columns = [self._miou9(resampled(sources[i], self.config, 1 + i)) for i in known]
         # a draw may lack every class of a small source
         values = np.ma.masked_invalid(columns).mean(0).filled(np.nan)
-        return scores[known].mean(), np.asarray(values), max(len(sources[i]) for i in known)
-
-    def interval(self, values: Floats, units: int) -> list[float] | None:
-        """Return the rounded interval of a score's draws."""
-        return rounded(interval(values, units, self.config))  # type: ignore[no-any-return]
-
-
-def number(value: Any, digits: int = 4) -> float | None:
-    """Return a score as JSON has it: four digits, None for NaN."""
-    return round(float(value), digits) if math.isfinite(value) else None
-
-
-def rounded(value: Any) -> Any:
-    """Return the same with every float inside as ``number`` gives it."""
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [rounded(item) for item in value]
-    return number(value) if isinstance(value, float) else value
-
-
-def _share(part: float, whole: float, digits: int = 4) -> float | None:
-    return round(float(part / whole), digits) if whole else None
+        most = max(len(sources[index]) for index in known)
+        return float(scores[known].mean()), np.asarray(values), most
 
 
 # -- calibration: is a confidence of 80 % right in 80 % of the pixels? -----------------------
@@ -409,20 +364,21 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
     if not total:
         return None
     confidence = sums / 255
+    means = zip(_ratio(confidence, pixels), _ratio(right, pixels))
     return {
-        'ece': round(float(np.abs(right - confidence).sum() / total), 4),
-        'confidence': round(float(confidence.sum() / total), 4),
-        'accuracy': round(float(right.sum() / total), 4),
+        'ece': number(np.abs(right - confidence).sum() / total),
+        'confidence': number(confidence.sum() / total),
+        'accuracy': number(right.sum() / total),
         'pixels': int(total),
         'bins': [
             {
-                'low': round(index / BINS, 4),
-                'high': round((index + 1) / BINS, 4),
+                'low': number(index / BINS),
+                'high': number((index + 1) / BINS),
                 'pixels': int(pixels[index]),
-                'confidence': _share(confidence[index], pixels[index]),
-                'accuracy': _share(right[index], pixels[index]),
+                'confidence': number(sure),
+                'accuracy': number(true),
             }
-            for index in range(BINS)
+            for index, (sure, true) in enumerate(means)
         ],
     }
 
@@ -444,15 +400,14 @@ def spearman(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
     """Return Spearman's rank correlation of two [N]; NaN where one of them never changes."""
     a, b = (r - r.mean() for r in (ranks(first), ranks(second)))
     norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / norm if norm else float('nan')
+    return float(a @ b) / norm if norm else math.nan
 
 
 def spearman_interval(
     first: Floats, second: Floats, units: npt.NDArray[np.int64], config: BootstrapConfig
-) -> list[float] | None:
+) -> list[float | None] | None:
     """Return the interval of Spearman's correlation over drawn units [N] of frames."""
-    _, groups = np.unique(units, return_inverse=True)
-    members = [np.flatnonzero(groups == index) for index in range(groups.max(initial=-1) + 1)]
+    members = [np.flatnonzero(units == unit) for unit in np.unique(units)]
     if len(members) < 2:
         return None
     rng = np.random.default_rng([config.seed, len(members)])
@@ -467,18 +422,18 @@ def spearman_interval(
 def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
     """Return how often a score of ``good`` [N] is above one of ``bad`` [M], ties counting half."""
     low, high = np.asarray(bad), np.asarray(good)
-    if not low.size or not high.size:
-        return float('nan')
-    places = ranks(np.concatenate([high, low]))[: high.size]
-    above = places.sum() - high.size * (high.size + 1) / 2
-    return float(above / (high.size * low.size))
+    levels, places = np.unique(np.concatenate([low, high]), return_inverse=True)
+    return auroc_of_counts(
+        np.bincount(places[: low.size], minlength=len(levels)),
+        np.bincount(places[low.size :], minlength=len(levels)),
+    )
 
 
 def auroc_of_counts(bad: npt.NDArray[Any], good: npt.NDArray[Any]) -> float:
     """Return the same for scores that are levels: counts [L] of each."""
     low, high = bad.astype(np.float64), good.astype(np.float64)
     if not low.sum() or not high.sum():
-        return float('nan')
+        return math.nan
     below = low.cumsum() - low / 2
     return float(high @ below / (high.sum() * low.sum()))
 
@@ -508,10 +463,10 @@ def selective(
     coverage, risk = risk_coverage(scores, 1 - accuracy)
     at = np.minimum(np.searchsorted(coverage, COVERAGES), len(risk) - 1)
     return {
-        'spearman': spearman(scores, accuracy),
+        'spearman': number(spearman(scores, accuracy)),
         'spearman_ci': spearman_interval(scores, accuracy, units, config),
-        'risk': {f'{share:g}': float(risk[i]) for share, i in zip(COVERAGES, at)},
-        'risk_area': float(risk.mean()),
+        'risk': {f'{share:g}': number(risk[i]) for share, i in zip(COVERAGES, at)},
+        'risk_area': number(risk.mean()),
     }
 
 
@@ -540,7 +495,7 @@ class Flicker:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._before: tuple[Frame, Image, list[Image]] | None = None
 
-    def add(self, frame: Frame, masks: list[Image]) -> Counts:
+    def add(self, frame: Frame, masks: Sequence[Image]) -> Counts:
         """Take the masks uint8 [H, W] of a frame; return int64 [masks, 5], 0 for no pair."""
         height, width = frame.image.shape[:2]
         size = (min(WIDTH, width), max(1, round(height * min(WIDTH, width) / width)))
@@ -549,12 +504,12 @@ class Flicker:
         picture = cv2.resize(frame.image, (2 * size[0], 2 * size[1]))
         small = cv2.resize(cv2.cvtColor(picture, code), size, interpolation=cv2.INTER_AREA)
         gray = np.asarray(small, np.uint8)
-        masks = [
+        reduced = [
             np.asarray(cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
             for mask in masks
         ]
-        before, self._before = self._before, (frame, gray, masks)
-        counts = np.zeros((len(masks), FLICKER_COLUMNS), np.int64)
+        before, self._before = self._before, (frame, gray, reduced)
+        counts = np.zeros((len(reduced), FLICKER_COLUMNS), np.int64)
         if (
             before is None
             or min(size) < SMALLEST
@@ -563,10 +518,10 @@ class Flicker:
         ):
             return counts
         flow = np.asarray(self._flow.calc(gray, before[1], None), np.float32)  # type: ignore[call-overload]
-        # where each pixel was
-        flow += _grid(size[1], size[0])
+        # where each pixel was: column and row
+        flow += np.mgrid[: size[1], : size[0]][::-1].transpose(1, 2, 0).astype(np.float32)
         inside = cv2.inRange(flow, (0.0, 0.0), (size[0] - 1.0, size[1] - 1.0))
-        for row, mask, earlier in zip(counts, masks, before[2]):
+        for row, mask, earlier in zip(counts, reduced, before[2]):
             moved = cv2.remap(earlier, flow, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
             changed = cv2.bitwise_and(cv2.compare(mask, moved, cv2.CMP_NE), inside)
             row[:] = (
@@ -576,13 +531,6 @@ class Flicker:
         return counts
 
 
-@lru_cache(maxsize=8)
-def _grid(height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return float32 [h, w, 2]: column and row of each pixel."""
-    rows, columns = np.mgrid[:height, :width].astype(np.float32)
-    return np.stack([columns, rows], axis=-1)
-
-
 def flicker(counts: Counts) -> dict[str, float | int | None] | None:
     """Return ``pairs`` and the shares ``plain`` and ``warped``; None where there is no pair."""
     pairs, pixels, changed, inside, moved = (int(value) for value in counts)
@@ -590,6 +538,6 @@ def flicker(counts: Counts) -> dict[str, float | int | None] | None:
         return None
     return {
         'pairs': pairs,
-        'plain': _share(changed, pixels, 5),
-        'warped': _share(moved, inside, 5),
+        'plain': round(changed / pixels, 5),
+        'warped': round(moved / inside, 5) if inside else None,
     }

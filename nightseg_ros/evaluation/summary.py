@@ -7,7 +7,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,89 +17,52 @@ from nightseg_ros.evaluation.metrics import (
     Counts,
     Floats,
     SegmentationScores,
-    Unit,
     calibration,
     difference,
     flicker,
+    interval,
     number,
-    rounded,
     selective,
 )
-from nightseg_ros.evaluation.sources import ImageShard, Plan, SequenceShard
+from nightseg_ros.evaluation.sources import Plan
 
 Mask = npt.NDArray[np.bool_]
 #: Strings; '' stands for none.
 Words = npt.NDArray[np.str_]
+#: A frame's line of frames.jsonl.
+Line = dict[str, Any]
 #: Scores that configurations are compared by.
 COMPARED = ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9')
 #: The stages of ``Pipeline.process``: what a camera's frame waits for.
 PIPELINE = ('estimate', 'shrink', 'network', 'post', 'render')
-STAGES = ('decode', *PIPELINE, 'metrics', 'wall')
 #: A longer pause between two frames is no time that a state was held.
 PAUSE_S = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
 class FrameTable:
-    """One run's frames, a row each, in the order of shards and stamps."""
+    """One run's frames as columns, in the order of shards and stamps."""
 
-    shard: npt.NDArray[np.int64]
-    """The number of its shard in the set."""
-    sequence: Mask
-    """Whether its neighbours follow it in time."""
-    stamp: npt.NDArray[np.int64]
-    labelled: npt.NDArray[np.int64]
-    """Labelled pixels."""
-    miou: Floats
-    """NaN without labels."""
-    pixel_acc: Floats
-    reliability: Floats
-    """NaN without a mask."""
-    readable: Mask
-    """The frame could be decoded."""
-    masked: Mask
-    """The frame has a mask."""
-    source: Words
-    state: Words
-    route: Words
-    light: Words
-    ms: dict[str, Floats]
-    """By stage; NaN where it did not run."""
-    labels_sha256: str
-    """Over every frame's hash."""
-
-    def __len__(self) -> int:
-        """Count the frames."""
-        return len(self.shard)
-
-    @classmethod
-    def of(
-        cls, lines: Sequence[dict[str, Any]], shard: npt.NDArray[np.int64], sequence: Mask
-    ) -> FrameTable:
-        """Take a run's lines, and of each its shard and whether that is a sequence."""
-
-        def floats(values: Iterator[float | None]) -> Floats:
-            return np.array([np.nan if v is None else v for v in values], np.float64)
-
-        def words(key: str) -> Words:
-            return np.array([line[key] or '' for line in lines], np.str_)
-
-        digests = [line['labels_sha256'] or '' for line in lines]
-        return cls(
-            shard=shard,
-            sequence=sequence,
-            stamp=np.array([line['stamp'] or 0 for line in lines], np.int64),
-            labelled=np.array([line['labelled'] for line in lines], np.int64),
-            miou=floats(line['miou'] for line in lines),
-            pixel_acc=floats(line['pixel_acc'] for line in lines),
-            reliability=floats(line['reliability'] for line in lines),
-            readable=np.array([line['size'] is not None for line in lines], np.bool_),
-            masked=np.array([digest != '' for digest in digests], np.bool_),
-            source=words('source'), state=words('state'), route=words('route'),
-            light=words('light'),
-            ms={stage: floats(line['ms'].get(stage) for line in lines) for stage in STAGES},
-            labels_sha256=hashlib.sha256(bytes.fromhex(''.join(digests))).hexdigest(),
-        )  # fmt: skip
+    def __init__(
+        self, lines: Sequence[Line], shard: npt.NDArray[np.int64], sequence: Mask
+    ) -> None:
+        """Take a run's lines, and of each its shard's number in the set and whether it is one."""
+        self.lines, self.shard, self.sequence = lines, shard, sequence
+        self.stamp = np.array([line['stamp'] or 0 for line in lines], np.int64)
+        self.labelled = np.array([line['labelled'] > 0 for line in lines], np.bool_)
+        #: The frame could be decoded, and has a mask.
+        self.readable, self.masked = (
+            np.array([line[key] is not None for line in lines], np.bool_)
+            for key in ('size', 'labels_sha256')
+        )
+        #: NaN where there is none.
+        self.pixel_acc, self.reliability = (
+            np.array([line[key] for line in lines], np.float64)
+            for key in ('pixel_acc', 'reliability')
+        )
+        self.words: dict[str, Words] = {
+            key: np.array([line[key] or '' for line in lines], np.str_)
+            for key in ('state', 'route', 'source', 'light')
+        }
 
     def drives(self) -> Iterator[npt.NDArray[np.int64]]:
         """Yield the rows of each sequence that hold a decision."""
@@ -120,143 +82,140 @@ class SetScores:
         self._shards = [plan.shards[number] for number in plan.sets()[name]]
         #: Of each frame its lines, one a configuration.
         self.lines = [line for shard in finished for line in shard.lines()]
-        sizes = [shard.note['frames'] for shard in finished]
-        drives = np.array([shard.note['sequence'] for shard in finished], np.bool_)
-        self.tables = [
-            FrameTable.of(
-                [lines[run] for lines in self.lines],
-                np.repeat(np.arange(len(sizes), dtype=np.int64), sizes), np.repeat(drives, sizes),
-            )
-            for run in range(len(plan.configurations))
-        ]  # fmt: skip
-        self.unit: Unit = (
-            self._config.unit
-            if self._config.unit != 'auto'
-            else 'blocks'
-            if drives.all()
-            else 'frames'
-        )
-        self._units = self._cut(self.tables[0])
         #: int64 [frames, runs, ...]
         self._counts = {
             kind: np.concatenate([shard.counts(kind) for shard in finished])
             for kind in ('confusion', 'calibration', 'flicker')
         }
+        sizes = [shard.note['frames'] for shard in finished]
+        drives = np.array([shard.sequence for shard in self._shards], np.bool_)
+        place = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
+        self._tables = [
+            FrameTable([lines[run] for lines in self.lines], place, drives[place])
+            for run in range(len(plan.configurations))
+        ]
+        self._unit: str = self._config.unit
+        if self._unit == 'auto':
+            self._unit = 'blocks' if drives.all() else 'frames'
+        self._units = self._bootstrap_units(self._tables[0])
         #: By configuration and score, its values in every draw.
         self._values: list[dict[str, Floats]] = []
         self._drawn = 0
-        self.runs = {
-            run: self._run(place, table)
-            for place, (run, table) in enumerate(zip(plan.run_names(name), self.tables))
-        }
+        self.runs = {run: self._run(i) for i, run in enumerate(plan.run_names(name))}
 
     def describe(self) -> dict[str, Any]:
         """Return the entry of ``sets``."""
-        images = isinstance(self._shards[0], ImageShard)
+        table = self._tables[0]
+        sources: list[dict[str, Any]] = []
+        for place, (shard, finished) in enumerate(zip(self._shards, self._finished)):
+            where = table.shard == place
+            stamps = table.stamp[where & table.readable]
+            frames = shard.frames
+            entry = {
+                'name': shard.source,
+                'path': shard.path,
+                'topic': None if frames is None else frames.topic,
+                'kind': 'dataset' if frames is None else frames.kind,
+                'frames': len(stamps),
+                'failed': int(where.sum()) - len(stamps),
+                'labelled': int((where & table.labelled).sum()),
+                'labels_unused': finished.note['labels_unused'],
+                'first_stamp': int(stamps.min()) if len(stamps) else None,
+                'last_stamp': int(stamps.max()) if len(stamps) else None,
+                'losses': finished.note['losses'],
+            }
+            if frames is None and sources:
+                # a data set is cut into shards for the workers' sake only
+                for key in ('frames', 'failed', 'labelled'):
+                    sources[0][key] += entry[key]
+            else:
+                sources.append(entry)
         return {
-            'kind': 'dataset' if images else 'recordings',
-            'unit': self.unit,
+            'kind': 'recordings' if self._shards[0].frames else 'dataset',
+            'unit': self._unit,
             'units': self._drawn,
-            'sources': self._sources(),
+            'sources': sources,
         }
 
     def compare(self) -> list[dict[str, Any]]:
         """Return each configuration against the first one."""
-        names = list(self.runs)
-        scores = [
-            {**run['all'], 'mean_of_sources_miou9': run['mean_of_sources_miou9']}
-            for run in self.runs.values()
-        ]
-        return [
-            {
-                'set': self._name,
-                'run': name,
-                'reference': names[0],
-                **{
-                    key: rounded(
-                        difference(
-                            score[key], scores[0][key], values[key], self._values[0][key],
-                            self._drawn, self._config,
-                        )
+        reference, *others = self.runs
+        found = []
+        for name, values in zip(others, self._values[1:]):
+            item: dict[str, Any] = {'set': self._name, 'run': name, 'reference': reference}
+            for key in COMPARED:
+                score, first = (
+                    run.get(key, run['all'].get(key))
+                    for run in (self.runs[name], self.runs[reference])
+                )
+                if score is not None:
+                    item[key] = difference(
+                        score, first, values[key], self._values[0][key], self._drawn, self._config
                     )
-                    for key in COMPARED
-                    if score[key] is not None
-                },
-            }
-            for name, score, values in zip(names[1:], scores[1:], self._values[1:])
-        ]  # fmt: skip
+            found.append(item)
+        return found
 
-    def _run(self, run: int, table: FrameTable) -> dict[str, Any]:
-        labelled = table.labelled > 0
-        units = self._unit_rows(run, labelled)
-        every, values = self._scores.entry(units)
-        self._drawn = len(units)
-        self._values.append(values)
-        splits = {
-            f'by_{key}': self._split(run, getattr(table, key), labelled)
-            for key in ('state', 'route', 'source', 'light')
-        }
-        mean, mean_ci = self._mean_of_sources(run, table, labelled)
+    def _run(self, run: int) -> dict[str, Any]:
+        """Return the entry of ``runs`` of a configuration."""
+        table = self._tables[run]
+        labelled, words = table.labelled, table.words
+
+        def units(where: Mask) -> Counts:
+            """Sum the confusion of the frames in there by unit, of units that have any."""
+            present, dense = np.unique(self._units[where], return_inverse=True)
+            rows = self._counts['confusion'][:, run]
+            sums = np.zeros((len(present), *rows.shape[1:]), np.int64)
+            np.add.at(sums, dense, rows[where])
+            return sums
+
+        def entry(where: Mask) -> dict[str, Any]:
+            return {'frames': int(where.sum()), **self._scores.entry(units(where))[0]}
+
+        def by_state(
+            kind: str, score: Callable[[Counts], dict[str, Any] | None], where: Mask
+        ) -> dict[str, Any]:
+            """Return a score of the summed counts of a kind, of all frames and by state."""
+            rows = self._counts[kind][:, run]
+            states = words['state']
+            found = {
+                str(word): score(rows[where & (states == word)].sum(0))
+                for word in np.unique(states)
+            }
+            known = {word: value for word, value in found.items() if value is not None}
+            return {'all': score(rows[where].sum(0)), 'by_state': known}
+
+        every, values = self._scores.entry(units(labelled))
+        # in the order in which they come: each has its own draws
+        masks = [labelled & (words['source'] == name) for name in dict.fromkeys(words['source'])]
+        rows = [units(mask) for mask in masks if mask.any()]
+        mean, means, count = self._scores.mean_of_sources(rows, self._unit)
+        self._drawn = len(np.unique(self._units[labelled]))
+        self._values.append({**values, 'mean_of_sources_miou9': means})
         frames = int(table.masked.sum())
+        digests = ''.join(line['labels_sha256'] or '' for line in table.lines)
         return {
             'set': self._name,
             'configuration': self._plan.configurations[run].name,
             'frames': frames,
-            'failed': len(table) - frames,
+            'failed': len(table.lines) - frames,
             'labelled': int(labelled.sum()),
             'all': {'frames': int(labelled.sum()), **every},
-            **splits,
-            'mean_of_sources_miou9': mean,
-            'mean_of_sources_miou9_ci': mean_ci,
-            'routes': _tally(table.route[table.masked]),
-            'states': _tally(table.state[table.readable]),
-            'calibration': self._by_state('calibration', calibration, run, table.state, labelled),
-            'reliability': self._reliability(table),
-            'flicker': self._by_state(
-                'flicker', flicker, run, table.state, table.masked & table.sequence
-            ),
-            'routing': routing(table, [shard.source for shard in self._shards]),
-            'labels_sha256': table.labels_sha256,
-            'timing': timing(table),
-        }
-
-    def _split(self, run: int, words: Words, labelled: Mask) -> dict[str, dict[str, Any]]:
-        entries = {}
-        for word in _tally(words[labelled]):
-            where = labelled & (words == word)
-            entry, _ = self._scores.entry(self._unit_rows(run, where))
-            entries[word] = {'frames': int(where.sum()), **entry}
-        return entries
-
-    def _unit_rows(self, run: int, where: Mask) -> Counts:
-        """Return int64 [units, classes, classes + 1] of the units that have frames in there."""
-        return _sums(self._counts['confusion'][:, run], self._units, where)
-
-    def _mean_of_sources(
-        self, run: int, table: FrameTable, labelled: Mask
-    ) -> tuple[float | None, list[float] | None]:
-        """Return the mean of the sources' mIoU9 and its interval."""
-        # in the order in which they come: each has its own draws
-        names = dict.fromkeys(table.source.tolist())
-        masks = [labelled & (table.source == name) for name in names]
-        sources = [self._unit_rows(run, where) for where in masks if where.any()]
-        score, values, units = self._scores.mean_of_sources(sources, self.unit)
-        self._values[run]['mean_of_sources_miou9'] = values
-        return number(score), self._scores.interval(values, units)
-
-    def _by_state(
-        self, kind: str, score: Callable[[Counts], Any], run: int, states: Words, where: Mask
-    ) -> dict[str, Any]:
-        """Return a score of the summed counts of a kind, of all frames and by state."""
-        rows = self._counts[kind][:, run]
-        by_state = {
-            word: score(rows[where & (states == word)].sum(0)) for word in np.unique(states)
-        }
-        return {
-            'all': score(rows[where].sum(0)),
-            'by_state': {
-                str(word): found for word, found in by_state.items() if found is not None
+            **{
+                f'by_{key}': {
+                    word: entry(labelled & (column == word)) for word in _tally(column[labelled])
+                }
+                for key, column in words.items()
             },
+            'mean_of_sources_miou9': number(mean),
+            'mean_of_sources_miou9_ci': interval(means, count, self._config),
+            'routes': _tally(words['route'][table.masked]),
+            'states': _tally(words['state'][table.readable]),
+            'calibration': by_state('calibration', calibration, labelled),
+            'reliability': self._reliability(table),
+            'flicker': by_state('flicker', flicker, table.masked & table.sequence),
+            'routing': routing(table, [shard.source for shard in self._shards]),
+            'labels_sha256': hashlib.sha256(bytes.fromhex(digests)).hexdigest(),
+            'timing': timing(table),
         }
 
     def _reliability(self, table: FrameTable) -> dict[str, Any] | None:
@@ -264,21 +223,24 @@ class SetScores:
         if not known.any():
             return None
         scored = known & np.isfinite(table.pixel_acc)
-        found = selective(
-            table.reliability[scored], table.pixel_acc[scored], self._units[scored], self._config
-        )
-        mean, least = table.reliability[known].mean(), table.reliability[known].min()
-        return rounded({'mean': float(mean), 'least': float(least), **found})  # type: ignore[no-any-return]
+        return {
+            'mean': number(table.reliability[known].mean()),
+            'least': number(table.reliability[known].min()),
+            **selective(
+                table.reliability[scored], table.pixel_acc[scored], self._units[scored],
+                self._config,
+            ),
+        }  # fmt: skip
 
-    def _cut(self, table: FrameTable) -> npt.NDArray[np.int64]:
+    def _bootstrap_units(self, table: FrameTable) -> npt.NDArray[np.int64]:
         """Return the bootstrap unit of every frame."""
-        if self.unit == 'frames':
-            return np.arange(len(table))
-        if self.unit == 'sources':
-            _, first, codes = np.unique(table.source, return_index=True, return_inverse=True)
+        if self._unit == 'frames':
+            return np.arange(len(table.lines))
+        if self._unit == 'sources':
             # numbered in the order in which they come
-            return np.asarray(np.argsort(np.argsort(first))[codes], np.int64)
-        units = np.zeros(len(table), np.int64)
+            numbers = {name: i for i, name in enumerate(dict.fromkeys(table.words['source']))}
+            return np.array([numbers[name] for name in table.words['source']], np.int64)
+        units = np.zeros(len(table.lines), np.int64)
         following = 0
         for shard in np.unique(table.shard):
             rows = np.flatnonzero(table.shard == shard)
@@ -292,42 +254,6 @@ class SetScores:
             following = int(units[rows].max()) + 1
         return units
 
-    def _sources(self) -> list[dict[str, Any]]:
-        table = self.tables[0]
-        entries: list[dict[str, Any]] = []
-        for place, (shard, finished) in enumerate(zip(self._shards, self._finished)):
-            where = table.shard == place
-            readable = where & table.readable
-            stamps = table.stamp[readable]
-            entry = {
-                'name': shard.source,
-                'path': str(shard.path) if isinstance(shard, SequenceShard) else shard.spec,
-                'topic': finished.note['topic'],
-                'kind': finished.note['kind'],
-                'frames': int(readable.sum()),
-                'failed': int(where.sum() - readable.sum()),
-                'labelled': int((where & (table.labelled > 0)).sum()),
-                'labels_unused': finished.note['labels_unused'],
-                'first_stamp': int(stamps.min()) if len(stamps) else None,
-                'last_stamp': int(stamps.max()) if len(stamps) else None,
-                'losses': finished.note['losses'],
-            }
-            if isinstance(shard, ImageShard) and entries:
-                # a data set is cut into shards for the workers' sake only
-                for key in ('frames', 'failed', 'labelled'):
-                    entries[0][key] += entry[key]
-            else:
-                entries.append(entry)
-        return entries
-
-
-def _sums(rows: Counts, groups: npt.NDArray[np.int64], where: Mask) -> Counts:
-    """Return the sums of the rows [frames, ...] in ``where`` by group, of groups that have any."""
-    present, dense = np.unique(groups[where], return_inverse=True)
-    sums = np.zeros((len(present), *rows.shape[1:]), np.int64)
-    np.add.at(sums, dense, rows[where])
-    return sums
-
 
 def _tally(words: Words) -> dict[str, int]:
     """Count each word but '', in the words' order."""
@@ -340,27 +266,27 @@ def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
 
     ``sources`` name the shards. Only sequences have durations, switches and delays.
     """
+    state, route, light = (table.words[key] for key in ('state', 'route', 'light'))
     seconds = durations(table)
-    known = table.readable & (table.light != '')
-    wrong = known & ~agreement(table)
-    changes = _changes(table, sources)
+    known = table.readable & (light != '')
+    # glare is right at dusk and by night
+    right = (light == state) | (np.isin(light, ('dusk', 'night')) & (state == 'glare'))
+    wrong = known & ~right
+    changes = [
+        change for drive in table.drives() for change in _changes(table, drive, right, sources)
+    ]
     delays = [change['delay_s'] for change in changes if change['delay_s'] is not None]
-    switches = sum(
-        int((table.route[drive][1:] != table.route[drive][:-1]).sum()) for drive in table.drives()
-    )
+    switches = sum(int((route[d][1:] != route[d][:-1]).sum()) for d in table.drives())
     minutes = float(seconds.sum()) / 60
     drive = bool(table.sequence.any())
     return {
         'switches': switches if drive else None,
         'minutes': round(minutes, 3) if drive else None,
         'switches_per_minute': round(switches / minutes, 3) if minutes else None,
-        'seconds_by_state': _by_word(table.state, seconds),
-        'seconds_by_route': _by_word(table.route, seconds),
-        'by_light': {
-            light: _tally(table.state[known & (table.light == light)])
-            for light in _tally(table.light)
-        },
-        'wrong_state_share': round(float(wrong.sum() / known.sum()), 4) if known.any() else None,
+        'seconds_by_state': _seconds(state, seconds),
+        'seconds_by_route': _seconds(route, seconds),
+        'by_light': {word: _tally(state[known & (light == word)]) for word in _tally(light)},
+        'wrong_state_share': number(wrong.sum() / known.sum()) if known.any() else None,
         'wrong_state_s': round(float(seconds[wrong].sum()), 3) if drive and known.any() else None,
         'changes': changes,
         'delay_s': {
@@ -373,7 +299,7 @@ def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
 
 def durations(table: FrameTable) -> Floats:
     """Return the seconds that each frame stands for: up to the next one of its drive."""
-    seconds = np.zeros(len(table))
+    seconds = np.zeros(len(table.lines))
     for drive in table.drives():
         steps = np.diff(table.stamp[drive]) / 1e9
         if not len(steps):
@@ -381,46 +307,34 @@ def durations(table: FrameTable) -> Floats:
         steps[(steps < 0) | (steps > PAUSE_S)] = 0
         passed = steps[steps > 0]
         # the last frame stands for as long as any
-        last = float(np.median(passed)) if len(passed) else 0.0
-        seconds[drive] = [*steps, last]
+        seconds[drive] = [*steps, float(np.median(passed)) if len(passed) else 0.0]
     return seconds
 
 
-def agreement(table: FrameTable) -> Mask:
-    """Tell where the state is that of the true light; glare is right at dusk and by night."""
-    dark = np.isin(table.light, ('dusk', 'night'))
-    same = (table.light == table.state) & (table.light != '')
-    return np.asarray(same | (dark & (table.state == 'glare')), np.bool_)
+def _changes(
+    table: FrameTable, drive: npt.NDArray[np.int64], right: Mask, sources: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield every change of the true light, and when the state first agreed with it."""
+    lights, stamps = table.words['light'][drive].tolist(), table.stamp[drive].tolist()
+    edges = [
+        edge
+        for edge in range(1, len(lights))
+        if lights[edge - 1] and lights[edge] and lights[edge - 1] != lights[edge]
+    ]
+    for edge, end in zip(edges, [*edges[1:], len(drive)]):
+        after = np.flatnonzero(right[drive[edge:end]])
+        yield {
+            'source': sources[table.shard[drive[edge]]],
+            'stamp': stamps[edge],
+            'from': lights[edge - 1],
+            'to': lights[edge],
+            'delay_s': round((stamps[edge + after[0]] - stamps[edge]) / 1e9, 3)
+            if len(after)
+            else None,
+        }
 
 
-def _changes(table: FrameTable, sources: Sequence[str]) -> list[dict[str, Any]]:
-    """Find every change of the true light, and when the state first agreed with it."""
-    right = agreement(table)
-    found = []
-    for drive in table.drives():
-        lights = table.light[drive].tolist()
-        edges = [
-            edge
-            for edge in range(1, len(lights))
-            if lights[edge - 1] and lights[edge] and lights[edge - 1] != lights[edge]
-        ]
-        for edge, end in zip(edges, [*edges[1:], len(drive)]):
-            after = np.flatnonzero(right[drive[edge:end]])
-            stamp = int(table.stamp[drive[edge]])
-            followed = int(table.stamp[drive[edge + after[0]]]) if len(after) else None
-            found.append(
-                {
-                    'source': sources[table.shard[drive[edge]]],
-                    'stamp': stamp,
-                    'from': lights[edge - 1],
-                    'to': lights[edge],
-                    'delay_s': None if followed is None else round((followed - stamp) / 1e9, 3),
-                }
-            )
-    return found
-
-
-def _by_word(words: Words, seconds: Floats) -> dict[str, float]:
+def _seconds(words: Words, seconds: Floats) -> dict[str, float]:
     sums = {word: float(seconds[words == word].sum()) for word in _tally(words)}
     return {word: round(value, 3) for word, value in sums.items() if value}
 
@@ -432,23 +346,27 @@ def timing(table: FrameTable) -> dict[str, Any]:
     Stages run side by side, so that the wall time of a frame is less than their sum. 'pipeline'
     is the sum of those that a live frame waits for.
     """
-    stages = {stage: table.ms[stage][table.masked] for stage in STAGES}
-    stages['pipeline'] = np.nansum([stages[stage] for stage in PIPELINE], axis=0)
-    seconds = float(np.nansum(table.ms['wall'])) / 1e3
+    masked = [line['ms'] for line, mask in zip(table.lines, table.masked) if mask]
+    stages = {
+        stage: [ms[stage] for ms in masked if stage in ms]
+        for stage in ('decode', *PIPELINE, 'metrics', 'wall')
+    }
+    stages['pipeline'] = [sum(ms.get(stage, 0) for stage in PIPELINE) for ms in masked]
+    seconds = sum(line['ms'].get('wall', 0) for line in table.lines) / 1e3
     frames = int(table.readable.sum())
     return {
         'frames_per_second': round(frames / seconds, 2) if frames and seconds else None,
         'seconds': round(seconds, 3),
         'ms': {
             stage: {
-                'mean': round(float(known.mean()), 3),
+                'mean': round(float(np.mean(values)), 3),
                 **{
-                    f'p{share}': round(float(np.percentile(known, share)), 3)
+                    f'p{share}': round(float(np.percentile(values, share)), 3)
                     for share in (50, 95, 99)
                 },
-                'max': round(float(known.max()), 3),
+                'max': round(max(values), 3),
             }
             for stage, values in stages.items()
-            if len(known := values[~np.isnan(values)])
+            if values
         },
     }

@@ -6,21 +6,19 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError, routes_of
-from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.perception.result import NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
-#: Estimator and router run, no network does.
-_DECISION = Want(labels=False)
 #: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4
 #: More would only wait for the interpreter.
@@ -60,16 +58,12 @@ def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
         *parents, last = key.strip().split('.')
         inside = values
         for parent in parents:
-            inside = inside.get(parent, {})
-            if not isinstance(inside, dict):
-                raise ConfigError(f"unknown key '{key}' in '{changes}'")
-        if last not in inside:
-            raise ConfigError(
-                f"unknown key '{key}' in '{changes}'; known keys: {', '.join(inside)}"
-            )
+            if not isinstance(inside.get(parent), dict):
+                inside[parent] = {}
+            inside = inside[parent]
         # a name stays a name, even where YAML would read yes or 1e3
         try:
-            inside[last] = value if isinstance(inside[last], str) else load_yaml(value)
+            inside[last] = value if isinstance(inside.get(last), str) else load_yaml(value)
         except ValueError as error:
             raise ConfigError(f"'{change}' has no value that can be read: {error}") from error
     return from_mapping(PipelineConfig, values)
@@ -94,9 +88,7 @@ def shared_out(configurations: Sequence[Configuration], shares: int) -> tuple[Co
     """Give each process or stream its share of the cores, unless a number was asked for."""
     threads = max(1, (os.cpu_count() or 1) // shares)
     return tuple(
-        item
-        if item.config.threads
-        else replace(item, config=replace(item.config, threads=threads))
+        replace(item, config=replace(item.config, threads=item.config.threads or threads))
         for item in configurations
     )
 
@@ -118,7 +110,7 @@ class Variants:
 
         ``ConfigError`` where they label different taxonomies.
         """
-        self.pipelines = tuple(streams[0])
+        self.pipelines = streams[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
         for pipeline in self.pipelines:
             if pipeline.taxonomy != self.taxonomy:
@@ -128,7 +120,6 @@ class Variants:
                 )
         self._streams = streams
         self._ready = set() if ready is None else ready
-        self._networks = [_networks(pipeline.config) for pipeline in self.pipelines]
         self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
         for stream in streams:
             self._free.put(stream)
@@ -167,30 +158,37 @@ class Variants:
         parts = {'day': {'day'}, 'night': {'night'}, 'translate': {'translator', 'day'}}
         for pipeline in self.pipelines:
             described = pipeline.describe()
-            used = {'illumination'}.union(*(parts[route] for route in _routes(pipeline.config)))
+            routes = routes_of(pipeline.config.route, pipeline.config.router)
+            used = {'illumination'}.union(*(parts[route] for route in routes))
             weights = {k: v for k, v in described['weights'].items() if k in used}
             result.append({**described, 'weights': weights})
         return result
 
-    def is_ready(self, height: int, width: int) -> bool:
-        """Tell whether the networks have run at this camera size, or will not be made to."""
-        return (height, width) in self._ready or len(self._ready) >= _SIZES
+    def warm_up(self, size: tuple[int, ...], wait: Callable[[], None]) -> None:
+        """
+        Run every network at a camera size (height, width) that it has not seen.
 
-    def warm_up(self, height: int, width: int) -> None:
-        """Run every network at this camera size; no frame may be in them."""
+        ``wait`` is called before; no frame may be in the networks afterwards.
+        """
+        height, width = size
+        if (height, width) in self._ready or len(self._ready) >= _SIZES:
+            return
+        wait()
         self._ready.add((height, width))
         for stream in self._streams:
             for pipeline in stream:
                 pipeline.warm_up([(height, width)])
 
-    def reset(self, reason: str) -> None:
-        """Make every router decide afresh."""
-        for pipeline in self.pipelines:
-            pipeline.reset(reason=reason)
+    def decide(self, frame: Frame, *, alone: bool) -> list[Result]:
+        """
+        Let every router decide on a frame; frames come in the order of their stamps.
 
-    def decide(self, frame: Frame) -> list[Result]:
-        """Let every router decide on a frame; frames come in the order of their stamps."""
-        return [pipeline.process([frame], _DECISION)[0] for pipeline in self.pipelines]
+        ``alone``: what was before this frame says nothing of its light.
+        """
+        if alone:
+            for pipeline in self.pipelines:
+                pipeline.reset(reason='a picture by itself')
+        return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
     def label(self, decided: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
         """
@@ -202,8 +200,8 @@ class Variants:
         try:
             masks: dict[tuple[PipelineConfig, str], tuple[Result, str]] = {}
             results = []
-            for own, pipeline, networks in zip(decided, stream, self._networks):
-                key = (networks, own.decision.route)
+            for own, pipeline in zip(decided, stream):
+                key = (_networks(pipeline.config), own.decision.route)
                 if key not in masks:
                     try:
                         masks[key] = pipeline.segment(own, want), ''
@@ -225,11 +223,17 @@ def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
     """Load the networks of every group of configurations once, for all routes that it takes."""
     routes: dict[PipelineConfig, set[str]] = {}
     for item in configurations:
-        routes.setdefault(_networks(item.config), set()).update(_routes(item.config))
-    loaded = {
-        networks: Pipeline.load(_taking(networks, sorted(taken)), say=say)
-        for networks, taken in routes.items()
-    }
+        taken = routes.setdefault(_networks(item.config), set())
+        taken |= routes_of(item.config.route, item.config.router)
+    loaded = {}
+    for networks, taken in routes.items():
+        # a table of four states that picks each of up to three routes
+        names: list[Any] = sorted(taken)
+        table = RouteTable(
+            day=names[0], dusk=names[-1], night=names[-1], glare=names[len(names) // 2]
+        )
+        config = replace(networks, router=RouterConfig(table=table))
+        loaded[networks] = Pipeline.load(config, say=say)
     return [_sharing(loaded[_networks(item.config)], item.config) for item in configurations]
 
 
@@ -243,14 +247,3 @@ def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
 def _networks(config: PipelineConfig) -> PipelineConfig:
     """Return what has to be equal for two configurations to share their networks' answers."""
     return replace(config, route='auto', router=RouterConfig())
-
-
-def _routes(config: PipelineConfig) -> set[str]:
-    return routes_of(config.route, config.router)
-
-
-def _taking(config: PipelineConfig, routes: Sequence[Any]) -> PipelineConfig:
-    """Return a configuration whose table picks each of up to three routes."""
-    names = ('day', 'dusk', 'night', 'glare')
-    table = {name: routes[min(index, len(routes) - 1)] for index, name in enumerate(names)}
-    return replace(config, router=replace(config.router, table=RouteTable(**table)))

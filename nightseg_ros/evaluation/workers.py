@@ -33,6 +33,7 @@ ATTEMPTS = 4
 #: Seconds between two reports of progress.
 _PROGRESS_S = 0.5
 _STARTS = 3
+#: Hears how many frames of the plan are done.
 Advance = Callable[[int], None]
 #: In a worker: frames that are done of each shard, shared with the process that started it.
 _done: MutableSequence[int] = []
@@ -42,22 +43,20 @@ class WorkerError(RuntimeError):
     """Processes that keep dying, or a cluster that cannot be reached."""
 
 
-def shard_file(folder: Path, number: int) -> Path:
-    """Return where a finished shard lies."""
-    return folder / f'{number:05d}.npz'
+def shard_files(plan: Plan, folder: Path) -> list[Path]:
+    """Return where each finished shard lies."""
+    return [folder / f'{number:05d}.npz' for number in range(len(plan.shards))]
 
 
-def _frames(plan: Plan, folder: Path) -> list[int | None]:
+def _frames(paths: list[Path]) -> list[int | None]:
     """Return the number of frames of each finished shard."""
-    paths = [shard_file(folder, number) for number in range(len(plan.shards))]
     return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
 
 
 def run_here(plan: Plan, variants: Variants, folder: Path, advance: Advance) -> None:
-    """Evaluate the shards one after the other; ``advance`` hears how many frames are done."""
+    """Evaluate the shards one after the other."""
     before = 0
-    for number, shard in enumerate(plan.shards):
-        path = shard_file(folder, number)
+    for shard, path in zip(plan.shards, shard_files(plan, folder)):
         if not path.exists():
             evaluate_shard(
                 shard, variants, path, save_labels=plan.save_labels,
@@ -79,37 +78,33 @@ def run_processes(plan: Plan, folder: Path, workers: int, advance: Advance) -> N
     context = multiprocessing.get_context('spawn')
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
     done = context.RawArray('q', len(plan.shards))
+    paths = shard_files(plan, folder)
     for _ in range(ATTEMPTS):
-        finished = _frames(plan, folder)
+        finished = _frames(paths)
         done[:] = [frames or 0 for frames in finished]
-        left = [number for number, frames in enumerate(finished) if frames is None]
-        if not left:
-            return
-        with ProcessPoolExecutor(min(workers, len(left)), context, _begin, (done,)) as pool:
+        with ProcessPoolExecutor(workers, context, _begin, (done,)) as pool:
             futures: set[Future[None]] = {
-                pool.submit(
-                    _evaluate, plan.shards[number], number, configurations,
-                    shard_file(folder, number), plan.save_labels,
-                )
-                for number in left
-            }  # fmt: skip
+                pool.submit(_evaluate, shard, number, configurations, path, plan.save_labels)
+                for number, (shard, path) in enumerate(zip(plan.shards, paths))
+                if finished[number] is None
+            }
             try:
                 while futures:
                     ready, futures = wait(futures, _PROGRESS_S, FIRST_COMPLETED)
                     for future in ready:
                         future.result()
                     advance(sum(done))
+                return
             except BrokenProcessPool:
                 continue
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    missing = _frames(plan, folder).count(None)
-    if missing:
-        raise WorkerError(
-            f'processes were killed {ATTEMPTS} times (is the memory full?); {missing} of '
-            f'{len(plan.shards)} sources are not done. The same command goes on from here'
-        )
+    raise WorkerError(
+        f'processes were killed {ATTEMPTS} times (is the memory full?); '
+        f'{_frames(paths).count(None)} of {len(paths)} sources are not done. The same command '
+        'goes on from here'
+    )
 
 
 def _begin(done: MutableSequence[int]) -> None:
@@ -134,9 +129,8 @@ def _evaluate(
     def advance(done: int) -> None:
         _done[number] = done
 
-    evaluate_shard(
-        shard, _variants(configurations), path, save_labels=save_labels, advance=advance
-    )
+    variants = _variants(configurations)
+    evaluate_shard(shard, variants, path, save_labels=save_labels, advance=advance)
 
 
 @lru_cache(maxsize=1)
@@ -159,27 +153,35 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
     except ImportError as error:
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
-    cuda = any(item.config.device == 'cuda' for item in plan.configurations)
     configurations = shared_out(plan.configurations, os.cpu_count() or 1)
+    paths = shard_files(plan, folder)
+    finished = _frames(paths)
     own = not ray.is_initialized()
     if own:
         _connect(ray, address, workers)
     try:
         task = ray.remote(
-            num_cpus=max(item.config.threads for item in configurations), num_gpus=int(cuda),
+            num_cpus=max(item.config.threads for item in configurations),
+            num_gpus=int(any(item.config.device == 'cuda' for item in configurations)),
             max_retries=ATTEMPTS - 1,
-        )(evaluate_to_bytes)  # fmt: skip
-        finished = _frames(plan, folder)
+        )(evaluate_to_bytes)
         waiting = {
-            task.remote(plan.shards[number], configurations, plan.save_labels): number
-            for number, frames in enumerate(finished)
-            if frames is None
+            task.remote(shard, configurations, plan.save_labels): number
+            for number, shard in enumerate(plan.shards)
+            if finished[number] is None
         }
         while waiting:
             [reference], _ = ray.wait(list(waiting), num_returns=1)
             number = waiting.pop(reference)
-            replace_file(shard_file(folder, number), _result(ray, reference, plan.shards[number]))
-            finished[number] = FinishedShard(shard_file(folder, number)).note['frames']
+            try:
+                replace_file(paths[number], ray.get(reference))
+            except ray.exceptions.RayTaskError as error:
+                # what the function itself raised: damaged input, missing weights
+                raise (error.cause if isinstance(error.cause, Exception) else error) from error
+            except ray.exceptions.RayError as error:
+                name = plan.shards[number].source
+                raise WorkerError(f"'{name}' was lost {ATTEMPTS} times: {error}") from error
+            finished[number] = FinishedShard(paths[number]).note['frames']
             advance(sum(frames or 0 for frames in finished))
     finally:
         if own:
@@ -187,30 +189,18 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
 
 
 def _connect(ray: Any, address: str, workers: int) -> None:
-    where: dict[str, Any] = {'address': address}
-    if address == 'local':
-        where = {'num_cpus': workers, 'include_dashboard': False}
-    for attempt in range(_STARTS):
+    local = {'num_cpus': workers, 'include_dashboard': False}
+    # Ray gives its own processes 30 s to start, which a busy machine may need longer for
+    for left in reversed(range(_STARTS if address == 'local' else 1)):
         try:
+            where = local if address == 'local' else {'address': address}
             ray.init(log_to_driver=False, logging_level='ERROR', **where)
             return
         # Ray raises plain exceptions here
         except Exception as error:
             ray.shutdown()
-            # it gives its own processes 30 s to start, which a busy machine may need longer for
-            if address != 'local' or attempt == _STARTS - 1:
+            if not left:
                 raise WorkerError(f"Ray at '{address}' cannot be reached: {error}") from error
-
-
-def _result(ray: Any, reference: Any, shard: Shard) -> bytes:
-    try:
-        content: bytes = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        # what the function itself raised: damaged input, missing weights
-        raise (error.cause if isinstance(error.cause, Exception) else error) from error
-    except ray.exceptions.RayError as error:
-        raise WorkerError(f"'{shard.set}' was lost {ATTEMPTS} times: {error}") from error
-    return content
 
 
 def evaluate_to_bytes(
@@ -218,6 +208,6 @@ def evaluate_to_bytes(
 ) -> bytes:
     """Evaluate a shard on whatever machine this is and return its file."""
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
-        path = shard_file(Path(folder), 0)
+        path = Path(folder) / 'shard.npz'
         evaluate_shard(shard, _variants(configurations), path, save_labels=save_labels)
         return path.read_bytes()

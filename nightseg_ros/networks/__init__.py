@@ -51,21 +51,19 @@ def build_from(weights: Weights) -> nn.Module:
 
     def check(number: str) -> None:
         if len(number) > _MAX_DIGITS:
-            raise WeightsError(f'{refusal}: no network has {number} of anything')
+            raise ValueError(f'no network has {number} of anything')
 
-    json.loads(json.dumps(metadata.arch), parse_int=check)
     try:
+        json.loads(json.dumps(metadata.arch), parse_int=check)
         # metadata must not make a network far larger than what the file holds
         with torch.device('meta'):
             wanted = sum(t.numel() for t in build(metadata.network, **metadata.arch).parameters())
         held = sum(tensor.numel() for tensor in weights.tensors.values())
         # what lacks a few tensors is told by their names
         if wanted > 2 * held + 1000:
-            raise WeightsError(f'{refusal}: it has {wanted} parameters, they hold {held}')
+            raise ValueError(f'it has {wanted} parameters, they hold {held}')
         network = build(metadata.network, **metadata.arch)
         network.load_state_dict(network_tensors(weights.tensors))
     except (ValueError, RuntimeError) as error:
-        if isinstance(error, WeightsError):
-            raise
         raise WeightsError(f'{refusal}: {error}') from error
     return network.eval()

@@ -35,27 +35,19 @@ class FrozenSegmenter(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits at the network's stride."""
-        logits: torch.Tensor = self.network(self._normalised(x))
-        return logits
+        return self.logits_and_features(x)[0]
 
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Return the encoder's feature maps, finest first; one map where it has one output."""
-        return _maps(self.network.encoder(self._normalised(x)))
+        y = (x * self.scale + self.shift).contiguous(memory_format=torch.channels_last)
+        maps = self.network.encoder(y)
+        return [maps] if isinstance(maps, torch.Tensor) else list(maps)
 
     def logits_and_features(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the logits and the encoder's feature maps of one pass."""
-        features = self.network.encoder(self._normalised(x))
-        logits: torch.Tensor = self.network.decode(features)
-        return logits, _maps(features)
+        maps = self.features(x)
+        return self.network.decode(maps if len(maps) > 1 else maps[0]), maps
 
     def train(self, mode: bool = True) -> FrozenSegmenter:
         """Stay in evaluation mode."""
         return super().train(False)
-
-    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
-        y: torch.Tensor = x * self.scale + self.shift
-        return y.contiguous(memory_format=torch.channels_last)
-
-
-def _maps(output: torch.Tensor | list[torch.Tensor]) -> list[torch.Tensor]:
-    return list(output) if isinstance(output, (list, tuple)) else [output]

@@ -18,22 +18,21 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from nightseg_ros.networks.segmenters import enlarged
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Keeps the inverse of the last tanh finite.
-_INSIDE = 0.97
+_MAX_TANH = 0.97
 
 
 class ResnetGenerator(nn.Module):
     """
     Float [B, 3, H, W] in [-1, 1] → the same, H and W multiples of 4.
 
-    Two downsampling convolutions, residual blocks, two upsampling ones. The published size is
-    ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With ``styles``, names of
-    cameras, each has instance norms of its own (Dumoulin et al. 2017), and 'any' has one more,
-    for a camera that was not trained on or is not known. With ``residual`` the layers give a
-    change of the picture instead of the picture, which a short training needs: it keeps the
-    scene from the first step on.
+    The published size is ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With
+    ``styles``, names of cameras, each has instance norms of its own (Dumoulin et al. 2017), and
+    'any' has one more, for a camera that is not known. With ``residual`` the layers give a change
+    of the picture, which keeps the scene from the first step of a training on.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class ResnetGenerator(nn.Module):
         y = _run(self.layers, x, self.style if style is None else style)
         if self.residual:
             # atanh, which ONNX exporters do not know
-            within = x * _INSIDE
+            within = x * _MAX_TANH
             y = y + 0.5 * torch.log((1 + within) / (1 - within))
         return torch.tanh(y)
 
@@ -124,8 +123,7 @@ class PatchGAN(nn.Module):
     """
     Discriminator: float [B, 3, H, W] → a realness score for each 70×70 patch.
 
-    With ``styles``, a count of cameras, it sees the camera's number as one-hot maps beside the
-    picture, so that another camera's night is no good night.
+    With ``styles``, a count of cameras, it sees the camera's number as one-hot maps, too.
     """
 
     def __init__(self, ndf: int = 64, styles: int = 0) -> None:
@@ -182,11 +180,11 @@ def _conv(
 COEFFICIENTS = 7
 _GAINS = 4
 #: Without it the first steps of Adam would paint the picture with random colours.
-_CAUTION = 0.1
+_GRID_SCALE = 0.1
 #: Level that the adaptation lifts a picture's mean to, of 1.
-LEVEL = 0.4
+TARGET = 0.4
 #: Least half-saturation of the adaptation: black is lifted 30-fold at most.
-LEAST = 0.03
+MIN_HALF = 0.03
 
 
 class FastGenerator(nn.Module):
@@ -202,8 +200,7 @@ class FastGenerator(nn.Module):
     gains can stretch contrast where there is some and smooth where there is noise.
 
     So nothing finer than a cell can be drawn that is not in the picture, and no hue but by
-    adding a cell's colour: lamps, edges and poles stay where they are. What a real night hides
-    in black stays hidden. All work on pixels is 1×1 convolutions with fixed kernels, products,
+    adding a cell's colour. All work on pixels is 1×1 convolutions with fixed kernels, products,
     averages and one enlargement, which every backend runs fast.
     """
 
@@ -225,12 +222,11 @@ class FastGenerator(nn.Module):
     ) -> None:
         """Build a generator that begins as the adaptation alone; ``cell`` is 8 or 16 pixels."""
         super().__init__()
-        if cell not in (8, 16):
-            raise ValueError(f'cell is 8 or 16 pixels, got {cell}')
-        if bins < 2:
-            raise ValueError(f'bins must be 2 or more, got {bins}')
-        if len(widths) != 4:
-            raise ValueError(f'widths are those of strides 4, 8, 16 and 32, got {widths}')
+        if cell not in (8, 16) or bins < 2 or len(widths) != 4:
+            raise ValueError(
+                'cell is 8 or 16 pixels, bins 2 or more, widths those of strides 4, 8, 16 and 32; '
+                f'got {cell}, {bins} and {widths}'
+            )
         self.cell, self.bins = cell, bins
         w4, w8, w16, w32 = widths
         self.stage8 = nn.Sequential(_half(3, w4), _half(w4, w8), Mixer(w8))
@@ -291,10 +287,10 @@ class FastGenerator(nn.Module):
         steps = torch.ones_like(rows[:, :1]).cumsum(2)
         where = steps / steps.amax(dim=2, keepdim=True)
         y = f32 + self.height(torch.cat([rows, where], 1)) + self.image(rows.mean(2, keepdim=True))
-        y = self.merge16(_up(y) + self.lateral16(f16))
+        y = self.merge16(enlarged(y) + self.lateral16(f16))
         if self.cell == 8:
-            y = self.merge8(_up(y) + self.lateral8(f8))
-        grid: torch.Tensor = self.grid(y * _CAUTION)
+            y = self.merge8(enlarged(y) + self.lateral8(f8))
+        grid: torch.Tensor = self.grid(y * _GRID_SCALE)
         return grid
 
     def _start_as_adaptation(self, level: nn.Conv2d) -> None:
@@ -333,11 +329,11 @@ def adapt(x: torch.Tensor) -> torch.Tensor:
     """
     Map values 0 to 1 by v (1 + a) / (v + a), with an ``a`` for each picture of the batch.
 
-    ``a`` takes the picture's own level, the squared mean of the square roots, to ``LEVEL`` or as
-    near as ``LEAST`` allows; pictures that are brighter already hardly change.
+    ``a`` takes the picture's own level, the squared mean of the square roots, to ``TARGET`` or as
+    near as ``MIN_HALF`` allows; pictures that are brighter already hardly change.
     """
     level = x.clamp(min=0).sqrt().mean((1, 2, 3), keepdim=True).square()
-    a = (level * (1 - LEVEL) / (LEVEL - level).clamp(min=0.02)).clamp(min=LEAST)
+    a = (level * (1 - TARGET) / (TARGET - level).clamp(min=0.02)).clamp(min=MIN_HALF)
     return x * (1 + a) / (x + a)
 
 
@@ -384,10 +380,6 @@ def _fixed_kernels(bins: int) -> dict[str, torch.Tensor]:
         'offset_of': offset_of,
         **{name: kernel[..., None, None] for name, kernel in kernels.items()},
     }
-
-
-def _up(x: torch.Tensor) -> torch.Tensor:
-    return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 
 def _half(channels: int, out: int) -> nn.Sequential:

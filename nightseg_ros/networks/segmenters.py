@@ -49,28 +49,20 @@ class EfficientNetLite(nn.Module):
         if variant not in VARIANTS:
             raise ValueError(f"no EfficientNet variant '{variant}'; there are {list(VARIANTS)}")
         width, depth = VARIANTS[variant]
-        stem = round_channels(STEM_CHANNELS, min(width, 1.0))
-        self.stem = _conv_bn(3, stem, kernel=3, stride=2, act=True)
+        channels = round_channels(STEM_CHANNELS, min(width, 1.0))
+        self.stem = _conv_bn(3, channels, kernel=3, stride=2, act=True)
         self.stages = nn.ModuleList()
-        channels = stem
         outputs = []
-        self.repeats: list[int] = []
         for index, (repeats, kernel, stride, expansion, base) in enumerate(STAGES):
             out = round_channels(base, width)
             # the Lite family keeps the first and last stage at their base depth
             fixed = index in (0, len(STAGES) - 1)
             count = repeats if fixed else max(1, math.ceil(repeats * depth))
-            blocks = []
-            for repeat in range(count):
-                blocks.append(
-                    InvertedResidual(
-                        channels, out, kernel, stride if repeat == 0 else 1, expansion
-                    )
-                )
-                channels = out
+            blocks = [InvertedResidual(channels, out, kernel, stride, expansion)]
+            blocks += [InvertedResidual(out, out, kernel, 1, expansion) for _ in range(1, count)]
             self.stages.append(nn.Sequential(*blocks))
             outputs.append(out)
-            self.repeats.append(count)
+            channels = out
         self.channels = tuple(outputs[tap] for tap in TAPS)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -88,8 +80,8 @@ class EfficientNetLite(nn.Module):
         own = self.state_dict()
         blocks = [
             f'stages.{place}.{block}.'
-            for place, count in enumerate(self.repeats)
-            for block in range(count)
+            for place, stage in enumerate(self.stages)
+            for block in range(len(stage))  # type: ignore[arg-type]
         ]
         layers = {
             '_expand_conv': 'expand.0', '_bn0': 'expand.1', '_depthwise_conv': 'depthwise.0',
@@ -189,9 +181,9 @@ class LiteSegmenter(nn.Module):
         """Return the logits of the encoder's features."""
         f4, f8, f16, f32 = features
         y = self.context(f32)
-        y = self.merge16(_up(y) + self.lateral16(f16))
-        y = self.merge8(_up(y) + self.lateral8(f8))
-        y = self.merge4(_up(y) + self.lateral4(f4))
+        y = self.merge16(enlarged(y) + self.lateral16(f16))
+        y = self.merge8(enlarged(y) + self.lateral8(f8))
+        y = self.merge4(enlarged(y) + self.lateral4(f4))
         logits: torch.Tensor = self.classify(self.dropout(y))
         return logits
 
@@ -219,7 +211,8 @@ class Context(nn.Module):
         return mixed
 
 
-def _up(x: torch.Tensor) -> torch.Tensor:
+def enlarged(x: torch.Tensor) -> torch.Tensor:
+    """Return float [B, C, 2 H, 2 W], bilinear."""
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
 
 

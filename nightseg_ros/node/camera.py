@@ -1,73 +1,153 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to one camera from configure to cleanup: topics, calibration, ego mask, health."""
+"""What belongs to one camera: its topics, its calibration, its ego mask, its health."""
 
 from __future__ import annotations
 
+import array
+import importlib
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Float32, String
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import user_path
 from nightseg_ros.node.diagnostics import Health, Warnings
-from nightseg_ros.node.messages import scaled_info
-from nightseg_ros.node.publishers import Outputs
+from nightseg_ros.node.messages import (
+    frame_status,
+    jpeg_message,
+    label_info,
+    png_message,
+    scaled_info,
+)
 from nightseg_ros.node.subscription import OrderedSubscription
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.result import Result
+from nightseg_ros.perception.result import Result, Want, legend
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED
 
 if TYPE_CHECKING:
-    from nightseg_ros.node.parameters import CameraNames
+    from nightseg_ros.node.parameters import CameraNames, Settings
+    from nightseg_ros.perception.pipeline import Pipeline
 
-Plane = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
+
+
+class OutputTopic(NamedTuple):
+    """One topic under ``<camera>/nightseg/``."""
+
+    name: str
+    kind: str
+    """Package and type."""
+    text: str
+    latched: bool = False
+    """Whether late subscribers get the last message (transient local)."""
+
+
+_IMAGE, _COMPRESSED = 'sensor_msgs/Image', 'sensor_msgs/CompressedImage'
+#: In the order of publishing: what a planner waits for comes first.
+TOPICS = (
+    OutputTopic('labels', _IMAGE, 'mono8: the id of each pixel, 255 unlabelled'),
+    OutputTopic('labels/compressed', _COMPRESSED,
+                'the same as PNG, `mono8; png compressed mono8`'),
+    OutputTopic('confidence', _IMAGE, 'mono8: softmax of the winning class, 0 to 255'),
+    OutputTopic('camera_info', 'sensor_msgs/CameraInfo', "the input's, scaled with the labels"),
+    OutputTopic('color', _IMAGE, 'rgb8: the labels in the colours of their classes'),
+    OutputTopic('overlay', _IMAGE, 'rgb8: the colours over the picture'),
+    OutputTopic('overlay/compressed', _COMPRESSED,
+                'the same as JPEG, `rgb8; jpeg compressed bgr8`'),
+    OutputTopic('translated', _IMAGE, 'rgb8: what the route translate makes of the night'),
+    OutputTopic('illumination', 'std_msgs/Float32', '0 (dark) to 1 (daylight), for plotting'),
+    OutputTopic('status', 'diagnostic_msgs/DiagnosticArray',
+                'of each frame: score, state, route, reason, reliability, latency by stage, age'),
+    OutputTopic('label_info', 'vision_msgs/LabelInfo',
+                'names of the ids, where vision_msgs is installed', latched=True),
+    OutputTopic('label_info_json', 'std_msgs/String', 'names and colours of the ids as JSON',
+                latched=True),
+)  # fmt: skip
+#: Pictures of a result, and the encoding of their messages.
+PICTURES: dict[str, Literal['mono8', 'rgb8']] = {
+    'labels': 'mono8', 'confidence': 'mono8', 'color': 'rgb8', 'overlay': 'rgb8',
+    'translated': 'rgb8',
+}  # fmt: skip
 
 
 class CameraTopics:
     """
-    One camera's subscriptions and publishers.
+    One camera's subscriptions and publishers, from configure to cleanup.
 
-    ``open`` to ``close`` is the active time. The executor's thread receives; ``size`` and
-    ``outputs`` belong to the worker's thread meanwhile.
+    ``open`` to ``close`` is the active time. The executor's thread receives; all that is
+    published and ``size`` belong to the worker's thread meanwhile.
     """
 
     def __init__(self, node: Any, names: CameraNames, pipeline: Pipeline) -> None:
         """Create the output topics; ``ConfigError`` where the ego mask cannot be read."""
         self.names = names
-        self.long_side = pipeline.long_side
         self.judged_routes = pipeline.judged_routes
-        self.ego = EgoMask(names.ego_mask) if names.ego_mask else None
-        self.outputs = Outputs(node, names.output, pipeline.taxonomy)
-        self.warnings = Warnings(node.get_logger(), names.name)
         self.size: tuple[int, int] | None = None
         """Height and width of the last image."""
         self.images: OrderedSubscription | None = None
-        self._node = node
+        self._node, self._long_side, self._taxonomy = node, pipeline.long_side, pipeline.taxonomy
+        self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
+        self._warnings = Warnings(node.get_logger(), names.name)
         self._info: Any = None
         self._info_subscription: Any = None
-        self.health = self._new_health()
+        self._messages = {name: ImageMessage(encoding) for name, encoding in PICTURES.items()}
+        self._publishers: dict[str, Any] = {}
+        for topic in TOPICS:
+            package, _, kind = topic.kind.partition('/')
+            try:
+                message_type = getattr(importlib.import_module(f'{package}.msg'), kind)
+            except ImportError:
+                continue
+            durability = 'TRANSIENT_LOCAL' if topic.latched else 'VOLATILE'
+            self._publishers[topic.name] = node.create_lifecycle_publisher(
+                message_type,
+                f'{names.output}/{topic.name}',
+                QoSProfile(
+                    depth=1,
+                    reliability=ReliabilityPolicy.RELIABLE,
+                    durability=DurabilityPolicy[durability],
+                ),
+                # a user's override must not take the legend from late subscribers
+                qos_overriding_options=None
+                if topic.latched
+                else QoSOverridingOptions.with_default_policies(),
+                # each handler would be waited on in every spin of the executor
+                event_callbacks=PublisherEventCallbacks(use_default_callbacks=False),
+            )
+        self._reset()
 
-    def _new_health(self) -> Health:
-        health = Health(time.monotonic(), warnings=self.warnings)
-        health.counts['size_changes'] = 0
-        health.shown['reliability'] = 'unknown'
-        return health
+    def _reset(self) -> None:
+        self.health = Health(time.monotonic(), warnings=self._warnings)
+        self.health.counts['size_changes'] = 0
+        self.health.shown['reliability'] = 'unknown'
+        self.size = self._info = None
 
     def open(self, put: Callable[[CameraTopics, Any, int, float], None]) -> None:
-        """Subscribe, and call ``put`` with this camera, each image, its stamp and its arrival."""
-        self.health = self._new_health()
-        self.size = self._info = None
+        """
+        Publish what the ids mean, and subscribe.
+
+        ``put`` is called with this camera, each image, its stamp and its arrival.
+        """
+        self._reset()
+        self._publishers['label_info_json'].publish(String(data=legend(self._taxonomy)))
+        if 'label_info' in self._publishers:
+            stamp = self._node.get_clock().now().to_msg()
+            self._publishers['label_info'].publish(label_info(self._taxonomy, stamp))
 
         def keep_info(info: Any) -> None:
             self._info = info
@@ -95,7 +175,73 @@ class CameraTopics:
             self._node.destroy_subscription(self._info_subscription)
         self.images = self._info_subscription = None
 
-    def calibration(
+    def destroy(self) -> None:
+        """Take the output topics out of the graph."""
+        for publisher in self._publishers.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    # -- the worker's thread ------------------------------------------------------------------
+
+    def wanted(self) -> tuple[set[str], Want]:
+        """Return the topics that have subscribers, and the pictures that they need."""
+        topics = {
+            topic
+            for topic, publisher in self._publishers.items()
+            if publisher.get_subscription_count()
+        }
+        pictures = {topic.removesuffix('/compressed') for topic in topics}
+        return topics, Want(**{picture: picture in pictures for picture in PICTURES})
+
+    def publish(
+        self, header: Any, result: Result, wanted: set[str], settings: Settings
+    ) -> dict[str, float]:
+        """
+        Publish everything wanted but the status, under the input's ``header``.
+
+        Return the topics published and when each was handed over (``time.monotonic``).
+        ``ValueError`` is raised where a picture is not what its message would promise.
+        """
+        image = (result.frame.image.shape[0], result.frame.image.shape[1])
+        for picture in check_pictures(result):
+            self.health.counts[f'computed.{picture}'] += 1
+        if self._ego is not None:
+            result = self._ego.cover(result)
+        labels = image if settings.label_size == 'camera' else fit(*image, self._long_side).labels
+        done = {}
+        for topic, publisher in self._publishers.items():
+            if topic not in wanted:
+                continue
+            message: Any = None
+            name, _, compressed = topic.partition('/')
+            pixels = getattr(result, name) if name in PICTURES else None
+            if pixels is not None:
+                if pixels.ndim == 2:
+                    pixels = sampled(pixels, labels)
+                if not compressed:
+                    message = self._messages[name].fill(header, pixels)
+                elif pixels.ndim == 2:
+                    message = png_message(header, pixels)
+                else:
+                    message = jpeg_message(header, pixels, settings.jpeg_quality)
+            elif topic == 'camera_info':
+                message = self._calibration(header, image, labels)
+            elif topic == 'illumination' and math.isfinite(result.illumination.score):
+                message = Float32(data=result.illumination.score)
+            if message is not None:
+                publisher.publish(message)
+                done[topic] = time.monotonic()
+        if 'camera_info' not in wanted:
+            self.health.info_problem = ''
+        return done
+
+    def publish_status(
+        self, header: Any, result: Result, ms: dict[str, float], age_s: float | None
+    ) -> None:
+        """Publish what became of the frame."""
+        status = frame_status(header, self.names.name, result, ms, age_s)
+        self._publishers['status'].publish(status)
+
+    def _calibration(
         self, header: Any, image: tuple[int, int], labels: tuple[int, int]
     ) -> CameraInfo | None:
         """
@@ -112,6 +258,62 @@ class CameraTopics:
             return None
         self.health.info_problem = ''
         return info
+
+
+class ImageMessage:
+    """
+    One outgoing message, used for every frame.
+
+    Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept
+    and written into through ``np.frombuffer`` takes less than half a millisecond.
+    """
+
+    def __init__(self, encoding: Literal['mono8', 'rgb8']) -> None:
+        """``mono8`` takes [H, W], ``rgb8`` takes [H, W, 3]."""
+        self._message = Image(encoding=encoding)
+        self._pixels: Pixels = np.empty(0, np.uint8)
+
+    def fill(self, header: Any, pixels: Pixels) -> Image:
+        """Copy ``pixels`` in and return the message; it holds until the next call."""
+        message = self._message
+        if self._pixels.shape != pixels.shape:
+            # an array cannot be resized while numpy looks into it, so that it is a new one
+            message.data = array.array('B', bytes(pixels.size))
+            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
+            message.height, message.width = pixels.shape[:2]
+            message.step = pixels.size // pixels.shape[0]
+        np.copyto(self._pixels, pixels)
+        message.header = header
+        return message
+
+
+def check_pictures(result: Result) -> list[str]:
+    """Return the pictures that were computed; ``ValueError`` where one is no uint8 [H, W(, 3)]."""
+    size = result.frame.image.shape[:2]
+    computed = [name for name in PICTURES if getattr(result, name) is not None]
+    for name in computed:
+        picture = getattr(result, name)
+        shape = size if PICTURES[name] == 'mono8' else (*size, 3)
+        if picture.shape != shape or picture.dtype != np.uint8:
+            raise ValueError(
+                f'{name} is {picture.dtype} {picture.shape}, the frame needs uint8 {shape}'
+            )
+    return computed
+
+
+def sampled(plane: Pixels, size: tuple[int, int]) -> Pixels:
+    """
+    Return uint8 [h, w] of uint8 [H, W], each pixel's centre looked up; ``size`` is (h, w).
+
+    Where H ≥ h and W ≥ w, this undoes the pipeline's enlargement of the network's labels exactly.
+    """
+    if plane.shape == size:
+        return plane
+    rows, columns = (
+        (2 * np.arange(count) + 1) * length // (2 * count)
+        for length, count in zip(plane.shape, size)
+    )
+    return np.ascontiguousarray(plane[rows[:, None], columns])
 
 
 class EgoMask:
@@ -137,15 +339,13 @@ class EgoMask:
                 f"'ego_masks': {share} of {file} is non-zero; wanted are non-zero pixels where "
                 'the own vehicle is seen, and 0 elsewhere'
             )
-        self._mask = np.where(own, UNLABELLED, 0).astype(np.uint8)
-        self._fitted = self._mask
+        self._mask = self._fitted = np.where(own, UNLABELLED, 0).astype(np.uint8)
 
-    def at(self, height: int, width: int) -> Plane:
+    def at(self, height: int, width: int) -> Pixels:
         """Return uint8 [height, width]: 255 on the vehicle, 0 elsewhere."""
         if self._fitted.shape != (height, width):
-            self._fitted = np.asarray(
-                cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
-            )
+            fitted = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST)
+            self._fitted = np.asarray(fitted, np.uint8)
         return self._fitted
 
     def cover(self, result: Result) -> Result:
@@ -161,7 +361,6 @@ class EgoMask:
             changes['color'] = result.color & ~mask[:, :, None]
         if result.overlay is not None:
             image = result.frame.image
-            overlay = result.overlay.copy()
+            changes['overlay'] = overlay = result.overlay.copy()
             overlay[there] = image[there] if result.frame.order == 'rgb' else image[there][:, ::-1]
-            changes['overlay'] = overlay
         return replace(result, **changes)

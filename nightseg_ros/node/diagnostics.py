@@ -7,11 +7,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -31,7 +31,6 @@ FRAME_DROPS = {
 }
 #: Every way a received cloud can end without labels.
 CLOUD_DROPS = {
-    'superseded': 'newer clouds came before its turn',
     'max_rate': 'more clouds than max_rate',
     'unwanted': 'nobody subscribes to the labelled points',
     'out_of_order': 'stamped before the cloud before it',
@@ -52,16 +51,9 @@ WINDOW = 5.0
 
 Level = Literal['OK', 'WARN', 'ERROR']
 LEVELS: tuple[Level, ...] = ('OK', 'WARN', 'ERROR')
-#: ROS levels are bytes; ours have names.
-ROS_LEVELS: dict[Level, bytes] = {
-    'OK': DiagnosticStatus.OK,
-    'WARN': DiagnosticStatus.WARN,
-    'ERROR': DiagnosticStatus.ERROR,
-}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HealthProblem:
+class HealthProblem(NamedTuple):
     """Something a person should look at."""
 
     level: Level
@@ -78,41 +70,20 @@ class Source:
     """How many of them publish reliably."""
     subscribed_reliable: bool = False
 
-    @property
-    def incompatible(self) -> bool:
-        """Whether a publisher promises less than the subscription demands: nothing arrives."""
-        return self.subscribed_reliable and self.reliable < self.publishers
 
+def rate(times: Iterable[float], now: float) -> float:
+    """
+    Return the events a second at ``now`` of those within ``WINDOW`` seconds before.
 
-def worst(problems: Iterable[HealthProblem]) -> Level:
-    """Return the highest level, 'OK' where there is no problem."""
-    return max((problem.level for problem in problems), key=LEVELS.index, default='OK')
-
-
-class Rate:
-    """Events a second over the last ``WINDOW`` seconds."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        # bounds the memory at 200 Hz and more
-        self._times: deque[float] = deque(maxlen=2048)
-
-    def add(self, now: float) -> None:
-        """Count an event at ``now`` (seconds of a steady clock)."""
-        self._times.append(now)
-
-    def per_second(self, now: float) -> float:
-        """Return the rate; from the second event on it is exact for a steady source."""
-        while self._times and self._times[0] < now - WINDOW:
-            self._times.popleft()
-        if len(self._times) < 2:
-            return len(self._times) / WINDOW
-        last_gap = now - self._times[-1]
-        between = self._times[-1] - self._times[0]
-        period = between / (len(self._times) - 1)
-        if last_gap > 2 * period:
-            return len(self._times) / max(now - self._times[0], 1e-9)
-        return 1 / max(period, 1e-9)
+    From the second event on it is exact for a steady source.
+    """
+    recent = [when for when in times if when >= now - WINDOW]
+    if len(recent) < 2:
+        return len(recent) / WINDOW
+    period = (recent[-1] - recent[0]) / (len(recent) - 1)
+    if now - recent[-1] > 2 * period:
+        return len(recent) / max(now - recent[0], 1e-9)
+    return 1 / max(period, 1e-9)
 
 
 class Warnings:
@@ -136,50 +107,18 @@ class Warnings:
         self._logger.warning(f'{self._lead}{text}{more}')
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A message that was received; times are seconds of ``time.monotonic``."""
-
-    when: float
-    stamped: bool = True
-    drop: str = ''
-    """Why it is not taken, a key of the drops."""
-    jump_s: float = 0.0
-    """Seconds that the stamps went back."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Served:
-    """A message whose result was published."""
-
-    when: float
-    durations: Mapping[str, float]
-    """Milliseconds by their keys in /diagnostics."""
-    note: str
-    """The result in a few words."""
-    counts: Sequence[str] = ()
-    """Further counters to raise."""
-    shown: Mapping[str, object] = field(default_factory=dict)
-    """Further values of /diagnostics, until the next one."""
-    warnings: Mapping[str, str] = field(default_factory=dict)
-    """Further warnings by a key of their own."""
-    useful: bool = True
-    """Whether it makes a fault of other messages a smaller problem."""
-
-
 class Health:
     """
     Counters, rates, latencies and problems of one camera or sensor.
 
-    The threads that receive and publish only append to ``arrivals`` and ``served``; whoever asks
-    counts them. Every time is passed in, in seconds of one steady clock. Safe to use from several
-    threads.
+    Times are seconds of one steady clock (``time.monotonic`` in the node). The thread that
+    receives and the one that serves write into the public fields, each into its own, without a
+    lock; another thread may report meanwhile.
     """
 
     def __init__(
         self,
         started: float,
-        *,
         drops: Mapping[str, str] = FRAME_DROPS,
         noun: str = 'frame',
         warnings: Warnings | None = None,
@@ -190,10 +129,6 @@ class Health:
         ``drops`` is every way that a message can end, ``noun`` what one is called, and
         ``warnings`` logs what is wrong.
         """
-        self.arrivals: deque[Arrival] = deque()
-        self.served: deque[Served] = deque()
-        self._lock = threading.Lock()
-        self._started, self._drops, self._warnings = started, drops, warnings
         self.noun = noun
         self.unreadable = 'undecodable' if 'undecodable' in drops else 'malformed'
         """The reason of a drop for messages that cannot be used."""
@@ -202,124 +137,102 @@ class Health:
         for key in ('received', 'served', *(f'dropped.{reason}' for reason in drops)):
             self.counts[key] = 0
         self.counts['time_jumps'] = 0
+        # 200 Hz for longer than the window
+        self.received: deque[float] = deque(maxlen=2048)
+        """When the last messages came."""
+        self.served: deque[float] = deque(maxlen=2048)
+        """When the last results were published."""
+        self.last_useful = -float('inf')
+        """When a result was published that makes faults of others a smaller problem."""
+        self.durations: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=512))
+        """Milliseconds by their keys in /diagnostics."""
         self.shown: dict[str, object] = {}
         """Further values of /diagnostics, of the latest message."""
         self.note = ''
+        """The latest result in a few words."""
+        self.unstamped = False
+        """Whether the latest message carried no stamp."""
         self.info_problem = ''
         """What is wrong with the calibration."""
-        self._unstamped = False
-        self._input, self._output = Rate(), Rate()
-        self._durations: dict[str, deque[float]] = {}
-        self._last_received: float | None = None
-        self._last_useful = -float('inf')
-        self._events: dict[str, tuple[float, str]] = {}
+        self.events: dict[str, tuple[float, str]] = {}
         """When each warning came up last, and its text."""
         self._faults: dict[str, tuple[float, str]] = {}
         """The same of lost messages, by the key of their count."""
+        self._started, self._drops, self._warnings = started, drops, warnings
+        # several threads drop messages
+        self._lock = threading.Lock()
 
     def drop(self, now: float, reason: str, text: str = '') -> None:
         """Count a message that ends here, ``reason`` being a key of the drops; log ``text``."""
-        with self._lock:
-            self._drop(now, reason, text)
+        what = text or f'{self.noun} dropped: {self._drops[reason]}'
+        self._count(now, f'dropped.{reason}', '' if reason in NO_FAULT else what)
         self._log(reason, text)
 
     def miss(self, now: float, key: str, text: str) -> None:
         """Count that a part of a message's result is missing, and log why."""
-        with self._lock:
-            self.counts[f'missed.{key}'] += 1
-            self._faults[f'missed.{key}'] = (now, text)
+        self._count(now, f'missed.{key}', text)
         self._log(key, text)
 
     def warn(self, now: float, key: str, text: str, *, log: str = '') -> None:
         """Show a warning for ``RECOVERY`` seconds; log ``log``."""
-        with self._lock:
-            self._events[key] = (now, text)
+        self.events[key] = (now, text)
         self._log(key, log)
 
     def values(self, now: float) -> dict[str, object]:
         """Return rates, counters, p50, p95 and p99 of the last 512 durations, and ``shown``."""
-        with self._lock:
-            self._count()
-            found: dict[str, object] = {
-                'input_hz': self._input.per_second(now),
-                'output_hz': self._output.per_second(now),
-                **self.counts,
-                **self.shown,
-            }
-            for key, values in self._durations.items():
-                for share, ms in zip((50, 95, 99), np.percentile(values, (50, 95, 99))):
-                    found[f'{key}.p{share}'] = float(ms)
+        # a copy of plain values is made at once, whatever other threads do
+        found: dict[str, object] = {
+            'input_hz': rate(self.received.copy(), now),
+            'output_hz': rate(self.served.copy(), now),
+            **self.counts.copy(),
+            **self.shown.copy(),
+        }
+        for key, kept in self.durations.copy().items():
+            # the first is on its way in
+            if not (values := kept.copy()):
+                continue
+            for share, ms in zip((50, 95, 99), np.percentile(values, (50, 95, 99))):
+                found[f'{key}.p{share}'] = float(ms)
         return found
 
     def problems(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong at ``now``, the worst first."""
-        with self._lock:
-            self._count()
-            found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
-            texts = [text for when, text in self._events.values() if now - when < RECOVERY]
-            if self._unstamped:
-                texts.append(
-                    'the images carry no stamp (0): the driver should set header.stamp; '
-                    'the router uses their arrival times'
-                )
-            if self.info_problem:
-                texts.append(self.info_problem)
-        found += [HealthProblem(level='WARN', text=text) for text in texts]
+        found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
+        texts = [text for when, text in self.events.copy().values() if now - when < RECOVERY]
+        # who drops such messages has said so
+        if self.unstamped and 'unstamped' not in self._drops:
+            texts.append(
+                'the images carry no stamp (0): the driver should set header.stamp; '
+                'the router uses their arrival times'
+            )
+        if self.info_problem:
+            texts.append(self.info_problem)
+        found += [HealthProblem('WARN', text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
 
-    def _count(self) -> None:
-        """Take over what has been appended."""
-        while self.arrivals:
-            arrival = self.arrivals.popleft()
-            self.counts['received'] += 1
-            self._last_received = arrival.when
-            # who does not drop such messages warns of them
-            self._unstamped = not arrival.stamped and 'unstamped' not in self._drops
-            self._input.add(arrival.when)
-            if arrival.drop:
-                self._drop(arrival.when, arrival.drop)
-            if arrival.jump_s:
-                self.counts['time_jumps'] += 1
-                text = f'stamps jumped back by {arrival.jump_s:.1f} s; starting over'
-                self._events['jump'] = (arrival.when, text)
-                self._log('jump', text)
-        while self.served:
-            served = self.served.popleft()
-            self.counts['served'] += 1
-            self.counts.update(served.counts)
-            self.note = served.note
-            self.shown.update(served.shown)
-            if served.useful:
-                self._last_useful = served.when
-            self._output.add(served.when)
-            self._events.update({k: (served.when, text) for k, text in served.warnings.items()})
-            for key, ms in served.durations.items():
-                self._durations.setdefault(key, deque(maxlen=512)).append(ms)
-
-    def _drop(self, now: float, reason: str, text: str = '') -> None:
-        key = f'dropped.{reason}'
-        self.counts[key] += 1
-        if reason not in NO_FAULT:
-            self._faults[key] = (now, text or f'{self.noun} dropped: {self._drops[reason]}')
+    def _count(self, now: float, key: str, fault: str) -> None:
+        with self._lock:
+            self.counts[key] += 1
+            if fault:
+                self._faults[key] = (now, fault)
 
     def _log(self, key: str, text: str) -> None:
         if text and self._warnings is not None:
             self._warnings.log(key, text)
 
     def _silence(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
-        since = self._started if self._last_received is None else self._last_received
-        silent = now - since
+        silent = now - (self.received[-1] if self.received else self._started)
         if silent <= silent_after:
             return []
         lead = f'no {self.noun} for {silent:.1f} s'
         if not source.publishers:
             text = f'{lead}: nobody publishes {source.topic}'
-        elif source.incompatible:
+        elif source.subscribed_reliable and source.reliable < source.publishers:
             text = (
                 f'{lead}: {source.topic} is published best_effort, but this node asks for '
                 'reliable, so that nothing arrives; set qos_reliability to auto or best_effort'
             )
-        elif self._last_received is None:
+        elif not self.received:
             text = (
                 f'no {self.noun} ever came, though {source.topic} has a publisher '
                 f'({"reliable" if source.reliable else "best_effort"}): does the driver run? '
@@ -334,19 +247,19 @@ class Health:
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
                 "in the publisher's process"
             )
-        return [HealthProblem(level='ERROR', text=text)]
+        return [HealthProblem('ERROR', text)]
 
     def _recent_faults(self, now: float) -> list[HealthProblem]:
         found = []
-        for key, (when, text) in self._faults.items():
+        for key, (when, text) in self._faults.copy().items():
             if now - when >= RECOVERY:
                 continue
             # a camera that is served all the same is a smaller problem than one that is not
-            useful = now - self._last_useful < RECOVERY
+            useful = now - self.last_useful < RECOVERY
             reason = key.removeprefix('dropped.')
             level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
             what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
-            found.append(HealthProblem(level=level, text=f'{text} ({what} so far)'))
+            found.append(HealthProblem(level, f'{text} ({what} so far)'))
         return found
 
 
@@ -354,20 +267,28 @@ def diagnostic_status(
     name: str, hardware_id: str, level: Level, message: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
     """Return one status; numbers are written with three decimals."""
+    found = [KeyValue(key=key, value=in_words(value)) for key, value in values.items()]
+    # ROS has levels as bytes from 0
+    number = bytes([LEVELS.index(level)])
     return DiagnosticStatus(
-        name=name,
-        hardware_id=hardware_id,
-        level=ROS_LEVELS[level],
-        message=message,
-        values=[KeyValue(key=key, value=in_words(value)) for key, value in values.items()],
+        name=name, hardware_id=hardware_id, level=number, message=message, values=found
     )
+
+
+def summed_up(
+    name: str, hardware_id: str, problems: Sequence[HealthProblem], well: str,
+    values: Mapping[str, object],
+) -> DiagnosticStatus:  # fmt: skip
+    """Return a status that tells of the problems, or ``well`` where there is none."""
+    level: Level = max((p.level for p in problems), key=LEVELS.index, default='OK')
+    message = '; '.join(problem.text for problem in problems) or well
+    return diagnostic_status(name, hardware_id, level, message, values)
 
 
 def source_status(
     node_name: str, name: str, health: Health, source: Source, now: float, silent_after: float
 ) -> DiagnosticStatus:
     """Return the status of one camera or sensor at ``now``."""
-    problems = health.problems(now, source, silent_after)
     values = {
         **health.values(now),
         'now': health.note or f'no {health.noun} yet',
@@ -375,24 +296,18 @@ def source_status(
         'publishers': source.publishers,
         'subscribed': 'reliable' if source.subscribed_reliable else 'best_effort',
     }
-    message = '; '.join(problem.text for problem in problems) or health.note or 'waiting'
-    return diagnostic_status(
-        f'{node_name}: {name}', source.topic, worst(problems), message, values
-    )
+    problems = health.problems(now, source, silent_after)
+    well = health.note or 'waiting'
+    return summed_up(f'{node_name}: {name}', source.topic, problems, well, values)
 
 
 def node_status(
-    node_name: str,
-    state: str,
-    problems: Sequence[HealthProblem],
-    description: Mapping[str, Any],
-    values: Mapping[str, object],
-) -> DiagnosticStatus:
+    node_name: str, state: str, problems: Sequence[HealthProblem],
+    description: Mapping[str, Any], values: Mapping[str, object],
+) -> DiagnosticStatus:  # fmt: skip
     """Return the node's own status; ``description`` is ``Pipeline.describe()`` or empty."""
     shown: dict[str, object] = {'state': state, 'memory_mb': memory_mb(), **values}
-    for key, value in description.items():
-        if key != 'weights':
-            shown[key] = value
+    shown |= {key: value for key, value in description.items() if key != 'weights'}
     for name, weights in description.get('weights', {}).items():
         shown[f'weights.{name}'] = f'{weights["file"]} sha256 {weights["sha256"][:16]}'
         for key in ('temperature', 'reliability'):
@@ -400,11 +315,8 @@ def node_status(
                 shown[f'{key}.{name}'] = weights[key]
         if weights['license']:
             shown[f'license.{name}'] = weights['license']
-    running = f'{description["backend"]} on {description["device"]}' if description else ''
-    message = '; '.join(problem.text for problem in problems) or ', '.join(
-        filter(None, (state, running))
-    )
-    return diagnostic_status(f'{node_name}: node', node_name, worst(problems), message, shown)
+    running = f', {description["backend"]} on {description["device"]}' if description else ''
+    return summed_up(f'{node_name}: node', node_name, problems, state + running, shown)
 
 
 def memory_mb() -> float:

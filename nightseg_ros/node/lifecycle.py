@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What the lifecycle nodes of this package have in common."""
+"""What the lifecycle nodes have in common: parameters, transitions, watchdog, diagnostics."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import gc
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import GetState
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.declaration import DeclaredParameters, Parameter
 from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.parameters import settings_of, table, unknown
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Activity, Hang, Task, Timeouts
+from nightseg_ros.node.watchdog import Activity, Hang, Task
+from nightseg_ros.weights import WeightsError
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -31,6 +34,8 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 REPORT_PERIOD = 0.5
 #: Seconds that deactivation waits for the batch that is being computed.
 STOP_TIMEOUT = 10.0
+#: Seconds after which a callback counts as hung where no parameter says otherwise.
+CALLBACK_LIMIT = 30.0
 
 
 def release_memory() -> None:
@@ -38,7 +43,7 @@ def release_memory() -> None:
     Return freed memory to the system, where the C library is glibc.
 
     Compiling a network takes tens of megabytes for a moment, which would stay with the
-    process.
+    process; test_soak.py counts what twenty cycles leave.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -55,25 +60,26 @@ class ManagedNode(LifecycleNode):
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
     """Errors of a configure whose text says all."""
 
-    def __init__(
-        self,
-        name: str,
-        parameters: Sequence[Parameter],
-        build: Callable[[dict[str, Any]], Any],
-        **options: Any,
-    ) -> None:
+    def __init__(self, name: str, settings: type[Any], **options: Any) -> None:
         """
-        Declare ``parameters``, of whose values ``build`` makes the settings.
+        Declare the parameters that are the fields of ``settings``.
 
         With ``autostart`` the first spin configures and activates.
         """
         super().__init__(name, **options)
-        self._refuse_impossible_transitions()
+        services = {service.srv_name.rpartition('/')[2]: service for service in self.services}
+        self._get_state = services['get_state'].callback
+        self._change_state = services['change_state'].callback
+        services['change_state'].callback = self._answer_transition
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
-        self.declared = DeclaredParameters(self, parameters, build)
+        self._kind = settings
+        self._rows = {parameter.name: parameter for parameter in table(settings)}
+        self._wrong: dict[str, str] = {}
+        """What is wrong with the value of a parameter."""
+        self._declare()
         self._failure = ''
-        self._activity = Activity(time.monotonic())
+        self.activity = Activity(time.monotonic())
         self._hang: Hang | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
@@ -81,43 +87,99 @@ class ManagedNode(LifecycleNode):
         # simulated time may stand still, and a report about that must not
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
-        for sentence in self.declared.unknown:
+        for sentence in self._unknown:
             self.get_logger().warning(sentence)
-        if self.declared.value('autostart'):
+        if self._value('autostart'):
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
-    def _refuse_impossible_transitions(self) -> None:
+    # -- parameters ---------------------------------------------------------------------------
+
+    def _declare(self) -> None:
         """
-        Answer a request that the state does not allow.
+        Declare every row of the table.
 
-        rclpy lets the error pass and never answers, and has no public way to change that. Should
-        ``_service_change_state`` go, the first transition of test_node_lifecycle.py fails.
+        A value from a file or the command line that cannot be used does not end the process: the
+        node stays unconfigured and says so until the parameter is set to one that can.
         """
-        service = self._service_change_state
-        change = service.callback
+        # rclpy tells nobody which overrides no parameter took, nor the value that it refuses;
+        # test_node_lifecycle.py has wrong and misspelt ones
+        overrides = self._parameter_overrides
+        self._unknown = unknown(overrides, self._rows)
+        for name, row in self._rows.items():
+            given = overrides[name].value if name in overrides else row.plain_default
+            # an array that a YAML file left empty has no type
+            problem = None if given is None and row.kind == 'string array' else row.problem(given)
+            if problem:
+                self._wrong[name] = problem
+            self.declare_parameter(
+                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
+            )
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._apply_parameters)
 
-        def answer(request: Any, response: Any) -> Any:
-            try:
-                return change(request, response)
-            except rclpy_implementation.RCLError as error:
-                self.get_logger().warning(f'transition refused: {error}')
-                response.success = False
-                return response
+    def _value(self, name: str) -> Any:
+        """Return one value; an array that a YAML file left empty is the default."""
+        value = self.get_parameter(name).value
+        return self._rows[name].plain_default if value is None else value
 
-        service.callback = answer
+    def _settings_with(self, changes: Mapping[str, Any]) -> Any:
+        """Return the values as settings; ``ConfigError`` names what cannot be used."""
+        if self._wrong:
+            raise ConfigError('; '.join(self._wrong.values()))
+        values = {name: self._value(name) for name in self._rows}
+        return settings_of(self._kind, {**values, **changes})
+
+    def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+        """Refuse what cannot be used, with the reason; several are taken together or not."""
+        ours = {change.name: change.value for change in changes if change.name in self._rows}
+        configured = self.settings is not None
+        try:
+            for name, value in ours.items():
+                row = self._rows[name]
+                problem = row.problem(value)
+                if problem:
+                    raise ConfigError(problem)
+                # a file of all parameters may be loaded again
+                if configured and not row.dynamic and value != self._value(name):
+                    raise ConfigError(
+                        f"parameter '{name}' takes effect by configure: clean the node up, "
+                        'set it, and configure'
+                    )
+            if ours and configured:
+                self.check_settings(self._settings_with(ours))
+        except (ConfigError, WeightsError) as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_parameters(self, changes: Sequence[Parameter]) -> None:
+        ours = [change.name for change in changes if change.name in self._rows]
+        for name in ours:
+            self._wrong.pop(name, None)
+        if ours and self.settings is not None:
+            self.settings = self._settings_with({})
+            self.apply_settings()
+
+    # -- lifecycle ----------------------------------------------------------------------------
+
+    def _answer_transition(self, request: Any, response: Any) -> Any:
+        """Answer a request that the state does not allow: rclpy lets the error pass instead."""
+        try:
+            return self._change_state(request, response)
+        except Exception as error:
+            self.get_logger().warning(f'transition refused: {error}')
+            response.success = False
+            return response
 
     def _autostart(self) -> None:
         self.destroy_timer(self._start_timer)
         if self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
-    # -- lifecycle ----------------------------------------------------------------------------
-
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Read the parameters, make what lives until cleanup; a failure frees it again."""
         self._failure = ''
         try:
-            self.settings = self.declared.settings()
+            self.settings = self._settings_with({})
             self._prepare()
         except Exception as error:
             self._free()
@@ -152,8 +214,7 @@ class ManagedNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do both, from whatever state."""
         self._end(STOP_TIMEOUT)
-        self._free()
-        return SUCCESS
+        return self.on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that a configure can try again."""
@@ -193,22 +254,21 @@ class ManagedNode(LifecycleNode):
 
     # -- the watchdog's questions ---------------------------------------------------------------
 
-    @property
-    def _timeouts(self) -> Timeouts:
-        return Timeouts()
-
-    def _busy(self, text: str, limit: float | None = None) -> None:
+    def _busy(self, text: str, limit: float = 0.0) -> None:
         """Let the watchdog know what the executor's thread begins."""
-        task = Task(f'{text} has not ended', limit or self._timeouts.batch, time.monotonic())
-        self._activity.task = task
+        limit = limit or self._batch_limit()
+        self.activity.tasks['executor'] = Task(f'{text} has not ended', limit, time.monotonic())
+
+    def _batch_limit(self) -> float:
+        return getattr(self.settings, 'watchdog_s', CALLBACK_LIMIT)
 
     def longest(self) -> float:
         """Return the seconds that what is under way may take."""
-        return max(self._activity.limit, self._timeouts.batch)
+        return self.activity.longest(self._batch_limit())
 
     def check(self, now: float) -> Hang | None:
         """Return what hangs at ``now``; the watchdog's thread asks."""
-        self._hang = self._activity.check(now)
+        self._hang = self.activity.check(now)
         return self._hang
 
     def report_hang(self, hang: Hang) -> None:
@@ -228,42 +288,38 @@ class ManagedNode(LifecycleNode):
 
     def _report(self) -> None:
         """Publish the state of the node and of its cameras or sensors; any thread may ask."""
-        now = time.monotonic()
+        now, settings = time.monotonic(), self.settings
         name = self.get_fully_qualified_name().strip('/')
-        # rclpy has no public way to ask a node for its own state; test_node_lifecycle.py compares
-        state = self._state_machine.current_state[1]
+        state = self._get_state(GetState.Request(), GetState.Response()).current_state.label
         statuses = [node_status(name, state, self._problems(now), *self._description())]
-        settings = self.settings
-        if settings is not None:
-            for source, health, subscription in self._sources():
-                found = subscription.source()
-                statuses.append(
-                    source_status(name, source, health, found, now, settings.silent_after)
-                )
+        for source, health, subscription in self._sources() if settings is not None else ():
+            topic = subscription.source()
+            statuses.append(source_status(name, source, health, topic, now, settings.silent_after))
         message = DiagnosticArray(status=statuses)
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
     def _problems(self, now: float) -> list[HealthProblem]:
         """Return what is wrong with the node: its parameters, a transition, a hang, its clock."""
-        found = [HealthProblem(level='WARN', text=sentence) for sentence in self.declared.unknown]
+        found = [HealthProblem('WARN', sentence) for sentence in self._unknown]
         if self._failure:
-            found.insert(0, HealthProblem(level='ERROR', text=self._failure))
+            found.insert(0, HealthProblem('ERROR', self._failure))
         hang = self._hang
         if hang is not None:
             # loading takes its time
-            loading = hang.limit > self._timeouts.batch and not hang.fatal
+            loading = hang.task.limit > self._batch_limit() and not hang.fatal
             level: Level = 'WARN' if loading else 'ERROR'
-            found.insert(0, HealthProblem(level=level, text=str(hang)))
+            found.insert(0, HealthProblem(level, str(hang)))
         names = self.get_node_names_and_namespaces()
         if names.count((self.get_name(), self.get_namespace())) > 1:
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(HealthProblem('WARN', text))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
-            text = 'use_sim_time is set, but nothing came on /clock yet'
-            found.append(HealthProblem(level='WARN', text=text))
+            found.append(
+                HealthProblem('WARN', 'use_sim_time is set, but nothing came on /clock yet')
+            )
         return found
 
     # -- what a subclass adds -----------------------------------------------------------------

@@ -12,18 +12,17 @@ import contextlib
 import ctypes
 import os
 import signal
-import socket
 import sys
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
-from nightseg_ros.shared_memory import remove_orphans, remove_own
+from nightseg_ros.node.watchdog import Watchdog, exit_now
+from nightseg_ros.shared_memory import remove_orphans
 
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.
 DEADLINE = 1.0
@@ -54,27 +53,22 @@ def serve(make: Callable[[], Any]) -> None:
     """
     _use_one_heap()
     os.environ.update(profile_environment())
-    stop = threading.Event()
-    _stop_on_signals(stop)
+    stop = _stop_on_signals()
 
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from nightseg_ros.node.watchdog import Watchdog
-
     remove_orphans()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
-    watchdog = Watchdog(node.check, node.report_hang, node.longest)
-    watchdog.start()
+    watchdog = Watchdog(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     errors: deque[float] = deque(maxlen=ERRORS)
     code = 0
     while rclpy.ok() and not stop.is_set():
         try:
-            # a signal interrupts the wait
             executor.spin_once(timeout_sec=0.2)
         except Exception:
             # one callback's error must not stop the node
@@ -90,7 +84,7 @@ def serve(make: Callable[[], Any]) -> None:
     node.destroy_node()
     watchdog.close()
     rclpy.try_shutdown()
-    _end(code)
+    exit_now(code)
 
 
 def _use_one_heap() -> None:
@@ -98,55 +92,32 @@ def _use_one_heap() -> None:
     Let all threads share one heap, where the C library is glibc.
 
     Each thread would have its own, and memory freed in one does not serve the others: every
-    configure would let the process grow by some megabytes (bench/lifecycle_cycles.py).
+    configure would let the process grow by some megabytes. test_soak.py counts it over twenty
+    cycles; the library reads an environment variable for this only before Python has started.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
+def _stop_on_signals() -> threading.Event:
     """
-    Set ``stop`` on SIGINT and SIGTERM, and end the process ``DEADLINE`` seconds later at most.
+    Return what SIGINT and SIGTERM set; the process ends ``DEADLINE`` seconds later at most.
 
-    Python runs handlers between two steps of the main thread, which may be deep in the loading
-    of a network; the wake-up descriptor is written to at once, and a thread waits for it.
+    A thread takes them: Python's own handlers run between two steps of the main thread, which may
+    be deep in the loading of a network.
     """
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
-    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+    stop, signals = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    # every thread that starts later inherits this
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def wait() -> None:
+        signal.sigwait(signals)
         stop.set()
+        time.sleep(DEADLINE)
+        exit_now(0)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-
-    # holding both ends keeps them open
-    ends = (reading, writing)
-    threading.Thread(target=_watch, args=ends, name='nightseg deadline', daemon=True).start()
-
-
-def _watch(reading: socket.socket, writing: socket.socket) -> None:
-    """End the process some time after the first signal."""
-    while reading.recv(1)[0] not in (signal.SIGINT, signal.SIGTERM):
-        pass
-    time.sleep(DEADLINE)
-    _end(0)
-
-
-def _end(code: int) -> None:
-    """
-    Exit at once.
-
-    ``sys.exit`` takes the interpreter apart with the networks' libraries in it: that takes
-    seconds in which no thread can watch the deadline, and never ends while a batch is computed
-    (test_node_lifecycle.py, a signal during inference).
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # where the node could not be destroyed in time
-    remove_own()
-    os._exit(code)
+    threading.Thread(target=wait, name='nightseg deadline', daemon=True).start()
+    return stop
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ takes padded rows for points and swaps big-endian bytes within the message that 
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +31,7 @@ from sensor_msgs.msg import (
 )
 from std_msgs.msg import Header
 
-from nightseg_ros.clouds.painter import LabelledCloud
+from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.diagnostics import diagnostic_status
 from nightseg_ros.perception.result import Result, report
@@ -84,38 +85,22 @@ def scaled_info(
             f'camera_info is for {width // binning_x}×{height // binning_y} pixels, the images '
             f'have {image[1]}×{image[0]}: it is not passed on'
         )
-    result = CameraInfo(
-        header=header,
-        height=info.height,
-        width=info.width,
-        distortion_model=info.distortion_model,
-        d=info.d,
-        k=info.k,
-        r=info.r,
-        p=info.p,
-        binning_x=info.binning_x,
-        binning_y=info.binning_y,
-        roi=info.roi,
-    )
+    result = CameraInfo(header=header)
+    for name in ('height', 'width', 'distortion_model', 'd', 'k', 'r', 'p', 'roi'):
+        setattr(result, name, getattr(info, name))
+    result.binning_x, result.binning_y = info.binning_x, info.binning_y
     if labels == image:
         return result
     sx = labels[1] / (image[1] * binning_x)
     sy = labels[0] / (image[0] * binning_y)
-
-    def move(cx: float, offset: int, scale: float) -> float:
-        return (cx - offset + 0.5) * scale - 0.5
-
-    k, p = list(info.k), list(info.p)
-    for matrix, width_of in ((k, 3), (p, 4)):
-        matrix[0] *= sx
-        matrix[1] *= sx
-        matrix[2] = move(matrix[2], roi.x_offset, sx)
-        matrix[width_of + 1] *= sy
-        matrix[width_of + 2] = move(matrix[width_of + 2], roi.y_offset, sy)
-    # Tx = -fx' B and Ty are products with the focal lengths
-    p[3] *= sx
-    p[7] *= sy
-    result.k, result.p = k, p
+    # from pixels of the sensor to those of the labels
+    move = np.array([
+        [sx, 0.0, (0.5 - roi.x_offset) * sx - 0.5],
+        [0.0, sy, (0.5 - roi.y_offset) * sy - 0.5],
+        [0.0, 0.0, 1.0],
+    ])  # fmt: skip
+    result.k = (move @ np.reshape(info.k, (3, 3))).ravel()
+    result.p = (move @ np.reshape(info.p, (3, 4))).ravel()
     result.height, result.width = labels
     result.binning_x = result.binning_y = 0
     result.roi = RegionOfInterest()
@@ -131,16 +116,24 @@ def frame_status(
     return DiagnosticArray(header=header, status=[status])
 
 
-def vision_msgs() -> Any | None:
-    """Return the module ``vision_msgs.msg``, None where it is not installed."""
+def message_class(kind: str) -> Any | None:
+    """Return the class of ``package/Name`` or ``package/msg/Name``, None where it is missing."""
+    package, name = kind.split('/')[0], kind.rpartition('/')[2]
     try:
-        return importlib.import_module('vision_msgs.msg')
-    except ImportError:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError):
         return None
 
 
-def label_info(taxonomy: Taxonomy, vision: Any, stamp: Any) -> Any:
-    """Return ``vision_msgs/LabelInfo``; ``vision`` is what ``vision_msgs`` returned."""
+def header_stamp(data: bytes) -> int:
+    """Return the header's stamp in ns of a serialised (CDR) stamped message."""
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] else '>iI', data, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def label_info(taxonomy: Taxonomy, stamp: Any) -> Any:
+    """Return ``vision_msgs/LabelInfo``; ``ImportError`` where vision_msgs is not installed."""
+    vision = importlib.import_module('vision_msgs.msg')
     message = vision.LabelInfo()
     message.header.stamp = stamp
     message.class_map = [
@@ -164,7 +157,7 @@ def read_message(message: PointCloud2) -> Cloud:
     return replace(cloud, read=sensor_msgs_py.read_points(message))
 
 
-def cloud_message(labelled: LabelledCloud) -> PointCloud2:
+def cloud_message(labelled: SensorCloud) -> PointCloud2:
     """Return the message of a labelled cloud, under the input's stamp and frame."""
     cloud = labelled.cloud
     header = Header(frame_id=labelled.frame_id)

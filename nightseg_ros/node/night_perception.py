@@ -13,9 +13,8 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
 from nightseg_ros.node.diagnostics import RECOVERY, Health, HealthProblem
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
-from nightseg_ros.node.parameters import PARAMETERS, Settings
+from nightseg_ros.node.parameters import Settings
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Hang, Timeouts
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
@@ -23,7 +22,6 @@ from nightseg_ros.weights import WeightsError
 #: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
 #: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
 COMMON_SIZES = ((720, 1280), (480, 640))
-WORKER_DEAD = Hang(text='the worker thread has ended by an error', seconds=0.0, limit=-1.0)
 
 
 class NightPerception(ManagedNode):
@@ -38,22 +36,19 @@ class NightPerception(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
-        self.settings: Settings | None = None
         self._worker: Worker | None = None
         self._cameras: list[CameraTopics] = []
         # Its threads outlive a configuration: OpenCV keeps 0.8 kB for each thread that ever
         # called it, OpenVINO 0.3 kB for each network that ran in another than compiled it. One
         # works, and a second one does where the first hangs.
         self._threads = ThreadPoolExecutor(4, thread_name_prefix='nightseg worker')
-        super().__init__('night_perception', PARAMETERS, Settings.from_values, **options)
+        super().__init__('night_perception', Settings, **options)
 
     def _prepare(self) -> None:
         """Load the weights, create the output topics."""
-        assert self.settings is not None
-        self._busy('configure', self.settings.timeouts.load)
-        self._worker = Worker(self, self._threads, self._log)
-        self._worker.load(COMMON_SIZES)
-        for names in self.settings.cameras:
+        self._busy('configure', self.settings.watchdog_load_s)
+        self._worker = Worker(self, self._threads, COMMON_SIZES, self._log)
+        for names in self.settings.camera_names:
             self._cameras.append(CameraTopics(self, names, self._worker.pipeline))
         # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
@@ -65,7 +60,6 @@ class NightPerception(ManagedNode):
         assert self._worker is not None
         self._worker.start()
         for camera in self._cameras:
-            camera.outputs.announce()
             camera.open(self._worker.put)
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
         return f'images on {topics}'
@@ -76,7 +70,8 @@ class NightPerception(ManagedNode):
             camera.close()
         if self._worker is None or self._worker.stop(timeout):
             return True
-        # on_error, which comes next, must not wait for it again
+        # on_error, which comes next, must not wait for it again, nor the watchdog end it
+        self.activity.tasks.pop(self._worker, None)
         self._worker = None
         self._failure = f'the worker has not ended within {timeout:g} s'
         self.get_logger().error(self._failure)
@@ -85,7 +80,7 @@ class NightPerception(ManagedNode):
     def _release(self) -> None:
         """Free networks and output topics."""
         for camera in self._cameras:
-            camera.outputs.destroy()
+            camera.destroy()
         self._cameras = []
         self._worker = None
 
@@ -99,26 +94,7 @@ class NightPerception(ManagedNode):
         if self._worker is not None:
             self._worker.pipeline.check(settings.pipeline.route, settings.pipeline.router)
 
-    # -- the watchdog's questions and diagnostics -----------------------------------------------
-
-    @property
-    def _timeouts(self) -> Timeouts:
-        settings = self.settings
-        return Timeouts() if settings is None else settings.timeouts
-
-    def longest(self) -> float:
-        """Return the seconds that what is under way may take."""
-        worker = self._worker
-        return max(super().longest(), worker.activity.limit if worker else 0.0)
-
-    def check(self, now: float) -> Hang | None:
-        """Return what hangs at ``now``, the worst of it; the watchdog's thread asks."""
-        found, worker = [self._activity.check(now)], self._worker
-        if worker is not None:
-            found.append(WORKER_DEAD if worker.dead else worker.activity.check(now))
-        hangs = [hang for hang in found if hang is not None]
-        self._hang = max(hangs, key=lambda h: (h.fatal, h.seconds), default=None)
-        return self._hang
+    # -- diagnostics --------------------------------------------------------------------------
 
     def _log(self, text: str) -> None:
         """Log what takes long or must be known, and show that the node lives meanwhile."""
@@ -130,19 +106,15 @@ class NightPerception(ManagedNode):
         if worker is None:
             return found
         if worker.memory_problem:
-            found.append(HealthProblem(level='WARN', text=worker.memory_problem))
-        if self._hang is None and worker.slow is not None:
-            when, took = worker.slow
-            if now - when < RECOVERY:
-                found.append(
-                    HealthProblem(level='WARN', text=f'a batch of frames took {took:.1f} s')
-                )
+            found.append(HealthProblem('WARN', worker.memory_problem))
+        if self._hang is None and worker.slow is not None and now - worker.slow[0] < RECOVERY:
+            text = f'a batch of frames took {worker.slow[1]:.1f} s'
+            found.append(HealthProblem('WARN', text))
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         worker = self._worker
-        loaded = worker is not None and worker.loaded
-        description = worker.pipeline.describe() if worker is not None and loaded else {}
+        description = {} if worker is None else worker.pipeline.describe()
         return description, {'cameras': len(self._cameras)}
 
     def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:

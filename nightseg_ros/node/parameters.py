@@ -3,119 +3,148 @@
 """
 Every parameter of night_perception and semantic_cloud: the tables, and the settings they make.
 
-``python bench/node_tables.py`` writes ``config/*.yaml`` and the tables of the documents from here.
+The fields of ``Settings`` and ``CloudSettings`` are the tables: ``__`` in the name of a field is
+the dot in that of the parameter. ``python bench/node_tables.py`` writes ``config/*.yaml`` and the
+tables of the documents from them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.node.declaration import Parameter, check_values
-from nightseg_ros.node.watchdog import Timeouts
+from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
 
+Value = bool | int | float | str | tuple[str, ...]
+T = TypeVar('T')
 
-def _flat(nested: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f'{prefix}{key}.'))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-_PIPELINE = _flat(to_mapping(PipelineConfig()))
-
-
-def _pipeline(name: str, text: str, **more: Any) -> Parameter:
-    """Return the row of a field of ``PipelineConfig``, whose default it takes."""
-    return Parameter(name=name, default=_PIPELINE[name], text=text, **more)
+_KINDS = {
+    bool: ('bool', RosParameter.Type.BOOL),
+    int: ('integer', RosParameter.Type.INTEGER),
+    float: ('double', RosParameter.Type.DOUBLE),
+    str: ('string', RosParameter.Type.STRING),
+    list: ('string array', RosParameter.Type.STRING_ARRAY),
+}
+#: Overrides that belong to rclpy and are no mistake.
+_FOREIGN = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
+RELIABILITIES = ('auto', 'reliable', 'best_effort')
+ODOMETRY_TYPES = ('nav_msgs/Odometry', 'geometry_msgs/PoseStamped')
 
 
-PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(name='autostart', default=True,
-              text='configure and activate without being asked; false waits for a lifecycle '
-                   'manager'),
-    Parameter(name='cameras', default=('camera',),
-              text='cameras, each read from <camera>/image_raw and published under '
-                   '<camera>/nightseg/'),
-    Parameter(name='image_topics', default=('',),
-              text='image topics instead, one a camera; without cameras of your own, each camera '
-                   'is called as its topic without the last part'),
-    Parameter(name='transport', default='raw', choices=('raw', 'compressed'),
-              text='read sensor_msgs/Image, or CompressedImage from <topic>/compressed'),
-    Parameter(name='qos_reliability', default='auto', choices=('auto', 'reliable', 'best_effort'),
-              text='reliability of the image subscriptions; auto does as the publisher does'),
-    _pipeline('route', 'network to take: by illumination, or always the same', dynamic=True,
-              choices=('auto', *ROUTES)),
-    Parameter(name='max_rate', default=0.0, low=0, high=1000, dynamic=True,
-              text='frames a second of each camera to serve at most; 0 serves all'),
-    Parameter(name='max_age', default=0.0, low=0, high=3600, dynamic=True,
-              text='drop frames whose stamp is older than this many seconds; 0 drops none (a bag '
-                   'without use_sim_time is years old)'),
-    Parameter(name='silent_after', default=1.2, low=0.1, high=60, dynamic=True,
-              text='seconds without a frame after which a camera is reported as silent'),
-    Parameter(name='watchdog_s', default=30.0, low=1, high=3600, dynamic=True,
-              text='seconds after which a batch, or a callback, that has not come back ends the '
-                   'process with code 1, for the launch file to bring it back'),
-    Parameter(name='watchdog_load_s', default=600.0, low=1, high=3600, dynamic=True,
-              text='the same while networks are loaded, or made ready for a new size of image'),
-    Parameter(name='min_reliability', default=0.65, low=0, high=1, dynamic=True,
-              text='a camera whose frames have a lower reliability than this is reported as one '
-                   'that cannot see; its masks are published all the same'),
-    Parameter(name='label_size', default='camera', choices=('camera', 'network'),
-              text='size of labels and confidence: that of the image, or the smaller one of the '
-                   'network'),
-    Parameter(name='ego_masks', default=('',),
-              text='image files, one a camera, non-zero where the own vehicle is seen: those '
-                   "pixels become 255; '' for none"),
-    _pipeline('overlay_alpha', 'share of the colours in the overlay', dynamic=True, low=0, high=1),
-    _pipeline('overlay_route', 'write state and route into a corner of the overlay', dynamic=True),
-    Parameter(name='jpeg_quality', default=90, low=1, high=100, dynamic=True,
-              text='quality of overlay/compressed'),
-    _pipeline('weights.day', "segmenter of the routes day and translate: name or path; '' none"),
-    _pipeline('weights.night', "segmenter of the route night: name or path; '' none"),
-    _pipeline('weights.translator', "night-to-day generator of the route translate; '' none"),
-    _pipeline('weights.illumination', 'estimator of the light: name or path'),
-    _pipeline('backend', 'what runs the networks', choices=('auto', *BACKENDS)),
-    _pipeline('device', 'where they run', choices=('auto', 'cpu', 'cuda')),
-    Parameter(name='cpu_fallback', default=True, dynamic=True,
-              text="run the networks on the CPU where the device's memory does not suffice for "
-                   'a single frame'),
-    _pipeline('threads', 'CPU threads of the backend; 0 leaves it the choice', low=0, high=256),
-    _pipeline('long_side', 'long side of the network input in pixels; 0 takes that of the weights',
-              low=0, high=4096),
-    _pipeline('router.dark', 'night below this score (0 dark, 1 daylight)', dynamic=True,
-              low=0, high=1),
-    _pipeline('router.bright', 'day above this score; dusk lies between', dynamic=True,
-              low=0, high=1),
-    _pipeline('router.hysteresis', 'how far beyond its threshold a score must be to leave a state',
-              dynamic=True, low=0, high=1),
-    _pipeline('router.dwell_dark_s', 'seconds that a darker state must last to count',
-              dynamic=True, low=0, high=600),
-    _pipeline('router.dwell_bright_s', 'seconds that a brighter state must last to count',
-              dynamic=True, low=0, high=600),
-    _pipeline('router.gap_s', 'seconds without a frame after which the next one decides afresh',
-              dynamic=True, low=0, high=3600),
-    _pipeline('router.shared', 'one decision for all cameras of the vehicle', dynamic=True),
-    _pipeline('router.stale_s', 'with router.shared: seconds after which a score has no say',
-              dynamic=True, low=0, high=60),
-    *(_pipeline(f'router.table.{state}', f'route when it is {state}', dynamic=True, choices=ROUTES)
-      for state in ('day', 'dusk', 'night', 'glare')),
-)  # fmt: skip
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parameter:
+    """One ROS parameter: the type is that of the default, ``('',)`` being an empty list."""
 
-BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
-#: The rows that are fields of ``PipelineConfig``, under the same dotted name.
-PIPELINE_NAMES = frozenset(_PIPELINE)
+    name: str
+    default: Value
+    text: str
+    dynamic: bool = False
+    """Whether it may change while the node is configured; the others wait for a configure."""
+    bounds: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def plain_default(self) -> Any:
+        """The default as ROS and YAML have it, with a list for an array."""
+        return list(self.default) if isinstance(self.default, tuple) else self.default
+
+    @property
+    def kind(self) -> str:
+        """The ROS name of its type."""
+        return _KINDS[type(self.plain_default)][0]
+
+    @property
+    def range(self) -> str:
+        """The accepted values in words, '' where every value of the type is."""
+        if self.choices:
+            return ', '.join(self.choices)
+        return '' if self.bounds is None else f'{self.bounds[0]:g} to {self.bounds[1]:g}'
+
+    def problem(self, value: Any) -> str | None:
+        """Return why ``value`` is refused, None where it is fine."""
+        # bool is an int to Python
+        if type(value) is not type(self.plain_default):
+            return f"parameter '{self.name}' must be a {self.kind}, got {value!r}"
+        if self.choices and value not in self.choices:
+            return f"parameter '{self.name}' must be one of {self.range}; got '{value}'"
+        if self.bounds is not None:
+            # written so that NaN is refused, too
+            low, high = self.bounds
+            if not low <= value <= high or not math.isfinite(value):
+                return f"parameter '{self.name}' must be {self.range}, got {value}"
+        return None
+
+    def descriptor(self) -> ParameterDescriptor:
+        """Return it as ROS tools show it."""
+        when = 'may change at run time' if self.dynamic else 'takes effect by configure'
+        result = ParameterDescriptor(
+            name=self.name,
+            type=_KINDS[type(self.plain_default)][1].value,
+            description=f'{self.text} ({when})',
+            additional_constraints=f'one of {self.range}' if self.choices else '',
+        )
+        if self.bounds is not None:
+            kind = type(self.default)
+            low, high = map(kind, self.bounds)
+            if kind is int:
+                result.integer_range = [IntegerRange(from_value=low, to_value=high)]
+            else:
+                result.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        return result
+
+
+def _row(default: Value, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={'text': text, **more})
+
+
+def _live(default: Value, text: str, **more: Any) -> Any:
+    return _row(default, text, dynamic=True, **more)
+
+
+def table(kind: type[Any]) -> tuple[Parameter, ...]:
+    """Return the row of each field of ``Settings`` or ``CloudSettings``."""
+    return tuple(
+        Parameter(name=f.name.replace('__', '.'), default=getattr(kind, f.name), **f.metadata)
+        for f in fields(kind)
+    )
+
+
+def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
+    """
+    Build settings from the value of every parameter by its name.
+
+    ``ConfigError`` names the first value that is out of range or contradicts another.
+    """
+    for parameter in table(kind):
+        problem = parameter.problem(values[parameter.name])
+        if problem:
+            raise ConfigError(problem)
+    plain = {name.replace('.', '__'): value for name, value in values.items()}
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()})
+
+
+# -- night_perception ------------------------------------------------------------------------
+
+_PIPELINE = PipelineConfig()
+_WEIGHTS, _ROUTER = _PIPELINE.weights, _PIPELINE.router
+
+
+def _route_of(state: str) -> Any:
+    default = getattr(_ROUTER.table, state)
+    return _live(default, f'route when it is {state}', choices=ROUTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,92 +156,141 @@ class CameraNames:
     info_topic: str
     output: str
     """Prefix of the output topics, without a slash at its end."""
-    ego_mask: str = ''
+    ego_mask: str
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the node works by; see ``parameters.PARAMETERS`` for each meaning and unit."""
+    """The parameters of night_perception."""
 
-    cameras: tuple[CameraNames, ...]
-    transport: Literal['raw', 'compressed']
-    qos_reliability: Literal['auto', 'reliable', 'best_effort']
-    label_size: Literal['camera', 'network']
-    max_rate: float
-    max_age: float
-    silent_after: float
-    timeouts: Timeouts
-    cpu_fallback: bool
-    min_reliability: float
-    jpeg_quality: int
-    pipeline: PipelineConfig
+    # fmt: off
+    autostart: bool = _row(True, 'configure and activate without being asked; false waits for a '
+        'lifecycle manager')
+    cameras: tuple[str, ...] = _row(('camera',), 'cameras, each read from <camera>/image_raw and '
+        'published under <camera>/nightseg/')
+    image_topics: tuple[str, ...] = _row(('',), 'image topics instead, one a camera; without '
+        'cameras of your own, each camera is called as its topic without the last part')
+    transport: str = _row('raw', 'read sensor_msgs/Image, or CompressedImage from '
+        '<topic>/compressed', choices=('raw', 'compressed'))
+    qos_reliability: str = _row('auto', 'reliability of the image subscriptions; auto does as the '
+        'publisher does', choices=RELIABILITIES)
+    route: str = _live(_PIPELINE.route, 'network to take: by illumination, or always the same',
+        choices=('auto', *ROUTES))
+    max_rate: float = _live(0.0, 'frames a second of each camera to serve at most; 0 serves all',
+        bounds=(0, 1000))
+    max_age: float = _live(0.0, 'drop frames whose stamp is older than this many seconds; 0 drops '
+        'none (a bag without use_sim_time is years old)', bounds=(0, 3600))
+    silent_after: float = _live(1.2, 'seconds without a frame after which a camera is reported as '
+        'silent', bounds=(0.1, 60))
+    watchdog_s: float = _live(30.0, 'seconds after which a batch, or a callback, that has not '
+        'come back ends the process with code 1, for the launch file to bring it back',
+        bounds=(1, 3600))
+    watchdog_load_s: float = _live(600.0, 'the same while networks are loaded, or made ready for '
+        'a new size of image', bounds=(1, 3600))
+    min_reliability: float = _live(0.65, 'a camera whose frames have a lower reliability than '
+        'this is reported as one that cannot see; its masks are published all the same',
+        bounds=(0, 1))
+    label_size: str = _row('camera', 'size of labels and confidence: that of the image, or the '
+        'smaller one of the network', choices=('camera', 'network'))
+    ego_masks: tuple[str, ...] = _row(('',), "image files, one a camera, non-zero where the own "
+        "vehicle is seen: those pixels become 255; '' for none")
+    overlay_alpha: float = _live(_PIPELINE.overlay_alpha, 'share of the colours in the overlay',
+        bounds=(0, 1))
+    overlay_route: bool = _live(_PIPELINE.overlay_route, 'write state and route into a corner of '
+        'the overlay')
+    jpeg_quality: int = _live(90, 'quality of overlay/compressed', bounds=(1, 100))
+    weights__day: str = _row(_WEIGHTS.day, "segmenter of the routes day and translate: name or "
+        "path; '' none")
+    weights__night: str = _row(_WEIGHTS.night, "segmenter of the route night: name or path; '' "
+        "none")
+    weights__translator: str = _row(_WEIGHTS.translator, "night-to-day generator of the route "
+        "translate; '' none")
+    weights__illumination: str = _row(_WEIGHTS.illumination, 'estimator of the light: name or '
+        'path')
+    backend: str = _row(_PIPELINE.backend, 'what runs the networks', choices=('auto', *BACKENDS))
+    device: str = _row(_PIPELINE.device, 'where they run', choices=('auto', 'cpu', 'cuda'))
+    cpu_fallback: bool = _live(True, "run the networks on the CPU where the device's memory does "
+        "not suffice for a single frame")
+    threads: int = _row(_PIPELINE.threads, 'CPU threads of the backend; 0 leaves it the choice',
+        bounds=(0, 256))
+    long_side: int = _row(_PIPELINE.long_side, 'long side of the network input in pixels; 0 takes '
+        'that of the weights', bounds=(0, 4096))
+    router__dark: float = _live(_ROUTER.dark, 'night below this score (0 dark, 1 daylight)',
+        bounds=(0, 1))
+    router__bright: float = _live(_ROUTER.bright, 'day above this score; dusk lies between',
+        bounds=(0, 1))
+    router__hysteresis: float = _live(_ROUTER.hysteresis, 'how far beyond its threshold a score '
+        'must be to leave a state', bounds=(0, 1))
+    router__dwell_dark_s: float = _live(_ROUTER.dwell_dark_s, 'seconds that a darker state must '
+        'last to count', bounds=(0, 600))
+    router__dwell_bright_s: float = _live(_ROUTER.dwell_bright_s, 'seconds that a brighter state '
+        'must last to count', bounds=(0, 600))
+    router__gap_s: float = _live(_ROUTER.gap_s, 'seconds without a frame after which the next one '
+        'decides afresh', bounds=(0, 3600))
+    router__shared: bool = _live(_ROUTER.shared, 'one decision for all cameras of the vehicle')
+    router__stale_s: float = _live(_ROUTER.stale_s, 'with router.shared: seconds after which a '
+        'score has no say', bounds=(0, 60))
+    router__table__day: str = _route_of('day')
+    router__table__dusk: str = _route_of('dusk')
+    router__table__night: str = _route_of('night')
+    router__table__glare: str = _route_of('glare')
+    # fmt: on
 
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> Settings:
-        """
-        Build from the value of every parameter by its name.
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` where values contradict each other."""
+        # made here, so that what they refuse is refused now
+        _ = self.camera_names, self.pipeline
 
-        ``ConfigError`` names the first value that is out of range or contradicts another.
-        """
-        check_values(PARAMETERS, values)
-        nested: dict[str, Any] = {}
-        for name in PIPELINE_NAMES:
-            *path, leaf = name.split('.')
-            place = nested
-            for part in path:
-                place = place.setdefault(part, {})
-            place[leaf] = values[name]
-        as_they_are = (
-            'transport', 'qos_reliability', 'label_size', 'max_rate', 'max_age', 'silent_after',
-            'cpu_fallback', 'min_reliability', 'jpeg_quality',
-        )  # fmt: skip
-        return cls(
-            cameras=_cameras(values),
-            timeouts=Timeouts(batch=values['watchdog_s'], load=values['watchdog_load_s']),
-            pipeline=from_mapping(PipelineConfig, nested),
-            **{name: values[name] for name in as_they_are},
-        )
+    @cached_property
+    def pipeline(self) -> PipelineConfig:
+        """What the pipeline works by."""
 
+        def nested(config: Any, prefix: str = '') -> dict[str, Any]:
+            names = {f.name: f'{prefix}{f.name}' for f in fields(config)}
+            return {
+                key: nested(inner, f'{name}__')
+                if is_dataclass(inner := getattr(config, key))
+                else getattr(self, name)
+                for key, name in names.items()
+            }
 
-def _cameras(values: Mapping[str, Any]) -> tuple[CameraNames, ...]:
-    """Pair names, topics and masks; ``ConfigError`` where they do not fit together."""
-    names, topics = _given(values['cameras']), _given(values['image_topics'])
-    outputs = [f'{name.rstrip("/")}/{NAMESPACE}' for name in names]
-    if not topics:
-        topics = [f'{name}/image_raw' for name in names]
-    elif names == BY_NAME['cameras'].plain_default:
-        outputs = output_prefixes(topics)
-        names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
-    if not topics:
-        raise ConfigError("'cameras' and 'image_topics' are both empty; name at least one camera")
-    if len(names) != len(topics):
-        raise ConfigError(
-            f"'cameras' names {len(names)} and 'image_topics' {len(topics)}; one of each a camera"
-        )
-    _refuse_doubles('cameras', names)
-    _refuse_doubles('image_topics', topics)
-    masks = [mask.strip() for mask in values['ego_masks']]
-    masks = masks if any(masks) else [''] * len(names)
-    if len(masks) != len(names):
-        raise ConfigError(
-            f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
-            "'' for none"
-        )
-    cameras = []
-    for name, topic, output, mask in zip(names, topics, outputs, masks):
-        stem = topic.removesuffix('/compressed')
-        parent = stem.rpartition('/')[0]
-        cameras.append(
-            CameraNames(
-                name=name,
-                image_topic=f'{stem}/compressed' if values['transport'] == 'compressed' else topic,
-                # where image_transport puts it
-                info_topic=f'{parent}/camera_info' if '/' in stem else 'camera_info',
-                output=output,
-                ego_mask=mask,
+        return from_mapping(PipelineConfig, nested(_PIPELINE))
+
+    @cached_property
+    def camera_names(self) -> tuple[CameraNames, ...]:
+        """The names, topics and masks of each camera."""
+        names, topics = _names('cameras', self.cameras), _given(self.image_topics)
+        if not names and not topics:
+            raise ConfigError(
+                "'cameras' and 'image_topics' are both empty; name at least one camera"
             )
-        )
-    return tuple(cameras)
+        if topics and tuple(names) == Settings.cameras:
+            outputs = output_prefixes(topics)
+            names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
+        else:
+            outputs = [f'{name}/{NAMESPACE}' for name in names]
+            topics = _topics('image_topics', topics, names, 'image_raw')
+        _refuse_doubles('image_topics', topics)
+        _refuse_doubles('cameras', names)
+        masks = [mask.strip() for mask in self.ego_masks]
+        masks = masks if any(masks) else [''] * len(names)
+        if len(masks) != len(names):
+            raise ConfigError(
+                f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
+                "'' for none"
+            )
+        cameras = []
+        for name, topic, output, mask in zip(names, topics, outputs, masks):
+            stem = topic.removesuffix('/compressed')
+            cameras.append(CameraNames(
+                name=name,
+                image_topic=f'{stem}/compressed' if self.transport == 'compressed' else topic,
+                # where image_transport puts it
+                info_topic=f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem
+                else 'camera_info',
+                output=output, ego_mask=mask,
+            ))  # fmt: skip
+        return tuple(cameras)
 
 
 def _given(texts: Sequence[str]) -> list[str]:
@@ -225,66 +303,25 @@ def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
         raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
 
 
-ODOMETRY_TYPES = ('nav_msgs/Odometry', 'geometry_msgs/PoseStamped')
-_DEFAULT = PaintConfig(cameras=())
+def _names(parameter: str, given: Sequence[str]) -> list[str]:
+    names = [name.rstrip('/') for name in _given(given)]
+    _refuse_doubles(parameter, names)
+    return names
 
-CLOUD_PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(name='autostart', default=True,
-              text='configure and activate without being asked; false waits for a lifecycle '
-                   'manager'),
-    Parameter(name='cameras', default=('camera',),
-              text='cameras whose labels are read from <camera>/nightseg/labels; of equal '
-                   'confidence the first wins'),
-    Parameter(name='info_topics', default=('',),
-              text="topics of the cameras' calibration, one a camera, where it is not "
-                   '<camera>/camera_info'),
-    Parameter(name='sensors', default=('lidar',),
-              text='LiDARs, each read from <sensor>/points and published on '
-                   '<sensor>/nightseg/points'),
-    Parameter(name='sensor_topics', default=('',),
-              text='their topics, one a sensor, where they are named otherwise'),
-    Parameter(name='depth_cameras', default=('',),
-              text='those of the cameras that have a registered depth image, read from '
-                   '<camera>/depth/image_raw and published as points on <camera>/nightseg/points'),
-    Parameter(name='depth_topics', default=('',),
-              text='topics of the depth images, one a depth camera, where they are named '
-                   'otherwise'),
-    Parameter(name='confidence', default=_DEFAULT.confidence,
-              text='read <camera>/nightseg/confidence as well; without it the order of the '
-                   'cameras decides'),
-    Parameter(name='rectified', default=_DEFAULT.rectified,
-              text='the labels are of rectified images: P of the calibration counts, without '
-                   'distortion'),
-    Parameter(name='qos_reliability', default='auto', choices=('auto', 'reliable', 'best_effort'),
-              text='reliability of the subscriptions; auto does as each publisher does'),
-    Parameter(name='transforms', default=('',),
-              text="places that count before tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX "
-                   "QY QZ QW' in metres and radians"),
-    Parameter(name='use_tf', default=True, text='ask tf2 for the other places, where installed'),
-    Parameter(name='odometry', default='',
-              text="topic of the vehicle's poses, to make good what it moved between mask and "
-                   "cloud; '' for none"),
-    Parameter(name='odometry_type', default=ODOMETRY_TYPES[0], choices=ODOMETRY_TYPES,
-              text='type of the poses'),
-    Parameter(name='base_frame', default=_DEFAULT.base_frame,
-              text='frame that the poses are those of'),
-    Parameter(name='pair_limit', default=_DEFAULT.pair_limit, low=0, high=10,
-              text='seconds by which the stamps of a mask and a cloud may differ'),
-    Parameter(name='max_wait', default=_DEFAULT.max_wait, low=0, high=10,
-              text='seconds that a cloud waits for masks as new as itself'),
-    Parameter(name='occlusion.cell', default=_DEFAULT.occlusion.cell, low=0, high=200,
-              dynamic=True,
-              text='side of a cell of the z-buffer in pixels, about the distance of two points '
-                   'in the image; 0 hides nothing'),
-    Parameter(name='occlusion.clearance', default=_DEFAULT.occlusion.clearance, low=0.01,
-              high=100, dynamic=True,
-              text='surfaces that pass the camera closer than this (m) may hide parts of '
-                   'themselves'),
-    Parameter(name='max_rate', default=0.0, low=0, high=1000, dynamic=True,
-              text='clouds a second of each sensor to serve at most; 0 serves all'),
-    Parameter(name='silent_after', default=1.2, low=0.1, high=60, dynamic=True,
-              text='seconds without a cloud, or without a mask, after which that is reported'),
-)  # fmt: skip
+
+def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
+    """Return a topic for each name: the given ones, or NAME/last."""
+    topics = _given(given) or [f'{name}/{last}' for name in names]
+    if len(topics) != len(names):
+        raise ConfigError(
+            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
+        )
+    return topics
+
+
+# -- semantic_cloud --------------------------------------------------------------------------
+
+_PAINT = PaintConfig(cameras=())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -297,101 +334,124 @@ class Sensor:
     kind: Literal['cloud', 'depth']
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CloudSettings:
-    """What the node works by; see ``parameters.PARAMETERS`` for each meaning and unit."""
+    """The parameters of semantic_cloud."""
 
-    sensors: tuple[Sensor, ...]
-    info_topics: tuple[str, ...]
-    """One a camera of ``paint``."""
-    transforms: tuple[str, ...]
-    use_tf: bool
-    odometry: str
-    odometry_type: str
-    qos_reliability: Literal['auto', 'reliable', 'best_effort']
-    max_rate: float
-    silent_after: float
-    paint: PaintConfig
+    # fmt: off
+    autostart: bool = _row(True, 'configure and activate without being asked; false waits for a '
+        'lifecycle manager')
+    cameras: tuple[str, ...] = _row(('camera',), 'cameras whose labels are read from '
+        '<camera>/nightseg/labels; of equal confidence the first wins')
+    info_topics: tuple[str, ...] = _row(('',), "topics of the cameras' calibration, one a camera, "
+        "where it is not <camera>/camera_info")
+    sensors: tuple[str, ...] = _row(('lidar',), 'LiDARs, each read from <sensor>/points and '
+        'published on <sensor>/nightseg/points')
+    sensor_topics: tuple[str, ...] = _row(('',), 'their topics, one a sensor, where they are '
+        'named otherwise')
+    depth_cameras: tuple[str, ...] = _row(('',), 'those of the cameras that have a registered '
+        'depth image, read from <camera>/depth/image_raw and published as points on '
+        '<camera>/nightseg/points')
+    depth_topics: tuple[str, ...] = _row(('',), 'topics of the depth images, one a depth camera, '
+        'where they are named otherwise')
+    confidence: bool = _row(_PAINT.confidence, 'read <camera>/nightseg/confidence as well; '
+        'without it the order of the cameras decides')
+    rectified: bool = _row(_PAINT.rectified, 'the labels are of rectified images: P of the '
+        'calibration counts, without distortion')
+    qos_reliability: str = _row('auto', 'reliability of the subscriptions; auto does as each '
+        'publisher does', choices=RELIABILITIES)
+    transforms: tuple[str, ...] = _row(('',), "places that count before tf: 'PARENT CHILD X Y Z "
+        "ROLL PITCH YAW' or '... QX QY QZ QW' in metres and radians")
+    use_tf: bool = _row(True, 'ask tf2 for the other places, where installed')
+    odometry: str = _row('', "topic of the vehicle's poses, to make good what it moved between "
+        "mask and cloud; '' for none")
+    odometry_type: str = _row(ODOMETRY_TYPES[0], 'type of the poses', choices=ODOMETRY_TYPES)
+    base_frame: str = _row(_PAINT.base_frame, 'frame that the poses are those of')
+    pair_limit: float = _row(_PAINT.pair_limit, 'seconds by which the stamps of a mask and a '
+        'cloud may differ', bounds=(0, 10))
+    max_wait: float = _row(_PAINT.max_wait, 'seconds that a cloud waits for masks as new as '
+        'itself', bounds=(0, 10))
+    occlusion__cell: float = _live(_PAINT.occlusion.cell, 'side of a cell of the z-buffer in '
+        'pixels, about the distance of two points in the image; 0 hides nothing', bounds=(0, 200))
+    occlusion__clearance: float = _live(_PAINT.occlusion.clearance, 'surfaces that pass the '
+        'camera closer than this (m) may hide parts of themselves', bounds=(0.01, 100))
+    max_rate: float = _live(0.0, 'clouds a second of each sensor to serve at most; 0 serves all',
+        bounds=(0, 1000))
+    silent_after: float = _live(1.2, 'seconds without a cloud, or without a mask, after which '
+        'that is reported', bounds=(0.1, 60))
+    # fmt: on
 
-    @classmethod
-    def of(cls, **given: Any) -> CloudSettings:
-        """Build from the values that are not the defaults; names with ``__`` for a point."""
-        values = {row.name: row.plain_default for row in CLOUD_PARAMETERS}
-        values |= {name.replace('__', '.'): value for name, value in given.items()}
-        return cls.from_values(values)
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> CloudSettings:
-        """
-        Build from the value of every parameter by its name.
-
-        ``ConfigError`` names the first value that is out of range or contradicts another.
-        """
-        check_values(CLOUD_PARAMETERS, values)
-        cameras = _names('cameras', values)
-        depth_cameras = _names('depth_cameras', values)
-        if not cameras:
-            raise ConfigError("'cameras' is empty; name at least one camera")
-        strangers = [name for name in depth_cameras if name not in cameras]
-        if strangers:
-            raise ConfigError(
-                f"'depth_cameras' names {strangers[0]}, which is none of 'cameras': a depth image "
-                'is registered to one of them'
-            )
-        transforms = tuple(_given(values['transforms']))
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` where values contradict each other."""
+        # the only way that a frozen dataclass has to tidy what it was given
+        object.__setattr__(self, 'odometry', self.odometry.strip())
+        object.__setattr__(self, 'transforms', tuple(_given(self.transforms)))
+        # made here, so that what they refuse is refused now
+        _ = self.paint, self.point_sources, self.calibration_topics
         try:
-            for text in transforms:
+            for text in self.transforms:
                 FrameTree().add_text(text)
         except CloudError as error:
             raise ConfigError(f"'transforms': {error}") from error
-        sensors = [
-            *_sensors('cloud', _names('sensors', values), values['sensor_topics'], 'points'),
-            *_sensors('depth', depth_cameras, values['depth_topics'], 'depth/image_raw'),
-        ]
-        if not sensors:
-            raise ConfigError("'sensors' and 'depth_cameras' are both empty; name at least one")
-        doubles = [s.output for s in sensors if [t.output for t in sensors].count(s.output) > 1]
-        if doubles:
-            raise ConfigError(f"'sensors' and 'depth_cameras' both lead to {doubles[0]}/points")
-        infos = _topics('info_topics', values['info_topics'], cameras, 'camera_info')
-        return cls(
-            sensors=tuple(sensors), info_topics=tuple(infos), transforms=transforms,
-            use_tf=values['use_tf'], odometry=values['odometry'].strip(),
-            odometry_type=values['odometry_type'], qos_reliability=values['qos_reliability'],
-            max_rate=values['max_rate'], silent_after=values['silent_after'],
-            paint=PaintConfig(
-                cameras=tuple(cameras), pair_limit=values['pair_limit'],
-                max_wait=values['max_wait'], confidence=values['confidence'],
-                rectified=values['rectified'], ego_motion=bool(values['odometry'].strip()),
-                base_frame=values['base_frame'],
-                occlusion=Occlusion(cell=values['occlusion.cell'],
-                                    clearance=values['occlusion.clearance']),
-            ),
+
+    @cached_property
+    def paint(self) -> PaintConfig:
+        """What the painter works by."""
+        cameras = _names('cameras', self.cameras)
+        if not cameras:
+            raise ConfigError("'cameras' is empty; name at least one camera")
+        return PaintConfig(
+            cameras=tuple(cameras), pair_limit=self.pair_limit, max_wait=self.max_wait,
+            confidence=self.confidence, rectified=self.rectified, base_frame=self.base_frame,
+            ego_motion=bool(self.odometry),
+            occlusion=Occlusion(cell=self.occlusion__cell, clearance=self.occlusion__clearance),
         )  # fmt: skip
 
-
-def _names(parameter: str, values: Mapping[str, Any]) -> list[str]:
-    names = [name.rstrip('/') for name in _given(values[parameter])]
-    _refuse_doubles(parameter, names)
-    return names
-
-
-def _topics(parameter: str, given: Sequence[str], names: list[str], last: str) -> list[str]:
-    """Return a topic for each name: the given ones, or NAME/last."""
-    topics = _given(given) or [f'{name}/{last}' for name in names]
-    if len(topics) != len(names):
-        raise ConfigError(
-            f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
+    @cached_property
+    def point_sources(self) -> tuple[Sensor, ...]:
+        """The LiDARs and depth cameras."""
+        found: list[Sensor] = []
+        kinds: tuple[tuple[Literal['cloud', 'depth'], str, str, str], ...] = (
+            ('cloud', 'sensors', 'sensor_topics', 'points'),
+            ('depth', 'depth_cameras', 'depth_topics', 'depth/image_raw'),
         )
-    return topics
+        for kind, parameter, topics, last in kinds:
+            names = _names(parameter, getattr(self, parameter))
+            for name, topic in zip(names, _topics(topics, getattr(self, topics), names, last)):
+                output = f'{name}/{NAMESPACE}'
+                found.append(Sensor(name=name, topic=topic, output=output, kind=kind))
+        strangers = {s.name for s in found if s.kind == 'depth'} - set(self.paint.cameras)
+        if strangers:
+            raise ConfigError(
+                f"'depth_cameras' names {min(strangers)}, which is none of 'cameras': a depth "
+                'image is registered to one of them'
+            )
+        if not found:
+            raise ConfigError("'sensors' and 'depth_cameras' are both empty; name at least one")
+        outputs = [sensor.output for sensor in found]
+        doubles = [output for output in outputs if outputs.count(output) > 1]
+        if doubles:
+            raise ConfigError(f"'sensors' and 'depth_cameras' both lead to {doubles[0]}/points")
+        return tuple(found)
+
+    @cached_property
+    def calibration_topics(self) -> list[str]:
+        """The topic of each camera's calibration, in the order of ``paint.cameras``."""
+        return _topics('info_topics', self.info_topics, self.paint.cameras, 'camera_info')
 
 
-def _sensors(
-    kind: Literal['cloud', 'depth'], names: list[str], given: Sequence[str], last: str
-) -> list[Sensor]:
-    parameter = 'sensor_topics' if kind == 'cloud' else 'depth_topics'
-    topics = _topics(parameter, given, names, last)
-    return [
-        Sensor(name=name, topic=topic, output=f'{name}/{NAMESPACE}', kind=kind)
-        for name, topic in zip(names, topics)
-    ]
+PARAMETERS = table(Settings)
+CLOUD_PARAMETERS = table(CloudSettings)
+BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
+
+
+def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return a sentence for each override that no parameter takes, most often a misspelt one."""
+    sentences = []
+    for name in sorted(overrides):
+        if name in known or name.startswith(_FOREIGN):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{close[0]}'?" if close else ''
+        sentences.append(f"parameter '{name}' is not known and has no effect{hint}")
+    return sentences

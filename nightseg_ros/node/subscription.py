@@ -12,7 +12,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from nightseg_ros.node.diagnostics import Arrival, Health, Source
+from nightseg_ros.node.diagnostics import Health, Source
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
@@ -27,12 +27,14 @@ class Subscription:
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
-        self._take, self._reliability = receive, reliability
+        self._receive, self._reliability = receive, reliability
         self._reliable = False
         self._subscription: Any = None
         # an event's own handler must not replace the subscription that the event came from
-        self._guard = node.create_guard_condition(self.match, MutuallyExclusiveCallbackGroup())
-        self._subscribe(self._wanted(self.source()))
+        self._guard: Any = node.create_guard_condition(
+            self.match, MutuallyExclusiveCallbackGroup()
+        )
+        self.match()
 
     def source(self) -> Source:
         """Return who publishes now."""
@@ -46,30 +48,18 @@ class Subscription:
         )
 
     def match(self) -> None:
-        """Subscribe again where the publishers' reliability asks for the other one."""
-        if self._subscription is None:
+        """Subscribe, and again where the publishers' reliability asks for the other one."""
+        if self._guard is None:
             return
-        wanted = self._wanted(self.source())
-        if wanted != self._reliable:
-            self._node.destroy_subscription(self._subscription)
-            self._subscribe(wanted)
-
-    def close(self) -> None:
-        """Take the subscription out of the graph."""
-        if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._node.destroy_guard_condition(self._guard)
-        self._subscription = None
-
-    def _wanted(self, source: Source) -> bool:
-        if self._reliability != 'auto':
-            return self._reliability == 'reliable'
-        if not source.publishers:
+        source, reliable = self.source(), self._reliability == 'reliable'
+        if self._reliability == 'auto':
             # best effort matches either, until there is a publisher to follow
-            return self._reliable
-        return source.reliable == source.publishers
-
-    def _subscribe(self, reliable: bool) -> None:
+            followed = source.publishers > 0
+            reliable = source.reliable == source.publishers if followed else self._reliable
+        if self._subscription is not None:
+            if reliable == self._reliable:
+                return
+            self._node.destroy_subscription(self._subscription)
         self._reliable = reliable
         policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         events = SubscriptionEventCallbacks(matched=self._changed, incompatible_qos=self._changed)
@@ -80,11 +70,15 @@ class Subscription:
             callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
-    def _receive(self, message: Any) -> None:
-        self._take(message)
+    def close(self) -> None:
+        """Take the subscription out of the graph."""
+        if self._guard is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._node.destroy_guard_condition(self._guard)
+        self._guard = None
 
     def _changed(self, event: Any) -> None:
-        if self._subscription is not None:
+        if self._guard is not None:
             self._guard.trigger()
 
 
@@ -107,24 +101,30 @@ class OrderedSubscription(Subscription):
         """
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
-        super().__init__(node, kind, topic, lambda message: None, reliability)
+        super().__init__(node, kind, topic, self._in_order, reliability)
 
-    def _receive(self, message: Any) -> None:
-        now = time.monotonic()
+    def _in_order(self, message: Any) -> None:
+        now, health = time.monotonic(), self._health
         stamp = message.header.stamp
         stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+        health.counts['received'] += 1
+        health.received.append(now)
+        health.unstamped = not stamp_ns
         drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
-        self._health.arrivals.append(Arrival(now, bool(stamp_ns), drop, jump))
         if drop:
+            health.drop(now, drop)
             return
         try:
             if jump:
+                health.counts['time_jumps'] += 1
+                text = f'stamps jumped back by {jump:.1f} s; starting over'
+                health.warn(now, 'jump', text, log=text)
                 self._restart()
             self._ordered(message, stamp_ns, now)
         except Exception as error:
             # nothing that is received may end the node
             text = f'a message cannot be used: {type(error).__name__}: {error}'
-            self._health.drop(now, self._health.unreadable, text)
+            health.drop(now, health.unreadable, text)
 
 
 class StampOrder:

@@ -14,8 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from nightseg_ros.shared_memory import remove_own
 
@@ -28,49 +27,35 @@ PERIOD = 0.5
 GRACE = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Timeouts:
-    """Seconds after which the process ends."""
-
-    batch: float = 30.0
-    """For a batch of frames, or a callback."""
-    load: float = 600.0
-    """For networks that are loaded, or made ready for a size of image."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hang:
-    """A task that has not ended in time."""
-
-    text: str
-    seconds: float
-    limit: float
-    """Seconds after which the process ends."""
-
-    def __str__(self) -> str:
-        """Return what the log and the diagnostics show."""
-        return f'{self.text} for {self.seconds:.1f} s' if self.seconds else self.text
-
-    @property
-    def fatal(self) -> bool:
-        """Whether the process has to end."""
-        return self.seconds > self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """What a thread works on."""
 
     text: str
     limit: float
-    """Seconds that it may take."""
+    """Seconds that it may take; below 0 it has failed, and nothing will end it."""
     since: float
     """``time.monotonic`` at its start."""
 
 
+class Hang(NamedTuple):
+    """A task that has not ended in time."""
+
+    task: Task
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return what the log and the diagnostics show."""
+        return f'{self.task.text} for {self.seconds:.1f} s' if self.seconds else self.task.text
+
+    @property
+    def fatal(self) -> bool:
+        """Whether the process has to end."""
+        return self.seconds > self.task.limit
+
+
 class Activity:
     """
-    The task of one thread: that thread sets ``task``, the watchdog's calls ``check``.
+    What the threads of the process work on: each sets its own task, the watchdog's checks them.
 
     Time in which the process was stopped (a debugger, a paused container) does not count; long
     gaps between two checks tell it.
@@ -78,48 +63,35 @@ class Activity:
 
     def __init__(self, now: float) -> None:
         """Begin at ``now`` (seconds of ``time.monotonic``), idle."""
-        self.task: Task | None = None
+        self.tasks: dict[object, Task] = {}
+        """By whatever names a thread."""
         self._checked = self._resumed = now
 
-    @property
-    def limit(self) -> float:
-        """Seconds that the task may take, 0 when idle."""
-        task = self.task
-        return 0.0 if task is None else task.limit
+    def longest(self, least: float) -> float:
+        """Return the seconds that the tasks may take, ``least`` for less."""
+        return max([least, *(task.limit for task in self.tasks.copy().values())])
 
     def check(self, now: float) -> Hang | None:
-        """Return a task that has taken longer than ``LATE`` seconds at ``now``."""
+        """Return the worst task that has failed, or taken longer than ``LATE`` s at ``now``."""
         if now - self._checked > 4 * PERIOD:
             self._resumed = now
         self._checked = now
-        # the other thread may end it meanwhile
-        task = self.task
-        if task is None:
-            return None
-        seconds = now - max(task.since, self._resumed)
-        return Hang(text=task.text, seconds=seconds, limit=task.limit) if seconds > LATE else None
+        hangs = []
+        for task in self.tasks.copy().values():
+            seconds = 0.0 if task.limit < 0 else now - max(task.since, self._resumed)
+            if task.limit < 0 or seconds > LATE:
+                hangs.append(Hang(task, seconds))
+        return max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
 
 
 class Watchdog:
-    """The thread that checks."""
+    """The thread that checks a ``ManagedNode``."""
 
-    def __init__(
-        self,
-        check: Callable[[float], Hang | None],
-        report: Callable[[Hang], None],
-        limit: Callable[[], float],
-    ) -> None:
-        """
-        Call ``check`` twice a second with ``time.monotonic``, and ``report`` with what it returns.
-
-        ``limit`` returns how many seconds this thread itself may be kept from running.
-        """
-        self._check, self._report, self._limit = check, report, limit
+    def __init__(self, node: Any) -> None:
+        """Begin to check twice a second."""
+        self._node = node
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name='nightseg watchdog', daemon=True)
-
-    def start(self) -> None:
-        """Begin to check."""
         self._thread.start()
 
     def close(self) -> None:
@@ -131,22 +103,29 @@ class Watchdog:
     def _run(self) -> None:
         while not self._closed.is_set():
             # its timer runs without the interpreter
-            faulthandler.dump_traceback_later(self._limit() + GRACE, exit=True)
+            faulthandler.dump_traceback_later(self._node.longest() + GRACE, exit=True)
             self._closed.wait(PERIOD)
-            hang = self._check(time.monotonic())
+            hang = self._node.check(time.monotonic())
             if hang is None:
                 continue
-            self._report(hang)
+            self._node.report_hang(hang)
             if hang.fatal:
-                _end()
+                faulthandler.dump_traceback(all_threads=True)
+                # the last report has to leave the process
+                time.sleep(PERIOD)
+                exit_now(1)
 
 
-def _end() -> None:
-    """Dump all stacks and exit with code 1; ``sys.exit`` would wait for the thread that hangs."""
-    faulthandler.dump_traceback(all_threads=True)
-    # the last report has to leave the process
-    time.sleep(PERIOD)
+def exit_now(code: int) -> None:
+    """
+    Exit without taking the interpreter apart.
+
+    ``sys.exit`` would do so with the networks' libraries in it: that takes seconds in which no
+    thread can watch a deadline, and never ends while a thread computes or hangs
+    (test_node_lifecycle.py has a signal during inference, test_faults_process.py a hang).
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    # where the node could not be destroyed
     remove_own()
-    os._exit(1)
+    os._exit(code)

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
-from nightseg_ros.node.diagnostics import Served
-from nightseg_ros.node.publishers import pictures_of
-from nightseg_ros.node.watchdog import LATE, Activity, Task
+from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
-from nightseg_ros.runtime.pixels import fit
 
 if TYPE_CHECKING:
     from nightseg_ros.node.camera import CameraTopics
@@ -61,36 +60,35 @@ class Worker:
     ``node.settings`` is read before every batch, so that no change of a parameter gets lost.
     """
 
-    def __init__(self, node: Any, threads: Executor, log: Callable[[str], None]) -> None:
-        """Work in one of ``threads``; ``log`` takes what takes long or must be known."""
-        self.activity = Activity(time.monotonic())
+    def __init__(
+        self, node: Any, threads: Executor, sizes: Sequence[tuple[int, int]],
+        log: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        """
+        Load the networks, in the thread that will run them, and make ``sizes`` ready.
+
+        ``threads`` has room for one that hangs and another; ``log`` takes what takes long or must
+        be known.
+        """
         self.slow: tuple[float, float] | None = None
         """When (``time.monotonic``) the last batch of over ``LATE`` s ended, and its seconds."""
         self.memory_problem = ''
         """Why the networks run on the CPU, or cannot."""
-        self.loaded = False
-        self.pipeline: Pipeline
         self._node, self._threads, self._log = node, threads, log
-        self._applied: Any = None
         self._most: int | None = None
         self._sizes: set[tuple[int, int]] = set()
         self._slots: dict[str, Waiting] = {}
         self._condition = threading.Condition()
         self._stopping = True
         self._loop: Future[None] | None = None
+        self._applied = config = node.settings.pipeline
 
-    def load(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Load the networks, in the thread that will run them, and make ``sizes`` ready."""
-        config = self._node.settings.pipeline
-
-        def work() -> Pipeline:
-            pipeline = Pipeline.load(config, say=self._log)
+        def load() -> Pipeline:
+            pipeline = Pipeline.load(config, say=log)
             pipeline.warm_up(sizes)
             return pipeline
 
-        self.pipeline = self._threads.submit(work).result()
-        self._applied = config
-        self.loaded = True
+        self.pipeline = threads.submit(load).result()
 
     def start(self) -> None:
         """Begin to work."""
@@ -105,11 +103,6 @@ class Worker:
             self._slots.clear()
             self._condition.notify_all()
         return self._loop is None or not wait([self._loop], timeout).not_done
-
-    @property
-    def dead(self) -> bool:
-        """Whether the loop has ended although nobody stopped it."""
-        return self._loop is not None and self._loop.done() and not self._stopping
 
     # -- the executor's thread ----------------------------------------------------------------
 
@@ -131,17 +124,22 @@ class Worker:
     # -- the worker's thread ------------------------------------------------------------------
 
     def _run(self) -> None:
-        while batch := self._take():
-            begun = time.monotonic()
-            self._apply()
-            self._task(BATCH, self._node.settings.timeouts.batch)
-            opened = [(waiting, frame) for waiting in batch if (frame := self._open(waiting))]
-            if opened:
-                self._process(opened)
-            self.activity.task = None
-            now = time.monotonic()
-            if now - begun > LATE:
-                self.slow = (now, now - begun)
+        try:
+            while batch := self._take():
+                begun = time.monotonic()
+                self._apply()
+                self._task(BATCH, self._node.settings.watchdog_s)
+                opened = [(waiting, frame) for waiting in batch if (frame := self._open(waiting))]
+                if opened:
+                    self._process(opened)
+                self._node.activity.tasks.pop(self, None)
+                now = time.monotonic()
+                if now - begun > LATE:
+                    self.slow = (now, now - begun)
+        except BaseException:
+            if not self._stopping:
+                self._task('the worker thread has ended by an error', -1.0)
+            raise
 
     def _take(self) -> list[Waiting]:
         """
@@ -180,9 +178,6 @@ class Worker:
             return None
         try:
             image, order = decode(waiting.message)
-        except FrameError as error:
-            camera.health.drop(begun, 'undecodable', f'a frame could not be read: {error}')
-            return None
         except Exception as error:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
@@ -216,7 +211,7 @@ class Worker:
             self._warm_up(frames)
             wants = []
             for waiting, _ in opened:
-                waiting.wanted, want = waiting.camera.outputs.wanted()
+                waiting.wanted, want = waiting.camera.wanted()
                 wants.append(want)
             results = self.pipeline.process(frames, wants)
         except Exception as error:
@@ -244,10 +239,10 @@ class Worker:
             if size in self._sizes or len(self._sizes) >= 16:
                 continue
             self._sizes.add(size)
-            timeouts, begun = self._node.settings.timeouts, time.monotonic()
-            self._task('making the networks ready for a new size', timeouts.load)
+            settings, begun = self._node.settings, time.monotonic()
+            self._task('making the networks ready for a new size', settings.watchdog_load_s)
             self.pipeline.warm_up([size])
-            self._task(BATCH, timeouts.batch)
+            self._task(BATCH, settings.watchdog_s)
             took = time.monotonic() - begun
             if took > 1:
                 self._log(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')
@@ -270,11 +265,11 @@ class Worker:
             return False
         problem = f'{device} is out of memory: the networks run on the CPU now, more slowly'
         self._node.get_logger().error(problem)
-        self._task('loading the networks on the CPU', settings.timeouts.load)
+        self._task('loading the networks on the CPU', settings.watchdog_load_s)
         config = replace(settings.pipeline, device='cpu', backend='auto')
         self.pipeline = Pipeline.load(config, say=self._log)
         self._applied = settings.pipeline
-        self._task(BATCH, settings.timeouts.batch)
+        self._task(BATCH, settings.watchdog_s)
         # the diagnostics name the device only once the networks are there
         self.memory_problem = problem
         self._most = None
@@ -284,58 +279,41 @@ class Worker:
     def _publish(self, waiting: Waiting, result: Result) -> None:
         camera, settings, header = waiting.camera, self._node.settings, waiting.message.header
         begun = time.monotonic()
-        computed = pictures_of(result)
-        if camera.ego is not None:
-            result = camera.ego.cover(result)
-        image = (result.frame.image.shape[0], result.frame.image.shape[1])
-        labels = image if settings.label_size == 'camera' else fit(*image, camera.long_side).labels
-        wants_info = 'camera_info' in waiting.wanted
-        info = camera.calibration(header, image, labels) if wants_info else None
-        if not wants_info:
-            camera.health.info_problem = ''
-        published = camera.outputs.publish(
-            header, result, waiting.wanted, labels_at=labels, info=info,
-            jpeg_quality=settings.jpeg_quality,
-        )  # fmt: skip
+        published = camera.publish(header, result, waiting.wanted, settings)
         done = time.monotonic()
         ms = waiting.ms | result.ms
         ms['publish'] = (done - begun) * 1e3
         ms['total'] = (min(published.values(), default=done) - waiting.received) * 1e3
         if 'status' in waiting.wanted:
-            age = self._age(waiting.stamp_ns)
-            camera.outputs.publish_status(header, camera.names.name, result, ms, age)
-            published['status'] = time.monotonic()
-        decision, score = result.decision, result.illumination.score
-        counts = [f'computed.{topic}' for topic in computed]
-        counts += [f'published.{topic}' for topic in published]
-        reliability, warnings = result.reliability, {}
+            camera.publish_status(header, result, ms, self._age(waiting.stamp_ns))
+            published['status'] = done
+        health, decision, reliability = camera.health, result.decision, result.reliability
+        health.counts.update(['served', *(f'published.{topic}' for topic in published)])
+        health.durations['latency_ms'].append(ms['total'])
+        score = result.illumination.score
+        health.note = f'route {decision.route}, {decision.state}, score {score:.3f}'
+        if not math.isfinite(score):
+            health.events['light'] = (done, 'the light is unknown: the estimator gave no number')
+        health.shown['reliability'] = 'unknown' if reliability is None else reliability
         # only some weights have learnt to judge whole frames; written so that NaN is too little
         least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
         if reliability is not None and not reliability >= least:
-            warnings['blind'] = (
-                f'cannot see: reliability {reliability:.2f}; is the lens covered, blinded '
-                'or out of focus? The masks are published all the same'
-            )
-        camera.health.served.append(
-            Served(
-                when=done,
-                durations={'latency_ms': ms['total']},
-                note=f'route {decision.route}, {decision.state}, score {score:.3f}',
-                counts=counts,
-                shown={'reliability': 'unknown' if reliability is None else reliability},
-                warnings=warnings,
-            )
-        )
+            text = f'cannot see: reliability {reliability:.2f}; is the lens covered, blinded '
+            text += 'or out of focus? The masks are published all the same'
+            health.events['blind'] = (done, text)
+        health.served.append(done)
+        health.last_useful = done
         if decision.switched:
             text = f'{camera.names.name}: route {decision.route} now: {decision.reason}'
             self._node.get_logger().info(text)
 
     def _fail(self, waiting: Waiting, reason: str, what: str, error: Exception) -> None:
-        text = f'{what}: {type(error).__name__}: {error}'
-        waiting.camera.health.drop(time.monotonic(), reason, text)
+        # what FrameError says is enough
+        kind = '' if isinstance(error, FrameError) else f'{type(error).__name__}: '
+        waiting.camera.health.drop(time.monotonic(), reason, f'{what}: {kind}{error}')
 
     def _task(self, text: str, limit: float) -> None:
-        self.activity.task = Task(text, limit, time.monotonic())
+        self._node.activity.tasks[self] = Task(text, limit, time.monotonic())
 
     def _age(self, stamp_ns: int) -> float | None:
         """Return the seconds since a stamp by the node's clock, None for no stamp."""
@@ -352,27 +330,17 @@ def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     """
     if isinstance(message, CompressedImage):
         return decode_file(message.data, message.format)
+    bridge = None
     if message.encoding not in ENCODINGS:
-        bridged = _through_cv_bridge(message)
-        if bridged is not None:
-            return bridged, 'bgr'
-    return decode_raw(
-        message.data,
-        encoding=message.encoding,
-        width=message.width,
-        height=message.height,
-        step=message.step,
-        is_bigendian=bool(message.is_bigendian),
-    )
-
-
-def _through_cv_bridge(message: Image) -> Pixels | None:
+        with contextlib.suppress(ImportError):
+            bridge = importlib.import_module('cv_bridge').CvBridge()
+    if bridge is None:
+        return decode_raw(
+            message.data, encoding=message.encoding, width=message.width, height=message.height,
+            step=message.step, is_bigendian=bool(message.is_bigendian),
+        )  # fmt: skip
     try:
-        bridge = importlib.import_module('cv_bridge').CvBridge()
-    except ImportError:
-        return None
-    try:
-        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8)
+        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8), 'bgr'
     # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
     except Exception as error:
         raise FrameError(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Literal
 
 import cv2
@@ -25,7 +24,7 @@ Order = Literal['rgb', 'bgr']
 
 
 class FrameError(ValueError):
-    """A frame that cannot be read; the message says what came and what was wanted."""
+    """A frame that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,28 +49,30 @@ class ImageEncoding:
     order: Order = 'rgb'
     code: int | None = None
     """OpenCV's colour conversion; None where the pixels are colours already."""
-    channels: int = 1
-    """Channels that OpenCV is given."""
     wide: bool = False
     """Whether a value has 16 bits, of which the upper byte is kept."""
     mosaic: bool = False
-    even_width: bool = False
-    even_height: bool = False
-    planes: Fraction = Fraction(1)
-    """All rows over those of the picture: 3/2 where a plane of half-size chroma follows."""
+    pairs: bool = False
+    """Whether two pixels of a row share their colour."""
+    planar: bool = False
+    """Whether a plane of half-size colours follows."""
+
+    def rows(self, height: int) -> int:
+        """Return the rows of both planes."""
+        return height * 3 // 2 if self.planar else height
 
 
 _GRAY = ImageEncoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
-_UYVY = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, 2, even_width=True)
-_YUYV = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, 2, even_width=True)
+_UYVY = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, pairs=True)
+_YUYV = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, pairs=True)
 #: What is read without cv_bridge. YUV is that of Rec. 601 in video range (16–235), as OpenCV and
 #: the common drivers have it.
 ENCODINGS = {
     'rgb8': ImageEncoding(3),
     'bgr8': ImageEncoding(3, 'bgr'),
     # dropping the fourth channel keeps the order of the other three
-    'rgba8': ImageEncoding(4, 'rgb', cv2.COLOR_BGRA2BGR, 4),
-    'bgra8': ImageEncoding(4, 'bgr', cv2.COLOR_BGRA2BGR, 4),
+    'rgba8': ImageEncoding(4, 'rgb', cv2.COLOR_BGRA2BGR),
+    'bgra8': ImageEncoding(4, 'bgr', cv2.COLOR_BGRA2BGR),
     'mono8': _GRAY,
     'mono16': ImageEncoding(2, 'rgb', cv2.COLOR_GRAY2RGB, wide=True),
     '8UC1': _GRAY,
@@ -81,6 +82,8 @@ ENCODINGS = {
     'yuv422': _UYVY,
     'yuyv': _YUYV,
     'yuv422_yuy2': _YUYV,
+    'nv12': ImageEncoding(1, 'rgb', cv2.COLOR_YUV2RGB_NV12, pairs=True, planar=True),
+    'nv21': ImageEncoding(1, 'rgb', cv2.COLOR_YUV2RGB_NV21, pairs=True, planar=True),
 }
 # Bayer names say the colours of the first two pixels of the first two rows, OpenCV's those of the
 # second ones
@@ -90,10 +93,6 @@ for _name, _code in (
 ):  # fmt: skip
     ENCODINGS[f'bayer_{_name}8'] = ImageEncoding(1, 'rgb', _code, mosaic=True)
     ENCODINGS[f'bayer_{_name}16'] = ImageEncoding(2, 'rgb', _code, wide=True, mosaic=True)
-for _name, _code in (('nv12', cv2.COLOR_YUV2RGB_NV12), ('nv21', cv2.COLOR_YUV2RGB_NV21)):
-    ENCODINGS[_name] = ImageEncoding(
-        1, 'rgb', _code, even_width=True, even_height=True, planes=Fraction(3, 2)
-    )
 
 
 def decode_raw(
@@ -119,14 +118,14 @@ def decode_raw(
         )
     if width < 1 or height < 1:
         raise FrameError(f'the image is {width}×{height} pixels; it has no content')
-    if (layout.even_width and width % 2) or (layout.even_height and height % 2):
+    if (layout.pairs and width % 2) or (layout.planar and height % 2):
         raise FrameError(
             f'the image is {width}×{height} pixels, but {encoding} shares its colour between two'
         )
     row = width * layout.pixel_bytes
     if step < row:
         raise FrameError(f'step is {step} bytes, but a row of {width} {encoding} pixels has {row}')
-    count = int(height * layout.planes)
+    count = layout.rows(height)
     flat = np.frombuffer(data, np.uint8)
     if flat.size != step * count:
         raise FrameError(
@@ -140,7 +139,7 @@ def decode_raw(
 
 def _colors(rows: Image, width: int, height: int, layout: ImageEncoding) -> Image:
     """Return uint8 [H, W, 3] of uint8 [rows, bytes of a row], a view where they are colours."""
-    channels = layout.channels if layout.code is not None else 3
+    channels = rows.shape[1] // width
     if channels > 1:
         # a view, also where the rows are padded
         shape, strides = (height, width, channels), (rows.strides[0], channels, 1)

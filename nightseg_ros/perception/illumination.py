@@ -21,18 +21,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import torch
 
 State = Literal['day', 'dusk', 'night', 'glare']
 Image = npt.NDArray[np.uint8]
 
-#: Below this score it is night, above ``BRIGHT`` it is day, between the two it is dusk.
+#: Below it is night, above ``BRIGHT`` day, between the two dusk.
 DARK = 0.35
 BRIGHT = 0.65
 #: Height and width of a thumbnail.
@@ -70,8 +69,7 @@ def thumbnail(
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(
-            f'a thumbnail needs uint8 [H, W, 3] with H and W above 0, got {image.dtype} '
-            f'{list(image.shape)}'
+            f'a thumbnail needs uint8 [H, W, 3] with pixels, got {image.dtype} {list(image.shape)}'
         )
     height, width = size
     if image.shape[0] > 3 * height and image.shape[1] > 3 * width:
@@ -84,25 +82,15 @@ def thumbnail(
     return np.ascontiguousarray(small, np.uint8)
 
 
-def thumbnails(frames: Sequence[Frame]) -> Image:
-    """Return RGB uint8 [B, 64, 96, 3]."""
-    return np.stack([thumbnail(frame.image, frame.order) for frame in frames])
-
-
 def ground_light(image: Image) -> float:
     """Return the median luma of the lower half over the 99th percentile of RGB uint8 [h, w, 3]."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0]
-    ground = quantile(cumulative(luma[luma.shape[0] // 2 :]), 0.5)
-    return ground / max(quantile(cumulative(luma), 0.99), 1.0)
+    return _quantile(luma[luma.shape[0] // 2 :], 0.5) / max(_quantile(luma, 0.99), 1.0)
 
 
-def cumulative(luma: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Return how many pixels are at or below each level, int64 [256]."""
-    return np.cumsum(np.bincount(luma.ravel(), minlength=256))
-
-
-def quantile(counts: npt.NDArray[np.int64], share: float) -> float:
-    """Return the level below or at which ``share`` of the cumulated pixels lie."""
+def _quantile(luma: npt.NDArray[Any], share: float) -> float:
+    """Return the level below or at which ``share`` of the pixels lie."""
+    counts = np.cumsum(np.bincount(luma.ravel(), minlength=256))
     return float(np.searchsorted(counts, share * counts[-1]))
 
 
@@ -124,8 +112,7 @@ def glare(image: Image) -> float:
     from it, over what that median leaves up to white. The lower quartile demands a halo on all
     sides: a white van, a wet road or a gap of sky between trees is bright on its inside only.
 
-    The evidence for it is rendered only: no real frame is labelled as glare, so that recall is
-    known for rendered head lamps alone. Real frames told of false alarms.
+    No real frame is labelled as glare: recall is known for rendered head lamps alone.
     """
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     height, width = luma.shape
@@ -159,8 +146,7 @@ class IlluminationEstimator:
     Scores thumbnails with the network, in plain numpy.
 
     For one frame this is faster than torch (0.6 ms) and needs no exported graph; batch
-    normalisation is folded into the convolutions. Each frame is estimated on its own, without
-    memory: what smooths over time is the router.
+    normalisation is folded into the convolutions.
 
     The network knows day and night only and calls dusk under a bright sky day. So its answer is
     multiplied by the linear light of the road relative to the sky (``ground_light`` to the power
@@ -180,18 +166,22 @@ class IlluminationEstimator:
             self._layers = _fold(arrays)
             self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
             self._day_ground = float(arrays['day_ground'])
+            if self._head[0].size != 2 * self._layers[-1][0].shape[1]:
+                raise ValueError('the head has another number of channels')
         except (KeyError, IndexError, ValueError) as error:
             raise WeightsError(
                 f'these tensors are not those of an illumination network ({error}); '
                 'train one with nightseg_ros.training.illumination'
             ) from error
-        if not self._layers or self._head[0].size != 2 * self._layers[-1][0].shape[1]:
-            raise WeightsError('these tensors are not those of an illumination network')
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
         """Read weights; ``WeightsError`` says where they are missing, damaged or foreign."""
-        weights = load_weights(path)
+        return cls.of(load_weights(path))
+
+    @classmethod
+    def of(cls, weights: Weights) -> IlluminationEstimator:
+        """Take weights; ``WeightsError`` where they are for another task."""
         if weights.metadata.task != 'illumination':
             raise WeightsError(
                 f"weights '{weights.path}' are for the task '{weights.metadata.task}', not for "
@@ -203,24 +193,21 @@ class IlluminationEstimator:
 
     def estimate(self, thumbnails: Image) -> list[Illumination]:
         """
-        Estimate RGB uint8 [B, 64, 96, 3] frame by frame; ``ValueError`` for any other array.
+        Estimate RGB uint8 [B, 64, 96, 3] frame by frame.
 
         Glare is only stated where the score is not daylight: by day the sun stands in the sky,
-        and a white wall beside dark trees looks as a head lamp does.
+        and a white wall beside dark trees looks as a head lamp does. Where the network gives no
+        number, the score is NaN and the state dusk.
         """
-        if thumbnails.dtype != np.uint8 or thumbnails.shape[1:] != (*THUMBNAIL_SIZE, 3):
-            raise ValueError(
-                f'thumbnails must be uint8 [B, 64, 96, 3], got {thumbnails.dtype} '
-                f'{list(thumbnails.shape)}; make them with thumbnail()'
-            )
         found = []
         for image in thumbnails:
             logit, ground, dazzle = self._logit(image), ground_light(image), glare(image)
-            score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit))))
+            known = math.isfinite(logit)
+            score = 1 / (1 + math.exp(-max(-60.0, min(60.0, logit)))) if known else math.nan
             if ground < self._day_ground:
                 score *= (ground / self._day_ground) ** 2.2
             state = state_of(score)
-            if state != 'day' and dazzle > GLARE_HALO:
+            if known and state != 'day' and dazzle > GLARE_HALO:
                 state = 'glare'
             features = {'logit': logit, 'ground_light': ground, 'glare': dazzle}
             found.append(Illumination(score=score, state=state, features=features))

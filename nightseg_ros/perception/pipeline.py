@@ -5,20 +5,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from nightseg_ros.config import check_rules
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnails
+from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
-from nightseg_ros.perception.router import Route as FixedRoute
 from nightseg_ros.perception.router import RouterBank, RouterConfig
 from nightseg_ros.runtime.backend import Backend, Say
-from nightseg_ros.runtime.backends import BackendChoice, choose, open_backend
+from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.runtime.pixels import NetworkSize, fit
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import Weights, WeightsError, has_reliability, load_weights
@@ -34,6 +34,13 @@ class WeightsConfig:
     night: str = 'night'
     translator: str = ''
     illumination: str = 'illumination'
+
+
+#: The weights that each route needs.
+PARTS = {
+    'day': ('day',), 'night': ('night',), 'translate': ('translator', 'day'),
+    'auto': ('illumination',),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +64,13 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, naming them."""
-        if self.route not in ('auto', 'day', 'night', 'translate'):
-            raise ValueError(f"route is auto, day, night or translate, got '{self.route}'")
-        if self.long_side and not 64 <= self.long_side <= 4096:
-            raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
-        if not 0 <= self.overlay_alpha <= 1:
-            raise ValueError(f'overlay_alpha is 0 to 1, got {self.overlay_alpha}')
-        if self.threads < 0:
-            raise ValueError(f'threads must not be negative, got {self.threads}')
+        sizes = self.long_side == 0 or 64 <= self.long_side <= 4096
+        check_rules(
+            self,
+            ('long_side', sizes, 'be 0 or 64 to 4096 pixels'),
+            ('overlay_alpha', 0 <= self.overlay_alpha <= 1, 'be 0 to 1'),
+            ('threads', self.threads >= 0, 'be 0 or more'),
+        )
 
 
 class Segmenter:
@@ -82,7 +88,7 @@ class Segmenter:
         #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
         self.judges = has_reliability(weights)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
-        self.network = backend.load(weights, say)
+        self._network = backend.load(weights, say)
 
     def __call__(self, images: Any) -> tuple[Any, Any, Any]:
         """
@@ -90,7 +96,7 @@ class Segmenter:
 
         The reliability is float [B], 0 to 1: see ``runtime.graph.SegmentGraph``.
         """
-        labels, confidence, reliability = self.network(images)
+        labels, confidence, reliability = self._network(images)
         return labels, confidence, reliability
 
 
@@ -99,17 +105,17 @@ class Translator:
 
     def __init__(self, weights: Weights, backend: Backend, say: Say) -> None:
         """Load the weights; ``WeightsError`` where they are no translator's."""
-        if weights.metadata.task != 'translate':
+        task = weights.metadata.task
+        if task != 'translate':
             raise WeightsError(
-                f"weights '{weights.path}' are for '{weights.metadata.task}'; "
-                'a translator is wanted'
+                f"weights '{weights.path}' are for '{task}'; a translator is wanted"
             )
         self.weights = weights.described()
-        self.network = backend.load(weights, say)
+        self._network = backend.load(weights, say)
 
     def __call__(self, images: Any) -> Any:
         """Return uint8 [B, h, w, 3] on the same device."""
-        return self.network(images)[0]
+        return self._network(images)[0]
 
 
 class WithheldError(RuntimeError):
@@ -117,18 +123,17 @@ class WithheldError(RuntimeError):
 
 
 @dataclass(kw_only=True, slots=True)
-class _FrameJob:
-    """A frame between ``shrink`` and the end of its batch; arrays may still be on the device."""
+class _Job:
+    """A frame on its way through the network; arrays may still be on the device."""
 
     frame: Frame
     want: Want
     size: NetworkSize
     image: Any
     ms: dict[str, float]
-    found: dict[str, Any] = field(default_factory=dict)
-    """The pictures in host memory, filled once the device is done."""
+    pictures: dict[str, Any] = field(default_factory=dict)
+    """In host memory, filled once the device is done; so is the reliability, float32 [1]."""
     reliability: Any = None
-    """float32 [1], the same."""
 
 
 class Pipeline:
@@ -154,9 +159,11 @@ class Pipeline:
         self.backend = backend
         self.day, self.night, self.translator = day, night, translator
         self.estimator = estimator
-        self._routers = RouterBank(config.router, _forced(config.route))
+        self._routers = RouterBank(config.router, None if config.route == 'auto' else config.route)
         self.check(config.route, config.router)
-        first, *others = [segmenter for segmenter in (day, night) if segmenter is not None]
+        by_route = {'day': day, 'translate': day, 'night': night}
+        self._segmenters = {route: one for route, one in by_route.items() if one is not None}
+        first, *others = self._segmenters.values()
         self.taxonomy: Taxonomy = first.taxonomy
         for other in others:
             if other.taxonomy != self.taxonomy:
@@ -165,70 +172,59 @@ class Pipeline:
                     f"'{other.weights.path.name}' '{other.taxonomy.name}'; "
                     'all routes must label one taxonomy'
                 )
-        self.long_side = config.long_side or first.weights.metadata.long_side
+        self._long_sides = {
+            route: config.long_side or one.weights.metadata.long_side
+            for route, one in self._segmenters.items()
+        }
+        self.long_side = next(iter(self._long_sides.values()))
         self._palette = self.taxonomy.palette()
-        self._classes = len(self.taxonomy)
 
     @classmethod
     def load(cls, config: PipelineConfig, *, say: Say = lambda text: None) -> Pipeline:
         """
-        Load every network that the config's routes need, once.
+        Load every network that the config's routes need; ``say`` hears what takes long, licences.
 
-        ``say`` hears what takes long, and each licence note. ``WeightsError`` names a file
-        that is missing or unfit and the route that needs it, ``BackendError`` what cannot run.
+        ``WeightsError`` names a file that is missing or unfit and the route that needs it,
+        ``BackendError`` what cannot run.
         """
-        read = _read_segmenters(config, say)
-        translating = 'translate' in routes_of(config.route, config.router)
-        to_day = _read('translate', config.weights.translator, say) if translating else None
-        light = _read('auto', config.weights.illumination, say)
-        estimator = IlluminationEstimator.load(light.path)
-        choice = _choose(config, list(read.values()), say)
-        backend = open_backend(choice.backend, choice.device, config.threads)
+        read = _read(config, say)
+        estimator = IlluminationEstimator.of(read['illumination'])
+        backend = open_backend(*_choose(config, read, say), config.threads)
         day = Segmenter(read['day'], backend, say) if 'day' in read else None
         night = None
         if 'night' in read:
             shared = read['night'] is read.get('day')
             night = day if shared else Segmenter(read['night'], backend, say)
-        translator = Translator(to_day, backend, say) if to_day else None
+        translator = None
+        if 'translator' in read:
+            translator = Translator(read['translator'], backend, say)
         return cls(
             config, backend, day=day, night=night, translator=translator, estimator=estimator
         )
 
     def check(self, route: str, router: RouterConfig) -> None:
         """Raise ``WeightsError`` where a route would need weights that are not loaded."""
-        parts = {'day': ('day',), 'night': ('night',), 'translate': ('translator', 'day')}
         for needed in sorted(routes_of(route, router)):
-            for name in parts[needed]:
+            for name in PARTS[needed]:
                 if getattr(self, name) is None:
                     raise WeightsError(
                         f"route '{needed}' needs weights that are not loaded: "
                         f'set weights.{name} and configure again'
                     )
 
-    def change(
-        self,
-        *,
-        route: Route | None = None,
-        router: RouterConfig | None = None,
-        overlay_alpha: float | None = None,
-        overlay_route: bool | None = None,
-    ) -> None:
+    def change(self, **given: Any) -> None:
         """
-        Change what may change while running; nothing changes where one value is refused.
+        Change route, router, overlay_alpha or overlay_route, all of those given or none.
 
         ``WeightsError`` is raised for a route without weights, ``ValueError`` for values out of
         range. Routers keep their state unless thresholds or the table change.
         """
-        given: dict[str, Any] = {
-            'route': route, 'router': router, 'overlay_alpha': overlay_alpha,
-            'overlay_route': overlay_route,
-        }  # fmt: skip
-        given = {key: value for key, value in given.items() if value is not None}
         config = replace(self.config, **given)
         self.check(config.route, config.router)
+        forced = None if config.route == 'auto' else config.route
         if config.router != self.config.router:
-            self._routers = RouterBank(config.router, _forced(config.route))
-        self._routers.force(_forced(config.route))
+            self._routers = RouterBank(config.router, forced)
+        self._routers.force(forced)
         self.config = config
 
     def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
@@ -249,29 +245,34 @@ class Pipeline:
             raise ValueError(f'{len(frames)} frames came with {len(wants)} wants')
         if not frames:
             return []
-        # a GPU works on these while the CPU looks at the light
+        # a GPU works on these while the CPU looks at the light, if all routes take one size
+        early = len(set(self._long_sides.values())) == 1
         jobs = [
-            self._shrink(frame, one) if one != NOTHING else None
+            self._shrink(frame, one, self.long_side) if early and one != NOTHING else None
             for frame, one in zip(frames, wants)
         ]
         started = time.perf_counter()
         results = []
-        for frame, light in zip(frames, self.estimator.estimate(thumbnails(frames))):
+        small = np.stack([thumbnail(frame.image, frame.order) for frame in frames])
+        for frame, light in zip(frames, self.estimator.estimate(small)):
             decision = self._routers.update(frame.camera, frame.stamp_ns, light)
             results.append(Result(frame=frame, illumination=light, decision=decision))
         estimate = (time.perf_counter() - started) * 1e3 / len(frames)
-        for result in results:
+        for index, result in enumerate(results):
             result.ms['estimate'] = estimate
+            if jobs[index] is None and wants[index] != NOTHING:
+                long_side = self._long_sides[result.decision.route]
+                jobs[index] = self._shrink(result.frame, wants[index], long_side)
         return self._label(results, jobs)
 
     def segment(self, seen: Result, want: Want = LABELS_ONLY) -> Result:
         """
         Label a frame that ``process`` has decided on without being asked for pictures.
 
-        It needs no router, so that it may run in another thread than the next frame's decision,
-        but not beside another call that labels.
+        It may run in another thread than the next decision, but not beside another that labels.
         """
-        return self._label([seen], [self._shrink(seen.frame, want)])[0]
+        job = self._shrink(seen.frame, want, self._long_sides[seen.decision.route])
+        return self._label([seen], [job])[0]
 
     def warm_up(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
@@ -279,14 +280,18 @@ class Pipeline:
             blank = Frame(image=np.zeros((height, width, 3), np.uint8))
             for route in sorted(routes_of(self.config.route, self.config.router)):
                 for count in self.backend.batches:
-                    self._enqueue(route, [self._shrink(blank, LABELS_ONLY) for _ in range(count)])
+                    job = self._shrink(blank, LABELS_ONLY, self._long_sides[route])
+                    self._enqueue(route, [job] * count)
                     self.backend.pixels.wait()
 
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
         weights: dict[str, dict[str, str]] = {}
-        for name in ('day', 'night', 'translator', 'illumination'):
-            part = self.estimator if name == 'illumination' else getattr(self, name)
+        parts = {
+            'day': self.day, 'night': self.night, 'translator': self.translator,
+            'illumination': self.estimator,
+        }  # fmt: skip
+        for name, part in parts.items():
             if part is None or part.weights is None:
                 continue
             metadata = part.weights.metadata
@@ -311,20 +316,19 @@ class Pipeline:
     @property
     def judged_routes(self) -> frozenset[str]:
         """Routes whose weights have learnt to judge whole frames; see ``nightseg calibrate``."""
-        segmenters = {'day': self.day, 'translate': self.day, 'night': self.night}
-        return frozenset(route for route, one in segmenters.items() if one and one.judges)
+        return frozenset(route for route, one in self._segmenters.items() if one.judges)
 
-    def _shrink(self, frame: Frame, want: Want) -> _FrameJob:
+    def _shrink(self, frame: Frame, want: Want, long_side: int) -> _Job:
         """Bring a frame to its network's size, on the backend's device."""
         started = time.perf_counter()
-        size = fit(*frame.image.shape[:2], self.long_side)
+        size = fit(*frame.image.shape[:2], long_side)
         image = self.backend.pixels.shrink(frame.image, frame.order, size)
         ms = {'shrink': (time.perf_counter() - started) * 1e3}
-        return _FrameJob(frame=frame, want=want, size=size, image=image, ms=ms)
+        return _Job(frame=frame, want=want, size=size, image=image, ms=ms)
 
-    def _label(self, results: list[Result], jobs: Sequence[_FrameJob | None]) -> list[Result]:
+    def _label(self, results: list[Result], jobs: Sequence[_Job | None]) -> list[Result]:
         """Add the pictures of the jobs to their results; the device is waited for once."""
-        batches: dict[tuple[str, tuple[int, int]], list[_FrameJob]] = {}
+        batches: dict[tuple[str, tuple[int, int]], list[_Job]] = {}
         for result, job in zip(results, jobs):
             if job is not None:
                 batches.setdefault((result.decision.route, job.size.padded), []).append(job)
@@ -337,25 +341,25 @@ class Pipeline:
         for index, job in enumerate(jobs):
             if job is None:
                 continue
-            labels, shape = job.found['labels'], job.frame.image.shape[:2]
+            labels, shape = job.pictures['labels'], job.frame.image.shape[:2]
             if labels.shape != shape:
                 raise WithheldError(
                     f'the mask is {labels.shape}, the frame {shape}: it is withheld'
                 )
-            if labels.max() >= self._classes:
+            if labels.max() >= len(self.taxonomy):
                 raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
             job.ms['network'] += waited
-            if self.config.overlay_route and 'overlay' in job.found:
+            if self.config.overlay_route and 'overlay' in job.pictures:
                 started = time.perf_counter()
-                mark(job.found['overlay'], results[index].decision)
+                mark(job.pictures['overlay'], results[index].decision)
                 job.ms['render'] += (time.perf_counter() - started) * 1e3
             results[index] = replace(
                 results[index], ms={**results[index].ms, **job.ms},
-                reliability=float(job.reliability[0]), **job.found,
+                reliability=float(job.reliability[0]), **job.pictures,
             )  # fmt: skip
         return results
 
-    def _enqueue(self, route: str, batch: Sequence[_FrameJob]) -> None:
+    def _enqueue(self, route: str, batch: Sequence[_Job]) -> None:
         """Run one batch without waiting for the device."""
         pixels = self.backend.pixels
         images = pixels.stack([job.image for job in batch])
@@ -363,11 +367,8 @@ class Pipeline:
         translated = None
         if route == 'translate':
             assert self.translator is not None
-            [translated] = self.translator.network(images)
-            images = translated
-        segmenter = self.night if route == 'night' else self.day
-        assert segmenter is not None
-        labels, confidence, reliability = segmenter.network(images)
+            images = translated = self.translator(images)
+        labels, confidence, reliability = self._segmenters[route](images)
         reliability = pixels.begin_download(reliability)
         network = (time.perf_counter() - started) * 1e3 / len(batch)
         for index, job in enumerate(batch):
@@ -389,7 +390,7 @@ class Pipeline:
             if want.translated and translated is not None:
                 found['translated'] = pixels.restore(translated[index], job.size)
             for name, array in found.items():
-                job.found[name] = pixels.begin_download(array)
+                job.pictures[name] = pixels.begin_download(array)
             job.reliability = reliability[index : index + 1]
             job.ms['network'] = network
             job.ms['post'] = (enlarged - started) * 1e3
@@ -400,12 +401,10 @@ def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineCon
     """
     Return the config with the backend that 'auto' means on this machine.
 
-    Several pipelines that have to give the same labels, such as those that share the cores, must
-    not choose one by one. Raises as ``Pipeline.load`` does.
+    Pipelines that have to give the same labels must not choose one by one.
     """
-    read = _read_segmenters(config, lambda text: None)
-    choice = _choose(config, list(read.values()), say)
-    return replace(config, backend=choice.backend, device=choice.device)
+    backend, device = _choose(config, _read(config, lambda text: None), say)
+    return replace(config, backend=backend, device=device)
 
 
 def routes_of(route: str, router: RouterConfig) -> set[str]:
@@ -413,38 +412,31 @@ def routes_of(route: str, router: RouterConfig) -> set[str]:
     return set(router.table.routes()) if route == 'auto' else {route}
 
 
-def _read_segmenters(config: PipelineConfig, say: Say) -> dict[str, Weights]:
-    """Read the weights by day and by night that the routes need; the same ones once."""
-    names, routes = config.weights, routes_of(config.route, config.router)
+def _read(config: PipelineConfig, say: Say) -> dict[str, Weights]:
+    """Read the weights of every part that the config needs; the same ones once."""
     read: dict[str, Weights] = {}
-    if routes & {'day', 'translate'}:
-        read['day'] = _read('day', names.day, say)
-    if 'night' in routes:
-        same = 'day' in read and names.night == names.day
-        read['night'] = read['day'] if same else _read('night', names.night, say)
+    files: dict[str, Weights] = {}
+    for route in (*sorted(routes_of(config.route, config.router)), 'auto'):
+        for part in PARTS[route]:
+            name = getattr(config.weights, part)
+            if not name:
+                raise WeightsError(f"route '{route}' needs weights, but weights.{part} is empty")
+            if name not in files:
+                try:
+                    files[name] = load_weights(name)
+                except WeightsError as error:
+                    raise WeightsError(f"route '{route}': {error}") from error
+                if files[name].metadata.license:
+                    say(f'{files[name].path.name}: {files[name].metadata.license}')
+            read[part] = files[name]
     return read
 
 
-def _read(route: str, name: str, say: Say) -> Weights:
-    if not name:
-        key = {'translate': 'translator', 'auto': 'illumination'}.get(route, route)
-        raise WeightsError(f"route '{route}' needs weights, but weights.{key} is empty")
-    try:
-        weights = load_weights(name)
-    except WeightsError as error:
-        raise WeightsError(f"route '{route}': {error}") from error
-    if weights.metadata.license:
-        say(f'{weights.path.name}: {weights.metadata.license}')
-    return weights
-
-
-def _choose(config: PipelineConfig, segmenters: Sequence[Weights], say: Say) -> BackendChoice:
-    size = fit(720, 1280, config.long_side or segmenters[0].metadata.long_side)
+def _choose(config: PipelineConfig, read: Mapping[str, Weights], say: Say) -> tuple[str, str]:
+    """Return backend and device for a 720p camera."""
+    segmenters = [read[part] for part in ('day', 'night') if part in read]
+    size = fit(720, 1280, config.long_side or segmenters[-1].metadata.long_side)
     return choose(
         segmenters, size.padded, backend=config.backend, device=config.device,
         threads=config.threads, say=say,
     )  # fmt: skip
-
-
-def _forced(route: Route) -> FixedRoute | None:
-    return None if route == 'auto' else route

@@ -1,20 +1,16 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""What people see of a mask: its taxonomy's colours, and the mark of its state and route."""
+"""The mark of state and route in a corner of the overlay."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.router import Decision
-from nightseg_ros.runtime.pixels import Pixels
-from nightseg_ros.taxonomy import Taxonomy
 
 #: Ink by the state of the light, RGB.
 STATE_COLORS = {
@@ -24,23 +20,6 @@ STATE_COLORS = {
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 #: Height of a capital letter in this font at scale 1, in pixels.
 _CAPITAL = 22
-
-
-class Renderer:
-    """Colours by a taxonomy, for pictures that no pipeline makes."""
-
-    def __init__(self, taxonomy: Taxonomy, pixels: Pixels) -> None:
-        """Take the palette of ``taxonomy``."""
-        self._palette = taxonomy.palette()
-        self._pixels = pixels
-
-    def color(self, labels: Any) -> Any:
-        """uint8 [h, w] ids → uint8 [h, w, 3] RGB, unlabelled pixels black."""
-        return self._pixels.colorize(labels, self._palette)
-
-    def overlay(self, frame: Frame, color: Any, alpha: float) -> Any:
-        """Mix ``alpha`` (0–1) of the colours into the frame: uint8 [H, W, 3] RGB."""
-        return self._pixels.blend(frame.image, frame.order, color, alpha)
 
 
 def mark(picture: npt.NDArray[np.uint8], decision: Decision) -> None:

@@ -88,8 +88,8 @@ def report(
     """
     Return what became of a frame.
 
-    ``latency_ms`` by stage, in milliseconds, empty offline, where it would tell nothing of a
-    vehicle; ``age_s`` from the stamp to the publishing of the labels, None where nobody knows.
+    ``latency_ms`` by stage, empty offline; ``age_s`` from the stamp to the publishing of the
+    labels, None where nobody knows.
     """
     light, decision = result.illumination, result.decision
     scored = math.isfinite(light.score)
@@ -119,12 +119,9 @@ def report(
 
 def legend(taxonomy: Taxonomy) -> str:
     """Return the classes with ids and colours as JSON, as Nav2 and people can read it."""
-    classes = [
-        {'id': index, 'name': name, 'color': list(color)}
-        for index, (name, color) in enumerate(zip(taxonomy.classes, taxonomy.colors))
-    ]
-    content = {'taxonomy': taxonomy.name, 'unlabelled': UNLABELLED, 'classes': classes}
-    return json.dumps(content)
+    pairs = enumerate(zip(taxonomy.classes, taxonomy.colors))
+    classes = [{'id': index, 'name': name, 'color': color} for index, (name, color) in pairs]
+    return json.dumps({'taxonomy': taxonomy.name, 'unlabelled': UNLABELLED, 'classes': classes})
 
 
 def in_words(value: object) -> str:

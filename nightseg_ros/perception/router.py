@@ -15,6 +15,7 @@ import statistics
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from nightseg_ros.config import check_rules
 from nightseg_ros.perception.illumination import BRIGHT, DARK, Illumination, State, state_of
 
 Route = Literal['day', 'night', 'translate']
@@ -32,15 +33,6 @@ class RouteTable:
     dusk: Route = 'night'
     night: Route = 'night'
     glare: Route = 'night'
-
-    def __post_init__(self) -> None:
-        """Refuse a route that does not exist."""
-        for item in fields(self):
-            if getattr(self, item.name) not in ROUTES:
-                raise ValueError(
-                    f"'table.{item.name}' must be one of {list(ROUTES)}, "
-                    f'got {getattr(self, item.name)!r}'
-                )
 
     def routes(self) -> tuple[Route, ...]:
         """Return every route that the table can pick, each once, in the order of ``ROUTES``."""
@@ -76,22 +68,18 @@ class RouterConfig:
         longest = max(self.dwell_dark_s, self.dwell_bright_s)
         span = self.bright - self.dark
         score, seconds = 'be a score from 0 to 1', 'be 0 or more seconds, finite'
-        rules = (
+        check_rules(
+            self,
             ('dark', 0 <= self.dark <= 1, score),
             ('bright', 0 <= self.bright <= 1, score),
             ('dark', span > 0, f"be below 'bright' ({self.bright})"),
             ('hysteresis', 0 <= self.hysteresis <= span, f'be from 0 to bright − dark ({span:g})'),
             ('dwell_dark_s', 0 <= self.dwell_dark_s < math.inf, seconds),
             ('dwell_bright_s', 0 <= self.dwell_bright_s < math.inf, seconds),
-            (
-                'gap_s', longest < self.gap_s < math.inf,
-                f'be longer than both dwells ({longest:g} s), or none could pass, and finite',
-            ),
+            ('gap_s', longest < self.gap_s < math.inf,
+             f'be longer than both dwells ({longest:g} s), or none could pass, and finite'),
             ('stale_s', 0 < self.stale_s < math.inf, 'be above 0 and finite'),
         )  # fmt: skip
-        for key, kept, rule in rules:
-            if not kept:
-                raise ValueError(f"'{key}' must {rule}, got {getattr(self, key)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,8 +100,7 @@ class Router:
 
     A new state must last for the dwell of its direction. The timer starts with the first frame on
     that side and is reset by any frame that agrees with the current state or lies on the other
-    side. Without any usable score the state is night: the night network is the one that costs
-    least where it is wrong.
+    side. A frame without a usable score counts as dusk; before the first score the state is dusk.
     """
 
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
@@ -121,23 +108,18 @@ class Router:
         self.config = config or RouterConfig()
         self.state: State | None = None
         """None before the first usable score."""
+        self.forced = forced
+        """May be changed between frames; None gives the route back to the table."""
         self._last_ns: int | None = None
         self._since_ns: int | None = None
         self._brighter = False
         self._why = ''
         self._afresh = 'first frame'
         self._route: Route | None = None
-        self.force(forced)
-
-    def force(self, route: Route | None) -> None:
-        """Fix the route from the next frame on, or give it back to the table with None."""
-        if route is not None and route not in ROUTES:
-            raise ValueError(f'a route is one of {list(ROUTES)} or None, got {route!r}')
-        self._forced = route
 
     def route_of(self, state: State) -> Route:
         """Return the forced route or the one of the table."""
-        route: Route = self._forced or getattr(self.config.table, state)
+        route: Route = self.forced or getattr(self.config.table, state)
         return route
 
     def reset(self, reason: str = 'reset') -> None:
@@ -150,23 +132,18 @@ class Router:
         Take the illumination of the frame of ``stamp_ns`` and return its route.
 
         A repeated stamp, or one up to 1 s back, changes nothing. A stamp further back (a bag
-        that loops) and a gap of more than ``gap_s`` make this frame decide afresh. No
-        illumination, or a score that is no number, keeps the state and resets the timer.
+        that loops) and a gap of more than ``gap_s`` make this frame decide afresh.
         """
         pending = self._advance(stamp_ns, illumination)
-        state: State = self.state or 'night'
+        state: State = self.state or 'dusk'
         route = self.route_of(state)
         switched = self._route is not None and route != self._route
         self._route = route
-        why = self._why if self.state else f'no usable score since {self._afresh}: taken as night'
-        if self._forced:
-            why = f'route forced to {self._forced}; state {state}: {why}'
-        return Decision(
-            state=state,
-            route=route,
-            reason=f'{why}; {pending}' if pending else why,
-            switched=switched,
-        )
+        why = self._why if self.state else f'no usable score since {self._afresh}: taken as dusk'
+        if self.forced:
+            why = f'route forced to {self.forced}; state {state}: {why}'
+        reason = f'{why}; {pending}' if pending else why
+        return Decision(state=state, route=route, reason=reason, switched=switched)
 
     def _advance(self, stamp_ns: int, illumination: Illumination | None) -> str:
         """Move the state on and return what is pending, '' if nothing is."""
@@ -180,11 +157,10 @@ class Router:
                 self.reset(f'no frame for {elapsed:.1f} s')
         self._last_ns = stamp_ns
 
-        if illumination is None or not math.isfinite(illumination.score):
-            self._since_ns = None
-            return 'no score from this frame'
         target, cause = self._target(illumination)
         if self.state is None:
+            if not _usable(illumination):
+                return cause
             self.state = target
             self._why = f'{target} at once ({self._afresh}): {cause}'
             return ''
@@ -204,9 +180,12 @@ class Router:
         self.state, self._since_ns = target, None
         return ''
 
-    def _target(self, illumination: Illumination) -> tuple[State, str]:
+    def _target(self, illumination: Illumination | None) -> tuple[State, str]:
         """Return the state that this frame alone speaks for, and why."""
-        score, config = illumination.score, self.config
+        config = self.config
+        if illumination is None or not _usable(illumination):
+            return 'dusk', 'no score from this frame'
+        score = illumination.score
         if illumination.state == 'glare':
             return 'glare', f'a dazzling light (score {score:.2f})'
         # an ended state must be left by a margin; an entered one must be reached in full
@@ -219,21 +198,23 @@ class Router:
         return 'dusk', f'score {score:.2f} between {dark:.2f} and {bright:.2f}'
 
 
+def _usable(illumination: Illumination | None) -> bool:
+    return illumination is not None and math.isfinite(illumination.score)
+
+
 class RouterBank:
     """
-    The routers of a vehicle's cameras, with the mode that ``config.shared`` sets.
+    The routers of a vehicle's cameras; with ``config.shared`` they have one decision.
 
-    In shared mode the stamps of one camera, the leader, are the clock. The score is the median of
-    the latest scores of all cameras whose stamps lie within ``stale_s`` of the leader's; glare
-    needs at least half of them. A camera with a foreign clock therefore has no say instead of
-    tearing the decision back and forth. If the leader sends nothing while another camera goes on
-    for ``stale_s`` of its own time, that one leads.
+    The stamps of one camera, the leader, are its clock. The score is the median of the latest
+    scores of all cameras whose stamps lie within ``stale_s`` of the leader's, so that a foreign
+    clock has no say; glare needs at least half of them. If the leader sends nothing while another
+    camera goes on for ``stale_s`` of its own time, that one leads.
     """
 
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
         """Fix every camera's route past the table with ``forced``."""
         self.config = config or RouterConfig()
-        self._forced = forced
         self._routers: dict[str, Router] = {}
         self._shared = Router(self.config, forced)
         self._leader: str | None = None
@@ -243,10 +224,8 @@ class RouterBank:
 
     def force(self, route: Route | None) -> None:
         """Fix every camera's route from its next frame on; None gives it back to the table."""
-        self._shared.force(route)
-        self._forced = route
-        for router in self._routers.values():
-            router.force(route)
+        for router in (self._shared, *self._routers.values()):
+            router.forced = route
 
     def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
         """Make one camera's router decide afresh, or all of them; the shared one either way."""
@@ -262,7 +241,7 @@ class RouterBank:
         """Take one camera's frame and return the decision that holds for it."""
         if not self.config.shared:
             if camera not in self._routers:
-                self._routers[camera] = Router(self.config, self._forced)
+                self._routers[camera] = Router(self.config, self._shared.forced)
             return self._routers[camera].update(stamp_ns, illumination)
 
         self._latest[camera] = (stamp_ns, illumination)
@@ -288,15 +267,13 @@ class RouterBank:
         """Return the median of the usable scores around ``stamp_ns`` and their number."""
         stale_ns = round(self.config.stale_s * 1e9)
         usable = [
-            illumination
-            for stamp, illumination in self._latest.values()
-            if abs(stamp - stamp_ns) <= stale_ns
-            and illumination is not None
-            and math.isfinite(illumination.score)
+            light
+            for stamp, light in self._latest.values()
+            if light is not None and _usable(light) and abs(stamp - stamp_ns) <= stale_ns
         ]
         if not usable:
             return None, 0
-        score = statistics.median(item.score for item in usable)
-        dazzled = sum(item.state == 'glare' for item in usable)
+        score = statistics.median(light.score for light in usable)
+        dazzled = sum(light.state == 'glare' for light in usable)
         state: State = 'glare' if 2 * dazzled >= len(usable) else state_of(score)
         return Illumination(score=score, state=state), len(usable)

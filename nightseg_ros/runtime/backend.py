@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from nightseg_ros.runtime.pixels import Pixels
+from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.weights import Weights
 
 Network = Callable[[Any], tuple[Any, ...]]
@@ -23,7 +23,9 @@ BACKENDS = {
     'openvino-bf16': 'openvino', 'tensorrt': 'onnxruntime',
 }  # fmt: skip
 #: Share of the pixels of real frames to which a backend must give torch's labels.
-ENOUGH = 0.995
+MIN_AGREEMENT = 0.995
+#: Shapes of a batch that a network stays ready for, those used last: each takes some 70 MB.
+MOST_SHAPES = 12
 
 
 class BackendError(RuntimeError):
@@ -32,8 +34,7 @@ class BackendError(RuntimeError):
 
 def out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that memory, most often the device's, has run out."""
-    # torch's own goes by this name, and is not imported where torch does not run; onnxruntime's
-    # arenas have words only
+    # torch's error is known by its name, as torch may be absent; onnxruntime's by its text
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == 'OutOfMemoryError'
@@ -46,9 +47,9 @@ class Backend(Protocol):
 
     name: str
     device: str
-    pixels: Pixels
+    pixels: HostPixels
     batches: tuple[int, ...]
     """Lengths of a batch that have to be made ready one by one."""
 
     def load(self, weights: Weights, say: Say) -> Network:
-        """Make the weights' graph ready; whatever takes long happens here and is said."""
+        """Make the weights' graph ready; ``say`` takes what takes long."""

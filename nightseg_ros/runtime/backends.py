@@ -12,23 +12,25 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
+import io
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.files import cache_dir, replace_file
 from nightseg_ros.runtime.backend import (
     BACKENDS,
-    ENOUGH,
+    MIN_AGREEMENT,
+    MOST_SHAPES,
     ON_CPU,
     ON_GPU,
     Backend,
@@ -36,8 +38,8 @@ from nightseg_ros.runtime.backend import (
     Network,
     Say,
 )
-from nightseg_ros.runtime.export import exported_graph, graph_folder
-from nightseg_ros.runtime.pixels import HostPixels, Pixels
+from nightseg_ros.runtime.export import cached, exported_graph, graph_key
+from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.weights import Weights
 
 if TYPE_CHECKING:
@@ -81,11 +83,9 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
 
 def limit_threads() -> None:
     """
-    Give OpenBLAS one thread; calling it again is harmless.
+    Give OpenBLAS one thread: its idle ones would spin on cores that the network needs.
 
-    The estimator multiplies small matrices. OpenBLAS would wake a thread a core for each and let
-    them spin on cores that the network needs. The package
-    sets ``OPENBLAS_NUM_THREADS`` when it is imported, which is too late after numpy's import.
+    The package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
     """
     from threadpoolctl import ThreadpoolController
 
@@ -100,17 +100,33 @@ def resolve(name: str, device: str) -> tuple[str, str]:
         raise BackendError(f"no backend '{name}'; there are auto, {', '.join(BACKENDS)}")
     if device not in ('auto', 'cpu', 'cuda'):
         raise BackendError(f"no device '{device}'; there are auto, cpu and cuda")
-    on_gpu = device == 'cuda' or name == 'tensorrt'
-    if device == 'auto' and name in ('auto', 'torch'):
-        on_gpu = has_gpu()
-    if on_gpu:
-        return _on_gpu(name, device), 'cuda'
-    present = available_backends()
-    if name == 'auto':
-        name = next(one for one in ON_CPU if present[one])
-    if not present[name]:
-        raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
-    return name, 'cpu'
+    asked = f"device '{device}'" if device == 'cuda' else f"backend '{name}'"
+    if name == 'tensorrt' and device == 'cpu':
+        raise BackendError(f"backend '{name}' runs on a GPU only, and device 'cpu' was asked for")
+    if device == 'cuda' and name not in ('auto', *ON_GPU):
+        raise BackendError(f"{asked} was asked for, but backend '{name}' runs on the CPU only")
+    wanted = device == 'cuda' or name == 'tensorrt'
+    if name in ('auto', 'torch') and device != 'cpu':
+        if has_gpu():
+            return 'torch', 'cuda'
+        if wanted:
+            raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
+    if not wanted:
+        present = available_backends()
+        if name == 'auto':
+            name = next(one for one in ON_CPU if present[one])
+        if not present[name]:
+            raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
+        return name, 'cpu'
+    import onnxruntime
+
+    provider = PROVIDERS[name, 'cuda'][0]
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f'{asked} was asked for, but this onnxruntime has no {provider}: '
+            "pip install onnxruntime-gpu, or use device 'cpu'"
+        )
+    return name, 'cuda'
 
 
 def has_gpu() -> bool:
@@ -124,174 +140,6 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _on_gpu(name: str, device: str) -> str:
-    """Return the backend for a GPU that somebody asked for, or say what is missing."""
-    asked = f"device '{device}'" if device == 'cuda' else f"backend '{name}'"
-    if device == 'cpu':
-        raise BackendError(f"backend '{name}' runs on a GPU only, and device 'cpu' was asked for")
-    if name not in ('auto', *ON_GPU):
-        raise BackendError(f"{asked} was asked for, but backend '{name}' runs on the CPU only")
-    if name in ('auto', 'torch'):
-        if not has_gpu():
-            raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
-        return 'torch'
-    import onnxruntime
-
-    wanted = PROVIDERS[name, 'cuda'][0]
-    if wanted not in onnxruntime.get_available_providers():
-        raise BackendError(
-            f'{asked} was asked for, but this onnxruntime has no {wanted}: '
-            "pip install onnxruntime-gpu, or use device 'cpu'"
-        )
-    return name
-
-
-#: Seconds that the candidates take turns, beside the time that their networks need to load.
-BUDGET_S = 1.5
-#: Seconds before the turn of another backend.
-SETTLE_S = 0.05
-_ROUNDS = 20
-#: The preferred backend stays unless another one needs less than this share of its time: what is
-#: measured on a busy machine must not decide by chance.
-CLEARLY = 0.9
-#: Choices that are remembered: weights, sizes and versions come and go.
-_MOST = 64
-_FILE = 'backends.json'
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackendChoice:
-    """A backend, and why it was taken."""
-
-    backend: str
-    device: str
-    reason: str
-    ms: dict[str, float]
-    """Milliseconds of one image by candidate; empty where nothing was measured."""
-
-
-def choose(
-    weights: Sequence[Weights],
-    size: tuple[int, int],
-    *,
-    backend: str = 'auto',
-    device: str = 'auto',
-    threads: int = 0,
-    say: Say = lambda text: None,
-) -> BackendChoice:
-    """
-    Return what runs ``weights``, segmenters, fastest on images of ``size`` (rows, columns).
-
-    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the exported graphs
-    of the backends that are installed take turns for ``BUDGET_S``, once for these weights, size,
-    threads, versions and processor; the answer lies in the cache. bfloat16 takes part where the
-    CPU has it and all weights say that enough labels stay the same. ``BackendError`` as
-    ``open_backend`` raises it.
-    """
-    name, device = resolve(backend, device)
-    if backend != 'auto':
-        return BackendChoice(backend=name, device=device, reason='asked for', ms={})
-    if device == 'cuda':
-        return BackendChoice(backend=name, device=device, reason='there is a GPU', ms={})
-    present = available_backends()
-    # eager torch is the slowest everywhere, and importing it takes longer than all the rest
-    candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
-    keeps = all(one.metadata.bfloat16 >= ENOUGH for one in weights)
-    if 'openvino' in candidates and keeps and has_bfloat16():
-        candidates.append('openvino-bf16')
-    if len(candidates) < 2:
-        return BackendChoice(backend=name, device=device, reason='no other is installed', ms={})
-    key = _key(candidates, weights[-1], size, threads)
-    choice = _remembered().get(key)
-    if choice is None:
-        say('measuring which backend is fastest here, once …')
-        runs = {c: open_backend(c, device, threads).load(weights[-1], say) for c in candidates}
-        choice = _decide(measure(runs, size), size)
-        _remember(key, choice, say)
-    say(f'backend {choice.backend}: {choice.reason}')
-    return choice
-
-
-def measure(
-    runs: Mapping[str, Network],
-    size: tuple[int, int],
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """
-    Return the least milliseconds of each run for one uint8 image of ``size`` (rows, columns).
-
-    They take turns of three, so that a busy machine slows all alike; the least is what it
-    disturbed least. The pause before a turn is for the threads of the one before, which spin on.
-    """
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    least = dict.fromkeys(runs, float('inf'))
-    for run in runs.values():
-        run(image)
-    started = clock()
-    for _ in range(_ROUNDS):
-        for name, run in runs.items():
-            time.sleep(SETTLE_S)
-            for _ in range(3):
-                began = clock()
-                run(image)
-                least[name] = min(least[name], (clock() - began) * 1e3)
-        if clock() - started > BUDGET_S:
-            break
-    return least
-
-
-def _decide(ms: dict[str, float], size: tuple[int, int]) -> BackendChoice:
-    """Take the first, or the fastest where it is clearly faster."""
-    first, fastest = next(iter(ms)), min(ms, key=lambda name: ms[name])
-    chosen = fastest if ms[fastest] < CLEARLY * ms[first] else first
-    times = ', '.join(f'{name} {value:.1f} ms' for name, value in ms.items())
-    why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
-    reason = f'{why} at {size[1]}×{size[0]} ({times})'
-    rounded = {name: round(value, 2) for name, value in ms.items()}
-    return BackendChoice(backend=chosen, device='cpu', reason=reason, ms=rounded)
-
-
-def _key(candidates: list[str], weights: Weights, size: tuple[int, int], threads: int) -> str:
-    versions = {}
-    for name in candidates:
-        # one that is built from source, or under another name, has no version
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(BACKENDS[name])
-    facts = [weights.sha256, size, threads, _processor(), versions]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-def _processor() -> str:
-    """Return the processor's name and features; a cache may move between machines."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:
-        return f'{platform.machine()} {platform.processor()}'
-    facts = [line.partition(':') for line in lines]
-    wanted = ('model name', 'flags', 'Features', 'CPU part')
-    kept = sorted({key.strip(): value for key, _, value in facts if key.strip() in wanted}.items())
-    return f'{sum(key.strip() == "processor" for key, _, _ in facts)} × {kept}'
-
-
-def _remembered() -> dict[str, BackendChoice]:
-    """Return the choices in the cache; what cannot be read is measured again."""
-    try:
-        stored = json.loads((cache_dir() / _FILE).read_text(encoding='utf-8'))
-        return {key: from_mapping(BackendChoice, value) for key, value in stored.items()}
-    except (OSError, ValueError, AttributeError, ConfigError):
-        return {}
-
-
-def _remember(key: str, choice: BackendChoice, say: Say) -> None:
-    kept = dict(list(_remembered().items())[1 - _MOST :])
-    content = {name: asdict(value) for name, value in {**kept, key: choice}.items()}
-    try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        replace_file(cache_dir() / _FILE, json.dumps(content, indent=1).encode())
-    except OSError as error:
-        say(f'the choice cannot be remembered: {error}')
-
-
 class OnnxBackend:
     """Exported graphs in onnxruntime; frames come from the host's memory and go back there."""
 
@@ -301,8 +149,7 @@ class OnnxBackend:
         """Use ``threads`` threads, 0 for one a core; a key of ``PROVIDERS`` says where."""
         import onnxruntime
 
-        self.name, self.device = name, device
-        self.pixels: Pixels = HostPixels()
+        self.name, self.device, self.pixels = name, device, HostPixels()
         self._session = onnxruntime.InferenceSession
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
@@ -312,20 +159,16 @@ class OnnxBackend:
 
     def load(self, weights: Weights, say: Say) -> Network:
         """See ``Backend``."""
-        path = str(exported_graph(weights, say))
-        session = self._session(path, self._options, providers=PROVIDERS[self.name, self.device])
+        graph = exported_graph(weights, say)
+        session = self._session(graph, self._options, providers=PROVIDERS[self.name, self.device])
         name = session.get_inputs()[0].name
-
-        def run(images: Any) -> tuple[Any, ...]:
-            return tuple(session.run(None, {name: images}))
-
-        return run
+        return lambda images: tuple(session.run(None, {name: images}))
 
 
 #: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
 #: stem, the block at stride 2 and the first one at stride 4. With eight bits of mantissa they
 #: would lose what little a dark picture holds (bench/precision.py).
-EXACT = 6
+FLOAT32_LAYERS = 6
 CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 
 
@@ -339,7 +182,9 @@ class OpenVINOBackend:
     device = 'cpu'
     batches: tuple[int, ...] = (1,)
 
-    def __init__(self, threads: int = 0, *, bfloat16: bool = False, exact: int = EXACT) -> None:
+    def __init__(
+        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS
+    ) -> None:
         """
         Use ``threads`` threads, 0 for one a core.
 
@@ -349,48 +194,50 @@ class OpenVINOBackend:
         """
         import openvino as ov
 
+        if bfloat16 and not has_bfloat16():
+            raise BackendError(
+                "backend 'openvino-bf16': this CPU has no bfloat16; take 'openvino' or 'auto'"
+            )
         self.name = 'openvino-bf16' if bfloat16 else 'openvino'
+        self.pixels = HostPixels()
         self._bfloat16, self._exact = bfloat16, exact
-        self.pixels: Pixels = HostPixels()
         self._core = ov.Core()
-        self._config: dict[str, Any] = {
-            'PERFORMANCE_HINT': 'LATENCY',
-            'CACHE_DIR': str(graph_folder('openvino')),
-        }
+        self._config: dict[str, Any] = {'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             self._config['INFERENCE_NUM_THREADS'] = threads
             # pinned, networks that share the cores out among them would wait for the same core
             # while another one is idle
             self._config['ENABLE_CPU_PINNING'] = False
-        if bfloat16 and not has_bfloat16():
-            raise BackendError(
-                f"backend '{self.name}': this CPU has no bfloat16; take 'openvino' or 'auto'"
-            )
 
     def load(self, weights: Weights, say: Say) -> Network:
         """See ``Backend``."""
-        path = exported_graph(weights, say)
-        name = weights.path.name
+        graph = exported_graph(weights, say)
+        described = weights.described()
         bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
-        requests: dict[tuple[int, ...], list[ov.InferRequest]] = {}
+        # first layers, if any, and the others
+        precisions = ['f32'] * (self._exact > 0 or not bfloat16) + ['bf16'] * bfloat16
 
-        def compiled(shape: tuple[int, ...]) -> list[ov.InferRequest]:
-            model = self._core.read_model(path)
-            model.reshape(list(shape))
-            if not bfloat16:
-                return [self._request(model, 'f32')]
-            if not self._exact:
-                return [self._request(model, 'bf16')]
-            first, second = _divide(model, self._exact, name)
-            begin, end = self._request(first, 'f32'), self._request(second, 'bf16')
-            end.set_input_tensor(begin.get_output_tensor(0))
-            return [begin, end]
+        def model(part: int, shape: tuple[int, ...]) -> ov.Model:
+            whole = self._core.read_model(graph)
+            whole.reshape(list(shape))
+            if len(precisions) == 1:
+                return whole
+            return _divide(whole, self._exact, described.path.name)[part]
+
+        @lru_cache(maxsize=MOST_SHAPES)
+        def requests(shape: tuple[int, ...]) -> list[ov.InferRequest]:
+            found = []
+            for part, precision in enumerate(precisions):
+                config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
+                facts = [shape, part, precisions, self._exact, config, _installation()]
+                key = f'{graph_key(described)}-{_hash(facts)}'
+                found.append(self._compiled(key, config, partial(model, part, shape), say))
+            if len(found) > 1:
+                found[1].set_input_tensor(found[0].get_output_tensor(0))
+            return found
 
         def run_one(image: Any) -> list[Any]:
-            found = requests.get(image.shape)
-            if found is None:
-                found = requests[image.shape] = compiled(image.shape)
-            *begin, end = found
+            *begin, end = requests(image.shape)
             for request in begin:
                 request.infer(image, share_inputs=True, share_outputs=True)
             outputs = end.infer(None if begin else image, share_inputs=True, share_outputs=False)
@@ -403,16 +250,20 @@ class OpenVINOBackend:
 
         return run
 
-    def _request(self, model: ov.Model, precision: str) -> ov.InferRequest:
-        config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
+    def _compiled(
+        self, key: str, config: dict[str, Any], make: Callable[[], ov.Model], say: Say
+    ) -> ov.InferRequest:
+        """Return what runs a model: compiling takes twice as long as reading from the cache."""
+
+        def compiled() -> bytes:
+            return bytes(self._core.compile_model(make(), 'CPU', config).export_model().getvalue())
+
         try:
-            compiled = self._core.compile_model(model, 'CPU', config)
+            content = io.BytesIO(cached('openvino', key, compiled, say))
+            return self._core.import_model(content, 'CPU', config).create_infer_request()
         except RuntimeError:
-            # The cache, which is not needed: seen where several compile the same new graph at
-            # once and the file is gone. What is wrong with the graph itself is raised here.
-            config['CACHE_DIR'] = ''
-            compiled = self._core.compile_model(model, 'CPU', config)
-        return compiled.create_infer_request()
+            # it cannot read what it wrote; what is wrong with the graph itself is raised here
+            return self._core.compile_model(make(), 'CPU', config).create_infer_request()
 
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
@@ -440,3 +291,126 @@ def has_bfloat16() -> bool:
     import openvino as ov
 
     return 'BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+
+
+@lru_cache(maxsize=1)
+def _installation() -> str:
+    """Return the processor and the versions of the runtimes; a cache may move between machines."""
+    wanted = ('model name', 'flags', 'Features', 'CPU part')
+    facts = {platform.machine(), f'{os.cpu_count()} cores'}
+    with suppress(OSError):
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        facts |= {line for line in lines if line.startswith(wanted)}
+    for module in set(BACKENDS.values()):
+        # one that is built from source, or under another name, has no version
+        with suppress(metadata.PackageNotFoundError):
+            facts.add(f'{module} {metadata.version(module)}')
+    return _hash(sorted(facts))
+
+
+def _hash(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+#: Seconds that the candidates take turns, beside the time that their networks need to load.
+BUDGET_S = 1.5
+#: Seconds before the turn of another backend.
+SETTLE_S = 0.05
+_ROUNDS = 20
+#: The preferred backend stays unless another one needs less than this share of its time: what is
+#: measured on a busy machine must not decide by chance.
+CLEARLY_FASTER = 0.9
+#: Measurements that are remembered: weights, sizes and versions come and go.
+_MOST = 64
+_FILE = 'backends.json'
+
+
+def choose(
+    weights: Sequence[Weights],
+    size: tuple[int, int],
+    *,
+    backend: str = 'auto',
+    device: str = 'auto',
+    threads: int = 0,
+    say: Say = lambda text: None,
+) -> tuple[str, str]:
+    """
+    Return what runs ``weights``, segmenters, fastest at ``size`` (rows, columns), and its device.
+
+    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the backends that
+    are installed take turns for ``BUDGET_S``, once for these weights, size, threads, versions and
+    processor; their times lie in the cache. bfloat16 takes part where the CPU has it and all
+    weights say that enough labels stay the same. ``BackendError`` as ``open_backend`` raises it.
+    """
+    name, resolved = resolve(backend, device)
+    # eager torch is the slowest everywhere, and importing it takes longer than all the rest
+    present = available_backends()
+    candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
+    keeps = all(one.metadata.bfloat16 >= MIN_AGREEMENT for one in weights)
+    if backend != 'auto' or resolved == 'cuda' or not candidates:
+        return name, resolved
+    if 'openvino' in candidates and keeps and has_bfloat16():
+        candidates.append('openvino-bf16')
+    if len(candidates) < 2:
+        return name, resolved
+    key = _hash([candidates, weights[-1].sha256, size, threads, _installation()])
+    ms = _remembered().get(key, {})
+    if sorted(ms) != sorted(candidates):
+        say('measuring which backend is fastest here, once …')
+        networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], say) for c in candidates}
+        ms = measure(networks, size)
+        _remember(key, ms, say)
+    first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
+    chosen = fastest if ms[fastest] < CLEARLY_FASTER * ms[first] else first
+    why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
+    times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
+    say(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')
+    return chosen, 'cpu'
+
+
+def measure(
+    networks: Mapping[str, Network],
+    size: tuple[int, int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """
+    Return the least milliseconds of each network for one uint8 image of ``size`` (rows, columns).
+
+    They take turns of three, so that a busy machine slows all alike; the least is what it
+    disturbed least. The pause before a turn is for the threads of the one before, which spin on.
+    """
+    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
+    least = dict.fromkeys(networks, float('inf'))
+    for run in networks.values():
+        run(image)
+    started = clock()
+    for _ in range(_ROUNDS):
+        for name, run in networks.items():
+            time.sleep(SETTLE_S)
+            for _ in range(3):
+                began = clock()
+                run(image)
+                least[name] = min(least[name], (clock() - began) * 1e3)
+        if clock() - started > BUDGET_S:
+            break
+    return least
+
+
+def _remembered() -> dict[str, dict[str, float]]:
+    """Return the times in the cache; what cannot be read is measured again."""
+    with suppress(OSError, ValueError, TypeError, AttributeError):
+        stored = json.loads((cache_dir() / _FILE).read_text(encoding='utf-8'))
+        return {
+            key: {name: float(value) for name, value in ms.items()} for key, ms in stored.items()
+        }
+    return {}
+
+
+def _remember(key: str, ms: Mapping[str, float], say: Say) -> None:
+    kept = dict(list(_remembered().items())[1 - _MOST :])
+    content = json.dumps({**kept, key: ms}, indent=1).encode()
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        replace_file(cache_dir() / _FILE, content, durable=True)
+    except OSError as error:
+        say(f'the times cannot be remembered: {error}')

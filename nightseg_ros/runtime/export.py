@@ -1,32 +1,67 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs as ONNX files, kept by the hash of their weights in a cache that does not grow on."""
+"""
+Graphs as ONNX, and the cache of what is made of them.
+
+Nothing in the cache is trusted and nothing needs it: each file's name has a hash of its content, a
+damaged one is made anew, and where nothing can be written it is made at every start.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from nightseg_ros.files import cache_dir, partial_file
+from nightseg_ros.files import cache_dir, replace_file
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.weights import Weights
 
 #: Bytes a folder may hold: OpenVINO takes some 13 MB for each network and size of picture, and one
 #: who trains makes new networks every day.
 LIMIT = 1 << 30
+OPSET = 18
+#: Part of the cache key: raise it when a graph's arithmetic changes.
+VERSION = 4
 
 
-def graph_folder(kind: Literal['onnx', 'openvino'], limit: int = LIMIT) -> Path:
-    """
-    Return the cache's folder of graphs of this kind, which need not exist.
-
-    Where it holds more than ``limit`` bytes, those that were not used for longest are removed:
-    they are made again when they are needed. A graph that another process has open stays with it.
-    """
+def cached(
+    kind: Literal['onnx', 'openvino'], key: str, make: Callable[[], bytes], say: Say
+) -> bytes:
+    """Return what ``make`` made under ``key``, here or in a process before."""
     folder = cache_dir() / kind
+    with suppress(OSError):
+        for path in sorted(folder.glob(f'{key}-*')):
+            content = path.read_bytes()
+            if path.stem.removeprefix(f'{key}-') == _digest(content):
+                return content
+            say(f"'{path}' is damaged: it is made anew")
+            path.unlink()
+    content = make()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / f'{key}-{_digest(content)}.{kind}', content, durable=True)
+        tidy(folder)
+    except OSError as error:
+        say(f'the cache of graphs cannot be used, each start makes them anew: {error}')
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def tidy(folder: Path, limit: int = LIMIT) -> None:
+    """
+    Remove the files that were not used for longest, until the others have ``limit`` bytes or less.
+
+    They are made again when they are needed. What cannot be removed costs space only.
+    """
     found = []
-    total = 0
     for path in folder.glob('*'):
         try:
             stat = path.stat()
@@ -34,37 +69,35 @@ def graph_folder(kind: Literal['onnx', 'openvino'], limit: int = LIMIT) -> Path:
             continue
         # a disk that does not note when a file is read leaves when it was written
         found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
-        total += stat.st_size
+    total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= limit:
             break
         try:
             path.unlink()
         except OSError:
-            continue  # a full cache costs space; no network is refused for it
+            continue
         total -= size
-    return folder
 
 
-OPSET = 18
-#: Part of the cache key: raise it when a graph's arithmetic changes.
-VERSION = 4
+def exported_graph(weights: Weights, say: Say) -> bytes:
+    """Return the weights' graph as ONNX, of any batch and size."""
 
-
-def exported_graph(weights: Weights, say: Say) -> Path:
-    """Return the ONNX file of the weights' graph, of any batch and size; export it if need be."""
-    path = graph_folder('onnx') / f'{weights.sha256[:32]}-v{VERSION}.onnx'
-    if not path.is_file():
+    def export() -> bytes:
         say(f'exporting {weights.path.name} for the first time …')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial_file(path) as partial:
-            export_graph(weights, partial)
-    return path
+        return export_graph(weights)
+
+    return cached('onnx', graph_key(weights), export, say)
 
 
-def export_graph(weights: Weights, path: Path) -> None:
+def graph_key(weights: Weights) -> str:
+    """Return the name of the weights' graph in the cache."""
+    return f'{weights.sha256[:32]}-v{VERSION}'
+
+
+def export_graph(weights: Weights) -> bytes:
     """
-    Write the weights' graph as one ONNX file for any batch and any size the network takes.
+    Return the weights' graph as ONNX for any batch and any size that the network takes.
 
     The tracing exporter needs one second of CPU time where the symbolic one needs 29 for the same
     graph, and a node that starts for the first time has somebody waiting.
@@ -76,14 +109,14 @@ def export_graph(weights: Weights, path: Path) -> None:
 
     graph = graph_of(weights)
     axes = {0: 'batch', 1: 'rows', 2: 'columns'}
-    example = torch.zeros(2, 96, 160, 3, dtype=torch.uint8)
+    stream = io.BytesIO()
     with warnings.catch_warnings():
         # it warns of its own deprecation, which says nothing to a user
         warnings.simplefilter('ignore')
         torch.onnx.export(
             graph,
-            (example,),
-            str(path),
+            (torch.zeros(2, 96, 160, 3, dtype=torch.uint8),),
+            stream,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
             input_names=['images'],
@@ -93,3 +126,4 @@ def export_graph(weights: Weights, path: Path) -> None:
                 for name in ('images', *graph.outputs)
             },
         )
+    return stream.getvalue()

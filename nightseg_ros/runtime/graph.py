@@ -14,7 +14,7 @@ estimates the share of right pixels. ``training.calibrate`` fits it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -47,21 +47,9 @@ class Observation:
     confidence: torch.Tensor
     """Float [B], the mean of the softmax's top, 0 to 1."""
     pooled: torch.Tensor
-    """Float [B, D], see ``pooled``."""
+    """Float [B, D], the mean over the picture of every channel of the encoder's maps."""
     rows: torch.Tensor
-    """Float [B, classes · BANDS], see ``rows``."""
-
-
-def pooled(features: torch.Tensor | Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return float [B, D], the mean over the picture of every channel of the encoder's maps."""
-    maps = [features] if isinstance(features, torch.Tensor) else features
-    return torch.cat([level.mean(dim=(2, 3)) for level in maps], 1)
-
-
-def rows(logits: torch.Tensor, stride: int) -> torch.Tensor:
-    """Return float [B, classes · BANDS], the share of each class in each band of rows."""
-    coarse = F.avg_pool2d(logits, TILE // stride).softmax(1).mean(3)
-    return F.interpolate(coarse, size=BANDS, mode='linear').flatten(1)
+    """Float [B, classes · BANDS], the share of each class in each band of rows."""
 
 
 class ReliabilityHead(nn.Module):
@@ -186,10 +174,12 @@ class SegmentGraph(nn.Module):
         self, features: Any, logits: torch.Tensor, confidence: torch.Tensor
     ) -> Observation:
         """Return what there is to judge a batch by; ``logits`` at the network's stride."""
+        maps = [features] if isinstance(features, torch.Tensor) else features
+        coarse = F.avg_pool2d(logits, TILE // int(self.network.stride)).softmax(1).mean(3)
         return Observation(
             confidence=confidence,
-            pooled=pooled(features),
-            rows=rows(logits, int(self.network.stride)),
+            pooled=torch.cat([level.mean(dim=(2, 3)) for level in maps], 1),
+            rows=F.interpolate(coarse, size=BANDS, mode='linear').flatten(1),
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,42 +46,15 @@ def fit(height: int, width: int, long_side: int) -> NetworkSize:
     return NetworkSize(camera=(height, width), scaled=(rows, columns), padded=padded)
 
 
-class Pixels(Protocol):
-    """What the pipeline does to pixels; arrays stay where the device has them."""
+class HostPixels:
+    """What the pipeline does to pixels, by OpenCV on the CPU; arrays stay where the device is."""
 
     def shrink(self, image: Image, order: str, size: NetworkSize) -> Any:
-        """uint8 [H, W, 3] → uint8 [h, w, 3] RGB of the network's padded size."""
+        """
+        uint8 [H, W, 3] → uint8 [h, w, 3] RGB of the network's padded size.
 
-    def stack(self, images: list[Any]) -> Any:
-        """Join images of one size to uint8 [B, h, w, 3]."""
-
-    def enlarge(self, plane: Any, size: NetworkSize) -> Any:
-        """uint8 [h / 2, w / 2] or [h / 2, w / 2, 3] → uint8 [H, W] or [H, W, 3], nearest."""
-
-    def restore(self, image: Any, size: NetworkSize) -> Any:
-        """uint8 [h, w, 3] of a padded image → uint8 [H, W, 3], bilinear."""
-
-    def colorize(self, labels: Any, palette: Image) -> Any:
-        """uint8 [h, w] ids → uint8 [h, w, 3] RGB."""
-
-    def blend(self, image: Image, order: str, color: Any, alpha: float) -> Any:
-        """Mix ``alpha`` of the colours into the image: uint8 [H, W, 3] RGB."""
-
-    def download(self, array: Any) -> Image:
-        """Return the array in host memory, contiguous."""
-
-    def begin_download(self, array: Any) -> npt.NDArray[Any]:
-        """Return host memory that holds the array after the next ``wait``."""
-
-    def wait(self) -> None:
-        """Wait for the device, once a batch."""
-
-
-class HostPixels:
-    """OpenCV on the CPU."""
-
-    def shrink(self, image: Image, order: str, size: NetworkSize) -> Image:
-        """See ``Pixels``; halves by area averaging first, which also averages sensor noise."""
+        It halves by area averaging first, which also averages sensor noise.
+        """
         height, width = size.scaled
         while (
             image.shape[0] >= 2 * height and image.shape[1] >= 2 * width
@@ -101,12 +74,13 @@ class HostPixels:
         padded[height:] = padded[height - 1 : height]
         return padded
 
-    def stack(self, images: list[Image]) -> Image:
-        """See ``Pixels``."""
+    def stack(self, images: list[Any]) -> Any:
+        """Join images of one size to uint8 [B, h, w, 3]."""
         return images[0][None] if len(images) == 1 else np.stack(images)
 
-    def enlarge(self, plane: Image, size: NetworkSize) -> Image:
-        """See ``Pixels``; OpenCV alone, pixel by pixel downwards, takes four times as long."""
+    def enlarge(self, plane: Any, size: NetworkSize) -> Any:
+        """uint8 [h / 2, w / 2] or [h / 2, w / 2, 3] → uint8 [H, W] or [H, W, 3], nearest."""
+        # columns, then rows: OpenCV alone, pixel by pixel downwards, takes four times as long
         height, width = size.labels
         wide = cv2.resize(
             plane[:height, :width], (size.camera[1], height), interpolation=cv2.INTER_NEAREST_EXACT
@@ -118,28 +92,31 @@ class HostPixels:
         )[:, 0]  # fmt: skip
         return np.asarray(np.take(wide, rows.astype(np.intp), axis=0), np.uint8)
 
-    def restore(self, image: Image, size: NetworkSize) -> Image:
-        """See ``Pixels``."""
+    def restore(self, image: Any, size: NetworkSize) -> Any:
+        """uint8 [h, w, 3] of a padded image → uint8 [H, W, 3], bilinear."""
         part = np.ascontiguousarray(image[: size.scaled[0], : size.scaled[1]])
         return np.asarray(cv2.resize(part, size.camera[::-1]), np.uint8)
 
-    def colorize(self, labels: Image, palette: Image) -> Image:
-        """See ``Pixels``; ``cv2.LUT`` is five times as fast as fancy indexing."""
+    def colorize(self, labels: Any, palette: Image) -> Any:
+        """uint8 [h, w] ids → uint8 [h, w, 3] RGB."""
+        # five times as fast as fancy indexing
         return np.asarray(cv2.LUT(cv2.merge([labels] * 3), palette[None]), np.uint8)
 
-    def blend(self, image: Image, order: str, color: Image, alpha: float) -> Image:
-        """See ``Pixels``."""
+    def blend(self, image: Image, order: str, color: Any, alpha: float) -> Any:
+        """Mix ``alpha`` of the colours into the image: uint8 [H, W, 3] RGB."""
         if order == 'bgr':
             image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
         return np.asarray(cv2.addWeighted(image, 1 - alpha, color, alpha, 0), np.uint8)
 
-    def download(self, array: Image) -> Image:
-        """See ``Pixels``."""
+    def download(self, array: Any) -> Image:
+        """Return the array in host memory, contiguous."""
+        host = self.begin_download(array)
+        self.wait()
+        return host
+
+    def begin_download(self, array: Any) -> npt.NDArray[Any]:
+        """Return host memory that holds the array after the next ``wait``."""
         return np.ascontiguousarray(array)
 
-    def begin_download(self, array: Image) -> Image:
-        """See ``Pixels``; it is there already."""
-        return self.download(array)
-
     def wait(self) -> None:
-        """See ``Pixels``."""
+        """Wait for the device, once a batch."""

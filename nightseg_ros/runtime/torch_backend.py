@@ -5,14 +5,14 @@ Networks in torch: eager on a CPU, which is the reference; on a GPU everything s
 
 On a GPU, networks run as CUDA graphs, one launch a batch. Uploads and downloads have streams of
 their own and go through pinned memory: frame by frame they overlap with the kernels of the frames
-before and after. Written against torch's documentation and tried on its CPU device; no GPU was at
-hand.
+before and after. Written against torch's documentation and tried on its CPU device only.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nightseg_ros.runtime.backend import Network, Say
+from nightseg_ros.runtime.backend import MOST_SHAPES, Network, Say
 from nightseg_ros.runtime.graph import SegmentGraph, TranslateGraph, graph_of
-from nightseg_ros.runtime.pixels import HostPixels, NetworkSize, Pixels
+from nightseg_ros.runtime.pixels import HostPixels, NetworkSize
 from nightseg_ros.weights import Weights
 
 Image = npt.NDArray[np.uint8]
 
-
 #: Batch lengths that are made ready; one camera more must not cost a capture on the road.
 BATCHES = (1, 2, 4, 8)
-#: Shapes that are kept: batches of a few cameras' sizes.
-_MOST = 24
 #: Runs before a capture, in which libraries choose their kernels.
 _WARM_UP = 3
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -55,7 +52,7 @@ class TorchBackend:
         self.device = device
         self._device = torch.device(device)
         self._on_host = self._device.type == 'cpu'
-        self.pixels: Pixels = HostPixels() if self._on_host else TorchPixels(self._device)
+        self.pixels = HostPixels() if self._on_host else TorchPixels(self._device)
         self.batches: tuple[int, ...] = (1,) if self._on_host else BATCHES
 
     def load(self, weights: Weights, say: Say) -> Network:
@@ -78,11 +75,7 @@ def _tensor(images: Any) -> torch.Tensor:
 
 
 class CapturedGraph:
-    """
-    A network as CUDA graphs, one for each shape; convolutions are computed in float16.
-
-    A batch of any length runs in the next longer one that is ready.
-    """
+    """A network as CUDA graphs, one for each shape, with convolutions in float16."""
 
     def __init__(self, graph: SegmentGraph | TranslateGraph, device: torch.device) -> None:
         """Take a graph in evaluation mode; it is changed and moved to ``device``."""
@@ -90,18 +83,12 @@ class CapturedGraph:
         graph.float16 = True
         self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-        self._ready: dict[tuple[int, ...], _Captured] = {}
+        self._ready = lru_cache(maxsize=2 * MOST_SHAPES)(self.capture)
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
         count = len(images)
-        shape = (batch_length(count), *images.shape[1:])
-        if shape not in self._ready:
-            # a camera that changes its size with every frame must not fill the memory
-            if len(self._ready) >= _MOST:
-                self._ready.clear()
-            self._ready[shape] = self.capture(shape)
-        inputs, outputs, replay = self._ready[shape]
+        inputs, outputs, replay = self._ready((batch_length(count), *images.shape[1:]))
         inputs[:count].copy_(images)
         replay()
         # the next replay overwrites the buffers
@@ -154,7 +141,7 @@ def halve_weights(module: nn.Module) -> nn.Module:
     return module
 
 
-class TorchPixels:
+class TorchPixels(HostPixels):
     """Tensors on one device; nothing waits for the device before ``wait``."""
 
     def __init__(self, device: torch.device) -> None:
@@ -164,13 +151,11 @@ class TorchPixels:
         if self._on_gpu:
             self._up = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._down = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._palettes: dict[bytes, torch.Tensor] = {}
-        self._nearest: dict[tuple[int, int], torch.Tensor] = {}
         #: By the id of the host's array, which is held so that no other gets this id.
         self._uploaded: dict[int, tuple[Image, torch.Tensor]] = {}
 
     def shrink(self, image: Image, order: str, size: NetworkSize) -> torch.Tensor:
-        """See ``Pixels``; bilinear with antialiasing."""
+        """See ``HostPixels``; bilinear with antialiasing."""
         x = self._upload(image).permute(2, 0, 1)[None].float()
         x = F.interpolate(x, size=size.scaled, mode='bilinear', antialias=True)
         if order == 'bgr':
@@ -180,43 +165,34 @@ class TorchPixels:
         return x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
 
     def stack(self, images: list[torch.Tensor]) -> torch.Tensor:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         return torch.stack(images)
 
     def enlarge(self, plane: torch.Tensor, size: NetworkSize) -> torch.Tensor:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         height, width = size.labels
-        rows = self._sources(size.camera[0], height)
-        columns = self._sources(size.camera[1], width)
+        rows = _sources(size.camera[0], height, self.device)
+        columns = _sources(size.camera[1], width, self.device)
         return plane[rows[:, None], columns[None, :]]
 
     def restore(self, image: torch.Tensor, size: NetworkSize) -> torch.Tensor:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         x = image[: size.scaled[0], : size.scaled[1]].permute(2, 0, 1)[None].float()
         x = F.interpolate(x, size=size.camera, mode='bilinear')
         return x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8)
 
     def colorize(self, labels: torch.Tensor, palette: Image) -> torch.Tensor:
-        """See ``Pixels``."""
-        key = palette.tobytes()
-        if key not in self._palettes:
-            self._palettes[key] = torch.from_numpy(palette.copy()).to(self.device)
-        return self._palettes[key][labels.long()]
+        """See ``HostPixels``."""
+        return _on_device(palette.tobytes(), self.device)[labels.long()]
 
     def blend(self, image: Image, order: str, color: torch.Tensor, alpha: float) -> torch.Tensor:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         x = self._upload(image)
         x = x.flip(2) if order == 'bgr' else x
         return torch.lerp(x.float(), color.float(), alpha).round().to(torch.uint8)
 
-    def download(self, array: torch.Tensor) -> Image:
-        """See ``Pixels``."""
-        host = self.begin_download(array)
-        self.wait()
-        return host
-
     def begin_download(self, array: torch.Tensor) -> Image:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         if not self._on_gpu:
             return np.asarray(array.contiguous().numpy())
         self._down.wait_stream(torch.cuda.current_stream(self.device))
@@ -228,7 +204,7 @@ class TorchPixels:
         return np.asarray(host.numpy())
 
     def wait(self) -> None:
-        """See ``Pixels``."""
+        """See ``HostPixels``."""
         self._uploaded.clear()
         if self._on_gpu:
             self._down.synchronize()
@@ -256,15 +232,14 @@ class TorchPixels:
         there.record_stream(current)
         return there
 
-    def _sources(self, length: int, source: int) -> torch.Tensor:
-        """Return the source of each pixel by its centre: floor((i + 0.5) · source / length)."""
-        key = (length, source)
-        if key not in self._nearest:
-            # a camera that changes its size with every frame must not fill the memory
-            if len(self._nearest) > 64:
-                self._nearest.clear()
-            index = torch.arange(length, device=self.device)
-            self._nearest[key] = torch.div(
-                (2 * index + 1) * source, 2 * length, rounding_mode='floor'
-            )
-        return self._nearest[key]
+
+@lru_cache(maxsize=8)
+def _on_device(palette: bytes, device: torch.device) -> torch.Tensor:
+    return torch.frombuffer(bytearray(palette), dtype=torch.uint8).view(-1, 3).to(device)
+
+
+@lru_cache(maxsize=64)
+def _sources(length: int, source: int, device: torch.device) -> torch.Tensor:
+    """Return the source of each pixel by its centre: floor((i + 0.5) · source / length)."""
+    index = torch.arange(length, device=device)
+    return torch.div((2 * index + 1) * source, 2 * length, rounding_mode='floor')

@@ -8,8 +8,3 @@ package's own. They feed the demo, the tests, the tutorial and the from-scratch 
 ``models/rendered_*``, and nothing else: no rendered frame trains, selects or scores the weights
 for real cameras, and a score on rendered frames is never a night accuracy.
 """
-
-from nightseg_ros.simulation.drive import LIGHTS, SCRIPT, Drive, DriveFrame, render
-from nightseg_ros.simulation.street import Street
-
-__all__ = ['LIGHTS', 'SCRIPT', 'Drive', 'DriveFrame', 'Street', 'render']

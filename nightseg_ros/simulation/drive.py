@@ -17,48 +17,52 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.bags.formats import Channel
+from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.simulation.street import (
-    Array,
-    Camera,
-    Canvas,
-    Draw,
-    Light,
-    Street,
-    StreetScene,
-    Tunnels,
-    expose,
-)
+from nightseg_ros.simulation.canvas import Camera
+from nightseg_ros.simulation.scene import Scene, Tunnels, expose
+from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 
-LIGHTS = ('day', 'dusk', 'night', 'tunnel', 'glare')
-AMBIENT = {'day': 1.0, 'dusk': 0.5, 'night': 0.08, 'glare': 0.05, 'tunnel': 1.0}
+AMBIENT = {'day': 1.0, 'dusk': 0.5, 'night': 0.08, 'tunnel': 1.0, 'glare': 0.05}
 """Daylight in the open of each light, 1 noon to 0 deep night, logarithmic."""
+LIGHTS = tuple(AMBIENT)
 SCRIPT = (('day', 0.3), ('dusk', 0.17), ('night', 0.23), ('tunnel', 0.12), ('glare', 0.18))
-"""The default drive: each light and its share of the time."""
+"""A drive: each light and its share of the time."""
 SPEED = 9.0
 """Metres a second."""
 EYE = 1.4
 """Metres from the road to the camera."""
 Mount = tuple[float, float]
 """Metres by which another camera or sensor is mounted to the right of the camera, and above it."""
+#: A hand's breadth to the right of the camera and half a metre above it: its shadows differ.
+LIDAR_MOUNT: Mount = (0.3, 0.6)
+#: Metres up to which a surface sends an echo back.
+RANGE = 100.0
+#: Stamp of the first frame; any day will do, 0 would mean that there is no stamp.
+START_NS = 1_700_000_000_000_000_000
+#: Daylight (0-1) from which a frame belongs to the lit part: halfway from day to dusk.
+LIT = 0.75
+IMAGE_TOPIC = '/camera/image_raw'
+INFO_TOPIC = '/camera/camera_info'
+DEPTH_TOPIC = '/camera/depth/image_raw'
+TRUTH_TOPIC = '/camera/labels_truth'
+CLOUD_TOPIC = '/lidar/points'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -68,7 +72,7 @@ class DriveFrame:
     image: npt.NDArray[np.uint8]
     """[H, W, 3] RGB."""
     labels: npt.NDArray[np.uint8]
-    """[H, W] CamVid-11 ids of the surface at each pixel's centre; 255 where there is none."""
+    """[H, W] CamVid-11 ids of the surface at each pixel's centre."""
     depth: npt.NDArray[np.float32]
     """[H, W] metres along the optical axis, infinite in the sky."""
     stamp_ns: int
@@ -80,146 +84,140 @@ class DriveFrame:
     """Where the picture was taken from, and its focal length and centre."""
 
 
-def render(street: Street, position: float, light: str, *, seed: int = 0,
-           size: tuple[int, int] = (640, 360), ambient: float | None = None,
-           tunnel: bool | None = None, stamp_ns: int = 0) -> DriveFrame:  # fmt: skip
+def render(
+    street: Street, position: float, light: str, *, seed: int = 0,
+    size: tuple[int, int] = (640, 360),
+) -> DriveFrame:  # fmt: skip
     """
     Render any place of a street in any light.
 
-    ``position`` in metres along the street, ``light`` one of ``LIGHTS`` or 'unlit' (the bare
-    surface colours), ``seed`` of traffic, camera and sensor noise, ``size`` (width, height).
-    ``ambient`` defaults to the light's own, a little shifted; ``tunnel`` puts the place
-    underground (by default where ``light`` is 'tunnel'). ``ValueError`` for anything else.
+    ``position`` in metres along the street, ``light`` one of ``LIGHTS``, ``seed`` of traffic,
+    camera and sensor noise, ``size`` (width, height). ``DataError`` for anything else.
     """
-    _check_size(size)
-    if light not in (*LIGHTS, 'unlit'):
-        raise ValueError(f'light must be one of {", ".join(LIGHTS)} or unlit, got {light!r}')
-    if ambient is None:
-        shift = np.random.default_rng([seed, 11]).uniform(-0.08, 0.08)
-        ambient = float(np.clip(AMBIENT.get(light, 1.0) + shift, 0, 1))
-    tunnel = light == 'tunnel' if tunnel is None else tunnel
-    tunnels = ((position - 50.0, position + 130.0),) if tunnel else ()
+    if light not in LIGHTS:
+        raise DataError(f'light must be one of {", ".join(LIGHTS)}, got {light!r}')
+    shift = np.random.default_rng([seed, 11]).uniform(-0.08, 0.08)
+    ambient = float(np.clip(AMBIENT[light] + shift, 0, 1))
+    tunnels = ((position - 50.0, position + 130.0),) if light == 'tunnel' else ()
     time = position / SPEED + seed % 977
-    return _frame(street, position, light, ambient, tunnels, seed, time, size, stamp_ns)
+    camera = _camera(street, position, time, size)
+    return _frame(street, camera, time, light, ambient, tunnels, seed, stamp_ns=0)
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if len(size) != 2 or not all(16 <= side <= 8192 for side in size):
-        raise ValueError(f'size must be (width, height) of 16 to 8192 pixels, got {size}')
-
-
-def _camera(street: Street, position: float, time: float, size: tuple[int, int],
-            mount: Mount) -> Camera:  # fmt: skip
-    width, height = size
+def _camera(
+    street: Street, position: float, time: float, size: tuple[int, int], mount: Mount = (0.0, 0.0)
+) -> Camera:
+    if not all(16 <= side <= 8192 for side in size):
+        raise DataError(f'size must be (width, height) of 16 to 8192 pixels, got {size}')
     if not math.isfinite(position):
-        raise ValueError(f'position must be finite, got {position}')
+        raise DataError(f'position must be finite, got {position}')
     sway = 0.25 * math.sin(0.31 * time) + 0.1 * math.sin(0.83 * time)
-    return Camera(width=width, height=height, x=street.lane + sway + mount[0], z=position,
-                  eye=EYE + mount[1], pitch=0.004 * math.sin(2.1 * time),
-                  yaw=0.02 * math.sin(0.31 * time + 1),
-                  bend=street.bend(position + 30))  # fmt: skip
+    return Camera(
+        width=size[0], height=size[1], x=street.lane + sway + mount[0], z=position,
+        eye=EYE + mount[1], pitch=0.004 * math.sin(2.1 * time),
+        yaw=0.02 * math.sin(0.31 * time + 1), bend=street.bend(position + 30),
+    )  # fmt: skip
 
 
-def _frame(street: Street, position: float, light: str, ambient: float, tunnels: Tunnels,
-           seed: int, time: float, size: tuple[int, int], stamp_ns: int,
-           mount: Mount = (0.0, 0.0)) -> DriveFrame:  # fmt: skip
-    camera = _camera(street, position, time, size, mount)
-    covered = max((min(position - a, b - position) for a, b in tunnels), default=0.0)
+def _frame(
+    street: Street, camera: Camera, time: float, light: str, ambient: float, tunnels: Tunnels,
+    seed: int, stamp_ns: int,
+) -> DriveFrame:  # fmt: skip
     glaring = light == 'glare'
-    lamps = ambient < 0.8 or covered > 0
-    canvas = StreetScene(street, camera, time, lamps, 11.0 if glaring else 2.0, tunnels).canvas
-    if light == 'unlit':
-        image: Array = canvas.albedo
-    else:
-        veil = 0.16 if glaring else 0.02
-        image = expose(canvas, street, Light(ambient=ambient, veil=veil, seed=seed), tunnels)
-    local = max(0.1, ambient * math.exp(-max(0.0, covered) / 14)) if covered > 0 else ambient
-    return DriveFrame(image=image, labels=canvas.label, depth=canvas.depth, stamp_ns=stamp_ns,
-                      light=light, ambient=min(ambient, local), camera=camera)  # fmt: skip
+    covered = max((min(camera.z - a, b - camera.z) for a, b in tunnels), default=0.0)
+    scene = Scene(
+        street, camera, time, tunnels, lamps=ambient < 0.8 or covered > 0,
+        beam=11.0 if glaring else 2.0,
+    )  # fmt: skip
+    image = expose(scene, ambient, veil=0.16 if glaring else 0.02, seed=seed)
+    if covered > 0:
+        ambient = min(ambient, max(0.1, ambient * math.exp(-covered / 14)))
+    return DriveFrame(
+        image=image, labels=scene.label, depth=scene.depth, stamp_ns=stamp_ns, light=light,
+        ambient=ambient, camera=camera,
+    )  # fmt: skip
 
 
 class Drive:
     """
     A drive as a sequence of frames in any order: ``len(drive)``, ``drive.frame(i)``, iteration.
 
-    ``split`` 'train' and 'demo' share no layout, texture or seed. The same arguments give the same
-    bytes. ``ValueError`` names an argument that does not fit.
+    Its street is one of the split 'demo', which shares no layout, texture or seed with 'train'.
+    The same arguments give the same bytes. ``DataError`` names an argument that does not fit.
     """
 
-    def __init__(self, *, seed: int = 0, size: tuple[int, int] = (640, 360), fps: float = 10.0,
-                 seconds: float = 60.0, script: Sequence[tuple[str, float]] = SCRIPT,
-                 split: str = 'train', start_ns: int = 0) -> None:  # fmt: skip
-        """Build the street; ``script`` lists each light and its share of the time."""
+    def __init__(
+        self, *, seed: int = 0, size: tuple[int, int] = (640, 360), fps: float = 10.0,
+        seconds: float = 60.0,
+    ) -> None:  # fmt: skip
+        """``size`` is (width, height) in pixels; another ``seed`` is another street."""
         for name, value in (('fps', fps), ('seconds', seconds)):
             if not (math.isfinite(value) and value > 0):
-                raise ValueError(f'{name} must be positive, got {value}')
-        if not script or any(light not in LIGHTS or not share > 0 for light, share in script):
-            raise ValueError(
-                f'script must list pairs of {", ".join(LIGHTS)} and a positive share, got {script}'
-            )
-        _check_size(size)
-        self.street = Street(seed, split)
-        self.seed, self.size, self.fps, self.start_ns = seed, size, fps, start_ns
-        self.count = max(1, round(seconds * fps))
-        self._lights = [light for light, _ in script]
-        ends = np.cumsum([share for _, share in script])
+                raise DataError(f'{name} must be positive, got {value}')
+        self._seed, self._size, self._fps = seed, size, fps
+        self._count = max(1, round(seconds * fps))
+        ends = np.cumsum([share for _, share in SCRIPT])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        self._start = Draw([seed, 4], split).between(15, 60)
+        # raises DataError for a negative seed
+        _demo_street(seed)
+        self._start = Draw([seed, 4], 'demo').between(15, 60)
         self._keys: list[tuple[float, float]] = []
-        spans = list(zip(self._lights, [0.0, *self._ends[:-1]], self._ends))
-        for light, since, until in spans:
-            if light != 'tunnel':  # the hour outside stays what it was
+        self._tunnels: Tunnels = ()
+        for (light, _), since, until in zip(SCRIPT, [0.0, *self._ends[:-1]], self._ends):
+            if light == 'tunnel':
+                begin = self._start + SPEED * since
+                self._tunnels += ((begin, self._start + SPEED * until + 10),)
+            else:  # the hour outside stays what it was
                 quarter = (until - since) / 4
                 self._keys += [(t, AMBIENT[light]) for t in (since + quarter, until - quarter)]
-        self._keys = self._keys or [(0.0, AMBIENT['tunnel'])]
-        self.tunnels: Tunnels = tuple(
-            (self._start + SPEED * since, self._start + SPEED * until + 10)
-            for light, since, until in spans if light == 'tunnel'
-        )  # fmt: skip
 
     def __len__(self) -> int:
         """Count the frames."""
-        return self.count
+        return self._count
 
     def __iter__(self) -> Iterator[DriveFrame]:
         """Render the frames in order."""
-        return (self.frame(i) for i in range(self.count))
+        return (self.frame(index) for index in range(len(self)))
 
     def frame(self, index: int, mount: Mount = (0.0, 0.0)) -> DriveFrame:
         """Render one frame; ``IndexError`` outside 0 to ``len(drive) - 1``."""
-        position, time = self._place(index)
-        past = [i for i, end in enumerate(self._ends) if time >= end]
-        light = self._lights[min(len(past), len(self._lights) - 1)]
+        camera, time = self._view(index, self._size, mount)
+        elapsed = index / self._fps
+        past = sum(elapsed >= end for end in self._ends)
+        light, _ = SCRIPT[min(past, len(SCRIPT) - 1)]
         times, levels = zip(*self._keys)
-        ambient = float(np.interp(time, times, levels))
-        return _frame(self.street, position, light, ambient, self.tunnels,
-                      self.seed * 1_000_003 + index, time + self.seed % 977, self.size,
-                      self.stamp_ns(index), mount)  # fmt: skip
+        ambient = float(np.interp(elapsed, times, levels))
+        return _frame(self._street, camera, time, light, ambient, self._tunnels,
+                      self._seed * 1_000_003 + index, self.stamp_ns(index))  # fmt: skip
 
-    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> Canvas:
+    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> Scene:
         """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
-        position, time = self._place(index)
-        time += self.seed % 977
-        camera = _camera(self.street, position, time, size, mount)
-        return StreetScene(self.street, camera, time, False, 2.0, self.tunnels).canvas
+        return Scene(self._street, *self._view(index, size, mount), self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
         """Return when a frame was taken."""
-        return self.start_ns + round(index * 1e9 / self.fps)
+        return START_NS + round(index * 1e9 / self._fps)
 
-    def _place(self, index: int) -> tuple[float, float]:
-        """Return metres along the street and seconds since the start."""
-        if not 0 <= index < self.count:
-            raise IndexError(f'frame {index} of a drive of {self.count}')
-        time = index / self.fps
-        return self._start + SPEED * time, time
+    @property
+    def _street(self) -> Street:
+        # not an attribute: a drive is pickled for other processes, and a street has 40 MB
+        return _demo_street(self._seed)
+
+    def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
+        """Return the camera and the time of the traffic."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'frame {index} of a drive of {len(self)}')
+        elapsed = index / self._fps
+        time = elapsed + self._seed % 977
+        return _camera(self._street, self._start + SPEED * elapsed, time, size, mount), time
 
 
-#: A hand's breadth to the right of the camera and half a metre above it: its shadows differ.
-LIDAR_MOUNT: Mount = (0.3, 0.6)
-#: Metres up to which a surface sends an echo back.
-RANGE = 100.0
-_SIZE = (1280, 720)
+@lru_cache(maxsize=2)
+def _demo_street(seed: int) -> Street:
+    return Street(seed, 'demo')
+
+
+# -- the LiDAR, and where the sensors are ----------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -236,28 +234,25 @@ class Scan:
 
     def cloud(self) -> Cloud:
         """Return it with the fields x, y, z, ring and the true label, ``truth``."""
-        layout = np.dtype(
-            [('x', '<f4'), ('y', '<f4'), ('z', '<f4'), ('ring', '<u2'), ('truth', 'u1')]
-        )
-        records = np.empty(len(self.points), layout)
-        records['x'], records['y'], records['z'] = self.points.T
-        records['ring'], records['truth'] = self.ring, self.labels
-        kinds = {'x': 7, 'y': 7, 'z': 7, 'ring': 4, 'truth': 2}
-        offsets = {name: place[1] for name, place in (layout.fields or {}).items()}
+        values = (*self.points.T, self.ring, self.labels)
+        kinds = {'x': ('<f4', 7), 'y': ('<f4', 7), 'z': ('<f4', 7), 'ring': ('<u2', 4),
+                 'truth': ('u1', 2)}  # fmt: skip
+        records = np.rec.fromarrays(values, [(name, kind) for name, (kind, _) in kinds.items()])
+        offsets = (0, 4, 8, 12, 14)
         return Cloud(
             fields=tuple(
-                Field(name=name, offset=offsets[name], datatype=kind)
-                for name, kind in kinds.items()
+                Field(name=name, offset=offset, datatype=number)
+                for (name, (_, number)), offset in zip(kinds.items(), offsets)
             ),
-            height=1, width=len(records), point_step=layout.itemsize,
-            row_step=layout.itemsize * len(records), data=records.view(np.uint8), is_dense=True,
+            height=1, width=len(records), point_step=records.itemsize, row_step=records.nbytes,
+            data=np.frombuffer(records.tobytes(), np.uint8), is_dense=True,
         )  # fmt: skip
 
 
 def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Scan:
     """Return the echoes of ``lines`` × ``columns`` rays, ±30° wide and from 9° up to 17° down."""
-    canvas = drive.surfaces(index, _SIZE, LIDAR_MOUNT)
-    camera = canvas.camera
+    scene = drive.surfaces(index, (1280, 720), LIDAR_MOUNT)
+    camera = scene.camera
     elevation = np.radians(np.linspace(9, -17, lines))
     azimuth = np.radians(np.linspace(-30, 30, columns))
     # the rays of a spinning mirror: the rows bend outwards in the image
@@ -267,7 +262,7 @@ def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Sc
     kept = (column >= 0) & (column < camera.width) & (row >= 0) & (row < camera.height)
     line, _ = np.nonzero(kept)
     row, column = row[kept], column[kept]
-    depth = canvas.depth[row, column].astype(np.float64)
+    depth = scene.depth[row, column].astype(np.float64)
     x = (column + 0.5 - camera.center[0]) / camera.focal * depth
     y = (row + 0.5 - camera.center[1]) / camera.focal * depth
     with np.errstate(invalid='ignore'):
@@ -275,7 +270,7 @@ def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Sc
     optical = np.stack([x[echo], y[echo], depth[echo]])
     return Scan(
         points=(BODY_FROM_OPTICAL[:3, :3] @ optical).T.astype(np.float32),
-        labels=canvas.label[row[echo], column[echo]],
+        labels=scene.label[row[echo], column[echo]],
         ring=line[echo].astype(np.uint16),
         stamp_ns=drive.stamp_ns(index),
     )
@@ -303,71 +298,134 @@ def _at(mount: Mount) -> Matrix:
     return from_pose((0.0, -mount[0], mount[1]), (0.0, 0.0, 0.0, 1.0))
 
 
+#: Where LiDAR and camera are.
+PLACES = places({'camera': (0.0, 0.0)})
+
+
+# -- a drive as a bag ------------------------------------------------------------------------
+
+
+def write_drive(
+    path: Path,
+    drive: Drive,
+    *,
+    lidar_every: int = 0,
+    depth: bool = False,
+    processes: int = 0,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[int, bool]:
+    """
+    Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
+
+    A LiDAR sweeps at every ``lidar_every`` frames, 0 for never; with ``depth`` the camera measures
+    depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
+    """
+    lit: dict[int, bool] = {}
+    with BagWriter(path, force=force) as bag, _rendered(drive, lidar_every, processes) as frames:
+        if lidar_every:
+            qos = (reliable_qos(latched=True),)
+            bag.add_topic(Channel(topic='/tf_static', type='tf2_msgs/msg/TFMessage', qos=qos))
+            bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
+        for number, (rendered, sweep) in enumerate(frames):
+            stamp = rendered.stamp_ns
+            place = {'stamp_ns': stamp, 'frame_id': 'camera'}
+            bag.write_image(IMAGE_TOPIC, rendered.image, 'rgb8', **place)
+            bag.write_labels(TRUTH_TOPIC, rendered.labels, **place)
+            if lidar_every or depth:
+                bag.write_calibration(INFO_TOPIC, calibration(rendered.camera), **place)
+            if sweep is not None:
+                bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
+            if depth:
+                bag.write_image(DEPTH_TOPIC, rendered.depth, '32FC1', **place)
+            lit[stamp] = rendered.ambient >= LIT
+            progress(number + 1, len(drive))
+    return lit
+
+
+_Rendered = tuple[DriveFrame, Scan | None]
+
+
+@contextmanager
+def _rendered(drive: Drive, lidar_every: int, processes: int) -> Iterator[Iterator[_Rendered]]:
+    processes = min(processes or os.cpu_count() or 1, len(drive))
+    work = partial(_render, drive, lidar_every)
+    if processes == 1:
+        yield map(work, range(len(drive)))
+        return
+    # a fork would copy the locks of threads that this process may have
+    context = multiprocessing.get_context('spawn')
+    with context.Pool(processes, cv2.setNumThreads, (1,)) as pool:
+        yield pool.imap(work, range(len(drive)), chunksize=2)
+
+
+def _render(drive: Drive, lidar_every: int, index: int) -> _Rendered:
+    sweeps = lidar_every and index % lidar_every == 0
+    return drive.frame(index), scan(drive, index) if sweeps else None
+
+
+# -- streets as a data set -------------------------------------------------------------------
+
 #: Share of each light in a data set of the given name.
 MIXES: dict[str, dict[str, float]] = {
     'day': {'day': 1.0},
     'night': {'night': 0.4, 'dusk': 0.2, 'tunnel': 0.15, 'glare': 0.15, 'day': 0.1},
     'mixed': {'day': 0.4, 'night': 0.25, 'dusk': 0.15, 'tunnel': 0.1, 'glare': 0.1},
 }
-_PER_STREET = 8
-_STREET_LENGTH = 400.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RenderedConfig:
-    """What is rendered; the same settings give the same bytes."""
-
-    count: int = 400
-    split: Literal['train', 'demo'] = 'train'
-    """Layouts, textures and seeds; the two share none."""
-    light: Literal['day', 'night', 'mixed'] = 'mixed'
-    """A mix of lights by name: 'night' is mostly night, dusk, tunnel and glare, a tenth day."""
-    size: tuple[int, int] = (640, 360)
-    """Width and height in pixels."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse empty sets and unknown names."""
-        if self.count < 1:
-            raise ValueError(f"'count' must be at least 1, got {self.count}")
-        if self.light not in MIXES:
-            raise ValueError(f"'light' must be one of {list(MIXES)}, got '{self.light}'")
-        if self.split not in ('train', 'demo'):
-            raise ValueError(f"'split' must be 'train' or 'demo', got '{self.split}'")
+#: Pictures of a street, and metres of it on which they are taken.
+_PER_STREET, _STREET_LENGTH = 8, 400.0
 
 
 def write_rendered(
     out: Path,
-    config: RenderedConfig,
     *,
+    count: int,
+    split: str,
+    light: str,
+    size: tuple[int, int],
+    seed: int,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Path:
+) -> None:
     """
     Render ``out/images/LIGHT_NNNNNN.png`` (RGB) and ``out/labels/`` with the ids beside them.
 
-    ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The folder
-    appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
+    ``split`` is 'train' or 'demo', ``light`` one of ``MIXES``; the same arguments give the same
+    bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
+    folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
+    if seed < 0:
+        raise DataError(f'seed must not be negative, got {seed}')
     check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
+    unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
     try:
-        partial.chmod(0o755)
+        unfinished.chmod(0o755)
         for folder in ('images', 'labels'):
-            (partial / folder).mkdir()
+            (unfinished / folder).mkdir()
         taxonomy = json.dumps(CAMVID11.to_dict(), indent=1)
-        (partial / 'taxonomy.json').write_text(taxonomy + '\n', encoding='utf-8')
-        for index in range(config.count):
-            _write(partial, config, index)
-            progress(index + 1, config.count)
+        (unfinished / 'taxonomy.json').write_text(taxonomy + '\n', encoding='utf-8')
+        lights, shares = zip(*MIXES[light].items())
+        for index in range(count):
+            rng = np.random.default_rng([seed, index, 29])
+            chosen = str(rng.choice(lights, p=shares))
+            street = Street(seed * 10_007 + index // _PER_STREET, split)
+            position = float(rng.uniform(0, _STREET_LENGTH))
+            frame = render(street, position, chosen, seed=seed * 1_000_003 + index, size=size)
+            for folder, picture in (('images', frame.image[..., ::-1]), ('labels', frame.labels)):
+                content = cv2.imencode('.png', picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+                file = unfinished / folder / f'{chosen}_{index:06d}.png'
+                file.write_bytes(content.tobytes())
+            progress(index + 1, count)
         if out.exists():
             shutil.rmtree(out)
-        partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        unfinished.rename(out)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if isinstance(error, OSError):
+            reason = f'({error.strerror}); is the disk full?'
+            raise DataError(f"'{out}' cannot be written {reason}") from error
         raise
-    return out
 
 
 def _is_ours(folder: Path) -> bool:
@@ -377,145 +435,5 @@ def _is_ours(folder: Path) -> bool:
         for path in folder.rglob('*')
         if path.is_symlink() or not path.is_dir()
     ]
-    lights = '|'.join(sorted({light for mix in MIXES.values() for light in mix}))
-    known = re.compile(rf'taxonomy\.json|(images|labels)/({lights})_\d{{6}}\.png')
+    known = re.compile(rf'taxonomy\.json|(images|labels)/({"|".join(LIGHTS)})_\d{{6}}\.png')
     return 'taxonomy.json' in files and all(known.fullmatch(name) for name in files)
-
-
-def _write(folder: Path, config: RenderedConfig, index: int) -> None:
-    rng = np.random.default_rng([config.seed, index, 29])
-    lights = MIXES[config.light]
-    light = str(rng.choice(list(lights), p=list(lights.values())))
-    street = Street(config.seed * 10_007 + index // _PER_STREET, config.split)
-    frame = render(
-        street, float(rng.uniform(0, _STREET_LENGTH)), light,
-        seed=config.seed * 1_000_003 + index, size=config.size,
-    )  # fmt: skip
-    name = f'{light}_{index:06d}.png'
-    quick = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    for kind, picture in (
-        ('images', cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR)),
-        ('labels', frame.labels),
-    ):
-        content = cv2.imencode('.png', picture, quick)[1].tobytes()
-        try:
-            (folder / kind / name).write_bytes(content)
-        except OSError as error:
-            raise DataError(
-                f"'{folder / kind / name}' cannot be written ({error.strerror}); is the disk full?"
-            ) from error
-
-
-Rendered = tuple[DriveFrame, Scan | None]
-IMAGE_TOPIC = '/camera/image_raw'
-INFO_TOPIC = '/camera/camera_info'
-DEPTH_TOPIC = '/camera/depth/image_raw'
-CLOUD_TOPIC = '/lidar/points'
-#: Where LiDAR and camera are.
-PLACES = places({'camera': (0.0, 0.0)})
-TRUTH_TOPIC = '/camera/labels_truth'
-#: Stamp of the first frame; any day will do, 0 would mean that there is no stamp.
-START_NS = 1_700_000_000_000_000_000
-#: Daylight (0–1) from which a frame belongs to the lit part: halfway from day to dusk.
-LIT = 0.75
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DriveSettings:
-    """Which drive is rendered; the same settings give the same frames."""
-
-    seed: int = 0
-    size: tuple[int, int] = (640, 360)
-    """Width and height in pixels."""
-    fps: float = 10.0
-    seconds: float = 60.0
-    split: Literal['train', 'demo'] = 'demo'
-    lidar_every: int = 0
-    """A LiDAR sweeps at every so many frames; 0 leaves it at home."""
-    depth: bool = False
-    """Whether the camera measures depth, too."""
-
-    def open(self) -> Drive:
-        """Return the drive."""
-        return Drive(
-            seed=self.seed, size=self.size, fps=self.fps, seconds=self.seconds, split=self.split,
-            start_ns=START_NS,
-        )  # fmt: skip
-
-
-def write_drive(
-    path: Path,
-    settings: DriveSettings,
-    *,
-    processes: int = 0,
-    force: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[int, bool]:
-    """
-    Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
-
-    ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
-    """
-    count = len(settings.open())
-    lit: dict[int, bool] = {}
-    with (
-        BagWriter(path, force=force) as bag,
-        _frames(settings, count, processes or os.cpu_count() or 1) as frames,
-    ):
-        if settings.lidar_every:
-            bag.add_topic(
-                Channel(topic='/tf_static', type='tf2_msgs/msg/TFMessage',
-                        qos=(reliable_qos(latched=True),))
-            )  # fmt: skip
-            bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
-        for number, (rendered, sweep) in enumerate(frames):
-            stamp = rendered.stamp_ns
-            frame = Frame(image=rendered.image, stamp_ns=stamp, frame_id='camera')
-            bag.write_frame(IMAGE_TOPIC, frame)
-            bag.write_labels(TRUTH_TOPIC, rendered.labels, stamp_ns=stamp, frame_id='camera')
-            if settings.lidar_every or settings.depth:
-                bag.write_calibration(
-                    INFO_TOPIC, calibration(rendered.camera), stamp_ns=stamp, frame_id='camera'
-                )
-            if sweep is not None:
-                bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
-            if settings.depth:
-                bag.write_depth(DEPTH_TOPIC, rendered.depth, stamp_ns=stamp, frame_id='camera')
-            lit[stamp] = rendered.ambient >= LIT
-            progress(number + 1, count)
-    return lit
-
-
-@contextmanager
-def _frames(settings: DriveSettings, count: int, processes: int) -> Iterator[Iterator[Rendered]]:
-    processes = min(processes, count)
-    if processes == 1:
-        drive = settings.open()
-        yield (_rendered(drive, settings.lidar_every, index) for index in range(count))
-        return
-    # a fork would copy the locks of threads that this process may have
-    context = multiprocessing.get_context('spawn')
-    with context.Pool(processes, _open, (settings,)) as pool:
-        yield pool.imap(_render, range(count), chunksize=2)
-
-
-_drive: Drive | None = None
-_lidar_every = 0
-
-
-def _open(settings: DriveSettings) -> None:
-    global _drive, _lidar_every
-    import cv2
-
-    cv2.setNumThreads(1)
-    _drive, _lidar_every = settings.open(), settings.lidar_every
-
-
-def _render(index: int) -> Rendered:
-    assert _drive is not None
-    return _rendered(_drive, _lidar_every, index)
-
-
-def _rendered(drive: Drive, lidar_every: int, index: int) -> Rendered:
-    sweeps = lidar_every and index % lidar_every == 0
-    return drive.frame(index), scan(drive, index) if sweeps else None

@@ -1,84 +1,52 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-One looping street, drawn from one seed, and photographs of it.
+One looping street, drawn from one seed: its layout, textures and traffic.
 
-In the order of the file: a pinhole camera above a bending road with its z-buffered canvas; the
-street's layout, textures and traffic; the surfaces that a camera sees; light, exposure and noise.
+The order in which random numbers are drawn is part of it: the same seed gives the same street.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.taxonomy import CAMVID11
 
 Array = npt.NDArray[Any]
-NEAR, FAR = 0.4, 320.0
-Lamp = tuple[float, float, float, float, tuple[float, float, float], bool]
-"""x, y, z, radius in metres, linear RGB radiance, and whether it is a street lamp."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Camera:
-    """World: x right of the road's axis, y up, z along the road, in metres."""
-
-    width: int
-    height: int
-    x: float
-    z: float
-    eye: float = 1.4
-    pitch: float = 0.0
-    """Radians, up is positive."""
-    yaw: float = 0.0
-    bend: float = 0.0
-    """Curvature of the road in 1/m; to first order it displaces x by ``bend * depth² / 2``."""
-
-    @property
-    def focal(self) -> float:
-        """Focal length in pixels; the horizontal field of view is 64°."""
-        return 0.8 * self.width
-
-    @property
-    def center(self) -> tuple[float, float]:
-        """Image point of the road's tangent at the horizon, pitch included."""
-        return self.width / 2, 0.47 * self.height + self.pitch * self.focal
-
-    def offset(self, depth: Array) -> Array:
-        """Return how far the bend and the yaw displace a point at ``depth`` to the right."""
-        return np.asarray(depth * (self.yaw + depth * (self.bend / 2)) - self.x)
-
-    def project(self, points: Array) -> tuple[Array, Array, Array]:
-        """Map world points [N, 3] to pixel coordinates u, v (centres at .5) and depth."""
-        depth = points[:, 2] - self.z
-        scale = self.focal / depth
-        u = self.center[0] + (points[:, 0] + self.offset(depth)) * scale
-        return u, self.center[1] + (self.eye - points[:, 1]) * scale, depth
-
-    def wall_depth(self, x: float) -> Array:
-        """Return for each column [W] the depth where it first meets the wall at ``x``."""
-        a, c = self.bend / 2, x - self.x
-        b = self.yaw - (np.arange(self.width) + 0.5 - self.center[0]) / self.focal
-        with np.errstate(all='ignore'):
-            root = np.sqrt(b * b - 4 * a * c)
-            depths = np.stack([2 * c / (-b - root), 2 * c / (-b + root)])
-        depths[~(depths > 0)] = np.inf
-        return np.asarray(depths.min(0).astype(np.float32))
+(SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN,
+ BICYCLIST) = range(len(CAMVID11))  # fmt: skip
+SPLITS = ('train', 'demo')
+LENGTH = 480.0
+"""Metres after which the street repeats."""
+CROSSING = 9.0
+"""A side road of this width starts at z = 0 and at half the length."""
+RGB = tuple[int, int, int]
+CLOTHES = (
+    (40, 44, 60), (120, 40, 44), (60, 80, 110), (150, 146, 138), (50, 70, 52), (190, 160, 60),
+)  # fmt: skip
+BODIES = (  # length, width, sill, height, then cabin: foot and roof, rear and front, from the rear
+    (4.1, 1.74, 0.95, 1.48, 0.05, 3.2, 0.5, 2.3),
+    (4.6, 1.80, 0.92, 1.43, 0.6, 3.6, 1.2, 2.7),
+    (4.5, 1.84, 1.05, 1.68, 0.02, 3.6, 0.3, 2.8),
+    (5.2, 1.98, 1.25, 2.30, 0.0, 4.5, 0.05, 3.9),
+)
+PAINTS = ((30, 32, 36), (196, 198, 200), (228, 228, 224), (120, 124, 130), (140, 26, 28),
+          (34, 56, 110), (70, 84, 74), (150, 120, 70), (60, 100, 130), (94, 30, 60))  # fmt: skip
 
 
 class Mip:
     """A texture, periodic in its columns, with its halved copies stacked in one image."""
 
     def __init__(self, texture: Array, ppm: float) -> None:
-        """Take uint8 [rows, columns, channels] at ``ppm`` pixels a metre."""
+        """Take 0 to 255 [rows, columns, channels] at ``ppm`` pixels a metre."""
+        texture = texture.clip(0, 255).astype(np.uint8)
         self.ppm, self.rows, self.columns = ppm, texture.shape[0], texture.shape[1]
         levels: list[Array] = []
         self.tops: list[int] = []
@@ -113,200 +81,6 @@ def pyramid(sprite: Array) -> list[Array]:
     while min(levels[-1].shape[:2]) > 3:
         levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
     return levels
-
-
-def _cross(u: Array, v: Array, k: int) -> float:
-    """Return twice the area of the triangle of the corners 0, k and k + 1."""
-    return float((u[k] - u[0]) * (v[k + 1] - v[0]) - (v[k] - v[0]) * (u[k + 1] - u[0]))
-
-
-class Canvas:
-    """
-    Albedo uint8 [H, W, 3], label uint8, depth float32 in metres, shade and glow of each pixel.
-
-    A surface covers a pixel if it covers its centre; the nearest one owns all its values.
-    """
-
-    def __init__(self, camera: Camera, sky: tuple[int, int, int], sky_label: int) -> None:
-        """Start with nothing but sky."""
-        self.camera = camera
-        shape = (camera.height, camera.width)
-        self.albedo = np.full((*shape, 3), sky, np.uint8)
-        self.label = np.full(shape, sky_label, np.uint8)
-        self.depth = np.full(shape, np.inf, np.float32)
-        self.shade = np.ones(shape, np.float32)
-        self.glow = np.zeros((*shape, 3), np.uint8)
-        self.lights: list[Lamp] = []
-        self._flat = np.zeros(shape, np.uint16)
-        self._surfaces: list[tuple[Any, int, float, Any]] = [((0, 0, 0), 0, 1.0, None)]
-
-    def paint(self, at: Any, mask: Array, depth: Any, rgb: Any, label: Any, shade: float = 1.0,
-              glow: Any = None) -> None:  # fmt: skip
-        """Write a surface into the window ``at`` where ``mask`` holds and nothing is nearer."""
-        mask = mask & (depth < self.depth[at])
-        np.copyto(self.depth[at], depth, where=mask)
-        np.copyto(self.label[at], label, where=mask)
-        np.copyto(self.shade[at], np.float32(shade), where=mask)
-        np.copyto(self.albedo[at], rgb, where=mask[..., None])
-        np.copyto(self.glow[at], np.uint8(0) if glow is None else glow, where=mask[..., None])
-        self._flat[at][mask] = 0
-
-    def finish(self) -> Canvas:
-        """Fill in the flat polygons, which until now only left a number and their depth."""
-        mask = self._flat > 0
-        which = self._flat[mask]
-        rgbs, labels, shades, glows = zip(*self._surfaces)
-        self.albedo[mask] = np.array(rgbs, np.uint8)[which]
-        self.label[mask] = np.array(labels, np.uint8)[which]
-        self.shade[mask] = np.array(shades, np.float32)[which]
-        self.glow[mask] = np.array([g or (0, 0, 0) for g in glows], np.uint8)[which]
-        self._flat[:] = 0
-        return self
-
-    def hidden(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> bool:
-        """Return whether no part of the upright box between two corners can be seen."""
-        box = np.array([[(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1])]
-                        for z in (low[2], high[2])]).reshape(8, 3)  # fmt: skip
-        u, v, depth = self.camera.project(box)
-        if depth.min() < NEAR:
-            return bool(depth.max() < NEAR)
-        rows, columns = (slice(max(0, int(s.min())), max(0, int(s.max()) + 1)) for s in (v, u))
-        window = self.depth[rows, columns]
-        return not window.size or float(window.max()) < float(depth.min())
-
-    def polygon(self, points: Array, rgb: Any, label: int, shade: float = 1.0, nearer: float = 1.0,
-                glow: Any = None, *, shadow: bool = False) -> None:  # fmt: skip
-        """Draw a flat convex polygon [N, 3]; a ``shadow`` only darkens what lies there."""
-        ahead = points[:, 2] - self.camera.z - NEAR
-        if not (ahead > 0).any():
-            return
-        if not (ahead > 0).all():
-            cut: list[Array] = []
-            for p, q, a, b in zip(points, np.roll(points, -1, 0), ahead, np.roll(ahead, -1)):
-                cut += [p] if a > 0 else []
-                cut += [p + (q - p) * (a / (a - b))] if (a > 0) != (b > 0) else []
-            points = np.stack(cut)
-        u, v, depth = self.camera.project(points)
-        left, top = max(0, int(u.min())), max(0, int(v.min()))
-        right = min(self.camera.width, int(min(u.max(), 1e6)) + 1)
-        bottom = min(self.camera.height, int(min(v.max(), 1e6)) + 1)
-        following = np.arange(1, len(u) + 1) % len(u)
-        du, dv = u[following] - u, v[following] - v
-        area = float(u @ dv - v @ du)
-        at = np.s_[top:bottom, left:right]
-        if left >= right or top >= bottom or abs(area) < 0.05:
-            return
-        if float(depth.min()) * nearer > float(self.depth[at].max()):
-            return
-        px = np.arange(left, right, dtype=np.float32) + np.float32(0.5)
-        py = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5))[:, None]
-        inside = np.ones((bottom - top, right - left), bool)
-        for ui, vi, dui, dvi in zip(u, v, du * np.sign(area), dv * np.sign(area)):
-            inside &= np.float32(dui) * (py - np.float32(vi)) >= (px - np.float32(ui)) * dvi
-        if np.ptp(depth) < 1e-6:
-            deep: Array = np.full(inside.shape, depth[0] * nearer, np.float32)
-        else:  # the inverse depth of a plane is linear in the image
-            i = max(range(1, len(u) - 1), key=lambda k: abs(_cross(u, v, k)))
-            one, two = 1 / depth[i] - 1 / depth[0], 1 / depth[i + 1] - 1 / depth[0]
-            whole = _cross(u, v, i)
-            across = (one * (v[i + 1] - v[0]) - two * (v[i] - v[0])) / whole
-            down = (two * (u[i] - u[0]) - one * (u[i + 1] - u[0])) / whole
-            inverse = np.float32(across) * px + np.float32(down) * py
-            inverse += np.float32(1 / depth[0] - across * u[0] - down * v[0])
-            deep = np.float32(nearer) / np.maximum(inverse, np.float32(1e-4))
-        if shadow:
-            self.shade[at] *= np.where(inside & (deep < self.depth[at] * 1.05), shade, 1)
-            return
-        inside &= deep < self.depth[at]
-        np.copyto(self.depth[at], deep, where=inside)
-        np.copyto(self._flat[at], np.uint16(len(self._surfaces)), where=inside)
-        self._surfaces.append((rgb, label, shade, glow))
-
-    def sprite(self, levels: list[Array], label: int, place: tuple[float, float, float],
-               size: tuple[float, float], shade: float = 1.0) -> None:  # fmt: skip
-        """Draw an RGBA sprite upright: ``place`` is the middle of its foot, ``size`` in metres."""
-        (u,), (v,), (depth,) = self.camera.project(np.asarray([place], np.float64))
-        if not 1.0 < depth < FAR * 0.7:
-            return
-        w, h = (side * self.camera.focal / depth for side in size)
-        left, right = max(0, int(u - w / 2)), min(self.camera.width, int(u + w / 2) + 1)
-        top, bottom = max(0, int(v - h)), min(self.camera.height, int(v) + 1)
-        if left >= right or top >= bottom:
-            return
-        image = levels[int(np.clip(np.log2(levels[0].shape[0] / h), 0, len(levels) - 1))]
-        sx, sy = image.shape[1] / w, image.shape[0] / h
-        into = np.array([[sx, 0, (left + 0.5 - u + w / 2) * sx - 0.5],
-                         [0, sy, (top + 0.5 - v + h) * sy - 0.5]])  # fmt: skip
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        patch = cv2.warpAffine(image, into, (right - left, bottom - top), flags=flags,
-                               borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-        px = np.arange(left, right) + 0.5
-        py = np.arange(top, bottom)[:, None] + 0.5
-        inside = (np.abs(px - u) <= w / 2) & (py >= v - h) & (py <= v) & (patch[..., 3] > 127)
-        at = np.s_[top:bottom, left:right]
-        self.paint(at, inside, np.float32(depth), patch[..., :3], label, shade)
-
-    def wall(self, x: float, heights: Array, texture: Mip, label: int, shade: float = 1.0,
-             glow: Mip | None = None,
-             span: tuple[float, float] = (-np.inf, np.inf)) -> None:  # fmt: skip
-        """Draw the wall along the road at ``x``; ``heights`` in metres for each texel along it."""
-        camera, texture_height = self.camera, texture.rows / texture.ppm
-        depth = camera.wall_depth(x)
-        seen = (depth > NEAR) & (depth < FAR)
-        seen &= (depth + camera.z >= span[0]) & (depth + camera.z < span[1])
-        if not seen.any():
-            return
-        left, right = np.flatnonzero(seen)[[0, -1]] + [0, 1]
-        seen, depth = seen[left:right], np.minimum(depth[left:right], FAR)
-        along = np.mod(depth + camera.z, texture.columns / texture.ppm)
-        top = np.where(seen, heights[(along * texture.ppm).astype(int) % texture.columns], 0)
-        scale = depth / camera.focal
-        first = max(0, int((camera.center[1] - (top - camera.eye) / scale).min()))
-        last = min(camera.height, int((camera.center[1] + camera.eye / scale)[seen].max()) + 1)
-        if first >= last:
-            return
-        py = np.arange(first, last, dtype=np.float32)[:, None] + np.float32(0.5)
-        y = np.float32(camera.eye) - (py - np.float32(camera.center[1])) * scale
-        mask = (y >= 0) & (y < top)
-        down = np.float32(texture_height) - y
-        foot = np.sqrt(scale * depth * scale / abs(x - camera.x))
-        at = np.s_[first:last, left:right]
-        light = None if glow is None else glow.sample(along, down, foot)
-        rgb = texture.sample(along, down, foot)
-        self.paint(at, mask, np.broadcast_to(depth, y.shape), rgb, label, shade, light)
-
-    def plane(self, y: float) -> tuple[slice, Array, Array]:
-        """Return the rows that see the level plane at ``y``, their depth [R, 1] and x [R, W]."""
-        camera = self.camera
-        v = np.arange(camera.height) + 0.5 - camera.center[1]
-        with np.errstate(all='ignore'):
-            depth = (camera.eye - y) * camera.focal / v
-        rows = np.flatnonzero((depth > NEAR) & (depth < FAR))
-        at = slice(rows[0], rows[-1] + 1) if len(rows) else slice(0, 0)
-        deep = depth[at, None].astype(np.float32)
-        u = (np.arange(camera.width, dtype=np.float32) + 0.5 - camera.center[0]) / camera.focal
-        return at, deep, (u * deep - camera.offset(deep)).astype(np.float32)
-
-
-(SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN,
- BICYCLIST) = range(len(CAMVID11))  # fmt: skip
-SPLITS = ('train', 'demo')
-LENGTH = 480.0
-"""Metres after which the street repeats."""
-CROSSING = 9.0
-"""A side road of this width starts at z = 0 and at half the length."""
-RGB = tuple[int, int, int]
-CLOTHES = (
-    (40, 44, 60), (120, 40, 44), (60, 80, 110), (150, 146, 138), (50, 70, 52), (190, 160, 60),
-)  # fmt: skip
-BODIES = (  # length, width, sill, height, then cabin: foot and roof, rear and front, from the rear
-    (4.1, 1.74, 0.95, 1.48, 0.05, 3.2, 0.5, 2.3),
-    (4.6, 1.80, 0.92, 1.43, 0.6, 3.6, 1.2, 2.7),
-    (4.5, 1.84, 1.05, 1.68, 0.02, 3.6, 0.3, 2.8),
-    (5.2, 1.98, 1.25, 2.30, 0.0, 4.5, 0.05, 3.9),
-)
-PAINTS = ((30, 32, 36), (196, 198, 200), (228, 228, 224), (120, 124, 130), (140, 26, 28),
-          (34, 56, 110), (70, 84, 74), (150, 120, 70), (60, 100, 130), (94, 30, 60))  # fmt: skip
 
 
 class Draw:
@@ -353,15 +127,15 @@ FACADES = ((168, 150, 128), (140, 84, 66), (186, 178, 164), (120, 116, 112), (19
 
 
 class Street:
-    """A street of ``LENGTH`` metres that repeats; ``flat`` paints each class in one colour."""
+    """A street of ``LENGTH`` metres that repeats."""
 
-    def __init__(self, seed: int = 0, split: str = 'train', *, flat: bool = False) -> None:
-        """Build layout and textures; ``ValueError`` for an unknown split or negative seed."""
+    def __init__(self, seed: int = 0, split: str = 'train') -> None:
+        """Build layout and textures; ``DataError`` for an unknown split or negative seed."""
         if split not in SPLITS:
-            raise ValueError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
+            raise DataError(f'split must be one of {", ".join(SPLITS)}, got {split!r}')
         if seed < 0:
-            raise ValueError(f'seed must not be negative, got {seed}')
-        self.seed, self.split, self.flat = seed, split, flat
+            raise DataError(f'seed must not be negative, got {seed}')
+        self.split = split
         draw = Draw([seed, 1], split)
         self.half = draw.between(4.6, 5.8)
         self.kerb = self.half + draw.between(1.8, 3.2)
@@ -382,13 +156,13 @@ class Street:
         self.road, self.pavement, self.grass = self._ground(draw)
         self.walls = [self._facade(Draw([seed, 2, i], split), far=i > 1) for i in range(4)]
         self.fences = [self._fence(Draw([seed, 3, i], split), self.walls[i][0]) for i in range(2)]
-        self.trees = [pyramid(self._tint(TREE, _tree(draw))) for _ in range(4)]
-        self.people = [pyramid(self._tint(PEDESTRIAN, _person(draw, i % 3))) for i in range(12)]
-        self.riders = [pyramid(self._tint(BICYCLIST, _rider(draw))) for _ in range(4)]
+        self.trees = [pyramid(_tree(draw)) for _ in range(4)]
+        self.people = [pyramid(_person(draw, i % 3)) for i in range(12)]
+        self.riders = [pyramid(_rider(draw)) for _ in range(4)]
         lining = 120 + 10 * draw.noise(int(6 * 8), 8 * 48, 32)[..., None] * np.ones(3)
         lining[:, ::48] *= 0.75
         lining[34:] *= 0.8
-        self.lining = self._mip(BUILDING, lining, 8)
+        self.lining = Mip(lining, 8)
         self.clouds = (0.12 * draw.noise(128, 256, 64)).clip(-0.25, 0.3)
         self.pools = self._pools()
         self._furnish(draw)
@@ -396,15 +170,6 @@ class Street:
     @staticmethod
     def _side(number: int) -> float:
         return -1.0 if number % 2 else 1.0
-
-    def _tint(self, label: int, texture: Array) -> Array:
-        if self.flat:
-            texture[..., :3] = CAMVID11.colors[label]
-        return texture
-
-    def rgb(self, label: int, color: RGB) -> RGB:
-        """Return the colour that a surface of this class is painted in."""
-        return CAMVID11.colors[label] if self.flat else color
 
     def crossing(self, z: Array | float) -> Array:
         """Return where ``z`` lies in a side road."""
@@ -436,11 +201,7 @@ class Street:
         paved[np.abs(np.abs(x[:, 0]) - self.half - 0.08) < 0.1] = (176, 174, 168)
         grass = 58 + 15 * draw.noise(rows, columns, 40)[..., None]
         grass = grass * np.array([0.92, 1.22, 0.5])
-        return (self._mip(ROAD, road, ppm), self._mip(PAVEMENT, paved, ppm),
-                self._mip(TREE, grass, ppm))  # fmt: skip
-
-    def _mip(self, label: int, texture: Array, ppm: float) -> Mip:
-        return Mip(self._tint(label, texture.clip(0, 255).astype(np.uint8)), ppm)
+        return Mip(road, ppm), Mip(paved, ppm), Mip(grass, ppm)
 
     def _facade(self, draw: Draw, far: bool) -> tuple[Array, Mip, Mip, list[tuple[float, RGB]]]:
         """Build a row of houses: heights [columns], texture, lit windows and bare ends."""
@@ -468,7 +229,7 @@ class Street:
             base = draw.color(FACADES)
             r, g, b = (int(c) for c in base)
             if not start or not heights[start - 1]:
-                ends.append((z, self.rgb(BUILDING, (r, g, b))))
+                ends.append((z, (r, g, b)))
             wall, lit = rgb[:, start:stop], glow[:, start:stop]
             wall[:] = base * (1 + 0.05 * draw.noise(rows, wide, 24)[..., None])
             wall[np.mod(y, 3.0) < 0.2] *= 0.82
@@ -489,7 +250,7 @@ class Street:
                     lit[top:bottom, left:right] = np.minimum(255, warm) * draw.between(0.5, 1)
         if not far:
             heights[self.crossing((np.arange(columns) + 0.5) / ppm)] = 0
-        return heights, self._mip(BUILDING, rgb, ppm), Mip(glow, ppm), ends
+        return heights, Mip(rgb, ppm), Mip(glow, ppm), ends
 
     def _fence(self, draw: Draw, houses: Array) -> tuple[Array, Mip]:
         """Fence the gardens between the houses, and some of their fronts."""
@@ -502,7 +263,7 @@ class Street:
         slats = np.where(np.arange(columns) % 4 == 0, 0.5, 1.0)[:, None] * np.ones((24, 1, 1))
         slats = slats * (1 + 0.1 * draw.noise(24, columns, 16))[..., None]
         slats[[8, 9]] *= 0.7
-        return heights, self._mip(FENCE, tone * slats, ppm)
+        return heights, Mip(tone * slats, ppm)
 
     def _pools(self) -> Array:
         """Map the street lamps' light on the ground: float32 [x -20 to 20 m, z], 2 a metre."""
@@ -595,406 +356,3 @@ def _rider(draw: Draw) -> Array:
         (0, 24, (40, 48, 40, 98)), (1, 7, (29, 48, 20, 66, 20, 88)),
         (1, 7, (51, 48, 60, 66, 60, 88)), (4, 14, (40, 24, 40, 29)), (3, 17, (40, 17, 40, 20)),
     ))  # fmt: skip
-
-
-Tunnels = tuple[tuple[float, float], ...]
-Point = tuple[float, float, float]
-VAULT, LAMP_STEP = 5.2, 9.0
-"""Height of a tunnel's ceiling and distance of its lamps, in metres."""
-_SIGNS: tuple[tuple[int, float, float, RGB, RGB], ...] = (  # corners, radius, turn, rim, face
-    (3, 0.5, 0.25, (190, 28, 30), (235, 235, 230)),
-    (14, 0.36, 0.25, (190, 28, 30), (236, 236, 232)),
-    (4, 0.5, 0.125, (235, 235, 230), (30, 70, 160)),
-    (4, 0.42, 0.25, (240, 240, 236), (236, 190, 40)),
-)
-_GLASS, _BLACK = (34, 42, 50), (22, 22, 24)
-
-
-class StreetScene:
-    """
-    The street at ``time`` seconds, painted on ``canvas``.
-
-    ``lamps`` lights the vehicles' lamps, ``beam`` scales the oncoming head lamps (a dipped lamp
-    is 2), ``tunnels`` are stretches of road in metres that lie underground.
-    """
-
-    def __init__(self, street: Street, camera: Camera, time: float, lamps: bool, beam: float,
-                 tunnels: Tunnels) -> None:  # fmt: skip
-        """Paint everything."""
-        self.street, self.camera, self.lamps, self.beam = street, camera, lamps, beam
-        self.canvas = Canvas(camera, street.rgb(SKY, (170, 190, 215)), SKY)
-        self.tunnels = [t for t in tunnels if t[1] > camera.z and t[0] < camera.z + FAR]
-        self._ground()
-        self._traffic(time)
-        for start, end in self.tunnels:
-            self._tunnel(start, end)
-        if not any(a < camera.z and camera.z + 60 < b for a, b in self.tunnels):
-            self._houses()
-            self._skyline()
-        self._furniture(time)
-        self.canvas.finish()
-
-    def _near(self, z: float, behind: float = 12) -> float:
-        """Return where on the endless street a place of the loop comes next."""
-        return self.camera.z - behind + (z - self.camera.z + behind) % LENGTH
-
-    def _open(self, z: float) -> bool:
-        return not any(start - 3 < z < end + 3 for start, end in self.tunnels)
-
-    def _face(self, label: int, rgb: RGB, corners: Sequence[Point], shade: float = 0.85,
-              nearer: float = 1.0, glow: RGB | None = None) -> None:  # fmt: skip
-        points = np.array(corners, np.float64)
-        self.canvas.polygon(points, self.street.rgb(label, rgb), label, shade, nearer, glow)
-
-    def _board(self, label: int, rgb: RGB, x: float, y: float, z: float, wide: float, tall: float,
-               shade: float = 0.85, glow: RGB | None = None) -> None:  # fmt: skip
-        """Draw an upright rectangle across the road, at least a pixel wide; x is its middle."""
-        half = max(wide, 1.02 * (z - self.camera.z) / self.camera.focal) / 2
-        corners = [(x - half, y, z), (x + half, y, z), (x + half, y + tall, z),
-                   (x - half, y + tall, z)]  # fmt: skip
-        self._face(label, rgb, corners, shade, glow=glow)
-
-    def _ground(self) -> None:
-        street, camera = self.street, self.camera
-        at, depth, x = self.canvas.plane(0.0)
-        z, side, scale = depth + camera.z, np.abs(x), depth / camera.focal
-        road = (side < street.half) | street.crossing(z)
-        label = np.where(road, ROAD, np.where(side < street.kerb, PAVEMENT, TREE)).astype(np.uint8)
-        foot = scale * np.sqrt(depth / camera.eye)
-        rgb = street.road.sample(z, x + 20, foot)
-        for surface, texture in ((PAVEMENT, street.pavement), (TREE, street.grass)):
-            mask = label == surface
-            np.copyto(rgb, texture.sample(z, x + 20, foot), where=mask[..., None])
-        self.canvas.paint(at, np.ones(x.shape, bool), np.broadcast_to(depth, x.shape), rgb, label)
-        for crossing in (0, LENGTH / 2):
-            for offset in (-3.6, CROSSING + 1):
-                z0 = self._near(crossing + offset, 3)
-                stripes = np.arange(0.5 - street.half, street.half - 0.6, 1.1)
-                for a in stripes if z0 < camera.z + 90 else ():
-                    b, z1 = a + 0.55, z0 + 2.6
-                    stripe = [(a, 0, z0), (b, 0, z0), (b, 0, z1), (a, 0, z1)]
-                    self._face(ROAD, (206, 206, 198), stripe, 1, 0.999)
-
-    def _houses(self) -> None:
-        street = self.street
-        for i, side in enumerate((1.0, -1.0)):
-            x, sun = side * (street.edge + 0.4), 1.0 if side == street.sun_side else 0.72
-            heights, texture, glow, ends = street.walls[i]
-            self.canvas.wall(x, heights, texture, BUILDING, sun, glow)
-            self.canvas.wall(x - side * 0.15, *street.fences[i], FENCE, 0.8)
-            far, texture, glow, _ = street.walls[i + 2]
-            self.canvas.wall(side * (street.edge + 17), far, texture, BUILDING, sun * 0.9, glow)
-            for z, rgb in ends:
-                height, z = float(heights[int(z * 8 + 1) % len(heights)]), self._near(z, 2)
-                if z < self.camera.z + 200:
-                    self._board(BUILDING, rgb, x + side * 5.5, 0, z, 11, height, 0.6)
-
-    def _skyline(self) -> None:
-        """Close the end of the street with trees on the horizon."""
-        camera, phase = self.camera, self.street.phase
-        u = np.arange(camera.width, dtype=np.float32) / camera.width
-        hump = 6 + 2.5 * np.sin(u * 9 + phase) + 1.2 * np.sin(u * 31 + phase * 3)
-        rows = np.arange(camera.height, dtype=np.float32)[:, None] + np.float32(0.5)
-        y = camera.eye + (camera.center[1] - rows) * (FAR / camera.focal)
-        rgb = np.array(self.street.rgb(TREE, (62, 80, 50)), np.uint8)
-        self.canvas.paint(np.s_[:, :], (y < hump) & (y > -4), np.float32(FAR), rgb, TREE, 0.8)
-
-    def _tunnel(self, start: float, end: float) -> None:
-        street, camera, side = self.street, self.camera, self.street.half + 0.9
-        vault = np.full(street.lining.columns, VAULT)
-        for x in (-side, side):
-            self.canvas.wall(x, vault, street.lining, BUILDING, 0.9, span=(start, end))
-        at, depth, across = self.canvas.plane(VAULT)
-        z = depth + camera.z
-        inside = (np.abs(across) <= side) & (z >= start) & (z < end)
-        rgb = street.lining.sample(z, np.full_like(across, 2.0), depth / camera.focal * 3)
-        self.canvas.paint(at, inside, np.broadcast_to(depth, across.shape), rgb, BUILDING, 0.8)
-        first, last = max(start, camera.z) // LAMP_STEP, min(end, camera.z + 140) // LAMP_STEP
-        for z0 in LAMP_STEP * (np.arange(first, last) + 0.5):
-            for x0 in (-street.lane, street.lane):
-                if start + 2 < z0 < end - 3:
-                    corners = [(x0 + a, VAULT, z0 + b) for a, b in
-                               ((-0.2, 0), (0.2, 0), (0.2, 1.6), (-0.2, 1.6))]  # fmt: skip
-                    self._face(BUILDING, (240, 235, 215), corners, 1, 0.998, (255, 245, 215))
-        if start > camera.z:
-            for s in (-1, 1):
-                self._board(BUILDING, (132, 130, 124), s * (side + 1.5), 0, start, 3, 7.4)
-                self._board(TREE, (70, 88, 44), s * (side + 13), 0, start, 20, 7.4)
-            self._board(BUILDING, (132, 130, 124), 0, VAULT, start, 2 * side, 2.2)
-            wide, top, back = side + 23, side + 14, start + 14
-            self._face(TREE, (74, 94, 46), [(-wide, 7.4, start), (wide, 7.4, start),
-                                            (top, 11, back), (-top, 11, back)])  # fmt: skip
-
-    def _furniture(self, time: float) -> None:
-        street, canvas = self.street, self.canvas
-
-        def seen(places: Sequence[tuple[float, ...]], reach: float) -> list[tuple[float, ...]]:
-            ahead = [(x, self._near(z), *rest) for x, z, *rest in places]
-            return [p for p in ahead if self._open(p[1]) and 1 < p[1] - self.camera.z < reach]
-
-        for x, z in seen(street.lamps, 170):
-            height, head = street.lamp_height, x - math.copysign(1.6, x)
-            self._board(POLE, (92, 94, 96), x, 0, z, 0.14, height)
-            self._board(POLE, (92, 94, 96), (x + head) / 2, height - 0.1, z, 1.6, 0.1)
-            self._board(POLE, (150, 150, 146), head, height - 0.18, z - 0.02, 0.6, 0.16)
-            canvas.lights.append((head, height - 0.2, z - 0.06, 0.16, street.lamp_rgb, True))
-        for x, z, kind in seen(street.signs, 110):
-            corners, radius, turn, rim, face = _SIGNS[int(kind)]
-            self._board(POLE, (120, 122, 124), x, 0, z, 0.07, 2.9)
-            angles = 2 * math.pi * (np.arange(corners) / corners + turn)
-            for size, rgb, back in ((radius, rim, 0.02), (radius * 0.76, face, 0.04)):
-                self._face(SIGN, rgb, [(x + size * math.cos(a), 2.5 + size * math.sin(a), z - back)
-                                       for a in angles])  # fmt: skip
-        for x, z in seen([(s * (street.half + 0.3), z - 1.5) for s in (-1, 1)
-                          for z in (0, LENGTH / 2)], 150):  # fmt: skip
-            self._board(POLE, (70, 72, 74), x, 0, z, 0.12, 3.4)
-            self._board(SIGN, (24, 26, 26), x, 2.5, z - 0.05, 0.38, 1.05)
-            go = 0 if math.sin(time / 6 + street.phase) > 0 else 2
-            for k, rgb in enumerate(((40, 220, 120), (240, 170, 40), (240, 40, 36))):
-                tone, glow = (rgb, rgb) if k == go else ((44, 44, 42), None)
-                self._board(SIGN, tone, x, 2.58 + 0.32 * k, z - 0.08, 0.22, 0.24, 1.0, glow)
-                if k == go:
-                    r, g, b = (0.6 * (c / 255) ** 2 for c in rgb)
-                    canvas.lights.append((x, 2.7 + 0.32 * k, z - 0.1, 0.08, (r, g, b), False))
-        for x, z, tall, kind in seen(street.planted, 240):
-            canvas.sprite(street.trees[int(kind)], TREE, (x, 0, z), (tall * 0.75, tall))
-        walkers = [(x, z + speed * time, *rest) for x, z, speed, *rest in street.walkers]
-        for x, z, tall, kind in seen(walkers, 150):
-            step = street.people[int(kind) * 3 + int(time * 4 + kind) % 3]
-            canvas.sprite(step, PEDESTRIAN, (x, 0.1, z), (tall * 0.375, tall), 0.9)
-        cyclists = [(x, z + speed * time, kind) for x, z, speed, kind in street.cyclists]
-        for x, z, kind in seen(cyclists, 150):
-            canvas.sprite(street.riders[int(kind)], BICYCLIST, (x, 0, z), (0.74, 1.78), 0.9)
-            if self.lamps:
-                color = (0.5, 0.02, 0.02) if x > 0 else (1.0, 1.0, 0.9)
-                canvas.lights.append((x, 0.8, z - 0.1, 0.03, color, False))
-
-    def _traffic(self, time: float) -> None:
-        street = self.street
-        cars = [(x, self._near(z), body, paint, x < 0, False, False)
-                for x, z, body, paint in street.parked if self._open(self._near(z))]  # fmt: skip
-        cars += [(-street.lane, self._near(z - 9 * time), body, paint, True, self.lamps, False)
-                 for z, body, paint in street.oncoming]  # fmt: skip
-        gap, swing, body, paint = street.leader
-        ahead = self.camera.z + gap + swing * math.sin(0.19 * time)
-        brakes = math.sin(0.23 * time + street.phase) > 0.6
-        cars.append((street.lane, ahead, body, paint, False, self.lamps, brakes))
-        for car in sorted(cars, key=lambda car: car[1]):
-            self._car(*car)
-
-    def _car(self, x: float, z: float, body: int, paint: int, facing: bool, lit: bool,
-             brakes: bool) -> None:  # fmt: skip
-        """Draw a vehicle whose end nearer to the camera stands at ``z``."""
-        length, wide, sill, tall, *cabin = BODIES[body]
-        distance = z - self.camera.z
-        if distance + length < 1 or distance > 160:
-            return
-        half, base, rgb, near, far = wide / 2, 0.24, PAINTS[paint], z, z + length
-        c0, c1, r0, r1 = (z + (length - t if facing else t) for t in cabin)
-        if facing:
-            c0, c1, r0, r1 = c1, c0, r1, r0
-        ours = -float(self.camera.offset(np.array(distance)))
-        side = math.copysign(half, ours - x)
-        if self.canvas.hidden((x - half, 0, near), (x + half, tall, far)):
-            return
-        slim, lean = half - 0.2, side * (half - 0.2) / half
-
-        def quad(color: RGB, shade: float, nearer: float, *corners: Point) -> None:
-            self._face(CAR, color, [(x + a, b, c) for a, b, c in corners], shade, nearer)
-
-        def across(color: RGB, shade: float, nearer: float, low: Point, high: Point) -> None:
-            """Draw a strip across the car from half width, y, z to half width, y, z."""
-            (a, y0, z0), (b, y1, z1) = low, high
-            quad(color, shade, nearer, (-a, y0, z0), (a, y0, z0), (b, y1, z1), (-b, y1, z1))
-
-        for grow in (0.0, 0.25) if distance < 60 else ():
-            a, z0, z1 = half + grow, near - grow, far + grow
-            corners = [(x - a, 0, z0), (x + a, 0, z0), (x + a, 0, z1), (x - a, 0, z1)]
-            self.canvas.polygon(np.array(corners), _BLACK, ROAD, 0.5, shadow=True)
-        across(rgb, 0.8, 1, (half, base, near), (half, sill, near))
-        across(rgb, 1.05, 1, (half, sill, near), (half, sill, far))
-        across(rgb, 0.9, 0.999, (half, sill, c0), (slim, tall, r0))
-        for shade, low, high, f0, t0, t1, f1 in ((0.72, base, sill, near, near, far, far),
-                                                 (0.75, sill, tall, c0, r0, r1, c1)):  # fmt: skip
-            top = lean if high == tall else side
-            quad(rgb, shade, 0.9995, (side, low, f0), (top, high, t0), (top, high, t1),
-                 (side, low, f1))  # fmt: skip
-        if distance < 70:
-            a, b, mid, p, q = sill + 0.05, tall - 0.09, (r0 + r1) / 2, side * 1.01, lean * 1.01
-            across(_GLASS, 0.9, 0.996, (half - 0.12, a, c0 + (r0 - c0) * 0.1),
-                   (slim - 0.06, b, c0 + (r0 - c0) * 0.85))  # fmt: skip
-            for k0, k1, t0, t1 in ((c0 + 0.3, mid - 0.06, r0 + 0.1, mid - 0.06),
-                                   (mid + 0.06, c1 - 0.35, mid + 0.06, r1 - 0.1)):  # fmt: skip
-                quad(_GLASS, 0.9, 0.996, (p, a, k0), (q, b, t0), (q, b, t1), (p, a, k1))
-            across(_BLACK, 0.8, 0.998, (half, base, near), (half, base + 0.16, near))
-            across((225, 222, 200), 0.8, 0.997, (0.26, 0.5, near), (0.26, 0.62, near))
-            turn = np.arange(10) * (math.pi / 5)
-            for hub in (near + 0.8, far - 0.85):
-                for size, tone, nearer in ((0.33, _BLACK, 0.998), (0.19, (120, 122, 124), 0.997)):
-                    rim = ((p, 0.33 + size * math.sin(t), hub + size * math.cos(t)) for t in turn)
-                    quad(tone, 0.8, nearer, *rim)
-        low, high = (0.55, 0.72) if facing else (sill - 0.28, sill - 0.08)
-        for s in (-1, 1):
-            a, b, t = x + s * (half - 0.2), (low + high) / 2, x + s * (half - 0.12)
-            self._board(CAR, _BLACK, t, 0, near, 0.2, base, 0.6)
-            lamp = (228, 230, 232) if facing else (150, 20, 22)
-            front = self.camera.z + 0.998 * distance
-            self._board(CAR, lamp, a, low, front, 0.35, high - low, 1.0)
-            if lit:
-                tail = (1.8, 0.06, 0.04) if brakes else (0.45, 0.012, 0.01)
-                color = (self.beam, 0.95 * self.beam, 0.85 * self.beam) if facing else tail
-                self.canvas.lights.append((a, b, near - 0.1, 0.1, color, False))
-
-
-FULL_WELL, READ_NOISE = 5000.0, 5.0
-"""Electrons at white, and electrons rms, of a small automotive sensor."""
-HEAD = (0.11, 0.105, 0.09)
-"""Our head lamps' light 14 m ahead, relative to a sunlit street."""
-GAIN = (0.2, 18.0)
-"""Bounds of the automatic exposure, relative to a sunlit street."""
-_HOURS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_ZENITH = ((0.2, 0.25, 0.42), (0.3, 0.36, 0.6), (0.36, 0.44, 0.74), (0.5, 0.64, 0.9),
-           (0.34, 0.54, 0.98))  # fmt: skip
-_HORIZON = ((0.95, 0.75, 0.55), (1.0, 0.62, 0.42), (1.2, 0.72, 0.48), (1.0, 0.88, 0.78),
-            (0.74, 0.84, 1.0))  # fmt: skip
-"""Colours of the sky at ``_HOURS``, relative to the daylight."""
-_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Light:
-    """The light of a moment."""
-
-    ambient: float
-    """Daylight, 1 noon to 0 deep night, on a logarithmic scale."""
-    veil: float = 0.02
-    """Share of a lamp's light that the lens scatters; a dirty one ten times as much."""
-    seed: int = 0
-    """Of the sensor's noise."""
-    haze: float = 0.5
-
-    @property
-    def daylight(self) -> float:
-        """Return the linear daylight: 1 at noon, 1/1500 at night."""
-        return float(1500.0 ** (self.ambient - 1))
-
-    @property
-    def lamps(self) -> float:
-        """Return how far the street lamps are lit, 0 to 1."""
-        return float(np.clip((0.72 - self.ambient) / 0.1, 0, 1))
-
-
-def expose(canvas: Canvas, street: Street, light: Light, tunnels: Tunnels = ()) -> Array:
-    """Return the photograph, uint8 [H, W, 3] RGB."""
-    radiance = _radiance(canvas, street, light, tunnels)
-    _halos(canvas, light, radiance)
-    luma = radiance[::4, ::4] @ np.array([0.3, 0.59, 0.11], np.float32)
-    metered = float(np.exp(np.log(luma + 2e-4).mean()))
-    gain = float(np.clip(0.19 / metered, *GAIN)) ** 0.93
-    radiance *= gain
-    per_electron = gain**0.8 / FULL_WELL
-    noise = cv2.sqrt(radiance * per_electron + (READ_NOISE * per_electron) ** 2)
-    start = int(np.random.default_rng([light.seed, 7]).integers(1_000_000))
-    noise *= np.resize(_grain(street.split)[start : start + radiance.size], radiance.shape)
-    radiance += noise
-    radiance *= 1023
-    image: Array = _TONE[radiance.clip(0, 8191).astype(np.uint16)]
-    return image
-
-
-def _tone() -> Array:
-    v = np.arange(8192) / 1023.0
-    shoulder = np.where(v < 0.6, v, 0.6 + 0.4 * (1 - np.exp(-(v - 0.6) / 0.5)))
-    return np.round(255 * shoulder.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
-
-
-_TONE = _tone()
-
-
-@functools.cache
-def _grain(split: str) -> Array:
-    """Return 5 M samples of unit noise, smoothed a little as a camera's processing leaves it."""
-    noise = np.random.default_rng(SPLITS.index(split)).standard_normal((1031, 1619, 3), np.float32)
-    return np.asarray(cv2.blur(noise, (2, 2)) * np.float32(1.7)).ravel()
-
-
-def _radiance(canvas: Canvas, street: Street, light: Light, tunnels: Tunnels) -> Array:
-    """Light every surface, and the sky behind them: linear float32 [H, W, 3], 1 is noon."""
-    camera, day, at, shade = canvas.camera, light.daylight, light.ambient, canvas.shade
-    zenith, horizon = (
-        np.array([np.interp(at, _HOURS, channel) for channel in zip(*sky)], np.float32)
-        for sky in (_ZENITH, _HORIZON)
-    )
-    depth = np.minimum(canvas.depth, FAR)
-    u, v = (np.arange(count, dtype=np.float32) + 0.5 for count in (camera.width, camera.height))
-    u, v = (u - camera.center[0]) / camera.focal, (v[:, None] - camera.center[1]) / camera.focal
-    x, y, z = u * depth - camera.offset(depth), camera.eye - v * depth, depth + camera.z
-    sky_light, direct, inside = 0.55 * day * shade, np.zeros_like(depth), np.zeros_like(depth)
-    if at > 0.72:
-        side, houses = street.sun_side, street.walls[0 if street.sun_side > 0 else 1][0]
-        column = (np.mod(z, LENGTH) * (len(houses) / LENGTH)).astype(np.int32) % len(houses)
-        reach = street.edge + 0.4 - (houses[column] - y) * street.sun_slope
-        direct = (x * side < reach) * shade * (0.9 * day * ((at - 0.72) / 0.28) ** 0.7)
-    for start, end in tunnels:
-        into = np.minimum(z - start, end - z)
-        under = (np.abs(x) < street.half + 1) & (into > 0) & (y < VAULT + 0.3)
-        sky_light = np.where(under, sky_light * np.exp(-np.maximum(into, 0) / 7), sky_light)
-        direct = np.where(under, 0, direct)
-        inside += under * (0.5 + 0.3 * np.cos(z * (2 * np.pi / LAMP_STEP)))
-    pools = cv2.remap(street.pools, np.mod(z, LENGTH) * 2, (x + 20) * 2, cv2.INTER_LINEAR,
-                      borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
-    pools = pools * np.exp(np.minimum(4.5 - y, 0) * 0.5) * (inside == 0) * shade
-    head = _head_lamps(depth, y, u) * np.maximum(shade, 0.4) * (at < 0.8 or len(tunnels) > 0)
-    tint = zenith * 0.7 + horizon * 0.3
-    city = np.array([0.0016, 0.0012, 0.0008], np.float32)
-    terms = (sky_light, direct, head, pools, inside * shade, np.ones_like(depth))
-    lamps = np.array(street.lamp_rgb) * (0.1 * light.lamps)
-    colors = (tint / tint.mean(), (1.0, 0.93, 0.8), HEAD, lamps, (0.055, 0.05, 0.036), city * 0.3)
-    total = np.stack(terms, -1).astype(np.float32, copy=False) @ np.array(colors, np.float32)
-    total *= cv2.LUT(canvas.albedo, _LINEAR)
-    if canvas.glow.any():
-        total += cv2.LUT(canvas.glow, _LINEAR) * np.float32(0.1)
-    fog = (1 - np.exp(depth * (-light.haze / FAR))) * np.where(inside > 0, np.float32(0.2), 1)
-    total += fog[..., None] * (horizon * (0.5 * day) + city * 0.4 - total)
-    low = np.exp(np.minimum(v, 0) * 6)[..., None]
-    sky = (zenith + (horizon - zenith) * low) * (0.75 * day) + city * (0.1 + 0.6 * low)
-    clouds = cv2.resize(street.clouds, (camera.width, camera.height))[..., None]
-    np.copyto(total, sky * (1 + clouds), where=np.isinf(canvas.depth)[..., None])
-    return np.asarray(total)
-
-
-def _head_lamps(depth: Array, y: Array, u: Array) -> Array:
-    """Return our dipped head lamps' light: wide, bright just under the horizontal, dark above."""
-    aim = (y - 0.65) / np.maximum(depth, 1) + 0.012 - 0.05 * np.maximum(u - 0.02, 0)
-    low = np.exp(-np.square(aim / np.where(aim < 0, np.float32(0.075), np.float32(0.01))))
-    wide = np.exp(-np.square(u / 0.42))
-    return np.asarray((low + 0.025) * wide * (14 / (depth + 2.5)) ** 1.6)
-
-
-def _halos(canvas: Canvas, light: Light, radiance: Array) -> None:
-    """Add what visible lamps send into the lens: a disc each, and halos around it."""
-    height, width = canvas.label.shape
-    rows, columns = -(-height // 4), -(-width // 4)
-    bloom = np.zeros((rows, columns, 3), np.float32)
-    for x, y, z, radius, color, street_lamp in canvas.lights:
-        rgb = np.array(color, np.float32) * (0.55 * light.lamps if street_lamp else 1)
-        depth = z - canvas.camera.z
-        if not 1 < depth < 250 or not rgb.any():
-            continue
-        (u,), (v,), _ = canvas.camera.project(np.array([[x, y, z]]))
-        if not (0 <= u < width and 0 <= v < height):
-            continue
-        row, column = int(v), int(u)
-        if canvas.depth[row, column] < depth * 0.985:
-            continue
-        r = max(0.8, radius * canvas.camera.focal / depth)
-        at = np.s_[max(0, row - int(3 * r)) : row + int(3 * r) + 1,
-                   max(0, column - int(3 * r)) : column + int(3 * r) + 1]  # fmt: skip
-        py, px = np.arange(height)[at[0], None], np.arange(width)[at[1]]
-        disc = np.exp(-((((px + 0.5 - u) ** 2 + (py + 0.5 - v) ** 2) / (r * r)) ** 1.5))
-        radiance[at] += disc[..., None].astype(np.float32) * rgb
-        bloom[row // 4, column // 4] += rgb * (min(r * r / 8, 3.0) + 0.4 * min(1.0, 50 / depth))
-    if bloom.any():
-        spread = sum(share * cv2.GaussianBlur(bloom, (0, 0), sigma * columns / 160)
-                     for sigma, share in ((1.2, 2.0), (4.0, 1.0), (16.0, 1.2)))  # fmt: skip
-        radiance += cv2.resize(np.asarray(spread), (width, height)) * (light.veil * 8)

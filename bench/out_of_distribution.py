@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Pictures of a camera that sees no street: covered, noisy, saturated, indoors, blank.
+Out-of-distribution images: a camera that is covered, noisy, saturated, indoors or blank.
 
 They test a reliability score and are never fitted on. A street is only the ground for those that
 let some of it through; labels do not exist.
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
-Blinded = Callable[[Image, np.random.Generator], Image]
+Corruption = Callable[[Image, np.random.Generator], Image]
 
 
 def covered(street: Image, rng: np.random.Generator) -> Image:
@@ -109,7 +109,7 @@ def blank(street: Image, rng: np.random.Generator) -> Image:
     return _bytes(np.broadcast_to(color, street.shape) + rng.normal(0, 0.8, street.shape))
 
 
-BLINDED: dict[str, Blinded] = {
+CORRUPTIONS: dict[str, Corruption] = {
     'covered': covered, 'noise': noise, 'saturated': saturated, 'indoor': indoor, 'blank': blank,
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg bench``: milliseconds and frames a second by backend, size and route, here."""
+"""``nightseg info`` and ``bench``: what this machine has, and how fast the pipeline is on it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from nightseg_ros.cli.options import Progress, parse
+from nightseg_ros.cli.options import Progress, print_table
 from nightseg_ros.config import ConfigError
 
+PACKAGES = (
+    'torch', 'onnxruntime', 'openvino', 'numpy', 'opencv-python-headless', 'opencv-python',
+    'safetensors', 'rosbags', 'lightning-fabric',
+)  # fmt: skip
 #: Raised when what a key of ``bench.json`` means changes.
 FORMAT = 2
 #: Instructions that decide how fast a network runs.
@@ -25,6 +31,109 @@ _INSTRUCTIONS = (
     'avx2', 'avx512f', 'avx512_vnni', 'avx512_bf16', 'amx_bf16', 'amx_int8', 'asimddp',
 )  # fmt: skip
 _STAGES = ('estimate', 'shrink', 'network', 'post', 'render')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InfoOptions:
+    """Show versions, devices, backends and weights; the first thing to put into a bug report."""
+
+    json: bool = False
+    """Machine-readable, on stdout."""
+
+
+def info(options: InfoOptions) -> int:
+    """Print the facts."""
+    from nightseg_ros.files import models_dir
+    from nightseg_ros.runtime.backends import available_backends
+
+    facts = {
+        'versions': versions(),
+        'devices': _devices(),
+        'backends': available_backends(),
+        'models': str(models_dir()),
+        'weights': [_weights(path) for path in sorted(models_dir().glob('*.safetensors'))],
+    }
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(facts)
+    return 0
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of what it runs on."""
+    from nightseg_ros import __version__
+
+    found = {'nightseg': __version__, 'python': platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    found['ros'] = _ros()
+    return found
+
+
+def _ros() -> str:
+    """Return the ROS distribution without importing rclpy."""
+    if os.environ.get('ROS_DISTRO'):
+        return f'{os.environ["ROS_DISTRO"]} (sourced)'
+    for distribution in ('jazzy', 'kilted', 'rolling', 'humble'):
+        try:
+            version = metadata.version(f'ros-{distribution}-rclpy')
+        except metadata.PackageNotFoundError:
+            continue
+        return f'{distribution} (wheels, rclpy {version})'
+    return 'none found: the node needs ROS 2, everything else works without'
+
+
+def _devices() -> list[str]:
+    import torch
+
+    devices = [f'cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} threads']
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = properties.total_memory / 2**30
+        devices.append(f'cuda:{index}: {properties.name}, {memory:.0f} GiB')
+    return devices
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    from nightseg_ros.weights import WeightsError, load_weights, network_tensors
+
+    try:
+        weights = load_weights(path)
+    except WeightsError as error:
+        return {'name': path.stem, 'error': str(error)}
+    about = weights.metadata
+    return {
+        'name': path.stem,
+        **{name: getattr(about, name) for name in ('task', 'network')},
+        'parameters': sum(tensor.numel() for tensor in network_tensors(weights.tensors).values()),
+        'taxonomy': (about.taxonomy or {}).get('name', ''),
+        **{name: getattr(about, name) for name in ('long_side', 'data', 'license')},
+        'sha256': weights.sha256,
+        'metrics': about.metrics,
+    }
+
+
+def _show(facts: dict[str, Any]) -> None:
+    for title in ('versions', 'backends'):
+        shown = {True: 'available', False: 'not installed'}
+        rows = [[name, str(shown.get(value, value))] for name, value in facts[title].items()]
+        print_table(title, ('name', 'value'), rows)
+    for device in facts['devices']:
+        print(f'device {device}')
+    columns = ('name', 'network', 'taxonomy', 'licence', 'sha256', 'metrics')
+    rows = []
+    for weights in facts['weights']:
+        if 'error' in weights:
+            rows.append([weights['name'], f'refused: {weights["error"]}'])
+            continue
+        metrics = ', '.join(f'{name} {value}' for name, value in weights['metrics'].items())
+        words = [weights[name] for name in ('name', 'network', 'taxonomy', 'license')]
+        rows.append([*words, weights['sha256'][:12], metrics])
+    print_table(f'weights in {facts["models"]}', columns, rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,11 +184,8 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
     return [Setup(**{'backend': backend, **change}) for change in changes]
 
 
-def bench(arguments: Sequence[str]) -> int:
+def bench(options: BenchOptions) -> int:
     """Measure, print and write."""
-    options = parse(BenchOptions, 'bench', arguments)
-
-    from nightseg_ros.cli.info import versions
     from nightseg_ros.files import replace_file
     from nightseg_ros.runtime.backends import available_backends
 
@@ -119,19 +225,17 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
     from nightseg_ros.perception.result import Want
     from nightseg_ros.runtime.backend import BackendError
-    from nightseg_ros.simulation import Street, render
+    from nightseg_ros.simulation.drive import render
+    from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import WeightsError
 
     names = ('day', 'night', 'translator', 'illumination')
     weights = WeightsConfig(**{name: getattr(options, f'weights_{name}') for name in names})
-    street = Street(1, 'demo')
-    scenes = [render(street, 9.0 * index, 'night', seed=index).image for index in range(3)]
-    wants = {False: Want(), True: Want(confidence=True, color=True, overlay=True)}
+    scenes = [render(Street(1, 'demo'), 9.0 * k, 'night', seed=k).image for k in range(3)]
     rounds = 5 if options.short else 15
     pipelines: dict[tuple[str, str], Pipeline] = {}
-    running: dict[Setup, Pipeline] = {}
-    batch_ms: dict[Setup, list[float]] = {}
-    stages_ms: dict[Setup, dict[str, list[float]]] = {}
+    times: dict[Setup, list[float]] = {}
+    stages: dict[Setup, dict[str, list[float]]] = {}
     with Progress('loading the networks', None) as progress:
         for setup in candidates:
             key = (setup.backend, setup.route)
@@ -148,10 +252,10 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                     raise
                 progress.note(f'{setup.backend} is not measured: {error}')
                 continue
-            running[setup], batch_ms[setup], stages_ms[setup] = pipelines[key], [], {}
+            times[setup], stages[setup] = [], {}
         for number in range(rounds):
             progress.set(number, rounds, 'measuring')
-            for setup, pipeline in running.items():
+            for setup in times:
                 images = [np.asarray(cv2.resize(s, setup.size), np.uint8) for s in scenes]
                 frames = [
                     Frame(
@@ -161,22 +265,23 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                         camera=f'{setup}/{index}',
                     )
                     for index in range(setup.cameras)
-                ]  # fmt: skip
+                ]
+                want = Want(confidence=setup.draw, color=setup.draw, overlay=setup.draw)
                 began = time.perf_counter()
-                results = pipeline.process(frames, wants[setup.draw])
-                batch_ms[setup].append((time.perf_counter() - began) * 1e3)
+                results = pipelines[setup.backend, setup.route].process(frames, want)
+                times[setup].append((time.perf_counter() - began) * 1e3)
                 for result in results:
                     for stage, ms in result.ms.items():
-                        stages_ms[setup].setdefault(stage, []).append(ms)
+                        stages[setup].setdefault(stage, []).append(ms)
     return [
         {
             **dataclasses.asdict(setup),
-            'description': pipeline.describe(),
-            'hz': round(1e3 * setup.cameras / percentiles(batch_ms[setup])['p50'], 1),
-            'batch_ms': percentiles(batch_ms[setup]),
-            'stages_ms': {name: percentiles(ms) for name, ms in stages_ms[setup].items()},
+            'description': pipelines[setup.backend, setup.route].describe(),
+            'hz': round(1e3 * setup.cameras / percentiles(batches)['p50'], 1),
+            'batch_ms': percentiles(batches),
+            'stages_ms': {name: percentiles(ms) for name, ms in stages[setup].items()},
         }
-        for setup, pipeline in running.items()
+        for setup, batches in times.items()
     ]
 
 
@@ -190,19 +295,16 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 def machine() -> dict[str, Any]:
     """Return processor, cores that may be used, memory, system and how busy it is."""
-    try:
-        text = Path('/proc/cpuinfo').read_text()
-        memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
-    except (OSError, ValueError):
-        text, memory = '', 0.0
-    pairs = (line.partition(':') for line in text.splitlines())
-    facts = {key.strip(): value.strip() for key, colon, value in pairs if colon}
+    text = Path('/proc/cpuinfo').read_text()
+    facts: dict[str, str] = dict(
+        re.findall(r'^(model name|flags|Features)\s*: (.*)$', text, re.MULTILINE)
+    )
     flags = facts.get('flags', facts.get('Features', '')).split()
     return {
         'processor': facts.get('model name', platform.machine()),
         'cores': len(os.sched_getaffinity(0)),
         'instructions': [name for name in _INSTRUCTIONS if name in flags],
-        'memory_gb': round(memory, 1),
+        'memory_gb': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9, 1),
         'system': platform.platform(terse=True),
         'load_at_start': round(os.getloadavg()[0], 2),
     }
@@ -221,16 +323,13 @@ def markdown(result: Mapping[str, Any]) -> str:
         )
         for p in result['pipelines']
     ]  # fmt: skip
+    head = ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES)
     return (
         f'# nightseg bench\n\n{result["created"][:10]}: {here["processor"]}, '
         f'{here["cores"]} cores ({", ".join(here["instructions"])}), load '
         f'{here["load_at_start"]} at the start. '
         'Milliseconds of a batch (stages: of a frame, p50); Hz: frames of all cameras.\n\n'
-        + table(
-            ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES),
-            rows,
-        )
-        + '\n'
+        f'{table(head, rows)}\n'
     )
 
 
