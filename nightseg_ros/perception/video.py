@@ -10,6 +10,7 @@ record at variable rates. What a container marks as trimmed is no frame of the v
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -44,9 +45,11 @@ class VideoError(ValueError):
     """A video that cannot be opened, read on or written; the text says how far it went."""
 
 
-def is_stream(source: str) -> bool:
-    """Tell whether a source is a camera device or a network stream rather than a file."""
-    return source.startswith(('/dev/video', 'rtsp://', 'rtsps://', 'rtmp://', 'udp://', 'srt://'))
+def stream_url(source: str | Path) -> str | None:
+    """Return the URL of a network stream or a camera device; None for what is a file."""
+    text = re.sub(r'^(rtsps?|rtmp|udp|srt):/(?!/)', r'\1://', str(source))  # a Path loses a slash
+    live = re.match(r'(rtsps?|rtmp|udp|srt)://|/dev/video\d+$', text)
+    return text if live else None
 
 
 class VideoReader:
@@ -59,8 +62,8 @@ class VideoReader:
 
     def __init__(self, source: str | Path) -> None:
         """Open it; ``VideoError`` where it is no video, or not there."""
-        self.name = str(source)
-        self.live = is_stream(self.name)
+        url = stream_url(source)
+        self.name, self.live = url or str(source), url is not None
         self._context = ExitStack()
         try:
             if self.live:
