@@ -44,7 +44,6 @@ from nightseg_ros.simulation.street import Street
 
 HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')
-EVERYTHING = ('labels', 'confidence', 'color', 'overlay', 'status')
 #: The stages of a frame within the node; 'total' is from its receipt to its labels.
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
 #: Seconds for the nodes to load (the first run exports), and for each later answer.
@@ -104,11 +103,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     return {
         'one_camera': Session(
             size=HD, cameras=('camera',), parameters=night,
-            phases=(
-                closed,
-                Phase(name='everything', contenders=one, rounds=rounds // 2, topics=EVERYTHING),
-                *paced,
-            ),
+            phases=(closed, *paced),
         ),
         'peers': Session(
             size=HD, cameras=('ours',), parameters=night, peers=options.peers,
@@ -358,10 +353,8 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
     one = phases('one_camera')
     if one:
         added = [(ms['total'] - ms['network']) / ms['network'] for ms in stages(one['closed'])]
-        drawn = [ms['render'] / sum(ms[p] for p in PARTS) for ms in stages(one['everything'])]
         tails = [summary(p)['end_to_end_ms'] for n, p in one.items() if n.endswith('_hz')]
         yield 'node_overhead', np.median(added), "what the node adds to its network's time"
-        yield 'overlay_share', np.median(drawn), 'drawing, in a frame that is drawn and published'
         worst = max((t['p99'] / t['p50'] for t in tails if t), default=float('nan'))
         yield 'p99_over_p50', worst, 'end to end, the worst of 10, 20 and 30 Hz'
         start = raw['one_camera']['start_to_first_mask_s']

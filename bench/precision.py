@@ -20,7 +20,7 @@ import numpy as np
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.runtime.backend import Network
-from nightseg_ros.runtime.backends import EXACT, OnnxBackend, OpenVINOBackend
+from nightseg_ros.runtime.backends import FLOAT32_LAYERS, OnnxBackend, OpenVINOBackend
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.weights import Weights, load_weights
 
@@ -56,7 +56,7 @@ def candidates(weights: Weights, threads: int) -> dict[str, Network]:
         'onnxruntime f32': OnnxBackend(threads),
         **{
             f'OpenVINO bf16 behind {exact} convolutions': OpenVINOBackend(threads, 'bf16', exact)
-            for exact in (0, 3, EXACT)
+            for exact in (0, 3, FLOAT32_LAYERS)
         },
     }
     return {title: backend.load(weights, print) for title, backend in backends.items()}

@@ -100,6 +100,13 @@ def from_mapping(
         raise ConfigError(f"'{where or cls.__name__}': {error}") from error
 
 
+def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
+    """Raise ``ValueError`` for the first (key, whether it is kept, what it must) that is not."""
+    for key, kept, rule in rules:
+        if not kept:
+            raise ValueError(f"'{key}' must {rule}, got {getattr(config, key)!r}")
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """Return a config dataclass as nested plain dicts and lists, fit for YAML and JSON."""
     result = dataclasses.asdict(config)

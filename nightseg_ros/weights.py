@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, check_rules, from_mapping, to_mapping
 from nightseg_ros.files import models_dir, replace_file, user_path
 
 if TYPE_CHECKING:
@@ -70,14 +70,13 @@ class WeightsMetadata:
     def __post_init__(self) -> None:
         """Refuse values that would silently spoil every mask."""
         tasks = ('segment', 'translate', 'illumination')
-        for key, kept, rule in (
+        check_rules(
+            self,
             ('task', self.task in tasks, f'be one of {tasks}'),
             ('temperature', self.temperature > 0, 'be above 0'),
             ('std', all(value > 0 for value in self.std), 'be above 0'),
             ('long_side', self.long_side >= 32, 'be at least 32 pixels'),
-        ):
-            if not kept:
-                raise ValueError(f'{key} must {rule}, got {getattr(self, key)!r}')
+        )
 
 
 class Tensors(UserDict[str, Any]):

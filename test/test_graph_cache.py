@@ -63,6 +63,18 @@ def test_whatever_lies_in_it_the_masks_are_the_same(
         assert len(found) == complaints and all(words in text for text in found), said
 
 
+def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError('requirements_magic == runtime_requirements_magic')
+
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setattr('openvino.Core.import_model', refuse)
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    assert OpenVINOBackend().load(weights, print)(IMAGES)[0].shape == (1, 32, 48)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a cache of four graphs of 100 bytes: written in this order, ``a`` read last."""

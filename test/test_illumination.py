@@ -28,14 +28,10 @@ from nightseg_ros.training.illumination import (
     IlluminationConfig,
     IlluminationDataError,
     Sampler,
-    Thumbnails,
     augment,
-    darkest_day_ground,
     fit,
     load_thumbnails,
-    parse_sources,
     train_illumination,
-    without_camera,
 )
 from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
 
@@ -99,17 +95,12 @@ def test_a_thumbnail_of_a_large_frame_resembles_area_interpolation() -> None:
 
 
 @pytest.mark.parametrize(
-    'image',
-    [
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-    ],
+    ('shape', 'kind'),
+    [((0, 4, 3), np.uint8), ((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((4, 4, 3), np.float32)],
 )
-def test_a_thumbnail_of_anything_else_is_refused(image: np.ndarray) -> None:
+def test_a_thumbnail_of_anything_else_is_refused(shape: tuple[int, ...], kind: type) -> None:
     with pytest.raises(ValueError, match=r'uint8 \[H, W, 3\]'):
-        thumbnail(image)
+        thumbnail(np.zeros(shape, kind))
 
 
 def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
@@ -214,7 +205,7 @@ def test_a_road_darker_than_any_by_day_lowers_the_score() -> None:
 
 
 def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, ...]) -> None:
-    sampler = Sampler(_sets(folders), seed=1, relit=0.35)
+    sampler = Sampler(load_thumbnails(folders), seed=1, relit=0.35)
     images, labels = sampler.draw(160)
     luma = images.mean(dim=(1, 2, 3)).numpy()
     day, night = luma[labels.numpy() == 1], luma[labels.numpy() == 0]
@@ -224,15 +215,11 @@ def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, .
     assert best < 0.8
 
 
-def _sets(folders: tuple[str, ...]) -> list[Thumbnails]:
-    return [load_thumbnails(source) for spec in folders for source in parse_sources(spec)]
-
-
 def test_augmentation_is_whole_bytes_and_seeded() -> None:
     images = torch.rand(6, 3, 96, 144)
     relit = torch.tensor([True, False] * 3)
     first, again = (
-        augment(images.clone(), torch.Generator().manual_seed(7), relit=relit) for _ in range(2)
+        augment(images.clone(), torch.Generator().manual_seed(7), relit) for _ in range(2)
     )
     assert torch.equal(first, again)
     assert first.shape == (6, 3, 64, 96)
@@ -263,28 +250,10 @@ def test_weights_carry_what_made_them(weights: Path, folders: tuple[str, ...]) -
 
 
 def test_same_seed_same_weights(folders: tuple[str, ...]) -> None:
-    config = IlluminationConfig(data=folders, out='', steps=4, batch=8)
-    sets = _sets(folders)
+    config = IlluminationConfig(data=folders, out='', steps=3, batch=8)
+    sets = load_thumbnails(folders)
     one, two = fit(sets, config).state_dict(), fit(sets, config).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-def test_a_held_out_camera_is_not_seen(folders: tuple[str, ...]) -> None:
-    sets = _sets(folders)
-    rest = without_camera(sets, 'a')
-    assert {item.camera for item in rest if item.train} == {'b'}
-    blank = np.zeros_like(sets[0].images)
-    spoiled = [
-        item
-        if item.camera != 'a'
-        else Thumbnails(camera='a', day=item.day, images=blank, train=item.train)
-        for item in sets
-    ]
-    config = IlluminationConfig(data=folders, out='', steps=3, batch=8)
-    one = fit(rest, config).state_dict()
-    two = fit(without_camera(spoiled, 'a'), config).state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert darkest_day_ground(rest) == darkest_day_ground(without_camera(spoiled, 'a'))
 
 
 @pytest.mark.parametrize(

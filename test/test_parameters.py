@@ -168,7 +168,7 @@ def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]
             r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7",
         ),
         (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
-        (NIGHT, {'long_side': 32}, 'long_side is 0 or 64 to 4096'),
+        (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
         (NIGHT, {'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
         (
             NIGHT,

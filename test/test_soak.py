@@ -130,10 +130,8 @@ def test_a_short_live_run_times_the_node_and_a_peer(
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / 'live.json').read_text())
-    closed, drawn, paced = (
-        result['sessions']['one_camera'][name] for name in ('closed', 'everything', '10_hz')
-    )
-    assert closed['sent'] == closed['answered'] == 4 and drawn['answered'] == 2
+    closed, paced = (result['sessions']['one_camera'][name] for name in ('closed', '10_hz'))
+    assert closed['sent'] == closed['answered'] == 4
     assert closed['end_to_end_ms']['p50'] > closed['stages_ms']['total']['p50'] > 0
     assert paced['sent'] >= 20 and paced['use']['ours']['resident_mb'] > 50
     names = {figure['name'] for figure in result['figures']}

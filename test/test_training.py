@@ -26,7 +26,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, read_labels
+from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training.average import AverageConfig, average_weights
@@ -60,25 +60,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 # -- crops -----------------------------------------------------------------------------------
 
 
-def crops(data: str, light: str = '') -> TrainingCrops:
-    samples = open_dataset(f'{data}:{light}' if light else data)
-    settings = AugmentConfig(crop=(32, 64), night_share=0.3)
-    return TrainingCrops(samples, settings, taxonomy=CAMVID11, seed=5)
+def crops(data: str, share: float = 0.3) -> TrainingCrops:
+    settings = AugmentConfig(crop=(32, 64), night_share=share)
+    return TrainingCrops(open_dataset(data), settings, taxonomy=CAMVID11, seed=5)
 
 
 class Numbers(torch.utils.data.Dataset):
-    """The number itself instead of a crop."""
+    """The number itself instead of a crop; ``dies`` as where memory runs out."""
+
+    dies = False
 
     def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.dies:
+            os.kill(os.getpid(), signal.SIGKILL)
         return torch.tensor(number), torch.tensor(-number)
-
-
-class Dies(torch.utils.data.Dataset):
-    """A data set whose loading process is killed, as for want of memory."""
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
 
 
 def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
@@ -87,13 +82,8 @@ def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
         for one, other in zip(made[number], crops(data)[number]):
             assert torch.equal(one, other)
     assert not torch.equal(made[0][0], made[4][0])
-
-
-def test_a_night_is_not_made_night_again(data: str) -> None:
-    settings = AugmentConfig(crop=(32, 64), night_share=1.0)
-    samples = open_dataset(f'{data}:night')
-    always = TrainingCrops(samples, settings, taxonomy=CAMVID11, seed=5)
-    never = TrainingCrops(samples, replace(settings, night_share=0.0), taxonomy=CAMVID11, seed=5)
+    # what is night already is not made night
+    always, never = (crops(f'{data}:night', share) for share in (1.0, 0.0))
     assert torch.equal(always[0][0], never[0][0])
 
 
@@ -114,27 +104,26 @@ def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
         ('missing label', 0, r'a2\.png.*cannot be read'),
         ('truncated image', 1, r"a2\.png' cannot be read as an image"),
         ('other size', 1, r"a2\.png' is \(64, 96\).*sizes must agree"),
+        ('killed', 1, 'died.*--workers 0'),
     ],
 )
-def test_a_broken_file_is_one_line(
+def test_a_broken_file_or_process_is_one_line(
     tmp_path: Path, damage: str, workers: int, message: str
 ) -> None:
-    made = crops(write_streets(tmp_path / 'streets'))
+    made: Any = crops(write_streets(tmp_path / 'streets'))
     image, label = (tmp_path / 'streets' / kind / 'a2.png' for kind in ('images', 'labels'))
     if damage == 'missing label':
         label.unlink()
     elif damage == 'truncated image':
         image.write_bytes(image.read_bytes()[:-200])
-    else:
+    elif damage == 'other size':
         cv2.imwrite(str(image), np.zeros((40, 96, 3), np.uint8))
+    else:
+        made = Numbers()
+        made.dies = True
     with pytest.raises(DataError, match=message) as caught:
         list(load_batches(made, batch=2, steps=2, workers=workers))
     assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_killed_loading_process_is_told() -> None:
-    with pytest.raises(DataError, match='died.*--workers 0'):
-        list(load_batches(Dies(), batch=1, steps=1, workers=1))
 
 
 def test_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:
@@ -171,7 +160,7 @@ def test_the_loss_ignores_void() -> None:
     assert gradient.abs().sum() == gradient[0, :, 0, 0].abs().sum() > 0
 
 
-def test_class_weights_make_a_weighted_mean() -> None:
+def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data: str) -> None:
     p = torch.tensor([0.5, 0.25, 0.1], dtype=torch.float64)
     logits, labels = torch.stack([p.log(), (1 - p).log()])[None, :, None], torch.zeros(1, 1, 3)
     labels[0, 0, 2] = 1  # its probability is 0.9
@@ -180,8 +169,6 @@ def test_class_weights_make_a_weighted_mean() -> None:
     found = mean_cross_entropy(logits, labels.long(), weight=weight)
     assert found.item() == pytest.approx(wanted)
 
-
-def test_balance_weighs_rare_classes_up(data: str) -> None:
     samples = open_dataset(data)
     counts = sum(np.bincount(read_labels(s.label).ravel(), minlength=11)[:11] for s in samples)
     share = counts / counts.sum()
@@ -221,13 +208,12 @@ def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
     weights = load_weights(path)
     assert weights.metadata.training['steps'] == 60
     assert 'data' not in weights.metadata.training, 'it holds paths of this machine'
-    network = build_from(weights)
-    root = Path(data.partition(':')[2])
-    image = cv2.cvtColor(cv2.imread(str(root / 'images' / 'a0.png')), cv2.COLOR_BGR2RGB)
-    truth = cv2.imread(str(root / 'labels' / 'a0.png'), cv2.IMREAD_UNCHANGED)
+    sample = open_dataset(data)[0]
+    assert sample.label is not None
+    image, truth = read_image(sample.image), read_labels(sample.label)
     x = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.498) / 0.502
     with torch.inference_mode():
-        logits = F.interpolate(network(x), scale_factor=4, mode='bilinear')
+        logits = F.interpolate(build_from(weights)(x), scale_factor=4, mode='bilinear')
     known = truth != 255
     right = (logits.argmax(1)[0].numpy() == truth)[known].mean()
     largest = max((truth[known] == label).mean() for label in range(11))
@@ -253,14 +239,14 @@ def test_resumed_equals_uninterrupted(
     config = tiny_config(data, tmp_path / 'cut', **options)
     killed_after(3, monkeypatch, lambda: train_segmenter(config, silent))
     # once more after a step's selection, before its checkpoint
-    score = Selection.score
+    keep_best = Selection.keep_best
 
-    def dies(self: Selection, network: torch.nn.Module) -> float:
-        score(self, network)
+    def dies(self: Selection, *arguments: Any) -> float:
+        keep_best(self, *arguments)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Selection, 'score', dies)
+        patch.setattr(Selection, 'keep_best', dies)
         with pytest.raises(Killed):
             train_segmenter(config, silent)
     said.clear()
@@ -276,22 +262,21 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
-    start = train_segmenter(tiny_config(data, tmp_path / 'start', steps=2, average=0.0), silent)
-    options: dict[str, Any] = {'init': str(start), 'steps': 2, 'average': 0.0}
-    parts = {
-        frozen: load_weights(
+    start = write_segmenter(tmp_path / 'start.safetensors')
+    options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0}
+    frozen, free = (
+        load_weights(
             train_segmenter(
-                tiny_config(data, tmp_path / str(frozen), freeze_norm=frozen, **options), silent
+                tiny_config(data, tmp_path / str(freeze), freeze_norm=freeze, **options), silent
             )
         ).tensors
-        for frozen in (True, False)
-    }
+        for freeze in (True, False)
+    )
     before = load_weights(start).tensors
     for name, tensor in before.items():
         if name.endswith(('running_mean', 'running_var')):
-            assert torch.equal(tensor, parts[True][name])
-            assert not torch.equal(tensor, parts[False][name])
-    assert not torch.equal(before['classify.weight'], parts[True]['classify.weight'])
+            assert torch.equal(tensor, frozen[name]) and not torch.equal(tensor, free[name])
+    assert not torch.equal(before['classify.weight'], frozen['classify.weight'])
 
 
 @pytest.mark.parametrize(
@@ -331,12 +316,6 @@ def test_imagenet_weights_that_are_not_here_are_named(
         initialise(network, 'imagenet', {'variant': variant})
 
 
-def test_weights_of_another_network_are_no_start(data: str, tmp_path: Path) -> None:
-    other = write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19)
-    with pytest.raises(WeightsError, match='does not fit'):
-        train_segmenter(tiny_config(data, tmp_path / 'out', init=str(other)), silent)
-
-
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -354,7 +333,7 @@ def test_settings_that_cannot_work_are_named(changes: dict[str, Any], message: s
 
 
 def test_errors_reach_the_user_as_one_line(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = write_streets(tmp_path / 'broken', count=2)
     image = tmp_path / 'broken' / 'images' / 'a1.png'
@@ -373,29 +352,12 @@ def test_errors_reach_the_user_as_one_line(
 # -- means of weights ------------------------------------------------------------------------
 
 
-def test_an_average_is_the_mean_and_of_one_network_only(tmp_path: Path) -> None:
-    one, two = (str(write_segmenter(tmp_path / f'{s}.safetensors', seed=s)) for s in (1, 2))
-    out = str(tmp_path / 'mean.safetensors')
-    halves = load_weights(average_weights(AverageConfig(weights=(one, two), out=out)))
-    config = AverageConfig(weights=(one, two, two), out=out, long_side=96)
-    thirds = load_weights(average_weights(config))
-    assert thirds.metadata.long_side == 96 != halves.metadata.long_side
-    a, b = (load_weights(file).tensors for file in (one, two))
-    for name, tensor in a.items():
-        if tensor.is_floating_point():
-            torch.testing.assert_close(halves.tensors[name], (tensor + b[name]) / 2)
-            torch.testing.assert_close(thirds.tensors[name], (tensor + 2 * b[name]) / 3)
-    other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
-    with pytest.raises(WeightsError, match='no mean'):
-        average_weights(AverageConfig(weights=(one, other), out=out))
-    with pytest.raises(ValueError, match='two files'):
-        AverageConfig(weights=(one,), out=out)
-
-
-def test_an_average_names_the_data_and_the_licences_of_all(tmp_path: Path) -> None:
+def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
+    tmp_path: Path,
+) -> None:
     files = []
     for data, ratio, license in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
-        part = load_weights(write_segmenter(tmp_path / 'part.safetensors'))
+        part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
         metadata = replace(
             part.metadata, data=data, ratio=ratio, license=license, bfloat16=0.999,
             temperature=2.0,
@@ -403,9 +365,29 @@ def test_an_average_names_the_data_and_the_licences_of_all(tmp_path: Path) -> No
         files.append(str(tmp_path / f'{len(files)}.safetensors'))
         save_weights(files[-1], dict(part.tensors), metadata)
     out = str(tmp_path / 'mean.safetensors')
-    assert main(['train', 'soup', '--weights', *files, files[0], '--out', out]) == 0
-    mean = load_weights(out).metadata
-    assert mean.data == 'a, b:night, c' and mean.license == 'research; Apache-2.0'
-    assert mean.ratio == pytest.approx(0.4)
+    flags = ['--weights', *files, files[0], '--out', out, '--long-side', '96']
+    assert main(['train', 'soup', *flags]) == 0
+    mean = load_weights(out)
+    assert mean.metadata.data == 'a, b:night, c'
+    assert mean.metadata.license == 'research; Apache-2.0'
+    assert mean.metadata.ratio == pytest.approx(0.4) and mean.metadata.long_side == 96
     # confidence and labels in bfloat16 are those of no part of it
-    assert (mean.temperature, mean.bfloat16) == (1.0, 0.0)
+    assert (mean.metadata.temperature, mean.metadata.bfloat16) == (1.0, 0.0)
+    a, b = (load_weights(file).tensors for file in files)
+    for name, tensor in a.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(mean.tensors[name], (2 * tensor + b[name]) / 3)
+
+
+def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(
+    data: str, tmp_path: Path
+) -> None:
+    other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
+    with pytest.raises(WeightsError, match='does not fit'):
+        train_segmenter(tiny_config(data, tmp_path / 'out', init=other), silent)
+    one = str(write_segmenter(tmp_path / 'one.safetensors'))
+    out = str(tmp_path / 'mean.safetensors')
+    with pytest.raises(WeightsError, match='no mean'):
+        average_weights(AverageConfig(weights=(one, other), out=out))
+    with pytest.raises(ValueError, match='two files'):
+        AverageConfig(weights=(one,), out=out)

@@ -18,7 +18,7 @@ from tiny_data import forks, silent, tiny_config, write_streets
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.losses import Together, segmentation_loss
+from nightseg_ros.training.losses import segmentation_loss, total
 from nightseg_ros.training.run import open_fabric
 from nightseg_ros.training.segmenter import train_segmenter
 
@@ -33,11 +33,6 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope='module')
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_streets(tmp_path_factory.mktemp('data') / 'streets')
-
-
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     """Return logits and labels of two crops, the second with few labels."""
     generator = torch.Generator().manual_seed(3)
@@ -48,9 +43,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return logits, labels
 
 
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, case: Any, together: Together) -> Any:
+def loss_of(logits: torch.Tensor, labels: torch.Tensor, case: Any) -> Any:
     generator = torch.Generator().manual_seed(1)
-    return segmentation_loss(logits, labels, generator=generator, together=together, **case)
+    return segmentation_loss(logits, labels, generator=generator, **case)
 
 
 def half(rank: int, port: int, results: Any) -> None:
@@ -61,13 +56,13 @@ def half(rank: int, port: int, results: Any) -> None:
         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='test',
         GROUP_RANK='0',
     )  # fmt: skip
-    together = Together(open_fabric('cpu', '32-true'))
+    open_fabric('cpu', '32-true')
     logits, labels = batch()
     for case in CASES:
         part = logits[rank : rank + 1].clone().requires_grad_()
-        loss = loss_of(part, labels[rank : rank + 1], case, together)
+        loss = loss_of(part, labels[rank : rank + 1], case)
         loss.backward()
-        mean = float(together.total(loss)) / together.world
+        mean = float(total(loss)) / 2
         assert part.grad is not None
         results.put((rank, mean, part.grad.numpy()))
     torch.distributed.destroy_process_group()
@@ -91,7 +86,7 @@ def test_losses_of_two_processes_are_those_of_the_whole_batch() -> None:
     for case, *found in zip(CASES, *parts):
         logits, labels = batch()
         logits.requires_grad_()
-        loss = loss_of(logits, labels, case, Together())
+        loss = loss_of(logits, labels, case)
         loss.backward()
         # DDP takes the mean of the processes' gradients
         got = torch.cat([torch.from_numpy(gradient) / 2 for _, _, gradient in found])
@@ -112,8 +107,9 @@ def read(out: Path, key: str) -> torch.Tensor:
 
 @pytest.mark.slow
 def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
-    data: str, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
+    data = write_streets(tmp_path / 'streets')
     options: dict[str, Any] = {
         'steps': 2, 'freeze_norm': True, 'precision': '32-true', 'picture_every': 1,
         'arch': {'variant': 'tiny', 'width': 16, 'fine_width': 16, 'dropout': 0.0},

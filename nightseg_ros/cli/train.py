@@ -26,8 +26,7 @@ import tyro
 from nightseg_ros.cli.options import print_table, read_config
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
-from nightseg_ros.training.calibration_config import CalibrationConfig
-from nightseg_ros.training.sweep_config import SweepConfig
+from nightseg_ros.training import CalibrationConfig, SweepConfig
 
 if TYPE_CHECKING:
     from nightseg_ros.weights import Weights
@@ -61,7 +60,7 @@ def illumination(arguments: Sequence[str]) -> int:
     from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
 
     config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, say=print)
+    sha256 = train_illumination(config, print)
     print(f"weights: '{config.out}', SHA-256 {sha256}")
     return 0
 
@@ -72,12 +71,14 @@ def calibrate(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.calibrate import calibrate
 
-    done = calibrate(config, partial(print, flush=True))
-    if 'temperature' in done.about:
-        _print_errors(done.about['temperature'])
-    for key, value in done.about.get('reliability', {}).items():
+    weights = calibrate(config, partial(print, flush=True))
+    about = weights.metadata.training['calibration']
+    if 'temperature' in about:
+        _print_errors(about['temperature'])
+    for key, value in about.get('reliability', {}).items():
         print(f'reliability: {key} {value}')
-    print(f"'{done.path}': temperature {done.temperature:.3f}, SHA-256 {done.sha256}")
+    temperature = weights.metadata.temperature
+    print(f"'{weights.path}': temperature {temperature:.3f}, SHA-256 {weights.sha256}")
     return 0
 
 
@@ -120,9 +121,9 @@ def sweep(arguments: Sequence[str]) -> int:
 
     from nightseg_ros.training.sweep import sweep
 
-    report = sweep(options, partial(print, flush=True))
-    print(f'\n{report.text}')
-    for file in report.files:
+    text, files = sweep(options, partial(print, flush=True))
+    print(f'\n{text}')
+    for file in files:
         print(f"'{file}'")
     return 0
 
@@ -156,7 +157,7 @@ def export(options: ExportOptions) -> int:
     )
     from nightseg_ros.files import replace_file
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.runtime.backend import ENOUGH
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT
     from nightseg_ros.runtime.export import exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
     from nightseg_ros.weights import load_weights, write_manifest
@@ -197,8 +198,9 @@ def export(options: ExportOptions) -> int:
     if options.out is not None:
         write_manifest(options.out)
         print(f"exported to '{options.out}'")
-    if worst < ENOUGH:
-        print(f'nightseg export: {worst:.4%} agree, {ENOUGH:.1%} are wanted', file=sys.stderr)
+    if worst < MIN_AGREEMENT:
+        text = f'nightseg export: {worst:.4%} agree, {MIN_AGREEMENT:.1%} are wanted'
+        print(text, file=sys.stderr)
         return 1
     return 0
 
@@ -254,11 +256,11 @@ def publish(options: PublishOptions) -> int:
 
 def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
-    from nightseg_ros.runtime.backends import EXACT
+    from nightseg_ros.runtime.backends import FLOAT32_LAYERS
     from nightseg_ros.training.average import round_weights
     from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
 
-    tensors = round_weights(weights, EXACT)
+    tensors = round_weights(weights, FLOAT32_LAYERS)
     tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
     # through a file, since the cache of graphs goes by a file's hash
     with TemporaryDirectory(prefix='nightseg-') as folder:

@@ -22,7 +22,7 @@ from nightseg_ros.networks.segmenters import enlarged
 from nightseg_ros.weights import Weights, WeightsError
 
 #: Keeps the inverse of the last tanh finite.
-_INSIDE = 0.97
+_MAX_TANH = 0.97
 
 
 class ResnetGenerator(nn.Module):
@@ -67,7 +67,7 @@ class ResnetGenerator(nn.Module):
         y = _run(self.layers, x, self.style if style is None else style)
         if self.residual:
             # atanh, which ONNX exporters do not know
-            within = x * _INSIDE
+            within = x * _MAX_TANH
             y = y + 0.5 * torch.log((1 + within) / (1 - within))
         return torch.tanh(y)
 
@@ -180,11 +180,11 @@ def _conv(
 COEFFICIENTS = 7
 _GAINS = 4
 #: Without it the first steps of Adam would paint the picture with random colours.
-_CAUTION = 0.1
+_GRID_SCALE = 0.1
 #: Level that the adaptation lifts a picture's mean to, of 1.
-LEVEL = 0.4
+TARGET = 0.4
 #: Least half-saturation of the adaptation: black is lifted 30-fold at most.
-LEAST = 0.03
+MIN_HALF = 0.03
 
 
 class FastGenerator(nn.Module):
@@ -290,7 +290,7 @@ class FastGenerator(nn.Module):
         y = self.merge16(enlarged(y) + self.lateral16(f16))
         if self.cell == 8:
             y = self.merge8(enlarged(y) + self.lateral8(f8))
-        grid: torch.Tensor = self.grid(y * _CAUTION)
+        grid: torch.Tensor = self.grid(y * _GRID_SCALE)
         return grid
 
     def _start_as_adaptation(self, level: nn.Conv2d) -> None:
@@ -329,11 +329,11 @@ def adapt(x: torch.Tensor) -> torch.Tensor:
     """
     Map values 0 to 1 by v (1 + a) / (v + a), with an ``a`` for each picture of the batch.
 
-    ``a`` takes the picture's own level, the squared mean of the square roots, to ``LEVEL`` or as
-    near as ``LEAST`` allows; pictures that are brighter already hardly change.
+    ``a`` takes the picture's own level, the squared mean of the square roots, to ``TARGET`` or as
+    near as ``MIN_HALF`` allows; pictures that are brighter already hardly change.
     """
     level = x.clamp(min=0).sqrt().mean((1, 2, 3), keepdim=True).square()
-    a = (level * (1 - LEVEL) / (LEVEL - level).clamp(min=0.02)).clamp(min=LEAST)
+    a = (level * (1 - TARGET) / (TARGET - level).clamp(min=0.02)).clamp(min=MIN_HALF)
     return x * (1 + a) / (x + a)
 
 

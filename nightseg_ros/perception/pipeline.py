@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nightseg_ros.config import check_rules
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.perception.rendering import mark
@@ -63,12 +64,13 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range, naming them."""
-        if self.long_side and not 64 <= self.long_side <= 4096:
-            raise ValueError(f'long_side is 0 or 64 to 4096 pixels, got {self.long_side}')
-        if not 0 <= self.overlay_alpha <= 1:
-            raise ValueError(f'overlay_alpha is 0 to 1, got {self.overlay_alpha}')
-        if self.threads < 0:
-            raise ValueError(f'threads must not be negative, got {self.threads}')
+        sizes = self.long_side == 0 or 64 <= self.long_side <= 4096
+        check_rules(
+            self,
+            ('long_side', sizes, 'be 0 or 64 to 4096 pixels'),
+            ('overlay_alpha', 0 <= self.overlay_alpha <= 1, 'be 0 to 1'),
+            ('threads', self.threads >= 0, 'be 0 or more'),
+        )
 
 
 class Segmenter:

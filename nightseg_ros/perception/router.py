@@ -15,6 +15,7 @@ import statistics
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
+from nightseg_ros.config import check_rules
 from nightseg_ros.perception.illumination import BRIGHT, DARK, Illumination, State, state_of
 
 Route = Literal['day', 'night', 'translate']
@@ -67,7 +68,8 @@ class RouterConfig:
         longest = max(self.dwell_dark_s, self.dwell_bright_s)
         span = self.bright - self.dark
         score, seconds = 'be a score from 0 to 1', 'be 0 or more seconds, finite'
-        for key, kept, rule in (
+        check_rules(
+            self,
             ('dark', 0 <= self.dark <= 1, score),
             ('bright', 0 <= self.bright <= 1, score),
             ('dark', span > 0, f"be below 'bright' ({self.bright})"),
@@ -77,9 +79,7 @@ class RouterConfig:
             ('gap_s', longest < self.gap_s < math.inf,
              f'be longer than both dwells ({longest:g} s), or none could pass, and finite'),
             ('stale_s', 0 < self.stale_s < math.inf, 'be above 0 and finite'),
-        ):  # fmt: skip
-            if not kept:
-                raise ValueError(f"'{key}' must {rule}, got {getattr(self, key)}")
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,7 @@ BACKENDS = {
     'openvino-bf16': 'openvino', 'tensorrt': 'onnxruntime',
 }  # fmt: skip
 #: Share of the pixels of real frames to which a backend must give torch's labels.
-ENOUGH = 0.995
+MIN_AGREEMENT = 0.995
 #: Shapes of a batch that a network stays ready for, those used last: each takes some 70 MB.
 MOST_SHAPES = 12
 

@@ -29,7 +29,7 @@ import numpy as np
 from nightseg_ros.files import cache_dir, replace_file
 from nightseg_ros.runtime.backend import (
     BACKENDS,
-    ENOUGH,
+    MIN_AGREEMENT,
     MOST_SHAPES,
     ON_CPU,
     ON_GPU,
@@ -154,8 +154,6 @@ class OnnxBackend:
         self._options = onnxruntime.SessionOptions()
         self._options.intra_op_num_threads = threads
         self._options.log_severity_level = 3
-        # a plan of memory for each size would stay for good
-        self._options.enable_mem_pattern = False
         # threads that spin on for milliseconds keep the cores from the next network
         self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
 
@@ -170,7 +168,7 @@ class OnnxBackend:
 #: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
 #: stem, the block at stride 2 and the first one at stride 4. With eight bits of mantissa they
 #: would lose what little a dark picture holds (bench/precision.py).
-EXACT = 6
+FLOAT32_LAYERS = 6
 CONVOLUTIONS = ('Convolution', 'GroupConvolution')
 
 
@@ -184,7 +182,9 @@ class OpenVINOBackend:
     device = 'cpu'
     batches: tuple[int, ...] = (1,)
 
-    def __init__(self, threads: int = 0, *, bfloat16: bool = False, exact: int = EXACT) -> None:
+    def __init__(
+        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS
+    ) -> None:
         """
         Use ``threads`` threads, 0 for one a core.
 
@@ -258,8 +258,12 @@ class OpenVINOBackend:
         def compiled() -> bytes:
             return bytes(self._core.compile_model(make(), 'CPU', config).export_model().getvalue())
 
-        content = cached('openvino', key, compiled, say)
-        return self._core.import_model(io.BytesIO(content), 'CPU', config).create_infer_request()
+        try:
+            content = io.BytesIO(cached('openvino', key, compiled, say))
+            return self._core.import_model(content, 'CPU', config).create_infer_request()
+        except RuntimeError:
+            # it cannot read what it wrote; what is wrong with the graph itself is raised here
+            return self._core.compile_model(make(), 'CPU', config).create_infer_request()
 
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:
@@ -315,7 +319,7 @@ SETTLE_S = 0.05
 _ROUNDS = 20
 #: The preferred backend stays unless another one needs less than this share of its time: what is
 #: measured on a busy machine must not decide by chance.
-CLEARLY = 0.9
+CLEARLY_FASTER = 0.9
 #: Measurements that are remembered: weights, sizes and versions come and go.
 _MOST = 64
 _FILE = 'backends.json'
@@ -342,7 +346,7 @@ def choose(
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     present = available_backends()
     candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
-    keeps = all(one.metadata.bfloat16 >= ENOUGH for one in weights)
+    keeps = all(one.metadata.bfloat16 >= MIN_AGREEMENT for one in weights)
     if backend != 'auto' or resolved == 'cuda' or not candidates:
         return name, resolved
     if 'openvino' in candidates and keeps and has_bfloat16():
@@ -357,7 +361,7 @@ def choose(
         ms = measure(networks, size)
         _remember(key, ms, say)
     first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
-    chosen = fastest if ms[fastest] < CLEARLY * ms[first] else first
+    chosen = fastest if ms[fastest] < CLEARLY_FASTER * ms[first] else first
     why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
     times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
     say(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')

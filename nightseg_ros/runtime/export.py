@@ -13,6 +13,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -33,25 +34,20 @@ def cached(
 ) -> bytes:
     """Return what ``make`` made under ``key``, here or in a process before."""
     folder = cache_dir() / kind
-    problem = ''
-    try:
+    with suppress(OSError):
         for path in sorted(folder.glob(f'{key}-*')):
             content = path.read_bytes()
             if path.stem.removeprefix(f'{key}-') == _digest(content):
                 return content
             say(f"'{path}' is damaged: it is made anew")
             path.unlink()
-    except OSError as error:
-        problem = str(error)
     content = make()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / f'{key}-{_digest(content)}.{kind}', content, durable=True)
         tidy(folder)
     except OSError as error:
-        problem = problem or str(error)
-    if problem:
-        say(f'the cache of graphs cannot be used, each start makes them anew: {problem}')
+        say(f'the cache of graphs cannot be used, each start makes them anew: {error}')
     return content
 
 

@@ -1,3 +1,131 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes that make the weights, one a file."""
+"""
+Training; here the settings of ``nightseg calibrate`` and ``nightseg sweep``.
+
+Their help shows these, and is quick only as long as nothing here imports numpy or torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+#: The synthetic night that is made while training; every other variant is a data set.
+ONLINE = 'physical'
+
+
+def require_range(config: Any, low: float, high: float | None, *names: str) -> None:
+    """Raise ``ValueError`` for the first setting below ``low`` or above ``high``."""
+    for name in names:
+        value = getattr(config, name)
+        if value < low or (high is not None and value > high):
+            wanted = f'at least {low:g}' if high is None else f'{low:g} to {high:g}'
+            raise ValueError(f"'{name}' must be {wanted}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CalibrationConfig:
+    """
+    Fit temperature and reliability and write them into weights; see docs/results.md.
+
+    Errors that are printed are out of fold: each place's is that of the temperature which was
+    fitted on the others.
+    """
+
+    weights: str
+    """Weights of a segmenter: a file, or the name of a shipped one."""
+    data: tuple[str, ...] = ()
+    """Labelled frames for the temperature, of two places or more that were not trained on:
+    ADAPTER:ROOT[:SPLIT]. A place is a drive or camera, as the data set names its sources."""
+    faults_on: tuple[str, ...] = ()
+    """Labelled day frames for the reliability; some are shown as they are, some as synthetic
+    night, some through a faulty camera."""
+    good: tuple[str, ...] = ()
+    """More frames that show what a camera should give; their labels are not read."""
+    out: str = ''
+    """File to write; '' replaces the weights and renews SHA256SUMS beside them."""
+    half: bool = True
+    """Store float16, as `nightseg publish` does."""
+    frames: int = 40
+    """Frames of each data set at most, spread over it; of the good ones twice as many."""
+    faults: int = 3
+    """Faults shown on each labelled day frame."""
+    cameras: int = 2
+    """Further looks at each good frame, in other light and through other cameras, by the
+    photometric augmentation of training: a camera of another tone is not a blind one."""
+    pixels: int = 2000
+    """Pixels drawn of each frame for the temperature."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work, naming it."""
+        if not self.data and not self.faults_on:
+            raise ValueError('name labelled frames: --data (temperature) or --faults-on')
+        require_range(self, 1, None, 'frames', 'faults', 'pixels')
+        require_range(self, 0, None, 'cameras')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SweepConfig:
+    """How much synthetic night helps: one short training for each ratio, variant and seed."""
+
+    data: tuple[str, ...]
+    """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
+    out: str
+    """Folder of the sweep: day/, cells/, and sweep.csv, .png, .svg."""
+    select: tuple[str, ...]
+    """Labelled data sets that the sweet spot is chosen on."""
+    report: tuple[str, ...] = ()
+    """Labelled data sets that are scored and shown, but choose nothing."""
+    ratios: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
+    """Shares of synthetic night among the crops."""
+    variants: tuple[str, ...] = (ONLINE,)
+    """'physical', made while training, or NAME=ADAPTER:ROOT[:SPLIT]: nights that are there."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    segmenter: dict[str, Any] = field(default_factory=dict)
+    """Settings of `nightseg train segmenter` for all trainings."""
+    day: dict[str, Any] = field(default_factory=dict)
+    """Further ones for the day checkpoint of each seed, which its other trials start from."""
+    cell: dict[str, Any] = field(default_factory=dict)
+    """Further ones for the fine-tuning of each trial."""
+    shard: str = '1/1'
+    """I/N: train only trial number I of every N, I from 1 to N. Start the other shards in the same
+    folder, here or on other machines; the one that ends last writes the curve."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot make a curve, naming them."""
+        for name in ('data', 'select', 'ratios', 'variants', 'seeds'):
+            values = getattr(self, name)
+            if not isinstance(values, tuple):
+                continue  # the command line has yet to fill it in
+            if not values:
+                raise ValueError(f"'{name}' must name at least one")
+            if len(set(values)) != len(values):
+                raise ValueError(f"'{name}' names one twice: {list(values)}")
+        if not all(0.0 <= ratio <= 1.0 for ratio in self.ratios):
+            raise ValueError(f"'ratios' are 0 to 1, got {list(self.ratios)}")
+        if len(self.nights()) != len(self.variants):
+            raise ValueError(f"'variants' uses one name twice: {list(self.variants)}")
+        self.shard_of()
+
+    def nights(self) -> dict[str, str]:
+        """Return the data set of each variant by its name; '' for nights made while training."""
+        found = {}
+        for variant in self.variants:
+            name, _, spec = variant.partition('=')
+            letters = name.replace('-', '').replace('_', '')
+            if not letters.isalnum() or (not spec and name != ONLINE):
+                raise ValueError(
+                    f"'variants' has {variant!r}; a name is of letters, digits, - and _, and all "
+                    f"but '{ONLINE}' need a data set: NAME=ADAPTER:ROOT[:SPLIT]"
+                )
+            found[name] = spec
+        return found
+
+    def shard_of(self) -> tuple[int, int]:
+        """Return I from 0 and N of ``shard``."""
+        index, _, count = self.shard.partition('/')
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise ValueError(f"'shard' must be I/N with I from 1 to N, got '{self.shard}'")
+        return int(index) - 1, int(count)

@@ -46,12 +46,12 @@ def average_weights(config: AverageConfig) -> Path:
     """
     parts = [load_weights(name) for name in config.weights]
     last = parts[-1]
-    kinds = [(part.metadata.network, part.metadata.arch) for part in parts]
-    for part, kind in zip(parts, kinds):
-        if kind != kinds[-1]:
+    kind = f'{last.metadata.network} {last.metadata.arch}'
+    for part in parts:
+        other = f'{part.metadata.network} {part.metadata.arch}'
+        if other != kind:
             raise WeightsError(
-                f"'{part.path}' is {kind[0]} {kind[1]}, '{last.path}' {kinds[-1][0]} "
-                f'{kinds[-1][1]}; they have no mean'
+                f"'{part.path}' is {other}, '{last.path}' {kind}; they have no mean"
             )
         build_from(part)  # tensors that do not fit are named here
     mean = network_tensors(last.tensors)

@@ -11,7 +11,7 @@ like and what its features say of the share of right pixels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ import torch
 
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.photometric import damaged
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
 from nightseg_ros.runtime.graph import (
@@ -36,7 +36,7 @@ from nightseg_ros.runtime.graph import (
 )
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.training.calibration_config import CalibrationConfig
+from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
     MANIFEST,
@@ -50,7 +50,9 @@ from nightseg_ros.weights import (
 )
 
 Image = npt.NDArray[np.uint8]
+Logits = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Say = Callable[[str], None]
 #: Temperatures between which the best one is looked for.
 LOW, HIGH = 0.1, 20.0
 #: Principal components of the pooled features.
@@ -64,97 +66,66 @@ START = 0.95
 PRIOR_WEIGHT, L2 = 0.1, 30.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Calibrated:
-    """What a calibration wrote and found."""
-
-    path: Path
-    sha256: str
-    temperature: float
-    about: dict[str, Any]
-    """What the metadata now says of it: temperature by place, errors by light, frames."""
-
-
-def calibrate(
-    config: CalibrationConfig, say: Callable[[str], None] = lambda text: None
-) -> Calibrated:
+def calibrate(config: CalibrationConfig, say: Say = lambda text: None) -> Weights:
     """
-    Fit temperature and reliability and write them into the weights.
+    Fit temperature and reliability, write them into the weights, and return these.
 
-    Errors after calibration are out of fold: each place's is that of the temperature which was
-    fitted on the others, while the one that is written was fitted on all. What is not asked for
-    stays as it was. ``WeightsError`` for weights of another task, ``DataError`` for data without
-    labels or of a single place.
+    What was found is 'calibration' in the metadata's ``training``. Errors after calibration are
+    out of fold: each place's is that of the temperature which was fitted on the others, while the
+    one that is written was fitted on all. What is not asked for stays as it was. ``WeightsError``
+    for weights of another task, ``DataError`` for data without labels or of a single place.
     """
     weights = load_weights(config.weights)
-    if weights.metadata.task != 'segment' or weights.metadata.taxonomy is None:
+    metadata = weights.metadata
+    if metadata.task != 'segment' or metadata.taxonomy is None:
         raise WeightsError(
-            f"weights '{weights.path}' are for '{weights.metadata.task}'; a segmenter has a "
-            'confidence to calibrate'
+            f"weights '{weights.path}' are for '{metadata.task}'; a segmenter has a confidence "
+            'to calibrate'
         )
+    about: dict[str, Any] = dict(metadata.training.get('calibration', {}))
+    metadata = dataclasses.replace(metadata, training={**metadata.training, 'calibration': about})
     tensors = dict(weights.tensors)
-    about: dict[str, Any] = dict(weights.metadata.training.get('calibration', {}))
-    temperature = weights.metadata.temperature
     if config.data:
         pixels = collect_pixels(weights, config, say)
         temperature = fit_temperature(pixels)
-        about['temperature'] = _errors(pixels, temperature, weights.metadata.temperature)
-    metadata = dataclasses.replace(
-        weights.metadata,
-        temperature=temperature,
-        training={**weights.metadata.training, 'calibration': about},
-    )
+        about['temperature'] = _errors(pixels, temperature, metadata.temperature)
+        metadata = dataclasses.replace(metadata, temperature=temperature)
     if config.faults_on:
+        tensors = network_tensors(tensors)
         # the doubt that is weighed is that of the calibrated confidence
-        cooled = dataclasses.replace(weights, metadata=metadata, tensors=network_tensors(tensors))
+        cooled = dataclasses.replace(weights, metadata=metadata, tensors=tensors)
         head, about['reliability'] = _reliability_head(cooled, config, say)
-        tensors = network_tensors(tensors) | {RELIABILITY + name: t for name, t in head.items()}
+        tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
     path = Path(config.out) if config.out else weights.path
-    sha256 = save_weights(path, tensors, metadata, half=config.half)
+    save_weights(path, tensors, metadata, half=config.half)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
-    return Calibrated(path=path, sha256=sha256, temperature=temperature, about=about)
+    return load_weights(path)
 
 
 # -- frames --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Prediction:
-    """What the network made of one frame."""
-
-    seen: Observation
-    """Of one frame."""
-    logits: npt.NDArray[np.float32]
-    """Float32 [classes, h, w] at half the network's size, padding left out."""
-    truth: Image | None
-    """uint8 [h, w] at the same size."""
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right pixels among the labelled ones, NaN without any."""
-        assert self.truth is not None
-        known = self.truth != UNLABELLED
-        right = self.logits.argmax(0)[known] == self.truth[known]
-        return float(right.mean()) if right.size else float('nan')
-
-
 @torch.inference_mode()
-def predict(graph: SegmentGraph, image: Image, truth: Image | None, long_side: int) -> Prediction:
-    """Show uint8 [H, W, 3] RGB to the graph; ``truth`` uint8 [H, W] ids."""
+def predict(graph: SegmentGraph, image: Image, long_side: int) -> tuple[Observation, Logits]:
+    """
+    Show uint8 [H, W, 3] RGB to the graph.
+
+    The logits are float32 [classes, h, w] at half the network's size, padding left out.
+    """
     size = fit(image.shape[0], image.shape[1], long_side)
     images = torch.from_numpy(HostPixels().shrink(image, 'rgb', size)[None])
     coarse, features = graph.logits_and_features(images)
     logits = graph.enlarge(coarse)
     top = (logits * graph.cooling).softmax(1).amax(1).mean(dim=(1, 2))
     height, width = size.labels
-    if truth is not None:
-        small = cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        truth = np.asarray(small, np.uint8)
-    return Prediction(
-        seen=graph.observe(features, coarse, top), truth=truth,
-        logits=logits[0, :, :height, :width].numpy(),
-    )  # fmt: skip
+    return graph.observe(features, coarse, top), logits[0, :, :height, :width].numpy()
+
+
+def _resized(truth: Image, logits: Logits) -> Image:
+    """Return uint8 ids at the size of the logits."""
+    size = logits.shape[:0:-1]
+    return np.asarray(cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _graph(weights: Weights) -> tuple[SegmentGraph, Taxonomy]:
@@ -168,11 +139,6 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
     samples = open_dataset(specification, taxonomy)
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
     return [samples[place] for place in places]
-
-
-def _labelled(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
-    samples = _spread(specification, taxonomy, count)
-    return labelled(samples, 'a calibration compares with labels')
 
 
 def _read(sample: Sample) -> tuple[Image, Image]:
@@ -189,39 +155,35 @@ class LabelledPixels:
 
     place: str
     light: str
-    logits: npt.NDArray[np.float32]
+    logits: Logits
     """Float32 [N, classes]."""
     truth: Image
     """uint8 [N] ids, none of them 255."""
 
 
 def collect_pixels(
-    weights: Weights, config: CalibrationConfig, say: Callable[[str], None] = lambda text: None
+    weights: Weights, config: CalibrationConfig, say: Say = lambda text: None
 ) -> list[LabelledPixels]:
     """Return labelled pixels of the frames of ``config.data`` with their logits."""
     graph, taxonomy = _graph(weights)
     found = []
-    samples = [
-        (name, sample)
-        for name in config.data
-        for sample in _labelled(name, taxonomy, config.frames)
-    ]
-    for number, (name, sample) in enumerate(samples):
+    samples = [(spec, s) for spec in config.data for s in _spread(spec, taxonomy, config.frames)]
+    labelled([sample for _, sample in samples], 'a calibration compares with labels')
+    for number, (spec, sample) in enumerate(samples, start=1):
         image, truth = _read(sample)
-        view = predict(graph, image, truth, weights.metadata.long_side)
-        assert view.truth is not None
-        known = np.flatnonzero(view.truth != UNLABELLED)
-        rng = np.random.default_rng((config.seed, number))
+        _, logits = predict(graph, image, weights.metadata.long_side)
+        ids = _resized(truth, logits).ravel()
+        known = np.flatnonzero(ids != UNLABELLED)
+        rng = np.random.default_rng((config.seed, number - 1))
         drawn = rng.choice(known, min(config.pixels, known.size), replace=False)
         found.append(
             LabelledPixels(
-                place=sample.source or name, light=sample.light or 'unknown',
-                logits=view.logits.reshape(len(view.logits), -1)[:, drawn].T,
-                truth=view.truth.ravel()[drawn],
+                place=sample.source or spec, light=sample.light or 'unknown',
+                logits=logits.reshape(len(logits), -1)[:, drawn].T, truth=ids[drawn],
             )
         )  # fmt: skip
-        if number % 50 == 49 or number + 1 == len(samples):
-            say(f'temperature: {number + 1}/{len(samples)} frames')
+        if number % 50 == 0 or number == len(samples):
+            say(f'temperature: {number}/{len(samples)} frames')
     return found
 
 
@@ -250,7 +212,7 @@ def fit_temperature(frames: Iterable[LabelledPixels]) -> float:
     return float(2 / (cold + hot))
 
 
-def _slope(logits: npt.NDArray[np.float32], truth: Image, cooling: float) -> float:
+def _slope(logits: Logits, truth: Image, cooling: float) -> float:
     """Return the derivative of the mean negative log likelihood by 1 / T."""
     p = np.exp((logits - logits.max(1, keepdims=True)) * cooling)
     p /= p.sum(1, keepdims=True)
@@ -292,11 +254,8 @@ def _errors(frames: Sequence[LabelledPixels], temperature: float, before: float)
         for name in dict.fromkeys(getattr(frame, kind) for frame in frames):
             group = [frame for frame in frames if getattr(frame, kind) == name]
             row: dict[str, Any] = {'frames': len(group)}
-            for when in ('before', 'after'):
-                counts = [
-                    calibration_counts(frame, before if when == 'before' else folds[frame.place])
-                    for frame in group
-                ]
+            for when, temperatures in (('before', dict.fromkeys(folds, before)), ('after', folds)):
+                counts = [calibration_counts(f, temperatures[f.place]) for f in group]
                 measured = calibration(np.sum(counts, 0))
                 if measured is not None:
                     row[when] = {key: measured[key] for key in ('ece', 'confidence', 'accuracy')}
@@ -313,7 +272,7 @@ def _errors(frames: Sequence[LabelledPixels], temperature: float, before: float)
 
 
 def _reliability_head(
-    weights: Weights, config: CalibrationConfig, say: Callable[[str], None]
+    weights: Weights, config: CalibrationConfig, say: Say
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of the reliability head, and what they were fitted on."""
     graph, taxonomy = _graph(weights)
@@ -324,50 +283,46 @@ def _reliability_head(
         )
     long_side = weights.metadata.long_side
     good: list[Observation] = []
-    judged: list[Prediction] = []
+    judged: list[Observation] = []
+    accuracy: list[float] = []
 
     def show_good(image: Image, seen: Observation) -> None:
         """Add a good frame, and what other cameras would have made of it."""
         good.append(seen)
         rng = np.random.default_rng((config.seed, len(good), 11))
         others = [distort(image, rng, PhotometricConfig()) for _ in range(config.cameras)]
-        good.extend(predict(graph, other, None, long_side).seen for other in others)
+        good.extend(predict(graph, other, long_side)[0] for other in others)
 
     for specification in config.faults_on:
-        samples = _labelled(specification, taxonomy, config.frames)
+        samples = _spread(specification, taxonomy, config.frames)
+        labelled(samples, 'a calibration compares with labels')
         for number, sample in enumerate(samples):
             image, truth = _read(sample)
-            for index, shown in enumerate(_shown(image, truth, config, taxonomy, number)):
-                judged.append(predict(graph, shown, truth, long_side))
-                if index == 0:
-                    show_good(image, judged[-1].seen)
+            rng = np.random.default_rng((config.seed, number, 7))
+            night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
+            faulty = [corrupted(image, rng) for _ in range(config.faults)]
+            for shown in (image, night, *faulty):
+                seen, logits = predict(graph, shown, long_side)
+                ids = _resized(truth, logits)
+                known = ids != UNLABELLED
+                if known.any():
+                    judged.append(seen)
+                    accuracy.append(float((logits.argmax(0) == ids)[known].mean()))
+                if shown is image:
+                    show_good(image, seen)
         say(f'reliability: {len(samples)} frames of {specification}, with their faults')
     for specification in config.good:
         samples = _spread(specification, taxonomy, 2 * config.frames)
         for sample in samples:
             image = read_image(sample.image)
-            show_good(image, predict(graph, image, None, long_side).seen)
+            show_good(image, predict(graph, image, long_side)[0])
         say(f'reliability: {len(samples)} good frames of {specification}')
-    labelled = [view for view in judged if np.isfinite(view.accuracy)]
-    accuracy = np.array([view.accuracy for view in labelled])
-    tensors = fit_reliability(stack(good), stack([view.seen for view in labelled]), accuracy)
-    return tensors, {
+    return fit_reliability(stack(good), stack(judged), np.array(accuracy)), {
         'good_frames': len(good),
         'cameras': config.cameras,
-        'judged_frames': len(labelled),
+        'judged_frames': len(judged),
         'seed': config.seed,
     }
-
-
-def _shown(
-    image: Image, truth: Image, config: CalibrationConfig, taxonomy: Taxonomy, number: int
-) -> Iterator[Image]:
-    """Yield a labelled day frame as it is, by night and through faulty cameras."""
-    rng = np.random.default_rng((config.seed, number, 7))
-    yield image
-    yield synthesize_night(image, truth, rng, taxonomy=taxonomy)
-    for _ in range(config.faults):
-        yield damaged(image, rng)
 
 
 def stack(seen: Sequence[Observation]) -> Observation:
@@ -388,11 +343,19 @@ def fit_reliability(
     ``good`` are frames that a camera should give; the distances are to them. ``accuracy``, float64
     [N] from 0 to 1, is the share of right pixels of the frames ``judged``, good and bad ones.
     """
+    mean, scale = good.pooled.mean(0), good.pooled.std(0) + 1e-3
+    z = ((good.pooled - mean) / scale).double()
+    _, sizes, directions = torch.linalg.svd(z, full_matrices=False)
+    # a few frames span few directions, and something has to lie beside them
+    count = max(1, min(COMPONENTS, len(z) // 4))
+    beside = (z**2).sum(1) - ((z @ directions[:count].T) ** 2).sum(1)
     zeros = torch.zeros(len(FEATURES))
-    nothing = {
+    tensors = {
+        'pooled_mean': mean, 'pooled_scale': scale, 'components': directions[:count],
+        'variances': (sizes[:count] ** 2 / (len(z) - 1)).clamp(min=LEAST),
+        'residual': beside.mean().clamp(min=LEAST), 'rows_mean': good.rows.mean(0),
         'start': zeros, 'scale': zeros + 1, 'weight': zeros, 'bias': zeros[0],
     }  # fmt: skip
-    tensors = {**_components(good.pooled), 'rows_mean': good.rows.mean(0), **nothing}
     features = ReliabilityHead(tensors).features(good).double()
     # doubt counts everywhere, around its mean
     start = torch.quantile(features, START, dim=0)
@@ -401,21 +364,6 @@ def fit_reliability(
     head = ReliabilityHead(tensors)
     weight, bias = fit_logistic(head.scaled(head.features(judged)).double().numpy(), accuracy)
     return tensors | {'weight': torch.from_numpy(weight), 'bias': torch.tensor(bias)}
-
-
-def _components(pooled: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return mean, scale and principal components of float [N, D]."""
-    mean, scale = pooled.mean(0), pooled.std(0) + 1e-3
-    z = ((pooled - mean) / scale).double()
-    _, sizes, directions = torch.linalg.svd(z, full_matrices=False)
-    # a few frames span few directions, and something has to lie beside them
-    count = max(1, min(COMPONENTS, len(z) // 4))
-    variances = (sizes[:count] ** 2 / (len(z) - 1)).clamp(min=LEAST)
-    beside = (z**2).sum(1) - ((z @ directions[:count].T) ** 2).sum(1)
-    return {
-        'pooled_mean': mean, 'pooled_scale': scale, 'components': directions[:count],
-        'variances': variances, 'residual': beside.mean().clamp(min=LEAST),
-    }  # fmt: skip
 
 
 def fit_logistic(features: Doubles, share: Doubles) -> tuple[Doubles, float]:

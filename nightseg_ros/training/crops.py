@@ -4,12 +4,14 @@
 What the recipes are shown: crops by number, made ahead by processes of their own.
 
 Crop number n of a run is a function of its seed and n alone, so that a resumed run sees the same.
+A file that is broken is a ``DataError`` that names it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -19,8 +21,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nightseg_ros.data.augment import AugmentConfig, augment, flip, pad, scale_and_crop
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import Range, uniform
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import Range, uniform
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
@@ -37,42 +39,44 @@ class TrainingCrops(Dataset[Crop]):
         """Check that there are samples and that every one is labelled."""
         if not samples:
             raise DataError('there is no sample to train on')
-        self._samples = labelled(samples, 'the segmenter trains on labels')
+        self._samples = labelled(samples, 'a training needs labels')
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``; ``DataError`` names a file that is broken."""
-        sample = _shuffled(self._samples, number, self._seed)
-        image, labels = _read(sample)
+        """Make crop ``number``."""
+        sample, image, labels, rng = self._draw(number)
         settings = self._augment
         if sample.light == 'night':
             settings = replace(settings, night_share=0.0)  # it is night already
         scene = read_labels(sample.scene) if sample.scene else None
-        rng = np.random.default_rng((self._seed, number))
         image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
         return torch.from_numpy(image), torch.from_numpy(labels)
 
+    def _draw(self, number: int) -> tuple[Sample, Bytes, Bytes, np.random.Generator]:
+        """Go through all samples in a new order each time round."""
+        turn, place = divmod(number, len(self._samples))
+        order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
+        sample = self._samples[int(order[place])]
+        return sample, *_read(sample), np.random.default_rng((self._seed, number))
 
-class NightPairs(Dataset[Crop]):
+
+class NightPairs(TrainingCrops):
     """Crops are a synthetic night, its day (uint8 [h, w, 3] RGB), and uint8 [h, w] ids."""
 
     def __init__(
         self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
     ) -> None:
         """Check that every sample is a labelled day."""
-        self._samples = labelled(samples, 'a synthetic night is made by them')
+        super().__init__(samples, augment, taxonomy=taxonomy, seed=seed)
         for sample in samples:
             if sample.light == 'night':
                 raise DataError(
                     f"'{sample.image}' is a night without its day; name it in unpaired"
                 )
-        self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``; ``DataError`` names a file that is broken."""
-        sample = _shuffled(self._samples, number, self._seed)
-        day, labels = _read(sample)
-        rng = np.random.default_rng((self._seed, number))
+        """Make crop ``number``."""
+        sample, day, labels, rng = self._draw(number)
         scene = labels if sample.scene is None else read_labels(sample.scene)
         day, layers = scale_and_crop(day, np.dstack([labels, scene]), rng, self._augment)
         if rng.random() < self._augment.flip:
@@ -106,6 +110,7 @@ class UnpairedCrops(Dataset[Crop]):
         zoom: Range = (1.0, 1.3),
         untold: float = 0.0,
         seed: int,
+        say: Callable[[str], None] = print,
     ) -> None:
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.
@@ -113,13 +118,13 @@ class UnpairedCrops(Dataset[Crop]):
         Pictures are scaled to ``long_side`` × ``zoom`` pixels, more where the crop (height and
         width) needs it. ``untold`` is the share of crops whose camera is not told.
         """
-        by_light: dict[str | None, dict[str, list[Sample]]] = {'day': {}, 'night': {}}
+        day: dict[str, list[Sample]] = {}
+        night: dict[str, list[Sample]] = {}
         for sample in samples:
-            if sample.light in by_light:
-                by_light[sample.light].setdefault(sample.source, []).append(sample)
-        day, night = by_light['day'], by_light['night']
+            if sample.light in ('day', 'night'):
+                side = day if sample.light == 'day' else night
+                side.setdefault(sample.source, []).append(sample)
         self.cameras = tuple(sorted(day.keys() & night.keys()))
-        self.left_out = tuple(sorted(day.keys() ^ night.keys()))
         if not self.cameras:
             raise DataError(
                 'no camera has day and night frames: by day there are '
@@ -128,12 +133,15 @@ class UnpairedCrops(Dataset[Crop]):
                 'a camera is the part of a file name before the first _, and the light is the '
                 "data set's (images:FOLDER:day)"
             )
+        left_out = sorted(day.keys() ^ night.keys())
+        if left_out:
+            say(f'left out, since only day or only night is there: {", ".join(left_out)}')
         self._pairs = [(day[name], night[name]) for name in self.cameras]
         self._crop, self._long_side, self._zoom = crop, long_side, zoom
         self._untold, self._seed = untold, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``; ``DataError`` names a file that is broken."""
+        """Make crop ``number``."""
         rng = np.random.default_rng((self._seed, number, 3))
         camera = int(rng.integers(len(self.cameras)))
         told = len(self.cameras) if rng.random() < self._untold else camera
@@ -152,14 +160,12 @@ class UnpairedCrops(Dataset[Crop]):
         factor = max(factor, crop_h / height, crop_w / width)
         size = (max(crop_w, round(width * factor)), max(crop_h, round(height * factor)))
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        image = np.asarray(cv2.resize(image, size, interpolation=how), np.uint8)
-        labels = np.asarray(
-            cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8
-        )
         top = int(rng.integers(0, size[1] - crop_h + 1))
         left = int(rng.integers(0, size[0] - crop_w + 1))
-        image = image[top : top + crop_h, left : left + crop_w]
-        labels = labels[top : top + crop_h, left : left + crop_w]
+        cut = slice(top, top + crop_h), slice(left, left + crop_w)
+        image = np.asarray(cv2.resize(image, size, interpolation=how)[cut], np.uint8)
+        ids = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT)[cut]
+        labels = np.asarray(ids, np.uint8)
         if rng.random() < 0.5:
             return flip(image, labels)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
@@ -171,13 +177,6 @@ def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:
         if sample.label is None:
             raise DataError(f"'{sample.image}' has no labels; {why}")
     return list(samples)
-
-
-def _shuffled(samples: Sequence[Sample], number: int, seed: int) -> Sample:
-    """Go through all samples in a new order each time round."""
-    turn, place = divmod(number, len(samples))
-    order = np.random.default_rng((seed, turn, 1)).permutation(len(samples))
-    return samples[int(order[place])]
 
 
 def _read(sample: Sample) -> tuple[Bytes, Bytes]:
@@ -194,15 +193,9 @@ def _read(sample: Sample) -> tuple[Bytes, Bytes]:
 
 
 def load_batches(
-    crops: Dataset[Any],
-    *,
-    batch: int,
-    steps: int,
-    first: int = 0,
-    rank: int = 0,
-    world: int = 1,
+    crops: Dataset[Any], *, batch: int, steps: int, first: int = 0, rank: int = 0, world: int = 1,
     workers: int = 0,
-) -> Iterator[Crop]:
+) -> Iterator[Crop]:  # fmt: skip
     """
     Yield the crops of the steps from ``first`` to ``steps``, each of their parts stacked.
 
@@ -213,16 +206,14 @@ def load_batches(
     starts = [(step * world + rank) * batch for step in range(first, steps)]
     batches = iter(
         DataLoader(
-            _Caught(crops), batch_sampler=[list(range(start, start + batch)) for start in starts],
-            num_workers=workers, prefetch_factor=4 if workers else None,
-            worker_init_fn=_one_thread, collate_fn=_collate,
+            [range(start, start + batch) for start in starts], batch_size=None,  # type: ignore[arg-type]
+            collate_fn=partial(_stacked, crops), num_workers=workers,
+            prefetch_factor=4 if workers else None, worker_init_fn=_one_thread,
         )
     )  # fmt: skip
-    while True:
+    for _ in starts:
         try:
             loaded = next(batches)
-        except StopIteration:
-            return
         except RuntimeError as error:
             # torch says so when a process was killed, or shared memory has run out
             reason = str(error).splitlines()[0]
@@ -235,24 +226,12 @@ def load_batches(
         yield loaded
 
 
-class _Caught(Dataset[Any]):
-    """Crops, or the error instead: torch would wrap it into a traceback's text."""
-
-    def __init__(self, crops: Dataset[Any]) -> None:
-        self._crops = crops
-
-    def __getitem__(self, number: int) -> Any:
-        try:
-            return self._crops[number]
-        except (DataError, OSError) as error:
-            return error
-
-
-def _collate(crops: list[Any]) -> Any:
-    for crop in crops:
-        if isinstance(crop, Exception):
-            return crop
-    return tuple(torch.stack(column) for column in zip(*crops))
+def _stacked(crops: Dataset[Any], numbers: Sequence[int]) -> Any:
+    """Return a batch, or the error instead: torch would wrap it into a traceback's text."""
+    try:
+        return tuple(torch.stack(parts) for parts in zip(*(crops[number] for number in numbers)))
+    except (DataError, OSError) as error:
+        return error
 
 
 def _one_thread(_: int) -> None:
@@ -270,14 +249,8 @@ class ImagePool:
 
     def __init__(self, size: int, seed: int) -> None:
         """Start empty; size 0 returns every picture as it comes."""
-        self.size = size
-        self._seed = seed
-        self._images: list[torch.Tensor] = []
-        self._cameras: list[torch.Tensor] = []
-
-    def __len__(self) -> int:
-        """Count the pictures."""
-        return len(self._images)
+        self._size, self._seed = size, seed
+        self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def exchange(
         self, images: torch.Tensor, cameras: torch.Tensor, step: int
@@ -287,36 +260,33 @@ class ImagePool:
 
         A new picture is returned as it is, or stays in place of the old one that is returned.
         """
-        if self.size == 0:
-            return images.detach(), cameras
-        out_images, out_cameras = [], []
-        for index, (image, camera) in enumerate(zip(images.detach(), cameras)):
-            if len(self) < self.size:
-                self._images.append(_to_bytes(image).cpu())
-                self._cameras.append(camera.cpu().clone())
+        images = images.detach()
+        if self._size == 0:
+            return images, cameras
+        returned = []
+        for index, (image, camera) in enumerate(zip(images, cameras)):
+            new = _to_bytes(image).cpu(), camera.cpu().clone()
+            if len(self._kept) < self._size:
+                self._kept.append(new)
             else:
                 rng = np.random.default_rng((self._seed, step, index))
                 if rng.random() < 0.5:
-                    place = int(rng.integers(self.size))
-                    old = self._images[place], self._cameras[place]
-                    self._images[place] = _to_bytes(image).cpu()
-                    self._cameras[place] = camera.cpu().clone()
-                    image = old[0].to(image) / 127.5 - 1
-                    camera = old[1].to(camera)
-            out_images.append(image)
-            out_cameras.append(camera)
+                    place = int(rng.integers(self._size))
+                    old, its_camera = self._kept[place]
+                    self._kept[place] = new
+                    image, camera = old.to(image) / 127.5 - 1, its_camera.to(camera)
+            returned.append((image, camera))
+        out_images, out_cameras = zip(*returned)
         return torch.stack(out_images), torch.stack(out_cameras)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the pictures as tensors, fit for a checkpoint."""
-        if not self._images:
-            return {}
-        return {'images': torch.stack(self._images), 'cameras': torch.stack(self._cameras)}
+        names = ('images', 'cameras')
+        return {name: torch.stack(parts) for name, parts in zip(names, zip(*self._kept))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
         """Take back what ``state_dict`` returned."""
-        self._images = list(state['images']) if state else []
-        self._cameras = list(state['cameras']) if state else []
+        self._kept = list(zip(state['images'], state['cameras'])) if state else []
 
 
 def to_network(images: torch.Tensor) -> torch.Tensor:

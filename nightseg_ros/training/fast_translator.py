@@ -10,7 +10,7 @@ by an adversarial loss, and by their pseudo-labels where there are any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,32 +18,29 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import NightPairs, UnpairedCrops, picture_grid, to_network
 from nightseg_ros.training.losses import (
     discriminator_loss,
     generator_loss,
+    mean_cross_entropy,
     parameter_groups,
     poly,
-    set_rate,
-    speed_up_cpu_training,
+    weighted_sum,
 )
 from nightseg_ros.training.run import (
     RunConfig,
     TrainingRun,
     data_names,
     moving_average,
-    open_fabric,
-    provenance,
-    require_range,
 )
-from nightseg_ros.weights import WeightsMetadata, load_weights
+from nightseg_ros.weights import load_weights
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +120,7 @@ def train_fast_translator(
 
     A killed run continues to the same weights (CPU, one process, same number of threads).
     """
-    fabric = open_fabric(config.accelerator, config.precision)
+    run = TrainingRun(config, say)
     segmenter_weights = load_weights(config.segmenter)
     segmenter = FrozenSegmenter(segmenter_weights)
     pairs = NightPairs(
@@ -134,10 +131,8 @@ def train_fast_translator(
     if config.unpaired:
         nights = UnpairedCrops(
             [sample for spec in config.unpaired for sample in open_dataset(spec)],
-            crop=config.augment.crop, long_side=config.long_side, seed=config.seed,
+            crop=config.augment.crop, long_side=config.long_side, seed=config.seed, say=run.say,
         )  # fmt: skip
-        if nights.left_out:
-            say(f'left out, since only day or only night is there: {", ".join(nights.left_out)}')
     torch.manual_seed(config.seed)
     try:
         generator = build('fast_generator', **config.arch)
@@ -146,38 +141,25 @@ def train_fast_translator(
     if config.init:
         generator.load_state_dict(load_weights(config.init).tensors)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
-    if fabric.device.type == 'cpu':
-        speed_up_cpu_training(segmenter)
-        speed_up_cpu_training(generator)
-    generator = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    segmenter = segmenter.to(fabric.device)
-    optimizers: dict[str, torch.optim.Optimizer] = {
-        'G': torch.optim.AdamW(parameter_groups(generator, config.rate, config.weight_decay)),
-        'D': torch.optim.Adam(
-            discriminator.parameters(), lr=config.discriminator_rate, betas=(0.5, 0.999)
-        ),
-    }
-    G, optimizer_G = fabric.setup(generator, optimizers['G'])
-    D, optimizer_D = fabric.setup(discriminator, optimizers['D'])
+    run.place(segmenter)
+    groups = parameter_groups(generator, config.rate, config.weight_decay)
+    G = run.add('G', generator, torch.optim.AdamW(groups))
+    adam = torch.optim.Adam(discriminator.parameters(), config.discriminator_rate, (0.5, 0.999))
+    # another layout adds up in another order, and the figures of old runs would differ
+    D = run.add('D', discriminator, adam, channels_last=False)
     average = moving_average(generator, config.average)
-    metadata = WeightsMetadata(
-        network='fast_generator', arch=dict(config.arch), task='translate',
-        long_side=config.long_side, data=data_names((*config.data, *config.unpaired)),
-        license=config.license,
-        training={
-            **provenance(config, fabric, 'unpaired', 'init', 'segmenter'),
-            'segmenter': segmenter_weights.sha256,
-        },
+    run.keep('average', average)
+    metadata = run.metadata(
+        'unpaired', 'init', 'segmenter', network='fast_generator', arch=dict(config.arch),
+        task='translate', long_side=config.long_side,
+        data=data_names((*config.data, *config.unpaired)),
+        training={'segmenter': segmenter_weights.sha256},
     )  # fmt: skip
-    with TrainingRun(
-        config, fabric, optimizers=optimizers, say=say,
-        networks={'G': generator, 'D': discriminator, 'average': average},
-    ) as run:  # fmt: skip
-        real: Iterator[Any] = iter(())
+    weights = to_mapping(config.loss)
+    with run:
         if nights is not None:
             real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))
         for step, (night, day, labels) in run.train(pairs):
-            set_rate(optimizers['G'], poly(step, steps=config.steps, warm_up=config.warm_up))
             source, target = to_network(night), to_network(day)
             count = len(source)
             if nights is not None:
@@ -189,7 +171,7 @@ def train_fast_translator(
             fake_A = result[count:]
 
             losses = picture_losses(result[:count], target)
-            with fabric.autocast():
+            with run.fabric.autocast():
                 with torch.no_grad():
                     wanted = segmenter.features(target)
                 logits, found = segmenter.logits_and_features(result.clamp(-1, 1))
@@ -198,27 +180,18 @@ def train_fast_translator(
             if nights is not None:
                 losses['night_semantic'] = _cross_entropy(logits[count:], labels_B)
             if config.loss.adversarial:
-                discriminator.requires_grad_(False)
-                with fabric.autocast():
-                    losses['adversarial'] = generator_loss(discriminator(fake_A, camera))
-                discriminator.requires_grad_(True)
-            total = torch.stack(
-                [getattr(config.loss, name) * value for name, value in losses.items()]
-            ).sum()
-            optimizers['G'].zero_grad()
-            fabric.backward(total)
-            optimizer_G.step()
+                with run.fabric.autocast():
+                    losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
+            loss = weighted_sum(losses, weights)
+            run.minimise('G', loss, poly(step, steps=config.steps, warm_up=config.warm_up))
             average.update_parameters(generator)
 
             if config.loss.adversarial:
                 scores = D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
                 losses['D'] = discriminator_loss(*scores.chunk(2))
-                optimizers['D'].zero_grad()
-                fabric.backward(losses['D'])
-                optimizer_D.step()
-            if run.wants_log(step):
-                run.log(step, loss=total, **losses)
-            if run.wants_picture(step):
+                run.minimise('D', losses['D'])
+            run.log(step, loss=loss, **losses)
+            if run.is_due(step, config.picture_every):
                 known = target if nights is None else torch.cat([target, real_A])
                 run.picture(step, 'night_day', picture_grid(source, result, known))
         return run.save('weights', average.module, metadata)
@@ -246,5 +219,4 @@ def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the mean over the labelled pixels at half size, 0 where there are none."""
     ids = labels[:, 1::2, 1::2].long()
     half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
-    loss = F.cross_entropy(half, ids, ignore_index=UNLABELLED, reduction='sum')
-    return loss / (ids != UNLABELLED).sum().clamp(min=1)
+    return mean_cross_entropy(half, ids)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,8 +29,11 @@ from nightseg_ros.data.source import VIDEO_SUFFIXES, open_source
 from nightseg_ros.networks.illumination import IlluminationNet, illumination_net
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
-from nightseg_ros.training.run import duration, require_range
+from nightseg_ros.training import require_range
+from nightseg_ros.training.run import duration
 from nightseg_ros.weights import WeightsMetadata, save_weights
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,23 +62,19 @@ class IlluminationConfig:
         """Name the key that cannot work."""
         if not self.data:
             raise ValueError("'data' names no source")
-        for spec in self.data:
-            parse_sources(spec)
+        list(sources(self.data))  # names a wrong entry
         require_range(self, 1, None, 'steps', 'batch')
         require_range(self, 0, None, 'learning_rate', 'weight_decay')
         require_range(self, 0, 1, 'relit')
         require_range(self, 0, 0.49, 'label_smoothing')
 
 
-def train_illumination(
-    config: IlluminationConfig, *, say: Callable[[str], None] = lambda line: None
-) -> str:
+def train_illumination(config: IlluminationConfig, say: Say = lambda line: None) -> str:
     """Read the data, train, write ``config.out`` and return its SHA-256."""
-    sources = [source for spec in config.data for source in parse_sources(spec)]
-    sets = [load_thumbnails(source) for source in sources if source.train]
+    sets = load_thumbnails(config.data)
     for item in sets:
         say(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
-    network = fit(sets, config, say=say)
+    network = fit(sets, config, say)
     cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
     settings = to_mapping(config)
     # paths name folders of this machine only, and would change the hash
@@ -90,13 +89,10 @@ def train_illumination(
 
 
 def fit(
-    sets: Sequence[Thumbnails],
-    config: IlluminationConfig,
-    *,
-    say: Callable[[str], None] = lambda line: None,
+    sets: Sequence[Thumbnails], config: IlluminationConfig, say: Say = lambda line: None
 ) -> IlluminationNet:
     """
-    Train on the sets whose ``train`` is true; same sets, config and thread count, same weights.
+    Train on the sets; same sets, config and thread count, same weights.
 
     Returns the network in evaluation mode. ``say`` gets a line about every tenth of the steps.
     """
@@ -117,7 +113,7 @@ def fit(
         logits = network(images)
         smooth = labels * (1 - 2 * config.label_smoothing) + config.label_smoothing
         loss = functional.binary_cross_entropy_with_logits(logits, smooth)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
@@ -140,8 +136,8 @@ def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
     """
     cameras: dict[str, list[float]] = {}
     for item in sets:
-        if item.day and item.train:
-            values = (ground_light(image) for image in shrink(item.images))
+        if item.day:
+            values = (ground_light(thumbnail(image)) for image in item.images)
             cameras.setdefault(item.camera, []).extend(values)
     return min(float(np.percentile(values, 1)) for values in cameras.values())
 
@@ -154,7 +150,6 @@ VIDEO_STRIDE = 10
 #: rainy.mp4 and the labelled night frames train nothing.
 SHARED = (
     'day:camvid:camvid/day_train/images',
-    'day:camvid:camvid/day_test/images',
     'day:roadscene:unlabelled/day/roadscene_*.jpg',
     'night:roadscene:unlabelled/night/roadscene_*.jpg',
     'day:msrs:unlabelled/day/msrs_*.jpg',
@@ -165,8 +160,6 @@ SHARED = (
     'day:countryroad:clips/countryroad.mp4',
     'night:nightdrive:clips/night.mp4',
 )
-#: Those that are only evaluated on.
-EVALUATED = ('day:camvid:camvid/day_test/images',)
 
 
 class IlluminationDataError(ValueError):
@@ -174,76 +167,58 @@ class IlluminationDataError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IlluminationSource:
+class Thumbnails:
     """Frames of one camera at one time of day."""
 
     camera: str
-    """Frames of one name count as one camera, which the study holds out as a whole."""
-    day: bool
-    path: Path
-    """A folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``."""
-    train: bool = True
-    """False: only evaluated on, never trained on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thumbnails:
-    """The frames of one source: RGB uint8 [N, 96, 144, 3]."""
-
-    camera: str
+    """Frames of one name count as one camera."""
     day: bool
     images: npt.NDArray[np.uint8]
-    train: bool = True
+    """RGB uint8 [N, 96, 144, 3]."""
 
 
-def parse_sources(spec: str) -> tuple[IlluminationSource, ...]:
-    """Read an entry of ``data``; ``ValueError`` says what an entry looks like."""
-    kind, _, rest = spec.partition(':')
-    if kind == 'shared' and rest:
-        return tuple(
-            replace(source, path=Path(rest) / source.path, train=text not in EVALUATED)
-            for text in SHARED
-            for source in parse_sources(text)
-        )
-    camera, _, path = rest.partition(':')
-    if kind not in ('day', 'night') or not camera or not path:
-        raise ValueError(
-            f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
-        )
-    return (IlluminationSource(camera=camera, day=kind == 'day', path=Path(path)),)
+def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
+    """
+    Yield camera, whether it is day, and where the frames are, for each entry of ``data``.
+
+    The path is a folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``.
+    ``ValueError`` says what an entry looks like.
+    """
+    for spec in specs:
+        kind, _, rest = spec.partition(':')
+        if kind == 'shared' and rest:
+            for camera, day, inside in sources(SHARED):
+                yield camera, day, Path(rest) / inside
+            continue
+        camera, _, path = rest.partition(':')
+        if kind not in ('day', 'night') or not camera or not path:
+            raise ValueError(
+                f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
+            )
+        yield camera, kind == 'day', Path(path)
 
 
-def load_thumbnails(source: IlluminationSource) -> Thumbnails:
-    """Read a source; ``IlluminationDataError`` names the path that gave no frame."""
-    images = [thumbnail(frame.image, frame.order, STORED_SIZE) for frame in _frames(source)]
-    if not images:
-        raise IlluminationDataError(
-            f"source '{source.path}' of camera '{source.camera}' has no readable frame; it must "
-            'be a folder of JPEG or PNG images, a video, or a pattern that matches images'
-        )
-    return Thumbnails(
-        camera=source.camera, day=source.day, images=np.stack(images), train=source.train
-    )
+def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
+    """
+    Read the images, and every n-th frame of the videos, of all entries of ``data``.
 
-
-def _frames(source: IlluminationSource) -> Iterator[Frame]:
-    """Yield the images, and every n-th frame of the videos, that can be read."""
-    path = source.path
-    for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
-        stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
-        for index, (_, frame) in enumerate(open_source(file)):
-            if index % stride == 0 and isinstance(frame, Frame):
-                yield frame
-
-
-def shrink(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Shrink stored thumbnails [N, 96, 144, 3] to those the estimator gets, [N, 64, 96, 3]."""
-    return np.stack([thumbnail(image) for image in images])
-
-
-def without_camera(sets: Sequence[Thumbnails], camera: str) -> list[Thumbnails]:
-    """Return the sets with every frame of one camera barred from training."""
-    return [replace(item, train=item.train and item.camera != camera) for item in sets]
+    ``IlluminationDataError`` names the path that gave no frame.
+    """
+    sets = []
+    for camera, day, path in sources(specs):
+        images = []
+        for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
+            stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
+            for index, (_, frame) in enumerate(open_source(file)):
+                if index % stride == 0 and isinstance(frame, Frame):
+                    images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
+        if not images:
+            raise IlluminationDataError(
+                f"source '{path}' of camera '{camera}' has no readable frame; it must be a folder "
+                'of JPEG or PNG images, a video, or a pattern that matches images'
+            )
+        sets.append(Thumbnails(camera=camera, day=day, images=np.stack(images)))
+    return sets
 
 
 class Sampler:
@@ -257,19 +232,16 @@ class Sampler:
         """
         self._relit = relit
         self._groups: list[list[torch.Tensor]] = []
-        for day in (False, True):
-            cameras: dict[str, list[npt.NDArray[np.uint8]]] = {}
+        for label, day in (('night', False), ('day', True)):
+            cameras: dict[str, list[torch.Tensor]] = {}
             for item in sets:
-                if item.day == day and item.train:
-                    cameras.setdefault(item.camera, []).append(item.images)
+                if item.day == day:
+                    cameras.setdefault(item.camera, []).append(torch.from_numpy(item.images))
             if not cameras:
                 raise IlluminationDataError(
-                    f"no training source is labelled '{'day' if day else 'night'}'; day and "
-                    'night are both needed'
+                    f"no training source is labelled '{label}'; day and night are both needed"
                 )
-            self._groups.append(
-                [torch.from_numpy(np.concatenate(images)) for images in cameras.values()]
-            )
+            self._groups.append([torch.cat(images) for images in cameras.values()])
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -282,18 +254,13 @@ class Sampler:
             images = cameras[self._integer(len(cameras))]
             chosen.append(images[self._integer(len(images))])
         images = torch.stack(chosen).permute(0, 3, 1, 2).float() / 255
-        return augment(images, self._generator, relit=relit), labels.float()
+        return augment(images, self._generator, relit), labels.float()
 
     def _integer(self, below: int) -> int:
         return int(torch.randint(below, (1,), generator=self._generator))
 
 
-def augment(
-    images: torch.Tensor,
-    generator: torch.Generator,
-    *,
-    relit: torch.Tensor | None = None,
-) -> torch.Tensor:
+def augment(images: torch.Tensor, generator: torch.Generator, relit: torch.Tensor) -> torch.Tensor:
     """
     Redraw what camera, exposure and viewpoint decide.
 
@@ -303,7 +270,6 @@ def augment(
     nights first.
     """
     count = len(images)
-
     uniform = partial(_uniform, generator, count)
 
     def sometimes(share: float) -> torch.Tensor:
@@ -322,7 +288,7 @@ def augment(
     images = functional.grid_sample(images, grid, padding_mode='border', align_corners=False)
 
     light = images.clamp(0, 1).square()
-    if relit is not None and relit.any():
+    if relit.any():
         light[relit] = _relight(light[relit], generator)
     # a smooth field of light: shade at the top, a bright road, a vignette
     coarse = 0.5 * torch.randn(count, 1, 3, 3, generator=generator)
@@ -350,7 +316,7 @@ def augment(
     images = images + mix * (blurred - images)
     sigma = sometimes(0.5) * uniform(0.0, 0.04)
     images = images + sigma * torch.randn(images.shape, generator=generator)
-    return _jpeg((images.clamp(0, 1) * 255).round(), generator, share=0.25)
+    return _jpeg((images.clamp(0, 1) * 255).round(), generator)
 
 
 def _uniform(
@@ -375,7 +341,6 @@ def _relight(light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     views of the day cameras, so that neither view nor camera says which time of day it is.
     """
     count = len(light)
-
     uniform = partial(_uniform, generator, count)
     rows = torch.linspace(0, 1, 64)[:, None].expand(64, 96)
     columns = torch.linspace(0, 1.5, 96).expand(64, 96)
@@ -419,9 +384,9 @@ def _flare(count: int, generator: torch.Generator) -> torch.Tensor:
     return (peak / (1 + square / size**2) ** 1.5)[:, None]
 
 
-def _jpeg(images: torch.Tensor, generator: torch.Generator, *, share: float) -> torch.Tensor:
-    """Pass a share of the frames through JPEG at quality 40–95."""
-    chosen = torch.rand(len(images), generator=generator) < share
+def _jpeg(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Pass a quarter of the frames through JPEG at quality 40–95."""
+    chosen = torch.rand(len(images), generator=generator) < 0.25
     quality = torch.randint(40, 96, (len(images),), generator=generator)
     for index in torch.nonzero(chosen)[:, 0].tolist():
         pixels = images[index].permute(1, 2, 0).contiguous().numpy().astype(np.uint8)

@@ -4,49 +4,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from torch import nn
+from torch import distributed, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from nightseg_ros.data.sample import DataError, Sample, read_labels
 from nightseg_ros.taxonomy import UNLABELLED
 
-# -- segmentation ------------------------------------------------------------------------------
+#: Labelled pixels of a batch that the Lovász loss sees: sorting all of them would cost more than
+#: the network's decoder.
+SAMPLED = 40_000
+#: Share that every class is taken to have at least, so that no weight is without bounds.
+LEAST_SHARE = 1e-3
+#: Frames that are counted for the class weights, spread over the data.
+COUNTED = 100
+
+# -- segmentation: means over the batches of all processes ---------------------------------------
+# DDP averages gradients over processes, so that each one's share of a sum is multiplied by their
+# number.
 
 
-class Together:
-    """
-    What the processes of a training know together; with one process, what it knows alone.
-
-    Losses are means over the whole batch of all processes. DDP averages gradients over
-    processes, so that each one's share of a sum is multiplied by ``world``.
-    """
-
-    def __init__(self, fabric: Fabric | None = None) -> None:
-        """Take the processes of ``fabric``; None is one process."""
-        self.world = 1 if fabric is None else fabric.world_size
-        self.rank = 0 if fabric is None else fabric.global_rank
-        self._fabric = fabric
-
-    def total(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all processes, without a gradient."""
-        if self.world == 1:
-            return value.detach()
-        assert self._fabric is not None
-        # a clone, since it works in place
-        result = self._fabric.all_reduce(value.detach().clone(), reduce_op='sum')
-        assert isinstance(result, torch.Tensor)
-        return result
+def processes() -> tuple[int, int]:
+    """Return the number of this process and the count of the training's processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
-ALONE = Together()
+def total(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of a tensor over all processes, without a gradient."""
+    value = value.detach()
+    if processes()[1] > 1:
+        value = value.clone()
+        distributed.all_reduce(value)
+    return value
 
 
 def segmentation_loss(
@@ -56,82 +52,67 @@ def segmentation_loss(
     lovasz: float,
     weight: torch.Tensor | None = None,
     generator: torch.Generator | None = None,
-    sampled: int = 40_000,
-    together: Together = ALONE,
+    sampled: int = SAMPLED,
 ) -> torch.Tensor:
     """
     Cross entropy plus ``lovasz`` × Lovász-softmax, a scalar.
 
     ``logits`` are float [B, C, H, W], ``labels`` int64 [B, H, W] with 255 ignored; a batch
-    without any label costs 0. ``weight`` float [C] is the classes'. Sorting all pixels would cost
-    more than the network's decoder, so that Lovász sees ``sampled`` of them. Several processes
-    give the ``generator`` the same state.
+    without any label costs 0. ``weight`` float [C] is the classes'. Several processes give the
+    ``generator`` the same state.
     """
-    loss = mean_cross_entropy(logits, labels, weight=weight, together=together)
+    loss = mean_cross_entropy(logits, labels, weight=weight)
     if lovasz <= 0:
         return loss
-    probabilities, truth = _sample(logits, labels, sampled, generator, together)
-    surrogate = lovasz_softmax(probabilities, truth)
-    if together.world > 1:
-        # every process has the whole value, but the gradient of its own pixels only
-        surrogate = surrogate + (together.world - 1) * (surrogate - surrogate.detach())
+    surrogate = lovasz_softmax(*_sample(logits, labels, sampled, generator))
+    _, world = processes()
+    # every process has the whole value, but the gradient of its own pixels only
+    surrogate = surrogate + (world - 1) * (surrogate - surrogate.detach())
     return loss + lovasz * surrogate
 
 
 def mean_cross_entropy(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    weight: torch.Tensor | None = None,
-    together: Together = ALONE,
+    logits: torch.Tensor, labels: torch.Tensor, *, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross entropy, the (weighted) mean over all labelled pixels of all processes."""
     known = labels != UNLABELLED
-    mass = together.total(known.sum() if weight is None else weight[labels[known]].sum())
+    mass = total(known.sum() if weight is None else weight[labels[known]].sum())
     if not bool(mass > 0):
         return logits.sum() * 0
     entropy = partial(F.cross_entropy, logits, labels, ignore_index=UNLABELLED, weight=weight)
-    if together.world == 1:
-        return entropy()
-    return entropy(reduction='sum') / mass * together.world
+    _, world = processes()
+    return entropy() if world == 1 else entropy(reduction='sum') / mass * world
 
 
 def _sample(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    sampled: int,
-    generator: torch.Generator | None,
-    together: Together,
+    logits: torch.Tensor, labels: torch.Tensor, sampled: int, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Draw labelled pixels of the whole batch: probabilities [N, C] and ids [N].
 
     Each process has them all, with a gradient only for its own.
     """
+    rank, world = processes()
     flat = labels.flatten()
     known = torch.nonzero(flat != UNLABELLED).squeeze(1)
-    counts = torch.zeros(together.world, dtype=torch.int64, device=known.device)
-    counts[together.rank] = known.numel()
-    counts = together.total(counts)
-    total = int(counts.sum())
-    classes = logits.shape[1]
-    pixels = logits.permute(0, 2, 3, 1).reshape(-1, classes)
-    if total > sampled:
-        drawn = torch.randint(total, (sampled,), generator=generator).to(known.device)
+    counts = torch.zeros(world, dtype=torch.int64, device=known.device)
+    counts[rank] = known.numel()
+    counts = total(counts)
+    count = int(counts.sum())
+    pixels = logits.permute(0, 2, 3, 1).flatten(0, 2)
+    if count > sampled:
+        drawn = torch.randint(count, (sampled,), generator=generator).to(known.device)
     else:
-        drawn = torch.arange(total, device=known.device)
-    if together.world == 1:
-        chosen = known[drawn]
-        return pixels[chosen].softmax(1), flat[chosen]
-    first = int(counts[: together.rank].sum())
+        drawn = torch.arange(count, device=known.device)
+    first = int(counts[:rank].sum())
     mine = (drawn >= first) & (drawn < first + known.numel())
     chosen = known[drawn[mine] - first]
-    own = pixels.new_zeros(len(drawn), classes)
+    own = pixels.new_zeros(len(drawn), pixels.shape[1])
     own[mine] = pixels[chosen].softmax(1)
     truth = torch.zeros_like(drawn)
     truth[mine] = flat[chosen]
     # zeros elsewhere make the sum over processes the whole; own - own adds the gradient only
-    return together.total(own) + (own - own.detach()), together.total(truth)
+    return total(own) + (own - own.detach()), total(truth)
 
 
 def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -146,23 +127,13 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
         if not bool(truth.any()):
             continue
         errors, order = torch.sort((truth - probabilities[:, index]).abs(), descending=True)
-        losses.append(torch.dot(errors, _lovasz_gradient(truth[order])))
+        # the gradient of the Lovász extension for sorted errors (algorithm 1 of the same paper)
+        ordered = truth[order]
+        size = ordered.sum()
+        jaccard = 1 - (size - ordered.cumsum(0)) / (size + (1 - ordered).cumsum(0))
+        gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+        losses.append(torch.dot(errors, gradient))
     return torch.stack(losses).mean() if losses else probabilities.sum() * 0
-
-
-def _lovasz_gradient(truth: torch.Tensor) -> torch.Tensor:
-    """Gradient of the Lovász extension for sorted errors (algorithm 1 of the same paper)."""
-    total = truth.sum()
-    intersection = total - truth.cumsum(0)
-    union = total + (1 - truth).cumsum(0)
-    jaccard = 1 - intersection / union
-    return torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
-
-
-#: Share that every class is taken to have at least, so that no weight is without bounds.
-LEAST_SHARE = 1e-3
-#: Frames that are counted, spread over the data.
-COUNTED = 100
 
 
 def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> torch.Tensor:
@@ -175,26 +146,41 @@ def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> to
     for sample in samples[:: max(1, len(samples) // COUNTED)]:
         assert sample.label is not None
         counts += np.bincount(read_labels(sample.label).ravel(), minlength=256)
-    total = counts[:classes].sum()
-    if not total:
+    labelled = counts[:classes].sum()
+    if not labelled:
         raise DataError('no pixel of the training data has a label')
-    share = counts[:classes] / total
+    share = counts[:classes] / labelled
     weights = (share + LEAST_SHARE) ** -balance
     weights /= (weights * share).sum()
     return torch.from_numpy(weights).float()
 
 
-# -- generators and discriminators (least squares, Mao et al. 2017) -----------------------------
+# -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------
 
 
-def generator_loss(fake: torch.Tensor) -> torch.Tensor:
-    """Return a scalar: how far the scores float [B, 1, h, w] of fakes are from real (1)."""
-    return (fake.float() - 1).square().mean()
+def generator_loss(
+    discriminator: nn.Module, fake: torch.Tensor, camera: torch.Tensor
+) -> torch.Tensor:
+    """
+    Return a scalar: how far the discriminator's scores of ``fake`` are from real (1).
+
+    ``fake`` is float [B, 3, h, w], ``camera`` int64 [B]; the discriminator gets no gradient.
+    """
+    discriminator.requires_grad_(False)
+    scores = discriminator(fake, camera)
+    discriminator.requires_grad_(True)
+    loss: torch.Tensor = (scores.float() - 1).square().mean()
+    return loss
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Return a scalar, half the sum of both errors: that slows the discriminator, as published."""
     return ((real.float() - 1).square().mean() + fake.float().square().mean()) / 2
+
+
+def weighted_sum(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:
+    """Return the sum of scalars by name, each times its weight."""
+    return torch.stack([weights[name] * value for name, value in losses.items()]).sum()
 
 
 # -- learning rates ------------------------------------------------------------------------------
@@ -216,8 +202,8 @@ def parameter_groups(
         decay = weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate * factor(name), decay), []).append(parameter)
     return [
-        {'params': params, 'lr': peak, 'peak': peak, 'weight_decay': decay}
-        for (peak, decay), params in groups.items()
+        {'params': parameters, 'lr': peak, 'weight_decay': decay}
+        for (peak, decay), parameters in groups.items()
     ]
 
 
@@ -225,12 +211,6 @@ def poly(step: int, *, steps: int, warm_up: int) -> float:
     """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
     warm = min(1.0, (step + 1) / max(1, warm_up))
     return float(warm * (1 - step / steps) ** 0.9)
-
-
-def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set every group to its peak × ``factor``."""
-    for group in optimizer.param_groups:
-        group['lr'] = group['peak'] * factor
 
 
 # -- mixed precision on CPUs ---------------------------------------------------------------------

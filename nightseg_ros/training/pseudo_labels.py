@@ -17,22 +17,18 @@ from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import (
-    SCENE,
-    Sample,
-    read_image,
-    read_labels,
-    write_labels,
-)
+from nightseg_ros.data.sample import SCENE, Sample, read_image, read_labels, write_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import labelled
-from nightseg_ros.training.run import require_range
 from nightseg_ros.weights import Weights, WeightsError, load_weights
 
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 #: Heights of the row prior; a frame's rows are stretched over them.
 ROWS = 48
 
@@ -89,8 +85,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
     )  # fmt: skip
     (out / SCENE).mkdir(parents=True, exist_ok=True)
 
-    labels: list[npt.NDArray[np.uint8]] = []
-    sure: list[npt.NDArray[np.uint8]] = []
+    labels: list[Bytes] = []
+    sure: list[Bytes] = []
     for number, sample in enumerate(samples, start=1):
         best, probability = teacher(read_image(sample.image))
         labels.append(best)
@@ -103,16 +99,14 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
         kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
         write_labels(out / SCENE / f'{sample.image.stem}.png', best)
         write_labels(out / f'{sample.image.stem}.png', kept)
+    settings = to_mapping(config)
+    for path in ('out', 'data', 'prior', 'teacher'):
+        del settings[path]
+    thresholds = zip(taxonomy.classes, limits.tolist())
     manifest = {
         'teacher': weights.sha256,
-        'config': {
-            key: value
-            for key, value in to_mapping(config).items()
-            if key not in ('out', 'data', 'prior', 'teacher')
-        },
-        'thresholds': {
-            name: round(limit / 255, 3) for name, limit in zip(taxonomy.classes, limits.tolist())
-        },
+        'config': settings,
+        'thresholds': {name: round(limit / 255, 3) for name, limit in thresholds},
         'frames': len(samples),
     }
     replace_file(out / 'manifest.json', (json.dumps(manifest, indent=2) + '\n').encode())
@@ -122,9 +116,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
 class Teacher:
     """A segmenter whose probabilities are averaged over sizes and mirror images."""
 
-    def __init__(
-        self, weights: Weights, config: PseudoLabelConfig, prior: npt.NDArray[np.float32] | None
-    ) -> None:
+    def __init__(self, weights: Weights, config: PseudoLabelConfig, prior: Floats | None) -> None:
         """Build the network; ``prior`` is float32 [ROWS, classes] or None."""
         self._network = build_from(weights)
         self._long_side = weights.metadata.long_side
@@ -134,9 +126,7 @@ class Teacher:
         self._config = config
         self._prior = prior
 
-    def __call__(
-        self, image: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    def __call__(self, image: Bytes) -> tuple[Bytes, Floats]:
         """Return ids and their probability, uint8 and float32 [H, W], of RGB uint8 [H, W, 3]."""
         height, width = image.shape[:2]
         total = torch.zeros(())
@@ -159,7 +149,7 @@ class Teacher:
         return best, probability.max(0)
 
 
-def row_prior(samples: list[Sample], taxonomy: Taxonomy) -> npt.NDArray[np.float32] | None:
+def row_prior(samples: list[Sample], taxonomy: Taxonomy) -> Floats | None:
     """
     Return float32 [ROWS, classes]: how likely each class is in a row, against its own mean.
 
@@ -183,8 +173,8 @@ def row_prior(samples: list[Sample], taxonomy: Taxonomy) -> npt.NDArray[np.float
 
 
 def _limits(
-    labels: list[npt.NDArray[np.uint8]],
-    sure: list[npt.NDArray[np.uint8]],
+    labels: list[Bytes],
+    sure: list[Bytes],
     classes: int,
     config: PseudoLabelConfig,
 ) -> npt.NDArray[np.int64]:

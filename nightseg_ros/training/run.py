@@ -16,10 +16,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,18 +28,25 @@ from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
+from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import load_batches
+from nightseg_ros.training.losses import speed_up_cpu_training
 from nightseg_ros.weights import WeightsMetadata, save_weights
 
 Precision = Literal['32-true', 'bf16-mixed', '16-mixed']
 #: Settings that change where and how often a run writes, but not what it computes.
 FREE = ('out', 'workers', 'checkpoint_every', 'picture_every', 'log_every')
+
+
+class RunError(ValueError):
+    """A training that cannot start or go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,25 +77,12 @@ class RunConfig:
         require_range(self, 0, None, 'workers', 'picture_every')
 
 
-def require_range(config: Any, low: float, high: float | None, *names: str) -> None:
-    """Raise ``ValueError`` for the first setting below ``low`` or above ``high``."""
-    for name in names:
-        value = getattr(config, name)
-        if value < low or (high is not None and value > high):
-            wanted = f'at least {low:g}' if high is None else f'{low:g} to {high:g}'
-            raise ValueError(f"'{name}' must be {wanted}, got {value}")
-
-
-class DeviceError(ValueError):
-    """An accelerator that is not here."""
-
-
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
     """
     Return a launched Fabric: one device, or one a process where torchrun set the environment.
 
     ``accelerator`` is 'cpu', 'cuda', 'mps' or 'auto'; several processes on CPUs talk by gloo, on
-    GPUs by NCCL. ``DeviceError`` where the accelerator is missing.
+    GPUs by NCCL. ``RunError`` where the accelerator is missing.
     """
     world = int(os.environ.get('WORLD_SIZE', '1'))
     local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
@@ -98,9 +92,8 @@ def open_fabric(accelerator: str, precision: Precision) -> Fabric:
         )
     except (ValueError, RuntimeError) as error:
         # lightning's MisconfigurationException, raised for a missing accelerator, is private
-        raise DeviceError(f"accelerator '{accelerator}' cannot be used here: {error}") from error
-    if fabric.world_size > 1:
-        fabric.launch()
+        raise RunError(f"accelerator '{accelerator}' cannot be used here: {error}") from error
+    fabric.launch()
     return fabric
 
 
@@ -122,124 +115,128 @@ def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     return average
 
 
-class Stateful(Protocol):
-    """Whatever has a state of tensors: a network, an image pool, a score so far."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the tensors by name."""
-
-    def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Take back what ``state_dict`` returned."""
-
-
-class RunError(ValueError):
-    """A training that cannot go on."""
-
-
-class CheckpointError(RunError):
-    """A checkpoint that is damaged, of another run, or not worth writing."""
-
-
 class TrainingRun:
     """
     The loop of a training that may be killed at any moment and goes on when it is started again.
 
-    Use it as ``with TrainingRun(…) as run: for step, batch in run.train(crops): …``. Every random
-    choice of the recipe has to be a function of seed and step, and so its learning rates; then a
-    resumed run equals an uninterrupted one. Only rank 0 writes.
+    ::
+
+        run = TrainingRun(config, say)
+        D = run.add('D', discriminator, Adam(discriminator.parameters()))
+        with run:
+            for step, batch in run.train(crops):
+                run.minimise('D', loss(D(batch)))
+
+    Every random choice of the recipe has to be a function of seed and step, and so its learning
+    rates; then a resumed run equals an uninterrupted one. Only rank 0 writes.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        fabric: Fabric,
-        *,
-        networks: Mapping[str, Stateful],
-        optimizers: Mapping[str, torch.optim.Optimizer],
         say: Callable[[str], None] = print,
+        *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """
-        Open ``config.out`` and load its checkpoint, if there is one, into the parts given.
-
-        ``networks`` are all that the next step depends on, image pools and scores too; networks
-        and optimizers are the bare ones, not Fabric's wrappers. ``CheckpointError`` names a
-        setting that differs from the interrupted run's (those in ``FREE`` may), ``RunError`` a
-        folder that another training is writing.
-        """
-        self.out, self.steps = Path(config.out), config.steps
+        """Find the device; ``RunError`` where there is none of this kind."""
+        self.fabric = open_fabric(config.accelerator, config.precision)
+        self.device = self.fabric.device
+        self.out = Path(config.out)
         self.first = 0
-        self._config, self._fabric = config, fabric
-        self._rank = fabric.global_rank
-        self._networks, self._optimizers = networks, optimizers
-        self._identity: dict[str, Any] = {
-            **{key: value for key, value in to_mapping(config).items() if key not in FREE},
-            'processes': fabric.world_size,
-        }
-        self._say, self._clock = say, clock
-        self._log: IO[str] | None = None
-        self._lock: IO[str] | None = None
-        self._board: Any = None
+        self._config, self._say, self._clock = config, say, clock
+        self._rank = self.fabric.global_rank
+        self._parts: dict[str, Any] = {}
+        self._optimizers: dict[str, Any] = {}
         self._path = self.out / 'checkpoint.safetensors'
-        if self._rank == 0:
-            self._open()
-        self._wait()
-        if self._path.exists():
-            self.first = self._load_checkpoint() + 1
-            self.say(f'resuming after step {self.first}')
-        if self._rank == 0:
-            self._start_logs()
-        self._started = clock()
+        self._files = ExitStack()
+        self._log: IO[str] | None = None
+        self._board: Any = None
+
+    def place(self, network: nn.Module, *, channels_last: bool = True) -> nn.Module:
+        """Move a network to the device, in the layout in which most convolutions are fast."""
+        if self.device.type == 'cpu':
+            speed_up_cpu_training(network)
+        if channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.to(self.device)
+
+    def add(
+        self, name: str, network: nn.Module, optimizer: Optimizer, *, channels_last: bool = True
+    ) -> Any:
+        """Take a network to train; return what a step calls instead of it."""
+        for group in optimizer.param_groups:
+            group['peak'] = group['lr']
+        self.place(network, channels_last=channels_last)
+        wrapped, self._optimizers[name] = self.fabric.setup(network, optimizer)
+        self.keep(name, network)
+        # checkpoints of segmenters have this name
+        self._parts[f'optimizer/{"optimizer" if name == "network" else name}/'] = optimizer
+        return wrapped
+
+    def keep(self, name: str, state: Any) -> None:
+        """Let checkpoints hold what ``state.state_dict()`` returns, tensors by name."""
+        self._parts[f'network/{name}/'] = state
 
     def __enter__(self) -> TrainingRun:
-        """Use it in a ``with`` block."""
+        """
+        Open the folder and load its checkpoint, if there is one, into what was added.
+
+        ``RunError`` names a setting that differs from the interrupted run's (those in ``FREE``
+        may), a damaged checkpoint, or a folder that another training is writing.
+        """
+        with self._files as files:  # closed where this fails
+            if self._rank == 0:
+                self._lock_folder()
+            self.fabric.barrier()
+            if self._path.exists():
+                self.first = self._load_checkpoint() + 1
+                self.say(f'resuming after step {self.first}')
+            if self._rank == 0:
+                self._open_logs()
+            self._files = files.pop_all()
+        self._started = self._clock()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the files; what was written stays."""
-        for file in (self._log, self._board, self._lock):
-            if file is not None:
-                file.close()
-        self._log = self._board = self._lock = None
+        self._files.close()
 
     def load(self, crops: Dataset[Any], *, batch: int, workers: int) -> Iterator[Any]:
         """Return this process's batches of the steps that are left, as tensors on its device."""
         batches = load_batches(
-            crops, batch=batch, steps=self.steps, first=self.first, rank=self._rank,
-            world=self._fabric.world_size, workers=workers,
+            crops, batch=batch, steps=self._config.steps, first=self.first, rank=self._rank,
+            world=self.fabric.world_size, workers=workers,
         )  # fmt: skip
         for tensors in batches:
-            yield [tensor.to(self._fabric.device) for tensor in tensors]
+            yield [tensor.to(self.device) for tensor in tensors]
 
     def train(self, crops: Dataset[Any]) -> Iterator[tuple[int, Any]]:
         """
         Yield each step that is left with its batch; write checkpoints after the loop's body.
 
-        ``CheckpointError`` where a tensor holds NaN or infinity, ``OSError`` where the disk is
-        full; the checkpoint that was there stays.
+        ``RunError`` where a tensor holds NaN or infinity, ``OSError`` where the disk is full; the
+        checkpoint that was there stays.
         """
         batches = self.load(crops, batch=self._config.batch, workers=self._config.workers)
         for step, batch in enumerate(batches, start=self.first):
             yield step, batch
-            if self._rank == 0 and self.is_due(step, self._config.checkpoint_every):
+            if self.is_due(step, self._config.checkpoint_every):
                 self._save_checkpoint(step)
 
+    def minimise(self, name: str, loss: torch.Tensor, factor: float = 1.0) -> None:
+        """Take a step of a network's optimiser, at ``factor`` × its learning rate."""
+        wrapped = self._optimizers[name]
+        # the wrapper's own groups are not those of an optimiser whose state was loaded
+        for group in wrapped.optimizer.param_groups:
+            group['lr'] = group['peak'] * factor
+        wrapped.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        wrapped.step()
+
     def is_due(self, step: int, every: int) -> bool:
-        """Tell whether a step is one of every so many, or the last one; 0 is never."""
-        return every > 0 and ((step + 1) % every == 0 or step == self.steps - 1)
-
-    def wants_log(self, step: int) -> bool:
-        """Tell whether it is time for figures; a GPU waits when a loss becomes a number."""
-        return step % self._config.log_every == 0 or step == self.steps - 1
-
-    def wants_picture(self, step: int) -> bool:
-        """Tell whether it is time for pictures, which only rank 0 makes."""
-        return self._rank == 0 and self.is_due(step, self._config.picture_every)
+        """Tell whether rank 0 acts at this step: every so many and at the last; 0 is never."""
+        done = step + 1
+        return self._rank == 0 and every > 0 and (done % every == 0 or done == self._config.steps)
 
     def say(self, text: str) -> None:
         """Print a line, once for all processes."""
@@ -248,10 +245,12 @@ class TrainingRun:
 
     def log(self, step: int, **values: float | torch.Tensor) -> None:
         """
-        Write figures to metrics.jsonl and tensorboard, and a line with the time left.
+        Every ``log_every`` steps write figures to metrics.jsonl and tensorboard, and say them.
 
         ``RunError`` where a figure is NaN or infinite: the training has diverged.
         """
+        if step % self._config.log_every and step != self._config.steps - 1:
+            return  # a GPU waits when a loss becomes a number
         figures = {
             name: value.item() if isinstance(value, torch.Tensor) else value
             for name, value in values.items()
@@ -273,8 +272,8 @@ class TrainingRun:
             for name, figure in figures.items():
                 self._board.add_scalar(name, figure, step)
         shown = ' '.join(f'{name} {figure:.4g}' for name, figure in figures.items())
-        left = duration(seconds * (self.steps - 1 - step))
-        self.say(f'step {step}/{self.steps} {shown}, {left} left')
+        left = duration(seconds * (self._config.steps - 1 - step))
+        self.say(f'step {step}/{self._config.steps} {shown}, {left} left')
 
     def picture(self, step: int, name: str, image: npt.NDArray[np.uint8]) -> None:
         """Write uint8 [H, W, 3] RGB as pictures/NAME_STEP.jpg and to tensorboard."""
@@ -284,25 +283,38 @@ class TrainingRun:
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats='HWC')
 
+    def metadata(self, *paths: str, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
+        """
+        Return what the weights will say: ``fields``, licence, settings and machine of the run.
+
+        Settings that are ``paths`` of this machine are left out, ``training`` comes on top.
+        """
+        machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
+        if self.device.type == 'cuda':
+            machine = torch.cuda.get_device_name(self.device)
+        if self.fabric.world_size > 1:
+            machine = f'{self.fabric.world_size} processes, each {machine}'
+        settings = _without(to_mapping(self._config), *FREE, 'data', *paths)
+        return WeightsMetadata(
+            training={**settings, 'machine': machine, **training}, license=self._config.license,
+            **fields,
+        )  # fmt: skip
+
     def save(self, name: str, network: nn.Module, metadata: WeightsMetadata) -> Path:
         """Write the weights of a network to NAME.safetensors once every process is here."""
         path = self.out / f'{name}.safetensors'
         if self._rank == 0:
             save_weights(path, network.state_dict(), metadata)
-        self._wait()
+        self.fabric.barrier()
         return path
 
-    def _wait(self) -> None:
-        if self._fabric.world_size > 1:
-            self._fabric.barrier()
-
-    def _open(self) -> None:
+    def _lock_folder(self) -> None:
         """Make the folder this training's own, and clear what a killed one left half-written."""
         self.out.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.out / '.lock').open('w', encoding='utf-8')
+        lock = self._files.enter_context((self.out / '.lock').open('w', encoding='utf-8'))
         try:
             # held by this process alone: loader processes that outlive it must not keep it
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
                 f"another training writes to '{self.out}'; wait for it, or give another --out"
@@ -312,25 +324,31 @@ class TrainingRun:
         for left in self.out.glob('.*-*.safetensors'):
             left.unlink(missing_ok=True)
 
-    def _start_logs(self) -> None:
+    def _open_logs(self) -> None:
         """Open metrics.jsonl, without the lines of steps that are run again, and tensorboard."""
         path = self.out / 'metrics.jsonl'
         if path.exists():
             kept = [line for line in path.read_text('utf-8').splitlines() if self._is_past(line)]
             replace_file(path, ''.join(f'{line}\n' for line in kept).encode())
-        self._log = path.open('a', encoding='utf-8')
+        self._log = self._files.enter_context(path.open('a', encoding='utf-8'))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self.say('tensorboard is not installed: figures go to metrics.jsonl only')
             return
-        self._board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first or None)
+        board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first or None)
+        self._board = self._files.enter_context(board)
 
     def _is_past(self, line: str) -> bool:
         try:
             return int(json.loads(line)['step']) < self.first
         except (ValueError, KeyError, TypeError):
             return False  # cut off in the middle
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what decides on the weights: a run goes on with the same only."""
+        settings = _without(to_mapping(self._config), *FREE)
+        return {**settings, 'processes': self.fabric.world_size}
 
     def _save_checkpoint(self, step: int) -> None:
         """
@@ -339,19 +357,23 @@ class TrainingRun:
         Learning rates are not in it: a recipe sets them from the step.
         """
         tensors: dict[str, torch.Tensor] = {}
-        for name, network in self._networks.items():
-            for key, tensor in network.state_dict().items():
+        for head, part in self._parts.items():
+            state = part.state_dict()
+            if isinstance(part, Optimizer):
+                state = {
+                    f'{index}/{key}': torch.as_tensor(value)
+                    for index, values in state['state'].items()
+                    for key, value in values.items()
+                }
+            for key, tensor in state.items():
                 if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                    raise CheckpointError(
-                        f"'{key}' of '{name}' is NaN or infinite after step {step}: the training "
+                    raise RunError(
+                        f"'{head}{key}' is NaN or infinite after step {step}: the training "
                         f"diverged; '{self._path}' is left as it was. Try a lower learning rate"
                     )
-                tensors[f'network/{name}/{key}'] = _stored(tensor)
-        for name, optimizer in self._optimizers.items():
-            for index, state in optimizer.state_dict()['state'].items():
-                for key, value in state.items():
-                    tensors[f'optimizer/{name}/{index}/{key}'] = _stored(torch.as_tensor(value))
-        metadata = {'step': str(step), 'config': json.dumps(self._identity, sort_keys=True)}
+                # a copy, since entries of a checkpoint must not share memory
+                tensors[head + key] = tensor.detach().cpu().clone().contiguous()
+        metadata = {'step': str(step), 'config': json.dumps(self._identity(), sort_keys=True)}
         replace_file(self._path, save(tensors, metadata=metadata))
 
     def _load_checkpoint(self) -> int:
@@ -362,44 +384,37 @@ class TrainingRun:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             step, before = int(metadata['step']), json.loads(metadata['config'])
         except (SafetensorError, KeyError, ValueError) as error:
-            raise CheckpointError(
+            raise RunError(
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
                 'remove it to start from step 0'
             ) from error
-        require_same(self._path, before, self._identity, CheckpointError)
-        for name, network in self._networks.items():
-            network.load_state_dict(_below(tensors, f'network/{name}/'))
-        for name, optimizer in self._optimizers.items():
-            states: dict[int, dict[str, torch.Tensor]] = {}
-            for key, value in _below(tensors, f'optimizer/{name}/').items():
-                index, leaf = key.split('/', 1)
-                states.setdefault(int(index), {})[leaf] = value
-            groups = optimizer.state_dict()['param_groups']
-            optimizer.load_state_dict({'state': states, 'param_groups': groups})
+        require_same(self._path, before, self._identity())
+        for head, part in self._parts.items():
+            state = {k[len(head) :]: t for k, t in tensors.items() if k.startswith(head)}
+            if isinstance(part, Optimizer):
+                states: dict[int, dict[str, torch.Tensor]] = {}
+                for key, tensor in state.items():
+                    index, _, leaf = key.partition('/')
+                    states.setdefault(int(index), {})[leaf] = tensor
+                part.load_state_dict({**part.state_dict(), 'state': states})
+            else:
+                part.load_state_dict(state)
         return step
 
 
-def require_same(
-    path: Path, before: Mapping[str, Any], now: Mapping[str, Any], error: type[Exception]
-) -> None:
-    """Raise ``error`` for the first setting that differs from those that made ``path``."""
+def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in names}
+
+
+def require_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ``RunError`` for the first setting that differs from those that made ``path``."""
     now = json.loads(json.dumps(now))
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
-            raise error(
+            raise RunError(
                 f"'{path}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
                 'give the old setting, or another --out'
             )
-
-
-def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy that shares no memory with another entry of the checkpoint."""
-    return tensor.detach().cpu().clone().contiguous()
-
-
-def _below(tensors: Mapping[str, torch.Tensor], head: str) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with ``head``, without it."""
-    return {key[len(head) :]: value for key, value in tensors.items() if key.startswith(head)}
 
 
 def duration(seconds: float) -> str:
@@ -413,17 +428,3 @@ def duration(seconds: float) -> str:
 def data_names(specifications: Sequence[str]) -> str:
     """Return data sets without the folders that they lie in on this machine."""
     return ', '.join(Path(name.partition(':')[2]).name for name in specifications)
-
-
-def provenance(config: RunConfig, fabric: Fabric, *paths: str) -> dict[str, Any]:
-    """Return the settings and the machine of a run, without settings that are ``paths``."""
-    machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    if fabric.device.type == 'cuda':
-        machine = torch.cuda.get_device_name(fabric.device)
-    if fabric.world_size > 1:
-        machine = f'{fabric.world_size} processes, each {machine}'
-    settings = to_mapping(config)
-    return {
-        **{key: value for key, value in settings.items() if key not in (*FREE, 'data', *paths)},
-        'machine': machine,
-    }

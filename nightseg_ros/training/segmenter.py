@@ -27,15 +27,15 @@ from nightseg_ros.perception.pipeline import Segmenter
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import TrainingCrops, labelled
 from nightseg_ros.training.losses import (
-    Together,
     class_weights,
     parameter_groups,
     poly,
+    processes,
     segmentation_loss,
-    set_rate,
-    speed_up_cpu_training,
+    total,
 )
 from nightseg_ros.training.run import (
     RunConfig,
@@ -43,9 +43,6 @@ from nightseg_ros.training.run import (
     TrainingRun,
     data_names,
     moving_average,
-    open_fabric,
-    provenance,
-    require_range,
 )
 from nightseg_ros.weights import (
     Weights,
@@ -120,65 +117,61 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     Every random choice is drawn from seed and step, so that a killed run continues to the same
-    weights (CPU, one process, same number of threads). ``DataError`` names a broken file.
+    weights (CPU, one process, same number of threads).
     """
-    fabric = open_fabric(config.accelerator, config.precision)
+    run = TrainingRun(config, say)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {'classes': len(taxonomy), **config.arch}
-    network = _network(config, arch)
-    if fabric.device.type == 'cpu':
-        speed_up_cpu_training(network)
+    try:
+        network = build(config.network, **arch)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    initialise(network, config.init, config.arch)
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = config.norm_momentum or norm.momentum
     encoder_rate = 1.0 if config.init == 'random' else config.encoder_rate
-    optimizer = torch.optim.AdamW(
-        parameter_groups(
-            network, config.rate, config.weight_decay,
-            lambda name: encoder_rate if name.startswith('encoder.') else 1.0,
-        )
+    groups = parameter_groups(
+        network, config.rate, config.weight_decay,
+        lambda name: encoder_rate if name.startswith('encoder.') else 1.0,
     )  # fmt: skip
-    wrapped, wrapped_optimizer = fabric.setup(network, optimizer)
+    wrapped = run.add('network', network, torch.optim.AdamW(groups))
     average = moving_average(network, config.average)
-    metadata = WeightsMetadata(
-        network=config.network, arch=arch, task='segment', taxonomy=taxonomy.to_dict(),
-        mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side, data=data_names(config.data),
-        ratio=config.augment.night_share, license=config.license,
-        training={
-            **provenance(config, fabric, 'init', 'select'), 'init': Path(config.init).stem,
-        },
+    run.keep('average', average)
+    metadata = run.metadata(
+        'init', 'select', network=config.network, arch=arch, task='segment',
+        taxonomy=taxonomy.to_dict(), mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side,
+        data=data_names(config.data), ratio=config.augment.night_share,
+        training={'init': Path(config.init).stem},
     )  # fmt: skip
     selection = None
     if config.select:
         chosen_on = [s for spec in config.select for s in open_dataset(spec, taxonomy)]
-        selection = Selection(chosen_on, fabric.device.type, data_names(config.select), metadata)
+        selection = Selection(chosen_on, run.device.type, data_names(config.select), metadata)
+        run.keep('extra', selection)
     mean, std = (
-        torch.tensor(v, device=fabric.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
+        torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
     )
     weight = None
     if config.balance:
-        weight = class_weights(samples, len(taxonomy), config.balance).to(fabric.device)
-    together = Together(fabric)
-    generator = torch.Generator() if fabric.world_size > 1 else None
-    with TrainingRun(
-        config, fabric, optimizers={'optimizer': optimizer}, say=say,
-        networks={
-            'network': network, 'average': average, **({'extra': selection} if selection else {}),
-        },
-    ) as run:  # fmt: skip
+        weight = class_weights(samples, len(taxonomy), config.balance).to(run.device)
+    rank, world = processes()
+    generator = torch.Generator() if world > 1 else None
+    with run:
         for step, (images, labels) in run.train(crops):
             seed = config.seed * 1_000_003 + step
-            torch.manual_seed(seed + (fabric.global_rank << 32))
+            torch.manual_seed(seed + (rank << 32))
             if generator is not None:
                 generator.manual_seed(seed)  # all processes draw the same pixels
             factor = poly(step, steps=config.steps, warm_up=config.warm_up)
-            set_rate(optimizer, factor)
             x = (images.permute(0, 3, 1, 2).float() - mean) / std
             network.train()
             if config.freeze_norm:
-                for module in network.modules():
-                    if isinstance(module, nn.BatchNorm2d):
-                        module.eval()
+                for norm in norms:
+                    norm.eval()
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
             # the deployed graph takes its labels from logits at half the network's size
             half = F.interpolate(
@@ -186,35 +179,17 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
             )
             loss = segmentation_loss(
                 half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz, weight=weight,
-                generator=generator, together=together,
+                generator=generator,
             )  # fmt: skip
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            wrapped_optimizer.step()
+            run.minimise('network', loss, factor)
             average.update_parameters(network)
-            if run.wants_log(step):
-                run.log(step, loss=together.total(loss) / together.world,
-                        rate=config.rate * factor)  # fmt: skip
-            if run.wants_picture(step):
+            run.log(step, loss=total(loss) / world, rate=config.rate * factor)
+            if run.is_due(step, config.picture_every):
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
-            if selection and fabric.global_rank == 0 and run.is_due(step, config.select_every):
+            if selection and run.is_due(step, config.select_every):
                 score = selection.keep_best(run.out / 'best.safetensors', average.module, step)
                 run.say(f'step {step}/{config.steps} selection mIoU {score:.4f}')
         return run.save('weights', average.module, metadata)
-
-
-def _network(config: SegmenterConfig, arch: dict[str, Any]) -> nn.Module:
-    """Build the network with what it starts from; ``ConfigError`` names a wrong ``arch``."""
-    try:
-        network = build(config.network, **arch)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    initialise(network, config.init, config.arch)
-    if config.norm_momentum is not None:
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.momentum = config.norm_momentum
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
@@ -240,7 +215,7 @@ def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
 
 
 def _load_imagenet(network: nn.Module, variant: str) -> None:
-    encoder = getattr(network, 'encoder', None)
+    encoder: Any = getattr(network, 'encoder', None)
     if not hasattr(encoder, 'load_published') or variant not in ('lite0', 'lite1', 'lite2'):
         raise RunError(
             f"there are no ImageNet weights for {type(network).__name__} ('{variant}'); "
@@ -256,7 +231,7 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     file = getattr(module, f'Efficientnet{variant.capitalize()}ModelFile')
     # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
     state = torch.load(file.get_model_file_path(), map_location='cpu', weights_only=True)
-    encoder.load_published(state)  # type: ignore[union-attr]
+    encoder.load_published(state)
 
 
 def confusion_by_source(
@@ -297,19 +272,18 @@ class Selection:
         self._samples = labelled(samples, 'selection data is scored against labels')
         self._name, self._metadata = name, metadata
         self._backend = TorchBackend(device)
-        self.best = torch.tensor(-1.0, dtype=torch.float64)
-        self.step = torch.tensor(-1)
+        self._best = {'best': torch.tensor(-1.0, dtype=torch.float64), 'step': torch.tensor(-1)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, torch.Tensor]:
         """Return best score and step."""
-        return {'best': self.best, 'step': self.step}
+        return self._best
 
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
+    def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
         """Take them back."""
-        self.best, self.step = state['best'], state['step']
+        self._best = state
 
-    def score(self, network: nn.Module) -> float:
-        """Return the mIoU in [0, 1]."""
+    def keep_best(self, path: Path, network: nn.Module, step: int) -> float:
+        """Score the network from 0 to 1 and write it to ``path`` if it is the best so far."""
         weights = Weights(
             path=Path('the network in training'), sha256='', metadata=self._metadata,
             tensors={name: tensor.cpu() for name, tensor in network.state_dict().items()},
@@ -317,13 +291,10 @@ class Selection:
         first, *others = confusion_by_source(weights, self._samples, self._backend).values()
         for other in others:
             first.rows += other.rows
-        return first.miou()
-
-    def keep_best(self, path: Path, network: nn.Module, step: int) -> float:
-        """Score the network and write it to ``path`` if it is the best so far."""
-        score = self.score(network)
-        if score > float(self.best):
-            self.best, self.step = torch.tensor(score, dtype=torch.float64), torch.tensor(step)
+        score = first.miou()
+        if score > float(self._best['best']):
+            best = torch.tensor(score, dtype=torch.float64)
+            self._best = {'best': best, 'step': torch.tensor(step)}
             chosen = {'step': step, 'miou': score, 'data': self._name}
             training = {**self._metadata.training, 'selected': chosen}
             save_weights(path, network.state_dict(), replace(self._metadata, training=training))

@@ -18,25 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
+from nightseg_ros.config import to_mapping
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import ImagePool, UnpairedCrops, picture_grid, to_network
-from nightseg_ros.training.losses import discriminator_loss, generator_loss, speed_up_cpu_training
-from nightseg_ros.training.run import (
-    RunConfig,
-    TrainingRun,
-    data_names,
-    open_fabric,
-    provenance,
-    require_range,
-)
-from nightseg_ros.weights import WeightsMetadata, load_weights
+from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
+from nightseg_ros.training.run import RunConfig, TrainingRun, data_names
+from nightseg_ros.weights import load_weights
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
@@ -120,17 +114,11 @@ class TranslatorConfig(RunConfig):
 class Generators(nn.Module):
     """Both generators; one pass makes every picture that the losses of a step need."""
 
-    def __init__(self, config: TranslatorConfig, styles: tuple[str, ...]) -> None:
+    def __init__(self, config: TranslatorConfig, arch: dict[str, Any]) -> None:
         """Build them with the published initial weights."""
         super().__init__()
-        self.G_AB, self.G_BA = (
-            ResnetGenerator(config.ngf, config.blocks, styles, residual=config.residual).apply(
-                _initialise
-            )
-            for _ in 'AB'
-        )
-
-        self._identity = bool(config.day_to_night.identity), bool(config.night_to_day.identity)
+        self.G_AB, self.G_BA = (ResnetGenerator(**arch).apply(_initialise) for _ in 'AB')
+        self._identity = config.day_to_night.identity > 0, config.night_to_day.identity > 0
 
     def forward(
         self, real_A: torch.Tensor, real_B: torch.Tensor, style: torch.Tensor | None
@@ -155,23 +143,15 @@ class Generators(nn.Module):
 class Discriminators(nn.Module):
     """Both discriminators: D_A tells real day from fake, D_B real night."""
 
-    def __init__(self, config: TranslatorConfig, styles: int) -> None:
+    def __init__(self, ndf: int, styles: int) -> None:
         """Build them with the published initial weights."""
         super().__init__()
-        self.D_A, self.D_B = (PatchGAN(config.ndf, styles).apply(_initialise) for _ in 'AB')
+        self.D_A, self.D_B = (PatchGAN(ndf, styles).apply(_initialise) for _ in 'AB')
 
-    def forward(
-        self,
-        real: tuple[torch.Tensor, torch.Tensor],
-        fake: tuple[torch.Tensor, torch.Tensor],
-        camera: torch.Tensor,
-        cameras: tuple[torch.Tensor, torch.Tensor],
-    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return the scores of real and fake, first of A, then of B; fakes have own cameras."""
-        return [
-            (network(r, camera), network(f, c))
-            for network, r, f, c in zip((self.D_A, self.D_B), real, fake, cameras)
-        ]
+    def forward(self, *shown: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the scores of pictures with cameras: real A, fake A, real B, fake B."""
+        networks = (self.D_A, self.D_A, self.D_B, self.D_B)
+        return [network(*pictures) for network, pictures in zip(networks, shown)]
 
 
 def train_translator(
@@ -183,103 +163,93 @@ def train_translator(
     A killed run continues to the same weights, its pools included (CPU, one process, same number
     of threads).
     """
-    fabric = open_fabric(config.accelerator, config.precision)
-    samples = [sample for spec in config.data for sample in open_dataset(spec)]
+    run = TrainingRun(config, say)
     crops = UnpairedCrops(
-        samples, crop=(config.crop, config.crop), long_side=config.long_side, zoom=config.zoom,
-        untold=config.untold, seed=config.seed,
+        [sample for spec in config.data for sample in open_dataset(spec)],
+        crop=(config.crop, config.crop), long_side=config.long_side, zoom=config.zoom,
+        untold=config.untold, seed=config.seed, say=run.say,
     )  # fmt: skip
-    if crops.left_out:
-        say(f'left out, since only day or only night is there: {", ".join(crops.left_out)}')
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
-    generators, discriminators = Generators(config, styles), Discriminators(config, len(styles))
-    segmenters = _segmenters(config)
-    for network in (generators, discriminators, *segmenters):
-        if fabric.device.type == 'cpu':
-            speed_up_cpu_training(network)
-        network.to(fabric.device, memory_format=torch.channels_last)
-    optimizers = {
-        name: torch.optim.Adam(network.parameters(), lr=config.rate, betas=(0.5, 0.999))
+    arch: dict[str, Any] = {'ngf': config.ngf, 'blocks': config.blocks}
+    arch |= {'residual': True} if config.residual else {}
+    arch |= {'styles': list(styles)} if styles else {}
+    generators = Generators(config, arch)
+    discriminators = Discriminators(config.ndf, len(styles))
+    segmenters, hashes = _segmenters(config)
+    for segmenter in segmenters:
+        run.place(segmenter)
+    G, D = (
+        run.add(name, network, torch.optim.Adam(network.parameters(), config.rate, (0.5, 0.999)))
         for name, network in (('G', generators), ('D', discriminators))
-    }
-    G, optimizer_G = fabric.setup(generators, optimizers['G'])
-    D, optimizer_D = fabric.setup(discriminators, optimizers['D'])
+    )
     pool_A, pool_B = (ImagePool(config.pool, config.seed * 2 + side) for side in (0, 1))
-    with TrainingRun(
-        config, fabric, optimizers=optimizers, say=say,
-        networks={'G': generators, 'D': discriminators, 'pool_A': pool_A, 'pool_B': pool_B},
-    ) as run:  # fmt: skip
+    run.keep('pool_A', pool_A)
+    run.keep('pool_B', pool_B)
+    directions = {'AB': config.day_to_night, 'BA': config.night_to_day}
+    weights = {
+        f'{kind}_{way}': weight
+        for way, direction in directions.items()
+        for kind, weight in to_mapping(direction).items()
+    }
+    with run:
         for step, (day, night, labels_A, labels_B, camera, told) in run.train(crops):
             real_A, real_B = to_network(day), to_network(night)
-            rate = config.rate * _decay(step, config.steps)
-            for optimizer in optimizers.values():
-                optimizer.param_groups[0]['lr'] = rate
-
-            discriminators.requires_grad_(False)
+            factor = min(1.0, 2 * (1 - step / config.steps))
             made = G(real_A, real_B, told if styles else None)
-            with fabric.autocast():
-                losses = {
-                    **_direction(made, real_A, real_B, discriminators.D_B, camera, 'AB'),
-                    **_direction(made, real_B, real_A, discriminators.D_A, camera, 'BA'),
-                }
+            losses: dict[str, torch.Tensor] = {}
+            with run.fabric.autocast():
+                for x, y, real, other, judge in (
+                    ('A', 'B', real_A, real_B, discriminators.D_B),
+                    ('B', 'A', real_B, real_A, discriminators.D_A),
+                ):
+                    way = x + y
+                    losses[f'gan_{way}'] = generator_loss(judge, made[f'fake_{y}'], camera)
+                    losses[f'cycle_{way}'] = (made[f'rec_{x}'] - real).abs().mean()
+                    if f'idt_{y}' in made:
+                        losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
                 if segmenters:
+                    before, after = segmenters
                     losses['semantic_AB'] = semantic_loss(
-                        segmenters, real_A, made['fake_B'], labels_A
+                        before, after, real_A, made['fake_B'], labels_A
                     )
                     losses['semantic_BA'] = semantic_loss(
-                        segmenters[::-1], real_B, made['fake_A'], labels_B
+                        after, before, real_B, made['fake_A'], labels_B
                     )
-            total = _weighted(losses, config)
-            optimizers['G'].zero_grad()
-            fabric.backward(total)
-            optimizer_G.step()
+            loss = weighted_sum(losses, weights)
+            run.minimise('G', loss, factor)
 
-            discriminators.requires_grad_(True)
-            old_A, cameras_A = pool_A.exchange(made['fake_A'].float(), camera, step)
-            old_B, cameras_B = pool_B.exchange(made['fake_B'].float(), camera, step)
-            scores = D((real_A, real_B), (old_A, old_B), camera, (cameras_A, cameras_B))
-            losses['D_A'], losses['D_B'] = (discriminator_loss(*pair) for pair in scores)
-            optimizers['D'].zero_grad()
-            fabric.backward(losses['D_A'] + losses['D_B'])
-            optimizer_D.step()
+            old_A = pool_A.exchange(made['fake_A'].float(), camera, step)
+            old_B = pool_B.exchange(made['fake_B'].float(), camera, step)
+            scores = D((real_A, camera), old_A, (real_B, camera), old_B)
+            losses['D_A'] = discriminator_loss(*scores[:2])
+            losses['D_B'] = discriminator_loss(*scores[2:])
+            run.minimise('D', losses['D_A'] + losses['D_B'], factor)
 
-            if run.wants_log(step):
-                run.log(step, G=total, **losses)
-            if run.wants_picture(step):
+            run.log(step, G=loss, **losses)
+            if run.is_due(step, config.picture_every):
                 columns = [real_A, made['fake_B'], made['rec_A']]
                 columns += [real_B, made['fake_A'], made['rec_B']]
                 run.picture(step, 'A_B_A_B_A_B', picture_grid(*(x[:4] for x in columns)))
-        to_night = run.save(
-            'day_to_night', generators.G_AB, _metadata(config, fabric, styles, 'day_to_night')
-        )
-        to_day = run.save(
-            'night_to_day', generators.G_BA, _metadata(config, fabric, styles, 'night_to_day')
-        )
+        to_night, to_day = (
+            run.save(
+                way, network,
+                run.metadata(
+                    'segmenter', 'night_segmenter', network='resnet_generator', arch=arch,
+                    task='translate', long_side=config.long_side, data=data_names(config.data),
+                    training={'way': way, 'segmenters': hashes},
+                ),
+            )
+            for way, network in (
+                ('day_to_night', generators.G_AB), ('night_to_day', generators.G_BA),
+            )
+        )  # fmt: skip
     return to_night, to_day
 
 
-def _direction(
-    made: dict[str, torch.Tensor],
-    real: torch.Tensor,
-    other: torch.Tensor,
-    discriminator: PatchGAN,
-    camera: torch.Tensor,
-    way: str,
-) -> dict[str, torch.Tensor]:
-    """Return the losses of the way X→Y from ``real`` X, by name and way; ``other`` is a real Y."""
-    x, y = way[0], way[1]
-    losses = {
-        f'gan_{way}': generator_loss(discriminator(made[f'fake_{y}'], camera)),
-        f'cycle_{way}': (made[f'rec_{x}'] - real).abs().mean(),
-    }
-    if f'idt_{y}' in made:
-        losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
-    return losses
-
-
 def semantic_loss(
-    segmenters: tuple[FrozenSegmenter, FrozenSegmenter],
+    before: FrozenSegmenter,
+    after: FrozenSegmenter,
     real: torch.Tensor,
     fake: torch.Tensor,
     labels: torch.Tensor,
@@ -289,7 +259,6 @@ def semantic_loss(
 
     Labels, int [B, H, W], win over the first segmenter where they are known.
     """
-    before, after = segmenters
     with torch.no_grad():
         target = before(real).float().softmax(1)
         ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
@@ -299,34 +268,17 @@ def semantic_loss(
     return F.cross_entropy(after(fake).float(), target)
 
 
-def _weighted(losses: dict[str, torch.Tensor], config: TranslatorConfig) -> torch.Tensor:
-    ways = {'AB': config.day_to_night, 'BA': config.night_to_day}
-    terms = []
-    for name, value in losses.items():
-        kind, _, way = name.partition('_')
-        terms.append(getattr(ways[way], kind) * value)
-    return torch.stack(terms).sum()
-
-
-def _segmenters(config: TranslatorConfig) -> tuple[FrozenSegmenter, FrozenSegmenter] | tuple[()]:
-    """Return the segmenters of day and of night, none without weights."""
-    if not config.segmenter:
-        return ()
-    day = FrozenSegmenter(load_weights(config.segmenter))
-    if not config.night_segmenter:
-        return day, day
-    night = FrozenSegmenter(load_weights(config.night_segmenter))
-    if night.taxonomy != day.taxonomy:
+def _segmenters(config: TranslatorConfig) -> tuple[list[FrozenSegmenter], list[str]]:
+    """Return the segmenters of day and of night, none without weights, and the weights' hashes."""
+    weights = [load_weights(name) for name in (config.segmenter, config.night_segmenter) if name]
+    found = [FrozenSegmenter(each) for each in weights]
+    names = [segmenter.taxonomy.name for segmenter in found]
+    if found and found[0].taxonomy != found[-1].taxonomy:
         raise ValueError(
-            f"segmenter labels '{day.taxonomy.name}', night_segmenter '{night.taxonomy.name}'; "
+            f"segmenter labels '{names[0]}', night_segmenter '{names[1]}'; "
             'both must label one taxonomy'
         )
-    return day, night
-
-
-def _decay(step: int, steps: int) -> float:
-    """Return the learning rate's factor: 1 in the first half, then a line to 0."""
-    return float(min(1.0, 2 * (1 - step / steps)))
+    return (found * 2)[:2], [each.sha256 for each in weights]
 
 
 def _initialise(module: nn.Module) -> None:
@@ -334,27 +286,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, INITIAL_DEVIATION)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _metadata(
-    config: TranslatorConfig, fabric: Fabric, styles: tuple[str, ...], way: str
-) -> WeightsMetadata:
-    named = [name for name in (config.segmenter, config.night_segmenter) if name]
-    arch: dict[str, Any] = {'ngf': config.ngf, 'blocks': config.blocks}
-    if config.residual:
-        arch['residual'] = True
-    if styles:
-        arch['styles'] = list(styles)
-    return WeightsMetadata(
-        network='resnet_generator',
-        arch=arch,
-        task='translate',
-        long_side=config.long_side,
-        data=data_names(config.data),
-        license=config.license,
-        training={
-            **provenance(config, fabric, 'segmenter', 'night_segmenter'),
-            'way': way,
-            'segmenters': [load_weights(name).sha256 for name in named],
-        },
-    )
