@@ -42,7 +42,7 @@ def frames_of(mounts: dict[str, tuple[float, float]]) -> FrameTree:
 
 def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
     """Count points of one sweep and one camera; see the module."""
-    painted = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion).labels
+    painted, _, _ = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion)
     place = view.camera_from_cloud
     x, y, z = place[:3, :3] @ sweep.points.T.astype(np.float64) + place[:3, 3:]
     height, width = frame.labels.shape
@@ -78,7 +78,7 @@ def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str
         sweep = scan(drive, index)
         for name, mount in MOUNTS.items():
             frame = drive.frame(index, mount)
-            model = CameraModel.of(calibration(frame.camera), frame.labels.shape)
+            model = CameraModel(calibration(frame.camera), frame.labels.shape)
             view = View(
                 model=model, labels=frame.labels, camera_from_cloud=tree.lookup(name, 'lidar')
             )

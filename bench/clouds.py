@@ -73,7 +73,7 @@ def views(count: int, model: str, d: tuple[float, ...]) -> list[View]:
         yaw = 2 * math.pi * number / count
         body = from_angles((math.cos(yaw), math.sin(yaw), -0.3), (0, 0, yaw))
         found.append(View(
-            model=CameraModel.of(calibration, (HEIGHT, WIDTH)),
+            model=CameraModel(calibration, (HEIGHT, WIDTH)),
             camera_from_cloud=inverse(body @ BODY_FROM_OPTICAL),
             labels=rng.integers(0, 11, (HEIGHT, WIDTH), np.uint8),
             confidence=rng.integers(0, 256, (HEIGHT, WIDTH), np.uint8),
@@ -108,8 +108,8 @@ def main() -> None:
         around = views(cameras, model, d)
 
         def label(around: list[View] = around) -> Cloud:
-            painted = paint(cloud.xyz(), around, occlusion)
-            return cloud.with_labels(painted.labels, painted.confidence, palette)
+            labels, confidence, _ = paint(cloud.xyz(), around, occlusion)
+            return cloud.with_labels(labels, confidence, palette)
 
         timed(name, label)
     lens, place = around[0].model, around[0].camera_from_cloud
@@ -121,7 +121,7 @@ def main() -> None:
     timed(f'projecting the {len(index)} points of one camera', lambda: lens.project(chosen))
     timed(
         'the same by cv2.fisheye.projectPoints',
-        lambda: cv2.fisheye.projectPoints(seen, zero, zero, matrix, np.array(lens.d)),
+        lambda: cv2.fisheye.projectPoints(seen, zero, zero, matrix, np.array(d)),
     )
 
 

@@ -14,10 +14,34 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
+import numpy.typing as npt
 
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.photometric import gamma_clahe
 from nightseg_ros.data.sample import read_image
+
+Image = npt.NDArray[np.uint8]
+
+#: Median luma that the gamma aims at, of 255: about that of CamVid by day.
+MEDIAN = 105.0
+_CLIP = 2.0
+_TILES = (8, 8)
+
+
+def gamma_clahe(image: Image) -> Image:
+    """
+    Return uint8 [H, W, 3] RGB with its median luma at ``MEDIAN`` and local contrast evened out.
+
+    The gamma, 0.2 to 5, acts on all channels alike; CLAHE (8×8 tiles, clip limit 2, Zuiderveld
+    1994) on CIELAB's lightness. ``image`` is uint8 [H, W, 3] RGB.
+    """
+    median = float(np.median(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
+    gamma = np.log(MEDIAN / 255) / np.log(np.clip(median, 1.0, 250.0) / 255)
+    levels = (np.arange(256) / 255.0) ** np.clip(gamma, 0.2, 5.0)
+    bright = cv2.LUT(image, np.rint(levels * 255).astype(np.uint8))
+    lab = cv2.cvtColor(bright, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(_CLIP, _TILES).apply(np.ascontiguousarray(lab[..., 0]))
+    return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
 def main(source: str, out: str) -> None:

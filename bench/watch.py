@@ -23,7 +23,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from nightseg_ros.node.replay import header_stamp
+from nightseg_ros.node.messages import header_stamp
 from nightseg_ros.shared_memory import remove_orphans
 
 TRANSITIONS = {

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Clouds, cameras and images for the tests of semantic clouds."""
+"""Clouds, cameras and messages by their attributes, for the tests of semantic clouds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nightseg_ros.clouds.camera_model import Calibration
-from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_angles
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_angles, quaternion
 from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, Field
 
 FLOAT32 = 7
@@ -34,39 +34,66 @@ def cloud(
     points = np.asarray(points, np.float64).reshape(-1, 3)
     columns = {name: (float_type, points[:, i]) for i, name in enumerate('xyz')}
     columns |= extra or {}
-    order, fields, at = '>' if big else '<', [], 0
-    for name, (datatype, _) in columns.items():
-        fields.append(Field(name=name, offset=at, datatype=datatype))
-        at += np.dtype(DATATYPES[datatype]).itemsize
-    step = at + point_padding
-    width = len(points) // height
-    row_step = width * step + row_padding
-    data = np.full(height * row_step, 0xA5, np.uint8)
-    for number in range(len(points)):
-        start = number // width * row_step + number % width * step
-        for field in fields:
-            datatype, values = columns[field.name]
-            value = np.array(values[number]).astype(order + DATATYPES[datatype])
-            content = np.frombuffer(value.tobytes(), np.uint8)
-            data[start + field.offset : start + field.offset + len(content)] = content
+    kinds = [
+        (name, ('>' if big else '<') + DATATYPES[kind]) for name, (kind, _) in columns.items()
+    ]
+    records = np.zeros(len(points), [*kinds, ('padding', f'V{point_padding}')])
+    for name, (_, values) in columns.items():
+        records[name] = values
+    rows = records.view(np.uint8).reshape(height, -1)
+    rows = np.pad(rows, ((0, 0), (0, row_padding)), constant_values=0xA5)
+    assert records.dtype.fields is not None
+    places = records.dtype.fields
     return Cloud(
-        fields=tuple(fields), height=height, width=width, point_step=step, row_step=row_step,
-        data=data, is_bigendian=big, is_dense=True,
-    )  # fmt: skip
-
-
-def image(pixels: Any, encoding: str, *, padding: int = 0, big: bool = False) -> Any:
-    """Return what read_plane takes: an image message by its attributes."""
-    pixels = np.asarray(pixels)
-    stored = pixels.astype(pixels.dtype.newbyteorder('>' if big else '<'))
-    rows = np.frombuffer(stored.tobytes(), np.uint8).reshape(len(pixels), -1)
-    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
-    return SimpleNamespace(
-        height=pixels.shape[0], width=pixels.shape[1], encoding=encoding, step=rows.shape[1],
-        is_bigendian=int(big), data=rows.tobytes(),
+        fields=tuple(Field(name=name, offset=places[name][1], datatype=columns[name][0])
+                     for name in columns),
+        height=height, width=len(points) // height, point_step=records.itemsize,
+        row_step=rows.shape[1], data=rows.reshape(-1), is_bigendian=big, is_dense=True,
     )  # fmt: skip
 
 
 def looking(yaw: float, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> Matrix:
     """Return body_from_optical of a camera at a place that looks ``yaw`` to the left."""
     return np.asarray(from_angles((x, y, z), (0, 0, yaw)) @ BODY_FROM_OPTICAL)
+
+
+def stamped(stamp_ns: int, frame_id: str, **fields: Any) -> Any:
+    stamp = SimpleNamespace(sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
+    return SimpleNamespace(header=SimpleNamespace(stamp=stamp, frame_id=frame_id), **fields)
+
+
+def image(
+    pixels: Any, encoding: str, stamp_ns: int = 0, frame_id: str = '', *, padding: int = 0,
+    big: bool = False,
+) -> Any:  # fmt: skip
+    pixels = np.asarray(pixels)
+    stored = pixels.astype(pixels.dtype.newbyteorder('>' if big else '<'))
+    rows = np.frombuffer(stored.tobytes(), np.uint8).reshape(len(pixels), -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return stamped(
+        stamp_ns, frame_id, height=pixels.shape[0], width=pixels.shape[1], encoding=encoding,
+        step=rows.shape[1], is_bigendian=int(big), data=rows.tobytes(),
+    )  # fmt: skip
+
+
+def cloud_of(given: Cloud, stamp_ns: int, frame_id: str = 'lidar') -> Any:
+    """Return the message of a cloud."""
+    return stamped(stamp_ns, frame_id, **{name: getattr(given, name) for name in Cloud.__slots__})
+
+
+def info_of(given: Calibration) -> Any:
+    """Return the message of a calibration."""
+    x, y, width, height = given.roi
+    return SimpleNamespace(
+        width=given.width, height=given.height, distortion_model=given.distortion_model,
+        d=given.d, k=given.k, p=given.p, binning_x=given.binning[0], binning_y=given.binning[1],
+        roi=SimpleNamespace(x_offset=x, y_offset=y, width=width, height=height),
+    )  # fmt: skip
+
+
+def pose_of(stamp_ns: int, matrix: Matrix) -> Any:
+    """Return the PoseStamped of a matrix."""
+    place = SimpleNamespace(**dict(zip('xyz', matrix[:3, 3])))
+    turn = SimpleNamespace(**dict(zip('xyzw', quaternion(matrix))))
+    pose = SimpleNamespace(position=place, orientation=turn)
+    return stamped(stamp_ns, 'odom', pose=pose)

@@ -9,23 +9,11 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_weights import write_illumination, write_segmenter, write_translator
+from tiny_weights import weight_flags
 
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp('tiny')
-    files = {
-        'day': write_segmenter(folder / 'day.safetensors', 1),
-        'night': write_segmenter(folder / 'night.safetensors', 2),
-        'translator': write_translator(folder / 'translator.safetensors'),
-        'illumination': write_illumination(folder / 'illumination.safetensors'),
-    }
-    return [text for name, path in files.items() for text in (f'--weights-{name}', str(path))]
 
 
 def test_setups_vary_one_thing_at_a_time() -> None:
@@ -38,9 +26,9 @@ def test_setups_vary_one_thing_at_a_time() -> None:
 
 
 def test_a_tiny_run(
-    tmp_path: Path, weights: list[str], monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = weight_flags(tmp_path, 'day', 'night', 'translator', 'illumination')
     tiny = [
         Setup(backend='torch', size=(80, 46)),
         Setup(backend='torch', size=(80, 46), cameras=3),

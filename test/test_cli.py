@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_weights import write_illumination, write_segmenter
+from tiny_weights import weight_flags, write_segmenter
 
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
@@ -28,13 +28,7 @@ HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp('weights')
-    files = {
-        'day': write_segmenter(folder / 'day.safetensors', seed=1),
-        'night': write_segmenter(folder / 'night.safetensors', seed=2),
-        'illumination': write_illumination(folder / 'illumination.safetensors'),
-    }
-    flags = [text for name, path in files.items() for text in (f'--weights-{name}', str(path))]
-    return [*flags, '--backend', 'torch', '--device', 'cpu']
+    return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
 
 def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
@@ -199,13 +193,6 @@ def test_a_bag_is_copied_with_its_predictions(
     assert 'some frames could not be read (see above)' in capsys.readouterr().err
 
 
-def test_weights_are_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, two = (str(write_segmenter(tmp_path / f'{n}.safetensors', seed=n)) for n in (1, 2))
-    out = tmp_path / 'soup.safetensors'
-    assert main(['train', 'soup', '--weights', one, two, '--out', str(out)]) == 0
-    assert str(out) in capsys.readouterr().out and load_weights(out).metadata.task == 'segment'
-
-
 def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -297,11 +284,17 @@ def test_render_writes_a_data_set_that_training_reads(
     assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first
 
 
-def test_the_illumination_recipe_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_recipes_run_and_name_what_they_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (str(write_segmenter(tmp_path / f'{n}.safetensors', seed=n)) for n in (1, 2))
+    out = tmp_path / 'mean.safetensors'
+    assert main(['train', 'soup', '--weights', one, two, '--out', str(out)]) == 0
+    assert str(out) in capsys.readouterr().out and load_weights(out).metadata.task == 'segment'
     for name, dark in (('day', False), ('night', True)):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
-    out = tmp_path / 'mine.safetensors'
+    out = tmp_path / 'light.safetensors'
     data = [f'{name}:front:{tmp_path / name}' for name in ('day', 'night')]
     flags = ['--data', *data, '--out', str(out), '--steps', '2', '--batch', '4']
     assert main(['train', 'illumination', *flags]) == 0

@@ -1,11 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""semantic_cloud beside night_perception, and started with parameters that cannot be used."""
+"""semantic_cloud beside night_perception."""
 
 from __future__ import annotations
 
 import math
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,32 +20,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from nightseg_ros.clouds.point_cloud import read_cloud
 
 pytestmark = pytest.mark.ros
-
-
-@pytest.mark.parametrize(
-    ('wrong', 'words'),
-    [
-        (
-            {'depth_cameras': ['roof'], 'cameras': ['front']},
-            "'depth_cameras' names roof, which is none of 'cameras'",
-        ),
-        pytest.param(
-            {'odometry': '/odom'},
-            "'odometry_type' is nav_msgs/Odometry, but nav_msgs is not installed",
-            marks=pytest.mark.skipif(find_spec('nav_msgs') is not None, reason='it is installed'),
-        ),
-    ],
-)
-def test_wrong_parameters_leave_it_unconfigured_and_told(
-    tmp_path: Path, wrong: dict[str, Any], words: str
-) -> None:
-    with running(tmp_path / 'log.txt', wrong, kind=CloudProcess) as process:
-        client = Client('/semantic_cloud', 'other')
-        client.watch_diagnostics()
-        client.diagnosed('node', 'ERROR', words)
-        assert client.state() == 'unconfigured'
-        client.close()
-        assert process.stop() == 0
 
 
 @pytest.mark.parametrize('odometry', ['geometry_msgs/PoseStamped', 'nav_msgs/Odometry'])

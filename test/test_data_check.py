@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,102 +60,57 @@ def found(*specs: object, **options: object) -> Counter[str]:
 # -- check -----------------------------------------------------------------------------------
 
 
-def test_good_data_has_no_problems(good: Path) -> None:
-    steps: list[tuple[int, int]] = []
-    report = check_datasets([f'folder:{good}:night'], progress=lambda *step: steps.append(step))
-    assert report.problems == [] and steps[-1] == (3, 3)
-    (summary,) = report.to_dict()['datasets']
-    assert (summary['images'], summary['labelled']) == (3, 3)
-    assert (summary['sizes'], summary['lights']) == ({'80×60': 3}, {'night': 3})
-    assert summary['sources'] == {'cam': 3} and summary['unlabelled_share'] == 0
-    assert summary['class_shares']['road'] == 1
+SMALL, BLANK = np.full((30, 40), 3, np.uint8), np.full((60, 80, 3), 7, np.uint8)
+#: Kind, file that is spoilt, what becomes of it (None: it goes; a number: bytes that are left).
+SPOILT = [
+    ('label missing', 'labels/cam_1.png', None),
+    ('picture missing', 'images/cam_1.png', None),
+    ('picture unreadable', 'images/cam_1.png', 60),
+    ('picture unreadable', 'images/cam_1.png', 0),
+    ('label unreadable', 'labels/cam_1.png', -20),
+    ('label unreadable', 'labels/cam_1.png', scene(5)),
+    ('sizes differ', 'labels/cam_1.png', SMALL),
+    ('ids without a meaning', 'labels/cam_1.png', np.full((60, 80), 11, np.uint8)),
+    ('nothing labelled', 'labels/cam_1.png', np.full((60, 80), 255, np.uint8)),
+    ('blank picture', 'images/cam_1.png', BLANK),
+    ('same name twice', 'images/cam_1.jpg', scene(9)),
+]
 
 
-def spoil_label_missing(root: Path) -> None:
-    (root / 'labels' / 'cam_1.png').unlink()
+def change_file(path: Path, change: Any) -> None:
+    if change is None:
+        path.unlink()
+    elif isinstance(change, int):
+        path.write_bytes(path.read_bytes()[:change])
+    else:
+        write(path, change)
 
 
-def spoil_picture_missing(root: Path) -> None:
-    (root / 'images' / 'cam_1.png').unlink()
-
-
-def spoil_picture_torn(root: Path) -> None:
-    whole = (root / 'images' / 'cam_1.png').read_bytes()
-    (root / 'images' / 'cam_1.png').write_bytes(whole[: len(whole) // 2])
-
-
-def spoil_picture_empty(root: Path) -> None:
-    (root / 'images' / 'cam_1.png').write_bytes(b'')
-
-
-def spoil_label_torn(root: Path) -> None:
-    whole = (root / 'labels' / 'cam_1.png').read_bytes()
-    (root / 'labels' / 'cam_1.png').write_bytes(whole[:-20])
-
-
-def spoil_label_colored(root: Path) -> None:
-    write(root / 'labels' / 'cam_1.png', scene(5))
-
-
-def spoil_size(root: Path) -> None:
-    write(root / 'labels' / 'cam_1.png', np.full((30, 40), 3, np.uint8))
-
-
-def spoil_ids(root: Path) -> None:
-    write(root / 'labels' / 'cam_1.png', np.full((60, 80), 11, np.uint8))
-
-
-def spoil_void(root: Path) -> None:
-    write(root / 'labels' / 'cam_1.png', np.full((60, 80), 255, np.uint8))
-
-
-def spoil_blank(root: Path) -> None:
-    write(root / 'images' / 'cam_1.png', np.full((60, 80, 3), 7, np.uint8))
-
-
-def spoil_name(root: Path) -> None:
-    write(root / 'images' / 'cam_1.jpg', scene(9))
-
-
-@pytest.mark.parametrize(
-    ('spoil', 'kind', 'file'),
-    [
-        (spoil_label_missing, 'label missing', 'images/cam_1.png'),
-        (spoil_picture_missing, 'picture missing', 'labels/cam_1.png'),
-        (spoil_picture_torn, 'picture unreadable', 'images/cam_1.png'),
-        (spoil_picture_empty, 'picture unreadable', 'images/cam_1.png'),
-        (spoil_label_torn, 'label unreadable', 'labels/cam_1.png'),
-        (spoil_label_colored, 'label unreadable', 'labels/cam_1.png'),
-        (spoil_size, 'sizes differ', 'labels/cam_1.png'),
-        (spoil_ids, 'ids without a meaning', 'labels/cam_1.png'),
-        (spoil_void, 'nothing labelled', 'labels/cam_1.png'),
-        (spoil_blank, 'blank picture', 'images/cam_1.png'),
-        (spoil_name, 'same name twice', 'images/cam_1.png'),
-    ],
-)
-def test_a_problem_is_found_and_named(good: Path, spoil, kind: str, file: str) -> None:
-    spoil(good)
+@pytest.mark.parametrize(('kind', 'file', 'change'), SPOILT)
+def test_a_problem_is_found_and_named(good: Path, kind: str, file: str, change: Any) -> None:
+    change_file(good / file, change)
     report = check_datasets([f'folder:{good}'], workers=1)
     (problem,) = report.problems
     assert (problem.kind, problem.dataset) == (kind, f'folder:{good}')
-    assert problem.where == str(good / file)
+    named = {'label missing': 'images/cam_1.png', 'picture missing': 'labels/cam_1.png',
+             'same name twice': 'images/cam_1.png'}  # fmt: skip
+    assert problem.where == str(good / named.get(kind, file))
 
 
 def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
-    for spoil in (spoil_label_missing, spoil_blank):
-        spoil(good)
+    change_file(good / 'labels' / 'cam_1.png', None)
+    change_file(good / 'images' / 'cam_1.png', BLANK)
     write(good / 'labels' / 'cam_0.png', np.full((60, 80), 200, np.uint8))
     counts = found(f'folder:{good}', f'images:{tmp_path / "nowhere"}', f'images:{tmp_path}')
     assert counts == {
         'label missing': 1, 'blank picture': 1, 'ids without a meaning': 1,
         'cannot be opened': 2,
     }  # fmt: skip
-
-
-def test_ids_are_judged_by_the_taxonomy(good: Path) -> None:
-    write(good / 'labels' / 'cam_1.png', np.full((60, 80), 18, np.uint8))
-    assert found(f'folder:{good}') == {'ids without a meaning': 1}
-    assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == {}
+    # ids are judged by the taxonomy
+    write(good / 'labels' / 'cam_0.png', np.full((60, 80), 18, np.uint8))
+    known = {'label missing': 1, 'blank picture': 1}
+    assert found(f'folder:{good}') == {**known, 'ids without a meaning': 1}
+    assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
 
 
 def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
@@ -202,7 +158,7 @@ def test_a_fingerprint_survives_darkening_but_no_other_place(seed: int, percent:
 def test_processes_find_the_same(good: Path) -> None:
     for index in range(3, 80):
         add(good, f'cam_{index}', index)
-    spoil_size(good)
+    change_file(good / 'labels' / 'cam_1.png', SMALL)
     alone, together = (
         check_datasets([f'folder:{good}'], workers=n).to_dict() for n in (1, 2)
     )  # fmt: skip
@@ -212,11 +168,17 @@ def test_processes_find_the_same(good: Path) -> None:
 def test_the_verb_says_what_to_do_and_exits_with_1(
     good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(['data', 'check', f'folder:{good}']) == 0
-    assert 'no problems found' in capsys.readouterr().out
-    spoil_label_missing(good)
-    spoil_blank(good)
     file = tmp_path / 'check.json'
+    assert main(['data', 'check', f'folder:{good}:night', '--json', str(file)]) == 0
+    assert 'no problems found' in capsys.readouterr().out
+    content = json.loads(file.read_text())
+    (summary,) = content['datasets']
+    assert content['problems'] == [] and summary['images'] == summary['labelled'] == 3
+    assert (summary['sizes'], summary['lights']) == ({'80×60': 3}, {'night': 3})
+    assert summary['sources'] == {'cam': 3} and summary['unlabelled_share'] == 0
+    assert summary['class_shares']['road'] == 1
+    change_file(good / 'labels' / 'cam_1.png', None)
+    change_file(good / 'images' / 'cam_1.png', BLANK)
     assert main(['data', 'check', f'folder:{good}', '--json', str(file), '--workers', '1']) == 1
     shown = capsys.readouterr().out
     for kind in ('label missing', 'blank picture'):
@@ -323,11 +285,9 @@ def test_frames_of_other_settings_never_mix(bag: Path, tmp_path: Path) -> None:
     result = extract([bag], out, ExtractConfig(every=1.0, **FRONT), force=True)
     assert result.written == 2 == len(list(out.glob('*.jpg')))
     # pictures of the user's own are not taken for frames
-    other = tmp_path / 'other'
-    write(other / 'my-night-drive-front_5.jpg', scene(0))
+    write(tmp_path / 'other' / 'my-night-drive-front_5.jpg', scene(0))
     with pytest.raises(DataError, match='not extracted here'):
-        extract([bag], other, ExtractConfig(**FRONT))
-    assert [p.name for p in other.iterdir()] == ['my-night-drive-front_5.jpg']
+        extract([bag], tmp_path / 'other', ExtractConfig(**FRONT))
 
 
 def test_videos_and_folders(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_weights import write_illumination, write_segmenter
+from tiny_weights import weight_flags, write_all
 
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.demo import Child, ProcessError, run_live
@@ -24,13 +24,7 @@ pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 
 def flags(folder: Path) -> list[str]:
-    files = {
-        'day': write_segmenter(folder / 'day.safetensors', seed=1),
-        'night': write_segmenter(folder / 'night.safetensors', seed=2),
-        'illumination': write_illumination(folder / 'illumination.safetensors'),
-    }
-    named = [text for name, path in files.items() for text in (f'--weights-{name}', str(path))]
-    return [*named, '--backend', 'torch', '--device', 'cpu']
+    return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
 
 @pytest.mark.ros
@@ -121,12 +115,8 @@ def test_frames_that_cannot_be_read_are_named_and_the_rest_is_shown(
 def test_a_player_that_plays_nothing_ends_the_demo(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / 'torn').mkdir()
     (tmp_path / 'torn' / '00.png').write_bytes(b'torn')
-    weights = {
-        'weights.day': str(write_segmenter(tmp_path / 'day.safetensors', seed=1)),
-        'weights.night': str(write_segmenter(tmp_path / 'night.safetensors', seed=2)),
-        'weights.illumination': str(write_illumination(tmp_path / 'illumination.safetensors')),
-        'backend': 'torch', 'device': 'cpu',
-    }  # fmt: skip
+    weights = {name: str(path) for name, path in write_all(tmp_path).items()}
+    weights |= {'backend': 'torch', 'device': 'cpu'}
     work = tmp_path / 'work'
     work.mkdir()
     play = [str(tmp_path / name), '--fps', '10', '--remap-to', 'camera/image_raw']
@@ -163,7 +153,7 @@ def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path
 
 def test_the_summary_counts_what_was_sent_and_what_came_back() -> None:
     statuses = {
-        stamp: FrameStatus(score=0.5, state='day', route=route, reason='')
+        stamp: FrameStatus(score=0.5, state='day', route=route)
         for stamp, route in {0: 'day', 10: 'day', 20: 'night', 40: 'day'}.items()
     }
     run = LiveRun(

@@ -21,9 +21,7 @@ from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
 from nightseg_ros.node.parameters import (
     PARAMETERS,
-    CameraNames,
     CloudSettings,
-    Sensor,
     Settings,
 )
 
@@ -36,23 +34,14 @@ IMAGES = {IMAGE, 'sensor_msgs/CompressedImage'}
 DIAGNOSTICS = 'diagnostic_msgs/DiagnosticArray'
 
 
-def default_camera() -> CameraNames:
-    """Return the camera that the node serves where nobody says otherwise."""
-    (camera,) = Settings().camera_names
-    return camera
-
-
-def default_sensor() -> Sensor:
-    """Return the LiDAR that semantic_cloud serves where nobody says otherwise."""
-    (sensor,) = CloudSettings().point_sources
-    return sensor
+(CAMERA,) = Settings().camera_names
+(SENSOR,) = CloudSettings().point_sources
 
 
 def kinds() -> dict[str, str]:
     """Return the type of every topic that the default camera reads and gives."""
-    camera = default_camera()
-    outputs = {f'{camera.output}/{topic.name}': topic.kind for topic in TOPICS}
-    return {camera.image_topic: IMAGE, **outputs}
+    outputs = {f'{CAMERA.output}/{topic.name}': topic.kind for topic in TOPICS}
+    return {CAMERA.image_topic: IMAGE, **outputs}
 
 
 def kind_of_absolute(topic: str) -> str:
@@ -78,7 +67,7 @@ def test_rviz_shows_topics_that_there_are() -> None:
         topic = display['Topic']['Value']
         assert not topic.startswith('/'), f'{topic} would not follow the namespace'
         if display['Class'] == 'rviz_default_plugins/PointCloud2':
-            assert topic == f'{default_sensor().output}/points'
+            assert topic == f'{SENSOR.output}/points'
             assert display['Color Transformer'] == 'RGB8'
         else:
             assert display['Class'] == 'rviz_default_plugins/Image'
@@ -123,7 +112,7 @@ def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
     if kind == 'Image':
         assert kind_of_absolute(settings['imageMode']['imageTopic']) in IMAGES
     elif kind == '3D':
-        assert set(settings['topics']) == {f'/{default_sensor().output}/points'}
+        assert set(settings['topics']) == {f'/{SENSOR.output}/points'}
         (shown,) = settings['topics'].values()
         assert (shown['visible'], shown['colorField'], shown['colorMode']) == (True, 'rgb', 'rgb')
     elif kind in ('DiagnosticSummary', 'DiagnosticStatusPanel'):
@@ -144,7 +133,7 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     from nightseg_ros.perception.result import Result
     from nightseg_ros.perception.router import Decision
 
-    camera = default_camera().name
+    camera = CAMERA.name
     result = Result(
         frame=Frame(image=np.zeros((4, 4, 3), np.uint8), camera=camera),
         illumination=Illumination(score=0.1, state='night', features={}),
@@ -159,10 +148,9 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
 
 
 def test_copies_of_bags_hold_what_the_layouts_show() -> None:
-    camera = default_camera()
-    held = {f'{camera.output}/{output}' for output in DEFAULT_OUTPUTS} | {camera.image_topic}
+    held = {f'{CAMERA.output}/{output}' for output in DEFAULT_OUTPUTS} | {CAMERA.image_topic}
     # which `nightseg paint` adds
-    held |= {f'{default_sensor().output}/points'}
+    held |= {f'{SENSOR.output}/points'}
     assert {display['Topic']['Value'] for display in displays()} <= held
     shown = set()
     for settings in panels().values():

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cloud_samples import calibration, cloud
+from cloud_samples import cloud
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,9 +19,8 @@ pytest.importorskip('sensor_msgs.msg')
 from cloud_harness import cloud_message as message_of
 from sensor_msgs.msg import PointCloud2
 
-from nightseg_ros.clouds.camera_model import CameraModel
-from nightseg_ros.clouds.painter import LabelledCloud, Painted
-from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, depth_cloud
+from nightseg_ros.clouds.painter import SensorCloud
+from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud
 from nightseg_ros.node import messages as point_cloud2
 from nightseg_ros.taxonomy import CAMVID11
 
@@ -100,14 +99,12 @@ def through(module: Any, message: PointCloud2, seed: int = 0) -> tuple[Any, Poin
         return places, point_cloud2.cloud_message(labelled(read, seed))
 
 
-def labelled(read: Cloud, seed: int = 0) -> LabelledCloud:
+def labelled(read: Cloud, seed: int = 0) -> SensorCloud:
     rng = np.random.default_rng(seed)
     labels, sure = rng.integers(0, 256, (2, len(read)), np.uint8)
-    return LabelledCloud(
+    return SensorCloud(
         sensor='lidar', stamp_ns=1_700_000_000_123_456_789, frame_id='lidar', received=0.0,
         cloud=read.with_labels(labels, sure, CAMVID11.palette()),
-        painted=Painted(labels=labels, confidence=sure, in_image=(), hidden=()), cameras=(),
-        gaps_s={}, misses={},
     )  # fmt: skip
 
 
@@ -165,15 +162,3 @@ def test_they_read_and_write_what_they_do_rightly(
     assert ('read_points' in module.used) == by_them
     # the labelled cloud has no padded rows any more
     assert ('create_cloud' in module.used) == (not given_.is_bigendian)
-
-
-def test_depth_is_written_organised(module: Any) -> None:
-    model = CameraModel.of(calibration(width=64, height=36, focal=50), (36, 64))
-    given_ = labelled(depth_cloud(np.full((36, 64), 4, np.float32), model))
-    messages = []
-    for by in (None, module):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(point_cloud2, 'sensor_msgs_py', by)
-            messages.append(point_cloud2.cloud_message(given_))
-    assert messages[0] == messages[1] and messages[1].width == 64
-    assert module.used == ['dtype_from_fields', 'create_cloud']

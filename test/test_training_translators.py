@@ -18,7 +18,7 @@ from tiny_weights import write_segmenter, write_translator
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.presets import NightConfig
+from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.networks import build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter

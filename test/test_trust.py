@@ -17,9 +17,9 @@ from tiny_data import silent, write_streets
 from tiny_weights import write_illumination, write_segmenter
 
 from nightseg_ros.cli.main import main
+from nightseg_ros.data import photometric
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.photometric import DAMAGES
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
@@ -165,7 +165,7 @@ def test_scores_of_an_evaluation() -> None:
     }
 
 
-@pytest.mark.parametrize('name', DAMAGES)
+@pytest.mark.parametrize('name', photometric.CORRUPTIONS)
 @pytest.mark.parametrize('size', [(360, 480), (33, 65)])
 def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) -> None:
     street = render(Street(1, 'train'), 10.0, 'day', seed=1, size=(480, 360)).image
@@ -173,7 +173,7 @@ def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) 
     before = street.copy()
     changes = []
     for strength in (0.1, 1.0):
-        out = DAMAGES[name](street, strength, np.random.default_rng(3))
+        out = photometric.CORRUPTIONS[name](street, strength, np.random.default_rng(3))
         assert out.shape == street.shape and out.dtype == np.uint8
         changes.append(np.abs(out.astype(int) - before).mean())
     assert min(changes) > 0

@@ -18,11 +18,8 @@ import pytest
 import yaml
 
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import read_image, read_labels
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.perception.result import Want
-from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+from nightseg_ros.data.sample import read_image
+from nightseg_ros.taxonomy import CAMVID11
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'tutorial.md'
@@ -42,10 +39,6 @@ def commands(heading: str) -> list[list[str]]:
     return [words for words in found if words]
 
 
-def weights_of_the_node() -> dict[str, str]:
-    return yaml.safe_load(PARAMETERS.read_text())['/**']['ros__parameters']['weights']
-
-
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder in which every command of the page but the last has run."""
@@ -63,22 +56,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_there_are_five_commands_and_the_last_starts_the_node() -> None:
-    five = commands('Five commands')
-    assert len(five) == 5
-    assert [words[:2] for words in five[:4]] == [
-        ['nightseg', 'train'], ['nightseg', 'synthesize'], ['nightseg', 'train'],
-        ['nightseg', 'evaluate'],
-    ]  # fmt: skip
-    assert five[4] == [
-        'ros2', 'launch', 'nightseg', 'night_perception.launch.py',
-        f'params_file:={PARAMETERS.relative_to(ROOT)}',
-    ]  # fmt: skip
-
-
-def test_no_command_reads_labels_of_the_night() -> None:
+def test_there_are_five_commands_and_none_reads_labels_of_the_night() -> None:
     """The set 'night' is given as plain images, and 'test' to the evaluation alone."""
-    for words in commands('Five commands'):
+    five = commands('Five commands')
+    assert [words[:2] for words in five] == [
+        ['nightseg', 'train'], ['nightseg', 'synthesize'], ['nightseg', 'train'],
+        ['nightseg', 'evaluate'], ['ros2', 'launch'],
+    ]  # fmt: skip
+    assert five[4][2:] == [
+        'nightseg', 'night_perception.launch.py', f'params_file:={PARAMETERS.relative_to(ROOT)}'
+    ]  # fmt: skip
+    for words in five:
         for word in words:
             assert not re.search(r'(folder|paired):out/tutorial/night\b', word)
             assert NIGHT not in word or words[1] == 'evaluate'
@@ -98,26 +86,10 @@ def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
     assert runs['day']['by_source']['day']['miou'] > 0.25
     assert (folder / 'out/tutorial/scores/report.html').stat().st_size > 10_000
     assert (folder / 'out/tutorial/synthetic/sheet.jpg').is_file()
-
-
-def test_the_pipeline_takes_the_new_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    weights = weights_of_the_node()
-    pipeline = Pipeline.load(
-        PipelineConfig(route='night', backend='torch', weights=WeightsConfig(**weights))
-    )
-    assert pipeline.taxonomy == CAMVID11
-    right = known = 0
-    for sample in open_dataset(f'folder:{NIGHT}')[::8]:
-        truth = read_labels(sample.label)
-        frame = Frame(image=read_image(sample.image), camera=sample.image.stem)
-        (result,) = pipeline.process([frame], Want(labels=True, overlay=True))
-        assert result.decision.route == 'night'
-        assert result.labels.shape == truth.shape and result.overlay.shape == (*truth.shape, 3)
-        assert len(np.unique(result.labels)) >= 3
-        right += int((result.labels == truth).sum())
-        known += int((truth != UNLABELLED).sum())
-    assert right > 0.45 * known
+    # what the node's parameters name is there
+    named = yaml.safe_load(PARAMETERS.read_text())['/**']['ros__parameters']['weights']
+    for name, path in named.items():
+        assert not path or path == name or (folder / path).is_file(), path
 
 
 @pytest.mark.ros

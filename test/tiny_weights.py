@@ -110,3 +110,10 @@ def write_all(folder: Path) -> dict[str, Path]:
         'weights.translator': write_translator(folder / 'translator.safetensors'),
         'weights.illumination': write_illumination(folder / 'illumination.safetensors'),
     }
+
+
+def weight_flags(folder: Path, *names: str) -> list[str]:
+    """Write weights; return the flags that name them, without ``names`` all but a translator."""
+    files = write_all(folder)
+    wanted = [f'weights.{name}' for name in names or ('day', 'night', 'illumination')]
+    return [x for name in wanted for x in (f'--{name.replace(".", "-")}', str(files[name]))]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 import sys
@@ -224,11 +223,11 @@ def paint(options: PaintOptions) -> int:
             progress.note(f'not used: {text}')
     share = done.labelled / max(done.points, 1)
     print(
-        f"{done.clouds} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
+        f"{done.frames} clouds of {done.points} points in '{options.out}', {share:.0%} of the "
         'points labelled'
     )
     for reason, count in sorted(done.misses.items()):
-        print(f'{reason}: {count} of {done.clouds} clouds')
+        print(f'{reason}: {count} of {done.frames} clouds')
     return tell_problems('paint', len(done.problems), 'messages could not be used')
 
 
@@ -252,12 +251,14 @@ class ReplayOptions:
     """Publish the time of the recording on /clock, for nodes with use_sim_time."""
     lockstep: bool = False
     """Send an image only after the labels of the one before it."""
-    patience: float = 60.0
+    patience: Annotated[float, tyro.conf.arg(aliases=['--wait-seconds'])] = 60.0
     """Seconds to wait for the labels of an image, and at the start for subscribers."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
     all: bool = False
     """Every topic of the bag, such as the predictions that `nightseg bag predict` added."""
+    also: tuple[str, ...] = ()
+    """Topics of any type beside the images."""
     remap_to: str | None = None
     """Publish the one image topic under this name."""
     labels: str | None = None
@@ -272,17 +273,19 @@ class ReplayOptions:
     """Publish images reliably; --lockstep does."""
     wait_subscribers: int = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
+    stamp_offset: int | None = None
+    """Added to the stamps (ns) of a video or folder; 10^18 where they begin at 0."""
+    log: Path | None = None
+    """File for the steady time at which each stamp was sent, as JSON lines."""
 
 
 def replay(options: ReplayOptions) -> int:
     """Play in this process."""
     if not options.source.exists():
         raise ConfigError(f"'{options.source}' does not exist")
-    if options.rate is not None and not 0 < options.rate < 1e6:
-        raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    return _with_ros('replay', options.source, options)
+    return _with_ros('replay', options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -325,27 +328,16 @@ def record(options: RecordOptions) -> int:
     from nightseg_ros.bags.writer import check_bag_output
 
     check_bag_output(options.out, force=options.force)
-    return _with_ros('record', options.out, options, *([] if options.cameras else ['--discover']))
+    return _with_ros('record', options)
 
 
-def _with_ros(module: str, path: Path, options: Any, *more: str) -> int:
-    """
-    Call the ``main`` of a module of ``node/`` with a path and the other options as its arguments.
-
-    It goes by its name: only ``node/`` imports rclpy.
-    """
+def _with_ros(module: str, options: Any) -> int:
+    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
         )
-    # a name that begins with a dash would be an option
-    given = [str(path.absolute()), *more]
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if field.name not in ('source', 'out') and value not in (None, ()) and value is not False:
-            values = value if isinstance(value, tuple) else () if value is True else (value,)
-            given += [f'--{field.name.replace("_", "-")}', *map(str, values)]
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
-    return int(importlib.import_module(f'nightseg_ros.node.{module}').main(given))
+    return int(importlib.import_module(f'nightseg_ros.node.{module}').run(options))

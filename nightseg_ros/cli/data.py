@@ -14,10 +14,10 @@ import tyro
 
 from nightseg_ros.cli.options import Progress, print_table, read_config, tell_problems
 from nightseg_ros.config import ConfigError, from_mapping
-from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.data.synthesize import SynthesisConfig
 
 if TYPE_CHECKING:
-    from nightseg_ros.data.check import Report
+    from nightseg_ros.data.check import CheckReport
 
 #: Places of a kind of problem that are printed; --json has all.
 SHOWN = 5
@@ -114,7 +114,7 @@ def extract(options: ExtractOptions) -> int:
     return tell_problems('data extract', result.broken, 'frames could not be read')
 
 
-def _print(report: Report) -> None:
+def _print(report: CheckReport) -> None:
     from nightseg_ros.data.check import ADVICE
 
     print_table(

@@ -34,6 +34,8 @@ DISTORTIONS = {
 }
 #: Metres in front of the camera from which on points count.
 NEAR = 0.05
+#: Beyond this a number of a calibration is no measurement, and single precision overflows.
+LARGEST = 1e9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,33 +56,54 @@ class Calibration:
     """x offset, y offset, width, height; size 0 is the whole image."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class CameraModel:
     """A camera whose image has ``width`` × ``height`` pixels, with centres at whole numbers."""
 
-    width: int
-    height: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-    fisheye: bool = False
-    d: tuple[float, ...] = ()
-    """Fisheye k1 to k4; else k1 k2 p1 p2 k3 k4 k5 k6, or none."""
-    reach: float = math.inf
-    """Tangent of the widest angle from the optical axis that the image shows."""
-
-    @classmethod
-    def of(
-        cls, calibration: Calibration, size: tuple[int, int], *, rectified: bool = False
-    ) -> CameraModel:
+    def __init__(
+        self, calibration: Calibration, size: tuple[int, int], *, rectified: bool = False
+    ) -> None:
         """
-        Return the model of an image of ``size`` (height, width) that this camera gave.
+        Take an image of ``size`` (height, width), which may be smaller than what was calibrated.
 
-        The image may be smaller than what was calibrated, as labels are. ``rectified`` takes P and
-        no distortion. ``CloudError`` says what of the calibration cannot be used.
+        ``rectified`` takes P and no distortion. ``CloudError`` says what of the calibration cannot
+        be used.
         """
-        return _model(calibration, size, rectified)
+        c = calibration
+        matrix, stride = (c.p, 4) if rectified else (c.k, 3)
+        if len(matrix) < 2 * stride:
+            raise CloudError(
+                f'camera_info has {len(matrix)} numbers where {3 * stride} are wanted'
+            )
+        fx, cx, fy, cy = matrix[0], matrix[2], matrix[stride + 1], matrix[stride + 2]
+        if not all(abs(number) < LARGEST for number in (fx, fy, cx, cy, *c.d)):
+            raise CloudError(
+                f'camera_info holds numbers that are not finite, or beyond {LARGEST:g}'
+            )
+        if not min(fx, fy) > 1e-3:
+            raise CloudError(
+                f'camera_info has focal lengths {fx:g} and {fy:g}: the camera is not calibrated'
+            )
+        offset_x, offset_y, roi_width, roi_height = c.roi
+        binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)
+        width, height = (roi_width or c.width) // binning_x, (roi_height or c.height) // binning_y
+        if width < 1 or height < 1 or size[0] < 1 or size[1] < 1:
+            raise CloudError(f'camera_info is for {width}×{height} pixels')
+        across, down = size[1] / width, size[0] / height
+        if not 0.9 < across / down < 1.1:
+            raise CloudError(
+                f'camera_info is for {width}×{height} pixels, the labels have '
+                f'{size[1]}×{size[0]}: they are of another shape'
+            )
+        across, down = across / binning_x, down / binning_y
+        self.height, self.width = size
+        self.fx, self.fy = fx * across, fy * down
+        self.cx = (cx - offset_x + 0.5) * across - 0.5
+        self.cy = (cy - offset_y + 0.5) * down - 0.5
+        self.fisheye = c.distortion_model == 'equidistant' and not rectified
+        self._over, self._under, self._tangential = ((), (), ()) if rectified else _factors(c)
+        self.distorts = bool(self._over)
+        self.reach = self._reach()
+        """Tangent of the widest angle from the optical axis that the image shows."""
 
     def project(self, points: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats, Floats]:
         """
@@ -106,22 +129,12 @@ class CameraModel:
 
     def distorted(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return where the lens puts rays (x/z, y/z), in the same unit and precision."""
-        if not self.d:
+        if not self.distorts:
             return x, y
         s = x * x
         s += y * y
-        if self.fisheye:
-            # the angle over the tangent is 1 on the axis
-            r = np.sqrt(np.maximum(s, np.float32(1e-12)))
-            angle = np.arctan(r)
-            scale = _polynomial(self.d, angle * angle)
-            scale *= angle
-            scale /= r
-            return x * scale, y * scale
-        k1, k2, p1, p2, k3, k4, k5, k6 = (np.float32(k) for k in self.d)
-        scale = _polynomial((k1, k2, k3), s)
-        if k4 or k5 or k6:
-            scale /= _polynomial((k4, k5, k6), s)
+        scale = self._radial(s)
+        p1, p2 = (np.float32(p) for p in self._tangential)
         if not (p1 or p2):
             return x * scale, y * scale
         # 2 p1 x y + p2 (s + 2 x x), with what both parts have in common taken out
@@ -131,63 +144,61 @@ class CameraModel:
         scale += bend
         return x * scale + p2 * s, y * scale + p1 * s
 
-    def rays(self) -> Floats:
-        """Return float32 [2, H, W]: x/z and y/z of each pixel, NaN where no ray comes from."""
-        return _rays(self)
+    def _radial(self, s: Array) -> Array:
+        """Return how much farther out the lens puts rays of the squared tangent ``s``."""
+        if self.fisheye:
+            # the angle over the tangent is 1 on the axis
+            r = np.sqrt(np.maximum(s, np.float32(1e-12)))
+            angle = np.arctan(r)
+            scale = _polynomial(self._over, angle * angle)
+            scale *= angle
+            scale /= r
+            return scale
+        scale = _polynomial(self._over, s)
+        if self._under:
+            scale /= _polynomial(self._under, s)
+        return scale
+
+    def _reach(self) -> float:
+        """Return the tangent of the angle up to which points fall into the image, and once."""
+        across = max(self.cx + 0.5, self.width - 0.5 - self.cx) / self.fx
+        down = max(self.cy + 0.5, self.height - 0.5 - self.cy) / self.fy
+        # a pixel more: rounding must not cut the corner off
+        wanted = math.hypot(across, down) + 1 / min(self.fx, self.fy)
+        if not self.distorts:
+            return wanted
+        fold = math.sqrt(self._fold())
+        limit = fold if self.fisheye else math.atan(fold)
+        r = np.tan(np.linspace(0, min(limit, math.radians(89.9)), 8192))
+        s = r * r
+        with np.errstate(all='ignore'):
+            least = r * self._radial(s) - 3 * sum(map(abs, self._tangential)) * s
+        beyond = np.flatnonzero(least > wanted)
+        return float(r[beyond[0]] if len(beyond) else r[-1])
+
+    def _fold(self) -> float:
+        """
+        Return where more angle stops to mean farther out in the image.
+
+        That is the first root of the derivative of x · over(x²) / under(x²), as x².
+        """
+        over, under = Polynomial([1, *self._over]), Polynomial([1, *self._under])
+        s = Polynomial([0, 1])
+        slope = (over + 2 * s * over.deriv()) * under - 2 * s * over * under.deriv()
+        return min(_first_root(slope), _first_root(under))
 
 
-def _polynomial(factors: Sequence[Any], s: Array) -> Array:
-    """Return 1 + k1 s + k2 s² + … in the precision of ``s``."""
-    *first, last = (np.float32(k) for k in factors)
-    total = s * last
-    for k in reversed(first):
-        total += k
-        total *= s
-    total += np.float32(1)
-    return total
+#: The models of the latest calibrations.
+camera_model = lru_cache(maxsize=64)(CameraModel)
 
 
-@lru_cache(maxsize=64)
-def _model(calibration: Calibration, size: tuple[int, int], rectified: bool) -> CameraModel:
-    c = calibration
-    matrix, stride = (c.p, 4) if rectified else (c.k, 3)
-    if len(matrix) < 2 * stride:
-        raise CloudError(f'camera_info has {len(matrix)} numbers where {3 * stride} are wanted')
-    fx, cx, fy, cy = matrix[0], matrix[2], matrix[stride + 1], matrix[stride + 2]
-    if not all(map(math.isfinite, (fx, fy, cx, cy, *c.d))):
-        raise CloudError('camera_info holds numbers that are not finite')
-    if not (fx > 0 and fy > 0):
-        raise CloudError(
-            f'camera_info has focal lengths {fx:g} and {fy:g}: the camera is not calibrated'
-        )
-    offset_x, offset_y, roi_width, roi_height = c.roi
-    binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)
-    width, height = (roi_width or c.width) // binning_x, (roi_height or c.height) // binning_y
-    if width < 1 or height < 1 or size[0] < 1 or size[1] < 1:
-        raise CloudError(f'camera_info is for {width}×{height} pixels')
-    across, down = size[1] / width, size[0] / height
-    if not 0.9 < across / down < 1.1:
-        raise CloudError(
-            f'camera_info is for {width}×{height} pixels, the labels have {size[1]}×{size[0]}: '
-            'they are of another shape'
-        )
-    across, down = across / binning_x, down / binning_y
-    fisheye, d = (False, ()) if rectified else _coefficients(c)
-    model = CameraModel(
-        width=size[1], height=size[0], fx=fx * across, fy=fy * down,
-        cx=(cx - offset_x + 0.5) * across - 0.5, cy=(cy - offset_y + 0.5) * down - 0.5,
-        fisheye=fisheye, d=d,
-    )  # fmt: skip
-    return CameraModel(
-        width=model.width, height=model.height, fx=model.fx, fy=model.fy, cx=model.cx,
-        cy=model.cy, fisheye=fisheye, d=d, reach=_reach(model),
-    )  # fmt: skip
-
-
-def _coefficients(calibration: Calibration) -> tuple[bool, tuple[float, ...]]:
+def _factors(
+    calibration: Calibration,
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Return k1 k2 k3 (fisheye: to k4), k4 k5 k6 of the denominator, p1 p2; () for none."""
     model, d = calibration.distortion_model, calibration.d
     if not any(d) and model in ('', 'plumb_bob', 'rational_polynomial'):
-        return False, ()
+        return (), (), ()
     if model not in DISTORTIONS:
         known = ', '.join(name for name in DISTORTIONS if name)
         raise CloudError(f"distortion model '{model}' is not known; known ones: {known}")
@@ -197,45 +208,20 @@ def _coefficients(calibration: Calibration) -> tuple[bool, tuple[float, ...]]:
             f'{" or ".join(map(str, DISTORTIONS[model]))}'
         )
     if model == 'equidistant':
-        return True, d
-    return False, d + (0.0,) * (8 - len(d))
+        return d, (), (0.0, 0.0)
+    k1, k2, p1, p2, k3, *under = d + (0.0,) * (8 - len(d))
+    return (k1, k2, k3), tuple(under) if any(under) else (), (p1, p2)
 
 
-def _reach(model: CameraModel) -> float:
-    """Return the tangent of the angle up to which points fall into the image, and only once."""
-    corners = [((u - model.cx) / model.fx, (v - model.cy) / model.fy)
-               for u in (-0.5, model.width - 0.5) for v in (-0.5, model.height - 0.5)]  # fmt: skip
-    # a pixel more: rounding must not cut the corner off
-    wanted = max(math.hypot(a, b) for a, b in corners) + 1 / min(model.fx, model.fy)
-    if not model.d:
-        return wanted
-    limit = math.atan(math.sqrt(_fold(model)))
-    angles = np.linspace(0, min(limit, math.radians(89.9)), 8192)
-    r = np.tan(angles)
-    s = r * r
-    if model.fisheye:
-        k1, k2, k3, k4 = model.d
-        q = angles * angles
-        least = angles * (1 + q * (k1 + q * (k2 + q * (k3 + q * k4))))
-    else:
-        k1, k2, p1, p2, k3, k4, k5, k6 = model.d
-        least = r * (1 + s * (k1 + s * (k2 + s * k3))) / (1 + s * (k4 + s * (k5 + s * k6)))
-        least = least - 3 * (abs(p1) + abs(p2)) * s
-    beyond = np.flatnonzero(least > wanted)
-    return float(r[beyond[0]] if len(beyond) else r[-1])
-
-
-def _fold(model: CameraModel) -> float:
-    """Return the squared tangent at which more angle stops to mean farther out in the image."""
-    if model.fisheye:
-        k1, k2, k3, k4 = model.d
-        angle = math.sqrt(_first_root(Polynomial([1, 3 * k1, 5 * k2, 7 * k3, 9 * k4])))
-        return math.tan(angle) ** 2 if angle < math.pi / 2 else math.inf
-    k1, k2, _, _, k3, k4, k5, k6 = model.d
-    over, under = Polynomial([1, k1, k2, k3]), Polynomial([1, k4, k5, k6])
-    s = Polynomial([0, 1])
-    slope = (over + 2 * s * over.deriv()) * under - 2 * s * over * under.deriv()
-    return min(_first_root(slope), _first_root(under))
+def _polynomial(factors: Sequence[float], s: Array) -> Array:
+    """Return 1 + k1 s + k2 s² + … in the precision of ``s``."""
+    *first, last = (np.float32(k) for k in factors)
+    total = s * last
+    for k in reversed(first):
+        total += k
+        total *= s
+    total += np.float32(1)
+    return total
 
 
 def _first_root(polynomial: Polynomial) -> float:
@@ -250,35 +236,30 @@ def _first_root(polynomial: Polynomial) -> float:
 
 
 @lru_cache(maxsize=8)
-def _rays(model: CameraModel) -> Floats:
+def pixel_rays(model: CameraModel) -> Floats:
+    """Return float32 [2, H, W]: x/z and y/z of each pixel, NaN where no ray comes from."""
     v, u = np.mgrid[: model.height, : model.width].astype(np.float64)
     wanted = np.stack([(u.ravel() - model.cx) / model.fx, (v.ravel() - model.cy) / model.fy])
     ray = wanted
-    if model.d:
+    if model.distorts:
         # the radius by a table, then Newton's steps for what is not radial
         radii = np.tan(np.linspace(0, math.atan(model.reach), 4096))
         across, _ = model.distorted(radii, np.zeros_like(radii))
         distance = np.hypot(*wanted)
         radius = np.interp(distance, np.maximum.accumulate(across), radii)
         ray = wanted * (radius / np.maximum(distance, 1e-12))
+        tiny = 1e-5
         for _ in range(5):
-            ray = ray - _step(model, ray, wanted)
+            here, right, below = (
+                np.stack(model.distorted(ray[0] + dx, ray[1] + dy))
+                for dx, dy in ((0, 0), (tiny, 0), (0, tiny))
+            )
+            (xx, yx), (xy, yy) = (right - here) / tiny, (below - here) / tiny
+            ex, ey = here - wanted
+            with np.errstate(all='ignore'):
+                ray = ray - np.stack([yy * ex - xy * ey, xx * ey - yx * ex]) / (xx * yy - xy * yx)
         a, b = model.distorted(ray[0], ray[1])
         off = np.hypot((a - wanted[0]) * model.fx, (b - wanted[1]) * model.fy)
         # what the lens does not bring back to its pixel is no ray
         ray[:, ~(off < 0.1) | (np.hypot(*ray) > model.reach)] = np.nan
     return np.ascontiguousarray(ray.reshape(2, model.height, model.width), np.float32)
-
-
-def _step(model: CameraModel, ray: Array, wanted: Array) -> Array:
-    """Return Newton's step from float64 [2, N] rays towards those that fall on ``wanted``."""
-    tiny = 1e-5
-
-    def at(dx: float, dy: float) -> Array:
-        return np.stack(model.distorted(ray[0] + dx, ray[1] + dy))
-
-    here = at(0, 0)
-    (xx, yx), (xy, yy) = (at(tiny, 0) - here) / tiny, (at(0, tiny) - here) / tiny
-    ex, ey = here - wanted
-    with np.errstate(all='ignore'):
-        return np.asarray(np.stack([yy * ex - xy * ey, xx * ey - yx * ex]) / (xx * yy - xy * yx))

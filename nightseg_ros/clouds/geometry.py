@@ -1,28 +1,30 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Rigid transforms as float64 [4, 4] matrices, and the tree that connects frames.
+Rigid transforms as float64 [4, 4] matrices, the tree that connects frames, and tracks of poses.
 
 ``target_from_source`` maps points of the frame ``source`` into the frame ``target``. Quaternions
-are x, y, z, w, lengths metres, angles radians, as ROS has them (REP-103). A track of poses tells
-where the vehicle was at a stamp.
+are x, y, z, w, lengths metres, angles radians, as ROS has them (REP-103).
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+T = TypeVar('T')
+Matrix = npt.NDArray[np.float64]
 
 
 class CloudError(ValueError):
     """A cloud, image, calibration, transform or pose that cannot be used, and why."""
 
 
-Matrix = npt.NDArray[np.float64]
 #: (target, source, stamp in ns) → target_from_source; ``CloudError`` where nobody knows it.
 Lookup = Callable[[str, str, int], Matrix]
 
@@ -81,6 +83,19 @@ def inverse(matrix: Matrix) -> Matrix:
     return result
 
 
+def interpolated(first: Matrix, second: Matrix, share: float) -> Matrix:
+    """Return the pose ``share`` (0–1) of the way: translation linear, rotation spherical."""
+    a, b = quaternion(first), quaternion(second)
+    b = -b if a @ b < 0 else b
+    angle = float(np.arccos(np.clip(a @ b, -1, 1)))
+    if angle > 1e-6:
+        turned = (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
+    else:
+        turned = (1 - share) * a + share * b
+    place = (1 - share) * first[:3, 3] + share * second[:3, 3]
+    return from_pose(place.tolist(), (turned / np.linalg.norm(turned)).tolist())
+
+
 def as_text(parent: str, child: str, parent_from_child: Matrix) -> str:
     """Return what ``FrameTree.add_text`` reads."""
     numbers = [*parent_from_child[:3, 3], *quaternion(parent_from_child)]
@@ -91,7 +106,6 @@ class FrameTree:
     """Static transforms between named frames."""
 
     def __init__(self) -> None:
-        """Know no frame."""
         self._edges: dict[str, dict[str, Matrix]] = {}
 
     def add(self, parent: str, child: str, parent_from_child: Matrix) -> None:
@@ -137,62 +151,57 @@ class FrameTree:
         )
 
 
-#: Poses that are kept: four seconds at 200 Hz.
-MOST = 800
+#: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
+JUMP_NS = 1_000_000_000
+#: As many entries a second a track keeps at most, whatever their stamps say.
+MOST_A_SECOND = 200
 #: A pose is no witness of what was longer ago, or will be, than this.
 GAP_NS = 500_000_000
 
 
-class PoseTrack:
-    """The latest poses of a moving base in a fixed frame, by their stamps."""
+class Track(Generic[T]):
+    """What came lately, by its stamp."""
 
-    def __init__(self) -> None:
-        """Know nothing."""
-        self._stamps: list[int] = []
-        self._poses: list[Matrix] = []
+    def __init__(self, keep_s: float) -> None:
+        """Keep what is at most ``keep_s`` older than the newest."""
+        self._keep_ns, self._most = round(keep_s * 1e9), round(keep_s * MOST_A_SECOND) + 1
+        self.stamps: list[int] = []
+        """In ns, ascending."""
+        self.entries: dict[int, T] = {}
 
-    def add(self, stamp_ns: int, fixed_from_base: Matrix) -> None:
-        """Append a pose; one that is not later than the last starts the track anew."""
-        if self._stamps and stamp_ns <= self._stamps[-1]:
-            self._stamps, self._poses = [], []
-        self._stamps.append(stamp_ns)
-        self._poses.append(fixed_from_base)
-        if len(self._stamps) > 2 * MOST:
-            self._stamps, self._poses = self._stamps[-MOST:], self._poses[-MOST:]
+    def add(self, stamp_ns: int, entry: T) -> None:
+        """Add an entry, or replace that of its stamp; a jump back starts the track anew."""
+        # also where the stamp that came before was one from the future
+        if self.stamps and stamp_ns < self.stamps[-1] - min(self._keep_ns, JUMP_NS):
+            self.stamps, self.entries = [], {}
+        if stamp_ns not in self.entries:
+            insort(self.stamps, stamp_ns)
+        self.entries[stamp_ns] = entry
+        while self.stamps[0] < self.stamps[-1] - self._keep_ns or len(self.stamps) > self._most:
+            del self.entries[self.stamps.pop(0)]
+
+
+class PoseTrack(Track[Matrix]):
+    """The latest poses of a moving base in a fixed frame, fixed_from_base."""
 
     def at(self, stamp_ns: int) -> Matrix:
         """
-        Return the pose at a stamp: translation linear, rotation spherical between two poses.
+        Return the pose at a stamp, interpolated between two.
 
         ``CloudError`` before the first and after the last pose, and in a gap of ``GAP_NS``.
         """
-        right = bisect_left(self._stamps, stamp_ns)
-        if right < len(self._stamps) and self._stamps[right] == stamp_ns:
-            return self._poses[right]
-        if not 0 < right < len(self._stamps):
-            span = f'{self._stamps[0]} to {self._stamps[-1]}' if self._stamps else 'none'
+        if stamp_ns in self.entries:
+            return self.entries[stamp_ns]
+        right = bisect_left(self.stamps, stamp_ns)
+        if not 0 < right < len(self.stamps):
+            span = f'{self.stamps[0]} to {self.stamps[-1]}' if self.stamps else 'none'
             raise CloudError(f'no pose for the stamp {stamp_ns} ns; poses known: {span}')
-        before, after = self._stamps[right - 1], self._stamps[right]
+        before, after = self.stamps[right - 1], self.stamps[right]
         if after - before > GAP_NS:
             raise CloudError(f'no pose for {(after - before) / 1e9:.1f} s around {stamp_ns} ns')
         share = (stamp_ns - before) / (after - before)
-        return interpolated(self._poses[right - 1], self._poses[right], share)
+        return interpolated(self.entries[before], self.entries[after], share)
 
     def moved(self, from_ns: int, to_ns: int) -> Matrix:
         """Return base_at_to_from_base_at_from: where a point that stands still has gone."""
-        if from_ns == to_ns:
-            return np.eye(4)
         return np.asarray(np.linalg.inv(self.at(to_ns)) @ self.at(from_ns))
-
-
-def interpolated(first: Matrix, second: Matrix, share: float) -> Matrix:
-    """Return the pose ``share`` (0–1) of the way between two."""
-    a, b = quaternion(first), quaternion(second)
-    b = -b if a @ b < 0 else b
-    angle = float(np.arccos(np.clip(a @ b, -1, 1)))
-    if angle > 1e-6:
-        turned = (np.sin((1 - share) * angle) * a + np.sin(share * angle) * b) / np.sin(angle)
-    else:
-        turned = (1 - share) * a + share * b
-    place = (1 - share) * first[:3, 3] + share * second[:3, 3]
-    return from_pose(place.tolist(), (turned / np.linalg.norm(turned)).tolist())

@@ -10,87 +10,34 @@ the messages, and ``now`` from outside.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.clouds.camera_model import Calibration, CameraModel
-from nightseg_ros.clouds.geometry import CloudError, Lookup, Matrix, PoseTrack
-from nightseg_ros.clouds.point_cloud import Cloud, depth_cloud
+from nightseg_ros.clouds.camera_model import Calibration, CameraModel, Floats, camera_model
+from nightseg_ros.clouds.geometry import CloudError, Lookup, Matrix, PoseTrack, Track
+from nightseg_ros.clouds.point_cloud import (
+    Bytes,
+    Cloud,
+    depth_cloud,
+    read_calibration,
+    read_cloud,
+    read_depth,
+    read_palette,
+    read_plane,
+    read_pose,
+    stamp_of,
+)
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
-Bytes = npt.NDArray[np.uint8]
-
-
-@dataclass(kw_only=True, slots=True, eq=False)
-class Mask:
-    """Labels and confidence of one frame, as far as they have come."""
-
-    frame_id: str = ''
-    labels: Bytes | None = None
-    """[H, W]."""
-    confidence: Bytes | None = None
-    """[H, W]."""
-
-
-class MaskTrack:
-    """The latest masks of one camera."""
-
-    def __init__(self, *, keep_ns: int, confidence: bool) -> None:
-        """Keep masks for ``keep_ns``; with ``confidence`` a mask waits for its own."""
-        self._keep_ns = keep_ns
-        self._confidence = confidence
-        self._masks: dict[int, Mask] = {}
-        self._newest = 0
-        self._complete = 0
-
-    def add_labels(self, stamp_ns: int, frame_id: str, labels: Bytes) -> None:
-        """Take uint8 [H, W] labels of a frame."""
-        mask = self._of(stamp_ns)
-        mask.labels, mask.frame_id = labels, frame_id
-        self._finish(stamp_ns, mask)
-
-    def add_confidence(self, stamp_ns: int, confidence: Bytes) -> None:
-        """Take uint8 [H, W] confidence of a frame."""
-        mask = self._of(stamp_ns)
-        mask.confidence = confidence
-        self._finish(stamp_ns, mask)
-
-    def reaches(self, stamp_ns: int) -> bool:
-        """Tell whether no later mask can be nearer to this stamp than the best one there is."""
-        return self._complete >= stamp_ns
-
-    def nearest(self, stamp_ns: int, limit_ns: int) -> tuple[int, Mask] | None:
-        """Return stamp and mask nearest to a stamp, None where there is none within the limit."""
-        found = min(
-            (stamp for stamp, mask in self._masks.items() if mask.labels is not None),
-            key=lambda stamp: abs(stamp - stamp_ns), default=None,
-        )  # fmt: skip
-        if found is None or abs(found - stamp_ns) > limit_ns:
-            return None
-        return found, self._masks[found]
-
-    def _of(self, stamp_ns: int) -> Mask:
-        if stamp_ns < self._newest - self._keep_ns:
-            # a bag that loops: what was kept lies in its future
-            self._masks.clear()
-            self._newest = self._complete = 0
-        if stamp_ns > self._newest:
-            self._newest = stamp_ns
-            oldest = stamp_ns - self._keep_ns
-            self._masks = {stamp: m for stamp, m in self._masks.items() if stamp >= oldest}
-        return self._masks.setdefault(stamp_ns, Mask())
-
-    def _finish(self, stamp_ns: int, mask: Mask) -> None:
-        if mask.labels is not None and (mask.confidence is not None or not self._confidence):
-            self._complete = max(self._complete, stamp_ns)
-
-
-Floats = npt.NDArray[np.float32]
+# -- points that are seen --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,14 +83,6 @@ class Occlusion:
         return np.asarray(inverse >= nearest.take(cell) - allowed)
 
 
-Votes = npt.NDArray[np.uint16]
-
-#: The bits of a vote that say which label.
-_LABEL = np.uint16(UNLABELLED)
-#: Two cameras at a time: numpy lets go of the interpreter's lock for arrays of this size.
-_THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
-
-
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class View:
     """What one camera has to say about a cloud."""
@@ -157,95 +96,66 @@ class View:
     """[H, W]; without it the camera's labels have confidence 0."""
     sees_all: bool = False
     """The cloud was measured from this camera's own place: nothing in it is hidden."""
+    gap_s: float = 0.0
+    """The mask's stamp minus the cloud's."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Painted:
-    """The labels of N points, in the order of the cloud."""
-
-    labels: Bytes
-    """[N]; 255 where no camera sees the point, or it sees nothing labelled there."""
-    confidence: Bytes
-    """[N], 0 to 255; 0 where the label is 255."""
-    in_image: tuple[int, ...]
-    """Of each view: points that fall into its image."""
-    hidden: tuple[int, ...]
-    """Of each view: those of them that lie behind nearer ones."""
+#: The bits of a vote that say which label.
+_LABEL = np.uint16(UNLABELLED)
+#: Two cameras at a time: numpy lets go of the interpreter's lock for arrays of this size.
+_THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
 
 
-def paint(points: npt.NDArray[np.float32], views: Sequence[View], occlusion: Occlusion) -> Painted:
+def paint(points: Floats, views: Sequence[View], occlusion: Occlusion) -> tuple[Bytes, Bytes, int]:
     """
-    Label float32 [3, N] points; where several cameras see one, the most confident label wins.
+    Return labels and confidence, uint8 [N], of float32 [3, N] points, and how many are hidden.
 
-    Of equal confidence the earlier view wins. NaN points get no label.
+    Where several cameras see a point, the most confident label wins, of equal ones that of the
+    earlier view. Points that no camera sees, or that are NaN, get 255 with confidence 0.
     """
     best = np.zeros(points.shape[1], np.uint16)
-    in_image, hidden = [], []
-    for sight in _THREADS.map(lambda view: _look(view, points, occlusion), views):
-        in_image.append(len(sight.index))
-        hidden.append(sight.hidden)
-        before = best.take(sight.index)
+    hidden = 0
+    for index, votes, behind in _THREADS.map(partial(_vote, points, occlusion), views):
+        before = best.take(index)
         # a vote beats those of less confidence, whatever their labels, and none at all
-        wins = sight.votes > (before | _LABEL)
+        wins = votes > (before | _LABEL)
         wins |= before == 0
-        best[sight.index] = np.where(wins, sight.votes, before)
-    return Painted(
-        labels=(~best).astype(np.uint8), confidence=(best >> 8).astype(np.uint8),
-        in_image=tuple(in_image), hidden=tuple(hidden),
-    )  # fmt: skip
+        best[index] = np.where(wins, votes, before)
+        hidden += behind
+    return (~best).astype(np.uint8), (best >> 8).astype(np.uint8), hidden
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Sight:
-    """What one camera sees: which points [M] fall into its image, and its votes for them [M]."""
+def _vote(
+    points: Floats, occlusion: Occlusion, view: View
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], int]:
+    """
+    Return which points [M] fall into the image, their votes [M], and how many of them are hidden.
 
-    index: npt.NDArray[np.int64]
-    votes: Votes
-    hidden: int
-
-
-def _look(view: View, points: npt.NDArray[np.float32], occlusion: Occlusion) -> _Sight:
+    The high byte of a vote is the confidence, the low one 255 less the label.
+    """
     place = view.camera_from_cloud.astype(np.float32)
     moved = place[:3, :3] @ points
     moved += place[:3, 3:]
     index, u, v, inverse = view.model.project(moved)
     half = np.float32(0.5)
     pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
-    votes = _votes(view).take(pixel)
+    # to go through both images once in order costs less than to look up points in them at
+    # random: memory is read ahead
+    sure = np.zeros_like(view.labels) if view.confidence is None else view.confidence
+    image = sure.astype(np.uint16)
+    image <<= 8
+    image |= ~view.labels
+    votes = image.take(pixel)
     # of what is labelled nowhere, the confidence says nothing
     votes *= (votes & _LABEL) != 0
     if view.sees_all:
-        return _Sight(index=index, votes=votes, hidden=0)
+        return index, votes, 0
     shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
     votes *= shown
-    return _Sight(index=index, votes=votes, hidden=len(index) - int(np.count_nonzero(shown)))
+    return index, votes, len(index) - int(np.count_nonzero(shown))
 
 
-def _votes(view: View) -> Votes:
-    """
-    Return [H, W] numbers of which the high byte is the confidence, the low one 255 less the label.
-
-    To go through both images once in order costs less than to look up points in them at random:
-    memory is read ahead.
-    """
-    if view.confidence is None:
-        return np.asarray(~view.labels, np.uint16)
-    votes = view.confidence.astype(np.uint16)
-    votes <<= 8
-    votes |= ~view.labels
-    return votes
-
-
-#: Why a camera has nothing to say about a cloud.
-MISSES = {
-    'no_mask': 'no mask within pair_limit of the cloud',
-    'no_info': 'no camera_info came',
-    'bad_info': 'camera_info cannot be used',
-    'no_transform': 'the place of camera and sensor to each other is not known',
-    'no_pose': 'the motion between mask and cloud is not known',
-}
-#: Clouds of one sensor that wait for their masks; the oldest gives way.
-MOST_WAITING = 4
+# -- clouds that wait ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,6 +168,8 @@ class PaintConfig:
     """A mask and a cloud whose stamps differ by more do not belong together."""
     max_wait: float = 0.3
     """How long a cloud waits for masks as new as itself."""
+    most_waiting: float = 16
+    """As many clouds of one sensor wait at most, which bounds the memory."""
     confidence: bool = True
     """Whether a mask waits for its confidence."""
     rectified: bool = False
@@ -270,8 +182,8 @@ class PaintConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LabelledCloud:
-    """One cloud with its labels, and what is missing in it."""
+class SensorCloud:
+    """One cloud of a sensor, and what became of it once it is labelled."""
 
     sensor: str
     stamp_ns: int
@@ -279,170 +191,175 @@ class LabelledCloud:
     received: float
     """``now`` when it came."""
     cloud: Cloud
-    painted: Painted
-    cameras: tuple[str, ...]
-    """Those that painted, in the order of ``painted.in_image``."""
-    gaps_s: dict[str, float]
-    """Of each of them: the mask's stamp minus the cloud's."""
-    misses: dict[str, tuple[str, str]]
-    """Of each of the others: a key of ``MISSES``, and a sentence."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Waiting:
-    sensor: str
-    stamp_ns: int
-    frame_id: str
-    received: float
-    cloud: Cloud
-    own_camera: str
+    own_camera: str = ''
+    """The camera whose depth image it was made of."""
+    early: bool = False
+    """Whether too many waited, so that it was not given ``max_wait``."""
+    labelled: int = 0
+    """Points with a label."""
+    hidden: int = 0
+    """Points of all images that lie behind nearer ones."""
+    gaps_s: Mapping[str, float] = field(default_factory=dict)
+    """Of each camera that painted: the mask's stamp minus the cloud's."""
+    misses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Of each other camera: no_mask, no_info, bad_info, no_transform or no_pose; a sentence."""
 
 
 class CloudPainter:
-    """Pairs clouds with the masks of all cameras and labels them."""
+    """
+    Pairs clouds with the masks of all cameras and labels them.
+
+    What takes messages raises ``CloudError`` for one that cannot be used.
+    """
 
     def __init__(self, config: PaintConfig, lookup: Lookup) -> None:
         """Know nothing yet; ``lookup`` is asked for every cloud."""
-        self.config = config
-        self.palette = CAMVID11.palette()
-        """uint8 [256, 3]: colours of the labels."""
-        self.last_sensor = ''
-        """Whose cloud was labelled last, or could not be."""
-        self._lookup = lookup
+        self.config, self._lookup = config, lookup
+        self._palette = CAMVID11.palette()
         self._calibrations: dict[str, Calibration] = {}
         self.clear()
 
     def clear(self) -> None:
         """Forget clouds, masks and poses, as when stamps start over."""
-        config = self.config
-        keep = round((config.max_wait + config.pair_limit + 0.1) * 1e9)
-        self.poses = PoseTrack()
-        self._tracks = {
-            name: MaskTrack(keep_ns=keep, confidence=config.confidence) for name in config.cameras
-        }
-        self._waiting: deque[_Waiting] = deque()
+        keep = self.config.max_wait + self.config.pair_limit + 0.1
+        cameras = self.config.cameras
+        self._labels = {camera: Track[tuple[str, Bytes]](keep) for camera in cameras}
+        """frame_id and uint8 [H, W] of each frame."""
+        self._confidence = {camera: Track[Bytes](keep) for camera in cameras}
+        # poses come without delay, and masks may lag by seconds
+        self._poses = PoseTrack(keep + 4)
+        self._waiting: list[SensorCloud] = []
 
-    def calibrate(self, camera: str, calibration: Calibration) -> None:
-        """Take a camera's calibration; the latest counts."""
-        self._calibrations[camera] = calibration
+    def take_labels(self, camera: str, message: Any) -> None:
+        """Take the labels of a frame, a mono8 image."""
+        entry = str(message.header.frame_id), read_plane(message)
+        self._labels[camera].add(stamp_of(message), entry)
 
-    def masks(self, camera: str) -> MaskTrack:
-        """Return where a camera's labels and confidence go."""
-        return self._tracks[camera]
+    def take_confidence(self, camera: str, message: Any) -> None:
+        """Take the confidence of a frame, a mono8 image."""
+        self._confidence[camera].add(stamp_of(message), read_plane(message))
 
-    def add_cloud(
-        self, sensor: str, stamp_ns: int, frame_id: str, cloud: Cloud, now: float,
-        own_camera: str = '',
-    ) -> bool:  # fmt: skip
+    def take_info(self, camera: str, message: Any) -> None:
+        """Take a camera's CameraInfo; the latest counts."""
+        self._calibrations[camera] = read_calibration(message)
+
+    def take_legend(self, message: Any) -> None:
+        """Take the colours of the labels from a ``label_info_json``."""
+        self._palette = read_palette(message.data)
+
+    def take_pose(self, message: Any) -> None:
+        """Take an Odometry or PoseStamped of ``base_frame``."""
+        self._poses.add(stamp_of(message), read_pose(message))
+
+    def take_cloud(
+        self, sensor: str, message: Any, now: float, read: Callable[[Any], Cloud] = read_cloud
+    ) -> None:
+        """Let a PointCloud2 wait for its masks."""
+        self._wait(message, sensor=sensor, received=now, cloud=read(message))
+
+    def take_depth(self, camera: str, message: Any, now: float) -> None:
+        """Let an image of distances, registered to that of ``camera``, wait as a cloud."""
+        depth = read_depth(message)
+        model = self._model(camera, depth.shape)
+        self._wait(
+            message, sensor=camera, received=now, cloud=depth_cloud(depth, model),
+            own_camera=camera,
+        )  # fmt: skip
+
+    def due(self, now: float, *, everything: bool = False) -> list[SensorCloud]:
         """
-        Let a cloud wait for its masks; return whether an older one of its sensor had to give way.
+        Take out the clouds that need not or may not wait any longer, in the order they came.
 
-        ``own_camera`` is the camera whose depth image the cloud was made of.
+        Where more than ``most_waiting`` of one sensor wait, the oldest are among them.
         """
-        self._waiting.append(_Waiting(
-            sensor=sensor, stamp_ns=stamp_ns, frame_id=frame_id, received=now, cloud=cloud,
-            own_camera=own_camera,
-        ))  # fmt: skip
-        mine = [waiting for waiting in self._waiting if waiting.sensor == sensor]
-        if len(mine) <= MOST_WAITING:
-            return False
-        self._waiting.remove(mine[0])
-        return True
+        found, still = [], []
+        counts = Counter(cloud.sensor for cloud in self._waiting)
+        for cloud in self._waiting:
+            overdue = everything or now - cloud.received >= self.config.max_wait
+            if overdue or self._is_ready(cloud):
+                found.append(cloud)
+            elif counts[cloud.sensor] > self.config.most_waiting:
+                found.append(replace(cloud, early=True))
+            else:
+                still.append(cloud)
+                continue
+            counts[cloud.sensor] -= 1
+        self._waiting = still
+        return found
 
-    def add_depth(
-        self, camera: str, stamp_ns: int, frame_id: str, depth: npt.NDArray[np.float32],
-        now: float,
-    ) -> bool:  # fmt: skip
-        """
-        Take float32 [H, W] metres that are registered to a camera's image, as a cloud of its own.
-
-        ``CloudError`` where the camera is not calibrated. Returns what ``add_cloud`` does.
-        """
-        if camera not in self._calibrations:
-            raise CloudError(f'{camera}: no camera_info came, without which a depth is no point')
-        height, width = depth.shape
-        model = CameraModel.of(
-            self._calibrations[camera], (height, width), rectified=self.config.rectified
+    def label(self, cloud: SensorCloud) -> SensorCloud:
+        """Return a cloud that is due, labelled with what there is."""
+        found = {camera: self._view(camera, cloud) for camera in self.config.cameras}
+        views = {camera: view for camera, view in found.items() if isinstance(view, View)}
+        labels, confidence, hidden = paint(
+            cloud.cloud.xyz(), list(views.values()), self.config.occlusion
         )
-        cloud = depth_cloud(depth, model)
-        return self.add_cloud(camera, stamp_ns, frame_id, cloud, now, own_camera=camera)
+        return replace(
+            cloud, cloud=cloud.cloud.with_labels(labels, confidence, self._palette),
+            labelled=int(np.count_nonzero(labels != UNLABELLED)), hidden=hidden,
+            gaps_s={camera: view.gap_s for camera, view in views.items()},
+            misses={camera: miss for camera, miss in found.items() if isinstance(miss, tuple)},
+        )  # fmt: skip
 
-    def due(self, now: float, *, all_of_them: bool = False) -> Iterator[LabelledCloud]:
-        """Yield the clouds that need not or may not wait any longer, in the order they came."""
-        for waiting in list(self._waiting):
-            ready = all(track.reaches(waiting.stamp_ns) for track in self._tracks.values())
-            if ready or all_of_them or now - waiting.received >= self.config.max_wait:
-                self._waiting.remove(waiting)
-                self.last_sensor = waiting.sensor
-                yield self._paint(waiting)
+    def _wait(self, message: Any, **known: Any) -> None:
+        stamp, frame_id = stamp_of(message), str(message.header.frame_id)
+        self._waiting.append(SensorCloud(stamp_ns=stamp, frame_id=frame_id, **known))
 
-    def _paint(self, waiting: _Waiting) -> LabelledCloud:
-        views: list[View] = []
-        gaps: dict[str, float] = {}
-        misses: dict[str, tuple[str, str]] = {}
+    def _nearest(self, camera: str, stamp_ns: int) -> int | None:
+        """Return the stamp of the nearest labels within the limit."""
+        stamps = self._labels[camera].entries
+        found = min(stamps, key=lambda stamp: abs(stamp - stamp_ns), default=None)
+        limit_ns = round(self.config.pair_limit * 1e9)
+        return None if found is None or abs(found - stamp_ns) > limit_ns else found
+
+    def _is_ready(self, cloud: SensorCloud) -> bool:
+        """Tell whether no later mask can be nearer, and the poses reach to all that is used."""
+        needed: list[int] = []
         for camera in self.config.cameras:
-            try:
-                view, gaps[camera] = self._view(camera, waiting)
-                views.append(view)
-            except _MissError as miss:
-                misses[camera] = (miss.reason, str(miss))
-        painted = paint(waiting.cloud.xyz(), views, self.config.occlusion)
-        cloud = waiting.cloud.with_labels(painted.labels, painted.confidence, self.palette)
-        return LabelledCloud(
-            sensor=waiting.sensor, stamp_ns=waiting.stamp_ns, frame_id=waiting.frame_id,
-            received=waiting.received, cloud=cloud, painted=painted, cameras=tuple(gaps),
-            gaps_s=gaps, misses=misses,
-        )  # fmt: skip
+            stamps = set(self._labels[camera].entries)
+            if self.config.confidence:
+                stamps &= self._confidence[camera].entries.keys()
+            if max(stamps, default=-math.inf) < cloud.stamp_ns:
+                return False
+            nearest = self._nearest(camera, cloud.stamp_ns)
+            if self.config.ego_motion and nearest not in (None, cloud.stamp_ns):
+                needed += (nearest, cloud.stamp_ns)
+        return not needed or max(self._poses.entries, default=-math.inf) >= max(needed)
 
-    def _view(self, camera: str, waiting: _Waiting) -> tuple[View, float]:
-        """Return what a camera sees of a cloud, and by how many seconds its mask is later."""
-        limit = self.config.pair_limit
-        found = self._tracks[camera].nearest(waiting.stamp_ns, round(limit * 1e9))
-        if found is None:
-            raise _MissError('no_mask', f'{camera}: no mask within {limit:g} s of the cloud')
-        stamp, mask = found
-        assert mask.labels is not None
-        calibration = self._calibrations.get(camera)
-        if calibration is None:
-            raise _MissError('no_info', f'{camera}: no camera_info came')
-        try:
-            model = CameraModel.of(
-                calibration, (mask.labels.shape[0], mask.labels.shape[1]),
-                rectified=self.config.rectified,
-            )  # fmt: skip
-        except CloudError as error:
-            raise _MissError('bad_info', f'{camera}: {error}') from error
-        confidence = mask.confidence
-        if confidence is not None and confidence.shape != mask.labels.shape:
+    def _model(self, camera: str, size: tuple[int, ...]) -> CameraModel:
+        if camera not in self._calibrations:
+            raise CloudError('no camera_info came')
+        return camera_model(
+            self._calibrations[camera], (size[0], size[1]), rectified=self.config.rectified
+        )
+
+    def _view(self, camera: str, cloud: SensorCloud) -> View | tuple[str, str]:
+        """Return what a camera sees of a cloud, or why it sees nothing and a sentence."""
+        config, stamp = self.config, cloud.stamp_ns
+        mask_ns = self._nearest(camera, stamp)
+        if mask_ns is None:
+            return 'no_mask', f'{camera}: no mask within {config.pair_limit:g} s of the cloud'
+        frame_id, labels = self._labels[camera].entries[mask_ns]
+        confidence = self._confidence[camera].entries.get(mask_ns)
+        if confidence is not None and confidence.shape != labels.shape:
             confidence = None
-        view = View(
-            model=model, camera_from_cloud=self._place(camera, waiting, stamp, mask.frame_id),
-            labels=mask.labels, confidence=confidence, sees_all=waiting.own_camera == camera,
+        step = 'bad_info' if camera in self._calibrations else 'no_info'
+        try:
+            model = self._model(camera, labels.shape)
+            step = 'no_transform'
+            if config.ego_motion and mask_ns != stamp:
+                camera_from_base = self._lookup(frame_id, config.base_frame, mask_ns)
+                base_from_cloud = self._lookup(config.base_frame, cloud.frame_id, stamp)
+                step = 'no_pose'
+                moved = self._poses.moved(stamp, mask_ns)
+                place = np.asarray(camera_from_base @ moved @ base_from_cloud)
+            elif frame_id == cloud.frame_id:
+                place = np.eye(4)
+            else:
+                place = self._lookup(frame_id, cloud.frame_id, stamp)
+        except CloudError as error:
+            return step, f'{camera}: {error}'
+        return View(
+            model=model, camera_from_cloud=place, labels=labels, confidence=confidence,
+            sees_all=cloud.own_camera == camera, gap_s=(mask_ns - stamp) / 1e9,
         )  # fmt: skip
-        return view, (stamp - waiting.stamp_ns) / 1e9
-
-    def _place(self, camera: str, waiting: _Waiting, mask_ns: int, camera_frame: str) -> Matrix:
-        """Return camera_from_cloud, the camera being where it was at its mask."""
-        base, stamp = self.config.base_frame, waiting.stamp_ns
-        try:
-            if not self.config.ego_motion or mask_ns == stamp:
-                if camera_frame == waiting.frame_id:
-                    return np.eye(4)
-                return self._lookup(camera_frame, waiting.frame_id, stamp)
-            camera_from_base = self._lookup(camera_frame, base, mask_ns)
-            base_from_cloud = self._lookup(base, waiting.frame_id, stamp)
-        except CloudError as error:
-            raise _MissError('no_transform', f'{camera}: {error}') from error
-        try:
-            moved = self.poses.moved(stamp, mask_ns)
-        except CloudError as error:
-            raise _MissError('no_pose', f'{camera}: {error}') from error
-        return np.asarray(camera_from_base @ moved @ base_from_cloud)
-
-
-class _MissError(Exception):
-    """A camera that has nothing to say about a cloud."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason

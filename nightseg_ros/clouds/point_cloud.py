@@ -1,29 +1,24 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The bytes of a sensor_msgs/PointCloud2 as numpy records, and back with labels.
-
-Nothing is copied to read a cloud. The bytes are those that ``sensor_msgs_py.point_cloud2`` reads
-and writes; the node lets it do so where it is installed (``node/messages.py``).
+Messages in: point clouds as numpy records, and back with labels; images, calibrations, poses.
 
 Messages are read by their attributes: they may be those of rclpy or those of a bag's reader, since
-both have the names of the ROS 2 definitions.
-
-Of a sensor_msgs/Image one channel is read: labels, confidence, or distances, which make a
-registered depth image a cloud (REP-118).
+both have the names of the ROS 2 definitions. Nothing is copied to read a cloud. The bytes are
+those that ``sensor_msgs_py.point_cloud2`` reads and writes; the node lets it do so where it is
+installed (``node/messages.py``).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.clouds.camera_model import Calibration, CameraModel
+from nightseg_ros.clouds.camera_model import Calibration, CameraModel, pixel_rays
 from nightseg_ros.clouds.geometry import CloudError, Matrix, from_pose
 
 Bytes = npt.NDArray[np.uint8]
@@ -44,11 +39,12 @@ class Field:
     datatype: int
     """A key of ``DATATYPES``."""
     count: int = 1
+    """Values; drivers that leave it at 0 mean 1."""
 
     @property
     def end(self) -> int:
         """The byte of a point that comes after this field."""
-        return self.offset + _dtype(self, False).itemsize
+        return self.offset + max(self.count, 1) * int(DATATYPES[self.datatype][1])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -71,8 +67,11 @@ class Cloud:
 
     def __post_init__(self) -> None:
         """Check that the bytes hold what the other values promise."""
-        if self.height < 0 or self.width < 0:
-            raise CloudError(f'a cloud of {self.width}×{self.height} points')
+        # numpy's types have less than 2 GiB
+        if self.height < 0 or self.width < 0 or self.point_step > 2**30:
+            raise CloudError(
+                f'a cloud of {self.width}×{self.height} points of {self.point_step} bytes'
+            )
         names = [field.name for field in self.fields]
         if len(set(names)) != len(names):
             raise CloudError(f'two fields of the cloud have one name: {names}')
@@ -105,13 +104,17 @@ class Cloud:
     @property
     def records(self) -> npt.NDArray[Any]:
         """The points as a structured array [height, width] that looks into ``data``."""
-        dtype = np.dtype({
+        order = '>' if self.is_bigendian else '<'
+        kinds = [np.dtype(order + DATATYPES[field.datatype]) for field in self.fields]
+        return self._view(np.dtype({
             'names': [field.name for field in self.fields],
-            'formats': [_dtype(field, self.is_bigendian) for field in self.fields],
+            'formats': [
+                np.dtype((kind, (field.count,))) if field.count > 1 else kind
+                for field, kind in zip(self.fields, kinds)
+            ],
             'offsets': [field.offset for field in self.fields],
             'itemsize': self.point_step,
-        })  # fmt: skip
-        return self._view(dtype)
+        }))  # fmt: skip
 
     def xyz(self) -> npt.NDArray[np.float32]:
         """Return float32 [3, N] in row-major order; what is no number stays NaN."""
@@ -169,46 +172,74 @@ class Cloud:
         )  # fmt: skip
 
 
-def cloud_of(points: npt.NDArray[np.float32]) -> Cloud:
-    """Return the organised cloud of float32 [3, H, W]; fields x, y and z."""
-    _, height, width = points.shape
-    data = np.ascontiguousarray(np.moveaxis(points, 0, 2), '<f4').view(np.uint8).reshape(-1)
-    fields = [Field(name=name, offset=4 * i, datatype=_FLOAT32) for i, name in enumerate('xyz')]
-    return Cloud(fields=tuple(fields), height=height, width=width, point_step=12,
-                 row_step=12 * width, data=data)  # fmt: skip
-
-
-def fields_of(fields: Sequence[Any]) -> tuple[Field, ...]:
-    """Return a message's fields; one without a name gets its number, as sensor_msgs_py does it."""
-    return tuple(
-        Field(
-            name=field.name or f'unnamed_field_{number}', offset=int(field.offset),
-            datatype=int(field.datatype), count=int(field.count),
-        )
-        for number, field in enumerate(fields)
+def read_cloud(message: Any) -> Cloud:
+    """Return a sensor_msgs/PointCloud2 without copying its bytes; see ``Cloud`` for the errors."""
+    return Cloud(
+        fields=tuple(
+            # a field without a name gets its number, as sensor_msgs_py does it
+            Field(
+                name=field.name or f'unnamed_field_{number}', offset=int(field.offset),
+                datatype=int(field.datatype), count=int(field.count),
+            )
+            for number, field in enumerate(message.fields)
+        ),
+        height=int(message.height), width=int(message.width),
+        point_step=int(message.point_step), row_step=int(message.row_step),
+        data=np.frombuffer(message.data, np.uint8), is_bigendian=bool(message.is_bigendian),
+        is_dense=bool(message.is_dense),
     )  # fmt: skip
 
 
-def _dtype(field: Field, is_bigendian: bool) -> np.dtype[Any]:
-    kind = np.dtype(DATATYPES[field.datatype]).newbyteorder('>' if is_bigendian else '<')
-    # drivers that leave count at 0 mean 1
-    return np.dtype((kind, (field.count,))) if field.count > 1 else kind
+_DTYPES = {'mono8': 'u1', '8UC1': 'u1', '16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
+MASK_ENCODINGS = ('mono8', '8UC1')
+#: REP-118: 32FC1 is metres, 16UC1 is millimetres with 0 for no measurement.
+DEPTH_ENCODINGS = ('16UC1', '32FC1', 'mono16')
+
+
+def read_plane(message: Any, encodings: tuple[str, ...] = MASK_ENCODINGS) -> npt.NDArray[Any]:
+    """
+    Return [H, W] of an image message, a view where its bytes lie as this machine has them.
+
+    ``CloudError`` where the encoding is none of ``encodings`` or the bytes do not fill the image.
+    """
+    if message.encoding not in encodings:
+        raise CloudError(f"encoding is '{message.encoding}'; wanted: {' or '.join(encodings)}")
+    dtype = np.dtype(_DTYPES[message.encoding]).newbyteorder('>' if message.is_bigendian else '<')
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if step < width * dtype.itemsize or height < 1 or width < 1:
+        raise CloudError(f'an image of {width}×{height} pixels with rows of {step} bytes')
+    data = np.frombuffer(message.data, np.uint8)
+    wanted = (height - 1) * step + width * dtype.itemsize
+    if len(data) < wanted:
+        raise CloudError(f'the image has {len(data)} bytes, its pixels take {wanted}')
+    return np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize))
+
+
+def read_depth(message: Any) -> npt.NDArray[np.float32]:
+    """Return float32 [H, W] metres along the optical axis, NaN where nothing was measured."""
+    stored = read_plane(message, DEPTH_ENCODINGS)
+    depth = stored.astype(np.float32)
+    if stored.dtype.kind == 'u':
+        depth *= np.float32(0.001)
+    # beyond the sensor's range it says infinity
+    depth[~(depth > 0) | np.isinf(depth)] = np.nan
+    return depth
+
+
+def depth_cloud(depth: npt.NDArray[np.float32], model: CameraModel) -> Cloud:
+    """Return the organised cloud of a depth image in the camera's optical frame; x, y and z."""
+    points = np.concatenate([pixel_rays(model) * depth, depth[None]])
+    fields = [Field(name=name, offset=4 * i, datatype=_FLOAT32) for i, name in enumerate('xyz')]
+    data = np.ascontiguousarray(np.moveaxis(points, 0, 2), '<f4').view(np.uint8).reshape(-1)
+    height, width = depth.shape
+    return Cloud(fields=tuple(fields), height=height, width=width, point_step=12,
+                 row_step=12 * width, data=data)  # fmt: skip
 
 
 def stamp_of(message: Any) -> int:
     """Return the header's stamp in ns."""
     stamp = message.header.stamp
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
-
-
-def read_cloud(message: Any) -> Cloud:
-    """Return a sensor_msgs/PointCloud2 without copying its bytes; see ``Cloud`` for the errors."""
-    return Cloud(
-        fields=fields_of(message.fields), height=int(message.height), width=int(message.width),
-        point_step=int(message.point_step), row_step=int(message.row_step),
-        data=np.frombuffer(message.data, np.uint8), is_bigendian=bool(message.is_bigendian),
-        is_dense=bool(message.is_dense),
-    )  # fmt: skip
 
 
 def read_calibration(message: Any) -> Calibration:
@@ -235,69 +266,16 @@ def read_transform(message: Any) -> Matrix:
     return _matrix(message.transform.translation, message.transform.rotation)
 
 
-def read_palette(text: str) -> npt.NDArray[np.uint8]:
+def _matrix(place: Any, turn: Any) -> Matrix:
+    return from_pose((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
+
+
+def read_palette(text: str) -> Bytes:
     """Return uint8 [256, 3] of the JSON on ``label_info_json``; ``CloudError`` if it is none."""
     palette = np.zeros((256, 3), np.uint8)
     try:
         for entry in json.loads(text)['classes']:
             palette[int(entry['id'])] = entry['color']
-    except (ValueError, KeyError, TypeError, IndexError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise CloudError(f'label_info_json cannot be read: {error!r}') from error
     return palette
-
-
-def _matrix(place: Any, turn: Any) -> Matrix:
-    return from_pose((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
-
-
-_DTYPES = {'mono8': 'u1', '8UC1': 'u1', '16UC1': 'u2', 'mono16': 'u2', '32FC1': 'f4'}
-
-
-def read_plane(message: Any, encodings: tuple[str, ...]) -> npt.NDArray[Any]:
-    """
-    Return [H, W] of an image message, a view where its bytes lie as this machine has them.
-
-    ``CloudError`` where the encoding is none of ``encodings`` or the bytes do not fill the image.
-    """
-    if message.encoding not in encodings:
-        raise CloudError(f"encoding is '{message.encoding}'; wanted: {' or '.join(encodings)}")
-    dtype = np.dtype(_DTYPES[message.encoding]).newbyteorder('>' if message.is_bigendian else '<')
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    if step < width * dtype.itemsize or height < 1 or width < 1:
-        raise CloudError(f'an image of {width}×{height} pixels with rows of {step} bytes')
-    data = np.frombuffer(message.data, np.uint8)
-    wanted = (height - 1) * step + width * dtype.itemsize
-    if len(data) < wanted:
-        raise CloudError(f'the image has {len(data)} bytes, its pixels take {wanted}')
-    return np.ndarray((height, width), dtype, data, strides=(step, dtype.itemsize))
-
-
-#: REP-118: 32FC1 is metres, 16UC1 is millimetres with 0 for no measurement.
-ENCODINGS = ('16UC1', '32FC1', 'mono16')
-
-
-def metres(message: Any) -> npt.NDArray[np.float32]:
-    """Return float32 [H, W] along the optical axis, NaN where nothing was measured."""
-    depth = read_plane(message, ENCODINGS)
-    if depth.dtype.kind == 'u':
-        result = depth.astype(np.float32)
-        result *= np.float32(0.001)
-    else:
-        result = depth.astype(np.float32)
-    # beyond the sensor's range it says infinity
-    result[~(result > 0) | np.isinf(result)] = np.nan
-    return result
-
-
-def depth_cloud(depth: npt.NDArray[np.float32], model: CameraModel) -> Cloud:
-    """
-    Return the points of float32 [H, W] metres in the camera's optical frame, one a pixel.
-
-    ``CloudError`` where the image is of another size than the camera's.
-    """
-    if depth.shape != (model.height, model.width):
-        raise CloudError(
-            f'the depth image has {depth.shape[1]}×{depth.shape[0]} pixels, its camera '
-            f'{model.width}×{model.height}'
-        )
-    return cloud_of(np.concatenate([model.rays() * depth, depth[None]]))

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 
 from nightseg_ros.data import photometric
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import NightConfig, Range, count, log_uniform, uniform
-from nightseg_ros.data.night.scene import Bytes
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import NightConfig, Range, count, log_uniform, uniform
+from nightseg_ros.data.night_scene import Bytes
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 #: Colour of pixels that padding adds: the ImageNet mean, which a normalised network sees as 0.

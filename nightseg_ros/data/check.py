@@ -18,11 +18,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -41,71 +40,6 @@ from nightseg_ros.data.sample import (
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
-
-#: Bits of 63 that may differ.
-MAX_DISTANCE = 8
-#: Least correlation of the tiny pictures, -1 to 1.
-MIN_CORRELATION = 0.9
-SIDE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What is kept of a picture: 1 KB."""
-
-    bits: int
-    """63 bits: which of the lowest 8×8 cosine coefficients lie above their median."""
-    tiny: bytes
-    """uint8 [32, 32] grey."""
-
-
-def fingerprint(image: Bytes) -> Fingerprint:
-    """Return the fingerprint of uint8 [H, W, 3] RGB of any size."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    tiny = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    low = cv2.dct(tiny.astype(np.float32))[:8, :8].ravel()[1:]
-    bits = np.packbits(np.append(False, low > np.median(low)))
-    return Fingerprint(int.from_bytes(bits.tobytes(), 'big'), tiny.tobytes())
-
-
-def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
-    """
-    Return (index in left, index in right, differing bits) of each left picture with a likeness.
-
-    Only its nearest one in ``right`` is given.
-    """
-    if not left or not right:
-        return []
-    ones = _ones()
-    others = np.array([f.bits for f in right], np.uint64)
-    tiny = _normalized(right)
-    pairs = []
-    for index, (one, normal) in enumerate(zip(left, _normalized(left))):
-        differing = (others ^ np.uint64(one.bits)).view(np.uint16).reshape(-1, 4)
-        distance = ones[differing].sum(axis=1)
-        near = np.flatnonzero(distance <= MAX_DISTANCE)
-        near = near[tiny[near] @ normal >= MIN_CORRELATION]
-        if near.size:
-            best = int(near[distance[near].argmin()])
-            pairs.append((index, best, int(distance[best])))
-    return pairs
-
-
-@lru_cache(maxsize=1)
-def _ones() -> Bytes:
-    """Return uint8 [65536]: how many bits of each 16-bit number are set."""
-    numbers = np.arange(1 << 16, dtype='<u2').view(np.uint8).reshape(-1, 2)
-    return np.asarray(np.unpackbits(numbers, axis=1).sum(axis=1), np.uint8)
-
-
-def _normalized(prints: list[Fingerprint]) -> npt.NDArray[np.float32]:
-    """Return float32 [N, 1024] of mean 0 and length 1."""
-    tiny = np.frombuffer(b''.join(p.tiny for p in prints), np.uint8)
-    rows = tiny.reshape(len(prints), SIDE * SIDE).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(length, 1e-6), np.float32)
-
 
 #: Every kind of problem, and what to do about it.
 ADVICE = {
@@ -160,25 +94,22 @@ class Summary:
         known = self.pixels[: len(taxonomy)]
         shares = known / max(1, int(known.sum()))
         void = self.pixels[UNLABELLED] / max(1, int(self.pixels.sum()))
-        return {
-            'spec': self.spec,
-            'images': self.images,
-            'labelled': self.labelled,
-            'sizes': dict(self.sizes.most_common()),
-            'lights': dict(self.lights.most_common()),
-            'sources': dict(self.sources.most_common()),
-            'stray_colors': self.stray_colors,
-            'unlabelled_share': round(float(void), 4) if self.labelled else None,
-            'class_shares': {
+        result: dict[str, Any] = {'spec': self.spec, 'images': self.images}
+        result['labelled'] = self.labelled
+        for name in ('sizes', 'lights', 'sources'):
+            result[name] = dict(getattr(self, name).most_common())
+        result['stray_colors'] = self.stray_colors
+        result['unlabelled_share'] = result['class_shares'] = None
+        if self.labelled:
+            result['unlabelled_share'] = round(float(void), 4)
+            result['class_shares'] = {
                 name: round(float(share), 6) for name, share in zip(taxonomy.classes, shares)
             }
-            if self.labelled
-            else None,
-        }
+        return result
 
 
 @dataclass(kw_only=True, slots=True)
-class Report:
+class CheckReport:
     """What a check found."""
 
     taxonomy: Taxonomy
@@ -193,26 +124,9 @@ class Report:
             'taxonomy': self.taxonomy.name,
             'datasets': [summary.to_dict(self.taxonomy) for summary in self.datasets],
             'counts': {kind: counts[kind] for kind in ADVICE if counts[kind]},
-            'problems': [
-                {'kind': p.kind, 'dataset': p.dataset, 'where': p.where, 'detail': p.detail}
-                for p in self.problems
-            ],
+            'problems': [asdict(problem) for problem in self.problems],
             'advice': {kind: ADVICE[kind] for kind in ADVICE if counts[kind]},
         }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """What one sample's files showed."""
-
-    size: tuple[int, int] | None = None
-    """Height and width of the picture."""
-    prints: Fingerprint | None = None
-    pixels: Any = None
-    """int64 [256], or None where there is no label that could be read."""
-    stray: bool = False
-    problems: tuple[tuple[str, str, str], ...] = ()
-    """Kind, where, detail."""
 
 
 def check_datasets(
@@ -221,7 +135,7 @@ def check_datasets(
     *,
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Report:
+) -> CheckReport:
     """
     Read every file of some data sets and return what they hold and what is wrong.
 
@@ -240,76 +154,105 @@ def check_datasets(
     samples = [(spec, s) for spec, listing in listings.items() for s in listing.samples]
     summaries = {spec: Summary(spec=spec) for spec in listings}
     prints: dict[str, list[tuple[Path, Fingerprint]]] = {spec: [] for spec in listings}
-    looks = _looks([sample for _, sample in samples], workers)
-    for number, ((spec, sample), look) in enumerate(zip(samples, looks), start=1):
-        _count(summaries[spec], sample, look)
-        problems += [Problem(kind, spec, where, detail) for kind, where, detail in look.problems]
-        if look.prints is not None:
-            prints[spec].append((sample.image, look.prints))
+    every = _check_all([sample for _, sample in samples], workers)
+    for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
+        summary = summaries[spec]
+        summary.images += 1
+        summary.lights[sample.light or 'unknown'] += 1
+        summary.sources[sample.source] += 1
+        summary.stray_colors += checked.stray
+        if checked.size is not None:
+            summary.sizes[_size(checked.size)] += 1
+        if checked.pixels is not None:
+            summary.labelled += 1
+            summary.pixels += checked.pixels
+        if checked.prints is not None:
+            prints[spec].append((sample.image, checked.prints))
+        problems += [Problem(kind, spec, *where) for kind, *where in checked.problems]
         progress(number, len(samples))
     for spec, listing in listings.items():
         problems += [Problem('picture missing', spec, str(path)) for path in listing.orphans]
-        problems += _same_names(spec, listing.samples)
-    problems += _near_duplicates(prints)
+        first: dict[str, Path] = {}
+        for image in (sample.image for sample in listing.samples):
+            other = first.setdefault(image.stem, image)
+            if other is not image:
+                problems.append(Problem('same name twice', spec, str(image), str(other)))
+    # each data set with those that come after it
+    for left, right in combinations(prints, 2):
+        pairs = nearest_pairs([p for _, p in prints[left]], [p for _, p in prints[right]])
+        for index, near, distance in pairs:
+            detail = f'{prints[right][near][0]} of {right}, {distance} of 63 bits apart'
+            problems.append(Problem('near-duplicate', left, str(prints[left][index][0]), detail))
     order = list(ADVICE)
     problems.sort(key=lambda problem: order.index(problem.kind))
-    return Report(taxonomy=taxonomy, datasets=list(summaries.values()), problems=problems)
+    return CheckReport(taxonomy=taxonomy, datasets=list(summaries.values()), problems=problems)
 
 
-def look_at(sample: Sample) -> Look:
+# -- one sample ------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True, slots=True)
+class CheckedSample:
+    """What one sample's files showed."""
+
+    size: tuple[int, ...] | None = None
+    """Height and width of the picture."""
+    prints: Fingerprint | None = None
+    pixels: Any = None
+    """int64 [256], or None where there is no label that could be read."""
+    stray: bool = False
+    problems: list[tuple[str, str, str]] = field(default_factory=list)
+    """Kind, where, detail."""
+
+
+def _check_sample(sample: Sample) -> CheckedSample:
     """Read a sample's files."""
-    problems = []
-    size = prints = None
+    found = CheckedSample()
+    image = str(sample.image)
     try:
-        image = read_image(sample.image)
+        picture = read_image(sample.image)
     except DataError as error:
-        problems.append(('picture unreadable', str(sample.image), str(error)))
+        found.problems.append(('picture unreadable', image, str(error)))
     else:
-        size = (image.shape[0], image.shape[1])
-        prints = fingerprint(image)
-        if np.frombuffer(prints.tiny, np.uint8).std() < 1.0:
-            problems.append(('blank picture', str(sample.image), ''))
-            prints = None  # nothing to recognise it by
-    label = sample.label
-    if label is None:
-        return Look(size=size, prints=prints, problems=tuple(problems))
-    path = label.path if isinstance(label, LabelFile) else label
+        found.size = picture.shape[:2]
+        found.prints = fingerprint(picture)
+        if found.prints.tiny.std() < 1.0:
+            found.problems.append(('blank picture', image, ''))
+            found.prints = None  # nothing to recognise it by
+    # every adapter gives label files
+    if not isinstance(sample.label, LabelFile):
+        return found
+    path, meaning = sample.label.path, sample.label.meaning
     if not path.is_file():
-        problems.append(('label missing', str(sample.image), str(path)))
-        return Look(size=size, prints=prints, problems=tuple(problems))
-    unknown: dict[str, int] = {}
+        found.problems.append(('label missing', image, str(path)))
+        return found
     try:
-        if isinstance(label, LabelFile):
-            stored = read_stored(path, color=label.meaning.color)
-            ids, unknown = label.meaning.decode(stored)
-        else:
-            ids = read_stored(path, color=False)
+        ids, unknown = meaning.decode(read_stored(path, color=meaning.color))
     except DataError as error:
-        problems.append(('label unreadable', str(path), str(error)))
-        return Look(size=size, prints=prints, problems=tuple(problems))
-    strange = sum(unknown.values())
-    if isinstance(label, LabelFile) and unknown:
-        allowed = STRAY_COLORS * ids.size if label.meaning.color else 0
-        if strange > allowed:
-            problems.append(
-                ('ids without a meaning', str(path), describe_unknown(unknown, label.meaning))
-            )
-    if size is not None and ids.shape != size:
-        detail = f'{_size(ids.shape)}, its picture {_size(size)}'
-        problems.append(('sizes differ', str(path), detail))
-    pixels = np.bincount(ids.ravel(), minlength=256)
-    if pixels[UNLABELLED] == ids.size and not unknown:
-        problems.append(('nothing labelled', str(path), ''))
-    return Look(
-        size=size, prints=prints, pixels=pixels, stray=strange > 0, problems=tuple(problems)
-    )
+        found.problems.append(('label unreadable', str(path), str(error)))
+        return found
+    found.stray = bool(unknown)
+    if sum(unknown.values()) > (STRAY_COLORS * ids.size if meaning.color else 0):
+        text = describe_unknown(unknown, meaning)
+        found.problems.append(('ids without a meaning', str(path), text))
+    if found.size is not None and ids.shape != found.size:
+        detail = f'{_size(ids.shape)}, its picture {_size(found.size)}'
+        found.problems.append(('sizes differ', str(path), detail))
+    found.pixels = np.bincount(ids.ravel(), minlength=256)
+    if found.pixels[UNLABELLED] == ids.size and not unknown:
+        found.problems.append(('nothing labelled', str(path), ''))
+    return found
 
 
-def _looks(samples: list[Sample], workers: int) -> Iterator[Look]:
-    """Yield a look at each sample, in order."""
+def _size(shape: tuple[int, ...]) -> str:
+    return f'{shape[1]}×{shape[0]}'
+
+
+def _check_all(samples: list[Sample], workers: int) -> Iterator[CheckedSample]:
+    """Check samples, in order."""
     workers = min(workers or os.cpu_count() or 1, len(samples) // _FEW + 1)
     if workers == 1:
-        yield from map(look_at, samples)
+        yield from map(_check_sample, samples)
         return
     # a fork would copy the locks of threads that this process may have
     context = multiprocessing.get_context('spawn')
@@ -318,7 +261,7 @@ def _looks(samples: list[Sample], workers: int) -> Iterator[Look]:
         try:
             # a piece at a time, so that an interruption has little to wait for
             while piece := list(islice(rest, 64 * workers)):
-                yield from pool.map(look_at, piece, chunksize=8)
+                yield from pool.map(_check_sample, piece, chunksize=8)
         except BrokenProcessPool as error:
             raise DataError(
                 'a process that reads files died, perhaps for want of memory; use --workers 1'
@@ -331,38 +274,55 @@ def _start() -> None:
     cv2.setNumThreads(1)
 
 
-def _count(summary: Summary, sample: Sample, look: Look) -> None:
-    summary.images += 1
-    if look.size is not None:
-        summary.sizes[_size(look.size)] += 1
-    summary.lights[sample.light or 'unknown'] += 1
-    summary.sources[sample.source] += 1
-    summary.stray_colors += look.stray
-    if look.pixels is not None:
-        summary.labelled += 1
-        summary.pixels += look.pixels
+# -- pictures that show the same -------------------------------------------------------------
+
+#: Bits of 63 that may differ.
+MAX_DISTANCE = 8
+#: Least correlation of the tiny pictures, -1 to 1.
+MIN_CORRELATION = 0.9
+SIDE = 32
 
 
-def _size(shape: tuple[int, ...]) -> str:
-    return f'{shape[1]}×{shape[0]}'
+class Fingerprint(NamedTuple):
+    """What is kept of a picture."""
+
+    bits: npt.NDArray[np.bool_]
+    """[63]: which of the lowest 8×8 cosine coefficients lie above their median."""
+    tiny: Bytes
+    """[32, 32] grey."""
 
 
-def _same_names(spec: str, samples: list[Sample]) -> list[Problem]:
-    first: dict[str, Path] = {}
-    problems = []
-    for sample in samples:
-        other = first.setdefault(sample.image.stem, sample.image)
-        if other is not sample.image:
-            problems.append(Problem('same name twice', spec, str(sample.image), str(other)))
-    return problems
+def fingerprint(image: Bytes) -> Fingerprint:
+    """Return the fingerprint of uint8 [H, W, 3] RGB of any size."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    tiny = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    low = cv2.dct(tiny.astype(np.float32))[:8, :8].ravel()[1:]
+    return Fingerprint(low > np.median(low), np.asarray(tiny, np.uint8))
 
 
-def _near_duplicates(prints: dict[str, list[tuple[Path, Fingerprint]]]) -> list[Problem]:
-    """Compare each data set with those that come after it."""
-    problems = []
-    for left, right in combinations(prints, 2):
-        pairs = nearest_pairs([p for _, p in prints[left]], [p for _, p in prints[right]])
-        for index, other, distance in pairs:
-            detail = f'{prints[right][other][0]} of {right}, {distance} of 63 bits apart'
-            problems.append(Problem('near-duplicate', left, str(prints[left][index][0]), detail))
-    return problems
+def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
+    """
+    Return (index in left, index in right, differing bits) of each left picture with a likeness.
+
+    Only its nearest one in ``right`` is given.
+    """
+    if not left or not right:
+        return []
+    others, tiny = np.stack([one.bits for one in right]), _normalized(right)
+    pairs = []
+    for index, (one, normal) in enumerate(zip(left, _normalized(left))):
+        distance = np.count_nonzero(others != one.bits, axis=1)
+        near = np.flatnonzero(distance <= MAX_DISTANCE)
+        near = near[tiny[near] @ normal >= MIN_CORRELATION]
+        if near.size:
+            best = int(near[distance[near].argmin()])
+            pairs.append((index, best, int(distance[best])))
+    return pairs
+
+
+def _normalized(prints: list[Fingerprint]) -> npt.NDArray[np.float32]:
+    """Return float32 [N, 1024] of mean 0 and length 1."""
+    rows = np.stack([one.tiny.ravel() for one in prints]).astype(np.float32)
+    rows -= rows.mean(axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(length, 1e-6), np.float32)

@@ -26,39 +26,42 @@ from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic,
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
-from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud, Occlusion, PaintConfig
-from nightseg_ros.clouds.point_cloud import (
-    metres,
-    read_calibration,
-    read_cloud,
-    read_palette,
-    read_plane,
-    read_pose,
-    read_transform,
-    stamp_of,
-)
+from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
+from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data.sample import read_labels
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, encode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
-from nightseg_ros.taxonomy import UNLABELLED
+
+
+@dataclass(slots=True)
+class Converted:
+    """What became of the frames, or of the clouds of a bag that was painted."""
+
+    frames: int = 0
+    """Images or clouds that were written."""
+    points: int = 0
+    labelled: int = 0
+    """Images or points with labels."""
+    routes: Counter[str] = field(default_factory=Counter)
+    misses: Counter[str] = field(default_factory=Counter)
+    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be used, and why, and what the bag lost."""
+    left_out: list[str] = field(default_factory=list)
+    """Topics of the bag that are not in the copy, and why."""
+
 
 # -- pictures --------------------------------------------------------------------------------
 
 Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
 TRUTH = 'labels_truth'
-
-
-@dataclass(slots=True)
-class Made:
-    """What became of the pictures."""
-
-    frames: int = 0
-    labelled: int = 0
-    problems: list[str] = field(default_factory=list)
-    """Pictures that are not in the bag, and why."""
+_ENCODINGS = {
+    'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]),
+    'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, 95]),
+}
 
 
 def make_bag(
@@ -68,13 +71,12 @@ def make_bag(
     topic: str = '/camera/image_raw',
     frame_id: str = 'camera',
     format: Format = 'raw',
-    jpeg_quality: int = 95,
     labels: Path | None = None,
     storage: Storage = 'mcap',
     compress: bool = False,
     force: bool = False,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
-) -> Made:
+) -> Converted:
     """
     Write the frames of a video or folder as images of one camera.
 
@@ -84,10 +86,7 @@ def make_bag(
     ``BagError`` where the bag cannot be written or no picture can be read, ``DataError`` for unfit
     labels.
     """
-    made = Made()
-    encoding = ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if format == 'jpeg':
-        encoding = ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
+    made = Converted()
     offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
@@ -103,7 +102,7 @@ def make_bag(
             if format == 'raw':
                 bag.write_image(name, item.image, f'{item.order}8', **place)
             else:
-                content = encode(item, *encoding)
+                content = encode(item, *_ENCODINGS[format])
                 kind = f'bgr8; {format} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
@@ -146,18 +145,6 @@ _LATCHED = ('label_info_json',)
 _LEVELS = {'OK': 0, 'WARN': 1}
 
 
-@dataclass(slots=True)
-class Predicted:
-    """What became of the frames."""
-
-    frames: int = 0
-    routes: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    """Frames that have no prediction, and why, and what the bag lost."""
-    left_out: list[str] = field(default_factory=list)
-    """Topics of the bag that are not in the copy, and why."""
-
-
 #: When something was recorded, and what writes it into the copy.
 _Written = tuple[int, Callable[[], None]]
 
@@ -173,7 +160,7 @@ def write_predictions(
     compress: bool = True,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Predicted:
+) -> Converted:
     """
     Copy a bag and add the results of its cameras (``topics``; all without).
 
@@ -182,7 +169,7 @@ def write_predictions(
     the bag already has are replaced. The same bag and backend give the same bytes. Of a ROS 1 bag
     only the images are copied. ``BagError`` where there is nothing to read, or no place to write.
     """
-    done = Predicted()
+    done = Converted()
     with BagReader(source) as bag:
         cameras = [bag.image_topic(name) for name in topics] or bag.camera_topics
         # says what is in the bag
@@ -201,7 +188,11 @@ def write_predictions(
                 progress(done.frames, total)
 
             def predictions() -> Iterator[_Written]:
-                want = _want(outputs)
+                want = Want(
+                    labels='labels' in outputs, confidence='confidence' in outputs,
+                    color='color' in outputs, translated='translated' in outputs,
+                    overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
+                )  # fmt: skip
                 for topic, message in bag.merged(cameras):
                     prefix, received = prefixes[topic.name], message.received_ns
                     frame = bag.frame(message, _camera(prefix))
@@ -218,7 +209,10 @@ def write_predictions(
                 ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
                 replaced = sorted(ours & {topic.name for topic in bag.topics})
                 done.left_out += [f"'{name}' is predicted anew" for name in replaced]
-                copies = _copies(bag, writer, replaced)
+                copies: Iterator[_Written] = (
+                    (message.received_ns, partial(writer.write, message))
+                    for message in bag.records(leave_out=replaced)
+                )
             else:
                 done.left_out += [
                     f"'{topic.name}' is none of the images, which alone are copied of a ROS 1 bag"
@@ -241,11 +235,6 @@ def write_predictions(
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no frame of '{source}' could be predicted{reason}")
     return done
-
-
-def _copies(bag: BagReader, writer: BagWriter, leave_out: Sequence[str]) -> Iterator[_Written]:
-    for record in bag.records(leave_out):
-        yield record.received_ns, partial(writer.write, record)
 
 
 def _ros1_copies(
@@ -313,16 +302,6 @@ def _write_result(
                 )
 
 
-def _want(outputs: Sequence[Output]) -> Want:
-    return Want(
-        labels='labels' in outputs,
-        confidence='confidence' in outputs,
-        color='color' in outputs,
-        overlay='overlay' in outputs or 'overlay/compressed' in outputs,
-        translated='translated' in outputs,
-    )
-
-
 def _camera(prefix: str) -> str:
     """Return what the node calls the camera whose topics begin so."""
     return prefix.removesuffix(f'/{NAMESPACE}').strip('/')
@@ -353,19 +332,6 @@ class PaintSettings:
     occlusion: Occlusion = field(default_factory=Occlusion)
 
 
-@dataclass(slots=True)
-class PaintedBag:
-    """What became of the clouds."""
-
-    clouds: int = 0
-    points: int = 0
-    labelled: int = 0
-    misses: Counter[str] = field(default_factory=Counter)
-    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
-    problems: list[str] = field(default_factory=list)
-    """Messages that could not be used, and what the bag lost."""
-
-
 def write_painted(
     source: Path,
     out: Path,
@@ -375,7 +341,7 @@ def write_painted(
     compress: bool = True,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> PaintedBag:
+) -> Converted:
     """
     Copy a ROS 2 bag and add ``<sensor>/nightseg/points`` beside each cloud.
 
@@ -392,6 +358,8 @@ def write_painted(
             confidence=all(f'{name[:-len("labels")]}confidence' in names for name in cameras),
             rectified=settings.rectified, occlusion=settings.occlusion,
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
+            # nobody is in a hurry
+            most_waiting=math.inf,
         )  # fmt: skip
         total = sum(names[name].count for name in sensors)
         with BagWriter(
@@ -400,7 +368,7 @@ def write_painted(
             copy = _PaintedCopy(bag, writer, config, settings, sensors)
             copy.run(lambda clouds: progress(clouds, total))
             done = copy.done
-            if not done.clouds:
+            if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no cloud of '{source}' could be painted{reason}")
             loss = bag.loss([names[name] for name in sensors])
@@ -459,26 +427,27 @@ class _PaintedCopy:
         self, bag: BagReader, writer: BagWriter, config: PaintConfig, settings: PaintSettings,
         sensors: Mapping[str, str],
     ) -> None:  # fmt: skip
-        self.done = PaintedBag()
+        self.done = Converted()
         self._bag, self._writer, self._settings, self._sensors = bag, writer, settings, sensors
         self._frames = FrameTree()
         self._add_given_transforms()
-        self._painter = CloudPainter(config, self._frames.lookup)
-        self._depth = {topic: camera for camera, topic in settings.depth.items()}
-        #: What takes the messages of a topic, as (message, seconds at which it was recorded).
-        self._handlers: dict[str, Callable[[Any, float], None]] = {'/tf_static': self._transforms}
+        self._painter = painter = CloudPainter(config, self._frames.lookup)
+        #: What takes the messages of a topic.
+        self._handlers: dict[str, Callable[[Any], None]] = {'/tf_static': self._transforms}
         for camera in config.cameras:
-            for topic, handler in (
-                (f'{NAMESPACE}/labels', self._labels),
-                (f'{NAMESPACE}/confidence', self._confidence),
-                (f'{NAMESPACE}/label_info_json', self._legend),
-                ('camera_info', self._info),
+            for topic, take in (
+                (f'{NAMESPACE}/labels', painter.take_labels),
+                (f'{NAMESPACE}/confidence', painter.take_confidence),
+                ('camera_info', painter.take_info),
             ):
-                self._handlers[f'/{camera}/{topic}'] = partial(handler, camera)
-        for topic in sensors:
-            self._handlers[topic] = partial(self._cloud, topic)
+                self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
+            self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
             self._handlers[settings.odometry] = self._pose
+        # these wait from the time at which they were recorded
+        self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
+        for camera, topic in settings.depth.items():
+            self._clouds[topic] = partial(painter.take_depth, camera)
 
     def run(self, progress: Callable[[int], None]) -> None:
         """Copy and paint everything; ``progress`` gets the clouds so far."""
@@ -491,34 +460,24 @@ class _PaintedCopy:
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
             self._writer.write(record)
-            if record.channel.topic in self._handlers:
+            if record.channel.topic in self._handlers or record.channel.topic in self._clouds:
                 self._take(record)
                 self._write(self._painter.due(last / 1e9), last, progress)
-        self._write(self._painter.due(last / 1e9, all_of_them=True), last, progress)
+        self._write(self._painter.due(last / 1e9, everything=True), last, progress)
 
     def _take(self, record: Message) -> None:
+        """Use a message; what is wrong with it is a problem of its own."""
         topic, received = record.channel.topic, record.received_ns
         try:
-            self._handlers[topic](self._bag.read(record), received / 1e9)
+            content = self._bag.read(record)
+            if topic in self._clouds:
+                self._clouds[topic](content, received / 1e9)
+            else:
+                self._handlers[topic](content)
         except (CloudError, BagError) as error:
             self.done.problems.append(f'{topic}, at {received} ns: {error}')
 
-    def _labels(self, camera: str, message: Any, now: float) -> None:
-        self._painter.masks(camera).add_labels(
-            stamp_of(message), str(message.header.frame_id), read_plane(message, ('mono8',))
-        )
-
-    def _confidence(self, camera: str, message: Any, now: float) -> None:
-        plane = read_plane(message, ('mono8',))
-        self._painter.masks(camera).add_confidence(stamp_of(message), plane)
-
-    def _info(self, camera: str, message: Any, now: float) -> None:
-        self._painter.calibrate(camera, read_calibration(message))
-
-    def _legend(self, camera: str, message: Any, now: float) -> None:
-        self._painter.palette = read_palette(message.data)
-
-    def _transforms(self, message: Any, now: float) -> None:
+    def _transforms(self, message: Any) -> None:
         for item in message.transforms:
             self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
         self._add_given_transforms()
@@ -528,23 +487,15 @@ class _PaintedCopy:
         for text in self._settings.transforms:
             self._frames.add_text(text)
 
-    def _pose(self, message: Any, now: float) -> None:
+    def _pose(self, message: Any) -> None:
         if message.__msgtype__ not in _POSES:
             raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
-        self._painter.poses.add(stamp_of(message), read_pose(message))
-
-    def _cloud(self, topic: str, message: Any, now: float) -> None:
-        stamp, frame_id = stamp_of(message), str(message.header.frame_id)
-        if topic in self._depth:
-            camera = self._depth[topic]
-            self._painter.add_depth(camera, stamp, frame_id, metres(message), now)
-        else:
-            self._painter.add_cloud(topic, stamp, frame_id, read_cloud(message), now)
+        self._painter.take_pose(message)
 
     def _write(
-        self, found: Iterator[LabelledCloud], received_ns: int, progress: Callable[[int], None]
+        self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]
     ) -> None:
-        for labelled in found:
+        for labelled in map(self._painter.label, due):
             # a cloud of a depth image bears the name of its camera
             topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
@@ -553,9 +504,9 @@ class _PaintedCopy:
                 name, labelled.cloud, stamp_ns=labelled.stamp_ns, frame_id=labelled.frame_id,
                 received_ns=received_ns,
             )  # fmt: skip
-            self.done.clouds += 1
+            self.done.frames += 1
             self.done.points += len(labelled.cloud)
-            self.done.labelled += int((labelled.painted.labels != UNLABELLED).sum())
+            self.done.labelled += labelled.labelled
             for camera, (reason, _) in labelled.misses.items():
                 self.done.misses[f'{camera}: {reason}'] += 1
-            progress(self.done.clouds)
+            progress(self.done.frames)

@@ -3,8 +3,8 @@
 """
 What a camera does to an image: blur, noise, colour, compression; labels stay as they are.
 
-Beside them stand camera faults of every strength, put on labelled frames to learn what a network
-makes of them; the faults that docs/results.md tests are others (bench/out_of_distribution.py).
+Beside them stand corruptions of every strength, put on labelled frames to learn what a network
+makes of them; those that docs/results.md tests are others (bench/out_of_distribution.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.data.night.scene import Array, Bytes
+from nightseg_ros.data.night_scene import Array, Bytes
 
 _TILE = 768
 
@@ -61,8 +61,7 @@ def _window(tile: Array, height: int, width: int, rng: np.random.Generator) -> A
 def texture(height: int, width: int, rng: np.random.Generator) -> Array:
     """Return a random grain of unit deviation and about two pixels, float32 [H, W]."""
     grain = _window(_tiles()[1], height, width, rng)
-    result: Array = cv2.extractChannel(grain, int(rng.integers(3)))
-    return result
+    return cv2.extractChannel(grain, int(rng.integers(3)))
 
 
 def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator) -> Bytes:
@@ -84,8 +83,7 @@ def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator
     levels = np.arange(256, dtype=np.float32)
     share = np.minimum(1.0, (255.0 - levels) / 30.0) * (1.0 + 0.4 * np.exp(-levels / 40.0))
     deviation = cv2.LUT(image, share.astype(np.float32))
-    noisy: Bytes = cv2.add(image, cv2.multiply(noise, deviation), dtype=cv2.CV_8U)
-    return noisy
+    return cv2.add(image, cv2.multiply(noise, deviation), dtype=cv2.CV_8U)
 
 
 def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
@@ -103,8 +101,7 @@ def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Byt
         _window(chroma, -(-height // 4), -(-width // 4), rng), strength, 0.0,
     )  # fmt: skip
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    noisy: Bytes = cv2.add(image, noise, dtype=cv2.CV_8U)
-    return noisy
+    return cv2.add(image, noise, dtype=cv2.CV_8U)
 
 
 def blur(image: Bytes, sigma: float) -> Bytes:
@@ -175,7 +172,7 @@ def halo(image: Bytes, strength: float) -> Bytes:
 
 
 Image = npt.NDArray[np.uint8]
-Damage = Callable[[Image, float, np.random.Generator], Image]
+Corruption = Callable[[Image, float, np.random.Generator], Image]
 
 
 def defocus(image: Image, strength: float, rng: np.random.Generator) -> Image:
@@ -246,40 +243,13 @@ def false_colors(image: Image, strength: float, rng: np.random.Generator) -> Ima
     return np.asarray(cv2.addWeighted(image, 1 - strength, wrong, strength, 0), np.uint8)
 
 
-DAMAGES: dict[str, Damage] = {
+CORRUPTIONS: dict[str, Corruption] = {
     'defocus': defocus, 'motion': motion, 'haze': haze, 'dim': dim, 'scramble': scramble,
     'tear': tear, 'mosaic': mosaic, 'false_colors': false_colors,
 }  # fmt: skip
 
 
-def damaged(image: Image, rng: np.random.Generator) -> Image:
-    """Return uint8 [H, W, 3] RGB with one fault of some strength."""
-    name = list(DAMAGES)[rng.integers(len(DAMAGES))]
-    return DAMAGES[name](image, float(rng.uniform(0.05, 1)), rng)
-
-
-#: Median luma that the gamma aims at, of 255: about that of CamVid by day.
-MEDIAN = 105.0
-_CLIP = 2.0
-_TILES = (8, 8)
-
-
-def gamma_clahe(image: Bytes) -> Bytes:
-    """
-    Return uint8 [H, W, 3] RGB with its median luma at ``MEDIAN`` and local contrast evened out.
-
-    The gamma, 0.2 to 5, acts on all channels alike; CLAHE (8×8 tiles, clip limit 2, Zuiderveld
-    1994) on CIELAB's lightness. ``image`` is uint8 [H, W, 3] RGB.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f'image must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
-        )
-    median = float(np.median(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
-    gamma = np.log(MEDIAN / 255) / np.log(np.clip(median, 1.0, 250.0) / 255)
-    levels = (np.arange(256) / 255.0) ** np.clip(gamma, 0.2, 5.0)
-    bright = cv2.LUT(image, np.rint(levels * 255).astype(np.uint8))
-    lab = cv2.cvtColor(bright, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = cv2.createCLAHE(_CLIP, _TILES).apply(np.ascontiguousarray(lab[..., 0]))
-    result: Bytes = cv2.cvtColor(lab, cv2.COLOR_LAB2RGB).astype(np.uint8, copy=False)
-    return result
+def corrupted(image: Image, rng: np.random.Generator) -> Image:
+    """Return uint8 [H, W, 3] RGB with one corruption of some strength."""
+    name = list(CORRUPTIONS)[rng.integers(len(CORRUPTIONS))]
+    return CORRUPTIONS[name](image, float(rng.uniform(0.05, 1)), rng)

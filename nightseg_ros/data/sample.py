@@ -1,17 +1,20 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What the pixels of a label image mean: a table from stored ids or colours to class ids.
+What the pixels of label images mean; a picture of a data set, and the one reader of its files.
 
-One picture of a data set with what is known about it, and the one reader of its files.
+An encoding tells what the stored values are called. A name that covers several classes of a
+taxonomy, or none of them for certain, means nothing in it, and its pixels become unlabelled rather
+than wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +22,7 @@ import numpy.typing as npt
 
 from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import FrameError, decode_file, picture_size
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
@@ -36,73 +39,187 @@ class LabelMap:
     taxonomy: str
     """Name of the taxonomy of the ids that come out."""
     entries: tuple[tuple[int, int], ...]
-    """(stored, id) pairs; colours are stored as 0xRRGGBB."""
+    """(stored, id) pairs in ascending order; colours are stored as 0xRRGGBB."""
     color: bool = False
     """Whether RGB colours are stored instead of ids."""
-
-    def __post_init__(self) -> None:
-        """Refuse tables that are no function or hold what no label image can."""
-        if len({stored for stored, _ in self.entries}) != len(self.entries):
-            raise ValueError('a stored value may stand only once in a label map')
-        limit = 2**24 if self.color else 2**8
-        if any(not 0 <= stored < limit or not 0 <= to < 256 for stored, to in self.entries):
-            raise ValueError(f'stored values are 0 to {limit - 1} and ids 0 to 255')
 
     def decode(self, stored: Bytes) -> tuple[Bytes, dict[str, int]]:
         """
         Return uint8 [H, W] ids, and the pixels of each stored value that the table lacks.
 
         ``stored`` is uint8 [H, W], or uint8 [H, W, 3] RGB if ``color``. Unknown pixels become
-        255; their values are named as in '12' or '#4020ff'. ``ValueError`` where the shape is
-        that of the other kind.
+        255; their values are named as in '12' or '#4020ff'.
         """
-        if stored.dtype != np.uint8 or stored.ndim != (3 if self.color else 2):
-            raise ValueError(
-                f'{stored.dtype} {stored.shape} was given, '
-                f'{"uint8 [H, W, 3]" if self.color else "uint8 [H, W]"} is wanted'
-            )
-        if not self.color:
-            ids, lacks = _id_table(self)
-            result = np.asarray(cv2.LUT(stored, ids), np.uint8)
+        keys, ids, table, lacks = _tables(self)
+        if self.color:
+            packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+            place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
+            known = keys[place] == packed
+            result = np.where(known, ids[place], np.uint8(UNLABELLED))
+            strange = packed[~known]
+        else:
+            result = np.asarray(cv2.LUT(stored, table), np.uint8)
             strange = stored[cv2.LUT(stored, lacks) > 0] if lacks.any() else stored[:0]
-            values, counts = np.unique(strange, return_counts=True)
-            return result, {str(value): int(n) for value, n in zip(values, counts)}
-        keys, values = _color_table(self)
-        packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-        known = keys[place] == packed
-        result = np.where(known, values[place], np.uint8(UNLABELLED))
-        colors, counts = np.unique(packed[~known], return_counts=True)
-        return result, {f'#{color:06x}': int(n) for color, n in zip(colors, counts)}
-
-
-def id_map(taxonomy: str, ids: Iterable[tuple[int, int]]) -> LabelMap:
-    """Return the map of an image of ids; 255 means 'not labelled' whatever else is in it."""
-    return LabelMap(taxonomy, tuple(sorted({UNLABELLED: UNLABELLED, **dict(ids)}.items())))
-
-
-def color_map(taxonomy: str, colors: Iterable[tuple[Color, int]]) -> LabelMap:
-    """Return the map of an image of RGB colours."""
-    packed = {red << 16 | green << 8 | blue: to for (red, green, blue), to in colors}
-    return LabelMap(taxonomy, tuple(sorted(packed.items())), color=True)
+        values, counts = np.unique(strange, return_counts=True)
+        form = '#{:06x}' if self.color else '{}'
+        return result, {form.format(value): int(n) for value, n in zip(values, counts)}
 
 
 @lru_cache(maxsize=32)
-def _id_table(label_map: LabelMap) -> tuple[Bytes, Bytes]:
-    """Return uint8 [256] ids and uint8 [256]: 1 where the map lacks a stored id."""
-    ids = np.full(256, UNLABELLED, np.uint8)
-    lacks = np.ones(256, np.uint8)
-    for stored, to in label_map.entries:
-        ids[stored], lacks[stored] = to, 0
-    return ids, lacks
+def _tables(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes, Bytes, Bytes]:
+    """Return stored values (ascending) and their ids; ids and gaps of all values below 256."""
+    stored, ids = zip(*label_map.entries)
+    keys, values = np.array(stored, np.uint32), np.array(ids, np.uint8)
+    table, lacks = np.full(256, UNLABELLED, np.uint8), np.ones(256, np.uint8)
+    small = keys < 256
+    table[keys[small]], lacks[keys[small]] = values[small], 0
+    return keys, values, table, lacks
 
 
-@lru_cache(maxsize=32)
-def _color_table(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes]:
-    """Return uint32 [n] packed colours in ascending order, and uint8 [n] ids."""
-    stored, ids = zip(*sorted(label_map.entries))
-    return np.array(stored, np.uint32), np.array(ids, np.uint8)
+# -- what label images store -----------------------------------------------------------------
 
+
+class Encoding(NamedTuple):
+    """How the label images of a data set store class names."""
+
+    vocabulary: str
+    """First part of a key of ``MEANINGS``, or a taxonomy's name."""
+    names: Mapping[int, str] | Mapping[Color, str]
+    """By id, or by RGB colour."""
+
+
+#: Cityscapes' labels by id (Cordts et al. 2016); KITTI and NightCity took them over.
+CITYSCAPES_IDS = Encoding(
+    'cityscapes',
+    dict(
+        enumerate(
+            (
+                'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static',
+                'dynamic', 'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building',
+                'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup',
+                'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
+                'rider', 'car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle',
+                'bicycle',
+            )
+        )
+    ),
+)  # fmt: skip
+
+#: The ids that Cityscapes evaluates; ACDC, Dark Zurich, BDD100K and others store them.
+CITYSCAPES_TRAIN_IDS = Encoding('cityscapes', dict(enumerate(CITYSCAPES19.classes)))
+
+#: CamVid's 11 classes as SegNet's copy of it stores them; 11 is unlabelled there.
+SEGNET_IDS = Encoding('camvid11', dict(enumerate((*CAMVID11.classes, 'unlabelled'))))
+
+#: CamVid's 32 classes as the original label images store them (Brostow et al. 2009).
+CAMVID32_COLORS = Encoding(
+    'camvid32',
+    {
+        (64, 128, 64): 'animal', (192, 0, 128): 'archway', (0, 128, 192): 'bicyclist',
+        (0, 128, 64): 'bridge', (128, 0, 0): 'building', (64, 0, 128): 'car',
+        (64, 0, 192): 'cart luggage pram', (192, 128, 64): 'child',
+        (192, 192, 128): 'column pole', (64, 64, 128): 'fence',
+        (128, 0, 192): 'lane marking, drivable', (192, 0, 64): 'lane marking, other',
+        (128, 128, 64): 'misc text', (192, 0, 192): 'motorcycle scooter',
+        (128, 64, 64): 'other moving', (64, 192, 128): 'parking block',
+        (64, 64, 0): 'pedestrian', (128, 64, 128): 'road', (128, 128, 192): 'road shoulder',
+        (0, 0, 192): 'sidewalk', (192, 128, 128): 'sign symbol', (128, 128, 128): 'sky',
+        (64, 128, 192): 'suv pickup truck', (0, 0, 64): 'traffic cone',
+        (0, 64, 64): 'traffic light', (192, 64, 128): 'train', (128, 128, 0): 'tree',
+        (192, 128, 192): 'truck bus', (64, 0, 64): 'tunnel', (192, 192, 0): 'vegetation misc',
+        (0, 0, 0): 'void', (64, 192, 0): 'wall',
+    },
+)  # fmt: skip
+
+#: comma10k's five categories.
+COMMA10K_COLORS = Encoding(
+    'comma10k',
+    {
+        (0x40, 0x20, 0x20): 'road', (0xFF, 0x00, 0x00): 'lane marking',
+        (0x80, 0x80, 0x60): 'undrivable', (0x00, 0xFF, 0x66): 'movable',
+        (0xCC, 0x00, 0xFF): 'ego car',
+    },
+)  # fmt: skip
+
+#: Vocabulary and taxonomy: the class that each name means, with no entry for 'unlabelled'.
+MEANINGS: dict[tuple[str, str], dict[str, str]] = {
+    ('cityscapes', 'cityscapes19'): {name: name for name in CITYSCAPES19.classes},
+    ('cityscapes', 'camvid11'): {
+        'sky': 'sky', 'building': 'building', 'wall': 'building', 'bridge': 'building',
+        'tunnel': 'building', 'pole': 'pole', 'polegroup': 'pole', 'road': 'road',
+        'sidewalk': 'pavement', 'vegetation': 'tree', 'terrain': 'tree', 'traffic sign': 'sign',
+        'traffic light': 'sign', 'fence': 'fence', 'car': 'car', 'truck': 'car', 'bus': 'car',
+        'caravan': 'car', 'trailer': 'car', 'train': 'car', 'person': 'pedestrian',
+        'rider': 'bicyclist', 'bicycle': 'bicyclist', 'motorcycle': 'bicyclist',
+    },
+    # the grouping of SegNet (Badrinarayanan et al. 2017)
+    ('camvid32', 'camvid11'): {
+        'sky': 'sky', 'building': 'building', 'archway': 'building', 'bridge': 'building',
+        'tunnel': 'building', 'wall': 'building', 'column pole': 'pole', 'traffic cone': 'pole',
+        'road': 'road', 'lane marking, drivable': 'road', 'lane marking, other': 'road',
+        'sidewalk': 'pavement', 'parking block': 'pavement', 'road shoulder': 'pavement',
+        'tree': 'tree', 'vegetation misc': 'tree', 'sign symbol': 'sign', 'misc text': 'sign',
+        'traffic light': 'sign', 'fence': 'fence', 'car': 'car', 'suv pickup truck': 'car',
+        'truck bus': 'car', 'train': 'car', 'other moving': 'car', 'pedestrian': 'pedestrian',
+        'child': 'pedestrian', 'cart luggage pram': 'pedestrian', 'animal': 'pedestrian',
+        'bicyclist': 'bicyclist', 'motorcycle scooter': 'bicyclist',
+    },
+    ('camvid32', 'cityscapes19'): {
+        'sky': 'sky', 'building': 'building', 'wall': 'wall', 'column pole': 'pole',
+        'road': 'road', 'lane marking, drivable': 'road', 'lane marking, other': 'road',
+        'sidewalk': 'sidewalk', 'tree': 'vegetation', 'sign symbol': 'traffic sign',
+        'traffic light': 'traffic light', 'fence': 'fence', 'car': 'car', 'train': 'train',
+        'pedestrian': 'person', 'child': 'person',
+    },
+    # building holds walls, tree terrain, sign lights, car lorries: they could be several classes
+    ('camvid11', 'cityscapes19'): {
+        'sky': 'sky', 'pole': 'pole', 'road': 'road', 'pavement': 'sidewalk', 'fence': 'fence',
+        'pedestrian': 'person',
+    },
+    ('comma10k', 'camvid11'): {'road': 'road', 'lane marking': 'road'},
+    ('comma10k', 'cityscapes19'): {'road': 'road', 'lane marking': 'road'},
+}  # fmt: skip
+# names of a taxonomy are words of the vocabulary that it was taken from
+_VOCABULARY = {'cityscapes19': 'cityscapes'}
+
+
+def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
+    """
+    Return the table from what a data set stores to ids of ``taxonomy``.
+
+    A vocabulary that is not known here, a user's own, is taken by its names. In an image of ids
+    255 means 'not labelled' whatever else is in it. ``DataError`` where none of its names has a
+    meaning in the taxonomy.
+    """
+    vocabulary = _VOCABULARY.get(encoding.vocabulary, encoding.vocabulary)
+    known = {name for name, _ in MEANINGS} | set(TAXONOMIES)
+    if encoding.vocabulary == taxonomy.name or vocabulary not in known:
+        means = {name: name for name in encoding.names.values() if name in taxonomy.classes}
+    else:
+        means = MEANINGS.get((vocabulary, taxonomy.name), {})
+    if not means:
+        readable = [to for name, to in MEANINGS if name == vocabulary]
+        raise DataError(
+            f"its labels ('{encoding.vocabulary}') mean nothing in the taxonomy "
+            f"'{taxonomy.name}'; they do in {readable or 'none that is known here'}"
+        )
+    table: dict[int, int] = {}
+    color = False
+    for value, name in encoding.names.items():
+        if not isinstance(value, int):
+            color, value = True, value[0] << 16 | value[1] << 8 | value[2]
+        table[value] = taxonomy.id_of(means[name]) if name in means else UNLABELLED
+    if not color:
+        table[UNLABELLED] = UNLABELLED
+    return LabelMap(taxonomy.name, tuple(sorted(table.items())), color=color)
+
+
+def own_ids(taxonomy: Taxonomy) -> Encoding:
+    """Return the encoding of label images that store a taxonomy's own ids."""
+    return Encoding(taxonomy.name, dict(enumerate(taxonomy.classes)))
+
+
+# -- files -----------------------------------------------------------------------------------
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 #: Folder beside pseudo-labels that holds a guess for every pixel, unsure ones as well.
@@ -134,6 +251,11 @@ class LabelFile:
     def read_bytes(self) -> bytes:
         """Return the file's content, for a hash of it."""
         return self.path.read_bytes()
+
+    def stores_ids(self) -> bool:
+        """Tell whether the file's own bytes are a PNG of ids of the taxonomy in use."""
+        ids = not self.meaning.color and all(a == b for a, b in self.meaning.entries)
+        return ids and self.path.suffix == '.png'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,8 +353,13 @@ def _is_palette(content: bytes) -> bool:
     return content.startswith(b'\x89PNG') and len(content) > 25 and content[25] == 3
 
 
-def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
+def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
+    """Return uint8 [H, W] ids as a PNG."""
     if labels.dtype != np.uint8 or labels.ndim != 2:
         raise DataError(f'labels are uint8 [H, W], got {labels.dtype} {labels.shape}')
-    replace_file(path, cv2.imencode('.png', labels)[1].tobytes())
+    return cv2.imencode('.png', labels)[1].tobytes()
+
+
+def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
+    replace_file(path, encode_labels(labels))

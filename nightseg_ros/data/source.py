@@ -15,20 +15,21 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
 from nightseg_ros.files import natural_order, plain_name, replace_file, user_path
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame, FrameError, decode_file
+from nightseg_ros.perception.frame import Frame, FrameError, Order, decode_file
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
 #: Frames a second of pictures that come without any time.
@@ -40,8 +41,7 @@ MANIFEST = 'extract.json'
 # -- stamps ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stamps:
+class Stamps(NamedTuple):
     """Stamps in ns, strictly increasing, each with the name of its file where one is given."""
 
     stamps_ns: tuple[int, ...]
@@ -83,7 +83,7 @@ def read_stamps(file: Path) -> Stamps:
         names += [Path(name.strip()).name for name in rest]
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
-    return Stamps(stamps_ns=tuple(stamps), names=tuple(names) or None)
+    return Stamps(tuple(stamps), tuple(names) or None)
 
 
 def _nanoseconds(text: str) -> int | None:
@@ -93,7 +93,51 @@ def _nanoseconds(text: str) -> int | None:
     return int(text) if text.isdecimal() else int(Decimal(text) * 10**9)
 
 
+# -- videos ----------------------------------------------------------------------------------
+
+
+class VideoDecoder:
+    """The frames of a video file in order; the one place that knows what decodes them."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file; ``DataError`` where it holds no frame that can be decoded."""
+        self._context = ExitStack()
+        self._video = cv2.VideoCapture(self._context.enter_context(plain_name(path)))
+        self._context.callback(self._video.release)
+        if not self._video.isOpened() or not self._video.grab():
+            self.close()
+            raise DataError(f"'{path}' cannot be read as a video; is the file whole?")
+        count = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.count = count if count > 0 else None
+        """Frames by the container, which may be off by a few."""
+        rate = float(self._video.get(cv2.CAP_PROP_FPS))
+        self.rate = rate if 0 < rate < 1e4 else 30.0
+        """Frames a second by the container."""
+
+    def __enter__(self) -> VideoDecoder:
+        """Use it in a ``with`` block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._context.close()
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield uint8 [H, W, 3] BGR; only once."""
+        # the first one was grabbed to see whether there is any
+        read = self._video.retrieve()
+        while read[0]:
+            yield np.asarray(read[1], np.uint8)
+            read = self._video.read()
+
+
 # -- sources --------------------------------------------------------------------------------
+
+Items = Iterator[tuple[str, Frame | FrameError]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +155,7 @@ class FrameSource:
     kind: Literal['image', 'folder', 'video', 'bag']
     count: int | None
     """How many items come; None where that is not known (a video may be off by a few)."""
-    rate: float | None
+    rate: float | None = None
     """Frames a second; None for a bag and with a file of stamps."""
     sequence: bool = True
     """Neighbours follow one another in time. A plain folder holds pictures of any place and
@@ -123,20 +167,19 @@ class FrameSource:
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
 
-    def __iter__(self) -> Iterator[tuple[str, Frame | FrameError]]:
+    def __iter__(self) -> Items:
         """Read the frames one by one."""
         if self.kind == 'bag':
             return self._bag()
-        if self.kind == 'video':
-            return self._video()
-        return self._pictures()
+        return self._video() if self.kind == 'video' else self._pictures()
 
-    def _stamp(self, index: int) -> int:
+    def _frame(self, index: int, image: npt.NDArray[np.uint8], order: Order = 'bgr') -> Frame:
+        stamp = round(index * 1e9 / (self.rate or DEFAULT_RATE))
         if self.stamps is not None:
-            return self.stamps.stamps_ns[index]
-        return round(index * 1e9 / (self.rate or DEFAULT_RATE))
+            stamp = self.stamps.stamps_ns[index]
+        return Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera)
 
-    def _pictures(self) -> Iterator[tuple[str, Frame | FrameError]]:
+    def _pictures(self) -> Items:
         files = [self.path] if self.kind == 'image' else _images(self.path)
         if self.stamps is not None and self.stamps.names is not None:
             files = [self.path / name for name in self.stamps.names]
@@ -154,55 +197,39 @@ class FrameSource:
             except FrameError as error:
                 yield path.stem, FrameError(f"'{path.name}': {error}")
             else:
-                stamp = self._stamp(index)
-                yield (
-                    path.stem,
-                    Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera),
-                )
+                yield path.stem, self._frame(index, image, order)
 
-    def _video(self) -> Iterator[tuple[str, Frame | FrameError]]:
+    def _video(self) -> Items:
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
         index = 0
-        with _opened(self.path) as video:
-            while (read := video.read())[0]:
+        with VideoDecoder(self.path) as video:
+            for image in video:
                 if index == limit:
-                    yield (
-                        f'{index:06d}',
-                        FrameError(
-                            f"'{self.path.name}' has more frames than its {limit} stamps; the "
-                            'rest is left out'
-                        ),
-                    )
+                    text = f'has more frames than its {limit} stamps; the rest is left out'
+                    yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
                     return
-                yield f'{index:06d}', Frame(
-                    image=np.asarray(read[1], np.uint8), order='bgr', stamp_ns=self._stamp(index),
-                    camera=self.camera,
-                )  # fmt: skip
+                yield f'{index:06d}', self._frame(index, image)
                 index += 1
         # containers round their length, so that only a clear gap means damage
         if self.count and index < 0.98 * self.count - 2:
-            yield (
-                f'{index:06d}',
-                FrameError(f"'{self.path.name}' breaks off after {index} of {self.count} frames"),
-            )
+            text = f'breaks off after {index} of {self.count} frames'
+            yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
 
-    def _bag(self) -> Iterator[tuple[str, Frame | FrameError]]:
+    def _bag(self) -> Items:
         with BagReader(self.path) as bag:
             topics = [bag.image_topic(name) for name in self.topics]
             cameras = camera_names(self.topics)
             index: Counter[str] = Counter()
-
-            def stem(camera: str) -> str:
-                index[camera] += 1
-                name = f'{index[camera] - 1:06d}'
-                return name if len(topics) == 1 else f'{camera.replace("/", "_")}_{name}'
-
             for topic, message in bag.merged(topics):
                 camera = cameras[topic.name]
-                yield stem(camera), bag.frame(message, camera)
+                stem = f'{index[camera]:06d}'
+                index[camera] += 1
+                if len(topics) > 1:
+                    stem = f'{camera.replace("/", "_")}_{stem}'
+                yield stem, bag.frame(message, camera)
             loss = bag.loss(topics)
             if loss is not None:
-                yield stem('bag'), loss
+                yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), loss
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
@@ -245,15 +272,19 @@ def open_source(
     if topic is not None:
         raise DataError(f"'{path}' is no bag, so it has no topic '{topic}'")
     given = None if stamps is None else read_stamps(user_path(stamps))
+    suffix = path.suffix.lower()
     if path.is_dir():
         return _open_folder(path, rate, given)
-    suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         if given is not None:
             raise DataError(f"'{path}' is one image; stamps are for folders and videos")
         return FrameSource(path=path, kind='image', count=1, rate=DEFAULT_RATE)
     if suffix in VIDEO_SUFFIXES:
-        return _open_video(path, rate, given)
+        if given is not None and given.names is not None:
+            raise DataError('the stamps of a video are one a frame, without names')
+        with VideoDecoder(path) as video:
+            rate = None if given is not None else rate or video.rate
+            return FrameSource(path=path, kind='video', count=video.count, rate=rate, stamps=given)
     raise DataError(
         f"'{path}' is neither an image ({', '.join(IMAGE_SUFFIXES)}), a video "
         f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder'
@@ -266,8 +297,8 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
         found = bag.camera_topics if several else [bag.image_topic(topic)]
     names = tuple(item.name for item in found)
     return FrameSource(
-        path=path, kind='bag', count=sum(item.count for item in found), rate=None,
-        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]), topics=names,
+        path=path, kind='bag', count=sum(item.count for item in found), topics=names,
+        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]),
     )  # fmt: skip
 
 
@@ -277,47 +308,20 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
         )
-    count = len(images)
-    if stamps is not None:
-        count = len(stamps.stamps_ns)
-        if stamps.names is None and count != len(images):
-            raise DataError(f"{count} stamps came for the {len(images)} images of '{path}'")
-        if stamps.names is not None and not {i.name for i in images} & set(stamps.names):
-            raise DataError(
-                f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
-                f"'{path}'"
-            )
-    return FrameSource(
-        path=path, kind='folder', count=count, stamps=stamps,
-        rate=None if stamps is not None else rate or DEFAULT_RATE,
-        sequence=rate is not None or stamps is not None,
-    )  # fmt: skip
-
-
-def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
-    if stamps is not None and stamps.names is not None:
-        raise DataError('the stamps of a video are one a frame, without names')
-    with _opened(path) as video:
-        if not video.isOpened() or not video.grab():
-            raise DataError(f"'{path}' cannot be read as a video; is the file whole?")
-        frames = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        own = float(video.get(cv2.CAP_PROP_FPS))
-    if rate is None:
-        rate = own if 0 < own < 1e4 else 30.0
-    return FrameSource(
-        path=path, kind='video', count=frames if frames > 0 else None, stamps=stamps,
-        rate=None if stamps is not None else rate,
-    )  # fmt: skip
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    with plain_name(path) as name:
-        video = cv2.VideoCapture(name)
-        try:
-            yield video
-        finally:
-            video.release()
+    if stamps is None:
+        return FrameSource(
+            path=path, kind='folder', count=len(images), rate=rate or DEFAULT_RATE,
+            sequence=rate is not None,
+        )  # fmt: skip
+    count = len(stamps.stamps_ns)
+    if stamps.names is None and count != len(images):
+        raise DataError(f"{count} stamps came for the {len(images)} images of '{path}'")
+    if stamps.names is not None and not {image.name for image in images} & set(stamps.names):
+        raise DataError(
+            f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
+            f"'{path}'"
+        )
+    return FrameSource(path=path, kind='folder', count=count, stamps=stamps)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -361,15 +365,12 @@ class ExtractConfig:
             raise ValueError(f"'format' is jpg or png, got '{self.format}'")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Extracted:
-    """What a run did."""
+class Extracted(NamedTuple):
+    """What a run did: frames written, frames of an earlier run, frames that cannot be read."""
 
     written: int
     kept: int
-    """Files that an earlier run had written."""
     broken: int
-    """Frames that could not be read."""
 
 
 def extract(
@@ -390,25 +391,26 @@ def extract(
     file cannot be written.
     """
     paths = [user_path(given) for given in sources]
-    bags = [path for path in paths if is_bag(path)]
-    if config.topic and not bags:
-        raise DataError(f"there is no bag to take the topic '{config.topic}' from")
     opened: dict[str, FrameSource] = {}
-    for given in paths:
-        topic = config.topic if given in bags else None
-        source = open_source(given, topic, rate=None if given in bags else config.rate)
+    for path in paths:
+        bag = is_bag(path)
+        source = open_source(
+            path, config.topic if bag else None, rate=None if bag else config.rate
+        )
         if source.kind == 'folder' and not source.sequence and config.every > 0:
             raise DataError(
-                f"'{given}' is a folder, which has no time; give --rate in frames a second, or "
-                f'read it as it is: images:{given}'
+                f"'{path}' is a folder, which has no time; give --rate in frames a second, or "
+                f'read it as it is: images:{path}'
             )
-        name = name_of(source)
+        name = _name_of(source)
         if name in opened:
             raise DataError(
-                f"frames of '{given}' and '{opened[name].path}' would both be called {name}_…; "
+                f"frames of '{path}' and '{opened[name].path}' would both be called {name}_…; "
                 'rename one, or give each an --out of its own'
             )
         opened[name] = source
+    if config.topic and not any(source.kind == 'bag' for source in opened.values()):
+        raise DataError(f"there is no bag to take the topic '{config.topic}' from")
     # without force nothing goes that was there, but pictures would mix with those that are read
     touched = [path for path in paths if force or path.resolve() == out.resolve()]
     check_output(out, 'pictures', lambda path: path.is_dir(), inputs=touched, error=DataError)
@@ -416,6 +418,7 @@ def extract(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"'{out}' cannot be made: {error.strerror}") from error
+    # all are looked at before anything is written
     done = {name for name, source in opened.items() if _is_done(name, source, out, config, force)}
     written = kept = broken = 0
     for name, source in opened.items():
@@ -435,10 +438,10 @@ def extract(
             raise DataError(f"'{source.path}' holds no frame that can be read")
         written, kept = written + result.written, kept + result.kept
         broken += result.broken
-    return Extracted(written=written, kept=kept, broken=broken)
+    return Extracted(written, kept, broken)
 
 
-def name_of(source: FrameSource) -> str:
+def _name_of(source: FrameSource) -> str:
     """Return the first part of the file names: letters, digits and hyphens, a letter first."""
     name = source.path.name if source.path.is_dir() else source.path.stem
     if source.kind == 'bag':
@@ -485,7 +488,7 @@ def _extract_one(
             written += 1
         seen.add(file)
     _note(out, name, {**entry, 'complete': True, 'frames': len(seen), 'broken': broken})
-    return Extracted(written=written, kept=len(seen) - written, broken=broken)
+    return Extracted(written, len(seen) - written, broken)
 
 
 def _is_done(

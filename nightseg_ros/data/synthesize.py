@@ -6,6 +6,7 @@ Synthetic night on disk: a seeded choice of labelled day images, converted, labe
 The folder appears under its name only when it is whole; until then it grows in a hidden one
 beside it, from which an interrupted run goes on. Every picture is a function of the seed and
 its place in the data alone, so a resumed run writes the same bytes as one that was let be.
+Numpy and what needs it is imported inside the functions: ``--help`` reads the settings only.
 """
 
 from __future__ import annotations
@@ -15,47 +16,92 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import cv2
-import numpy as np
+from typing import TYPE_CHECKING, Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.methods import NightMaker, night_maker
-from nightseg_ros.data.night.presets import NightConfig
-from nightseg_ros.data.night.scene import Bytes
-from nightseg_ros.data.sample import (
-    DataError,
-    LabelFile,
-    Sample,
-    read_image,
-    read_labels,
-    write_labels,
-)
-from nightseg_ros.data.synthesis_config import SynthesisConfig
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import check_output
-from nightseg_ros.taxonomy import TAXONOMIES
-from nightseg_ros.weights import Weights, load_weights
+
+if TYPE_CHECKING:
+    from nightseg_ros.data.sample import LabelFile, Sample
+    from nightseg_ros.weights import Weights
 
 MANIFEST = 'manifest.json'
+#: Half side of the swapped Fourier square above which ghosts of the reference show.
+LARGEST_BETA = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SynthesisConfig:
+    """Turn labelled day images into synthetic night; 'folder:OUT:night' reads the result."""
+
+    data: tuple[str, ...]
+    """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
+    out: str
+    """Folder to write: images/, labels/ and manifest.json."""
+    ratio: float | None = None
+    """Share of the images to convert, above 0 to 1; give this or 'count'."""
+    count: int | None = None
+    """Number of images to convert."""
+    method: Literal['physical', 'statistics', 'fourier', 'generator', 'darken'] = 'physical'
+    """'physical' relights by a model, 'statistics' and 'fourier' take colours from real night
+    frames, 'generator' runs a trained one, 'darken' is a crude baseline."""
+    reference: tuple[str, ...] = ()
+    """Real night frames for 'statistics' and 'fourier'; labels are used only where they come
+    with some."""
+    weights: str = ''
+    """Day→night weights for 'generator'."""
+    styles: tuple[str, ...] = ()
+    """Cameras whose nights are drawn from, for a generator that knows several; none: any."""
+    taxonomy: str = 'camvid11'
+    """What the label ids mean."""
+    seed: int = 0
+    """Another seed, other images and other nights."""
+    beta: tuple[float, float] = (0.005, 0.02)
+    """Half side of the Fourier square as a share of the shorter side, at most 0.02."""
+    night: dict[str, Any] = field(default_factory=dict)
+    """Looks of the physical model, a mapping as ``NightConfig`` has it."""
+    long_side: int = 0
+    """Long side of the generator's input in pixels; 0: what it was trained at."""
+    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
+    """What runs the generator."""
+    device: Literal['auto', 'cpu', 'cuda'] = 'auto'
+    """Where it runs."""
+    quality: int = 95
+    """JPEG quality of the result, 1 to 100."""
+    force: bool = False
+    """Replace the folder, also one that was made with other settings."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that contradict each other, naming them."""
+        if self.ratio is not None and self.count is not None:
+            raise ValueError("'ratio' and 'count' say the same; give one of them")
+        if self.ratio is not None and not 0.0 < self.ratio <= 1.0:
+            raise ValueError(f"'ratio' is a share above 0 and at most 1, got {self.ratio}")
+        if self.count is not None and self.count < 1:
+            raise ValueError(f"'count' must be at least 1, got {self.count}")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"'quality' is 1 to 100, got {self.quality}")
+        low, high = self.beta
+        if not 0.0 <= low <= high <= LARGEST_BETA:
+            raise ValueError(f"'beta' is [low, high] within 0 to {LARGEST_BETA}, got {self.beta}")
+        if (self.method == 'generator') != bool(self.weights):
+            raise ValueError("'weights' and the method 'generator' belong together")
+
+
+@dataclass(frozen=True, slots=True)
 class Synthesized:
-    """What a run made."""
+    """What a run made: ``count`` pictures of ``of`` day images, ``made`` of them just now."""
 
     folder: Path
     count: int
     of: int
-    """Labelled day images that there were."""
     made: int
-    """Pictures of this run; the others were there already."""
 
 
 def synthesize(
@@ -72,34 +118,41 @@ def synthesize(
     ``DataError`` where ``out`` was made with other settings or by something else, where the data
     has no labels or too few images, and where another process is at work on it.
     """
+    import numpy as np
+
+    from nightseg_ros.data.datasets import open_dataset
+    from nightseg_ros.data.night_methods import convert, night_maker
+    from nightseg_ros.data.sample import DataError
+    from nightseg_ros.taxonomy import TAXONOMIES
+    from nightseg_ros.weights import load_weights
+
     out = Path(config.out)
     if config.taxonomy not in TAXONOMIES:
         raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
     taxonomy = TAXONOMIES[config.taxonomy]
-    every = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
-    chosen = choose(len(every), config)
+    days = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    chosen = choose(len(days), config)
     for index in chosen:
-        if every[index].label is None:
-            raise DataError(
-                f"'{every[index].image}' has no labels; a night keeps the day's labels"
-            )
+        if days[index].label is None:
+            raise DataError(f"'{days[index].image}' has no labels; a night keeps the day's labels")
     references = [sample for spec in config.reference for sample in open_dataset(spec, taxonomy)]
     weights = load_weights(config.weights) if config.weights else None
-    settings = _settings(config, every, chosen, references, weights)
-    if config.force or not out.is_dir():
-        _check_out(out, [*every, *references])
-    elif any(out.iterdir()):
-        _check_settings(_read(out / MANIFEST), settings, out)
+    settings = _settings(config, days, chosen, references, weights)
+    if not config.force and out.is_dir() and any(out.iterdir()):
+        _check_settings(_read(out), settings, out)
         say(f"'{out}' is there already, whole and with these settings")
-        return Synthesized(folder=out, count=len(chosen), of=len(every), made=0)
+        return Synthesized(out, len(chosen), len(days), 0)
+    inputs = {Path(str(path)).parent for path in _files([*days, *references])}
+    check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
 
-    maker = night_maker(config, taxonomy, every, references, weights, say)
+    maker = night_maker(config, taxonomy, days, references, weights, say)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f'.{out.name}.partial'
     with _locked(partial):
-        before = _read(partial / MANIFEST)
+        before = _read(partial)
         if config.force or before is None:
-            _clear(partial)
+            for item in partial.iterdir():
+                shutil.rmtree(item) if item.is_dir() else item.unlink()
             _write_json(partial / MANIFEST, settings)
         else:
             _check_settings(before, settings, partial)
@@ -109,13 +162,25 @@ def synthesize(
         if there:
             say(f'going on after {len(there)} of {len(chosen)} pictures')
         entries, made = [], 0
-        names = _names([every[index] for index in chosen])
+        names = _names([days[index] for index in chosen])
         for number, (index, name) in enumerate(zip(chosen, names), start=1):
+            day = days[index]
+            image, label = partial / 'images' / f'{name}.jpg', partial / 'labels' / f'{name}.png'
             if name not in there:
                 rng = np.random.default_rng((config.seed, index, 2))
-                _convert(every[index], name, partial, maker, rng, config.quality)
+                night, labels = convert(day, maker, rng, config.quality)
+                # the picture comes last: what goes on takes its label for whole
+                replace_file(label, labels)
+                replace_file(image, night)
                 made += 1
-            entries.append(_entry(every[index], name, partial))
+            entries.append({
+                'image': str(image.relative_to(partial)),
+                'label': str(label.relative_to(partial)),
+                'source': str(day.image),
+                'source_sha256': _sha256([day.image]),
+                'label_sha256': _sha256([label]),
+                'sha256': _sha256([image]),
+            })  # fmt: skip
             progress(number, len(chosen))
         for left in partial.rglob('.*'):
             left.unlink()
@@ -124,32 +189,7 @@ def synthesize(
         if out.exists():
             shutil.rmtree(out)
         partial.rename(out)
-    return Synthesized(folder=out, count=len(chosen), of=len(every), made=made)
-
-
-def _check_out(out: Path, samples: Sequence[Sample]) -> None:
-    """Raise ``DataError`` where ``out`` is no night of this tool, or touches an input."""
-    labels = [sample.label for sample in samples]
-    inputs = {sample.image.parent for sample in samples}
-    inputs |= {label.path.parent for label in labels if isinstance(label, LabelFile)}
-    check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Tell a folder in which nothing lies but what its manifest lists."""
-    try:
-        manifest = _read(folder / MANIFEST) or {}
-        listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
-        version = manifest['version']
-    except (KeyError, TypeError):
-        return False
-    listed |= {MANIFEST, 'taxonomy.json'}
-    files = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob('*')
-        if path.is_symlink() or not path.is_dir()
-    }
-    return version == 1 and files <= listed
+    return Synthesized(out, len(chosen), len(days), made)
 
 
 def choose(total: int, config: SynthesisConfig) -> list[int]:
@@ -158,6 +198,10 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 
     A larger number keeps the choice of a smaller one with the same seed.
     """
+    import numpy as np
+
+    from nightseg_ros.data.sample import DataError
+
     if config.ratio is None and config.count is None:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")
     count = config.count if config.count is not None else round((config.ratio or 0.0) * total)
@@ -169,66 +213,12 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
     return sorted(int(index) for index in order[:count])
 
 
-def _convert(
-    day: Sample,
-    name: str,
-    folder: Path,
-    maker: NightMaker,
-    rng: np.random.Generator,
-    quality: int,
-) -> None:
-    """Write the labels, then the picture: each is whole or not there."""
-    assert day.label is not None
-    image, labels = read_image(day.image), read_labels(day.label)
-    if image.shape[:2] != labels.shape:
-        raise DataError(
-            f"'{day.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
-        )
-    guess = labels if day.scene is None else read_labels(day.scene)
-    night = maker(image, guess, rng)
-    label = folder / 'labels' / f'{name}.png'
-    if _stores_ids(day.label):
-        replace_file(label, day.label.read_bytes())
-    else:
-        write_labels(label, labels)
-    replace_file(folder / 'images' / f'{name}.jpg', _jpeg(night, quality))
-
-
-def _entry(day: Sample, name: str, folder: Path) -> dict[str, str]:
-    """Return what the manifest says of a picture."""
-    picture, label = f'images/{name}.jpg', f'labels/{name}.png'
-    return {
-        'image': picture,
-        'label': label,
-        'source': str(day.image),
-        'source_sha256': _sha256([day.image]),
-        'label_sha256': _sha256([folder / label]),
-        'sha256': _sha256([folder / picture]),
-    }
-
-
-def _stores_ids(label: Path | LabelFile) -> TypeGuard[LabelFile]:
-    """Tell whether a file's own bytes are ids of the taxonomy in use."""
-    if isinstance(label, Path) or label.meaning.color or label.path.suffix != '.png':
-        return False
-    return all(stored == to for stored, to in label.meaning.entries)
-
-
-def _jpeg(image: Bytes, quality: int) -> bytes:
-    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    good, content = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not good:
-        raise DataError(f'a picture of shape {image.shape} cannot be encoded as JPEG')
-    return content.tobytes()
-
-
 def _names(samples: Sequence[Sample]) -> list[str]:
     """Return a file stem for each sample, its own where no two are alike."""
-    seen: dict[str, int] = {}
+    seen: Counter[str] = Counter()
     names = []
-    for sample in samples:
-        stem = sample.image.stem
-        seen[stem] = seen.get(stem, 0) + 1
+    for stem in (sample.image.stem for sample in samples):
+        seen[stem] += 1
         names.append(stem if seen[stem] == 1 else f'{stem}-{seen[stem]}')
     return names
 
@@ -241,6 +231,8 @@ def _settings(
     weights: Weights | None,
 ) -> dict[str, Any]:
     """Return what the bytes of the result depend on, in JSON types."""
+    from nightseg_ros.data.night_presets import NightConfig
+
     settings: dict[str, Any] = {
         'version': 1,
         'method': config.method,
@@ -248,7 +240,7 @@ def _settings(
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
         'of': len(days),
-        'data': list(config.data),
+        'data': config.data,
         'data_sha256': _sha256(_files(days[index] for index in chosen)),
         'taxonomy': config.taxonomy,
         'quality': config.quality,
@@ -256,14 +248,14 @@ def _settings(
     if config.method == 'physical':
         settings['night'] = to_mapping(from_mapping(NightConfig, config.night, where='night'))
     if config.method == 'fourier':
-        settings['beta'] = list(config.beta)
+        settings['beta'] = config.beta
     if config.method in ('statistics', 'fourier'):
-        settings['reference'] = list(config.reference)
+        settings['reference'] = config.reference
         settings['reference_sha256'] = _sha256(_files(references))
     if weights is not None:
         settings['weights'] = weights.path.name
         settings['weights_sha256'] = weights.sha256
-        settings['styles'] = list(config.styles)
+        settings['styles'] = config.styles
         settings['long_side'] = config.long_side or weights.metadata.long_side
         settings['backend'] = config.backend
         settings['device'] = config.device
@@ -271,14 +263,9 @@ def _settings(
     return loaded
 
 
-def _files(samples: Iterable[Sample]) -> Iterator[Path | LabelFile]:
-    for sample in samples:
-        yield sample.image
-        if sample.label is not None:
-            yield sample.label
-
-
 def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: Path) -> None:
+    from nightseg_ros.data.sample import DataError
+
     if before is None:
         raise DataError(
             f"'{folder}' exists and was not made by `nightseg synthesize`; give another --out"
@@ -291,39 +278,40 @@ def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: 
             )
 
 
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder in which nothing lies but what its manifest lists."""
+    manifest = _read(folder) or {}
+    try:
+        listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
+        version = manifest['version']
+    except (KeyError, TypeError):
+        return False
+    found = (path for path in folder.rglob('*') if path.is_symlink() or not path.is_dir())
+    files = {path.relative_to(folder).as_posix() for path in found}
+    return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json'}
+
+
 @contextmanager
 def _locked(partial: Path) -> Iterator[None]:
     """Hold the hidden folder; the kernel lets go of it when this process ends, however."""
+    from nightseg_ros.data.sample import DataError
+
     partial.mkdir(exist_ok=True)
     handle = os.open(partial, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(f"another process is at work on '{partial}'; wait for it") from error
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    except BlockingIOError as error:
+        raise DataError(f"another process is at work on '{partial}'; wait for it") from error
     finally:
         os.close(handle)
 
 
-def _clear(folder: Path) -> None:
-    for item in folder.iterdir():
-        if item.is_dir():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (FileNotFoundError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+def _files(samples: Iterable[Sample]) -> Iterator[Path | LabelFile]:
+    for sample in samples:
+        yield sample.image
+        if sample.label is not None:
+            yield sample.label
 
 
 def _sha256(files: Iterable[Path | LabelFile]) -> str:
@@ -331,3 +319,16 @@ def _sha256(files: Iterable[Path | LabelFile]) -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder, None where it has none."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')

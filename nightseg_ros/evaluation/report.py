@@ -33,6 +33,7 @@ from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 
 Cell = dict[str, Any]
 Table = dict[str, Any]
+Rows = list[list[Any]]
 Interval = tuple[float, float]
 
 FOLDER = Path(__file__).parent
@@ -98,6 +99,7 @@ def write_report(out: Path) -> None:
     # the style sheet is ours; every value is escaped
     css = Markup((FOLDER / 'report.css').read_text(encoding='utf-8'))  # noqa: S704  # nosec
     page = {
+        # the template calls the functions below
         **{name: value for name, value in globals().items() if callable(value)},
         'evaluation': evaluation, 'timelines': drawn, 'left_out': left_out,
         'shots': shots, 'problems': problems, 'css': css,
@@ -279,7 +281,7 @@ def read_evaluation(folder: Path) -> Any:
         entry.name, entry.drive = name, entry.kind == 'recordings'
         entry.runs = [run for run in found.runs.values() if run.set == name]
         entry.unit = entry.unit or 'frames'
-        entry.labelled = entry.runs[0].labelled if any(run.labelled for run in entry.runs) else 0
+        entry.labelled = max((run.labelled for run in entry.runs), default=0)
     found.sets = list(found.sets.values())
     return found
 
@@ -404,32 +406,29 @@ def table(
     *,
     words: int = 1,
     optional: Sequence[int] = (),
-    most: int = MOST_ROWS,
     matrix: bool = False,
 ) -> Table | None:
     """
     Return a table, None without rows; the first ``words`` columns hold words, the others numbers.
 
-    Those of the ``optional`` columns that say one thing in every row are left out.
+    Empty columns are left out, and ``optional`` ones that say one thing in every row.
     """
     cells = [[c if isinstance(c, dict) else cell(c) for c in row] for row in rows]
     if not cells:
         return None
-    drop = {i for i in optional if len({row[i]['text'] for row in cells}) < 2}
-    keep = [i for i in range(len(columns)) if i not in drop]
+    keep = []
+    for place in range(len(columns)):
+        texts = {row[place]['text'] for row in cells}
+        if matrix or (texts != {''} and (len(texts) > 1 or place not in optional)):
+            keep.append(place)
     return {
         'caption': caption,
         'columns': [columns[i] for i in keep],
-        'rows': [[row[i] for i in keep] for row in cells[:most]],
-        'words': words - len(drop),
+        'rows': [[row[i] for i in keep] for row in cells[:MOST_ROWS]],
+        'words': sum(i < words for i in keep),
         'matrix': matrix,
-        'more': max(len(cells) - most, 0),
+        'more': max(len(cells) - MOST_ROWS, 0),
     }
-
-
-def labels_of(entry: Any) -> list[str]:
-    """Return the names of a set's configurations."""
-    return [run.label for run in entry.runs]
 
 
 def _known(names: Iterable[str], order: Sequence[str] = ()) -> list[str]:
@@ -653,7 +652,7 @@ def reliability_figure(entry: Any, run: Any) -> dict[str, Any] | None:
     return {'title': title, 'words': list(parts), 'svg': svg}
 
 
-def calibration_table(entry: Any) -> Table | None:
+def calibration_rows(entry: Any) -> Rows:
     """Return calibration error, confidence and accuracy of each configuration."""
     rows = []
     for run in entry.runs:
@@ -663,28 +662,19 @@ def calibration_table(entry: Any) -> Table | None:
                 tag, tone = ('too sure', 'bad') if trust > item.accuracy else ('too modest', '')
             confidence = cell(number(trust), tag=tag, tone=tone)
             rows.append([run.label, part, number(item.ece), confidence, number(item.accuracy)])
-    columns = ('configuration', 'frames of', 'calibration error', 'mean confidence',
-               'pixel accuracy')  # fmt: skip
-    return table(f'Calibration on {entry.name}', columns, rows, words=2, optional=(0,))
+    return rows
 
 
-def reliability_table(entry: Any) -> Table | None:
+def reliability_rows(entry: Any) -> Rows:
     """Return how well the reliability of a frame tells which masks are right."""
-    rows = [
+    return [
         [run.label, number(found.mean), number(found.least), score(found, 'spearman'),
          *(number(found.risk.get(kept)) for kept in ('0.5', '0.9', '1'))]
         for run in entry.runs if (found := run.reliability).mean is not None
     ]  # fmt: skip
-    caption = (
-        f'Reliability of the frames of {entry.name}: its rank correlation with the share of '
-        'right pixels, and the wrong pixels of the most reliable frames'
-    )
-    columns = ('configuration', 'mean', 'least', 'correlation', 'wrong in 50 %', 'in 90 %',
-               'in all')  # fmt: skip
-    return table(caption, columns, rows)
 
 
-def flicker_table(sets: Sequence[Any]) -> Table | None:
+def flicker_rows(sets: Sequence[Any]) -> Rows:
     """Return how much the labels change between neighbouring frames."""
     rows = []
     for entry in sets:
@@ -696,12 +686,10 @@ def flicker_table(sets: Sequence[Any]) -> Table | None:
                  share(item.warped, 2)]
                 for name, item in parts.items() if item.pairs
             ]  # fmt: skip
-    columns = ('set', 'configuration', 'frames of', 'pairs', 'as seen', 'motion compensated')
-    caption = 'Pixels whose label changes from one frame to the next'
-    return table(caption, columns, rows, words=3, optional=(0, 2))
+    return rows
 
 
-def routing_table(entry: Any) -> Table | None:
+def routing_rows(entry: Any) -> Rows:
     """Return what the router did, in the measures that are known of any configuration."""
     routing = [run.routing for run in entry.runs]
     late = 'seconds until the state followed'
@@ -720,10 +708,7 @@ def routing_table(entry: Any) -> Table | None:
     if not entry.drive:
         # only drives have durations, switches and delays
         rows = [rows[0], rows[1], rows[5]]
-    rows = [row for row in rows if set(row[1:]) != {ABSENT}]
-    columns = ('measure', *labels_of(entry))
-    caption = f'What the router did on {entry.name}'
-    return table(caption, columns, rows, words=len(columns))
+    return [row for row in rows if set(row[1:]) != {ABSENT}]
 
 
 def _held(seconds: Mapping[str, float | None], frames: Mapping[str, int]) -> str:
@@ -735,44 +720,33 @@ def _held(seconds: Mapping[str, float | None], frames: Mapping[str, int]) -> str
     return ', '.join(shares) or ABSENT
 
 
-def light_tables(entry: Any) -> list[Table | None]:
-    """Return frames by true light and state, once where all configurations saw the same."""
-    tables = []
-    for lights in _different(run.routing.by_light for run in entry.runs):
-        rows = []
-        for light in _known(lights, STATES):
-            seen, total = lights[light], sum(lights[light].values())
-            right = {light, 'glare'} if light in ('dusk', 'night') else {light}
-            rows.append([light, *(
-                cell(count(seen[state]) if seen.get(state) else '',
-                     heat=seen.get(state, 0) / total if total else 0.0,
-                     tone='hit' if state in right else 'miss')
-                for state in STATES
-            )])  # fmt: skip
-        columns = ('true light', *(f'seen as {state}' for state in STATES))
-        tables.append(table(f'{entry.name}: frames by true light and state', columns, rows))
-    return tables
+def light_rows(lights: Mapping[str, Mapping[str, int]]) -> Rows:
+    """Return frames by true light and state."""
+    rows: Rows = []
+    for light in _known(lights, STATES):
+        seen, total = lights[light], sum(lights[light].values())
+        right = {light, 'glare'} if light in ('dusk', 'night') else {light}
+        cells = [
+            cell(count(seen[state]) if seen.get(state) else '',
+                 heat=seen.get(state, 0) / total if total else 0.0,
+                 tone='hit' if state in right else 'miss')
+            for state in STATES
+        ]  # fmt: skip
+        rows.append([light, *cells])
+    return rows
 
 
-def change_tables(entry: Any) -> list[Table | None]:
+def change_rows(changes: Sequence[Any]) -> Rows:
     """Return each change of the true light, and when the state followed."""
-    columns = ('source', 'at', 'change', 'followed after, s')
     return [
-        table(
-            f'{entry.name}: changes of the true light', columns,
-            [
-                [item.source, ABSENT if item.stamp is None else moment(item.stamp),
-                 f'{getattr(item, "from")} to {item.to}',
-                 'never' if item.delay_s is None else number(item.delay_s, 2)]
-                for item in changes
-            ],
-            words=3,
-        )
-        for changes in _different(run.routing.changes for run in entry.runs)
+        [item.source, ABSENT if item.stamp is None else moment(item.stamp),
+         f'{getattr(item, "from")} to {item.to}',
+         'never' if item.delay_s is None else number(item.delay_s, 2)]
+        for item in changes
     ]  # fmt: skip
 
 
-def _different(values: Iterable[Any]) -> list[Any]:
+def different(values: Iterable[Any]) -> list[Any]:
     """Return what is there, each once."""
     found: list[Any] = []
     for value in values:
@@ -781,18 +755,16 @@ def _different(values: Iterable[Any]) -> list[Any]:
     return found
 
 
-def rate_table(sets: Sequence[Any]) -> Table | None:
+def rate_rows(sets: Sequence[Any]) -> Rows:
     """Return the frames per second of the evaluation."""
-    rows = [
+    return [
         [entry.name, run.label, count(run.frames), number(run.timing.seconds, 1),
          number(run.timing.frames_per_second, 1)]
         for entry in sets for run in entry.runs if run.timing.frames_per_second is not None
     ]  # fmt: skip
-    columns = ('set', 'configuration', 'frames', 'seconds', 'frames per second')
-    return table('Throughput of the evaluation', columns, rows, words=2, optional=(0,))
 
 
-def stage_table(entry: Any) -> Table | None:
+def stage_rows(entry: Any) -> Rows:
     """Return the milliseconds of each stage, by configuration."""
     stages = _known((stage for run in entry.runs for stage in run.timing.ms), STAGES)
     found = [
@@ -800,36 +772,29 @@ def stage_table(entry: Any) -> Table | None:
         for stage in stages for run in entry.runs if stage in run.timing.ms
     ]  # fmt: skip
     most = max((times.mean or 0.0 for _, _, times in found), default=0.0) or 1.0
-    rows = [
+    return [
         [stage, label, cell(number(times.mean, 1), bar=(times.mean or 0.0) / most),
          *(number(ms, 1) for ms in (times.p50, times.p95, times.p99, times.max))]
         for stage, label, times in found
     ]  # fmt: skip
-    columns = ('stage', 'configuration', 'mean', 'p50', 'p95', 'p99', 'max')
-    caption = f'{entry.name}: milliseconds a frame, by stage'
-    return table(caption, columns, rows, words=2, optional=(1,))
 
 
-def read_errors(sources: Sequence[Any]) -> Table | None:
+def error_rows(sources: Sequence[Any]) -> Rows:
     """Return what could not be read, and labels that belong to no frame."""
-    rows = []
-    for source in sources:
-        name, topic = source.name or PurePath(source.path).name, source.topic
-        rows += [
-            [code(name), code(topic), error, count(source.frames), count(source.failed)]
-            for error in source.errors
-        ]
-    columns = ('source', 'topic', 'what', 'frames read', 'unreadable')
-    return table('What could not be read', columns, rows, words=3, optional=(1,))
+    return [
+        [code(source.name or PurePath(source.path).name), code(source.topic), error,
+         count(source.frames), count(source.failed)]
+        for source in sources for error in source.errors
+    ]  # fmt: skip
 
 
-def facts_table(evaluation: Any) -> Table | None:
+def fact_rows(evaluation: Any) -> Rows:
     """Return command, machine and versions."""
     command = evaluation.command
     words = shlex.join(map(str, command)) if isinstance(command, list) else word(command)
     machine = evaluation.machine
     machine = machine if isinstance(machine, Mapping) else {'machine': machine}
-    rows: list[list[Any]] = [
+    return [
         ['evaluated', date_of(evaluation.created) or ABSENT],
         ['nightseg', flat(evaluation.nightseg) or ABSENT],
         ['command', code(words or ABSENT)],
@@ -837,7 +802,6 @@ def facts_table(evaluation: Any) -> Table | None:
         ['bootstrap', flat(vars(evaluation.bootstrap)) or ABSENT],
         *([str(name), flat(value)] for name, value in machine.items() if value is not None),
     ]
-    return table('This evaluation', ('fact', 'value'), rows, words=2)
 
 
 def weights_in_short(evaluation: Any) -> str:
@@ -848,7 +812,7 @@ def weights_in_short(evaluation: Any) -> str:
     return ', '.join(dict.fromkeys(f'{p.file or role} {p.sha256[:12]}' for role, p in parts))
 
 
-def weights_table(evaluation: Any) -> Table | None:
+def weights_rows(evaluation: Any) -> Rows:
     """Return each weights file once, with the configurations that took it."""
     users: dict[tuple[str, ...], list[str]] = {}
     for entry in evaluation.configurations:
@@ -860,39 +824,33 @@ def weights_table(evaluation: Any) -> Table | None:
         for role, part in entry.pipeline.weights.items():
             key = (role, part.file, part.sha256, part.license, about)
             users.setdefault(key, []).append(entry.label)
-    rows = [
+    return [
         [', '.join(names), role, code(file), code(sha), licence, about]
         for (role, file, sha, licence, about), names in users.items()
     ]
-    columns = ('configuration', 'part', 'file', 'SHA-256', 'licence', 'run by')
-    return table('Weights', columns, rows, words=6, optional=(0,))
 
 
-def data_table(sets: Sequence[Any]) -> Table | None:
+def data_rows(sets: Sequence[Any]) -> Rows:
     """Return what was evaluated."""
-    rows = [
+    return [
         [entry.name, code(source.path or source.name), code(source.topic), source.kind,
          period([source]) if entry.drive else '', count(source.frames), count(source.labelled)]
         for entry in sets for source in entry.sources
     ]  # fmt: skip
-    columns = ('set', 'path', 'topic', 'kind', 'recorded', 'frames', 'labelled')
-    texts = [[c['text'] if isinstance(c, dict) else c for c in row] for row in rows]
-    empty = [index for index in (2, 3, 4) if not any(row[index] for row in texts)]
-    return table('Data', columns, rows, words=5, optional=(0, *empty))
 
 
-def settings_table(evaluation: Any, *, differing: bool) -> Table | None:
-    """Return the settings of the pipeline, all or those in which configurations differ."""
+def setting_rows(evaluation: Any) -> Rows:
+    """Return the settings of the pipeline by configuration."""
     found = [_dotted(entry.options) for entry in evaluation.configurations]
-    columns = ('setting', *(entry.label for entry in evaluation.configurations))
-    rows: list[list[Any]] = [
+    return [
         [key, *(code(settings.get(key) or ABSENT) for settings in found)]
         for key in dict.fromkeys(key for settings in found for key in settings)
     ]
-    if differing:
-        rows = [row for row in rows if any(c != row[1] for c in row[2:])]
-    caption = 'Settings that differ' if differing else 'All settings'
-    return table(caption, columns, rows, words=len(columns), most=len(rows))
+
+
+def differing(rows: Rows) -> Rows:
+    """Return the rows in which configurations differ."""
+    return [row for row in rows if any(entry != row[1] for entry in row[2:])]
 
 
 def _dotted(options: Mapping[str, Any], prefix: str = '') -> dict[str, str]:

@@ -412,29 +412,40 @@ def draw_sample(
     ``DataError`` and ``OSError`` say which file cannot be shown.
     """
     first = members[0][1]
-    frame = f'frame {first.frame}'
     image = read_image(_inside(folder, first.image))
-    pictures = [_picture(image, 'input', f'Camera picture of {frame}')]
-    truth = None
-    if first.truth:
-        truth = _labels(folder, first.truth, image)
-        alt = f'Labels of {frame} over the picture; darkened where not labelled'
-        pictures.append(_picture(_blend(image, palette[truth], 0.5), 'truth', alt))
+    pictures: list[dict[str, Any]] = []
+
+    def add(picture: Image, title: str, alt: str) -> None:
+        # no more pixels than a page can show are kept
+        small = _shrink(picture, _SIZES[0][0])
+        pictures.append(
+            {'image': small, 'title': title, 'alt': alt.format(f'frame {first.frame}')}
+        )
+
+    def labels_of(name: str) -> Image:
+        labels = read_labels(_inside(folder, name))
+        if labels.shape != image.shape[:2]:
+            raise DataError(f"'{name}' of {labels.shape} does not fit one of {image.shape[:2]}")
+        return labels
+
+    add(image, 'input', 'Camera picture of {}')
+    truth = labels_of(first.truth) if first.truth else None
+    if truth is not None:
+        alt = 'Labels of {} over the picture; darkened where not labelled'
+        add(_blend(image, palette[truth], 0.5), 'truth', alt)
     # configurations that took one route have the same mask
     masks: dict[bytes, tuple[Image, Any, list[str]]] = {}
     for label, sample in members:
         if sample.labels:
-            labels = _labels(folder, sample.labels, image)
+            labels = labels_of(sample.labels)
             masks.setdefault(labels.tobytes(), (labels, sample, []))[2].append(label)
     for labels, sample, by in masks.values():
         after = f', {" and ".join(by)}' if len(members) > 1 else ''
-        mask = _blend(image, palette[labels], 0.5)
-        pictures.append(_picture(mask, f'mask{after}', f'Mask of {frame} over the picture{after}'))
+        add(_blend(image, palette[labels], 0.5), f'mask{after}', 'Mask of {} over the picture')
         if truth is not None:
             score = '–' if sample.miou is None else f'{sample.miou:.3f}'
             errors = draw_errors(image, labels, truth)
-            title = f'errors{after}: mIoU {score}'
-            pictures.append(_picture(errors, title, f'Errors of {frame}{after}'))
+            add(errors, f'errors{after}: mIoU {score}', 'Errors of {}')
     return pictures
 
 
@@ -443,13 +454,6 @@ def draw_errors(image: Image, labels: Image, truth: Image) -> Image:
     found = np.where(truth == UNLABELLED, 2, labels != truth)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return _blend(np.asarray(grey, np.uint8), ERROR_COLORS[found], 0.62)
-
-
-def _labels(folder: Path, name: str, image: Image) -> Image:
-    labels = read_labels(_inside(folder, name))
-    if labels.shape != image.shape[:2]:
-        raise DataError(f"'{name}' of {labels.shape} does not fit a picture of {image.shape[:2]}")
-    return labels
 
 
 def _blend(image: Image, colors: Image, alpha: float) -> Image:
@@ -462,11 +466,6 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder.resolve()):
         raise DataError(f"'{name}' lies outside the evaluation's folder")
     return path
-
-
-def _picture(image: Image, title: str, alt: str) -> dict[str, Any]:
-    # no more pixels than a page can show are kept
-    return {'image': _shrink(image, _SIZES[0][0]), 'title': title, 'alt': alt}
 
 
 def encode(pictures: Sequence[dict[str, Any]], budget: int) -> bool:

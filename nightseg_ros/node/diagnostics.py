@@ -31,7 +31,6 @@ FRAME_DROPS = {
 }
 #: Every way a received cloud can end without labels.
 CLOUD_DROPS = {
-    'superseded': 'newer clouds came before its turn',
     'max_rate': 'more clouds than max_rate',
     'unwanted': 'nobody subscribes to the labelled points',
     'out_of_order': 'stamped before the cloud before it',

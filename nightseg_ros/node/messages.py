@@ -12,6 +12,7 @@ takes padded rows for points and swaps big-endian bytes within the message that 
 from __future__ import annotations
 
 import importlib
+import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +31,7 @@ from sensor_msgs.msg import (
 )
 from std_msgs.msg import Header
 
-from nightseg_ros.clouds.painter import LabelledCloud
+from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.diagnostics import diagnostic_status
 from nightseg_ros.perception.result import Result, report
@@ -115,6 +116,21 @@ def frame_status(
     return DiagnosticArray(header=header, status=[status])
 
 
+def message_class(kind: str) -> Any | None:
+    """Return the class of ``package/Name`` or ``package/msg/Name``, None where it is missing."""
+    package, name = kind.split('/')[0], kind.rpartition('/')[2]
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def header_stamp(data: bytes) -> int:
+    """Return the header's stamp in ns of a serialised (CDR) stamped message."""
+    seconds, nanoseconds = struct.unpack_from('<iI' if data[1] else '>iI', data, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
 def label_info(taxonomy: Taxonomy, stamp: Any) -> Any:
     """Return ``vision_msgs/LabelInfo``; ``ImportError`` where vision_msgs is not installed."""
     vision = importlib.import_module('vision_msgs.msg')
@@ -141,7 +157,7 @@ def read_message(message: PointCloud2) -> Cloud:
     return replace(cloud, read=sensor_msgs_py.read_points(message))
 
 
-def cloud_message(labelled: LabelledCloud) -> PointCloud2:
+def cloud_message(labelled: SensorCloud) -> PointCloud2:
     """Return the message of a labelled cloud, under the input's stamp and frame."""
     cloud = labelled.cloud
     header = Header(frame_id=labelled.frame_id)

@@ -10,63 +10,64 @@ NAME.partial holds what was written.
 
 from __future__ import annotations
 
-import argparse
-import importlib
+import json
+import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from rclpy.utilities import remove_ros_args
 
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
+from nightseg_ros.cli.bags import RecordOptions
 from nightseg_ros.files import user_path
 from nightseg_ros.node.camera import TOPICS
-from nightseg_ros.node.replay import StampLog, header_stamp
+from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
 
-#: Type (``package/Name``) of each output by its name, and whether late subscribers get it.
-KINDS = {topic.name: (topic.kind, topic.latched) for topic in TOPICS}
 #: The one topic that belongs to no camera.
 DIAGNOSTICS = 'diagnostics'
 #: Seconds in which a stopping recorder still takes what has arrived.
 DRAIN_S = 0.5
-#: Seconds between two looks for cameras.
+#: Seconds between two searches for cameras.
 DISCOVER_S = 0.5
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the recorder and return its exit code."""
-    given = remove_ros_args(sys.argv if arguments is None else ['bag_recorder', *arguments])[1:]
-    options = _parser().parse_args(given)
+def run(options: RecordOptions) -> int:
+    """Record until a signal; return the exit code."""
+    known = [topic.name for topic in TOPICS] + [DIAGNOSTICS]
+    unknown = [output for output in options.outputs if output not in known]
+    if unknown:
+        print(
+            f"bag_recorder: there is no output '{unknown[0]}'; outputs: {', '.join(known)}",
+            file=sys.stderr,
+        )
+        return 2
     try:
         writer = BagWriter(
-            user_path(options.bag), storage=options.storage, force=options.force, keep=True
+            user_path(options.out), storage=options.storage, force=options.force, keep=True
         )
     except (BagError, OSError) as error:
         print(f'bag_recorder: {error}', file=sys.stderr)
         return 2
     remove_orphans()
     # its own handlers: what has arrived shall still be written
-    rclpy.init(
-        args=None if arguments is None else ['bag_recorder', *arguments],
-        signal_handler_options=SignalHandlerOptions.NO,
-    )
+    rclpy.init(args=['bag_recorder'], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        with writer, StampLog(options.log) as log:
+        # by lines, so that a killed process leaves what it knew
+        with writer, open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
             recorder = Recorder(writer, log, options)
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, lambda *_: recorder.stop())
-            recorder.run()
+            recorder.record()
     except (BagError, OSError) as error:
         print(f"bag_recorder: {error}; '{writer.partial}' holds what was written", file=sys.stderr)
         return 1
@@ -78,45 +79,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class Recorder:
     """Subscribes to the topics of some cameras, or of all that show up, and writes them."""
 
-    def __init__(self, writer: BagWriter, log: StampLog, options: argparse.Namespace) -> None:
+    def __init__(self, writer: BagWriter, log: TextIO, options: RecordOptions) -> None:
         """Subscribe to what has a name already."""
-        self.writer, self.log, self.options = writer, log, options
-        self.counts: Counter[str] = Counter()
-        self.node: Any = rclpy.create_node('bag_recorder')
+        self._writer, self._log, self._options = writer, log, options
+        self._counts: Counter[str] = Counter()
+        self._node: Any = rclpy.create_node('bag_recorder')
         self._stopping = False
-        self._known: set[str] = set()
-        for camera in () if options.discover else options.cameras:
+        self._followed: set[str] = set()
+        for camera in options.cameras:
             self._follow(f'/{camera.strip("/")}/{NAMESPACE}')
         for topic in options.images:
             compressed = topic.endswith('/compressed')
             kind = f'sensor_msgs/{"CompressedImage" if compressed else "Image"}'
-            self._subscribe(f'/{topic.strip("/")}', kind, latched=False, output='')
+            self._subscribe(f'/{topic.strip("/")}', kind)
         for topic in options.clouds:
-            name = f'/{topic.strip("/")}'
-            self._subscribe(name, 'sensor_msgs/PointCloud2', latched=False, output='points')
+            self._subscribe(f'/{topic.strip("/")}', 'sensor_msgs/PointCloud2', ours=True)
         if DIAGNOSTICS in options.outputs:
-            self._subscribe(
-                '/diagnostics', 'diagnostic_msgs/DiagnosticArray', latched=False, output=''
-            )
+            self._subscribe('/diagnostics', 'diagnostic_msgs/DiagnosticArray')
 
     def stop(self) -> None:
-        """Let ``run`` end."""
+        """Let ``record`` end."""
         self._stopping = True
 
-    def run(self) -> None:
+    def record(self) -> None:
         """Write until told to stop, then what has arrived."""
         executor = SingleThreadedExecutor()
-        executor.add_node(self.node)
+        executor.add_node(self._node)
         print('recording', flush=True)
-        begun = look = time.monotonic()
+        begun = discover = time.monotonic()
         try:
             while not self._stopping and rclpy.ok():
                 executor.spin_once(timeout_sec=0.2)
                 now = time.monotonic()
-                if self.options.discover and now >= look:
-                    look = now + DISCOVER_S
+                if not self._options.cameras and now >= discover:
+                    discover = now + DISCOVER_S
                     self._discover()
-                if self.options.seconds and now - begun >= self.options.seconds:
+                if self._options.seconds and now - begun >= self._options.seconds:
                     break
             end = time.monotonic() + DRAIN_S
             while rclpy.ok() and (left := end - time.monotonic()) > 0:
@@ -125,32 +123,35 @@ class Recorder:
             pass
         finally:
             executor.shutdown()
-            self.node.destroy_node()
-        counts = ', '.join(f'{topic} {count}' for topic, count in sorted(self.counts.items()))
+            self._node.destroy_node()
+        counts = ', '.join(f'{topic} {count}' for topic, count in sorted(self._counts.items()))
         print(counts or 'nothing recorded', flush=True)
 
     def _discover(self) -> None:
         """Follow the cameras whose labels somebody publishes now."""
         end = f'/{NAMESPACE}/labels'
-        for topic, _ in self.node.get_topic_names_and_types():
+        for topic, _ in self._node.get_topic_names_and_types():
             prefix = topic.removesuffix('/labels')
-            new = topic.endswith(end) and prefix not in self._known
-            if new and self.node.count_publishers(topic):
+            new = topic.endswith(end) and prefix not in self._followed
+            if new and self._node.count_publishers(topic):
                 print(f'recording {prefix}', flush=True)
                 self._follow(prefix)
 
     def _follow(self, prefix: str) -> None:
-        self._known.add(prefix)
-        for output in self.options.outputs:
-            if output in KINDS:
-                kind, latched = KINDS[output]
-                self._subscribe(f'{prefix}/{output}', kind, latched=latched, output=output)
+        self._followed.add(prefix)
+        topics = {topic.name: topic for topic in TOPICS}
+        for output in self._options.outputs:
+            if output in topics:
+                topic = topics[output]
+                self._subscribe(f'{prefix}/{output}', topic.kind, latched=topic.latched, ours=True)
 
-    def _subscribe(self, topic: str, kind: str, *, latched: bool, output: str) -> None:
+    def _subscribe(
+        self, topic: str, kind: str, *, latched: bool = False, ours: bool = False
+    ) -> None:
+        """Write the messages of a topic; ``ours`` is what a node of this package publishes."""
+        message_type = message_class(kind)
         package, _, name = kind.partition('/')
-        try:
-            message_type = getattr(importlib.import_module(f'{package}.msg'), name)
-        except ImportError:
+        if message_type is None:
             print(f'{topic} is not recorded: {package} is not installed', flush=True)
             return
         # best effort also hears reliable publishers; the depth bridges a slow disk
@@ -160,42 +161,19 @@ class Recorder:
                 depth=1, reliability=ReliabilityPolicy.RELIABLE,
                 durability=DurabilityPolicy.TRANSIENT_LOCAL,
             )  # fmt: skip
-        elif self.options.reliable:
+        elif self._options.reliable:
             qos.reliability = ReliabilityPolicy.RELIABLE
-        recorded = f'{package}/msg/{name}'
-        offered = (reliable_qos(latched=latched),) if output else ()
-        channel = Channel(topic=topic, type=recorded, qos=offered)
-        self.writer.add_topic(channel)
+        offered = (reliable_qos(latched=latched),) if ours else ()
+        channel = Channel(topic=topic, type=f'{package}/msg/{name}', qos=offered)
+        self._writer.add_topic(channel)
         stamped = name not in ('String', 'Float32')
 
         def keep(data: bytes) -> None:
-            arrived = time.monotonic_ns()
-            received = time.time_ns()
-            self.writer.write(Message(channel=channel, received_ns=received, data=bytes(data)))
-            self.counts[topic] += 1
+            arrived, received = time.monotonic_ns(), time.time_ns()
+            self._writer.write(Message(channel=channel, received_ns=received, data=bytes(data)))
+            self._counts[topic] += 1
             if stamped:
-                self.log.add(topic=topic, stamp=header_stamp(data), arrived=arrived)
+                event = {'topic': topic, 'stamp': header_stamp(data), 'arrived': arrived}
+                print(json.dumps(event), file=self._log)
 
-        self.node.create_subscription(message_type, topic, keep, qos, raw=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog='bag_recorder', description=__doc__)
-    add = parser.add_argument
-    add('bag', help='bag to write')
-    add('--cameras', nargs='+', default=['camera'], help='names of the cameras')
-    add('--discover', action='store_true', help='every camera that shows up, instead')
-    add('--outputs', nargs='+', default=['labels', 'overlay', 'status'],
-        choices=[*KINDS, DIAGNOSTICS])  # fmt: skip
-    add('--images', nargs='+', default=[], help='image topics to record as well')
-    add('--clouds', nargs='+', default=[], help='topics of points to record as well')
-    add('--seconds', type=float, default=0.0, help='end after so long; 0 waits for a signal')
-    add('--reliable', action='store_true', help='ask for lost messages again')
-    add('--storage', default='mcap', choices=['mcap', 'sqlite3'])
-    add('--force', action='store_true', help='replace the bag if it exists')
-    add('--log', help='write the steady time at which each stamp arrived, as JSON lines')
-    return parser
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+        self._node.create_subscription(message_type, topic, keep, qos, raw=True)

@@ -9,11 +9,12 @@ then from tf2 where it is installed. ``clouds.painter`` does the work.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -25,16 +26,8 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree, Matrix
-from nightseg_ros.clouds.painter import CloudPainter, LabelledCloud
-from nightseg_ros.clouds.point_cloud import (
-    metres,
-    read_calibration,
-    read_palette,
-    read_plane,
-    read_pose,
-    read_transform,
-    stamp_of,
-)
+from nightseg_ros.clouds.painter import CloudPainter, SensorCloud
+from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
@@ -45,31 +38,20 @@ from nightseg_ros.node.diagnostics import (
 )
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
-from nightseg_ros.node.messages import cloud_message, read_message
+from nightseg_ros.node.messages import cloud_message, message_class, read_message
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
-from nightseg_ros.taxonomy import UNLABELLED
 
 
 class SensorFeed:
     """Everything that belongs to one sensor, from configure to cleanup."""
 
-    def __init__(
-        self, node: Any, sensor: Sensor, painter: CloudPainter,
-        serve: Callable[[], None], restart: Callable[[], None],
-    ) -> None:  # fmt: skip
-        """
-        Create the output topic.
-
-        ``serve`` is called when a cloud has come, ``restart`` when its stamps jump back.
-        """
-        self.sensor = sensor
-        self.warnings = Warnings(node.get_logger(), sensor.name)
+    def __init__(self, node: SemanticCloud, sensor: Sensor) -> None:
+        """Create the output topic."""
+        self.sensor, self._node = sensor, node
         self.health = self._new_health()
         self.clouds: OrderedSubscription | None = None
-        self._node, self._painter, self._serve = node, painter, serve
-        self._restart = restart
         self._publisher = node.create_lifecycle_publisher(
             PointCloud2,
             f'{sensor.output}/points',
@@ -79,14 +61,15 @@ class SensorFeed:
         )
 
     def _new_health(self) -> Health:
-        return Health(time.monotonic(), drops=CLOUD_DROPS, noun='cloud', warnings=self.warnings)
+        warnings = Warnings(self._node.get_logger(), self.sensor.name)
+        return Health(time.monotonic(), drops=CLOUD_DROPS, noun='cloud', warnings=warnings)
 
     def open(self) -> None:
         """Subscribe."""
         self.health = self._new_health()
         self.clouds = OrderedSubscription(
             self._node, PointCloud2 if self.sensor.kind == 'cloud' else Image, self.sensor.topic,
-            self._receive, self._node.settings.qos_reliability, self.health, self._restart,
+            self._receive, self._node.settings.qos_reliability, self.health, self._node.start_over,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -99,30 +82,31 @@ class SensorFeed:
         """Take the output out of the graph."""
         self._node.destroy_lifecycle_publisher(self._publisher)
 
-    def publish(self, labelled: LabelledCloud, paint_ms: float) -> None:
+    def publish(self, cloud: SensorCloud, paint_ms: float) -> None:
         """Hand a labelled cloud to whoever subscribes."""
-        self._publisher.publish(cloud_message(labelled))
+        self._publisher.publish(cloud_message(cloud))
         now = time.monotonic()
-        for camera, (reason, text) in labelled.misses.items():
+        for camera, (reason, text) in cloud.misses.items():
             self.health.miss(now, f'{camera}.{reason}', text)
-        labels = labelled.painted.labels
-        share = float((labels != UNLABELLED).mean()) if len(labels) else 0.0
-        health = self.health
+        if cloud.early:
+            text = 'too many clouds wait for masks or poses: labelled with those that are there'
+            self.health.miss(now, 'early', text)
+        points, health = len(cloud.cloud), self.health
+        share = cloud.labelled / max(points, 1)
         health.counts['served'] += 1
         health.served.append(now)
-        health.durations['latency_ms'].append((now - labelled.received) * 1e3)
+        health.durations['latency_ms'].append((now - cloud.received) * 1e3)
         health.durations['paint_ms'].append(paint_ms)
-        health.note = f'{len(labels)} points, {share:.0%} labelled'
+        health.note = f'{points} points, {share:.0%} labelled'
         health.shown |= {
-            'points': len(labels),
-            'labelled': share,
-            'hidden': sum(labelled.painted.hidden),
-            **{f'mask_later_by_s.{camera}': gap for camera, gap in labelled.gaps_s.items()},
-        }
+            'points': points, 'labelled': share, 'hidden': cloud.hidden,
+            **{f'mask_later_by_s.{camera}': gap for camera, gap in cloud.gaps_s.items()},
+        }  # fmt: skip
         if share > 0:
             health.last_useful = now
 
     def _receive(self, message: Any, stamp: int, now: float) -> None:
+        painter, name = self._node.painter, self.sensor.name
         if not stamp:
             text = 'the clouds carry no stamp (0): the driver should set header.stamp'
             self.health.drop(now, 'unstamped', text)
@@ -131,118 +115,76 @@ class SensorFeed:
             self.health.drop(now, 'unwanted')
             return
         try:
-            if self._take(message, stamp, now):
-                self.health.drop(now, 'superseded')
+            if self.sensor.kind == 'cloud':
+                painter.take_cloud(name, message, now, read_message)
+            else:
+                painter.take_depth(name, message, now)
         except CloudError as error:
             what = 'cloud' if self.sensor.kind == 'cloud' else 'depth image'
             self.health.drop(now, 'malformed', f'a {what} cannot be used: {error}')
-        self._serve()
-
-    def _take(self, message: Any, stamp: int, now: float) -> bool:
-        name, frame_id = self.sensor.name, message.header.frame_id
-        if self.sensor.kind == 'cloud':
-            return self._painter.add_cloud(name, stamp, frame_id, read_message(message), now)
-        return self._painter.add_depth(name, stamp, frame_id, metres(message), now)
-
-
-_ENCODINGS = ('mono8', '8UC1')
+        self._node.serve()
 
 
 class CameraFeed:
     """Labels, confidence, calibration and colours of one camera, while the node is active."""
 
-    def __init__(
-        self, node: Any, name: str, info_topic: str, reliability: str, painter: CloudPainter,
-        serve: Callable[[], None],
-    ) -> None:  # fmt: skip
-        """Subscribe; ``serve`` is called when a mask has come."""
-        self.name = name
-        self.masks = self.bad = 0
-        self._node, self._painter, self._serve = node, painter, serve
-        self._warnings = Warnings(node.get_logger(), name)
-        self._last = self._started = time.monotonic()
-        self._fault: tuple[float, str] = (-1e9, '')
-        prefix = f'{name}/{NAMESPACE}'
-        self.labels = Subscription(node, Image, f'{prefix}/labels', self._labels, reliability)
-        self._planes = [self.labels]
+    def __init__(self, node: SemanticCloud, name: str, info_topic: str) -> None:
+        """Subscribe."""
+        self.name, self._node = name, node
+        self.masks = 0
+        self._last = time.monotonic()
+        painter, prefix = node.painter, f'{name}/{NAMESPACE}'
+        self._take_labels = partial(painter.take_labels, name)
+        reliability = node.settings.qos_reliability
+        topics: list[tuple[Any, str, str, Callable[[Any], None]]] = [
+            (Image, f'{prefix}/labels', reliability, self._labels),
+            (CameraInfo, info_topic, 'best_effort', partial(painter.take_info, name)),
+        ]
         if painter.config.confidence:
-            self._planes.append(
-                Subscription(node, Image, f'{prefix}/confidence', self._confidence, reliability)
-            )
+            take = partial(painter.take_confidence, name)
+            topics.append((Image, f'{prefix}/confidence', reliability, take))
+        self._subscriptions = [
+            Subscription(node, kind, topic, self._used(topic, take), policy)
+            for kind, topic, policy, take in topics
+        ]
         latched = QoSProfile(
             depth=1, reliability=ReliabilityPolicy.RELIABLE,
             durability=DurabilityPolicy.TRANSIENT_LOCAL,
         )  # fmt: skip
-        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        legends = f'{prefix}/label_info_json'
-        # the node's own group would never forget them
-        group = MutuallyExclusiveCallbackGroup()
-        self._subscriptions = [
-            node.create_subscription(
-                CameraInfo, info_topic, self._info, best_effort, callback_group=group
-            ),
-            node.create_subscription(String, legends, self._legend, latched, callback_group=group),
-        ]
+        legend = f'{prefix}/label_info_json'
+        self._legend = node.create_subscription(
+            String, legend, self._used(legend, painter.take_legend), latched,
+            # the node's own group would never forget it
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Take the subscriptions out of the graph."""
-        for plane in self._planes:
-            plane.close()
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.close()
+        self._node.destroy_subscription(self._legend)
 
     def match(self) -> None:
         """Follow the publishers' reliability."""
-        for plane in self._planes:
-            plane.match()
+        for subscription in self._subscriptions:
+            subscription.match()
 
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks."""
-        found = []
-        if now - self._last > silent_after:
-            source = self.labels.source()
-            who = 'nobody publishes' if not source.publishers else 'nothing comes on'
-            text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-            found.append(HealthProblem('ERROR', text))
-        if now - self._fault[0] < RECOVERY:
-            found.append(HealthProblem('WARN', f'{self._fault[1]} ({self.bad} so far)'))
-        return found
+        if now - self._last <= silent_after:
+            return []
+        source = self._subscriptions[0].source()
+        who = 'nobody publishes' if not source.publishers else 'nothing comes on'
+        text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
+        return [HealthProblem('ERROR', text)]
+
+    def _used(self, topic: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
+        return partial(self._node.use, f'{self.name}: {topic.rpartition("/")[2]}', take)
 
     def _labels(self, message: Any) -> None:
-        def take() -> None:
-            plane = read_plane(message, _ENCODINGS)
-            frame_id = message.header.frame_id
-            self._painter.masks(self.name).add_labels(stamp_of(message), frame_id, plane)
-            self._last = time.monotonic()
-            self.masks += 1
-
-        self._try('labels', take)
-
-    def _confidence(self, message: Any) -> None:
-        def take() -> None:
-            plane = read_plane(message, _ENCODINGS)
-            self._painter.masks(self.name).add_confidence(stamp_of(message), plane)
-
-        self._try('confidence', take)
-
-    def _info(self, message: Any) -> None:
-        self._painter.calibrate(self.name, read_calibration(message))
-
-    def _legend(self, message: Any) -> None:
-        def take() -> None:
-            self._painter.palette = read_palette(message.data)
-
-        self._try('label_info_json', take)
-
-    def _try(self, what: str, take: Callable[[], None]) -> None:
-        try:
-            take()
-        except CloudError as error:
-            self.bad += 1
-            text = f'{self.name}: {what} cannot be used: {error}'
-            self._fault = (time.monotonic(), text)
-            self._warnings.log(what, f'{what} cannot be used: {error}')
-        self._serve()
+        self._take_labels(message)
+        self._last = time.monotonic()
+        self.masks += 1
 
 
 class Places:
@@ -296,8 +238,8 @@ class Places:
         self._listener = self._buffer = None
 
 
-#: Seconds between two looks at clouds that may have waited long enough.
-LOOK_PERIOD = 0.02
+#: Seconds between two checks of clouds that may have waited long enough.
+CHECK_PERIOD = 0.02
 
 
 class SemanticCloud(ManagedNode):
@@ -311,12 +253,17 @@ class SemanticCloud(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         """Declare the parameters; with ``autostart`` the first spin configures and activates."""
-        self._painter: CloudPainter | None = None
+        self.painter: Any = None
+        """The ``CloudPainter`` from configure to cleanup."""
         self._places: Places | None = None
         self._cameras: list[CameraFeed] = []
         self._sensors: dict[str, SensorFeed] = {}
         self._odometry: Any = None
-        self._look_timer: Any = None
+        self._timer: Any = None
+        self._unusable: Counter[str] = Counter()
+        """Messages that could not be used, by what they are."""
+        self._faults: dict[str, tuple[float, str]] = {}
+        """The latest of each: when it came, and what is wrong with it."""
         super().__init__('semantic_cloud', CloudSettings, **options)
         self._warnings = Warnings(self.get_logger())
 
@@ -325,50 +272,49 @@ class SemanticCloud(ManagedNode):
     def _prepare(self) -> None:
         """Create the output topics."""
         settings: CloudSettings = self.settings
-        if settings.odometry:
-            _message_type(settings.odometry_type)
+        kind = settings.odometry_type
+        if settings.odometry and message_class(kind) is None:
+            package = kind.partition('/')[0]
+            raise ConfigError(f"'odometry_type' is {kind}, but {package} is not installed")
         self._places = Places(self, settings.transforms, settings.use_tf)
-        self._painter = CloudPainter(settings.paint, self._places.lookup)
+        self.painter = CloudPainter(settings.paint, self._places.lookup)
         for sensor in settings.point_sources:
-            self._sensors[sensor.name] = SensorFeed(
-                self, sensor, self._painter, self._serve, self._restart
-            )
+            self._sensors[sensor.name] = SensorFeed(self, sensor)
 
     def _begin(self) -> str:
         """Subscribe."""
-        assert self._painter is not None
         settings: CloudSettings = self.settings
-        self._painter.clear()
+        self.painter.clear()
+        self._unusable.clear()
+        self._faults.clear()
         for name, topic in zip(settings.paint.cameras, settings.calibration_topics):
-            self._cameras.append(CameraFeed(
-                self, name, topic, settings.qos_reliability, self._painter, self._serve
-            ))  # fmt: skip
+            self._cameras.append(CameraFeed(self, name, topic))
         for feed in self._sensors.values():
             feed.open()
         if settings.odometry:
             self._odometry = self.create_subscription(
-                _message_type(settings.odometry_type), settings.odometry, self._pose,
+                message_class(settings.odometry_type), settings.odometry,
+                partial(self.use, 'poses', self.painter.take_pose),
                 QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
                 callback_group=MutuallyExclusiveCallbackGroup(),
             )  # fmt: skip
-        self._look_timer = self.create_timer(
-            LOOK_PERIOD, self._serve, MutuallyExclusiveCallbackGroup(), clock=self._steady
-        )
+        group = MutuallyExclusiveCallbackGroup()
+        self._timer = self.create_timer(CHECK_PERIOD, self.serve, group, clock=self._steady)
         topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.point_sources)
         return f'points on {topics}'
 
     def _end(self, timeout: float) -> bool:
         """Unsubscribe."""
-        if self._look_timer is not None:
-            self.destroy_timer(self._look_timer)
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
         if self._odometry is not None:
             self.destroy_subscription(self._odometry)
-        self._look_timer = self._odometry = None
+        self._timer = self._odometry = None
         for camera in self._cameras:
             camera.close()
+        for sensor in self._sensors.values():
+            sensor.close()
         self._cameras = []
-        for feed in self._sensors.values():
-            feed.close()
         return True
 
     def _release(self) -> None:
@@ -378,48 +324,47 @@ class SemanticCloud(ManagedNode):
         if self._places is not None:
             self._places.close()
         self._sensors = {}
-        self._places = self._painter = None
+        self._places = self.painter = None
 
     # -- work ---------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
+    def use(self, what: str, take: Callable[[Any], None], message: Any) -> None:
+        """Let ``take`` have a message; nothing that is received may end the node."""
+        try:
+            take(message)
+        except Exception as error:
+            kind = '' if isinstance(error, CloudError) else f'{type(error).__name__}: '
+            text = f'{what} cannot be used: {kind}{error}'
+            self._unusable[what] += 1
+            self._faults[what] = (time.monotonic(), text)
+            self._warnings.log(what, text)
+        self.serve()
+
+    def serve(self, *, everything: bool = False) -> None:
         """Label and publish what need not wait any longer."""
-        if self._painter is None or self._look_timer is None:
+        if self._timer is None:
             return
-        while True:
-            begun = time.monotonic()
+        for cloud in self.painter.due(time.monotonic(), everything=everything):
+            feed, begun = self._sensors[cloud.sensor], time.monotonic()
             try:
-                labelled = next(self._painter.due(begun), None)
+                labelled = self.painter.label(cloud)
+                feed.publish(labelled, (time.monotonic() - begun) * 1e3)
             except Exception as error:
                 self.get_logger().debug(traceback.format_exc())
                 text = f'a cloud is not labelled: {type(error).__name__}: {error}'
-                health = self._sensors[self._painter.last_sensor].health
-                health.drop(time.monotonic(), 'failed', text)
-                continue
-            if labelled is None:
-                return
-            took = (time.monotonic() - begun) * 1e3
-            self._sensors[labelled.sensor].publish(labelled, took)
+                feed.health.drop(time.monotonic(), 'failed', text)
 
-    def _restart(self) -> None:
-        """Forget everything that has a stamp: stamps start over."""
-        assert self._painter is not None and self._places is not None
-        self._painter.clear()
+    def start_over(self) -> None:
+        """Forget everything that has a stamp, because stamps jumped back."""
+        assert self._places is not None
+        self.serve(everything=True)
+        self.painter.clear()
         self._places.clear()
-
-    def _pose(self, message: Any) -> None:
-        assert self._painter is not None
-        try:
-            self._painter.poses.add(stamp_of(message), read_pose(message))
-        except CloudError as error:
-            self._warnings.log('pose', f'a pose cannot be used: {error}')
 
     def apply_settings(self) -> None:
         """Hide by the new limits."""
-        if self._painter is not None and self.settings is not None:
-            self._painter.config = dataclasses.replace(
-                self._painter.config, occlusion=self.settings.paint.occlusion
-            )
+        if self.painter is not None:
+            self.painter.config = self.settings.paint
 
     # -- diagnostics --------------------------------------------------------------------------
 
@@ -433,11 +378,20 @@ class SemanticCloud(ManagedNode):
         if settings is not None:
             for camera in self._cameras:
                 found += camera.problems(now, settings.silent_after)
+        for what, (when, text) in list(self._faults.items()):
+            if now - when < RECOVERY:
+                text = f'{text} ({self._unusable[what]} so far)'
+                found.append(HealthProblem('WARN', text))
         return found
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         values = {f'masks.{camera.name}': camera.masks for camera in self._cameras}
-        values |= {f'bad_masks.{camera.name}': camera.bad for camera in self._cameras}
+        unusable = list(self._unusable.items())
+        for camera in self._cameras:
+            bad = (count for what, count in unusable if what.startswith(f'{camera.name}: '))
+            values[f'bad_masks.{camera.name}'] = sum(bad)
+        if self._odometry is not None:
+            values['bad_poses'] = self._unusable['poses']
         return {}, values
 
     def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
@@ -445,24 +399,9 @@ class SemanticCloud(ManagedNode):
         return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds is not None]
 
 
-def _message_type(kind: str) -> Any:
-    """Return the class of ``package/Name``; ``ConfigError`` where it is not installed."""
-    package, _, name = kind.partition('/')
-    try:
-        return getattr(importlib.import_module(f'{package}.msg'), name)
-    except ImportError as error:
-        raise ConfigError(f"'odometry_type' is {kind}, but {package} is not installed") from error
-
-
 def main() -> None:
     """Run semantic_cloud until SIGINT or SIGTERM."""
-
-    def make() -> Any:
-        from nightseg_ros.node.semantic_cloud import SemanticCloud
-
-        return SemanticCloud()
-
-    serve(make)
+    serve(SemanticCloud)
 
 
 if __name__ == '__main__':

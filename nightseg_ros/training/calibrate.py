@@ -23,8 +23,8 @@ import torch
 
 from nightseg_ros.data.augment import PhotometricConfig, distort
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.photometric import damaged
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
 from nightseg_ros.runtime.graph import (
@@ -300,7 +300,7 @@ def _reliability_head(
             image, truth = _read(sample)
             rng = np.random.default_rng((config.seed, number, 7))
             night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
-            faulty = [damaged(image, rng) for _ in range(config.faults)]
+            faulty = [corrupted(image, rng) for _ in range(config.faults)]
             for shown in (image, night, *faulty):
                 seen, logits = predict(graph, shown, long_side)
                 ids = _resized(truth, logits)

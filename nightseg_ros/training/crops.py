@@ -21,8 +21,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nightseg_ros.data.augment import AugmentConfig, augment, flip, pad, scale_and_crop
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import Range, uniform
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import Range, uniform
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 

@@ -184,14 +184,16 @@ class TrainingRun:
         ``RunError`` names a setting that differs from the interrupted run's (those in ``FREE``
         may), a damaged checkpoint, or a folder that another training is writing.
         """
-        if self._rank == 0:
-            self._lock_folder()
-        self.fabric.barrier()
-        if self._path.exists():
-            self.first = self._load_checkpoint() + 1
-            self.say(f'resuming after step {self.first}')
-        if self._rank == 0:
-            self._open_logs()
+        with self._files as files:  # closed where this fails
+            if self._rank == 0:
+                self._lock_folder()
+            self.fabric.barrier()
+            if self._path.exists():
+                self.first = self._load_checkpoint() + 1
+                self.say(f'resuming after step {self.first}')
+            if self._rank == 0:
+                self._open_logs()
+            self._files = files.pop_all()
         self._started = self._clock()
         return self
 

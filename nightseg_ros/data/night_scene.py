@@ -45,31 +45,17 @@ class Role(IntEnum):
     PERSON = 10
 
 
-_ROLE_OF_CLASS = {
-    'sky': Role.SKY,
-    'building': Role.BUILDING,
-    'wall': Role.BUILDING,
-    'pole': Role.POLE,
-    'road': Role.ROAD,
-    'pavement': Role.PAVEMENT,
-    'sidewalk': Role.PAVEMENT,
-    'terrain': Role.TREE,
-    'tree': Role.TREE,
-    'vegetation': Role.TREE,
-    'sign': Role.SIGN,
-    'traffic sign': Role.SIGN,
-    'traffic light': Role.SIGN,
-    'fence': Role.FENCE,
-    'car': Role.VEHICLE,
-    'truck': Role.VEHICLE,
-    'bus': Role.VEHICLE,
-    'train': Role.VEHICLE,
-    'motorcycle': Role.VEHICLE,
-    'pedestrian': Role.PERSON,
-    'person': Role.PERSON,
-    'rider': Role.PERSON,
-    'bicyclist': Role.PERSON,
-    'bicycle': Role.PERSON,
+_CLASSES = {
+    Role.SKY: ('sky',),
+    Role.BUILDING: ('building', 'wall'),
+    Role.POLE: ('pole',),
+    Role.ROAD: ('road',),
+    Role.PAVEMENT: ('pavement', 'sidewalk'),
+    Role.TREE: ('terrain', 'tree', 'vegetation'),
+    Role.SIGN: ('sign', 'traffic sign', 'traffic light'),
+    Role.FENCE: ('fence',),
+    Role.VEHICLE: ('car', 'truck', 'bus', 'train', 'motorcycle'),
+    Role.PERSON: ('pedestrian', 'person', 'rider', 'bicyclist', 'bicycle'),
 }
 
 
@@ -80,10 +66,11 @@ def role_table(taxonomy: Taxonomy) -> Bytes:
 
     ``TaxonomyError`` if the taxonomy has no class ``sky``: a night cannot be made without it.
     """
+    taxonomy.id_of('sky')
     table = np.full(256, Role.OTHER, np.uint8)
-    for index, name in enumerate(taxonomy.classes):
-        table[index] = _ROLE_OF_CLASS.get(name, Role.OTHER)
-    table[taxonomy.id_of('sky')] = Role.SKY
+    for role, names in _CLASSES.items():
+        for name in set(names) & set(taxonomy.classes):
+            table[taxonomy.id_of(name)] = role
     table.setflags(write=False)
     return table
 
@@ -153,16 +140,9 @@ def read_scene(labels: Bytes, table: Bytes, rng: np.random.Generator) -> Scene:
     y = np.maximum(CAMERA_HEIGHT - (v - horizon) * z / focal, 0.0).astype(np.float32)
     y[ground] = 0.0
     return Scene(
-        roles=roles,
-        coarse=coarse,
-        ground=ground,
-        x=x,
-        y=y,
-        z=z,
-        horizon=horizon,
-        focal=focal,
+        roles=roles, coarse=coarse, ground=ground, x=x, y=y, z=z, horizon=horizon, focal=focal,
         center=center,
-    )
+    )  # fmt: skip
 
 
 #: How far into other classes (pixels at 480 wide) daylight sky may shine through.
@@ -175,8 +155,7 @@ def smoothstep(values: Array, low: float, high: float) -> Array:
     scale = 1.0 / (high - low)
     t = values * np.float32(scale) - np.float32(low * scale)
     np.clip(t, 0.0, 1.0, out=t)
-    result: Array = t * t * (3.0 - 2.0 * t)
-    return result
+    return np.asarray(t * t * (3.0 - 2.0 * t))
 
 
 def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
@@ -230,5 +209,4 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
 def coarse_mean(values: Array, scene: Scene) -> Array:
     """Return the mean of float32 [H, W(, C)] in each coarse cell."""
     size = (scene.coarse.shape[1], scene.coarse.shape[0])
-    result: Array = cv2.resize(values, size, interpolation=cv2.INTER_AREA)
-    return result
+    return cv2.resize(values, size, interpolation=cv2.INTER_AREA)

@@ -10,8 +10,6 @@ random generator, and returns uint8 [H, W, 3] RGB.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from functools import cache, partial
 
 import cv2
@@ -19,11 +17,18 @@ import numpy as np
 
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data import photometric
-from nightseg_ros.data.night.model import synthesize_night
-from nightseg_ros.data.night.presets import NightConfig, Range, log_uniform, uniform
-from nightseg_ros.data.night.scene import Array, Bytes, Role, read_scene, role_table, split_sky
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.data.synthesis_config import SynthesisConfig
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import NightConfig, Range, log_uniform, uniform
+from nightseg_ros.data.night_scene import Array, Bytes, Role, read_scene, role_table, split_sky
+from nightseg_ros.data.sample import (
+    DataError,
+    LabelFile,
+    Sample,
+    encode_labels,
+    read_image,
+    read_labels,
+)
+from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.networks.generators import with_style
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.runtime.backends import open_backend
@@ -67,6 +72,24 @@ def night_maker(
     return generated_night(weights, config, say)
 
 
+def convert(
+    day: Sample, maker: NightMaker, rng: np.random.Generator, quality: int
+) -> tuple[bytes, bytes]:
+    """Return the night as JPEG of ``quality`` and its labels as PNG of ids."""
+    assert day.label is not None
+    image, labels = read_image(day.image), read_labels(day.label)
+    if image.shape[:2] != labels.shape:
+        raise DataError(
+            f"'{day.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
+        )
+    night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
+    picture = cv2.cvtColor(night, cv2.COLOR_RGB2BGR)
+    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    if isinstance(day.label, LabelFile) and day.label.stores_ids():
+        return content, day.label.read_bytes()
+    return content, encode_labels(labels)
+
+
 def generated_night(weights: Weights, config: SynthesisConfig, say: Say) -> NightMaker:
     """
     Load a day→night generator: any weights whose task is 'translate'.
@@ -108,47 +131,37 @@ def fourier_night(references: Sequence[Sample], beta: Range) -> NightMaker:
     return make
 
 
-def mix_amplitude(
-    image: Bytes, reference: Bytes, *, beta: float = 0.01, strength: float = 1.0
-) -> Bytes:
+def mix_amplitude(image: Bytes, reference: Bytes, *, beta: float) -> Bytes:
     """
     Swap an image's low Fourier amplitudes for a reference's (FDA, Yang and Soatto 2020).
 
     Both are uint8 [., ., 3] RGB; the reference is resized. ``beta`` (0 to 0.5) is the half side
-    of the swapped square as a share of the shorter side; above 0.02 ghosts of the reference
-    show. ``strength`` blends the amplitudes from 0 (the image's) to 1 (the reference's).
+    of the swapped square as a share of the shorter side.
     """
-    _check(image, 'image')
-    _check(reference, 'reference')
-    if not 0.0 <= beta <= 0.5:
-        raise ValueError(f'beta must be 0 to 0.5, got {beta}')
-    if not 0.0 <= strength <= 1.0:
-        raise ValueError(f'strength must be 0 to 1, got {strength}')
     height, width = image.shape[:2]
     style = cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)
     reach = int(np.floor(beta * min(height, width)))
+    # the half spectrum starts at frequency 0: low rows lie at both of its ends
+    windows = [(slice(0, min(reach + 1, height)), slice(0, reach + 1))]
+    if reach > 0:
+        windows.append((slice(max(height - reach, reach + 1), height), slice(0, reach + 1)))
     result = np.empty(image.shape, np.float32)
     for channel in range(3):
         spectrum = np.fft.rfft2(image[..., channel].astype(np.float32))
         other = np.fft.rfft2(style[..., channel].astype(np.float32))
-        # the half spectrum starts at frequency 0: low rows lie at both of its ends
-        top = (slice(0, min(reach + 1, height)), slice(0, reach + 1))
-        windows = [top]
-        if reach > 0:
-            windows.append((slice(max(height - reach, reach + 1), height), slice(0, reach + 1)))
         for window in windows:
             amplitude = np.abs(spectrum[window])
-            wanted = amplitude + strength * (np.abs(other[window]) - amplitude)
+            # written so since the rounding decides on single levels: a seed keeps its bytes
+            wanted = amplitude + (np.abs(other[window]) - amplitude)
             spectrum[window] *= wanted / np.maximum(amplitude, 1e-6)
         result[..., channel] = np.fft.irfft2(spectrum, s=(height, width))
-    rounded: Bytes = np.clip(np.rint(result), 0, 255).astype(np.uint8)
-    return rounded
+    return np.clip(np.rint(result), 0, 255).astype(np.uint8)
 
 
 # -- colours of real nights by region --------------------------------------------------------
 
-_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
-
+#: Parts of a road scene that a night changes differently.
+SKY, GROUND, THINGS = range(3)
 #: Bands of rows of the prior; an image's rows are stretched over them.
 ROWS = 48
 #: Exponent on the guess: above 1 it leans on the rows where a region is alone.
@@ -170,41 +183,24 @@ def statistics_night(
     rows = region_rows((read_labels(day.label) for day in days if day.label is not None), taxonomy)
 
     @cache
-    def colors_of(index: int) -> RegionColors:
+    def colors_of(index: int) -> tuple[Array, Array]:
         reference = references[index]
         known = None if reference.label is None else read_labels(reference.label)
-        return region_colors(read_image(reference.image), rows, labels=known, taxonomy=taxonomy)
+        return region_colors(read_image(reference.image), rows, taxonomy, known)
 
     def make(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
-        colors = colors_of(int(rng.integers(len(references))))
-        return recolor(image, labels, colors, rng, taxonomy=taxonomy)
+        return recolor(image, labels, colors_of(int(rng.integers(len(references)))), rng, taxonomy)
 
     return make
 
 
-class Region(IntEnum):
-    """Parts of a road scene that a night changes differently."""
-
-    SKY = 0
-    GROUND = 1
-    THINGS = 2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RegionColors:
-    """Mean and standard deviation of CIELAB by ``Region``, float32 [3, 3] each."""
-
-    mean: Array
-    deviation: Array
-
-
-def region_table(taxonomy: Taxonomy) -> Bytes:
-    """Return uint8 [256]: the ``Region`` of each label id; void counts as things."""
-    regions = {Role.SKY: Region.SKY, Role.ROAD: Region.GROUND, Role.PAVEMENT: Region.GROUND}
-    table = np.full(256, Region.THINGS, np.uint8)
-    for index, role in enumerate(role_table(taxonomy)):
-        table[index] = regions.get(Role(role), Region.THINGS)
-    return table
+def _regions(labels: Bytes, taxonomy: Taxonomy) -> Bytes:
+    """Return the region of each pixel of uint8 [H, W] ids; void counts as things."""
+    roles = role_table(taxonomy)
+    table = np.full(256, THINGS, np.uint8)
+    table[roles == Role.SKY] = SKY
+    table[(roles == Role.ROAD) | (roles == Role.PAVEMENT)] = GROUND
+    return table[labels]
 
 
 def region_rows(masks: Iterable[Bytes], taxonomy: Taxonomy) -> Array:
@@ -215,96 +211,86 @@ def region_rows(masks: Iterable[Bytes], taxonomy: Taxonomy) -> Array:
     the height, since another camera's horizon lies elsewhere. Without any labelled pixel every
     region is equally likely everywhere.
     """
-    table = region_table(taxonomy)
-    counts = np.full((ROWS, len(Region)), 1e-3, np.float64)
+    counts = np.full((ROWS, 3), 1e-3, np.float64)
     for labels in masks:
         band = np.arange(len(labels)) * ROWS // len(labels)
-        known = labels != UNLABELLED
-        flat = (band[:, None] * len(Region) + table[labels])[known]
+        flat = (band[:, None] * 3 + _regions(labels, taxonomy))[labels != UNLABELLED]
         counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
     smooth = cv2.GaussianBlur(
         counts, (1, 0), 0.1, sigmaY=ROWS / 8, borderType=cv2.BORDER_REPLICATE
     )
-    result: Array = (smooth / smooth.sum(1, keepdims=True)).astype(np.float32)
-    return result
+    return np.asarray(smooth / smooth.sum(1, keepdims=True), np.float32)
 
 
 def region_colors(
-    image: Bytes, rows: Array, *, labels: Bytes | None = None, taxonomy: Taxonomy | None = None
-) -> RegionColors:
+    image: Bytes, rows: Array, taxonomy: Taxonomy, labels: Bytes | None = None
+) -> tuple[Array, Array]:
     """
-    Measure a real night frame uint8 [H, W, 3] RGB; ``rows`` come from ``region_rows``.
+    Return mean and deviation of CIELAB by region, float32 [3, 3], of a night frame.
 
-    With ``labels`` (uint8 [H, W] ids of ``taxonomy``) each region that holds at least 1 % of
-    the pixels is measured where it is; the others keep the guess by rows.
+    ``image`` is uint8 [H, W, 3] RGB; ``rows`` come from ``region_rows``. With ``labels``
+    (uint8 [H, W] ids) each region that holds at least 1 % of the pixels is measured where it is;
+    the others keep the guess by rows.
     """
     height, width = image.shape[:2]
     # a frame of any camera has statistics enough at this size
     factor = min(1.0, 240.0 / width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     lab = rgb_to_lab(cv2.resize(image, size, interpolation=cv2.INTER_AREA)).reshape(-1, 3)
-    guess = cv2.resize(rows, (len(Region), size[1]), interpolation=cv2.INTER_LINEAR)
+    guess = cv2.resize(rows, (3, size[1]), interpolation=cv2.INTER_LINEAR)
     shares = np.repeat(guess**SHARPNESS, size[0], axis=0)
-    if labels is not None and taxonomy is not None:
+    if labels is not None:
         small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT).ravel()
-        found = np.eye(len(Region), dtype=np.float32)[region_table(taxonomy)[small]]
+        found = np.eye(3, dtype=np.float32)[_regions(small, taxonomy)]
         found[small == UNLABELLED] = 0.0
         enough = found.mean(axis=0) >= 0.01
         shares[:, enough] = found[:, enough]
     shares /= np.maximum(shares.sum(axis=0), 1e-9)
     mean = shares.T @ lab
     deviation = np.sqrt(np.maximum(shares.T @ lab**2 - mean**2, 0.0))
-    return RegionColors(mean=mean.astype(np.float32), deviation=deviation.astype(np.float32))
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def recolor(
     image: Bytes,
     labels: Bytes,
-    colors: RegionColors,
+    colors: tuple[Array, Array],
     rng: np.random.Generator,
-    *,
     taxonomy: Taxonomy,
-    strength: float = 1.0,
 ) -> Bytes:
     """
     Give each region of a labelled day image a night frame's mean and deviation of CIELAB.
 
-    ``image`` uint8 [H, W, 3] RGB, ``labels`` uint8 [H, W]; the result is uint8 [H, W, 3]. The
-    regions are blended by a soft matte of the sky, so that twigs and roofs keep their edges.
-    ``strength`` runs from 0 (the image) to 1.
+    ``image`` uint8 [H, W, 3] RGB, ``labels`` uint8 [H, W], ``colors`` from ``region_colors``; the
+    result is uint8 [H, W, 3]. The regions are blended by a soft matte of the sky, so that twigs
+    and roofs keep their edges.
     """
-    regions = region_table(taxonomy)[labels]
     scene = read_scene(labels, role_table(taxonomy), rng)
     linear = (image.astype(np.float32) / np.float32(255.0)) ** np.float32(2.2)
     sky, before = split_sky(linear, scene)
     # without the daylight that shines through them, twigs stay dark
     solid = np.rint(before ** np.float32(1 / 2.2) * 255.0).astype(np.uint8)
-    ground = cv2.GaussianBlur((regions == Region.GROUND).astype(np.float32), (0, 0), 1.5)
-    ground *= 1.0 - sky
+    on_ground = (_regions(labels, taxonomy) == GROUND).astype(np.float32)
+    ground = cv2.GaussianBlur(on_ground, (0, 0), 1.5) * (1.0 - sky)
     day, things = rgb_to_lab(image), rgb_to_lab(solid)
     result = np.zeros_like(day)
     for region, lab, weight in (
-        (Region.SKY, day, sky),
-        (Region.GROUND, things, ground),
-        (Region.THINGS, things, 1.0 - sky - ground),
+        (SKY, day, sky),
+        (GROUND, things, ground),
+        (THINGS, things, 1.0 - sky - ground),
     ):
         total = float(weight.sum())
-        if total >= 1.0:
-            result += weight[..., None] * _matched(lab, weight / total, colors, region)
-    if strength < 1.0:
-        result = cv2.addWeighted(result, strength, day, 1.0 - strength, 0.0)
-    return lab_to_rgb(result)
-
-
-def _matched(lab: Array, share: Array, colors: RegionColors, region: Region) -> Array:
-    """Return CIELAB float32 [H, W, 3] with a region's colours; ``share`` [H, W] adds up to 1."""
-    mean = np.tensordot(share, lab, axes=2)
-    spread = np.sqrt(np.maximum(np.tensordot(share, lab * lab, axes=2) - mean**2, 0.0))
-    # the guess by rows mixes what stands before the sky into its deviation
-    growth = 1.0 if region == Region.SKY else GROWTH
-    gain = np.clip(colors.deviation[region] / (spread + 1e-3), 0.0, growth)
-    result: Array = lab * gain + (colors.mean[region] - mean * gain)
-    return result
+        if total < 1.0:
+            continue
+        share = weight / total
+        mean = np.tensordot(share, lab, axes=2)
+        spread = np.sqrt(np.maximum(np.tensordot(share, lab * lab, axes=2) - mean**2, 0.0))
+        # the guess by rows mixes what stands before the sky into its deviation
+        growth = 1.0 if region == SKY else GROWTH
+        gain = np.clip(colors[1][region] / (spread + 1e-3), 0.0, growth)
+        result += weight[..., None] * (lab * gain + (colors[0][region] - mean * gain))
+    rgb = cv2.cvtColor(result, cv2.COLOR_Lab2RGB)
+    return np.asarray(np.clip(np.rint(rgb * 255.0), 0, 255), np.uint8)
 
 
 def rgb_to_lab(image: Bytes) -> Array:
@@ -312,21 +298,9 @@ def rgb_to_lab(image: Bytes) -> Array:
     return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
 
 
-def lab_to_rgb(lab: Array) -> Bytes:
-    """Return uint8 RGB of CIELAB float32 [H, W, 3]."""
-    rgb = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
-    result: Bytes = np.clip(np.rint(rgb * 255.0), 0, 255).astype(np.uint8)
-    return result
-
-
-def _check(image: Bytes, name: str) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f'{name} must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
-        )
-
-
 # -- a crude baseline ------------------------------------------------------------------------
+
+_LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
 
 
 def darkened_day(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
@@ -336,16 +310,7 @@ def darkened_day(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes
     # head lamps light the lower half
     light *= np.linspace(1.0, uniform(rng, (1.0, 4.0)), height, dtype=np.float32)[:, None]
     linear: Array = cv2.LUT(image, _LINEAR) * light[..., None]
-    linear += _blobs(height, width, rng)
-    encoded = np.clip(linear, 0.0, 1.0) ** np.float32(1 / 2.2)
-    dark = np.rint(encoded * 255.0).astype(np.uint8)
-    dark = photometric.blur(dark, uniform(rng, (0.0, 1.5)) * width / 480.0)
-    return photometric.add_noise(dark, uniform(rng, (1, 6)), uniform(rng, (0.5, 4)), rng)
-
-
-def _blobs(height: int, width: int, rng: np.random.Generator) -> Array:
-    """Return light float32 [H, W, 3] of up to six lamps at random places."""
-    light = np.zeros((height, width, 3), np.float32)
+    lamps = np.zeros((height, width, 3), np.float32)
     rows, columns = np.ogrid[:height, :width]
     for _ in range(int(rng.integers(0, 7))):
         y, x = rng.uniform(0.0, 0.8) * height, rng.uniform(0.0, 1.0) * width
@@ -353,5 +318,8 @@ def _blobs(height: int, width: int, rng: np.random.Generator) -> Array:
         squared = (rows - y) ** 2 + (columns - x) ** 2
         glow = np.exp(-squared / (2 * size**2)).astype(np.float32)
         warm = np.array([1.0, uniform(rng, (0.6, 1.0)), uniform(rng, (0.3, 1.0))], np.float32)
-        light += glow[..., None] * warm * np.float32(log_uniform(rng, (0.1, 1.5)))
-    return light
+        lamps += glow[..., None] * warm * np.float32(log_uniform(rng, (0.1, 1.5)))
+    encoded = np.clip(linear + lamps, 0.0, 1.0) ** np.float32(1 / 2.2)
+    dark = np.rint(encoded * 255.0).astype(np.uint8)
+    dark = photometric.blur(dark, uniform(rng, (0.0, 1.5)) * width / 480.0)
+    return photometric.add_noise(dark, uniform(rng, (1, 6)), uniform(rng, (0.5, 4)), rng)

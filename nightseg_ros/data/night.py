@@ -16,9 +16,9 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from nightseg_ros.data import night_lights as lights
 from nightseg_ros.data import photometric
-from nightseg_ros.data.night import lights
-from nightseg_ros.data.night.presets import (
+from nightseg_ros.data.night_presets import (
     CameraRanges,
     LightRanges,
     NightConfig,
@@ -26,7 +26,7 @@ from nightseg_ros.data.night.presets import (
     log_uniform,
     uniform,
 )
-from nightseg_ros.data.night.scene import (
+from nightseg_ros.data.night_scene import (
     STRIDE,
     Array,
     Bytes,
@@ -39,8 +39,6 @@ from nightseg_ros.data.night.scene import (
     split_sky,
 )
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
-
-__all__ = ['NightConfig', 'synthesize_night']
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 #: Largest radiance that the tone table holds, in units of clipped white.
@@ -174,8 +172,7 @@ def _clouds(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -
     h, w = shape[:2]
     waves = rng.normal(0.0, strength, (int(rng.integers(2, 5)), int(rng.integers(2, 6))))
     field = cv2.resize(waves.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
-    result: Array = np.exp(field).astype(np.float32)
-    return result
+    return np.asarray(np.exp(field), np.float32)
 
 
 def _night_sky(scene: Scene, level: float, ranges: LightRanges, rng: np.random.Generator) -> Array:
@@ -188,8 +185,8 @@ def _night_sky(scene: Scene, level: float, ranges: LightRanges, rng: np.random.G
     zenith = np.exp(np.array([-blue / 2, rng.normal(0.0, 0.06), blue / 2])).astype(np.float32)
     town = lights.lamp_color(float(rng.uniform(2300.0, 6500.0))) ** 0.5
     clouds = _clouds((h, w), float(rng.uniform(0.02, 0.25)), rng)
-    sky: Array = (zenith + glow[..., None] * town).astype(np.float32) * clouds[..., None] * level
-    return sky
+    sky = np.asarray(zenith + glow[..., None] * town, np.float32)
+    return sky * clouds[..., None] * level
 
 
 def _photograph(
@@ -271,8 +268,7 @@ def _scalar(color: Array) -> Array:
 def _tone(x: Array, white: float, gamma: float) -> Array:
     """Encode luminance 0 to ``_CEILING`` as 0 to 1: extended Reinhard shoulder, then gamma."""
     shoulder = x * (1.0 + x / white**2) / (1.0 + x)
-    result: Array = np.clip(shoulder, 0.0, 1.0) ** (1.0 / gamma)
-    return result
+    return np.asarray(np.clip(shoulder, 0.0, 1.0) ** (1.0 / gamma))
 
 
 def _encode(image: Array, levels: Array) -> Bytes:
@@ -282,8 +278,7 @@ def _encode(image: Array, levels: Array) -> Bytes:
     cv2.sqrt(image, dst=image)
     index = (image * np.float32(4095.0 / _CEILING**0.5)).astype(np.uint16)
     table = np.rint(levels * 255.0).astype(np.uint8)
-    result: Bytes = np.take(table, index, mode='clip')
-    return result
+    return np.asarray(np.take(table, index, mode='clip'))
 
 
 def _mirror(sources: Array, scene: Scene, strength: float) -> Array:
@@ -294,8 +289,7 @@ def _mirror(sources: Array, scene: Scene, strength: float) -> Array:
     shifted = np.zeros_like(smear)
     offset = min(length // 2, h - 1)
     shifted[offset:] = smear[: h - offset]
-    result: Array = shifted * (strength * scene.ground[..., None])
-    return result.astype(np.float32)
+    return np.asarray(shifted * (strength * scene.ground[..., None]), np.float32)
 
 
 def _scatter(sources: Array, halo: float, camera: CameraRanges, rng: np.random.Generator) -> Array:
@@ -311,8 +305,7 @@ def _scatter(sources: Array, halo: float, camera: CameraRanges, rng: np.random.G
     if rng.random() < uniform(rng, camera.streak):
         spread = spread + _streak(tiny, rng) * float(rng.uniform(1.0, 6.0))
     scattered = cv2.resize(spread, (w, h), interpolation=cv2.INTER_LINEAR)
-    result: Array = (scattered + near * float(2.0 * weights[0])) * np.float32(halo)
-    return result
+    return np.asarray((scattered + near * float(2.0 * weights[0])) * np.float32(halo))
 
 
 def _streak(tiny: Array, rng: np.random.Generator) -> Array:
@@ -324,9 +317,7 @@ def _streak(tiny: Array, rng: np.random.Generator) -> Array:
     turn[:, 2] += (side - w) / 2, (side - h) / 2
     turned = cv2.warpAffine(tiny, turn, (side, side))
     smeared = cv2.blur(turned, (max(3, int(side * rng.uniform(0.15, 0.5))), 1))
-    back = cv2.warpAffine(smeared, turn, (w, h), flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
-    result: Array = back
-    return result
+    return cv2.warpAffine(smeared, turn, (w, h), flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR)
 
 
 def _veil(level: float, cast: Array, rng: np.random.Generator) -> Array:
@@ -334,8 +325,7 @@ def _veil(level: float, cast: Array, rng: np.random.Generator) -> Array:
     tint = np.asarray(cast, np.float64) ** float(rng.uniform(0.3, 1.0))
     tint *= np.exp(rng.normal(0.0, 0.1, 3))
     tint /= float(tint @ _LUMA)
-    result: Array = (level * tint).astype(np.float32)
-    return result
+    return np.asarray(level * tint, np.float32)
 
 
 def _vignette(scene: Scene, loss: float) -> Array | None:
@@ -345,5 +335,4 @@ def _vignette(scene: Scene, loss: float) -> Array | None:
     h, w = scene.coarse.shape
     dv = np.linspace(-1.0, 1.0, h, dtype=np.float32)[:, None]
     du = np.linspace(-1.0, 1.0, w, dtype=np.float32)[None, :]
-    result: Array = (1.0 - loss * (du**2 + dv**2) / 2.0).astype(np.float32)
-    return result
+    return np.asarray(1.0 - loss * (du**2 + dv**2) / 2.0, np.float32)

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from nightseg_ros.data.night.presets import LightRanges, count, log_uniform, uniform
-from nightseg_ros.data.night.scene import CAMERA_HEIGHT, STRIDE, Array, Role, Scene
+from nightseg_ros.data.night_presets import LightRanges, count, log_uniform, uniform
+from nightseg_ros.data.night_scene import CAMERA_HEIGHT, STRIDE, Array, Role, Scene
 
 # linear RGB of black bodies, clipped to sRGB's gamut and scaled to luminance 1 (Rec. 709)
 _KELVIN = np.array([1900.0, 2700.0, 4000.0, 5500.0, 6500.0, 8000.0])
@@ -33,8 +33,7 @@ def lamp_color(kelvin: float) -> Array:
     return np.array(channels, np.float32)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lamps:
+class Lamps(NamedTuple):
     """Street lamps as points: float32 [K] metres, powers and [K, 3] linear RGB colours."""
 
     x: Array
@@ -69,29 +68,24 @@ def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> 
     colors = np.array([lamp_color(k * float(rng.uniform(0.9, 1.1))) for k in kelvin], np.float32)
     # one pool has irradiance 1 on the road below its lamp
     power = log_uniform(rng, ranges.lamp_power) * np.exp(rng.normal(0.0, 0.35, number)) * y**2
-    return Lamps(
-        x=x.astype(np.float32),
-        y=y.astype(np.float32),
-        z=z.astype(np.float32),
-        power=power.astype(np.float32),
-        color=colors.reshape(number, 3),
-    )
+    x, y, z, power = np.stack((x, y, z, power)).astype(np.float32)
+    return Lamps(x, y, z, power, colors.reshape(number, 3))
+
+
+def _blobs(scene: Scene, role: Role) -> Array:
+    """Return left, top, width, height and area in cells of each connected part, int32 [N, 5]."""
+    cells = (scene.coarse == role).astype(np.uint8)
+    return np.asarray(cv2.connectedComponentsWithStats(cells)[2][1:])
 
 
 def _pole_tops(scene: Scene) -> list[tuple[int, int]]:
     """Return (row, column) of the top cell of each labelled pole, the tallest first."""
-    poles = (scene.coarse == Role.POLE).astype(np.uint8)
-    if not poles.any():
-        return []
-    number, _, stats, _ = cv2.connectedComponentsWithStats(poles)
-    boxes = sorted(
-        (tuple(int(v) for v in stats[i]) for i in range(1, number)), key=lambda b: -b[3]
-    )
     tops = []
+    boxes = sorted(_blobs(scene, Role.POLE).tolist(), key=lambda box: -box[3])
     for left, top, width, height, _ in boxes[:8]:
         if height >= 3:
-            column = left + int(poles[top, left : left + width].argmax())
-            tops.append((top, column))
+            column = (scene.coarse[top, left : left + width] == Role.POLE).argmax()
+            tops.append((top, left + int(column)))
     return tops
 
 
@@ -113,8 +107,7 @@ def lamp_light(scene: Scene, lamps: Lamps) -> Array:
         scene.ground[None], dy / np.sqrt(squared), np.where(dy > 0.0, 0.6, 0.2)
     ).astype(np.float32)
     falloff = lamps.power[:, None, None] * cosine / squared
-    light: Array = np.tensordot(falloff, lamps.color, axes=(0, 0)).astype(np.float32)
-    return light
+    return np.asarray(np.tensordot(falloff, lamps.color, axes=(0, 0)), np.float32)
 
 
 def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array:
@@ -133,8 +126,7 @@ def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array
     beam = np.exp(-((azimuth / wide) ** 2)) * cut / (1.0 + (scene.z / reach) ** 2)
     beam *= strength * (1.0 - 0.7 * np.exp(-((scene.z / 3.5) ** 2)))
     color = lamp_color(float(rng.uniform(3000.0, 6500.0)))
-    light: Array = (beam.reshape(h, w, 1) * color).astype(np.float32)
-    return light
+    return np.asarray(beam.reshape(h, w, 1) * color, np.float32)
 
 
 def draw_lamps(canvas: Array, scene: Scene, lamps: Lamps, rng: np.random.Generator) -> None:
@@ -213,14 +205,12 @@ def draw_windows(
 
 def draw_traffic(canvas: Array, scene: Scene, share: float, rng: np.random.Generator) -> None:
     """Switch on the lamps of a share of the labelled vehicles in ``canvas`` in place."""
-    vehicles = (scene.coarse == Role.VEHICLE).astype(np.uint8)
-    if not vehicles.any():
+    vehicles = _blobs(scene, Role.VEHICLE)
+    if not len(vehicles):
         return
-    number, _, stats, _ = cv2.connectedComponentsWithStats(vehicles)
     # who drives on which side: on-coming traffic shows white, traffic ahead red
     handed = 1.0 if rng.random() < 0.5 else -1.0
-    for index in range(1, min(number, 24)):
-        left, top, width, height, area = (float(v) * STRIDE for v in stats[index])
+    for left, top, width, height, area in (vehicles[:23] * STRIDE).tolist():
         if area < 6 * STRIDE or rng.random() > share:
             continue
         middle = left + width / 2
@@ -246,12 +236,7 @@ def draw_traffic(canvas: Array, scene: Scene, share: float, rng: np.random.Gener
 
 def draw_signals(canvas: Array, scene: Scene, share: float, rng: np.random.Generator) -> None:
     """Light one lamp of a share of the upright signs, as of traffic lights, in place."""
-    signs = (scene.coarse == Role.SIGN).astype(np.uint8)
-    if not signs.any():
-        return
-    number, _, stats, _ = cv2.connectedComponentsWithStats(signs)
-    for index in range(1, min(number, 24)):
-        left, top, width, height, _ = (float(v) * STRIDE for v in stats[index])
+    for left, top, width, height, _ in (_blobs(scene, Role.SIGN)[:23] * STRIDE).tolist():
         upright = height >= 1.5 * width and width <= 0.06 * canvas.shape[1]
         if not upright or rng.random() > share:
             continue

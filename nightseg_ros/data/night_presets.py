@@ -104,7 +104,7 @@ def _check(ranges: object) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NightLook:
+class NightPreset:
     """One family of nights: its lights and the camera that sees them."""
 
     light: LightRanges = field(default_factory=LightRanges)
@@ -116,90 +116,77 @@ class NightLook:
         _check(self.camera)
 
 
-#: Lit town, bright image: lifted blacks, flat contrast, blur, warm or olive cast.
-STREET = NightLook(
-    light=LightRanges(
-        ambient=(0.05, 0.4), sky=(0.03, 0.5), lamps=(3, 11), lamp_power=(0.5, 3.0),
-        lamp_kelvin=(2000.0, 5500.0), head_lamps=(0.0, 1.2), windows=(-0.08, 0.25),
-        traffic=(0.4, 1.0), glints=(4, 28), tree=(0.15, 1.0), ground=(0.8, 2.2),
-        variety=(0.15, 0.55),
+PRESETS = {
+    # Lit town, bright image: lifted blacks, flat contrast, blur, warm or olive cast.
+    'street': NightPreset(
+        light=LightRanges(
+            ambient=(0.05, 0.4), sky=(0.03, 0.5), lamps=(3, 11), lamp_power=(0.5, 3.0),
+            lamp_kelvin=(2000.0, 5500.0), head_lamps=(0.0, 1.2), windows=(-0.08, 0.25),
+            traffic=(0.4, 1.0), glints=(4, 28), tree=(0.15, 1.0), ground=(0.8, 2.2),
+            variety=(0.15, 0.55),
+        ),
+        camera=CameraRanges(
+            median=(62.0, 145.0), black=(28.0, 80.0), gamma=(1.8, 2.7), white=(1.2, 4.0),
+            warmth=(-0.4, 0.75), green=(0.0, 0.26), saturation=(0.9, 1.9), halo=(0.03, 0.2),
+            streak=(0.1, 0.5), blur=(0.4, 1.8), noise=(0.3, 3.5), chroma=(0.5, 6.0),
+            blotches=(0.5, 5.0),
+        ),
     ),
-    camera=CameraRanges(
-        median=(62.0, 145.0), black=(28.0, 80.0), gamma=(1.8, 2.7), white=(1.2, 4.0),
-        warmth=(-0.4, 0.75), green=(0.0, 0.26), saturation=(0.9, 1.9), halo=(0.03, 0.2),
-        streak=(0.1, 0.5), blur=(0.4, 1.8), noise=(0.3, 3.5), chroma=(0.5, 6.0),
-        blotches=(0.5, 5.0),
+    # Park or campus with few lamps: green-black image, trees lit from below or black.
+    'dark': NightPreset(
+        light=LightRanges(
+            ambient=(0.003, 0.06), flatten=(0.1, 0.7), sky=(0.01, 0.4), sky_glow=(0.0, 0.8),
+            lamps=(1, 7), lamp_power=(0.8, 6.0), lamp_kelvin=(3000.0, 6500.0),
+            head_lamps=(0.0, 2.0), windows=(-0.15, 0.25), traffic=(0.1, 0.7), glints=(0, 14),
+            tree=(0.08, 1.6), ground=(1.0, 5.0), variety=(0.2, 0.75),
+        ),
+        camera=CameraRanges(
+            median=(6.0, 32.0), black=(0.5, 4.0), gamma=(1.6, 2.4), white=(1.1, 4.0),
+            adapt=(0.5, 1.0), warmth=(-0.1, 0.5), green=(0.1, 0.7), saturation=(0.9, 1.7),
+            halo=(0.008, 0.06), streak=(0.0, 0.15), blur=(0.2, 1.0), noise=(0.3, 3.0),
+            chroma=(0.3, 2.5),
+        ),
     ),
-)  # fmt: skip
-
-#: Park or campus with few lamps: green-black image, trees lit from below or black.
-DARK = NightLook(
-    light=LightRanges(
-        ambient=(0.003, 0.06), flatten=(0.1, 0.7), sky=(0.01, 0.4), sky_glow=(0.0, 0.8),
-        lamps=(1, 7), lamp_power=(0.8, 6.0), lamp_kelvin=(3000.0, 6500.0),
-        head_lamps=(0.0, 2.0), windows=(-0.15, 0.25), traffic=(0.1, 0.7), glints=(0, 14),
-        tree=(0.08, 1.6), ground=(1.0, 5.0), variety=(0.2, 0.75),
+    # Open road without lamps: a cone of head-lamp light, signs and tail lights in the black.
+    'highway': NightPreset(
+        light=LightRanges(
+            ambient=(0.004, 0.05), sky=(0.02, 0.6), sky_glow=(0.0, 1.0), lamps=(0, 2),
+            head_lamps=(1.0, 3.0), windows=(-0.2, 0.1), traffic=(0.7, 1.0), glints=(0, 12),
+            tree=(0.4, 1.3),
+        ),
+        camera=CameraRanges(
+            median=(6.0, 50.0), black=(0.0, 10.0), warmth=(-0.2, 0.5), halo=(0.005, 0.06),
+        ),
     ),
-    camera=CameraRanges(
-        median=(6.0, 32.0), black=(0.5, 4.0), gamma=(1.6, 2.4), white=(1.1, 4.0),
-        adapt=(0.5, 1.0), warmth=(-0.1, 0.5), green=(0.1, 0.7), saturation=(0.9, 1.7),
-        halo=(0.008, 0.06), streak=(0.0, 0.15), blur=(0.2, 1.0), noise=(0.3, 3.0),
-        chroma=(0.3, 2.5),
+    # Residential street: moderate light of every colour and an ordinary dash-cam.
+    'suburb': NightPreset(
+        light=LightRanges(),
+        camera=CameraRanges(median=(32.0, 85.0), black=(3.0, 30.0)),
     ),
-)  # fmt: skip
-
-#: Open road without lamps: a cone of head-lamp light, signs and tail lights in the black.
-HIGHWAY = NightLook(
-    light=LightRanges(
-        ambient=(0.004, 0.05), sky=(0.02, 0.6), sky_glow=(0.0, 1.0), lamps=(0, 2),
-        head_lamps=(1.0, 3.0), windows=(-0.2, 0.1), traffic=(0.7, 1.0), glints=(0, 12),
-        tree=(0.4, 1.3),
+    # The last light: a sky brighter than the ground, blue shade, lamps just switched on.
+    'twilight': NightPreset(
+        light=LightRanges(
+            ambient=(0.5, 3.0), flatten=(0.0, 0.6), sky=(1.5, 12.0), sky_glow=(0.2, 2.5),
+            sky_blue=(-0.3, 0.7), lamps=(0, 5), lamp_power=(0.2, 0.8), head_lamps=(0.0, 0.4),
+            windows=(-0.15, 0.2), tree=(0.35, 1.0), variety=(0.05, 0.25),
+        ),
+        camera=CameraRanges(
+            median=(28.0, 95.0), black=(2.0, 15.0), warmth=(-0.6, 0.3), green=(-0.05, 0.05),
+            noise=(0.8, 3.5), halo=(0.005, 0.04), blur=(0.2, 1.1),
+        ),
     ),
-    camera=CameraRanges(
-        median=(6.0, 50.0), black=(0.0, 10.0), warmth=(-0.2, 0.5), halo=(0.005, 0.06),
+    # Rain or mist: wet mirrors, strong halos, low contrast.
+    'wet': NightPreset(
+        light=LightRanges(
+            ambient=(0.06, 0.5), sky=(0.15, 1.0), sky_glow=(0.3, 2.5), lamps=(2, 10),
+            wet=(0.3, 1.2), traffic=(0.6, 1.0), glints=(4, 24), windows=(-0.1, 0.25),
+        ),
+        camera=CameraRanges(
+            median=(30.0, 105.0), black=(8.0, 45.0), halo=(0.04, 0.2), streak=(0.2, 0.6),
+            blur=(0.5, 2.0), saturation=(0.6, 1.2),
+        ),
     ),
-)  # fmt: skip
-
-#: Residential street: moderate light of every colour and an ordinary dash-cam.
-SUBURB = NightLook(
-    light=LightRanges(),
-    camera=CameraRanges(median=(32.0, 85.0), black=(3.0, 30.0)),
-)
-
-#: The last light: a sky brighter than the ground, blue shade, lamps just switched on.
-TWILIGHT = NightLook(
-    light=LightRanges(
-        ambient=(0.5, 3.0), flatten=(0.0, 0.6), sky=(1.5, 12.0), sky_glow=(0.2, 2.5),
-        sky_blue=(-0.3, 0.7), lamps=(0, 5), lamp_power=(0.2, 0.8), head_lamps=(0.0, 0.4),
-        windows=(-0.15, 0.2), tree=(0.35, 1.0), variety=(0.05, 0.25),
-    ),
-    camera=CameraRanges(
-        median=(28.0, 95.0), black=(2.0, 15.0), warmth=(-0.6, 0.3), green=(-0.05, 0.05),
-        noise=(0.8, 3.5), halo=(0.005, 0.04), blur=(0.2, 1.1),
-    ),
-)  # fmt: skip
-
-#: Rain or mist: wet mirrors, strong halos, low contrast.
-WET = NightLook(
-    light=LightRanges(
-        ambient=(0.06, 0.5), sky=(0.15, 1.0), sky_glow=(0.3, 2.5), lamps=(2, 10),
-        wet=(0.3, 1.2), traffic=(0.6, 1.0), glints=(4, 24), windows=(-0.1, 0.25),
-    ),
-    camera=CameraRanges(
-        median=(30.0, 105.0), black=(8.0, 45.0), halo=(0.04, 0.2), streak=(0.2, 0.6),
-        blur=(0.5, 2.0), saturation=(0.6, 1.2),
-    ),
-)  # fmt: skip
-
-PRESETS: dict[str, NightLook] = {
-    'street': STREET,
-    'dark': DARK,
-    'highway': HIGHWAY,
-    'suburb': SUBURB,
-    'twilight': TWILIGHT,
-    'wet': WET,
-}
-
+}  # fmt: skip
 _MIXTURE = {
     'street': 0.32, 'dark': 0.26, 'suburb': 0.2, 'wet': 0.09, 'highway': 0.06, 'twilight': 0.07,
 }  # fmt: skip
@@ -213,7 +200,7 @@ class NightConfig:
     """Weight of each look by name; the weights need not add up to 1."""
     crossover: float = 0.25
     """Probability that light and camera come from two different draws of the mixture."""
-    looks: dict[str, NightLook] = field(default_factory=dict)
+    looks: dict[str, NightPreset] = field(default_factory=dict)
     """Further looks by name; one with the name of a preset replaces it."""
 
     def __post_init__(self) -> None:
@@ -241,7 +228,7 @@ class NightConfig:
             return first.light, self._draw_one(rng).camera
         return first.light, first.camera
 
-    def _draw_one(self, rng: np.random.Generator) -> NightLook:
+    def _draw_one(self, rng: np.random.Generator) -> NightPreset:
         names = list(self.mixture)
         weights = np.array([self.mixture[name] for name in names])
         name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
