@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,30 +36,26 @@ TIMEOUT = 300.0
 Results = dict[str, object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What the tools work on."""
-
-    pictures: Path
-    data: str
-    weights: Path
-    config: Path
-
-    @classmethod
-    def make(cls, folder: Path) -> Inputs:
-        """Write small pictures with labels, weights and settings."""
-        data = tiny_data.write_streets(folder / 'streets', 24)
-        config = folder / 'train.yaml'
-        training = tiny_data.tiny_config(
-            data, folder / 'nowhere', steps=6, checkpoint_every=1, picture_every=3,
-            select=(tiny_data.write_streets(folder / 'selection'),), select_every=2,
-        )  # fmt: skip
-        mapping = {key: value for key, value in to_mapping(training).items() if key != 'out'}
-        config.write_text(yaml.safe_dump(mapping), encoding='utf-8')
-        return cls(
-            pictures=folder / 'streets' / 'images', data=data, config=config,
-            weights=tiny_weights.write_segmenter(folder / 'tiny.safetensors'),
-        )  # fmt: skip
+def commands(folder: Path) -> dict[str, list[str]]:
+    """Write small pictures with labels, weights and settings; return commands without --out."""
+    data = tiny_data.write_streets(folder / 'streets', 24)
+    training = tiny_data.tiny_config(
+        data, folder / 'nowhere', steps=6, checkpoint_every=1, picture_every=3,
+        select=(tiny_data.write_streets(folder / 'selection'),), select_every=2,
+    )  # fmt: skip
+    mapping = {key: value for key, value in to_mapping(training).items() if key != 'out'}
+    (folder / 'train.yaml').write_text(yaml.safe_dump(mapping), encoding='utf-8')
+    weights = str(tiny_weights.write_segmenter(folder / 'tiny.safetensors'))
+    return {
+        'training': ['train', 'segmenter', '--config', str(folder / 'train.yaml')],
+        'synthesis': ['synthesize', '--data', data, '--ratio', '1.0'],
+        'evaluation': [
+            'evaluate', '--dataset', data, '--save-labels', '--route', 'day',
+            '--weights-day', weights, '--backend', 'torch', '--no-report',
+        ],
+        'bag': ['bag', 'make', str(folder / 'streets' / 'images'), '--force'],
+        'export': ['export', weights, '--frames', '2'],
+    }  # fmt: skip
 
 
 def _weights(out: Path) -> Results:
@@ -81,19 +76,6 @@ def _scores(out: Path) -> Results:
     return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
 
 
-def _commands(inputs: Inputs) -> dict[str, list[Any]]:
-    return {
-        'training': ['train', 'segmenter', '--config', inputs.config],
-        'synthesis': ['synthesize', '--data', inputs.data, '--ratio', '1.0'],
-        'evaluation': [
-            'evaluate', '--dataset', inputs.data, '--save-labels', '--route', 'day',
-            '--weights-day', inputs.weights, '--backend', 'torch', '--no-report',
-        ],
-        'bag': ['bag', 'make', inputs.pictures, '--force'],
-        'export': ['export', inputs.weights, '--frames', '2'],
-    }  # fmt: skip
-
-
 #: What has to be equal, by name.
 TOOLS: dict[str, Callable[[Path], Results]] = {
     'training': _weights,
@@ -104,13 +86,13 @@ TOOLS: dict[str, Callable[[Path], Results]] = {
 }
 
 
-def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) -> float:
+def crash(name: str, command: list[str], folder: Path, kills: int, seed: int = 0) -> float:
     """
     Kill one tool so often; ``AssertionError`` where it ends with anything else.
 
     Returns the seconds of an undisturbed run.
     """
-    command, results = [*map(str, _commands(inputs)[name]), '--out'], TOOLS[name]
+    results = TOOLS[name]
     chance = random.Random(f'{name} {seed}')
     # a name that is in the result, as that of a bag, has to be the same
     whole, out = (folder / kind / 'result' for kind in ('whole', 'killed'))
@@ -120,14 +102,16 @@ def crash(name: str, inputs: Inputs, folder: Path, kills: int, seed: int = 0) ->
     # what the children have imported is no part of a tool's time
     assert _run(['--version'], log, TIMEOUT), log.read_text()
     started = time.monotonic()
-    assert _run([*command, str(whole)], folder / 'whole.log', TIMEOUT), 'it takes too long'
+    assert _run([*command, '--out', str(whole)], folder / 'whole.log', TIMEOUT), (
+        'it takes too long'
+    )
     seconds = time.monotonic() - started
     wanted = results(whole)
     done = ends = 0
     while done < kills or ends == 0:
         # the last run is left alone
         moment = chance.uniform(0, seconds) if done < kills else TIMEOUT
-        if not _run([*command, str(out)], log, moment):
+        if not _run([*command, '--out', str(out)], log, moment):
             assert moment < TIMEOUT, f'{name} did not end:\n{log.read_text()}'
             done += 1
             ends = 0 if done == kills else ends
@@ -191,9 +175,9 @@ def main() -> int:
     for name in options.tools:
         with tempfile.TemporaryDirectory(prefix='nightseg-') as place:
             folder = Path(place)
-            inputs = Inputs.make(folder)
+            command = commands(folder)[name]
             (folder / name).mkdir()
-            seconds = crash(name, inputs, folder / name, options.kills, options.seed)
+            seconds = crash(name, command, folder / name, options.kills, options.seed)
             text = f'{options.kills} kills, seed {options.seed}, the same result'
             print(f'{name}: {text} (undisturbed {seconds:.1f} s)', flush=True)
     return 0

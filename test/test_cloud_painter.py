@@ -342,6 +342,15 @@ def test_stamps_that_start_over_start_the_masks_over() -> None:
     assert [labels(done)[0] for done in car.due()] == [2, 255]
 
 
+def test_one_stamp_from_the_future_costs_no_more_than_itself() -> None:
+    car = Car(cameras=('front',))
+    for stamp in (100, 1050, 150):
+        car.mask(stamp, front=1)
+    car.cloud(150)
+    (done,) = car.due(0.0)
+    assert labels(done) == [1, 255, 255]
+
+
 def test_stamps_a_nanosecond_apart_do_not_fill_the_memory() -> None:
     car = Car(cameras=('front',))
     for number in range(1000):

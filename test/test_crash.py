@@ -11,20 +11,20 @@ import pytest
 
 
 @pytest.fixture(scope='module')
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> crash.Inputs:
-    return crash.Inputs.make(tmp_path_factory.mktemp('inputs'))
+def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return crash.commands(tmp_path_factory.mktemp('inputs'))
 
 
 @pytest.mark.parametrize('tool', crash.TOOLS)
 def test_a_killed_tool_ends_with_the_same_result(
-    tool: str, inputs: crash.Inputs, tmp_path: Path
+    tool: str, commands: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    assert crash.crash(tool, inputs, tmp_path, kills=2, seed=1) > 0
+    assert crash.crash(tool, commands[tool], tmp_path, kills=2, seed=1) > 0
 
 
 def test_the_harness_finds_a_difference(
-    inputs: crash.Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    commands: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(crash.TOOLS, 'bag', lambda out: {'bag': out.parent.name})
     with pytest.raises(AssertionError, match='bag after 0 kills differs'):
-        crash.crash('bag', inputs, tmp_path, kills=0)
+        crash.crash('bag', commands['bag'], tmp_path, kills=0)

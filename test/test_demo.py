@@ -153,7 +153,7 @@ def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path
 
 def test_the_summary_counts_what_was_sent_and_what_came_back() -> None:
     statuses = {
-        stamp: FrameStatus(score=0.5, state='day', route=route, reason='')
+        stamp: FrameStatus(score=0.5, state='day', route=route)
         for stamp, route in {0: 'day', 10: 'day', 20: 'night', 40: 'day'}.items()
     }
     run = LiveRun(

@@ -38,7 +38,7 @@ def members(folder: Path) -> tuple[Configuration, ...]:
 
 @pytest.fixture(scope='module')
 def variants(members: tuple[Configuration, ...]) -> Variants:
-    return Variants.load(members)
+    return Variants(members)
 
 
 @pytest.fixture(scope='module')

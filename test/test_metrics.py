@@ -167,6 +167,9 @@ def test_a_seed_gives_the_same_draws_and_another_one_others() -> None:
     np.testing.assert_array_equal(one, resampled(units, BootstrapConfig(resamples=60)))
     assert (one != resampled(units, BootstrapConfig(resamples=60, seed=1))).any()
     assert (one != resampled(units, BootstrapConfig(resamples=60), stratum=1)).any()
+    for wrong in ({'block_s': 0}, {'resamples': 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            BootstrapConfig(**wrong)
     # every draw has as many units as there are
     np.testing.assert_array_equal(resampled(np.ones((7, 1)), BootstrapConfig())[:, 0], 7)
 
@@ -181,12 +184,6 @@ def test_pairing_makes_a_constant_gain_certain() -> None:
     )
     found = difference(0.51, 0.5, *(s[:, 0] / s[:, 1] for s in (second, first)), 50, config)
     assert found == {'difference': 0.01, 'median': 0.01, 'ci': [0.01, 0.01], 'above_zero': 1}
-
-
-@pytest.mark.parametrize('wrong', [{'block_s': 0}, {'resamples': 1}])
-def test_settings_out_of_range_are_named(wrong: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        BootstrapConfig(**wrong)
 
 
 def test_the_mean_of_sources_weighs_them_equally() -> None:
@@ -224,31 +221,6 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from() -> None:
 
 
 # -- calibration -----------------------------------------------------------------------------
-
-
-def test_calibration_error_is_that_of_torchmetrics() -> None:
-    torch = pytest.importorskip('torch')
-    reason = 'torchmetrics is not installed (requirements/test.txt)'
-    torchmetrics = pytest.importorskip('torchmetrics.classification', reason=reason)
-    rng = np.random.default_rng(0)
-    shape = (30, 40)
-    truth = rng.integers(0, 2, shape).astype(np.uint8)
-    labels = np.where(rng.random(shape) < 0.7, truth, 1 - truth).astype(np.uint8)
-    # two classes: the winner's confidence is at least half; borders of bins are left to rounding
-    levels = np.array([c for c in range(128, 255) if c % 17])
-    confidence = levels[rng.integers(0, len(levels), shape)].astype(np.uint8)
-    truth[rng.random(shape) < 0.1] = UNLABELLED
-    found = calibration(reliability(truth, labels, confidence))
-    known = truth != UNLABELLED
-    top = torch.from_numpy(confidence[known] / 255)
-    chosen = torch.from_numpy(labels[known].astype(np.int64))
-    scores = torch.zeros(len(top), 2, dtype=torch.float64)
-    scores[torch.arange(len(top)), chosen] = top
-    scores[torch.arange(len(top)), 1 - chosen] = 1 - top
-    error = torchmetrics.MulticlassCalibrationError(2, n_bins=BINS, norm='l1')
-    expected = error(scores, torch.from_numpy(truth[known].astype(np.int64)))
-    assert found is not None and found['pixels'] == known.sum()
-    assert found['ece'] == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_each_of_fifteen_bins_begins_at_its_own_confidence() -> None:
@@ -401,6 +373,10 @@ def test_switches_wrong_seconds_and_delays() -> None:
         ('day', 'night', 2.0), ('night', 'day', 1.0),
     ]  # fmt: skip
     assert found['delay_s'] == {'p50': 1.5, 'max': 2.0, 'missed': 0}
+    # milliseconds, and shares of four digits
+    short = routing(table('dnn', 'ndn', [0, 0.3703, 0.7406]), ['a'])
+    assert short['seconds_by_state'] == {'day': 0.37, 'night': 0.741}
+    assert (short['minutes'], short['wrong_state_share']) == (0.019, 0.6667)
     assert found['by_light'] == {'day': {'day': 5, 'night': 1}, 'night': {'day': 2, 'night': 2}}
 
 
@@ -429,16 +405,6 @@ def test_pictures_by_themselves_have_a_share_but_no_seconds() -> None:
     assert found['wrong_state_share'] == 0.5 and found['wrong_state_s'] is None
     assert found['switches'] is None and found['switches_per_minute'] is None
     assert found['seconds_by_state'] == {} and found['seconds_by_route'] == {}
-
-
-def test_times_are_rounded_to_milliseconds_and_shares_to_four_digits() -> None:
-    found = routing(table('dnn', 'ndn', [0, 0.3703, 0.7406]), ['a'])
-    assert (found['minutes'], found['switches_per_minute']) == (0.019, 54.01)
-    assert found['seconds_by_state'] == {'day': 0.37, 'night': 0.741}
-    assert (found['wrong_state_share'], found['wrong_state_s']) == (0.6667, 0.741)
-    found = routing(table('dddnnnnd', 'ddnnnddd', [0, 1, 2, 2.3703, 3, 4, 4.371, 4.742]), ['a'])
-    assert [change['delay_s'] for change in found['changes']] == [0.37, 0.742]
-    assert found['delay_s'] == {'p50': 0.556, 'max': 0.742, 'missed': 0}
 
 
 def test_a_change_is_between_two_known_lights_of_one_drive() -> None:

@@ -119,15 +119,11 @@ def setup_arguments() -> dict[str, Any]:
     return captured
 
 
-def package_xml() -> ElementTree.Element:
-    return ElementTree.parse(ROOT / 'package.xml').getroot()
-
-
 # -- what ROS reads --------------------------------------------------------------------------
 
 
 def test_package_xml_says_what_ros_needs_to_know() -> None:
-    package = package_xml()
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
     assert package.get('format') == '3'
     assert package.findtext('name') == 'nightseg'
     assert package.findtext('license') == 'Apache-2.0'
@@ -170,6 +166,11 @@ def test_setup_py_names_every_package_and_finds_what_it_reads() -> None:
     found = {path.parent for path in SOURCE.rglob('*.py')}
     names = {'.'.join(path.relative_to(ROOT).parts) for path in found}
     assert set(setup_arguments()['packages']) == names
+    # templates and the like lie beside the code that reads them
+    data = setup_arguments()['package_data']
+    for path in SOURCE.rglob('*'):
+        if path.is_file() and path.suffix not in ('.py', '.pyc'):
+            assert path.name in data['.'.join(path.relative_to(ROOT).parts[:-1])], path
     # without pytest in an extra of this name colcon runs none, and calls that a success
     assert any('pytest' in line for line in setup_arguments()['extras_require']['test'])
     manifest = (ROOT / 'MANIFEST.in').read_text()
@@ -274,8 +275,7 @@ def test_every_file_states_its_licence() -> None:
         for name in ('nightseg_ros', 'launch', 'test')
         for path in ROOT.glob(f'{name}/**/*.py')
     ]
-    assert found
-    assert not [path for path in found if path.read_text().splitlines()[:2] != lines]
+    assert found and not [p for p in found if p.read_text().splitlines()[:2] != lines]
 
 
 # -- the environment of ROS processes --------------------------------------------------------

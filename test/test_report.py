@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -21,7 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightseg_ros.cli.main import main
-from nightseg_ros.evaluation import report as report_module
 from nightseg_ros.evaluation.report import (
     ReportError,
     interval,
@@ -560,21 +558,3 @@ def test_injected_markup_does_nothing_in_a_browser(browser: Browser, tmp_path: P
     assert browser.evaluate('document.title') == 'night_drive'
     assert len(browser.complaints) >= 2 and all('Policy' in text for text in browser.complaints)
     assert browser.blocked == [url for url in browser.requests if url.startswith('http')]
-
-
-# -- what is installed -----------------------------------------------------------------------
-
-
-def test_template_and_style_sheet_are_installed_with_the_code() -> None:
-    folder = Path(report_module.__file__).parent
-    wanted = {path.name for path in folder.iterdir() if path.suffix not in ('.py', '')}
-    assert wanted == {'report.jinja', 'report.html.jinja', 'report.md.jinja', 'report.css'}
-    setup = ast.parse((Path(__file__).parent.parent / 'setup.py').read_text())
-    [data] = [
-        ast.literal_eval(keyword.value)
-        for node in ast.walk(setup)
-        if isinstance(node, ast.Call)
-        for keyword in node.keywords
-        if keyword.arg == 'package_data'
-    ]
-    assert set(data.get('nightseg_ros.evaluation', ())) == wanted

@@ -13,7 +13,8 @@ import pytest
 from tiny_weights import write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
-from nightseg_ros.evaluation.agreement import TranslationError, Translations, features, kid
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.evaluation.agreement import Translations, features, kid
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.weights import load_weights
@@ -64,7 +65,7 @@ def test_kid_is_the_formula_of_the_paper() -> None:
 
 
 def test_kid_refuses_a_handful() -> None:
-    with pytest.raises(TranslationError, match='at least 4 .* 3 and 9'):
+    with pytest.raises(DataError, match='at least 4 .* 3 and 9'):
         kid(np.zeros((3, 2)), np.zeros((9, 2)))
 
 
@@ -101,10 +102,10 @@ def test_a_second_judge_looks_at_the_results_only(judge: Path, tmp_path: Path) -
 def test_what_cannot_be_compared_is_refused(judge: Path, tmp_path: Path) -> None:
     first = FrozenSegmenter(load_weights(judge))
     path = write_segmenter(tmp_path / 'c.safetensors', taxonomy=CITYSCAPES19)
-    with pytest.raises(TranslationError, match='one taxonomy'):
+    with pytest.raises(DataError, match='one taxonomy'):
         Translations(first, FrozenSegmenter(load_weights(path)), 160)
     found = Translations(first, first, 160)
-    with pytest.raises(TranslationError, match='sizes must agree'):
+    with pytest.raises(DataError, match='sizes must agree'):
         found.add(picture(0), picture(0, (48, 80)))
 
 

@@ -119,7 +119,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         streams = 1
         if options.workers <= 1 and not options.ray:
             streams = options.streams or stream_count(base, options.threads)
-        variants = Variants.load(members, streams=streams, say=progress.note)
+        variants = Variants(members, streams=streams, say=progress.note)
         datasets = dataset_shards(options.dataset, variants.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')

@@ -171,7 +171,8 @@ class Track(Generic[T]):
 
     def add(self, stamp_ns: int, entry: T) -> None:
         """Add an entry, or replace that of its stamp; a jump back starts the track anew."""
-        if self.stamps and stamp_ns < self.stamps[-1] - JUMP_NS:
+        # also where the stamp that came before was one from the future
+        if self.stamps and stamp_ns < self.stamps[-1] - min(self._keep_ns, JUMP_NS):
             self.stamps, self.entries = [], {}
         if stamp_ns not in self.entries:
             insort(self.stamps, stamp_ns)

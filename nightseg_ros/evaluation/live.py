@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
@@ -30,7 +29,7 @@ from nightseg_ros.data.pictures import (
     write_picture,
 )
 from nightseg_ros.data.source import FrameSource, open_source
-from nightseg_ros.evaluation.metrics import ConfusionMatrix, number
+from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, topic_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
@@ -43,9 +42,11 @@ from nightseg_ros.weights import load_weights
 
 A = TypeVar('A')
 B = TypeVar('B')
-Image = npt.NDArray[np.uint8]
+LABEL_TOPIC, STATUS_TOPIC = '/camera/nightseg/labels', '/camera/nightseg/status'
+#: Labelled points of the demo's LiDAR.
+CLOUD_TOPIC = '/lidar/nightseg/points'
 #: Hears how many frames are done, of how many, and what is going on.
-Progress = Callable[[int, int | None, str], None]
+SetProgress = Callable[[int, int | None, str], None]
 
 # -- the run ---------------------------------------------------------------------------------
 
@@ -58,7 +59,6 @@ class FrameStatus:
     """NaN where the light is unknown."""
     state: str
     route: str
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,23 +92,22 @@ class LiveRun:
         }
 
 
-def read_live_run(recorded: Path, sent: Path, arrived: Path, camera: str = 'camera') -> LiveRun:
+def read_live_run(recorded: Path, sent: Path, arrived: Path) -> LiveRun:
     """Read the stamp logs and the status topic of a run; ``BagError`` where one is damaged."""
-    prefix = f'/{camera}/nightseg'
     statuses = {}
-    for stamp, message in _messages(recorded, f'{prefix}/status'):
+    for stamp, message in _messages(recorded, STATUS_TOPIC):
         values = {v.key: v.value for v in message.status[0].values}
         score = values.get('score', '')
         statuses[stamp] = FrameStatus(
             score=float('nan' if score in ('', 'unknown') else score),
-            **{key: values.get(key, '') for key in ('state', 'route', 'reason')},
+            **{key: values.get(key, '') for key in ('state', 'route')},
         )
     return LiveRun(
         sent={line['stamp']: line['sent'] for line in _lines(sent)},
         arrived={
             line['stamp']: line['arrived']
             for line in _lines(arrived)
-            if line['topic'] == f'{prefix}/labels'
+            if line['topic'] == LABEL_TOPIC
         },
         statuses=statuses,
     )
@@ -127,7 +126,7 @@ def _messages(bag: Path, topic: str) -> Iterator[tuple[int, Any]]:
                 yield message.stamp_ns, reader.read(message)
 
 
-def _labels(bag: Path, topic: str = '/camera/nightseg/labels') -> Iterator[tuple[int, Image]]:
+def _labels(bag: Path, topic: str = LABEL_TOPIC) -> Iterator[tuple[int, Image]]:
     """Yield stamp (ns) and ids uint8 [H, W] of a topic; nothing where the bag lacks it."""
     with BagReader(bag) as reader:
         if any(found.name == topic for found in reader.topics):
@@ -159,7 +158,7 @@ def score_drive(
     lit: Mapping[int, bool],
     config: PipelineConfig,
     *,
-    progress: Progress,
+    progress: SetProgress,
 ) -> dict[str, dict[str, float | None]]:
     """
     Return mIoU over present classes of the lit ('day') and the dark ('night') part of a drive.
@@ -239,8 +238,6 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
 
 #: Pairs of pictures on a contact sheet.
 TILES = 15
-#: Labelled points of the demo's LiDAR.
-CLOUD_TOPIC = '/lidar/nightseg/points'
 _GREY = (170, 170, 170)
 
 
@@ -252,7 +249,7 @@ def show_run(
     weights: str,
     *,
     offset: int,
-    progress: Progress,
+    progress: SetProgress,
 ) -> None:
     """
     Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.

@@ -61,7 +61,10 @@ class ConfusionMatrix:
         ``ValueError`` is raised where sizes differ or an id is no class of the taxonomy.
         """
         if truth.shape != labels.shape:
-            raise ValueError(f'truth is {truth.shape}, the mask {labels.shape}; sizes must agree')
+            (height, width), (tall, wide) = truth.shape, labels.shape
+            raise ValueError(
+                f'the truth is {width}×{height}, the mask {wide}×{tall} pixels; sizes must agree'
+            )
         classes = len(self.taxonomy)
         joint = joint_histogram(truth, labels)
         for name, ids in (('truth', joint), ('mask', joint.T)):

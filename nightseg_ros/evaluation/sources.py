@@ -54,17 +54,6 @@ class LabelledFrame:
     error: str = ''
     """Why there is no frame."""
 
-    def __post_init__(self) -> None:
-        """Refuse labels of another size."""
-        if self.frame is None or self.truth is None:
-            return
-        (height, width), (tall, wide) = self.truth.shape, self.frame.image.shape[:2]
-        if (height, width) != (tall, wide):
-            raise DataError(
-                f"labels of frame '{self.name}' of '{self.source}' are {width}×{height}, "
-                f'the frame is {wide}×{tall} pixels'
-            )
-
 
 def in_rgb(frame: Frame) -> Image:
     """Return the pixels of a frame as RGB."""

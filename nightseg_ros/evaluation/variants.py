@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import queue
 from collections.abc import Callable, Sequence
@@ -103,14 +104,25 @@ class Variants:
     """
 
     def __init__(
-        self, streams: Sequence[list[Pipeline]], ready: set[tuple[int, int]] | None = None
+        self,
+        configurations: Sequence[Configuration],
+        *,
+        streams: int = 1,
+        say: Say = lambda text: None,
     ) -> None:
         """
-        Take the pipelines of each stream, and the sizes that their networks are ready for.
+        Load every network once a stream; raises as ``Pipeline.load`` does.
 
-        ``ConfigError`` where they label different taxonomies.
+        Several streams share the cores out among them. ``ConfigError`` where the configurations
+        label different taxonomies.
         """
-        self.pipelines = streams[0]
+        if streams > 1:
+            configurations = shared_out(configurations, streams)
+        self.streams = streams
+        """How many frames can be labelled at a time."""
+        self._loaded = [_load(configurations, say)]
+        self._loaded += [_load(configurations, lambda text: None) for _ in range(1, streams)]
+        self.pipelines = self._loaded[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
         for pipeline in self.pipelines:
             if pipeline.taxonomy != self.taxonomy:
@@ -118,39 +130,17 @@ class Variants:
                     f"configurations label '{self.taxonomy.name}' and "
                     f"'{pipeline.taxonomy.name}'; only one taxonomy can be scored at a time"
                 )
-        self._streams = streams
-        self._ready = set() if ready is None else ready
+        #: Camera sizes that the networks are ready for.
+        self._ready: set[tuple[int, int]] = set()
         self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
-        for stream in streams:
+        for stream in self._loaded:
             self._free.put(stream)
-
-    @classmethod
-    def load(
-        cls,
-        configurations: Sequence[Configuration],
-        *,
-        streams: int = 1,
-        say: Say = lambda text: None,
-    ) -> Variants:
-        """
-        Load every network once a stream; raises as ``Pipeline.load`` does.
-
-        Several streams share the cores out among them.
-        """
-        if streams > 1:
-            configurations = shared_out(configurations, streams)
-        first = _load(configurations, say)
-        return cls([first, *(_load(configurations, lambda text: None) for _ in range(1, streams))])
-
-    @property
-    def streams(self) -> int:
-        """How many frames can be labelled at a time."""
-        return len(self._streams)
 
     def fresh(self) -> Variants:
         """Return the same networks with routers that have seen nothing."""
-        first = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
-        return Variants([first, *self._streams[1:]], self._ready)
+        fresh = copy.copy(self)
+        fresh.pipelines = [_sharing(pipeline, pipeline.config) for pipeline in self.pipelines]
+        return fresh
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what runs in each configuration, of its own routes only."""
@@ -175,7 +165,7 @@ class Variants:
             return
         wait()
         self._ready.add((height, width))
-        for stream in self._streams:
+        for stream in self._loaded:
             for pipeline in stream:
                 pipeline.warm_up([(height, width)])
 

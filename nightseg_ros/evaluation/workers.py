@@ -137,7 +137,7 @@ def _evaluate(
 def _variants(configurations: tuple[Configuration, ...]) -> Variants:
     """Load the networks once a process."""
     cv2.setNumThreads(max(item.config.threads for item in configurations))
-    return Variants.load(configurations)
+    return Variants(configurations)
 
 
 def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advance) -> None:
