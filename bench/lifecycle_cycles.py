@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import HELD, Observer, add_weights, held, judged, resources
+from watch import HELD, Observer, add_weights, held, judged, resources, ros_arguments
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -117,7 +117,6 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
     """Return a row a cycle, of the node's resources when it is unconfigured again; write each."""
     kind = NODES[options.node]
     parameters = {**kind.parameters(options), 'autostart': 'false'}
-    arguments = [p for name, value in parameters.items() for p in ('-p', f'{name}:={value}')]
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
         # line by line, so that it can be watched
@@ -126,7 +125,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
         writer.writeheader()
         node = stack.enter_context(
             Child(
-                kind.node, kind.module, ['--ros-args', *arguments], log=work / 'node.log',
+                kind.node, kind.module, ros_arguments(parameters), log=work / 'node.log',
                 environ={**os.environ, 'ROS_LOG_DIR': str(work)},
             )
         )  # fmt: skip

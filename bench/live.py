@@ -33,7 +33,7 @@ from peers import PEERS
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from watch import resources
+from watch import resources, ros_arguments
 
 from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
@@ -303,8 +303,7 @@ def run_session(name: str, session: Session, folder: Path) -> dict[str, Any]:
         filter(None, (here, os.environ.get('PYTHONPATH', '')))
     )}  # fmt: skip
     parameters = {**session.parameters, 'cameras': json.dumps(session.cameras)}
-    pairs = [part for pair in parameters.items() for part in ('-p', '{}:={}'.format(*pair))]
-    commands = {'ours': ('nightseg_ros.node.main', ['--ros-args', *pairs])}
+    commands = {'ours': ('nightseg_ros.node.main', ros_arguments(parameters))}
     commands |= {peer: ('peers', [peer]) for peer in session.peers}
     with ExitStack() as stack:
         began, children = time.monotonic_ns(), {}

@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from watch import HELD, Limit, Observer, add_weights, held, judged, resources
+from watch import HELD, Limit, Observer, add_weights, held, judged, resources, ros_arguments
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -134,13 +134,10 @@ class Soak:
             'cameras': json.dumps(CAMERAS), 'weights.day': options.day,
             'weights.night': options.night, 'threads': '1', 'backend': options.backend,
         }  # fmt: skip
-        arguments = [
-            part for name, value in parameters.items() for part in ('-p', f'{name}:={value}')
-        ]
         self._stack = ExitStack()
         self.node = self._stack.enter_context(
             Child(
-                'night_perception', 'nightseg_ros.node.main', ['--ros-args', *arguments],
+                'night_perception', 'nightseg_ros.node.main', ros_arguments(parameters),
                 log=work / 'night_perception.log', environ=environ,
             )
         )  # fmt: skip

@@ -168,6 +168,12 @@ def held(now: Resources) -> dict[str, float]:
     }  # fmt: skip
 
 
+def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
+    """Return the arguments that set a node's parameters."""
+    pairs = ('{}:={}'.format(*pair) for pair in parameters.items())
+    return ['--ros-args', *(part for pair in pairs for part in ('-p', pair))]
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what the node runs."""
     parser.add_argument('--growth', type=float, default=0.01, help='largest growth of memory')

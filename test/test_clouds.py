@@ -331,18 +331,6 @@ def test_colours_that_came_along_give_way_to_the_classes() -> None:
     assert after.records['label'].tolist() == [[3, 5]]
 
 
-@pytest.mark.parametrize(('height', 'width'), [(0, 0), (1, 0), (0, 5)])
-def test_an_empty_cloud_stays_empty(height: int, width: int) -> None:
-    empty = cloud(np.ones((1, 3)))
-    empty = dataclasses.replace(empty, height=height, width=width, row_step=0,
-                                data=np.zeros(0, np.uint8))  # fmt: skip
-    view = View(model=CameraModel(calibration(), SIZE), camera_from_cloud=np.eye(4),
-                labels=np.zeros(SIZE, np.uint8))  # fmt: skip
-    labels, confidence, _ = paint(empty.xyz(), [view], Occlusion())
-    after = empty.with_labels(labels, confidence, PALETTE)
-    assert (len(after), len(after.data), after.height, after.width) == (0, 0, height, width)
-
-
 @pytest.mark.parametrize(
     ('change', 'words'),
     [

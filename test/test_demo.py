@@ -17,8 +17,8 @@ from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.demo import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.point_cloud import read_cloud
-from nightseg_ros.data.pictures import VideoWriter
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
+from nightseg_ros.perception.video import VideoWriter
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 

@@ -20,11 +20,11 @@ from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset, parse_spec
-from nightseg_ros.data.pictures import VideoWriter
 from nightseg_ros.data.source import open_source
 from nightseg_ros.node.camera import EgoMask
 from nightseg_ros.outputs import OutputError, check_output
 from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.video import VideoWriter
 
 #: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
 ODD = [

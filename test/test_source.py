@@ -18,6 +18,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.perception.frame import Frame, FrameError
+from nightseg_ros.perception.video import VideoWriter
 
 
 def picture(seed: int) -> np.ndarray:
@@ -32,11 +33,9 @@ def write_folder(folder: Path, count: int) -> Path:
 
 
 def write_video(path: Path, count: int, fps: float) -> Path:
-    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), fps, (64, 48))
-    assert video.isOpened()
-    for index in range(count):
-        video.write(np.full((48, 64, 3), 10 * index, np.uint8))
-    video.release()
+    with VideoWriter(path, fps) as video:
+        for index in range(count):
+            video.add(np.full((48, 64, 3), 10 * index, np.uint8))
     return path
 
 

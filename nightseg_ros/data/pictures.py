@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.files import partial_file, plain_name, replace_file
+from nightseg_ros.files import replace_file
 
 Image = npt.NDArray[np.uint8]
 
@@ -96,46 +94,3 @@ def contact_sheet(
         y, x = 6 + row * (cell_height + 6), 6 + column * (cell_width + 6)
         sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     return sheet
-
-
-class VideoWriter:
-    """An mp4 that appears under its name only when the ``with`` block ends well."""
-
-    def __init__(self, path: Path, rate: float) -> None:
-        """Wait for the first picture, which gives the size."""
-        self.path, self.rate = path, rate
-        self._context = ExitStack()
-        partial = self._context.enter_context(partial_file(path))
-        self._name = self._context.enter_context(plain_name(partial))
-        self._video: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-
-    def __enter__(self) -> VideoWriter:
-        """Use it in a ``with`` block."""
-        return self
-
-    def add(self, picture: Image) -> None:
-        """Add uint8 RGB [H, W, 3]; another size than the first one's is scaled to it."""
-        height, width = picture.shape[:2]
-        if self._video is None:
-            # most decoders want even sides
-            self._size = (width // 2 * 2, height // 2 * 2)
-            self._video = cv2.VideoWriter(
-                self._name, cv2.VideoWriter.fourcc(*'mp4v'), self.rate, self._size
-            )
-            if not self._video.isOpened():
-                raise PictureError(f"'{self.path}': this OpenCV cannot write mp4 videos")
-        if (width, height) != self._size:
-            picture = np.asarray(cv2.resize(picture, self._size), np.uint8)
-        self._video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file, or remove it after an error."""
-        if self._video is not None:
-            self._video.release()
-        self._context.__exit__(kind, error, trace)

@@ -15,7 +15,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -23,15 +22,19 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import natural_order, plain_name, replace_file, user_path
+from nightseg_ros.files import natural_order, replace_file, user_path
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame, FrameError, Order, decode_file
+from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
+from nightseg_ros.perception.video import (
+    VIDEO_SUFFIXES,
+    VideoError,
+    VideoReader,
+    stream_url,
+)
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
 #: Frames a second of pictures that come without any time.
 DEFAULT_RATE = 10.0
 #: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
@@ -93,48 +96,6 @@ def _nanoseconds(text: str) -> int | None:
     return int(text) if text.isdecimal() else int(Decimal(text) * 10**9)
 
 
-# -- videos ----------------------------------------------------------------------------------
-
-
-class VideoDecoder:
-    """The frames of a video file in order; the one place that knows what decodes them."""
-
-    def __init__(self, path: Path) -> None:
-        """Open a file; ``DataError`` where it holds no frame that can be decoded."""
-        self._context = ExitStack()
-        self._video = cv2.VideoCapture(self._context.enter_context(plain_name(path)))
-        self._context.callback(self._video.release)
-        if not self._video.isOpened() or not self._video.grab():
-            self.close()
-            raise DataError(f"'{path}' cannot be read as a video; is the file whole?")
-        count = int(self._video.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.count = count if count > 0 else None
-        """Frames by the container, which may be off by a few."""
-        rate = float(self._video.get(cv2.CAP_PROP_FPS))
-        self.rate = rate if 0 < rate < 1e4 else 30.0
-        """Frames a second by the container."""
-
-    def __enter__(self) -> VideoDecoder:
-        """Use it in a ``with`` block."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close the file."""
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._context.close()
-
-    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yield uint8 [H, W, 3] BGR; only once."""
-        # the first one was grabbed to see whether there is any
-        read = self._video.retrieve()
-        while read[0]:
-            yield np.asarray(read[1], np.uint8)
-            read = self._video.read()
-
-
 # -- sources --------------------------------------------------------------------------------
 
 Items = Iterator[tuple[str, Frame | FrameError]]
@@ -153,10 +114,13 @@ class FrameSource:
 
     path: Path
     kind: Literal['image', 'folder', 'video', 'bag']
+    """A camera or a network stream is a video without a count."""
     count: int | None
-    """How many items come; None where that is not known (a video may be off by a few)."""
+    """How many items come; None where that is not known."""
     rate: float | None = None
-    """Frames a second; None for a bag and with a file of stamps."""
+    """Frames a second, of a video their mean; None for a bag and with a file of stamps."""
+    own_times: bool = False
+    """Whether a video's frames come at the times that it says."""
     sequence: bool = True
     """Neighbours follow one another in time. A plain folder holds pictures of any place and
     hour, so that no state must pass from one to the next."""
@@ -173,8 +137,8 @@ class FrameSource:
             return self._bag()
         return self._video() if self.kind == 'video' else self._pictures()
 
-    def _frame(self, index: int, image: npt.NDArray[np.uint8], order: Order = 'bgr') -> Frame:
-        stamp = round(index * 1e9 / (self.rate or DEFAULT_RATE))
+    def _frame(self, index: int, image: Image, order: Order, own_ns: int = 0) -> Frame:
+        stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))
         if self.stamps is not None:
             stamp = self.stamps.stamps_ns[index]
         return Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera)
@@ -202,18 +166,22 @@ class FrameSource:
     def _video(self) -> Items:
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
         index = 0
-        with VideoDecoder(self.path) as video:
-            for image in video:
+        with VideoReader(self.path) as video:
+            frames = iter(video)
+            while True:
+                try:
+                    stamp_ns, image = next(frames)
+                except StopIteration:
+                    return
+                except VideoError as error:
+                    yield f'{index:06d}', FrameError(str(error))
+                    return
                 if index == limit:
                     text = f'has more frames than its {limit} stamps; the rest is left out'
                     yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
                     return
-                yield f'{index:06d}', self._frame(index, image)
+                yield f'{index:06d}', self._frame(index, image, 'bgr', stamp_ns)
                 index += 1
-        # containers round their length, so that only a clear gap means damage
-        if self.count and index < 0.98 * self.count - 2:
-            text = f'breaks off after {index} of {self.count} frames'
-            yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
 
     def _bag(self) -> Items:
         with BagReader(self.path) as bag:
@@ -259,13 +227,14 @@ def open_source(
     ``BagError`` says what is missing, unreadable or ambiguous.
     """
     path = user_path(path)
-    if not path.exists():
+    live = stream_url(path) is not None
+    if not path.exists() and not live:
         raise DataError(f"'{path}' does not exist")
     if rate is not None and not 0 < rate < 1e4:
         raise DataError(f'rate is above 0 frames a second, got {rate}')
     if rate is not None and stamps is not None:
         raise DataError('give a rate or a file of stamps, not both')
-    if is_bag(path):
+    if not live and is_bag(path):
         if stamps is not None:
             raise DataError(f"'{path}' is a bag, which has stamps of its own")
         return _open_bag(path, topic, every_camera)
@@ -279,12 +248,10 @@ def open_source(
         if given is not None:
             raise DataError(f"'{path}' is one image; stamps are for folders and videos")
         return FrameSource(path=path, kind='image', count=1, rate=DEFAULT_RATE)
-    if suffix in VIDEO_SUFFIXES:
+    if live or suffix in VIDEO_SUFFIXES:
         if given is not None and given.names is not None:
             raise DataError('the stamps of a video are one a frame, without names')
-        with VideoDecoder(path) as video:
-            rate = None if given is not None else rate or video.rate
-            return FrameSource(path=path, kind='video', count=video.count, rate=rate, stamps=given)
+        return _open_video(path, rate, given)
     raise DataError(
         f"'{path}' is neither an image ({', '.join(IMAGE_SUFFIXES)}), a video "
         f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder'
@@ -299,6 +266,20 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
     return FrameSource(
         path=path, kind='bag', count=sum(item.count for item in found), topics=names,
         topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]),
+    )  # fmt: skip
+
+
+def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
+    try:
+        with VideoReader(path) as video:
+            count, own_rate = video.count, video.rate
+            if not video.live and next(iter(video), None) is None:
+                raise VideoError(f"'{path}' cannot be read as a video: it holds no frame")
+    except VideoError as error:
+        raise DataError(str(error)) from error
+    return FrameSource(
+        path=path, kind='video', count=count, own_times=rate is None,
+        rate=None if stamps is not None else rate or own_rate, stamps=stamps,
     )  # fmt: skip
 
 

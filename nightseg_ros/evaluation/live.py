@@ -24,7 +24,6 @@ from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.data.pictures import (
     PictureError,
-    VideoWriter,
     banner,
     contact_sheet,
     write_picture,
@@ -35,6 +34,7 @@ from nightseg_ros.evaluation.sources import in_rgb, topic_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.rendering import STATE_COLORS
+from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import array
-import importlib
 import math
 import os
 import time
@@ -31,6 +30,7 @@ from nightseg_ros.node.messages import (
     frame_status,
     jpeg_message,
     label_info,
+    message_class,
     png_message,
     scaled_info,
 )
@@ -108,10 +108,8 @@ class CameraTopics:
         self._messages = {name: ImageMessage(encoding) for name, encoding in PICTURES.items()}
         self._publishers: dict[str, Any] = {}
         for topic in TOPICS:
-            package, _, kind = topic.kind.partition('/')
-            try:
-                message_type = getattr(importlib.import_module(f'{package}.msg'), kind)
-            except ImportError:
+            message_type = message_class(topic.kind)
+            if message_type is None:
                 continue
             durability = 'TRANSIENT_LOCAL' if topic.latched else 'VOLATILE'
             self._publishers[topic.name] = node.create_lifecycle_publisher(

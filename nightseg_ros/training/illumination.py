@@ -25,10 +25,11 @@ import torch
 from torch.nn import functional
 
 from nightseg_ros.config import to_mapping
-from nightseg_ros.data.source import VIDEO_SUFFIXES, open_source
+from nightseg_ros.data.source import open_source
 from nightseg_ros.networks.illumination import IlluminationNet, illumination_net
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
+from nightseg_ros.perception.video import VIDEO_SUFFIXES
 from nightseg_ros.training import require_range
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import WeightsMetadata, save_weights

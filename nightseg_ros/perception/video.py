@@ -1,0 +1,309 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+The one place where video is decoded and encoded: files, cameras, streams and packets of a topic.
+
+A frame's time is its own presentation time, never its number over a rate: phones and browsers
+record at variable rates. What a container marks as trimmed is no frame of the video.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from nightseg_ros.files import partial_file, plain_name
+
+Image = npt.NDArray[np.uint8]
+
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
+#: Frames a second of a video that tells neither times nor a rate.
+DEFAULT_RATE = 30.0
+#: Seconds without a packet after which a network stream counts as lost.
+STREAM_TIMEOUT = 10.0
+#: FFmpeg's name of what a topic's packets are encoded as, by the name in the message.
+PACKET_CODECS = {
+    'h264': 'h264', 'libx264': 'h264', 'h264_nvenc': 'h264', 'h264_vaapi': 'h264',
+    'h265': 'hevc', 'hevc': 'hevc', 'libx265': 'hevc', 'hevc_nvenc': 'hevc', 'hevc_vaapi': 'hevc',
+    'vp9': 'vp9', 'libvpx-vp9': 'vp9', 'av1': 'av1', 'libaom-av1': 'av1', 'libsvtav1': 'av1',
+}  # fmt: skip
+
+
+class VideoError(ValueError):
+    """A video that cannot be opened, read on or written; the text says how far it went."""
+
+
+def stream_url(source: str | Path) -> str | None:
+    """Return the URL of a network stream or a camera device; None for what is a file."""
+    text = re.sub(r'^(rtsps?|rtmp|udp|srt):/(?!/)', r'\1://', str(source))  # a Path loses a slash
+    live = re.match(r'(rtsps?|rtmp|udp|srt)://|/dev/video\d+$', text)
+    return text if live else None
+
+
+class VideoReader:
+    """
+    The frames of a video file, a network stream (rtsp://…) or a camera (/dev/video0).
+
+    Use it in a ``with`` block; it is read once. A file's stamps begin at 0, those of a stream are
+    this machine's time.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        """Open it; ``VideoError`` where it is no video, or not there."""
+        url = stream_url(source)
+        self.name, self.live = url or str(source), url is not None
+        self._context = ExitStack()
+        try:
+            if self.live:
+                container = self._open(self.name)
+            else:
+                container = self._open(self._context.enter_context(plain_name(Path(source))))
+            self._container = self._context.enter_context(contextlib.closing(container))
+            if not container.streams.video:
+                raise VideoError(f"'{self.name}' holds no video stream")
+            self._stream = container.streams.video[0]
+            self._stream.thread_type = 'AUTO'
+        except (av.FFmpegError, OSError) as error:
+            self._context.close()
+            raise VideoError(
+                f"'{self.name}' cannot be read as a video: {_reason(error)}"
+            ) from error
+        except VideoError:
+            self._context.close()
+            raise
+
+    def _open(self, name: str) -> Any:
+        if not self.live:
+            return av.open(name)
+        if name.startswith('/dev/'):
+            return av.open(name, format='v4l2')
+        options = {'rtsp_transport': 'tcp'} if name.startswith('rtsp') else {}
+        return av.open(name, options=options, timeout=STREAM_TIMEOUT)
+
+    @property
+    def count(self) -> int | None:
+        """Frames that will come, where the container lists each one; else None."""
+        entries = getattr(self._stream, 'index_entries', ())  # from PyAV 16 on
+        if self.live or not self._stream.frames or len(entries) != self._stream.frames:
+            return None
+        return sum(not entry.is_discard for entry in entries)
+
+    @property
+    def rate(self) -> float:
+        """Frames a second: the mean where frames have times, of use for a player only."""
+        for rate in (self._stream.average_rate, self._stream.guessed_rate):
+            # a browser's WebM without a rate claims its time base, 1000
+            if rate is not None and 0 < rate <= 480:
+                return float(rate)
+        return DEFAULT_RATE
+
+    def __iter__(self) -> Iterator[tuple[int, Image]]:
+        """
+        Yield stamp in ns and uint8 BGR [H, W, 3], upright as the file says it is to be shown.
+
+        ``VideoError`` at the end of what can be read where the container or the decoder finds
+        damage; all frames before it have come.
+        """
+        done, last, first = 0, -1, None
+        started = time.time_ns() if self.live else 0
+        broken = ''
+        for frame in self._frames():
+            if isinstance(frame, str):
+                broken = broken or frame
+                continue
+            if frame.is_corrupt:
+                broken = broken or 'the decoder met damaged data'
+            base = frame.time_base or self._stream.time_base
+            if frame.pts is not None and base is not None:
+                shown = round(frame.pts * Fraction(base) * 1_000_000_000)
+                first = shown if first is None else first
+                stamp = shown - first
+            else:
+                stamp = round(done * 1e9 / self.rate)
+            # equal or falling times would be taken for a recording that starts anew
+            stamp = max(stamp, last + 1)
+            yield started + stamp, to_bgr(frame)
+            last, done = stamp, done + 1
+        if broken:
+            raise VideoError(f"'{self.name}' is damaged: {broken}; {done} frames were read")
+        if self.count is not None and done < self.count:
+            raise VideoError(f"'{self.name}' breaks off after {done} of {self.count} frames")
+
+    def _frames(self) -> Iterator[Any]:
+        """Yield frames, and a text for each place where demuxer or decoder gave up."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                yield _reason(error)
+                yield from self._drain()
+                return
+            try:
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                yield _reason(error)
+
+    def _drain(self) -> Iterator[Any]:
+        try:
+            yield from self._stream.codec_context.decode(None)
+        except av.FFmpegError as error:
+            yield _reason(error)
+
+    def __enter__(self) -> VideoReader:
+        """Use it in a ``with`` block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file or stream."""
+        self._context.close()
+
+
+class PacketDecoder:
+    """
+    The packets of one camera's video topic, decoded as they come.
+
+    Nothing comes before the first key frame, and none of what follows a lost packet is promised
+    to be right until the next one.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        """Take the encoding as a message names it; ``VideoError`` lists those that are known."""
+        codec = PACKET_CODECS.get(encoding.lower().split(';')[0].strip())
+        if codec is None:
+            known = ', '.join(sorted(set(PACKET_CODECS.values())))
+            raise VideoError(f"video encoding '{encoding}' is unknown; known are {known}")
+        self._context: Any = av.CodecContext.create(codec, 'r')
+        # a frame is wanted when its packet comes, not when threads have filled their pipeline
+        self._context.thread_type = 'SLICE'
+        self._context.flags |= av.codec.context.Flags.low_delay
+        self._started = False
+
+    def decode(self, data: bytes) -> Image | None:
+        """
+        Return uint8 BGR [H, W, 3] of a packet, None while there is nothing to show yet.
+
+        ``VideoError`` where the packet is damaged; the next key frame may follow it.
+        """
+        try:
+            frames = [
+                frame
+                for packet in (*self._context.parse(data), *self._context.parse(None))
+                for frame in self._context.decode(packet)
+            ]
+        except av.FFmpegError as error:
+            if not self._started:
+                return None
+            raise VideoError(f'packet of {len(data)} bytes: {_reason(error)}') from error
+        frames = [frame for frame in frames if self._started or frame.key_frame]
+        if not frames:
+            return None
+        self._started = True
+        if frames[-1].is_corrupt:
+            raise VideoError(f'packet of {len(data)} bytes: the decoder met damaged data')
+        return to_bgr(frames[-1])
+
+
+def to_bgr(frame: av.VideoFrame) -> Image:
+    """Return a decoded frame as uint8 BGR [H, W, 3], turned as its display matrix says."""
+    image = np.asarray(frame.to_ndarray(format='bgr24'), np.uint8)
+    turn = {
+        90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+        180: cv2.ROTATE_180,
+        270: cv2.ROTATE_90_CLOCKWISE,
+    }.get(round(frame.rotation) % 360)
+    return image if turn is None else np.asarray(cv2.rotate(image, turn), np.uint8)
+
+
+class VideoWriter:
+    """
+    An mp4 in H.264 that browsers play.
+
+    It appears under its name only when the ``with`` block ends well.
+    """
+
+    def __init__(self, path: Path, rate: float) -> None:
+        """Wait for the first picture, which gives the size."""
+        self.path, self.rate = path, rate
+        self._context = ExitStack()
+        self._partial = self._context.enter_context(partial_file(path))
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        """Use it in a ``with`` block."""
+        return self
+
+    def add(self, picture: Image) -> None:
+        """Add uint8 RGB [H, W, 3]; another size than the first one's is scaled to it."""
+        height, width = picture.shape[:2]
+        if self._container is None:
+            try:
+                name = self._context.enter_context(plain_name(self._partial))
+                self._container = av.open(
+                    name, 'w', format='mp4', options={'movflags': 'faststart'}
+                )
+                rate = Fraction(self.rate).limit_denominator(1001)
+                self._stream = self._container.add_stream('libx264', rate=rate)
+            except (av.FFmpegError, OSError) as error:
+                raise VideoError(f"'{self.path}' cannot be written: {_reason(error)}") from error
+            # 4:2:0 wants even sides
+            self._stream.width, self._stream.height = (
+                max(2, width // 2 * 2),
+                max(2, height // 2 * 2),
+            )
+            self._stream.pix_fmt = 'yuv420p'
+            self._stream.options = {'preset': 'veryfast', 'crf': '21'}
+        if (width, height) != (self._stream.width, self._stream.height):
+            size = self._stream.width, self._stream.height
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        self._encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24'))
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"'{self.path}' cannot be written: {_reason(error)}") from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish the file, or remove it after an error."""
+        try:
+            if self._container is not None:
+                if kind is None:
+                    self._encode(None)
+                self._container.close()
+        except (av.FFmpegError, OSError) as failure:
+            if kind is None:
+                failed = VideoError(f"'{self.path}' cannot be written: {_reason(failure)}")
+                self._context.__exit__(VideoError, failed, None)
+                raise failed from failure
+        self._context.__exit__(kind, error, trace)
+
+
+def _reason(error: BaseException) -> str:
+    """Return FFmpeg's or the system's own words, without the path that is named anyway."""
+    return str(getattr(error, 'strerror', '') or error)

@@ -1,0 +1,202 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Videos as people have them: each frame tells its own number by its grey level."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from nightseg_ros.perception.video import PacketDecoder, VideoError, VideoReader, VideoWriter
+
+SIZE = (64, 48)
+
+
+def grey(number: int) -> np.ndarray:
+    """Return RGB [48, 64, 3] of frame ``number`` (0 to 24), dark on the left third."""
+    picture = np.full((SIZE[1], SIZE[0], 3), 10 * number + 10, np.uint8)
+    picture[:, : SIZE[0] // 3] = 0
+    return picture
+
+
+def number_of(image: np.ndarray) -> int:
+    return round((float(image[:, 40:].mean()) - 10) / 10)
+
+
+def write(path: Path, times_ms: list[int], *, codec: str = 'libx264', pix_fmt: str = 'yuv420p',
+          gop: int = 8, b_frames: int = 2) -> Path:  # fmt: skip
+    """Write frames 0, 1, … with these presentation times."""
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream(codec, rate=1000)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, pix_fmt
+        stream.time_base = Fraction(1, 1000)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        if codec == 'libx264':
+            params = f'keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}'
+            stream.options = {'crf': '10', 'x264-params': params}
+        for number, time in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(grey(number), format='rgb24')
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def read(path: Path) -> tuple[list[int], list[int]]:
+    """Return the times in ms and the numbers of all frames."""
+    with VideoReader(path) as video:
+        frames = [(stamp, number_of(image)) for stamp, image in video]
+    return [round(stamp / 1e6) for stamp, _ in frames], [number for _, number in frames]
+
+
+UNEVEN = [0, 33, 66, 100, 300, 500, 533, 900, 1000, 2500]
+
+
+@pytest.mark.parametrize(
+    ('name', 'codec', 'pix_fmt'),
+    [
+        ('phone.mp4', 'libx264', 'yuv420p'),
+        ('browser.webm', 'libvpx', 'yuv420p'),
+        ('ten_bit.mkv', 'libx265', 'yuv420p10le'),
+        ('drive #3 %20?.mp4', 'libx264', 'yuv420p'),
+        ('-dash.mov', 'libx264', 'yuv420p'),
+    ],
+)
+def test_every_frame_has_its_own_time(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
+    path = write(tmp_path / name, UNEVEN, codec=codec, pix_fmt=pix_fmt)
+    times, numbers = read(path)
+    assert numbers == list(range(len(UNEVEN)))
+    assert times == pytest.approx(UNEVEN, abs=1)
+
+
+def test_a_webm_of_a_browser_does_not_become_1000_frames_a_second(tmp_path: Path) -> None:
+    path = write(tmp_path / 'a.webm', [40 * n for n in range(10)], codec='libvpx')
+    with VideoReader(path) as video:
+        assert video.rate == pytest.approx(30, abs=6)
+
+
+def test_what_a_cut_trims_is_no_frame_and_no_damage(tmp_path: Path) -> None:
+    whole = write(tmp_path / 'whole.mp4', [40 * n for n in range(24)], gop=12)
+    cut = tmp_path / 'cut.mp4'
+    with av.open(str(whole)) as source, av.open(str(cut), 'w') as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is None or packet.pts < 12 * 40 * packet.time_base.denominator / 1000:
+                continue
+            # the edit list starts three frames behind the key frame
+            shift = round(15 * 40 * packet.time_base.denominator / 1000)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = stream
+            target.mux(packet)
+    with VideoReader(cut) as video:
+        count = video.count
+    times, numbers = read(cut)
+    assert numbers == list(range(15, 24))
+    assert times == [40 * n for n in range(9)]
+    assert count in (9, None)
+
+
+@pytest.mark.parametrize('turn', [0, 90, 180, 270])
+def test_a_frame_stands_upright(tmp_path: Path, turn: int) -> None:
+    path = write(tmp_path / 'a.mp4', [0, 40, 80])
+    content = bytearray(path.read_bytes())
+    # the display matrix of the track header: 16.16 numbers a b u c d v x y w
+    cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
+    at = content.index(b'tkhd') + 4 + 40
+    for index, value in ((0, cos), (1, sin), (3, -sin), (4, cos)):
+        content[at + 4 * index : at + 4 * index + 4] = (value << 16).to_bytes(
+            4, 'big', signed=True
+        )
+    path.write_bytes(content)
+    with VideoReader(path) as video:
+        _, image = next(iter(video))
+    # players turn clockwise by the angle of the matrix
+    wanted = np.rot90(grey(0), -turn // 90)
+    assert image.shape == wanted.shape
+    assert np.abs(image.astype(int) - wanted).mean() < 6
+
+
+def test_a_cut_file_gives_all_before_the_cut_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / 'whole.mp4'
+    with VideoWriter(path, 10.0) as video:
+        for number in range(20):
+            video.add(np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    frames = 0
+    with VideoReader(path) as reader, pytest.raises(VideoError, match='frames'):
+        for _ in reader:
+            frames += 1
+    assert 5 < frames < 15
+
+
+@pytest.mark.parametrize('content', [b'', b'no video', b'\0' * 5000])
+def test_no_video_is_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'a.mp4'
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match='cannot be read as a video'):
+        VideoReader(path)
+
+
+def test_sound_alone_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / 'a.mp4'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('aac', rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match='no video stream'):
+        VideoReader(path)
+
+
+@pytest.mark.parametrize(('codec', 'encoding'), [('libx264', 'h264'), ('libx265', 'hevc')])
+def test_packets_of_a_topic_are_shown_from_the_first_key_frame_on(
+    codec: str, encoding: str
+) -> None:
+    context = av.CodecContext.create(codec, 'w')
+    context.width, context.height = SIZE
+    context.pix_fmt, context.time_base, context.gop_size = 'yuv420p', Fraction(1, 30), 5
+    params = 'repeat-headers=1:keyint=5:min-keyint=5:scenecut=0'
+    kind = 'x265-params' if codec == 'libx265' else 'x264-params'
+    context.options = {'tune': 'zerolatency', 'crf': '10', kind: params}
+    packets = []
+    for number in range(20):
+        frame = av.VideoFrame.from_ndarray(grey(number), format='rgb24')
+        frame.pts = number
+        packets += [bytes(packet) for packet in context.encode(frame)]
+    packets += [bytes(packet) for packet in context.encode(None)]
+    assert len(packets) == 20
+    decoder = PacketDecoder(encoding)
+    shown = [decoder.decode(packet) for packet in packets[3:]]
+    numbers = [None if image is None else number_of(image) for image in shown]
+    assert numbers == [None, None, *range(5, 20)]
+
+
+def test_an_unknown_encoding_of_packets_names_those_that_are_known() -> None:
+    with pytest.raises(VideoError, match='known are'):
+        PacketDecoder('mpeg7')
+
+
+def test_a_written_video_is_h264_that_browsers_play(tmp_path: Path) -> None:
+    path = tmp_path / 'overlay.mp4'
+    with VideoWriter(path, 29.97) as video:
+        for number in range(12):
+            video.add(grey(number)[:47, :63])
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.codec_context.name == 'h264'
+        assert stream.codec_context.pix_fmt == 'yuv420p'
+        assert (stream.width, stream.height) == (62, 46)
+    content = path.read_bytes()
+    assert content.index(b'moov') < content.index(b'mdat')
+    assert read(path)[1] == list(range(12))
+
+
+def test_an_error_leaves_no_half_video(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), VideoWriter(tmp_path / 'a.mp4', 10) as video:
+        video.add(grey(0))
+        raise KeyError
+    assert not list(tmp_path.iterdir())
