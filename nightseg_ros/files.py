@@ -56,9 +56,9 @@ def partial_file(path: Path) -> Iterator[Path]:
 
 def read_text(path: Path) -> str:
     """
-    Return a text file of the user's without its byte order mark, lines ended by \\n.
+    Return a user's text without its byte order mark and carriage returns.
 
-    UTF-8, or UTF-16 with a mark, as Windows' shell writes it. ``OSError``, ``UnicodeDecodeError``.
+    It is UTF-8, or UTF-16 with a mark, as Windows' shell writes it. ``UnicodeDecodeError``.
     """
     content = path.read_bytes()
     wide = content.startswith((b'\xff\xfe', b'\xfe\xff'))

@@ -125,7 +125,7 @@ def test_without_shared_memory_one_process_reads(
         raise OSError(errno.EROFS, 'Read-only file system')
 
     # where semaphores are made, which lie in /dev/shm
-    monkeypatch.setattr('_multiprocessing.SemLock', refuse)
+    monkeypatch.setattr('multiprocessing.synchronize.SemLock.__init__', refuse)
     report = check_datasets([f'images:{good / "images"}'], workers=3)
     assert report.datasets[0].images == 130
 

@@ -354,17 +354,14 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
 
 def _plain_grey(content: bytes) -> tuple[bytes, int]:
     """
-    Return a whole PNG of grey or of a palette as one of grey alone, and its pixels per id.
+    Return a whole PNG of grey or of a palette as one of grey alone, and its values per id.
 
     OpenCV turns indices into their palette's colours, and stretches fewer than 8 bits to 0–255.
     """
-    bits, color_type = content[24:26]
     grey, palette = 0, 3
-    if (
-        not content.startswith(PNG)
-        or bits not in (1, 2, 4, 8)
-        or color_type not in (grey, palette)
-    ):
+    bits, color_type = content[24:26]
+    known = bits in (1, 2, 4, 8) and color_type in (grey, palette)
+    if not known or not content.startswith(PNG):
         return content, 1
     parts, at = [PNG], len(PNG)
     while at < len(content):
