@@ -49,7 +49,7 @@ def write_evaluation(
         'route': 'auto',
         'pipeline': _pipeline(),
         'taxonomy': CAMVID11.to_dict(),
-        'bootstrap': {'resamples': 1000, 'seed': 0, 'level': 0.95, 'block_s': 10.0},
+        'bootstrap': {'unit': 'auto', 'block_s': 10.0, 'resamples': 99, 'seed': 0, 'level': 0.95},
         'configurations': [
             {'name': c, 'options': {'route': c.removeprefix('route=') or 'auto'},
              'pipeline': _pipeline()}

@@ -208,7 +208,7 @@ _PIPELINE = {
 _METRICS: dict[str, Any] = {
     'created': word, 'command': anything, 'nightseg': anything, 'machine': anything,
     'wall_s': real, 'streams': whole, 'route': word, 'pipeline': _PIPELINE,
-    'bootstrap': {'resamples': whole, 'seed': whole, 'level': real, 'block_s': real},
+    'bootstrap': {'unit': word, 'block_s': real, 'resamples': whole, 'seed': whole, 'level': real},
     'configurations': [{'name': word, 'options': {str: anything}, 'pipeline': _PIPELINE}],
     'sets': {str: {'kind': word, 'unit': word, 'units': real, 'sources': [_SOURCE]}},
     'runs': {str: _RUN},
