@@ -121,7 +121,7 @@ def test_without_shared_memory_one_process_reads(
     for index in range(3, 130):
         write(good / 'images' / f'cam_{index}.png', np.full((8, 8, 3), index, np.uint8))
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, 'Read-only file system')
 
     # where semaphores are made, which lie in /dev/shm
