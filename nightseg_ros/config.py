@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from nightseg_ros.files import read_text
+
 T = TypeVar('T')
 _REQUIRED = object()
 #: Bytes of the largest file of settings that is read.
@@ -29,7 +31,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         if file.stat().st_size > _MAX_YAML:
             raise OSError(f'it is longer than {_MAX_YAML} bytes; settings are short')
-        mapping = load_yaml(file.read_text(encoding='utf-8'))
+        mapping = load_yaml(read_text(file))
     except OSError as error:
         raise ConfigError(f"'{file}' cannot be read: {error}") from error
     except ValueError as error:

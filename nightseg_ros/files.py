@@ -15,7 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnContext
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -48,6 +52,34 @@ def partial_file(path: Path) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path) -> str:
+    """
+    Return a user's text without its byte order mark and carriage returns.
+
+    It is UTF-8, or UTF-16 with a mark, as Windows' shell writes it. ``UnicodeDecodeError``.
+    """
+    content = path.read_bytes()
+    wide = content.startswith((b'\xff\xfe', b'\xfe\xff'))
+    text = content.decode('utf-16' if wide else 'utf-8-sig')
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def process_context() -> SpawnContext | None:
+    """
+    Return what starts processes; None where their locks have no place: ``/dev/shm`` is missing.
+
+    They are spawned: a fork would copy the locks of threads that this process may have.
+    """
+    import multiprocessing
+
+    context = multiprocessing.get_context('spawn')
+    try:
+        context.Lock()
+    except (OSError, ImportError):
+        return None
+    return context
 
 
 def natural_order(path: Path) -> list[tuple[int, str]]:

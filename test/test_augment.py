@@ -21,11 +21,12 @@ from nightseg_ros.data.augment import (
     augment,
     distort,
     flip,
+    hide_unlit,
     pad,
     scale_and_crop,
 )
 from nightseg_ros.data.night_presets import NightConfig
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 
 IDS = np.array([0, 1, 3, 5, 8, UNLABELLED], np.uint8)
 
@@ -225,3 +226,13 @@ def test_the_config_survives_a_file_and_refuses_nonsense():
         augment(
             np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5), np.uint8), np.random.default_rng(0)
         )
+
+
+def test_persons_in_the_dark_are_void_and_all_else_stays() -> None:
+    labels = np.repeat(np.array([[9, 10, 8, 3]], np.uint8), 60, 0).repeat(20, 1)
+    image = np.full((60, 80, 3), 4, np.uint8)
+    image[30:] = 60
+    hidden = hide_unlit(image, labels, 20.0, CAMVID11)
+    assert (hidden[:28, :40] == 255).all()
+    assert (hidden[32:] == labels[32:]).all() and (hidden[:, 40:] == labels[:, 40:]).all()
+    assert hide_unlit(image, labels, 0.0, CAMVID11) is labels

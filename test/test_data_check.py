@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import ExtractConfig, extract
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.taxonomy import CITYSCAPES19, COMMA10K
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
 
 
 def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -70,6 +71,7 @@ SPOILT = [
     ('label unreadable', 'labels/cam_1.png', -20),
     ('label unreadable', 'labels/cam_1.png', scene(5)),
     ('sizes differ', 'labels/cam_1.png', SMALL),
+    ('turned', 'labels/cam_1.png', np.full((80, 60), 3, np.uint8)),
     ('ids without a meaning', 'labels/cam_1.png', np.full((60, 80), 11, np.uint8)),
     ('nothing labelled', 'labels/cam_1.png', np.full((60, 80), 255, np.uint8)),
     ('blank picture', 'images/cam_1.png', BLANK),
@@ -111,6 +113,21 @@ def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
     known = {'label missing': 1, 'blank picture': 1}
     assert found(f'folder:{good}') == {**known, 'ids without a meaning': 1}
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
+
+
+def test_without_shared_memory_one_process_reads(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(3, 130):
+        write(good / 'images' / f'cam_{index}.png', np.full((8, 8, 3), index, np.uint8))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    # where semaphores are made, which lie in /dev/shm
+    monkeypatch.setattr('multiprocessing.synchronize.SemLock.__init__', refuse)
+    report = check_datasets([f'images:{good / "images"}'], workers=3)
+    assert report.datasets[0].images == 130
 
 
 def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
@@ -177,6 +194,7 @@ def test_the_verb_says_what_to_do_and_exits_with_1(
     assert (summary['sizes'], summary['lights']) == ({'80×60': 3}, {'night': 3})
     assert summary['sources'] == {'cam': 3} and summary['unlabelled_share'] == 0
     assert summary['class_shares']['road'] == 1
+    assert summary['absent_classes'] == [name for name in CAMVID11.classes if name != 'road']
     change_file(good / 'labels' / 'cam_1.png', None)
     change_file(good / 'images' / 'cam_1.png', BLANK)
     assert main(['data', 'check', f'folder:{good}', '--json', str(file), '--workers', '1']) == 1

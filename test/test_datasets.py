@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from tiny_weights import write_segmenter
 
@@ -120,6 +122,29 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
     assert (read_labels(tmp_path / 'grey.png') == ids).all()
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+@pytest.mark.parametrize('mode', ['palette', 'grey'])
+def test_labels_are_the_values_of_the_file(tmp_path: Path, mode: str, bits: int) -> None:
+    """Another reader than ours says which: Pillow gives the indices of a palette."""
+    rng = np.random.default_rng(bits)
+    ids = rng.integers(0, 1 << bits, (13, 19), np.uint8)
+    picture = PIL.Image.fromarray(ids, 'P')
+    picture.putpalette(rng.integers(0, 256, 768, np.uint8).tobytes())
+    picture.save(tmp_path / 'a.png', bits=bits, transparency=0)
+    if mode == 'grey':
+        content = bytearray((tmp_path / 'a.png').read_bytes())
+        content[25] = 0
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
+        # without the palette, which a grey picture must not have
+        at = content.index(b'PLTE') - 4
+        del content[at : content.index(b'IDAT') - 4]
+        (tmp_path / 'a.png').write_bytes(content)
+    assert (tmp_path / 'a.png').read_bytes()[24] == bits
+    if mode == 'palette':
+        np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / 'a.png')), ids)
+    np.testing.assert_array_equal(read_labels(tmp_path / 'a.png'), ids)
 
 
 def test_ids_of_another_taxonomy_are_refused(root: Path) -> None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
+import PIL.ImageOps
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -374,7 +377,8 @@ def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
         (jpeg(segment(0xE0, b''), SCAN), 'no frame header'),
         (jpeg(segment(0xC0, bytes(4)), SCAN), 'no frame header'),
         (jpeg(frame_of(4, 6), SCAN, end=b''), 'cut off'),
-        # the end of a thumbnail in front is none
+        # the end of a thumbnail in front is none, and that of a comment between scans
+        (jpeg(frame_of(4, 6), SCAN, segment(0xFE, b'\xff\xd9'), SCAN, end=b''), 'cut off'),
         (jpeg(segment(0xE1, b'\xff\xd9'), frame_of(4, 6), SCAN, end=b''), 'cut off'),
         (jpeg(frame_of(4, 6)), 'cut off'),
         (jpeg(segment(0xE0, bytes(99)))[:-50], 'cut off'),
@@ -386,6 +390,36 @@ def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
 def test_a_jpegs_header_that_is_wrong_is_told(content: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         picture_size(content)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.bmp'])
+def test_what_lies_behind_the_picture_does_not_count(suffix: str) -> None:
+    """Phones append a video or a second picture."""
+    content = packed(photo(), suffix)
+    behind = jpeg(frame_of(8192, 8192), *[SCAN] * 99)
+    np.testing.assert_array_equal(decode_file(content + behind)[0], decode_file(content)[0])
+
+
+def test_a_comment_between_scans_hides_none_of_them() -> None:
+    comment = segment(0xFE, b'\xff\xd9')
+    with pytest.raises(ValueError, match='33 times over'):
+        picture_size(jpeg(frame_of(4096, 4096), SCAN, comment, *[SCAN] * 32))
+
+
+@pytest.mark.parametrize('orientation', range(10))
+@pytest.mark.parametrize('suffix', ['JPEG', 'PNG', 'WEBP'])
+def test_a_file_is_upright_and_a_message_as_it_is(suffix: str, orientation: int) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x112] = orientation
+    blocks = np.kron(photo(4, 6), np.ones((16, 16, 1), np.uint8))
+    stream = io.BytesIO()
+    lossless: dict[str, Any] = {} if suffix == 'JPEG' else {'lossless': True}
+    PIL.Image.fromarray(blocks).save(stream, suffix, exif=exif, quality=100, **lossless)
+    upright = PIL.ImageOps.exif_transpose(PIL.Image.open(stream)).convert('RGB')
+    for wanted, turned in ((np.asarray(upright), True), (blocks, False)):
+        found, order = decode_file(stream.getvalue(), upright=turned)
+        assert order == 'bgr' and found.shape == wanted.shape
+        assert np.abs(found[..., ::-1].astype(int) - wanted).mean() < 8
 
 
 def test_8192_by_8192_pixels_are_the_most_and_so_are_32_scans_of_a_quarter() -> None:

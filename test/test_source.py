@@ -94,6 +94,31 @@ def test_stamps_are_read_to_the_nanosecond(
     assert found.names == tuple(f'{index}.png' for index in range(len(stamps)))
 
 
+KITTI = 1317042145964389445
+"""2011-09-26 13:02:25.964389445 UTC, by GNU date."""
+
+
+@pytest.mark.parametrize(
+    ('content', 'names'),
+    [
+        (b'2011-09-26 13:02:25.964389445\n2011-09-26 13:02:26.964389445\n', None),
+        (b'2011-09-26T13:02:25.964389445Z a.png\n2011-09-26T15:02:26.964389445+02:00 b b.png',
+         ('a.png', 'b b.png')),
+        (b'"2011-09-26 13:02:25.964389445","a.png"\r\n"1317042146.964389445","b b.png"\r\n',
+         ('a.png', 'b b.png')),
+        (b'\xef\xbb\xbf1317042145964389445;x/a.png\r\n1317042146964389445;x/b.png',
+         ('a.png', 'b.png')),
+        ('\ufeff1317042145964389445\r\n1317042146964389445,\r\n'.encode('utf-16-le'), None),
+    ],
+    ids=['KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16'],
+)  # fmt: skip
+def test_stamps_as_people_have_them(
+    tmp_path: Path, content: bytes, names: tuple[str, ...] | None
+) -> None:
+    (tmp_path / 'timestamps.txt').write_bytes(content)
+    assert read_stamps(tmp_path / 'timestamps.txt') == ((KITTI, KITTI + 10**9), names)
+
+
 @pytest.mark.parametrize(
     ('text', 'words'),
     [
@@ -101,6 +126,7 @@ def test_stamps_are_read_to_the_nanosecond(
         ('2\n1', 'line 2'),
         ('1.5 a.png\n2.5', 'line 2'),
         ('noon', "'noon' is no stamp"),
+        ('2011-13-26 13:02:25', 'line 1'),
         ('nan', "'nan' is no stamp"),
     ],
 )

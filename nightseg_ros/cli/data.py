@@ -32,8 +32,8 @@ class CheckOptions:
     Read every file of data sets and list what is wrong and what to do about it.
 
     Labels without pictures and pictures without labels, files that are cut off, sizes that
-    differ, ids that mean nothing in the taxonomy, pictures that lie in two of the sets. Exit code
-    1: there are problems.
+    differ or are turned, ids that mean nothing in the taxonomy, pictures that lie in two of the
+    sets. Classes that never occur are told, which is no problem. Exit code 1: there are problems.
     """
 
     specs: Annotated[tuple[str, ...], tyro.conf.Positional]
@@ -126,6 +126,9 @@ def _print(report: CheckReport) -> None:
             for found in report.datasets
         ],
     )  # fmt: skip
+    for summary in report.datasets:
+        if absent := summary.absent(report.taxonomy):
+            print(f'{summary.spec}: no pixel is {", ".join(absent)}')
     for kind, advice in ADVICE.items():
         found = [problem for problem in report.problems if problem.kind == kind]
         if found:

@@ -39,6 +39,7 @@ VERBS = {
     'train pseudo_labels': ('train:pseudo_labels', 'frames and a segmenter in, labels out'),
     'train translator': ('train:translator', 'unpaired day and night in, generators out'),
     'train fast_translator': ('train:fast_translator', 'a real-time night-to-day generator'),
+    'train day_to_night': ('train:day_to_night', 'a generator on top of the physical night'),
     'train average': ('train:average', 'the mean of several weights of one network'),
     'train soup': ('train:average', 'the former name of average'),
     'train illumination': ('train:illumination', 'day and night in, the light estimator out'),

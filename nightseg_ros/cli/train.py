@@ -52,6 +52,7 @@ segmenter = _recipe('segmenter', 'SegmenterConfig', 'train_segmenter')
 pseudo_labels = _recipe('pseudo_labels', 'PseudoLabelConfig', 'write_pseudo_labels', 'labels')
 translator = _recipe('translator', 'TranslatorConfig', 'train_translator')
 fast_translator = _recipe('fast_translator', 'FastTranslatorConfig', 'train_fast_translator')
+day_to_night = _recipe('day_to_night', 'DayToNightConfig', 'train_day_to_night')
 average = _recipe('average', 'AverageConfig', 'average_weights')
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import NightConfig, Range, count, log_uniform, uniform
-from nightseg_ros.data.night_scene import Bytes
+from nightseg_ros.data.night_scene import Bytes, Role, role_table
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 #: Colour of pixels that padding adds: the ImageNet mean, which a normalised network sees as 0.
@@ -67,6 +67,9 @@ class AugmentConfig:
     """Draws of a crop before it is taken as it is."""
     night_share: float = 0.0
     """Probability that the sample becomes a synthetic night."""
+    unlit: float = 0.0
+    """Level of 255 below which a person by night is not to be seen, so that the label becomes
+    void; 0 keeps every label. Without it a network learns that people stand in the black."""
     night: NightConfig = field(default_factory=NightConfig)
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
@@ -113,10 +116,26 @@ def augment(
     if rng.random() < config.night_share:
         # the night brings its own camera
         image = synthesize_night(image, guess, rng, config.night, taxonomy=taxonomy)
+        labels = hide_unlit(image, labels, config.unlit, taxonomy)
     else:
         image = distort(image, rng, config.photometric)
     # padding comes last: it must neither be exposed for nor change colour
     return pad(image, labels, config.crop, rng)
+
+
+def hide_unlit(image: Bytes, labels: Bytes, level: float, taxonomy: Taxonomy) -> Bytes:
+    """
+    Return labels uint8 [H, W] in which persons in the dark of RGB [H, W, 3] are void.
+
+    A pixel is dark where the brightest channel, averaged over a square of a 41st of the height,
+    stays below ``level`` of 255.
+    """
+    if not level:
+        return labels
+    side = max(3, image.shape[0] // 41 | 1)
+    around = cv2.blur(image.max(axis=2), (side, side))
+    hidden = (role_table(taxonomy)[labels] == Role.PERSON) & (around < level)
+    return np.where(hidden, np.uint8(UNLABELLED), labels)
 
 
 def scale_and_crop(

@@ -11,7 +11,6 @@ correlated by 0.9 or more; the nearest pictures of different places were 10 bits
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections import Counter
@@ -37,6 +36,7 @@ from nightseg_ros.data.sample import (
     read_image,
     read_stored,
 )
+from nightseg_ros.files import process_context
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
@@ -50,6 +50,8 @@ ADVICE = {
     'label unreadable': 'copy the file again, or remove it with its picture; ids are 8-bit PNG',
     'sizes differ': 'a label has a value for each pixel: resize it (nearest neighbour), or find '
     'the picture that it was drawn on',
+    'turned': 'the picture is read upright, as its EXIF orientation says: turn the label as well, '
+    'or write the picture anew without that orientation',
     'ids without a meaning': 'give the --taxonomy that they are labelled for; a folder of your '
     'own may have a taxonomy.json',
     'nothing labelled': 'label it, or remove it: it teaches nothing',
@@ -99,13 +101,18 @@ class Summary:
         for name in ('sizes', 'lights', 'sources'):
             result[name] = dict(getattr(self, name).most_common())
         result['stray_colors'] = self.stray_colors
-        result['unlabelled_share'] = result['class_shares'] = None
+        result['unlabelled_share'] = result['class_shares'] = result['absent_classes'] = None
         if self.labelled:
             result['unlabelled_share'] = round(float(void), 4)
             result['class_shares'] = {
                 name: round(float(share), 6) for name, share in zip(taxonomy.classes, shares)
             }
+            result['absent_classes'] = self.absent(taxonomy)
         return result
+
+    def absent(self, taxonomy: Taxonomy) -> list[str]:
+        """Return the classes that no pixel has."""
+        return [name for name, n in zip(taxonomy.classes, self.pixels) if not n and self.labelled]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -237,7 +244,10 @@ def _check_sample(sample: Sample) -> CheckedSample:
         found.problems.append(('ids without a meaning', str(path), text))
     if found.size is not None and ids.shape != found.size:
         detail = f'{_size(ids.shape)}, its picture {_size(found.size)}'
-        found.problems.append(('sizes differ', str(path), detail))
+        kind = 'sizes differ'
+        if ids.shape == found.size[::-1]:
+            kind, detail = 'turned', f'{detail}: they fit turned by 90°'
+        found.problems.append((kind, str(path), detail))
     found.pixels = np.bincount(ids.ravel(), minlength=256)
     if found.pixels[UNLABELLED] == ids.size and not unknown:
         found.problems.append(('nothing labelled', str(path), ''))
@@ -251,11 +261,10 @@ def _size(shape: tuple[int, ...]) -> str:
 def _check_all(samples: list[Sample], workers: int) -> Iterator[CheckedSample]:
     """Check samples, in order."""
     workers = min(workers or os.cpu_count() or 1, len(samples) // _FEW + 1)
-    if workers == 1:
+    context = process_context() if workers > 1 else None
+    if context is None:
         yield from map(_check_sample, samples)
         return
-    # a fork would copy the locks of threads that this process may have
-    context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(workers, context, _start) as pool:
         rest = iter(samples)
         try:

@@ -35,7 +35,7 @@ from nightseg_ros.data.sample import (
     label_map,
     own_ids,
 )
-from nightseg_ros.files import user_path
+from nightseg_ros.files import read_text, user_path
 from nightseg_ros.taxonomy import (
     CAMVID11,
     Taxonomy,
@@ -460,7 +460,7 @@ def _own(root: Path, taxonomy: Taxonomy) -> LabelMap:
     if not file.is_file():
         return label_map(own_ids(taxonomy), taxonomy)
     try:
-        own = Taxonomy.from_dict(json.loads(file.read_text(encoding='utf-8')))
+        own = Taxonomy.from_dict(json.loads(read_text(file)))
     except (ValueError, TaxonomyError) as error:
         raise DataError(f"'{file}' is no taxonomy: {error}") from error
     return label_map(own_ids(own), taxonomy)

@@ -36,6 +36,9 @@ from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 from nightseg_ros.weights import Weights, WeightsError
 
+#: What a generator's metadata say that wants a physical night instead of a day.
+PHYSICAL_TO_NIGHT = 'physical_to_night'
+
 NightMaker = Callable[[Bytes, Bytes, np.random.Generator], Bytes]
 
 
@@ -59,9 +62,10 @@ def night_maker(
             f"the method '{config.method}' takes its colours from real night frames: "
             'give some with --reference images:FOLDER'
         )
+    night = from_mapping(NightConfig, config.night, where='night')
+    physical = partial(synthesize_night, config=night, taxonomy=taxonomy)
     if config.method == 'physical':
-        night = from_mapping(NightConfig, config.night, where='night')
-        return partial(synthesize_night, config=night, taxonomy=taxonomy)
+        return physical
     if config.method == 'statistics':
         return statistics_night(references, days, taxonomy)
     if config.method == 'fourier':
@@ -69,7 +73,10 @@ def night_maker(
     if config.method == 'darken':
         return darkened_day
     assert weights is not None
-    return generated_night(weights, config, say)
+    generated = generated_night(weights, config, say)
+    if weights.metadata.training.get('way') != PHYSICAL_TO_NIGHT:
+        return generated
+    return lambda image, labels, rng: generated(physical(image, labels, rng), labels, rng)
 
 
 def convert(

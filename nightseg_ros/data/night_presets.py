@@ -158,6 +158,19 @@ PRESETS = {
             median=(6.0, 50.0), black=(0.0, 10.0), warmth=(-0.2, 0.5), halo=(0.005, 0.06),
         ),
     ),
+    # Motorway without any light but the vehicles': the margins are black and without noise.
+    'unlit': NightPreset(
+        light=LightRanges(
+            ambient=(0.0003, 0.006), flatten=(0.2, 0.8), sky=(0.2, 1.0), sky_glow=(0.0, 0.6),
+            lamps=(0, 0), head_lamps=(1.5, 3.5), windows=(-0.5, 0.03), traffic=(0.7, 1.0),
+            signals=(0.0, 0.2), glints=(0, 10), wet=(0.0, 0.1), tree=(0.4, 1.3),
+        ),
+        camera=CameraRanges(
+            median=(2.2, 9.0), black=(1.5, 4.0), gamma=(1.6, 2.4), adapt=(0.3, 0.9),
+            warmth=(-0.1, 0.5), green=(-0.05, 0.08), halo=(0.002, 0.03), streak=(0.0, 0.1),
+            blur=(0.2, 1.0), noise=(0.0, 1.2), chroma=(0.0, 0.8), blotches=(0.0, 0.5),
+        ),
+    ),
     # Residential street: moderate light of every colour and an ordinary dash-cam.
     'suburb': NightPreset(
         light=LightRanges(),

@@ -10,6 +10,8 @@ than wrong.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightseg_ros.files import replace_file
-from nightseg_ros.perception.frame import FrameError, decode_file, picture_size
+from nightseg_ros.perception.frame import PNG, FrameError, decode_file, picture_size
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
@@ -275,9 +277,9 @@ class Sample:
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
-    """Return uint8 [H, W, 3] RGB; ``DataError`` where the file is no image, or not a whole one."""
+    """Return uint8 [H, W, 3] RGB, upright; ``DataError`` where the file is no whole image."""
     try:
-        image, order = decode_file(path.read_bytes())
+        image, order = decode_file(path.read_bytes(), upright=True)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
     except FrameError as error:
@@ -320,11 +322,14 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
     """
     Return a label image as it is stored: uint8 [H, W] ids, or uint8 [H, W, 3] RGB if ``color``.
 
-    ``DataError`` where the file is no whole 8-bit image of that kind.
+    Ids are the values of the file: of a PNG with a palette the indices, of one with 1, 2 or 4
+    bits what they count. ``DataError`` where the file is no whole image of that kind with up to
+    8 bits.
     """
     try:
         content = path.read_bytes()
         picture_size(content)
+        content, factor = (content, 1) if color else _plain_grey(content)
         stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
@@ -336,21 +341,41 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
         raise DataError(f"'{path}' cannot be read as a label image; remove or replace the file")
     if stored.dtype == np.uint8 and color and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)
-    if stored.dtype == np.uint8 and not color and stored.ndim == 3 and not _is_palette(content):
+    if stored.dtype == np.uint8 and not color and stored.ndim == 3:
         first = stored[..., 0]
         if stored.shape[2] == 3 and (stored == first[..., None]).all():
             # ids that were saved as a grey RGB image
             return np.ascontiguousarray(first, np.uint8)
     if stored.dtype != np.uint8 or color or stored.ndim != 2:
         wanted = 'RGB colours' if color else 'single-channel uint8 ids'
-        palette = ' with a palette' if _is_palette(content) else ''
-        raise DataError(f"'{path}' is {stored.dtype} {stored.shape}{palette}; labels are {wanted}")
-    return np.asarray(stored, np.uint8)
+        raise DataError(f"'{path}' is {stored.dtype} {stored.shape}; labels are {wanted}")
+    return np.asarray(stored if factor == 1 else stored // factor, np.uint8)
 
 
-def _is_palette(content: bytes) -> bool:
-    """Tell a PNG of palette indices, which OpenCV unfolds into colours."""
-    return content.startswith(b'\x89PNG') and len(content) > 25 and content[25] == 3
+def _plain_grey(content: bytes) -> tuple[bytes, int]:
+    """
+    Return a whole PNG of grey or of a palette as one of grey alone, and its values per id.
+
+    OpenCV turns indices into their palette's colours, and stretches fewer than 8 bits to 0–255.
+    """
+    grey, palette = 0, 3
+    bits, color_type = content[24:26]
+    known = bits in (1, 2, 4, 8) and color_type in (grey, palette)
+    if not known or not content.startswith(PNG):
+        return content, 1
+    parts, at = [PNG], len(PNG)
+    while at < len(content):
+        length, kind = struct.unpack_from('>I4s', content, at)
+        chunk = content[at : at + 12 + length]
+        at += len(chunk)
+        if kind == b'IHDR':
+            head = chunk[4:17] + bytes((grey,)) + chunk[18:-4]
+            chunk = chunk[:4] + head + struct.pack('>I', zlib.crc32(head))
+        if kind in (b'IHDR', b'IDAT', b'IEND'):
+            parts.append(chunk)
+        if kind == b'IEND':
+            break
+    return b''.join(parts), 255 // (2**bits - 1)
 
 
 def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:

@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,7 +26,7 @@ import numpy as np
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import natural_order, replace_file, user_path
+from nightseg_ros.files import natural_order, read_text, replace_file, user_path
 from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
 from nightseg_ros.perception.video import (
@@ -54,13 +55,15 @@ class Stamps(NamedTuple):
 
 def read_stamps(file: Path) -> Stamps:
     """
-    Read lines of ``STAMP`` or of ``STAMP NAME``, parted by spaces or a comma, as TUM and EuRoC do.
+    Read lines of ``STAMP`` or ``STAMP NAME``, parted by blanks, comma or semicolon, or quoted.
 
-    A stamp with a point is seconds, one without is nanoseconds; lines that begin with # are
-    skipped. ``DataError`` names the first line that is wrong or whose stamp does not increase.
+    A stamp with a point is seconds, one without is nanoseconds, as TUM and EuRoC have them; one
+    such as ``2011-09-26 13:02:25.964389445`` of KITTI is UTC where it names no zone. Lines that
+    begin with # are skipped. ``DataError`` names the first line that is wrong or whose stamp does
+    not increase.
     """
     try:
-        lines = file.read_text(encoding='utf-8').splitlines()
+        lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"stamps '{file}' cannot be read: {error}") from error
     stamps: list[int] = []
@@ -69,12 +72,14 @@ def read_stamps(file: Path) -> Stamps:
         text = line.strip()
         if not text or text.startswith('#'):
             continue
-        first, *rest = re.split(r'[,\s]+', text, maxsplit=1)
+        match = _STAMP_LINE.fullmatch(text)
+        first, name = (match[2], match[3] or '') if match else (text, '')
+        rest = [name.strip('"\'')] if name else []
         stamp = _nanoseconds(first)
         if stamp is None:
             raise DataError(
-                f"stamps '{file}', line {number}: '{first}' is no stamp; seconds with a point or "
-                'whole nanoseconds are wanted'
+                f"stamps '{file}', line {number}: '{first}' is no stamp; seconds with a point, "
+                'whole nanoseconds or a date and time are wanted'
             )
         if stamps and stamp <= stamps[-1]:
             raise DataError(
@@ -89,7 +94,19 @@ def read_stamps(file: Path) -> Stamps:
     return Stamps(tuple(stamps), tuple(names) or None)
 
 
+_DATE = r'\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?'
+_STAMP_LINE = re.compile(rf"""(["']?)({_DATE}|[^\s,;"']+)\1(?:[,;\s]+(.*))?""", re.ASCII)
+
+
 def _nanoseconds(text: str) -> int | None:
+    if re.fullmatch(_DATE, text, re.ASCII):
+        zone = text[-6:] if text[-6] in '+-' else '+00:00'
+        (fraction,) = re.findall(r'\.(\d+)', text) or ['0']
+        try:
+            seconds = int(datetime.fromisoformat(text[:19] + zone).timestamp())
+        except ValueError:
+            return None
+        return seconds * 10**9 + int(f'{fraction:0<9.9}')
     if not re.fullmatch(r'[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?', text):
         return None
     # a float would lose the last three digits of an epoch stamp
@@ -157,7 +174,7 @@ class FrameSource:
                 yield path.name, FrameError(text)
                 continue
             try:
-                image, order = decode_file(path.read_bytes())
+                image, order = decode_file(path.read_bytes(), upright=True)
             except OSError as error:
                 yield path.stem, FrameError(f"'{path.name}' cannot be read: {error.strerror}")
             except FrameError as error:

@@ -29,6 +29,7 @@ from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, r
 from nightseg_ros.data.source import FrameSource, camera_names, open_source
 from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
+from nightseg_ros.files import read_text
 from nightseg_ros.perception.frame import Frame, FrameError, decode_raw
 from nightseg_ros.perception.illumination import State
 from nightseg_ros.taxonomy import Taxonomy
@@ -451,14 +452,17 @@ def light_at(steps: Sequence[tuple[int, str]], stamp_ns: int) -> str | None:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open(newline='', encoding='utf-8') as file:
-        for number, row in enumerate(csv.reader(file), 1):
-            if not row or (number == 1 and not row[0].strip().lstrip('-').isdigit()):
-                continue
-            try:
-                stamp, state = row
-                yield int(stamp), state.strip()
-            except ValueError as error:
-                raise DataError(
-                    f"'{path}', line {number}: {','.join(row)!r} is no stamp,state"
-                ) from error
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"'{path}' cannot be read: {error}") from error
+    for number, row in enumerate(csv.reader(lines), 1):
+        if not row or (number == 1 and not row[0].strip().lstrip('-').isdigit()):
+            continue
+        try:
+            stamp, state = row
+            yield int(stamp), state.strip()
+        except ValueError as error:
+            raise DataError(
+                f"'{path}', line {number}: {','.join(row)!r} is no stamp,state"
+            ) from error

@@ -26,7 +26,7 @@ import cv2
 from nightseg_ros.evaluation.inference import FinishedShard, evaluate_shard
 from nightseg_ros.evaluation.sources import Plan, Shard
 from nightseg_ros.evaluation.variants import Configuration, Variants, shared_out
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import process_context, replace_file
 
 #: How often a shard is tried whose process was killed.
 ATTEMPTS = 4
@@ -74,8 +74,10 @@ def run_processes(plan: Plan, folder: Path, workers: int, advance: Advance) -> N
     killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
     """
     configurations = shared_out(plan.configurations, workers)
-    # a fork would copy the locks of threads that this process may have
-    context = multiprocessing.get_context('spawn')
+    context = process_context()
+    if context is None:
+        run_here(plan, _variants(plan.configurations), folder, advance)
+        return
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
     done = context.RawArray('q', len(plan.shards))
     paths = shard_files(plan, folder)

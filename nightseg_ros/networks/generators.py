@@ -121,17 +121,18 @@ class StyleNorm(nn.Module):
 
 class PatchGAN(nn.Module):
     """
-    Discriminator: float [B, 3, H, W] → a realness score for each 70×70 patch.
+    Discriminator: float [B, channels, H, W] → a realness score for each 70×70 patch.
 
-    With ``styles``, a count of cameras, it sees the camera's number as one-hot maps, too.
+    Channels beyond the picture's 3 are maps that it is judged with. With ``styles``, a count of
+    cameras, it sees the camera's number as one-hot maps, too.
     """
 
-    def __init__(self, ndf: int = 64, styles: int = 0) -> None:
+    def __init__(self, ndf: int = 64, styles: int = 0, channels: int = 3) -> None:
         """Build it with random weights."""
         super().__init__()
         self.styles = styles
         layers: list[nn.Module] = [
-            nn.Conv2d(3 + styles, ndf, 4, 2, 1),
+            nn.Conv2d(channels + styles, ndf, 4, 2, 1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for level, stride in ((1, 2), (2, 2), (4, 1)):

@@ -10,6 +10,7 @@ instead of refusing it.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -154,14 +155,18 @@ def _colors(rows: Image, width: int, height: int, layout: ImageEncoding) -> Imag
 
 
 def decode_file(
-    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8], layout: str = ''
+    data: bytes | bytearray | memoryview | npt.NDArray[np.uint8],
+    layout: str = '',
+    *,
+    upright: bool = False,
 ) -> tuple[Image, Order]:
     """
     Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP or WebP.
 
     ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
     picture. ``FrameError`` is raised where the bytes are no whole picture of up to ``MAX_PIXELS``
-    pixels. What a file says about turning the camera is not followed.
+    pixels. ``upright`` turns the picture as its EXIF orientation says, which is for files: a
+    message's pixels have to fit the camera's calibration.
     """
     content = bytes(data)
     name, _, how = layout.partition(';')
@@ -171,11 +176,11 @@ def decode_file(
     if name.startswith('bayer_') and packed not in ('bgr8', 'rgb8'):
         mosaic = ENCODINGS.get(f'{name.rstrip("0123456789")}8')
     mode = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+    if not upright:
+        mode |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         picture_size(content)
-        picture = cv2.imdecode(
-            np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION
-        )
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
     except (ValueError, cv2.error) as error:
         raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
     if picture is None:
@@ -191,14 +196,16 @@ MAX_PIXELS = 2**26
 #: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
 MAX_SCANNED = 2**29
 
-_PNG = b'\x89PNG\r\n\x1a\n'
+PNG = b'\x89PNG\r\n\x1a\n'
 _JPEG = b'\xff\xd8\xff'
 # start of frame: all of 0xC0–0xCF but DHT, JPG and DAC
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
-_SOS = 0xDA
-_SCAN = bytes((0xFF, _SOS))
-_END = b'\xff\xd9'
+_SOS, _EOI = 0xDA, 0xD9
+# in coded pixels 0xFF stands before 0 and the markers of restarts; libjpeg skips fill bytes
+_MARKER = re.compile(rb'\xff[^\x00-\x01\xd0-\xd7\xff]')
+# segments with a length that may stand between two scans
+_BETWEEN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
 
 
 def picture_size(content: bytes) -> tuple[int, int]:
@@ -207,7 +214,7 @@ def picture_size(content: bytes) -> tuple[int, int]:
 
     A JPEG or PNG that is cut off is refused, a PNG with a wrong checksum as well.
     """
-    if content.startswith(_PNG):
+    if content.startswith(PNG):
         size = _png_size(content)
     elif content.startswith(_JPEG):
         size = _jpeg_size(content)
@@ -232,7 +239,7 @@ def picture_size(content: bytes) -> tuple[int, int]:
 
 def _png_size(content: bytes) -> tuple[int, int]:
     size = None
-    at = len(_PNG)
+    at = len(PNG)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from('>I4s', content, at)
         end = at + 12 + length
@@ -285,10 +292,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if marker == _SOS:
             if size is None:
                 raise ValueError('the JPEG has no frame header')
-            # in what follows 0xFF stands alone only in markers
-            if content.rfind(_END) <= at:
-                break
-            scans = content.count(_SCAN, at)
+            scans = _jpeg_scans(content, at)
             if scans > 1 and scans * size[0] * size[1] > MAX_SCANNED:
                 raise ValueError(
                     f'the JPEG goes {scans} times over {size[1]}×{size[0]} pixels; '
@@ -296,4 +300,21 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
                 )
             return size
         at += 2 + length
+    raise ValueError('the JPEG is cut off')
+
+
+def _jpeg_scans(content: bytes, at: int) -> int:
+    """
+    Return the scans from the first one at ``at`` to the picture's end.
+
+    Phones put a second picture or a video behind it.
+    """
+    scans = 0
+    while found := _MARKER.search(content, at):
+        at, marker = found.end(), content[found.end() - 1]
+        if marker == _EOI:
+            return scans
+        scans += marker == _SOS
+        if marker in _BETWEEN:
+            at += int.from_bytes(content[at : at + 2], 'big')
     raise ValueError('the JPEG is cut off')

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import re
 import shutil
@@ -33,6 +32,7 @@ from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
+from nightseg_ros.files import process_context
 from nightseg_ros.outputs import check_output
 from nightseg_ros.simulation.canvas import Camera
 from nightseg_ros.simulation.scene import Scene, Tunnels, expose
@@ -350,11 +350,10 @@ _Rendered = tuple[DriveFrame, Scan | None]
 def _rendered(drive: Drive, lidar_every: int, processes: int) -> Iterator[Iterator[_Rendered]]:
     processes = min(processes or os.cpu_count() or 1, len(drive))
     work = partial(_render, drive, lidar_every)
-    if processes == 1:
+    context = process_context() if processes > 1 else None
+    if context is None:
         yield map(work, range(len(drive)))
         return
-    # a fork would copy the locks of threads that this process may have
-    context = multiprocessing.get_context('spawn')
     with context.Pool(processes, cv2.setNumThreads, (1,)) as pool:
         yield pool.imap(work, range(len(drive)), chunksize=2)
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from nightseg_ros.data.augment import AugmentConfig, augment, flip, pad, scale_and_crop
+from nightseg_ros.data.augment import AugmentConfig, augment, flip, hide_unlit, pad, scale_and_crop
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import Range, uniform
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
@@ -48,6 +48,7 @@ class TrainingCrops(Dataset[Crop]):
         settings = self._augment
         if sample.light == 'night':
             settings = replace(settings, night_share=0.0)  # it is night already
+            labels = hide_unlit(image, labels, settings.unlit, self._taxonomy)
         scene = read_labels(sample.scene) if sample.scene else None
         image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
         return torch.from_numpy(image), torch.from_numpy(labels)

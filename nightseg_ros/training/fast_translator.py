@@ -29,7 +29,7 @@ from nightseg_ros.training.crops import NightPairs, UnpairedCrops, picture_grid,
 from nightseg_ros.training.losses import (
     discriminator_loss,
     generator_loss,
-    mean_cross_entropy,
+    half_size_cross_entropy,
     parameter_groups,
     poly,
     weighted_sum,
@@ -176,9 +176,9 @@ def train_fast_translator(
                     wanted = segmenter.features(target)
                 logits, found = segmenter.logits_and_features(result.clamp(-1, 1))
             losses['features'] = feature_loss([level[:count] for level in found], wanted)
-            losses['semantic'] = _cross_entropy(logits[:count], labels)
+            losses['semantic'] = half_size_cross_entropy(logits[:count], labels)
             if nights is not None:
-                losses['night_semantic'] = _cross_entropy(logits[count:], labels_B)
+                losses['night_semantic'] = half_size_cross_entropy(logits[count:], labels_B)
             if config.loss.adversarial:
                 with run.fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
@@ -213,10 +213,3 @@ def feature_loss(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) 
         one, other = one.float(), other.float()
         terms.append((one - other).abs().mean() / other.abs().mean().clamp(min=1e-6))
     return torch.stack(terms).mean()
-
-
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean over the labelled pixels at half size, 0 where there are none."""
-    ids = labels[:, 1::2, 1::2].long()
-    half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
-    return mean_cross_entropy(half, ids)

@@ -155,16 +155,23 @@ def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> to
     return torch.from_numpy(weights).float()
 
 
+def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the mean over the labelled pixels at half size, 0 where there are none."""
+    ids = labels[:, 1::2, 1::2].long()
+    half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
+    return mean_cross_entropy(half, ids)
+
+
 # -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------
 
 
 def generator_loss(
-    discriminator: nn.Module, fake: torch.Tensor, camera: torch.Tensor
+    discriminator: nn.Module, fake: torch.Tensor, camera: torch.Tensor | None = None
 ) -> torch.Tensor:
     """
     Return a scalar: how far the discriminator's scores of ``fake`` are from real (1).
 
-    ``fake`` is float [B, 3, h, w], ``camera`` int64 [B]; the discriminator gets no gradient.
+    ``fake`` is float [B, channels, h, w], ``camera`` int64 [B]; the discriminator learns nothing.
     """
     discriminator.requires_grad_(False)
     scores = discriminator(fake, camera)
