@@ -23,6 +23,7 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
+from nightseg_ros.evaluation.sources import Labels
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want, output_prefixes
@@ -164,8 +165,7 @@ def write_cameras(path: Path, cameras: tuple[str, ...]) -> Path:
             for index in range(12):
                 stamp = START + index * STEP + place * STEP // 2
                 frame = Frame(image=picture(20 * place + index), stamp_ns=stamp)
-                received = START + (12 * place + index) * STEP
-                bag.write_frame(f'/{camera}/image_raw', frame, received_ns=received)
+                bag.write_frame(f'/{camera}/image_raw', frame, received_ns=stamp)
         bag.write_labels('/left/labels_truth', picture(0)[..., 0], stamp_ns=START)
         bag.write_labels('/left/nightseg/labels', picture(0)[..., 0], stamp_ns=START)
         bag.write_compressed('/left/image_raw/compressed', b'', 'png', stamp_ns=START)
@@ -173,7 +173,7 @@ def write_cameras(path: Path, cameras: tuple[str, ...]) -> Path:
     return path
 
 
-def test_cameras_are_told_from_other_images_and_merged_by_stamp(tmp_path: Path) -> None:
+def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path: Path) -> None:
     one, two = (write_cameras(tmp_path / str(n), ('left', 'right')[:n]) for n in (1, 2))
     with BagReader(one) as bag:
         assert bag.image_topic().name == '/left/image_raw'
@@ -191,6 +191,78 @@ def test_cameras_are_told_from_other_images_and_merged_by_stamp(tmp_path: Path) 
     assert found == sorted(found) and len(found) == 24
     assert [stem for stem, _ in items[:3]] == ['left_000000', 'right_000000', 'left_000001']
     assert {frame.camera for _, frame in items if isinstance(frame, Frame)} == {'left', 'right'}
+
+
+def write_image(bag: BagWriter, encoding: str) -> str:
+    """Write what is no picture of a camera; return its topic."""
+    if encoding in ('zstd', '16UC1; compressedDepth png'):
+        bag.write_compressed('/x/other', b'\x28\xb5\x2f\xfd-', encoding, stamp_ns=START)
+    elif encoding in ('', 'protobuf'):
+        kind = 'sensor_msgs/msg/Image'
+        channel = Channel(topic='/x/other', type=kind, encoding=encoding or 'cdr')
+        bag.add_topic(channel)
+        if encoding:
+            bag.write(Message(channel=channel, received_ns=START, data=b'{}'))
+    else:
+        depth = np.zeros((48, 80), np.uint16 if encoding == '16UC1' else np.float32)
+        bag.write_image('/x/other', depth, encoding, stamp_ns=START)
+    return '/x/other'
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+@pytest.mark.parametrize(
+    ('encoding', 'reason'),
+    [('16UC1', '16UC1'), ('32FC1', '32FC1'), ('zstd', "format 'zstd'"),
+     ('16UC1; compressedDepth png', "format '16UC1; compressedDepth png'"),
+     ('', 'without a message'), ('protobuf', "serialised as 'protobuf'")],
+)  # fmt: skip
+def test_what_is_no_camera_is_left_out_and_refused_by_name(
+    tmp_path: Path, config: PipelineConfig, encoding: str, reason: str, storage: str
+) -> None:
+    with BagWriter(tmp_path / 'bag', storage=storage) as bag:
+        other = write_image(bag, encoding)
+        bag.write_frame(TOPIC, frame_of(0, height=48, width=80))
+    source = open_source(tmp_path / 'bag', every_camera=True)
+    assert (source.topics, source.note) == ((TOPIC,), f'no cameras: {other} ({reason})')
+    done = write_predictions(tmp_path / 'bag', tmp_path / 'out', Pipeline.load(config))
+    assert (done.frames, done.problems, done.note) == (1, [], source.note)
+    with BagReader(tmp_path / 'bag') as one, BagReader(tmp_path / 'out') as two:
+        [before], [after] = ([t for t in bag.topics if t.name == other] for bag in (one, two))
+        assert before == after
+        assert after.encoding == ('protobuf' if encoding == 'protobuf' else 'cdr')
+    refusal = f"'{other}' is no camera: {reason}; cameras: {TOPIC}"
+    with pytest.raises(BagError, match=re.escape(refusal)):
+        open_source(tmp_path / 'bag', other)
+
+
+@pytest.mark.parametrize(
+    'stamps_s',
+    [[1, 1.1, 1.2, 1.3, 1e6, 1e6 + 0.1, 1e6 + 0.2], [1e6, 1e6 + 0.1, 1.2, 1.3],
+     [1, 1.1, 2e6, 1.3, 1.4]],
+    ids=['set ahead', 'set back', 'one wild stamp'],
+)  # fmt: skip
+def test_stamps_that_jump_change_no_order(tmp_path: Path, stamps_s: list[float]) -> None:
+    wanted = [round(stamp * 10) * STEP for stamp in stamps_s]
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index, stamp in enumerate(wanted):
+            frame = replace(frame_of(index), stamp_ns=stamp)
+            labels = np.full((24, 36), index, np.uint8)
+            received = START + index * STEP
+            bag.write_frame(TOPIC, frame, received_ns=received)
+            bag.write_frame('/rear/image_raw', frame_of(index), received_ns=received + 1)
+            # every other frame has labels
+            if index % 2:
+                bag.write_labels('/truth', labels, stamp_ns=stamp, received_ns=received)
+    assert stamps(read(tmp_path / 'bag', TOPIC)) == wanted
+    with BagReader(tmp_path / 'bag') as bag:
+        names = [topic.name for topic, _ in bag.merged(bag.image_topics[:2])]
+        assert names == [TOPIC, '/rear/image_raw'] * len(wanted)
+        truth = Labels('/truth', 'front', bag)
+        found = [truth.of('', stamp) for stamp in wanted]
+    assert [None if ids is None else ids.max() for ids in found] == [
+        index if index % 2 else None for index in range(len(wanted))
+    ]
+    assert truth.unused() == 0
 
 
 def test_cameras_that_share_no_chunk_are_read_alone(tmp_path: Path) -> None:
@@ -391,9 +463,15 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(
     assert {'RIHS01_ab', 'RIHS01_' + 64 * '0'} < set(hashes)
 
 
-def test_messages_of_another_encoding_are_named(tmp_path: Path) -> None:
+def test_messages_of_another_encoding_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     channel = Channel(topic=TOPIC, type='sensor_msgs/msg/Image', encoding='json')
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write(Message(channel=channel, received_ns=START, data=b'{}'))
-    [error] = read(tmp_path / 'bag')
+    with pytest.raises(BagError, match=r"image_raw \(serialised as 'json'\)"):
+        open_source(tmp_path / 'bag')
+    [error] = read(tmp_path / 'bag', TOPIC)
     assert "is serialised as 'json'; only 'cdr' is read" in str(error)
+    assert main(['bag', 'info', str(tmp_path / 'bag')]) == 0
+    assert 'sensor_msgs/msg/Image as json' in capsys.readouterr().out

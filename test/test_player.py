@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightseg_ros.bags.reader import BagError
+from nightseg_ros.bags.storage import Message
 from nightseg_ros.bags.writer import BagWriter
-from nightseg_ros.node.replay import Pacer, ReplaySource
+from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
 
 START = 10**18
@@ -38,12 +39,50 @@ def write_bag(path: Path, topics: list[str]) -> Path:
     start=st.integers(0, 10**15),
 )
 def test_the_pacer_keeps_distances_at_its_rate(stamps: list[int], rate: float, start: int) -> None:
-    pacer = Pacer(rate)
+    pacer = Pacer(rate, longest_ns=10**13)
     due = [pacer.due(stamp, start) for stamp in stamps]
     assert due[0] == start
     for stamp, time in zip(stamps, due):
         assert abs((time - start) * rate - (stamp - stamps[0])) <= 1 + rate
         assert abs(pacer.played(time) - stamp) <= 1 + rate
+
+
+@given(
+    times=st.lists(st.integers(-(10**18), 2 * 10**18), min_size=1, max_size=20),
+    steps=st.lists(st.integers(0, GAP_NS), min_size=1, max_size=20),
+)
+def test_the_pacer_waits_for_no_clock_that_was_set(times: list[int], steps: list[int]) -> None:
+    pacer, now = Pacer(1.0), 5
+    for time in times:
+        for step in steps:
+            time += step
+            due = pacer.due(time, now)
+            assert due - now <= GAP_NS and pacer.played(due) == time
+            now = due
+    assert now - 5 == pacer.elapsed_ns
+
+
+def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path: Path) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(6):
+            received = START + index * 10**8
+            image = np.full((8, 8, 3), index, np.uint8)
+            # a clock without a battery that is set on the way, and one that counts from power-up
+            host = received if index > 2 else index * 10**8 + 7
+            bag.write_frame('/a/image', Frame(image=image, stamp_ns=host), received_ns=received)
+            own = Frame(image=image, stamp_ns=653 * 10**9 + index * 10**8)
+            bag.write_frame('/b/image', own, received_ns=received + 1)
+        bag.write_image(
+            '/c/image', np.zeros((8, 8), np.float32), '32FC1', stamp_ns=START, received_ns=START
+        )
+    source = ReplaySource(tmp_path / 'bag')
+    assert source.note == 'no cameras: /c/image (32FC1)'
+    played = [(time - START, topic) for time, topic, _ in source.messages(print)]
+    assert played == [
+        (index * 10**8 + place, topic)
+        for index in range(6)
+        for place, topic in enumerate(['/a/image', '/b/image'])
+    ]
 
 
 def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path: Path) -> None:
@@ -54,8 +93,8 @@ def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path: Pa
     assert list(stamps) == sorted(stamps)
     assert topics == ('/left/image_raw', '/right/image_raw') * 6
     # as recorded, byte for byte: the pixels are the message's last bytes
-    assert all(isinstance(content, bytes) for content in contents)
-    assert contents[3][-192:] == bytes([11]) * 192
+    assert all(isinstance(content, Message) for content in contents)
+    assert contents[3].data[-192:] == bytes([11]) * 192
     one = ReplaySource(path, ['right/image_raw'], also=['/left/labels_truth'])
     assert set(one.topics) == {'/right/image_raw', '/left/labels_truth'}
     with pytest.raises(BagError, match='/left/image_raw'):

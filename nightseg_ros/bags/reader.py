@@ -26,12 +26,24 @@ from nightseg_ros.bags.storage import (
 )
 from nightseg_ros.config import load_yaml
 from nightseg_ros.files import natural_order
-from nightseg_ros.perception.frame import Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.frame import (
+    ENCODINGS,
+    Frame,
+    FrameError,
+    decode_file,
+    decode_raw,
+)
 
 METADATA = 'metadata.yaml'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
+#: Stamps further apart than this (ns) are of a clock that was set, or are no times at all.
+JUMP_NS = 10_000_000_000
+#: Messages of a topic that are looked at to tell whether it is a camera.
+_LOOKED_AT = 3
+#: How the pictures in a CompressedImage begin.
+_PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'BM', b'RIFF')
 
 
 class BagError(ValueError):
@@ -50,16 +62,24 @@ class BagTopic:
     type: str
     count: int
     """Messages that were recorded, as far as the bag still knows."""
+    encoding: str = 'cdr'
+    """How they are serialised; 'ros1' in bags of ROS 1, others in MCAP files of other origin."""
+
+    def __str__(self) -> str:
+        """Return it as lists of topics have it."""
+        own = self.encoding in ('', 'cdr', 'ros1')
+        return f'{self.name} ({self.type}{"" if own else f" as {self.encoding}"}, {self.count})'
 
 
 class BagReader:
     """
-    A bag: its topics, and their messages and frames in the order of the header stamps.
+    A bag: its topics, and their messages and frames in the order of recording.
 
-    Two neighbours that were recorded in the wrong order are put right; a message that comes more
-    than ``REORDER`` messages of its topic late stays where it was recorded. Memory does not grow
-    with the bag. A damaged bag gives every message that can be read; ``read_errors`` says what it
-    did not give, as soon as the messages have been read.
+    Stamps are trusted only to put right two neighbours of a topic that were recorded in the wrong
+    order; a message that comes more than ``REORDER`` messages of its topic late, or whose clock
+    was set in between, stays where it was recorded. Memory does not grow with the bag. A damaged
+    bag gives every message that can be read; ``read_errors`` says what it did not give, as soon as
+    the messages have been read.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -92,6 +112,8 @@ class BagReader:
         }
         #: Whether the messages are serialised as ROS 2 does (CDR).
         self.is_ros2 = not any(storage_kind(file) in ROS1_SUFFIXES for file in self._files)
+        self._others: dict[str, str] | None = None
+        self._channels = tuple(counts)
 
     def __enter__(self) -> BagReader:
         """Use it in a ``with`` block; files are open only while their messages are being read."""
@@ -107,24 +129,87 @@ class BagReader:
 
     @property
     def camera_topics(self) -> list[BagTopic]:
-        """
-        The topics of camera images, by name.
+        """The topics of camera images, by name; ``other_images`` says what the others are."""
+        return [topic for topic in self.image_topics if topic.name not in self.other_images]
 
-        They are those of images without predictions (``…/nightseg/…``), labels (``label…``) and
-        packed depth; of an image that was recorded raw and compressed, the raw one.
+    @property
+    def other_images(self) -> dict[str, str]:
         """
-        found = {
-            topic.name: topic
-            for topic in self.image_topics
-            if '/nightseg/' not in topic.name
-            and not topic.name.endswith('/compressedDepth')
-            and not topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label')
-        }
-        return [
-            topic
-            for name, topic in found.items()
-            if not (name.endswith('/compressed') and name.removesuffix('/compressed') in found)
-        ]
+        Why image topics are not those of cameras, by name.
+
+        They are predictions (``…/nightseg/…``), labels (``label…``), topics without a message or
+        of what is no picture, such as depth, and the packed twins of raw images.
+        """
+        if self._others is None:
+            others = {topic.name: self._named_otherwise(topic) for topic in self.image_topics}
+            others |= self._no_pictures([name for name, reason in others.items() if not reason])
+            for name in others:
+                raw = name.removesuffix('/compressed')
+                if not others[name] and raw != name and others.get(raw) == '':
+                    others[name] = 'recorded raw as well'
+            self._others = {name: reason for name, reason in others.items() if reason}
+        return self._others
+
+    def _named_otherwise(self, topic: BagTopic) -> str:
+        """Return what a topic's name and count say of it, '' for a camera."""
+        if not topic.count and self._promised:
+            return 'without a message'
+        if '/nightseg/' in topic.name:
+            return 'made by nightseg'
+        if topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label'):
+            return 'labels'
+        return 'depth' if topic.name.endswith('/compressedDepth') else ''
+
+    def _no_pictures(self, names: Collection[str]) -> dict[str, str]:
+        """Return what the first messages of topics say of them: what none is a picture of."""
+        found: dict[str, list[str]] = {name: [] for name in names}
+        left = set(names)
+        for file in self._files if left else ():
+            for item in read_file(file, left):
+                # damage is told by those who read the topic
+                if isinstance(item, str) or item.channel.topic not in left:
+                    continue
+                reasons = found[item.channel.topic]
+                reasons.append(self._no_picture(item))
+                if not reasons[-1] or len(reasons) == _LOOKED_AT:
+                    left.discard(item.channel.topic)
+                if not left:
+                    break
+            if not left:
+                break
+        return {name: reasons[0] for name, reasons in found.items() if reasons and all(reasons)}
+
+    def _no_picture(self, message: Message) -> str:
+        """Return what an image message holds instead of a picture, '' for a (damaged) picture."""
+        if message.channel.encoding != self._own:
+            return f"serialised as '{message.channel.encoding}'"
+        try:
+            content = self.read(message)
+        except BagError:
+            return ''
+        if message.channel.type == IMAGE_TYPES[0]:
+            return '' if content.encoding in ENCODINGS else str(content.encoding)
+        begin = bytes(content.data[:4])
+        return '' if not begin or begin.startswith(_PICTURES) else f"format '{content.format}'"
+
+    def camera_topic(self, name: str | None = None) -> BagTopic:
+        """
+        Return the image topic ``name``, or without a name the only camera's.
+
+        ``BagError`` says as well where it holds no pictures: depth, nothing, or masks.
+        """
+        topic = self.image_topic(name)
+        reason = self._no_pictures([topic.name]).get(topic.name, '')
+        if not topic.count and self._promised:
+            reason = 'without a message'
+        elif topic.name.endswith(('/nightseg/labels', '/nightseg/confidence')):
+            reason = 'a mask of nightseg'
+        if reason:
+            cameras = ', '.join(t.name for t in self.camera_topics if t is not topic) or 'none'
+            raise BagError(
+                f"bag '{self.path}': '{topic.name}' is no camera: {reason}; cameras: {cameras}"
+            )
+        return topic
 
     def image_topic(self, name: str | None = None) -> BagTopic:
         """
@@ -143,32 +228,51 @@ class BagReader:
             if len(found) != 1:
                 found = [t for t in found if t.name.rpartition('/')[2].startswith('image')]
         if len(found) != 1:
-            topics = [f'{topic.name} ({topic.type}, {topic.count})' for topic in self.topics]
-            listed = ', '.join(topics) or 'no topic'
-            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}")
+            listed = ', '.join(map(str, self.topics)) or 'no topic'
+            others = '' if name is not None else self.others_text()
+            others = f'; {others}' if others else ''
+            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}{others}")
         return found[0]
 
+    def others_text(self) -> str:
+        """Return ``other_images`` in words, '' for none."""
+        listed = ', '.join(f'{name} ({reason})' for name, reason in self.other_images.items())
+        return listed and f'no cameras: {listed}'
+
     def messages(self, topic: BagTopic) -> Iterator[Message]:
-        """Yield the messages of one topic in the order of their stamps."""
+        """Yield the messages of one topic, neighbours in the order of their stamps."""
         held: list[tuple[int, int, Message]] = []
+        last_ns = 0
         self._given[topic.name] = 0
         for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
-            heapq.heappush(held, (message.stamp_ns, number, message))
-            if len(held) > REORDER:
+            # where a clock is set, the order of its stamps says nothing
+            jumped = abs(message.stamp_ns - last_ns) > JUMP_NS
+            last_ns = message.stamp_ns
+            while held and (jumped or len(held) > REORDER):
                 yield heapq.heappop(held)[2]
+            heapq.heappush(held, (message.stamp_ns, number, message))
         while held:
             yield heapq.heappop(held)[2]
 
     def merged(self, topics: Iterable[BagTopic]) -> Iterator[tuple[BagTopic, Message]]:
         """
-        Yield the messages of several topics in the order of their stamps, then of the topics.
+        Yield the messages of several topics by the time of recording, then of the topics.
 
         Each topic is read on its own, so that any distance between them in the file is fine.
+        Stamps of different clocks have no order.
         """
-        # of equal stamps the one of the earlier stream comes first
+        # of equal times the one of the earlier stream comes first
         streams = [zip(repeat(topic), self.messages(topic)) for topic in topics]
-        yield from heapq.merge(*streams, key=lambda pair: pair[1].stamp_ns)
+        yield from heapq.merge(*streams, key=lambda pair: pair[1].received_ns)
+
+    def empty_channels(self) -> list[Channel]:
+        """Return the topics without a message, as their files describe them."""
+        empty = {topic.name for topic in self.topics if not topic.count}
+        channels = [*self._channels]
+        for file in self._files if empty else ():
+            channels += count_file(file)[0]
+        return [*{item.topic: item for item in channels if item.topic in empty}.values()]
 
     def records(self, leave_out: Collection[str] = ()) -> Iterator[Message]:
         """Yield every message of every topic but some, as and in the order they were recorded."""
@@ -206,10 +310,9 @@ class BagReader:
     def read(self, message: Message) -> Any:
         """Return a message's content as attributes; ``BagError`` where it is damaged."""
         kind, encoding = message.channel.type, message.channel.encoding
-        own = 'cdr' if self.is_ros2 else 'ros1'
-        if encoding != own:
-            raise BagError(f"a {kind} is serialised as '{encoding}'; only '{own}' is read")
-        types = typestore(own)
+        if encoding != self._own:
+            raise BagError(f"a {kind} is serialised as '{encoding}'; only '{self._own}' is read")
+        types = typestore(encoding)
         deserialize = types.deserialize_cdr if self.is_ros2 else types.deserialize_ros1
         try:
             return deserialize(message.data, kind)
@@ -240,6 +343,10 @@ class BagReader:
             frame_id=str(content.header.frame_id),
         )  # fmt: skip
 
+    @property
+    def _own(self) -> str:
+        return 'cdr' if self.is_ros2 else 'ros1'
+
     def _read(self, topics: Collection[str]) -> Iterator[Message]:
         for file in self._files:
             for item in read_file(file, topics):
@@ -256,15 +363,18 @@ def camera_of(topic: str) -> str:
 
 def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
     types: dict[str, set[str]] = {}
+    encodings: dict[str, str] = {}
     sums: Counter[str] = Counter()
     for channel, count in counts.items():
         types.setdefault(channel.topic, set()).add(channel.type)
+        encodings[channel.topic] = channel.encoding
         sums[channel.topic] += count
     return [
         BagTopic(
             name=name,
             type=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
             count=sums[name],
+            encoding=encodings[name],
         )
         for name in sorted(types)
     ]
@@ -349,6 +459,7 @@ def _read_metadata(file: Path) -> tuple[list[str], Counter[Channel]]:
         topic = entry['topic_metadata']
         channel = Channel(
             topic=str(topic['name']), type=str(topic['type']),
+            encoding=str(topic.get('serialization_format') or 'cdr'),
             qos=tuple(parse_qos(topic.get('offered_qos_profiles') or [])),
         )  # fmt: skip
         counts[channel] += int(entry['message_count'])

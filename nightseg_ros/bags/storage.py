@@ -84,14 +84,18 @@ class Message:
 
     @property
     def stamp_ns(self) -> int:
-        """The header's stamp; the time of recording where there is none, or an empty one."""
+        """The header's stamp; the time of recording where there is none, or none that can be."""
         encoding, data = self.channel.encoding, self.data
         if len(data) < 12 or not _has_header(encoding, self.channel.type):
             return self.received_ns
         # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
         big = encoding == 'cdr' and data[1] == 0
         seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
-        if nanoseconds >= _SECOND or (seconds == 0 and nanoseconds == 0 and self.received_ns):
+        if (
+            seconds < 0
+            or nanoseconds >= _SECOND
+            or (seconds == 0 and nanoseconds == 0 and self.received_ns)
+        ):
             return self.received_ns
         return int(seconds) * _SECOND + int(nanoseconds)
 

@@ -65,7 +65,9 @@ def info(options: BagInfoOptions) -> int:
         if options.check:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
-        print(f'{topic.name:{width}} {counts}  {topic.type}')
+        own = topic.encoding in ('', 'cdr', 'ros1')
+        kind = topic.type if own else f'{topic.type} as {topic.encoding}'
+        print(f'{topic.name:{width}} {counts}  {kind}')
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
     return 1 if errors else 0
@@ -154,6 +156,8 @@ def predict(options: PredictBagOptions) -> int:
         )  # fmt: skip
         for text in done.left_out:
             progress.note(f'not copied: {text}')
+        if done.note:
+            progress.note(done.note)
         for text in done.problems:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
@@ -236,6 +240,7 @@ class ReplayOptions:
     """
     Publish the camera images of SOURCE at their own pace, in the ROS domain of this shell.
 
+    The pace of a bag is that of its recording; a gap of more than 10 s is played as one of 1 s.
     With --lockstep each image waits for the labels of the one before it: a running
     night_perception then labels every frame, and exactly as `nightseg predict` does. Exit code 1:
     frames could not be read, or got no labels; 2: it could not play, or nobody listened.

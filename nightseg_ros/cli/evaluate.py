@@ -113,6 +113,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     with Progress('loading the networks', None) as progress:
+        for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
+            progress.note(note)
         base = settled(base, progress.note)
         members = configurations(base, options.compare)
         # with workers, the networks of this process only say what they are

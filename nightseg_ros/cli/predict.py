@@ -63,6 +63,8 @@ def predict(options: PredictOptions) -> int:
     broken = 0
     routes: Counter[str] = Counter()
     with Progress('loading the networks', source.count) as progress:
+        if source.note:
+            progress.note(source.note)
         pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
@@ -187,6 +189,8 @@ def translate(options: TranslateOptions) -> int:
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
+        if source.note:
+            progress.note(source.note)
         backend = open_backend(options.backend, options.device)
         translator = Translator(weights, backend, progress.note)
         if options.judge:

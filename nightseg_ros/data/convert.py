@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -51,6 +51,8 @@ class Converted:
     """What could not be used, and why, and what the bag lost."""
     left_out: list[str] = field(default_factory=list)
     """Topics of the bag that are not in the copy, and why."""
+    note: str = ''
+    """Which images were left out as no cameras."""
 
 
 # -- pictures --------------------------------------------------------------------------------
@@ -171,9 +173,11 @@ def write_predictions(
     """
     done = Converted()
     with BagReader(source) as bag:
-        cameras = [bag.image_topic(name) for name in topics] or bag.camera_topics
-        # says what is in the bag
-        cameras = cameras or [bag.image_topic()]
+        cameras = [bag.camera_topic(name) for name in topics]
+        if not cameras:
+            # without a camera it says what is in the bag
+            cameras = bag.camera_topics or [bag.camera_topic()]
+            done.note = bag.others_text()
         names = [camera.name for camera in cameras]
         prefixes = dict(zip(names, output_prefixes(names)))
         total = sum(camera.count for camera in cameras)
@@ -209,6 +213,7 @@ def write_predictions(
                 ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
                 replaced = sorted(ours & {topic.name for topic in bag.topics})
                 done.left_out += [f"'{name}' is predicted anew" for name in replaced]
+                _copy_empty(bag, writer, replaced)
                 copies: Iterator[_Written] = (
                     (message.received_ns, partial(writer.write, message))
                     for message in bag.records(leave_out=replaced)
@@ -235,6 +240,13 @@ def write_predictions(
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no frame of '{source}' could be predicted{reason}")
     return done
+
+
+def _copy_empty(bag: BagReader, writer: BagWriter, leave_out: Collection[str]) -> None:
+    """Announce the topics on which nothing was recorded: a copy has them as well."""
+    for channel in bag.empty_channels():
+        if channel.topic not in leave_out:
+            writer.add_topic(channel)
 
 
 def _ros1_copies(
@@ -457,6 +469,7 @@ class _PaintedCopy:
             self._take(record)
         ours = {f'{prefix}/points' for prefix in self._sensors.values()}
         last = 0
+        _copy_empty(self._bag, self._writer, ours)
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
             self._writer.write(record)

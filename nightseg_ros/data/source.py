@@ -121,7 +121,7 @@ Items = Iterator[tuple[str, Frame | FrameError]]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameSource:
     """
-    Frames in the order of their stamps; each iteration starts anew.
+    Frames in the order in which they were taken; each iteration starts anew.
 
     It yields ``(stem, frame)``, and ``(stem, error)`` for what is there but cannot be read. Video
     and bag frames have a six-digit index as stem, with the camera's name before it where there are
@@ -147,6 +147,8 @@ class FrameSource:
     topics: tuple[str, ...] = ()
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
+    note: str = ''
+    """Which images of a bag were left out, where cameras were chosen by themselves."""
 
     def __iter__(self) -> Items:
         """Read the frames one by one."""
@@ -239,9 +241,9 @@ def open_source(
     Look at a path and return its frames.
 
     ``topic`` is for bags; without it the only camera's is taken, or with ``every_camera`` all of
-    them, merged by stamp. ``rate`` in frames a second makes a folder a sequence and overrides a
-    video's; ``stamps`` is a file as ``read_stamps`` takes it, instead. ``DataError`` or
-    ``BagError`` says what is missing, unreadable or ambiguous.
+    them, by the time of recording. ``rate`` in frames a second makes a folder a sequence and
+    overrides a video's; ``stamps`` is a file as ``read_stamps`` takes it, instead. ``DataError``
+    or ``BagError`` says what is missing, unreadable or ambiguous.
     """
     path = user_path(path)
     live = stream_url(path) is not None
@@ -278,11 +280,12 @@ def open_source(
 def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
     with BagReader(path) as bag:
         several = every_camera and topic is None and len(bag.camera_topics) > 1
-        found = bag.camera_topics if several else [bag.image_topic(topic)]
+        found = bag.camera_topics if several else [bag.camera_topic(topic)]
+        note = bag.others_text() if topic is None else ''
     names = tuple(item.name for item in found)
     return FrameSource(
         path=path, kind='bag', count=sum(item.count for item in found), topics=names,
-        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]),
+        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]), note=note,
     )  # fmt: skip
 
 

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import csv
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
 import cv2
 import numpy as np
 
-from nightseg_ros.bags.reader import BagError, BagLoss, BagReader
+from nightseg_ros.bags.reader import JUMP_NS, BagError, BagLoss, BagReader
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, read_labels
@@ -36,6 +37,8 @@ from nightseg_ros.taxonomy import Taxonomy
 LIGHTS: tuple[str, ...] = get_args(State)
 #: Images of a data set in one shard.
 IMAGES = 200
+#: Labels that are searched where stamps jump.
+_LABELS_AHEAD = 32
 #: Read errors that are kept a shard.
 MOST_ERRORS = 100
 
@@ -85,6 +88,8 @@ class Shard:
     """A state, a CSV file or a topic for ``frames``; '' for unknown."""
     inputs: tuple[Path, ...] = ()
     """Files and folders that no result may replace."""
+    note: str = ''
+    """Which images of the bag were left out as no cameras."""
 
     @property
     def count(self) -> int | None:
@@ -252,9 +257,10 @@ def sequence_shards(
     shards: list[Shard] = []
     for path in sources:
         found: Sequence[str | None] = topics
+        note = ''
         if not topics:
             every = open_source(path, rate=rate, stamps=stamps, every_camera=True)
-            found = every.topics or (None,)
+            found, note = every.topics or (None,), every.note
         cameras = camera_names(tuple(topic for topic in found if topic is not None))
         for number, topic in enumerate(found):
             camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
@@ -265,7 +271,7 @@ def sequence_shards(
                 set=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
                 frames=open_source(path, topic, rate=rate, stamps=stamps),
-                inputs=(path, *given),
+                inputs=(path, *given), note=note,
             )  # fmt: skip
             shards.append(shard)
     return shards
@@ -306,6 +312,9 @@ class Labels:
         self._files: dict[str, Path] = {}
         self._used: set[str] = set()
         self._messages: Iterator[tuple[int, Image]] = iter(())
+        self._ahead: deque[tuple[int, Image]] = deque()
+        self._last_ns = 0
+        self._passed = 0
         folder = Path(labels)
         if labels and folder.is_dir():
             inner = folder / source
@@ -321,27 +330,41 @@ class Labels:
             except BagError as error:
                 raise DataError(f"labels '{labels}' are no folder, and {error}") from error
             self._messages = topic_labels(bag, name, self.errors)
-        self._next = next(self._messages, None)
-        self._passed = 0
 
     def of(self, name: str, stamp_ns: int) -> Image | None:
-        """Return the ids uint8 [H, W] of a frame, or None; frames come in their stamps' order."""
+        """Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded."""
         for stem in (name, str(stamp_ns)):
             if stem in self._files:
                 self._used.add(stem)
                 return read_labels(self._files[stem])
-        while self._next is not None and self._next[0] < stamp_ns:
-            self._next = next(self._messages, None)
-            self._passed += 1
-        if self._next is None or self._next[0] != stamp_ns:
-            return None
-        found = self._next[1]
-        self._next = next(self._messages, None)
-        return found
+        # a stamp that jumps may be that of one frame alone: no label is passed for it
+        jumped = self._last_ns and abs(stamp_ns - self._last_ns) > JUMP_NS
+        self._last_ns = stamp_ns
+        while self._look(1) and not jumped and self._ahead[0][0] < stamp_ns:
+            self._pass(1)
+        if self._ahead and abs(self._ahead[0][0] - stamp_ns) > JUMP_NS:
+            # maybe the clock was set, and these are the last labels before that
+            self._look(_LABELS_AHEAD)
+        for place, (label_ns, found) in enumerate(self._ahead):
+            if label_ns == stamp_ns:
+                self._pass(place)
+                self._ahead.popleft()
+                return found
+        return None
+
+    def _look(self, count: int) -> bool:
+        """Read on until so many labels are at hand; tell whether there is one."""
+        self._ahead.extend(islice(self._messages, max(0, count - len(self._ahead))))
+        return bool(self._ahead)
+
+    def _pass(self, count: int) -> None:
+        for _ in range(count):
+            self._ahead.popleft()
+        self._passed += count
 
     def unused(self) -> int:
         """Count the labels that no frame asked for; only known at the end."""
-        rest = (self._next is not None) + sum(1 for _ in self._messages)
+        rest = len(self._ahead) + sum(1 for _ in self._messages)
         return len(self._files) - len(self._used) + self._passed + rest
 
 

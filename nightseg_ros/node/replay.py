@@ -4,8 +4,10 @@
 Play a recording's images into ROS 2 topics at their own pace, for those without ``ros2 bag``.
 
 Messages of a ROS 2 bag are published as they were recorded, byte for byte; frames of a video, a
-folder or a ROS 1 bag become sensor_msgs/Image. It exits with 0 where all was played, 1 where it
-came to the end but lost something on the way, and 2 where it could not play.
+folder or a ROS 1 bag become sensor_msgs/Image. The pace of a bag is the time of its recording, not
+that of the stamps, which may be of several clocks, or of one that was set on the way. It exits
+with 0 where all was played, 1 where it came to the end but lost something on the way, and 2 where
+it could not play.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
 from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, is_bag
+from nightseg_ros.bags.storage import Message
 from nightseg_ros.cli.bags import ReplayOptions
-from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, camera_names, open_source
+from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, open_source
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.messages import header_stamp, message_class
@@ -47,6 +50,10 @@ from nightseg_ros.shared_memory import remove_orphans
 RESEND_S = 2.0
 #: Seconds between two messages on /clock: what ``ros2 bag play --clock`` sends by default.
 CLOCK_PERIOD = 1 / 40
+#: Times of recording further apart than this (ns) are a pause, or a clock that was set.
+GAP_NS = 10_000_000_000
+#: How long such a gap is played (ns).
+SHORT_GAP_NS = 1_000_000_000
 #: A subscription that has been matched may need this long until it gets everything.
 SETTLE_S = 0.5
 
@@ -119,7 +126,9 @@ class ReplaySource:
         """
         self.path = path
         self.frames: FrameSource | None = None
-        """Where frames come from that are no serialised ROS 2 messages."""
+        """The frames of a video or a folder."""
+        self.note = ''
+        """Which images of a bag were left out as no cameras."""
         self.latched: frozenset[str] = frozenset()
         """Topics that late subscribers are to get as well, as when they were recorded."""
         if not path.exists() or not is_bag(path):
@@ -127,70 +136,94 @@ class ReplaySource:
             self.topics = {'camera/image_raw': IMAGE_TYPES[0]}
             return
         with BagReader(path) as bag:
-            if everything:
+            self._decoded = not bag.is_ros2
+            if everything and bag.is_ros2:
                 chosen = [topic for topic in bag.topics if '/msg/' in topic.type]
             elif topics:
                 chosen = [bag.image_topic(name) for name in topics]
             else:
-                chosen = bag.camera_topics or [bag.image_topic(None)]
+                chosen = bag.camera_topics or [bag.camera_topic()]
+                self.note = bag.others_text()
             chosen += [topic for topic in bag.topics if topic.name in also and topic not in chosen]
+            foreign = [topic for topic in chosen if topic.encoding not in ('cdr', 'ros1')]
+            self.note = ', '.join(filter(None, [self.note, *map(str, foreign)]))
+            chosen = [topic for topic in chosen if topic not in foreign]
+            if not chosen:
+                raise BagError(f"bag '{path}' holds nothing that can be played: {self.note}")
             self.topics = {topic.name: topic.type for topic in chosen}
             self.latched = frozenset(bag.latched_topics & self.topics.keys())
-            if bag.is_ros2:
-                return
-        only = topics[0] if len(topics) == 1 else None
-        self.frames = open_source(path, only, every_camera=not topics)
-        self.topics = dict.fromkeys(self.frames.topics, IMAGE_TYPES[0])
+        if self._decoded:
+            images = [name for name, kind in self.topics.items() if kind in IMAGE_TYPES]
+            self.topics = dict.fromkeys(images, IMAGE_TYPES[0])
 
     @property
     def undated(self) -> bool:
         """Whether the stamps are those of a rate: they begin at 0, which is no stamp to ROS."""
-        return self.frames is not None and self.frames.kind != 'bag' and self.frames.stamps is None
+        return self.frames is not None and self.frames.stamps is None
 
-    def messages(self, log: Callable[[str], None]) -> Iterator[tuple[int, str, bytes | Frame]]:
-        """Yield stamp, topic and content by their stamps; ``log`` is told what is skipped."""
-        if self.frames is None:
-            with BagReader(self.path) as bag:
-                topics = [topic for topic in bag.topics if topic.name in self.topics]
-                for topic, message in bag.merged(topics):
-                    yield message.stamp_ns, topic.name, message.data
-                loss = bag.loss(topics)
-                if loss is not None:
-                    log(str(loss))
+    def messages(self, log: Callable[[str], None]) -> Iterator[tuple[int, str, Message | Frame]]:
+        """
+        Yield time of recording, topic and content in that order; ``log`` is told what is skipped.
+
+        Frames of a video or a folder have no time but their stamp.
+        """
+        if self.frames is not None:
+            [only] = self.topics
+            for stem, frame in self.frames:
+                if isinstance(frame, FrameError):
+                    log(f'{stem} skipped: {frame}')
+                else:
+                    yield frame.stamp_ns, only, frame
             return
-        names = {camera: topic for topic, camera in camera_names(self.frames.topics).items()}
-        [*_, only] = self.topics
-        for stem, frame in self.frames:
-            if isinstance(frame, FrameError):
-                log(f'{stem} skipped: {frame}')
-            else:
-                yield frame.stamp_ns, names.get(frame.camera, only), frame
+        with BagReader(self.path) as bag:
+            topics = [topic for topic in bag.topics if topic.name in self.topics]
+            for topic, message in bag.merged(topics):
+                content = bag.frame(message) if self._decoded else message
+                if isinstance(content, FrameError):
+                    log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
+                else:
+                    yield message.received_ns, topic.name, content
+            loss = bag.loss(topics)
+            if loss is not None:
+                log(str(loss))
 
 
 class Pacer:
     """
-    Maps the stamps of a recording to a steady clock, ``rate`` times as fast; both in ns.
+    Maps the time of a recording to a steady clock, ``rate`` times as fast; both in ns.
 
-    The first stamp is due at once.
+    The first message is due at once. Time that goes back or ahead by more than ``longest_ns`` is a
+    pause or a clock that was set: what follows comes ``SHORT_GAP_NS`` later.
     """
 
-    def __init__(self, rate: float) -> None:
-        """Wait for the first stamp."""
-        self.rate = rate
+    def __init__(self, rate: float, longest_ns: int = GAP_NS) -> None:
+        """Wait for the first message."""
+        self.rate, self.longest_ns = rate, longest_ns
+        self.gap_ns = 0
+        """What was cut before the last message, 0 for nothing."""
+        self.elapsed_ns = 0
+        """Time of the recording up to the last message, without what was cut."""
         self._first: tuple[int, int] | None = None
+        self._last_ns = 0
 
-    def due(self, stamp_ns: int, now_ns: int) -> int:
-        """Return the steady time at which ``stamp_ns`` is due."""
+    def due(self, time_ns: int, now_ns: int) -> int:
+        """Return the steady time at which the message recorded at ``time_ns`` is due."""
         if self._first is None:
-            self._first = stamp_ns, now_ns
-        stamp, started = self._first
-        return started + round((stamp_ns - stamp) / self.rate)
+            self._first, self._last_ns = (time_ns, now_ns), time_ns
+        step, self._last_ns = time_ns - self._last_ns, time_ns
+        begin, started = self._first
+        self.gap_ns = step if abs(step) > self.longest_ns else 0
+        if self.gap_ns:
+            begin += step - SHORT_GAP_NS
+            self._first = begin, started
+        self.elapsed_ns = time_ns - begin
+        return started + round(self.elapsed_ns / self.rate)
 
     def played(self, now_ns: int) -> int:
         """Return the time of the recording at a steady time."""
         assert self._first is not None
-        stamp, started = self._first
-        return stamp + round((now_ns - started) * self.rate)
+        begin, started = self._first
+        return begin + round((now_ns - started) * self.rate)
 
 
 class Lockstep:
@@ -262,11 +295,16 @@ class Player:
             self.lockstep = Lockstep(node, dict(zip(source.topics, labels)), options.patience)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
-        self._offset = options.stamp_offset
-        if self._offset is None:
-            self._offset = STAMP_OFFSET if source.undated else 0
+        offset = options.stamp_offset
+        if offset is None:
+            offset = STAMP_OFFSET if source.undated else 0
+        #: Added to the times of a video or folder alone.
+        self._offset = offset if source.frames is not None else 0
+        self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
         self._image = Image()
         self._problems = 0
+        if source.note:
+            node.get_logger().info(f'not played: {source.note}')
 
     def _qos(self, topic: str, kind: str) -> QoSProfile:
         # images as a camera publishes them, all else as the node does
@@ -285,18 +323,22 @@ class Player:
             return 2
         count, again = 0, True
         while again and rclpy.ok():
-            pacer = Pacer(self.options.rate or 1.0)
-            first: int | None = None
-            for stamp, topic, content in self.source.messages(self._lose):
+            pacer = Pacer(self.options.rate or 1.0, self._longest_ns)
+            for recorded, topic, content in self.source.messages(self._lose):
                 if topic not in self.publishers:
                     continue
-                first = stamp if first is None else first
-                if self.options.seconds and stamp - first >= self.options.seconds * 1e9:
+                time_ns = recorded + self._offset
+                due_ns = pacer.due(time_ns, time.monotonic_ns())
+                if self.options.seconds and pacer.elapsed_ns >= self.options.seconds * 1e9:
                     break
-                sent_as = stamp + (self._offset or 0) if isinstance(content, Frame) else stamp
-                if not self._wait_until(sent_as, pacer):
+                if pacer.gap_ns and self._paced:
+                    self.node.get_logger().warning(
+                        f'the recording jumps by {pacer.gap_ns / 1e9:.1f} s before message '
+                        f'{count}; played as {SHORT_GAP_NS / 1e9:g} s'
+                    )
+                if not self._wait_until(time_ns, due_ns, pacer):
                     return 0
-                self._publish(topic, content, sent_as)
+                self._publish(topic, content)
                 count += 1
             again = self.options.loop and count > 0
         # what was sent last must not die with this process
@@ -329,14 +371,13 @@ class Player:
             time.sleep(0.05)
         return not wanted
 
-    def _wait_until(self, stamp_ns: int, pacer: Pacer) -> bool:
-        """Sleep until a stamp is due, keeping the clock going; False where ROS shut down."""
-        due_ns = pacer.due(stamp_ns, time.monotonic_ns())
+    def _wait_until(self, time_ns: int, due_ns: int, pacer: Pacer) -> bool:
+        """Sleep until a message is due, keeping the clock going; False where ROS shut down."""
         while rclpy.ok():
             now = time.monotonic_ns()
             if self._clock and (now / 1e9 >= self._next_clock or not self._paced):
                 self._next_clock = now / 1e9 + CLOCK_PERIOD
-                played = pacer.played(min(now, due_ns)) if self._paced else stamp_ns
+                played = pacer.played(min(now, due_ns)) if self._paced else time_ns
                 self._clock.publish(Clock(clock=_time(played)))
             left = (due_ns - now) / 1e9
             if left <= 0 or not self._paced:
@@ -344,14 +385,19 @@ class Player:
             time.sleep(min(left, CLOCK_PERIOD / 2 if self._clock else 0.1))
         return False
 
-    def _publish(self, topic: str, content: bytes | Frame, stamp_ns: int) -> None:
-        message = self._message(content, stamp_ns) if isinstance(content, Frame) else content
+    def _publish(self, topic: str, content: Message | Frame) -> None:
+        stamp_ns = carried = content.stamp_ns + self._offset
+        if isinstance(content, Frame):
+            message = self._message(content, stamp_ns)
+        else:
+            message = content.data
+            if self.source.topics[topic] in IMAGE_TYPES:
+                carried = header_stamp(message)
         send = partial(self.publishers[topic].publish, message)
         sent = time.monotonic_ns()
         if self.lockstep is None:
             send()
         else:
-            carried = header_stamp(content) if isinstance(content, bytes) else stamp_ns
             if not self.lockstep.wait(topic, carried, send):
                 if not rclpy.ok():
                     return

@@ -346,7 +346,7 @@ class Pipeline:
                 raise WithheldError(
                     f'the mask is {labels.shape}, the frame {shape}: it is withheld'
                 )
-            if labels.max() >= len(self.taxonomy):
+            if labels.max() >= len(self.taxonomy.classes):
                 raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
             job.ms['network'] += waited
             if self.config.overlay_route and 'overlay' in job.pictures:
