@@ -122,6 +122,14 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
     assert (read_labels(tmp_path / 'grey.png') == ids).all()
+    for mode, alpha in (('LA', 255), ('RGBA', 255), ('RGBA', 254)):
+        opaque = PIL.Image.fromarray(ids).convert(mode)
+        opaque.putalpha(alpha)
+        opaque.save(tmp_path / 'alpha.png')
+        if alpha == 255:
+            assert (read_labels(tmp_path / 'alpha.png') == ids).all()
+    with pytest.raises(DataError, match='single-channel'):
+        read_labels(tmp_path / 'alpha.png')
 
 
 @pytest.mark.parametrize('bits', [1, 2, 4, 8])

@@ -343,8 +343,8 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
         return np.asarray(stored[..., 2::-1], np.uint8)
     if stored.dtype == np.uint8 and not color and stored.ndim == 3:
         first = stored[..., 0]
-        if stored.shape[2] == 3 and (stored == first[..., None]).all():
-            # ids that were saved as a grey RGB image
+        if (stored[..., :3] == first[..., None]).all() and (stored[..., 3:] == 255).all():
+            # ids that were saved as a grey RGB image, perhaps with an opaque alpha
             return np.ascontiguousarray(first, np.uint8)
     if stored.dtype != np.uint8 or color or stored.ndim != 2:
         wanted = 'RGB colours' if color else 'single-channel uint8 ids'
