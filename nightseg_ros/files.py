@@ -8,18 +8,25 @@ Also where models, config and launch files lie.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import re
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnContext
+
+#: Warnings of no matter which verb or node.
+LOG = logging.getLogger('nightseg_ros')
 
 
 def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
@@ -158,3 +165,79 @@ def cache_dir() -> Path:
         return Path.home() / '.cache' / 'nightseg'
     except RuntimeError:  # no home: a folder that can be neither read nor made
         return Path(os.devnull) / 'nightseg'
+
+
+def cache_dirs() -> list[Path]:
+    """Return the folders in which to look: the cache, and the temporary one in its stead."""
+    folders = [cache_dir()]
+    # no folder for temporary files may be there either
+    with suppress(OSError):
+        folders += filter(_is_private, [_temporary()])
+    return folders
+
+
+def write_cache(name: str, content: bytes) -> Path:
+    """
+    Write a file of the cache and return it.
+
+    Where the cache cannot be written it lies in a temporary folder of this user, and one warning
+    says so. ``OSError`` where that cannot be written either.
+    """
+    cache = cache_dir()
+    try:
+        return _write(cache / name, content)
+    except OSError as error:
+        reason = f"'{cache}': {error.strerror}"
+    if cache.is_relative_to(os.devnull):
+        reason = 'there is no HOME'
+    folder = _temporary()
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    if not _is_private(folder):
+        raise PermissionError(errno.EPERM, f"{reason}; '{folder}' belongs to somebody else")
+    try:
+        path = _write(folder / name, content)
+    except OSError as error:
+        raise OSError(error.errno, f"{reason}; '{folder}': {error.strerror}") from error
+    _warn_of_temporary(reason, folder)
+    return path
+
+
+@lru_cache
+def _warn_of_temporary(reason: str, folder: Path) -> None:
+    LOG.warning(
+        "the cache cannot be written (%s): '%s' is used instead; set NIGHTSEG_CACHE to a folder "
+        'that can be written',
+        reason, folder,
+    )  # fmt: skip
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content, durable=True)
+    return path
+
+
+def _temporary() -> Path:
+    return Path(tempfile.gettempdir()) / f'nightseg-{os.getuid()}'
+
+
+def _is_private(folder: Path) -> bool:
+    """Tell a folder that nobody else has written into: runtimes trust what is cached."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return own and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def use_log_folder() -> None:
+    """Give ROS a folder for its logs where it has none that it can write: it would not start."""
+    home = os.environ.get('ROS_HOME') or os.path.join(os.environ.get('HOME') or os.devnull, '.ros')
+    folder = Path(os.environ.get('ROS_LOG_DIR') or os.path.join(home, 'log'))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        os.environ['ROS_LOG_DIR'] = tempfile.mkdtemp(prefix='nightseg-log-')

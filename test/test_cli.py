@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -210,6 +211,32 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     )
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
     assert done.stdout == '141\n' and not done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    'locale',
+    [
+        {'PYTHONIOENCODING': 'ascii'},
+        {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'},
+    ],
+    ids=['terminal', 'file names'],
+)
+def test_a_locale_that_is_not_utf8_costs_characters_only(
+    tmp_path: Path, locale: dict[str, str]
+) -> None:
+    (tmp_path / 'nächt').mkdir()
+    cv2.imwrite(str(tmp_path / 'nächt' / 'straße.png'), street(True))
+    for arguments in (
+        ['bag', 'make', 'nächt', '--out', 'fährt'],
+        ['data', 'check', 'images:nächt'],
+    ):
+        command = [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, **locale}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    with BagReader(tmp_path / 'fährt') as bag:
+        assert [topic.count for topic in bag.topics] == [1]
 
 
 def test_info_as_json(

@@ -3,11 +3,12 @@
 """Strict configs: every wrong key or type is named."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,12 @@ class Outer:
     flag: bool = False
     limit: float | None = None
     inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_a_file_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / 'a.yaml').write_bytes('count: 3\r\nnames: [ü]\r\n'.encode(encoding))
+    assert read_yaml(tmp_path / 'a.yaml') == {'count': 3, 'names': ['ü']}
 
 
 def test_values_of_every_kind() -> None:

@@ -421,11 +421,20 @@ def test_a_change_is_between_two_known_lights_of_one_drive() -> None:
     assert [(c['source'], c['stamp'] // SECOND) for c in found['changes']] == [('b', 1), ('c', 1)]
 
 
-def test_light_from_a_word_and_from_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'stamp,state\n100,day\n300,night\n',
+        b'\xef\xbb\xbf100,day\r\n"300","night"\r\n',
+        'stamp,state\r\n100,day\r\n300,night'.encode('utf-16'),
+    ],
+    ids=['plain', 'byte order mark', 'UTF-16'],
+)
+def test_light_from_a_word_and_from_a_file(tmp_path: Path, content: bytes) -> None:
     assert light_at(read_light('dusk', None), -5) == 'dusk'
     assert light_at(read_light('', None), 0) is None
     file = tmp_path / 'light.csv'
-    file.write_text('stamp,state\n100,day\n300,night\n')
+    file.write_bytes(content)
     light = read_light(str(file), None)
     assert [light_at(light, stamp) for stamp in (99, 100, 299, 300, 10**19)] == [
         None, 'day', 'day', 'night', 'night',

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -95,7 +96,11 @@ def _is_rest(partial: Path) -> bool:
 
 def _file_stem(name: str) -> str:
     """Return a bag's name as any reader takes it: UTF-8, and nothing that means more in a URI."""
-    return re.sub(r'[#?%\x00-\x1f\ufffd]', '_', os.fsencode(name).decode('utf-8', 'replace'))
+    text = os.fsencode(name).decode('utf-8', 'replace')
+    if sys.getfilesystemencoding() != 'utf-8':
+        # metadata.yaml is UTF-8 and would give the file a name of other bytes
+        text = text.encode('ascii', 'replace').decode()
+    return re.sub(r'[#?%\x00-\x1f\ufffd]', '_', text)
 
 
 class _DatabaseWriter(Sqlite3Writer):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a name may hold bytes that are no UTF-8, and the terminal may not know it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+    logging.getLogger('nightseg_ros').handlers = [handler]
     rest = list(sys.argv[1:] if arguments is None else arguments)
     if rest[:1] == ['--version']:
         from nightseg_ros import __version__

@@ -9,6 +9,7 @@ that who evaluated a shard, how often it was tried and when it was ready changes
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,7 +27,7 @@ import cv2
 from nightseg_ros.evaluation.inference import FinishedShard, evaluate_shard
 from nightseg_ros.evaluation.sources import Plan, Shard
 from nightseg_ros.evaluation.variants import Configuration, Variants, shared_out
-from nightseg_ros.files import process_context, replace_file
+from nightseg_ros.files import LOG, process_context, replace_file
 
 #: How often a shard is tried whose process was killed.
 ATTEMPTS = 4
@@ -114,6 +115,8 @@ def _begin(done: MutableSequence[int]) -> None:
     global _done
     _done = done
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # the process that waits has said them
+    LOG.setLevel(logging.ERROR)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
+from nightseg_ros.files import LOG, use_log_folder
 from nightseg_ros.node.watchdog import Watchdog, exit_now
 from nightseg_ros.shared_memory import remove_orphans
 
@@ -60,8 +62,10 @@ def serve(make: Callable[[], Any]) -> None:
     from rclpy.signals import SignalHandlerOptions
 
     remove_orphans()
+    use_log_folder()
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     node = make()
+    LOG.addHandler(_NodeHandler(node.get_logger()))
     watchdog = Watchdog(node)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -85,6 +89,17 @@ def serve(make: Callable[[], Any]) -> None:
     watchdog.close()
     rclpy.try_shutdown()
     exit_now(code)
+
+
+class _NodeHandler(logging.Handler):
+    """Hands warnings of the package to a node's logger."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logger.warning(record.getMessage())
 
 
 def _use_one_heap() -> None:

@@ -27,7 +27,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.bags import RecordOptions
-from nightseg_ros.files import user_path
+from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.result import NAMESPACE
@@ -60,6 +60,7 @@ def run(options: RecordOptions) -> int:
         return 2
     remove_orphans()
     # its own handlers: what has arrived shall still be written
+    use_log_folder()
     rclpy.init(args=['bag_recorder'], signal_handler_options=SignalHandlerOptions.NO)
     try:
         # by lines, so that a killed process leaves what it knew

@@ -39,7 +39,7 @@ from nightseg_ros.bags.storage import Message
 from nightseg_ros.cli.bags import ReplayOptions
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, open_source
 from nightseg_ros.dds import profile_environment
-from nightseg_ros.files import user_path
+from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import output_prefixes
@@ -84,6 +84,7 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
     # read by Fast DDS when the first node starts, in this process, which publishes the images
     os.environ.update(profile_environment())
     remove_orphans()
+    use_log_folder()
     rclpy.init(args=list(arguments))
     signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     node = rclpy.create_node('bag_player')

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nightseg_ros.files import cache_dir, replace_file
+from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import (
     BACKENDS,
     MIN_AGREEMENT,
@@ -398,19 +398,21 @@ def measure(
 
 def _remembered() -> dict[str, dict[str, float]]:
     """Return the times in the cache; what cannot be read is measured again."""
-    with suppress(OSError, ValueError, TypeError, AttributeError):
-        stored = json.loads((cache_dir() / _FILE).read_text(encoding='utf-8'))
-        return {
-            key: {name: float(value) for name, value in ms.items()} for key, ms in stored.items()
-        }
-    return {}
+    found: dict[str, dict[str, float]] = {}
+    for folder in cache_dirs():
+        with suppress(OSError, ValueError, TypeError, AttributeError):
+            stored = json.loads((folder / _FILE).read_text(encoding='utf-8'))
+            found |= {
+                key: {name: float(value) for name, value in ms.items()}
+                for key, ms in stored.items()
+            }
+    return found
 
 
 def _remember(key: str, ms: Mapping[str, float], say: Say) -> None:
     kept = dict(list(_remembered().items())[1 - _MOST :])
     content = json.dumps({**kept, key: ms}, indent=1).encode()
     try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        replace_file(cache_dir() / _FILE, content, durable=True)
+        write_cache(_FILE, content)
     except OSError as error:
-        say(f'the times cannot be remembered: {error}')
+        say(f'the times cannot be remembered: {error.strerror}')

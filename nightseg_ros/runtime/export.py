@@ -4,7 +4,7 @@
 Graphs as ONNX, and the cache of what is made of them.
 
 Nothing in the cache is trusted and nothing needs it: each file's name has a hash of its content, a
-damaged one is made anew, and where nothing can be written it is made at every start.
+damaged one is made anew, and where it cannot be written a temporary folder takes its place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from nightseg_ros.files import cache_dir, replace_file
+from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import Say
 from nightseg_ros.weights import Weights
 
@@ -33,7 +33,21 @@ def cached(
     kind: Literal['onnx', 'openvino'], key: str, make: Callable[[], bytes], say: Say
 ) -> bytes:
     """Return what ``make`` made under ``key``, here or in a process before."""
-    folder = cache_dir() / kind
+    found = None
+    for number, folder in enumerate(cache_dirs()):
+        found = found or _stored(folder / kind, key, say)
+        if found and number == 0:
+            return found
+    content = found or make()
+    try:
+        tidy(write_cache(f'{kind}/{key}-{_digest(content)}.{kind}', content).parent)
+    except OSError as error:
+        say(f'the cache of graphs cannot be used, each start makes them anew: {error.strerror}')
+    return content
+
+
+def _stored(folder: Path, key: str, say: Say) -> bytes | None:
+    """Return what lies under a key, None where there is nothing whole; remove what is damaged."""
     with suppress(OSError):
         for path in sorted(folder.glob(f'{key}-*')):
             content = path.read_bytes()
@@ -41,14 +55,7 @@ def cached(
                 return content
             say(f"'{path}' is damaged: it is made anew")
             path.unlink()
-    content = make()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / f'{key}-{_digest(content)}.{kind}', content, durable=True)
-        tidy(folder)
-    except OSError as error:
-        say(f'the cache of graphs cannot be used, each start makes them anew: {error}')
-    return content
+    return None
 
 
 def _digest(content: bytes) -> str:

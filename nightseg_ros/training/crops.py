@@ -24,6 +24,7 @@ from nightseg_ros.data.augment import AugmentConfig, augment, flip, hide_unlit, 
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import Range, uniform
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
+from nightseg_ros.files import process_context
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
@@ -201,9 +202,11 @@ def load_batches(
     Yield the crops of the steps from ``first`` to ``steps``, each of their parts stacked.
 
     Process ``rank`` of ``world`` takes its share of each step's ``world`` × ``batch`` crops;
-    ``workers`` processes load them, 0 for none. ``DataError`` from such a process arrives as it
-    was raised, in one line.
+    ``workers`` processes load them, 0 for none; without ``/dev/shm`` there are none. ``DataError``
+    from such a process arrives as it was raised, in one line.
     """
+    if workers and process_context() is None:
+        workers = 0
     starts = [(step * world + rank) * batch for step in range(first, steps)]
     batches = iter(
         DataLoader(
