@@ -398,6 +398,7 @@ def test_what_lies_behind_the_picture_does_not_count(suffix: str) -> None:
     content = packed(photo(), suffix)
     behind = jpeg(frame_of(8192, 8192), *[SCAN] * 99)
     np.testing.assert_array_equal(decode_file(content + behind)[0], decode_file(content)[0])
+    assert picture_size(jpeg(frame_of(4096, 4096), SCAN) + behind) == (4096, 4096)
 
 
 def test_a_comment_between_scans_hides_none_of_them() -> None:

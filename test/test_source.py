@@ -9,13 +9,14 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
-from nightseg_ros.data.sample import DataError
+from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.video import VideoWriter
@@ -47,6 +48,18 @@ def test_an_image(tmp_path: Path) -> None:
     assert (source.kind, source.count, stem) == ('image', 1, 'a')
     assert isinstance(frame, Frame) and frame.order == 'bgr'
     assert (frame.image == picture(0)).all()
+
+
+def test_a_phones_picture_is_upright(tmp_path: Path) -> None:
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # to be turned by 90° clockwise
+    path = tmp_path / 'phone.jpg'
+    stored = np.zeros((40, 60, 3), np.uint8)
+    stored[:20] = 255
+    PIL.Image.fromarray(stored).save(path, exif=exif)
+    for found in (read_image(path), dict(open_source(path))['phone'].image):
+        assert found.shape == (60, 40, 3)
+        assert found[:, :16].mean() < 5 and found[:, 24:].mean() > 250
 
 
 @pytest.mark.parametrize('rate', [None, 30.0])
