@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tiny_weights
 from bag_samples import START, STEP, TOPIC, picture
+from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
@@ -456,11 +457,33 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(
         found = {record.channel.topic: record.channel for record in reader.records()}
     for channel in OWN:
         copied = found[channel.topic]
-        assert copied == replace(channel, digest='', definition=copied.definition)
+        assert copied == replace(channel, digest=copied.digest, definition=copied.definition)
+        assert copied.digest == channel.digest or not channel.digest
         assert copied.definition == channel.definition or channel.topic == '/map'
     metadata = (tmp_path / 'copy' / 'metadata.yaml').read_text()
     hashes = re.findall(r'type_description_hash:\s+(\S+)', metadata)
     assert {'RIHS01_ab', 'RIHS01_' + 64 * '0'} < set(hashes)
+
+
+def test_a_foreign_definition_is_copied_byte_for_byte(
+    tmp_path: Path, config: PipelineConfig
+) -> None:
+    content = b'\x0a\xff\xfe\x00odd'
+    own = Channel(
+        topic='/odd', type='odd.Thing', encoding='protobuf', language='protobuf',
+        definition=content.decode(errors='surrogateescape'),
+    )  # fmt: skip
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_frame(TOPIC, frame_of(0, height=48, width=80))
+        bag.write(Message(channel=own, received_ns=START, data=b'{}'))
+    write_predictions(tmp_path / 'bag', tmp_path / 'out', Pipeline.load(config), compress=False)
+    with (tmp_path / 'out' / 'out.mcap').open('rb') as file:
+        summary = make_reader(file).get_summary()
+    [channel] = [item for item in summary.channels.values() if item.topic == '/odd']
+    schema = summary.schemas[channel.schema_id]
+    assert (schema.encoding, schema.data) == ('protobuf', content)
+    assert channel.message_encoding == 'protobuf'
+    write_predictions(tmp_path / 'bag', tmp_path / 'db', Pipeline.load(config), storage='sqlite3')
 
 
 def test_messages_of_another_encoding_are_named(

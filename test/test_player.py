@@ -85,6 +85,25 @@ def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize('set_s', [-(10**9), -5, 30, 10**9])
+def test_cameras_stay_together_where_the_recorders_clock_is_set(
+    tmp_path: Path, set_s: int
+) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(6):
+            time = START + index * 10**8 + (set_s * 10**9 if index > 2 else 0)
+            for place, topic in enumerate(('/a/image', '/b/image')):
+                frame = Frame(image=np.full((8, 8, 3), index, np.uint8), stamp_ns=time + place)
+                bag.write_frame(topic, frame)
+    played = list(ReplaySource(tmp_path / 'bag').messages(print))
+    indices = [content.data[-1] for _, _, content in played]
+    assert indices[0::2] == indices[1::2] == [*range(6)]
+    pacer, now = Pacer(1.0), 0
+    for time, _, _ in played:
+        now = max(now, pacer.due(time, now))
+    assert now < 2 * 10**9
+
+
 def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path: Path) -> None:
     path = write_bag(tmp_path / 'bag', ['/left/image_raw', '/right/image_raw'])
     source = ReplaySource(path)

@@ -8,7 +8,7 @@ import heapq
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ METADATA = 'metadata.yaml'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
-#: Stamps further apart than this (ns) are of a clock that was set, or are no times at all.
-JUMP_NS = 10_000_000_000
+#: Where a stamp or a time of recording is further (ns) before the last one, a clock was set.
+SET_BACK_NS = 1_000_000_000
 #: Messages of a topic that are looked at to tell whether it is a camera.
 _LOOKED_AT = 3
 #: How the pictures in a CompressedImage begin.
@@ -246,10 +246,10 @@ class BagReader:
         self._given[topic.name] = 0
         for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
-            # where a clock is set, the order of its stamps says nothing
-            jumped = abs(message.stamp_ns - last_ns) > JUMP_NS
+            # stamps of before and after have no order
+            set_back = message.stamp_ns < last_ns - SET_BACK_NS
             last_ns = message.stamp_ns
-            while held and (jumped or len(held) > REORDER):
+            while held and (set_back or len(held) > REORDER):
                 yield heapq.heappop(held)[2]
             heapq.heappush(held, (message.stamp_ns, number, message))
         while held:
@@ -263,8 +263,21 @@ class BagReader:
         Stamps of different clocks have no order.
         """
         # of equal times the one of the earlier stream comes first
-        streams = [zip(repeat(topic), self.messages(topic)) for topic in topics]
-        yield from heapq.merge(*streams, key=lambda pair: pair[1].received_ns)
+        streams = [self._timed(topic) for topic in topics]
+        for _, topic, message in heapq.merge(*streams, key=itemgetter(0)):
+            yield topic, message
+
+    def _timed(self, topic: BagTopic) -> Iterator[tuple[int, BagTopic, Message]]:
+        """Yield a topic's messages and a time of recording that never goes far back."""
+        last_ns = period_ns = set_back_ns = 0
+        for message in self.messages(topic):
+            step = message.received_ns - (last_ns or message.received_ns)
+            if step < -SET_BACK_NS:
+                set_back_ns += period_ns - step
+            else:
+                period_ns = step
+            last_ns = message.received_ns
+            yield last_ns + set_back_ns, topic, message
 
     def empty_channels(self) -> list[Channel]:
         """Return the topics without a message, as their files describe them."""

@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -64,7 +64,10 @@ class Channel:
     type: str
     """Such as ``sensor_msgs/msg/Image``, also for ROS 1."""
     definition: str = ''
-    """Text of the message definition, '' where the file has none."""
+    """The message definition, '' where the file has none; bytes that are no UTF-8, as protobuf's,
+    are surrogates (PEP 383)."""
+    language: str = field(default='', compare=False)
+    """What the definition is written in, such as 'ros2msg', '' where the file does not tell."""
     digest: str = ''
     """Hash of the type (RIHS01), '' where the file has none."""
     encoding: str = 'cdr'
@@ -381,7 +384,8 @@ class _McapFile:
             self._channels[record.id] = Channel(
                 topic=record.topic,
                 type=schema.name if schema else '',
-                definition=schema.data.decode(errors='replace') if schema else '',
+                definition=schema.data.decode(errors='surrogateescape') if schema else '',
+                language=schema.encoding if schema else '',
                 digest=record.metadata.get('topic_type_hash', ''),
                 encoding=record.message_encoding,
                 qos=_offered_qos(record.metadata.get('offered_qos_profiles', '')),

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -12,17 +13,26 @@ import sqlite3
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from rosbags.interfaces import Connection, Nodetype, Qos, QosTime
+from rosbags.interfaces import Connection, ConnectionExtRosbag2, Nodetype, Qos, QosTime
 from rosbags.interfaces import QosDurability as Durability
 from rosbags.interfaces import QosHistory as History
 from rosbags.interfaces import QosLiveliness as Liveliness
 from rosbags.interfaces import QosReliability as Reliability
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer, WriterError
+from rosbags.rosbag2.storage_mcap import Channel as McapChannel
+from rosbags.rosbag2.storage_mcap import (
+    McapWriter,
+    Schema,
+    write_channel,
+    write_schema,
+    write_string,
+)
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -111,8 +121,44 @@ class _DatabaseWriter(Sqlite3Writer):
         self.path = path / f'{path.name}.db3'
 
 
+class _Definition(str):
+    """A definition that is written byte for byte, with what it is written in."""
+
+    language = ''
+
+    def encode(self, encoding: str = 'utf-8', errors: str = 'surrogateescape') -> bytes:
+        """Return the bytes that it was read from."""
+        return super().encode(encoding, errors)
+
+
+class _McapWriter(McapWriter):
+    """An MCAP file that keeps the language of a definition and the hash of its type."""
+
+    def add_msgtype(self, connection: Connection) -> None:
+        definition = connection.msgdef.data
+        language = getattr(definition, 'language', '') or 'ros2msg'
+        schema = Schema(len(self.schemas) + 1, connection.msgtype, language, definition)
+        self.schemas.append(schema)
+        write_schema(self.chunk.bio, schema)
+
+    def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        metadata = BytesIO()
+        pairs = {'offered_qos_profiles': offered_qos_profiles}
+        if connection.digest != _NO_HASH:
+            pairs['topic_type_hash'] = connection.digest
+        for text in itertools.chain.from_iterable(pairs.items()):
+            write_string(metadata, text)
+        encoding = cast('ConnectionExtRosbag2', connection.ext).serialization_format
+        channel = McapChannel(
+            connection.id, connection.msgtype, connection.topic, encoding, metadata.getvalue()
+        )
+        self.channels.append(channel)
+        self.channel_stats[connection.id] = 0
+        write_channel(self.chunk.bio, channel, self.schemas)
+
+
 class _Writer(Writer):
-    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _DatabaseWriter}
+    STORAGE_PLUGINS = {StoragePlugin.SQLITE3: _DatabaseWriter, StoragePlugin.MCAP: _McapWriter}
 
 
 class BagWriter:
@@ -238,7 +284,12 @@ class BagWriter:
         key = (channel.topic, channel.type)
         if key in self._connections:
             return
-        definition, digest = _described(channel)
+        text, digest = _described(channel)
+        if self._writer.storage_plugin is StoragePlugin.SQLITE3:
+            # a database holds text
+            text = text.encode('utf-8', 'surrogateescape').decode('utf-8', 'replace')
+        definition = _Definition(text)
+        definition.language = channel.language
         with self._named_faults(f"hold the topic '{channel.topic}'"):
             self._connections[key] = self._writer.add_connection(
                 channel.topic, channel.type, msgdef=definition, rihs01=digest,

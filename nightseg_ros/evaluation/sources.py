@@ -22,7 +22,7 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 
-from nightseg_ros.bags.reader import JUMP_NS, BagError, BagLoss, BagReader
+from nightseg_ros.bags.reader import SET_BACK_NS, BagError, BagLoss, BagReader
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, read_labels
@@ -37,6 +37,8 @@ from nightseg_ros.taxonomy import Taxonomy
 LIGHTS: tuple[str, ...] = get_args(State)
 #: Images of a data set in one shard.
 IMAGES = 200
+#: A stamp that is further ahead of the last one (ns) may be that of one frame alone.
+_AHEAD_NS = 10_000_000_000
 #: Labels that are searched where stamps jump.
 _LABELS_AHEAD = 32
 #: Read errors that are kept a shard.
@@ -337,12 +339,11 @@ class Labels:
             if stem in self._files:
                 self._used.add(stem)
                 return read_labels(self._files[stem])
-        # a stamp that jumps may be that of one frame alone: no label is passed for it
-        jumped = self._last_ns and abs(stamp_ns - self._last_ns) > JUMP_NS
-        self._last_ns = stamp_ns
+        step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
+        jumped = not -SET_BACK_NS <= step <= _AHEAD_NS
         while self._look(1) and not jumped and self._ahead[0][0] < stamp_ns:
             self._pass(1)
-        if self._ahead and abs(self._ahead[0][0] - stamp_ns) > JUMP_NS:
+        if self._ahead and abs(self._ahead[0][0] - stamp_ns) > SET_BACK_NS:
             # maybe the clock was set, and these are the last labels before that
             self._look(_LABELS_AHEAD)
         for place, (label_ns, found) in enumerate(self._ahead):

@@ -34,7 +34,7 @@ from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, is_bag
+from nightseg_ros.bags.reader import IMAGE_TYPES, SET_BACK_NS, BagError, BagReader, is_bag
 from nightseg_ros.bags.storage import Message
 from nightseg_ros.cli.bags import ReplayOptions
 from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, open_source
@@ -192,8 +192,8 @@ class Pacer:
     """
     Maps the time of a recording to a steady clock, ``rate`` times as fast; both in ns.
 
-    The first message is due at once. Time that goes back or ahead by more than ``longest_ns`` is a
-    pause or a clock that was set: what follows comes ``SHORT_GAP_NS`` later.
+    The first message is due at once. Time that goes back, or ahead by more than ``longest_ns``, is
+    a clock that was set or a pause: what follows comes ``SHORT_GAP_NS`` later.
     """
 
     def __init__(self, rate: float, longest_ns: int = GAP_NS) -> None:
@@ -212,7 +212,7 @@ class Pacer:
             self._first, self._last_ns = (time_ns, now_ns), time_ns
         step, self._last_ns = time_ns - self._last_ns, time_ns
         begin, started = self._first
-        self.gap_ns = step if abs(step) > self.longest_ns else 0
+        self.gap_ns = 0 if -SET_BACK_NS <= step <= self.longest_ns else step
         if self.gap_ns:
             begin += step - SHORT_GAP_NS
             self._first = begin, started
