@@ -266,7 +266,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     translator = 'translator' if options.route == 'translate' else ''
     config = PipelineConfig(route=options.route, weights=WeightsConfig(translator=translator))
-    pipeline = Pipeline.load(config, say=print)
+    pipeline = Pipeline.load(config, log=print)
     real = real_frames(pipeline, options.data, options.test)
     blind = blind_frames(pipeline, options.data)
     result = measure(real, blind) | {

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         route=options.route, backend=options.backend, device=options.device,
         weights=WeightsConfig(day=options.day, night=options.night),
     )  # fmt: skip
-    pipeline = Pipeline.load(config, say=print)
+    pipeline = Pipeline.load(config, log=print)
     pipeline.warm_up([(height, width)])
     images = list(made_up_images(width, options.cameras))
     images = [np.ascontiguousarray(np.resize(image, (height, width, 3))) for image in images]

@@ -152,7 +152,7 @@ def _read_bag(path: Path) -> None:
                     else:
                         with suppress(BagError):
                             reader.read(message)
-                reader.loss([topic])
+                reader.read_error([topic])
             assert all(text and len(text) < 2000 for text in reader.read_errors())
     except BagError:
         return

@@ -21,7 +21,7 @@ from nightseg_ros.runtime import torch_backend
 DICE = random.Random(7)
 
 
-def load(self: Any, weights: Any, say: Any) -> Any:
+def load(self: Any, weights: Any, log: Any) -> Any:
     def run(images: Any) -> tuple[Any, ...]:
         time.sleep(DICE.random() * 0.03)
         light = images[:, ::2, ::2].mean(axis=3) > 127

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, Writer
 
-from nightseg_ros.bags.reader import BagError, BagLoss, BagReader, inspect_bag
+from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, inspect_bag
 from nightseg_ros.bags.storage import _zstd
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
@@ -81,8 +81,8 @@ def test_a_file_cut_anywhere_gives_what_lies_before(tmp_path: Path, kind: str) -
                 continue
             assert places == list(range(len(places))), 'the beginning, without a gap'
             if len(places) < COUNT or not metadata:
-                [loss] = errors
-                assert isinstance(loss, BagLoss) and f'{len(places)} ' in str(loss)
+                [unread] = errors
+                assert isinstance(unread, BagReadError) and f'{len(places)} ' in str(unread)
             found.append(len(places))
         assert found == sorted(found)
         # what is packed as a whole gives hardly anything before its end; ROS 1 needs its index
@@ -109,11 +109,11 @@ def test_a_packed_file_that_is_cut_gives_its_first_chunks(tmp_path: Path) -> Non
     content = _zstd.compress((tmp_path / 'plain' / 'plain.mcap').read_bytes())
     (tmp_path / 'plain.mcap.zstd').write_bytes(content[: len(content) // 2])
     with BagReader(tmp_path / 'plain.mcap.zstd') as reader:
-        *frames, loss = reader.frames(reader.image_topic())
+        *frames, unread = reader.frames(reader.image_topic())
     # a chunk is of 1 MiB
     assert len(frames) == 5
     np.testing.assert_array_equal(frames[-1].image, picture(4, 240, 360))
-    assert 'the compressed file ends too early' in str(loss)
+    assert 'the compressed file ends too early' in str(unread)
 
 
 # -- files with a hole, or with wrong bytes --------------------------------------------------
@@ -241,9 +241,9 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(
     # frames 4 and 5 share the chunk
     content[chunks(bytes(content))[2] + 3000] ^= 1
     file.write_bytes(content)
-    places, [loss] = read(file)
+    places, [unread] = read(file)
     assert places == [0, 1, 2, 3, *range(6, COUNT)]
-    assert f'10 of about {COUNT} messages read' in str(loss) and 'in the chunk' in str(loss)
+    assert f'10 of about {COUNT} messages read' in str(unread) and 'in the chunk' in str(unread)
 
 
 @pytest.mark.parametrize(
@@ -369,8 +369,8 @@ def test_a_folder_that_is_not_as_its_metadata_say_is_read_and_told(
 ) -> None:
     bag = split(tmp_path, 'mcap')
     spoil(bag)
-    places, [loss] = read(bag)
-    assert places == list(wanted) and words in str(loss)
+    places, [unread] = read(bag)
+    assert places == list(wanted) and words in str(unread)
 
 
 def test_a_check_counts_what_is_read_and_what_is_none(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from nightseg_ros.bags.reader import REORDER, BagError, BagLoss, BagReader, camera_of, is_bag
+from nightseg_ros.bags.reader import REORDER, BagError, BagReader, BagReadError, camera_of, is_bag
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
@@ -126,7 +126,7 @@ def test_an_error_or_a_kill_leaves_nothing_that_looks_complete(tmp_path: Path) -
             bag.write_frame(TOPIC, large(index))
         raise RuntimeError('disk')
     kept = read(tmp_path / 'r.partial' / 'r')
-    assert [type(item) for item in kept] == [Frame] * 4 + [BagLoss]
+    assert [type(item) for item in kept] == [Frame] * 4 + [BagReadError]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], list[tu
 
     monkeypatch.setattr(backends, 'measure', fake)
     for backend in (backends.OpenVINOBackend, backends.OnnxBackend):
-        monkeypatch.setattr(backend, 'load', lambda self, weights, say: lambda images: ())
+        monkeypatch.setattr(backend, 'load', lambda self, weights, log: lambda images: ())
     return ms, asked
 
 
@@ -86,7 +86,7 @@ def test_what_is_clearly_faster_is_taken_and_remembered(
     measured[0].update(openvino=20.0, onnxruntime=onnxruntime)
     said: list[str] = []
     for _ in range(2):
-        assert choose(weights, SIZE, device='cpu', say=said.append) == (wanted, 'cpu')
+        assert choose(weights, SIZE, device='cpu', log=said.append) == (wanted, 'cpu')
     assert sum('measuring' in text for text in said) == len(measured[1]) == 1
     assert said[-1] == said[-2]
     assert said[-1].startswith(f'backend {wanted}: {why} at 160×96 (')
@@ -131,7 +131,7 @@ def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:
     files = WeightsConfig(**{key.removeprefix('weights.'): str(p) for key, p in paths.items()})
     config = PipelineConfig(weights=files, device='cpu', route='night')
     said: list[str] = []
-    pipeline = Pipeline.load(config, say=said.append)
+    pipeline = Pipeline.load(config, log=said.append)
     name = pipeline.backend.name
     assert any(text.startswith(f'backend {name}: ') and ' ms' in text for text in said)
     (result,) = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

@@ -290,7 +290,7 @@ def test_an_interrupted_run_goes_on(
     ]
     assert contents[0] == contents[1]
     said: list[str] = []
-    again = extract([bag], out, config, say=said.append)
+    again = extract([bag], out, config, log=said.append)
     assert (again.written, again.kept) == (0, 10) and 'already' in said[0]
 
 

@@ -178,7 +178,7 @@ def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsCo
     said: list[str] = []
     weights = replace(files, night='absent', translator='absent')
     config = PipelineConfig(weights=weights, backend='torch', device='cpu', route='day')
-    pipeline = Pipeline.load(config, say=said.append)
+    pipeline = Pipeline.load(config, log=said.append)
     assert set(pipeline.describe()['weights']) == {'day', 'illumination'}
     assert [text for text in said if LICENSE in text] == [f'day.safetensors: {LICENSE}']
 

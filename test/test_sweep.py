@@ -307,7 +307,7 @@ def test_the_command_takes_the_packages_settings_and_flags_win(
 ) -> None:
     seen: list[SweepConfig] = []
 
-    def caught(options: SweepConfig, say: object) -> object:
+    def caught(options: SweepConfig, log: object) -> object:
         seen.append(options)
         raise RunError('far enough')
 

@@ -256,7 +256,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     assert not cut.exists(), 'a folder that is not whole must not bear its name'
 
     said: list[str] = []
-    done = synthesize(config(data, cut, count=40), say=said.append)
+    done = synthesize(config(data, cut, count=40), log=said.append)
     assert 0 < done.made < 40 and 'going on after' in said[0]
     assert contents(cut) == contents(whole)
     assert not list(tmp_path.glob('.*'))

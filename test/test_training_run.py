@@ -55,7 +55,7 @@ class Points(torch.utils.data.Dataset):
 
 
 def train(
-    out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, say: Any = silent,
+    out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, log: Any = silent,
     **options: Any,
 ) -> tuple[int, dict[str, torch.Tensor]]:  # fmt: skip
     """
@@ -65,7 +65,7 @@ def train(
     """
     torch.manual_seed(0)
     network, counter = torch.nn.Linear(3, 2), Counter()
-    run = TrainingRun(LineConfig(out=str(out), rate=rate), say, **options)
+    run = TrainingRun(LineConfig(out=str(out), rate=rate), log, **options)
     wrapped = run.add('line', network, torch.optim.AdamW(network.parameters(), lr=0.1))
     run.keep('counter', counter)
     with run:
@@ -75,7 +75,7 @@ def train(
             loss = wrapped(points).square().sum()
             run.minimise('line', loss, 1 - step / STEPS)
             counter.value = counter.value + step
-            run.log(step, loss=loss)
+            run.record(step, loss=loss)
             if run.is_due(step, 4):
                 run.picture(step, 'noise', np.full((8, 12, 3), step, np.uint8))
             if step == break_at:
@@ -107,7 +107,7 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 5, "lo')  # cut off in the middle
     said: list[str] = []
-    first, state = train(tmp_path, say=said.append)
+    first, state = train(tmp_path, log=said.append)
     assert first == (stop if stop == STEPS else stop // 2 * 2)
     assert (f'resuming after step {first}' in said) == (first > 0)
     assert same(state, whole[1])
@@ -134,7 +134,7 @@ def test_time_left_and_a_missing_tensorboard_are_told(
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     ticks = iter(range(0, 10_000, 600))
     said: list[str] = []
-    train(tmp_path, 3, say=said.append, clock=lambda: float(next(ticks)))
+    train(tmp_path, 3, log=said.append, clock=lambda: float(next(ticks)))
     assert sum('tensorboard is not installed' in text for text in said) == 1
     assert said[-1].startswith('step 2/9 loss ')
     assert said[-1].endswith('1 h 00 min left')  # 6 steps of 600 s

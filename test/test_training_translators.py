@@ -109,7 +109,7 @@ def test_cameras_with_one_light_are_left_out_and_labels_follow(root: Path, tmp_p
     (tmp_path / 'red_0.png').symlink_to(root / 'night' / 'red_0.png')
     said: list[str] = []
     days = spec(root, 'day', labels=True)
-    data = crops(days, f'images:{tmp_path}:night', crop=(64, 64), long_side=96, say=said.append)
+    data = crops(days, f'images:{tmp_path}:night', crop=(64, 64), long_side=96, log=said.append)
     assert data.cameras == ('red',) and said[0].endswith(': blue')
     real_A, _, labels_A, labels_B, _, _ = data[0]
     assert (labels_B == 255).all()
@@ -215,12 +215,12 @@ def gan_config(root: Path, out: Path, **changes: Any) -> TranslatorConfig:
     return replace(base, **changes)
 
 
-def train(config: Any, say: Any = silent) -> tuple[Path, ...]:
+def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
     if isinstance(config, TranslatorConfig):
-        return train_translator(config, say)
+        return train_translator(config, log)
     if isinstance(config, DayToNightConfig):
-        return (train_day_to_night(config, say),)
-    return (train_fast_translator(config, say),)
+        return (train_day_to_night(config, log),)
+    return (train_fast_translator(config, log),)
 
 
 @pytest.mark.parametrize(

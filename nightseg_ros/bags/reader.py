@@ -50,7 +50,7 @@ class BagError(ValueError):
     """A bag that cannot be read or written; the message names the file, the topic and the fix."""
 
 
-class BagLoss(FrameError):
+class BagReadError(FrameError):
     """What a damaged bag did not give: the one last item of its frames, for any number of them."""
 
 
@@ -295,15 +295,15 @@ class BagReader:
         """
         Yield each image of a topic as a frame, or as the error that says why it is none.
 
-        The last item of a damaged bag is a ``BagLoss``.
+        The last item of a damaged bag is a ``BagReadError``.
         """
         for message in self.messages(topic):
             yield self.frame(message, camera_of(topic.name))
-        loss = self.loss([topic])
-        if loss is not None:
-            yield loss
+        unread = self.read_error([topic])
+        if unread is not None:
+            yield unread
 
-    def loss(self, topics: Iterable[BagTopic]) -> BagLoss | None:
+    def read_error(self, topics: Iterable[BagTopic]) -> BagReadError | None:
         """Return what topics that have been read to their end did not give, None for nothing."""
         promised = given = 0
         for topic in topics:
@@ -314,7 +314,7 @@ class BagReader:
         about = 'about ' if self._errors else ''
         counts = f'{given} of {about}{promised}' if given < promised else f'{given}'
         reason = '; '.join(self._errors) or 'the rest is not where the bag says'
-        return BagLoss(f"bag '{self.path}': {counts} messages read; {reason}")
+        return BagReadError(f"bag '{self.path}': {counts} messages read; {reason}")
 
     def read_errors(self) -> list[str]:
         """Return what could not be read so far, in words."""

@@ -148,7 +148,7 @@ def predict(options: PredictBagOptions) -> int:
 
     check_bag_output(options.out, [options.bag], force=options.force)
     with Progress('loading the networks', None) as progress:
-        pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
+        pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
         done = write_predictions(
             options.bag, options.out, pipeline, topics=options.topic,
             outputs=options.outputs or DEFAULT_OUTPUTS, **options.written(),

@@ -105,7 +105,7 @@ def extract(options: ExtractOptions) -> int:
     with Progress('reading', None) as progress:
         result = extract(
             options.sources, options.out, config, force=options.force, progress=progress.set,
-            say=progress.note,
+            log=progress.note,
         )  # fmt: skip
     print(
         f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
@@ -201,7 +201,7 @@ def synthesize(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.synthesize import synthesize
 
     with Progress('making night', None) as progress:
-        done = synthesize(options, progress=progress.set, say=progress.note)
+        done = synthesize(options, progress=progress.set, log=progress.note)
     share = done.count / (done.count + done.of)
     print(
         f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"

@@ -140,7 +140,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     progress.set(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
-    Pipeline.load(config, say=progress.note)
+    Pipeline.load(config, log=progress.note)
     lit: dict[int, bool] = {}
     topic: str | None
     count: int | None

@@ -121,7 +121,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         streams = 1
         if options.workers <= 1 and not options.ray:
             streams = options.streams or stream_count(base, options.threads)
-        variants = Variants(members, streams=streams, say=progress.note)
+        variants = Variants(members, streams=streams, log=progress.note)
         datasets = dataset_shards(options.dataset, variants.taxonomy, options.sources)
         if {part.set for part in recordings} & {part.set for part in datasets}:
             raise ConfigError('sources and a data set have one name; give the sources a --name')
@@ -130,7 +130,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         counts = [part.count for part in shards]
         total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
-            plan, variants, options.out, settings, say=progress.note,
+            plan, variants, options.out, settings, log=progress.note,
             advance=lambda done: progress.set(done, total, text='evaluating'),
         )  # fmt: skip
     _print(result)

@@ -244,7 +244,7 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                     config = PipelineConfig(
                         route=setup.route, backend=setup.backend, weights=weights
                     )
-                    pipelines[key] = Pipeline.load(config, say=progress.note)
+                    pipelines[key] = Pipeline.load(config, log=progress.note)
                 pipelines[key].warm_up([setup.size[::-1]])
             except (BackendError, WeightsError) as error:
                 # a GPU that is not there is no reason to measure nothing

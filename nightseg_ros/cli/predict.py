@@ -65,7 +65,7 @@ def predict(options: PredictOptions) -> int:
     with Progress('loading the networks', source.count) as progress:
         if source.note:
             progress.note(source.note)
-        pipeline = Pipeline.load(options.pipeline_config(), say=progress.note)
+        pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
         with (

@@ -233,9 +233,9 @@ def write_predictions(
                         _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
                     announced = True
                 run()
-            loss = bag.loss(cameras)
-            if loss is not None:
-                done.problems.append(str(loss))
+            unread = bag.read_error(cameras)
+            if unread is not None:
+                done.problems.append(str(unread))
             if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no frame of '{source}' could be predicted{reason}")
@@ -383,9 +383,9 @@ def write_painted(
             if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no cloud of '{source}' could be painted{reason}")
-            loss = bag.loss([names[name] for name in sensors])
-            if loss is not None and bag.read_errors():
-                done.problems.append(str(loss))
+            unread = bag.read_error([names[name] for name in sensors])
+            if unread is not None and bag.read_errors():
+                done.problems.append(str(unread))
     return done
 
 

@@ -30,7 +30,7 @@ from nightseg_ros.data.sample import (
 )
 from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.networks.generators import with_style
-from nightseg_ros.runtime.backend import Say
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
@@ -48,7 +48,7 @@ def night_maker(
     days: Sequence[Sample],
     references: Sequence[Sample],
     weights: Weights | None,
-    say: Say,
+    log: Log,
 ) -> NightMaker:
     """
     Return the maker that ``config.method`` names.
@@ -73,7 +73,7 @@ def night_maker(
     if config.method == 'darken':
         return darkened_day
     assert weights is not None
-    generated = generated_night(weights, config, say)
+    generated = generated_night(weights, config, log)
     if weights.metadata.training.get('way') != PHYSICAL_TO_NIGHT:
         return generated
     return lambda image, labels, rng: generated(physical(image, labels, rng), labels, rng)
@@ -97,7 +97,7 @@ def convert(
     return content, encode_labels(labels)
 
 
-def generated_night(weights: Weights, config: SynthesisConfig, say: Say) -> NightMaker:
+def generated_night(weights: Weights, config: SynthesisConfig, log: Log) -> NightMaker:
     """
     Load a day→night generator: any weights whose task is 'translate'.
 
@@ -113,7 +113,7 @@ def generated_night(weights: Weights, config: SynthesisConfig, say: Say) -> Nigh
         raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
     backend = open_backend(config.backend, config.device)
     long_side = config.long_side or weights.metadata.long_side
-    runs = [backend.load(with_style(weights, style), say) for style in config.styles or ('',)]
+    runs = [backend.load(with_style(weights, style), log) for style in config.styles or ('',)]
 
     def make(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
         pixels = backend.pixels

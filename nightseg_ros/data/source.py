@@ -125,8 +125,8 @@ class FrameSource:
 
     It yields ``(stem, frame)``, and ``(stem, error)`` for what is there but cannot be read. Video
     and bag frames have a six-digit index as stem, with the camera's name before it where there are
-    several cameras. The last item of a damaged bag is a ``BagLoss``, which stands for any number
-    of frames.
+    several cameras. The last item of a damaged bag is a ``BagReadError``, which stands for any
+    number of frames.
     """
 
     path: Path
@@ -214,9 +214,9 @@ class FrameSource:
                 if len(topics) > 1:
                     stem = f'{camera.replace("/", "_")}_{stem}'
                 yield stem, bag.frame(message, camera)
-            loss = bag.loss(topics)
-            if loss is not None:
-                yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), loss
+            unread = bag.read_error(topics)
+            if unread is not None:
+                yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), unread
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
@@ -381,7 +381,7 @@ def extract(
     *,
     force: bool = False,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Extracted:
     """
     Write frames of ``sources`` into ``out``; ``images:OUT`` is then a data set.
@@ -425,11 +425,11 @@ def extract(
     for name, source in opened.items():
         if name in done:
             files = len(_frames(out, name))
-            say(f"{name}: all {files} frames are in '{out}' already")
+            log(f"{name}: all {files} frames are in '{out}' already")
             kept += files
             continue
         try:
-            result = _extract_one(name, source, out, config, progress, say)
+            result = _extract_one(name, source, out, config, progress, log)
         except OSError as error:
             raise DataError(
                 f"'{out}': {error.strerror or error}; {len(_frames(out, name))} frames of {name} "
@@ -458,7 +458,7 @@ def _extract_one(
     out: Path,
     config: ExtractConfig,
     progress: Callable[[int, int | None, str], None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Extracted:
     entry = _entry(source, config)
     _note(out, name, {**entry, 'complete': False})
@@ -472,7 +472,7 @@ def _extract_one(
         progress(number, source.count, name)
         if not isinstance(frame, Frame):
             broken += 1
-            say(f'{name} {stem}: skipped, {frame}')
+            log(f'{name} {stem}: skipped, {frame}')
             continue
         stamp = frame.stamp_ns
         # the first frame of each step of a grid; a recording that starts over has its own

@@ -108,7 +108,7 @@ def synthesize(
     config: SynthesisConfig,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> Synthesized:
     """
     Write ``out/images/STEM.jpg``, ``out/labels/STEM.png`` and ``out/manifest.json``.
@@ -140,12 +140,12 @@ def synthesize(
     settings = _settings(config, days, chosen, references, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
         _check_settings(_read(out), settings, out)
-        say(f"'{out}' is there already, whole and with these settings")
+        log(f"'{out}' is there already, whole and with these settings")
         return Synthesized(out, len(chosen), len(days), 0)
     inputs = {Path(str(path)).parent for path in _files([*days, *references])}
     check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
 
-    maker = night_maker(config, taxonomy, days, references, weights, say)
+    maker = night_maker(config, taxonomy, days, references, weights, log)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f'.{out.name}.partial'
     with _locked(partial):
@@ -160,7 +160,7 @@ def synthesize(
             (partial / folder).mkdir(exist_ok=True)
         there = {path.stem for path in (partial / 'images').glob('[!.]*')}
         if there:
-            say(f'going on after {len(there)} of {len(chosen)} pictures')
+            log(f'going on after {len(there)} of {len(chosen)} pictures')
         entries, made = [], 0
         names = _names([days[index] for index in chosen])
         for number, (index, name) in enumerate(zip(chosen, names), start=1):

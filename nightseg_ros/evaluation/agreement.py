@@ -44,7 +44,7 @@ TOLERANCE = 2
 def agreement(
     weights: Weights,
     images: Sequence[Image],
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     backends: Sequence[str] = OTHERS,
 ) -> dict[str, float]:
     """
@@ -59,13 +59,13 @@ def agreement(
     for image in images:
         size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
         batches.append(reference.pixels.stack([reference.pixels.shrink(image, 'rgb', size)]))
-    run = reference.load(weights, say)
+    run = reference.load(weights, log)
     wanted = [run(batch)[0].astype(np.int16) for batch in batches]
     shares = {}
     present = available_backends()
     for name in backends:
         if present.get(name):
-            run = open_backend(name, 'cpu').load(weights, say)
+            run = open_backend(name, 'cpu').load(weights, log)
             gaps = [np.abs(run(batch)[0] - truth) for batch, truth in zip(batches, wanted)]
             # labels are planes, pictures have a colour axis
             same = [(gap <= (TOLERANCE if gap.ndim == 4 else 0)).ravel() for gap in gaps]

@@ -69,7 +69,7 @@ def evaluate(
     out: Path,
     settings: EvaluationSettings,
     *,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """
@@ -85,7 +85,7 @@ def evaluate(
     described = variants.describe()
     folder = out / SHARDS
     _check_output(plan, out)
-    with _shards(folder, _fingerprint(plan, described), settings.restart, say):
+    with _shards(folder, _fingerprint(plan, described), settings.restart, log):
         started = time.monotonic()
         if settings.ray:
             run_ray(plan, folder, settings.ray, settings.workers, advance)
@@ -131,7 +131,7 @@ def _check_output(plan: Plan, out: Path) -> None:
 
 @contextmanager
 def _shards(
-    folder: Path, fingerprint: dict[str, Any], restart: bool, say: Callable[[str], None]
+    folder: Path, fingerprint: dict[str, Any], restart: bool, log: Callable[[str], None]
 ) -> Iterator[None]:
     """Make the folder of finished shards, or see that the one there is of the same plan."""
     if restart:
@@ -158,7 +158,7 @@ def _shards(
             # what a killed run was about to write (files.py)
             for left in folder.glob('.*-*.*'):
                 left.unlink()
-            say(f"going on with the interrupted evaluation in '{folder.parent}'")
+            log(f"going on with the interrupted evaluation in '{folder.parent}'")
         else:
             replace_file(noted, json.dumps(fingerprint, indent=1).encode())
         yield

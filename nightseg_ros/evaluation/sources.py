@@ -22,7 +22,7 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 
-from nightseg_ros.bags.reader import SET_BACK_NS, BagError, BagLoss, BagReader
+from nightseg_ros.bags.reader import SET_BACK_NS, BagError, BagReader, BagReadError
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, read_labels
@@ -140,7 +140,7 @@ class Shard:
         labels = Labels(self.labels, self.source, bag)
         light = read_light(self.light, bag)
         for name, found in frames:
-            if isinstance(found, BagLoss):
+            if isinstance(found, BagReadError):
                 # this stands for any number of frames, so it is none
                 errors.append(str(found))
                 continue
@@ -384,9 +384,9 @@ def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple
             errors.append(f"labels '{name}', message {number}: {error}")
             continue
         yield message.stamp_ns, _decode_labels(content, name)
-    loss = bag.loss([topic])
-    if loss is not None:
-        errors.append(f"labels '{name}': {loss}")
+    unread = bag.read_error([topic])
+    if unread is not None:
+        errors.append(f"labels '{name}': {unread}")
 
 
 def _decode_labels(message: Any, topic: str) -> Image:

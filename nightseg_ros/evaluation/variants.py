@@ -16,7 +16,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError, routes_of
 from nightseg_ros.perception.result import NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
-from nightseg_ros.runtime.backend import Say
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 
@@ -108,7 +108,7 @@ class Variants:
         configurations: Sequence[Configuration],
         *,
         streams: int = 1,
-        say: Say = lambda text: None,
+        log: Log = lambda text: None,
     ) -> None:
         """
         Load every network once a stream; raises as ``Pipeline.load`` does.
@@ -120,7 +120,7 @@ class Variants:
             configurations = shared_out(configurations, streams)
         self.streams = streams
         """How many frames can be labelled at a time."""
-        self._loaded = [_load(configurations, say)]
+        self._loaded = [_load(configurations, log)]
         self._loaded += [_load(configurations, lambda text: None) for _ in range(1, streams)]
         self.pipelines = self._loaded[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
@@ -209,7 +209,7 @@ class Variants:
             self._free.put(stream)
 
 
-def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
+def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
     """Load the networks of every group of configurations once, for all routes that it takes."""
     routes: dict[PipelineConfig, set[str]] = {}
     for item in configurations:
@@ -223,7 +223,7 @@ def _load(configurations: Sequence[Configuration], say: Say) -> list[Pipeline]:
             day=names[0], dusk=names[-1], night=names[-1], glare=names[len(names) // 2]
         )
         config = replace(networks, router=RouterConfig(table=table))
-        loaded[networks] = Pipeline.load(config, say=say)
+        loaded[networks] = Pipeline.load(config, log=log)
     return [_sharing(loaded[_networks(item.config)], item.config) for item in configurations]
 
 

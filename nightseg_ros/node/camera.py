@@ -96,7 +96,7 @@ class CameraTopics:
     def __init__(self, node: Any, names: CameraNames, pipeline: Pipeline) -> None:
         """Create the output topics; ``ConfigError`` where the ego mask cannot be read."""
         self.names = names
-        self.judged_routes = pipeline.judged_routes
+        self.routes_with_reliability = pipeline.routes_with_reliability
         self.size: tuple[int, int] | None = None
         """Height and width of the last image."""
         self.images: OrderedSubscription | None = None

@@ -183,9 +183,9 @@ class ReplaySource:
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:
                     yield message.received_ns, topic.name, content
-            loss = bag.loss(topics)
-            if loss is not None:
-                log(str(loss))
+            unread = bag.read_error(topics)
+            if unread is not None:
+                log(str(unread))
 
 
 class Pacer:

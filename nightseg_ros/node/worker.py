@@ -84,7 +84,7 @@ class Worker:
         self._applied = config = node.settings.pipeline
 
         def load() -> Pipeline:
-            pipeline = Pipeline.load(config, say=log)
+            pipeline = Pipeline.load(config, log=log)
             pipeline.warm_up(sizes)
             return pipeline
 
@@ -267,7 +267,7 @@ class Worker:
         self._node.get_logger().error(problem)
         self._task('loading the networks on the CPU', settings.watchdog_load_s)
         config = replace(settings.pipeline, device='cpu', backend='auto')
-        self.pipeline = Pipeline.load(config, say=self._log)
+        self.pipeline = Pipeline.load(config, log=self._log)
         self._applied = settings.pipeline
         self._task(BATCH, settings.watchdog_s)
         # the diagnostics name the device only once the networks are there
@@ -296,7 +296,9 @@ class Worker:
             health.events['light'] = (done, 'the light is unknown: the estimator gave no number')
         health.shown['reliability'] = 'unknown' if reliability is None else reliability
         # only some weights have learnt to judge whole frames; written so that NaN is too little
-        least = settings.min_reliability if decision.route in camera.judged_routes else 0.0
+        least = (
+            settings.min_reliability if decision.route in camera.routes_with_reliability else 0.0
+        )
         if reliability is not None and not reliability >= least:
             text = f'cannot see: reliability {reliability:.2f}; is the lens covered, blinded '
             text += 'or out of focus? The masks are published all the same'

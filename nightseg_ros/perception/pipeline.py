@@ -17,7 +17,7 @@ from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnai
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig
-from nightseg_ros.runtime.backend import Backend, Say
+from nightseg_ros.runtime.backend import Backend, Log
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.runtime.pixels import NetworkSize, fit
 from nightseg_ros.taxonomy import Taxonomy
@@ -76,7 +76,7 @@ class PipelineConfig:
 class Segmenter:
     """uint8 [B, h, w, 3] RGB on the backend's device → labels, confidence, reliability."""
 
-    def __init__(self, weights: Weights, backend: Backend, say: Say) -> None:
+    def __init__(self, weights: Weights, backend: Backend, log: Log) -> None:
         """Load the weights; ``WeightsError`` where they are no segmenter's."""
         metadata = weights.metadata
         if metadata.task != 'segment' or metadata.taxonomy is None:
@@ -86,9 +86,9 @@ class Segmenter:
             )
         self.weights = weights.described()
         #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
-        self.judges = has_reliability(weights)
+        self.has_reliability = has_reliability(weights)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
-        self._network = backend.load(weights, say)
+        self._network = backend.load(weights, log)
 
     def __call__(self, images: Any) -> tuple[Any, Any, Any]:
         """
@@ -103,7 +103,7 @@ class Segmenter:
 class Translator:
     """uint8 [B, h, w, 3] RGB at night → the same scene by day (the paper's method 1)."""
 
-    def __init__(self, weights: Weights, backend: Backend, say: Say) -> None:
+    def __init__(self, weights: Weights, backend: Backend, log: Log) -> None:
         """Load the weights; ``WeightsError`` where they are no translator's."""
         task = weights.metadata.task
         if task != 'translate':
@@ -111,7 +111,7 @@ class Translator:
                 f"weights '{weights.path}' are for '{task}'; a translator is wanted"
             )
         self.weights = weights.described()
-        self._network = backend.load(weights, say)
+        self._network = backend.load(weights, log)
 
     def __call__(self, images: Any) -> Any:
         """Return uint8 [B, h, w, 3] on the same device."""
@@ -180,24 +180,24 @@ class Pipeline:
         self._palette = self.taxonomy.palette()
 
     @classmethod
-    def load(cls, config: PipelineConfig, *, say: Say = lambda text: None) -> Pipeline:
+    def load(cls, config: PipelineConfig, *, log: Log = lambda text: None) -> Pipeline:
         """
-        Load every network that the config's routes need; ``say`` hears what takes long, licences.
+        Load every network that the config's routes need; ``log`` hears what takes long, licences.
 
         ``WeightsError`` names a file that is missing or unfit and the route that needs it,
         ``BackendError`` what cannot run.
         """
-        read = _read(config, say)
+        read = _read(config, log)
         estimator = IlluminationEstimator.of(read['illumination'])
-        backend = open_backend(*_choose(config, read, say), config.threads)
-        day = Segmenter(read['day'], backend, say) if 'day' in read else None
+        backend = open_backend(*_choose(config, read, log), config.threads)
+        day = Segmenter(read['day'], backend, log) if 'day' in read else None
         night = None
         if 'night' in read:
             shared = read['night'] is read.get('day')
-            night = day if shared else Segmenter(read['night'], backend, say)
+            night = day if shared else Segmenter(read['night'], backend, log)
         translator = None
         if 'translator' in read:
-            translator = Translator(read['translator'], backend, say)
+            translator = Translator(read['translator'], backend, log)
         return cls(
             config, backend, day=day, night=night, translator=translator, estimator=estimator
         )
@@ -303,7 +303,7 @@ class Pipeline:
                 fitted = metadata.temperature != 1
                 weights[name] |= {
                     'temperature': f'{metadata.temperature:.3f}' if fitted else 'not calibrated',
-                    'reliability': 'fitted' if part.judges else 'mean confidence',
+                    'reliability': 'fitted' if part.has_reliability else 'mean confidence',
                 }
         return {
             'device': self.backend.device,
@@ -314,9 +314,9 @@ class Pipeline:
         }
 
     @property
-    def judged_routes(self) -> frozenset[str]:
+    def routes_with_reliability(self) -> frozenset[str]:
         """Routes whose weights have learnt to judge whole frames; see ``nightseg calibrate``."""
-        return frozenset(route for route, one in self._segmenters.items() if one.judges)
+        return frozenset(route for route, one in self._segmenters.items() if one.has_reliability)
 
     def _shrink(self, frame: Frame, want: Want, long_side: int) -> _Job:
         """Bring a frame to its network's size, on the backend's device."""
@@ -397,13 +397,13 @@ class Pipeline:
             job.ms['render'] = (time.perf_counter() - enlarged) * 1e3
 
 
-def settled(config: PipelineConfig, say: Say = lambda text: None) -> PipelineConfig:
+def settled(config: PipelineConfig, log: Log = lambda text: None) -> PipelineConfig:
     """
     Return the config with the backend that 'auto' means on this machine.
 
     Pipelines that have to give the same labels must not choose one by one.
     """
-    backend, device = _choose(config, _read(config, lambda text: None), say)
+    backend, device = _choose(config, _read(config, lambda text: None), log)
     return replace(config, backend=backend, device=device)
 
 
@@ -412,7 +412,7 @@ def routes_of(route: str, router: RouterConfig) -> set[str]:
     return set(router.table.routes()) if route == 'auto' else {route}
 
 
-def _read(config: PipelineConfig, say: Say) -> dict[str, Weights]:
+def _read(config: PipelineConfig, log: Log) -> dict[str, Weights]:
     """Read the weights of every part that the config needs; the same ones once."""
     read: dict[str, Weights] = {}
     files: dict[str, Weights] = {}
@@ -427,16 +427,16 @@ def _read(config: PipelineConfig, say: Say) -> dict[str, Weights]:
                 except WeightsError as error:
                     raise WeightsError(f"route '{route}': {error}") from error
                 if files[name].metadata.license:
-                    say(f'{files[name].path.name}: {files[name].metadata.license}')
+                    log(f'{files[name].path.name}: {files[name].metadata.license}')
             read[part] = files[name]
     return read
 
 
-def _choose(config: PipelineConfig, read: Mapping[str, Weights], say: Say) -> tuple[str, str]:
+def _choose(config: PipelineConfig, read: Mapping[str, Weights], log: Log) -> tuple[str, str]:
     """Return backend and device for a 720p camera."""
     segmenters = [read[part] for part in ('day', 'night') if part in read]
     size = fit(720, 1280, config.long_side or segmenters[-1].metadata.long_side)
     return choose(
         segmenters, size.padded, backend=config.backend, device=config.device,
-        threads=config.threads, say=say,
+        threads=config.threads, log=log,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from nightseg_ros.weights import Weights
 
 Network = Callable[[Any], tuple[Any, ...]]
 """uint8 [B, h, w, 3] RGB on the backend's device → the graph's outputs, there as well."""
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 #: Those that compute in float32 on a CPU, in the order of preference.
 ON_CPU = ('openvino', 'onnxruntime', 'torch')
@@ -51,5 +51,5 @@ class Backend(Protocol):
     batches: tuple[int, ...]
     """Lengths of a batch that have to be made ready one by one."""
 
-    def load(self, weights: Weights, say: Say) -> Network:
-        """Make the weights' graph ready; ``say`` takes what takes long."""
+    def load(self, weights: Weights, log: Log) -> Network:
+        """Make the weights' graph ready; ``log`` takes what takes long."""

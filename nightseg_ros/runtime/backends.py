@@ -35,8 +35,8 @@ from nightseg_ros.runtime.backend import (
     ON_GPU,
     Backend,
     BackendError,
+    Log,
     Network,
-    Say,
 )
 from nightseg_ros.runtime.export import cached, exported_graph, graph_key
 from nightseg_ros.runtime.pixels import HostPixels
@@ -157,9 +157,9 @@ class OnnxBackend:
         # threads that spin on for milliseconds keep the cores from the next network
         self._options.add_session_config_entry('session.intra_op.allow_spinning', '0')
 
-    def load(self, weights: Weights, say: Say) -> Network:
+    def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
-        graph = exported_graph(weights, say)
+        graph = exported_graph(weights, log)
         session = self._session(graph, self._options, providers=PROVIDERS[self.name, self.device])
         name = session.get_inputs()[0].name
         return lambda images: tuple(session.run(None, {name: images}))
@@ -209,9 +209,9 @@ class OpenVINOBackend:
             # while another one is idle
             self._config['ENABLE_CPU_PINNING'] = False
 
-    def load(self, weights: Weights, say: Say) -> Network:
+    def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
-        graph = exported_graph(weights, say)
+        graph = exported_graph(weights, log)
         described = weights.described()
         bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
         # first layers, if any, and the others
@@ -231,7 +231,7 @@ class OpenVINOBackend:
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
                 facts = [shape, part, precisions, self._exact, config, _installation()]
                 key = f'{graph_key(described)}-{_hash(facts)}'
-                found.append(self._compiled(key, config, partial(model, part, shape), say))
+                found.append(self._compiled(key, config, partial(model, part, shape), log))
             if len(found) > 1:
                 found[1].set_input_tensor(found[0].get_output_tensor(0))
             return found
@@ -251,7 +251,7 @@ class OpenVINOBackend:
         return run
 
     def _compiled(
-        self, key: str, config: dict[str, Any], make: Callable[[], ov.Model], say: Say
+        self, key: str, config: dict[str, Any], make: Callable[[], ov.Model], log: Log
     ) -> ov.InferRequest:
         """Return what runs a model: compiling takes twice as long as reading from the cache."""
 
@@ -259,7 +259,7 @@ class OpenVINOBackend:
             return bytes(self._core.compile_model(make(), 'CPU', config).export_model().getvalue())
 
         try:
-            content = io.BytesIO(cached('openvino', key, compiled, say))
+            content = io.BytesIO(cached('openvino', key, compiled, log))
             return self._core.import_model(content, 'CPU', config).create_infer_request()
         except RuntimeError:
             # it cannot read what it wrote; what is wrong with the graph itself is raised here
@@ -332,7 +332,7 @@ def choose(
     backend: str = 'auto',
     device: str = 'auto',
     threads: int = 0,
-    say: Say = lambda text: None,
+    log: Log = lambda text: None,
 ) -> tuple[str, str]:
     """
     Return what runs ``weights``, segmenters, fastest at ``size`` (rows, columns), and its device.
@@ -356,15 +356,15 @@ def choose(
     key = _hash([candidates, weights[-1].sha256, size, threads, _installation()])
     ms = _remembered().get(key, {})
     if sorted(ms) != sorted(candidates):
-        say('measuring which backend is fastest here, once …')
-        networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], say) for c in candidates}
+        log('measuring which backend is fastest here, once …')
+        networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], log) for c in candidates}
         ms = measure(networks, size)
-        _remember(key, ms, say)
+        _remember(key, ms, log)
     first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
     chosen = fastest if ms[fastest] < CLEARLY_FASTER * ms[first] else first
     why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
     times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
-    say(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')
+    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')
     return chosen, 'cpu'
 
 
@@ -409,10 +409,10 @@ def _remembered() -> dict[str, dict[str, float]]:
     return found
 
 
-def _remember(key: str, ms: Mapping[str, float], say: Say) -> None:
+def _remember(key: str, ms: Mapping[str, float], log: Log) -> None:
     kept = dict(list(_remembered().items())[1 - _MOST :])
     content = json.dumps({**kept, key: ms}, indent=1).encode()
     try:
         write_cache(_FILE, content)
     except OSError as error:
-        say(f'the times cannot be remembered: {error.strerror}')
+        log(f'the times cannot be remembered: {error.strerror}')

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from nightseg_ros.files import cache_dirs, write_cache
-from nightseg_ros.runtime.backend import Say
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.weights import Weights
 
 #: Bytes a folder may hold: OpenVINO takes some 13 MB for each network and size of picture, and one
@@ -30,30 +30,30 @@ VERSION = 4
 
 
 def cached(
-    kind: Literal['onnx', 'openvino'], key: str, make: Callable[[], bytes], say: Say
+    kind: Literal['onnx', 'openvino'], key: str, make: Callable[[], bytes], log: Log
 ) -> bytes:
     """Return what ``make`` made under ``key``, here or in a process before."""
     found = None
     for number, folder in enumerate(cache_dirs()):
-        found = found or _stored(folder / kind, key, say)
+        found = found or _stored(folder / kind, key, log)
         if found and number == 0:
             return found
     content = found or make()
     try:
         tidy(write_cache(f'{kind}/{key}-{_digest(content)}.{kind}', content).parent)
     except OSError as error:
-        say(f'the cache of graphs cannot be used, each start makes them anew: {error.strerror}')
+        log(f'the cache of graphs cannot be used, each start makes them anew: {error.strerror}')
     return content
 
 
-def _stored(folder: Path, key: str, say: Say) -> bytes | None:
+def _stored(folder: Path, key: str, log: Log) -> bytes | None:
     """Return what lies under a key, None where there is nothing whole; remove what is damaged."""
     with suppress(OSError):
         for path in sorted(folder.glob(f'{key}-*')):
             content = path.read_bytes()
             if path.stem.removeprefix(f'{key}-') == _digest(content):
                 return content
-            say(f"'{path}' is damaged: it is made anew")
+            log(f"'{path}' is damaged: it is made anew")
             path.unlink()
     return None
 
@@ -87,14 +87,14 @@ def tidy(folder: Path, limit: int = LIMIT) -> None:
         total -= size
 
 
-def exported_graph(weights: Weights, say: Say) -> bytes:
+def exported_graph(weights: Weights, log: Log) -> bytes:
     """Return the weights' graph as ONNX, of any batch and size."""
 
     def export() -> bytes:
-        say(f'exporting {weights.path.name} for the first time …')
+        log(f'exporting {weights.path.name} for the first time …')
         return export_graph(weights)
 
-    return cached('onnx', graph_key(weights), export, say)
+    return cached('onnx', graph_key(weights), export, log)
 
 
 def graph_key(weights: Weights) -> str:

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nightseg_ros.runtime.backend import MOST_SHAPES, Network, Say
+from nightseg_ros.runtime.backend import MOST_SHAPES, Log, Network
 from nightseg_ros.runtime.graph import SegmentGraph, TranslateGraph, graph_of
 from nightseg_ros.runtime.pixels import HostPixels, NetworkSize
 from nightseg_ros.weights import Weights
@@ -55,7 +55,7 @@ class TorchBackend:
         self.pixels = HostPixels() if self._on_host else TorchPixels(self._device)
         self.batches: tuple[int, ...] = (1,) if self._on_host else BATCHES
 
-    def load(self, weights: Weights, say: Say) -> Network:
+    def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
         graph = graph_of(weights)
         if not self._on_host:

@@ -52,7 +52,7 @@ from nightseg_ros.weights import (
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 #: Temperatures between which the best one is looked for.
 LOW, HIGH = 0.1, 20.0
 #: Principal components of the pooled features.
@@ -66,7 +66,7 @@ START = 0.95
 PRIOR_WEIGHT, L2 = 0.1, 30.0
 
 
-def calibrate(config: CalibrationConfig, say: Say = lambda text: None) -> Weights:
+def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weights:
     """
     Fit temperature and reliability, write them into the weights, and return these.
 
@@ -86,7 +86,7 @@ def calibrate(config: CalibrationConfig, say: Say = lambda text: None) -> Weight
     metadata = dataclasses.replace(metadata, training={**metadata.training, 'calibration': about})
     tensors = dict(weights.tensors)
     if config.data:
-        pixels = collect_pixels(weights, config, say)
+        pixels = collect_pixels(weights, config, log)
         temperature = fit_temperature(pixels)
         about['temperature'] = _errors(pixels, temperature, metadata.temperature)
         metadata = dataclasses.replace(metadata, temperature=temperature)
@@ -94,7 +94,7 @@ def calibrate(config: CalibrationConfig, say: Say = lambda text: None) -> Weight
         tensors = network_tensors(tensors)
         # the doubt that is weighed is that of the calibrated confidence
         cooled = dataclasses.replace(weights, metadata=metadata, tensors=tensors)
-        head, about['reliability'] = _reliability_head(cooled, config, say)
+        head, about['reliability'] = _reliability_head(cooled, config, log)
         tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
     path = Path(config.out) if config.out else weights.path
     save_weights(path, tensors, metadata, half=config.half)
@@ -162,7 +162,7 @@ class LabelledPixels:
 
 
 def collect_pixels(
-    weights: Weights, config: CalibrationConfig, say: Say = lambda text: None
+    weights: Weights, config: CalibrationConfig, log: Log = lambda text: None
 ) -> list[LabelledPixels]:
     """Return labelled pixels of the frames of ``config.data`` with their logits."""
     graph, taxonomy = _graph(weights)
@@ -183,7 +183,7 @@ def collect_pixels(
             )
         )  # fmt: skip
         if number % 50 == 0 or number == len(samples):
-            say(f'temperature: {number}/{len(samples)} frames')
+            log(f'temperature: {number}/{len(samples)} frames')
     return found
 
 
@@ -272,7 +272,7 @@ def _errors(frames: Sequence[LabelledPixels], temperature: float, before: float)
 
 
 def _reliability_head(
-    weights: Weights, config: CalibrationConfig, say: Say
+    weights: Weights, config: CalibrationConfig, log: Log
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of the reliability head, and what they were fitted on."""
     graph, taxonomy = _graph(weights)
@@ -310,13 +310,13 @@ def _reliability_head(
                     accuracy.append(float((logits.argmax(0) == ids)[known].mean()))
                 if shown is image:
                     show_good(image, seen)
-        say(f'reliability: {len(samples)} frames of {specification}, with their faults')
+        log(f'reliability: {len(samples)} frames of {specification}, with their faults')
     for specification in config.good:
         samples = _spread(specification, taxonomy, 2 * config.frames)
         for sample in samples:
             image = read_image(sample.image)
             show_good(image, predict(graph, image, long_side)[0])
-        say(f'reliability: {len(samples)} good frames of {specification}')
+        log(f'reliability: {len(samples)} good frames of {specification}')
     return fit_reliability(stack(good), stack(judged), np.array(accuracy)), {
         'good_frames': len(good),
         'cameras': config.cameras,

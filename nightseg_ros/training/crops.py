@@ -112,7 +112,7 @@ class UnpairedCrops(Dataset[Crop]):
         zoom: Range = (1.0, 1.3),
         untold: float = 0.0,
         seed: int,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
     ) -> None:
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.
@@ -137,7 +137,7 @@ class UnpairedCrops(Dataset[Crop]):
             )
         left_out = sorted(day.keys() ^ night.keys())
         if left_out:
-            say(f'left out, since only day or only night is there: {", ".join(left_out)}')
+            log(f'left out, since only day or only night is there: {", ".join(left_out)}')
         self._pairs = [(day[name], night[name]) for name in self.cameras]
         self._crop, self._long_side, self._zoom = crop, long_side, zoom
         self._untold, self._seed = untold, seed

@@ -103,13 +103,13 @@ class DayToNightConfig(RunConfig):
         require_range(self, 0, 1, 'average')
 
 
-def train_day_to_night(config: DayToNightConfig, say: Callable[[str], None] = print) -> Path:
+def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = print) -> Path:
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     A killed run continues to the same weights (CPU, one process, same number of threads).
     """
-    run = TrainingRun(config, say)
+    run = TrainingRun(config, log)
     segmenter_weights = load_weights(config.segmenter)
     segmenter = FrozenSegmenter(segmenter_weights)
     taxonomy = segmenter.taxonomy
@@ -167,7 +167,7 @@ def train_day_to_night(config: DayToNightConfig, say: Callable[[str], None] = pr
             sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]
             losses['D'] = discriminator_loss(*D(torch.cat(sides)).chunk(2))
             run.minimise('D', losses['D'], factor)
-            run.log(step, loss=loss, **losses)
+            run.record(step, loss=loss, **losses)
             if run.is_due(step, config.picture_every):
                 with torch.no_grad():
                     smooth = average.module(real_A)

@@ -113,14 +113,14 @@ class FastTranslatorConfig(RunConfig):
 
 
 def train_fast_translator(
-    config: FastTranslatorConfig, say: Callable[[str], None] = print
+    config: FastTranslatorConfig, log: Callable[[str], None] = print
 ) -> Path:
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     A killed run continues to the same weights (CPU, one process, same number of threads).
     """
-    run = TrainingRun(config, say)
+    run = TrainingRun(config, log)
     segmenter_weights = load_weights(config.segmenter)
     segmenter = FrozenSegmenter(segmenter_weights)
     pairs = NightPairs(
@@ -131,7 +131,7 @@ def train_fast_translator(
     if config.unpaired:
         nights = UnpairedCrops(
             [sample for spec in config.unpaired for sample in open_dataset(spec)],
-            crop=config.augment.crop, long_side=config.long_side, seed=config.seed, say=run.say,
+            crop=config.augment.crop, long_side=config.long_side, seed=config.seed, log=run.log,
         )  # fmt: skip
     torch.manual_seed(config.seed)
     try:
@@ -190,7 +190,7 @@ def train_fast_translator(
                 scores = D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
                 losses['D'] = discriminator_loss(*scores.chunk(2))
                 run.minimise('D', losses['D'])
-            run.log(step, loss=loss, **losses)
+            run.record(step, loss=loss, **losses)
             if run.is_due(step, config.picture_every):
                 known = target if nights is None else torch.cat([target, real_A])
                 run.picture(step, 'night_day', picture_grid(source, result, known))

@@ -34,7 +34,7 @@ from nightseg_ros.training import require_range
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import WeightsMetadata, save_weights
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,12 +70,12 @@ class IlluminationConfig:
         require_range(self, 0, 0.49, 'label_smoothing')
 
 
-def train_illumination(config: IlluminationConfig, say: Say = lambda line: None) -> str:
+def train_illumination(config: IlluminationConfig, log: Log = lambda line: None) -> str:
     """Read the data, train, write ``config.out`` and return its SHA-256."""
     sets = load_thumbnails(config.data)
     for item in sets:
-        say(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
-    network = fit(sets, config, say)
+        log(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
+    network = fit(sets, config, log)
     cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
     settings = to_mapping(config)
     # paths name folders of this machine only, and would change the hash
@@ -90,12 +90,12 @@ def train_illumination(config: IlluminationConfig, say: Say = lambda line: None)
 
 
 def fit(
-    sets: Sequence[Thumbnails], config: IlluminationConfig, say: Say = lambda line: None
+    sets: Sequence[Thumbnails], config: IlluminationConfig, log: Log = lambda line: None
 ) -> IlluminationNet:
     """
     Train on the sets; same sets, config and thread count, same weights.
 
-    Returns the network in evaluation mode. ``say`` gets a line about every tenth of the steps.
+    Returns the network in evaluation mode. ``log`` gets a line about every tenth of the steps.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -121,7 +121,7 @@ def fit(
         if step % every == 0:
             right = ((logits > 0).float() == labels).float().mean().item()
             left = (time.monotonic() - started) / step * (config.steps - step)
-            say(
+            log(
                 f'step {step}/{config.steps} loss {loss.item():.3f} accuracy of the batch '
                 f'{100 * right:.0f} %, {duration(left)} left'
             )

@@ -63,7 +63,7 @@ class PseudoLabelConfig:
             raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
 
-def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = print) -> Path:
+def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = print) -> Path:
     """
     Label every frame and return the folder; ``paired:IMAGES:OUT`` is then a data set.
 
@@ -92,7 +92,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, say: Callable[[str], None] = 
         labels.append(best)
         sure.append(np.round(probability * 255).astype(np.uint8))
         if number % 20 == 0 or number == len(samples):
-            say(f'labelled {number}/{len(samples)}')
+            log(f'labelled {number}/{len(samples)}')
     limits = _limits(labels, sure, len(taxonomy), config)
     limits[[taxonomy.id_of(name) for name in config.without]] = 256
     for sample, best, certain in zip(samples, labels, sure):

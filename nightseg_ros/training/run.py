@@ -134,7 +134,7 @@ class TrainingRun:
     def __init__(
         self,
         config: RunConfig,
-        say: Callable[[str], None] = print,
+        log: Callable[[str], None] = print,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -143,13 +143,13 @@ class TrainingRun:
         self.device = self.fabric.device
         self.out = Path(config.out)
         self.first = 0
-        self._config, self._say, self._clock = config, say, clock
+        self._config, self._log, self._clock = config, log, clock
         self._rank = self.fabric.global_rank
         self._parts: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
         self._path = self.out / 'checkpoint.safetensors'
         self._files = ExitStack()
-        self._log: IO[str] | None = None
+        self._metrics: IO[str] | None = None
         self._board: Any = None
 
     def place(self, network: nn.Module, *, channels_last: bool = True) -> nn.Module:
@@ -190,7 +190,7 @@ class TrainingRun:
             self.fabric.barrier()
             if self._path.exists():
                 self.first = self._load_checkpoint() + 1
-                self.say(f'resuming after step {self.first}')
+                self.log(f'resuming after step {self.first}')
             if self._rank == 0:
                 self._open_logs()
             self._files = files.pop_all()
@@ -238,12 +238,12 @@ class TrainingRun:
         done = step + 1
         return self._rank == 0 and every > 0 and (done % every == 0 or done == self._config.steps)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line, once for all processes."""
         if self._rank == 0:
-            self._say(text)
+            self._log(text)
 
-    def log(self, step: int, **values: float | torch.Tensor) -> None:
+    def record(self, step: int, **values: float | torch.Tensor) -> None:
         """
         Every ``log_every`` steps write figures to metrics.jsonl and tensorboard, and say them.
 
@@ -261,19 +261,19 @@ class TrainingRun:
                     f"{name} is {figure} at step {step}: the training in '{self.out}' diverged; "
                     'try a lower learning rate, or precision 32-true'
                 )
-        if self._log is None:
+        if self._metrics is None:
             return
         seconds = (self._clock() - self._started) / (step - self.first + 1)
         rounded = {name: float(f'{figure:.6g}') for name, figure in figures.items()}
         entry = {'step': step, **rounded, 's_per_step': round(seconds, 3)}
-        self._log.write(json.dumps(entry) + '\n')
-        self._log.flush()
+        self._metrics.write(json.dumps(entry) + '\n')
+        self._metrics.flush()
         if self._board is not None:
             for name, figure in figures.items():
                 self._board.add_scalar(name, figure, step)
         shown = ' '.join(f'{name} {figure:.4g}' for name, figure in figures.items())
         left = duration(seconds * (self._config.steps - 1 - step))
-        self.say(f'step {step}/{self._config.steps} {shown}, {left} left')
+        self.log(f'step {step}/{self._config.steps} {shown}, {left} left')
 
     def picture(self, step: int, name: str, image: npt.NDArray[np.uint8]) -> None:
         """Write uint8 [H, W, 3] RGB as pictures/NAME_STEP.jpg and to tensorboard."""
@@ -330,11 +330,11 @@ class TrainingRun:
         if path.exists():
             kept = [line for line in path.read_text('utf-8').splitlines() if self._is_past(line)]
             replace_file(path, ''.join(f'{line}\n' for line in kept).encode())
-        self._log = self._files.enter_context(path.open('a', encoding='utf-8'))
+        self._metrics = self._files.enter_context(path.open('a', encoding='utf-8'))
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.say('tensorboard is not installed: figures go to metrics.jsonl only')
+            self.log('tensorboard is not installed: figures go to metrics.jsonl only')
             return
         board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first or None)
         self._board = self._files.enter_context(board)

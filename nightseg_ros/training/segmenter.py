@@ -112,14 +112,14 @@ class SegmenterConfig(RunConfig):
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
 
 
-def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print) -> Path:
+def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print) -> Path:
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     Every random choice is drawn from seed and step, so that a killed run continues to the same
     weights (CPU, one process, same number of threads).
     """
-    run = TrainingRun(config, say)
+    run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
@@ -183,12 +183,12 @@ def train_segmenter(config: SegmenterConfig, say: Callable[[str], None] = print)
             )  # fmt: skip
             run.minimise('network', loss, factor)
             average.update_parameters(network)
-            run.log(step, loss=total(loss) / world, rate=config.rate * factor)
+            run.record(step, loss=total(loss) / world, rate=config.rate * factor)
             if run.is_due(step, config.picture_every):
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
             if selection and run.is_due(step, config.select_every):
                 score = selection.keep_best(run.out / 'best.safetensors', average.module, step)
-                run.say(f'step {step}/{config.steps} selection mIoU {score:.4f}')
+                run.log(f'step {step}/{config.steps} selection mIoU {score:.4f}')
         return run.save('weights', average.module, metadata)
 
 

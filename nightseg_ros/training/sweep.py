@@ -57,7 +57,7 @@ _COPIES = 20
 POLL = 2.0
 
 
-def sweep(config: SweepConfig, say: Callable[[str], None] = print) -> tuple[str, tuple[Path, ...]]:
+def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str, tuple[Path, ...]]:
     """
     Train and score this shard's trials; return what the sweep says and the files it wrote.
 
@@ -68,7 +68,7 @@ def sweep(config: SweepConfig, say: Callable[[str], None] = print) -> tuple[str,
     trials = plan(config)
     for trial in trials:
         trial.require_same_settings()
-    say(f'{len(trials)} trainings, {sum(trial.done() for trial in trials)} done already')
+    log(f'{len(trials)} trainings, {sum(trial.done() for trial in trials)} done already')
     index, count = config.shard_of()
     left = [trial for trial in trials[index::count] if not trial.done()]
     started = time.monotonic()
@@ -76,12 +76,12 @@ def sweep(config: SweepConfig, say: Callable[[str], None] = print) -> tuple[str,
         start = Path(trial.settings.init)
         if trial.variant and not start.is_file():
             shards = f'another shard of {config.shard}'
-            say(f"{trial.name}: waiting for '{start}', which {shards} trains")
+            log(f"{trial.name}: waiting for '{start}', which {shards} trains")
             while not start.is_file():
                 time.sleep(POLL)
-        trial.run(lambda text, name=trial.name: say(f'{name}: {text}'))  # type: ignore[misc]
+        trial.run(lambda text, name=trial.name: log(f'{name}: {text}'))  # type: ignore[misc]
         minutes = (time.monotonic() - started) / done * (len(left) - done) / 60
-        say(f'{trial.name}: done; {len(left) - done} left here, about {minutes:.0f} min')
+        log(f'{trial.name}: done; {len(left) - done} left here, about {minutes:.0f} min')
     elsewhere = sum(not trial.done() for trial in trials)
     if elsewhere:
         text = f'shard {config.shard} is done; other shards have {elsewhere} of {len(trials)} left'
@@ -153,21 +153,21 @@ class Trial:
             require_same(self.folder, before, now)
         return now
 
-    def run(self, say: Callable[[str], None]) -> None:
+    def run(self, log: Callable[[str], None]) -> None:
         """Train, or go on with it, and score what is not scored yet."""
         settings = self.require_same_settings()
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / _SETTINGS, settings)
         started = time.monotonic()
         if not self.weights.is_file():
-            train_segmenter(self.settings, say)
+            train_segmenter(self.settings, log)
             # the weights are all that the curve needs
             (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
         seconds = round(time.monotonic() - started, 1)
         scores = self.scores()
         for spec in self.sets:
             if spec not in scores:
-                say(f'scoring {data_names([spec])}')
+                log(f'scoring {data_names([spec])}')
                 scores[spec] = score(self.weights, spec)
                 content = {
                     'version': 1, 'variant': self.variant, 'ratio': self.ratio,

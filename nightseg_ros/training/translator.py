@@ -155,7 +155,7 @@ class Discriminators(nn.Module):
 
 
 def train_translator(
-    config: TranslatorConfig, say: Callable[[str], None] = print
+    config: TranslatorConfig, log: Callable[[str], None] = print
 ) -> tuple[Path, Path]:
     """
     Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A.
@@ -163,11 +163,11 @@ def train_translator(
     A killed run continues to the same weights, its pools included (CPU, one process, same number
     of threads).
     """
-    run = TrainingRun(config, say)
+    run = TrainingRun(config, log)
     crops = UnpairedCrops(
         [sample for spec in config.data for sample in open_dataset(spec)],
         crop=(config.crop, config.crop), long_side=config.long_side, zoom=config.zoom,
-        untold=config.untold, seed=config.seed, say=run.say,
+        untold=config.untold, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
@@ -226,7 +226,7 @@ def train_translator(
             losses['D_B'] = discriminator_loss(*scores[2:])
             run.minimise('D', losses['D_A'] + losses['D_B'], factor)
 
-            run.log(step, G=loss, **losses)
+            run.record(step, G=loss, **losses)
             if run.is_due(step, config.picture_every):
                 columns = [real_A, made['fake_B'], made['rec_A']]
                 columns += [real_B, made['fake_A'], made['rec_B']]
