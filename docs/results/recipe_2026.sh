@@ -125,6 +125,19 @@ mean night_shipped $C $T/f_n4/$F $T/f_n5/$F $S $S $S
 mean day_shipped $E $E $D $C
 # ... published by the two commands of step 10 once more,
 # and then they learn how sure they may be: the two calls of `nightseg calibrate` in docs/training.md
+# 13. against persons in the black: another city, unlit roads. frankfurt/ holds the images and labels of Cityscapes'
+#     frames and a taxonomy.json (Cityscapes-19); run A with `unlit: 12` and a share of 0.16, B and C as the file has it
+label --teacher $T/day.safetensors --data images:DATA/unlabelled/day:day --out $T/pseudo_day7
+label sign --teacher $T/night.safetensors --data images:DATA/unlabelled/night:night --out $T/pseudo_night7
+unlit() { nightseg train segmenter --config config/training/night_unlit.yaml --precision 32-true --workers 0 \
+    --data camvid:DATA/camvid:day_train camvid:DATA/camvid:day_train camvid:DATA/camvid:day_train \
+    camvid:DATA/camvid_native:day_train folder:$T/frankfurt:day paired:DATA/unlabelled/day:$T/pseudo_day7:day \
+    paired:DATA/unlabelled/night:$T/pseudo_night7:night "$@"; }
+unlit --seed 0 --init $T/night.safetensors --augment.unlit 12 --out $T/unlitA
+unlit --seed 1 --init $T/unlitA/$F --out $T/unlitB
+mean unlit_start $T/unlitB/$F $T/unlitB/$F $T/night.safetensors
+unlit --seed 2 --steps 500 --init $T/unlit_start.safetensors --out $T/unlitC
+mean night_shipped $T/unlitB/$F $T/unlitC/$F
 nightseg evaluate --backend openvino --compare route=day route=night route=auto --out out/eval/routes \
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 
