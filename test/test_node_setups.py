@@ -95,6 +95,12 @@ def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: boo
     assert client.diagnosed('camera', 'OK')['subscribed'] == wanted
 
 
+def test_a_topic_of_another_type_is_named_as_what_it_is(client: Client) -> None:
+    client.publisher('/camera/image_raw/compressed', CompressedImage)
+    start(client, image_topics=['/camera/image_raw/compressed'])
+    client.diagnosed('camera', 'ERROR', 'is sensor_msgs/CompressedImage, which is not what')
+
+
 def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:
     # nobody there: said, and no reason to fail
     start(client)

@@ -135,6 +135,11 @@ def serve(health: Health, now: float, ms: float = 5.0) -> None:
         (None, PRESENT, 'config/fastdds_large_images.xml'),
         (
             None,
+            Source(topic='/t', other_types=('sensor_msgs/CompressedImage',)),
+            "/t is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'",
+        ),
+        (
+            None,
             Source(topic='/t', publishers=2, reliable=1, subscribed_reliable=True),
             'published best_effort, but this node asks for reliable',
         ),

@@ -69,6 +69,8 @@ class Source:
     reliable: int = 0
     """How many of them publish reliably."""
     subscribed_reliable: bool = False
+    other_types: tuple[str, ...] = ()
+    """What is published there besides the wanted type, such as 'sensor_msgs/CompressedImage'."""
 
 
 def rate(times: Iterable[float], now: float) -> float:
@@ -225,7 +227,12 @@ class Health:
         if silent <= silent_after:
             return []
         lead = f'no {self.noun} for {silent:.1f} s'
-        if not source.publishers:
+        if source.other_types and not source.publishers:
+            found = ', '.join(source.other_types)
+            text = f'{lead}: {source.topic} is {found}, which is not what is subscribed to'
+            if found == 'sensor_msgs/CompressedImage':
+                text += "; set 'transport' to compressed and name the topic without /compressed"
+        elif not source.publishers:
             text = f'{lead}: nobody publishes {source.topic}'
         elif source.subscribed_reliable and source.reliable < source.publishers:
             text = (

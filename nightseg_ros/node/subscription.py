@@ -27,6 +27,8 @@ class Subscription:
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
+        # sensor_msgs.msg._image and Image make sensor_msgs/Image
+        self._type = f'{kind.__module__.split(".")[0]}/{kind.__name__}'
         self._receive, self._reliability = receive, reliability
         self._reliable = False
         self._subscription: Any = None
@@ -38,13 +40,20 @@ class Subscription:
 
     def source(self) -> Source:
         """Return who publishes now."""
-        found = self._node.get_publishers_info_by_topic(self._topic)
-        reliable = [p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in found]
+        reliable, others = [], set()
+        for publisher in self._node.get_publishers_info_by_topic(self._topic):
+            kind = publisher.topic_type.replace('/msg/', '/')
+            if kind == self._type:
+                policy = publisher.qos_profile.reliability
+                reliable.append(policy == ReliabilityPolicy.RELIABLE)
+            else:
+                others.add(kind)
         return Source(
             topic=self._node.resolve_topic_name(self._topic),
             publishers=len(reliable),
             reliable=sum(reliable),
             subscribed_reliable=self._reliable,
+            other_types=tuple(sorted(others)),
         )
 
     def match(self) -> None:
