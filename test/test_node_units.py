@@ -136,7 +136,7 @@ def serve(health: Health, now: float, ms: float = 5.0) -> None:
         (
             None,
             Source(topic='/t', other_types=('sensor_msgs/CompressedImage',)),
-            "/t is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'",
+            '/t is sensor_msgs/CompressedImage, which is not what is subscribed to; set ',
         ),
         (
             None,
