@@ -35,7 +35,7 @@ $(STAMP): $(REQUIREMENTS)
 	@touch $@
 
 test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)

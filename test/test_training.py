@@ -233,7 +233,8 @@ def test_resumed_equals_uninterrupted(
     assert len(scores) == 3
     best = load_weights(tmp_path / 'whole' / 'best.safetensors')
     chosen = best.metadata.training['selected']
-    assert chosen['step'] == [1, 3, 5][int(np.argmax(scores))]
+    # what is said is rounded, so that two may look alike
+    assert scores[[1, 3, 5].index(chosen['step'])] == max(scores)
     assert chosen['miou'] == pytest.approx(max(scores), abs=1e-4)
 
     config = tiny_config(data, tmp_path / 'cut', **options)

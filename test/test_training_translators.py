@@ -78,7 +78,7 @@ def spec(root: Path, light: str, labels: bool = False) -> str:
 
 def crops(*specs: str, **changes: Any) -> UnpairedCrops:
     samples = [sample for spec in specs for sample in open_dataset(spec)]
-    settings: Any = {'crop': (32, 32), 'long_side': 64, 'seed': 0, 'say': silent, **changes}
+    settings: Any = {'crop': (32, 32), 'long_side': 64, 'seed': 0, 'log': silent, **changes}
     return UnpairedCrops(samples, **settings)
 
 
