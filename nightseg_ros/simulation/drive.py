@@ -35,7 +35,7 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.files import process_context
 from nightseg_ros.outputs import check_output
 from nightseg_ros.simulation.canvas import Camera
-from nightseg_ros.simulation.scene import Scene, Tunnels, expose
+from nightseg_ros.simulation.scene import StreetScene, Tunnels, expose
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
 
@@ -125,7 +125,7 @@ def _frame(
 ) -> DriveFrame:  # fmt: skip
     glaring = light == 'glare'
     covered = max((min(camera.z - a, b - camera.z) for a, b in tunnels), default=0.0)
-    scene = Scene(
+    scene = StreetScene(
         street, camera, time, tunnels, lamps=ambient < 0.8 or covered > 0,
         beam=11.0 if glaring else 2.0,
     )  # fmt: skip
@@ -190,9 +190,9 @@ class Drive:
         return _frame(self._street, camera, time, light, ambient, self._tunnels,
                       self._seed * 1_000_003 + index, self.stamp_ns(index))  # fmt: skip
 
-    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> Scene:
+    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> StreetScene:
         """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
-        return Scene(self._street, *self._view(index, size, mount), self._tunnels)
+        return StreetScene(self._street, *self._view(index, size, mount), self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
         """Return when a frame was taken."""

@@ -46,7 +46,7 @@ _SIGNS: tuple[tuple[int, float, float, RGB, RGB], ...] = (  # corners, radius, t
 _GLASS, _BLACK = (34, 42, 50), (22, 22, 24)
 
 
-class Scene(Canvas):
+class StreetScene(Canvas):
     """The street at a moment, as a camera sees it."""
 
     def __init__(self, street: Street, camera: Camera, time: float, tunnels: Tunnels = (), *,
@@ -286,7 +286,7 @@ _HORIZON = ((0.95, 0.75, 0.55), (1.0, 0.62, 0.42), (1.2, 0.72, 0.48), (1.0, 0.88
 _LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
 
 
-def expose(scene: Scene, ambient: float, veil: float, seed: int) -> Array:
+def expose(scene: StreetScene, ambient: float, veil: float, seed: int) -> Array:
     """
     Return the photograph of a scene, uint8 [H, W, 3] RGB.
 
@@ -328,7 +328,7 @@ def _grain(split: str) -> Array:
     return np.asarray(cv2.blur(noise, (2, 2)) * np.float32(1.7)).ravel()
 
 
-def _radiance(scene: Scene, at: float, lit: float) -> Array:
+def _radiance(scene: StreetScene, at: float, lit: float) -> Array:
     """Light every surface, and the sky behind them: linear float32 [H, W, 3], 1 is noon."""
     street, camera, shade = scene.street, scene.camera, scene.shade
     day = float(1500.0 ** (at - 1))
@@ -382,7 +382,7 @@ def _head_lamps(depth: Array, y: Array, u: Array) -> Array:
     return np.asarray((low + 0.025) * wide * (14 / (depth + 2.5)) ** 1.6)
 
 
-def _halos(scene: Scene, lit: float, veil: float, radiance: Array) -> None:
+def _halos(scene: StreetScene, lit: float, veil: float, radiance: Array) -> None:
     """Add what visible lamps send into the lens: a disc each, and halos around it."""
     height, width = scene.label.shape
     rows, columns = -(-height // 4), -(-width // 4)
