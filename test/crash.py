@@ -59,10 +59,11 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 
 def _weights(out: Path) -> Results:
+    names = sorted(path.name for path in out.iterdir())
     # the checkpoint may differ in its last bits: what counts is what the run is for
-    return {
-        name: (out / name).read_bytes() for name in ('weights.safetensors', 'best.safetensors')
-    }
+    made = ('weights.safetensors', 'best.safetensors')
+    kept = {name: (out / name).read_bytes() for name in made}
+    return {**kept, 'names': names}
 
 
 def _every_file(out: Path) -> Results:
