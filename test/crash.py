@@ -60,9 +60,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
 
 def _weights(out: Path) -> Results:
     names = sorted(path.name for path in out.iterdir())
-    # the checkpoint may differ in its last bits: what counts is what the run is for
-    made = ('weights.safetensors', 'best.safetensors')
-    kept = {name: (out / name).read_bytes() for name in made}
+    kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
+    assert len(kept) == 3, names
     return {**kept, 'names': names}
 
 

@@ -373,8 +373,9 @@ class TrainingRun:
                     )
                 # a copy, since entries of a checkpoint must not share memory
                 tensors[head + key] = tensor.detach().cpu().clone().contiguous()
-        metadata = {'step': str(step), 'config': json.dumps(self._identity(), sort_keys=True)}
-        replace_file(self._path, save(tensors, metadata=metadata))
+        # one entry: safetensors writes several in any order, and the bytes would differ
+        content = json.dumps({'step': step, 'config': self._identity()}, sort_keys=True)
+        replace_file(self._path, save(tensors, metadata={'checkpoint': content}))
 
     def _load_checkpoint(self) -> int:
         """Restore what ``_save_checkpoint`` wrote and return its step."""
@@ -382,7 +383,11 @@ class TrainingRun:
             with safe_open(self._path, framework='pt') as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            step, before = int(metadata['step']), json.loads(metadata['config'])
+            if 'step' in metadata:  # as it was written before 1.0
+                step, before = int(metadata['step']), json.loads(metadata['config'])
+            else:
+                content = json.loads(metadata['checkpoint'])
+                step, before = int(content['step']), content['config']
         except (SafetensorError, KeyError, ValueError) as error:
             raise RunError(
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
