@@ -107,7 +107,8 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
-    A killed run continues to the same weights (CPU, one process, same number of threads).
+    A killed run continues to the same weights (CPU, one process, same number of threads), but for
+    the last bits of a float32: the products of the spectral norm round as memory is aligned.
     """
     run = TrainingRun(config, log)
     segmenter_weights = load_weights(config.segmenter)
