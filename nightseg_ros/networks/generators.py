@@ -67,8 +67,8 @@ class ResnetGenerator(nn.Module):
                 ]
         last = nn.Conv2d(ngf, 3, 7)
         if residual:
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
         layers += [nn.ReflectionPad2d(3), last]
         self.layers = nn.Sequential(*layers)
 
