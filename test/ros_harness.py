@@ -158,6 +158,7 @@ class Client:
         self._goal = ''
 
     def close(self) -> None:
+        self.executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
 
@@ -202,14 +203,21 @@ class Client:
             self.executor.spin_once(timeout_sec=0.05)
         return result
 
-    def connect(self, publisher: Any) -> None:
-        """Wait until the node subscribes to ``publisher``."""
-        self.until(publisher.get_subscription_count, f'a subscription to {publisher.topic_name}')
+    def connect(self, *publishers: Any) -> None:
+        """Wait until the node subscribes to all ``publishers``."""
+        for one in publishers:
+            self.until(one.get_subscription_count, f'a subscription to {one.topic_name}')
 
     def heard(self, *topics: str) -> None:
-        """Wait until somebody publishes every one of ``topics``."""
+        """
+        Wait until the subscription to every one of ``topics`` has met a publisher.
+
+        That publisher may meet the subscription later, and nothing here can see when: what it
+        publishes until then is lost, and has to be asked for again.
+        """
         for topic in topics:
-            self.until(lambda t=topic: self.node.count_publishers(t), f'a publisher of {topic}')
+            met = self._subscriptions[topic].get_publisher_count
+            self.until(met, f'a publisher of {topic}')
 
     def feed(self, publish: Callable[[], Any], met: Callable[[], Any], what: str) -> Any:
         """Publish five times a second until ``met`` returns something true; return that."""

@@ -240,16 +240,20 @@ class StubPipeline:
         self.backend = SimpleNamespace(device=device)
         self.broken = broken
         self.batches: list[list[str]] = []
+        self.stamps: list[int] = []
         self.changes: list[dict[str, Any]] = []
+        self.prepared: list[tuple[int, int]] = []
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.reset = self.warm_up = lambda *given, **more: None
+        self.reset = lambda *given, **more: None
+        self.warm_up = lambda sizes: self.prepared.extend(sizes)
         self.change = lambda **values: self.changes.append(values)
 
     def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
+        self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
             raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
         return [SimpleNamespace(frame=frame) for frame in frames]
@@ -270,7 +274,8 @@ class Setup:
         settings = SimpleNamespace(
             pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
         )
-        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+        self.now_ns = 0
+        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
         self.node: Any = SimpleNamespace(
             settings=settings, get_clock=lambda: clock, activity=Activity(0.0)
         )
@@ -284,14 +289,17 @@ class Setup:
             self.published.append(waiting.camera.names.name)
             self.changed.notify_all()
 
-    def put(self, name: str, frame_id: str = '', encoding: str = 'rgb8') -> None:
+    def put(
+        self, name: str, frame_id: str = '', *, encoding: str = 'rgb8', height: int = 4,
+        stamp_ns: int = 1, received: float = 0.0,
+    ) -> None:  # fmt: skip
         camera = self.cameras.setdefault(name, SimpleNamespace(
             names=SimpleNamespace(name=name), health=Health(0.0), size=None,
             wanted=lambda: (set(), Want()),
         ))  # fmt: skip
-        message = image_message(np.zeros((4, 4, 3), np.uint8), 1, frame_id=frame_id)
+        message = image_message(np.zeros((height, 4, 3), np.uint8), stamp_ns, frame_id=frame_id)
         message.encoding = encoding
-        self.worker.put(camera, message, 1, 0.0)
+        self.worker.put(camera, message, stamp_ns, received)
 
     def hold(self) -> None:
         """Let the worker be busy with a frame of a camera of its own."""
@@ -345,6 +353,46 @@ def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     assert setup.until(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
     assert setup.worker.stop(10)
+
+
+def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = Setup(monkeypatch)
+    setup.hold()
+    setup.node.settings.max_age, setup.now_ns = 0.25, 1000 * MS
+    for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
+        setup.put(name, stamp_ns=stamp_ns, received=12.5)
+    setup.pipeline.gate.set()
+    assert setup.until(4) == ['busy', 'just', 'new', 'none']
+    assert setup.worker.stop(10)
+    assert setup.drops('late') == {'too_old': 1}
+    # a router needs a clock that runs
+    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 12_500 * MS]
+
+
+def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup, limits = Setup(monkeypatch), []
+
+    def limit() -> float:
+        [task] = setup.node.activity.tasks.values()
+        return task.limit
+
+    process = setup.pipeline.process
+    setup.pipeline.warm_up = lambda sizes: limits.append((*sizes, limit()))
+    setup.pipeline.process = lambda *given: limits.append(limit()) or process(*given)
+    setup.worker.start()
+    for count, height in enumerate((*range(1, 20), 1, 17), 1):
+        setup.put('front', height=height)
+        setup.until(count)
+    assert setup.worker.stop(10)
+    ready = [[(height, 4), 600.0] for height in range(1, 17)]
+    assert [list(found) for found in limits if isinstance(found, tuple)] == ready
+    assert [found for found in limits if not isinstance(found, tuple)] == [30.0] * 21
+    assert setup.cameras['front'].health.counts['size_changes'] == 20
+    assert not setup.node.activity.tasks
 
 
 def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(
