@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -67,19 +67,13 @@ def offline(parameters: Mapping[str, Any]) -> Pipeline:
     )
 
 
-class NodeProcess:
-    """``night_perception`` with the given parameters, its output in a file."""
+class Process:
+    """A Python process, its output in a file."""
 
-    command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
-
-    def __init__(
-        self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
-    ) -> None:
+    def __init__(self, log: Path, *command: str) -> None:
         self.log = log
-        pairs = [f'{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
-        arguments = [part for pair in pairs for part in ('-p', pair)]
         self.process = subprocess.Popen(
-            [sys.executable, *self.command, '--ros-args', *arguments, *ros_arguments],
+            [sys.executable, *command],
             stdout=log.open('w'),
             stderr=subprocess.STDOUT,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'ROS_LOG_DIR': str(log.parent)},
@@ -88,6 +82,35 @@ class NodeProcess:
     @property
     def text(self) -> str:
         return self.log.read_text()
+
+    def until(self, words: str) -> None:
+        """Wait until it has said ``words``."""
+        end = time.monotonic() + 2 * PATIENCE
+        while words not in self.text:
+            assert time.monotonic() < end and self.process.poll() is None, self.text
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
+        """Send the signal and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+class NodeProcess(Process):
+    """``night_perception`` with the given parameters."""
+
+    command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
+
+    def __init__(
+        self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
+    ) -> None:
+        pairs = [f'{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
+        arguments = [part for pair in pairs for part in ('-p', pair)]
+        super().__init__(log, *self.command, '--ros-args', *arguments, *ros_arguments)
 
     def segments(self) -> set[Path]:
         """Return the segments in /dev/shm that it owns; its ports may be others' as well."""
@@ -102,38 +125,36 @@ class NodeProcess:
             time.sleep(0.05)
         return self.segments()
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
-        """Send the signal and return the exit code."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(timeout)
-        finally:
-            self.process.kill()
-            self.process.wait()
+
+P = TypeVar('P', bound=Process)
 
 
 @contextlib.contextmanager
+def ended(process: P) -> Iterator[P]:
+    """Let a process run; whatever happens, it is gone afterwards."""
+    try:
+        yield process
+    except BaseException:
+        print(process.text)
+        raise
+    finally:
+        # killed, it would leave its shared memory behind
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(10)
+        process.process.kill()
+        process.process.wait()
+
+
 def running(
     log: Path,
     parameters: Mapping[str, Any] | None = None,
     *ros_arguments: str,
     kind: type[NodeProcess] = NodeProcess,
-) -> Iterator[NodeProcess]:
-    """Run the node; whatever happens, it is gone afterwards."""
-    node = kind(log, parameters, *ros_arguments)
-    try:
-        yield node
-    except BaseException:
-        print(node.text)
-        raise
-    finally:
-        # killed, it would leave its shared memory behind
-        if node.process.poll() is None:
-            node.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                node.process.wait(10)
-        node.process.kill()
-        node.process.wait()
+) -> contextlib.AbstractContextManager[NodeProcess]:
+    """Run the node."""
+    return ended(kind(log, parameters, *ros_arguments))
 
 
 class Client:

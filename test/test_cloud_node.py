@@ -97,7 +97,7 @@ class Car:
         """Exchange clouds until one has the labels, which its calibration may miss; return it."""
 
         def exchanged() -> Any:
-            found = self.exchange(given or cloud(POINTS), **(labels or SEEN))
+            found = self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
             return found if labels_of(found) == wanted else None
 
         return self.client.until(exchanged, f'the labels {wanted}')

@@ -280,9 +280,14 @@ def test_a_track_knows_what_lies_between_its_poses_and_nothing_else() -> None:
     track.add(2_000_000_000, np.eye(4))
     with pytest.raises(CloudError, match=r'no pose for 1\.1 s around'):
         track.at(1_500_000_000)
-    track.add(900_000_000, np.eye(4))
+    # twice the same, and later both are forgotten
+    for _ in range(2):
+        track.add(900_000_000, np.eye(4))
     with pytest.raises(CloudError, match='no pose for the stamp'):
         track.at(500_000_000)
+    track.add(9_000_000_000, np.eye(4))
+    with pytest.raises(CloudError, match='poses known: 9000000000 to 9000000000'):
+        track.at(900_000_000)
 
 
 # -- bytes -----------------------------------------------------------------------------------

@@ -13,16 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import (
-    SECOND,
-    Camera,
-    Client,
-    picture,
-    pixels_of,
-    running,
-    stamp_ns,
-    values_of,
-)
+from ros_harness import SECOND, Camera, Client, picture, pixels_of, running, stamp_ns, values_of
 from sensor_msgs.msg import Image
 
 pytestmark = pytest.mark.ros
@@ -104,23 +95,6 @@ def test_a_jump_of_the_stamps_starts_over_and_every_mask_keeps_its_frames_stamp(
     assert 'at once (' in values_of(camera.serve(None, 'status'))['reason']
     back = 1 if shift == HOUR else 0
     assert camera.counters()['time_jumps'] == before + jumps + back
-
-
-def test_stamps_out_of_order_are_dropped_and_counted(client: Client, camera: Camera) -> None:
-    now = next(client.stamps) + SECOND
-    camera.serve(at=now)
-    for reason, at in (('out_of_order', now - SECOND // 2), ('duplicate_stamp', now)):
-        key = f'dropped.{reason}'
-        before = camera.counters()[key]
-        client.feed(
-            lambda at=at: camera.send(at=at),
-            lambda key=key, before=before: camera.counters()[key] > before,
-            reason,
-        )
-        masks = [stamp_ns(mask) for mask in camera.got()]
-        assert masks.count(at) == (reason == 'duplicate_stamp')
-    for _ in range(11):
-        next(client.stamps)
 
 
 def test_encoding_and_size_may_change_with_every_frame(camera: Camera) -> None:

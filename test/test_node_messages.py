@@ -21,7 +21,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import EgoMask, ImageMessage, check_pictures, sampled
+from nightseg_ros.node.camera import EgoMask, check_pictures, sampled
 from nightseg_ros.node.messages import frame_status, label_info, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -30,18 +30,6 @@ from nightseg_ros.perception.result import Result
 from nightseg_ros.perception.router import Decision
 from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.taxonomy import CAMVID11
-
-
-def test_one_message_serves_frames_of_every_size() -> None:
-    out = ImageMessage('rgb8')
-    rng = np.random.default_rng(0)
-    for height, width in ((4, 6), (4, 6), (9, 3), (4, 6)):
-        header = Header(frame_id=f'{height}')
-        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        message = out.fill(header, pixels)
-        assert (message.height, message.width, message.step) == (height, width, 3 * width)
-        assert message.header.frame_id == f'{height}'
-        assert bytes(message.data) == pixels.tobytes()
 
 
 def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,16 +169,6 @@ def test_a_point_keeps_its_place_in_the_labels(
         np.testing.assert_allclose(found, seen, rtol=1e-6, atol=1e-6)
     assert list(scaled.d) == list(info.d)
     assert (scaled.roi.width, scaled.binning_x) == (0, 0)
-
-
-def test_the_same_size_keeps_the_calibration_and_another_image_is_refused() -> None:
-    info = calibration()
-    same = scaled_info(info, (480, 640), (480, 640), Header(frame_id='front'))
-    assert same.header.frame_id == 'front'
-    same.header = info.header
-    assert same == info
-    with pytest.raises(ValueError, match='is for 640×480 pixels, the images have 64×48'):
-        scaled_info(info, (48, 64), (48, 64), Header())
 
 
 def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:

@@ -4,13 +4,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
@@ -20,7 +14,7 @@ import tiny_weights
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from ros_harness import PATIENCE, Client, pixels_of, running, stamp_ns
+from ros_harness import PATIENCE, Client, Process, ended, pixels_of, running, stamp_ns
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -39,27 +33,9 @@ START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 
 
-@contextlib.contextmanager
-def verb(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``nightseg`` with arguments; whatever happens, it is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments],
-        stdout=log.open('wb'),
-        stderr=subprocess.STDOUT,
-        env={**os.environ, 'ROS_LOG_DIR': str(log.parent)},
-    )
-    try:
-        yield process
-    except BaseException:
-        print(log.read_text())
-        raise
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-        process.kill()
-        process.wait()
+def verb(log: Path, *arguments: str) -> AbstractContextManager[Process]:
+    """Run ``nightseg`` with arguments."""
+    return ended(Process(log, '-m', 'nightseg_ros.cli.main', *arguments))
 
 
 def drive(path: Path) -> Path:
@@ -78,13 +54,6 @@ def drive(path: Path) -> Path:
     return path
 
 
-def wait_for(log: Path, words: str) -> None:
-    end = time.monotonic() + 2 * PATIENCE
-    while words not in log.read_text():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
-
-
 def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -> None:
     files = tiny_weights.write_all(tmp_path)
     weights = {name: str(path) for name, path in files.items()}
@@ -97,12 +66,10 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -
         running(tmp_path / 'node.log', node),
         verb(tmp_path / 'record.log', 'record', str(recorded), *record) as recorder,
     ):
-        wait_for(tmp_path / 'record.log', 'recording /front/nightseg')
+        recorder.until('recording /front/nightseg')
         with verb(tmp_path / 'replay.log', 'replay', str(bag), '--lockstep', '--clock') as player:
-            code = player.wait(2 * PATIENCE)
-            assert code == 0, (tmp_path / 'replay.log').read_text()
-        recorder.send_signal(signal.SIGINT)
-        assert recorder.wait(PATIENCE) == 0, (tmp_path / 'record.log').read_text()
+            assert player.process.wait(2 * PATIENCE) == 0, player.text
+        assert recorder.stop() == 0, recorder.text
 
     names = {name.removeprefix('weights.'): path for name, path in weights.items()}
     pipeline = Pipeline.load(PipelineConfig(weights=WeightsConfig(**names), **fixed))
@@ -147,7 +114,7 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
         ) as player:
             client.until(lambda: len(client.got['camera/image_raw']) >= 3, 'three images')
             client.spin(0.5)
-            assert player.wait(PATIENCE) == 1, 'a torn picture is worth an exit code'
+            assert player.process.wait(PATIENCE) == 1, 'a torn picture is worth an exit code'
     finally:
         client.close()
     images = client.got['camera/image_raw']
@@ -157,7 +124,7 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
     clocks = [m.clock.sec * SECOND + m.clock.nanosec for m in client.got['/clock']]
     assert clocks == sorted(clocks) and len(clocks) > 2
     assert all(0 <= c - STAMP_OFFSET <= 3 * SECOND // 10 for c in clocks)
-    assert '2 skipped' in (tmp_path / 'log').read_text()
+    assert '2 skipped' in player.text
 
 
 def pixels_of_bgr(message: Image) -> np.ndarray:
@@ -189,7 +156,7 @@ def test_everything_is_replayed_as_it_was_offered(tmp_path: Path) -> None:
         ) as player:
             client.until(lambda: len(client.got['/front/nightseg/labels']) == 3, 'labels')
             client.spin(0.5)
-            assert player.wait(PATIENCE) == 0
+            assert player.process.wait(PATIENCE) == 0
     finally:
         client.close()
     assert [m.data for m in client.got['/front/nightseg/label_info_json']] == ['ids']
@@ -200,11 +167,10 @@ def test_everything_is_replayed_as_it_was_offered(tmp_path: Path) -> None:
 
 def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
     bag = drive(tmp_path / 'drive')
-    with verb(
-        tmp_path / 'log', 'replay', str(bag), '--lockstep', '--patience', '1'
-    ) as player:  # fmt: skip
-        assert player.wait(PATIENCE) == 2
-    assert "nobody publishes ['/front/nightseg/labels']" in (tmp_path / 'log').read_text()
+    flags = ['--lockstep', '--patience', '1']
+    with verb(tmp_path / 'log', 'replay', str(bag), *flags) as player:
+        assert player.process.wait(PATIENCE) == 2
+    assert "nobody publishes ['/front/nightseg/labels']" in player.text
 
 
 @pytest.mark.parametrize(
