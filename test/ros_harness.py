@@ -387,6 +387,14 @@ class Camera:
     def got(self, output: str = 'labels') -> list[Any]:
         return self.client.got[f'{self.out}/{output}']
 
+    def together(self, *outputs: str) -> list[Any] | None:
+        """Return the latest messages that came of one frame on all ``outputs``."""
+        for first in reversed(self.got(outputs[0])):
+            found = [self.client.of_stamp(f'{self.out}/{o}', first.header.stamp) for o in outputs]
+            if None not in found:
+                return found
+        return None
+
     def frame(self, image: Pixels | None = None, at: int | None = None, **more: Any) -> Image:
         """Return a message under the client's next stamp."""
         at = next(self.client.stamps) if at is None else at

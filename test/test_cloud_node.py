@@ -95,12 +95,16 @@ class Car:
 
     def labelled(self, wanted: list[int], given: Cloud | None = None, **labels: int) -> Any:
         """Exchange clouds until one has the labels, which its calibration may miss; return it."""
+        kept: list[Cloud] = []
 
-        def exchanged() -> Any:
-            found = self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
-            return found if labels_of(found) == wanted else None
+        def exchanged() -> bool:
+            kept[:] = [
+                self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
+            ]
+            return labels_of(kept[0]) == wanted
 
-        return self.client.until(exchanged, f'the labels {wanted}')
+        self.client.until(exchanged, f'the labels {wanted}')
+        return kept[0]
 
     def tells(self, name: str, words: str, publisher: Any, make: Callable[[int], Any]) -> None:
         """Publish what ``make`` makes of each stamp until a status has the words."""

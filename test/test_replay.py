@@ -10,11 +10,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import tiny_weights
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from ros_harness import PATIENCE, Client, Process, ended, pixels_of, running, stamp_ns
+from ros_harness import (
+    PATIENCE,
+    Client,
+    Process,
+    ended,
+    offline,
+    pixels_of,
+    running,
+    stamp_ns,
+    tiny_parameters,
+)
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -25,7 +34,6 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 
 pytestmark = pytest.mark.ros
 
@@ -55,11 +63,8 @@ def drive(path: Path) -> Path:
 
 
 def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -> None:
-    files = tiny_weights.write_all(tmp_path)
-    weights = {name: str(path) for name, path in files.items()}
-    fixed = {'backend': 'torch', 'device': 'cpu', 'threads': 1}
-    bag = drive(tmp_path / 'drive')
-    node = {**weights, **fixed, 'image_topics': ['/front/image_raw']}
+    bag, weights = drive(tmp_path / 'drive'), tiny_parameters(tmp_path)
+    node = {**weights, 'image_topics': ['/front/image_raw']}
     recorded = tmp_path / 'recorded'
     record = ['--outputs', 'labels', 'status', 'label_info_json', '--reliable']
     with (
@@ -71,24 +76,23 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -
             assert player.process.wait(2 * PATIENCE) == 0, player.text
         assert recorder.stop() == 0, recorder.text
 
-    names = {name.removeprefix('weights.'): path for name, path in weights.items()}
-    pipeline = Pipeline.load(PipelineConfig(weights=WeightsConfig(**names), **fixed))
-    offline, routes = {}, []
+    pipeline = offline(weights)
+    wanted, routes = {}, []
     for _, frame in open_source(bag):
         assert isinstance(frame, Frame)
         [result] = pipeline.process([frame])
-        offline[frame.stamp_ns] = result.labels
+        wanted[frame.stamp_ns] = result.labels
         routes.append(result.decision.route)
     assert set(routes) == {'day', 'night'}, 'a drive on one route would prove little'
-    assert all(len(np.unique(labels)) > 2 for labels in offline.values())
+    assert all(len(np.unique(labels)) > 2 for labels in wanted.values())
 
     with BagReader(recorded) as reader:
         topics = {topic.name: topic for topic in reader.topics}
         live = list(reader.messages(topics['/front/nightseg/labels']))
-        assert [message.stamp_ns for message in live] == sorted(offline)
+        assert [message.stamp_ns for message in live] == sorted(wanted)
         for message in live:
             image = reader.read(message)
-            assert bytes(image.data) == offline[message.stamp_ns].tobytes()
+            assert bytes(image.data) == wanted[message.stamp_ns].tobytes()
             assert (image.encoding, image.header.frame_id) == ('mono8', 'optical')
         statuses = [reader.read(m) for m in reader.messages(topics['/front/nightseg/status'])]
         said = [{v.key: v.value for v in array.status[0].values} for array in statuses]
