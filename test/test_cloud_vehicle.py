@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from nightseg_ros.clouds.point_cloud import read_cloud
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 @pytest.mark.parametrize('odometry', ['geometry_msgs/PoseStamped', 'nav_msgs/Odometry'])

@@ -16,7 +16,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from ros_harness import SECOND, Camera, Client, picture, pixels_of, running, stamp_ns, values_of
 from sensor_msgs.msg import Image
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 HOUR = 3600 * SECOND
 #: Seconds on a busy machine for what has to be told within two.

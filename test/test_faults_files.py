@@ -22,7 +22,7 @@ from tiny_weights import LICENSE
 
 from nightseg_ros.weights import write_manifest
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 def flip(path: Path, good: bytes) -> None:

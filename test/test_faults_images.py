@@ -16,7 +16,7 @@ import pytest
 from ros_harness import Camera, Client, NodeProcess, picture, running, stamp, values_of
 from sensor_msgs.msg import CompressedImage, Image
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 class Hostile(Camera):

@@ -27,7 +27,7 @@ from ros_harness import (
 )
 from sensor_msgs.msg import CameraInfo
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 #: Bits of a marker: 16 of the number, 4 of the camera.
 BITS = 20

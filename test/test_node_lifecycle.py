@@ -20,7 +20,7 @@ from ros_harness import Camera, Client, NodeProcess, picture, running
 
 from nightseg_ros.node.night_perception import NightPerception
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 OUT = 'camera/nightseg'
 

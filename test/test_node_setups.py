@@ -31,7 +31,7 @@ from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 NAMESPACE = '/truck_7'
 DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}

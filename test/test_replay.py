@@ -35,7 +35,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000

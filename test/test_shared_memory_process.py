@@ -15,7 +15,7 @@ from ros_harness import Camera, Client, NodeProcess, running
 
 from nightseg_ros.shared_memory import SETTLED
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 class Loading(NodeProcess):
@@ -82,7 +82,6 @@ def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
         assert left(segments) == []
 
 
-@pytest.mark.slow
 def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path) -> None:
     with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
         with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:

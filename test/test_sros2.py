@@ -18,7 +18,7 @@ from ros_harness import Client, running, tiny_parameters
 from nightseg_ros.node.parameters import CloudSettings
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 def allowed(text: str, path: str, node: str) -> set[str]:
