@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, check_pictures, sampled
-from nightseg_ros.node.messages import frame_status, label_info, scaled_info
+from nightseg_ros.node.messages import label_info, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
@@ -87,10 +87,10 @@ def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int
 MASK = np.zeros((4, 6), np.uint8)
 
 
-def result(score: float = 1.0, **pictures: Any) -> Result:
+def result(**pictures: Any) -> Result:
     return Result(
         frame=Frame(image=np.zeros((4, 6, 3), np.uint8)),
-        illumination=Illumination(score=score, state='day'),
+        illumination=Illumination(score=1.0, state='day'),
         decision=Decision(state='day', route='day', reason='', switched=False),
         **pictures,
     )
@@ -110,14 +110,6 @@ def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -
     assert check_pictures(result(labels=MASK)) == ['labels']
     with pytest.raises(ValueError, match='the frame needs uint8'):
         check_pictures(result(**pictures))
-
-
-def test_a_score_that_is_no_number_is_not_published_as_one() -> None:
-    message = frame_status(Header(frame_id='front'), 'front', result(float('nan')), {}, None)
-    (status,) = message.status
-    values = {item.key: item.value for item in status.values}
-    assert (values['score'], values['age_s']) == ('unknown', 'unknown')
-    assert status.level == b'\x01'
 
 
 # -- calibration -----------------------------------------------------------------------------

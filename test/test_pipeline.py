@@ -221,6 +221,7 @@ def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> 
             (status.level == 'WARN')
             == math.isnan(result.illumination.score)
             == (step not in (5, 6))
+            == (status.values['score'] == 'unknown')
         )
         assert result.illumination.state == ('day' if step in (5, 6) else 'dusk')
     # half a second later the last good frame says nothing any more
