@@ -67,6 +67,8 @@ def test_adapters(root: Path) -> None:
     assert open_dataset(f'folder:{root}/dusk:night')[0].light == 'night'
     plain = open_dataset(f'images:{root}/dusk/images')
     assert all(s.label is None for s in plain) and len(plain) == 2
+    (city,) = {s.source for s in open_dataset(f'cityscapes:{root}/dusk')} - {'0001TP'}
+    assert city == '0006R0', 'pictures of a city beside their train ids'
     (root / 'dusk' / 'labels' / '0001TP_1.png').unlink()
     (pair,) = open_dataset(f'paired:{root}/dusk/images:{root}/dusk/labels:night')
     assert pair.image.stem == '0006R0_2' and pair.light == 'night'

