@@ -230,3 +230,8 @@ nightseg train soup --weights models/translator.safetensors out/train/fast_trans
 nightseg publish out/train/translator.safetensors --name translator
 nightseg evaluate --route translate --weights-translator translator --out out/eval/translate \
     --dataset camvid:DATA/camvid:dusk folder:DATA/night_dev
+
+# -- the small CycleGAN of results.md
+nightseg train translator --ngf 16 --blocks 4 --ndf 16 --residual --crop 128 --long-side 320 --day-to-night.identity 0 \
+    --night-to-day.identity 0 --rate 4e-4 --steps 3000 --data images:DATA/unlabelled/day:day images:DATA/unlabelled/night:night \
+    --segmenter day --night-segmenter night --out out/cyclegan_small

@@ -235,7 +235,7 @@ class OpenVINOBackend:
                 key = f'{graph_key(described)}-{_hash(facts)}'
                 request = self._compiled(key, config, partial(model, part, shape), log)
                 taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
-                if precision == 'bf16' and taken.to_string() != 'bfloat16':
+                if precision == 'bf16' and taken.get_type_name() != 'bf16':
                     raise BackendError('this CPU can neither compute in bfloat16 nor simulate it')
                 found.append(request)
             if len(found) > 1:
