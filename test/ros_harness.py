@@ -476,40 +476,30 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
 
 
 IDLE = """
-import signal, sys, rclpy, time
-from rclpy.signals import SignalHandlerOptions
+import rclpy, sys, time
 from sensor_msgs.msg import Image
-stop = []
-signal.signal(signal.SIGTERM, lambda *given: stop.append(True))
-rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+rclpy.init()
 node = rclpy.create_node('idle')
 node.create_subscription(Image, sys.argv[1], print, 10)
 while not node.count_publishers(sys.argv[1]):
     time.sleep(0.1)
 print('subscribed', flush=True)
-while not stop:
+while rclpy.ok():
     time.sleep(0.1)
 node.destroy_node()
-rclpy.shutdown()
 """
 
 
 @contextlib.contextmanager
-def idle_subscriber(topic: str) -> Iterator[None]:
+def idle_subscriber(log: Path, topic: str) -> Iterator[None]:
     """Run a process that subscribes to an Image topic and then never reads."""
-    process = subprocess.Popen([sys.executable, '-c', IDLE, topic], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None and process.stdout.readline() == b'subscribed\n'
-        process.send_signal(signal.SIGSTOP)
-        yield
-    finally:
-        # killed, it would leave its shared memory behind
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+    with ended(Process(log, '-c', IDLE, topic)) as process:
+        process.until('subscribed')
+        process.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.process.send_signal(signal.SIGCONT)
 
 
 def _qos(reliable: bool, depth: int) -> QoSProfile:
