@@ -35,7 +35,7 @@ class Camera:
     """Sends one picture under new stamps."""
 
     node, module = 'night_perception', 'nightseg_ros.node.main'
-    source, output = 'front', ('labels', Image)
+    source, output = 'front', Image
 
     @staticmethod
     def parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Vehicle:
     """Sends a sweep of 20,000 points and the masks of two cameras under one new stamp."""
 
     node, module = 'semantic_cloud', 'nightseg_ros.node.semantic_cloud'
-    source, output = 'lidar', ('points', PointCloud2)
+    source, output = 'lidar', PointCloud2
 
     @staticmethod
     def parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -129,9 +129,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                 environ={**os.environ, 'ROS_LOG_DIR': str(work)},
             )
         )  # fmt: skip
-        observer = Observer(
-            [kind.source], lambda: node.code is None, node=kind.node, output=kind.output
-        )
+        observer = Observer({kind.source: kind.output}, lambda: node.code is None, [kind.node])
         stack.callback(observer.close)
         camera = kind(observer, options.flood)
         begun = time.monotonic()

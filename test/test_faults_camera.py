@@ -108,6 +108,8 @@ def test_a_jump_of_the_stamps_starts_over_and_every_mask_keeps_its_frames_stamp(
 
 def test_stamps_out_of_order_are_dropped_and_counted(client: Client, camera: Camera) -> None:
     now = next(client.stamps) + SECOND
+    # two in a row, or those that follow would show the first one to be wrong
+    camera.serve(at=now - 1)
     camera.serve(at=now)
     for reason, at in (('out_of_order', now - SECOND // 2), ('duplicate_stamp', now)):
         key = f'dropped.{reason}'
@@ -121,6 +123,19 @@ def test_stamps_out_of_order_are_dropped_and_counted(client: Client, camera: Cam
         assert masks.count(at) == (reason == 'duplicate_stamp')
     for _ in range(11):
         next(client.stamps)
+
+
+def test_a_single_stamp_from_the_future_costs_no_good_frame(
+    client: Client, camera: Camera
+) -> None:
+    camera.serve()
+    before = camera.counters()
+    camera.serve(at=next(client.stamps) + SECOND * 95 // 100)
+    for _ in range(6):
+        camera.serve()
+    after = camera.counters()
+    assert after['dropped.out_of_order'] == before['dropped.out_of_order']
+    assert after['time_jumps'] == before['time_jumps'] + 1
 
 
 def test_encoding_and_size_may_change_with_every_frame(camera: Camera) -> None:
