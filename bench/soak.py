@@ -32,9 +32,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import HELD, Limit, Observer, add_weights, held, judged, resources, ros_arguments
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from watch import (
+    HELD,
+    Limit,
+    Observer,
+    add_weights,
+    held,
+    judged,
+    lens,
+    resources,
+    ros_arguments,
+    sweep,
+)
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -121,19 +131,10 @@ class Lidar:
         """Look for masks ten times a second; ``size`` is the cameras' (width, height)."""
         self.silent = False
         self._observer, self._last, self._sent = observer, 0, list[tuple[int, float]]()
-        fields = [
-            PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')
-        ]
-        points = np.random.default_rng(0).uniform((-20, -3, 2), (20, 3, 40), (2000, 3))
-        self._sweep = PointCloud2(
-            height=1, width=2000, fields=fields, point_step=12, row_step=24_000,
-            data=points.astype(np.float32).tobytes(),
-        )  # fmt: skip
+        self._sweep = sweep(2000)
         # no transform is asked for where all lies in the frame of the pictures
         self._sweep.header.frame_id = 'camera'
-        width, height = size
-        self._lens = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
-        self._lens.k[:] = [width, 0, width / 2, 0, width, height / 2, 0, 0, 1]
+        self._lens = lens(*size)
         node = observer.node
         self._points = node.create_publisher(PointCloud2, 'lidar/points', 5)
         self._infos = [node.create_publisher(CameraInfo, f'{c}/camera_info', 5) for c in CAMERAS]
