@@ -117,7 +117,8 @@ class Watchdog:
             pass_fds=(self._pipe,), start_new_session=True,
         )  # fmt: skip
         assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
+        self._beats = process.stdin.fileno()
+        os.set_blocking(self._beats, False)
         return process
 
     def _run(self) -> None:
@@ -126,7 +127,7 @@ class Watchdog:
                 self._guard = self._new_guard()
             # where it was stopped its pipe is full at last
             with suppress(OSError):
-                self._guard.stdin.write(b'%f\n' % (self._node.longest() + GRACE))
+                os.write(self._beats, b'%f\n' % (self._node.longest() + GRACE))
             self._closed.wait(PERIOD)
             hang = self._node.check(time.monotonic())
             if hang is None:
