@@ -260,11 +260,13 @@ def test_time_in_which_it_was_stopped_ends_no_healthy_process(
     client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
     def guards() -> list[int]:
-        return [int(pid) for pid in children.read_text().split()]
+        # each thread has those that it started
+        found = [path.read_text() for path in threads.glob('*/children')]
+        return [int(pid) for pid in ' '.join(found).split()]
 
     cameras = Cameras(client)
     with running(tmp_path / 'log', {**two, 'watchdog_s': 1.0}, kind=FaultyNode) as node:
-        children = Path(f'/proc/{node.process.pid}/task/{node.process.pid}/children')
+        threads = Path(f'/proc/{node.process.pid}/task')
         cameras.connect()
         # 1 s and the guard's 5 s beyond it
         node.process.send_signal(signal.SIGSTOP)
