@@ -48,6 +48,7 @@ from watch import (
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
 from nightseg_ros.shared_memory import held_locks
 from nightseg_ros.simulation.drive import Drive, write_drive
 
@@ -68,6 +69,8 @@ SETTLE = 3.0
 ANSWER = 2.0
 #: ``watchdog_s`` of night_perception; a suspend is longer than that and the guard's 5 s.
 WATCHDOG_S, SUSPEND_S = 5.0, 11.0
+#: Every way in which a message that was received may end.
+ENDS = {'served', *(f'dropped.{reason}' for reason in FRAME_DROPS | CLOUD_DROPS)}
 FIELDS = (
     'seconds', 'event', *(limit.name for limit in LIMITS), 'sent', 'masks', 'clouds', 'level',
     *(f'route_{camera}' for camera in CAMERAS),
@@ -371,20 +374,24 @@ class Soak:
         self._match(waiting)
         for source, _ in waiting:
             self.lost[source] += 1
-        self.observer.values.clear()
-        self.observer.until(lambda: {*SOURCES} <= {*self.observer.values}, 'the counters')
-        for source in SOURCES:
-            values = self.observer.values[source]
-            ended = sum(
-                int(value)
-                for key, value in values.items()
-                if key == 'served' or key.startswith('dropped.')
-            )
-            if ended != int(values['received']):
-                self.faults.append(f'{source}: {values["received"]} received, {ended} ended')
+        try:
+            self.observer.until(lambda: not self._unbalanced(), 'the end of all frames', 30.0)
+        except RuntimeError:
+            self.faults += self._unbalanced()
         self._lidar.silent = False
         for player in self._players:
             player.child.signal(signal.SIGCONT)
+
+    def _unbalanced(self) -> list[str]:
+        """Return the sources of which not every received message has ended."""
+        found = []
+        for source in SOURCES:
+            values = self.observer.values[source].items()
+            counts = {key: int(value) for key, value in values if key in ENDS}
+            received = int(self.observer.values[source]['received'])
+            if sum(counts.values()) != received:
+                found.append(f'{source}: {received} received, {counts}')
+        return found
 
     def _match(self, waiting: dict[tuple[str, int], float]) -> tuple[int, list[float], int]:
         """
