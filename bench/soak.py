@@ -277,6 +277,7 @@ class Soak:
     def silence(self) -> None:
         """Let the front camera fall silent and come back with all that it held back."""
         child, camera = self._players[0].child, CAMERAS[0]
+        self.observer.until(lambda: self.observer.levels.get(camera) != 2, 'an end of the rest')
         child.signal(signal.SIGSTOP)
         try:
             took = self.observer.until(
