@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import bag_samples
 import cv2
 import numpy as np
 import pytest
 import tiny_weights
-from bag_samples import START, STEP, TOPIC, picture
+from bag_samples import START, STEP, TOPIC, frames_of, picture
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -49,7 +52,7 @@ def write(path: Path, frames: list[Frame], **options: object) -> Path:
 
 def read(path: Path, topic: str | None = None) -> list[Frame | FrameError]:
     with BagReader(path) as bag:
-        return list(bag.frames(bag.image_topic(topic)))
+        return frames_of(bag, topic)
 
 
 def stamps(items: list[Frame | FrameError]) -> list[int]:
@@ -192,6 +195,70 @@ def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path: Path) -
     assert found == sorted(found) and len(found) == 24
     assert [stem for stem, _ in items[:3]] == ['left_000000', 'right_000000', 'left_000001']
     assert {frame.camera for _, frame in items if isinstance(frame, Frame)} == {'left', 'right'}
+
+
+def packets(count: int, more: str = '') -> list[tuple[int, bytes]]:
+    """Return numbers and packets of frames 0, 1, … as they are sent, every 6th a key frame."""
+    context: Any = av.CodecContext.create('libx264', 'w')
+    context.width, context.height, context.pix_fmt = 64, 48, 'yuv420p'
+    context.time_base, context.gop_size = Fraction(1, 10), 6
+    params = f'annexb=1:repeat-headers=1:keyint=6:scenecut=0{more}'
+    context.options = {'preset': 'ultrafast', 'tune': 'zerolatency', 'x264-params': params}
+    sent = []
+    for number in range(count):
+        image = np.full((48, 64, 3), 10 * number, np.uint8)
+        frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+        frame.pts = number
+        sent += context.encode(frame)
+    return [(packet.pts, bytes(packet)) for packet in (*sent, *context.encode(None))]
+
+
+@pytest.mark.parametrize('kind', ['CompressedVideo', 'FFMPEGPacket', 'CompressedImage'])
+def test_video_is_decoded_from_its_first_key_frame_on(
+    tmp_path: Path, config: PipelineConfig, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recorder is started at any time: what comes before a key frame is no damage."""
+    topics = {
+        'CompressedVideo': '/front/image_raw/foxglove', 'FFMPEGPacket': '/front/image/ffmpeg',
+        'CompressedImage': '/front/image_raw/compressed',
+    }  # fmt: skip
+    # with pictures that refer to later ones, packets are not in the order of their stamps
+    bidirectional = ':bframes=2:b-adapt=0' if kind == 'FFMPEGPacket' else ''
+    with BagWriter(tmp_path / 'bag') as bag:
+        for place, (number, data) in enumerate(packets(22, bidirectional)[3:]):
+            stamp, content = START + number * STEP, np.frombuffer(data, np.uint8)
+            time = {'stamp_ns': stamp, 'frame_id': 'optical'}
+            received = START + (place + 3) * STEP
+            if kind == 'FFMPEGPacket':
+                bag.write_stamped(
+                    topics[kind], f'ffmpeg_image_transport_msgs/msg/{kind}', width=64, height=48,
+                    encoding='libx264', pts=number, flags=0, is_bigendian=False, data=content,
+                    received_ns=received, **time,
+                )  # fmt: skip
+            elif kind == 'CompressedVideo':
+                bag.write_fields(
+                    topics[kind], f'foxglove_msgs/msg/{kind}', received, frame_id='optical',
+                    timestamp={'sec': stamp // 10**9, 'nanosec': stamp % 10**9}, data=content,
+                    format='h264',
+                )  # fmt: skip
+            else:
+                bag.write_compressed(topics[kind], data, 'h264', received_ns=received, **time)
+    source = open_source(tmp_path / 'bag')
+    assert (source.topic, source.camera, source.count) == (topics[kind], 'front', 19)
+    frames = [frame for _, frame in source]
+    # the decoder keeps the last ones of pictures that refer to later ones
+    assert stamps(frames) == [START + n * STEP for n in range(6, 6 + len(frames))]
+    assert len(frames) == (14 if bidirectional else 16)
+    for number, frame in enumerate(frames, 6):
+        assert isinstance(frame, Frame) and frame.frame_id == 'optical' and frame.camera == 'front'
+        assert abs(float(frame.image.mean()) - 10 * number) < 3
+    assert f'{19 - len(frames)} of 19 packets give no picture' in caplog.text
+    assert main(['bag', 'info', str(tmp_path / 'bag'), '--check']) == 0
+    pipeline = Pipeline.load(config)
+    done = write_predictions(tmp_path / 'bag', tmp_path / 'copy', pipeline, outputs=())
+    assert done.frames == len(frames) and not done.problems
+    with BagReader(tmp_path / 'bag') as one, BagReader(tmp_path / 'copy') as other:
+        assert [*one.records()] == [*other.records()]
 
 
 def write_image(bag: BagWriter, encoding: str) -> str:
@@ -378,13 +445,13 @@ def test_predictions_are_the_pipelines_own_under_the_nodes_topics(
             TOPIC, '/weather', *(f'/front/nightseg/{output}' for output in DEFAULT_OUTPUTS),
         }  # fmt: skip
         assert bag.latched_topics == {'/front/nightseg/label_info_json'}
-        frames = list(bag.frames(names[TOPIC]))
+        frames = frames_of(bag)
         assert stamps(frames) == stamps(read(drive, TOPIC))
         routes = []
         for frame, labels, overlay, status in zip(
             frames,
-            bag.frames(names['/front/nightseg/labels']),
-            bag.frames(names['/front/nightseg/overlay']),
+            frames_of(bag, '/front/nightseg/labels'),
+            frames_of(bag, '/front/nightseg/overlay'),
             bag.messages(names['/front/nightseg/status']),
         ):
             [wanted] = pipeline.process([frame], Want(overlay=True))

@@ -20,6 +20,7 @@ from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
 from nightseg_ros.files import natural_order, read_text, user_path
 from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
+from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import (
     VIDEO_SUFFIXES,
     VideoError,
@@ -31,6 +32,9 @@ from nightseg_ros.perception.video import (
 DEFAULT_RATE = 10.0
 #: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
+
+#: Pictures that phones and cameras write and that are not read.
+UNREAD = ('.heic', '.heif', '.avif', '.tif', '.tiff', '.gif', '.jxl', '.dng', '.ppm', '.pgm')
 
 # -- stamps ----------------------------------------------------------------------------------
 
@@ -138,7 +142,7 @@ class FrameSource:
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
     note: str = ''
-    """Which images of a bag were left out, where cameras were chosen by themselves."""
+    """Which images of a bag or a folder are left out."""
 
     def __iter__(self) -> Items:
         """Read the frames one by one."""
@@ -197,13 +201,13 @@ class FrameSource:
             topics = [bag.image_topic(name) for name in self.topics]
             cameras = camera_names(self.topics)
             index: Counter[str] = Counter()
-            for topic, message in bag.merged(topics):
+            for topic, _, frame in bag.frames(topics, cameras.__getitem__):
                 camera = cameras[topic.name]
                 stem = f'{index[camera]:06d}'
                 index[camera] += 1
                 if len(topics) > 1:
                     stem = f'{camera.replace("/", "_")}_{stem}'
-                yield stem, bag.frame(message, camera)
+                yield stem, frame
             unread = bag.read_error(topics)
             if unread is not None:
                 yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), unread
@@ -214,7 +218,7 @@ def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
     names = {topic: camera_of(topic) for topic in topics}
     taken = Counter(names.values())
     return {
-        topic: name if taken[name] == 1 else topic.strip('/').removesuffix('/compressed')
+        topic: name if taken[name] == 1 else base_topic(topic).strip('/')
         for topic, name in names.items()
     }
 
@@ -295,14 +299,18 @@ def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameS
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
     images = _images(path)
+    others = Counter(file.suffix.lower() for file in path.iterdir())
+    listed = ', '.join(f'{others[suffix]} {suffix}' for suffix in UNREAD if others[suffix])
+    note = f'not read: {listed}; convert them to JPEG or PNG' if listed else ''
     if not images:
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
+            + f'; {note}' * bool(note)
         )
     if stamps is None:
         return FrameSource(
             path=path, kind='folder', count=len(images), rate=rate or DEFAULT_RATE,
-            sequence=rate is not None,
+            sequence=rate is not None, note=note,
         )  # fmt: skip
     count = len(stamps.stamps_ns)
     if stamps.names is None and count != len(images):
@@ -312,7 +320,7 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
             f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
             f"'{path}'"
         )
-    return FrameSource(path=path, kind='folder', count=count, stamps=stamps)
+    return FrameSource(path=path, kind='folder', count=count, stamps=stamps, note=note)
 
 
 def _images(folder: Path) -> list[Path]:
