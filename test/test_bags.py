@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,11 +19,21 @@ import pytest
 import tiny_weights
 from bag_samples import START, STEP, TOPIC, frames_of, picture
 from mcap.reader import make_reader
+from mcap.writer import Writer as McapWriter
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from nightseg_ros.bags.reader import REORDER, BagError, BagReader, BagReadError, camera_of, is_bag
-from nightseg_ros.bags.storage import Channel, Message
+from nightseg_ros.bags.reader import (
+    REORDER,
+    BagError,
+    BagReader,
+    BagReadError,
+    camera_of,
+    inspect_bag,
+    is_bag,
+)
+from nightseg_ros.bags.storage import Channel, Message, _zstd
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
@@ -259,6 +270,58 @@ def test_video_is_decoded_from_its_first_key_frame_on(
     assert done.frames == len(frames) and not done.problems
     with BagReader(tmp_path / 'bag') as one, BagReader(tmp_path / 'copy') as other:
         assert [*one.records()] == [*other.records()]
+
+
+def renamed(bag: Path) -> Path:
+    (bag / 'bag.mcap').rename(bag / 'night drive.mcap')
+    return bag
+
+
+def packed(bag: Path) -> Path:
+    """Pack the file as `zstd bag.mcap` does."""
+    file = bag.parent / 'night.mcap.zst'
+    file.write_bytes(_zstd.compress((bag / 'bag.mcap').read_bytes()))
+    return file
+
+
+def beside_finder(bag: Path) -> Path:
+    """Leave what macOS puts beside a file on a foreign disk."""
+    (bag / 'metadata.yaml').unlink()
+    (bag / '._bag.mcap').write_bytes(b'\0\5\x16\7' + bytes(4000))
+    return bag
+
+
+def of_ros1(bag: Path) -> Path:
+    """Make what `mcap convert` makes of a ROS 1 bag."""
+    with AnyReader([bag_samples.write_bag(bag.parent, 'ros1', range(3))]) as reader:
+        file = bag.parent / 'ros1.mcap'
+        writer = McapWriter(str(file))
+        writer.start(profile='ros1')
+        for connection, received, data in reader.messages():
+            kind = connection.msgtype.replace('/msg/', '/')
+            schema = writer.register_schema(kind, 'ros1msg', connection.msgdef.data.encode())
+            channel = writer.register_channel(connection.topic, 'ros1', schema)
+            writer.add_message(channel, received, bytes(data), received)
+        writer.finish()
+    return file
+
+
+@pytest.mark.parametrize('change', [renamed, packed, beside_finder, of_ros1])
+def test_bags_as_people_have_them(
+    tmp_path: Path, config: PipelineConfig, change: Callable[[Path], Path]
+) -> None:
+    bag = change(write(tmp_path / 'bag', [frame_of(index) for index in range(3)]))
+    frames = read(bag)
+    assert stamps(frames) == [START + index * STEP for index in range(3)]
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, picture(index))
+    told = inspect_bag(bag, thorough=True)[1]
+    assert told == (
+        ['bag.mcap is missing, night drive.mcap is read instead'] if change is renamed else []
+    )
+    done = write_predictions(bag, tmp_path / 'copy', Pipeline.load(config), outputs=['labels'])
+    assert done.frames == 3 and not done.problems
+    assert stamps(read(tmp_path / 'copy', TOPIC)) == stamps(frames)
 
 
 def write_image(bag: BagWriter, encoding: str) -> str:

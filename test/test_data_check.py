@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -112,6 +113,22 @@ def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
     known = {'label missing': 1, 'blank picture': 1}
     assert found(f'folder:{good}') == {**known, 'ids without a meaning': 1}
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
+
+
+def test_files_as_people_have_them(tmp_path: Path) -> None:
+    """An é in two forms of Unicode, macOS' files beside others, a link that leads to itself."""
+    root = tmp_path / 'set'
+    names = [normalize(form, 'allée_1.png') for form in ('NFC', 'NFD')]
+    assert names[0] != names[1]
+    add(root, 'allée_0', 0)
+    for place, seed, name in (('images', 1, names[0]), ('labels', 0, names[1])):
+        content = scene(seed) if place == 'images' else np.full((60, 80), 3, np.uint8)
+        (root / place / name).write_bytes(cv2.imencode('.png', content)[1].tobytes())
+        (root / place / '._allée_1.png').write_bytes(b'\0\5\x16\7')
+    for spec in (f'folder:{root}', f'paired:{root}/images:{root}/labels'):
+        assert found(spec) == {} and len(open_dataset(spec)) == 2
+    (root / 'images' / 'loop.png').symlink_to('loop.png')
+    assert found(f'images:{root}/images') == {'picture unreadable': 1}
 
 
 def test_without_shared_memory_one_process_reads(

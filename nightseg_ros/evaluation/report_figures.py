@@ -155,8 +155,6 @@ _STEPS = {
     'error': ('no mask',),
 }
 _FIELDS = ('stamp', *_CURVES, *_STEPS)
-#: A longer time (ns) without a frame is shown as so much.
-_LONGEST_NS, _CUT_NS = 24 * 3600e9, 60e9
 _TITLES = {'score': 'light score', 'light': 'true light', 'miou': 'mIoU', 'error': 'lost'}
 
 
@@ -229,8 +227,7 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[dict[str, An
 
 def _read_tracks(path: Path) -> tuple[dict[tuple[str, ...], Floats], list[str]]:
     """
-    Return float64 [frames, fields] by (run, source, camera), in the order of their stamps,
-    which become the time since the first one.
+    Return float64 [frames, fields] by (run, source, camera), in the order of their stamps.
 
     Steps are indices of the words that are returned, too. Torn lines, and a missing file, give
     none.
@@ -262,12 +259,7 @@ def _read_tracks(path: Path) -> tuple[dict[tuple[str, ...], Floats], list[str]]:
                 said = said if isinstance(said, str) else ''
                 track.append(words.setdefault(said, len(words)))
     tables = {key: np.array(track).reshape(-1, len(_FIELDS)) for key, track in tracks.items()}
-    for table in tables.values():
-        table[:] = table[np.argsort(table[:, 0], kind='stable')]
-        # where a clock was set, years would lie between two frames
-        steps = np.diff(table[:, 0], prepend=table[0, 0])
-        table[:, 0] = np.cumsum(np.where(steps > _LONGEST_NS, _CUT_NS, steps))
-    return tables, list(words)
+    return {k: t[np.argsort(t[:, 0], kind='stable')] for k, t in tables.items()}, list(words)
 
 
 def _lanes(tracks: Mapping[str, Floats], words: Sequence[str]) -> list[_Lane]:
