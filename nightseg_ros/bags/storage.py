@@ -295,7 +295,7 @@ class _McapFile:
         self._counts: dict[int, int] | None = None
         #: The channels of each chunk by its place, as far as the end of the file tells.
         self._contents: dict[int, Collection[int]] = {}
-        self._left = self._nameless = 0
+        self._nameless = 0
 
     def counts(self) -> dict[Channel, int] | None:
         """
@@ -369,15 +369,9 @@ class _McapFile:
         if length > MAX_BYTES:
             raise ValueError(f'{length} bytes are claimed; {MAX_BYTES} are the most')
         self._file.seek(max(0, begin - _HEAD.size))
-        self._left = _HEAD.size + length
-        stream: Any = self
-        return next(iter(StreamReader(stream, skip_magic=True, emit_chunks=True).records))
-
-    def read(self, size: int) -> bytes:
-        """Read on within the record: a length in it that is damaged gets what there is."""
-        content = self._file.read(max(0, min(size, self._left)))
-        self._left -= len(content)
-        return content
+        # a length in it that is damaged gets what there is
+        content = BytesIO(self._file.read(_HEAD.size + length))
+        return next(iter(StreamReader(content, skip_magic=True, emit_chunks=True).records))
 
     def _take(self, record: Any) -> Iterator[Message]:
         """Learn what a record describes; yield the messages of a chunk, or the one that it is."""

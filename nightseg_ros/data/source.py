@@ -18,7 +18,7 @@ import numpy as np
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import natural_order, read_text, user_path
+from nightseg_ros.files import LOG, natural_order, read_text, user_path
 from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
 from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import (
@@ -85,6 +85,13 @@ def read_stamps(file: Path) -> Stamps:
         names += [Path(name.strip()).name for name in rest]
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
+    mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
+    if 0 < mean < 1e6:
+        LOG.warning(
+            "stamps '%s' are %.0f ns apart: whole numbers are nanoseconds; write microseconds or "
+            'milliseconds as seconds with a point',
+            file, mean,
+        )  # fmt: skip
     return Stamps(tuple(stamps), tuple(names) or None)
 
 
@@ -305,6 +312,7 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
     if not images:
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
+            + ''.join(f"; '{inner}' is one" for inner in path.iterdir() if is_bag(inner))
             + f'; {note}' * bool(note)
         )
     if stamps is None:
