@@ -79,7 +79,7 @@ def check_datasets(
     """
     for spec in specs:
         parse_spec(spec)
-    problems: list[tuple[str, str, str, str]] = []
+    problems: list[tuple[str, ...]] = []
     listings: dict[str, Listing] = {}
     for spec in dict.fromkeys(specs):
         try:
