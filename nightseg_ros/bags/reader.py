@@ -316,8 +316,8 @@ class BagReader:
         """
         Yield the images of several topics, in the order of ``merged``, as frames or errors.
 
-        ``camera`` names the camera of a topic. Of video, packets that give no picture are left
-        out and told once: those before the first key frame, and those behind a lost packet.
+        ``camera`` names the camera of a topic. Packets of video that give no picture are left out
+        and told once.
         """
         decoders: dict[str, PacketDecoder] = {}
         without: Counter[str] = Counter()
@@ -329,8 +329,8 @@ class BagReader:
                 yield topic, message, frame
         for name, count in without.items():
             LOG.warning(
-                "%s of '%s': %d of %d packets give no picture: they come before the first key "
-                'frame, or behind a lost packet',
+                "%s of '%s': %d of %d packets give no picture: those before the first key frame, "
+                'behind a lost packet, or still in the decoder at the end',
                 name, self.path, count, self._given[name],
             )  # fmt: skip
 
