@@ -103,7 +103,7 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
             f'{list(ADAPTERS)}'
         )
-    if split.startswith(('/', '\\')):
+    if split.startswith(('/', '\\')) and not user_path(root).is_dir():
         # C:\DATA, or a folder with a colon that is not there
         raise DataError(f"'{spec}': there is no folder '{rest}'")
     return name, user_path(root), split
