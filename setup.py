@@ -39,6 +39,7 @@ setup(
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
     package_data={
         'nightseg_ros': ['py.typed'],
+        'nightseg_ros.node': ['view.html'],
         'nightseg_ros.evaluation': [
             'report.jinja',
             'report.html.jinja',

@@ -369,19 +369,19 @@ def run_live(
 
         painters = []
         if clouds is not None:
-            painters = [start('semantic_cloud', 'node.semantic_cloud', _ros_arguments(clouds))]
+            painters = [start('semantic_cloud', 'node.semantic_cloud', ros_arguments(clouds))]
         recorder = start('recorder', 'cli.main', record)
-        node = start('night_perception', 'node.main', _ros_arguments({**parameters, **transport}))
+        node = start('night_perception', 'node.main', ros_arguments({**parameters, **transport}))
         player = start('bag_player', 'node.replay', [*play, *waiting])
         progress(0, count, 'the node loads its networks')
         while player.code is None:
             for child in (node, recorder, *painters):
                 child.check()
             played = _lines(sent)
-            text = 'playing in real time' if played else f'loading: {_last_message(node)}'
+            text = 'playing in real time' if played else f'loading: {last_message(node)}'
             progress(played, count, text)
             time.sleep(0.2)
-        unread = _warnings(player.log) if player.code == PLAYED_THE_REST else ()
+        unread = player_warnings(player.log) if player.code == PLAYED_THE_REST else ()
         if player.code != 0 and not (unread and _lines(sent)):
             raise ProcessError(
                 f'bag_player ended with {player.code}:\n{player.tail()}\n'
@@ -394,14 +394,14 @@ def run_live(
     return unread
 
 
-def _warnings(log: Path) -> tuple[str, ...]:
+def player_warnings(log: Path) -> tuple[str, ...]:
     """Return the warnings in the player's log."""
     lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
     parts = [line.partition('[bag_player]: ') for line in lines if line.startswith('[WARN]')]
     return tuple(text for _, found, text in parts if found)
 
 
-def _last_message(child: Child, width: int = 60) -> str:
+def last_message(child: Child, width: int = 60) -> str:
     """Return the last line of a child's output, cut, without the logger's prefix."""
     return child.tail(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
 
@@ -421,7 +421,8 @@ def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
         time.sleep(0.2)
 
 
-def _ros_arguments(parameters: dict[str, str]) -> list[str]:
+def ros_arguments(parameters: dict[str, str]) -> list[str]:
+    """Return the parameters as a node takes them on its command line."""
     pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
     return ['--ros-args', *(argument for pair in pairs for argument in pair)]
 

@@ -1,0 +1,356 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+What the page of ``nightseg view`` shows: pictures, light, route and health of every camera.
+
+A picture is subscribed to, and encoded, only while somebody looks at it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from array import array
+from collections import Counter, deque
+from typing import Any
+
+import cv2
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.srv import GetParameters
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from nightseg_ros.cli.run import ViewOptions
+from nightseg_ros.files import replace_file, use_log_folder
+from nightseg_ros.node.view_server import PageServer
+from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
+from nightseg_ros.perception.result import NAMESPACE
+from nightseg_ros.shared_memory import remove_orphans
+
+#: Seconds between two looks at the graph, and between two questions for the thresholds.
+LOOK_S, ASK_S = 0.5, 5.0
+#: Seconds after the last question for a picture in which its topic stays subscribed to.
+WATCHED_S = 3.0
+#: Seconds of the plotted score that a new page gets, and between two points of it.
+HISTORY_S, POINT_S = 120.0, 0.1
+#: Long side of a picture in pixels, and its quality as JPEG.
+LONG_SIDE, QUALITY = 960, 80
+#: Parameters of the node that the page draws.
+DRAWN = ('router.dark', 'router.bright', 'min_reliability')
+#: Values of a camera in /diagnostics that the page shows.
+SHOWN = ('input_hz', 'output_hz', 'latency_ms.p50', 'latency_ms.p95', 'served')
+BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(
+    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+)
+
+
+def run(options: ViewOptions) -> int:
+    """Serve the page until a signal; return the exit code."""
+    try:
+        server = PageServer(options.host, options.port)
+    except OSError as error:
+        print(f'view: cannot listen on {options.host}:{options.port}: {error}', file=sys.stderr)
+        return 2
+    remove_orphans()
+    use_log_folder()
+    rclpy.init(args=['view'], signal_handler_options=SignalHandlerOptions.NO)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    viewer = server.viewer = Viewer(labels=options.summary is not None)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f'view: {server.url}', flush=True)
+    try:
+        viewer.spin(stop)
+        if options.summary is not None:
+            text = json.dumps(viewer.summary(), indent=2) + '\n'
+            replace_file(options.summary, text.encode('utf-8'))
+    finally:
+        server.shutdown()
+        server.server_close()
+        rclpy.try_shutdown()
+    return 0
+
+
+class Picture:
+    """The newest picture of a topic; ``jpeg`` is called by the threads of the pages."""
+
+    def __init__(self) -> None:
+        """Wait for somebody who looks."""
+        self.topic = ''
+        self.subscription: Any = None
+        self.watched = -math.inf
+        """When somebody asked for it last."""
+        self.problem = ''
+        """Why the newest message is no picture."""
+        self._newest: tuple[int, float, Any] = (0, 0.0, None)
+        self._jpeg = (0, b'')
+        self._lock = threading.Lock()
+
+    @property
+    def number(self) -> int:
+        """How many have come."""
+        return self._newest[0]
+
+    @property
+    def arrived(self) -> float:
+        """When the newest one came."""
+        return self._newest[1]
+
+    def keep(self, message: Any) -> None:
+        """Take the newest message in place of the one before."""
+        self._newest = (self.number + 1, time.monotonic(), message)
+
+    def jpeg(self) -> tuple[int, float, bytes]:
+        """Return number, arrival and JPEG of the newest picture, b'' where it is none."""
+        with self._lock:
+            number, arrived, message = self._newest
+            if self._jpeg[0] != number:
+                try:
+                    self._jpeg, self.problem = (number, encode(message)), ''
+                except FrameError as error:
+                    self._jpeg, self.problem = (number, b''), str(error)
+            return number, arrived, self._jpeg[1]
+
+
+def encode(message: Any) -> bytes:
+    """Return an Image or CompressedImage as a JPEG of at most ``LONG_SIDE``, or ``FrameError``."""
+    if isinstance(message, CompressedImage):
+        image, order = decode_file(message.data, message.format)
+    else:
+        image, order = decode_raw(
+            message.data, encoding=message.encoding, width=message.width, height=message.height,
+            step=message.step, is_bigendian=bool(message.is_bigendian),
+        )  # fmt: skip
+    height, width = image.shape[:2]
+    scale = LONG_SIDE / max(height, width)
+    if scale < 1:
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    bgr = image if order == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    done, content = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return content.tobytes() if done else b''
+
+
+class Camera:
+    """What is known of one camera, by the prefix of its outputs; times are ``time.monotonic``."""
+
+    def __init__(self, number: int, prefix: str) -> None:
+        """``prefix`` is such as /camera/nightseg."""
+        self.number, self.prefix = number, prefix
+        self.name = prefix.removesuffix(f'/{NAMESPACE}')
+        self.frames, self.arrived = 0, -math.inf
+        self.values: dict[str, str] = {}
+        """Of the latest frame's status."""
+        self.health: tuple[float, str, Any] | None = None
+        """When /diagnostics told of it last, by which node, and what."""
+        self.legend: Any = None
+        self.points: deque[tuple[float, float | None, str]] = deque()
+        """Time, score and state; the score is None where it is unknown."""
+        self.routes: Counter[str] = Counter()
+        self.switches, self.first = 0, math.inf
+        self.latencies = array('d')
+        """Milliseconds from the arrival of each frame in the node to its labels."""
+        self.pictures = {'camera': Picture(), 'overlay': Picture()}
+        self.pictures['overlay'].topic = f'{prefix}/overlay'
+
+    def take(self, status: Any, now: float) -> None:
+        """Keep the status of a frame."""
+        self.values = _values(status)
+        self.frames, self.arrived, self.first = self.frames + 1, now, min(now, self.first)
+        self.routes[self.values['route']] += 1
+        self.switches += self.values['switched'] == 'true'
+        self.latencies.append(_number(self.values.get('latency_ms.total')) or 0.0)
+        if not self.points or now - self.points[-1][0] >= POINT_S:
+            self.points.append((now, _number(self.values.get('score')), self.values['state']))
+        while now - self.points[0][0] > HISTORY_S:
+            self.points.popleft()
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts, rates, latencies and routes of all frames as JSON types."""
+        told = {} if self.health is None else _values(self.health[2])
+        lost = {key[8:]: int(n) for key, n in told.items() if key.startswith('dropped.')}
+        shares = np.percentile(self.latencies, (50, 95, 99)) if self.frames else (None,) * 3
+        span = self.arrived - self.first
+        return {
+            'frames_in': int(told.get('received', self.frames)), 'frames_out': self.frames,
+            'dropped': {reason: count for reason, count in lost.items() if count},
+            'rate_hz': round((self.frames - 1) / span, 2) if self.frames > 1 else None,
+            'latency_ms': dict(zip(('p50', 'p95', 'p99'), shares)),
+            'routes': dict(self.routes.most_common()), 'switches': self.switches,
+        }  # fmt: skip
+
+
+def _values(status: Any) -> dict[str, str]:
+    return {item.key: item.value for item in status.values}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or '')
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _told(when: float, status: Any, now: float) -> dict[str, Any]:
+    """Return what /diagnostics told as JSON types."""
+    level = ('OK', 'WARN', 'ERROR', 'STALE')[min(status.level[0], 3)]
+    return {'level': level, 'message': status.message, 'age': now - when}
+
+
+class Viewer:
+    """Follows the cameras of the graph; ``snapshot`` is called by the threads of the pages."""
+
+    def __init__(self, *, labels: bool) -> None:
+        """With ``labels`` masks are subscribed to, so that the node computes them."""
+        self.changed = threading.Condition()
+        self.cameras: dict[str, Camera] = {}
+        self._nodes: dict[str, tuple[float, Any]] = {}
+        self._drawn: dict[str, dict[str, float]] = {}
+        """By node the parameters that are drawn."""
+        self._clients: dict[str, Any] = {}
+        self._labels = labels
+        self._node: Any = rclpy.create_node('nightseg_view')
+        self._node.create_subscription(
+            DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
+        )
+
+    def spin(self, stop: threading.Event) -> None:
+        """Work until ``stop`` is set."""
+        executor = SingleThreadedExecutor()
+        executor.add_node(self._node)
+        look = ask = -math.inf
+        while rclpy.ok() and not stop.is_set():
+            executor.spin_once(timeout_sec=0.1)
+            now = time.monotonic()
+            if now >= look:
+                look = now + LOOK_S
+                self._look(now)
+            if now >= ask and self._nodes:
+                ask = now + ASK_S
+                self._ask()
+        executor.shutdown()
+        self._node.destroy_node()
+
+    def summary(self) -> dict[str, Any]:
+        """Return what became of each camera's frames."""
+        return {camera.name: camera.summary() for camera in self.cameras.values()}
+
+    def snapshot(self, since: float) -> dict[str, Any]:
+        """Return all values as JSON types, and the points of the plot after ``since``."""
+        now = time.monotonic()
+        with self.changed:
+            cameras = [self._camera(camera, now, since) for camera in self.cameras.values()]
+            nodes = [
+                {'name': name, 'values': _values(status), **_told(when, status, now)}
+                for name, (when, status) in self._nodes.items()
+            ]
+        return {'time': now, 'cameras': cameras, 'nodes': nodes,
+                'domain': os.environ.get('ROS_DOMAIN_ID') or '0'}  # fmt: skip
+
+    def _camera(self, camera: Camera, now: float, since: float) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            'id': camera.number, 'name': camera.name, 'frames': camera.frames,
+            'age': now - camera.arrived if camera.frames else None, 'values': camera.values,
+            'points': [(now - when, *rest) for when, *rest in camera.points if when > since],
+            'legend': camera.legend,
+            'pictures': {
+                kind: {'number': one.number, 'topic': one.topic, 'problem': one.problem}
+                for kind, one in camera.pictures.items()
+            },
+        }  # fmt: skip
+        if camera.health is not None:
+            when, node, status = camera.health
+            values = _values(status)
+            lost = {key: value for key, value in values.items() if key.startswith('dropped.')}
+            found['health'] = _told(when, status, now)
+            found['health'] |= {key: values.get(key) for key in SHOWN} | {'lost': lost}
+            found['drawn'] = self._drawn.get(node, {})
+        return found
+
+    def _look(self, now: float) -> None:
+        """Follow new cameras, subscribe to the pictures that are looked at and no others."""
+        topics = dict(self._node.get_topic_names_and_types())
+        for topic in topics:
+            prefix = topic.removesuffix('/status')
+            if topic.endswith(f'/{NAMESPACE}/status') and prefix not in self.cameras:
+                self._follow(prefix)
+        for camera in self.cameras.values():
+            source = camera.pictures['camera']
+            if not source.topic:
+                guesses = (f'{camera.name}/image_raw{end}' for end in ('', '/compressed'))
+                source.topic = next((topic for topic in guesses if topic in topics), '')
+            for picture in camera.pictures.values():
+                wanted = bool(picture.topic) and now - picture.watched < WATCHED_S
+                if wanted and picture.subscription is None:
+                    compressed = 'sensor_msgs/msg/CompressedImage' in topics.get(picture.topic, ())
+                    picture.subscription = self._node.create_subscription(
+                        CompressedImage if compressed else Image, picture.topic, picture.keep,
+                        BEST_EFFORT,
+                    )  # fmt: skip
+                elif not wanted and picture.subscription is not None:
+                    self._node.destroy_subscription(picture.subscription)
+                    picture.subscription = None
+
+    def _follow(self, prefix: str) -> None:
+        camera = Camera(len(self.cameras), prefix)
+        subscribe = self._node.create_subscription
+
+        def status(message: Any) -> None:
+            with self.changed:
+                camera.take(message.status[0], time.monotonic())
+                self.changed.notify_all()
+
+        def legend(message: Any) -> None:
+            camera.legend = json.loads(message.data)
+
+        subscribe(DiagnosticArray, f'{prefix}/status', status, QoSProfile(depth=10))
+        subscribe(String, f'{prefix}/label_info_json', legend, LATCHED)
+        if self._labels:
+            subscribe(Image, f'{prefix}/labels', lambda data: None, BEST_EFFORT, raw=True)
+        with self.changed:
+            self.cameras[prefix] = camera
+
+    def _diagnose(self, message: Any) -> None:
+        now = time.monotonic()
+        with self.changed:
+            for status in message.status:
+                node, _, name = status.name.partition(': ')
+                if name == 'node' and status.hardware_id == node:
+                    self._nodes[f'/{node}'] = (now, status)
+                # a camera's name is relative to its node's namespace, or was absolute
+                outer = node.rpartition('/')[0]
+                for prefix in (f'/{outer}/{name}/{NAMESPACE}', f'/{name}/{NAMESPACE}'):
+                    camera = self.cameras.get(re.sub('/+', '/', prefix))
+                    if camera is not None:
+                        camera.health = (now, f'/{node}', status)
+                        camera.pictures['camera'].topic = status.hardware_id
+                        break
+
+    def _ask(self) -> None:
+        """Ask the nodes for the parameters that are drawn; the answers come when they come."""
+        for name in {camera.health[1] for camera in self.cameras.values() if camera.health}:
+            client = self._clients.get(name)
+            if client is None:
+                client = self._node.create_client(GetParameters, f'{name}/get_parameters')
+                self._clients[name] = client
+
+            def keep(future: Any, name: str = name) -> None:
+                values = [value.double_value for value in future.result().values]
+                self._drawn[name] = dict(zip(DRAWN, values))
+
+            if client.service_is_ready():
+                client.call_async(GetParameters.Request(names=list(DRAWN))).add_done_callback(keep)
