@@ -89,7 +89,7 @@ class Browser:
         self._profile.cleanup()
 
     def open(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Show a file or an address as on a screen of ``width`` CSS pixels, a phone's below 600."""
+        """Show a file or address on a screen of ``width`` CSS pixels, a phone's below 600."""
         phone = width < 600
         screen = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': phone}
         self.call('Emulation.setDeviceMetricsOverride', screen)

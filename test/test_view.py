@@ -170,9 +170,8 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
         for width, mode, shown in ((1280, 'both', 4), (390, 'overlay', 2)):
             browser.open(page.url, width=width)
             live = "document.querySelectorAll('figure:not([hidden]):not(.stale) .over:empty')"
-            vehicle.until(
-                lambda n=shown: browser.evaluate(f'{live}.length') == n, f'{shown} pictures'
-            )
+            check = f'{live}.length === {shown}'
+            vehicle.until(lambda c=check: browser.evaluate(c), f'{shown} pictures')
             pressed = "document.querySelector('[aria-pressed=true]').dataset.mode"
             assert browser.evaluate(pressed) == mode
             # the overlay's pixels are those that were published
