@@ -37,8 +37,8 @@ $(STAMP): $(REQUIREMENTS)
 test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
 	$(BIN)/python -m pytest $(ARGS)
 
-demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
-	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)
+demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1, VIEW=1
+	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds) $(if $(VIEW),--view)
 
 bench: $(STAMP)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
 	$(BIN)/nightseg bench --out $(or $(OUT),out/bench) $(if $(SHORT),--short) $(ARGS)

@@ -73,6 +73,8 @@ class DemoOptions(PipelineOptions):
     """'' takes 'illumination' for both."""
     clouds: bool = False
     """Label the points of a LiDAR on the rendered drive, too, and show them from above."""
+    view: bool = False
+    """Serve a live page meanwhile, and print its address."""
     keep_bag: bool = False
     """Keep the bags of the run in OUT/bags."""
 
@@ -177,7 +179,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
     unread = run_live(
         play, parameters, work, compressed=compressed, count=count, clouds=clouds,
-        progress=progress.set,
+        progress=progress.set, watch=progress.note if options.view else None,
     )  # fmt: skip
     for text in unread:
         progress.note(f'not played: {text}')
@@ -337,6 +339,7 @@ def run_live(
     compressed: bool = False,
     count: int | None = None,
     clouds: dict[str, str] | None = None,
+    watch: Callable[[str], None] | None = None,
     progress: Callable[[int, int | None, str], None],
 ) -> tuple[str, ...]:
     """
@@ -345,6 +348,7 @@ def run_live(
     ``play`` are the player's arguments, ``compressed`` tells whether they make it publish
     CompressedImage, ``count`` how many frames will come. With ``clouds`` semantic_cloud runs
     beside the node with those parameters, and the points of its sensor ``lidar`` are recorded.
+    With ``watch`` a live page is served, and it is told where.
 
     ``folder`` then holds the bag ``recorded`` and the stamp logs ``sent.jsonl`` of the player and
     ``arrived.jsonl`` of the recorder. Return the player's warnings about what it could not read.
@@ -373,10 +377,14 @@ def run_live(
         recorder = start('recorder', 'cli.main', record)
         node = start('night_perception', 'node.main', ros_arguments({**parameters, **transport}))
         player = start('bag_player', 'node.replay', [*play, *waiting])
+        viewers = [start('view', 'cli.main', ['view'])] if watch is not None else []
         progress(0, count, 'the node loads its networks')
         while player.code is None:
-            for child in (node, recorder, *painters):
+            for child in (node, recorder, *painters, *viewers):
                 child.check()
+            if watch is not None and (address := page_address(*viewers)):
+                watch(f'watch it on {address}')
+                watch = None
             played = _lines(sent)
             text = 'playing in real time' if played else f'loading: {last_message(node)}'
             progress(played, count, text)
@@ -389,7 +397,7 @@ def run_live(
             )
         _wait_until_quiet(arrived, node, recorder)
         recorder.stop(60.0)
-        for child in (node, *painters):
+        for child in (node, *painters, *viewers):
             child.stop(20.0)
     return unread
 
@@ -404,6 +412,11 @@ def player_warnings(log: Path) -> tuple[str, ...]:
 def last_message(child: Child, width: int = 60) -> str:
     """Return the last line of a child's output, cut, without the logger's prefix."""
     return child.tail(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
+
+
+def page_address(viewer: Child) -> str:
+    """Return where a view serves its page, '' until it does."""
+    return viewer.tail(1).partition('view: ')[2]
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:

@@ -25,6 +25,7 @@ from nightseg_ros.cli.demo import (
     Child,
     ProcessError,
     last_message,
+    page_address,
     player_warnings,
     ros_arguments,
 )
@@ -211,7 +212,7 @@ def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None)
             text = last_message(node, 500)
             if 'configure failed' in text:
                 raise ProcessError(f'night_perception: {text}')
-            if not told and (address := viewer.tail(1).partition('view: ')[2]):
+            if not told and (address := page_address(viewer)):
                 told = True
                 progress.note(f'watch it on {address}; Ctrl-C ends it')
             progress.set(0, None, text[:70])
