@@ -16,6 +16,7 @@ import urllib.error
 import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ class Vehicle:
             names.publish(String(data=legend(CAMVID11)))
             self.outputs[camera] = {
                 'image': client.publisher(f'/car/{camera}/image_raw', reliable=False),
+                'labels': client.publisher(f'{out}/labels'),
                 'overlay': client.publisher(f'{out}/overlay'),
                 'status': client.publisher(f'{out}/status', DiagnosticArray),
                 'names': names,
@@ -125,6 +127,7 @@ class Vehicle:
         told = [_status('car/night_perception: node', 'car/night_perception', state='active')]
         for camera, outputs in self.outputs.items():
             outputs['image'].publish(image_message(now, stamp))
+            outputs['labels'].publish(image_message(now[..., 0], stamp, encoding='mono8'))
             outputs['overlay'].publish(image_message(road, stamp))
             status = _status(
                 f'nightseg: {camera}', camera, score=f'{score}', state='night', route='night',
@@ -299,6 +302,24 @@ def test_a_port_that_is_taken_is_told_and_the_summary_counts(
     assert found['frames_out'] >= 10 and found['dropped'] == {'superseded': 2}
     assert found['latency_ms'] == {'p50': 31.5, 'p95': 31.5, 'p99': 31.5}
     assert found['routes'] == {'night': found['frames_out']} and found['rate_hz'] > 0
+
+
+def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(
+    tmp_path: Path, vehicle: Vehicle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / 'drive.rrd'
+    if find_spec('rerun') is None:
+        assert main(['view', '--rerun', str(recording)]) == 2
+        assert "pip install 'nightseg[view]'" in capsys.readouterr().err
+        return
+    page = Page(tmp_path, '--rerun', str(recording))
+    try:
+        vehicle.until(lambda: recording.exists() and recording.stat().st_size > 20_000, 'records')
+    finally:
+        assert page.stop() == 0, page.text
+    content = recording.read_bytes()
+    for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian'):
+        assert name in content
 
 
 # -- nightseg run ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +70,8 @@ class ViewOptions(PageOptions):
 
 def view(options: ViewOptions) -> int:
     """Serve in this process."""
+    if options.rerun is not None and find_spec('rerun') is None:
+        raise ConfigError("--rerun needs the package rerun-sdk: pip install 'nightseg[view]'")
     return with_ros('view', options)
 
 

@@ -18,6 +18,8 @@ import threading
 import time
 from array import array
 from collections import Counter, deque
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -33,6 +35,7 @@ from std_msgs.msg import String
 
 from nightseg_ros.cli.run import ViewOptions
 from nightseg_ros.files import replace_file, use_log_folder
+from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
 from nightseg_ros.perception.result import NAMESPACE
@@ -69,7 +72,7 @@ def run(options: ViewOptions) -> int:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    viewer = server.viewer = Viewer(labels=options.summary is not None)
+    viewer = server.viewer = Viewer(labels=options.summary is not None, rerun=options.rerun)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f'view: {server.url}', flush=True)
     try:
@@ -125,8 +128,8 @@ class Picture:
             return number, arrived, self._jpeg[1]
 
 
-def encode(message: Any) -> bytes:
-    """Return an Image or CompressedImage as a JPEG of at most ``LONG_SIDE``, or ``FrameError``."""
+def encode(message: Any, long_side: float = LONG_SIDE) -> bytes:
+    """Return an Image or CompressedImage as a JPEG of at most that size, or ``FrameError``."""
     if isinstance(message, CompressedImage):
         image, order = decode_file(message.data, message.format)
     else:
@@ -135,7 +138,7 @@ def encode(message: Any) -> bytes:
             step=message.step, is_bigendian=bool(message.is_bigendian),
         )  # fmt: skip
     height, width = image.shape[:2]
-    scale = LONG_SIDE / max(height, width)
+    scale = long_side / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
@@ -214,8 +217,12 @@ def _told(when: float, status: Any, now: float) -> dict[str, Any]:
 class Viewer:
     """Follows the cameras of the graph; ``snapshot`` is called by the threads of the pages."""
 
-    def __init__(self, *, labels: bool) -> None:
-        """With ``labels`` masks are subscribed to, so that the node computes them."""
+    def __init__(self, *, labels: bool, rerun: Path | None) -> None:
+        """
+        With ``labels`` masks are subscribed to, so that the node computes them.
+
+        ``rerun`` is a recording to write.
+        """
         self.changed = threading.Condition()
         self.cameras: dict[str, Camera] = {}
         self._nodes: dict[str, tuple[float, Any]] = {}
@@ -227,6 +234,10 @@ class Viewer:
         self._node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
+
+        self._rerun = None
+        if rerun is not None:
+            self._rerun = RerunLog(rerun, self._node, partial(encode, long_side=math.inf))
 
     def spin(self, stop: threading.Event) -> None:
         """Work until ``stop`` is set."""
@@ -243,6 +254,8 @@ class Viewer:
                 ask = now + ASK_S
                 self._ask()
         executor.shutdown()
+        if self._rerun is not None:
+            self._rerun.close()
         self._node.destroy_node()
 
     def summary(self) -> dict[str, Any]:
@@ -304,6 +317,9 @@ class Viewer:
                 elif not wanted and picture.subscription is not None:
                     self._node.destroy_subscription(picture.subscription)
                     picture.subscription = None
+        if self._rerun is not None:
+            images = {c.name: c.pictures['camera'].topic for c in self.cameras.values()}
+            self._rerun.look(topics, images)
 
     def _follow(self, prefix: str) -> None:
         camera = Camera(len(self.cameras), prefix)
@@ -313,9 +329,14 @@ class Viewer:
             with self.changed:
                 camera.take(message.status[0], time.monotonic())
                 self.changed.notify_all()
+            if self._rerun is not None:
+                score = _number(camera.values.get('score'))
+                self._rerun.score(camera.name, message.header.stamp, score)
 
         def legend(message: Any) -> None:
             camera.legend = json.loads(message.data)
+            if self._rerun is not None:
+                self._rerun.legend(camera.name, camera.legend)
 
         subscribe(DiagnosticArray, f'{prefix}/status', status, QoSProfile(depth=10))
         subscribe(String, f'{prefix}/label_info_json', legend, LATCHED)
