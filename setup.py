@@ -56,7 +56,10 @@ setup(
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test
-    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet')},
+    extras_require={
+        **{name: requirements(name) for name in ('test', 'train', 'fleet')},
+        'view': ['rerun-sdk>=0.24'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [
