@@ -16,16 +16,13 @@ import signal
 import sys
 import threading
 import time
-from array import array
-from collections import Counter, deque
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -35,9 +32,9 @@ from std_msgs.msg import String
 
 from nightseg_ros.cli.run import ViewOptions
 from nightseg_ros.files import replace_file, use_log_folder
+from nightseg_ros.node.view_camera import Camera, encode, number_of, told, values_of
 from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
-from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
 
@@ -45,14 +42,8 @@ from nightseg_ros.shared_memory import remove_orphans
 LOOK_S, ASK_S = 0.5, 5.0
 #: Seconds after the last question for a picture in which its topic stays subscribed to.
 WATCHED_S = 3.0
-#: Seconds of the plotted score that a new page gets, and between two points of it.
-HISTORY_S, POINT_S = 120.0, 0.1
-#: Long side of a picture in pixels, and its quality as JPEG.
-LONG_SIDE, QUALITY = 960, 80
 #: Parameters of the node that the page draws.
 DRAWN = ('router.dark', 'router.bright', 'min_reliability')
-#: Values of a camera in /diagnostics that the page shows.
-SHOWN = ('input_hz', 'output_hz', 'latency_ms.p50', 'latency_ms.p95', 'served')
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(
     depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
@@ -87,133 +78,6 @@ def run(options: ViewOptions) -> int:
     return 0
 
 
-class Picture:
-    """The newest picture of a topic; ``jpeg`` is called by the threads of the pages."""
-
-    def __init__(self) -> None:
-        """Wait for somebody who looks."""
-        self.topic = ''
-        self.subscription: Any = None
-        self.watched = -math.inf
-        """When somebody asked for it last."""
-        self.problem = ''
-        """Why the newest message is no picture."""
-        self._newest: tuple[int, float, Any] = (0, 0.0, None)
-        self._jpeg = (0, b'')
-        self._lock = threading.Lock()
-
-    @property
-    def number(self) -> int:
-        """How many have come."""
-        return self._newest[0]
-
-    @property
-    def arrived(self) -> float:
-        """When the newest one came."""
-        return self._newest[1]
-
-    def keep(self, message: Any) -> None:
-        """Take the newest message in place of the one before."""
-        self._newest = (self.number + 1, time.monotonic(), message)
-
-    def jpeg(self) -> tuple[int, float, bytes]:
-        """Return number, arrival and JPEG of the newest picture, b'' where it is none."""
-        with self._lock:
-            number, arrived, message = self._newest
-            if self._jpeg[0] != number:
-                try:
-                    self._jpeg, self.problem = (number, encode(message)), ''
-                except FrameError as error:
-                    self._jpeg, self.problem = (number, b''), str(error)
-            return number, arrived, self._jpeg[1]
-
-
-def encode(message: Any, long_side: float = LONG_SIDE) -> bytes:
-    """Return an Image or CompressedImage as a JPEG of at most that size, or ``FrameError``."""
-    if isinstance(message, CompressedImage):
-        image, order = decode_file(message.data, message.format)
-    else:
-        image, order = decode_raw(
-            message.data, encoding=message.encoding, width=message.width, height=message.height,
-            step=message.step, is_bigendian=bool(message.is_bigendian),
-        )  # fmt: skip
-    height, width = image.shape[:2]
-    scale = long_side / max(height, width)
-    if scale < 1:
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    bgr = image if order == 'bgr' else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    done, content = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return content.tobytes() if done else b''
-
-
-class Camera:
-    """What is known of one camera, by the prefix of its outputs; times are ``time.monotonic``."""
-
-    def __init__(self, number: int, prefix: str) -> None:
-        """``prefix`` is such as /camera/nightseg."""
-        self.number, self.prefix = number, prefix
-        self.name = prefix.removesuffix(f'/{NAMESPACE}')
-        self.frames, self.arrived = 0, -math.inf
-        self.values: dict[str, str] = {}
-        """Of the latest frame's status."""
-        self.health: tuple[float, str, Any] | None = None
-        """When /diagnostics told of it last, by which node, and what."""
-        self.legend: Any = None
-        self.points: deque[tuple[float, float | None, str]] = deque()
-        """Time, score and state; the score is None where it is unknown."""
-        self.routes: Counter[str] = Counter()
-        self.switches, self.first = 0, math.inf
-        self.latencies = array('d')
-        """Milliseconds from the arrival of each frame in the node to its labels."""
-        self.pictures = {'camera': Picture(), 'overlay': Picture()}
-        self.pictures['overlay'].topic = f'{prefix}/overlay'
-
-    def take(self, status: Any, now: float) -> None:
-        """Keep the status of a frame."""
-        self.values = _values(status)
-        self.frames, self.arrived, self.first = self.frames + 1, now, min(now, self.first)
-        self.routes[self.values['route']] += 1
-        self.switches += self.values['switched'] == 'true'
-        self.latencies.append(_number(self.values.get('latency_ms.total')) or 0.0)
-        if not self.points or now - self.points[-1][0] >= POINT_S:
-            self.points.append((now, _number(self.values.get('score')), self.values['state']))
-        while now - self.points[0][0] > HISTORY_S:
-            self.points.popleft()
-
-    def summary(self) -> dict[str, Any]:
-        """Return the counts, rates, latencies and routes of all frames as JSON types."""
-        told = {} if self.health is None else _values(self.health[2])
-        lost = {key[8:]: int(n) for key, n in told.items() if key.startswith('dropped.')}
-        shares = np.percentile(self.latencies, (50, 95, 99)) if self.frames else (None,) * 3
-        span = self.arrived - self.first
-        return {
-            'frames_in': int(told.get('received', self.frames)), 'frames_out': self.frames,
-            'dropped': {reason: count for reason, count in lost.items() if count},
-            'rate_hz': round((self.frames - 1) / span, 2) if self.frames > 1 else None,
-            'latency_ms': dict(zip(('p50', 'p95', 'p99'), shares)),
-            'routes': dict(self.routes.most_common()), 'switches': self.switches,
-        }  # fmt: skip
-
-
-def _values(status: Any) -> dict[str, str]:
-    return {item.key: item.value for item in status.values}
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or '')
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _told(when: float, status: Any, now: float) -> dict[str, Any]:
-    """Return what /diagnostics told as JSON types."""
-    level = ('OK', 'WARN', 'ERROR', 'STALE')[min(status.level[0], 3)]
-    return {'level': level, 'message': status.message, 'age': now - when}
-
-
 class Viewer:
     """Follows the cameras of the graph; ``snapshot`` is called by the threads of the pages."""
 
@@ -234,7 +98,6 @@ class Viewer:
         self._node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
-
         self._rerun = None
         if rerun is not None:
             self._rerun = RerunLog(rerun, self._node, partial(encode, long_side=math.inf))
@@ -245,7 +108,12 @@ class Viewer:
         executor.add_node(self._node)
         look = ask = -math.inf
         while rclpy.ok() and not stop.is_set():
-            executor.spin_once(timeout_sec=0.1)
+            try:
+                executor.spin_once(timeout_sec=0.1)
+            except (ValueError, KeyError, IndexError, TypeError) as error:
+                # what somebody else publishes must not end the view
+                text = f'a message cannot be shown: {type(error).__name__}: {error}'
+                self._node.get_logger().warning(text, throttle_duration_sec=10.0)
             now = time.monotonic()
             if now >= look:
                 look = now + LOOK_S
@@ -266,33 +134,16 @@ class Viewer:
         """Return all values as JSON types, and the points of the plot after ``since``."""
         now = time.monotonic()
         with self.changed:
-            cameras = [self._camera(camera, now, since) for camera in self.cameras.values()]
+            cameras = [
+                {**camera.snapshot(now, since), 'drawn': self._drawn.get(camera.node, {})}
+                for camera in self.cameras.values()
+            ]
             nodes = [
-                {'name': name, 'values': _values(status), **_told(when, status, now)}
+                {'name': name, 'values': values_of(status), **told(when, status, now)}
                 for name, (when, status) in self._nodes.items()
             ]
         return {'time': now, 'cameras': cameras, 'nodes': nodes,
                 'domain': os.environ.get('ROS_DOMAIN_ID') or '0'}  # fmt: skip
-
-    def _camera(self, camera: Camera, now: float, since: float) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            'id': camera.number, 'name': camera.name, 'frames': camera.frames,
-            'age': now - camera.arrived if camera.frames else None, 'values': camera.values,
-            'points': [(now - when, *rest) for when, *rest in camera.points if when > since],
-            'legend': camera.legend,
-            'pictures': {
-                kind: {'number': one.number, 'topic': one.topic, 'problem': one.problem}
-                for kind, one in camera.pictures.items()
-            },
-        }  # fmt: skip
-        if camera.health is not None:
-            when, node, status = camera.health
-            values = _values(status)
-            lost = {key: value for key, value in values.items() if key.startswith('dropped.')}
-            found['health'] = _told(when, status, now)
-            found['health'] |= {key: values.get(key) for key in SHOWN} | {'lost': lost}
-            found['drawn'] = self._drawn.get(node, {})
-        return found
 
     def _look(self, now: float) -> None:
         """Follow new cameras, subscribe to the pictures that are looked at and no others."""
@@ -307,9 +158,9 @@ class Viewer:
                 guesses = (f'{camera.name}/image_raw{end}' for end in ('', '/compressed'))
                 source.topic = next((topic for topic in guesses if topic in topics), '')
             for picture in camera.pictures.values():
-                wanted = bool(picture.topic) and now - picture.watched < WATCHED_S
+                wanted = picture.topic in topics and now - picture.watched < WATCHED_S
                 if wanted and picture.subscription is None:
-                    compressed = 'sensor_msgs/msg/CompressedImage' in topics.get(picture.topic, ())
+                    compressed = 'sensor_msgs/msg/CompressedImage' in topics[picture.topic]
                     picture.subscription = self._node.create_subscription(
                         CompressedImage if compressed else Image, picture.topic, picture.keep,
                         BEST_EFFORT,
@@ -330,11 +181,16 @@ class Viewer:
                 camera.take(message.status[0], time.monotonic())
                 self.changed.notify_all()
             if self._rerun is not None:
-                score = _number(camera.values.get('score'))
+                score = number_of(camera.values.get('score'))
                 self._rerun.score(camera.name, message.header.stamp, score)
 
         def legend(message: Any) -> None:
-            camera.legend = json.loads(message.data)
+            found = json.loads(message.data)
+            classes = [
+                {'id': int(c['id']), 'name': str(c['name']), 'color': [int(v) for v in c['color']]}
+                for c in found['classes']
+            ]
+            camera.legend = {'taxonomy': str(found['taxonomy']), 'classes': classes}
             if self._rerun is not None:
                 self._rerun.legend(camera.name, camera.legend)
 
@@ -363,15 +219,25 @@ class Viewer:
 
     def _ask(self) -> None:
         """Ask the nodes for the parameters that are drawn; the answers come when they come."""
-        for name in {camera.health[1] for camera in self.cameras.values() if camera.health}:
-            client = self._clients.get(name)
-            if client is None:
+        for name in {camera.node for camera in self.cameras.values()} - {''}:
+            if name not in self._clients:
                 client = self._node.create_client(GetParameters, f'{name}/get_parameters')
-                self._clients[name] = client
+                self._clients[name] = client, None
+            client, asked = self._clients[name]
+            if asked is not None:
+                # what a dead node was asked would be kept for ever
+                client.remove_pending_request(asked)
 
             def keep(future: Any, name: str = name) -> None:
-                values = [value.double_value for value in future.result().values]
-                self._drawn[name] = dict(zip(DRAWN, values))
+                found = dict(zip(DRAWN, future.result().values))
+                doubles = {
+                    k: v.double_value
+                    for k, v in found.items()
+                    if v.type == ParameterType.PARAMETER_DOUBLE
+                }
+                self._drawn[name] = doubles
 
             if client.service_is_ready():
-                client.call_async(GetParameters.Request(names=list(DRAWN))).add_done_callback(keep)
+                asked = client.call_async(GetParameters.Request(names=list(DRAWN)))
+                asked.add_done_callback(keep)
+                self._clients[name] = client, asked

@@ -127,7 +127,7 @@ class Handler(BaseHTTPRequestHandler):
 
         Another site could name this machine by a host name of its own, or embed the pictures.
         """
-        host = urlsplit(f'//{self.headers.get("Host", "")}').hostname or ''
+        host = re.sub(r':\d+$', '', self.headers.get('Host', '')).strip('[]')
         try:
             known = bool(ip_address(host))
         except ValueError:
