@@ -141,8 +141,8 @@ class Camera:
         """Return all values as JSON types, and the points of the plot after ``since``."""
         found: dict[str, Any] = {
             'id': self.number, 'name': self.name, 'frames': self.frames,
-            'age': now - self.arrived if self.frames else None, 'values': self.values,
-            'points': [(now - when, *rest) for when, *rest in self.points if when > since],
+            'age': round(now - self.arrived, 3) if self.frames else None, 'values': self.values,
+            'points': [(round(now - when, 2), *rest) for when, *rest in self.points if when > since],
             'legend': self.legend,
             'pictures': {
                 kind: {'number': one.number, 'topic': one.topic, 'problem': one.problem}
@@ -175,4 +175,4 @@ def number_of(text: str | None) -> float | None:
 def told(when: float, status: Any, now: float) -> dict[str, Any]:
     """Return what /diagnostics told as JSON types."""
     level = ('OK', 'WARN', 'ERROR', 'STALE')[min(status.level[0], 3)]
-    return {'level': level, 'message': status.message, 'age': now - when}
+    return {'level': level, 'message': status.message, 'age': round(now - when, 3)}

@@ -101,6 +101,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = 'HTTP/1.1'
     timeout = TIMEOUT_S
+    server_version, sys_version = 'nightseg', ''
     server: PageServer
 
     def do_GET(self) -> None:
