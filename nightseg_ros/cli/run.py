@@ -118,6 +118,8 @@ def run(options: RunOptions) -> int:
         if play is not None:
             environ |= stack.enter_context(private_domain())
         unread, interrupted = _live(options, parameters, play, folder, environ)
+        if interrupted and not (folder / 'summary.json').exists():
+            raise KeyboardInterrupt
         summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
     for camera, found in summary.items():
         _show(f'{options.source}, {camera}', found)
@@ -200,8 +202,13 @@ def _live(
             unread = player_warnings(player.log)
         if player is not None and player.code not in (None, 0) and not unread:
             raise ProcessError(f'bag_player ended with {player.code}:\n{player.tail()}')
-        viewer.stop(ENDING_S)
-        node.stop(ENDING_S)
+        for child in (viewer, node):
+            try:
+                child.stop(ENDING_S)
+            except ProcessError:
+                # Ctrl-C may have come before it was ready for one
+                if not interrupted:
+                    raise
     return unread, interrupted
 
 

@@ -142,7 +142,10 @@ class Camera:
         found: dict[str, Any] = {
             'id': self.number, 'name': self.name, 'frames': self.frames,
             'age': round(now - self.arrived, 3) if self.frames else None, 'values': self.values,
-            'points': [(round(now - when, 2), *rest) for when, *rest in self.points if when > since],
+            'points': [
+                (round(now - when, 2), score, state)
+                for when, score, state in self.points if when > since
+            ],
             'legend': self.legend,
             'pictures': {
                 kind: {'number': one.number, 'topic': one.topic, 'problem': one.problem}
