@@ -220,6 +220,9 @@ def test_a_picture_is_computed_only_while_somebody_looks(page: Page, vehicle: Ve
     overlay = vehicle.outputs['front']['overlay']
     found = '/picture/0/overlay'
     vehicle.until(lambda: page.get(found)[0] != 404, 'the camera')
+    # what is none of the node's is left out
+    vehicle.outputs['rear']['names'].publish(String(data='{'))
+    vehicle.outputs['rear']['status'].publish(DiagnosticArray())
     number = next(i for i in (0, 1) if _name(page, i) == '/car/front')
     found = f'/picture/{number}/overlay'
     until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks')
