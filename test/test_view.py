@@ -45,9 +45,10 @@ class Page:
 
     def __init__(self, folder: Path, *flags: str) -> None:
         self.log, self.summary = folder / 'view.txt', folder / 'summary.json'
+        # a launch file adds the last one
         command = [sys.executable, '-m', 'nightseg_ros.cli.main', 'view', *flags]
         self.process = subprocess.Popen(
-            [*command, '--summary', str(self.summary)],
+            [*command, '--summary', str(self.summary), '--ros-args'],
             stdout=self.log.open('w'), stderr=subprocess.STDOUT,
         )  # fmt: skip
         until(lambda: 'view: http' in self.text or self.process.poll() is not None, 'the address')

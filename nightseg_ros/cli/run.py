@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,7 +31,13 @@ from nightseg_ros.cli.demo import (
     player_warnings,
     ros_arguments,
 )
-from nightseg_ros.cli.options import PipelineOptions, Progress, print_table, tell_problems
+from nightseg_ros.cli.options import (
+    PipelineOptions,
+    Progress,
+    parse,
+    print_table,
+    tell_problems,
+)
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
@@ -68,8 +75,10 @@ class ViewOptions(PageOptions):
     """Write a Rerun recording (.rrd) of images, masks, scores and clouds as well."""
 
 
-def view(options: ViewOptions) -> int:
-    """Serve in this process."""
+def view(arguments: Sequence[str]) -> int:
+    """Serve in this process, without what a launch file adds for ROS."""
+    given = list(takewhile(lambda argument: argument != '--ros-args', arguments))
+    options = parse(ViewOptions, 'view', given)
     if options.rerun is not None and find_spec('rerun') is None:
         raise ConfigError("--rerun needs the package rerun-sdk: pip install 'nightseg[view]'")
     return with_ros('view', options)
