@@ -69,6 +69,18 @@ def test_late_and_double_stamps_are_dropped(stamps: list[int], drops: list[str])
     assert [jump for _, jump in found] == jumps
 
 
+def test_a_stamp_from_the_future_costs_only_itself_and_a_clock_that_was_set_nothing() -> None:
+    order, period = StampOrder(), 1000 // 30
+    for index in range(90):
+        # the eleventh is 0.95 s ahead; from the fiftieth on the clock is 0.5 s ahead, for good
+        stamp = 1_000_000 + index * period + 950 * (index == 10) + 500 * (index >= 50)
+        drop, jump = order.check(stamp * MS, index * period / 1000, 0.0)
+        assert drop == '' and jump == (pytest.approx(0.95 - period / 1000) if index == 11 else 0)
+        if index == 70:
+            # what is late is late all the same
+            assert order.check((stamp - 200) * MS, 2.31, 0.0)[0] == 'out_of_order'
+
+
 @given(rate=st.floats(1, 60), source=st.floats(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> None:
     order = StampOrder()
