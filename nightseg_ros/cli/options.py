@@ -69,7 +69,10 @@ def parse(options: type[T], verb: str, arguments: Sequence[str], default: T | No
     """Return the options of ``nightseg VERB``; wrong flags exit with 2 and a hint."""
     preset: dict[str, Any] = {} if default is None else {'default': default}
     try:
-        found: T = tyro.cli(options, prog=f'nightseg {verb}', args=list(arguments), **preset)
+        found: T = tyro.cli(
+            options, prog=f'nightseg {verb}', args=list(arguments),
+            config=(tyro.conf.PositionalMetavarFromFieldName,), **preset,
+        )  # fmt: skip
         return found
     except ValueError as error:
         # the dataclasses check themselves with plain ValueErrors

@@ -276,8 +276,13 @@ def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> No
 
 
 def slug(name: str) -> str:
-    """Return a name as a file may be called everywhere."""
-    return re.sub(r'[^\w.=+-]+', '_', name).strip('.')
+    """Return a name as a file may be called everywhere; a long one is cut and gets a hash."""
+    safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.')
+    return (
+        safe
+        if len(safe) <= 80
+        else f'{safe[:71]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'
+    )
 
 
 def _header(

@@ -422,25 +422,6 @@ def spearman_interval(
     return interval(np.array(draws), len(members), config)
 
 
-def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
-    """Return how often a score of ``good`` [N] is above one of ``bad`` [M], ties counting half."""
-    low, high = np.asarray(bad), np.asarray(good)
-    levels, places = np.unique(np.concatenate([low, high]), return_inverse=True)
-    return auroc_of_counts(
-        np.bincount(places[: low.size], minlength=len(levels)),
-        np.bincount(places[low.size :], minlength=len(levels)),
-    )
-
-
-def auroc_of_counts(bad: npt.NDArray[Any], good: npt.NDArray[Any]) -> float:
-    """Return the same for scores that are levels: counts [L] of each."""
-    low, high = bad.astype(np.float64), good.astype(np.float64)
-    if not low.sum() or not high.sum():
-        return math.nan
-    below = low.cumsum() - low / 2
-    return float(high @ below / (high.sum() * low.sum()))
-
-
 def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
     """
     Return each coverage [N] and the risk [N] at it (Geifman & El-Yaniv 2017).

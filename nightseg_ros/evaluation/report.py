@@ -46,7 +46,6 @@ SAMPLES = {
 MOST_FRAMES = 18
 #: Rows of a table that lists sources or errors; metrics.json holds the others.
 MOST_ROWS = 60
-STATES = ('day', 'dusk', 'night', 'glare')
 SCORES = {
     'miou': ('mIoU', 'mean IoU of the classes present'),
     'miou9': ('mIoU9', 'without fence and bicyclist'),
@@ -60,9 +59,6 @@ SPLITS = {
     'by_route': ('route', 'by the route taken'),
     'by_source': ('source', 'by source'),
 }
-STAGES = (
-    'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'pipeline', 'metrics', 'wall',
-)  # fmt: skip
 UNITS = {
     'frames': ('frame', 'frames'),
     'blocks': ('block of neighbouring frames', 'blocks of neighbouring frames'),
@@ -113,8 +109,8 @@ def _environment(*, escape: bool) -> Environment:
     environment.filters.update(plain=_plain, markdown=_markdown)
     for function in (
         best_runs, class_colors, class_table, comparison, confusion_table, count, date_of,
-        difference, drawn_from, error_table, headline_numbers, light_table, period, plural,
-        provenance, reliability_table, routing_table, score, share, split_tables, stage_table,
+        difference, drawn_from, error_table, headline_numbers, period, plural,
+        provenance, reliability_table, routing_table, score, share, split_tables,
         table, weights_in_short,
     ):  # fmt: skip
         environment.globals[function.__name__] = function
@@ -387,7 +383,7 @@ def comparison(entry: Any) -> Table | None:
     for run, values in zip(entry.runs, found):
         cells = (' '.join(values.get(name, (ABSENT, ''))[:2]).strip() for name in columns)
         rows.append([run.label, *cells])
-        if run.paired:
+        if run.paired and entry.labelled:
             gaps = (run.paired.get(keys.get(name)) for name in columns)
             name = f'{run.label} − {entry.runs[0].label}'
             rows.append([name, *(difference(gap) if gap else '' for gap in gaps)])
@@ -477,10 +473,6 @@ def split_tables(entry: Any) -> list[Table | None]:
     return tables
 
 
-def _heat(part: float, text: str, *, hit: bool) -> Cell:
-    return Cell(text, heat=part, tone='hit' if hit else 'miss')
-
-
 def confusion_table(taxonomy: Taxonomy, entry: Any, run: Any) -> Table | None:
     """Return what is taken for what, in percent of the labelled pixels of a class."""
     abstained = run.all.abstained
@@ -492,8 +484,8 @@ def confusion_table(taxonomy: Taxonomy, entry: Any, run: Any) -> Table | None:
         rows.append([
             Cell(name, swatch=color),
             *(
-                _heat(part, '<1' if 0 < part < 0.005 else f'{100 * part:.0f}' if part else '',
-                      hit=other == name)
+                Cell('<1' if 0 < part < 0.005 else f'{100 * part:.0f}' if part else '',
+                     heat=part, tone='hit' if other == name else 'miss')
                 for part, other in zip(parts, (*taxonomy.classes, ''))
             ),
             count(total or None),
@@ -501,22 +493,6 @@ def confusion_table(taxonomy: Taxonomy, entry: Any, run: Any) -> Table | None:
     heads = [*taxonomy.classes, *(['no mask'] if any(abstained.values()) else [])]
     caption = f'{entry.name}, {run.label}: rows are the labels, columns the masks'
     return table(caption, ('labelled as', *heads, 'pixels'), rows, matrix=True)
-
-
-def light_table(entry: Any, run: Any) -> Table | None:
-    """Return frames by true light and state."""
-    rows: list[list[Value]] = []
-    for light in filter(run.routing.by_light.get, STATES):
-        seen, total = run.routing.by_light[light], sum(run.routing.by_light[light].values())
-        right = {light, 'glare'} if light in ('dusk', 'night') else {light}
-        rows.append([light])
-        for state in STATES:
-            frames = seen.get(state, 0)
-            rows[-1].append(
-                _heat(frames / total, count(frames) if frames else '', hit=state in right)
-            )
-    caption = f'{entry.name}, {run.label}: frames by true light and state'
-    return table(caption, ('true light', *(f'seen as {state}' for state in STATES)), rows)
 
 
 def calibrations(run: Any) -> dict[str, Any]:
@@ -582,22 +558,6 @@ def routing_table(entry: Any) -> Table | None:
     )
 
 
-def stage_table(entry: Any) -> Table | None:
-    """Return the milliseconds of each stage, by configuration."""
-    found = [
-        (stage, run.label, run.timing.ms[stage])
-        for stage in STAGES for run in entry.runs if stage in run.timing.ms
-    ]  # fmt: skip
-    most = max((times.mean for _, _, times in found), default=0.0) or 1.0
-    rows = [
-        [stage, label, Cell(number(times.mean, 1), bar=times.mean / most),
-         *(number(ms, 1) for ms in (times.p50, times.p95, times.p99, times.max))]
-        for stage, label, times in found
-    ]  # fmt: skip
-    heads = ('stage', 'configuration', 'mean', 'p50', 'p95', 'p99', 'max')
-    return table(f'{entry.name}: milliseconds a frame, by stage', heads, rows)
-
-
 def error_table(sources: Sequence[Any]) -> Table | None:
     """Return what could not be read, and labels that belong to no frame."""
     rows = [
@@ -626,7 +586,7 @@ def weights_in_short(evaluation: Any) -> str:
 
 
 def provenance(evaluation: Any) -> list[Table | None]:
-    """Return command and machine, weights, data, and the settings that differ."""
+    """Return command and machine, weights and data."""
     users: dict[tuple[str, ...], list[str]] = {}
     for entry in evaluation.configurations:
         about = ', '.join(
@@ -635,8 +595,6 @@ def provenance(evaluation: Any) -> list[Table | None]:
         for role, part in entry.pipeline.weights.items():
             key = (role, part.file, part.sha256, part.license, about)
             users.setdefault(key, []).append(entry.label)
-    settings = [_dotted(entry.options) for entry in evaluation.configurations]
-    keys = dict.fromkeys(key for own in settings for key in own)
     return [
         table('Evaluation', ('what', 'value'), [
             ['evaluated', date_of(evaluation.created)],
@@ -655,23 +613,7 @@ def provenance(evaluation: Any) -> list[Table | None]:
              period([source]) if entry.drive else '', count(source.frames), count(source.labelled)]
             for entry in evaluation.sets for source in entry.sources
         ]),
-        table('Settings that differ',
-              ('setting', *(entry.label for entry in evaluation.configurations)), [
-            [key, *(code(own.get(key) or ABSENT) for own in settings)]
-            for key in keys if len({own.get(key) for own in settings}) > 1
-        ]),
     ]  # fmt: skip
-
-
-def _dotted(options: Mapping[str, Any], prefix: str = '') -> dict[str, str]:
-    """Return nested settings under dotted names, as --compare and the node's parameters have."""
-    found: dict[str, str] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            found |= _dotted(value, f'{prefix}{name}.')
-        else:
-            found[f'{prefix}{name}'] = flat(value)
-    return found
 
 
 # -- sample frames -----------------------------------------------------------------------------
