@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
@@ -264,7 +264,7 @@ class SegmentationScores:
             if name not in taxonomy.classes:
                 raise ConfigError(
                     f"'{taxonomy.name}' has no class '{name}'; it has "
-                    f'{", ".join(taxonomy.classes)}'
+                    f'{", ".join(taxonomy.classes)}{did_you_mean(name, taxonomy.classes)}'
                 )
         self.taxonomy, self.config = taxonomy, config
         nine, chosen = (

@@ -10,7 +10,6 @@ tables of the documents from them.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -22,7 +21,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
-from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.config import ConfigError, did_you_mean, from_mapping
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
@@ -451,7 +450,7 @@ def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
     for name in sorted(overrides):
         if name in known or name.startswith(_FOREIGN):
             continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ''
-        sentences.append(f"parameter '{name}' is not known and has no effect{hint}")
+        sentences.append(
+            f"parameter '{name}' is not known and has no effect{did_you_mean(name, known)}"
+        )
     return sentences
