@@ -32,7 +32,8 @@ class ResnetGenerator(nn.Module):
     The published size is ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With
     ``styles``, names of cameras, each has instance norms of its own (Dumoulin et al. 2017), and
     'any' has one more, for a camera that is not known. With ``residual`` the layers give a change
-    of the picture, which keeps the scene from the first step of a training on.
+    of the picture, none at the first step of a training, and enlarge by repeating pixels:
+    transposed convolutions leave a grid where little else changes.
     """
 
     def __init__(
@@ -54,12 +55,21 @@ class ResnetGenerator(nn.Module):
             layers += _conv(ngf * level, ngf * level * 2, 3, stride=2, padding=1, styles=count)
         layers += [ResnetBlock(ngf * 4, count) for _ in range(blocks)]
         for level in (4, 2):
-            layers += [
-                nn.ConvTranspose2d(ngf * level, ngf * level // 2, 3, 2, 1, output_padding=1),
-                _norm(ngf * level // 2, count),
-                nn.ReLU(inplace=True),
-            ]
-        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7)]
+            wide, narrow = ngf * level, ngf * level // 2
+            if residual:
+                layers += [nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1)]
+                layers += _conv(wide, narrow, 3, styles=count)
+            else:
+                layers += [
+                    nn.ConvTranspose2d(wide, narrow, 3, 2, 1, output_padding=1),
+                    _norm(narrow, count),
+                    nn.ReLU(inplace=True),
+                ]
+        last = nn.Conv2d(ngf, 3, 7)
+        if residual:
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
+        layers += [nn.ReflectionPad2d(3), last]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor, style: torch.Tensor | None = None) -> torch.Tensor:
