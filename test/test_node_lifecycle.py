@@ -101,7 +101,8 @@ def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, Any]) -> Non
 def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
     client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    wrong = {'route': 'noon', 'max_rate': -1.0, 'threads': 'two', 'rout': 'night'}
+    # a whole number is taken for a double
+    wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
     with running(tmp_path / 'log', {**parameters, **wrong}) as node:
         for words in (
             "'route' must be one of auto, day, night, translate; got 'noon'",

@@ -11,6 +11,7 @@ tables of the documents from them.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -454,3 +455,19 @@ def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
             f"parameter '{name}' is not known and has no effect{did_you_mean(name, known)}"
         )
     return sentences
+
+
+def help_text(node: str) -> str:
+    """Return what ``night_perception --help`` or ``semantic_cloud --help`` prints."""
+    rows = CLOUD_PARAMETERS if node == 'semantic_cloud' else PARAMETERS
+    lines = [
+        f'usage: {node} [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO]]',
+        '',
+        f'A ROS 2 lifecycle node. config/{node}.yaml is a file of its parameters:',
+        '',
+    ]
+    for row in rows:
+        accepted = f' [{row.range}]' if row.range else ''
+        lines.append(f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}')
+        lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))
+    return '\n'.join(lines)
