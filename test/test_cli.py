@@ -72,7 +72,7 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
     [
         (['segment'], "no verb 'segment'"),
         (['evalute'], "did you mean 'evaluate'?"),
-        (['bag', 'mak'], "`nightseg bag --help` lists all: make, predict, info"),
+        (['bag', 'mak'], '`nightseg bag --help` lists all: make, predict, info'),
         (['--quite'], "no option '--quite'"),
         (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--weights-day', 'rendered_dai'],
          "did you mean 'rendered_day'"),
