@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import HELD, Observer, add_weights, held, judged, resources, ros_arguments
+from watch import HELD, Observer, add_weights, judged, resources, ros_arguments
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -149,7 +149,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                     observer.transition(transition)
                 rows.append({
                     'cycle': cycle, 'seconds': round(time.monotonic() - begun, 2),
-                    **held(resources(node.pid)), 'masks': len(observer.arrivals),
+                    **resources(node.pid), 'masks': len(observer.arrivals),
                 })  # fmt: skip
                 writer.writerow(rows[-1])
             node.stop(20.0)

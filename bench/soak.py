@@ -26,7 +26,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from watch import HELD, Limit, Observer, add_weights, held, judged, resources, ros_arguments
+from watch import (
+    HELD,
+    Limit,
+    Observer,
+    add_weights,
+    cpu_seconds,
+    judged,
+    resources,
+    ros_arguments,
+)  # fmt: skip
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -234,19 +243,19 @@ class Soak:
         dropped = self._dropped()
         waiting: dict[tuple[str, int], float] = {}
         end = time.monotonic() + seconds - SETTLE
-        before, frames = resources(self.node.pid), 0
+        before = cpu_seconds(self.node.pid)
         while time.monotonic() < end:
             self.observer.spin(self.options.sample)
             sent, latencies = self._match(waiting)
-            now = resources(self.node.pid)
+            now = cpu_seconds(self.node.pid)
             frames = len(latencies)
-            cpu = (now.cpu_s - before.cpu_s) * 1e3 / frames if frames else float('nan')
+            cpu = (now - before) * 1e3 / frames if frames else float('nan')
             before = now
             self.sent += sent
             self.masks += frames
             self.rows.append({
                 'seconds': round(time.monotonic() - self._begun, 2), 'event': event,
-                **held(now), 'cpu_ms_per_frame': round(cpu, 2),
+                **resources(self.node.pid), 'cpu_ms_per_frame': round(cpu, 2),
                 'latency_ms': round(statistics.median(latencies), 2) if latencies else 'nan',
                 'sent': sent, 'masks': frames,
                 'level': max(self.observer.levels.values(), default=0),
@@ -315,7 +324,10 @@ def main() -> int:
             problem = f'{error}\n{soak.node.tail()}'
         finally:
             soak.close()
-            _write_csv(options.out / 'soak.csv', soak.rows)
+            with (options.out / 'soak.csv').open('w', newline='', encoding='utf-8') as file:
+                writer = csv.DictWriter(file, FIELDS)
+                writer.writeheader()
+                writer.writerows(soak.rows)
     return _judge(options, soak, problem)
 
 
@@ -350,13 +362,6 @@ def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
     }  # fmt: skip
     (options.out / 'soak.json').write_text(json.dumps(verdict, indent=2) + '\n')
     return 0 if passed else 1
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -35,41 +35,29 @@ TRANSITIONS = {
 #: Seconds for an answer of a node on a machine that has other work, too.
 ANSWER_S = 120.0
 
-_TICKS = os.sysconf('SC_CLK_TCK')
 
+def resources(pid: int) -> dict[str, float]:
+    """
+    Return what a process holds, the columns that ``HELD`` judges; ``OSError`` where it is gone.
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resources:
-    """Memory, file descriptors, threads and CPU time of one process."""
-
-    rss_mb: float
-    """Resident memory in MB (10^6 bytes), shared memory of the transport included."""
-    anon_mb: float
-    """The part of it that is the process's own and backed by no file."""
-    fds: int
-    threads: int
-    cpu_s: float
-    """CPU seconds of all its threads since it started."""
-
-
-def resources(pid: int) -> Resources:
-    """Read them; ``OSError`` where the process is gone."""
+    Memory is in MB (10^6 bytes): resident, shared memory of the transport included, and the part
+    that is the process's own and backed by no file.
+    """
     folder = Path('/proc') / str(pid)
     status = dict(
         line.split(':', 1) for line in (folder / 'status').read_text().splitlines() if ':' in line
     )
-    fields = (folder / 'stat').read_text().rpartition(')')[2].split()
-    return Resources(
-        rss_mb=_megabytes(status['VmRSS']),
-        anon_mb=_megabytes(status['RssAnon']),
-        fds=len(os.listdir(folder / 'fd')),
-        threads=int(status['Threads']),
-        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
+    rss, anon = (
+        round(int(status[key].split()[0]) * 1024 / 1e6, 2) for key in ('VmRSS', 'RssAnon')
     )
+    fds = len(os.listdir(folder / 'fd'))
+    return {'rss_mb': rss, 'anon_mb': anon, 'fds': fds, 'threads': int(status['Threads'])}
 
 
-def _megabytes(text: str) -> float:
-    return int(text.split()[0]) * 1024 / 1e6
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of all threads of a process since it started."""
+    fields = (Path('/proc') / str(pid) / 'stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,14 +146,6 @@ def judged(
         own = replace(limit, growth=memory) if limit.name.endswith('_mb') else limit
         found.append(growth(times, [float(row[limit.name]) for row in rows], warm_up, own))
     return found
-
-
-def held(now: Resources) -> dict[str, float]:
-    """Return the columns of a row that ``HELD`` judges."""
-    return {
-        'rss_mb': round(now.rss_mb, 2), 'anon_mb': round(now.anon_mb, 2), 'fds': now.fds,
-        'threads': now.threads,
-    }  # fmt: skip
 
 
 def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
