@@ -163,7 +163,7 @@ def _help(group: str) -> str:
         '  --verbose      more about what is done, and where an error comes from',
     ]
     if not group:
-        footer.append('  nightseg -V, --version prints the version.')
+        footer.append('  -V, --version  the version, without a verb')
     return '\n'.join([f'usage: {usage} [options]', '', about, '', *lines, '', *footer])
 
 
