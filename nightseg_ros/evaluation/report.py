@@ -124,8 +124,12 @@ class Record(dict[str, Any]):
     """A mapping whose values are attributes as well; None where there is none."""
 
     __slots__ = ()
-    __getattr__ = dict.get
-    __setattr__ = dict.__setitem__
+
+    def __getattr__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
 
 def read_evaluation(folder: Path) -> Any:

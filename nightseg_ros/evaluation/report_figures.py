@@ -188,12 +188,7 @@ def _lanes(tracks: Mapping[str, Track]) -> list[tuple[str, str, list[Any]]]:
 def _draw_lanes(
     lanes: Sequence[tuple[str, str, list[Any]]], seconds: Floats, title: str
 ) -> Markup:
-    words = [
-        sorted({*values} - {None}, key=lambda word, name=name: _rank(name, word))[:12]
-        if name in _STEPS
-        else []
-        for name, _, values in lanes
-    ]
+    words = [_levels(name, values) for name, _, values in lanes]
     heights = [max(0.3, 0.17 * len(levels)) if levels else 0.85 for levels in words]
     with rc_context(_STYLE):
         total = sum(heights) + 0.14 * len(lanes) + 0.35
@@ -223,9 +218,11 @@ def _draw_lanes(
         return _svg(figure, f'{title}. {", ".join(_TITLES.get(name, name) for name, *_ in lanes)}')
 
 
-def _rank(name: str, word: str) -> tuple[int, str]:
-    known = _STEPS[name]
-    return known.index(word) if word in known else len(known), word
+def _levels(name: str, values: Sequence[Any]) -> list[str]:
+    """Return the words of a step in their order, no more than a lane holds; [] for a curve."""
+    known, said = _STEPS.get(name, ()), {*values} - {None}
+    rest = sorted(said - {*known}) if known else []
+    return [*(word for word in known if word in said), *rest][:12]
 
 
 def _draw_curve(axes: Axes, seconds: Floats, values: Floats, color: str) -> None:
