@@ -33,7 +33,7 @@ from peers import PEERS
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from watch import cpu_seconds, resources, ros_arguments
+from watch import resources, ros_arguments
 
 from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
@@ -204,7 +204,7 @@ class Probe:
             'use': {
                 name: {
                     'cpu': (after[name] - cpu) / seconds,
-                    'resident_mb': resources(self.children[name].pid)['rss_mb'],
+                    'resident_mb': resources(self.children[name].pid).rss_mb,
                 }
                 for name, cpu in before.items()
             },
@@ -285,7 +285,7 @@ class Probe:
             self.executor.spin_once(timeout_sec=left)
 
     def _cpu(self) -> dict[str, float]:
-        return {name: cpu_seconds(child.pid) for name, child in self.children.items()}
+        return {name: resources(child.pid).cpu_s for name, child in self.children.items()}
 
 
 def _message(frame: Any) -> Image:
