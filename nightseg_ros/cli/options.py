@@ -82,7 +82,7 @@ _asked: list[PrimitiveTypeInfo] = []
 @_METAVARS.primitive_rule
 def _short_metavar(
     info: PrimitiveTypeInfo,
-) -> PrimitiveConstructorSpec | UnsupportedTypeAnnotationError | None:
+) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
     """Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME."""
     if any(info is asked for asked in _asked):
         return None
