@@ -295,7 +295,7 @@ def replay(options: ReplayOptions) -> int:
         raise ConfigError(f"'{options.source}' does not exist")
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    return _with_ros('replay', options)
+    return with_ros('replay', options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -338,10 +338,10 @@ def record(options: RecordOptions) -> int:
     from nightseg_ros.bags.writer import check_bag_output
 
     check_bag_output(options.out, force=options.force)
-    return _with_ros('record', options)
+    return with_ros('record', options)
 
 
-def _with_ros(module: str, options: Any) -> int:
+def with_ros(module: str, options: Any) -> int:
     """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(

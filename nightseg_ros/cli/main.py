@@ -23,6 +23,8 @@ from typing import get_type_hints
 #: function is a group; its members are the rows of two words that follow.
 VERBS = {
     'predict': ('predict:predict', 'label an image, a folder, a video or a bag'),
+    'run': ('run:run', 'segment a clip, a bag or a camera with a real node, and watch it'),
+    'view': ('run:view', 'a page in the browser that shows every camera'),
     'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('evaluate:evaluate', 'score labelled data sets'),
     'report': ('evaluate:report', 'the report of a finished evaluation, made again'),
