@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from unicodedata import normalize
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
@@ -101,7 +102,7 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
     if name not in ADAPTERS or not root:
         raise DataError(
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
-            f'{list(ADAPTERS)}'
+            f'{", ".join(ADAPTERS)}{did_you_mean(name, ADAPTERS)}'
         )
     if split.startswith(('/', '\\')) and not user_path(root).is_dir():
         # C:\DATA, or a folder with a colon that is not there

@@ -33,9 +33,6 @@ DEFAULT_RATE = 10.0
 #: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
 
-#: Pictures that phones and cameras write and that are not read.
-UNREAD = ('.heic', '.heif', '.avif', '.tif', '.tiff', '.gif', '.jxl', '.dng', '.ppm', '.pgm')
-
 # -- stamps ----------------------------------------------------------------------------------
 
 
@@ -306,9 +303,7 @@ def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameS
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
     images = _images(path)
-    others = Counter(file.suffix.lower() for file in path.iterdir())
-    listed = ', '.join(f'{others[suffix]} {suffix}' for suffix in UNREAD if others[suffix])
-    note = f'not read: {listed}; convert them to JPEG or PNG' if listed else ''
+    note = _left_out(path)
     if not images:
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
@@ -335,6 +330,20 @@ def _images(folder: Path) -> list[Path]:
     """Return the pictures of a folder by the numbers in their names, without half-written ones."""
     found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((path for path in found if not path.name.startswith('.')), key=natural_order)
+
+
+def _left_out(folder: Path) -> str:
+    """Return what lies beside the pictures of a folder and is not read, '' for nothing."""
+    others = [path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES]
+    shown = [path for path in others if not path.name.startswith('.')]
+    inside = sorted(path.name for path in shown if path.is_dir())
+    kinds = sorted({path.suffix or path.name for path in shown if not path.is_dir()})
+    texts = [
+        f'{what} {", ".join(names[:3])}{", …" if len(names) > 3 else ""}'
+        for what, names in (('subfolders', inside), ('files', kinds))
+        if names
+    ]
+    return f'not read: {"; ".join(texts)}' if texts else ''
 
 
 def encode(frame: Frame, suffix: str, settings: Sequence[int] = ()) -> bytes:
