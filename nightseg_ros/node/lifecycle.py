@@ -132,6 +132,10 @@ class ManagedNode(LifecycleNode):
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
             given = overrides[name].value if name in overrides else row.plain_default
+            if row.kind == 'double' and type(given) is int:
+                # 1 is a number, too; rclpy would ask for 1.0
+                given = float(given)
+                overrides[name] = Parameter(name, value=given)
             # an array that a YAML file left empty has no type
             problem = None if given is None and row.kind == 'string array' else row.problem(given)
             if problem:

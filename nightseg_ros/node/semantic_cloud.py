@@ -390,7 +390,7 @@ class SemanticCloud(ManagedNode):
 
 def main() -> None:
     """Run semantic_cloud until SIGINT or SIGTERM."""
-    serve(SemanticCloud)
+    serve('semantic_cloud', SemanticCloud)
 
 
 if __name__ == '__main__':
