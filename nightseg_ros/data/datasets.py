@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unicodedata import normalize
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
@@ -100,8 +102,11 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
     if name not in ADAPTERS or not root:
         raise DataError(
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
-            f'{list(ADAPTERS)}'
+            f'{", ".join(ADAPTERS)}{did_you_mean(name, ADAPTERS)}'
         )
+    if split.startswith(('/', '\\')) and not user_path(root).is_dir():
+        # C:\DATA, or a folder with a colon that is not there
+        raise DataError(f"'{spec}': there is no folder '{rest}'")
     return name, user_path(root), split
 
 
@@ -207,8 +212,11 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
             _drive, splits='?*',
         ),
     ),
-    # the published labels of the test cities hold void
+    # the published labels of the test cities hold void; or pictures of a city and train ids alone
     'cityscapes': (
+        Layout(
+            'images/{name}.*', 'labels/{name}.png', CITYSCAPES_TRAIN_IDS, 'day', _drive, splits=''
+        ),
         Layout(
             'leftImg8bit/{split}/{source}/{name}_leftImg8bit.png',
             'gtCoarse/{split}/{source}/{name}_gtCoarse_labelIds.png', CITYSCAPES_IDS, 'day',
@@ -294,8 +302,6 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
     if not layouts:
         splits = ', '.join(layout.splits for layout in PUBLISHED[name] if layout.splits)
         raise DataError(f"it has the splits {splits}, got '{split}'")
-    if not split and '{split}' in layouts[0].images:
-        raise DataError('it has splits; write ADAPTER:ROOT:SPLIT')
     given = {'split': split}
     layouts = [
         replace(layout, labels='', encoding=None)
@@ -304,6 +310,8 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
         for layout in layouts
     ]
     layout = next((x for x in layouts if _is_there(root, x, given)), layouts[0])
+    if not split and '{split}' in layout.images:
+        raise DataError('it has splits; write ADAPTER:ROOT:SPLIT')
     meaning = None if layout.encoding is None else label_map(layout.encoding, taxonomy)
     return list_layout(root, layout, meaning, given, only)
 
@@ -361,7 +369,8 @@ def list_layout(
 
 
 def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(fields.items()))
+    # macOS and others write é in two ways
+    return tuple(sorted((key, normalize('NFC', value)) for key, value in fields.items()))
 
 
 def _matches(
@@ -424,21 +433,15 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
     if not where or not labels.is_dir():
         raise DataError(f"there is no folder '{where}' with labels")
     meaning = _own(labels, taxonomy)
-    samples = {
-        f'{sample.image.stem}.png': sample for sample in images(root, light, taxonomy).samples
-    }
     scene = (labels / SCENE).is_dir()
-    return Listing(
-        samples=[
-            replace(
-                sample, label=LabelFile(labels / name, meaning),
-                scene=LabelFile(labels / SCENE / name, meaning) if scene else None,
-            )
-            for name, sample in samples.items() if (labels / name).is_file()
-        ],
-        unlabelled=[],
-        orphans=[path for path in sorted(labels.glob('*.png')) if path.name not in samples],
-    )  # fmt: skip
+    there = {normalize('NFC', path.stem): path for path in sorted(labels.glob('[!.]*.png'))}
+    samples = []
+    for sample in images(root, light, taxonomy).samples:
+        path = there.pop(normalize('NFC', sample.image.stem), None)
+        if path is not None:
+            guess = LabelFile(labels / SCENE / path.name, meaning) if scene else None
+            samples.append(replace(sample, label=LabelFile(path, meaning), scene=guess))
+    return Listing(samples=samples, unlabelled=[], orphans=[*there.values()])
 
 
 def _checked(light: str) -> str | None:

@@ -183,18 +183,20 @@ class OpenVINOBackend:
     batches: tuple[int, ...] = (1,)
 
     def __init__(
-        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS
-    ) -> None:
+        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS,
+        simulated: bool = False,
+    ) -> None:  # fmt: skip
         """
         Use ``threads`` threads, 0 for one a core.
 
         With ``bfloat16``, segmenters are computed in it behind their first ``exact`` convolutions.
         Translators, whose pixels need more than bfloat16's eight bits, run in float32.
-        ``BackendError`` where the CPU has no bfloat16.
+        ``BackendError`` where the CPU has no bfloat16, unless it may be ``simulated``, which is
+        slow and has the same results.
         """
         import openvino as ov
 
-        if bfloat16 and not has_bfloat16():
+        if bfloat16 and not simulated and not has_bfloat16():
             raise BackendError(
                 "backend 'openvino-bf16': this CPU has no bfloat16; take 'openvino' or 'auto'"
             )
@@ -231,7 +233,11 @@ class OpenVINOBackend:
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
                 facts = [shape, part, precisions, self._exact, config, _installation()]
                 key = f'{graph_key(described)}-{_hash(facts)}'
-                found.append(self._compiled(key, config, partial(model, part, shape), log))
+                request = self._compiled(key, config, partial(model, part, shape), log)
+                taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
+                if precision == 'bf16' and taken.get_type_name() != 'bf16':
+                    raise BackendError('this CPU can neither compute in bfloat16 nor simulate it')
+                found.append(request)
             if len(found) > 1:
                 found[1].set_input_tensor(found[0].get_output_tensor(0))
             return found
@@ -320,6 +326,9 @@ _ROUNDS = 20
 #: The preferred backend stays unless another one needs less than this share of its time: what is
 #: measured on a busy machine must not decide by chance.
 CLEARLY_FASTER = 0.9
+#: Load a core, the mean of a minute, from which on a machine is busy: what was measured then
+#: is measured anew by the first start that finds it idle.
+BUSY = 0.5
 #: Measurements that are remembered: weights, sizes and versions come and go.
 _MOST = 64
 _FILE = 'backends.json'
@@ -339,8 +348,9 @@ def choose(
 
     A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the backends that
     are installed take turns for ``BUDGET_S``, once for these weights, size, threads, versions and
-    processor; their times lie in the cache. bfloat16 takes part where the CPU has it and all
-    weights say that enough labels stay the same. ``BackendError`` as ``open_backend`` raises it.
+    processor, on an idle machine; their times lie in the cache. bfloat16 takes part where the CPU
+    has it and all weights say that enough labels stay the same. ``BackendError`` as
+    ``open_backend`` raises it.
     """
     name, resolved = resolve(backend, device)
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
@@ -354,17 +364,20 @@ def choose(
     if len(candidates) < 2:
         return name, resolved
     key = _hash([candidates, weights[-1].sha256, size, threads, _installation()])
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     ms = _remembered().get(key, {})
-    if sorted(ms) != sorted(candidates):
+    then = ms.pop('load', 0.0)
+    if sorted(ms) != sorted(candidates) or then >= BUSY > load:
         log('measuring which backend is fastest here, once …')
         networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], log) for c in candidates}
-        ms = measure(networks, size)
-        _remember(key, ms, log)
+        ms, then = measure(networks, size), load
+        _remember(key, {**ms, 'load': load}, log)
     first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
     chosen = fastest if ms[fastest] < CLEARLY_FASTER * ms[first] else first
     why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
     times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
-    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')
+    busy = f'; measured under a load of {then:.1f} a core, anew once idle' * (then >= BUSY)
+    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times}{busy})')
     return chosen, 'cpu'
 
 
@@ -397,7 +410,7 @@ def measure(
 
 
 def _remembered() -> dict[str, dict[str, float]]:
-    """Return the times in the cache; what cannot be read is measured again."""
+    """Return the times in the cache, and the load then; what cannot be read is measured again."""
     found: dict[str, dict[str, float]] = {}
     for folder in cache_dirs():
         with suppress(OSError, ValueError, TypeError, AttributeError):
