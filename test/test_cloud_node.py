@@ -49,15 +49,16 @@ class Car:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.labels = {c: client.publisher(f'{c}/nightseg/labels') for c in ('front', 'left')}
-        self.infos = {c: client.publisher(f'{c}/camera_info', CameraInfo)
+        # published once, before the node has found them
+        self.infos = {c: client.publisher(f'{c}/camera_info', CameraInfo, latched=True)
                       for c in ('front', 'left')}  # fmt: skip
+        self.calibrate(calibration(width=160, height=90, focal=100.0))
         self.lidar = client.publisher('lidar/points', PointCloud2, reliable=False)
         client.listen(OUT, PointCloud2)
         client.heard(OUT)
         for publisher in (*self.labels.values(), *self.infos.values(), self.lidar):
             client.connect(publisher)
         self.stamps = iter(range(1_700_000_000 * SECOND, 2_000_000_000 * SECOND, SECOND))
-        self.calibrate(calibration(width=160, height=90, focal=100.0))
 
     def calibrate(self, given: Any) -> None:
         for publisher in self.infos.values():

@@ -98,7 +98,24 @@ def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: boo
 def test_a_topic_of_another_type_is_named_as_what_it_is(client: Client) -> None:
     client.publisher('/camera/image_raw/compressed', CompressedImage)
     start(client, image_topics=['/camera/image_raw/compressed'])
-    client.diagnosed('camera', 'ERROR', 'is sensor_msgs/CompressedImage, which is not what')
+    words = "is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'"
+    client.diagnosed('camera', 'ERROR', f'{words} to compressed')
+
+
+def test_what_was_published_once_arrives(client: Client) -> None:
+    camera = camera_of(client, 'camera', 'labels', 'camera_info')
+    infos = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo, latched=True)
+    client.node.destroy_publisher(camera.publisher)
+    camera.publisher = client.publisher(f'{NAMESPACE}/camera/image_raw', latched=True)
+    infos.publish(CameraInfo(height=60, width=80))
+    message = camera.send()
+    start(client)
+    client.until(lambda: camera.got() and camera.got('camera_info'), 'labels and calibration')
+    assert camera.got()[0].header == camera.got('camera_info')[0].header == message.header
+    # a publisher that keeps nothing follows
+    client.node.destroy_publisher(camera.publisher)
+    camera.publisher = client.publisher(f'{NAMESPACE}/camera/image_raw', reliable=False)
+    camera.serve()
 
 
 def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:

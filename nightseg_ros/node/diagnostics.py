@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from nightseg_ros.perception.result import in_words
+from nightseg_ros.perception.result import TRANSPORTS, in_words
 
 #: Every way a received frame can end without a mask.
 FRAME_DROPS = {
@@ -25,6 +25,7 @@ FRAME_DROPS = {
     'too_old': 'older than max_age',
     'out_of_order': 'stamped before the frame before it',
     'duplicate_stamp': 'stamped as the frame before it',
+    'no_picture': 'a packet before the first key frame, or after a lost one',
     'undecodable': 'could not be decoded',
     'failed': 'could not be segmented',
     'withheld': 'the mask was unfit to be published',
@@ -46,6 +47,8 @@ HARMLESS = ('out_of_order', 'duplicate_stamp')
 
 #: Seconds after its last fault after which a camera counts as recovered.
 RECOVERY = 2.0
+#: Seconds of silence after which the log tells as well, once.
+LOG_SILENCE = 5.0
 #: Seconds over which rates are measured.
 WINDOW = 5.0
 
@@ -71,6 +74,8 @@ class Source:
     subscribed_reliable: bool = False
     other_types: tuple[str, ...] = ()
     """What is published there besides the wanted type, such as 'sensor_msgs/CompressedImage'."""
+    elsewhere: tuple[str, ...] = ()
+    """Where such messages are published, if not there."""
 
 
 def rate(times: Iterable[float], now: float) -> float:
@@ -161,6 +166,7 @@ class Health:
         self._faults: dict[str, tuple[float, str]] = {}
         """The same of lost messages, by the key of their count."""
         self._started, self._drops, self._warnings = started, drops, warnings
+        self._silence_told = False
         # several threads drop messages
         self._lock = threading.Lock()
 
@@ -225,15 +231,19 @@ class Health:
     def _silence(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         silent = now - (self.received[-1] if self.received else self._started)
         if silent <= silent_after:
+            self._silence_told = False
             return []
         lead = f'no {self.noun} for {silent:.1f} s'
         if source.other_types and not source.publishers:
             found = ', '.join(source.other_types)
             text = f'{lead}: {source.topic} is {found}, which is not what is subscribed to'
-            if found == 'sensor_msgs/CompressedImage':
-                text += "; set 'transport' to compressed and name the topic without /compressed"
+            for transport, kind in TRANSPORTS.items():
+                if kind in source.other_types and self.noun == 'frame':
+                    text += f"; set 'transport' to {transport}"
         elif not source.publishers:
             text = f'{lead}: nobody publishes {source.topic}'
+            if source.elsewhere:
+                text += f'; there is {", ".join(source.elsewhere[:5])}'
         elif source.subscribed_reliable and source.reliable < source.publishers:
             text = (
                 f'{lead}: {source.topic} is published best_effort, but this node asks for '
@@ -254,6 +264,10 @@ class Health:
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
                 "in the publisher's process"
             )
+        # people look at the terminal first
+        if not self._silence_told and silent > LOG_SILENCE:
+            self._silence_told = True
+            self._log('silence', text)
         return [HealthProblem('ERROR', text)]
 
     def _recent_faults(self, now: float) -> list[HealthProblem]:

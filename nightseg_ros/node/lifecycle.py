@@ -72,6 +72,8 @@ class ManagedNode(LifecycleNode):
         self._get_state = services['get_state'].callback
         self._change_state = services['change_state'].callback
         services['change_state'].callback = self._answer_transition
+        self.subscribed: set[Subscription] = set()
+        """Those that follow what their publishers offer."""
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self._kind = settings
@@ -119,9 +121,9 @@ class ManagedNode(LifecycleNode):
         self.add_post_set_parameters_callback(self._apply_parameters)
 
     def _value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
+        """Return one value; an array that was given empty has no type to ROS."""
         value = self.get_parameter(name).value
-        return self._rows[name].plain_default if value is None else value
+        return [] if value is None else value
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""
@@ -283,7 +285,7 @@ class ManagedNode(LifecycleNode):
 
     def _tick(self) -> None:
         self._busy('a callback')
-        for _, _, subscription in self._sources():
+        for subscription in tuple(self.subscribed):
             subscription.match()
         self._report()
 
