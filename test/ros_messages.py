@@ -9,40 +9,52 @@ import os
 import subprocess
 import sys
 import sysconfig
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(sys.prefix)
-#: The messages of the video transports, by package and name.
-VIDEO_MESSAGES = {
-    'foxglove_msgs/CompressedVideo': (
-        'builtin_interfaces/Time timestamp', 'string frame_id', 'uint8[] data', 'string format',
-    ),
-    'ffmpeg_image_transport_msgs/FFMPEGPacket': (
-        'std_msgs/Header header', 'int32 width', 'int32 height', 'string encoding', 'uint64 pts',
-        'uint8 flags', 'bool is_bigendian', 'uint8[] data',
-    ),
-}  # fmt: skip
+#: Messages by package and name; one that holds another of its package comes after it.
+PACKAGES = {
+    'foxglove_msgs': {
+        'CompressedVideo': """
+            builtin_interfaces/Time timestamp
+            string frame_id
+            uint8[] data
+            string format""",
+    },
+    'ffmpeg_image_transport_msgs': {
+        'FFMPEGPacket': """
+            std_msgs/Header header
+            int32 width
+            int32 height
+            string encoding
+            uint64 pts
+            uint8 flags
+            bool is_bigendian
+            uint8[] data""",
+    },
+}
 
 
-def build(folder: Path, kind: str, fields: tuple[str, ...]) -> None:
-    """Build the Python package of one message into ``folder``; skip where rosidl is missing."""
+def build(folder: Path, package: str) -> None:
+    """Build the Python package into ``folder``; skip the test where rosidl is missing."""
     os.environ['PATH'] = f'{ROOT / "bin"}{os.pathsep}{os.environ["PATH"]}'
     adapter = pytest.importorskip('rosidl_adapter.msg')
-    package, name = kind.split('/')
-    base = folder / package
+    base, names = folder / package, list(PACKAGES[package])
     (base / 'msg').mkdir(parents=True)
-    (base / 'msg' / f'{name}.msg').write_text('\n'.join(fields) + '\n')
-    adapter.convert_msg_to_idl(base, package, Path('msg') / f'{name}.msg', base / 'msg')
+    for name, fields in PACKAGES[package].items():
+        (base / 'msg' / f'{name}.msg').write_text(textwrap.dedent(fields) + '\n')
+        adapter.convert_msg_to_idl(base, package, Path('msg') / f'{name}.msg', base / 'msg')
 
     def arguments(generator: str) -> str:
         values = {
             'package_name': package, 'output_dir': str(base), 'target_dependencies': [],
             'template_dir': str(ROOT / 'share' / generator / 'resource'),
-            'idl_tuples': [f'{base}:msg/{name}.idl'], 'ros_interface_dependencies': [],
-            'type_description_tuples': [f'msg/{name}.idl:{base}/msg/{name}.json'],
+            'idl_tuples': [f'{base}:msg/{name}.idl' for name in names],
+            'type_description_tuples': [f'msg/{n}.idl:{base}/msg/{n}.json' for n in names],
             'include_paths': [f'{p}:{ROOT / "share" / p}'
                               for p in ('builtin_interfaces', 'std_msgs')],
         }  # fmt: skip
@@ -65,9 +77,9 @@ def build(folder: Path, kind: str, fields: tuple[str, ...]) -> None:
     for part in parts:
         (base / 'msg' / f'{part}__visibility_control.h').touch()
     needed = ('builtin_interfaces', 'std_msgs')
-    names = [f'{p}__{part}' for p in needed for part in (*parts, 'rosidl_generator_py')]
-    names += ['rosidl_runtime_c', 'rosidl_typesupport_c', support, 'rcutils', 'fastcdr']
-    names.append('rosidl_typesupport_fastrtps_cpp')
+    links = [f'{p}__{part}' for p in needed for part in (*parts, 'rosidl_generator_py')]
+    links += ['rosidl_runtime_c', 'rosidl_typesupport_c', support, 'rcutils', 'fastcdr']
+    links.append('rosidl_typesupport_fastrtps_cpp')
     headers = [ROOT / 'include', *(ROOT / 'include').iterdir()]
     sources = [str(path) for path in base.rglob('*') if path.suffix in ('.c', '.cpp')]
     target = base / f'{package}_s__rosidl_typesupport_c{sysconfig.get_config_var("EXT_SUFFIX")}'
@@ -78,7 +90,7 @@ def build(folder: Path, kind: str, fields: tuple[str, ...]) -> None:
               for part in parts for what in ('PUBLIC', 'IMPORT')),
             *(f'-I{path}' for path in (folder, sysconfig.get_paths()['include'],
                                        import_module('numpy').get_include(), *headers)),
-            *sources, f'-L{ROOT / "lib"}', *(f'-l{name}' for name in names), '-lstdc++',
+            *sources, f'-L{ROOT / "lib"}', *(f'-l{name}' for name in links), '-lstdc++',
         ],
         check=True,
     )  # fmt: skip

@@ -24,7 +24,7 @@ from ros_harness import (
     stamp,
     stamp_ns,
 )
-from ros_messages import VIDEO_MESSAGES, build
+from ros_messages import PACKAGES, build
 from sensor_msgs.msg import CompressedImage, Image
 from test_video import SIZE, grey, packets
 
@@ -84,8 +84,8 @@ def node(
     parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Client, Any]]:
     messages = tmp_path_factory.mktemp('messages')
-    for kind, lines in VIDEO_MESSAGES.items():
-        build(messages, kind, lines)
+    for package in PACKAGES:
+        build(messages, package)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(messages)
         paths = os.pathsep.join([str(messages), *filter(None, [os.environ.get('PYTHONPATH')])])
