@@ -347,7 +347,7 @@ class EgoMask:
         return self._fitted
 
     def cover(self, result: Result) -> Result:
-        """Return the result with the vehicle unlabelled, uncertain and uncoloured."""
+        """Return the result with the vehicle unlabelled, uncertain and, in place, uncoloured."""
         if result.labels is None:
             return result
         mask = self.at(*result.labels.shape)
@@ -358,7 +358,6 @@ class EgoMask:
         if result.color is not None:
             changes['color'] = result.color & ~mask[:, :, None]
         if result.overlay is not None:
-            image = result.frame.image
-            changes['overlay'] = overlay = result.overlay.copy()
-            overlay[there] = image[there] if result.frame.order == 'rgb' else image[there][:, ::-1]
+            own = result.frame.image[there]
+            result.overlay[there] = own if result.frame.order == 'rgb' else own[:, ::-1]
         return replace(result, **changes)

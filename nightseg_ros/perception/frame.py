@@ -148,7 +148,8 @@ def decode_raw(
         upper = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
         if upper.max() < 16:
             # the 12 bits of a sensor whose driver does not shift them up
-            upper = upper << 4 | rows[:, 1 if is_bigendian else 0 :: 2] >> 4
+            lower = rows[:, 1 if is_bigendian else 0 :: 2]
+            upper = np.asarray(upper << 4 | lower >> 4, np.uint8)
         rows = upper
     return _colors(rows, width, height, layout), layout.order
 
