@@ -91,12 +91,18 @@ def node(
         paths = os.pathsep.join([str(messages), *filter(None, [os.environ.get('PYTHONPATH')])])
         patch.setenv('PYTHONPATH', paths)
         log = tmp_path_factory.mktemp('node') / 'log'
-        with running(log, {**parameters, 'autostart': False}) as process:
+        with running(log, {**parameters, 'cameras': [], 'autostart': False}) as process:
             client = Client()
             client.watch_diagnostics()
             client.reach('unconfigured')
             yield client, process
             client.close()
+
+
+def test_no_camera_at_all_is_an_error(node: tuple[Client, Any]) -> None:
+    client, _ = node
+    assert not client.transition('configure')
+    client.diagnosed('node', 'ERROR', "'cameras' and 'image_topics' are both empty")
 
 
 def start(client: Client, transport: str, *topics: str) -> None:
