@@ -191,21 +191,23 @@ def test_the_images_of_every_driver(
 
 def test_depth_is_refused_and_the_colour_beside_it_is_served(node: tuple[Client, Any]) -> None:
     client, _ = node
-    topics = ['/rs/color/image_raw', '/rs/aligned_depth_to_color/image_raw']
-    start(client, 'raw', *topics)
-    color, depth = (camera_of(client, RAW[0], Image, topic) for topic in topics)
-    meters = image_message(np.zeros((48, 128), np.uint8), NOW, encoding='16UC1')
-    meters.width = 64
-    depth.connect()
-    color.connect()
+    depth = {'rs/aligned_depth': '16UC1', 'zed/depth': '32FC1'}
+    names = ['rs/color', *depth]
+    start(client, 'raw', *(f'/{name}/image_raw' for name in names))
+    cameras = {n: camera_of(client, RAW[0], Image, f'/{n}/image_raw').connect() for n in names}
 
     def send() -> None:
-        color.send(picture(48, 64))
-        depth.publisher.publish(stamp(meters, next(client.stamps)))
+        cameras['rs/color'].send(picture(48, 64))
+        for name, encoding in depth.items():
+            values = np.full((48, 64), np.nan, '<f4' if encoding == '32FC1' else '<f2')
+            message = cameras[name].frame(values.view('u1').reshape(48, -1), encoding=encoding)
+            message.width = 64
+            cameras[name].publisher.publish(message)
 
-    words = "'16UC1' is not supported; depth is no picture; name the camera's colour"
-    client.feed(send, lambda: client.says('rs/aligned_depth_to_color', words), words)
-    assert color.got() and not depth.got()
+    for name, encoding in depth.items():
+        words = f"'{encoding}' is not supported; depth is no picture; name the camera's colour"
+        client.feed(send, lambda name=name, words=words: client.says(name, words), words)
+        assert cameras['rs/color'].got() and not cameras[name].got()
 
 
 @pytest.mark.parametrize('driver', VIDEO, ids=[driver.driver for driver in VIDEO])

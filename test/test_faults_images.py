@@ -90,16 +90,6 @@ def test_any_size_from_one_pixel_to_8k_is_served(camera: Hostile, size: tuple[in
     assert labels.width / labels.height == pytest.approx(size[1] / size[0], rel=1.0)
 
 
-def test_floats_are_refused_by_name_and_no_nan_reaches_a_network(camera: Hostile) -> None:
-    if not camera.raw:
-        pytest.skip('a JPEG or PNG holds no floats')
-    pixels = np.full((60, 80), np.nan, '<f4')
-    message = camera.frame(pixels.view('u1').reshape(60, -1), encoding='32FC1')
-    message.width = 80
-    camera.refuses(message, "encoding '32FC1' is not supported")
-    camera.serve(camera.message(picture(60, 80)))
-
-
 def png_bomb(side: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
         checked = kind + data

@@ -19,7 +19,6 @@ from ros_harness import (
     picture,
     pixels_of,
     running,
-    stamp,
     values_of,
 )
 from rosgraph_msgs.msg import Clock
@@ -140,19 +139,6 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
         client.until(lambda: not client.says('camera', level='ERROR'), 'a camera that is well')
         client.reset()
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
-
-
-def test_compressed_input(client: Client, pipeline: Pipeline) -> None:
-    camera = camera_of(client, kind=CompressedImage)
-    start(client, transport='compressed')
-    packed = cv2.imencode('.jpg', picture(80, 110, seed=4)[:, :, ::-1])[1]
-    message = stamp(CompressedImage(format='rgb8; jpeg compressed bgr8'), SECOND)
-    message.data.frombytes(packed.tobytes())
-    answer = camera.connect().serve(message)
-    assert answer.header == message.header
-    image = cv2.imdecode(packed, cv2.IMREAD_COLOR)[:, :, ::-1]
-    (wanted,) = pipeline.process([Frame(image=np.ascontiguousarray(image))])
-    np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
 
 
 def test_labels_of_the_networks_size_carry_their_calibration(
