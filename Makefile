@@ -22,7 +22,7 @@ REQUIREMENTS := $(wildcard requirements/*.txt requirements/install.sh requiremen
 SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo bench soak cycles lint format fuzz crash mutate coverage audit bandit \
+.PHONY: help setup test demo weights bench soak cycles lint format fuzz crash mutate coverage audit bandit \
     lock colcon clean
 
 help:  ## this list
@@ -39,6 +39,9 @@ test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
 
 demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)
+
+weights: $(STAMP)  ## every weight made of real frames, from nothing: DATA=folder, OUT=dir; STEPS=2 to try it out
+	PYTHON=$(BIN)/python config/training/make_weights.sh $(DATA) $(or $(OUT),out/weights)
 
 bench: $(STAMP)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
 	$(BIN)/nightseg bench --out $(or $(OUT),out/bench) $(if $(SHORT),--short) $(ARGS)

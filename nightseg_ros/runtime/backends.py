@@ -183,18 +183,20 @@ class OpenVINOBackend:
     batches: tuple[int, ...] = (1,)
 
     def __init__(
-        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS
-    ) -> None:
+        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS,
+        simulated: bool = False,
+    ) -> None:  # fmt: skip
         """
         Use ``threads`` threads, 0 for one a core.
 
         With ``bfloat16``, segmenters are computed in it behind their first ``exact`` convolutions.
         Translators, whose pixels need more than bfloat16's eight bits, run in float32.
-        ``BackendError`` where the CPU has no bfloat16.
+        ``BackendError`` where the CPU has no bfloat16, unless it may be ``simulated``, which is
+        slow and has the same results.
         """
         import openvino as ov
 
-        if bfloat16 and not has_bfloat16():
+        if bfloat16 and not simulated and not has_bfloat16():
             raise BackendError(
                 "backend 'openvino-bf16': this CPU has no bfloat16; take 'openvino' or 'auto'"
             )
@@ -231,7 +233,11 @@ class OpenVINOBackend:
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
                 facts = [shape, part, precisions, self._exact, config, _installation()]
                 key = f'{graph_key(described)}-{_hash(facts)}'
-                found.append(self._compiled(key, config, partial(model, part, shape), log))
+                request = self._compiled(key, config, partial(model, part, shape), log)
+                taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
+                if precision == 'bf16' and taken.get_type_name() != 'bf16':
+                    raise BackendError('this CPU can neither compute in bfloat16 nor simulate it')
+                found.append(request)
             if len(found) > 1:
                 found[1].set_input_tensor(found[0].get_output_tensor(0))
             return found
