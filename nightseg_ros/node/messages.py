@@ -54,7 +54,7 @@ class VideoUnpacker:
     """Makes pictures of a camera's packets; every other message passes as it is."""
 
     def __init__(self) -> None:
-        """Load nothing before the first packet: FFmpeg takes 30 MB."""
+        """Wait for the first packet, which loads FFmpeg."""
         self._decoder: Any = None
 
     def __call__(self, message: Any) -> Any:
