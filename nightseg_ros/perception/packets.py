@@ -19,7 +19,8 @@ class PacketDecoder:
 
     They are foxglove_msgs/CompressedVideo, ffmpeg_image_transport_msgs/FFMPEGPacket, or
     sensor_msgs/CompressedImage with such a format. No picture comes before the first key frame,
-    nor after a lost packet before the next one. Damage inside a packet cannot be told.
+    nor after a lost packet of H.264 or H.265 before the next one. VP9 and AV1 do not tell a loss,
+    and damage inside a packet cannot be told.
     """
 
     def __init__(self, camera: str = 'camera') -> None:
