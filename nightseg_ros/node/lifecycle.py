@@ -92,7 +92,7 @@ class ManagedNode(LifecycleNode):
         self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
         for sentence in self._unknown:
             self.get_logger().warning(sentence)
-        if self._value('autostart'):
+        if self.get_parameter('autostart').value:
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
     # -- parameters ---------------------------------------------------------------------------
@@ -109,27 +109,25 @@ class ManagedNode(LifecycleNode):
         overrides = self._parameter_overrides
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
-            given = overrides[name].value if name in overrides else row.plain_default
-            # an array that a YAML file left empty has no type
-            problem = None if given is None and row.kind == 'string array' else row.problem(given)
+            default = row.plain_default
+            given = overrides[name].value if name in overrides else default
+            # an array that was given empty has no type to ROS
+            empty = given is None and row.kind == 'string array'
+            problem = None if empty else row.problem(given)
             if problem:
                 self._wrong[name] = problem
             self.declare_parameter(
-                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
-            )
+                name, [''] if empty else default, row.descriptor(),
+                ignore_override=empty or bool(problem),
+            )  # fmt: skip
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-
-    def _value(self, name: str) -> Any:
-        """Return one value; an array that was given empty has no type to ROS."""
-        value = self.get_parameter(name).value
-        return [] if value is None else value
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""
         if self._wrong:
             raise ConfigError('; '.join(self._wrong.values()))
-        values = {name: self._value(name) for name in self._rows}
+        values = {name: self.get_parameter(name).value for name in self._rows}
         return settings_of(self._kind, {**values, **changes})
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
@@ -143,7 +141,7 @@ class ManagedNode(LifecycleNode):
                 if problem:
                     raise ConfigError(problem)
                 # a file of all parameters may be loaded again
-                if configured and not row.dynamic and value != self._value(name):
+                if configured and not row.dynamic and value != self.get_parameter(name).value:
                     raise ConfigError(
                         f"parameter '{name}' takes effect by configure: clean the node up, "
                         'set it, and configure'
