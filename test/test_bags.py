@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -498,3 +500,31 @@ def test_messages_of_another_encoding_are_named(
     assert "is serialised as 'json'; only 'cdr' is read" in str(error)
     assert main(['bag', 'info', str(tmp_path / 'bag')]) == 0
     assert 'sensor_msgs/msg/Image as json' in capsys.readouterr().out
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.perception.frame import Frame
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))
+rng = np.random.default_rng(0)
+with BagWriter(sys.argv[1], storage=sys.argv[2], keep=True) as bag:
+    for index in range(200):
+        image = rng.integers(0, 256, (100, 200, 3), dtype=np.uint8)
+        bag.write_frame('/camera/image_raw', Frame(image=image, stamp_ns=index + 1))
+"""
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_on_a_full_disk_all_but_the_last_megabytes_are_kept(tmp_path: Path, storage: str) -> None:
+    """60 kB a message on a disk of 8 MB; a limit gives the error of a full disk."""
+    done = subprocess.run(
+        [sys.executable, '-c', FULL, str(tmp_path / 'bag'), storage],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'BagError: ' in done.stderr and 'cannot be written: ' in done.stderr
+    assert not (tmp_path / 'bag').exists()
+    assert len(stamps(read(tmp_path / 'bag.partial' / 'bag'))) > 90

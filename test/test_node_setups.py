@@ -30,7 +30,7 @@ from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 NAMESPACE = '/truck_7'
 DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
@@ -141,6 +141,13 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
 
 
+def test_labels_of_the_networks_size_are_never_larger_than_the_picture(client: Client) -> None:
+    camera = camera_of(client)
+    start(client, label_size='network')
+    labels = camera.connect().serve(picture(24, 32))
+    assert (labels.height, labels.width) == (24, 32)
+
+
 def test_labels_of_the_networks_size_carry_their_calibration(
     client: Client, pipeline: Pipeline
 ) -> None:
@@ -157,10 +164,9 @@ def test_labels_of_the_networks_size_carry_their_calibration(
         calibration.publish(info)
         camera.send(image)
 
-    client.feed(send, lambda: camera.got('camera_info') and camera.got('color'), 'camera_info')
-    got = camera.got('camera_info')[0]
-    topic = f'{camera.out}/labels'
-    labels = client.until(lambda: client.of_stamp(topic, got.header.stamp), 'labels')
+    got, labels, color = client.feed(
+        send, lambda: camera.together('camera_info', 'labels', 'color'), 'camera_info'
+    )
     size = fit(120, 200, pipeline.long_side).labels
     assert (labels.height, labels.width) == (got.height, got.width) == size
     (wanted,) = pipeline.process([Frame(image=image)], Want(confidence=True))
@@ -170,7 +176,6 @@ def test_labels_of_the_networks_size_carry_their_calibration(
     assert (got.k[2] + 0.5) / got.width == pytest.approx(0.5)
     assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
     assert got.k[0] / got.width == pytest.approx(100 / 200)
-    color = camera.got('color')[0]
     assert (color.height, color.width) == (120, 200)
 
 
@@ -192,6 +197,16 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     np.testing.assert_array_equal(got['overlay'][own], image[own])
     assert (got['confidence'][~own] > 0).all()
     assert (got['overlay'][~own] != image[~own]).any()
+
+
+def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
+    for given, words in (
+        ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
+        ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
+    ):
+        assert client.set(**given).successful
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', words)
 
 
 def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
@@ -217,6 +232,17 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
         camera.connect()
         client.connect(clock)
+        # more than the errors in callbacks that end a node
+        negative = Clock()
+        negative.clock.sec = -5
+        words = '/clock cannot be used, time stands still: Seconds value must not be negative'
+        for _ in range(25):
+            clock.publish(negative)
+            client.spin(0.05)
+        client.feed(
+            lambda: clock.publish(negative),
+            lambda: client.says('node', words, level='ERROR'), words,
+        )  # fmt: skip
         begin = 1_000 * SECOND
         for loop in range(3):
             for index in range(12):

@@ -204,7 +204,10 @@ class CameraTopics:
             self.health.counts[f'computed.{picture}'] += 1
         if self._ego is not None:
             result = self._ego.cover(result)
-        labels = image if settings.label_size == 'camera' else fit(*image, self._long_side).labels
+        labels = image
+        if settings.label_size == 'network':
+            # never more than the camera has seen
+            labels = min(image, fit(*image, self._long_side).labels)
         done = {}
         for topic, publisher in self._publishers.items():
             if topic not in wanted:

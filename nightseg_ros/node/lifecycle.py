@@ -10,7 +10,8 @@ import gc
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -20,6 +21,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.time_source import CLOCK_TOPIC
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
@@ -60,6 +62,7 @@ class ManagedNode(LifecycleNode):
 
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
     """Errors of a configure whose text says all."""
+    _clock_problem = ''
 
     def __init__(self, name: str, settings: type[Any], **options: Any) -> None:
         """
@@ -94,6 +97,21 @@ class ManagedNode(LifecycleNode):
             self.get_logger().warning(sentence)
         if self.get_parameter('autostart').value:
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+
+    def create_subscription(
+        self, msg_type: Any, topic: str, callback: Any, *given: Any, **more: Any
+    ) -> Any:
+        """Subscribe as any node; a time that cannot be must not end it, as rclpy raises then."""
+        if topic == CLOCK_TOPIC:
+            callback = partial(self._take_clock, callback)
+        return super().create_subscription(msg_type, topic, callback, *given, **more)
+
+    def _take_clock(self, take: Callable[[Any], None], message: Any) -> None:
+        self._clock_problem = ''
+        try:
+            take(message)
+        except ValueError as error:
+            self._clock_problem = f'/clock cannot be used, time stands still: {error}'
 
     # -- parameters ---------------------------------------------------------------------------
 
@@ -159,6 +177,16 @@ class ManagedNode(LifecycleNode):
         if ours and self.settings is not None:
             self.settings = self._settings_with({})
             self.apply_settings()
+
+    def refuse_same_topics(self, parameter: str, names: Iterable[str]) -> None:
+        """Raise ``ConfigError`` where two names are one topic, such as a and /a."""
+        by_topic: dict[str, str] = {}
+        for name in names:
+            topic = self.resolve_topic_name(name)
+            if topic in by_topic:
+                text = f"'{parameter}' names {topic} twice, as {by_topic[topic]} and {name}"
+                raise ConfigError(text)
+            by_topic[topic] = name
 
     # -- lifecycle ----------------------------------------------------------------------------
 
@@ -316,6 +344,8 @@ class ManagedNode(LifecycleNode):
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
             found.append(HealthProblem('WARN', text))
+        if self._clock_problem:
+            found.append(HealthProblem('ERROR', self._clock_problem))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             found.append(

@@ -257,6 +257,8 @@ class SemanticCloud(ManagedNode):
     def _prepare(self) -> None:
         """Create the output topics."""
         settings: CloudSettings = self.settings
+        self.refuse_same_topics('cameras', settings.paint.cameras)
+        self.refuse_same_topics('sensors', (s.output for s in settings.point_sources))
         kind = settings.odometry_type
         if settings.odometry and message_class(kind) is None:
             package = kind.partition('/')[0]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
+#: Seconds by which a stamp may run ahead of its arrival, compared with those before it.
+AHEAD_S = 0.1
 
 
 class Subscription:
@@ -137,8 +140,8 @@ class OrderedSubscription(Subscription):
         Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
 
         ``unpack`` gets every message, and what it returns is taken, None being a packet without a
-        picture. ``restart`` is called where the stamps jump back. ``node.settings.max_rate`` is
-        read for every message.
+        picture. ``restart`` is called where the stamps jump back by more than 1 s.
+        ``node.settings.max_rate`` is read for every message.
         """
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
@@ -163,9 +166,10 @@ class OrderedSubscription(Subscription):
                 return
             if jump:
                 health.counts['time_jumps'] += 1
-                text = f'stamps jumped back by {jump:.1f} s; starting over'
+                text = f'stamps jumped back by {jump:.2f} s'
                 health.warn(now, 'jump', text, log=text)
-                self._restart()
+                if jump * 1e9 > JUMP_NS:
+                    self._restart()
             self._ordered(message, stamp_ns, now)
         except Exception as error:
             # nothing that is received may end the node
@@ -177,12 +181,17 @@ class StampOrder:
     """
     Keeps the order of one sensor's stamps and its rate.
 
-    Messages without a stamp (0) are taken in the order they come.
+    Messages without a stamp (0) are taken in the order they come. One that is behind the last is
+    late, unless that one was stamped in the future: farther ahead of its arrival than those
+    before it, which this one confirms.
     """
 
     def __init__(self) -> None:
         """Start without a past."""
         self._last_ns = 0
+        self._leads: deque[float] = deque(maxlen=8)
+        """Seconds from arrival to stamp of the latest messages that were not from the future."""
+        self._doubted = False
         self._due = -float('inf')
 
     def check(self, stamp_ns: int, now: float, max_rate: float) -> tuple[str, float]:
@@ -190,18 +199,27 @@ class StampOrder:
         Judge the message of ``stamp_ns`` that came at ``now`` (seconds of a steady clock).
 
         ``max_rate`` in messages a second, 0 for no limit; on average it is met exactly. Return the
-        reason to drop it, '' for none, and the seconds that the stamps went back where this
-        message starts over.
+        reason to drop it, '' for none, and the seconds that the stamps went back before this
+        message, which is taken all the same.
         """
-        jump = 0.0
+        jump, lead = 0.0, stamp_ns / 1e9 - now
+        early = lead > max(self._leads, default=lead) + AHEAD_S
         if stamp_ns and self._last_ns:
             ahead = stamp_ns - self._last_ns
             if ahead == 0:
                 return 'duplicate_stamp', 0.0
-            if ahead < -JUMP_NS:
+            if ahead < -JUMP_NS or (ahead < 0 and self._doubted and not early):
                 jump = -ahead / 1e9
             elif ahead < 0:
                 return 'out_of_order', 0.0
+        if stamp_ns:
+            if jump * 1e9 > JUMP_NS or (early and self._doubted):
+                # a clock was set: two in a row say so
+                self._leads.clear()
+                early = False
+            self._doubted = early
+            if not early:
+                self._leads.append(lead)
         # also of a message that the rate drops: one before it must not come after it
         self._last_ns = stamp_ns or self._last_ns
         if max_rate > 0 and not jump:
