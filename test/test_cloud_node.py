@@ -148,7 +148,12 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
     found = car.labelled([3, 5, 255], sent)
     for field in sent.fields:
         np.testing.assert_array_equal(found.records[field.name], sent.records[field.name])
-    values = car.client.diagnosed('lidar', 'OK', '3 points, 67% labelled')
+    words = '3 points, 67% labelled'
+    car.client.feed(
+        lambda: car.labelled([3, 5, 255]),
+        lambda: car.client.says('lidar', words, level='OK'), words,
+    )  # fmt: skip
+    values = car.client.status('lidar')[2]
     assert float(values['paint_ms.p50']) > 0 and float(values['latency_ms.p99']) > 0
     assert values['mask_later_by_s.front'] == '0.000'
     # node is in order, too
@@ -262,6 +267,7 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
 
     car.client.feed(harm, counted, 'broken clouds, masks and legends')
     assert 'front: label_info_json cannot be used' in node.text
+    car.calibrate(LENS)
     legends.publish(String(data=legend(CITYSCAPES19)))
 
     def painted() -> bool:
