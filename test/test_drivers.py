@@ -250,8 +250,9 @@ def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
 def test_a_wrong_topic_is_told_in_the_terminal(node: tuple[Client, Any]) -> None:
     client, process = node
     start(client, 'raw', '/usb/image_raw')
-    client.publisher('/usb/image')
-    words = 'nobody publishes /usb/image_raw; there is /usb/image (transport raw)'
+    client.publisher('/usb/image_raw/compressed', CompressedImage)
+    near = '/usb/image_raw/compressed (transport compressed)'
+    words = f"nobody publishes /usb/image_raw; did you mean '{near}'"
     client.until(lambda: words in process.text, words)
 
 

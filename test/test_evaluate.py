@@ -31,7 +31,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
@@ -319,6 +319,12 @@ def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto: Variants, tmp_path: Pat
     assert len(kept) == source['frames'] == found['runs']['broken']['frames']
     assert [x['labels_sha256'] for x in kept] == [x['labels_sha256'] for x in every[: len(kept)]]
     assert whole['sets']['drive']['sources'][0]['losses'] == []
+
+
+def test_names_of_any_length_become_folders() -> None:
+    assert slug('a b/c.d') == 'a_b_c.d'
+    long = [slug('x' * 300 + end) for end in 'ab']
+    assert len({*long}) == 2 and max(map(len, long)) <= 80
 
 
 # -- interruptions ---------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from nightseg_ros.bags.storage import (
     storage_kind,
     typestore,
 )
-from nightseg_ros.config import load_yaml
+from nightseg_ros.config import did_you_mean, load_yaml
 from nightseg_ros.files import natural_order
 from nightseg_ros.perception.frame import (
     ENCODINGS,
@@ -231,7 +231,8 @@ class BagReader:
             listed = ', '.join(map(str, self.topics)) or 'no topic'
             others = '' if name is not None else self.others_text()
             others = f'; {others}' if others else ''
-            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}{others}")
+            near = did_you_mean(name or '', [topic.name for topic in self.image_topics])
+            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}{others}{near}")
         return found[0]
 
     def others_text(self) -> str:

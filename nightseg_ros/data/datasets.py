@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
@@ -100,7 +101,7 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
     if name not in ADAPTERS or not root:
         raise DataError(
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
-            f'{list(ADAPTERS)}'
+            f'{", ".join(ADAPTERS)}{did_you_mean(name, ADAPTERS)}'
         )
     return name, user_path(root), split
 

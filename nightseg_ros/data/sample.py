@@ -223,7 +223,7 @@ def own_ids(taxonomy: Taxonomy) -> Encoding:
 
 # -- files -----------------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 #: Folder beside pseudo-labels that holds a guess for every pixel, unsure ones as well.
 SCENE = 'scene'
 #: Share of the pixels of a colour-coded label image that may be of no known colour: soft rims.

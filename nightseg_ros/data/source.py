@@ -309,10 +309,11 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
         )
+    note = _left_out(path)
     if stamps is None:
         return FrameSource(
             path=path, kind='folder', count=len(images), rate=rate or DEFAULT_RATE,
-            sequence=rate is not None,
+            sequence=rate is not None, note=note,
         )  # fmt: skip
     count = len(stamps.stamps_ns)
     if stamps.names is None and count != len(images):
@@ -322,13 +323,27 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
             f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
             f"'{path}'"
         )
-    return FrameSource(path=path, kind='folder', count=count, stamps=stamps)
+    return FrameSource(path=path, kind='folder', count=count, stamps=stamps, note=note)
 
 
 def _images(folder: Path) -> list[Path]:
     """Return the pictures of a folder by the numbers in their names, without half-written ones."""
     found = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     return sorted((path for path in found if not path.name.startswith('.')), key=natural_order)
+
+
+def _left_out(folder: Path) -> str:
+    """Return what lies beside the pictures of a folder and is not read, '' for nothing."""
+    others = [path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES]
+    shown = [path for path in others if not path.name.startswith('.')]
+    inside = sorted(path.name for path in shown if path.is_dir())
+    kinds = sorted({path.suffix or path.name for path in shown if not path.is_dir()})
+    texts = [
+        f'{what} {", ".join(names[:3])}{", …" if len(names) > 3 else ""}'
+        for what, names in (('subfolders', inside), ('files', kinds))
+        if names
+    ]
+    return f'not read: {"; ".join(texts)}' if texts else ''
 
 
 def encode(frame: Frame, suffix: str, settings: Sequence[int] = ()) -> bytes:

@@ -13,6 +13,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
 from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
 
@@ -50,14 +51,14 @@ class Subscription:
 
     def source(self) -> Source:
         """Return who publishes now."""
-        offers, others = self._offers()
+        (offers, others), topic = self._offers(), self._node.resolve_topic_name(self._topic)
         return Source(
-            topic=self._node.resolve_topic_name(self._topic),
+            topic=topic,
             publishers=len(offers),
             reliable=sum(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers),
             subscribed_reliable=self._policies[0] == ReliabilityPolicy.RELIABLE,
             other_types=tuple(sorted(others)),
-            elsewhere=() if offers or others else tuple(self._elsewhere()),
+            near='' if offers or others else self._near(topic),
         )
 
     def _offers(self) -> tuple[list[QoSProfile], set[str]]:
@@ -71,17 +72,16 @@ class Subscription:
                 others.add(kind)
         return offers, others
 
-    def _elsewhere(self) -> list[str]:
-        """Return the published topics that may have been meant, those of cameras by transport."""
+    def _near(self, topic: str) -> str:
+        """Return the published topic that may have been meant, of a camera by any transport."""
         transports = {kind: f' (transport {name})' for name, kind in TRANSPORTS.items()}
-        wanted = transports if self._type in transports else {self._type: ''}
-        return sorted(
-            f'{topic}{wanted[kind]}'
-            for topic, kinds in self._node.get_topic_names_and_types()
+        wanted = {**(transports if self._type in transports else {}), self._type: ''}
+        return did_you_mean(topic, [
+            f'{name}{wanted[kind]}'
+            for name, kinds in self._node.get_topic_names_and_types()
             for kind in (kinds[0].replace('/msg/', '/'),)
-            if kind in wanted and f'/{NAMESPACE}/' not in topic
-            if self._node.count_publishers(topic)
-        )
+            if kind in wanted and name != topic and f'/{NAMESPACE}/' not in name
+        ])  # fmt: skip
 
     def match(self) -> None:
         """Subscribe, and again where what the publishers offer asks for another QoS."""
@@ -107,8 +107,6 @@ class Subscription:
             self._kind, self._topic, self._receive,
             QoSProfile(depth=self._depth, reliability=reliability, durability=durability),
             event_callbacks=events,
-            # a group never forgets what it held, and the node's own lives as long as the node
-            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
     def close(self) -> None:
