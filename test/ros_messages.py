@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -36,12 +37,26 @@ PACKAGES = {
             bool is_bigendian
             uint8[] data""",
     },
+    'vision_msgs': {
+        'VisionClass': """
+            uint16 class_id
+            string class_name""",
+        'LabelInfo': """
+            std_msgs/Header header
+            vision_msgs/VisionClass[] class_map
+            float32 threshold""",
+    },
 }
 
 
-def build(folder: Path, package: str) -> None:
-    """Build the Python package into ``folder``; skip the test where rosidl is missing."""
-    os.environ['PATH'] = f'{ROOT / "bin"}{os.pathsep}{os.environ["PATH"]}'
+def build(folder: Path, package: str) -> str:
+    """
+    Build the Python package into ``folder``; return the PYTHONPATH that holds it.
+
+    The test is skipped where rosidl or the compiler is missing.
+    """
+    if shutil.which('gcc') is None:
+        pytest.skip('there is no compiler')
     adapter = pytest.importorskip('rosidl_adapter.msg')
     base, names = folder / package, list(PACKAGES[package])
     (base / 'msg').mkdir(parents=True)
@@ -95,3 +110,4 @@ def build(folder: Path, package: str) -> None:
         check=True,
     )  # fmt: skip
     (base / '__init__.py').touch()
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get('PYTHONPATH')])])

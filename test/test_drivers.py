@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from ros_harness import (
     stamp,
     stamp_ns,
 )
-from ros_messages import PACKAGES, build
+from ros_messages import build
 from sensor_msgs.msg import CompressedImage, Image
 from test_video import SIZE, grey, packets
 
@@ -84,11 +83,10 @@ def node(
     parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Client, Any]]:
     messages = tmp_path_factory.mktemp('messages')
-    for package in PACKAGES:
-        build(messages, package)
+    for package in ('foxglove_msgs', 'ffmpeg_image_transport_msgs'):
+        paths = build(messages, package)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(messages)
-        paths = os.pathsep.join([str(messages), *filter(None, [os.environ.get('PYTHONPATH')])])
         patch.setenv('PYTHONPATH', paths)
         log = tmp_path_factory.mktemp('node') / 'log'
         with running(log, {**parameters, 'cameras': [], 'autostart': False}) as process:
