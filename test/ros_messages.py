@@ -16,27 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from nightseg_ros.bags.storage import VIDEO_TYPES
+
 ROOT = Path(sys.prefix)
 #: Messages by package and name; one that holds another of its package comes after it.
-PACKAGES = {
-    'foxglove_msgs': {
-        'CompressedVideo': """
-            builtin_interfaces/Time timestamp
-            string frame_id
-            uint8[] data
-            string format""",
-    },
-    'ffmpeg_image_transport_msgs': {
-        'FFMPEGPacket': """
-            std_msgs/Header header
-            int32 width
-            int32 height
-            string encoding
-            uint64 pts
-            uint8 flags
-            bool is_bigendian
-            uint8[] data""",
-    },
+PACKAGES: dict[str, dict[str, str]] = {
+    **{kind.split('/')[0]: {kind.split('/')[2]: text} for kind, text in VIDEO_TYPES.items()},
     'vision_msgs': {
         'VisionClass': """
             uint16 class_id
