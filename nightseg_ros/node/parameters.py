@@ -461,9 +461,9 @@ def help_text(node: str) -> str:
     """Return what ``night_perception --help`` or ``semantic_cloud --help`` prints."""
     rows = CLOUD_PARAMETERS if node == 'semantic_cloud' else PARAMETERS
     lines = [
-        f'usage: {node} [--ros-args -p NAME:=VALUE --params-file FILE -r FROM:=TO]',
+        f'usage: {node} [--ros-args -p NAME:=VALUE --params-file FILE ...]',
         '',
-        f'A ROS 2 lifecycle node. config/{node}.yaml is a file of its parameters:',
+        f'A ROS 2 lifecycle node; config/{node}.yaml holds its parameters:',
         '',
     ]
     for row in rows:
