@@ -206,7 +206,7 @@ class Health:
 
     def problems(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong at ``now``, the worst first."""
-        found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
+        found = [*self._silence(now, source, silent_after), *self.faults(now)]
         texts = [text for when, text in self.events.copy().values() if now - when < RECOVERY]
         # who drops such messages has said so
         if self.unstamped and 'unstamped' not in self._drops:
@@ -218,6 +218,20 @@ class Health:
             texts.append(self.info_problem)
         found += [HealthProblem('WARN', text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
+
+    def faults(self, now: float) -> list[HealthProblem]:
+        """Return what was lost within the last ``RECOVERY`` seconds."""
+        found = []
+        for key, (when, text) in self._faults.copy().items():
+            if now - when >= RECOVERY:
+                continue
+            # a camera that is served all the same is a smaller problem than one that is not
+            useful = now - self.last_useful < RECOVERY
+            reason = key.removeprefix('dropped.')
+            level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
+            what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
+            found.append(HealthProblem(level, f'{text} ({what} so far)'))
+        return found
 
     def _count(self, now: float, key: str, fault: str) -> None:
         with self._lock:
@@ -267,19 +281,6 @@ class Health:
             self._logged_silence = since
             self._log('silence', text)
         return [HealthProblem('ERROR', text)]
-
-    def _recent_faults(self, now: float) -> list[HealthProblem]:
-        found = []
-        for key, (when, text) in self._faults.copy().items():
-            if now - when >= RECOVERY:
-                continue
-            # a camera that is served all the same is a smaller problem than one that is not
-            useful = now - self.last_useful < RECOVERY
-            reason = key.removeprefix('dropped.')
-            level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
-            what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
-            found.append(HealthProblem(level, f'{text} ({what} so far)'))
-        return found
 
 
 def diagnostic_status(

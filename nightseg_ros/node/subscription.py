@@ -85,8 +85,6 @@ class Subscription:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
             QoSProfile(depth=1, reliability=policy), event_callbacks=events,
-            # a group never forgets what it held, and the node's own lives as long as the node
-            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -227,6 +227,8 @@ def picture_size(content: bytes) -> tuple[int, int]:
         size = _tiff_size(content)
     elif not content:
         raise ValueError('there are no bytes')
+    elif content[4:8] == b'ftyp':
+        raise ValueError('they are HEIC, AVIF or MP4, whatever the name says; convert it to JPEG')
     else:
         raise ValueError(
             f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP, WebP or TIFF do'
