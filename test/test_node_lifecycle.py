@@ -259,7 +259,8 @@ def pipeline_of(config: PipelineConfig) -> Pipeline:
 def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
     client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    wrong = {'route': 'noon', 'max_rate': -1.0, 'threads': 'two', 'rout': 'night'}
+    # a whole number is taken for a double
+    wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
     file = tmp_path / 'wrong.yaml'
     text = '{silent_after: fast, watchdog_s: 0.0, cameras: front}'
     file.write_text(f'/**: {{ros__parameters: {text}}}')

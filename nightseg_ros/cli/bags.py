@@ -142,11 +142,16 @@ class PredictBagOptions(BagOutput, PipelineOptions):
 
 def predict(options: PredictBagOptions) -> int:
     """Copy a bag with the pipeline's results."""
+    from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
     check_bag_output(options.out, [options.bag], force=options.force)
+    # a wrong topic is said before the networks are loaded
+    with BagReader(options.bag) as bag:
+        for topic in options.topic:
+            bag.image_topic(topic)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
         done = write_predictions(

@@ -140,6 +140,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     )
 
     config = options.pipeline_config()
+    footage = None if options.input is None else _footage(options, options.input)
     progress.set(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
@@ -147,7 +148,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     lit: dict[int, bool] = {}
     topic: str | None
     count: int | None
-    if options.input is None:
+    if footage is None or options.input is None:
         drive = Drive(
             seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
         )
@@ -158,7 +159,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0
     else:
         path = options.input
-        topic, compressed, count, offset = _footage(options, path)
+        topic, compressed, count, offset = footage
     play = [str(path), '--stamp-offset', str(offset)]
     play += ['--topic', topic] if topic else []
     if options.clouds:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -84,7 +85,6 @@ class ManagedNode(LifecycleNode):
         self._declare()
         self._failure = ''
         self.activity = Activity(time.monotonic())
-        self._hang: Hang | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
@@ -99,7 +99,13 @@ class ManagedNode(LifecycleNode):
     def create_subscription(
         self, msg_type: Any, topic: str, callback: Any, *given: Any, **more: Any
     ) -> Any:
-        """Subscribe as any node; a time that cannot be must not end it, as rclpy raises then."""
+        """
+        Subscribe, in a callback group of its own.
+
+        A group never forgets what it held, and the node's lives as long as the node. A time that
+        cannot be must not end it: rclpy raises then.
+        """
+        more.setdefault('callback_group', MutuallyExclusiveCallbackGroup())
         if topic == CLOCK_TOPIC:
             callback = partial(self._take_clock, callback)
         return super().create_subscription(msg_type, topic, callback, *given, **more)
@@ -126,6 +132,10 @@ class ManagedNode(LifecycleNode):
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
             given = overrides[name].value if name in overrides else row.plain_default
+            if row.kind == 'double' and type(given) is int:
+                # 1 is a number, too; rclpy would ask for 1.0
+                given = float(given)
+                overrides[name] = Parameter(name, value=given)
             # an array that a YAML file left empty has no type
             problem = None if given is None and row.kind == 'string array' else row.problem(given)
             if problem:
@@ -295,11 +305,6 @@ class ManagedNode(LifecycleNode):
         """Return the seconds that what is under way may take."""
         return self.activity.longest(self._batch_limit())
 
-    def check(self, now: float) -> Hang | None:
-        """Return what hangs at ``now``; the watchdog's thread asks."""
-        self._hang = self.activity.check(now)
-        return self._hang
-
     def report_hang(self, hang: Hang) -> None:
         """Report from the watchdog's thread: the executor's may be the one that hangs."""
         if hang.fatal:
@@ -333,7 +338,7 @@ class ManagedNode(LifecycleNode):
         found = [HealthProblem('WARN', sentence) for sentence in self._unknown]
         if self._failure:
             found.insert(0, HealthProblem('ERROR', self._failure))
-        hang = self._hang
+        hang = self.activity.hang
         if hang is not None:
             # loading takes its time
             loading = hang.task.limit > self._batch_limit() and not hang.fatal

@@ -44,16 +44,21 @@ def main() -> None:
 
         return NightPerception()
 
-    serve(make)
+    serve('night_perception', make)
 
 
-def serve(make: Callable[[], Any]) -> None:
+def serve(name: str, make: Callable[[], Any]) -> None:
     """
-    Run the node that ``make`` returns until SIGINT or SIGTERM.
+    Run the node ``name`` that ``make`` returns until SIGINT or SIGTERM; print help if asked to.
 
     ``make`` imports what is heavy: until it is called, a signal already ends the process. The
     process exits here, with 1 where callbacks only fail.
     """
+    if {'-h', '--help'} & {*sys.argv[1:]}:
+        from nightseg_ros.node.parameters import help_text
+
+        print(help_text(name))
+        return
     _never_wait_for_a_reader()
     _use_one_heap()
     os.environ.update(profile_environment())
@@ -65,7 +70,12 @@ def serve(make: Callable[[], Any]) -> None:
 
     remove_orphans()
     use_log_folder()
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        # a file of parameters that is missing or no YAML, an argument that ROS does not know
+        print(f'{name}: {error}; `{name} --help` shows how it is called', file=sys.stderr)
+        exit_now(2)
     node = make()
     LOG.addHandler(_NodeHandler(node.get_logger()))
     watchdog = Watchdog(node)

@@ -110,7 +110,8 @@ class NightPerception(ManagedNode):
             return found
         if worker.memory_problem:
             found.append(HealthProblem('WARN', worker.memory_problem))
-        if self._hang is None and worker.slow is not None and now - worker.slow[0] < RECOVERY:
+        busy = self.activity.hang is not None
+        if not busy and worker.slow is not None and now - worker.slow[0] < RECOVERY:
             text = f'a batch of frames took {worker.slow[1]:.1f} s'
             found.append(HealthProblem('WARN', text))
         return found

@@ -13,6 +13,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
@@ -51,12 +52,18 @@ class Subscription:
                 reliable.append(policy == ReliabilityPolicy.RELIABLE)
             else:
                 others.add(kind)
+        topic, near = self._node.resolve_topic_name(self._topic), ''
+        if not reliable and not others:
+            wanted = self._type.replace('/', '/msg/')
+            names = self._node.get_topic_names_and_types()
+            near = did_you_mean(topic, [n for n, kinds in names if wanted in kinds and n != topic])
         return Source(
-            topic=self._node.resolve_topic_name(self._topic),
+            topic=topic,
             publishers=len(reliable),
             reliable=sum(reliable),
             subscribed_reliable=self._reliable,
             other_types=tuple(sorted(others)),
+            near=near,
         )
 
     def match(self) -> None:
@@ -78,8 +85,6 @@ class Subscription:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
             QoSProfile(depth=1, reliability=policy), event_callbacks=events,
-            # a group never forgets what it held, and the node's own lives as long as the node
-            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
     def close(self) -> None:

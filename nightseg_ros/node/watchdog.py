@@ -68,6 +68,8 @@ class Activity:
         """Begin at ``now`` (seconds of ``time.monotonic``), idle."""
         self.tasks: dict[object, Task] = {}
         """By whatever names a thread."""
+        self.hang: Hang | None = None
+        """What the last check returned."""
         self._checked = self._resumed = now
 
     def longest(self, least: float) -> float:
@@ -84,7 +86,8 @@ class Activity:
             seconds = 0.0 if task.limit < 0 else now - max(task.since, self._resumed)
             if task.limit < 0 or seconds > LATE:
                 hangs.append(Hang(task, seconds))
-        return max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
+        self.hang = max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
+        return self.hang
 
 
 class Watchdog:
@@ -129,7 +132,7 @@ class Watchdog:
             with suppress(OSError):
                 os.write(self._beats, b'%f\n' % (self._node.longest() + GRACE))
             self._closed.wait(PERIOD)
-            hang = self._node.check(time.monotonic())
+            hang = self._node.activity.check(time.monotonic())
             if hang is None:
                 continue
             self._node.report_hang(hang)
