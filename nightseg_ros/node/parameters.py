@@ -484,13 +484,14 @@ def help_text(node: str) -> str:
     """Return what ``night_perception --help`` or ``semantic_cloud --help`` prints."""
     rows = CLOUD_PARAMETERS if node == 'semantic_cloud' else PARAMETERS
     lines = [
-        f'usage: {node} [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO]]',
+        f'usage: {node} [--ros-args -p NAME:=VALUE --params-file FILE ...]',
         '',
-        f'A ROS 2 lifecycle node. config/{node}.yaml is a file of its parameters:',
+        f'A ROS 2 lifecycle node; config/{node}.yaml holds its parameters:',
         '',
     ]
     for row in rows:
         accepted = f' [{row.range}]' if row.range else ''
-        lines.append(f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}')
+        head = f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}'
+        lines.append(textwrap.fill(head, 80, subsequent_indent='  '))
         lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))
     return '\n'.join(lines)
