@@ -164,6 +164,19 @@ def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
     assert texts(health, 12.1, source) == []
 
 
+def test_a_silence_is_logged_once_after_five_seconds() -> None:
+    logged: list[str] = []
+    health = Health(0.0, warnings=Warnings(SimpleNamespace(warning=logged.append), period=0.0))
+    source = Source(topic='/fornt/image', near="; did you mean '/front/image'?")
+    for now in (4.9, 5.1, 6.0, 20.0):
+        texts(health, now, source)
+    text = "no frame for 5.1 s: nobody publishes /fornt/image; did you mean '/front/image'?"
+    assert logged == [text]
+    receive(health, 21.0)
+    texts(health, 27.0, source)
+    assert len(logged) == 2
+
+
 @pytest.mark.parametrize('reason', FRAME_DROPS)
 def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(reason: str) -> None:
     health = Health(0.0)
@@ -260,7 +273,7 @@ class StubPipeline:
         self.batches.append([frame.camera for frame in frames])
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of order')
+            raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
         if len(frames) > self.room and self.backend.device != 'cpu':
             raise MemoryError('no memory')
         decision = SimpleNamespace(route='day', state='day', switched=True, reason='it is light')
@@ -311,6 +324,7 @@ class Setup:
     def publish(self, header: Any, result: Any, *given: Any) -> dict[str, float]:
         if header.frame_id == 'unfit':
             raise ValueError('the mask has another size')
+        assert self.limits() == [30.0], 'that is the limit of a batch'
         with self.changed:
             self.published.append(result.frame.camera)
             self.changed.notify_all()
@@ -445,9 +459,10 @@ def test_what_is_published_is_counted_timed_and_judged(
     for name, shown in (('front', words), ('rear', '' if '0.29' in words else words)):
         health = setup.cameras[name].health
         receive(health, health.last_useful)
-        values, problems = health.values(0.0), health.problems(health.last_useful, PRESENT, 9.0)
+        now = health.last_useful
+        values, problems = health.values(now), health.problems(now, PRESENT, 9.0)
         counted = [values[key] for key in ('served', 'published.labels', 'published.status')]
-        assert counted == [1, 1, 1]
+        assert counted == [1, 1, 1] and values['output_hz'] == 0.2
         assert values['reliability'] is reliability or reliability is None
         assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
         assert health.note.startswith('route day, day, score ')
@@ -497,7 +512,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup = Setup(monkeypatch)
     setup.hold()
     assert setup.node.activity.tasks
-    setup.put('front')
+    setup.put('rear')
     setup.node.settings.pipeline = PipelineConfig(route='day')
     setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
@@ -510,6 +525,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     ((change,),) = [setup.pipeline.changes]
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
     assert setup.worker.stop(10)
+    assert setup.published == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
     del setup.worker
     gc.collect()
@@ -523,6 +539,15 @@ def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
     """Check twice a second and return what hung."""
     times = np.arange(begin, end + PERIOD / 2, PERIOD)
     return [hang for hang in map(activity.check, times) if hang is not None]
+
+
+def test_a_loop_that_ends_by_itself_is_fatal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(monkeypatch, broken='deadly')
+    setup.worker.start()
+    setup.put('deadly')
+    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
+        time.sleep(0.01)
+    assert str(hang) == 'the worker thread has ended by an error'
 
 
 def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit() -> None:
