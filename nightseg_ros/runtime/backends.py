@@ -130,10 +130,12 @@ def resolve(name: str, device: str) -> tuple[str, str]:
 
 
 def has_gpu() -> bool:
-    """Tell whether torch can use a GPU, without importing it where there is no driver."""
+    """Tell whether torch, if it is there, can use a GPU; it is imported where a driver is."""
     try:
         ctypes.CDLL('libcuda.so.1')
     except OSError:
+        return False
+    if not available_backends()['torch']:
         return False
     import torch
 
@@ -211,14 +213,13 @@ class OpenVINOBackend:
 
     def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
-        graph = exported_graph(weights, log)
         described = weights.described()
         bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
         # first layers, if any, and the others
         precisions = ['f32'] * (self._exact > 0 or not bfloat16) + ['bf16'] * bfloat16
 
         def model(part: int, shape: tuple[int, ...]) -> ov.Model:
-            whole = self._core.read_model(graph)
+            whole = self._core.read_model(exported_graph(weights, log))
             whole.reshape(list(shape))
             if len(precisions) == 1:
                 return whole
