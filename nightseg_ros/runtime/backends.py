@@ -40,7 +40,7 @@ from nightseg_ros.runtime.backend import (
 )
 from nightseg_ros.runtime.export import cached, exported_graph, graph_key
 from nightseg_ros.runtime.pixels import HostPixels
-from nightseg_ros.weights import Weights
+from nightseg_ros.weights import IMPORTED, Weights
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -164,7 +164,18 @@ class OnnxBackend:
         graph = exported_graph(weights, log)
         session = self._session(graph, self._options, providers=PROVIDERS[self.name, self.device])
         name = session.get_inputs()[0].name
+        if weights.metadata.network == IMPORTED:
+            # it may be made for a batch of one
+            return _one_by_one(lambda image: session.run(None, {name: image}))
         return lambda images: tuple(session.run(None, {name: images}))
+
+
+def _one_by_one(run_one: Callable[[Any], Sequence[Any]]) -> Network:
+    def run(images: Any) -> tuple[Any, ...]:
+        parts = [run_one(images[index : index + 1]) for index in range(len(images))]
+        return tuple(np.concatenate(column) for column in zip(*parts))
+
+    return run
 
 
 #: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
@@ -244,12 +255,8 @@ class OpenVINOBackend:
             outputs = end.infer(None if begin else image, share_inputs=True, share_outputs=False)
             return [outputs[index] for index in range(len(outputs))]
 
-        def run(images: Any) -> tuple[Any, ...]:
-            # one by one: a batch is no faster on a CPU, and each length would be compiled anew
-            parts = [run_one(images[index : index + 1]) for index in range(len(images))]
-            return tuple(np.concatenate(column) for column in zip(*parts))
-
-        return run
+        # a batch is no faster on a CPU, and each length would be compiled anew
+        return _one_by_one(run_one)
 
     def _compiled(
         self, key: str, config: dict[str, Any], make: Callable[[], ov.Model], log: Log
@@ -343,6 +350,10 @@ def choose(
     processor; their times lie in the cache. bfloat16 takes part where the CPU has it and all
     weights say that enough labels stay the same. ``BackendError`` as ``open_backend`` raises it.
     """
+    imported = any(one.metadata.network == IMPORTED for one in weights)
+    if imported and backend == device == 'auto':
+        # torch, the choice on a GPU, has no such network
+        device = 'cpu'
     name, resolved = resolve(backend, device)
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     present = available_backends()
