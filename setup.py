@@ -58,12 +58,13 @@ setup(
     ],
     install_requires=requirements('runtime'),
     extras_require={
-        'torch': requirements('torch'),
-        'train': requirements('torch', 'train'),
+        'onnx': requirements('onnx'),
+        'torch': requirements('torch', 'onnx'),
+        'train': requirements('torch', 'onnx', 'train'),
         'fleet': requirements('fleet'),
         # without an extra of this name that has pytest in it, colcon runs no test
-        'test': requirements('torch', 'train', 'fleet', 'test'),
-        'dev': requirements('torch', 'train', 'fleet', 'test', 'lint'),
+        'test': requirements('torch', 'onnx', 'train', 'fleet', 'test'),
+        'dev': requirements('torch', 'onnx', 'train', 'fleet', 'test', 'lint'),
     },
     zip_safe=False,
     entry_points={

