@@ -272,16 +272,18 @@ def test_third_party_imports_are_declared_and_training_ones_stay_in_training() -
 
 #: What needs torch only when it is asked for something that torch does.
 LIGHT = {'bags', 'clouds', 'data', 'evaluation', 'node', 'perception', 'runtime', 'simulation'}
-#: Rooms' files that are about torch.
-OF_TORCH = {'evaluation.agreement', 'runtime.graph', 'runtime.torch_backend'}
+#: Rooms' files that are about torch or onnx.
+HEAVY = {
+    'evaluation.agreement', 'runtime.graph', 'runtime.imported', 'runtime.torch_backend',
+}  # fmt: skip
 
 
 def test_nothing_light_imports_torch_at_its_top() -> None:
     heavy = {'torch', 'onnx', 'lightning_fabric', 'ray', 'transformers'}
-    heavy |= {f'nightseg_ros.{name}' for name in (*OF_TORCH, 'networks', 'training')}
+    heavy |= {f'nightseg_ros.{name}' for name in (*HEAVY, 'networks', 'training')}
     for name, tree in modules().items():
         short = name.removeprefix('nightseg_ros.')
-        if room(name) in LIGHT and short not in OF_TORCH:
+        if room(name) in LIGHT and short not in HEAVY:
             found = {
                 imported
                 for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))

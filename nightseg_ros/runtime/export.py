@@ -37,7 +37,7 @@ from nightseg_ros.weights import (
 
 #: Bytes a folder may hold: OpenVINO takes some 13 MB for each network and size of picture, and one
 #: who trains makes new networks every day.
-LIMIT = 1 << 30
+LIMIT = 200 << 20
 OPSET = 18
 #: Most bytes of a graph without its tensors.
 MOST = 64 << 20
