@@ -23,7 +23,7 @@ REQUIREMENTS := $(wildcard requirements/*.txt requirements/install.sh requiremen
 SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup full test demo bench soak cycles lint format fuzz crash mutate coverage audit bandit \
+.PHONY: help setup full test demo weights bench soak cycles lint format fuzz crash mutate coverage audit bandit \
     lock colcon clean
 
 help:  ## this list
@@ -41,11 +41,15 @@ $(STAMP): $(REQUIREMENTS)
 	requirements/install.sh $(VENV) full
 	@touch $(LIGHT) $@
 
-test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+# a worker that died is not replaced: xdist could then wait for ever (its issues 784 and 1323)
+test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest; WORKERS=0 for one process
+	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 demo: $(LIGHT)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds)
+
+weights: $(STAMP)  ## every weight made of real frames, from nothing: DATA=folder, OUT=dir; STEPS=2 to try it out
+	PYTHON=$(BIN)/python config/training/make_weights.sh $(DATA) $(or $(OUT),out/weights)
 
 bench: $(LIGHT)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
 	$(BIN)/nightseg bench --out $(or $(OUT),out/bench) $(if $(SHORT),--short) $(ARGS)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_weights import write_all, write_network, write_translator
+from tiny_weights import weights_config, write_network, write_translator
 
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
@@ -100,17 +100,15 @@ def test_weights_that_hold_their_graph_run_without_torch(
 ) -> None:
     """torch is two seconds and some gigabytes that a vehicle does not need."""
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
-    files = {key.removeprefix('weights.'): str(p) for key, p in write_all(tmp_path).items()}
-    for part in ('day', 'night', 'translator'):
-        embed_graph(Path(files[part]))
+    files = weights_config(tmp_path)
+    for part in (files.day, files.night, files.translator):
+        embed_graph(Path(part))
     code = (
         'import sys, numpy as np\n'
         'sys.modules["torch"] = sys.modules["onnx"] = None\n'
         'from nightseg_ros.perception.frame import Frame\n'
-        'from nightseg_ros.perception.pipeline import Pipeline\n'
-        'from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig\n'
-        f'config = PipelineConfig(weights=WeightsConfig(**{files!r}), backend={name!r})\n'
-        'pipeline = Pipeline.load(config)\n'
+        'from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig\n'
+        f'pipeline = Pipeline.load(PipelineConfig(weights={files!r}, backend={name!r}))\n'
         '[result] = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])\n'
         'print(result.labels.shape)'
     )
@@ -142,8 +140,8 @@ def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path)
 
 @pytest.mark.parametrize('name', ['torch', *_others(), _bf16()])
 def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
-    files = write_all(tmp_path)
-    weights = load_weights(files['weights.day'])
+    files = weights_config(tmp_path)
+    weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
     backend = open_backend(name, 'cpu')
     spoilt = dataclasses.replace(weights, sha256='0' * 64)
@@ -153,7 +151,7 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
         day=Segmenter(spoilt, backend, print),
         night=None,
         translator=None,
-        estimator=IlluminationEstimator.load(files['weights.illumination']),
+        estimator=IlluminationEstimator.load(files.illumination),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_weights import write_all, write_segmenter
+from tiny_weights import weights_config, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig, settled
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backends import choose, measure
 from nightseg_ros.weights import Weights, load_weights
@@ -127,9 +127,7 @@ def test_bfloat16_takes_part_only_where_all_weights_were_compared(
 
 def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:
     """No fakes: the pipeline says what it took, and the settled config names it."""
-    paths = write_all(tmp_path)
-    files = WeightsConfig(**{key.removeprefix('weights.'): str(p) for key, p in paths.items()})
-    config = PipelineConfig(weights=files, device='cpu', route='night')
+    config = PipelineConfig(weights=weights_config(tmp_path), device='cpu', route='night')
     said: list[str] = []
     pipeline = Pipeline.load(config, log=said.append)
     name = pipeline.backend.name

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from ros_harness import Camera, Client, NodeProcess, picture, running
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 KILLS = 'SIGKILL, and a library that keeps the interpreter, let no process clean up'
 HERE = Path(__file__).parent
@@ -75,7 +75,6 @@ class Cameras:
         return all(camera.got() for camera in self.both)
 
 
-@pytest.mark.slow
 def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
     client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
@@ -128,7 +127,6 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         assert node.process.wait(20) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['hang', 'seize'])
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
     client: Client, two: dict[str, Any], fault: Path, tmp_path: Path, kind: str
@@ -156,7 +154,6 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         assert kind == 'seize' or not [path for path in segments if path.exists()]
 
 
-@pytest.mark.slow
 def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_again(
     client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
 ) -> None:
@@ -215,7 +212,6 @@ def test_two_nodes_of_one_name_are_told(
 SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm'
 
 
-@pytest.mark.slow
 def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves() -> None:
     unshare = shutil.which('unshare')
     if (

@@ -20,7 +20,7 @@ from ros_harness import Camera, Client, NodeProcess, picture, running
 
 from nightseg_ros.node.night_perception import NightPerception
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 OUT = 'camera/nightseg'
 
@@ -102,8 +102,15 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
     client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     wrong = {'route': 'noon', 'max_rate': -1.0, 'threads': 'two', 'rout': 'night'}
-    with running(tmp_path / 'log', {**parameters, **wrong}) as node:
+    file = tmp_path / 'wrong.yaml'
+    text = '{silent_after: fast, watchdog_s: 0.0, cameras: front}'
+    file.write_text(f'/**: {{ros__parameters: {text}}}')
+    given = ({**parameters, **wrong}, '--params-file', str(file))
+    with running(tmp_path / 'log', *given) as node:
         for words in (
+            "'silent_after' must be a double, got 'fast'",
+            "'watchdog_s' must be 1 to 3600, got 0.0",
+            "'cameras' must be a string array, got 'front'",
             "'route' must be one of auto, day, night, translate; got 'noon'",
             "'max_rate' must be 0 to 1000, got -1.0",
             "'threads' must be a integer, got 'two'",
@@ -112,7 +119,8 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
             values = client.diagnosed('node', 'ERROR', words)
             assert words in node.text
         assert values['state'] == 'unconfigured'
-        assert client.set(route='day', threads=1).successful
+        mended = {'silent_after': 1.2, 'watchdog_s': 30.0, 'cameras': ['camera']}
+        assert client.set(route='day', threads=1, **mended).successful
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')

@@ -31,7 +31,7 @@ from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 NAMESPACE = '/truck_7'
 DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
@@ -154,10 +154,9 @@ def test_labels_of_the_networks_size_carry_their_calibration(
         calibration.publish(info)
         camera.send(image)
 
-    client.feed(send, lambda: camera.got('camera_info') and camera.got('color'), 'camera_info')
-    got = camera.got('camera_info')[0]
-    topic = f'{camera.out}/labels'
-    labels = client.until(lambda: client.of_stamp(topic, got.header.stamp), 'labels')
+    got, labels, color = client.feed(
+        send, lambda: camera.together('camera_info', 'labels', 'color'), 'camera_info'
+    )
     size = fit(120, 200, pipeline.long_side).labels
     assert (labels.height, labels.width) == (got.height, got.width) == size
     (wanted,) = pipeline.process([Frame(image=image)], Want(confidence=True))
@@ -167,7 +166,6 @@ def test_labels_of_the_networks_size_carry_their_calibration(
     assert (got.k[2] + 0.5) / got.width == pytest.approx(0.5)
     assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
     assert got.k[0] / got.width == pytest.approx(100 / 200)
-    color = camera.got('color')[0]
     assert (color.height, color.width) == (120, 200)
 
 

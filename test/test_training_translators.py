@@ -26,17 +26,15 @@ from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import FastGenerator
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.training.crops import ImagePool, NightPairs, UnpairedCrops
-from nightseg_ros.training.day_to_night import (
+from nightseg_ros.training.paired import (
     DayToNightConfig,
     DayToNightLossConfig,
-    one_hot,
-    train_day_to_night,
-)
-from nightseg_ros.training.fast_translator import (
     FastLossConfig,
     FastTranslatorConfig,
     feature_loss,
+    one_hot,
     picture_losses,
+    train_day_to_night,
     train_fast_translator,
 )
 from nightseg_ros.training.translator import (

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -50,13 +48,6 @@ def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
 
 def silent(_: str) -> None:
     """Say nothing."""
-
-
-def forks() -> Any:
-    """Return a context whose processes start at once: their server has imported what they need."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['nightseg_ros.training.segmenter'])
-    return context
 
 
 class Killed(BaseException):

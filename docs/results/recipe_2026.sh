@@ -1,20 +1,84 @@
 #!/usr/bin/env bash
-# How the weights shipped in 2026 were made, step by step: 23 trainings and 15 means. Kept as a record; a shorter recipe
-# is to replace it. DATA is a folder with camvid/SPLIT/images and labels (ids of CamVid-11) and unlabelled/day, unlabelled/night.
+# How the weights shipped in 2026 were made, step by step: 23 trainings and 15 means. Kept as a record; config/training/make_weights.sh
+# replaces it. DATA is a folder with camvid/SPLIT/images and labels (ids of CamVid-11) and unlabelled/day, unlabelled/night.
 # Seed 0 where none is named, 2-core x86-64 CPU with AVX-512 bf16 that did other work. `train soup` is `train average`.
+# The code was that of the commits of November 2026: pseudo_labels had --prior and --without then. The settings were:
+R=out/recipe_2026; mkdir -p $R
+cat > $R/day.yaml <<'END'
+{steps: 1200, augment: {photometric: {gain: [0.3, 1.5], curve_probability: 0.5}}}
+END
+cat > $R/day2.yaml <<'END'
+{steps: 800, rate: 0.0025, warm_up: 40, balance: 0.3, average: 0.995, augment: {photometric: {gain: [0.7, 1.4], gamma: [0.8, 1.25], curve_probability: 0.5,
+      cast: 0.05, saturation: [0.6, 1.3], blur_probability: 0.1, noise_probability: 0.15, jpeg_probability: 0.15, halo_probability: 0.05}}}
+END
+cat > $R/day3.yaml <<'END'
+{steps: 500, rate: 0.002, warm_up: 20, seed: 1, average: 0.995, augment: {photometric: {gain: [0.7, 1.4], gamma: [0.8, 1.25], curve_probability: 0.5, cast: 0.05,
+      saturation: [0.6, 1.3], blur_probability: 0.1, noise_probability: 0.15, jpeg_probability: 0.15, halo_probability: 0.05}}}
+END
+cat > $R/day4.yaml <<'END'
+{steps: 500, rate: 0.0015, warm_up: 20, seed: 2, average: 0.995, augment: {photometric: {gain: [0.7, 1.4], gamma: [0.8, 1.25], curve_probability: 0.5, cast: 0.05,
+      saturation: [0.6, 1.3], blur_probability: 0.1, noise_probability: 0.15, jpeg_probability: 0.15, halo_probability: 0.05}}}
+END
+cat > $R/day5.yaml <<'END'
+{steps: 2400, rate: 0.002, warm_up: 40, seed: 3, balance: 0.3, average: 0.998, augment: {photometric: {gain: [0.7, 1.4], gamma: [0.8, 1.25], curve_probability: 0.5,
+      cast: 0.05, saturation: [0.6, 1.3], blur_probability: 0.1, noise_probability: 0.15, jpeg_probability: 0.15, halo_probability: 0.05}}}
+END
+cat > $R/day_fitted.yaml <<'END'
+{steps: 1100, batch: 4, rate: 0.0015, warm_up: 40, balance: 0.3, average: 0.998, long_side: 640, augment: {long_side: 640, crop: [480, 640], scale: [0.8,
+      1.8], photometric: {gain: [0.7, 1.4], gamma: [0.8, 1.25], curve_probability: 0.5, cast: 0.05, saturation: [0.6, 1.3], blur_probability: 0.1, noise_probability: 0.15,
+      jpeg_probability: 0.15, halo_probability: 0.05}}}
+END
+cat > $R/night.yaml <<'END'
+{steps: 1000, rate: 0.002, warm_up: 40, balance: 0.3, average: 0.995, augment: {night_share: 0.6, night: {mixture: {street: 0.3, dark: 0.22, suburb: 0.18,
+        wet: 0.08, highway: 0.12, twilight: 0.1}}, photometric: {gain: [0.4, 1.4], gamma: [0.7, 1.4], curve_probability: 0.5, cast: 0.08, saturation: [
+        0.5, 1.3], blur_probability: 0.2, noise_probability: 0.25, jpeg_probability: 0.2, halo_probability: 0.1}}}
+END
+cat > $R/night2.yaml <<'END'
+{steps: 500, rate: 0.0012, warm_up: 20, seed: 1, balance: 0.2, average: 0.995, augment: {night_share: 0.6, night: {mixture: {street: 0.3, dark: 0.22, suburb: 0.18,
+        wet: 0.08, highway: 0.12, twilight: 0.1}}, photometric: {gain: [0.4, 1.4], gamma: [0.7, 1.4], curve_probability: 0.5, cast: 0.08, saturation: [
+        0.5, 1.3], blur_probability: 0.2, noise_probability: 0.25, jpeg_probability: 0.2, halo_probability: 0.1}}}
+END
+cat > $R/night3.yaml <<'END'
+{steps: 2000, rate: 0.002, warm_up: 40, seed: 5, balance: 0.2, average: 0.998, augment: {night_share: 0.6, night: {mixture: {street: 0.3, dark: 0.22, suburb: 0.18,
+        wet: 0.08, highway: 0.12, twilight: 0.1}}, photometric: {gain: [0.4, 1.4], gamma: [0.7, 1.4], curve_probability: 0.5, cast: 0.08, saturation: [
+        0.5, 1.3], blur_probability: 0.2, noise_probability: 0.25, jpeg_probability: 0.2, halo_probability: 0.1}}}
+END
+cat > $R/night_fitted.yaml <<'END'
+{steps: 800, batch: 4, rate: 0.0015, warm_up: 40, balance: 0.2, average: 0.998, long_side: 640, augment: {long_side: 640, crop: [480, 640], scale: [0.8,
+      1.8], night_share: 0.6, night: {mixture: {street: 0.3, dark: 0.22, suburb: 0.18, wet: 0.08, highway: 0.12, twilight: 0.1}}, photometric: {gain: [
+        0.4, 1.4], gamma: [0.7, 1.4], curve_probability: 0.5, cast: 0.08, saturation: [0.5, 1.3], blur_probability: 0.2, noise_probability: 0.25, jpeg_probability: 0.2,
+      halo_probability: 0.1}}}
+END
+cat > $R/night_unlit.yaml <<'END'
+{steps: 600, batch: 4, rate: 0.0012, warm_up: 40, balance: 0.2, average: 0.998, long_side: 640, augment: {long_side: 640, crop: [384, 544], scale: [0.8,
+      1.8], night_share: 0.7, unlit: 20, night: {mixture: {street: 0.28, dark: 0.2, suburb: 0.14, wet: 0.07, highway: 0.07, twilight: 0.08, unlit: 0.22}},
+    photometric: {gain: [0.4, 1.4], gamma: [0.7, 1.4], curve_probability: 0.5, cast: 0.08, saturation: [0.5, 1.3], blur_probability: 0.2, noise_probability: 0.25,
+      jpeg_probability: 0.2, halo_probability: 0.1}}}
+END
+cat > $R/erf_pspnet_day.yaml <<'END'
+{network: erf_pspnet, init: random, steps: 700, rate: 0.002, warm_up: 50, average: 0.99, augment: {crop: [256, 352], scale: [0.5, 1.5], photometric: {gain: [
+        0.3, 1.5], curve_probability: 0.5}}}
+END
+cat > $R/erf_pspnet_night.yaml <<'END'
+{network: erf_pspnet, steps: 400, rate: 0.0012, encoder_rate: 1.0, warm_up: 20, average: 0.99, augment: {crop: [256, 352], scale: [0.5, 1.5], night_share: 0.6,
+    photometric: {gain: [0.3, 1.5], curve_probability: 0.5}}}
+END
+cat > $R/fast_translator.yaml <<'END'
+{steps: 800, batch: 6, augment: {crop: [224, 320], scale: [0.6, 1.4], night_share: 0.9}}
+END
 # 1. the day segmenter: CamVid by day, ImageNet encoder, strong photometric augmentation ...
-nightseg train segmenter --config config/training/day.yaml \
+nightseg train segmenter --config $R/day.yaml \
     --data camvid:DATA/camvid:day_train --out out/train/day1
 # ... then three further looks with milder changes, one with weights for rare classes
-nightseg train segmenter --config config/training/day2.yaml --init out/train/day1/weights.safetensors \
+nightseg train segmenter --config $R/day2.yaml --init out/train/day1/weights.safetensors \
     --data camvid:DATA/camvid:day_train --out out/train/day2
-nightseg train segmenter --config config/training/day3.yaml --init out/train/day2/weights.safetensors \
+nightseg train segmenter --config $R/day3.yaml --init out/train/day2/weights.safetensors \
     --data camvid:DATA/camvid:day_train --out out/train/day3
-nightseg train segmenter --config config/training/day4.yaml --init out/train/day3/weights.safetensors \
+nightseg train segmenter --config $R/day4.yaml --init out/train/day3/weights.safetensors \
     --data camvid:DATA/camvid:day_train --out out/train/day4
 #    ... the last of them with two further seeds
 for S in 12 22; do
-    nightseg train segmenter --config config/training/day4.yaml --seed $S --workers 0 \
+    nightseg train segmenter --config $R/day4.yaml --seed $S --workers 0 \
         --init out/train/day3/weights.safetensors --data camvid:DATA/camvid:day_train --out out/train/day4_$S
 done
 
@@ -25,7 +89,7 @@ nightseg train pseudo_labels --teacher out/train/day2/weights.safetensors \
     --without fence bicyclist --out out/train/pseudo_day
 
 # 3. the night segmenter: both, 60 % of the crops turned into synthetic night
-nightseg train segmenter --config config/training/night.yaml --init out/train/day2/weights.safetensors \
+nightseg train segmenter --config $R/night.yaml --init out/train/day2/weights.safetensors \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:out/train/pseudo_day \
     --out out/train/night1
 
@@ -36,7 +100,7 @@ nightseg train pseudo_labels --teacher out/train/night1/weights.safetensors \
     --without fence bicyclist tree pavement sign --out out/train/pseudo_night
 
 # 5. a second, short round with those
-nightseg train segmenter --config config/training/night2.yaml --init out/train/night1/weights.safetensors \
+nightseg train segmenter --config $R/night2.yaml --init out/train/night1/weights.safetensors \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:out/train/pseudo_day \
     paired:DATA/unlabelled/night:out/train/pseudo_night:night --out out/train/night2
 
@@ -56,13 +120,13 @@ done
 mean night_of_3 $T/night.safetensors $T/s1_night.safetensors $T/s2_night.safetensors
 
 # 8. a long look at the day, and a long round of the night with labels of better teachers
-nightseg train segmenter --config config/training/day5.yaml --workers 0 --init $T/of_day.safetensors \
+nightseg train segmenter --config $R/day5.yaml --workers 0 --init $T/of_day.safetensors \
     --data camvid:DATA/camvid:day_train --out $T/day5
 nightseg train pseudo_labels --teacher $T/day.safetensors --data images:DATA/unlabelled/day:day \
     --prior camvid:DATA/camvid:day_train --without fence bicyclist --out $T/pseudo_day3
 nightseg train pseudo_labels --teacher $T/night_of_3.safetensors --data images:DATA/unlabelled/night:night \
     --prior camvid:DATA/camvid:day_train --without fence bicyclist tree pavement sign --out $T/pseudo_night3
-nightseg train segmenter --config config/training/night3.yaml --workers 0 --init $T/night_of_3.safetensors \
+nightseg train segmenter --config $R/night3.yaml --workers 0 --init $T/night_of_3.safetensors \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day3 \
     paired:DATA/unlabelled/night:$T/pseudo_night3:night --out $T/night3
 
@@ -78,9 +142,9 @@ nightseg publish out/train/night_shipped.safetensors --name night --bf16 $V $U D
 
 # 11. a further round from that `night`: two seeds by day, one by night, all at 640
 I="--workers 0 --long-side 640 --init models/night.safetensors"
-nightseg train segmenter --config config/training/day5.yaml --seed 6 --steps 1600 $I \
+nightseg train segmenter --config $R/day5.yaml --seed 6 --steps 1600 $I \
     --data camvid:DATA/camvid:day_train --out $T/day6
-nightseg train segmenter --config config/training/day5.yaml --seed 8 --steps 1600 $I \
+nightseg train segmenter --config $R/day5.yaml --seed 8 --steps 1600 $I \
     --data camvid:DATA/camvid:day_train --out $T/day7
 A=$T/day6/$F B=$T/day7/$F O=models/night.safetensors
 mean d6_3n $A $A $A $O
@@ -88,7 +152,7 @@ nightseg train pseudo_labels --teacher $T/d6_3n.safetensors --data images:DATA/u
     --prior camvid:DATA/camvid:day_train --without fence bicyclist --out $T/pseudo_day4
 nightseg train pseudo_labels --teacher $O --data images:DATA/unlabelled/night:night \
     --prior camvid:DATA/camvid:day_train --without fence bicyclist tree pavement sign --out $T/pseudo_night4
-nightseg train segmenter --config config/training/night3.yaml --seed 7 --steps 1300 $I \
+nightseg train segmenter --config $R/night3.yaml --seed 7 --steps 1300 $I \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day4 \
     paired:DATA/unlabelled/night:$T/pseudo_night4:night --out $T/night4
 C=$T/night4/$F
@@ -107,17 +171,17 @@ label --teacher $T/day.safetensors --data images:$T/clips_day:day --out $T/pseud
 label tree pavement sign --teacher $T/night.safetensors --data images:DATA/unlabelled/night:night --out $T/pseudo_night5
 L="camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day5 paired:$T/clips_day:$T/pseudo_clips5"
 for S in 0 1; do
-    nightseg train segmenter --config config/training/night_fitted.yaml --seed $S --workers 0 \
+    nightseg train segmenter --config $R/night_fitted.yaml --seed $S --workers 0 \
         --init $T/night.safetensors --data $L paired:DATA/unlabelled/night:$T/pseudo_night5:night --out $T/f_n$S
 done
-nightseg train segmenter --config config/training/day_fitted.yaml --workers 0 --init $T/day.safetensors \
+nightseg train segmenter --config $R/day_fitted.yaml --workers 0 --init $T/day.safetensors \
     --data camvid:DATA/camvid:day_train --out $T/f_d0
 A=$T/f_n0/$F B=$T/f_n1/$F N=$T/night.safetensors D=$T/day.safetensors E=$T/f_d0/$F
 mean fitted $A $B $N $N $D $D
 #     ... and once more from their mean, with trees and pavement among the labels of the nights
 label sign --teacher $T/fitted.safetensors --data images:DATA/unlabelled/night:night --out $T/pseudo_night6
 for S in 3 4 5; do
-    nightseg train segmenter --config config/training/night_fitted.yaml --seed $S --steps 600 --rate 1.2e-3 --workers 0 \
+    nightseg train segmenter --config $R/night_fitted.yaml --seed $S --steps 600 --rate 1.2e-3 --workers 0 \
         --init $T/fitted.safetensors --data $L paired:DATA/unlabelled/night:$T/pseudo_night6:night --out $T/f_n$S
 done
 C=$T/f_n3/$F S=$T/fitted.safetensors
@@ -129,7 +193,7 @@ mean day_shipped $E $E $D $C
 #     frames and a taxonomy.json (Cityscapes-19); run A with `unlit: 12` and a share of 0.16, B and C as the file has it
 label --teacher $T/day.safetensors --data images:DATA/unlabelled/day:day --out $T/pseudo_day7
 label sign --teacher $T/night.safetensors --data images:DATA/unlabelled/night:night --out $T/pseudo_night7
-unlit() { nightseg train segmenter --config config/training/night_unlit.yaml --precision 32-true --workers 0 \
+unlit() { nightseg train segmenter --config $R/night_unlit.yaml --precision 32-true --workers 0 \
     --data camvid:DATA/camvid:day_train camvid:DATA/camvid:day_train camvid:DATA/camvid:day_train \
     camvid:DATA/camvid_native:day_train folder:$T/frankfurt:day paired:DATA/unlabelled/day:$T/pseudo_day7:day \
     paired:DATA/unlabelled/night:$T/pseudo_night7:night "$@"; }
@@ -142,9 +206,9 @@ nightseg evaluate --backend openvino --compare route=day route=night route=auto 
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 
 # -- ERF-PSPNet
-nightseg train segmenter --config config/training/erf_pspnet_day.yaml --data camvid:DATA/camvid:day_train \
+nightseg train segmenter --config $R/erf_pspnet_day.yaml --data camvid:DATA/camvid:day_train \
     --out out/train/erf_day
-nightseg train segmenter --config config/training/erf_pspnet_night.yaml --init out/train/erf_day/weights.safetensors \
+nightseg train segmenter --config $R/erf_pspnet_night.yaml --init out/train/erf_day/weights.safetensors \
     --data camvid:DATA/camvid:day_train --out out/train/erf_night
 nightseg publish out/train/erf_day/weights.safetensors --name erf_pspnet_day
 nightseg publish out/train/erf_night/weights.safetensors --name erf_pspnet_night
@@ -152,7 +216,7 @@ nightseg evaluate --route night --weights-night erf_pspnet_night --out out/eval/
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 
 # -- translator
-fast() { nightseg train fast_translator --config config/training/fast_translator.yaml \
+fast() { nightseg train fast_translator --config $R/fast_translator.yaml \
     --steps 400 --batch 4 --augment.crop 192 288 --long-side 640 "$@"; }
 # with the `day` of step 7 of one seed as its judge ...
 fast --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:out/train/pseudo_day:day \
@@ -166,3 +230,8 @@ nightseg train soup --weights models/translator.safetensors out/train/fast_trans
 nightseg publish out/train/translator.safetensors --name translator
 nightseg evaluate --route translate --weights-translator translator --out out/eval/translate \
     --dataset camvid:DATA/camvid:dusk folder:DATA/night_dev
+
+# -- the small CycleGAN of results.md
+nightseg train translator --ngf 16 --blocks 4 --ndf 16 --residual --crop 128 --long-side 320 --day-to-night.identity 0 \
+    --night-to-day.identity 0 --rate 4e-4 --steps 3000 --data images:DATA/unlabelled/day:day images:DATA/unlabelled/night:night \
+    --segmenter day --night-segmenter night --out out/cyclegan_small

@@ -34,12 +34,14 @@ if TYPE_CHECKING:
 Verb = Callable[[Sequence[str]], int]
 
 
-def _recipe(module: str, config: str, function: str, made: str = 'weights') -> Verb:
+def _recipe(
+    verb: str, config: str, function: str, made: str = 'weights', module: str = ''
+) -> Verb:
     """Return the verb that runs a training with its config and names what it wrote."""
 
     def run(arguments: Sequence[str]) -> int:
-        training = importlib.import_module(f'nightseg_ros.training.{module}')
-        options = read_config(getattr(training, config), f'train {module}', arguments)
+        training = importlib.import_module(f'nightseg_ros.training.{module or verb}')
+        options = read_config(getattr(training, config), f'train {verb}', arguments)
         done = getattr(training, function)(options)
         for path in done if isinstance(done, tuple) else (done,):
             print(f"{made}: '{path}'")
@@ -51,8 +53,10 @@ def _recipe(module: str, config: str, function: str, made: str = 'weights') -> V
 segmenter = _recipe('segmenter', 'SegmenterConfig', 'train_segmenter')
 pseudo_labels = _recipe('pseudo_labels', 'PseudoLabelConfig', 'write_pseudo_labels', 'labels')
 translator = _recipe('translator', 'TranslatorConfig', 'train_translator')
-fast_translator = _recipe('fast_translator', 'FastTranslatorConfig', 'train_fast_translator')
-day_to_night = _recipe('day_to_night', 'DayToNightConfig', 'train_day_to_night')
+fast_translator = _recipe(
+    'fast_translator', 'FastTranslatorConfig', 'train_fast_translator', module='paired'
+)
+day_to_night = _recipe('day_to_night', 'DayToNightConfig', 'train_day_to_night', module='paired')
 average = _recipe('average', 'AverageConfig', 'average_weights')
 
 

@@ -207,8 +207,11 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
             _drive, splits='?*',
         ),
     ),
-    # the published labels of the test cities hold void
+    # the published labels of the test cities hold void; or pictures of a city and train ids alone
     'cityscapes': (
+        Layout(
+            'images/{name}.*', 'labels/{name}.png', CITYSCAPES_TRAIN_IDS, 'day', _drive, splits=''
+        ),
         Layout(
             'leftImg8bit/{split}/{source}/{name}_leftImg8bit.png',
             'gtCoarse/{split}/{source}/{name}_gtCoarse_labelIds.png', CITYSCAPES_IDS, 'day',
@@ -294,8 +297,6 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
     if not layouts:
         splits = ', '.join(layout.splits for layout in PUBLISHED[name] if layout.splits)
         raise DataError(f"it has the splits {splits}, got '{split}'")
-    if not split and '{split}' in layouts[0].images:
-        raise DataError('it has splits; write ADAPTER:ROOT:SPLIT')
     given = {'split': split}
     layouts = [
         replace(layout, labels='', encoding=None)
@@ -304,6 +305,8 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
         for layout in layouts
     ]
     layout = next((x for x in layouts if _is_there(root, x, given)), layouts[0])
+    if not split and '{split}' in layout.images:
+        raise DataError('it has splits; write ADAPTER:ROOT:SPLIT')
     meaning = None if layout.encoding is None else label_map(layout.encoding, taxonomy)
     return list_layout(root, layout, meaning, given, only)
 

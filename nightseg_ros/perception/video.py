@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The one place where video is decoded and encoded: files, cameras, streams and packets of a topic.
+Video files, cameras and network streams in, mp4 out; ``packets`` has the video of ROS topics.
 
 A frame's time is its own presentation time, never its number over a rate: phones and browsers
 record at variable rates. What a container marks as trimmed is no frame of the video.
@@ -33,12 +33,6 @@ VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
 DEFAULT_RATE = 30.0
 #: Seconds without a packet after which a network stream counts as lost.
 STREAM_TIMEOUT = 10.0
-#: FFmpeg's name of what a topic's packets are encoded as, by the name in the message.
-PACKET_CODECS = {
-    'h264': 'h264', 'libx264': 'h264', 'h264_nvenc': 'h264', 'h264_vaapi': 'h264',
-    'h265': 'hevc', 'hevc': 'hevc', 'libx265': 'hevc', 'hevc_nvenc': 'hevc', 'hevc_vaapi': 'hevc',
-    'vp9': 'vp9', 'libvpx-vp9': 'vp9', 'av1': 'av1', 'libaom-av1': 'av1', 'libsvtav1': 'av1',
-}  # fmt: skip
 
 
 class VideoError(ValueError):
@@ -176,51 +170,6 @@ class VideoReader:
     ) -> None:
         """Close the file or stream."""
         self._context.close()
-
-
-class PacketDecoder:
-    """
-    The packets of one camera's video topic, decoded as they come.
-
-    Nothing comes before the first key frame, and none of what follows a lost packet is promised
-    to be right until the next one.
-    """
-
-    def __init__(self, encoding: str) -> None:
-        """Take the encoding as a message names it; ``VideoError`` lists those that are known."""
-        codec = PACKET_CODECS.get(encoding.lower().split(';')[0].strip())
-        if codec is None:
-            known = ', '.join(sorted(set(PACKET_CODECS.values())))
-            raise VideoError(f"video encoding '{encoding}' is unknown; known are {known}")
-        self._context: Any = av.CodecContext.create(codec, 'r')
-        # a frame is wanted when its packet comes, not when threads have filled their pipeline
-        self._context.thread_type = 'SLICE'
-        self._context.flags |= av.codec.context.Flags.low_delay
-        self._started = False
-
-    def decode(self, data: bytes) -> Image | None:
-        """
-        Return uint8 BGR [H, W, 3] of a packet, None while there is nothing to show yet.
-
-        ``VideoError`` where the packet is damaged; the next key frame may follow it.
-        """
-        try:
-            frames = [
-                frame
-                for packet in (*self._context.parse(data), *self._context.parse(None))
-                for frame in self._context.decode(packet)
-            ]
-        except av.FFmpegError as error:
-            if not self._started:
-                return None
-            raise VideoError(f'packet of {len(data)} bytes: {_reason(error)}') from error
-        frames = [frame for frame in frames if self._started or frame.key_frame]
-        if not frames:
-            return None
-        self._started = True
-        if frames[-1].is_corrupt:
-            raise VideoError(f'packet of {len(data)} bytes: the decoder met damaged data')
-        return to_bgr(frames[-1])
 
 
 def to_bgr(frame: av.VideoFrame) -> Image:

@@ -38,7 +38,13 @@ from nightseg_ros.runtime.backend import (
     Log,
     Network,
 )
-from nightseg_ros.runtime.export import cached, exported_graph, graph_key
+from nightseg_ros.runtime.export import (
+    bare_graph,
+    cached,
+    exported_graph,
+    graph_key,
+    with_tensors,
+)
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.weights import IMPORTED, Weights
 
@@ -196,18 +202,20 @@ class OpenVINOBackend:
     batches: tuple[int, ...] = (1,)
 
     def __init__(
-        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS
-    ) -> None:
+        self, threads: int = 0, *, bfloat16: bool = False, exact: int = FLOAT32_LAYERS,
+        simulated: bool = False,
+    ) -> None:  # fmt: skip
         """
         Use ``threads`` threads, 0 for one a core.
 
         With ``bfloat16``, segmenters are computed in it behind their first ``exact`` convolutions.
         Translators, whose pixels need more than bfloat16's eight bits, run in float32.
-        ``BackendError`` where the CPU has no bfloat16.
+        ``BackendError`` where the CPU has no bfloat16, unless it may be ``simulated``, which is
+        slow and has the same results.
         """
         import openvino as ov
 
-        if bfloat16 and not has_bfloat16():
+        if bfloat16 and not simulated and not has_bfloat16():
             raise BackendError(
                 "backend 'openvino-bf16': this CPU has no bfloat16; take 'openvino' or 'auto'"
             )
@@ -224,13 +232,14 @@ class OpenVINOBackend:
 
     def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
+        graph = bare_graph(weights, log)
         described = weights.described()
         bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
         # first layers, if any, and the others
         precisions = ['f32'] * (self._exact > 0 or not bfloat16) + ['bf16'] * bfloat16
 
         def model(part: int, shape: tuple[int, ...]) -> ov.Model:
-            whole = self._core.read_model(exported_graph(weights, log))
+            whole = self._core.read_model(with_tensors(graph, weights))
             whole.reshape(list(shape))
             if len(precisions) == 1:
                 return whole
@@ -243,7 +252,11 @@ class OpenVINOBackend:
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
                 facts = [shape, part, precisions, self._exact, config, _installation()]
                 key = f'{graph_key(described)}-{_hash(facts)}'
-                found.append(self._compiled(key, config, partial(model, part, shape), log))
+                request = self._compiled(key, config, partial(model, part, shape), log)
+                taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
+                if precision == 'bf16' and taken.get_type_name() != 'bf16':
+                    raise BackendError('this CPU can neither compute in bfloat16 nor simulate it')
+                found.append(request)
             if len(found) > 1:
                 found[1].set_input_tensor(found[0].get_output_tensor(0))
             return found

@@ -108,20 +108,29 @@ def tidy(folder: Path, limit: int = LIMIT) -> None:
 
 
 def exported_graph(weights: Weights, log: Log) -> bytes:
-    """
-    Return the weights' graph as ONNX, of any batch and size.
+    """Return the weights' graph as ONNX, of any batch and size."""
+    return with_tensors(bare_graph(weights, log), weights)
 
-    It comes from the weights file. Where that holds none, or a stale one, torch makes it, once.
+
+def bare_graph(weights: Weights, log: Log) -> bytes:
+    """
+    Return the graph without its tensors, from the weights file.
+
+    Where that holds none, or a stale one, torch makes it, once.
     """
 
     def export() -> bytes:
         log(f'exporting {weights.path.name} for the first time …')
         return export_graph(weights)
 
-    bare = embedded(weights) or cached('onnx', graph_key(weights), export, log)
+    return embedded(weights) or cached('onnx', graph_key(weights), export, log)
+
+
+def with_tensors(graph: bytes, weights: Weights) -> bytes:
+    """Return a graph with the weights' tensors as its initializers."""
     found = [_field(5, _tensor(name, array)) for name, array in weights.arrays().items()]
     # protobuf joins the two parts of a message that comes twice
-    return bare + _field(7, b''.join(found))
+    return graph + _field(7, b''.join(found))
 
 
 def graph_key(weights: Weights) -> str:

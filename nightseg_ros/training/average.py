@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -25,8 +27,8 @@ class AverageConfig:
     """Weights of one network, fine-tuned from one another: only then is their mean a network. A
     file that is named twice counts twice."""
     out: str
-    """File to write. It says that it was trained on the data of all of them, under the licences of
-    all; the rest of the metadata is that of the last."""
+    """File to write. It says how each of them was trained, and names the data and the licences of
+    all."""
     long_side: int = 0
     """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
 
@@ -58,9 +60,11 @@ def average_weights(config: AverageConfig) -> Path:
     for name, tensor in mean.items():
         if tensor.is_floating_point():
             mean[name] = torch.stack([part.tensors[name] for part in parts]).mean(0)
+    counts = Counter(part.sha256 for part in parts)
+    each = {part.sha256: part for part in parts}
     metadata = dataclasses.replace(
         last.metadata,
-        training={**last.metadata.training, 'mean_of': [part.sha256 for part in parts]},
+        training={'mean_of': [_run_of(part, counts[part.sha256]) for part in each.values()]},
         long_side=config.long_side or last.metadata.long_side,
         data=_union([part.metadata.data for part in parts], ', '),
         ratio=sum(part.metadata.ratio for part in parts) / len(parts),
@@ -73,6 +77,15 @@ def average_weights(config: AverageConfig) -> Path:
     check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
     save_weights(path, mean, metadata)
     return path
+
+
+def _run_of(part: Weights, count: int) -> dict[str, Any]:
+    """Return what the mean says of a part that counts ``count`` times."""
+    about = part.metadata
+    training = {key: value for key, value in about.training.items() if key != 'calibration'}
+    return {
+        'sha256': part.sha256, 'count': count, 'data': about.data, 'ratio': about.ratio, **training
+    }  # fmt: skip
 
 
 def _union(texts: Sequence[str], separator: str) -> str:

@@ -21,11 +21,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nightseg_ros.data.augment import AugmentConfig, augment, flip, hide_unlit, pad, scale_and_crop
+from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import Range, uniform
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.files import process_context
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[torch.Tensor, ...]
@@ -171,6 +172,11 @@ class UnpairedCrops(Dataset[Crop]):
         if rng.random() < 0.5:
             return flip(image, labels)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
+
+
+def open_all(specs: Sequence[str], taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
+    """Return the samples of several data sets in their order."""
+    return [sample for spec in specs for sample in open_dataset(spec, taxonomy)]
 
 
 def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:

@@ -42,8 +42,8 @@ class IlluminationConfig:
     """Settings of ``nightseg train illumination``."""
 
     data: tuple[str, ...]
-    """What to learn from: 'shared:ROOT' (the real data), 'day:CAMERA:PATH' or
-    'night:CAMERA:PATH', where PATH is a folder, a video, or a pattern of images."""
+    """What to learn from: 'day:CAMERA:PATH' or 'night:CAMERA:PATH', where PATH is a folder, a
+    video, or a pattern of images."""
     out: str
     """The weights file to write."""
     steps: int = 1200
@@ -147,20 +147,6 @@ def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
 STORED_SIZE = (96, 144)
 #: Every n-th frame of a video is taken; neighbours teach nothing new.
 VIDEO_STRIDE = 10
-#: The real data in the layout of its folder's README, by day or night name. The dusk drive,
-#: rainy.mp4 and the labelled night frames train nothing.
-SHARED = (
-    'day:camvid:camvid/day_train/images',
-    'day:roadscene:unlabelled/day/roadscene_*.jpg',
-    'night:roadscene:unlabelled/night/roadscene_*.jpg',
-    'day:msrs:unlabelled/day/msrs_*.jpg',
-    'night:msrs:unlabelled/night/msrs_*.jpg',
-    'day:seattlestreet:clips/seattlestreet1.mp4',
-    'day:seattlestreet:clips/seattlestreet2.mp4',
-    'day:desert:clips/desert.mp4',
-    'day:countryroad:clips/countryroad.mp4',
-    'night:nightdrive:clips/night.mp4',
-)
 
 
 class IlluminationDataError(ValueError):
@@ -187,15 +173,9 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
     """
     for spec in specs:
         kind, _, rest = spec.partition(':')
-        if kind == 'shared' and rest:
-            for camera, day, inside in sources(SHARED):
-                yield camera, day, Path(rest) / inside
-            continue
         camera, _, path = rest.partition(':')
         if kind not in ('day', 'night') or not camera or not path:
-            raise ValueError(
-                f"'data': '{spec}' must be shared:ROOT, day:CAMERA:PATH or night:CAMERA:PATH"
-            )
+            raise ValueError(f"'data': '{spec}' must be day:CAMERA:PATH or night:CAMERA:PATH")
         yield camera, kind == 'day', Path(path)
 
 

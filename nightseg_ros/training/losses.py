@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.data.sample import DataError, Sample, read_labels
@@ -24,25 +24,7 @@ LEAST_SHARE = 1e-3
 #: Frames that are counted for the class weights, spread over the data.
 COUNTED = 100
 
-# -- segmentation: means over the batches of all processes ---------------------------------------
-# DDP averages gradients over processes, so that each one's share of a sum is multiplied by their
-# number.
-
-
-def processes() -> tuple[int, int]:
-    """Return the number of this process and the count of the training's processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def total(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum of a tensor over all processes, without a gradient."""
-    value = value.detach()
-    if processes()[1] > 1:
-        value = value.clone()
-        distributed.all_reduce(value)
-    return value
+# -- segmentation --------------------------------------------------------------------------------
 
 
 def segmentation_loss(
@@ -51,68 +33,33 @@ def segmentation_loss(
     *,
     lovasz: float,
     weight: torch.Tensor | None = None,
-    generator: torch.Generator | None = None,
-    sampled: int = SAMPLED,
 ) -> torch.Tensor:
     """
     Cross entropy plus ``lovasz`` × Lovász-softmax, a scalar.
 
     ``logits`` are float [B, C, H, W], ``labels`` int64 [B, H, W] with 255 ignored; a batch
-    without any label costs 0. ``weight`` float [C] is the classes'. Several processes give the
-    ``generator`` the same state.
+    without any label costs 0. ``weight`` float [C] is the classes'.
     """
     loss = mean_cross_entropy(logits, labels, weight=weight)
     if lovasz <= 0:
         return loss
-    surrogate = lovasz_softmax(*_sample(logits, labels, sampled, generator))
-    _, world = processes()
-    # every process has the whole value, but the gradient of its own pixels only
-    surrogate = surrogate + (world - 1) * (surrogate - surrogate.detach())
-    return loss + lovasz * surrogate
+    truth = labels.flatten()
+    chosen = torch.nonzero(truth != UNLABELLED).squeeze(1)
+    if len(chosen) > SAMPLED:
+        chosen = chosen[torch.randint(len(chosen), (SAMPLED,)).to(chosen.device)]
+    probabilities = logits.permute(0, 2, 3, 1).flatten(0, 2)[chosen].softmax(1)
+    return loss + lovasz * lovasz_softmax(probabilities, truth[chosen])
 
 
 def mean_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, *, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cross entropy, the (weighted) mean over all labelled pixels of all processes."""
+    """Cross entropy, the (weighted) mean over all labelled pixels; 0 where there are none."""
     known = labels != UNLABELLED
-    mass = total(known.sum() if weight is None else weight[labels[known]].sum())
+    mass = known.sum() if weight is None else weight[labels[known]].sum()
     if not bool(mass > 0):
         return logits.sum() * 0
-    entropy = partial(F.cross_entropy, logits, labels, ignore_index=UNLABELLED, weight=weight)
-    _, world = processes()
-    return entropy() if world == 1 else entropy(reduction='sum') / mass * world
-
-
-def _sample(
-    logits: torch.Tensor, labels: torch.Tensor, sampled: int, generator: torch.Generator | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Draw labelled pixels of the whole batch: probabilities [N, C] and ids [N].
-
-    Each process has them all, with a gradient only for its own.
-    """
-    rank, world = processes()
-    flat = labels.flatten()
-    known = torch.nonzero(flat != UNLABELLED).squeeze(1)
-    counts = torch.zeros(world, dtype=torch.int64, device=known.device)
-    counts[rank] = known.numel()
-    counts = total(counts)
-    count = int(counts.sum())
-    pixels = logits.permute(0, 2, 3, 1).flatten(0, 2)
-    if count > sampled:
-        drawn = torch.randint(count, (sampled,), generator=generator).to(known.device)
-    else:
-        drawn = torch.arange(count, device=known.device)
-    first = int(counts[:rank].sum())
-    mine = (drawn >= first) & (drawn < first + known.numel())
-    chosen = known[drawn[mine] - first]
-    own = pixels.new_zeros(len(drawn), pixels.shape[1])
-    own[mine] = pixels[chosen].softmax(1)
-    truth = torch.zeros_like(drawn)
-    truth[mine] = flat[chosen]
-    # zeros elsewhere make the sum over processes the whole; own - own adds the gradient only
-    return total(own) + (own - own.detach()), total(truth)
+    return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, weight=weight)
 
 
 def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -33,6 +33,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 from nightseg_ros.config import to_mapping
+from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
 from nightseg_ros.training import require_range
@@ -77,6 +78,29 @@ class RunConfig:
         require_range(self, 0, None, 'workers', 'picture_every')
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CropRunConfig(RunConfig):
+    """Settings of the recipes that learn from augmented crops of labelled pictures."""
+
+    data: tuple[str, ...]
+    """Labelled data sets, ADAPTER:ROOT[:SPLIT]; synthetic nights are made from those by day."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    rate: float
+    """Peak learning rate; poly decay with power 0.9 after a warm-up."""
+    warm_up: int
+    """Steps in which the learning rate rises."""
+    average: float
+    """Decay of the weight average, which is what the run writes."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        RunConfig.__post_init__(self)
+        if any(side % 32 for side in self.augment.crop):
+            raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
+        require_range(self, 0, None, 'warm_up')
+        require_range(self, 0, 1, 'average')
+
+
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
     """
     Return a launched Fabric: one device, or one a process where torchrun set the environment.
@@ -119,16 +143,10 @@ class TrainingRun:
     """
     The loop of a training that may be killed at any moment and goes on when it is started again.
 
-    ::
-
-        run = TrainingRun(config, say)
-        D = run.add('D', discriminator, Adam(discriminator.parameters()))
-        with run:
-            for step, batch in run.train(crops):
-                run.minimise('D', loss(D(batch)))
-
-    Every random choice of the recipe has to be a function of seed and step, and so its learning
-    rates; then a resumed run equals an uninterrupted one. Only rank 0 writes.
+    Networks are given to ``add``, other state to ``keep``; then ``with run:`` the loop is over
+    ``run.train(crops)``, and each step calls ``minimise`` and ``record``. Every random choice of
+    the recipe has to be a function of seed and step, and so its learning rates; then a resumed
+    run equals an uninterrupted one. Only rank 0 writes.
     """
 
     def __init__(

@@ -18,8 +18,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
@@ -28,17 +26,15 @@ from nightseg_ros.runtime.pixels import HostPixels, fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import TrainingCrops, labelled
+from nightseg_ros.training.crops import TrainingCrops, labelled, open_all
 from nightseg_ros.training.losses import (
     class_weights,
     parameter_groups,
     poly,
-    processes,
     segmentation_loss,
-    total,
 )
 from nightseg_ros.training.run import (
-    RunConfig,
+    CropRunConfig,
     RunError,
     TrainingRun,
     data_names,
@@ -59,26 +55,20 @@ LITE_STD = (0.502, 0.502, 0.502)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmenterConfig(RunConfig):
+class SegmenterConfig(CropRunConfig):
     """Settings of ``nightseg train segmenter``."""
 
-    data: tuple[str, ...]
-    """Labelled data sets, ADAPTER:ROOT[:SPLIT]."""
     taxonomy: str = 'camvid11'
     network: str = 'lite_segmenter'
     arch: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network's builder, beside the number of classes."""
     init: str = 'imagenet'
     """'imagenet', 'random', or weights to start from."""
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Crop, geometry, camera, and the share of synthetic night."""
     long_side: int = 480
     """Long side at which the weights will be used."""
     batch: int = 8
-    """Crops a step of each process."""
     steps: int = 1200
     rate: float = 1.5e-3
-    """Peak learning rate of AdamW; poly decay with power 0.9 after a warm-up."""
     encoder_rate: float = 0.3
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
     warm_up: int = 60
@@ -93,21 +83,18 @@ class SegmenterConfig(RunConfig):
     lovasz: float = 0.5
     """Weight of the Lovász-softmax loss beside the cross entropy."""
     average: float = 0.998
-    """Decay of the weight average, which is what the run writes."""
     select: tuple[str, ...] = ()
     """Labelled data sets (never test data) to choose a step on: it becomes best.safetensors."""
     select_every: int = 200
 
     def __post_init__(self) -> None:
         """Refuse settings that cannot work, naming them."""
-        RunConfig.__post_init__(self)
-        if any(side % 32 for side in self.augment.crop):
-            raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
+        CropRunConfig.__post_init__(self)
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
         require_range(self, 1, None, 'select_every')
-        require_range(self, 0, None, 'lovasz', 'warm_up')
-        require_range(self, 0, 1, 'balance', 'average')
+        require_range(self, 0, None, 'lovasz')
+        require_range(self, 0, 1, 'balance')
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
 
@@ -121,7 +108,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     """
     run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
-    samples = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    samples = open_all(config.data, taxonomy)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {'classes': len(taxonomy), **config.arch}
@@ -149,7 +136,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     )  # fmt: skip
     selection = None
     if config.select:
-        chosen_on = [s for spec in config.select for s in open_dataset(spec, taxonomy)]
+        chosen_on = open_all(config.select, taxonomy)
         selection = Selection(chosen_on, run.device.type, data_names(config.select), metadata)
         run.keep('extra', selection)
     mean, std = (
@@ -158,32 +145,25 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     weight = None
     if config.balance:
         weight = class_weights(samples, len(taxonomy), config.balance).to(run.device)
-    rank, world = processes()
-    generator = torch.Generator() if world > 1 else None
     with run:
         for step, (images, labels) in run.train(crops):
-            seed = config.seed * 1_000_003 + step
-            torch.manual_seed(seed + (rank << 32))
-            if generator is not None:
-                generator.manual_seed(seed)  # all processes draw the same pixels
+            torch.manual_seed(config.seed * 1_000_003 + step + (run.fabric.global_rank << 32))
             factor = poly(step, steps=config.steps, warm_up=config.warm_up)
             x = (images.permute(0, 3, 1, 2).float() - mean) / std
             network.train()
-            if config.freeze_norm:
-                for norm in norms:
-                    norm.eval()
+            for norm in norms if config.freeze_norm else ():
+                norm.eval()
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
             # the deployed graph takes its labels from logits at half the network's size
             half = F.interpolate(
                 logits.float(), size=[side // 2 for side in x.shape[2:]], mode='bilinear'
             )
             loss = segmentation_loss(
-                half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz, weight=weight,
-                generator=generator,
-            )  # fmt: skip
+                half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz, weight=weight
+            )
             run.minimise('network', loss, factor)
             average.update_parameters(network)
-            run.record(step, loss=total(loss) / world, rate=config.rate * factor)
+            run.record(step, loss=loss, rate=config.rate * factor)
             if run.is_due(step, config.picture_every):
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
             if selection and run.is_due(step, config.select_every):

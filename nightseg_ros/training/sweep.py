@@ -71,7 +71,6 @@ def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str,
     log(f'{len(trials)} trainings, {sum(trial.done() for trial in trials)} done already')
     index, count = config.shard_of()
     left = [trial for trial in trials[index::count] if not trial.done()]
-    started = time.monotonic()
     for done, trial in enumerate(left, start=1):
         start = Path(trial.settings.init)
         if trial.variant and not start.is_file():
@@ -80,8 +79,7 @@ def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str,
             while not start.is_file():
                 time.sleep(POLL)
         trial.run(lambda text, name=trial.name: log(f'{name}: {text}'))  # type: ignore[misc]
-        minutes = (time.monotonic() - started) / done * (len(left) - done) / 60
-        log(f'{trial.name}: done; {len(left) - done} left here, about {minutes:.0f} min')
+        log(f'{trial.name}: done; {len(left) - done} left here')
     elsewhere = sum(not trial.done() for trial in trials)
     if elsewhere:
         text = f'shard {config.shard} is done; other shards have {elsewhere} of {len(trials)} left'
@@ -129,15 +127,12 @@ class Trial:
 
     def rows(self) -> list[Row]:
         """Return a row for each data set and source that was scored."""
+        ours = {'variant': self.variant, 'ratio': self.ratio, 'share': round(self.share, 4)}
         return [
-            {
-                'variant': self.variant, 'ratio': self.ratio, 'share': round(self.share, 4),
-                'seed': self.seed, 'spec': spec, 'source': source,
-                **{key: entry[key] for key in METRICS},
-            }
+            {**ours, 'seed': self.seed, 'spec': spec, 'source': source, **entry}
             for spec, sources in self.scores().items()
             for source, entry in sources.items()
-        ]  # fmt: skip
+        ]
 
     def done(self) -> bool:
         """Tell whether nothing is left to do."""
@@ -158,23 +153,16 @@ class Trial:
         settings = self.require_same_settings()
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / _SETTINGS, settings)
-        started = time.monotonic()
         if not self.weights.is_file():
             train_segmenter(self.settings, log)
             # the weights are all that the curve needs
             (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
-        seconds = round(time.monotonic() - started, 1)
         scores = self.scores()
         for spec in self.sets:
             if spec not in scores:
                 log(f'scoring {data_names([spec])}')
                 scores[spec] = score(self.weights, spec)
-                content = {
-                    'version': 1, 'variant': self.variant, 'ratio': self.ratio,
-                    'share': self.share, 'seed': self.seed, 'train_seconds': seconds,
-                    'sets': scores,
-                }  # fmt: skip
-                _write(self.folder / SCORES, content)
+                _write(self.folder / SCORES, {'sets': scores})
 
 
 def plan(config: SweepConfig) -> list[Trial]:
@@ -193,9 +181,8 @@ def plan(config: SweepConfig) -> list[Trial]:
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
-        trials.append(
-            Trial(variant='', ratio=0.0, share=0.0, seed=seed, settings=settings, sets=())
-        )
+        day = Trial(variant='', ratio=0.0, share=0.0, seed=seed, settings=settings, sets=())
+        trials.append(day)
     starts = {trial.seed: str(trial.weights) for trial in trials}
     mixtures: dict[tuple[str, float], tuple[tuple[str, ...], float]] = {}
     for name, spec in config.nights().items():
@@ -216,11 +203,10 @@ def plan(config: SweepConfig) -> list[Trial]:
                 out=str(out / 'cells' / f'{name}_{ratio:g}_seed{seed}'),
                 augment={'night_share': share if data == config.data else 0.0},
             )  # fmt: skip
-            trials.append(
-                Trial(
-                    variant=name, ratio=ratio, share=share, seed=seed, settings=settings, sets=sets
-                )
+            trial = Trial(
+                variant=name, ratio=ratio, share=share, seed=seed, settings=settings, sets=sets
             )
+            trials.append(trial)
     return trials
 
 

@@ -22,12 +22,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.config import to_mapping
-from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import ImagePool, UnpairedCrops, picture_grid, to_network
+from nightseg_ros.training.crops import (
+    ImagePool,
+    UnpairedCrops,
+    open_all,
+    picture_grid,
+    to_network,
+)
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
 from nightseg_ros.training.run import RunConfig, TrainingRun, data_names
 from nightseg_ros.weights import load_weights
@@ -85,15 +90,12 @@ class TranslatorConfig(RunConfig):
     pool: int = 50
     """Fakes of earlier steps that each discriminator is shown again."""
     batch: int = 1
-    """Crops a step and process of each domain."""
     steps: int = 50_000
     rate: float = 2e-4
     """Learning rate of Adam in the first half; then it falls to 0 in a line."""
     workers: int = 1
-    """Processes that load crops; 0 loads them in the training itself."""
     checkpoint_every: int = 200
     picture_every: int = 500
-    """Steps between sample pictures; 0 draws none."""
     log_every: int = 50
 
     def __post_init__(self) -> None:
@@ -165,9 +167,8 @@ def train_translator(
     """
     run = TrainingRun(config, log)
     crops = UnpairedCrops(
-        [sample for spec in config.data for sample in open_dataset(spec)],
-        crop=(config.crop, config.crop), long_side=config.long_side, zoom=config.zoom,
-        untold=config.untold, seed=config.seed, log=run.log,
+        open_all(config.data), crop=(config.crop, config.crop), long_side=config.long_side,
+        zoom=config.zoom, untold=config.untold, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()

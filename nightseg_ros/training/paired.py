@@ -1,0 +1,382 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+Generators that learn from day pictures and the physical nights that are made of them.
+
+``fast_translator`` goes from night to day: the day picture is the answer, and its labels say what
+a day segmenter has to see in it. Real nights without an answer take part by an adversarial loss,
+and by their pseudo-labels where there are any.
+
+``day_to_night`` adds what the physical night still lacks. A residual generator changes it until a
+PatchGAN, which sees the picture together with its label map, takes it for a real night; the labels
+stay exact. Real nights need no exact labels: the dense pseudo-labels of a segmenter tell the
+discriminator what stands where. The low frequencies stay those of the physical night, and a
+frozen segmenter has to find the labels again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from nightseg_ros.config import ConfigError, to_mapping
+from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
+from nightseg_ros.data.night_methods import PHYSICAL_TO_NIGHT
+from nightseg_ros.networks import build
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
+from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
+from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training import require_range
+from nightseg_ros.training.crops import (
+    NightPairs,
+    TrainingCrops,
+    UnpairedCrops,
+    open_all,
+    picture_grid,
+    to_network,
+)
+from nightseg_ros.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    half_size_cross_entropy,
+    parameter_groups,
+    poly,
+    weighted_sum,
+)
+from nightseg_ros.training.run import CropRunConfig, TrainingRun, data_names, moving_average
+from nightseg_ros.weights import load_weights
+
+#: A real night is shown as it was taken.
+UNTOUCHED = PhotometricConfig(
+    gain=(1, 1), gamma=(1, 1), cast=0, saturation=(1, 1), curve_probability=0, blur_probability=0,
+    noise_probability=0, jpeg_probability=0, halo_probability=0,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairConfig(CropRunConfig):
+    """Settings that both recipes have."""
+
+    segmenter: str
+    """Weights of the segmenter that judges the results; it is not trained."""
+    ndf: int = 32
+    """Width of the discriminator."""
+    discriminator_rate: float = 2e-4
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        CropRunConfig.__post_init__(self)
+        require_range(self, 1, None, 'ndf')
+
+
+class _Pair:
+    """The run, the data, the frozen judge, generator G with its average, and discriminator D."""
+
+    def __init__(self, config: PairConfig, log: Callable[[str], None]) -> None:
+        """Open everything but the networks, which are built after the seed is set."""
+        self.run = TrainingRun(config, log)
+        judge = load_weights(config.segmenter)
+        self.judge, self.segmenter = judge.sha256, FrozenSegmenter(judge)
+        self.run.place(self.segmenter)
+        self.taxonomy, self._config = self.segmenter.taxonomy, config
+        self.pairs = NightPairs(
+            open_all(config.data, self.taxonomy), config.augment, taxonomy=self.taxonomy,
+            seed=config.seed,
+        )  # fmt: skip
+
+    def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
+        """Take the networks to train."""
+        self.generator, self.discriminator = generator, discriminator
+        self.G = self.run.add('G', generator, optimizer)
+        rate = self._config.discriminator_rate
+        adam = torch.optim.Adam(discriminator.parameters(), rate, (0.5, 0.999))
+        # another layout adds up in another order: figures of old runs would differ, and the power
+        # iteration of the spectral norm after resuming
+        self.D = self.run.add('D', discriminator, adam, channels_last=False)
+        self.average: AveragedModel = moving_average(generator, self._config.average)
+        self.run.keep('average', self.average)
+
+    def step_G(self, loss: torch.Tensor, factor: float) -> None:
+        """Take a step of the generator and its average."""
+        self.run.minimise('G', loss, factor)
+        self.average.update_parameters(self.generator)
+
+
+# -- night to day ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FastLossConfig:
+    """Weights of the losses; 0 leaves one out."""
+
+    color: float = 10.0
+    """L1 to the day picture, values in [-1, 1], at full size and at a quarter of it."""
+    gradient: float = 5.0
+    """L1 of the differences between neighbours."""
+    features: float = 1.0
+    """L1 of the segmenter's features, each level relative to its own mean."""
+    semantic: float = 1.0
+    """Cross entropy of the frozen segmenter on the result against the labels."""
+    night_semantic: float = 0.5
+    """The same on real nights, where they have pseudo-labels."""
+    adversarial: float = 0.0
+    """Least-squares GAN on real nights, against day pictures of the same camera."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FastTranslatorConfig(PairConfig):
+    """Settings of ``nightseg train fast_translator``."""
+
+    unpaired: tuple[str, ...] = ()
+    """Day and night frames of the same cameras (images:FOLDER:day, paired:FOLDER:LABELS:night)."""
+    arch: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of ``fast_generator``."""
+    init: str = ''
+    """Weights of a fast generator to start from; '' starts from the plain adaptation."""
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(crop=(224, 320), scale=(0.6, 1.4), night_share=0.9)
+    )
+    """Crop and geometry; crops that become no night teach that day stays as it is."""
+    loss: FastLossConfig = field(default_factory=FastLossConfig)
+    long_side: int = 480
+    """Long side at which the weights will be used."""
+    batch: int = 6
+    """Synthetic nights a step of each process."""
+    night_batch: int = 2
+    """Real nights a step, where there are ``unpaired`` frames."""
+    steps: int = 800
+    rate: float = 2e-3
+    warm_up: int = 30
+    weight_decay: float = 0.01
+    average: float = 0.995
+    checkpoint_every: int = 50
+    picture_every: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        PairConfig.__post_init__(self)
+        require_range(self, 1, None, 'night_batch')
+        if self.loss.adversarial and not self.unpaired:
+            raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")
+
+
+def train_fast_translator(
+    config: FastTranslatorConfig, log: Callable[[str], None] = print
+) -> Path:
+    """
+    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
+
+    A killed run continues to the same weights (CPU, one process, same number of threads).
+    """
+    pair = _Pair(config, log)
+    run, segmenter = pair.run, pair.segmenter
+    nights = None
+    if config.unpaired:
+        nights = UnpairedCrops(
+            open_all(config.unpaired), crop=config.augment.crop, long_side=config.long_side,
+            seed=config.seed, log=run.log,
+        )  # fmt: skip
+    torch.manual_seed(config.seed)
+    try:
+        generator = build('fast_generator', **config.arch)
+    except ValueError as error:
+        raise ConfigError(f'arch: {error}') from error
+    if config.init:
+        generator.load_state_dict(load_weights(config.init).tensors)
+    groups = parameter_groups(generator, config.rate, config.weight_decay)
+    discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
+    pair.add(generator, torch.optim.AdamW(groups), discriminator)
+    metadata = run.metadata(
+        'unpaired', 'init', 'segmenter', network='fast_generator', arch=dict(config.arch),
+        task='translate', long_side=config.long_side,
+        data=data_names((*config.data, *config.unpaired)), training={'segmenter': pair.judge},
+    )  # fmt: skip
+    weights = to_mapping(config.loss)
+    with run:
+        if nights is not None:
+            real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))
+        for step, (night, day, labels) in run.train(pair.pairs):
+            source, target = to_network(night), to_network(day)
+            count = len(source)
+            if nights is not None:
+                day_A, night_B, _, labels_B, camera, _ = next(real)
+                real_A = to_network(day_A)
+                source = torch.cat([source, to_network(night_B)])
+            generator.train()
+            result = pair.G(source).float()
+            fake_A = result[count:]
+
+            losses = picture_losses(result[:count], target)
+            with run.fabric.autocast():
+                with torch.no_grad():
+                    wanted = segmenter.features(target)
+                logits, found = segmenter.logits_and_features(result.clamp(-1, 1))
+            losses['features'] = feature_loss([level[:count] for level in found], wanted)
+            losses['semantic'] = half_size_cross_entropy(logits[:count], labels)
+            if nights is not None:
+                losses['night_semantic'] = half_size_cross_entropy(logits[count:], labels_B)
+            if config.loss.adversarial:
+                with run.fabric.autocast():
+                    losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
+            loss = weighted_sum(losses, weights)
+            pair.step_G(loss, poly(step, steps=config.steps, warm_up=config.warm_up))
+
+            if config.loss.adversarial:
+                scores = pair.D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
+                losses['D'] = discriminator_loss(*scores.chunk(2))
+                run.minimise('D', losses['D'])
+            run.record(step, loss=loss, **losses)
+            if run.is_due(step, config.picture_every):
+                known = target if nights is None else torch.cat([target, real_A])
+                run.picture(step, 'night_day', picture_grid(source, result, known))
+        return run.save('weights', pair.average.module, metadata)
+
+
+def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the scalars 'color' and 'gradient' of float [B, 3, h, w] in [-1, 1]."""
+    color = (result - target).abs().mean()
+    color = color + (F.avg_pool2d(result, 4) - F.avg_pool2d(target, 4)).abs().mean()
+    error = result - target
+    gradient = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return {'color': color, 'gradient': gradient}
+
+
+def feature_loss(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean over levels of the L1 distance, each relative to its level's mean size."""
+    terms = []
+    for one, other in zip(found, wanted):
+        one, other = one.float(), other.float()
+        terms.append((one - other).abs().mean() / other.abs().mean().clamp(min=1e-6))
+    return torch.stack(terms).mean()
+
+
+# -- day to night ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayToNightLossConfig:
+    """Weights of the losses; 0 leaves one out."""
+
+    adversarial: float = 1.0
+    """Least-squares GAN on real nights."""
+    low_frequency: float = 5.0
+    """L1 to the physical night, both averaged over 16×16 pixels; values in [-1, 1]."""
+    semantic: float = 0.5
+    """Cross entropy of the frozen segmenter on the result against the labels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DayToNightConfig(PairConfig):
+    """Settings of ``nightseg train day_to_night``."""
+
+    nights: tuple[str, ...]
+    """Real nights with a label for every pixel, paired:IMAGES:LABELS:night."""
+    ngf: int = 24
+    """Width of the generator."""
+    blocks: int = 4
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(
+            crop=(192, 192), scale=(0.8, 1.4), long_side=480, night_share=1.0
+        )
+    )
+    """Crop and geometry of both sides, and the physical night."""
+    loss: DayToNightLossConfig = field(default_factory=DayToNightLossConfig)
+    batch: int = 3
+    steps: int = 4000
+    rate: float = 2e-4
+    warm_up: int = 100
+    average: float = 0.999
+    checkpoint_every: int = 250
+    picture_every: int = 250
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work, naming them."""
+        PairConfig.__post_init__(self)
+        require_range(self, 1, None, 'ngf', 'blocks')
+
+
+def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = print) -> Path:
+    """
+    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
+
+    A killed run continues to the same weights (CPU, one process, same number of threads), but for
+    the last bits of a float32: the products of the spectral norm round as memory is aligned.
+    """
+    pair = _Pair(config, log)
+    run, taxonomy = pair.run, pair.taxonomy
+    nights = TrainingCrops(
+        open_all(config.nights, taxonomy),
+        replace(config.augment, photometric=UNTOUCHED, night_share=0.0),
+        taxonomy=taxonomy, seed=config.seed,
+    )  # fmt: skip
+    torch.manual_seed(config.seed)
+    arch = {'ngf': config.ngf, 'blocks': config.blocks, 'residual': True}
+    generator = ResnetGenerator(config.ngf, config.blocks, residual=True)
+    adam = torch.optim.Adam(generator.parameters(), config.rate, (0.5, 0.999))
+    classes = len(taxonomy.classes)
+    pair.add(generator, adam, PatchGAN(config.ndf, channels=3 + classes).apply(_normalise))
+    metadata = run.metadata(
+        'nights', 'segmenter', network='resnet_generator', arch=arch, task='translate',
+        long_side=config.augment.long_side, data=data_names((*config.data, *config.nights)),
+        training={'way': PHYSICAL_TO_NIGHT, 'segmenter': pair.judge},
+    )  # fmt: skip
+    weights = to_mapping(config.loss)
+    with run:
+        real = run.load(nights, batch=config.batch, workers=min(1, config.workers))
+        for step, (physical, _, labels) in run.train(pair.pairs):
+            factor = poly(step, steps=config.steps, warm_up=config.warm_up)
+            night, labels_B = next(real)
+            real_A, real_B = to_network(physical), to_network(night)
+            # void has to tell nothing about which side a picture is from
+            void = (labels == UNLABELLED) | (labels_B == UNLABELLED)
+            map_A, map_B = (one_hot(ids, void, classes) for ids in (labels, labels_B))
+
+            fake_B = pair.G(real_A).float()
+            with run.fabric.autocast():
+                shown = torch.cat([fake_B, map_A], 1)
+                adversarial = generator_loss(pair.discriminator, shown)
+                logits = pair.segmenter(fake_B.clamp(-1, 1))
+            losses = {
+                'adversarial': adversarial,
+                'low_frequency': low_frequency_loss(fake_B, real_A),
+                'semantic': half_size_cross_entropy(logits, labels),
+            }
+            loss = weighted_sum(losses, weights)
+            pair.step_G(loss, factor)
+
+            sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]
+            losses['D'] = discriminator_loss(*pair.D(torch.cat(sides)).chunk(2))
+            run.minimise('D', losses['D'], factor)
+            run.record(step, loss=loss, **losses)
+            if run.is_due(step, config.picture_every):
+                with torch.no_grad():
+                    smooth = pair.average.module(real_A)
+                columns = picture_grid(real_A, fake_B, smooth, real_B)
+                run.picture(step, 'physical_fake_average_real', columns)
+        return run.save('weights', pair.average.module, metadata)
+
+
+def low_frequency_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Return the L1 distance of float [B, 3, h, w], both averaged over 16×16 pixels."""
+    return (F.avg_pool2d(fake, 16) - F.avg_pool2d(real, 16)).abs().mean()
+
+
+def one_hot(labels: torch.Tensor, void: torch.Tensor, classes: int) -> torch.Tensor:
+    """Return uint8 ids [B, h, w] as float maps [B, classes, h, w], all 0 where bool ``void``."""
+    ids = labels.long().masked_fill(void, 0)
+    maps = F.one_hot(ids, classes) * (~void)[..., None]
+    return maps.permute(0, 3, 1, 2).float().contiguous(memory_format=torch.channels_last)
+
+
+def _normalise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        spectral_norm(module)
