@@ -143,7 +143,10 @@ def _write(
     from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import IMPORTED, WeightsMetadata, load_weights
 
-    taxonomy, table = _classes(labels, options) if labels is not None else (None, ())
+    taxonomy: Taxonomy | None = None
+    table: Sequence[int] = ()
+    if labels is not None:
+        taxonomy, table = _classes(labels, options)
     check_output(options.out, 'weights', Path.is_file)
     metadata = WeightsMetadata(
         network=IMPORTED, task='translate' if taxonomy is None else 'segment',

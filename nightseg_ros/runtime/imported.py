@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.runtime.export import OPSET, TYPES, pack_graph
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.weights import WeightsMetadata, load_weights, save_weights, set_graph
+from nightseg_ros.weights import Tensors, Weights, WeightsMetadata, save_weights, set_graph
 
 #: Bytes from which a tensor of the model becomes one of the weights file.
 LARGE = 1024
@@ -99,7 +100,8 @@ def import_model(
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(path, large, metadata)
-    set_graph(path, pack_graph(load_weights(path), bare.SerializeToString(deterministic=True)))
+    weights = Weights(path=path, sha256='', metadata=metadata, tensors=Tensors(large))
+    set_graph(path, pack_graph(weights, bare.SerializeToString(deterministic=True)))
     return layout
 
 
@@ -120,12 +122,12 @@ class _Nodes:
     def reduce(self, kind: str, x: str, axes: list[int], keepdims: int, out: str = '') -> str:
         """Add a reduction: axes are an input since opset 13 of sums, since 18 of others."""
         if self.opset >= 18 or kind == 'ReduceSum':
-            return self(kind, x, np.int64(axes), keepdims=keepdims, out=out)
+            return self(kind, x, _ints(*axes), keepdims=keepdims, out=out)
         return self(kind, x, axes=axes, keepdims=keepdims, out=out)
 
     def resize(self, x: str, sides: Any, mode: str) -> str:
         """Resize [B, C, H, W] to int64 [2] sides."""
-        head = self('Gather', self('Shape', x), np.int64([0, 1]))
+        head = self('Gather', self('Shape', x), _ints(0, 1))
         sizes = self('Concat', head, sides, axis=0)
         return self(
             'Resize', x, '', '', sizes, mode=mode, coordinate_transformation_mode='half_pixel'
@@ -205,14 +207,14 @@ def _before(
     nodes: _Nodes, layout: Layout, metadata: WeightsMetadata, order: str, entry: str
 ) -> None:
     """Turn ``images``, uint8 [B, h, w, 3] RGB, into the model's input."""
-    mean, std = np.float64(metadata.mean), np.float64(metadata.std)
+    mean, std = np.array(metadata.mean), np.array(metadata.std)
     x = nodes('Cast', 'images', to=TensorProto.FLOAT)
     if order == 'bgr':
-        x = nodes('Gather', x, np.int64([2, 1, 0]), axis=3)
-    x = nodes('Add', nodes('Mul', x, np.float32(1 / (255 * std))), np.float32(-mean / std))
+        x = nodes('Gather', x, _ints(2, 1, 0), axis=3)
+    x = nodes('Add', nodes('Mul', x, _floats(1 / (255 * std))), _floats(-mean / std))
     x = nodes('Transpose', x, perm=[0, 3, 1, 2])
     if layout.size is not None:
-        x = nodes.resize(x, np.int64(layout.size), 'linear')
+        x = nodes.resize(x, _ints(*layout.size), 'linear')
     perm = [0, 2, 3, 1] if layout.channels_last else [0, 1, 2, 3]
     nodes('Transpose', x, perm=perm, out=entry)
 
@@ -220,13 +222,10 @@ def _before(
 def _segment(nodes: _Nodes, layout: Layout, result: str, table: Sequence[int]) -> None:
     """Turn the model's output into labels, confidence and reliability."""
     x = nodes('Cast', result, to=TensorProto.FLOAT)
-    if layout.perm:
-        x = nodes('Transpose', x, perm=layout.perm)
-    else:
-        x = nodes('Unsqueeze', x, np.int64([1]))
-    sides = nodes('Gather', nodes('Shape', 'images'), np.int64([1, 2]))
+    x = nodes('Transpose', x, perm=layout.perm) if layout.perm else nodes('Unsqueeze', x, _ints(1))
+    sides = nodes('Gather', nodes('Shape', 'images'), _ints(1, 2))
     # full-size logits were enlarged before: one in two says all
-    x = nodes.resize(x, nodes('Div', sides, np.int64([2])), 'nearest' if layout.fine else 'linear')
+    x = nodes.resize(x, nodes('Div', sides, _ints(2)), 'nearest' if layout.fine else 'linear')
     if layout.output == 'ids':
         inside = nodes('Less', nodes('Abs', nodes('Sub', x, np.float32((len(table) - 1) / 2))),
                        np.float32(len(table) / 2))  # fmt: skip
@@ -245,9 +244,9 @@ def _segment(nodes: _Nodes, layout: Layout, result: str, table: Sequence[int]) -
         # not so where the network gave no numbers
         inside = nodes('Less', size, np.float32(1e30))
         sure = nodes('Where', inside, sure, np.float32(0))
-    labels = nodes('Where', inside, nodes('Gather', np.int64(table), best), np.int64(UNLABELLED))
-    nodes('Cast', nodes('Squeeze', labels, np.int64([1])), to=TensorProto.UINT8, out='labels')
-    sure = nodes('Squeeze', sure, np.int64([1]))
+    labels = nodes('Where', inside, nodes('Gather', _ints(*table), best), np.int64(UNLABELLED))
+    nodes('Cast', nodes('Squeeze', labels, _ints(1)), to=TensorProto.UINT8, out='labels')
+    sure = nodes('Squeeze', sure, _ints(1))
     steps = nodes('Round', nodes('Mul', sure, np.float32(255)))
     nodes('Cast', steps, to=TensorProto.UINT8, out='confidence')
     nodes.reduce('ReduceMean', sure, [1, 2], 0, out='reliability')
@@ -256,7 +255,7 @@ def _segment(nodes: _Nodes, layout: Layout, result: str, table: Sequence[int]) -
 def _translate(nodes: _Nodes, layout: Layout, result: str, ends: tuple[float, float]) -> None:
     """Turn the model's output into ``day``, uint8 [B, h, w, 3]."""
     x = nodes('Transpose', nodes('Cast', result, to=TensorProto.FLOAT), perm=layout.perm)
-    sides = nodes('Gather', nodes('Shape', 'images'), np.int64([1, 2]))
+    sides = nodes('Gather', nodes('Shape', 'images'), _ints(1, 2))
     x = nodes.resize(x, sides, 'linear')
     x = nodes('Mul', nodes('Sub', x, np.float32(ends[0])), np.float32(255 / (ends[1] - ends[0])))
     x = nodes('Clip', nodes('Round', x), np.float32(0), np.float32(255))
@@ -264,5 +263,14 @@ def _translate(nodes: _Nodes, layout: Layout, result: str, ends: tuple[float, fl
     nodes('Cast', x, to=TensorProto.UINT8, out='day')
 
 
+def _ints(*values: int) -> npt.NDArray[np.int64]:
+    return np.array(values, np.int64)
+
+
+def _floats(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return values.astype(np.float32)
+
+
 def _opset(model: onnx.ModelProto) -> int:
-    return next((o.version for o in model.opset_import if o.domain in ('', 'ai.onnx')), 0)
+    found = (one.version for one in model.opset_import if one.domain in ('', 'ai.onnx'))
+    return int(next(found, 0))
