@@ -69,12 +69,13 @@ class OnnxOptions(_Options):
 def import_onnx(options: OnnxOptions) -> int:
     """Import a file."""
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(options.model)
         onnx.checker.check_model(model)
-    except (DecodeError, ValueError, onnx.checker.ValidationError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's, onnx's checker's
         raise ConfigError(f"'{options.model}' is no ONNX model: {error}") from error
     labels = read_yaml(options.labels) if options.labels is not None else None
     return _write(
