@@ -42,6 +42,7 @@ setup(
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
     package_data={
         'nightseg_ros': ['py.typed'],
+        'nightseg_ros.node': ['view.html'],
         'nightseg_ros.evaluation': [
             'report.jinja',
             'report.html.jinja',
@@ -62,6 +63,7 @@ setup(
         'torch': requirements('torch', 'onnx'),
         'train': requirements('torch', 'onnx', 'train'),
         'fleet': requirements('fleet'),
+        'view': ['rerun-sdk>=0.24'],
         # without an extra of this name that has pytest in it, colcon runs no test
         'test': requirements('torch', 'onnx', 'train', 'fleet', 'test'),
         'dev': requirements('torch', 'onnx', 'train', 'fleet', 'test', 'lint'),

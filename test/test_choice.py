@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], list[tu
         return {name: ms.get(name, 30.0) for name in networks}
 
     monkeypatch.setattr(backends, 'measure', fake)
+    monkeypatch.setattr(backends.os, 'getloadavg', lambda: (0.0, 0.0, 0.0))
     for backend in (backends.OpenVINOBackend, backends.OnnxBackend):
         monkeypatch.setattr(backend, 'load', lambda self, weights, log: lambda images: ())
     return ms, asked
@@ -91,6 +93,21 @@ def test_what_is_clearly_faster_is_taken_and_remembered(
     assert said[-1] == said[-2]
     assert said[-1].startswith(f'backend {wanted}: {why} at 160×96 (')
     assert len(json.loads((cache / 'backends.json').read_text())) == 1
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_anew_once_it_is_idle(
+    weights: list[Weights], measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    cores = os.cpu_count() or 1
+    # under load, twice; then idle, twice; then under load again
+    turns = [(3, 1, 'onnxruntime')] * 2 + [(0, 2, 'openvino')] * 2 + [(3, 2, 'openvino')]
+    for load, times, name in turns:
+        measured[0].update(openvino=20.0, onnxruntime=15.0 if times == 1 else 25.0)
+        monkeypatch.setattr(backends.os, 'getloadavg', lambda load=load: (load * cores, 0, 0))
+        assert choose(weights, SIZE, device='cpu', log=said.append) == (name, 'cpu')
+        assert len(measured[1]) == times
+        assert ('under a load of 3.0 a core' in said[-1]) == (times == 1)
 
 
 def test_another_size_or_number_of_threads_is_another_question(

@@ -79,6 +79,7 @@ def test_adapters(root: Path) -> None:
     [
         ('camvid', 'ADAPTER:ROOT'),
         ('mapillary:x', "'mapillary:x' is no data set"),
+        (r'folder:C:\data\set:night', r"there is no folder 'C:\\data\\set:night'"),
         ('folder:/nowhere', 'no folder'),
         ('camvid:{root}:night', 'no folder'),
         ('camvid:{root}', 'ADAPTER:ROOT:SPLIT'),

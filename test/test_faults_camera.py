@@ -99,6 +99,23 @@ def test_a_jump_of_the_stamps_starts_over_and_every_mask_keeps_its_frames_stamp(
     assert camera.counters()['time_jumps'] == before + jumps + back
 
 
+def test_a_single_stamp_from_the_future_costs_no_good_frame(
+    client: Client, camera: Camera
+) -> None:
+    offset = next(client.stamps) + SECOND - time.monotonic_ns()
+    for index in range(20):
+        # the first two tell that the clock was set
+        if index == 2:
+            before = camera.counters()
+        ahead = SECOND * 95 // 100 if index == 12 else 0
+        camera.serve(at=time.monotonic_ns() + offset + ahead)
+    after = camera.counters()
+    assert after['dropped.out_of_order'] == before['dropped.out_of_order']
+    assert after['time_jumps'] == before['time_jumps'] + 1
+    while next(client.stamps) < time.monotonic_ns() + offset:
+        pass
+
+
 def test_encoding_and_size_may_change_with_every_frame(camera: Camera) -> None:
     camera.serve()
     before = camera.counters()['size_changes']

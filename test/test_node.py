@@ -221,7 +221,8 @@ def test_the_route_follows_the_light_live_as_it_does_offline(
 def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
     client: Client, camera: Camera
 ) -> None:
-    camera.listen('overlay', 'translated')
+    camera.listen('overlay')
+    client.listen(f'{OUT}/translated', reliable=False)
     client.heard(f'{OUT}/overlay', f'{OUT}/translated')
     image = picture(60, 80, seed=9)
 

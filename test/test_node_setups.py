@@ -138,6 +138,13 @@ def test_compressed_input(client: Client, pipeline: Pipeline) -> None:
     np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
 
 
+def test_labels_of_the_networks_size_are_never_larger_than_the_picture(client: Client) -> None:
+    camera = camera_of(client)
+    start(client, label_size='network')
+    labels = camera.connect().serve(picture(24, 32))
+    assert (labels.height, labels.width) == (24, 32)
+
+
 def test_labels_of_the_networks_size_carry_their_calibration(
     client: Client, pipeline: Pipeline
 ) -> None:
@@ -189,6 +196,16 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     assert (got['overlay'][~own] != image[~own]).any()
 
 
+def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
+    for given, words in (
+        ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
+        ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
+    ):
+        assert client.set(**given).successful
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', words)
+
+
 def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
     left, right = camera_of(client, 'left'), camera_of(client, 'right')
     start(client, cameras=['left', 'right'])
@@ -212,6 +229,17 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
         camera.connect()
         client.connect(clock)
+        # more than the errors in callbacks that end a node
+        negative = Clock()
+        negative.clock.sec = -5
+        words = '/clock cannot be used, time stands still: Seconds value must not be negative'
+        for _ in range(25):
+            clock.publish(negative)
+            client.spin(0.05)
+        client.feed(
+            lambda: clock.publish(negative),
+            lambda: client.says('node', words, level='ERROR'), words,
+        )  # fmt: skip
         begin = 1_000 * SECOND
         for loop in range(3):
             for index in range(12):

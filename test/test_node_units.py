@@ -69,6 +69,18 @@ def test_late_and_double_stamps_are_dropped(stamps: list[int], drops: list[str])
     assert [jump for _, jump in found] == jumps
 
 
+def test_a_stamp_from_the_future_costs_only_itself_and_a_clock_that_was_set_nothing() -> None:
+    order, period = StampOrder(), 1000 // 30
+    for index in range(90):
+        # the eleventh is 0.95 s ahead; from the fiftieth on the clock is 0.5 s ahead, for good
+        stamp = 1_000_000 + index * period + 950 * (index == 10) + 500 * (index >= 50)
+        drop, jump = order.check(stamp * MS, index * period / 1000, 0.0)
+        assert drop == '' and jump == (pytest.approx(0.95 - period / 1000) if index == 11 else 0)
+        if index == 70:
+            # what is late is late all the same
+            assert order.check((stamp - 200) * MS, 2.31, 0.0)[0] == 'out_of_order'
+
+
 @given(rate=st.floats(1, 60), source=st.floats(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> None:
     order = StampOrder()
@@ -248,7 +260,7 @@ class StubPipeline:
         self.batches.append([frame.camera for frame in frames])
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of order')
+            raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
         if len(frames) > self.room and self.backend.device != 'cpu':
             raise MemoryError('no memory')
         decision = SimpleNamespace(route='day', state='day', switched=True, reason='it is light')
@@ -299,6 +311,7 @@ class Setup:
     def publish(self, header: Any, result: Any, *given: Any) -> dict[str, float]:
         if header.frame_id == 'unfit':
             raise ValueError('the mask has another size')
+        assert self.limits() == [30.0], 'that is the limit of a batch'
         with self.changed:
             self.published.append(result.frame.camera)
             self.changed.notify_all()
@@ -433,9 +446,10 @@ def test_what_is_published_is_counted_timed_and_judged(
     for name, shown in (('front', words), ('rear', '' if '0.29' in words else words)):
         health = setup.cameras[name].health
         receive(health, health.last_useful)
-        values, problems = health.values(0.0), health.problems(health.last_useful, PRESENT, 9.0)
+        now = health.last_useful
+        values, problems = health.values(now), health.problems(now, PRESENT, 9.0)
         counted = [values[key] for key in ('served', 'published.labels', 'published.status')]
-        assert counted == [1, 1, 1]
+        assert counted == [1, 1, 1] and values['output_hz'] == 0.2
         assert values['reliability'] is reliability or reliability is None
         assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
         assert health.note.startswith('route day, day, score ')
@@ -485,7 +499,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup = Setup(monkeypatch)
     setup.hold()
     assert setup.node.activity.tasks
-    setup.put('front')
+    setup.put('rear')
     setup.node.settings.pipeline = PipelineConfig(route='day')
     setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
@@ -498,6 +512,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     ((change,),) = [setup.pipeline.changes]
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
     assert setup.worker.stop(10)
+    assert setup.published == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
     del setup.worker
     gc.collect()
@@ -511,6 +526,15 @@ def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
     """Check twice a second and return what hung."""
     times = np.arange(begin, end + PERIOD / 2, PERIOD)
     return [hang for hang in map(activity.check, times) if hang is not None]
+
+
+def test_a_loop_that_ends_by_itself_is_fatal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(monkeypatch, broken='deadly')
+    setup.worker.start()
+    setup.put('deadly')
+    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
+        time.sleep(0.01)
+    assert str(hang) == 'the worker thread has ended by an error'
 
 
 def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit() -> None:

@@ -17,7 +17,7 @@ import lz4.frame
 import numpy as np
 import pytest
 import yaml
-from bag_samples import TOPIC, write_bag
+from bag_samples import TOPIC, frames_of, write_bag
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -119,7 +119,7 @@ def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path: Path) -> None:
     ]  # fmt: skip
     (bag / 'metadata.yaml').write_text(yaml.safe_dump(content))
     with BagReader(bag) as reader:
-        frames = list(reader.frames(reader.image_topic(TOPIC)))
+        frames = frames_of(reader, TOPIC)
     assert not any(isinstance(frame, Frame) for frame in frames)
     assert 'secret.mcap is missing' in str(frames[-1])
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -153,7 +152,6 @@ class CameraTopics:
         self._info_subscription = self._node.create_subscription(
             CameraInfo, self.names.info_topic, keep_info,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
         settings = self._node.settings
         self.images = OrderedSubscription(
@@ -204,7 +202,10 @@ class CameraTopics:
             self.health.counts[f'computed.{picture}'] += 1
         if self._ego is not None:
             result = self._ego.cover(result)
-        labels = image if settings.label_size == 'camera' else fit(*image, self._long_side).labels
+        labels = image
+        if settings.label_size == 'network':
+            # never more than the camera has seen
+            labels = min(image, fit(*image, self._long_side).labels)
         done = {}
         for topic, publisher in self._publishers.items():
             if topic not in wanted:

@@ -10,8 +10,8 @@ tables of the documents from them.
 
 from __future__ import annotations
 
-import difflib
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
-from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.config import ConfigError, did_you_mean, from_mapping
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import NAMESPACE, output_prefixes
 from nightseg_ros.perception.router import ROUTES
@@ -451,7 +451,23 @@ def unknown(overrides: Iterable[str], known: Iterable[str]) -> list[str]:
     for name in sorted(overrides):
         if name in known or name.startswith(_FOREIGN):
             continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{close[0]}'?" if close else ''
-        sentences.append(f"parameter '{name}' is not known and has no effect{hint}")
+        sentences.append(
+            f"parameter '{name}' is not known and has no effect{did_you_mean(name, known)}"
+        )
     return sentences
+
+
+def help_text(node: str) -> str:
+    """Return what ``night_perception --help`` or ``semantic_cloud --help`` prints."""
+    rows = CLOUD_PARAMETERS if node == 'semantic_cloud' else PARAMETERS
+    lines = [
+        f'usage: {node} [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO]]',
+        '',
+        f'A ROS 2 lifecycle node. config/{node}.yaml is a file of its parameters:',
+        '',
+    ]
+    for row in rows:
+        accepted = f' [{row.range}]' if row.range else ''
+        lines.append(f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}')
+        lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))
+    return '\n'.join(lines)

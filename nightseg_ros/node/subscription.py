@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,10 +13,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
+#: Seconds by which a stamp may run ahead of its arrival, compared with those before it.
+AHEAD_S = 0.1
 
 
 class Subscription:
@@ -48,12 +52,18 @@ class Subscription:
                 reliable.append(policy == ReliabilityPolicy.RELIABLE)
             else:
                 others.add(kind)
+        topic, near = self._node.resolve_topic_name(self._topic), ''
+        if not reliable and not others:
+            wanted = self._type.replace('/', '/msg/')
+            names = self._node.get_topic_names_and_types()
+            near = did_you_mean(topic, [n for n, kinds in names if wanted in kinds and n != topic])
         return Source(
-            topic=self._node.resolve_topic_name(self._topic),
+            topic=topic,
             publishers=len(reliable),
             reliable=sum(reliable),
             subscribed_reliable=self._reliable,
             other_types=tuple(sorted(others)),
+            near=near,
         )
 
     def match(self) -> None:
@@ -75,8 +85,6 @@ class Subscription:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
             QoSProfile(depth=1, reliability=policy), event_callbacks=events,
-            # a group never forgets what it held, and the node's own lives as long as the node
-            callback_group=MutuallyExclusiveCallbackGroup(),
         )  # fmt: skip
 
     def close(self) -> None:
@@ -105,8 +113,8 @@ class OrderedSubscription(Subscription):
         """
         Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
 
-        ``restart`` is called before that where the stamps jump back. ``node.settings.max_rate``
-        is read for every message.
+        ``restart`` is called before that where the stamps jump back by more than 1 s.
+        ``node.settings.max_rate`` is read for every message.
         """
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
@@ -126,9 +134,10 @@ class OrderedSubscription(Subscription):
         try:
             if jump:
                 health.counts['time_jumps'] += 1
-                text = f'stamps jumped back by {jump:.1f} s; starting over'
+                text = f'stamps jumped back by {jump:.2f} s'
                 health.warn(now, 'jump', text, log=text)
-                self._restart()
+                if jump * 1e9 > JUMP_NS:
+                    self._restart()
             self._ordered(message, stamp_ns, now)
         except Exception as error:
             # nothing that is received may end the node
@@ -140,12 +149,17 @@ class StampOrder:
     """
     Keeps the order of one sensor's stamps and its rate.
 
-    Messages without a stamp (0) are taken in the order they come.
+    Messages without a stamp (0) are taken in the order they come. One that is behind the last is
+    late, unless that one was stamped in the future: farther ahead of its arrival than those
+    before it, which this one confirms.
     """
 
     def __init__(self) -> None:
         """Start without a past."""
         self._last_ns = 0
+        self._leads: deque[float] = deque(maxlen=8)
+        """Seconds from arrival to stamp of the latest messages that were not from the future."""
+        self._doubted = False
         self._due = -float('inf')
 
     def check(self, stamp_ns: int, now: float, max_rate: float) -> tuple[str, float]:
@@ -153,18 +167,27 @@ class StampOrder:
         Judge the message of ``stamp_ns`` that came at ``now`` (seconds of a steady clock).
 
         ``max_rate`` in messages a second, 0 for no limit; on average it is met exactly. Return the
-        reason to drop it, '' for none, and the seconds that the stamps went back where this
-        message starts over.
+        reason to drop it, '' for none, and the seconds that the stamps went back before this
+        message, which is taken all the same.
         """
-        jump = 0.0
+        jump, lead = 0.0, stamp_ns / 1e9 - now
+        early = lead > max(self._leads, default=lead) + AHEAD_S
         if stamp_ns and self._last_ns:
             ahead = stamp_ns - self._last_ns
             if ahead == 0:
                 return 'duplicate_stamp', 0.0
-            if ahead < -JUMP_NS:
+            if ahead < -JUMP_NS or (ahead < 0 and self._doubted and not early):
                 jump = -ahead / 1e9
             elif ahead < 0:
                 return 'out_of_order', 0.0
+        if stamp_ns:
+            if jump * 1e9 > JUMP_NS or (early and self._doubted):
+                # a clock was set: two in a row say so
+                self._leads.clear()
+                early = False
+            self._doubted = early
+            if not early:
+                self._leads.append(lead)
         # also of a message that the rate drops: one before it must not come after it
         self._last_ns = stamp_ns or self._last_ns
         if max_rate > 0 and not jump:

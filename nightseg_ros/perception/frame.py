@@ -161,7 +161,7 @@ def decode_file(
     upright: bool = False,
 ) -> tuple[Image, Order]:
     """
-    Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP or WebP.
+    Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP, WebP or TIFF.
 
     ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
     picture. ``FrameError`` is raised where the bytes are no whole picture of up to ``MAX_PIXELS``
@@ -210,7 +210,7 @@ _BETWEEN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0x
 
 def picture_size(content: bytes) -> tuple[int, int]:
     """
-    Return (height, width) of a JPEG, PNG, BMP or WebP; ``ValueError`` says what is wrong with it.
+    Return (height, width) of a JPEG, PNG, BMP, WebP or TIFF; ``ValueError`` says what is wrong.
 
     A JPEG or PNG that is cut off is refused, a PNG with a wrong checksum as well.
     """
@@ -223,11 +223,15 @@ def picture_size(content: bytes) -> tuple[int, int]:
         size = (abs(height), abs(width))
     elif content[:4] + content[8:12] == b'RIFFWEBP':
         size = _webp_size(content)
+    elif content[:4] in (b'II*\0', b'MM\0*'):
+        size = _tiff_size(content)
     elif not content:
         raise ValueError('there are no bytes')
+    elif content[4:8] == b'ftyp':
+        raise ValueError('they are HEIC, AVIF or MP4, whatever the name says; convert it to JPEG')
     else:
         raise ValueError(
-            f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP or WebP do'
+            f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP, WebP or TIFF do'
         )
     height, width = size
     if not height or not width:
@@ -271,6 +275,24 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     else:
         raise ValueError('the WebP has no frame header')
     return height, width
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """Read the first page's entries of 12 bytes: tag, type (3 is 16 bits), count, value."""
+    end = '<' if content.startswith(b'II') else '>'
+    sides = {256: 0, 257: 0}
+    try:
+        (at,) = struct.unpack_from(f'{end}I', content, 4)
+        (entries,) = struct.unpack_from(f'{end}H', content, at)
+        for place in range(at + 2, at + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f'{end}HH', content, place)
+            if tag in sides:
+                [sides[tag]] = struct.unpack_from(
+                    f'{end}{"H" if kind == 3 else "I"}', content, place + 8
+                )
+    except struct.error as error:
+        raise ValueError('the TIFF is cut off') from error
+    return sides[257], sides[256]
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -135,6 +136,11 @@ def in_words(value: object) -> str:
 NAMESPACE = 'nightseg'
 
 
+def base_topic(topic: str) -> str:
+    """Return the image topic that a transport's topic belongs to: /a/image for /a/image/ffmpeg."""
+    return re.sub('/(compressed|ffmpeg|foxglove)$', '', topic)
+
+
 def output_prefixes(topics: Sequence[str]) -> list[str]:
     """
     Return what each camera's output topics begin with, its image topic being given.
@@ -142,7 +148,7 @@ def output_prefixes(topics: Sequence[str]) -> list[str]:
     ``/front/image_raw`` has its labels on ``/front/nightseg/labels``. Two images of one parent, or
     of none to speak of, are told apart by the whole topic.
     """
-    stems = [topic.removesuffix('/compressed') for topic in topics]
+    stems = list(map(base_topic, topics))
     parents = [stem.rpartition('/')[0] for stem in stems]
     return [
         f'{parent if parents.count(parent) == 1 and parent else stem}/{NAMESPACE}'
