@@ -184,7 +184,9 @@ def graph_hash(weights: Weights) -> str:
 
 
 def _tensor(name: str, array: npt.NDArray[Any]) -> bytes:
-    """Return a TensorProto: dims, data_type, name, raw_data."""
+    """Return a TensorProto: dims, data_type, name, raw_data; graphs compute in float32."""
+    if array.dtype.kind == 'f':
+        array = array.astype(np.float32, copy=False)
     dims = b''.join(b'\x08' + _varint(length) for length in array.shape)
     kind = b'\x10' + _varint(TYPES[array.dtype.name])
     return dims + kind + _field(8, name.encode()) + _field(9, array.tobytes())
