@@ -39,6 +39,7 @@ setup(
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
     package_data={
         'nightseg_ros': ['py.typed'],
+        'nightseg_ros.node': ['view.html'],
         'nightseg_ros.evaluation': [
             'report.jinja',
             'report.html.jinja',
@@ -55,7 +56,10 @@ setup(
     ],
     install_requires=requirements('runtime'),
     # without an extra of this name that has pytest in it, colcon runs no test
-    extras_require={name: requirements(name) for name in ('test', 'train', 'fleet')},
+    extras_require={
+        **{name: requirements(name) for name in ('test', 'train', 'fleet')},
+        'view': ['rerun-sdk>=0.24'],
+    },
     zip_safe=False,
     entry_points={
         'console_scripts': [

@@ -32,8 +32,6 @@ from nightseg_ros.data.sample import Sample, read_image, read_labels
 from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
-    auroc,
-    auroc_of_counts,
     risk_coverage,
     spearman,
     spearman_interval,
@@ -167,6 +165,20 @@ def correlation(seen: Sequence[Seen], name: str) -> list[float]:
     return [spearman(score, accuracy), *ends]
 
 
+def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
+    """Return how often a level of ``good`` is above one of ``bad``, by counts [levels] of each."""
+    low, high = np.asarray(bad, np.float64), np.asarray(good, np.float64)
+    return float(high @ (low.cumsum() - low / 2) / (high.sum() * low.sum()))
+
+
+def auroc_of_frames(score: str, bad: Sequence[Seen], good: Sequence[Seen]) -> float:
+    """Return how often a score of ``good`` frames is above one of ``bad`` ones."""
+    values = [getattr(frame, score) for frame in (*bad, *good)]
+    places = np.unique(values, return_inverse=True)[1]
+    levels = places.max() + 1
+    return auroc(*(np.bincount(p, minlength=levels) for p in np.split(places, [len(bad)])))
+
+
 def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
     """Return every figure that the pictures give."""
     kinds = list(dict.fromkeys(frame.kind for frame in real))
@@ -185,7 +197,7 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
                 f'spearman_{score}': correlation(group, score)
                 for score in ('reliability', 'confidence')
             },
-            'wrong_pixels_auroc': auroc_of_counts(wrong, right),
+            'wrong_pixels_auroc': auroc(wrong, right),
         }
     for kind in CORRUPTIONS:
         bad = [frame for frame in blind if frame.kind == kind]
@@ -195,9 +207,7 @@ def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
             'most': max(frame.reliability for frame in bad),
             'below': shares([frame.reliability for frame in bad]),
             **{
-                f'auroc_{score}': auroc(
-                    [getattr(f, score) for f in bad], [getattr(f, score) for f in real]
-                )
+                f'auroc_{score}': auroc_of_frames(score, bad, real)
                 for score in ('reliability', 'confidence')
             },
         }

@@ -19,10 +19,21 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import HELD, Observer, add_weights, held, judged, resources, ros_arguments
+from sensor_msgs.msg import Image, PointCloud2
+from watch import (
+    HELD,
+    Observer,
+    add_weights,
+    held,
+    judged,
+    lens,
+    resources,
+    ros_arguments,
+    sweep,
+)
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
@@ -35,7 +46,7 @@ class Camera:
     """Sends one picture under new stamps."""
 
     node, module = 'night_perception', 'nightseg_ros.node.main'
-    source, output = 'front', ('labels', Image)
+    source, output = 'front', Image
 
     @staticmethod
     def parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -65,7 +76,7 @@ class Vehicle:
     """Sends a sweep of 20,000 points and the masks of two cameras under one new stamp."""
 
     node, module = 'semantic_cloud', 'nightseg_ros.node.semantic_cloud'
-    source, output = 'lidar', ('points', PointCloud2)
+    source, output = 'lidar', PointCloud2
 
     @staticmethod
     def parameters(options: argparse.Namespace) -> dict[str, str]:
@@ -75,22 +86,11 @@ class Vehicle:
     def __init__(self, observer: Observer, rate: float) -> None:
         """Send ``rate`` sweeps a second on a timer; 0 sends only when asked."""
         rng = np.random.default_rng(0)
-        fields = [
-            PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')
-        ]
-        points = rng.uniform((-20, -3, 2), (20, 3, 40), (20_000, 3)).astype(np.float32)
-        sweep = PointCloud2(
-            height=1, width=20_000, fields=fields, point_step=12, row_step=240_000,
-            data=points.tobytes(),
-        )  # fmt: skip
         mask = Image(height=360, width=640, step=640, encoding='mono8')
         mask.data = rng.integers(0, 11, (360, 640), np.uint8).tobytes()
-        lens = CameraInfo(height=360, width=640, distortion_model='plumb_bob')
-        lens.k[:] = [400, 0, 320, 0, 400, 180, 0, 0, 1]
-        lens.d = [-0.3, 0.1, 0.001, 0, 0]
-        messages = [('lidar/points', sweep)]
+        messages: list[tuple[str, Any]] = [('lidar/points', sweep(20_000))]
         for camera in ('front', 'rear'):
-            messages += [(f'{camera}/camera_info', lens)]
+            messages += [(f'{camera}/camera_info', lens(640, 360))]
             messages += [(f'{camera}/nightseg/{kind}', mask) for kind in ('labels', 'confidence')]
         self._sending = [
             (observer.node.create_publisher(type(message), topic, 5), message)
@@ -129,9 +129,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                 environ={**os.environ, 'ROS_LOG_DIR': str(work)},
             )
         )  # fmt: skip
-        observer = Observer(
-            [kind.source], lambda: node.code is None, node=kind.node, output=kind.output
-        )
+        observer = Observer({kind.source: kind.output}, lambda: node.code is None, [kind.node])
         stack.callback(observer.close)
         camera = kind(observer, options.flood)
         begun = time.monotonic()

@@ -21,7 +21,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from nightseg_ros.node.messages import header_stamp
 from nightseg_ros.shared_memory import remove_orphans
@@ -182,40 +182,64 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backend', default='auto')
 
 
+def sweep(count: int) -> PointCloud2:
+    """Return ``count`` points in front of a vehicle, at random."""
+    low, high = (-20, -3, 2), (20, 3, 40)
+    points = np.random.default_rng(0).uniform(low, high, (count, 3)).astype(np.float32)
+    fields = [PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')]
+    return PointCloud2(
+        height=1, width=count, fields=fields, point_step=12, row_step=12 * count,
+        data=points.tobytes(),
+    )  # fmt: skip
+
+
+def lens(width: int, height: int) -> CameraInfo:
+    """Return the calibration of a camera with a distortion."""
+    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
+    focal = 0.625 * width
+    info.k[:] = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
+    info.d = [-0.3, 0.1, 0.001, 0, 0]
+    return info
+
+
 class Observer:
     """Notes when each mask of each camera arrived, or each cloud, and the latest diagnostics."""
 
     def __init__(
-        self, sources: Sequence[str], alive: Callable[[], bool], *,
-        node: str = 'night_perception', output: tuple[str, Any] = ('labels', Image),
-    ) -> None:  # fmt: skip
+        self, outputs: Mapping[str, Any], alive: Callable[[], bool], nodes: Sequence[str]
+    ) -> None:
         """
-        Subscribe to the output of each camera or LiDAR.
+        Subscribe to the output of each camera (``Image``) or LiDAR (``PointCloud2``).
 
-        ``alive`` tells whether the observed process still runs.
+        ``alive`` tells whether the observed processes, the ``nodes``, still run.
         """
         remove_orphans()
         rclpy.init()
         self.node: Any = rclpy.create_node('observer')
         self.arrivals: list[tuple[str, int, float]] = []
         """Source, stamp in ns and steady time in seconds of each message."""
+        self.latest: dict[str, int] = {}
+        """Stamp in ns of the latest message by source."""
         self.levels: dict[str, int] = {}
-        """Latest level (0 OK, 1 WARN, 2 ERROR) by camera, and of the node as 'node'."""
+        """Latest level (0 OK, 1 WARN, 2 ERROR) by camera, and of a node as 'node'."""
         self.values: dict[str, dict[str, str]] = {}
         self._alive = alive
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        for source in sources:
+        for source, kind in outputs.items():
+            topic = 'labels' if kind is Image else 'points'
             self.node.create_subscription(
-                output[1], f'{source}/nightseg/{output[0]}', self._keeper(source),
-                QoSProfile(depth=50), raw=True,
+                kind, f'{source}/nightseg/{topic}', self._keeper(source), QoSProfile(depth=50),
+                raw=True,
             )  # fmt: skip
         self.node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
-        self._change = self.node.create_client(ChangeState, f'/{node}/change_state')
+        self._change = {
+            node: self.node.create_client(ChangeState, f'/{node}/change_state') for node in nodes
+        }
         self._set = self.node.create_client(
-            SetParametersAtomically, f'/{node}/set_parameters_atomically'
+            SetParametersAtomically, f'/{nodes[0]}/set_parameters_atomically'
         )
 
     def close(self) -> None:
@@ -241,14 +265,15 @@ class Observer:
         return time.monotonic() - begun
 
     def transition(self, name: str) -> None:
-        """Ask for a transition; ``RuntimeError`` where it is not made."""
+        """Ask every node for a transition; ``RuntimeError`` where one does not make it."""
         request = ChangeState.Request()
         request.transition.id = TRANSITIONS[name]
-        if not self._call(self._change, request, name).success:
-            raise RuntimeError(f'the node refused to {name}')
+        for node, client in self._change.items():
+            if not self._call(client, request, f'{name} {node}').success:
+                raise RuntimeError(f'{node} refused to {name}')
 
     def set(self, name: str, value: Any) -> None:
-        """Set a parameter; ``RuntimeError`` where it is refused."""
+        """Set a parameter of the first node; ``RuntimeError`` where it is refused."""
         request = SetParametersAtomically.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]
         result = self._call(self._set, request, f'set {name}').result
@@ -267,7 +292,8 @@ class Observer:
 
     def _keeper(self, camera: str) -> Callable[[bytes], None]:
         def keep(data: bytes) -> None:
-            self.arrivals.append((camera, header_stamp(data), time.monotonic()))
+            self.latest[camera] = header_stamp(data)
+            self.arrivals.append((camera, self.latest[camera], time.monotonic()))
 
         return keep
 

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-Start night_perception, and on request semantic_cloud beside it, a bag and RViz.
+Start night_perception, and on request semantic_cloud beside it, a bag, a live page and RViz.
 
 An argument that is left unset changes nothing: the value of ``params_file`` holds.
 """
@@ -32,6 +32,8 @@ ARGUMENTS = {
     'clouds_params_file': 'YAML file of parameters of semantic_cloud; unset: '
     'config/semantic_cloud.yaml of this package',
     'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
+    'view': 'true: serve a live page of all cameras on 127.0.0.1, as `nightseg view` does',
+    'remap': 'topics of night_perception to rename, comma-separated FROM:=TO',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
     'log_level': 'debug, info, warn, error or fatal',
@@ -79,6 +81,9 @@ def start(context):
                 **common,
             )
         )
+    if switch('view', given['view']):
+        view = Node(**executable('nightseg'), arguments=['view'], output='screen')
+        processes.append(view)
     if switch('rviz', given['rviz']):
         processes.append(
             Node(
@@ -119,6 +124,7 @@ def respawning(context, given, name, parameters, common, failures):
         name=name,
         namespace=given['namespace'],
         parameters=parameters,
+        remappings=remaps(given['remap']) if name == 'night_perception' else [],
         on_exit=respawn,
         **common,
     )
@@ -170,6 +176,14 @@ def words(text):
     """Return the items of ``a,b`` or ``[a, b]``."""
     items = yaml.safe_load(text) if text.startswith('[') else text.split(',')
     return [str(item).strip() for item in items if str(item).strip()]
+
+
+def remaps(text):
+    """Return the pairs of ``a:=b,c:=d``."""
+    pairs = [tuple(part.strip() for part in item.split(':=')) for item in words(text)]
+    if not all(len(pair) == 2 and all(pair) for pair in pairs):
+        raise ValueError(f'remap must be FROM:=TO, comma-separated, got {text!r}')
+    return pairs
 
 
 def switch(name, text):

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,6 +68,12 @@ def load_yaml(text: str, *, aliases: bool = False) -> Any:
         raise ValueError(f'{error}' or type(error).__name__) from error
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'NAME'?" with the nearest known names, '' where none is near."""
+    close = difflib.get_close_matches(name, list(known), n=2)
+    return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
+
+
 def from_mapping(
     cls: type[T], mapping: Mapping[str, Any], *, where: str = '', missing: Any = _REQUIRED
 ) -> T:
@@ -86,8 +93,8 @@ def from_mapping(
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
-            known = ', '.join(sorted(fields))
-            raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}")
+            near, known = did_you_mean(str(key), fields), ', '.join(sorted(fields))
+            raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}{near}")
         values[key] = _fit(hints[key], value, f'{prefix}{key}')
     for name, field in fields.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:

@@ -9,6 +9,7 @@ Also where models, config and launch files lie.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ def read_text(path: Path) -> str:
     wide = content.startswith((b'\xff\xfe', b'\xfe\xff'))
     text = content.decode('utf-16' if wide else 'utf-8-sig')
     return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the mapping that a file of ours holds; an empty one where there is none or half."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def process_context() -> SpawnContext | None:

@@ -31,6 +31,8 @@ def check_output(
     nothing else lies in it, and an empty folder may. It may not where it is one of ``inputs``,
     lies in one or holds one.
     """
+    if path.parent.exists() and not path.parent.is_dir():
+        raise error(f"'{path.parent}' is a file, so that '{path.name}' cannot lie in it")
     if not os.path.lexists(path):
         return
     for source in inputs:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.config import ConfigError, check_rules, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, check_rules, did_you_mean, from_mapping, to_mapping
 from nightseg_ros.files import models_dir, replace_file, user_path
 
 if TYPE_CHECKING:
@@ -157,7 +157,11 @@ def resolve_weights(name: str | os.PathLike[str]) -> Path:
         if candidate.is_file():
             return candidate
     tried = ', '.join(str(candidate) for candidate in candidates)
-    raise WeightsError(f"weights '{name}' not found; looked for {tried}")
+    shipped = [file.stem for file in models_dir().glob('*.safetensors')]
+    raise WeightsError(
+        f"weights '{name}' not found; looked for {tried}; `nightseg info` lists the shipped ones"
+        f'{did_you_mean(path.name, shipped)}'
+    )
 
 
 def load_weights(path: str | os.PathLike[str]) -> Weights:

@@ -12,6 +12,9 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 from rosbags.typesys import Stores, get_typestore
 
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.perception.frame import Frame, FrameError
+
 TOPIC = '/front/image_raw'
 START = 1_700_000_000_123_456_789
 STEP = 100_000_000
@@ -26,6 +29,12 @@ _MODES = {
     'messages': CompressionMode.MESSAGE,
     'file': CompressionMode.FILE,
 }
+
+
+def frames_of(bag: BagReader, name: str | None = TOPIC) -> list[Frame | FrameError]:
+    topics = [bag.image_topic(name)]
+    unread = bag.read_error
+    return [*(frame for *_, frame in bag.frames(topics)), *filter(None, [unread(topics)])]
 
 
 def picture(seed: int, height: int = 24, width: int = 36) -> np.ndarray:

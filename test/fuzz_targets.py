@@ -144,12 +144,12 @@ def _read_bag(path: Path) -> None:
     try:
         with BagReader(path) as reader:
             for topic in reader.topics:
-                for message in itertools.islice(reader.messages(topic), MOST):
-                    if topic in reader.image_topics:
-                        frame = reader.frame(message)
+                if topic in reader.image_topics:
+                    for *_, frame in itertools.islice(reader.frames([topic]), MOST):
                         if isinstance(frame, Frame):
                             _check_image(frame.image, *frame.image.shape[:2])
-                    else:
+                else:
+                    for message in itertools.islice(reader.messages(topic), MOST):
                         with suppress(BagError):
                             reader.read(message)
                 reader.read_error([topic])

@@ -88,8 +88,8 @@ class Browser:
             self._process.wait()
         self._profile.cleanup()
 
-    def open(self, path: Path, *, width: int, height: int = 900, dark: bool = False) -> None:
-        """Show a file as on a screen of ``width`` CSS pixels, a phone's below 600."""
+    def open(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
+        """Show a file or address on a screen of ``width`` CSS pixels, a phone's below 600."""
         phone = width < 600
         screen = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': phone}
         self.call('Emulation.setDeviceMetricsOverride', screen)
@@ -97,7 +97,9 @@ class Browser:
         self.call('Emulation.setEmulatedMedia', {'features': [scheme]})
         self.requests, self.blocked, self.complaints = [], [], []
         self._loaded = False
-        self.call('Page.navigate', {'url': path.resolve().as_uri()})
+        self.call(
+            'Page.navigate', {'url': page if isinstance(page, str) else page.resolve().as_uri()}
+        )
         deadline = time.monotonic() + 60
         while not self._loaded:
             self._handle(self._receive(deadline))

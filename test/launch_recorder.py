@@ -30,6 +30,9 @@ DeclareLaunchArgument = _kind(
 )
 OpaqueFunction = _kind('OpaqueFunction', 'function', args=())
 LogInfo = _kind('LogInfo', 'msg')
+SetLaunchConfiguration = _kind('SetLaunchConfiguration', 'name', 'value')
+IncludeLaunchDescription = _kind('IncludeLaunchDescription', 'source')
+PythonLaunchDescriptionSource = _kind('PythonLaunchDescriptionSource', 'path')
 TimerAction = _kind('TimerAction', 'period', 'actions')
 ParameterValue = _kind('ParameterValue', 'value', value_type=None)
 ProcessExited = _kind('ProcessExited', 'returncode')
@@ -43,6 +46,7 @@ class Node(
         name=None,
         namespace=None,
         parameters=(),
+        remappings=(),
         arguments=(),
         ros_arguments=(),
         additional_env=None,
@@ -124,7 +128,15 @@ def _recorder_in_place() -> Iterator[None]:
     """Let ``import launch`` find this file's classes, in the modules that have them."""
     places = {
         'launch': [LaunchDescription],
-        'launch.actions': [DeclareLaunchArgument, LogInfo, OpaqueFunction, TimerAction],
+        'launch.actions': [
+            DeclareLaunchArgument,
+            IncludeLaunchDescription,
+            LogInfo,
+            OpaqueFunction,
+            SetLaunchConfiguration,
+            TimerAction,
+        ],
+        'launch.launch_description_sources': [PythonLaunchDescriptionSource],
         'launch_ros': [],
         'launch_ros.actions': [Node],
         'launch_ros.parameter_descriptions': [ParameterValue],

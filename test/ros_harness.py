@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -67,19 +67,13 @@ def offline(parameters: Mapping[str, Any]) -> Pipeline:
     )
 
 
-class NodeProcess:
-    """``night_perception`` with the given parameters, its output in a file."""
+class Process:
+    """A Python process, its output in a file."""
 
-    command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
-
-    def __init__(
-        self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
-    ) -> None:
+    def __init__(self, log: Path, *command: str) -> None:
         self.log = log
-        pairs = [f'{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
-        arguments = [part for pair in pairs for part in ('-p', pair)]
         self.process = subprocess.Popen(
-            [sys.executable, *self.command, '--ros-args', *arguments, *ros_arguments],
+            [sys.executable, *command],
             stdout=log.open('w'),
             stderr=subprocess.STDOUT,
             env={**os.environ, 'OMP_NUM_THREADS': '1', 'ROS_LOG_DIR': str(log.parent)},
@@ -88,6 +82,35 @@ class NodeProcess:
     @property
     def text(self) -> str:
         return self.log.read_text()
+
+    def until(self, words: str) -> None:
+        """Wait until it has said ``words``."""
+        end = time.monotonic() + 2 * PATIENCE
+        while words not in self.text:
+            assert time.monotonic() < end and self.process.poll() is None, self.text
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
+        """Send the signal and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+class NodeProcess(Process):
+    """``night_perception`` with the given parameters."""
+
+    command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
+
+    def __init__(
+        self, log: Path, parameters: Mapping[str, Any] | None = None, *ros_arguments: str
+    ) -> None:
+        pairs = [f'{name}:={_yaml(value)}' for name, value in (parameters or {}).items()]
+        arguments = [part for pair in pairs for part in ('-p', pair)]
+        super().__init__(log, *self.command, '--ros-args', *arguments, *ros_arguments)
 
     def segments(self) -> set[Path]:
         """Return the segments in /dev/shm that it owns; its ports may be others' as well."""
@@ -102,38 +125,36 @@ class NodeProcess:
             time.sleep(0.05)
         return self.segments()
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
-        """Send the signal and return the exit code."""
-        self.process.send_signal(number)
-        try:
-            return self.process.wait(timeout)
-        finally:
-            self.process.kill()
-            self.process.wait()
+
+P = TypeVar('P', bound=Process)
 
 
 @contextlib.contextmanager
+def ended(process: P) -> Iterator[P]:
+    """Let a process run; whatever happens, it is gone afterwards."""
+    try:
+        yield process
+    except BaseException:
+        print(process.text)
+        raise
+    finally:
+        # killed, it would leave its shared memory behind
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(10)
+        process.process.kill()
+        process.process.wait()
+
+
 def running(
     log: Path,
     parameters: Mapping[str, Any] | None = None,
     *ros_arguments: str,
     kind: type[NodeProcess] = NodeProcess,
-) -> Iterator[NodeProcess]:
-    """Run the node; whatever happens, it is gone afterwards."""
-    node = kind(log, parameters, *ros_arguments)
-    try:
-        yield node
-    except BaseException:
-        print(node.text)
-        raise
-    finally:
-        # killed, it would leave its shared memory behind
-        if node.process.poll() is None:
-            node.process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                node.process.wait(10)
-        node.process.kill()
-        node.process.wait()
+) -> contextlib.AbstractContextManager[NodeProcess]:
+    """Run the node."""
+    return ended(kind(log, parameters, *ros_arguments))
 
 
 class Client:
@@ -158,15 +179,19 @@ class Client:
         self._goal = ''
 
     def close(self) -> None:
+        self.executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
 
     # -- topics -------------------------------------------------------------------------------
 
     def publisher(
-        self, topic: str, kind: Any = Image, *, reliable: bool = True, depth: int = 5
+        self, topic: str, kind: Any = Image, *, reliable: bool = True, latched: bool = False
     ) -> Any:
-        publisher = self.node.create_publisher(kind, topic, _qos(reliable, depth))
+        qos = _qos(reliable, 5)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        publisher = self.node.create_publisher(kind, topic, qos)
         self._publishers.append(publisher)
         return publisher
 
@@ -202,14 +227,21 @@ class Client:
             self.executor.spin_once(timeout_sec=0.05)
         return result
 
-    def connect(self, publisher: Any) -> None:
-        """Wait until the node subscribes to ``publisher``."""
-        self.until(publisher.get_subscription_count, f'a subscription to {publisher.topic_name}')
+    def connect(self, *publishers: Any) -> None:
+        """Wait until the node subscribes to all ``publishers``."""
+        for one in publishers:
+            self.until(one.get_subscription_count, f'a subscription to {one.topic_name}')
 
     def heard(self, *topics: str) -> None:
-        """Wait until somebody publishes every one of ``topics``."""
+        """
+        Wait until the subscription to every one of ``topics`` has met a publisher.
+
+        That publisher may meet the subscription later, and nothing here can see when: what it
+        publishes until then is lost, and has to be asked for again.
+        """
         for topic in topics:
-            self.until(lambda t=topic: self.node.count_publishers(t), f'a publisher of {topic}')
+            met = self._subscriptions[topic].get_publisher_count
+            self.until(met, f'a publisher of {topic}')
 
     def feed(self, publish: Callable[[], Any], met: Callable[[], Any], what: str) -> Any:
         """Publish five times a second until ``met`` returns something true; return that."""
@@ -358,6 +390,14 @@ class Camera:
     def got(self, output: str = 'labels') -> list[Any]:
         return self.client.got[f'{self.out}/{output}']
 
+    def together(self, *outputs: str) -> list[Any] | None:
+        """Return the latest messages that came of one frame on all ``outputs``."""
+        for first in reversed(self.got(outputs[0])):
+            found = [self.client.of_stamp(f'{self.out}/{o}', first.header.stamp) for o in outputs]
+            if None not in found:
+                return found
+        return None
+
     def frame(self, image: Pixels | None = None, at: int | None = None, **more: Any) -> Image:
         """Return a message under the client's next stamp."""
         at = next(self.client.stamps) if at is None else at
@@ -439,40 +479,30 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
 
 
 IDLE = """
-import signal, sys, rclpy, time
-from rclpy.signals import SignalHandlerOptions
+import rclpy, sys, time
 from sensor_msgs.msg import Image
-stop = []
-signal.signal(signal.SIGTERM, lambda *given: stop.append(True))
-rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+rclpy.init()
 node = rclpy.create_node('idle')
 node.create_subscription(Image, sys.argv[1], print, 10)
 while not node.count_publishers(sys.argv[1]):
     time.sleep(0.1)
 print('subscribed', flush=True)
-while not stop:
+while rclpy.ok():
     time.sleep(0.1)
 node.destroy_node()
-rclpy.shutdown()
 """
 
 
 @contextlib.contextmanager
-def idle_subscriber(topic: str) -> Iterator[None]:
+def idle_subscriber(log: Path, topic: str) -> Iterator[None]:
     """Run a process that subscribes to an Image topic and then never reads."""
-    process = subprocess.Popen([sys.executable, '-c', IDLE, topic], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None and process.stdout.readline() == b'subscribed\n'
-        process.send_signal(signal.SIGSTOP)
-        yield
-    finally:
-        # killed, it would leave its shared memory behind
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
+    with ended(Process(log, '-c', IDLE, topic)) as process:
+        process.until('subscribed')
+        process.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.process.send_signal(signal.SIGCONT)
 
 
 def _qos(reliable: bool, depth: int) -> QoSProfile:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tiny_weights import write_all, write_network, write_translator
+from tiny_weights import weights_config, write_network, write_translator
 
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
@@ -97,16 +97,14 @@ def test_labels_agree_with_torch(name: str, shipped: str) -> None:
 @pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
 def test_cached_graphs_start_without_torch(name: str, tmp_path: Path) -> None:
     """torch is two seconds and 200 MB that a node on cached graphs does not need."""
-    files = {key.removeprefix('weights.'): str(p) for key, p in write_all(tmp_path).items()}
-    for part in ('day', 'night', 'translator'):
-        exported_graph(load_weights(files[part]), print)
+    files = weights_config(tmp_path)
+    for part in (files.day, files.night, files.translator):
+        exported_graph(load_weights(part), print)
     code = (
         'import sys, numpy as np\n'
         'from nightseg_ros.perception.frame import Frame\n'
-        'from nightseg_ros.perception.pipeline import Pipeline\n'
-        'from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig\n'
-        f'config = PipelineConfig(weights=WeightsConfig(**{files!r}), backend={name!r})\n'
-        'pipeline = Pipeline.load(config)\n'
+        'from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig\n'
+        f'pipeline = Pipeline.load(PipelineConfig(weights={files!r}, backend={name!r}))\n'
         '[result] = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])\n'
         'print(result.labels.shape, "torch" in sys.modules)'
     )
@@ -138,8 +136,8 @@ def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path)
 
 @pytest.mark.parametrize('name', ['torch', *_others(), _bf16()])
 def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
-    files = write_all(tmp_path)
-    weights = load_weights(files['weights.day'])
+    files = weights_config(tmp_path)
+    weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
     backend = open_backend(name, 'cpu')
     spoilt = dataclasses.replace(weights, sha256='0' * 64)
@@ -149,7 +147,7 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
         day=Segmenter(spoilt, backend, print),
         night=None,
         translator=None,
-        estimator=IlluminationEstimator.load(files['weights.illumination']),
+        estimator=IlluminationEstimator.load(files.illumination),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, picture, write_bag
+from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, frames_of, picture, write_bag
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, Writer
@@ -30,7 +30,7 @@ from nightseg_ros.perception.frame import Frame, FrameError
 def read(path: Path) -> tuple[list[int], list[FrameError]]:
     """Return the places of the frames, all as written, in order and each once; and errors."""
     with BagReader(path) as bag:
-        items = list(bag.frames(bag.image_topic(TOPIC)))
+        items = frames_of(bag)
     known, places = expected(), []
     for frame in items:
         if isinstance(frame, Frame):
@@ -109,7 +109,7 @@ def test_a_packed_file_that_is_cut_gives_its_first_chunks(tmp_path: Path) -> Non
     content = _zstd.compress((tmp_path / 'plain' / 'plain.mcap').read_bytes())
     (tmp_path / 'plain.mcap.zstd').write_bytes(content[: len(content) // 2])
     with BagReader(tmp_path / 'plain.mcap.zstd') as reader:
-        *frames, unread = reader.frames(reader.image_topic())
+        *frames, unread = frames_of(reader)
     # a chunk is of 1 MiB
     assert len(frames) == 5
     np.testing.assert_array_equal(frames[-1].image, picture(4, 240, 360))
@@ -151,7 +151,7 @@ def test_wrong_bytes_are_never_more_than_a_loss(
         (copy / 'metadata.yaml').unlink()
     try:
         with BagReader(copy) as bag:
-            items = list(bag.frames(bag.image_topic(TOPIC)))
+            items = frames_of(bag)
     except BagError as error:
         assert source.name in str(error)
         return
@@ -384,5 +384,5 @@ def test_a_check_counts_what_is_read_and_what_is_none(tmp_path: Path) -> None:
     assert not inspect_bag(tmp_path / 'bag', thorough=False)[1]
     # mixed encodings are read one by one
     with BagReader(tmp_path / 'bag') as reader:
-        *frames, error = reader.frames(topic)
+        *frames, error = frames_of(reader)
     assert [frame.order for frame in frames] == ['rgb', 'bgr', 'rgb'] and 'yuv999' in str(error)

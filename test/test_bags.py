@@ -5,21 +5,37 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import av
 import bag_samples
 import cv2
 import numpy as np
 import pytest
 import tiny_weights
-from bag_samples import START, STEP, TOPIC, picture
+from bag_samples import START, STEP, TOPIC, frames_of, picture
 from mcap.reader import make_reader
+from mcap.writer import Writer as McapWriter
+from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from nightseg_ros.bags.reader import REORDER, BagError, BagReader, BagReadError, camera_of, is_bag
-from nightseg_ros.bags.storage import Channel, Message
+from nightseg_ros.bags.reader import (
+    REORDER,
+    BagError,
+    BagReader,
+    BagReadError,
+    camera_of,
+    inspect_bag,
+    is_bag,
+)
+from nightseg_ros.bags.storage import Channel, Message, _zstd
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
@@ -49,7 +65,7 @@ def write(path: Path, frames: list[Frame], **options: object) -> Path:
 
 def read(path: Path, topic: str | None = None) -> list[Frame | FrameError]:
     with BagReader(path) as bag:
-        return list(bag.frames(bag.image_topic(topic)))
+        return frames_of(bag, topic)
 
 
 def stamps(items: list[Frame | FrameError]) -> list[int]:
@@ -192,6 +208,122 @@ def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path: Path) -
     assert found == sorted(found) and len(found) == 24
     assert [stem for stem, _ in items[:3]] == ['left_000000', 'right_000000', 'left_000001']
     assert {frame.camera for _, frame in items if isinstance(frame, Frame)} == {'left', 'right'}
+
+
+def packets(count: int, more: str = '') -> list[tuple[int, bytes]]:
+    """Return numbers and packets of frames 0, 1, … as they are sent, every 6th a key frame."""
+    context: Any = av.CodecContext.create('libx264', 'w')
+    context.width, context.height, context.pix_fmt = 64, 48, 'yuv420p'
+    context.time_base, context.gop_size = Fraction(1, 10), 6
+    params = f'annexb=1:repeat-headers=1:keyint=6:scenecut=0{more}'
+    context.options = {'preset': 'ultrafast', 'tune': 'zerolatency', 'x264-params': params}
+    sent = []
+    for number in range(count):
+        image = np.full((48, 64, 3), 10 * number, np.uint8)
+        frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+        frame.pts = number
+        sent += context.encode(frame)
+    return [(packet.pts, bytes(packet)) for packet in (*sent, *context.encode(None))]
+
+
+@pytest.mark.parametrize('kind', ['CompressedVideo', 'FFMPEGPacket', 'CompressedImage'])
+def test_video_is_decoded_from_its_first_key_frame_on(
+    tmp_path: Path, config: PipelineConfig, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A recorder is started at any time: what comes before a key frame is no damage."""
+    topics = {
+        'CompressedVideo': '/front/image_raw/foxglove', 'FFMPEGPacket': '/front/image/ffmpeg',
+        'CompressedImage': '/front/image_raw/compressed',
+    }  # fmt: skip
+    # with pictures that refer to later ones, packets are not in the order of their stamps
+    bidirectional = ':bframes=2:b-adapt=0' if kind == 'FFMPEGPacket' else ''
+    with BagWriter(tmp_path / 'bag') as bag:
+        for place, (number, data) in enumerate(packets(22, bidirectional)[3:]):
+            stamp, content = START + number * STEP, np.frombuffer(data, np.uint8)
+            time = {'stamp_ns': stamp, 'frame_id': 'optical'}
+            received = START + (place + 3) * STEP
+            if kind == 'FFMPEGPacket':
+                bag.write_stamped(
+                    topics[kind], f'ffmpeg_image_transport_msgs/msg/{kind}', width=64, height=48,
+                    encoding='libx264', pts=number, flags=0, is_bigendian=False, data=content,
+                    received_ns=received, **time,
+                )  # fmt: skip
+            elif kind == 'CompressedVideo':
+                bag.write_fields(
+                    topics[kind], f'foxglove_msgs/msg/{kind}', received, frame_id='optical',
+                    timestamp={'sec': stamp // 10**9, 'nanosec': stamp % 10**9}, data=content,
+                    format='h264',
+                )  # fmt: skip
+            else:
+                bag.write_compressed(topics[kind], data, 'h264', received_ns=received, **time)
+    source = open_source(tmp_path / 'bag')
+    assert (source.topic, source.camera, source.count) == (topics[kind], 'front', 19)
+    frames = [frame for _, frame in source]
+    # the decoder keeps the last ones of pictures that refer to later ones
+    assert stamps(frames) == [START + n * STEP for n in range(6, 6 + len(frames))]
+    assert len(frames) == (14 if bidirectional else 16)
+    for number, frame in enumerate(frames, 6):
+        assert isinstance(frame, Frame) and frame.frame_id == 'optical' and frame.camera == 'front'
+        assert abs(float(frame.image.mean()) - 10 * number) < 3
+    assert f'{19 - len(frames)} of 19 packets give no picture' in caplog.text
+    assert main(['bag', 'info', str(tmp_path / 'bag'), '--check']) == 0
+    pipeline = Pipeline.load(config)
+    done = write_predictions(tmp_path / 'bag', tmp_path / 'copy', pipeline, outputs=())
+    assert done.frames == len(frames) and not done.problems
+    with BagReader(tmp_path / 'bag') as one, BagReader(tmp_path / 'copy') as other:
+        assert [*one.records()] == [*other.records()]
+
+
+def renamed(bag: Path) -> Path:
+    (bag / 'bag.mcap').rename(bag / 'night drive.mcap')
+    return bag
+
+
+def packed(bag: Path) -> Path:
+    """Pack the file as `zstd bag.mcap` does."""
+    file = bag.parent / 'night.mcap.zst'
+    file.write_bytes(_zstd.compress((bag / 'bag.mcap').read_bytes()))
+    return file
+
+
+def beside_finder(bag: Path) -> Path:
+    """Leave what macOS puts beside a file on a foreign disk."""
+    (bag / 'metadata.yaml').unlink()
+    (bag / '._bag.mcap').write_bytes(b'\0\5\x16\7' + bytes(4000))
+    return bag
+
+
+def of_ros1(bag: Path) -> Path:
+    """Make what `mcap convert` makes of a ROS 1 bag."""
+    with AnyReader([bag_samples.write_bag(bag.parent, 'ros1', range(3))]) as reader:
+        file = bag.parent / 'ros1.mcap'
+        writer = McapWriter(str(file))
+        writer.start(profile='ros1')
+        for connection, received, data in reader.messages():
+            kind = connection.msgtype.replace('/msg/', '/')
+            schema = writer.register_schema(kind, 'ros1msg', connection.msgdef.data.encode())
+            channel = writer.register_channel(connection.topic, 'ros1', schema)
+            writer.add_message(channel, received, bytes(data), received)
+        writer.finish()
+    return file
+
+
+@pytest.mark.parametrize('change', [renamed, packed, beside_finder, of_ros1])
+def test_bags_as_people_have_them(
+    tmp_path: Path, config: PipelineConfig, change: Callable[[Path], Path]
+) -> None:
+    bag = change(write(tmp_path / 'bag', [frame_of(index) for index in range(3)]))
+    frames = read(bag)
+    assert stamps(frames) == [START + index * STEP for index in range(3)]
+    for index, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, picture(index))
+    told = inspect_bag(bag, thorough=True)[1]
+    assert told == (
+        ['bag.mcap is missing, night drive.mcap is read instead'] if change is renamed else []
+    )
+    done = write_predictions(bag, tmp_path / 'copy', Pipeline.load(config), outputs=['labels'])
+    assert done.frames == 3 and not done.problems
+    assert stamps(read(tmp_path / 'copy', TOPIC)) == stamps(frames)
 
 
 def write_image(bag: BagWriter, encoding: str) -> str:
@@ -378,13 +510,13 @@ def test_predictions_are_the_pipelines_own_under_the_nodes_topics(
             TOPIC, '/weather', *(f'/front/nightseg/{output}' for output in DEFAULT_OUTPUTS),
         }  # fmt: skip
         assert bag.latched_topics == {'/front/nightseg/label_info_json'}
-        frames = list(bag.frames(names[TOPIC]))
+        frames = frames_of(bag)
         assert stamps(frames) == stamps(read(drive, TOPIC))
         routes = []
         for frame, labels, overlay, status in zip(
             frames,
-            bag.frames(names['/front/nightseg/labels']),
-            bag.frames(names['/front/nightseg/overlay']),
+            frames_of(bag, '/front/nightseg/labels'),
+            frames_of(bag, '/front/nightseg/overlay'),
             bag.messages(names['/front/nightseg/status']),
         ):
             [wanted] = pipeline.process([frame], Want(overlay=True))
@@ -498,3 +630,31 @@ def test_messages_of_another_encoding_are_named(
     assert "is serialised as 'json'; only 'cdr' is read" in str(error)
     assert main(['bag', 'info', str(tmp_path / 'bag')]) == 0
     assert 'sensor_msgs/msg/Image as json' in capsys.readouterr().out
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.perception.frame import Frame
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (8_000_000, 8_000_000))
+rng = np.random.default_rng(0)
+with BagWriter(sys.argv[1], storage=sys.argv[2], keep=True) as bag:
+    for index in range(200):
+        image = rng.integers(0, 256, (100, 200, 3), dtype=np.uint8)
+        bag.write_frame('/camera/image_raw', Frame(image=image, stamp_ns=index + 1))
+"""
+
+
+@pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
+def test_on_a_full_disk_all_but_the_last_megabytes_are_kept(tmp_path: Path, storage: str) -> None:
+    """60 kB a message on a disk of 8 MB; a limit gives the error of a full disk."""
+    done = subprocess.run(
+        [sys.executable, '-c', FULL, str(tmp_path / 'bag'), storage],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'BagError: ' in done.stderr and 'cannot be written: ' in done.stderr
+    assert not (tmp_path / 'bag').exists()
+    assert len(stamps(read(tmp_path / 'bag.partial' / 'bag'))) > 90

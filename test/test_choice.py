@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_weights import write_all, write_segmenter
+from tiny_weights import weights_config, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig, settled
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backends import choose, measure
 from nightseg_ros.weights import Weights, load_weights
@@ -45,6 +46,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], list[tu
         return {name: ms.get(name, 30.0) for name in networks}
 
     monkeypatch.setattr(backends, 'measure', fake)
+    monkeypatch.setattr(backends.os, 'getloadavg', lambda: (0.0, 0.0, 0.0))
     for backend in (backends.OpenVINOBackend, backends.OnnxBackend):
         monkeypatch.setattr(backend, 'load', lambda self, weights, log: lambda images: ())
     return ms, asked
@@ -93,6 +95,21 @@ def test_what_is_clearly_faster_is_taken_and_remembered(
     assert len(json.loads((cache / 'backends.json').read_text())) == 1
 
 
+def test_what_was_measured_on_a_busy_machine_is_measured_anew_once_it_is_idle(
+    weights: list[Weights], measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    cores = os.cpu_count() or 1
+    # under load, twice; then idle, twice; then under load again
+    turns = [(3, 1, 'onnxruntime')] * 2 + [(0, 2, 'openvino')] * 2 + [(3, 2, 'openvino')]
+    for load, times, name in turns:
+        measured[0].update(openvino=20.0, onnxruntime=15.0 if times == 1 else 25.0)
+        monkeypatch.setattr(backends.os, 'getloadavg', lambda load=load: (load * cores, 0, 0))
+        assert choose(weights, SIZE, device='cpu', log=said.append) == (name, 'cpu')
+        assert len(measured[1]) == times
+        assert ('under a load of 3.0 a core' in said[-1]) == (times == 1)
+
+
 def test_another_size_or_number_of_threads_is_another_question(
     weights: list[Weights], measured: tuple[dict, list]
 ) -> None:
@@ -127,9 +144,7 @@ def test_bfloat16_takes_part_only_where_all_weights_were_compared(
 
 def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:
     """No fakes: the pipeline says what it took, and the settled config names it."""
-    paths = write_all(tmp_path)
-    files = WeightsConfig(**{key.removeprefix('weights.'): str(p) for key, p in paths.items()})
-    config = PipelineConfig(weights=files, device='cpu', route='night')
+    config = PipelineConfig(weights=weights_config(tmp_path), device='cpu', route='night')
     said: list[str] = []
     pipeline = Pipeline.load(config, log=said.append)
     name = pipeline.backend.name

@@ -19,7 +19,7 @@ from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import VERBS, main
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import read_image, read_labels
+from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
 
@@ -71,6 +71,23 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
     ('arguments', 'words'),
     [
         (['segment'], "no verb 'segment'"),
+        (['evalute'], "did you mean 'evaluate'?"),
+        (['bag', 'mak'], '`nightseg bag --help` lists all: make, predict, info'),
+        (['--quite'], "no option '--quite'"),
+        (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--weights-day', 'rendered_dai'],
+         "did you mean 'rendered_day'"),
+        (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--route', 'translate'],
+         '--weights-translator translator'),
+        (['predict', '{tmp}/a.png', '--out', '{tmp}/a.png'], 'is a file'),
+        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--compare', 'rout=day'],
+         "did you mean 'route'"),
+        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--classes', 'cars'],
+         "did you mean 'car'?"),
+        (['evaluate', '--dataset', 'camvit:x', '--out', '{tmp}/o'], "did you mean 'camvid'"),
+        (['predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/front/image'],
+         "did you mean '/front/image_raw'?"),
+        (['bag', 'predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/frnt/image_raw'],
+         "did you mean '/front/image_raw'?"),
         (['predict', 'nowhere.mp4', '--out', 'x'], "'nowhere.mp4' does not exist"),
         (['train', 'painter'], "no verb 'train painter'"),
         (['train', 'segmenter', '--config', 'nowhere.yaml'], 'nowhere.yaml'),
@@ -91,7 +108,13 @@ def test_errors_are_one_line_and_exit_with_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert main([argument.replace('{tmp}', str(tmp_path)) for argument in arguments]) == 2
+    # what can be known beforehand is said before networks are loaded
+    monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
+    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_frame('/front/image_raw', Frame(image=street(dark=False), stamp_ns=1))
+    given = [argument.replace('{tmp}', str(tmp_path)) for argument in arguments]
+    assert main([*given, '--quiet']) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
 
@@ -205,12 +228,72 @@ def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
     assert capsys.readouterr().err == 'nightseg info: interrupted\n'
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    command = (
-        f'{sys.executable} -m nightseg_ros.cli.main predict --help | true; echo ${{PIPESTATUS[0]}}'
-    )
-    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize('arguments', ['', '--help', 'bag --help', 'predict --help', 'info'])
+def test_a_reader_that_leaves_early_is_no_error(arguments: str) -> None:
+    # the shell waits until the reader has left
+    command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.cli.main {arguments}) | true'
+    done = subprocess.run(
+        ['bash', '-c', f'{command}; echo ${{PIPESTATUS[0]}}'], capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert done.stdout == '141\n' and not done.stderr, done.stderr
+
+
+def test_help_names_what_is_wanted_and_versions_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for verb, words in (
+        ('evaluate', '[SOURCE]'), ('predict', ' SOURCE'), ('paint', ' BAG'), ('report', ' DIR'),
+        ('evaluate', '--dataset TEXT ...'), ('predict', '--rate FLOAT'),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit, match='0'):
+            main([verb, '--help'])
+        shown = capsys.readouterr().out
+        assert words in shown and '[[' not in shown and '{None}' not in shown, verb
+    assert main(['-V']) == main(['--version']) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second and first.startswith('nightseg ')
+
+
+@pytest.mark.parametrize(('flag', 'notes'), [('', True), ('--quiet', False), ('-q', False)])
+def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str], flag: str, notes: bool
+) -> None:
+    folder = tmp_path / 'in'
+    (folder / 'more').mkdir(parents=True)
+    (folder / 'notes.txt').touch()
+    for name in ('a.tif', 'b.TIFF'):
+        cv2.imwrite(str(folder / name), street(dark=False))
+    out = str(tmp_path / 'out')
+    assert main(['predict', str(folder), '--out', out, *weights, *filter(None, [flag])]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"2 frames labelled in '{out}'; routes: day 2\n"
+    assert ('not read: subfolders more; files .txt' in shown.err) == notes == bool(shown.err)
+    assert {path.name for path in (tmp_path / 'out' / 'labels').iterdir()} == {'a.png', 'b.png'}
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize(('module', 'name', 'parameter'), [
+    ('main', 'night_perception', 'min_reliability (double, 0.65) [0 to 1]'),
+    ('semantic_cloud', 'semantic_cloud', "odometry (string, '')"),
+])  # fmt: skip
+def test_a_node_prints_help_and_names_a_missing_file(
+    module: str, name: str, parameter: str, tmp_path: Path
+) -> None:
+    pytest.importorskip('rclpy')
+    command = [sys.executable, '-m', f'nightseg_ros.node.{module}']
+    done = subprocess.run([*command, '--help'], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f'usage: {name} [--ros-args') and parameter in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    given = ['--ros-args', '--params-file', str(tmp_path / 'nowhere.yaml')]
+    done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f'{name}: ') and 'nowhere.yaml' in last
+
+
+def test_verbose_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match='does not exist'):
+        main(['predict', str(tmp_path / 'nix.mp4'), '--out', 'x', '--verbose'])
 
 
 @pytest.mark.parametrize(
@@ -256,7 +339,9 @@ def test_info_as_json(
     assert len(mine['sha256']) == 64 and mine['license']
     assert torn['name'] == 'torn' and 'torn' in torn['error']
     assert main(['info']) == 0
-    assert 'mine' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'mine' in shown and 'torn' in shown
+    assert all(len(line) <= 80 for line in shown.splitlines() if str(tmp_path) not in line)
 
 
 def test_training_reads_a_strict_file_and_flags_win(
@@ -351,7 +436,9 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(
     assert 'metrics.json' in capsys.readouterr().err
 
 
-def test_evaluate_scores_what_predict_writes(tmp_path: Path, weights: list[str]) -> None:
+def test_evaluate_scores_what_predict_writes(
+    tmp_path: Path, weights: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
     images.mkdir(parents=True)
@@ -376,3 +463,11 @@ def test_evaluate_scores_what_predict_writes(tmp_path: Path, weights: list[str])
     named = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']['by_source']
     assert named == {'street': run['by_source']['b'], 'yard': run['by_source']['a']}
     assert main([*flags, '--sources', 'street']) == 2
+    # without labels there is no table of dashes, and the last line is the report
+    capsys.readouterr()
+    assert main(['evaluate', str(images), '--out', str(tmp_path / 'bare'), *common]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines() == [
+        'images: 2 frames without labels; routes: day 2',
+        str(tmp_path / 'bare' / 'report.html'),
+    ]

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import math
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,26 +45,33 @@ from nightseg_ros.taxonomy import CITYSCAPES19
 pytestmark = pytest.mark.ros
 
 
+#: Stamps of messages, a second apart; they go on from test to test.
+STAMPS = itertools.count(1_700_000_000 * SECOND, SECOND)
+LENS = calibration(width=160, height=90, focal=100.0)
+SEEN = {'front': 3, 'left': 5}
+
+
 class Car:
     """Cameras and a LiDAR, played by the test."""
 
     def __init__(self, client: Client) -> None:
-        self.client = client
-        self.labels = {c: client.publisher(f'{c}/nightseg/labels') for c in ('front', 'left')}
-        self.infos = {c: client.publisher(f'{c}/camera_info', CameraInfo)
-                      for c in ('front', 'left')}  # fmt: skip
+        self.client, self.stamps = client, STAMPS
+        self.labels = {c: client.publisher(f'{c}/nightseg/labels') for c in SEEN}
+        self.infos = {c: client.publisher(f'{c}/camera_info', CameraInfo, latched=True)
+                      for c in SEEN}  # fmt: skip
+        # once, and before the node has found them
+        self.calibrate(LENS)
         self.lidar = client.publisher('lidar/points', PointCloud2, reliable=False)
         client.listen(OUT, PointCloud2)
-        client.heard(OUT)
-        for publisher in (*self.labels.values(), *self.infos.values(), self.lidar):
-            client.connect(publisher)
-        self.stamps = iter(range(1_700_000_000 * SECOND, 2_000_000_000 * SECOND, SECOND))
-        self.calibrate(calibration(width=160, height=90, focal=100.0))
+        self.connect()
 
-    def calibrate(self, given: Any) -> None:
+    def connect(self) -> None:
+        self.client.heard(OUT)
+        self.client.connect(*self.labels.values(), *self.infos.values(), self.lidar)
+
+    def calibrate(self, lens: Any) -> None:
         for publisher in self.infos.values():
-            publisher.publish(info_message(given))
-        self.client.spin(0.3)
+            publisher.publish(info_message(lens))
 
     def masks(self, at: int, **labels: int) -> None:
         for camera, label in labels.items():
@@ -76,6 +85,7 @@ class Car:
         for _ in range(10):
             at = next(self.stamps)
             message = cloud_message(given, at, frame_id)
+            # before the masks, so that it waits until those have come
             self.lidar.publish(message)
             self.masks(at, **labels)
             try:
@@ -88,6 +98,30 @@ class Car:
             return read_cloud(found)
         raise AssertionError('no cloud came back')
 
+    def labelled(self, wanted: list[int], given: Cloud | None = None, **labels: int) -> Any:
+        """Exchange clouds until one has the labels, which its calibration may miss; return it."""
+        kept: list[Cloud] = []
+
+        def exchanged() -> bool:
+            kept[:] = [
+                self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
+            ]
+            return labels_of(kept[0]) == wanted
+
+        self.client.until(exchanged, f'the labels {wanted}')
+        return kept[0]
+
+    def tells(self, name: str, words: str, publisher: Any, make: Callable[[int], Any]) -> None:
+        """Publish what ``make`` makes of each stamp until a status has the words."""
+        self.client.feed(
+            lambda: publisher.publish(make(next(self.stamps))),
+            lambda: self.client.says(name, words), words,
+        )  # fmt: skip
+
+    def count(self, name: str, key: str) -> int:
+        """Return a counter of the latest status."""
+        return int(self.client.diagnosed(name, '')[key])
+
 
 @pytest.fixture(scope='module')
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
@@ -96,7 +130,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
         yield process
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def car(node: NodeProcess) -> Iterator[Car]:
     client = Client('/semantic_cloud')
     client.watch_diagnostics()
@@ -111,11 +145,15 @@ def labels_of(found: Cloud) -> list[int]:
 
 def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
     sent = cloud(POINTS, extra={'intensity': (7, [1, 2, 3]), 'ring': (4, [4, 5, 6])})
-    found = car.exchange(sent, front=3, left=5)
-    assert labels_of(found) == [3, 5, 255]
+    found = car.labelled([3, 5, 255], sent)
     for field in sent.fields:
         np.testing.assert_array_equal(found.records[field.name], sent.records[field.name])
-    values = car.client.diagnosed('lidar', 'OK', '3 points, 67% labelled')
+    words = '3 points, 67% labelled'
+    car.client.feed(
+        lambda: car.labelled([3, 5, 255]),
+        lambda: car.client.says('lidar', words, level='OK'), words,
+    )  # fmt: skip
+    values = car.client.status('lidar')[2]
     assert float(values['paint_ms.p50']) > 0 and float(values['latency_ms.p99']) > 0
     assert values['mask_later_by_s.front'] == '0.000'
     # node is in order, too
@@ -127,18 +165,20 @@ def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
     odd = cloud(points, height=2, point_padding=5, row_padding=7, big=True, float_type=8)
     empty = dataclasses.replace(odd, width=0, row_step=0)
     for given, wanted in ((odd, [255, 3, 5, 255]), (empty, [])):
-        found = car.exchange(given, front=3, left=5)
-        assert labels_of(found) == wanted
+        found = car.labelled(wanted, given)
         assert (found.height, found.width) == (given.height, given.width)
         assert found.is_bigendian
 
 
 def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car) -> None:
+    car.labelled([3, 5, 255])
     car.calibrate(calibration('kannala_brandt', (0.1,) * 4, width=160, height=90))
-    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [255] * 3
-    car.client.diagnosed('lidar', 'ERROR', 'is not known')
-    car.calibrate(calibration(width=160, height=90, focal=100.0))
-    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+    car.client.feed(
+        lambda: car.labelled([255] * 3),
+        lambda: car.client.says('lidar', 'is not known', level='ERROR'), 'the model',
+    )  # fmt: skip
+    car.calibrate(LENS)
+    car.labelled([3, 5, 255])
 
 
 def test_broken_messages_are_counted_and_told_and_nothing_dies(
@@ -151,79 +191,92 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(
     ):
         fake: Any = SimpleNamespace(**{name: getattr(good, name) for name in good.__slots__})
         vars(fake).update(change)
-        at = next(car.stamps)
-        car.lidar.publish(cloud_message(fake, at))
-        values = car.client.diagnosed('lidar', '', words)
-        assert int(values['dropped.malformed']) >= 1
-    car.lidar.publish(cloud_message(good, 0))
-    car.client.diagnosed('lidar', '', 'the clouds carry no stamp (0)')
-    at = next(car.stamps)
-    car.labels['front'].publish(image_message(np.zeros((*SIZE, 3), np.uint8), at))
-    car.client.diagnosed('node', '', "front: labels cannot be used: encoding is 'rgb8'")
-    assert car.exchange(good, 'attic', front=3, left=5) is not None
-    car.client.diagnosed('lidar', 'ERROR', "no transform from 'attic' to 'front_optical'")
+        car.tells('lidar', words, car.lidar, partial(cloud_message, fake))
+        assert car.count('lidar', 'dropped.malformed') >= 1
+    words = 'the clouds carry no stamp (0)'
+    car.tells('lidar', words, car.lidar, lambda at: cloud_message(good, 0))
+    color, words = (
+        np.zeros((*SIZE, 3), np.uint8),
+        "front: labels cannot be used: encoding is 'rgb8'",
+    )
+    car.tells('node', words, car.labels['front'], partial(image_message, color))
+    nowhere = "no transform from 'attic' to 'front_optical'"
+    car.client.feed(
+        lambda: car.exchange(good, 'attic', **SEEN),
+        lambda: car.client.says('lidar', nowhere, level='ERROR'), nowhere,
+    )  # fmt: skip
     # said once each, then held back
-    assert node.text.count("no transform from 'attic' to 'front_optical'") == 1
-    assert labels_of(car.exchange(good, front=3, left=5)) == [3, 5, 255]
+    assert node.text.count(nowhere) == 1
+    car.labelled([3, 5, 255])
     assert node.process.poll() is None
 
 
 def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
     """At 20 Hz ten clouds wait at a time for the camera's masks."""
-    counts = ('received', 'served')
-    before = car.client.diagnosed('lidar', '')
-    at = next(car.stamps)
-    for tick in range(40):
-        car.lidar.publish(cloud_message(cloud(POINTS), at + tick * SECOND // 20))
-        car.masks(at + tick * SECOND // 20, front=3)
-        car.client.spin(0.05)
+    car.labelled([3, 5, 255])
+    car.client.got['/diagnostics'].clear()
+    counts = ('received', 'served', 'missed.left.no_mask')
+    begin = {key: car.count('lidar', key) for key in counts[:2]}
+    first, sent = next(car.stamps), itertools.count()
+
+    def added(key: str) -> int:
+        return car.count('lidar', key) - begin.get(key, 0)
+
+    def drive() -> bool:
+        for _ in range(10):
+            at = first + next(sent) * SECOND // 20
+            car.lidar.publish(cloud_message(cloud(POINTS), at))
+            car.masks(at, front=3)
+            car.client.spin(0.05)
+        return added('received') >= 40
+
+    car.client.until(drive, 'clouds')
     car.client.diagnosed('lidar', 'WARN', 'left: no mask within 0.1 s of the cloud')
-
-    def added() -> list[int]:
-        now = car.client.status('lidar')[2]
-        return [int(now[key]) - int(before[key]) for key in counts]
-
-    car.client.until(lambda: added()[0] >= 35 and added()[0] == added()[1], 'every cloud')
-    came = [m for m in car.client.got[OUT] if at <= stamp_ns(m) < at + 2 * SECOND]
+    car.client.until(lambda: added('received') == added('served'), 'every cloud')
+    for _ in range(next(sent) // 20 + 1):
+        next(car.stamps)
+    came = [m for m in car.client.got[OUT] if first <= stamp_ns(m)]
     assert len(came) >= 35
     assert {tuple(labels_of(read_cloud(message))) for message in came} == {(3, 255, 255)}
-    assert int(car.client.status('lidar')[2]['missed.left.no_mask']) >= 35
+    assert car.count('lidar', 'missed.left.no_mask') >= 35
 
 
 def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
     """More of each than there may be errors in callbacks."""
-    lens = calibration(width=160, height=90, focal=100.0)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     topic = 'front/nightseg/label_info_json'
     legends = car.client.node.create_publisher(String, topic, latched)
     car.client.connect(legends)
-    for number in range(30):
+
+    def harm() -> None:
         at = next(car.stamps)
         broken = cloud_message(cloud(POINTS), at)
-        broken.fields[number % 3].count = broken.fields[number % 3].offset = 2**32 - 1
+        broken.fields[at // SECOND % 3].count = broken.fields[0].offset = 2**32 - 1
         car.lidar.publish(broken)
-        huge = info_message(lens)
-        huge.k, huge.d = [1e308] * 9, [(-1) ** number * 1e308] * 5
+        huge = info_message(LENS)
+        huge.k, huge.d = [1e308] * 9, [(-1) ** (at // SECOND) * 1e308] * 5
         car.infos['front'].publish(huge)
         mask = image_message(np.zeros(SIZE, np.uint8), at, encoding='mono8')
         mask.step = mask.height = 2**32 - 1
         car.labels['front'].publish(mask)
         legends.publish(String(data='[' * 100_000))
-        car.exchange(cloud(POINTS), left=5) if number % 10 == 0 else car.client.spin(0.05)
 
-    def counted(name: str, key: str) -> int:
-        return int(car.client.status(name)[2][key])
+    def counted() -> bool:
+        return (car.count('lidar', 'dropped.malformed') >= 25
+                and car.count('node', 'bad_masks.front') >= 40)  # fmt: skip
 
-    car.client.until(lambda: counted('lidar', 'dropped.malformed') >= 25, 'the broken clouds')
-    car.client.until(lambda: counted('node', 'bad_masks.front') >= 40, 'masks and legends')
+    car.client.feed(harm, counted, 'broken clouds, masks and legends')
     assert 'front: label_info_json cannot be used' in node.text
+    car.calibrate(LENS)
     legends.publish(String(data=legend(CITYSCAPES19)))
-    car.calibrate(lens)
-    found = car.exchange(cloud(POINTS), front=0, left=1)
-    assert labels_of(found) == [0, 1, 255]
-    # colours follow the names that the cameras announce
-    red = found.records['rgb'].view('<u4').ravel()[:2] >> 16
-    assert red.tolist() == [128, 244]
+
+    def painted() -> bool:
+        found = car.labelled([0, 1, 255], front=0, left=1)
+        # colours follow the names that the cameras announce
+        red = found.records['rgb'].view('<u4').ravel()[:2] >> 16
+        return red.tolist() == [128, 244]
+
+    car.client.until(painted, 'the colours of Cityscapes')
     assert node.process.poll() is None
 
 
@@ -244,10 +297,8 @@ def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     assert car.client.transition('cleanup')
     assert car.client.set(pair_limit=0.2).successful
     assert car.client.transition('configure') and car.client.transition('activate')
-    for publisher in (*car.labels.values(), *car.infos.values(), car.lidar):
-        car.client.connect(publisher)
-    car.calibrate(calibration(width=160, height=90, focal=100.0))
-    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
+    car.connect()
+    car.labelled([3, 5, 255])
 
 
 class TransformError(Exception):
@@ -333,12 +384,9 @@ def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
 
 
 def test_stamps_that_jump_back_start_over(car: Car) -> None:
-    assert labels_of(car.exchange(cloud(POINTS), front=3, left=5)) == [3, 5, 255]
-    before = int(car.client.diagnosed('lidar', 'OK', '')['time_jumps'])
-    car.stamps = iter(range(1_600_000_000 * SECOND, 1_700_000_000 * SECOND, SECOND))
-    # its masks may have come before it, and are forgotten
-    car.exchange(cloud(POINTS), front=4, left=6)
-    assert labels_of(car.exchange(cloud(POINTS), front=4, left=6)) == [4, 6, 255]
-    car.client.until(
-        lambda: int(car.client.diagnosed('lidar', '', '')['time_jumps']) > before, 'the jump'
-    )
+    car.labelled([3, 5, 255])
+    before = car.count('lidar', 'time_jumps')
+    car.stamps = itertools.count(1_600_000_000 * SECOND, SECOND)
+    # the first cloud's masks may have come before it, and are forgotten
+    car.labelled([4, 6, 255], front=4, left=6)
+    car.client.until(lambda: car.count('lidar', 'time_jumps') > before, 'the jump')

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ import pytest
 import tiny_weights
 from cloud_harness import OUT, PARAMETERS, SECOND, SIZE, CloudProcess, cloud_message, info_message
 from cloud_samples import calibration, cloud, looking
-from ros_harness import Client, image_message, picture, pixels_of, running, stamp
+from ros_harness import Client, image_message, picture, pixels_of, running, stamp, stamp_ns
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from nightseg_ros.clouds.point_cloud import read_cloud
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 @pytest.mark.parametrize('odometry', ['geometry_msgs/PoseStamped', 'nav_msgs/Odometry'])
@@ -53,8 +53,7 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path, odometry: st
         for topic, kind in topics.items():
             client.listen(topic, kind)
         client.heard(*topics)
-        for publisher in (*cameras.values(), *infos, lidar, depth, pose):
-            client.connect(publisher)
+        client.connect(*cameras.values(), *infos, lidar, depth, pose)
         rng = np.random.default_rng(0)
         points = rng.uniform((3, -10, -1), (20, 20, 2), (500, 3))
         lens = calibration(width=160, height=90, focal=100.0)
@@ -78,29 +77,18 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path, odometry: st
                 ))  # fmt: skip
             return at
 
-        def answered(at: int) -> bool:
-            wanted = SimpleNamespace(sec=at // SECOND, nanosec=0)
-            return all(
-                any((m.header.stamp.sec, m.header.stamp.nanosec) == (wanted.sec, 0)
-                    for m in client.got[topic])
-                for topic in topics
-            )  # fmt: skip
+        def came(topic: str, at: int) -> Any:
+            return next((m for m in client.got[topic] if stamp_ns(m) == at), None)
 
         for number in range(20):
             at = drive(number)
-            try:
-                client.until(lambda a=at: answered(a), 'all answers', 8.0)
+            with contextlib.suppress(AssertionError):
+                client.until(lambda a=at: all(came(topic, a) for topic in topics), 'all', 8.0)
                 break
-            except AssertionError:
-                continue
-        assert answered(at), client.status('lidar')
-
-        def one(topic: str) -> Any:
-            return next(m for m in client.got[topic] if m.header.stamp.sec == at // SECOND)
-
-        masks = {c: pixels_of(one(f'{c}/nightseg/labels')) for c in cameras}
-        found = read_cloud(one(OUT))
-        labels = found.records['label'][0]
+        found = {topic: came(topic, at) for topic in topics}
+        assert all(found.values()), client.status('lidar')
+        masks = {c: pixels_of(found[f'{c}/nightseg/labels']) for c in cameras}
+        labels = read_cloud(found[OUT]).records['label'][0]
         k = np.array(lens.k).reshape(3, 3)
         seen = 0
         for camera, yaw in (('front', 0.0), ('left', math.pi / 2)):
@@ -111,7 +99,7 @@ def test_two_cameras_and_a_lidar_through_both_nodes(tmp_path: Path, odometry: st
             wanted = masks[camera][v[inside].round().astype(int), u[inside].round().astype(int)]
             assert (labels[inside] == wanted).mean() > 0.9
         assert seen > 100
-        organised = read_cloud(one('front/nightseg/points'))
+        organised = read_cloud(found['front/nightseg/points'])
         assert (organised.height, organised.width) == SIZE
         assert (organised.records['label'] == masks['front']).mean() > 0.99
         client.close()

@@ -9,6 +9,8 @@ from pathlib import Path
 import crash
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import cv2
 import numpy as np
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
-from nightseg_ros.data import source as extraction
+from nightseg_ros.data import extract as extraction
 from nightseg_ros.data.check import ADVICE, check_datasets, fingerprint, nearest_pairs
 from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.extract import extract
 from nightseg_ros.data.sample import DataError, read_image
-from nightseg_ros.data.source import ExtractConfig, extract
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
 
@@ -54,8 +55,7 @@ def good(tmp_path: Path) -> Path:
 
 
 def found(*specs: object, **options: object) -> Counter[str]:
-    report = check_datasets([str(spec) for spec in specs], workers=1, **options)
-    return Counter(problem.kind for problem in report.problems)
+    return Counter(check_datasets([str(spec) for spec in specs], workers=1, **options)['counts'])
 
 
 # -- check -----------------------------------------------------------------------------------
@@ -92,11 +92,11 @@ def change_file(path: Path, change: Any) -> None:
 def test_a_problem_is_found_and_named(good: Path, kind: str, file: str, change: Any) -> None:
     change_file(good / file, change)
     report = check_datasets([f'folder:{good}'], workers=1)
-    (problem,) = report.problems
-    assert (problem.kind, problem.dataset) == (kind, f'folder:{good}')
+    (problem,) = report['problems']
+    assert (problem['kind'], problem['dataset']) == (kind, f'folder:{good}')
     named = {'label missing': 'images/cam_1.png', 'picture missing': 'labels/cam_1.png',
              'same name twice': 'images/cam_1.png'}  # fmt: skip
-    assert problem.where == str(good / named.get(kind, file))
+    assert problem['where'] == str(good / named.get(kind, file))
 
 
 def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
@@ -115,6 +115,22 @@ def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
 
 
+def test_files_as_people_have_them(tmp_path: Path) -> None:
+    """An é in two forms of Unicode, macOS' files beside others, a link that leads to itself."""
+    root = tmp_path / 'set'
+    names = [normalize(form, 'allée_1.png') for form in ('NFC', 'NFD')]
+    assert names[0] != names[1]
+    add(root, 'allée_0', 0)
+    for place, seed, name in (('images', 1, names[0]), ('labels', 0, names[1])):
+        content = scene(seed) if place == 'images' else np.full((60, 80), 3, np.uint8)
+        (root / place / name).write_bytes(cv2.imencode('.png', content)[1].tobytes())
+        (root / place / '._allée_1.png').write_bytes(b'\0\5\x16\7')
+    for spec in (f'folder:{root}', f'paired:{root}/images:{root}/labels'):
+        assert found(spec) == {} and len(open_dataset(spec)) == 2
+    (root / 'images' / 'loop.png').symlink_to('loop.png')
+    assert found(f'images:{root}/images') == {'picture unreadable': 1}
+
+
 def test_without_shared_memory_one_process_reads(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +143,7 @@ def test_without_shared_memory_one_process_reads(
     # where semaphores are made, which lie in /dev/shm
     monkeypatch.setattr('multiprocessing.synchronize.SemLock.__init__', refuse)
     report = check_datasets([f'images:{good / "images"}'], workers=3)
-    assert report.datasets[0].images == 130
+    assert report['datasets'][0]['images'] == 130
 
 
 def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
@@ -136,7 +152,7 @@ def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
     write(tmp_path / 'masks' / '1_dev_8.png', mask)
     write(tmp_path / 'imgs' / '1_dev_8.png', scene(1))
     report = check_datasets([f'comma10k:{tmp_path}'], COMMA10K, workers=1)
-    assert report.problems == [] and report.datasets[0].stray_colors == 1
+    assert report['problems'] == [] and report['datasets'][0]['stray_colors'] == 1
     mask[:9] = (0x21, 0x20, 0x40)
     write(tmp_path / 'masks' / '1_dev_8.png', mask)
     assert found(f'comma10k:{tmp_path}', taxonomy=COMMA10K) == {'ids without a meaning': 1}
@@ -153,9 +169,9 @@ def test_near_duplicates_across_splits(good: Path, tmp_path: Path, change: str) 
     write(path, image)
     write(tmp_path / 'test' / 'a.png', scene(77))
     report = check_datasets([f'folder:{good}', f'images:{path.parent}'], workers=1)
-    (problem,) = report.problems
-    assert problem.kind == 'near-duplicate'
-    assert problem.where == str(good / 'images' / 'cam_1.png') and str(path) in problem.detail
+    (problem,) = report['problems']
+    assert problem['kind'] == 'near-duplicate' and str(path) in problem['detail']
+    assert problem['where'] == str(good / 'images' / 'cam_1.png')
     # within one split pictures may be alike
     add(good, 'cam_9', 1)
     assert found(f'folder:{good}') == {}
@@ -176,9 +192,7 @@ def test_processes_find_the_same(good: Path) -> None:
     for index in range(3, 80):
         add(good, f'cam_{index}', index)
     change_file(good / 'labels' / 'cam_1.png', SMALL)
-    alone, together = (
-        check_datasets([f'folder:{good}'], workers=n).to_dict() for n in (1, 2)
-    )  # fmt: skip
+    alone, together = (check_datasets([f'folder:{good}'], workers=n) for n in (1, 2))
     assert alone == together and len(alone['problems']) == 1
 
 
@@ -235,7 +249,7 @@ FRONT = {'topic': '/front/image_raw'}
 
 def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
-    result = extract([bag], out, ExtractConfig(every=0.5, format='png', **FRONT))
+    result = extract([bag], out, every=0.5, format='png', **FRONT)
     assert (result.written, result.kept, result.broken) == (4, 0, 0)
     samples = open_dataset(f'images:{out}:night')
     assert [s.image.name for s in samples] == [
@@ -245,7 +259,7 @@ def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
     for number, sample in enumerate(samples):
         assert (read_image(sample.image) == 60 * number).all()
     # the other camera of the bag goes into the same folder
-    extract([bag], out, ExtractConfig(every=0.5, format='png', topic='/rear/image_raw'))
+    extract([bag], out, every=0.5, format='png', topic='/rear/image_raw')
     assert {s.source for s in open_dataset(f'images:{out}')} == {
         'my-night-drive-front', 'my-night-drive-rear',
     }  # fmt: skip
@@ -258,7 +272,7 @@ def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
 def test_frames_are_taken_on_a_grid_of_stamps(
     bag: Path, tmp_path: Path, every: float, times
 ) -> None:
-    extract([bag], tmp_path / 'out', ExtractConfig(every=every, **FRONT))
+    extract([bag], tmp_path / 'out', every=every, **FRONT)
     stamps = sorted(int(p.stem.split('_')[1]) for p in (tmp_path / 'out').glob('*.jpg'))
     assert stamps == [START + time * 100_000_000 for time in times]
 
@@ -266,8 +280,8 @@ def test_frames_are_taken_on_a_grid_of_stamps(
 def test_an_interrupted_run_goes_on(
     bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = ExtractConfig(every=0.2, **FRONT)
-    extract([bag], tmp_path / 'whole', config)
+    config: dict[str, Any] = {'every': 0.2, **FRONT}
+    extract([bag], tmp_path / 'whole', **config)
     real = extraction.replace_file
     calls: list[Path] = []
 
@@ -280,32 +294,32 @@ def test_an_interrupted_run_goes_on(
     monkeypatch.setattr(extraction, 'replace_file', full_after_some)
     out = tmp_path / 'out'
     with pytest.raises(DataError, match=r'No space left.* 4 frames .*goes on'):
-        extract([bag], out, config)
+        extract([bag], out, **config)
     monkeypatch.setattr(extraction, 'replace_file', real)
     (out / '.my-night-drive-front_12-x.jpg').write_bytes(b'half')  # what a kill leaves
-    result = extract([bag], out, config)
+    result = extract([bag], out, **config)
     assert (result.written, result.kept) == (6, 4)
     contents = [
         {p.name: p.read_bytes() for p in folder.iterdir()} for folder in (tmp_path / 'whole', out)
     ]
     assert contents[0] == contents[1]
     said: list[str] = []
-    again = extract([bag], out, config, log=said.append)
+    again = extract([bag], out, **config, log=said.append)
     assert (again.written, again.kept) == (0, 10) and 'already' in said[0]
 
 
 def test_frames_of_other_settings_never_mix(bag: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
-    extract([bag], out, ExtractConfig(every=0.5, **FRONT))
+    extract([bag], out, every=0.5, **FRONT)
     with pytest.raises(DataError, match='taken with every 0.5, now it is 1.0; .*--force'):
-        extract([bag], out, ExtractConfig(every=1.0, **FRONT))
+        extract([bag], out, every=1.0, **FRONT)
     assert len(list(out.glob('*.jpg'))) == 4
-    result = extract([bag], out, ExtractConfig(every=1.0, **FRONT), force=True)
+    result = extract([bag], out, every=1.0, **FRONT, force=True)
     assert result.written == 2 == len(list(out.glob('*.jpg')))
     # pictures of the user's own are not taken for frames
     write(tmp_path / 'other' / 'my-night-drive-front_5.jpg', scene(0))
     with pytest.raises(DataError, match='not extracted here'):
-        extract([bag], tmp_path / 'other', ExtractConfig(**FRONT))
+        extract([bag], tmp_path / 'other', **FRONT)
 
 
 def test_videos_and_folders(tmp_path: Path) -> None:
@@ -318,12 +332,12 @@ def test_videos_and_folders(tmp_path: Path) -> None:
     folder = tmp_path / 'frames'
     for index in range(4):
         write(folder / f'{index}.png', scene(index))
-    config = ExtractConfig(every=0.5)
+    config: dict[str, Any] = {'every': 0.5}
     with pytest.raises(DataError, match='--rate'):
-        extract([folder], tmp_path / 'out', config)
+        extract([folder], tmp_path / 'out', **config)
     assert not (tmp_path / 'out').exists()
-    extract([tmp_path / '2024_drive.mp4'], tmp_path / 'out', config)
-    extract([folder], tmp_path / 'out', ExtractConfig(every=0.5, rate=4.0))
+    extract([tmp_path / '2024_drive.mp4'], tmp_path / 'out', **config)
+    extract([folder], tmp_path / 'out', every=0.5, rate=4.0)
     assert sorted(p.stem for p in (tmp_path / 'out').glob('*.jpg')) == [
         f'{name}_{stamp:019d}'
         for name in ('drive-2024-drive', 'frames')
@@ -349,7 +363,7 @@ def test_mistakes_are_named_before_anything_is_written(
     sources = make(tmp_path, bag)
     topic = FRONT if bag in sources else {'rate': 1.0}
     with pytest.raises(DataError, match=words):
-        extract(sources, tmp_path / 'out', ExtractConfig(**topic))
+        extract(sources, tmp_path / 'out', **topic)
     assert not list((tmp_path / 'out').glob('*.jpg'))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from bag_samples import frames_of
 from tiny_weights import weight_flags, write_all
 
 from nightseg_ros.bags.reader import BagReader
@@ -49,7 +50,7 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
     with BagReader(out / 'bags' / 'drive') as bag:
         sent = {m.stamp_ns for m in bag.messages(bag.image_topic('/camera/image_raw'))}
     with BagReader(out / 'bags' / 'recorded') as bag:
-        masks = list(bag.frames(bag.image_topic('/camera/nightseg/labels')))
+        masks = frames_of(bag, '/camera/nightseg/labels')
     assert len(masks) == summary['frames_out'] > 5
     assert {mask.stamp_ns for mask in masks} <= sent
     assert {mask.frame_id for mask in masks} == {'camera'}

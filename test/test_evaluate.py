@@ -31,7 +31,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
@@ -282,6 +282,30 @@ def test_labels_that_are_none_are_named(
         run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
 
 
+@pytest.mark.parametrize(
+    'seconds',
+    [[1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], [1.7e9, 1.7e9 + 0.1, 1.2, 1.3], [5, 5.1, 2e9, 5.3, 5.4]],
+    ids=['set ahead', 'set back', 'one wild stamp'],
+)
+def test_stamps_that_jump_lose_no_frame_and_no_label(
+    auto: Variants, tmp_path: Path, seconds: list[float]
+) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index, second in enumerate(seconds):
+            place = {'stamp_ns': round(second * 10) * STEP, 'received_ns': START + index * STEP}
+            bag.write_image(IMAGE_TOPIC, picture(index, 5), 'rgb8', **place)
+            bag.write_labels(LABEL_TOPIC, truth(index), **place)
+    found = run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
+    [source] = found['sets']['bag']['sources']
+    count = len(seconds)
+    assert (source['frames'], source['labelled'], source['labels_unused']) == (count, count, 0)
+    assert source['losses'] == []
+    seen = found['runs']['bag']['routing']
+    assert sum(seen['seconds_by_state'].values()) < 1 and not seen['changes']
+    lines = (tmp_path / 'out' / 'frames.jsonl').read_text().splitlines()
+    assert [json.loads(line)['stamp'] for line in lines] == [round(s * 10) * STEP for s in seconds]
+
+
 def test_every_camera_of_a_bag_is_a_source(auto: Variants, tmp_path: Path) -> None:
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(4):
@@ -319,6 +343,12 @@ def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto: Variants, tmp_path: Pat
     assert len(kept) == source['frames'] == found['runs']['broken']['frames']
     assert [x['labels_sha256'] for x in kept] == [x['labels_sha256'] for x in every[: len(kept)]]
     assert whole['sets']['drive']['sources'][0]['losses'] == []
+
+
+def test_names_of_any_length_become_folders() -> None:
+    assert slug('a b/c.d') == 'a_b_c.d'
+    long = [slug('x' * 300 + end) for end in 'ab']
+    assert len({*long}) == 2 and max(map(len, long)) <= 80
 
 
 # -- interruptions ---------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Weights and parameter files that are damaged, foreign or replaced, and disks that are full."""
+"""Weights that are damaged, foreign or replaced, and disks that are full."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tiny_weights import LICENSE
 
 from nightseg_ros.weights import write_manifest
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 def flip(path: Path, good: bytes) -> None:
@@ -93,24 +93,6 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
             assert client.transition(transition)
         assert not client.transition('configure')
         client.diagnosed('node', 'ERROR', 'not found')
-
-
-def test_wrong_parameters_of_a_yaml_file_leave_the_node_up_and_are_named(
-    client: Client, parameters: dict[str, Any], tmp_path: Path
-) -> None:
-    wrong = {
-        'max_rate: fast': "'max_rate' must be a double, got 'fast'",
-        'watchdog_s: 0.0': "'watchdog_s' must be 1 to 3600, got 0.0",
-        'cameras: front': "'cameras' must be a string array, got 'front'",
-    }
-    file = tmp_path / 'wrong.yaml'
-    lines = ''.join(f'    {text}\n' for text in wrong)
-    file.write_text(f'/**:\n  ros__parameters:\n{lines}')
-    with running(tmp_path / 'log', parameters, '--params-file', str(file)) as node:
-        for words in wrong.values():
-            client.diagnosed('node', 'ERROR', words)
-            assert words in node.text
-        assert client.state() == 'unconfigured'
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ import pytest
 from ros_harness import Camera, Client, NodeProcess, picture, running, stamp, values_of
 from sensor_msgs.msg import CompressedImage, Image
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 class Hostile(Camera):
     """A camera that sends raw or compressed images, and its node."""
 
     node: NodeProcess
+    raw: bool
 
     def message(self, pixels: np.ndarray, **more: Any) -> Any:
         if self.raw:
@@ -34,19 +35,29 @@ class Hostile(Camera):
         message.data.frombytes(content)
         return stamp(message, next(self.client.stamps))
 
-    @property
-    def raw(self) -> bool:
-        return '/image/' in self.out
-
-    def refuses(self, message: Any, words: str) -> None:
-        """Send a message until the diagnostics say why there is no mask of it, and none came."""
-        masks = len(self.got())
-        self.client.feed(
-            lambda: self.publisher.publish(stamp(message, next(self.client.stamps))),
-            lambda: self.client.says('camera', words), words,
-        )  # fmt: skip
-        assert len(self.got()) == masks
-        assert self.node.process.poll() is None
+    def bad(self) -> list[tuple[Any, str]]:
+        """Return messages that cannot be read, and why."""
+        if self.raw:
+            pixels = np.full((60, 80), np.nan, '<f4')
+            floats = self.frame(pixels.view('u1').reshape(60, -1), encoding='32FC1')
+            floats.width = 80
+            return [(floats, "encoding '32FC1' is not supported")]
+        jpeg, png = (cv2.imencode(f'.{kind}', picture(60, 80))[1].tobytes()
+                     for kind in ('jpg', 'png'))  # fmt: skip
+        flipped, bombs = bytearray(png), [bytearray(jpeg), bytearray(png)]
+        flipped[len(png) // 2] ^= 0x10
+        struct.pack_into('>HH', bombs[0], jpeg.find(b'\xff\xc0') + 5, 65000, 65000)
+        struct.pack_into('>II', bombs[1], 16, 60000, 60000)
+        struct.pack_into('>I', bombs[1], 29, zlib.crc32(bombs[1][12:29]))
+        contents = {
+            b'': 'there are no bytes',
+            jpeg[: len(jpeg) // 2]: 'the JPEG is cut off',
+            bytes(flipped): 'the PNG is damaged',
+            bytes(bombs[0]): 'the picture is 65000×65000 pixels; 67108864 are the most',
+            bytes(bombs[1]): 'the picture is 60000×60000 pixels; 67108864 are the most',
+            b'GET / HTTP/1.1\r\n\r\n': 'they begin with 47 45 54 20',
+        }
+        return [(self.packed(content), words) for content, words in contents.items()]
 
 
 @pytest.fixture(scope='module', params=[Image, CompressedImage], ids=['raw', 'compressed'])
@@ -63,84 +74,45 @@ def camera(
         client = Client(f'/{name}/night_perception', name=f'{name}_client')
         client.watch_diagnostics()
         camera = Hostile(client, f'/{name}/camera', 'labels', 'status', kind=request.param)
-        camera.node = node
+        camera.node, camera.raw = node, request.param is Image
         yield camera.connect()
         client.close()
 
 
-@pytest.mark.parametrize('value', [0, 255], ids=['black', 'white'])
-def test_a_picture_without_content_is_served_under_its_own_stamp(
-    camera: Hostile, value: int
+@pytest.mark.parametrize(
+    ('size', 'value'),
+    [((60, 80), 0), ((60, 80), 255), ((1, 1), 99), ((1, 333), 99), ((401, 3), 99),
+     ((97, 131), 99), ((4320, 7680), 99)],
+)  # fmt: skip
+def test_pictures_without_content_and_of_one_pixel_to_8k_are_served(
+    camera: Hostile, size: tuple[int, int], value: int
 ) -> None:
-    labels, status = camera.serve(camera.message(np.full((60, 80, 3), value, np.uint8)))
+    if size[0] > 4000 and camera.raw:
+        # as raw rgb8 it would be 100 MB
+        message = camera.frame(np.full(size, value, np.uint8), encoding='mono8')
+    else:
+        message = camera.message(np.full((*size, 3), value, np.uint8))
+    labels, status = camera.serve(message)
+    assert labels.header == message.header
     assert 0 < len(labels.data) == labels.height * labels.width
+    # as wide as the picture is, up to the rounding to whole pixels
+    assert labels.width / labels.height == pytest.approx(size[1] / size[0], rel=1.0)
     assert 0 <= float(values_of(status)['score']) <= 1
 
 
-@pytest.mark.parametrize('size', [(1, 1), (1, 333), (401, 3), (97, 131), (4320, 7680)])
-def test_any_size_from_one_pixel_to_8k_is_served(camera: Hostile, size: tuple[int, int]) -> None:
-    if size[0] > 4000 and camera.raw:
-        # as raw rgb8 it would be 100 MB
-        message = camera.frame(np.full(size, 99, np.uint8), encoding='mono8')
-    else:
-        message = camera.message(np.full((*size, 3), 99, np.uint8))
-    labels, _ = camera.serve(message)
-    assert labels.height >= 1
-    # as wide as the picture is, up to the rounding to whole pixels
-    assert labels.width / labels.height == pytest.approx(size[1] / size[0], rel=1.0)
-
-
-def test_floats_are_refused_by_name_and_no_nan_reaches_a_network(camera: Hostile) -> None:
-    if not camera.raw:
-        pytest.skip('a JPEG or PNG holds no floats')
-    pixels = np.full((60, 80), np.nan, '<f4')
-    message = camera.frame(pixels.view('u1').reshape(60, -1), encoding='32FC1')
-    message.width = 80
-    camera.refuses(message, "encoding '32FC1' is not supported")
-    camera.serve(camera.message(picture(60, 80)))
-
-
-def png_bomb(side: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checked = kind + data
-        return struct.pack('>I', len(data)) + checked + struct.pack('>I', zlib.crc32(checked))
-
-    header = struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0)
-    chunks = (
-        chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(bytes(99))) + chunk(b'IEND', b'')
-    )
-    return b'\x89PNG\r\n\x1a\n' + chunks
-
-
-def hostile() -> list[tuple[bytes, str]]:
-    jpeg = cv2.imencode('.jpg', picture(60, 80))[1].tobytes()
-    png = bytearray(cv2.imencode('.png', picture(60, 80))[1].tobytes())
-    png[len(png) // 2] ^= 0x10
-    bomb = bytearray(jpeg)
-    at = bomb.find(b'\xff\xc0')
-    bomb[at + 5 : at + 9] = struct.pack('>HH', 65000, 65000)
-    return [
-        (b'', 'there are no bytes'),
-        (jpeg[: len(jpeg) // 2], 'the JPEG is cut off'),
-        (bytes(png), 'the PNG is damaged'),
-        (png_bomb(60000), 'the picture is 60000×60000 pixels; 67108864 are the most'),
-        (bytes(bomb), 'the picture is 65000×65000 pixels; 67108864 are the most'),
-        (b'GET / HTTP/1.1\r\n\r\n', 'they begin with 47 45 54 20'),
-    ]
-
-
-def test_hostile_files_are_refused_with_the_reason_and_the_next_good_one_is_served(
+def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_served(
     camera: Hostile,
 ) -> None:
-    if camera.raw:
-        pytest.skip('these come compressed; raw ones are in test_node.py')
-
     def memory_mb() -> float:
         text = Path(f'/proc/{camera.node.process.pid}/status').read_text()
         return int(text.partition('RssAnon:')[2].split()[0]) / 1024
 
-    before = memory_mb()
-    for content, words in hostile():
-        camera.refuses(camera.packed(content), words)
+    before, masks = memory_mb(), len(camera.got())
+    for message, words in camera.bad():
+        camera.client.feed(
+            lambda m=message: camera.publisher.publish(stamp(m, next(camera.client.stamps))),
+            lambda words=words: camera.client.says('camera', words), words,
+        )  # fmt: skip
+        assert len(camera.got()) == masks
     camera.serve(camera.message(picture(60, 80)))
     assert memory_mb() - before < 200, 'a bomb was unpacked'

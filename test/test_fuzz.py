@@ -14,6 +14,7 @@ from pathlib import Path
 import fuzz_targets
 import pytest
 
+pytestmark = pytest.mark.slow
 #: For each reader.
 SECONDS = 5.0
 

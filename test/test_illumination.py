@@ -204,6 +204,15 @@ def test_a_road_darker_than_any_by_day_lowers_the_score() -> None:
     assert held.score == pytest.approx(free.score * (60 / 240 / 0.5) ** 2.2, rel=0.02)
 
 
+@pytest.mark.parametrize(('bias', 'score'), [(5000.0, 1.0), (-5000.0, 0.0)])
+def test_a_logit_beyond_every_exponent_is_a_score(bias: float, score: float) -> None:
+    net = illumination_net().eval()
+    with torch.no_grad():
+        net.head.bias.fill_(bias)
+    [found] = IlluminationEstimator(net.state_dict()).estimate(np.full((1, 64, 96, 3), 128, 'u1'))
+    assert found.score == pytest.approx(score, abs=1e-9)
+
+
 def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, ...]) -> None:
     sampler = Sampler(load_thumbnails(folders), seed=1, relit=0.35)
     images, labels = sampler.draw(160)

@@ -27,7 +27,9 @@ from launch_recorder import (
 )
 
 from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
+from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import BY_NAME, CLOUD_PARAMETERS
+from nightseg_ros.taxonomy import CAMVID11
 
 ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'
@@ -79,7 +81,7 @@ def console_scripts() -> set[str]:
 
 def test_arguments_are_the_documented_ones_and_described(launch_file: Recording) -> None:
     wanted = 'cameras image_topics route device backend params_file namespace use_sim_time clouds '
-    wanted += 'clouds_params_file bag rviz autostart log_level'
+    wanted += 'clouds_params_file bag view remap rviz autostart log_level'
     assert set(launch_file.arguments) == set(wanted.split())
     for argument in launch_file.arguments.values():
         assert argument.description
@@ -160,6 +162,51 @@ def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
     assert topics['camera/image_raw']['Reliability Policy'] == 'Best Effort'
 
 
+def test_the_page_is_served_on_request(launch_file: Recording) -> None:
+    assert 'nightseg' not in launch_file.nodes()
+    page = launch_file.nodes(view='true', namespace='truck_7')['nightseg']
+    assert (page.package, page.arguments) == ('nightseg', ['view'])
+
+
+@pytest.mark.parametrize(
+    ('given', 'renamed'),
+    [
+        ({}, {'camera': '/segmentation'}),
+        ({'image_topics': '/rgbd/image', 'prefix': '/s'}, {'/rgbd': '/s'}),
+        ({'cameras': 'front,rear'},
+         {'front': '/segmentation/front', 'rear': '/segmentation/rear'}),
+    ],
+)  # fmt: skip
+def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
+    launch_file: Recording, given: dict[str, str], renamed: dict[str, str]
+) -> None:
+    nav2 = Recording(LAUNCH_FILE.with_name('nav2.launch.py'))
+    context = nav2.context()
+    context.launch_configurations.update(given)
+    remap, include = nav2.actions(context)
+    assert (remap.name, include.source.path) == ('remap', str(LAUNCH_FILE))
+    topics = {'labels': 'mask', 'confidence': 'confidence', 'label_info': 'label_info'}
+    assert set(topics) <= {topic.name for topic in TOPICS}
+    wanted = [
+        (f'{camera}/nightseg/{ours}', f'{prefix}/{theirs}')
+        for camera, prefix in renamed.items() for ours, theirs in topics.items()
+    ]  # fmt: skip
+    context = launch_file.context(remap=remap.value, clouds='true')
+    node, clouds = launch_file.actions(context)
+    assert (node.remappings, list(clouds.remappings)) == (wanted, [])
+    _, timer = node.on_exit(ProcessExited(1), context)
+    (again,) = expand(timer.actions, context)
+    assert again.remappings == wanted
+    if not given:
+        # the shipped parameters of the layer name these, and classes that there are
+        layer = yaml.safe_load((ROOT / 'config' / 'nav2_semantic_layer.yaml').read_text())
+        source = layer['semantic_segmentation_layer']['camera']
+        read = {source[f'{kind}_topic'] for kind in ('segmentation', 'confidence', 'labels')}
+        assert read == {theirs for _, theirs in wanted}
+        for kind in source['class_types']:
+            assert set(source[kind]['classes']) <= set(CAMVID11.classes)
+
+
 def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
     launch_file: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +226,7 @@ def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
         ({'autostart': 'maybe'}, 'autostart.*maybe'),
         ({'use_sim_time': '2'}, 'use_sim_time.*2'),
         ({'rviz': 'y'}, 'rviz.*y'),
+        ({'remap': '/a/labels'}, 'remap must be FROM:=TO'),
     ],
 )
 def test_a_wrong_argument_stops_the_launch_and_is_named(

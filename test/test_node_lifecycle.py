@@ -4,23 +4,49 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import itertools
 import os
 import re
 import signal
 import time
+from collections.abc import Iterator
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_harness import Camera, Client, NodeProcess, picture, running
+from ros_harness import (
+    SECOND,
+    Camera,
+    Client,
+    NodeProcess,
+    image_message,
+    picture,
+    pixels_of,
+    running,
+    stamp_ns,
+)
+from sensor_msgs.msg import Image
 
+from nightseg_ros.node.camera import sampled
 from nightseg_ros.node.night_perception import NightPerception
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
+from nightseg_ros.perception.router import RouterConfig, RouteTable
+from nightseg_ros.runtime.pixels import fit
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 OUT = 'camera/nightseg'
 
@@ -98,12 +124,153 @@ def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, Any]) -> Non
         context.shutdown()
 
 
+NIGHT = picture(60, 80, night=True)
+TRANSITIONS = ('configure', 'activate', 'deactivate', 'cleanup')
+CHANGES: tuple[dict[str, Any], ...] = (
+    *({'route': route} for route in ('auto', 'day', 'night', 'translate', 'noon')),
+    *({'router.table.night': route} for route in ('day', 'night', 'translate')),
+    *({'overlay_alpha': alpha} for alpha in (0.0, 1.0, 2.0)),
+    *({'label_size': size} for size in ('camera', 'network')),
+    # the first contradicts another value, so that configure or the change is refused
+    {'router.dark': 0.9}, {'router.dark': 0.35},
+    {'route': 'day', 'overlay_alpha': 7.0}, {'route': 'night', 'overlay_alpha': 0.5},
+)  # fmt: skip
+
+
+class Probe:
+    """A node in this process, asked by what it says and by what it publishes."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.context = Context()
+        rclpy.init(context=self.context)
+        given = {**parameters, 'autostart': False, 'overlay_route': False}
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        self.node = NightPerception(context=self.context, parameter_overrides=overrides)
+        self.defaults = {name: self.said(name) for change in CHANGES for name in change}
+        self.user = rclpy.create_node('user', context=self.context)
+        self.got: dict[str, Any] = {}
+        for topic in ('labels', 'overlay'):
+            keep = partial(self.got.__setitem__, topic)
+            self.user.create_subscription(Image, f'{OUT}/{topic}', keep, 5)
+        self.publisher = self.user.create_publisher(Image, 'camera/image_raw', 5)
+        self.executor = SingleThreadedExecutor(context=self.context)
+        for node in (self.node, self.user):
+            self.executor.add_node(node)
+        self.stamps = itertools.count(SECOND, SECOND // 10)
+
+    def said(self, name: str) -> Any:
+        return self.node.get_parameter(name).value
+
+    def set(self, change: dict[str, Any]) -> None:
+        before = {name: self.said(name) for name in change}
+        values = [Parameter(name, value=value) for name, value in change.items()]
+        taken = self.node.set_parameters_atomically(values).successful
+        assert {name: self.said(name) for name in change} == (change if taken else before)
+
+    def state(self) -> str:
+        return self.node._get_state(GetState.Request(), GetState.Response()).current_state.label
+
+    def reset(self) -> None:
+        """Make it unconfigured, with the defaults."""
+        for state, transition in (('active', 'deactivate'), ('inactive', 'cleanup')):
+            if self.state() == state:
+                getattr(self.node, f'trigger_{transition}')()
+        self.set(self.defaults)
+
+    def served(self) -> tuple[Any, Any]:
+        """Return labels and overlay of a frame by night."""
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            self.got.clear()
+            at = next(self.stamps)
+            self.publisher.publish(image_message(NIGHT, at))
+            soon = time.monotonic() + 3
+            while time.monotonic() < soon:
+                self.executor.spin_once(timeout_sec=0.1)
+                if len(self.got) == 2 and {stamp_ns(m) for m in self.got.values()} == {at}:
+                    return pixels_of(self.got['labels']), pixels_of(self.got['overlay'])
+        raise AssertionError('no masks')
+
+    def close(self) -> None:
+        self.reset()
+        self.node.destroy_node()
+        del self.node
+        gc.collect()
+        self.user.destroy_node()
+        self.context.shutdown()
+
+
+@pytest.fixture(scope='module')
+def probe(parameters: dict[str, Any]) -> Iterator[Probe]:
+    probe = Probe(parameters)
+    yield probe
+    probe.close()
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+# while inactive, and against what the light asks for
+@example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
+@example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])
+@given(st.lists(st.one_of(st.sampled_from(TRANSITIONS), st.sampled_from(CHANGES)), max_size=14))
+def test_what_the_parameters_say_is_what_is_done(
+    probe: Probe, parameters: dict[str, Any], steps: list[str | dict[str, Any]]
+) -> None:
+    """In whatever order transitions and changes come, taken or refused."""
+    probe.reset()
+    for step in [*steps, 'configure', 'activate']:
+        if isinstance(step, dict):
+            probe.set(step)
+        else:
+            # what the state does not allow is refused
+            with contextlib.suppress(Exception):
+                getattr(probe.node, f'trigger_{step}')()
+        if probe.state() != 'active':
+            continue
+        labels, overlay = probe.served()
+        router = RouterConfig(
+            dark=probe.said('router.dark'),
+            table=RouteTable(night=probe.said('router.table.night')),
+        )
+        names = {n[8:]: path for n, path in parameters.items() if n.startswith('weights.')}
+        pipeline = pipeline_of(
+            PipelineConfig(
+                route=probe.said('route'),
+                router=router,
+                weights=WeightsConfig(**names),
+                overlay_alpha=probe.said('overlay_alpha'),
+                overlay_route=False,
+                backend='torch',
+                threads=1,
+            )  # fmt: skip
+        )
+        pipeline.reset()
+        (result,) = pipeline.process([Frame(image=NIGHT)], Want(overlay=True))
+        size = fit(*NIGHT.shape[:2], pipeline.long_side).labels
+        size = NIGHT.shape[:2] if probe.said('label_size') == 'camera' else min(size, (60, 80))
+        np.testing.assert_array_equal(labels, sampled(result.labels, size))
+        np.testing.assert_array_equal(overlay, result.overlay)
+
+
+@lru_cache
+def pipeline_of(config: PipelineConfig) -> Pipeline:
+    return Pipeline.load(config)
+
+
 def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
     client: Client, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    wrong = {'route': 'noon', 'max_rate': -1.0, 'threads': 'two', 'rout': 'night'}
-    with running(tmp_path / 'log', {**parameters, **wrong}) as node:
+    # a whole number is taken for a double
+    wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
+    file = tmp_path / 'wrong.yaml'
+    text = '{silent_after: fast, watchdog_s: 0.0, cameras: front}'
+    file.write_text(f'/**: {{ros__parameters: {text}}}')
+    given = ({**parameters, **wrong}, '--params-file', str(file))
+    with running(tmp_path / 'log', *given) as node:
         for words in (
+            "'silent_after' must be a double, got 'fast'",
+            "'watchdog_s' must be 1 to 3600, got 0.0",
+            "'cameras' must be a string array, got 'front'",
             "'route' must be one of auto, day, night, translate; got 'noon'",
             "'max_rate' must be 0 to 1000, got -1.0",
             "'threads' must be a integer, got 'two'",
@@ -112,7 +279,8 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
             values = client.diagnosed('node', 'ERROR', words)
             assert words in node.text
         assert values['state'] == 'unconfigured'
-        assert client.set(route='day', threads=1).successful
+        mended = {'silent_after': 1.2, 'watchdog_s': 30.0, 'cameras': ['camera']}
+        assert client.set(route='day', threads=1, **mended).successful
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')

@@ -19,7 +19,6 @@ from ros_harness import (
     picture,
     pixels_of,
     running,
-    stamp,
     values_of,
 )
 from rosgraph_msgs.msg import Clock
@@ -31,7 +30,7 @@ from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 NAMESPACE = '/truck_7'
 DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
@@ -98,7 +97,24 @@ def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: boo
 def test_a_topic_of_another_type_is_named_as_what_it_is(client: Client) -> None:
     client.publisher('/camera/image_raw/compressed', CompressedImage)
     start(client, image_topics=['/camera/image_raw/compressed'])
-    client.diagnosed('camera', 'ERROR', 'is sensor_msgs/CompressedImage, which is not what')
+    words = "is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'"
+    client.diagnosed('camera', 'ERROR', f'{words} to compressed')
+
+
+def test_what_was_published_once_arrives(client: Client) -> None:
+    camera = camera_of(client, 'camera', 'labels', 'camera_info')
+    infos = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo, latched=True)
+    client.node.destroy_publisher(camera.publisher)
+    camera.publisher = client.publisher(f'{NAMESPACE}/camera/image_raw', latched=True)
+    infos.publish(CameraInfo(height=60, width=80))
+    message = camera.send()
+    start(client)
+    client.until(lambda: camera.got() and camera.got('camera_info'), 'labels and calibration')
+    assert camera.got()[0].header == camera.got('camera_info')[0].header == message.header
+    # a publisher that keeps nothing follows
+    client.node.destroy_publisher(camera.publisher)
+    camera.publisher = client.publisher(f'{NAMESPACE}/camera/image_raw', reliable=False)
+    camera.serve()
 
 
 def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:
@@ -125,17 +141,11 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
 
 
-def test_compressed_input(client: Client, pipeline: Pipeline) -> None:
-    camera = camera_of(client, kind=CompressedImage)
-    start(client, transport='compressed')
-    packed = cv2.imencode('.jpg', picture(80, 110, seed=4)[:, :, ::-1])[1]
-    message = stamp(CompressedImage(format='rgb8; jpeg compressed bgr8'), SECOND)
-    message.data.frombytes(packed.tobytes())
-    answer = camera.connect().serve(message)
-    assert answer.header == message.header
-    image = cv2.imdecode(packed, cv2.IMREAD_COLOR)[:, :, ::-1]
-    (wanted,) = pipeline.process([Frame(image=np.ascontiguousarray(image))])
-    np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
+def test_labels_of_the_networks_size_are_never_larger_than_the_picture(client: Client) -> None:
+    camera = camera_of(client)
+    start(client, label_size='network')
+    labels = camera.connect().serve(picture(24, 32))
+    assert (labels.height, labels.width) == (24, 32)
 
 
 def test_labels_of_the_networks_size_carry_their_calibration(
@@ -154,10 +164,9 @@ def test_labels_of_the_networks_size_carry_their_calibration(
         calibration.publish(info)
         camera.send(image)
 
-    client.feed(send, lambda: camera.got('camera_info') and camera.got('color'), 'camera_info')
-    got = camera.got('camera_info')[0]
-    topic = f'{camera.out}/labels'
-    labels = client.until(lambda: client.of_stamp(topic, got.header.stamp), 'labels')
+    got, labels, color = client.feed(
+        send, lambda: camera.together('camera_info', 'labels', 'color'), 'camera_info'
+    )
     size = fit(120, 200, pipeline.long_side).labels
     assert (labels.height, labels.width) == (got.height, got.width) == size
     (wanted,) = pipeline.process([Frame(image=image)], Want(confidence=True))
@@ -167,7 +176,6 @@ def test_labels_of_the_networks_size_carry_their_calibration(
     assert (got.k[2] + 0.5) / got.width == pytest.approx(0.5)
     assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
     assert got.k[0] / got.width == pytest.approx(100 / 200)
-    color = camera.got('color')[0]
     assert (color.height, color.width) == (120, 200)
 
 
@@ -189,6 +197,16 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     np.testing.assert_array_equal(got['overlay'][own], image[own])
     assert (got['confidence'][~own] > 0).all()
     assert (got['overlay'][~own] != image[~own]).any()
+
+
+def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
+    for given, words in (
+        ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
+        ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
+    ):
+        assert client.set(**given).successful
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', words)
 
 
 def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
@@ -214,6 +232,17 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
         camera.connect()
         client.connect(clock)
+        # more than the errors in callbacks that end a node
+        negative = Clock()
+        negative.clock.sec = -5
+        words = '/clock cannot be used, time stands still: Seconds value must not be negative'
+        for _ in range(25):
+            clock.publish(negative)
+            client.spin(0.05)
+        client.feed(
+            lambda: clock.publish(negative),
+            lambda: client.says('node', words, level='ERROR'), words,
+        )  # fmt: skip
         begin = 1_000 * SECOND
         for loop in range(3):
             for index in range(12):

@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import gc
+import math
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -67,6 +69,18 @@ def test_late_and_double_stamps_are_dropped(stamps: list[int], drops: list[str])
     assert [jump for _, jump in found] == jumps
 
 
+def test_a_stamp_from_the_future_costs_only_itself_and_a_clock_that_was_set_nothing() -> None:
+    order, period = StampOrder(), 1000 // 30
+    for index in range(90):
+        # the eleventh is 0.95 s ahead; from the fiftieth on the clock is 0.5 s ahead, for good
+        stamp = 1_000_000 + index * period + 950 * (index == 10) + 500 * (index >= 50)
+        drop, jump = order.check(stamp * MS, index * period / 1000, 0.0)
+        assert drop == '' and jump == (pytest.approx(0.95 - period / 1000) if index == 11 else 0)
+        if index == 70:
+            # what is late is late all the same
+            assert order.check((stamp - 200) * MS, 2.31, 0.0)[0] == 'out_of_order'
+
+
 @given(rate=st.floats(1, 60), source=st.floats(1, 200), seed=st.integers(0, 2**32 - 1))
 def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> None:
     order = StampOrder()
@@ -77,16 +91,6 @@ def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> N
     assert taken <= rate * duration + 2
     # a faster source gives the full rate, a slower one loses next to nothing
     assert taken >= min(rate, source) * duration * 0.6 - 2
-
-
-@given(st.lists(st.integers(1, 4_000), min_size=1, max_size=60))
-def test_what_is_taken_is_in_order_but_for_jumps(stamps: list[int]) -> None:
-    order, last = StampOrder(), 0
-    for index, stamp in enumerate(stamps):
-        drop, jump = order.check(stamp * MS, index / 10, 0.0)
-        assert drop or jump or stamp > last
-        assert not jump or last - stamp > 1000
-        last = last if drop else stamp
 
 
 def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
@@ -158,6 +162,19 @@ def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
     assert level == 'ERROR' and words in text
     receive(health, 12.0)
     assert texts(health, 12.1, source) == []
+
+
+def test_a_silence_is_logged_once_after_five_seconds() -> None:
+    logged: list[str] = []
+    health = Health(0.0, warnings=Warnings(SimpleNamespace(warning=logged.append), period=0.0))
+    source = Source(topic='/fornt/image', near="; did you mean '/front/image'?")
+    for now in (4.9, 5.1, 6.0, 20.0):
+        texts(health, now, source)
+    text = "no frame for 5.1 s: nobody publishes /fornt/image; did you mean '/front/image'?"
+    assert logged == [text]
+    receive(health, 21.0)
+    texts(health, 27.0, source)
+    assert len(logged) == 2
 
 
 @pytest.mark.parametrize('reason', FRAME_DROPS)
@@ -234,25 +251,38 @@ def test_a_warning_is_logged_once_and_then_rarely() -> None:
 
 
 class StubPipeline:
-    """Stands for the networks; frames of the camera ``broken`` raise."""
+    """Stands for the networks; frames of the camera ``broken`` raise, batches above ``room``."""
 
     def __init__(self, device: str, broken: str) -> None:
         self.backend = SimpleNamespace(device=device)
-        self.broken = broken
+        self.broken, self.room = broken, 99
+        self.score, self.reliability = 0.9, 0.9
         self.batches: list[list[str]] = []
+        self.stamps: list[int] = []
         self.changes: list[dict[str, Any]] = []
+        self.prepared: list[tuple[int, int]] = []
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.reset = self.warm_up = lambda *given, **more: None
+        self.reset = lambda *given, **more: None
+        self.warm_up = lambda sizes: self.prepared.extend(sizes)
         self.change = lambda **values: self.changes.append(values)
 
     def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
+        self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
             raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
-        return [SimpleNamespace(frame=frame) for frame in frames]
+        if len(frames) > self.room and self.backend.device != 'cpu':
+            raise MemoryError('no memory')
+        decision = SimpleNamespace(route='day', state='day', switched=True, reason='it is light')
+        light = SimpleNamespace(score=self.score)
+        return [
+            SimpleNamespace(frame=frame, illumination=light, decision=decision,
+                            reliability=self.reliability, ms={'network': 1.0})
+            for frame in frames
+        ]  # fmt: skip
 
 
 class Setup:
@@ -264,34 +294,55 @@ class Setup:
         self.pipeline = StubPipeline(device, broken)
         self.published: list[str] = []
         self.changed = threading.Condition()
-        load = classmethod(lambda *args, **options: self.pipeline)
-        monkeypatch.setattr(worker_module.Pipeline, 'load', load)
-        monkeypatch.setattr(Worker, '_publish', self.publish)
+        self.statuses: list[tuple[Any, ...]] = []
+        self.loads: list[tuple[str, list[float]]] = []
+        monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
         settings = SimpleNamespace(
-            pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0
-        )
-        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=0))
+            pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0,
+            min_reliability=0.3, cpu_fallback=True,
+        )  # fmt: skip
+        self.now_ns = 0
+        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
+        self.logger = MagicMock()
         self.node: Any = SimpleNamespace(
-            settings=settings, get_clock=lambda: clock, activity=Activity(0.0)
-        )
+            settings=settings, get_clock=lambda: clock, get_logger=lambda: self.logger,
+            activity=Activity(0.0),
+        )  # fmt: skip
         self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
         self.cameras: dict[str, Any] = {}
 
-    def publish(self, waiting: Any, result: Any) -> None:
-        if waiting.message.header.frame_id == 'unfit':
-            raise ValueError('the mask has another size')
-        with self.changed:
-            self.published.append(waiting.camera.names.name)
-            self.changed.notify_all()
+    def load(self, config: PipelineConfig, **options: Any) -> StubPipeline:
+        if config.device != 'auto':
+            self.pipeline.backend.device = config.device
+            self.loads.append((config.device, self.limits()))
+        return self.pipeline
 
-    def put(self, name: str, frame_id: str = '', encoding: str = 'rgb8') -> None:
+    def limits(self) -> list[float]:
+        """Return the seconds that what is under way may take."""
+        return [task.limit for task in self.node.activity.tasks.values()]
+
+    def publish(self, header: Any, result: Any, *given: Any) -> dict[str, float]:
+        if header.frame_id == 'unfit':
+            raise ValueError('the mask has another size')
+        assert self.limits() == [30.0], 'that is the limit of a batch'
+        with self.changed:
+            self.published.append(result.frame.camera)
+            self.changed.notify_all()
+        return {'labels': time.monotonic()}
+
+    def put(
+        self, name: str, frame_id: str = '', *, encoding: str = 'rgb8', height: int = 4,
+        stamp_ns: int = 1, received: float = 0.0,
+    ) -> None:  # fmt: skip
         camera = self.cameras.setdefault(name, SimpleNamespace(
             names=SimpleNamespace(name=name), health=Health(0.0), size=None,
-            wanted=lambda: (set(), Want()),
+            wanted=lambda: ({'labels', 'status'}, Want()), publish=self.publish,
+            publish_status=lambda *given: self.statuses.append(given),
+            routes_with_reliability={'day'},
         ))  # fmt: skip
-        message = image_message(np.zeros((4, 4, 3), np.uint8), 1, frame_id=frame_id)
+        message = image_message(np.zeros((height, 4, 3), np.uint8), stamp_ns, frame_id=frame_id)
         message.encoding = encoding
-        self.worker.put(camera, message, 1, 0.0)
+        self.worker.put(camera, message, stamp_ns, received)
 
     def hold(self) -> None:
         """Let the worker be busy with a frame of a camera of its own."""
@@ -347,13 +398,121 @@ def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     assert setup.worker.stop(10)
 
 
+def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = Setup(monkeypatch)
+    setup.hold()
+    setup.node.settings.max_age, setup.now_ns = 0.25, 1000 * MS
+    for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
+        setup.put(name, stamp_ns=stamp_ns, received=12.5)
+    setup.pipeline.gate.set()
+    assert setup.until(4) == ['busy', 'just', 'new', 'none']
+    assert setup.worker.stop(10)
+    assert setup.drops('late') == {'too_old': 1}
+    # a router needs a clock that runs
+    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 12_500 * MS]
+
+
+def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup, seen, limits = Setup(monkeypatch), [], []
+    process = setup.pipeline.process
+    setup.pipeline.warm_up = lambda sizes: seen.append((*sizes, *setup.limits()))
+    setup.pipeline.process = lambda *given: limits.append(setup.limits()) or process(*given)
+    setup.worker.start()
+    for count, height in enumerate((*range(1, 20), 1, 17), 1):
+        setup.put('front', height=height)
+        setup.until(count)
+    assert setup.worker.stop(10)
+    assert seen == [((height, 4), 600.0) for height in range(1, 17)]
+    assert limits == [[30.0]] * 21
+    assert setup.cameras['front'].health.counts['size_changes'] == 20
+    assert not setup.node.activity.tasks
+
+
+@pytest.mark.parametrize(
+    ('score', 'reliability', 'words'),
+    [
+        (0.9, 0.3, ''),
+        (0.9, None, ''),
+        (0.9, 0.29, 'cannot see: reliability 0.29'),
+        (0.9, math.nan, 'cannot see: reliability nan'),
+        (math.nan, 0.9, 'the light is unknown'),
+    ],
+)
+def test_what_is_published_is_counted_timed_and_judged(
+    monkeypatch: pytest.MonkeyPatch, score: float, reliability: float | None, words: str
+) -> None:
+    setup = Setup(monkeypatch)
+    setup.hold()
+    setup.pipeline.score, setup.pipeline.reliability = score, reliability
+    setup.now_ns, now = 251 * MS, time.monotonic()
+    for name in ('front', 'rear'):
+        setup.put(name, stamp_ns=MS, received=now)
+    # some networks have not learnt to judge frames
+    setup.cameras['rear'].routes_with_reliability = set()
+    setup.pipeline.gate.set()
+    setup.until(3)
+    assert setup.worker.stop(10)
+    for name, shown in (('front', words), ('rear', '' if '0.29' in words else words)):
+        health = setup.cameras[name].health
+        receive(health, health.last_useful)
+        now = health.last_useful
+        values, problems = health.values(now), health.problems(now, PRESENT, 9.0)
+        counted = [values[key] for key in ('served', 'published.labels', 'published.status')]
+        assert counted == [1, 1, 1] and values['output_hz'] == 0.2
+        assert values['reliability'] is reliability or reliability is None
+        assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
+        assert health.note.startswith('route day, day, score ')
+    _, result, ms, age_s = setup.statuses[1]
+    assert (result.frame.camera, ms['receive'], ms['network'], age_s) == ('front', 250, 1, 0.25)
+    assert 0 <= ms['wait'] <= ms['total'] and min(ms['decode'], ms['publish']) >= 0
+    assert values['latency_ms.p50'] > 0
+    setup.logger.info.assert_called_with('rear: route day now: it is light')
+
+
+@pytest.mark.parametrize('fallback', [True, False])
+def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
+    monkeypatch: pytest.MonkeyPatch, fallback: bool
+) -> None:
+    setup = Setup(monkeypatch)
+    setup.node.settings.cpu_fallback = fallback
+    setup.hold()
+    for name in 'abcd':
+        setup.put(name)
+    setup.pipeline.room = 2
+    setup.pipeline.gate.set()
+    setup.until(5)
+    assert setup.worker.stop(10)
+    assert setup.pipeline.batches[1:] == [['a', 'b', 'c', 'd'], ['a', 'b'], ['c', 'd']]
+    assert not setup.worker.memory_problem
+    setup.pipeline.room = 0
+    setup.worker.start()
+    setup.put('a')
+    if fallback:
+        setup.until(6)
+        assert setup.worker.stop(10)
+        assert setup.loads == [('cpu', [600.0])]
+        assert setup.pipeline.batches[4:] == [['a'], ['a']]
+        assert 'cuda is out of memory: the networks run on the CPU' in setup.worker.memory_problem
+        setup.logger.error.assert_called_once_with(setup.worker.memory_problem)
+    else:
+        while not setup.drops('a'):
+            time.sleep(0.01)
+        assert setup.worker.stop(10)
+        assert setup.drops('a') == {'failed': 1} and not setup.loads
+        assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
+
+
 def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setup = Setup(monkeypatch)
     setup.hold()
     assert setup.node.activity.tasks
-    setup.put('front')
+    setup.put('rear')
     setup.node.settings.pipeline = PipelineConfig(route='day')
     setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
@@ -366,6 +525,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     ((change,),) = [setup.pipeline.changes]
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
     assert setup.worker.stop(10)
+    assert setup.published == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
     del setup.worker
     gc.collect()
@@ -381,12 +541,12 @@ def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
     return [hang for hang in map(activity.check, times) if hang is not None]
 
 
-def test_a_loop_that_ends_by_itself_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_ends_by_itself_is_fatal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(monkeypatch, broken='deadly')
     setup.worker.start()
     setup.put('deadly')
     while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
-        threading.Event().wait(0.01)
+        time.sleep(0.01)
     assert str(hang) == 'the worker thread has ended by an error'
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_weights import LICENSE, write_all, write_segmenter
+from tiny_weights import LICENSE, weights_config, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
@@ -27,8 +27,7 @@ EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, transl
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory: pytest.TempPathFactory) -> WeightsConfig:
-    paths = write_all(tmp_path_factory.mktemp('weights'))
-    return WeightsConfig(**{key.removeprefix('weights.'): str(p) for key, p in paths.items()})
+    return weights_config(tmp_path_factory.mktemp('weights'))
 
 
 def load(files: WeightsConfig, **changes: object) -> Pipeline:
@@ -222,6 +221,7 @@ def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> 
             (status.level == 'WARN')
             == math.isnan(result.illumination.score)
             == (step not in (5, 6))
+            == (status.values['score'] == 'unknown')
         )
         assert result.illumination.state == ('day' if step in (5, 6) else 'dusk')
     # half a second later the last good frame says nothing any more

@@ -4,23 +4,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import tiny_weights
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from ros_harness import PATIENCE, Client, pixels_of, running, stamp_ns
+from ros_harness import (
+    PATIENCE,
+    Client,
+    Process,
+    ended,
+    offline,
+    pixels_of,
+    running,
+    stamp_ns,
+    tiny_parameters,
+)
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -31,35 +34,16 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import STAMP_OFFSET, open_source
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 
 
-@contextlib.contextmanager
-def verb(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``nightseg`` with arguments; whatever happens, it is gone afterwards."""
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments],
-        stdout=log.open('wb'),
-        stderr=subprocess.STDOUT,
-        env={**os.environ, 'ROS_LOG_DIR': str(log.parent)},
-    )
-    try:
-        yield process
-    except BaseException:
-        print(log.read_text())
-        raise
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(10)
-        process.kill()
-        process.wait()
+def verb(log: Path, *arguments: str) -> AbstractContextManager[Process]:
+    """Run ``nightseg`` with arguments."""
+    return ended(Process(log, '-m', 'nightseg_ros.cli.main', *arguments))
 
 
 def drive(path: Path) -> Path:
@@ -78,50 +62,37 @@ def drive(path: Path) -> Path:
     return path
 
 
-def wait_for(log: Path, words: str) -> None:
-    end = time.monotonic() + 2 * PATIENCE
-    while words not in log.read_text():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)
-
-
 def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -> None:
-    files = tiny_weights.write_all(tmp_path)
-    weights = {name: str(path) for name, path in files.items()}
-    fixed = {'backend': 'torch', 'device': 'cpu', 'threads': 1}
-    bag = drive(tmp_path / 'drive')
-    node = {**weights, **fixed, 'image_topics': ['/front/image_raw']}
+    bag, weights = drive(tmp_path / 'drive'), tiny_parameters(tmp_path)
+    node = {**weights, 'image_topics': ['/front/image_raw']}
     recorded = tmp_path / 'recorded'
     record = ['--outputs', 'labels', 'status', 'label_info_json', '--reliable']
     with (
         running(tmp_path / 'node.log', node),
         verb(tmp_path / 'record.log', 'record', str(recorded), *record) as recorder,
     ):
-        wait_for(tmp_path / 'record.log', 'recording /front/nightseg')
+        recorder.until('recording /front/nightseg')
         with verb(tmp_path / 'replay.log', 'replay', str(bag), '--lockstep', '--clock') as player:
-            code = player.wait(2 * PATIENCE)
-            assert code == 0, (tmp_path / 'replay.log').read_text()
-        recorder.send_signal(signal.SIGINT)
-        assert recorder.wait(PATIENCE) == 0, (tmp_path / 'record.log').read_text()
+            assert player.process.wait(2 * PATIENCE) == 0, player.text
+        assert recorder.stop() == 0, recorder.text
 
-    names = {name.removeprefix('weights.'): path for name, path in weights.items()}
-    pipeline = Pipeline.load(PipelineConfig(weights=WeightsConfig(**names), **fixed))
-    offline, routes = {}, []
+    pipeline = offline(weights)
+    wanted, routes = {}, []
     for _, frame in open_source(bag):
         assert isinstance(frame, Frame)
         [result] = pipeline.process([frame])
-        offline[frame.stamp_ns] = result.labels
+        wanted[frame.stamp_ns] = result.labels
         routes.append(result.decision.route)
     assert set(routes) == {'day', 'night'}, 'a drive on one route would prove little'
-    assert all(len(np.unique(labels)) > 2 for labels in offline.values())
+    assert all(len(np.unique(labels)) > 2 for labels in wanted.values())
 
     with BagReader(recorded) as reader:
         topics = {topic.name: topic for topic in reader.topics}
         live = list(reader.messages(topics['/front/nightseg/labels']))
-        assert [message.stamp_ns for message in live] == sorted(offline)
+        assert [message.stamp_ns for message in live] == sorted(wanted)
         for message in live:
             image = reader.read(message)
-            assert bytes(image.data) == offline[message.stamp_ns].tobytes()
+            assert bytes(image.data) == wanted[message.stamp_ns].tobytes()
             assert (image.encoding, image.header.frame_id) == ('mono8', 'optical')
         statuses = [reader.read(m) for m in reader.messages(topics['/front/nightseg/status'])]
         said = [{v.key: v.value for v in array.status[0].values} for array in statuses]
@@ -147,7 +118,7 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
         ) as player:
             client.until(lambda: len(client.got['camera/image_raw']) >= 3, 'three images')
             client.spin(0.5)
-            assert player.wait(PATIENCE) == 1, 'a torn picture is worth an exit code'
+            assert player.process.wait(PATIENCE) == 1, 'a torn picture is worth an exit code'
     finally:
         client.close()
     images = client.got['camera/image_raw']
@@ -157,7 +128,7 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
     clocks = [m.clock.sec * SECOND + m.clock.nanosec for m in client.got['/clock']]
     assert clocks == sorted(clocks) and len(clocks) > 2
     assert all(0 <= c - STAMP_OFFSET <= 3 * SECOND // 10 for c in clocks)
-    assert '2 skipped' in (tmp_path / 'log').read_text()
+    assert '2 skipped' in player.text
 
 
 def pixels_of_bgr(message: Image) -> np.ndarray:
@@ -189,7 +160,7 @@ def test_everything_is_replayed_as_it_was_offered(tmp_path: Path) -> None:
         ) as player:
             client.until(lambda: len(client.got['/front/nightseg/labels']) == 3, 'labels')
             client.spin(0.5)
-            assert player.wait(PATIENCE) == 0
+            assert player.process.wait(PATIENCE) == 0
     finally:
         client.close()
     assert [m.data for m in client.got['/front/nightseg/label_info_json']] == ['ids']
@@ -200,11 +171,10 @@ def test_everything_is_replayed_as_it_was_offered(tmp_path: Path) -> None:
 
 def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
     bag = drive(tmp_path / 'drive')
-    with verb(
-        tmp_path / 'log', 'replay', str(bag), '--lockstep', '--patience', '1'
-    ) as player:  # fmt: skip
-        assert player.wait(PATIENCE) == 2
-    assert "nobody publishes ['/front/nightseg/labels']" in (tmp_path / 'log').read_text()
+    flags = ['--lockstep', '--patience', '1']
+    with verb(tmp_path / 'log', 'replay', str(bag), *flags) as player:
+        assert player.process.wait(PATIENCE) == 2
+    assert "nobody publishes ['/front/nightseg/labels']" in player.text
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,10 @@ def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not() -> None:
     decisions = drive(Router(), [0.9, 0.45, 0.45, 0.45, 0.1, 0.1, 0.1])
     assert first(decisions, 'night') == 6
     assert decisions[6].state == 'night'
+    # from dusk nearly to day, then to the other side: its dwell begins there
+    table = RouteTable(dusk='day')
+    decisions = drive(Router(RouterConfig(table=table)), [0.5] + [0.9] * 29 + [0.1] * 9)
+    assert first(decisions, 'night') == 30 + 5
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,12 @@ def test_a_missing_score_is_dusk_once_it_lasts(nothing: Illumination | None) -> 
 def test_a_wrong_config_names_its_key(mapping: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=f"'{key}'"):
         from_mapping(RouterConfig, mapping)
+
+
+def test_the_ends_of_every_range_are_allowed() -> None:
+    ends = {'dark': 0.0, 'bright': 1.0, 'dwell_dark_s': 0.0, 'dwell_bright_s': 0.0}
+    for hysteresis in (0.0, 1.0):
+        assert from_mapping(RouterConfig, {**ends, 'hysteresis': hysteresis}).bright == 1.0
 
 
 scores = st.floats(0, 1)
@@ -287,6 +297,32 @@ def test_a_second_back_and_ten_forward_are_just_no_jump(
     assert (decision.route == 'night') == decision.switched == afresh
 
 
+@pytest.mark.parametrize('wild', [0, 12 * SECOND, START + 40 * 365 * 86_400 * SECOND])
+@pytest.mark.parametrize('once', [True, False], ids=['one wild stamp', 'a clock that is set'])
+@pytest.mark.parametrize('shared', [True, False])
+def test_a_wild_stamp_changes_neither_route_nor_dwell(wild: int, once: bool, shared: bool) -> None:
+    def states(wild_at: int | None) -> list[str]:
+        bank, found = RouterBank(RouterConfig(shared=shared)), []
+        for index, score in enumerate([0.1] * 20 + [0.9] * 60 + [0.1] * 20):
+            stamps = dict.fromkeys('ab', START + index * FRAME)
+            if wild_at is not None and (index == wild_at if once else index >= wild_at):
+                for camera in 'a' if once else 'ab':
+                    stamps[camera] = wild + (index - wild_at) * FRAME
+            both = [bank.update(name, at, light(score)) for name, at in stamps.items()]
+            found.append(both[0].state)
+        return found
+
+    wanted = states(None)
+    assert {*wanted} == {'night', 'day'}
+    for at in (10, 40, 82):
+        found = states(at)
+        changes = [index for index, (a, b) in enumerate(zip(found, found[1:])) if a != b]
+        meant = [index for index, (a, b) in enumerate(zip(wanted, wanted[1:])) if a != b]
+        # a wild frame has no duration, so that a dwell may end one or two frames later
+        assert len(changes) == len(meant), (at, changes, meant)
+        assert all(0 <= new - old <= 3 for new, old in zip(changes, meant)), (at, changes, meant)
+
+
 def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then() -> None:
     bank = RouterBank(RouterConfig(shared=True))
     bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.9}, 5, START)
@@ -311,6 +347,11 @@ def test_another_camera_leads_after_one_second_of_its_own() -> None:
     held = [bank.update('b', START + i * SECOND // 4, light(0.1)).reason for i in range(4)]
     assert len(set(held)) == 1
     assert 'dusk for' in bank.update('b', START + SECOND, light(0.1)).reason
+    # a third has to go on for as long, and what it sent under the old leader does not count
+    bank.update('c', START + SECOND // 2, light(0.1))
+    bank.update('b', START + SECOND * 5 // 4, light(0.1))
+    held = bank.update('b', START + SECOND * 6 // 4, light(0.1)).reason
+    assert bank.update('c', START + SECOND * 7 // 4, light(0.1)).reason == held
 
 
 def test_cameras_without_a_score_are_taken_as_dusk() -> None:

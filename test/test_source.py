@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import PIL.Image
@@ -75,16 +77,43 @@ def test_a_folder_is_in_natural_order_and_a_sequence_with_a_rate(
     assert stamps == {s: round(i * 1e9 / (rate or 10)) for i, s in enumerate(stems)}
 
 
+def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
+    """A phone writes HEIC beside JPEG: a folder must not seem smaller than it is in silence."""
+    folder = write_folder(tmp_path / 'f', 2)
+    (folder / 'IMG_1.HEIC').touch()
+    assert open_source(folder).note == 'not read: files .HEIC'
+    for picture in folder.glob('*.png'):
+        picture.unlink()
+    with pytest.raises(DataError, match='holds no images .* not read: files .HEIC'):
+        open_source(folder)
+
+
+def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / 'song.mp4'
+    with av.open(str(path), 'w') as file:
+        sound: Any = file.add_stream('aac', rate=44100)
+        cover: Any = file.add_stream('mjpeg', rate=1)
+        cover.width, cover.height, cover.pix_fmt = 60, 40, 'yuvj420p'
+        cover.disposition = av.stream.Disposition.attached_pic
+        silence = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), 'fltp', 'stereo')
+        silence.sample_rate = 44100
+        image = av.VideoFrame(60, 40, 'yuvj420p')
+        for stream, frame in ((sound, silence), (cover, image)):
+            file.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(DataError, match='holds no video stream'):
+        open_source(path)
+
+
 def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / 'f', 3)
-    (folder / 'street_1.png').write_bytes(b'no picture')
+    (folder / 'street_1.png').write_bytes(b'\0\0\0\x18ftypheic')
     (folder / 'notes.txt').write_text('not a picture, and not looked at')
     (folder / 'street_3.jpg').touch()
     cv2.imwrite(str(folder / 'street_2.jpg'), picture(0))
     items = dict(open_source(folder))
     assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError,
                                                        FrameError]  # fmt: skip
-    assert 'street_1.png' in str(items['street_1'])
+    assert re.search(r'street_1\.png.* HEIC', str(items['street_1']))
     assert 'would give one result' in str(items['street_2.png'])
 
 
@@ -130,6 +159,13 @@ def test_stamps_as_people_have_them(
 ) -> None:
     (tmp_path / 'timestamps.txt').write_bytes(content)
     assert read_stamps(tmp_path / 'timestamps.txt') == ((KITTI, KITTI + 10**9), names)
+
+
+def test_stamps_of_another_unit_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Those of nuScenes are microseconds, of which 50,000 lie between two pictures."""
+    (tmp_path / 's.txt').write_text('1532402927612460 a.png\n1532402927662460 b.png\n')
+    read_stamps(tmp_path / 's.txt')
+    assert 'are 50000 ns apart: whole numbers are nanoseconds' in caplog.text
 
 
 @pytest.mark.parametrize(

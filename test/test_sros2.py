@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-import runpy
 import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sros2_policy
 from cloud_harness import CloudProcess
 from rclpy.node import NodeNameNonExistentError
 from ros_harness import Client, running, tiny_parameters
@@ -19,12 +18,7 @@ from ros_harness import Client, running, tiny_parameters
 from nightseg_ros.node.parameters import CloudSettings
 
 ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / 'bench' / 'sros2_policy.py'
-pytestmark = [
-    pytest.mark.ros,
-    pytest.mark.skipif(not SCRIPT.is_file(), reason='bench/ is not part of this copy'),
-]
-SROS2 = SimpleNamespace(**runpy.run_path(str(SCRIPT))) if SCRIPT.is_file() else SimpleNamespace()
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 def allowed(text: str, path: str, node: str) -> set[str]:
@@ -36,7 +30,7 @@ def allowed(text: str, path: str, node: str) -> set[str]:
 
 def compare(profile: Any, without: set[str]) -> None:
     """Wait until the graph of a running node is its policy, save for what is not installed."""
-    node, text = profile.node, SROS2.policy([profile])
+    node, text = profile.node, sros2_policy.policy([profile])
     client = Client(f'/{node}')
     wanted = {
         'publisher': allowed(text, 'topics[@publish]/topic', node) - without,
@@ -68,8 +62,8 @@ def compare(profile: Any, without: set[str]) -> None:
 
 def test_the_shipped_policy_is_that_of_the_defaults() -> None:
     shipped = (ROOT / 'config' / 'sros2_policy.xml').read_text(encoding='utf-8')
-    assert shipped == SROS2.main([]), 'python bench/sros2_policy.py > it'
-    assert 'semantic_cloud' not in SROS2.main(['front', '--clouds'])
+    assert shipped == sros2_policy.main([]), 'python bench/sros2_policy.py > it'
+    assert 'semantic_cloud' not in sros2_policy.main(['front', '--clouds'])
 
 
 @pytest.mark.parametrize(
@@ -86,7 +80,7 @@ def test_the_policy_is_the_graph_of_night_perception(
     latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
     with running(tmp_path / 'node.log', parameters):
         compare(
-            SROS2.night_perception(cameras, transport),
+            sros2_policy.night_perception(cameras, transport),
             set() if find_spec('vision_msgs') is not None else latched,
         )
 
@@ -104,6 +98,6 @@ def test_the_policy_is_the_graph_of_night_perception(
     ids=['shipped', 'all that it can'],
 )  # fmt: skip
 def test_the_policy_is_the_graph_of_semantic_cloud(tmp_path: Path, given: dict[str, Any]) -> None:
-    without = set() if find_spec('tf2_ros') is not None else set(SROS2.TF)
+    without = set() if find_spec('tf2_ros') is not None else set(sros2_policy.TF)
     with running(tmp_path / 'node.log', {**given, 'use_sim_time': True}, kind=CloudProcess):
-        compare(SROS2.semantic_cloud(CloudSettings(**given)), without)
+        compare(sros2_policy.semantic_cloud(CloudSettings(**given)), without)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from network_watch import SWITCHES, NetworkWatch, at_home
+from network_watch import SWITCHES, NetworkWatch
 from tiny_data import tiny_config, write_streets
 from tiny_weights import write_illumination, write_segmenter
 
@@ -74,23 +74,6 @@ def test_the_watch_hears_a_connection(watch: NetworkWatch) -> None:
     connect = 'import socket; socket.socket().connect(("192.0.2.1", 80))'
     run(watch, '-c', f'try:\n  {connect}\nexcept OSError: pass')
     assert watch.heard() == {'socket.connect 192.0.2.1'}
-
-
-@pytest.mark.parametrize(
-    ('address', 'home'),
-    [
-        ('00000000', True),
-        ('0100007F', True),
-        ('0' * 32, True),
-        ('0' * 24 + '01000000', True),
-        ('0000000000000000FFFF00000100007F', True),
-        ('010200C0', False),
-        ('0000000000000000FFFF0000010200C0', False),
-        ('B80D0120' + '0' * 16 + '01000000', False),
-    ],
-)
-def test_addresses_of_this_machine_are_known(address: str, home: bool) -> None:
-    assert at_home(address) == home
 
 
 def test_the_package_sets_the_switches_on_its_import() -> None:

@@ -23,8 +23,6 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
-    auroc,
-    auroc_of_counts,
     calibration,
     ranks,
     risk_coverage,
@@ -118,16 +116,6 @@ def test_the_logistic_function_is_found() -> None:
 
 
 # -- whether a score is worth anything ---------------------------------------------------------
-
-scores = st.lists(st.integers(0, 20), min_size=2, max_size=30)
-
-
-@given(scores, scores)
-def test_auroc_is_the_share_of_pairs_in_order(bad: list[int], good: list[int]) -> None:
-    pairs = [(g > b) + 0.5 * (g == b) for g in good for b in bad]
-    assert auroc(bad, good) == pytest.approx(np.mean(pairs))
-    counts = [np.bincount(values, minlength=256) for values in (bad, good)]
-    assert auroc_of_counts(*counts) == pytest.approx(np.mean(pairs))
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=30, unique=True))

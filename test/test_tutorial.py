@@ -61,15 +61,19 @@ def test_there_are_five_commands_and_none_reads_labels_of_the_night() -> None:
     five = commands('Five commands')
     assert [words[:2] for words in five] == [
         ['nightseg', 'train'], ['nightseg', 'synthesize'], ['nightseg', 'train'],
-        ['nightseg', 'evaluate'], ['ros2', 'launch'],
+        ['nightseg', 'evaluate'], ['nightseg', 'run'],
     ]  # fmt: skip
-    assert five[4][2:] == [
-        'nightseg', 'night_perception.launch.py', f'params_file:={PARAMETERS.relative_to(ROOT)}'
-    ]  # fmt: skip
+    assert f'night_perception.launch.py params_file:={PARAMETERS.relative_to(ROOT)}' in (
+        PAGE.read_text()
+    )
+    # both ways start the node with the same weights
+    named = yaml.safe_load(PARAMETERS.read_text())['/**']['ros__parameters']['weights']
+    for route in ('day', 'night'):
+        assert five[4][five[4].index(f'--weights-{route}') + 1] == named[route]
     for words in five:
         for word in words:
             assert not re.search(r'(folder|paired):out/tutorial/night\b', word)
-            assert NIGHT not in word or words[1] == 'evaluate'
+            assert NIGHT not in word or words[1] in ('evaluate', 'run')
 
 
 def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
@@ -90,6 +94,17 @@ def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
     named = yaml.safe_load(PARAMETERS.read_text())['/**']['ros__parameters']['weights']
     for name, path in named.items():
         assert not path or path == name or (folder / path).is_file(), path
+
+
+@pytest.mark.ros
+def test_the_last_command_runs_the_node_on_every_frame_that_it_can_serve(folder: Path) -> None:
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
+    done = subprocess.run(
+        [sys.executable, '-m', 'nightseg_ros.cli.main', *commands('Five commands')[-1][1:]],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'watch it on http://127.0.0.1:' in done.stderr and 'frames in / out' in done.stdout
 
 
 @pytest.mark.ros

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nightseg_ros.networks import build
+from nightseg_ros.perception.pipeline import WeightsConfig
 from nightseg_ros.runtime.graph import BANDS, FEATURES
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 from nightseg_ros.weights import RELIABILITY, WeightsMetadata, load_weights, save_weights
@@ -110,6 +111,11 @@ def write_all(folder: Path) -> dict[str, Path]:
         'weights.translator': write_translator(folder / 'translator.safetensors'),
         'weights.illumination': write_illumination(folder / 'illumination.safetensors'),
     }
+
+
+def weights_config(folder: Path) -> WeightsConfig:
+    """Write weights for every route and return them as the pipeline's config names them."""
+    return WeightsConfig(**{n.partition('.')[2]: str(p) for n, p in write_all(folder).items()})
 
 
 def weight_flags(folder: Path, *names: str) -> list[str]:

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +16,9 @@ from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import parse_qos
 
 from nightseg_ros.bags.storage import (
+    PACKED,
     ROS1_SUFFIXES,
+    VIDEO_TYPES,
     Channel,
     Message,
     count_file,
@@ -24,18 +26,22 @@ from nightseg_ros.bags.storage import (
     storage_kind,
     typestore,
 )
-from nightseg_ros.config import load_yaml
-from nightseg_ros.files import natural_order
+from nightseg_ros.config import did_you_mean, load_yaml
+from nightseg_ros.files import LOG, natural_order
 from nightseg_ros.perception.frame import (
     ENCODINGS,
     Frame,
     FrameError,
     decode_file,
     decode_raw,
+    video_codec,
 )
+from nightseg_ros.perception.packets import PacketDecoder
+from nightseg_ros.perception.result import base_topic
 
 METADATA = 'metadata.yaml'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+_IMAGES = (*IMAGE_TYPES, *VIDEO_TYPES)
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
 #: Where a stamp or a time of recording is further (ns) before the last one, a clock was set.
@@ -69,6 +75,17 @@ class BagTopic:
         """Return it as lists of topics have it."""
         own = self.encoding in ('', 'cdr', 'ros1')
         return f'{self.name} ({self.type}{"" if own else f" as {self.encoding}"}, {self.count})'
+
+
+def camera_of(topic: str) -> str:
+    """Return the camera's name of an image topic: what stands before its last part."""
+    return base_topic(topic).strip('/').rpartition('/')[0] or 'camera'
+
+
+def _is_video(message: Message, content: Any) -> bool:
+    """Tell a packet of video; some drivers put H.264 into a CompressedImage."""
+    kind = message.channel.type
+    return kind in VIDEO_TYPES or (kind == IMAGE_TYPES[1] and bool(video_codec(content.format)))
 
 
 class BagReader:
@@ -111,7 +128,7 @@ class BagReader:
             if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
         }
         #: Whether the messages are serialised as ROS 2 does (CDR).
-        self.is_ros2 = not any(storage_kind(file) in ROS1_SUFFIXES for file in self._files)
+        self.is_ros2 = not any(channel.encoding == 'ros1' for channel in counts)
         self._others: dict[str, str] | None = None
         self._channels = tuple(counts)
 
@@ -125,7 +142,7 @@ class BagReader:
     @property
     def image_topics(self) -> list[BagTopic]:
         """The topics of images, by name."""
-        return [topic for topic in self.topics if topic.type in IMAGE_TYPES]
+        return [topic for topic in self.topics if topic.type in _IMAGES]
 
     @property
     def camera_topics(self) -> list[BagTopic]:
@@ -144,7 +161,7 @@ class BagReader:
             others = {topic.name: self._named_otherwise(topic) for topic in self.image_topics}
             others |= self._no_pictures([name for name, reason in others.items() if not reason])
             for name in others:
-                raw = name.removesuffix('/compressed')
+                raw = base_topic(name)
                 if not others[name] and raw != name and others.get(raw) == '':
                     others[name] = 'recorded raw as well'
             self._others = {name: reason for name, reason in others.items() if reason}
@@ -156,7 +173,7 @@ class BagReader:
             return 'without a message'
         if '/nightseg/' in topic.name:
             return 'made by nightseg'
-        if topic.name.removesuffix('/compressed').rpartition('/')[2].startswith('label'):
+        if base_topic(topic.name).rpartition('/')[2].startswith('label'):
             return 'labels'
         return 'depth' if topic.name.endswith('/compressedDepth') else ''
 
@@ -189,6 +206,8 @@ class BagReader:
             return ''
         if message.channel.type == IMAGE_TYPES[0]:
             return '' if content.encoding in ENCODINGS else str(content.encoding)
+        if _is_video(message, content):
+            return ''
         begin = bytes(content.data[:4])
         return '' if not begin or begin.startswith(_PICTURES) else f"format '{content.format}'"
 
@@ -231,7 +250,8 @@ class BagReader:
             listed = ', '.join(map(str, self.topics)) or 'no topic'
             others = '' if name is not None else self.others_text()
             others = f'; {others}' if others else ''
-            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}{others}")
+            near = did_you_mean(name or '', [topic.name for topic in self.image_topics])
+            raise BagError(f"bag '{self.path}' has {problem}. It holds {listed}{others}{near}")
         return found[0]
 
     def others_text(self) -> str:
@@ -240,16 +260,17 @@ class BagReader:
         return listed and f'no cameras: {listed}'
 
     def messages(self, topic: BagTopic) -> Iterator[Message]:
-        """Yield the messages of one topic, neighbours in the order of their stamps."""
+        """Yield one topic's messages, neighbours in the order of their stamps; video as it is."""
         held: list[tuple[int, int, Message]] = []
         last_ns = 0
+        most = 0 if topic.type in VIDEO_TYPES else REORDER
         self._given[topic.name] = 0
         for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
             # stamps of before and after have no order
             set_back = message.stamp_ns < last_ns - SET_BACK_NS
             last_ns = message.stamp_ns
-            while held and (set_back or len(held) > REORDER):
+            while held and (set_back or len(held) > most):
                 yield heapq.heappop(held)[2]
             heapq.heappush(held, (message.stamp_ns, number, message))
         while held:
@@ -291,17 +312,29 @@ class BagReader:
         """Yield every message of every topic but some, as and in the order they were recorded."""
         yield from self._read({topic.name for topic in self.topics} - set(leave_out))
 
-    def frames(self, topic: BagTopic) -> Iterator[Frame | FrameError]:
+    def frames(
+        self, topics: Iterable[BagTopic], camera: Callable[[str], str] = camera_of
+    ) -> Iterator[tuple[BagTopic, Message, Frame | FrameError]]:
         """
-        Yield each image of a topic as a frame, or as the error that says why it is none.
+        Yield the images of several topics, in the order of ``merged``, as frames or errors.
 
-        The last item of a damaged bag is a ``BagReadError``.
+        ``camera`` names the camera of a topic. Packets of video that give no picture are left out
+        and told once.
         """
-        for message in self.messages(topic):
-            yield self.frame(message, camera_of(topic.name))
-        unread = self.read_error([topic])
-        if unread is not None:
-            yield unread
+        decoders: dict[str, PacketDecoder] = {}
+        without: Counter[str] = Counter()
+        for topic, message in self.merged(topics):
+            frame = self._frame(message, camera(topic.name), decoders)
+            if frame is None:
+                without[topic.name] += 1
+            else:
+                yield topic, message, frame
+        for name, count in without.items():
+            LOG.warning(
+                "%s of '%s': %d of %d packets give no picture: those before the first key frame, "
+                'behind a lost packet, or still in the decoder at the end',
+                name, self.path, count, self._given[name],
+            )  # fmt: skip
 
     def read_error(self, topics: Iterable[BagTopic]) -> BagReadError | None:
         """Return what topics that have been read to their end did not give, None for nothing."""
@@ -335,10 +368,16 @@ class BagReader:
                 f'a {kind} cannot be read: {str(error) or type(error).__name__}'
             ) from error
 
-    def frame(self, message: Message, camera: str = 'camera') -> Frame | FrameError:
-        """Return an image message as a frame, or as the error that says why it is none."""
+    def _frame(
+        self, message: Message, camera: str, decoders: dict[str, PacketDecoder]
+    ) -> Frame | FrameError | None:
+        """Return an image as a frame or an error, None for a packet that gives no picture."""
         try:
             content = self.read(message)
+            if _is_video(message, content):
+                name = message.channel.topic
+                decoder = decoders.setdefault(name, PacketDecoder(camera))
+                return decoder.decode(content)
             if message.channel.type == IMAGE_TYPES[0]:
                 image, order = decode_raw(
                     content.data, encoding=content.encoding, width=content.width,
@@ -349,7 +388,8 @@ class BagReader:
                 image, order = decode_file(bytes(content.data), str(content.format))
         except FrameError as error:
             return error
-        except BagError as error:
+        # VideoError is one
+        except ValueError as error:
             return FrameError(str(error))
         return Frame(
             image=image, order=order, stamp_ns=message.stamp_ns, camera=camera,
@@ -367,11 +407,6 @@ class BagReader:
                     self._errors[item] = None
                 else:
                     yield item
-
-
-def camera_of(topic: str) -> str:
-    """Return the camera's name of an image topic: what stands before its last part."""
-    return topic.removesuffix('/compressed').strip('/').rpartition('/')[0] or 'camera'
 
 
 def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
@@ -406,10 +441,12 @@ def inspect_bag(
     with BagReader(path) as bag:
         for topic in bag.topics:
             read = undecodable = 0
-            for message in bag.messages(topic) if thorough else ():
-                read += 1
-                if topic.type in IMAGE_TYPES:
-                    undecodable += isinstance(bag.frame(message), FrameError)
+            if thorough and topic in bag.image_topics:
+                found = bag.frames([topic])
+                undecodable = sum(isinstance(frame, FrameError) for *_, frame in found)
+            elif thorough:
+                deque(bag.messages(topic), maxlen=0)
+            read = bag._given[topic.name]
             topics.append((topic, read, undecodable))
             if thorough and read < topic.count:
                 errors.append(f"'{topic.name}': {read} of {topic.count} messages read")
@@ -457,10 +494,15 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
     files, missing = [], []
     for name in names:
         # somebody may have unpacked or packed it since
-        variants = [path / name, path / name.removesuffix('.zstd'), path / f'{name}.zstd']
+        stem = name.removesuffix('.zstd')
+        variants = [path / name, path / stem, *(path / f'{stem}{suffix}' for suffix in PACKED)]
         lying = [file for file in variants if storage_kind(file) and file.is_file()]
         files += lying[:1]
         missing += [] if lying else [f'{name} is missing']
+    if missing and found and not files:
+        # somebody gave them names of their own
+        read = ', '.join(file.name for file in found)
+        return found, promised, [f'{"; ".join(missing)}, {read} is read instead']
     return files, promised, missing
 
 
@@ -488,6 +530,8 @@ def _files(folder: Path) -> list[Path]:
         path
         for path in paths
         if storage_kind(path) not in ('', *ROS1_SUFFIXES)
+        # macOS puts ._NAME beside each file of a disk that is not its own
+        and not path.name.startswith('._')
         # a packed file beside its unpacked twin would be read twice
-        and not (path.suffix == '.zstd' and path.stem in names)
+        and not (path.suffix in PACKED and path.stem in names)
     ]

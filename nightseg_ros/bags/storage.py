@@ -36,7 +36,7 @@ from rosbags.interfaces import Qos
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag1.reader import decompressors as ros1_decompressors
 from rosbags.rosbag2.metadata import parse_qos
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from nightseg_ros.files import uri_path
@@ -50,7 +50,18 @@ _zstd: Any = importlib.import_module(
 #: Bytes of the largest message or chunk that is unpacked.
 MAX_BYTES = 2**28
 ROS1_SUFFIXES = ('.bag', '.active')
-_PACKED = '.zstd'
+#: Packets of video (H.264, …), one a message; types that the library does not bring.
+VIDEO_TYPES = {
+    'foxglove_msgs/msg/CompressedVideo': (
+        'builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n'
+    ),
+    'ffmpeg_image_transport_msgs/msg/FFMPEGPacket': (
+        'std_msgs/Header header\nint32 width\nint32 height\nstring encoding\nuint64 pts\n'
+        'uint8 flags\nbool is_bigendian\nuint8[] data\n'
+    ),
+}
+#: Suffixes of a file that is packed as a whole: as ROS 2 writes it, and as the tool zstd does.
+PACKED = ('.zstd', '.zst')
 #: Bytes of the disk that unpacking a file leaves free.
 _RESERVE = 2**29
 _SECOND = 1_000_000_000
@@ -106,16 +117,23 @@ class Message:
 @lru_cache
 def typestore(encoding: str = 'cdr') -> Typestore:
     """Return the types of ROS 1 or 2; the ones used here are the same in all its releases."""
-    return get_typestore(Stores.ROS1_NOETIC if encoding == 'ros1' else Stores.ROS2_JAZZY)
+    if encoding == 'ros1':
+        return get_typestore(Stores.ROS1_NOETIC)
+    types = get_typestore(Stores.ROS2_JAZZY)
+    for kind, definition in VIDEO_TYPES.items():
+        types.register(get_types_from_msg(definition, kind))
+    return types
 
 
 @lru_cache
 def _has_header(encoding: str, kind: str) -> bool:
-    """Tell whether a message begins with a std_msgs/Header; types that are not known have none."""
+    """Tell whether a message begins with a stamp; types that are not known have none."""
     if encoding not in ('cdr', 'ros1'):
         return False
     _, fields = typestore(encoding).fielddefs.get(kind, ([], []))
-    return bool(fields) and fields[0][1][1] == 'std_msgs/msg/Header'
+    # the time of a Clock is none of its own
+    first = fields[0] if fields else ('', (0, ''))
+    return first[1][1] == 'std_msgs/msg/Header' or first[0] == 'timestamp'
 
 
 # -- files -----------------------------------------------------------------------------------
@@ -123,7 +141,7 @@ def _has_header(encoding: str, kind: str) -> bool:
 
 def storage_kind(path: Path) -> str:
     """Return .mcap, .db3, .bag or .active, also of a packed file (.zstd); '' for other names."""
-    suffix = Path(path.name.removesuffix(_PACKED)).suffix.lower()
+    suffix = Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
     return suffix if suffix in _FORMATS else ''
 
 
@@ -172,7 +190,7 @@ def count_file(path: Path) -> tuple[dict[Channel, int], list[str]]:
 @contextlib.contextmanager
 def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield the file as it can be read, and why a packed one breaks off."""
-    if path.suffix != _PACKED:
+    if path.suffix not in PACKED:
         yield path, ''
         return
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
@@ -277,7 +295,7 @@ class _McapFile:
         self._counts: dict[int, int] | None = None
         #: The channels of each chunk by its place, as far as the end of the file tells.
         self._contents: dict[int, Collection[int]] = {}
-        self._left = self._nameless = 0
+        self._nameless = 0
 
     def counts(self) -> dict[Channel, int] | None:
         """
@@ -351,15 +369,9 @@ class _McapFile:
         if length > MAX_BYTES:
             raise ValueError(f'{length} bytes are claimed; {MAX_BYTES} are the most')
         self._file.seek(max(0, begin - _HEAD.size))
-        self._left = _HEAD.size + length
-        stream: Any = self
-        return next(iter(StreamReader(stream, skip_magic=True, emit_chunks=True).records))
-
-    def read(self, size: int) -> bytes:
-        """Read on within the record: a length in it that is damaged gets what there is."""
-        content = self._file.read(max(0, min(size, self._left)))
-        self._left -= len(content)
-        return content
+        # a length in it that is damaged gets what there is
+        content = BytesIO(self._file.read(_HEAD.size + length))
+        return next(iter(StreamReader(content, skip_magic=True, emit_chunks=True).records))
 
     def _take(self, record: Any) -> Iterator[Message]:
         """Learn what a record describes; yield the messages of a chunk, or the one that it is."""
@@ -381,9 +393,12 @@ class _McapFile:
             self._schemas[record.id] = record
         elif isinstance(record, mcap.Channel):
             schema = self._schemas.get(record.schema_id)
+            kind = schema.name if schema else ''
+            if record.message_encoding == 'ros1' and '/msg/' not in kind:
+                kind = kind.replace('/', '/msg/')
             self._channels[record.id] = Channel(
                 topic=record.topic,
-                type=schema.name if schema else '',
+                type=kind,
                 definition=schema.data.decode(errors='surrogateescape') if schema else '',
                 language=schema.encoding if schema else '',
                 digest=record.metadata.get('topic_type_hash', ''),

@@ -119,6 +119,15 @@ class _DatabaseWriter(Sqlite3Writer):
     def __init__(self, path: Path, compression: CompressionMode) -> None:
         super().__init__(uri_path(path), compression)
         self.path = path / f'{path.name}.db3'
+        self._pending = 0
+
+    def write(self, connection: Connection, timestamp: int, data: bytes | memoryview) -> None:
+        """Write a message; a full disk or a kill costs the last MB, as an open chunk of MCAP."""
+        super().write(connection, timestamp, data)
+        self._pending += len(data)
+        if self._pending > 1 << 20:
+            self.conn.commit()
+            self._pending = 0
 
 
 class _Definition(str):

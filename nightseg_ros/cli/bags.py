@@ -142,11 +142,16 @@ class PredictBagOptions(BagOutput, PipelineOptions):
 
 def predict(options: PredictBagOptions) -> int:
     """Copy a bag with the pipeline's results."""
+    from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
     check_bag_output(options.out, [options.bag], force=options.force)
+    # a wrong topic is said before the networks are loaded
+    with BagReader(options.bag) as bag:
+        for topic in options.topic:
+            bag.image_topic(topic)
     with Progress('loading the networks', None) as progress:
         pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
         done = write_predictions(
@@ -290,7 +295,7 @@ def replay(options: ReplayOptions) -> int:
         raise ConfigError(f"'{options.source}' does not exist")
     if options.lockstep and options.all:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    return _with_ros('replay', options)
+    return with_ros('replay', options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,10 +338,10 @@ def record(options: RecordOptions) -> int:
     from nightseg_ros.bags.writer import check_bag_output
 
     check_bag_output(options.out, force=options.force)
-    return _with_ros('record', options)
+    return with_ros('record', options)
 
 
-def _with_ros(module: str, options: Any) -> int:
+def with_ros(module: str, options: Any) -> int:
     """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
     if find_spec('rclpy') is None:
         raise ConfigError(

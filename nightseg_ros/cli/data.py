@@ -8,16 +8,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from nightseg_ros.cli.options import Progress, print_table, read_config, tell_problems
-from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.config import ConfigError
 from nightseg_ros.data.synthesize import SynthesisConfig
-
-if TYPE_CHECKING:
-    from nightseg_ros.data.check import CheckReport
 
 #: Places of a kind of problem that are printed; --json has all.
 SHOWN = 5
@@ -88,24 +85,23 @@ def check(options: CheckOptions) -> int:
             progress=progress.set,
         )  # fmt: skip
     if options.json is not None:
-        content = json.dumps(report.to_dict(), indent=1) + '\n'
+        content = json.dumps(report, indent=1) + '\n'
         replace_file(options.json, content.encode())
     _print(report)
-    return 1 if report.problems else 0
+    return 1 if report['problems'] else 0
 
 
 def extract(options: ExtractOptions) -> int:
     """Take frames out of recordings."""
-    from nightseg_ros.data.source import ExtractConfig, extract
+    from nightseg_ros.data.extract import extract
 
     if not options.sources:
         raise ConfigError('name one recording or more: videos, bags, folders of images')
-    names = ('every', 'format', 'quality', 'topic', 'rate')
-    config = from_mapping(ExtractConfig, {name: getattr(options, name) for name in names})
+    names = ('every', 'format', 'quality', 'topic', 'rate', 'force')
+    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     with Progress('reading', None) as progress:
         result = extract(
-            options.sources, options.out, config, force=options.force, progress=progress.set,
-            log=progress.note,
+            options.sources, options.out, **settings, progress=progress.set, log=progress.note
         )  # fmt: skip
     print(
         f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
@@ -114,30 +110,27 @@ def extract(options: ExtractOptions) -> int:
     return tell_problems('data extract', result.broken, 'frames could not be read')
 
 
-def _print(report: CheckReport) -> None:
-    from nightseg_ros.data.check import ADVICE
-
+def _print(report: dict[str, Any]) -> None:
     print_table(
-        f"labels read as '{report.taxonomy.name}'",
+        f"labels read as '{report['taxonomy']}'",
         ('data set', 'pictures', 'labelled', 'sizes', 'light', 'sources'),
         [
-            [found.spec, str(found.images), str(found.labelled),
-             *(_most(c.most_common()) for c in (found.sizes, found.lights, found.sources))]
-            for found in report.datasets
+            [found['spec'], str(found['images']), str(found['labelled']),
+             *(_most([*found[key].items()]) for key in ('sizes', 'lights', 'sources'))]
+            for found in report['datasets']
         ],
     )  # fmt: skip
-    for summary in report.datasets:
-        if absent := summary.absent(report.taxonomy):
-            print(f'{summary.spec}: no pixel is {", ".join(absent)}')
-    for kind, advice in ADVICE.items():
-        found = [problem for problem in report.problems if problem.kind == kind]
-        if found:
-            print(f'{kind}: {len(found)}. What to do: {advice}.')
-        for problem in found[:SHOWN]:
-            print(f'  {problem.where}' + (f': {problem.detail}' if problem.detail else ''))
-        if len(found) > SHOWN:
-            print(f'  … and {len(found) - SHOWN} more; --json FILE lists all')
-    if not report.problems:
+    for found in report['datasets']:
+        if found['absent_classes']:
+            print(f'{found["spec"]}: no pixel is {", ".join(found["absent_classes"])}')
+    for kind, advice in report['advice'].items():
+        print(f'{kind}: {report["counts"][kind]}. What to do: {advice}.')
+        places = [problem for problem in report['problems'] if problem['kind'] == kind]
+        for problem in places[:SHOWN]:
+            print(f'  {problem["where"]}' + f': {problem["detail"]}' * bool(problem['detail']))
+        if len(places) > SHOWN:
+            print(f'  … and {len(places) - SHOWN} more; --json FILE lists all')
+    if not report['problems']:
         print('no problems found')
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -73,6 +74,8 @@ class DemoOptions(PipelineOptions):
     """'' takes 'illumination' for both."""
     clouds: bool = False
     """Label the points of a LiDAR on the rendered drive, too, and show them from above."""
+    view: bool = False
+    """Serve a live page meanwhile, and print its address."""
     keep_bag: bool = False
     """Keep the bags of the run in OUT/bags."""
 
@@ -137,6 +140,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     )
 
     config = options.pipeline_config()
+    footage = None if options.input is None else _footage(options, options.input)
     progress.set(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
@@ -144,7 +148,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     lit: dict[int, bool] = {}
     topic: str | None
     count: int | None
-    if options.input is None:
+    if footage is None or options.input is None:
         drive = Drive(
             seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
         )
@@ -155,7 +159,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0
     else:
         path = options.input
-        topic, compressed, count, offset = _footage(options, path)
+        topic, compressed, count, offset = footage
     play = [str(path), '--stamp-offset', str(offset)]
     play += ['--topic', topic] if topic else []
     if options.clouds:
@@ -177,7 +181,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
     unread = run_live(
         play, parameters, work, compressed=compressed, count=count, clouds=clouds,
-        progress=progress.set,
+        progress=progress.set, watch=progress.note if options.view else None,
     )  # fmt: skip
     for text in unread:
         progress.note(f'not played: {text}')
@@ -337,6 +341,7 @@ def run_live(
     compressed: bool = False,
     count: int | None = None,
     clouds: dict[str, str] | None = None,
+    watch: Callable[[str], None] | None = None,
     progress: Callable[[int, int | None, str], None],
 ) -> tuple[str, ...]:
     """
@@ -345,6 +350,7 @@ def run_live(
     ``play`` are the player's arguments, ``compressed`` tells whether they make it publish
     CompressedImage, ``count`` how many frames will come. With ``clouds`` semantic_cloud runs
     beside the node with those parameters, and the points of its sensor ``lidar`` are recorded.
+    With ``watch`` a live page is served, and it is told where.
 
     ``folder`` then holds the bag ``recorded`` and the stamp logs ``sent.jsonl`` of the player and
     ``arrived.jsonl`` of the recorder. Return the player's warnings about what it could not read.
@@ -369,19 +375,23 @@ def run_live(
 
         painters = []
         if clouds is not None:
-            painters = [start('semantic_cloud', 'node.semantic_cloud', _ros_arguments(clouds))]
+            painters = [start('semantic_cloud', 'node.semantic_cloud', ros_arguments(clouds))]
         recorder = start('recorder', 'cli.main', record)
-        node = start('night_perception', 'node.main', _ros_arguments({**parameters, **transport}))
+        node = start('night_perception', 'node.main', ros_arguments({**parameters, **transport}))
         player = start('bag_player', 'node.replay', [*play, *waiting])
+        viewers = [start('view', 'cli.main', ['view'])] if watch is not None else []
         progress(0, count, 'the node loads its networks')
         while player.code is None:
-            for child in (node, recorder, *painters):
+            for child in (node, recorder, *painters, *viewers):
                 child.check()
+            if watch is not None and (address := page_address(*viewers)):
+                watch(f'watch it on {address}')
+                watch = None
             played = _lines(sent)
-            text = 'playing in real time' if played else f'loading: {_last_message(node)}'
+            text = 'playing in real time' if played else f'loading: {last_message(node)}'
             progress(played, count, text)
             time.sleep(0.2)
-        unread = _warnings(player.log) if player.code == PLAYED_THE_REST else ()
+        unread = player_warnings(player.log) if player.code == PLAYED_THE_REST else ()
         if player.code != 0 and not (unread and _lines(sent)):
             raise ProcessError(
                 f'bag_player ended with {player.code}:\n{player.tail()}\n'
@@ -389,21 +399,27 @@ def run_live(
             )
         _wait_until_quiet(arrived, node, recorder)
         recorder.stop(60.0)
-        for child in (node, *painters):
+        for child in (node, *painters, *viewers):
             child.stop(20.0)
     return unread
 
 
-def _warnings(log: Path) -> tuple[str, ...]:
+def player_warnings(log: Path) -> tuple[str, ...]:
     """Return the warnings in the player's log."""
     lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
     parts = [line.partition('[bag_player]: ') for line in lines if line.startswith('[WARN]')]
     return tuple(text for _, found, text in parts if found)
 
 
-def _last_message(child: Child, width: int = 60) -> str:
+def last_message(child: Child, width: int = 60) -> str:
     """Return the last line of a child's output, cut, without the logger's prefix."""
     return child.tail(1).strip().removeprefix('| ').rpartition(']: ')[2][:width]
+
+
+def page_address(viewer: Child) -> str:
+    """Return where a view serves its page, '' until it does."""
+    found = re.search(r'view: (http\S+)', viewer.tail())
+    return found[1] if found else ''
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
@@ -421,7 +437,8 @@ def _wait_until_quiet(arrived: Path, *needed: Child) -> None:
         time.sleep(0.2)
 
 
-def _ros_arguments(parameters: dict[str, str]) -> list[str]:
+def ros_arguments(parameters: dict[str, str]) -> list[str]:
+    """Return the parameters as a node takes them on its command line."""
     pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
     return ['--ros-args', *(argument for pair in pairs for argument in pair)]
 

@@ -92,11 +92,16 @@ def evaluate(arguments: Sequence[str]) -> int:
     if options.streams < 0 or options.threads < 0:
         raise ConfigError('--streams and --threads are numbers from 0 on')
 
-    from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-    from nightseg_ros.evaluation.metrics import BootstrapConfig
+    from nightseg_ros.evaluation.evaluate import EvaluationSettings, check_outputs, evaluate
+    from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
     from nightseg_ros.evaluation.report import write_report
     from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
-    from nightseg_ros.evaluation.variants import Variants, configurations, stream_count
+    from nightseg_ros.evaluation.variants import (
+        Variants,
+        configurations,
+        stream_count,
+        taxonomy_of,
+    )
     from nightseg_ros.perception.pipeline import settled
 
     settings = EvaluationSettings(
@@ -112,6 +117,14 @@ def evaluate(arguments: Sequence[str]) -> int:
         options.source, topics=options.topic, labels=options.labels, light=options.light,
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
+    # what cannot be right is said before anything is loaded
+    taxonomy = taxonomy_of(configurations(base, options.compare)[0].config)
+    SegmentationScores(taxonomy, settings.bootstrap, options.classes)
+    datasets = dataset_shards(options.dataset, taxonomy, options.sources)
+    if {part.set for part in recordings} & {part.set for part in datasets}:
+        raise ConfigError('sources and a data set have one name; give the sources a --name')
+    shards = (*recordings, *datasets)
+    check_outputs(shards, options.out, save_labels=options.save_labels)
     with Progress('loading the networks', None) as progress:
         for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
             progress.note(note)
@@ -122,10 +135,6 @@ def evaluate(arguments: Sequence[str]) -> int:
         if options.workers <= 1 and not options.ray:
             streams = options.streams or stream_count(base, options.threads)
         variants = Variants(members, streams=streams, log=progress.note)
-        datasets = dataset_shards(options.dataset, variants.taxonomy, options.sources)
-        if {part.set for part in recordings} & {part.set for part in datasets}:
-            raise ConfigError('sources and a data set have one name; give the sources a --name')
-        shards = (*recordings, *datasets)
         plan = Plan(configurations=members, shards=shards, save_labels=options.save_labels)
         counts = [part.count for part in shards]
         total = None if None in counts else sum(count or 0 for count in counts)
@@ -136,6 +145,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     _print(result)
     if options.report:
         write_report(options.out)
+    print(options.out / ('report.html' if options.report else 'metrics.json'))
     return _print_problems(result)
 
 
@@ -155,12 +165,16 @@ def _print_problems(result: dict[str, Any]) -> int:
 
 def _print(result: dict[str, Any]) -> None:
     for name, run in result['runs'].items():
+        if not run['labelled']:
+            routes = ', '.join(f'{route} {count}' for route, count in run['routes'].items())
+            print(f'{name}: {run["frames"]} frames without labels; routes: {routes or "none"}')
+            continue
         entries = {'all': run['all']}
         if len(run['by_source']) > 1:
             entries |= run['by_source']
         rows = [
-            [source, str(entry['frames'] if run['labelled'] else run['frames']),
-             _score(entry, 'miou'), _score(entry, 'miou9'), _number(entry['pixel_acc'])]
+            [source, str(entry['frames']), _score(entry, 'miou'), _score(entry, 'miou9'),
+             _number(entry['pixel_acc'])]
             for source, entry in entries.items()
         ]  # fmt: skip
         if len(entries) > 1:

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import re
+import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from nightseg_ros.cli.options import Progress, print_table
+from nightseg_ros.cli.options import Progress
 from nightseg_ros.config import ConfigError
 
 PACKAGES = (
@@ -118,22 +119,22 @@ def _weights(path: Path) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any]) -> None:
+    """Print lines that fit 80 columns, and can be pasted."""
     for title in ('versions', 'backends'):
-        shown = {True: 'available', False: 'not installed'}
-        rows = [[name, str(shown.get(value, value))] for name, value in facts[title].items()]
-        print_table(title, ('name', 'value'), rows)
-    for device in facts['devices']:
-        print(f'device {device}')
-    columns = ('name', 'network', 'taxonomy', 'licence', 'sha256', 'metrics')
-    rows = []
+        print(f'{title}:')
+        for name, value in facts[title].items():
+            shown = {True: 'available', False: 'not installed'}.get(value, value)
+            print(f'  {name:24}{shown}')
+    print('devices:', *facts['devices'], sep='\n  ')
+    print(f'weights in {facts["models"]}:')
     for weights in facts['weights']:
         if 'error' in weights:
-            rows.append([weights['name'], f'refused: {weights["error"]}'])
+            print(f'  {weights["name"]}: refused: {weights["error"]}')
             continue
-        metrics = ', '.join(f'{name} {value}' for name, value in weights['metrics'].items())
-        words = [weights[name] for name in ('name', 'network', 'taxonomy', 'license')]
-        rows.append([*words, weights['sha256'][:12], metrics])
-    print_table(f'weights in {facts["models"]}', columns, rows)
+        words = [weights['network'], weights['taxonomy'], weights['license']]
+        line = f'  {weights["name"]:17}{weights["sha256"][:12]} {" ".join(filter(None, words))}'
+        for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
+            print(textwrap.fill(text, 80, subsequent_indent='      '))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

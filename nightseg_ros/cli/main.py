@@ -6,7 +6,7 @@ The command ``nightseg``: one table of verbs, whose modules are imported when th
 A verb is a function ``(options: CLASS) -> exit code``; the docstrings of its CLASS, a dataclass
 beside it, are the help. One that reads its arguments itself is ``(arguments) -> exit code``.
 Errors of this package and of the file system end as one line on stderr and exit code 2, Ctrl-C as
-130; only a bug shows a traceback.
+130, a pipe whose reader has left as 141; only a bug shows a traceback.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from typing import get_type_hints
 #: function is a group; its members are the rows of two words that follow.
 VERBS = {
     'predict': ('predict:predict', 'label an image, a folder, a video or a bag'),
+    'run': ('run:run', 'segment a clip, a bag or a camera with a real node, and watch it'),
+    'view': ('run:view', 'a page in the browser that shows every camera'),
     'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('evaluate:evaluate', 'score labelled data sets'),
     'report': ('evaluate:report', 'the report of a finished evaluation, made again'),
@@ -57,45 +59,35 @@ VERBS = {
 }
 
 
+_FLAGS = ('--help', '--quiet', '--verbose', '--version')
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # a name may hold bytes that are no UTF-8, and the terminal may not know it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
+    rest = list(sys.argv[1:] if arguments is None else arguments)
+    verbose = _take(rest, '--verbose')
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
-    logging.getLogger('nightseg_ros').handlers = [handler]
-    rest = list(sys.argv[1:] if arguments is None else arguments)
-    if rest[:1] == ['--version']:
-        from nightseg_ros import __version__
-
-        print(f'nightseg {__version__}')
-        return 0
+    logger = logging.getLogger('nightseg_ros')
+    logger.handlers = [handler]
+    # the progress of a verb goes by this level, too
+    level = logging.ERROR if _take(rest, '--quiet', '-q') else logging.WARNING
+    logger.setLevel(logging.DEBUG if verbose else level)
     verb = ''
-    while not VERBS.get(verb, ('', ''))[0]:
-        if not rest or rest[0] in ('-h', '--help'):
-            print(_help(verb))
-            return 0 if rest else 2
-        name = f'{verb} {rest.pop(0)}'.strip()
-        if name not in VERBS:
-            print(
-                f"nightseg: there is no verb '{name}'; verbs: {', '.join(_members(verb))}",
-                file=sys.stderr,
-            )
-            return 2
-        verb = name
-    module, _, function = VERBS[verb][0].partition(':')
     try:
-        run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
-        options = get_type_hints(run).get('options')
-        if options is None:
-            return int(run(rest))
-        from nightseg_ros.cli.options import parse
-
-        return int(run(parse(options, verb, rest)))
+        try:
+            while not VERBS.get(verb, ('', ''))[0] and rest and rest[0] in _verbs_below(verb):
+                verb = f'{verb} {rest.pop(0)}'.strip()
+            return _run(verb, rest)
+        finally:
+            # here, so that a reader who has left is told apart
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f'nightseg {verb.split()[0]}: interrupted', file=sys.stderr)
+        print(f'nightseg {verb.partition(" ")[0]}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
@@ -104,10 +96,56 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them
         ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
-        if not ours and not isinstance(error, OSError):
+        if verbose or not (ours or isinstance(error, OSError)):
             raise
-        print(f'nightseg {verb.split()[0]}: {error}', file=sys.stderr)
+        print(f'nightseg {verb.partition(" ")[0]}: {error}', file=sys.stderr)
         return 2
+
+
+def _take(arguments: list[str], *flags: str) -> bool:
+    """Take a flag of every verb out of the arguments; tell whether it was there."""
+    found = [argument for argument in arguments if argument in flags]
+    for flag in found:
+        arguments.remove(flag)
+    return bool(found)
+
+
+def _run(verb: str, rest: list[str]) -> int:
+    """Run a verb, or the help of a group, or name what there is no verb for."""
+    target = VERBS.get(verb, ('', ''))[0]
+    if target:
+        module, _, function = target.partition(':')
+        run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
+        options = get_type_hints(run).get('options')
+        if options is None:
+            return int(run(rest))
+        from nightseg_ros.cli.options import parse
+
+        return int(run(parse(options, verb, rest)))
+    if rest[:1] in (['--version'], ['-V']):
+        from nightseg_ros import __version__
+
+        print(f'nightseg {__version__}')
+        return 0
+    if not rest or rest[0] in ('-h', '--help'):
+        print(_help(verb))
+        return 0 if rest else 2
+    from nightseg_ros.config import did_you_mean
+
+    known = _verbs_below(verb)
+    name, what = f'{verb} {rest[0]}'.strip(), 'option' if rest[0].startswith('-') else 'verb'
+    near = did_you_mean(rest[0], [*known, *_FLAGS])
+    print(
+        f"nightseg: there is no {what} '{name}'; `{f'nightseg {verb}'.strip()} --help` lists all: "
+        f'{", ".join(known)}{near}',
+        file=sys.stderr,
+    )
+    return 2
+
+
+def _verbs_below(group: str) -> list[str]:
+    """Return the last words of the verbs of a group; those of one word where it is ''."""
+    return [verb.split()[-1] for verb in _members(group)]
 
 
 def _members(group: str) -> list[str]:
@@ -121,8 +159,14 @@ def _help(group: str) -> str:
     width = max(map(len, members)) + 2
     about = VERBS[group][1] if group else 'Night-robust semantic segmentation of vehicle cameras.'
     lines = [f'  {verb:{width}}{text}' for verb, text in members.items()]
-    footer = f'{usage} --help lists the options of a verb.'
-    return '\n'.join([f'usage: {usage} [options]', '', about, '', *lines, '', footer])
+    footer = [
+        f'{usage} --help lists the options of a verb. Every verb takes:',
+        '  -q, --quiet    results and errors only, no progress',
+        '  --verbose      more about what is done, and where an error comes from',
+    ]
+    if not group:
+        footer.append('  -V, --version  the version, without a verb')
+    return '\n'.join([f'usage: {usage} [options]', '', about, '', *lines, '', *footer])
 
 
 if __name__ == '__main__':

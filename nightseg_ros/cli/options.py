@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
@@ -16,8 +18,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml
+from nightseg_ros.files import LOG
 
 if TYPE_CHECKING:
     from nightseg_ros.perception.pipeline import PipelineConfig
@@ -65,11 +74,37 @@ class PipelineOptions:
             raise ConfigError(str(error)) from error
 
 
+_METAVARS = ConstructorRegistry()
+#: Options whose metavar is asked of tyro just now.
+_asked: list[PrimitiveTypeInfo] = []
+
+
+@_METAVARS.primitive_rule
+def _short_metavar(
+    info: PrimitiveTypeInfo,
+) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
+    """Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME."""
+    if any(info is asked for asked in _asked):
+        return None
+    _asked.append(info)
+    try:
+        found = ConstructorRegistry.get_primitive_spec(info)
+    finally:
+        _asked.pop()
+    if isinstance(found, UnsupportedTypeAnnotationError):
+        return found
+    metavar = re.sub(r'\[(.+) \[\1 \.\.\.\]\]', r'\1 ...', found.metavar)
+    return replace(found, metavar=metavar.replace('{None}|', '').replace('STR', 'TEXT'))
+
+
 def parse(options: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
     """Return the options of ``nightseg VERB``; wrong flags exit with 2 and a hint."""
     preset: dict[str, Any] = {} if default is None else {'default': default}
     try:
-        found: T = tyro.cli(options, prog=f'nightseg {verb}', args=list(arguments), **preset)
+        found: T = tyro.cli(
+            options, prog=f'nightseg {verb}', args=list(arguments),
+            config=(tyro.conf.PositionalMetavarFromFieldName,), registry=_METAVARS, **preset,
+        )  # fmt: skip
         return found
     except ValueError as error:
         # the dataclasses check themselves with plain ValueErrors
@@ -120,7 +155,7 @@ class Progress(bars.Progress):
         super().__init__(
             bars.SpinnerColumn(), bars.TextColumn('{task.description}'), bars.BarColumn(),
             bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, quiet=not LOG.isEnabledFor(logging.WARNING)),
         )  # fmt: skip
         self._bar = self.add_task(title, total=total)
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import combinations, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,6 @@ from nightseg_ros.data.datasets import Listing, list_dataset, parse_spec
 from nightseg_ros.data.sample import (
     STRAY_COLORS,
     DataError,
-    LabelFile,
     Sample,
     describe_unknown,
     read_image,
@@ -64,135 +63,102 @@ ADVICE = {
 _FEW = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong."""
-
-    kind: str
-    """Key of ``ADVICE``."""
-    dataset: str
-    where: str
-    detail: str = ''
-
-
-@dataclass(kw_only=True, slots=True)
-class Summary:
-    """What a data set holds."""
-
-    spec: str
-    images: int = 0
-    labelled: int = 0
-    sizes: Counter[str] = field(default_factory=Counter)
-    """Pictures by width×height."""
-    lights: Counter[str] = field(default_factory=Counter)
-    sources: Counter[str] = field(default_factory=Counter)
-    stray_colors: int = 0
-    """Label images with a few pixels of no known colour, which are read as unlabelled."""
-    pixels: Any = field(default_factory=lambda: np.zeros(256, np.int64))
-    """int64 [256]: pixels of each id."""
-
-    def to_dict(self, taxonomy: Taxonomy) -> dict[str, Any]:
-        """Return it in JSON types; class shares are of the labelled pixels."""
-        known = self.pixels[: len(taxonomy)]
-        shares = known / max(1, int(known.sum()))
-        void = self.pixels[UNLABELLED] / max(1, int(self.pixels.sum()))
-        result: dict[str, Any] = {'spec': self.spec, 'images': self.images}
-        result['labelled'] = self.labelled
-        for name in ('sizes', 'lights', 'sources'):
-            result[name] = dict(getattr(self, name).most_common())
-        result['stray_colors'] = self.stray_colors
-        result['unlabelled_share'] = result['class_shares'] = result['absent_classes'] = None
-        if self.labelled:
-            result['unlabelled_share'] = round(float(void), 4)
-            result['class_shares'] = {
-                name: round(float(share), 6) for name, share in zip(taxonomy.classes, shares)
-            }
-            result['absent_classes'] = self.absent(taxonomy)
-        return result
-
-    def absent(self, taxonomy: Taxonomy) -> list[str]:
-        """Return the classes that no pixel has."""
-        return [name for name, n in zip(taxonomy.classes, self.pixels) if not n and self.labelled]
-
-
-@dataclass(kw_only=True, slots=True)
-class CheckReport:
-    """What a check found."""
-
-    taxonomy: Taxonomy
-    datasets: list[Summary]
-    problems: list[Problem]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it in JSON types."""
-        counts = Counter(problem.kind for problem in self.problems)
-        return {
-            'version': 1,
-            'taxonomy': self.taxonomy.name,
-            'datasets': [summary.to_dict(self.taxonomy) for summary in self.datasets],
-            'counts': {kind: counts[kind] for kind in ADVICE if counts[kind]},
-            'problems': [asdict(problem) for problem in self.problems],
-            'advice': {kind: ADVICE[kind] for kind in ADVICE if counts[kind]},
-        }
-
-
 def check_datasets(
     specs: Sequence[str],
     taxonomy: Taxonomy = CAMVID11,
     *,
     workers: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> CheckReport:
+) -> dict[str, Any]:
     """
-    Read every file of some data sets and return what they hold and what is wrong.
+    Read every file of some data sets; return what they hold and what is wrong, in JSON types.
 
+    Each of ``problems`` has its kind, a key of ``ADVICE``, its data set, a place and a detail.
     ``workers`` 0 takes a process for each CPU; their number changes nothing in the result.
     ``DataError`` where a spec names no adapter.
     """
     for spec in specs:
         parse_spec(spec)
-    problems: list[Problem] = []
+    problems: list[tuple[str, ...]] = []
     listings: dict[str, Listing] = {}
     for spec in dict.fromkeys(specs):
         try:
             listings[spec] = list_dataset(spec, taxonomy)
         except DataError as error:
-            problems.append(Problem('cannot be opened', spec, spec, str(error)))
+            problems.append(('cannot be opened', spec, spec, str(error)))
     samples = [(spec, s) for spec, listing in listings.items() for s in listing.samples]
-    summaries = {spec: Summary(spec=spec) for spec in listings}
-    prints: dict[str, list[tuple[Path, Fingerprint]]] = {spec: [] for spec in listings}
     every = _check_all([sample for _, sample in samples], workers)
+    totals = {spec: _Total() for spec in listings}
     for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
-        summary = summaries[spec]
-        summary.images += 1
-        summary.lights[sample.light or 'unknown'] += 1
-        summary.sources[sample.source] += 1
-        summary.stray_colors += checked.stray
-        if checked.size is not None:
-            summary.sizes[_size(checked.size)] += 1
-        if checked.pixels is not None:
-            summary.labelled += 1
-            summary.pixels += checked.pixels
-        if checked.prints is not None:
-            prints[spec].append((sample.image, checked.prints))
-        problems += [Problem(kind, spec, *where) for kind, *where in checked.problems]
+        totals[spec].add(sample, checked)
+        problems += [(kind, spec, *where) for kind, *where in checked.problems]
         progress(number, len(samples))
     for spec, listing in listings.items():
-        problems += [Problem('picture missing', spec, str(path)) for path in listing.orphans]
+        problems += [('picture missing', spec, str(path), '') for path in listing.orphans]
         first: dict[str, Path] = {}
         for image in (sample.image for sample in listing.samples):
             other = first.setdefault(image.stem, image)
             if other is not image:
-                problems.append(Problem('same name twice', spec, str(image), str(other)))
+                problems.append(('same name twice', spec, str(image), str(other)))
     # each data set with those that come after it
-    for left, right in combinations(prints, 2):
-        pairs = nearest_pairs([p for _, p in prints[left]], [p for _, p in prints[right]])
-        for index, near, distance in pairs:
-            detail = f'{prints[right][near][0]} of {right}, {distance} of 63 bits apart'
-            problems.append(Problem('near-duplicate', left, str(prints[left][index][0]), detail))
-    order = list(ADVICE)
-    problems.sort(key=lambda problem: order.index(problem.kind))
-    return CheckReport(taxonomy=taxonomy, datasets=list(summaries.values()), problems=problems)
+    for left, right in combinations(totals, 2):
+        ours, theirs = totals[left].prints, totals[right].prints
+        for index, near, bits in nearest_pairs([*ours.values()], [*theirs.values()]):
+            detail = f'{[*theirs][near]} of {right}, {bits} of 63 bits apart'
+            problems.append(('near-duplicate', left, str([*ours][index]), detail))
+    counts = Counter(kind for kind, *_ in problems)
+    kinds = [kind for kind in ADVICE if counts[kind]]
+    problems.sort(key=lambda problem: kinds.index(problem[0]))
+    names = ('kind', 'dataset', 'where', 'detail')
+    return {
+        'version': 1,
+        'taxonomy': taxonomy.name,
+        'datasets': [{'spec': spec, **total.summary(taxonomy)} for spec, total in totals.items()],
+        'counts': {kind: counts[kind] for kind in kinds},
+        'problems': [dict(zip(names, problem)) for problem in problems],
+        'advice': {kind: ADVICE[kind] for kind in kinds},
+    }
+
+
+class _Total:
+    """What a data set holds, as far as it was read."""
+
+    def __init__(self) -> None:
+        self.prints: dict[Path, Fingerprint] = {}
+        self._counts = Counter[str]()
+        self._sizes, self._lights, self._sources = Counter[str](), Counter[str](), Counter[str]()
+        self._pixels = np.zeros(256, np.int64)
+
+    def add(self, sample: Sample, checked: CheckedSample) -> None:
+        self._lights[sample.light or 'unknown'] += 1
+        self._sources[sample.source] += 1
+        self._counts['images'] += 1
+        self._counts['stray_colors'] += checked.stray
+        if checked.size is not None:
+            self._sizes[_size(checked.size)] += 1
+        if checked.pixels is not None:
+            self._counts['labelled'] += 1
+            self._pixels += checked.pixels
+        if checked.prints is not None:
+            self.prints[sample.image] = checked.prints
+
+    def summary(self, taxonomy: Taxonomy) -> dict[str, Any]:
+        """Return it in JSON types; class shares are of the labelled pixels."""
+        known = self._pixels[: len(taxonomy)]
+        shares = dict(zip(taxonomy.classes, (known / max(1, known.sum())).tolist()))
+        void = float(self._pixels[UNLABELLED] / max(1, self._pixels.sum()))
+        labelled = self._counts['labelled']
+        return {
+            'images': self._counts['images'],
+            'labelled': labelled,
+            'sizes': dict(self._sizes.most_common()),
+            'lights': dict(self._lights.most_common()),
+            'sources': dict(self._sources.most_common()),
+            'stray_colors': self._counts['stray_colors'],
+            'unlabelled_share': round(void, 4) if labelled else None,
+            'class_shares': {n: round(x, 6) for n, x in shares.items()} if labelled else None,
+            'absent_classes': [n for n, x in shares.items() if not x] if labelled else None,
+        }
 
 
 # -- one sample ------------------------------------------------------------------------------
@@ -208,6 +174,7 @@ class CheckedSample:
     pixels: Any = None
     """int64 [256], or None where there is no label that could be read."""
     stray: bool = False
+    """Whether a few pixels have no known colour, which are read as unlabelled."""
     problems: list[tuple[str, str, str]] = field(default_factory=list)
     """Kind, where, detail."""
 
@@ -226,8 +193,7 @@ def _check_sample(sample: Sample) -> CheckedSample:
         if found.prints.tiny.std() < 1.0:
             found.problems.append(('blank picture', image, ''))
             found.prints = None  # nothing to recognise it by
-    # every adapter gives label files
-    if not isinstance(sample.label, LabelFile):
+    if sample.label is None:
         return found
     path, meaning = sample.label.path, sample.label.meaning
     if not path.is_file():

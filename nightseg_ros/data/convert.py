@@ -197,9 +197,9 @@ def write_predictions(
                     color='color' in outputs, translated='translated' in outputs,
                     overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
                 )  # fmt: skip
-                for topic, message in bag.merged(cameras):
+                found = bag.frames(cameras, lambda name: _camera(prefixes[name]))
+                for topic, message, frame in found:
                     prefix, received = prefixes[topic.name], message.received_ns
-                    frame = bag.frame(message, _camera(prefix))
                     try:
                         if isinstance(frame, FrameError):
                             raise frame
@@ -253,8 +253,8 @@ def _ros1_copies(
     bag: BagReader, writer: BagWriter, cameras: Sequence[BagTopic]
 ) -> Iterator[_Written]:
     """Write the images of the cameras anew for ROS 2, as far as they can be decoded."""
-    for topic, message in bag.merged(cameras):
-        frame, received = bag.frame(message), message.received_ns
+    for topic, message, frame in bag.frames(cameras):
+        received = message.received_ns
         if not isinstance(frame, Frame):
             continue
         if message.channel.type == _COMPRESSED:

@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from unicodedata import normalize
 
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
@@ -100,8 +102,11 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
     if name not in ADAPTERS or not root:
         raise DataError(
             f"'{spec}' is no data set; write ADAPTER:ROOT[:SPLIT[:ONLY]] with one of "
-            f'{list(ADAPTERS)}'
+            f'{", ".join(ADAPTERS)}{did_you_mean(name, ADAPTERS)}'
         )
+    if split.startswith(('/', '\\')) and not user_path(root).is_dir():
+        # C:\DATA, or a folder with a colon that is not there
+        raise DataError(f"'{spec}': there is no folder '{rest}'")
     return name, user_path(root), split
 
 
@@ -364,7 +369,8 @@ def list_layout(
 
 
 def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(fields.items()))
+    # macOS and others write é in two ways
+    return tuple(sorted((key, normalize('NFC', value)) for key, value in fields.items()))
 
 
 def _matches(
@@ -427,21 +433,15 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
     if not where or not labels.is_dir():
         raise DataError(f"there is no folder '{where}' with labels")
     meaning = _own(labels, taxonomy)
-    samples = {
-        f'{sample.image.stem}.png': sample for sample in images(root, light, taxonomy).samples
-    }
     scene = (labels / SCENE).is_dir()
-    return Listing(
-        samples=[
-            replace(
-                sample, label=LabelFile(labels / name, meaning),
-                scene=LabelFile(labels / SCENE / name, meaning) if scene else None,
-            )
-            for name, sample in samples.items() if (labels / name).is_file()
-        ],
-        unlabelled=[],
-        orphans=[path for path in sorted(labels.glob('*.png')) if path.name not in samples],
-    )  # fmt: skip
+    there = {normalize('NFC', path.stem): path for path in sorted(labels.glob('[!.]*.png'))}
+    samples = []
+    for sample in images(root, light, taxonomy).samples:
+        path = there.pop(normalize('NFC', sample.image.stem), None)
+        if path is not None:
+            guess = LabelFile(labels / SCENE / path.name, meaning) if scene else None
+            samples.append(replace(sample, label=LabelFile(path, meaning), scene=guess))
+    return Listing(samples=samples, unlabelled=[], orphans=[*there.values()])
 
 
 def _checked(light: str) -> str | None:

@@ -22,7 +22,6 @@ from nightseg_ros.data.night_presets import NightConfig, Range, log_uniform, uni
 from nightseg_ros.data.night_scene import Array, Bytes, Role, read_scene, role_table, split_sky
 from nightseg_ros.data.sample import (
     DataError,
-    LabelFile,
     Sample,
     encode_labels,
     read_image,
@@ -92,8 +91,8 @@ def convert(
     night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
     picture = cv2.cvtColor(night, cv2.COLOR_RGB2BGR)
     content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
-    if isinstance(day.label, LabelFile) and day.label.stores_ids():
-        return content, day.label.read_bytes()
+    if day.label.stores_ids():
+        return content, day.label.path.read_bytes()
     return content, encode_labels(labels)
 
 

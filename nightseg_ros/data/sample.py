@@ -223,7 +223,7 @@ def own_ids(taxonomy: Taxonomy) -> Encoding:
 
 # -- files -----------------------------------------------------------------------------------
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.jfif', '.png', '.bmp', '.webp', '.tif', '.tiff')
 #: Folder beside pseudo-labels that holds a guess for every pixel, unsure ones as well.
 SCENE = 'scene'
 #: Share of the pixels of a colour-coded label image that may be of no known colour: soft rims.
@@ -250,10 +250,6 @@ class LabelFile:
         """Return the path, for messages."""
         return str(self.path)
 
-    def read_bytes(self) -> bytes:
-        """Return the file's content, for a hash of it."""
-        return self.path.read_bytes()
-
     def stores_ids(self) -> bool:
         """Tell whether the file's own bytes are a PNG of ids of the taxonomy in use."""
         ids = not self.meaning.color and all(a == b for a, b in self.meaning.entries)
@@ -265,14 +261,13 @@ class Sample:
     """Where a picture and its labels lie, and where it comes from."""
 
     image: Path
-    label: Path | LabelFile | None = None
-    """What ``read_labels`` makes uint8 [H, W] ids of; None where there is none. A bare path is a
-    single-channel PNG of ids of the taxonomy in use, 255 = not labelled."""
+    label: LabelFile | None = None
+    """What ``read_labels`` makes uint8 [H, W] ids of; None where there is none."""
     source: str = ''
     """The camera or drive; scores are split by it and bootstrapped over it."""
     light: str | None = None
     """'day', 'dusk' or 'night' where the data set says so."""
-    scene: Path | LabelFile | None = None
+    scene: LabelFile | None = None
     """Labels with a guess where ``label`` has a gap: a synthetic night is made by them."""
 
 
@@ -295,9 +290,10 @@ def read_labels(label: Path | LabelFile) -> npt.NDArray[np.uint8]:
     """
     Return uint8 [H, W] ids, 255 = not labelled.
 
-    ``DataError`` where the file is no whole label image, and where it holds ids that nobody gave
-    a meaning: those of another taxonomy would train a network on the wrong classes. Up to
-    ``STRAY_COLORS`` of a colour-coded image may be of no known colour.
+    A bare path is a single-channel PNG of ids of the taxonomy in use. ``DataError`` where the file
+    is no whole label image, and where it holds ids that nobody gave a meaning: those of another
+    taxonomy would train a network on the wrong classes. Up to ``STRAY_COLORS`` of a colour-coded
+    image may be of no known colour.
     """
     if isinstance(label, Path):
         return read_stored(label, color=False)

@@ -1,34 +1,26 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""
-Frames from wherever they lie, an image, a folder, a video or image topics, and as picture files.
-
-``extract`` writes files called SOURCE_STAMP, the stamp in nanoseconds with leading zeros, so that
-names sort by time and nothing depends on the order in which frames are read. Each file appears
-whole; extract.json says which recording was taken how, so that an interrupted run goes on and
-frames of different settings never mix.
-"""
+"""Frames from wherever they lie: an image, a folder, a video or the image topics of a bag."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
 
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
-from nightseg_ros.files import natural_order, read_text, replace_file, user_path
-from nightseg_ros.outputs import check_output
+from nightseg_ros.files import LOG, natural_order, read_text, user_path
 from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
+from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import (
     VIDEO_SUFFIXES,
     VideoError,
@@ -40,7 +32,6 @@ from nightseg_ros.perception.video import (
 DEFAULT_RATE = 10.0
 #: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
-MANIFEST = 'extract.json'
 
 # -- stamps ----------------------------------------------------------------------------------
 
@@ -91,6 +82,13 @@ def read_stamps(file: Path) -> Stamps:
         names += [Path(name.strip()).name for name in rest]
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
+    mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
+    if 0 < mean < 1e6:
+        LOG.warning(
+            "stamps '%s' are %.0f ns apart: whole numbers are nanoseconds; write microseconds or "
+            'milliseconds as seconds with a point',
+            file, mean,
+        )  # fmt: skip
     return Stamps(tuple(stamps), tuple(names) or None)
 
 
@@ -148,7 +146,7 @@ class FrameSource:
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
     note: str = ''
-    """Which images of a bag were left out, where cameras were chosen by themselves."""
+    """Which images of a bag or a folder are left out."""
 
     def __iter__(self) -> Items:
         """Read the frames one by one."""
@@ -207,13 +205,13 @@ class FrameSource:
             topics = [bag.image_topic(name) for name in self.topics]
             cameras = camera_names(self.topics)
             index: Counter[str] = Counter()
-            for topic, message in bag.merged(topics):
+            for topic, _, frame in bag.frames(topics, cameras.__getitem__):
                 camera = cameras[topic.name]
                 stem = f'{index[camera]:06d}'
                 index[camera] += 1
                 if len(topics) > 1:
                     stem = f'{camera.replace("/", "_")}_{stem}'
-                yield stem, bag.frame(message, camera)
+                yield stem, frame
             unread = bag.read_error(topics)
             if unread is not None:
                 yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), unread
@@ -224,7 +222,7 @@ def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
     names = {topic: camera_of(topic) for topic in topics}
     taken = Counter(names.values())
     return {
-        topic: name if taken[name] == 1 else topic.strip('/').removesuffix('/compressed')
+        topic: name if taken[name] == 1 else base_topic(topic).strip('/')
         for topic, name in names.items()
     }
 
@@ -305,14 +303,17 @@ def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameS
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
     images = _images(path)
+    note = _left_out(path)
     if not images:
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
+            + ''.join(f"; '{inner}' is one" for inner in path.iterdir() if is_bag(inner))
+            + f'; {note}' * bool(note)
         )
     if stamps is None:
         return FrameSource(
             path=path, kind='folder', count=len(images), rate=rate or DEFAULT_RATE,
-            sequence=rate is not None,
+            sequence=rate is not None, note=note,
         )  # fmt: skip
     count = len(stamps.stamps_ns)
     if stamps.names is None and count != len(images):
@@ -322,7 +323,7 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
             f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
             f"'{path}'"
         )
-    return FrameSource(path=path, kind='folder', count=count, stamps=stamps)
+    return FrameSource(path=path, kind='folder', count=count, stamps=stamps, note=note)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -331,226 +332,23 @@ def _images(folder: Path) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith('.')), key=natural_order)
 
 
+def _left_out(folder: Path) -> str:
+    """Return what lies beside the pictures of a folder and is not read, '' for nothing."""
+    others = [path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES]
+    shown = [path for path in others if not path.name.startswith('.')]
+    inside = sorted(path.name for path in shown if path.is_dir())
+    kinds = sorted({path.suffix or path.name for path in shown if not path.is_dir()})
+    texts = [
+        f'{what} {", ".join(names[:3])}{", …" if len(names) > 3 else ""}'
+        for what, names in (('subfolders', inside), ('files', kinds))
+        if names
+    ]
+    return f'not read: {"; ".join(texts)}' if texts else ''
+
+
 def encode(frame: Frame, suffix: str, settings: Sequence[int] = ()) -> bytes:
     """Return a frame as the content of a picture file, with settings of ``cv2.imencode``."""
     image = frame.image
     if frame.order == 'rgb':
         image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
     return cv2.imencode(suffix, image, settings)[1].tobytes()
-
-
-# -- frames as files -------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractConfig:
-    """How frames are taken."""
-
-    every: float = 1.0
-    """Seconds between frames by their stamps; 0 takes all."""
-    format: Literal['jpg', 'png'] = 'jpg'
-    quality: int = 95
-    """JPEG quality, 1 to 100."""
-    topic: str | None = None
-    """Image topic of bags; without it the only one there is."""
-    rate: float | None = None
-    """Frames a second of folders, which have no time, or of videos instead of their own."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be."""
-        if not 0 <= self.every < 1e6:
-            raise ValueError(f"'every' is 0 or more seconds, got {self.every}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"'quality' is 1 to 100, got {self.quality}")
-        if self.format not in ('jpg', 'png'):
-            raise ValueError(f"'format' is jpg or png, got '{self.format}'")
-
-
-class Extracted(NamedTuple):
-    """What a run did: frames written, frames of an earlier run, frames that cannot be read."""
-
-    written: int
-    kept: int
-    broken: int
-
-
-def extract(
-    sources: Sequence[str | Path],
-    out: Path,
-    config: ExtractConfig,
-    *,
-    force: bool = False,
-    progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
-    log: Callable[[str], None] = lambda text: None,
-) -> Extracted:
-    """
-    Write frames of ``sources`` into ``out``; ``images:OUT`` is then a data set.
-
-    ``progress`` gets frames read, frames there are or None, and the source's name. ``force``
-    writes the frames of a source anew. ``DataError`` where a source holds no frames, where two
-    would give the same names, where ``out`` holds frames that were taken otherwise, and where a
-    file cannot be written.
-    """
-    paths = [user_path(given) for given in sources]
-    opened: dict[str, FrameSource] = {}
-    for path in paths:
-        bag = is_bag(path)
-        source = open_source(
-            path, config.topic if bag else None, rate=None if bag else config.rate
-        )
-        if source.kind == 'folder' and not source.sequence and config.every > 0:
-            raise DataError(
-                f"'{path}' is a folder, which has no time; give --rate in frames a second, or "
-                f'read it as it is: images:{path}'
-            )
-        name = _name_of(source)
-        if name in opened:
-            raise DataError(
-                f"frames of '{path}' and '{opened[name].path}' would both be called {name}_…; "
-                'rename one, or give each an --out of its own'
-            )
-        opened[name] = source
-    if config.topic and not any(source.kind == 'bag' for source in opened.values()):
-        raise DataError(f"there is no bag to take the topic '{config.topic}' from")
-    # without force nothing goes that was there, but pictures would mix with those that are read
-    touched = [path for path in paths if force or path.resolve() == out.resolve()]
-    check_output(out, 'pictures', lambda path: path.is_dir(), inputs=touched, error=DataError)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"'{out}' cannot be made: {error.strerror}") from error
-    # all are looked at before anything is written
-    done = {name for name, source in opened.items() if _is_done(name, source, out, config, force)}
-    written = kept = broken = 0
-    for name, source in opened.items():
-        if name in done:
-            files = len(_frames(out, name))
-            log(f"{name}: all {files} frames are in '{out}' already")
-            kept += files
-            continue
-        try:
-            result = _extract_one(name, source, out, config, progress, log)
-        except OSError as error:
-            raise DataError(
-                f"'{out}': {error.strerror or error}; {len(_frames(out, name))} frames of {name} "
-                'are there and whole. Make room and give the same command again: it goes on'
-            ) from error
-        if not result.written + result.kept:
-            raise DataError(f"'{source.path}' holds no frame that can be read")
-        written, kept = written + result.written, kept + result.kept
-        broken += result.broken
-    return Extracted(written, kept, broken)
-
-
-def _name_of(source: FrameSource) -> str:
-    """Return the first part of the file names: letters, digits and hyphens, a letter first."""
-    name = source.path.name if source.path.is_dir() else source.path.stem
-    if source.kind == 'bag':
-        name += f'-{source.camera}'
-    name = re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')
-    # what comes before the first digit would count as the camera's name
-    return name if name[:1].isalpha() else f'drive-{name}'.rstrip('-')
-
-
-def _extract_one(
-    name: str,
-    source: FrameSource,
-    out: Path,
-    config: ExtractConfig,
-    progress: Callable[[int, int | None, str], None],
-    log: Callable[[str], None],
-) -> Extracted:
-    entry = _entry(source, config)
-    _note(out, name, {**entry, 'complete': False})
-    there = {path.name for path in _frames(out, name)}
-    settings = [cv2.IMWRITE_JPEG_QUALITY, config.quality] if config.format == 'jpg' else []
-    step = round(config.every * 1e9)
-    due, last = 0, None
-    seen: set[str] = set()
-    written = broken = 0
-    for number, (stem, frame) in enumerate(source, start=1):
-        progress(number, source.count, name)
-        if not isinstance(frame, Frame):
-            broken += 1
-            log(f'{name} {stem}: skipped, {frame}')
-            continue
-        stamp = frame.stamp_ns
-        # the first frame of each step of a grid; a recording that starts over has its own
-        if last is None or stamp < last:
-            due = stamp
-        last = stamp
-        if stamp < due:
-            continue
-        if step:
-            due += ((stamp - due) // step + 1) * step
-        file = f'{name}_{stamp:019d}.{config.format}'
-        if file not in there and file not in seen:
-            replace_file(out / file, encode(frame, f'.{config.format}', settings))
-            written += 1
-        seen.add(file)
-    _note(out, name, {**entry, 'complete': True, 'frames': len(seen), 'broken': broken})
-    return Extracted(written, len(seen) - written, broken)
-
-
-def _is_done(
-    name: str, source: FrameSource, out: Path, config: ExtractConfig, force: bool
-) -> bool:
-    """Tell whether a source is done; clear what a forced or interrupted run left."""
-    half = re.compile(rf'\.{re.escape(name)}_\d+-\w+\.(jpg|png)')
-    for path in out.glob(f'.{name}_*'):
-        if half.fullmatch(path.name):
-            path.unlink()
-    entry = _manifest(out).get(name)
-    frames = _frames(out, name)
-    if force and entry is not None:
-        for path in frames:
-            # a user's own number is shorter than a stamp
-            if re.search(r'_\d{19}$', path.stem):
-                path.unlink()
-        return False
-    if entry is None and frames:
-        raise DataError(
-            f"'{out}' holds {len(frames)} pictures called {name}_… that were not extracted here; "
-            'give another --out, or remove them yourself'
-        )
-    if entry is None:
-        return False
-    for key, now in _entry(source, config).items():
-        if entry.get(key) != now:
-            raise DataError(
-                f"'{out}' holds frames of {name} that were taken with {key} {entry.get(key)!r}, "
-                f'now it is {now!r}; give another --out, or --force to replace them'
-            )
-    return bool(entry.get('complete')) and entry.get('frames') == len(frames)
-
-
-def _entry(source: FrameSource, config: ExtractConfig) -> dict[str, Any]:
-    """Return what the frames of a source depend on, in JSON types."""
-    files = [source.path] if source.path.is_file() else sorted(source.path.iterdir())
-    return {
-        'source': source.path.name,
-        'bytes': sum(file.stat().st_size for file in files if file.is_file()),
-        'topic': source.topic,
-        'rate': source.rate,
-        'every': config.every,
-        'format': config.format,
-        'quality': config.quality if config.format == 'jpg' else None,
-    }
-
-
-def _frames(out: Path, name: str) -> list[Path]:
-    pattern = re.compile(rf'{re.escape(name)}_\d+\.(jpg|png)')
-    return sorted(path for path in out.glob(f'{name}_*') if pattern.fullmatch(path.name))
-
-
-def _manifest(out: Path) -> dict[str, Any]:
-    try:
-        content = json.loads((out / MANIFEST).read_text(encoding='utf-8'))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _note(out: Path, name: str, entry: dict[str, Any]) -> None:
-    content = {**_manifest(out), name: entry}
-    replace_file(out / MANIFEST, (json.dumps(content, indent=1) + '\n').encode())

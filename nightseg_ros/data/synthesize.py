@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import read_json, replace_file
 from nightseg_ros.outputs import check_output
 
 if TYPE_CHECKING:
-    from nightseg_ros.data.sample import LabelFile, Sample
+    from nightseg_ros.data.sample import Sample
     from nightseg_ros.weights import Weights
 
 MANIFEST = 'manifest.json'
@@ -139,18 +139,18 @@ def synthesize(
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, references, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
-        _check_settings(_read(out), settings, out)
+        _check_settings(read_json(out / MANIFEST), settings, out)
         log(f"'{out}' is there already, whole and with these settings")
         return Synthesized(out, len(chosen), len(days), 0)
-    inputs = {Path(str(path)).parent for path in _files([*days, *references])}
+    inputs = {path.parent for path in _files([*days, *references])}
     check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
 
     maker = night_maker(config, taxonomy, days, references, weights, log)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f'.{out.name}.partial'
     with _locked(partial):
-        before = _read(partial)
-        if config.force or before is None:
+        before = read_json(partial / MANIFEST)
+        if config.force or not before:
             for item in partial.iterdir():
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
             _write_json(partial / MANIFEST, settings)
@@ -263,10 +263,10 @@ def _settings(
     return loaded
 
 
-def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: Path) -> None:
+def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     from nightseg_ros.data.sample import DataError
 
-    if before is None:
+    if not before:
         raise DataError(
             f"'{folder}' exists and was not made by `nightseg synthesize`; give another --out"
         )
@@ -280,7 +280,7 @@ def _check_settings(before: dict[str, Any] | None, now: dict[str, Any], folder: 
 
 def _is_ours(folder: Path) -> bool:
     """Tell a folder in which nothing lies but what its manifest lists."""
-    manifest = _read(folder) or {}
+    manifest = read_json(folder / MANIFEST)
     try:
         listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
         version = manifest['version']
@@ -307,27 +307,18 @@ def _locked(partial: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _files(samples: Iterable[Sample]) -> Iterator[Path | LabelFile]:
+def _files(samples: Iterable[Sample]) -> Iterator[Path]:
     for sample in samples:
         yield sample.image
         if sample.label is not None:
-            yield sample.label
+            yield sample.label.path
 
 
-def _sha256(files: Iterable[Path | LabelFile]) -> str:
+def _sha256(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a folder, None where it has none."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-    except (FileNotFoundError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
-from nightseg_ros.evaluation.sources import Plan
+from nightseg_ros.evaluation.sources import Plan, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
@@ -84,7 +84,7 @@ def evaluate(
     scores = SegmentationScores(variants.taxonomy, settings.bootstrap, settings.classes)
     described = variants.describe()
     folder = out / SHARDS
-    _check_output(plan, out)
+    check_outputs(plan.shards, out, save_labels=plan.save_labels)
     with _shards(folder, _fingerprint(plan, described), settings.restart, log):
         started = time.monotonic()
         if settings.ray:
@@ -112,7 +112,7 @@ def _on_one_line(numbers: re.Match[str]) -> str:
     return f'[{" ".join(numbers[0][1:-1].split())}]'
 
 
-def _check_output(plan: Plan, out: Path) -> None:
+def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> None:
     """Raise ``OutputError`` where results would replace something else, or what is evaluated."""
 
     def ours(folder: Path) -> bool:
@@ -124,8 +124,8 @@ def _check_output(plan: Plan, out: Path) -> None:
         except (OSError, ValueError, TypeError):
             return False
 
-    inputs = {path for shard in plan.shards for path in shard.inputs}
-    for name in (SHARDS, 'samples', 'labels') if plan.save_labels else (SHARDS, 'samples'):
+    inputs = {path for shard in shards for path in shard.inputs}
+    for name in (SHARDS, 'samples', 'labels') if save_labels else (SHARDS, 'samples'):
         check_output(out / name, 'an evaluation', ours, inputs=inputs)
 
 
@@ -276,8 +276,13 @@ def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> No
 
 
 def slug(name: str) -> str:
-    """Return a name as a file may be called everywhere."""
-    return re.sub(r'[^\w.=+-]+', '_', name).strip('.')
+    """Return a name as a file may be called everywhere; a long one is cut and gets a hash."""
+    safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.')
+    return (
+        safe
+        if len(safe) <= 80
+        else f'{safe[:71]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'
+    )
 
 
 def _header(

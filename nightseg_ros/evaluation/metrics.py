@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
@@ -264,7 +264,7 @@ class SegmentationScores:
             if name not in taxonomy.classes:
                 raise ConfigError(
                     f"'{taxonomy.name}' has no class '{name}'; it has "
-                    f'{", ".join(taxonomy.classes)}'
+                    f'{", ".join(taxonomy.classes)}{did_you_mean(name, taxonomy.classes)}'
                 )
         self.taxonomy, self.config = taxonomy, config
         nine, chosen = (
@@ -420,25 +420,6 @@ def spearman_interval(
         chosen = np.concatenate([members[index] for index in drawn])
         draws.append(spearman(first[chosen], second[chosen]))
     return interval(np.array(draws), len(members), config)
-
-
-def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
-    """Return how often a score of ``good`` [N] is above one of ``bad`` [M], ties counting half."""
-    low, high = np.asarray(bad), np.asarray(good)
-    levels, places = np.unique(np.concatenate([low, high]), return_inverse=True)
-    return auroc_of_counts(
-        np.bincount(places[: low.size], minlength=len(levels)),
-        np.bincount(places[low.size :], minlength=len(levels)),
-    )
-
-
-def auroc_of_counts(bad: npt.NDArray[Any], good: npt.NDArray[Any]) -> float:
-    """Return the same for scores that are levels: counts [L] of each."""
-    low, high = bad.astype(np.float64), good.astype(np.float64)
-    if not low.sum() or not high.sum():
-        return math.nan
-    below = low.cumsum() - low / 2
-    return float(high @ below / (high.sum() * low.sum()))
 
 
 def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:

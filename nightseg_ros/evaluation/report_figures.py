@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What a report shows beside its tables: drives over time, intervals, reliability, sample frames.
+What a report shows beside its tables: reliability, drives over time, sample frames.
 
 Figures are SVG by matplotlib whose colours are variables of the page's style sheet, so that they
 follow a dark scheme. Frames are JPEGs inside the page.
@@ -13,9 +13,7 @@ import base64
 import io
 import json
 import re
-from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,12 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator
+from matplotlib.ticker import MaxNLocator
 
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED
 
 Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 Image = npt.NDArray[np.uint8]
 
 #: Colours that matplotlib draws with, in the place of variables of the style sheet.
@@ -50,6 +47,8 @@ _STYLE: Any = {
     'xtick.labelcolor': _COLORS['soft'], 'ytick.labelcolor': _COLORS['soft'],
     'xtick.labelsize': 8, 'ytick.labelsize': 8, 'grid.color': _COLORS['rule'],
     'grid.linewidth': 0.5, 'axes.axisbelow': True,
+    # long curves lose the points that nobody sees, and no extreme
+    'path.simplify': True, 'path.simplify_threshold': 0.5,
 }  # fmt: skip
 
 
@@ -73,44 +72,15 @@ def _short(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f'{name[: most - 1]}…'
 
 
-def draw_intervals(runs: Sequence[Any], title: str) -> Markup:
-    """Draw the mIoU of runs, and their differences to the first, with their intervals."""
-    rows = [
-        (
-            (run.all.miou, run.all.miou_ci),
-            (run.paired.miou.difference, run.paired.miou.ci) if run.paired else (None, None),
-        )
-        for run in runs
-    ]
-    with rc_context(_STYLE):
-        height = 0.8 + 0.26 * len(runs)
-        figure = Figure(figsize=(9.5, height))
-        left, right = figure.subplots(1, 2, sharey=True)
-        figure.subplots_adjust(0.24, 0.5 / height, 0.98, 1 - 0.1 / height, wspace=0.08)
-        for axes, values in zip((left, right), zip(*rows)):
-            for place, (value, bounds) in enumerate(values):
-                if bounds is not None:
-                    axes.plot(bounds, (place, place), color=_COLORS['accent'], linewidth=1.6)
-                if value is not None:
-                    axes.plot(value, place, 'o', color=_COLORS['accent'], markersize=5)
-            axes.grid(axis='x')
-            axes.tick_params(axis='y', length=0)
-            axes.locator_params(axis='x', nbins=6)
-        left.set_xlabel('mIoU')
-        right.set_xlabel(f'mIoU minus that of {_short(runs[0].label)}')
-        right.axvline(0, color=_COLORS['ink'], linewidth=0.8)
-        left.set_yticks(range(len(runs)), [_short(run.label) for run in runs])
-        left.set_ylim(len(runs) - 0.5, -0.5)
-        return _svg(figure, title)
-
-
-def draw_reliability(parts: Mapping[str, Floats], title: str) -> Markup:
+def draw_reliability(parts: Mapping[str, Any], label: str) -> Markup | None:
     """
     Draw how often labels of each confidence are right (Guo et al. 2017), a diagram for each part.
 
-    The bins are float64 [bins, 5]: low, high, pixels, confidence, accuracy; empty ones are left
-    out. Below each diagram lies the share of the pixels in each bin.
+    ``parts`` are calibrations as ``metrics.calibration`` gives them. Below each diagram lies the
+    share of the pixels in each bin. None without parts.
     """
+    if not parts:
+        return None
     columns = min(len(parts), 4)
     rows = -(-len(parts) // columns)
     with rc_context(_STYLE):
@@ -119,12 +89,13 @@ def draw_reliability(parts: Mapping[str, Floats], title: str) -> Markup:
             2 * rows, columns, height_ratios=[5, 1] * rows, left=0.04, right=0.99,
             bottom=0.13 / rows, top=1 - 0.08 / rows, hspace=0.35, wspace=0.15,
         )  # fmt: skip
-        for place, (name, bins) in enumerate(parts.items()):
+        for place, (name, part) in enumerate(parts.items()):
             row, column = divmod(place, columns)
             axes = figure.add_subplot(grid[2 * row, column])
             below = figure.add_subplot(grid[2 * row + 1, column], sharex=axes)
-            low, high, pixels, confidence, accuracy = bins[bins[:, 2] > 0].T
-            width = np.maximum(high - low - 0.005, 0.0)
+            bins = [[*one.values()] for one in part['bins'] if one['pixels']]
+            low, high, pixels, confidence, accuracy = np.array(bins, np.float64).T
+            width = high - low - 0.005
             axes.bar(low, accuracy, width, align='edge', color=_COLORS['accent'], alpha=0.5)
             gap = confidence - accuracy
             colors = [_COLORS['over'] if over > 0 else _COLORS['under'] for over in gap]
@@ -133,256 +104,167 @@ def draw_reliability(parts: Mapping[str, Floats], title: str) -> Markup:
             axes.set(xlim=(0, 1), ylim=(0, 1), title=_short(name, 40))
             axes.grid()
             axes.tick_params(labelbottom=False)
-            shares = pixels / max(pixels.sum(), 1.0)
-            below.bar(low, shares, width, align='edge', color=_COLORS['share'])
+            below.bar(low, pixels / pixels.sum(), width, align='edge', color=_COLORS['share'])
             below.set_yticks([])
             below.set_xlabel('confidence; bars: share of the pixels')
-        return _svg(figure, title)
+        return _svg(figure, f'Reliability diagrams of {label}: {", ".join(parts)}')
 
 
 # -- drives over time ----------------------------------------------------------------------------
 
 #: Timelines on one page; a fleet has more drives than anybody scrolls through.
 MOST_TIMELINES = 12
-#: Moments of one drive; a longer one is drawn as the range of each moment.
-POINTS = 480
+_DAY_S = 86_400.0
 _CURVES = ('score', 'miou', 'confidence')
 #: What is one of several words, with the words that have a place of their own.
 _STEPS = {
     'state': ('day', 'dusk', 'night', 'glare'),
     'light': ('day', 'dusk', 'night', 'glare'),
     'route': ('day', 'translate', 'night'),
-    'error': ('no mask',),
+    'lost': ('no mask',),
 }
-_FIELDS = ('stamp', *_CURVES, *_STEPS)
-_TITLES = {'score': 'light score', 'light': 'true light', 'miou': 'mIoU', 'error': 'lost'}
+_TITLES = {'score': 'light score', 'light': 'true light', 'miou': 'mIoU'}
+#: Stamp (ns), and by curve and step what a frame says.
+Track = list[dict[str, Any]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Lane:
-    """One strip of a timeline: a curve, or steps between levels."""
-
-    name: str
-    by: str
-    """The configuration that it shows, '' where it is the same for all."""
-    seconds: Floats
-    values: Floats
-    """One a frame; NaN where there is none, and an index of ``words`` for steps."""
-    levels: dict[str, Flags]
-    """Of steps: where each word holds."""
-
-    @property
-    def height(self) -> float:
-        """Inches."""
-        return max(0.3, 0.17 * len(self.levels)) if self.levels else 0.85
-
-    def says(self) -> str:
-        """Return what is seen."""
-        title = f'{_TITLES.get(self.name, self.name)} {self.by}'.strip()
-        if self.levels:
-            shares = ', '.join(f'{n} {100 * f.mean():.0f} %' for n, f in self.levels.items())
-            changes = int(np.count_nonzero(np.diff(self.values)))
-            return f'{title}: {shares} of the frames; {changes} change{"s" * (changes != 1)}'
-        known = self.values[np.isfinite(self.values)]
-        if not len(known):
-            return f'{title}: no values'
-        low, high, mean = known.min(), known.max(), known.mean()
-        text = f'{title}: {len(known)} values from {low:.3f} to {high:.3f}, mean {mean:.3f}'
-        return text.replace('-', '−')
-
-
-def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[dict[str, Any]], int]:
+def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, Markup]], int]:
     """
-    Draw each camera of ``drives`` from ``frames.jsonl``; return also how many were left out.
+    Draw each camera of ``drives`` from ``frames.jsonl``, with its title.
 
-    A drive has a 'title', 'words' by lane and an 'svg'.
+    Return also how many cameras were left out.
     """
-    tracks, words = _read_tracks(path)
-    drawn: list[dict[str, Any]] = []
+    tracks: dict[tuple[str, str, str], Track] = {}
+    with path.open(encoding='utf-8') if path.is_file() else io.StringIO() as file:
+        for line in map(json.loads, file):
+            # a frame that could not be decoded has no time
+            if line['stamp'] is not None:
+                line['lost'] = 'no mask' if line['error'] else None
+                frame = {name: line[name] for name in ('stamp', *_CURVES, *_STEPS)}
+                key = (line['run'], line['source'], line['camera'])
+                tracks.setdefault(key, []).append(frame)
+    drawn: list[tuple[str, Markup]] = []
     left_out = 0
     for entry in drives:
         labels = {run.name: run.label for run in entry.runs}
         for place in dict.fromkeys(key[1:] for key in tracks if key[0] in labels):
-            mine = {
-                label: tracks[(name, *place)]
-                for name, label in labels.items()
-                if (name, *place) in tracks
-            }
-            first = next(iter(mine.values()))
-            length = float(np.ptp(first[:, 0])) / 1e9
-            if not length > 0:
+            mine = {labels[run]: track for (run, *own), track in tracks.items()
+                    if run in labels and tuple(own) == place}  # fmt: skip
+            stamps = np.array([frame['stamp'] for frame in next(iter(mine.values()))])
+            steps = np.diff(stamps, prepend=stamps[0]) / 1e9
+            # where a clock was set, years would lie between two frames
+            steps[(steps < 0) | (steps > _DAY_S)] = 1.0
+            seconds = np.cumsum(steps)
+            if not seconds[-1] > 0:
                 continue
             if len(drawn) >= MOST_TIMELINES:
                 left_out += 1
                 continue
-            lanes = _lanes(mine, words)
-            title = ' '.join(filter(None, place)) or entry.name
-            said = [lane.says() for lane in lanes]
-            svg = _draw_lanes(lanes, length, f'{title}. {". ".join(said)}')
-            frames = f'{len(first):,} frames'.replace(',', '\u202f')
-            title = f'{title}: {frames}, {clock(length)}'
-            drawn.append({'title': title, 'words': said, 'svg': svg})
+            frames = f'{len(seconds):,} frames'.replace(',', '\u202f')
+            title = f'{" ".join(filter(None, place))}: {frames}, {clock(seconds[-1])}'
+            drawn.append((title, _draw_lanes(_lanes(mine), seconds, title)))
     return drawn, left_out
 
 
-def _read_tracks(path: Path) -> tuple[dict[tuple[str, ...], Floats], list[str]]:
-    """
-    Return float64 [frames, fields] by (run, source, camera), in the order of their stamps.
-
-    Steps are indices of the words that are returned, too. Torn lines, and a missing file, give
-    none.
-    """
-    words = {'': 0}
-    # 64 bytes a frame: there may be millions
-    tracks: dict[tuple[str, ...], array[float]] = {}
-    with (
-        path.open(encoding='utf-8', errors='replace') if path.is_file() else io.StringIO() as file
-    ):
-        for text in file:
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            stamp = line.get('stamp') if isinstance(line, dict) else None
-            if not isinstance(stamp, int) or abs(stamp) >= 2**63:
-                continue
-            track = tracks.setdefault(
-                tuple(str(line.get(name) or '') for name in ('run', 'source', 'camera')),
-                array('d'),
-            )
-            track.append(stamp)
-            for value in map(line.get, _CURVES):
-                good = isinstance(value, (int, float)) and abs(value) < 1e30
-                track.append(value if good and value is not None else float('nan'))
-            for name in _STEPS:
-                said = 'no mask' if name == 'error' and line.get(name) else line.get(name)
-                said = said if isinstance(said, str) else ''
-                track.append(words.setdefault(said, len(words)))
-    tables = {key: np.array(track).reshape(-1, len(_FIELDS)) for key, track in tracks.items()}
-    return {k: t[np.argsort(t[:, 0], kind='stable')] for k, t in tables.items()}, list(words)
-
-
-def _lanes(tracks: Mapping[str, Floats], words: Sequence[str]) -> list[_Lane]:
-    """Return the strips from top to bottom: what all share, then routes, then scores."""
-    first = next(iter(tracks.values()))
+def _lanes(tracks: Mapping[str, Track]) -> list[tuple[str, str, list[Any]]]:
+    """Return name, configuration and values of the strips: what all share, routes, scores."""
+    first = next(iter(tracks))
     several = len(tracks) > 1
-    wanted = [('', first, name) for name in ('score', 'state', 'light')]
-    for label, track in tracks.items():
+    values = {
+        (label, name): [frame[name] for frame in track]
+        for label, track in tracks.items() for name in (*_CURVES, *_STEPS)
+    }  # fmt: skip
+    shown = [(first, name, '') for name in ('score', 'state', 'light')]
+    for label in tracks:
         # a route that never changes is in the configuration's name
-        if not several or len(set(track[:, _FIELDS.index('route')]) - {0}) > 1:
-            wanted.append((label if several else '', track, 'route'))
-    for label, track in tracks.items():
-        scored = bool(np.isfinite(track[:, _FIELDS.index('miou')]).any())
-        wanted += [
-            (label if several else '', track, name)
-            for name in ('miou' if scored else 'confidence', 'error')
-        ]
-    lanes = []
-    for by, track, name in wanted:
-        values = track[:, _FIELDS.index(name)]
-        levels = {}
-        if name in _STEPS:
-            seen = {words[int(code)]: code for code in np.unique(values) if code}
-            order = [*(word for word in _STEPS[name] if word in seen), *sorted(seen)]
-            # no more names than one lane holds
-            levels = {word: values == seen[word] for word in list(dict.fromkeys(order))[:12]}
-        if levels or name in _CURVES:
-            seconds = (track[:, 0] - first[0, 0]) / 1e9
-            lanes.append(_Lane(name=name, by=by, seconds=seconds, values=values, levels=levels))
-    return lanes
+        if not several or len({*values[label, 'route']} - {None}) > 1:
+            shown.append((label, 'route', label))
+    for label in tracks:
+        scored = any(value is not None for value in values[label, 'miou'])
+        shown += [(label, name, label) for name in ('miou' if scored else 'confidence', 'lost')]
+    return [
+        (name, by if several else '', values[label, name])
+        for label, name, by in shown
+        if any(value is not None for value in values[label, name])
+    ]
 
 
-def _draw_lanes(lanes: Sequence[_Lane], length: float, title: str) -> Markup:
-    between, foot, left, width = 0.14, 0.35, 2.5, 10.5
-    total = top = foot + sum(lane.height + between for lane in lanes)
+def _draw_lanes(
+    lanes: Sequence[tuple[str, str, list[Any]]], seconds: Floats, title: str
+) -> Markup:
+    words = [_levels(name, values) for name, _, values in lanes]
+    heights = [max(0.3, 0.17 * len(levels)) if levels else 0.85 for levels in words]
     with rc_context(_STYLE):
-        figure = Figure(figsize=(width, total))
-        for lane in lanes:
-            top -= lane.height + between
-            box = (left / width, top / total, 1 - left / width - 0.02, lane.height / total)
-            axes = figure.add_axes(box)
-            (_draw_steps if lane.levels else _draw_curve)(axes, lane, length)
-            axes.set_xlim(0, length)
-            axes.tick_params(labelbottom=False, length=0)
+        total = sum(heights) + 0.14 * len(lanes) + 0.35
+        figure = Figure(figsize=(10.5, total))
+        grid = figure.subplots(
+            len(lanes), 1, sharex=True, squeeze=False,
+            gridspec_kw={
+                'height_ratios': heights, 'left': 0.24, 'right': 0.98, 'top': 1 - 0.07 / total,
+                'bottom': 0.3 / total, 'hspace': 0.14 * len(lanes) / sum(heights),
+            },
+        )  # fmt: skip
+        for axes, (name, by, values), levels in zip(grid[:, 0], lanes, words):
+            if levels:
+                _draw_steps(axes, seconds, np.array(values, object), levels)
+            else:
+                color = _COLORS['score' if name == 'score' else 'accent']
+                _draw_curve(axes, seconds, np.array(values, np.float64), color)
+            axes.tick_params(length=0)
             axes.grid(axis='x')
-            text = '\n'.join(filter(None, (_TITLES.get(lane.name, lane.name), _short(lane.by))))
-            place = (-(left - 0.05) / (width - left - 0.02 * width), 0.5)
-            axes.text(*place, text, transform=axes.transAxes, va='center', color=_COLORS['ink'])
-        steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
-        step = next((step for step in steps if step >= length / 8), 14400)
-        for axes in figure.axes:
-            axes.xaxis.set_major_locator(MultipleLocator(max(step, length / 50)))
-        axes.tick_params(labelbottom=True)
-        axes.xaxis.set_major_formatter(
-            FuncFormatter(lambda s, _: f'{s:.1f} s' if length < 10 else clock(s))
-        )
-        return _svg(figure, title)
+            text = '\n'.join(filter(None, (_TITLES.get(name, name), _short(by))))
+            axes.text(-0.32, 0.5, text, transform=axes.transAxes, va='center',
+                      color=_COLORS['ink'])  # fmt: skip
+        axes.set_xlim(0, seconds[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
+        short = seconds[-1] < 10
+        axes.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
+        return _svg(figure, f'{title}. {", ".join(_TITLES.get(name, name) for name, *_ in lanes)}')
 
 
-def _draw_curve(axes: Axes, lane: _Lane, length: float) -> None:
-    color = _COLORS['score' if lane.name == 'score' else 'accent']
-    x, low, mean, high = thin(lane.seconds / length, lane.values)
-    # a few frames are dots of their own; NaN breaks a curve where nothing was seen for long
-    dots = '.' if len(x) <= 150 else ''
+def _levels(name: str, values: Sequence[Any]) -> list[str]:
+    """Return the words of a step in their order, no more than a lane holds; [] for a curve."""
+    known, said = _STEPS.get(name, ()), {*values} - {None}
+    rest = sorted(said - {*known}) if known else []
+    return [*(word for word in known if word in said), *rest][:12]
+
+
+def _draw_curve(axes: Axes, seconds: Floats, values: Floats, color: str) -> None:
+    known = np.isfinite(values)
+    x, y = seconds[known], values[known]
+    # NaN breaks a curve where nothing was seen for long; a few frames are dots of their own
     cuts = np.flatnonzero(np.diff(x) > _pause(x)) + 1
-    x, low, mean, high = (np.insert(values, cuts, np.nan) for values in (x, low, mean, high))
-    if np.any(low != high):
-        axes.fill_between(x * length, low, high, color=color, alpha=0.3, linewidth=0)
-    axes.plot(x * length, mean, color=color, linewidth=1.1, marker=dots, markersize=4)
+    x, y = np.insert(x, cuts, np.nan), np.insert(y, cuts, np.nan)
+    axes.plot(x, y, color=color, linewidth=1, marker='.' if len(x) <= 150 else '', markersize=4)
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks((0, 0.5, 1), ('0', '', '1'))
     axes.grid(axis='y')
 
 
-def _draw_steps(axes: Axes, lane: _Lane, length: float) -> None:
-    for row, (level, held) in enumerate(lane.levels.items()):
-        shown = moments(lane.seconds / length, held)
-        ends = np.flatnonzero(np.diff(shown, prepend=False, append=False)) * length / POINTS
-        color = _COLORS.get(level, _COLORS['bad' if lane.name == 'error' else 'accent'])
-        spans = [(start, end - start) for start, end in zip(ends[::2], ends[1::2])]
+def _draw_steps(
+    axes: Axes, seconds: Floats, values: npt.NDArray[np.object_], levels: Sequence[str]
+) -> None:
+    """Draw where each level holds: up to the next frame, at least a moment, but no pause."""
+    usual = float(np.median(np.diff(seconds)))
+    ends = np.minimum(np.append(seconds[1:], np.inf), seconds + _pause(seconds))
+    pauses = np.diff(seconds, append=np.inf) > _pause(seconds)
+    ends[pauses] = seconds[pauses] + usual
+    for row, level in enumerate(levels):
+        held = values == level
+        # a run of frames ends where the next frame has another level, or comes after a pause
+        first = np.flatnonzero(held & ~np.append(False, held[:-1] & ~pauses[:-1]))
+        last = np.flatnonzero(held & ~np.append(held[1:] & ~pauses[:-1], False))
+        widths = np.maximum(ends[last] - seconds[first], seconds[-1] / 480)
+        color = _COLORS.get(level, _COLORS['bad' if level == 'no mask' else 'accent'])
+        spans = list(zip(seconds[first], widths))
         axes.broken_barh(spans, (row - 0.35, 0.7), color=color, linewidth=0)
-    axes.set_ylim(len(lane.levels) - 0.5, -0.5)
-    axes.set_yticks(range(len(lane.levels)), [_short(level, 12) for level in lane.levels])
+    axes.set_ylim(len(levels) - 0.5, -0.5)
+    axes.set_yticks(range(len(levels)), [_short(level, 12) for level in levels])
 
 
-def thin(x: Floats, y: Floats, points: int = POINTS) -> tuple[Floats, Floats, Floats, Floats]:
-    """
-    Return x, lowest, mean and highest y of at most ``points`` moments; x is sorted in [0, 1].
-
-    NaNs of y are left out. The lowest and the highest value of each moment stay, so that no dip
-    disappears.
-    """
-    good = np.isfinite(y)
-    x, y = x[good], y[good]
-    if len(x) <= points:
-        return x, y, y, y
-    place = np.clip((x * points).astype(np.int64), 0, points - 1)
-    first = np.flatnonzero(np.diff(place, prepend=-1))
-    size = np.diff(first, append=len(x))
-    mean_x, mean = np.add.reduceat(x, first) / size, np.add.reduceat(y, first) / size
-    return mean_x, np.minimum.reduceat(y, first), mean, np.maximum.reduceat(y, first)
-
-
-def moments(x: Floats, held: Flags) -> Flags:
-    """
-    Return in which of ``POINTS`` moments ``held`` was so for any frame; x is sorted in [0, 1].
-
-    A frame counts until the next one, after a pause for a usual step, and for one moment at least.
-    """
-    steps = np.diff(x)
-    usual = float(np.median(steps)) if len(steps) else 1 / POINTS
-    until = x + np.append(np.where(steps > _pause(x), usual, steps), usual)
-    first = np.clip(np.floor(x * POINTS), 0, POINTS - 1).astype(np.int64)
-    last = np.clip(np.ceil(until * POINTS - 1e-6), first + 1, POINTS).astype(np.int64)
-    change = np.zeros(POINTS + 1, np.int64)
-    np.add.at(change, first[held], 1)
-    np.add.at(change, last[held], -1)
-    return np.asarray(np.cumsum(change)[:-1] > 0)
-
-
-def _pause(x: Floats) -> float:
+def _pause(seconds: Floats) -> float:
     """Return the step between frames that breaks a curve: six usual ones."""
-    return max(6.0 * float(np.median(np.diff(x))), 1e-9) if len(x) > 1 else 1.0
+    return 6.0 * float(np.median(np.diff(seconds))) if len(seconds) > 1 else np.inf
 
 
 def clock(seconds: float) -> str:
@@ -394,10 +276,9 @@ def clock(seconds: float) -> str:
 
 # -- sample frames -------------------------------------------------------------------------------
 
-#: Bytes that all pictures of a page may take; phones load it over slow networks.
-BUDGET = 3_200_000
-#: Long side in pixels and JPEG quality, best first; the first that fits the budget is taken.
-_SIZES = ((640, 84), (480, 82), (400, 78), (320, 74), (240, 70), (160, 66))
+#: By how many pictures a page has at most, their long side in pixels and JPEG quality: phones
+#: load it over slow networks.
+_SIZES = ((30, 640, 84), (60, 480, 82), (120, 400, 78), (10**9, 320, 74))
 #: Right, wrong and unlabelled pixels, RGB; blue and orange, which the colour-blind tell apart.
 ERROR_COLORS = np.array(((0, 90, 181), (245, 130, 20), (0, 0, 0)), np.uint8)
 
@@ -408,19 +289,11 @@ def draw_sample(
     """
     Return input, truth, and mask and errors of one frame by each configuration.
 
-    ``members`` are (label, sample). Pictures are mappings of 'image', 'title' and 'alt';
-    ``DataError`` and ``OSError`` say which file cannot be shown.
+    ``members`` are (label, sample). Pictures are mappings of 'image' (uint8 RGB), 'title' and
+    'alt'; ``DataError`` and ``OSError`` say which file cannot be shown.
     """
     first = members[0][1]
     image = read_image(_inside(folder, first.image))
-    pictures: list[dict[str, Any]] = []
-
-    def add(picture: Image, title: str, alt: str) -> None:
-        # no more pixels than a page can show are kept
-        small = _shrink(picture, _SIZES[0][0])
-        pictures.append(
-            {'image': small, 'title': title, 'alt': alt.format(f'frame {first.frame}')}
-        )
 
     def labels_of(name: str) -> Image:
         labels = read_labels(_inside(folder, name))
@@ -428,11 +301,11 @@ def draw_sample(
             raise DataError(f"'{name}' of {labels.shape} does not fit one of {image.shape[:2]}")
         return labels
 
-    add(image, 'input', 'Camera picture of {}')
+    shown = [(image, 'input', 'Camera picture of {}')]
     truth = labels_of(first.truth) if first.truth else None
     if truth is not None:
         alt = 'Labels of {} over the picture; darkened where not labelled'
-        add(_blend(image, palette[truth], 0.5), 'truth', alt)
+        shown.append((_blend(image, palette[truth], 0.5), 'truth', alt))
     # configurations that took one route have the same mask
     masks: dict[bytes, tuple[Image, Any, list[str]]] = {}
     for label, sample in members:
@@ -441,12 +314,18 @@ def draw_sample(
             masks.setdefault(labels.tobytes(), (labels, sample, []))[2].append(label)
     for labels, sample, by in masks.values():
         after = f', {" and ".join(by)}' if len(members) > 1 else ''
-        add(_blend(image, palette[labels], 0.5), f'mask{after}', 'Mask of {} over the picture')
+        mask = _blend(image, palette[labels], 0.5)
+        shown.append((mask, f'mask{after}', 'Mask of {} over the picture'))
         if truth is not None:
             score = '–' if sample.miou is None else f'{sample.miou:.3f}'
             errors = draw_errors(image, labels, truth)
-            add(errors, f'errors{after}: mIoU {score}', 'Errors of {}')
-    return pictures
+            shown.append((errors, f'errors{after}: mIoU {score}', 'Errors of {}'))
+    # no more pixels than a page can show are kept
+    return [
+        {'image': _shrink(picture, _SIZES[0][1]), 'title': title,
+         'alt': alt.format(f'frame {first.frame}')}
+        for picture, title, alt in shown
+    ]  # fmt: skip
 
 
 def draw_errors(image: Image, labels: Image, truth: Image) -> Image:
@@ -468,27 +347,16 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def encode(pictures: Sequence[dict[str, Any]], budget: int) -> bool:
-    """
-    Give the pictures JPEGs as 'uri' of at most ``budget`` bytes in all, 'width' and 'height'.
-
-    They shrink until they fit; False where even the smallest size is too large.
-    """
-    for long_side, quality in _SIZES:
-        spent = 0
-        for picture in pictures:
-            small = _shrink(picture['image'], long_side)
-            flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-            _, content = cv2.imencode('.jpg', cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)
-            data = base64.b64encode(content.tobytes()).decode('ascii')
-            picture['uri'] = f'data:image/jpeg;base64,{data}'
-            picture['height'], picture['width'] = small.shape[:2]
-            spent += len(picture['uri'])
-            if spent > budget:
-                break
-        else:
-            return True
-    return False
+def encode(pictures: Sequence[dict[str, Any]]) -> None:
+    """Give the pictures JPEGs as 'uri', 'width' and 'height'; the more, the smaller."""
+    _, side, quality = next(size for size in _SIZES if len(pictures) <= size[0])
+    for picture in pictures:
+        small = _shrink(picture['image'], side)
+        flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+        _, content = cv2.imencode('.jpg', cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)
+        data = base64.b64encode(content.tobytes()).decode('ascii')
+        picture['uri'] = f'data:image/jpeg;base64,{data}'
+        picture['height'], picture['width'] = small.shape[:2]
 
 
 def _shrink(image: Image, long_side: int) -> Image:

@@ -25,7 +25,7 @@ import numpy as np
 from nightseg_ros.bags.reader import SET_BACK_NS, BagError, BagReader, BagReadError
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, LabelFile, Sample, read_image, read_labels
+from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.data.source import FrameSource, camera_names, open_source
 from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
@@ -105,11 +105,8 @@ class Shard:
 
     def files(self) -> list[Path]:
         """Return everything that the scores depend on."""
-        labels = [sample.label for sample in self.samples if sample.label is not None]
-        found = [
-            *(sample.image for sample in self.samples),
-            *(label.path if isinstance(label, LabelFile) else label for label in labels),
-        ]
+        found = [sample.image for sample in self.samples]
+        found += [sample.label.path for sample in self.samples if sample.label is not None]
         for root in self.inputs if self.frames is not None else ():
             inside = root.rglob('*') if root.is_dir() else [root]
             found += sorted(path for path in inside if path.is_file())

@@ -19,6 +19,7 @@ from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.weights import WeightsError, load_weights
 
 #: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4
@@ -68,6 +69,14 @@ def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
         except ValueError as error:
             raise ConfigError(f"'{change}' has no value that can be read: {error}") from error
     return from_mapping(PipelineConfig, values)
+
+
+def taxonomy_of(config: PipelineConfig) -> Taxonomy:
+    """Return what a pipeline will label, from its weights' metadata alone."""
+    weights = load_weights(config.weights.night if config.route == 'night' else config.weights.day)
+    if weights.metadata.taxonomy is None:
+        raise WeightsError(f"weights '{weights.path}' are no segmenter's: they name no classes")
+    return Taxonomy.from_dict(weights.metadata.taxonomy)
 
 
 def stream_count(config: PipelineConfig, threads: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from nightseg_ros.perception.result import in_words
+from nightseg_ros.perception.result import TRANSPORTS, in_words
 
 #: Every way a received frame can end without a mask.
 FRAME_DROPS = {
@@ -25,6 +25,7 @@ FRAME_DROPS = {
     'too_old': 'older than max_age',
     'out_of_order': 'stamped before the frame before it',
     'duplicate_stamp': 'stamped as the frame before it',
+    'no_picture': 'a packet before the first key frame, or after a lost one',
     'undecodable': 'could not be decoded',
     'failed': 'could not be segmented',
     'withheld': 'the mask was unfit to be published',
@@ -60,6 +61,10 @@ class HealthProblem(NamedTuple):
     text: str
 
 
+#: A silence of so many seconds is logged, and not in /diagnostics alone.
+LOG_SILENCE_S = 5.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """Who publishes a topic, as ROS knows it."""
@@ -71,6 +76,8 @@ class Source:
     subscribed_reliable: bool = False
     other_types: tuple[str, ...] = ()
     """What is published there besides the wanted type, such as 'sensor_msgs/CompressedImage'."""
+    near: str = ''
+    """Where nobody publishes it, the topics of nearly that name: "; did you mean 'X'?"."""
 
 
 def rate(times: Iterable[float], now: float) -> float:
@@ -161,6 +168,7 @@ class Health:
         self._faults: dict[str, tuple[float, str]] = {}
         """The same of lost messages, by the key of their count."""
         self._started, self._drops, self._warnings = started, drops, warnings
+        self._logged_silence: float | None = None
         # several threads drop messages
         self._lock = threading.Lock()
 
@@ -199,7 +207,7 @@ class Health:
 
     def problems(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong at ``now``, the worst first."""
-        found = [*self._silence(now, source, silent_after), *self._recent_faults(now)]
+        found = [*self._silence(now, source, silent_after), *self.faults(now)]
         texts = [text for when, text in self.events.copy().values() if now - when < RECOVERY]
         # who drops such messages has said so
         if self.unstamped and 'unstamped' not in self._drops:
@@ -212,6 +220,20 @@ class Health:
         found += [HealthProblem('WARN', text) for text in texts]
         return sorted(found, key=lambda problem: -LEVELS.index(problem.level))
 
+    def faults(self, now: float) -> list[HealthProblem]:
+        """Return what was lost within the last ``RECOVERY`` seconds."""
+        found = []
+        for key, (when, text) in self._faults.copy().items():
+            if now - when >= RECOVERY:
+                continue
+            # a camera that is served all the same is a smaller problem than one that is not
+            useful = now - self.last_useful < RECOVERY
+            reason = key.removeprefix('dropped.')
+            level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
+            what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
+            found.append(HealthProblem(level, f'{text} ({what} so far)'))
+        return found
+
     def _count(self, now: float, key: str, fault: str) -> None:
         with self._lock:
             self.counts[key] += 1
@@ -223,17 +245,19 @@ class Health:
             self._warnings.log(key, text)
 
     def _silence(self, now: float, source: Source, silent_after: float) -> list[HealthProblem]:
-        silent = now - (self.received[-1] if self.received else self._started)
+        since = self.received[-1] if self.received else self._started
+        silent = now - since
         if silent <= silent_after:
             return []
         lead = f'no {self.noun} for {silent:.1f} s'
         if source.other_types and not source.publishers:
             found = ', '.join(source.other_types)
             text = f'{lead}: {source.topic} is {found}, which is not what is subscribed to'
-            if found == 'sensor_msgs/CompressedImage':
-                text += "; set 'transport' to compressed and name the topic without /compressed"
+            for transport, kind in TRANSPORTS.items():
+                if kind in source.other_types and self.noun == 'frame':
+                    text += f"; set 'transport' to {transport}"
         elif not source.publishers:
-            text = f'{lead}: nobody publishes {source.topic}'
+            text = f'{lead}: nobody publishes {source.topic}{source.near}'
         elif source.subscribed_reliable and source.reliable < source.publishers:
             text = (
                 f'{lead}: {source.topic} is published best_effort, but this node asks for '
@@ -254,20 +278,11 @@ class Health:
                 f'the {sender} has stopped, or its large {what} get lost without the DDS profile '
                 "in the publisher's process"
             )
+        if silent > LOG_SILENCE_S and self._logged_silence != since:
+            # once a silence, for those who look at a terminal
+            self._logged_silence = since
+            self._log('silence', text)
         return [HealthProblem('ERROR', text)]
-
-    def _recent_faults(self, now: float) -> list[HealthProblem]:
-        found = []
-        for key, (when, text) in self._faults.copy().items():
-            if now - when >= RECOVERY:
-                continue
-            # a camera that is served all the same is a smaller problem than one that is not
-            useful = now - self.last_useful < RECOVERY
-            reason = key.removeprefix('dropped.')
-            level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
-            what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
-            found.append(HealthProblem(level, f'{text} ({what} so far)'))
-        return found
 
 
 def diagnostic_status(

@@ -10,16 +10,19 @@ import gc
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
+from rclpy.time_source import CLOCK_TOPIC
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
@@ -60,6 +63,7 @@ class ManagedNode(LifecycleNode):
 
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
     """Errors of a configure whose text says all."""
+    _clock_problem = ''
 
     def __init__(self, name: str, settings: type[Any], **options: Any) -> None:
         """
@@ -72,6 +76,8 @@ class ManagedNode(LifecycleNode):
         self._get_state = services['get_state'].callback
         self._change_state = services['change_state'].callback
         services['change_state'].callback = self._answer_transition
+        self.subscribed: set[Subscription] = set()
+        """Those that follow what their publishers offer."""
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self._kind = settings
@@ -81,7 +87,6 @@ class ManagedNode(LifecycleNode):
         self._declare()
         self._failure = ''
         self.activity = Activity(time.monotonic())
-        self._hang: Hang | None = None
         self._diagnostics = self.create_publisher(
             DiagnosticArray, '/diagnostics', QoSProfile(depth=10)
         )
@@ -90,8 +95,29 @@ class ManagedNode(LifecycleNode):
         self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
         for sentence in self._unknown:
             self.get_logger().warning(sentence)
-        if self._value('autostart'):
+        if self.get_parameter('autostart').value:
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
+
+    def create_subscription(
+        self, msg_type: Any, topic: str, callback: Any, *given: Any, **more: Any
+    ) -> Any:
+        """
+        Subscribe, in a callback group of its own.
+
+        A group never forgets what it held, and the node's lives as long as the node. A time that
+        cannot be must not end it: rclpy raises then.
+        """
+        more.setdefault('callback_group', MutuallyExclusiveCallbackGroup())
+        if topic == CLOCK_TOPIC:
+            callback = partial(self._take_clock, callback)
+        return super().create_subscription(msg_type, topic, callback, *given, **more)
+
+    def _take_clock(self, take: Callable[[Any], None], message: Any) -> None:
+        self._clock_problem = ''
+        try:
+            take(message)
+        except ValueError as error:
+            self._clock_problem = f'/clock cannot be used, time stands still: {error}'
 
     # -- parameters ---------------------------------------------------------------------------
 
@@ -107,27 +133,29 @@ class ManagedNode(LifecycleNode):
         overrides = self._parameter_overrides
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
-            given = overrides[name].value if name in overrides else row.plain_default
-            # an array that a YAML file left empty has no type
-            problem = None if given is None and row.kind == 'string array' else row.problem(given)
+            default = row.plain_default
+            given = overrides[name].value if name in overrides else default
+            if row.kind == 'double' and type(given) is int:
+                # 1 is a number, too; rclpy would ask for 1.0
+                given = float(given)
+                overrides[name] = Parameter(name, value=given)
+            # an array that was given empty has no type to ROS
+            empty = given is None and row.kind == 'string array'
+            problem = None if empty else row.problem(given)
             if problem:
                 self._wrong[name] = problem
             self.declare_parameter(
-                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
-            )
+                name, [''] if empty else default, row.descriptor(),
+                ignore_override=empty or bool(problem),
+            )  # fmt: skip
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-
-    def _value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
-        value = self.get_parameter(name).value
-        return self._rows[name].plain_default if value is None else value
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""
         if self._wrong:
             raise ConfigError('; '.join(self._wrong.values()))
-        values = {name: self._value(name) for name in self._rows}
+        values = {name: self.get_parameter(name).value for name in self._rows}
         return settings_of(self._kind, {**values, **changes})
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
@@ -141,7 +169,7 @@ class ManagedNode(LifecycleNode):
                 if problem:
                     raise ConfigError(problem)
                 # a file of all parameters may be loaded again
-                if configured and not row.dynamic and value != self._value(name):
+                if configured and not row.dynamic and value != self.get_parameter(name).value:
                     raise ConfigError(
                         f"parameter '{name}' takes effect by configure: clean the node up, "
                         'set it, and configure'
@@ -159,6 +187,16 @@ class ManagedNode(LifecycleNode):
         if ours and self.settings is not None:
             self.settings = self._settings_with({})
             self.apply_settings()
+
+    def refuse_same_topics(self, parameter: str, names: Iterable[str]) -> None:
+        """Raise ``ConfigError`` where two names are one topic, such as a and /a."""
+        by_topic: dict[str, str] = {}
+        for name in names:
+            topic = self.resolve_topic_name(name)
+            if topic in by_topic:
+                text = f"'{parameter}' names {topic} twice, as {by_topic[topic]} and {name}"
+                raise ConfigError(text)
+            by_topic[topic] = name
 
     # -- lifecycle ----------------------------------------------------------------------------
 
@@ -267,11 +305,6 @@ class ManagedNode(LifecycleNode):
         """Return the seconds that what is under way may take."""
         return self.activity.longest(self._batch_limit())
 
-    def check(self, now: float) -> Hang | None:
-        """Return what hangs at ``now``; the watchdog's thread asks."""
-        self._hang = self.activity.check(now)
-        return self._hang
-
     def report_hang(self, hang: Hang) -> None:
         """Report from the watchdog's thread: the executor's may be the one that hangs."""
         if hang.fatal:
@@ -283,7 +316,7 @@ class ManagedNode(LifecycleNode):
 
     def _tick(self) -> None:
         self._busy('a callback')
-        for _, _, subscription in self._sources():
+        for subscription in tuple(self.subscribed):
             subscription.match()
         self._report()
 
@@ -305,7 +338,7 @@ class ManagedNode(LifecycleNode):
         found = [HealthProblem('WARN', sentence) for sentence in self._unknown]
         if self._failure:
             found.insert(0, HealthProblem('ERROR', self._failure))
-        hang = self._hang
+        hang = self.activity.hang
         if hang is not None:
             # loading takes its time
             loading = hang.task.limit > self._batch_limit() and not hang.fatal
@@ -316,6 +349,8 @@ class ManagedNode(LifecycleNode):
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
             found.append(HealthProblem('WARN', text))
+        if self._clock_problem:
+            found.append(HealthProblem('ERROR', self._clock_problem))
         clock = self.get_clock()
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             found.append(

@@ -13,6 +13,7 @@ import ctypes
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -43,16 +44,22 @@ def main() -> None:
 
         return NightPerception()
 
-    serve(make)
+    serve('night_perception', make)
 
 
-def serve(make: Callable[[], Any]) -> None:
+def serve(name: str, make: Callable[[], Any]) -> None:
     """
-    Run the node that ``make`` returns until SIGINT or SIGTERM.
+    Run the node ``name`` that ``make`` returns until SIGINT or SIGTERM; print help if asked to.
 
     ``make`` imports what is heavy: until it is called, a signal already ends the process. The
     process exits here, with 1 where callbacks only fail.
     """
+    if {'-h', '--help'} & {*sys.argv[1:]}:
+        from nightseg_ros.node.parameters import help_text
+
+        print(help_text(name))
+        return
+    _never_wait_for_a_reader()
     _use_one_heap()
     os.environ.update(profile_environment())
     stop = _stop_on_signals()
@@ -63,7 +70,12 @@ def serve(make: Callable[[], Any]) -> None:
 
     remove_orphans()
     use_log_folder()
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:
+        # a file of parameters that is missing or no YAML, an argument that ROS does not know
+        print(f'{name}: {error}; `{name} --help` shows how it is called', file=sys.stderr)
+        exit_now(2)
     node = make()
     LOG.addHandler(_NodeHandler(node.get_logger()))
     watchdog = Watchdog(node)
@@ -100,6 +112,36 @@ class _NodeHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._logger.warning(record.getMessage())
+
+
+def _never_wait_for_a_reader() -> None:
+    """
+    Let output that finds no room be lost: it stands in the log file all the same.
+
+    Where whoever reads the log has stopped, the pipe fills, and the next line would hold up its
+    thread, with rclpy's lock of the log, for good. A descriptor that came closed would be that of
+    the next file that is opened.
+    """
+    for descriptor in (1, 2):
+        try:
+            kind = os.fstat(descriptor).st_mode
+        except OSError:
+            own = os.open(os.devnull, os.O_WRONLY)
+        else:
+            if stat.S_ISSOCK(kind):
+                # such as that of the system's journal
+                os.set_blocking(descriptor, False)
+            if stat.S_ISSOCK(kind) or stat.S_ISREG(kind):
+                continue
+            try:
+                # opened anew: the flag would hold for every process that shares the old one
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                own = os.open(f'/proc/self/fd/{descriptor}', flags)
+            except OSError:
+                continue
+        os.dup2(own, descriptor)
+        if own != descriptor:
+            os.close(own)
 
 
 def _use_one_heap() -> None:

@@ -47,8 +47,11 @@ class NightPerception(ManagedNode):
     def _prepare(self) -> None:
         """Load the weights, create the output topics."""
         self._busy('configure', self.settings.watchdog_load_s)
+        cameras = self.settings.camera_names
+        self.refuse_same_topics('cameras', (camera.output for camera in cameras))
+        self.refuse_same_topics('image_topics', (camera.image_topic for camera in cameras))
         self._worker = Worker(self, self._threads, COMMON_SIZES, self._log)
-        for names in self.settings.camera_names:
+        for names in cameras:
             self._cameras.append(CameraTopics(self, names, self._worker.pipeline))
         # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
         gc.collect()
@@ -107,7 +110,8 @@ class NightPerception(ManagedNode):
             return found
         if worker.memory_problem:
             found.append(HealthProblem('WARN', worker.memory_problem))
-        if self._hang is None and worker.slow is not None and now - worker.slow[0] < RECOVERY:
+        busy = self.activity.hang is not None
+        if not busy and worker.slow is not None and now - worker.slow[0] < RECOVERY:
             text = f'a batch of frames took {worker.slow[1]:.1f} s'
             found.append(HealthProblem('WARN', text))
         return found

@@ -27,6 +27,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.bags import RecordOptions
+from nightseg_ros.config import did_you_mean
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
@@ -47,7 +48,8 @@ def run(options: RecordOptions) -> int:
     unknown = [output for output in options.outputs if output not in known]
     if unknown:
         print(
-            f"bag_recorder: there is no output '{unknown[0]}'; outputs: {', '.join(known)}",
+            f"bag_recorder: there is no output '{unknown[0]}'; outputs: {', '.join(known)}"
+            f'{did_you_mean(unknown[0], known)}',
             file=sys.stderr,
         )
         return 2

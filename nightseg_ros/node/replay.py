@@ -177,8 +177,8 @@ class ReplaySource:
             return
         with BagReader(self.path) as bag:
             topics = [topic for topic in bag.topics if topic.name in self.topics]
-            for topic, message in bag.merged(topics):
-                content = bag.frame(message) if self._decoded else message
+            plain = ((topic, message, message) for topic, message in bag.merged(topics))
+            for topic, message, content in bag.frames(topics) if self._decoded else plain:
                 if isinstance(content, FrameError):
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:

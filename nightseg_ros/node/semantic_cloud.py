@@ -10,16 +10,16 @@ then from tf2 where it is installed. ``clouds.painter`` does the work.
 from __future__ import annotations
 
 import importlib
+import math
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -29,13 +29,7 @@ from nightseg_ros.clouds.geometry import CloudError, FrameTree, Matrix
 from nightseg_ros.clouds.painter import CloudPainter, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.diagnostics import (
-    CLOUD_DROPS,
-    RECOVERY,
-    Health,
-    HealthProblem,
-    Warnings,
-)
+from nightseg_ros.node.diagnostics import CLOUD_DROPS, Health, HealthProblem, Warnings
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
 from nightseg_ros.node.messages import cloud_message, message_class, read_message
@@ -138,7 +132,8 @@ class CameraFeed:
         reliability = node.settings.qos_reliability
         topics: list[tuple[Any, str, str, Callable[[Any], None]]] = [
             (Image, f'{prefix}/labels', reliability, self._labels),
-            (CameraInfo, info_topic, 'best_effort', partial(painter.take_info, name)),
+            (CameraInfo, info_topic, 'auto', partial(painter.take_info, name)),
+            (String, f'{prefix}/label_info_json', 'auto', painter.take_legend),
         ]
         if painter.config.confidence:
             take = partial(painter.take_confidence, name)
@@ -147,27 +142,11 @@ class CameraFeed:
             Subscription(node, kind, topic, self._used(topic, take), policy)
             for kind, topic, policy, take in topics
         ]
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )  # fmt: skip
-        legend = f'{prefix}/label_info_json'
-        self._legend = node.create_subscription(
-            String, legend, self._used(legend, painter.take_legend), latched,
-            # the node's own group would never forget it
-            callback_group=MutuallyExclusiveCallbackGroup(),
-        )  # fmt: skip
 
     def close(self) -> None:
         """Take the subscriptions out of the graph."""
         for subscription in self._subscriptions:
             subscription.close()
-        self._node.destroy_subscription(self._legend)
-
-    def match(self) -> None:
-        """Follow the publishers' reliability."""
-        for subscription in self._subscriptions:
-            subscription.match()
 
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks."""
@@ -260,18 +239,22 @@ class SemanticCloud(ManagedNode):
         self._sensors: dict[str, SensorFeed] = {}
         self._odometry: Any = None
         self._timer: Any = None
-        self._unusable: Counter[str] = Counter()
-        """Messages that could not be used, by what they are."""
-        self._faults: dict[str, tuple[float, str]] = {}
-        """The latest of each: when it came, and what is wrong with it."""
         super().__init__('semantic_cloud', CloudSettings, **options)
-        self._warnings = Warnings(self.get_logger())
+        self._inputs = self._new_inputs()
+
+    def _new_inputs(self) -> Health:
+        """Return the health of masks, calibrations and poses, whose faults lose no cloud."""
+        health = Health(time.monotonic(), drops={}, warnings=Warnings(self.get_logger()))
+        health.last_useful = math.inf
+        return health
 
     # -- lifecycle ----------------------------------------------------------------------------
 
     def _prepare(self) -> None:
         """Create the output topics."""
         settings: CloudSettings = self.settings
+        self.refuse_same_topics('cameras', settings.paint.cameras)
+        self.refuse_same_topics('sensors', (s.output for s in settings.point_sources))
         kind = settings.odometry_type
         if settings.odometry and message_class(kind) is None:
             package = kind.partition('/')[0]
@@ -285,8 +268,7 @@ class SemanticCloud(ManagedNode):
         """Subscribe."""
         settings: CloudSettings = self.settings
         self.painter.clear()
-        self._unusable.clear()
-        self._faults.clear()
+        self._inputs = self._new_inputs()
         for name, topic in zip(settings.paint.cameras, settings.calibration_topics):
             self._cameras.append(CameraFeed(self, name, topic))
         for feed in self._sensors.values():
@@ -296,7 +278,6 @@ class SemanticCloud(ManagedNode):
                 message_class(settings.odometry_type), settings.odometry,
                 partial(self.use, 'poses', self.painter.take_pose),
                 QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
-                callback_group=MutuallyExclusiveCallbackGroup(),
             )  # fmt: skip
         group = MutuallyExclusiveCallbackGroup()
         self._timer = self.create_timer(CHECK_PERIOD, self.serve, group, clock=self._steady)
@@ -335,9 +316,7 @@ class SemanticCloud(ManagedNode):
         except Exception as error:
             kind = '' if isinstance(error, CloudError) else f'{type(error).__name__}: '
             text = f'{what} cannot be used: {kind}{error}'
-            self._unusable[what] += 1
-            self._faults[what] = (time.monotonic(), text)
-            self._warnings.log(what, text)
+            self._inputs.miss(time.monotonic(), what, text)
         self.serve()
 
     def serve(self, *, everything: bool = False) -> None:
@@ -368,30 +347,22 @@ class SemanticCloud(ManagedNode):
 
     # -- diagnostics --------------------------------------------------------------------------
 
-    def _tick(self) -> None:
-        for camera in self._cameras:
-            camera.match()
-        super()._tick()
-
     def _problems(self, now: float) -> list[HealthProblem]:
         found, settings = super()._problems(now), self.settings
         if settings is not None:
             for camera in self._cameras:
                 found += camera.problems(now, settings.silent_after)
-        for what, (when, text) in list(self._faults.items()):
-            if now - when < RECOVERY:
-                text = f'{text} ({self._unusable[what]} so far)'
-                found.append(HealthProblem('WARN', text))
-        return found
+        return found + self._inputs.faults(now)
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         values = {f'masks.{camera.name}': camera.masks for camera in self._cameras}
-        unusable = list(self._unusable.items())
+        counts = self._inputs.counts.copy()
         for camera in self._cameras:
-            bad = (count for what, count in unusable if what.startswith(f'{camera.name}: '))
+            lead = f'missed.{camera.name}: '
+            bad = (count for what, count in counts.items() if what.startswith(lead))
             values[f'bad_masks.{camera.name}'] = sum(bad)
         if self._odometry is not None:
-            values['bad_poses'] = self._unusable['poses']
+            values['bad_poses'] = counts['missed.poses']
         return {}, values
 
     def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
@@ -401,7 +372,7 @@ class SemanticCloud(ManagedNode):
 
 def main() -> None:
     """Run semantic_cloud until SIGINT or SIGTERM."""
-    serve(SemanticCloud)
+    serve('semantic_cloud', SemanticCloud)
 
 
 if __name__ == '__main__':

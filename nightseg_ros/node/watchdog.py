@@ -10,20 +10,23 @@ at the limit of its task the stacks of all threads are dumped and the process ex
 from __future__ import annotations
 
 import faulthandler
+import fcntl
 import os
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, NamedTuple
 
+from nightseg_ros.node import guard
 from nightseg_ros.shared_memory import remove_own
 
 #: Seconds after which a task that has not ended is reported.
 LATE = 1.2
 #: Seconds between two checks.
 PERIOD = 0.5
-#: Seconds beyond the limit after which the process ends although no Python code runs in it:
-#: a library that hangs may hold the interpreter's lock.
+#: Seconds beyond the limit after which the guard ends the process.
 GRACE = 5.0
 
 
@@ -65,6 +68,8 @@ class Activity:
         """Begin at ``now`` (seconds of ``time.monotonic``), idle."""
         self.tasks: dict[object, Task] = {}
         """By whatever names a thread."""
+        self.hang: Hang | None = None
+        """What the last check returned."""
         self._checked = self._resumed = now
 
     def longest(self, least: float) -> float:
@@ -81,36 +86,61 @@ class Activity:
             seconds = 0.0 if task.limit < 0 else now - max(task.since, self._resumed)
             if task.limit < 0 or seconds > LATE:
                 hangs.append(Hang(task, seconds))
-        return max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
+        self.hang = max(hangs, key=lambda hang: (hang.fatal, hang.seconds), default=None)
+        return self.hang
 
 
 class Watchdog:
-    """The thread that checks a ``ManagedNode``."""
+    """The thread that checks a ``ManagedNode``, and itself has a guard."""
 
     def __init__(self, node: Any) -> None:
         """Begin to check twice a second."""
         self._node = node
         self._closed = threading.Event()
+        # kept open: where the guard is killed, faulthandler's thread must wait for the next one
+        self._pipe, full = os.pipe()
+        os.write(full, bytes(fcntl.fcntl(full, fcntl.F_SETPIPE_SZ, 4096)))
+        faulthandler.dump_traceback_later(0.001, exit=True, file=full)
+        self._guard = self._new_guard()
         self._thread = threading.Thread(target=self._run, name='nightseg watchdog', daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop checking."""
+        """Stop checking; the process has to end by ``exit_now`` then."""
         self._closed.set()
         self._thread.join()
-        faulthandler.cancel_dump_traceback_later()
+        self._guard.kill()
+        self._guard.wait()
+
+    def _new_guard(self) -> subprocess.Popen[bytes]:
+        """Start the process that ends this one where no Python code runs in it."""
+        command = [sys.executable, '-I', '-S', guard.__file__, str(os.getpid()), str(self._pipe)]
+        process = subprocess.Popen(
+            command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            pass_fds=(self._pipe,), start_new_session=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        self._beats = process.stdin.fileno()
+        os.set_blocking(self._beats, False)
+        return process
 
     def _run(self) -> None:
         while not self._closed.is_set():
-            # its timer runs without the interpreter
-            faulthandler.dump_traceback_later(self._node.longest() + GRACE, exit=True)
+            if self._guard.poll() is not None:
+                self._guard = self._new_guard()
+            # where it was stopped its pipe is full at last
+            with suppress(OSError):
+                os.write(self._beats, b'%f\n' % (self._node.longest() + GRACE))
             self._closed.wait(PERIOD)
-            hang = self._node.check(time.monotonic())
+            hang = self._node.activity.check(time.monotonic())
             if hang is None:
                 continue
-            self._node.report_hang(hang)
+            # a node that is being destroyed cannot report; the limits hold all the same
+            with suppress(Exception):
+                self._node.report_hang(hang)
             if hang.fatal:
-                faulthandler.dump_traceback(all_threads=True)
+                # also where Python has no sys.stderr
+                faulthandler.dump_traceback(2, all_threads=True)
                 # the last report has to leave the process
                 time.sleep(PERIOD)
                 exit_now(1)
@@ -124,8 +154,10 @@ def exit_now(code: int) -> None:
     thread can watch a deadline, and never ends while a thread computes or hangs
     (test_node_lifecycle.py has a signal during inference, test_faults_process.py a hang).
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # None where it was closed, and full where its reader has stopped
+        with suppress(AttributeError, OSError):
+            stream.flush()
     # where the node could not be destroyed
     remove_own()
     os._exit(code)

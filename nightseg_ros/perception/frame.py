@@ -28,6 +28,18 @@ class FrameError(ValueError):
     """A frame that cannot be read."""
 
 
+#: FFmpeg's decoder by what the name of an encoding contains: libx264, hevc_nvenc, h264;yuv420p;…
+VIDEO_CODECS = {'264': 'h264', '265': 'hevc', 'hevc': 'hevc', 'vp9': 'vp9', 'av1': 'av1'}
+#: Encodings of depth, whose values are metres or millimetres.
+DEPTH = ('16UC1', '32FC1')
+_NO_CAMERA = "depth is no picture; name the camera's colour or infrared topic"
+
+
+def video_codec(encoding: str) -> str | None:
+    """Return FFmpeg's decoder of a message's ``encoding`` or ``format``, None for no video."""
+    return next((codec for part, codec in VIDEO_CODECS.items() if part in encoding.lower()), None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """A picture with the stamp and the names it came with; none of them is ever changed."""
@@ -51,7 +63,7 @@ class ImageEncoding:
     code: int | None = None
     """OpenCV's colour conversion; None where the pixels are colours already."""
     wide: bool = False
-    """Whether a value has 16 bits, of which the upper byte is kept."""
+    """Whether a value has 16 bits, of which the upper 8 are kept: of 12 where more are empty."""
     mosaic: bool = False
     pairs: bool = False
     """Whether two pixels of a row share their colour."""
@@ -114,9 +126,8 @@ def decode_raw(
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
-        raise FrameError(
-            f"encoding '{encoding}' is not supported; publish one of {', '.join(ENCODINGS)}"
-        )
+        wanted = _NO_CAMERA if encoding in DEPTH else f'publish one of {", ".join(ENCODINGS)}'
+        raise FrameError(f"encoding '{encoding}' is not supported; {wanted}")
     if width < 1 or height < 1:
         raise FrameError(f'the image is {width}×{height} pixels; it has no content')
     if (layout.pairs and width % 2) or (layout.planar and height % 2):
@@ -134,7 +145,12 @@ def decode_raw(
         )
     rows = flat.reshape(count, step)[:, :row]
     if layout.wide:
-        rows = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        upper = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        if upper.max() < 16:
+            # the 12 bits of a sensor whose driver does not shift them up
+            lower = rows[:, 1 if is_bigendian else 0 :: 2]
+            upper = np.asarray(upper << 4 | lower >> 4, np.uint8)
+        rows = upper
     return _colors(rows, width, height, layout), layout.order
 
 
@@ -161,7 +177,7 @@ def decode_file(
     upright: bool = False,
 ) -> tuple[Image, Order]:
     """
-    Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP or WebP.
+    Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP, WebP or TIFF.
 
     ``layout`` is the ``format`` of a CompressedImage, which tells a Bayer mosaic from a grey
     picture. ``FrameError`` is raised where the bytes are no whole picture of up to ``MAX_PIXELS``
@@ -170,6 +186,8 @@ def decode_file(
     """
     content = bytes(data)
     name, _, how = layout.partition(';')
+    if name in DEPTH or 'compressedDepth' in how:
+        raise FrameError(f"format '{layout}' is not supported; {_NO_CAMERA}")
     # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
     packed = how.strip().rpartition(' ')[2]
     mosaic = None
@@ -210,7 +228,7 @@ _BETWEEN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0x
 
 def picture_size(content: bytes) -> tuple[int, int]:
     """
-    Return (height, width) of a JPEG, PNG, BMP or WebP; ``ValueError`` says what is wrong with it.
+    Return (height, width) of a JPEG, PNG, BMP, WebP or TIFF; ``ValueError`` says what is wrong.
 
     A JPEG or PNG that is cut off is refused, a PNG with a wrong checksum as well.
     """
@@ -223,11 +241,15 @@ def picture_size(content: bytes) -> tuple[int, int]:
         size = (abs(height), abs(width))
     elif content[:4] + content[8:12] == b'RIFFWEBP':
         size = _webp_size(content)
+    elif content[:4] in (b'II*\0', b'MM\0*'):
+        size = _tiff_size(content)
     elif not content:
         raise ValueError('there are no bytes')
+    elif content[4:8] == b'ftyp':
+        raise ValueError('they are HEIC, AVIF or MP4, whatever the name says; convert it to JPEG')
     else:
         raise ValueError(
-            f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP or WebP do'
+            f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP, WebP or TIFF do'
         )
     height, width = size
     if not height or not width:
@@ -271,6 +293,24 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     else:
         raise ValueError('the WebP has no frame header')
     return height, width
+
+
+def _tiff_size(content: bytes) -> tuple[int, int]:
+    """Read the first page's entries of 12 bytes: tag, type (3 is 16 bits), count, value."""
+    end = '<' if content.startswith(b'II') else '>'
+    sides = {256: 0, 257: 0}
+    try:
+        (at,) = struct.unpack_from(f'{end}I', content, 4)
+        (entries,) = struct.unpack_from(f'{end}H', content, at)
+        for place in range(at + 2, at + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f'{end}HH', content, place)
+            if tag in sides:
+                [sides[tag]] = struct.unpack_from(
+                    f'{end}{"H" if kind == 3 else "I"}', content, place + 8
+                )
+    except struct.error as error:
+        raise ValueError('the TIFF is cut off') from error
+    return sides[257], sides[256]
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

@@ -420,7 +420,10 @@ def _read(config: PipelineConfig, log: Log) -> dict[str, Weights]:
         for part in PARTS[route]:
             name = getattr(config.weights, part)
             if not name:
-                raise WeightsError(f"route '{route}' needs weights, but weights.{part} is empty")
+                raise WeightsError(
+                    f"route '{route}' needs weights, but weights.{part} is empty: give a file, or "
+                    f"'{part}' for the shipped ones (--weights-{part} {part})"
+                )
             if name not in files:
                 try:
                     files[name] = load_weights(name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -131,8 +132,20 @@ def in_words(value: object) -> str:
     return f'{value:.3f}' if isinstance(value, float) else str(value)
 
 
+#: Type of an image topic by the transport whose name its own one ends in.
+TRANSPORTS = {
+    'raw': 'sensor_msgs/Image',
+    'compressed': 'sensor_msgs/CompressedImage',
+    'ffmpeg': 'ffmpeg_image_transport_msgs/FFMPEGPacket',
+    'foxglove': 'foxglove_msgs/CompressedVideo',
+}
 #: Last part of the name below which a camera's results are published.
 NAMESPACE = 'nightseg'
+
+
+def base_topic(topic: str) -> str:
+    """Return the image topic that a transport's topic belongs to: /a/image for /a/image/ffmpeg."""
+    return re.sub('/(compressed|ffmpeg|foxglove)$', '', topic)
 
 
 def output_prefixes(topics: Sequence[str]) -> list[str]:
@@ -142,7 +155,7 @@ def output_prefixes(topics: Sequence[str]) -> list[str]:
     ``/front/image_raw`` has its labels on ``/front/nightseg/labels``. Two images of one parent, or
     of none to speak of, are told apart by the whole topic.
     """
-    stems = [topic.removesuffix('/compressed') for topic in topics]
+    stems = list(map(base_topic, topics))
     parents = [stem.rpartition('/')[0] for stem in stems]
     return [
         f'{parent if parents.count(parent) == 1 and parent else stem}/{NAMESPACE}'

@@ -28,7 +28,11 @@ from nightseg_ros.files import partial_file, plain_name
 
 Image = npt.NDArray[np.uint8]
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm')
+VIDEO_SUFFIXES = (
+    '.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg',
+    '.wmv', '.flv', '.3gp', '.h264',
+)  # fmt: skip
+_PICTURE = av.stream.Disposition.attached_pic
 #: Frames a second of a video that tells neither times nor a rate.
 DEFAULT_RATE = 30.0
 #: Seconds without a packet after which a network stream counts as lost.
@@ -65,9 +69,11 @@ class VideoReader:
             else:
                 container = self._open(self._context.enter_context(plain_name(Path(source))))
             self._container = self._context.enter_context(contextlib.closing(container))
-            if not container.streams.video:
+            # a cover or a thumbnail is a stream as well
+            videos = [s for s in container.streams.video if not s.disposition & _PICTURE]
+            if not videos:
                 raise VideoError(f"'{self.name}' holds no video stream")
-            self._stream = container.streams.video[0]
+            self._stream = videos[0]
             self._stream.thread_type = 'AUTO'
         except (av.FFmpegError, OSError) as error:
             self._context.close()

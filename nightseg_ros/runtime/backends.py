@@ -326,6 +326,9 @@ _ROUNDS = 20
 #: The preferred backend stays unless another one needs less than this share of its time: what is
 #: measured on a busy machine must not decide by chance.
 CLEARLY_FASTER = 0.9
+#: Load a core, the mean of a minute, from which on a machine is busy: what was measured then
+#: is measured anew by the first start that finds it idle.
+BUSY = 0.5
 #: Measurements that are remembered: weights, sizes and versions come and go.
 _MOST = 64
 _FILE = 'backends.json'
@@ -345,8 +348,9 @@ def choose(
 
     A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the backends that
     are installed take turns for ``BUDGET_S``, once for these weights, size, threads, versions and
-    processor; their times lie in the cache. bfloat16 takes part where the CPU has it and all
-    weights say that enough labels stay the same. ``BackendError`` as ``open_backend`` raises it.
+    processor, on an idle machine; their times lie in the cache. bfloat16 takes part where the CPU
+    has it and all weights say that enough labels stay the same. ``BackendError`` as
+    ``open_backend`` raises it.
     """
     name, resolved = resolve(backend, device)
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
@@ -360,17 +364,20 @@ def choose(
     if len(candidates) < 2:
         return name, resolved
     key = _hash([candidates, weights[-1].sha256, size, threads, _installation()])
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     ms = _remembered().get(key, {})
-    if sorted(ms) != sorted(candidates):
+    then = ms.pop('load', 0.0)
+    if sorted(ms) != sorted(candidates) or then >= BUSY > load:
         log('measuring which backend is fastest here, once …')
         networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], log) for c in candidates}
-        ms = measure(networks, size)
-        _remember(key, ms, log)
+        ms, then = measure(networks, size), load
+        _remember(key, {**ms, 'load': load}, log)
     first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
     chosen = fastest if ms[fastest] < CLEARLY_FASTER * ms[first] else first
     why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
     times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
-    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times})')
+    busy = f'; measured under a load of {then:.1f} a core, anew once idle' * (then >= BUSY)
+    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times}{busy})')
     return chosen, 'cpu'
 
 
@@ -403,7 +410,7 @@ def measure(
 
 
 def _remembered() -> dict[str, dict[str, float]]:
-    """Return the times in the cache; what cannot be read is measured again."""
+    """Return the times in the cache, and the load then; what cannot be read is measured again."""
     found: dict[str, dict[str, float]] = {}
     for folder in cache_dirs():
         with suppress(OSError, ValueError, TypeError, AttributeError):

@@ -1,0 +1,277 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg view`` and ``nightseg run``: watch the cameras of the graph, or one's own footage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException
+from importlib.util import find_spec
+from itertools import takewhile
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import tyro
+
+from nightseg_ros.cli.bags import with_ros
+from nightseg_ros.cli.demo import (
+    LOADING_S,
+    PLAYED_THE_REST,
+    Child,
+    ProcessError,
+    last_message,
+    page_address,
+    player_warnings,
+    ros_arguments,
+)
+from nightseg_ros.cli.options import (
+    PipelineOptions,
+    Progress,
+    parse,
+    print_table,
+    tell_problems,
+)
+from nightseg_ros.config import ConfigError
+from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.files import replace_file
+
+#: Before the names of topics, where SOURCE is no file.
+TOPIC = 'topic:'
+#: Seconds for the masks of the last frames, and until the node has told of each that it received.
+LAST_MASKS_S, TOLD_S = 60.0, 1.5
+#: Seconds that a process may take to end.
+ENDING_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageOptions:
+    """Flags of every verb that serves the page."""
+
+    host: str = '127.0.0.1'
+    """Address to listen on. Anybody who reaches another one sees the cameras."""
+    port: int | None = None
+    """Port to listen on; 8740 if not given, or a free one where that is taken."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ViewOptions(PageOptions):
+    """
+    Serve a page that shows every camera of this shell's ROS domain, until Ctrl-C.
+
+    Overlay, camera, route, illumination, reliability, rates and diagnostics, for a browser on this
+    machine. A picture is computed and sent only while somebody looks at it.
+    """
+
+    summary: Path | None = None
+    """File for the counts, rates, latencies and routes of all frames, written at the end."""
+    rerun: Path | None = None
+    """Write a Rerun recording (.rrd) of images, masks, scores and clouds as well."""
+
+
+def view(arguments: Sequence[str]) -> int:
+    """Serve in this process, without what a launch file adds for ROS."""
+    given = list(takewhile(lambda argument: argument != '--ros-args', arguments))
+    options = parse(ViewOptions, 'view', given)
+    if options.rerun is not None and find_spec('rerun') is None:
+        raise ConfigError("--rerun needs the package rerun-sdk: pip install 'nightseg[view]'")
+    return with_ros('view', options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions(PageOptions, PipelineOptions):
+    """
+    Segment SOURCE with a real node, watch it on a page, and end with a summary.
+
+    SOURCE is a video, a folder, a bag, rtsp://…, /dev/video0, or topic:/front/image_raw,/rear/…
+    for cameras of this shell's ROS domain; anything else runs in a domain of its own. Ctrl-C ends
+    it. Exit code 1: some frames could not be read.
+    """
+
+    source: Annotated[str, tyro.conf.Positional]
+    """What to segment."""
+    topic: tuple[str, ...] = ()
+    """Image topics of a bag; without them all cameras."""
+    fps: float | None = None
+    """Frames a second of a folder, or of a video instead of its own."""
+    rate: float = 1.0
+    """Times the recorded speed."""
+    loop: bool = False
+    """Start again at the end, until Ctrl-C."""
+    seconds: float = 0.0
+    """End after so much of SOURCE; 0 plays all."""
+    out: Path | None = None
+    """File for the summary as JSON."""
+
+
+def run(options: RunOptions) -> int:
+    """Start the processes, wait for their end, and show what they did."""
+    from nightseg_ros.perception.video import stream_url
+
+    parameters, play = _inputs(options)
+    config = options.pipeline_config()
+    parameters |= {n: str(getattr(config, n)) for n in ('route', 'device', 'backend', 'long_side')}
+    # an empty value would be no YAML string
+    parameters |= {f'weights.{k}': f'"{v}"' for k, v in asdict(config.weights).items()}
+    # its processes must not outlive a run that is told to end
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-run-')))
+        environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'log')}
+        if play is not None:
+            environ |= stack.enter_context(private_domain())
+        unread, interrupted = _live(options, parameters, play, folder, environ)
+        if interrupted and not (folder / 'summary.json').exists():
+            raise KeyboardInterrupt
+        summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
+    for camera, found in summary.items():
+        _show(f'{options.source}, {camera}', found)
+    if options.out is not None:
+        replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
+    for text in unread:
+        print(f'not played: {text}', file=sys.stderr)
+    endless = play is None or options.loop or stream_url(options.source) is not None
+    if interrupted and not endless:
+        raise KeyboardInterrupt
+    return tell_problems('run', len(unread), 'problems with the source')
+
+
+def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
+    """Return the node's parameters and the player's arguments, None for topics that are there."""
+    if options.source.startswith(TOPIC):
+        topics = [name for name in options.source.removeprefix(TOPIC).split(',') if name]
+        if not topics:
+            raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
+        return _cameras(topics, [name.endswith('/compressed') for name in topics]), None
+    from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
+    from nightseg_ros.data.source import open_source
+    from nightseg_ros.perception.video import stream_url
+
+    topic = options.topic[0] if len(options.topic) == 1 else None
+    source = open_source(options.source, topic, rate=options.fps, every_camera=True)
+    play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]
+    play += ['--fps', str(options.fps)] if options.fps else []
+    play += ['--loop'] if options.loop else []
+    # their stamps are those of this machine
+    play += ['--stamp-offset', '0'] if stream_url(options.source) else []
+    if source.kind != 'bag':
+        return {}, play
+    topics = list(options.topic or source.topics)
+    with BagReader(source.path) as bag:
+        # frames of ROS 1 bags are decoded and published raw
+        packed = [bag.is_ros2 and bag.image_topic(t).type == IMAGE_TYPES[1] for t in topics]
+    return _cameras(topics, packed), [*play, '--topic', *topics]
+
+
+def _cameras(topics: Sequence[str], packed: Sequence[bool]) -> dict[str, str]:
+    if len(set(packed)) > 1:
+        raise ConfigError(
+            f'some of {", ".join(topics)} are compressed and some are not, which one node cannot '
+            'read; name those of one kind with --topic'
+        )
+    return {
+        'image_topics': json.dumps([topic.removesuffix('/compressed') for topic in topics]),
+        'transport': 'compressed' if packed[0] else 'raw',
+    }
+
+
+def _live(
+    options: RunOptions, parameters: dict[str, str], play: list[str] | None, folder: Path,
+    environ: dict[str, str],
+) -> tuple[tuple[str, ...], bool]:  # fmt: skip
+    """Run until the source ends; return what was not played, and whether Ctrl-C ended it."""
+
+    def start(name: str, module: str, arguments: list[str]) -> Child:
+        log = folder / f'{name}.log'
+        child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
+        return stack.enter_context(child)
+
+    page = ['view', '--host', options.host, '--summary', str(folder / 'summary.json')]
+    page += ['--port', str(options.port)] if options.port is not None else []
+    with ExitStack() as stack:
+        node = start('night_perception', 'node.main', ros_arguments(parameters))
+        viewer = start('view', 'cli.main', page)
+        player = None
+        if play is not None:
+            waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
+            player = start('bag_player', 'node.replay', [*play, *waiting])
+        interrupted = False
+        try:
+            _wait(options, node, viewer, player)
+        except KeyboardInterrupt:
+            interrupted = True
+        unread: tuple[str, ...] = ()
+        if player is not None and player.code == PLAYED_THE_REST:
+            unread = player_warnings(player.log)
+        if player is not None and player.code not in (None, 0) and not unread:
+            raise ProcessError(f'bag_player ended with {player.code}:\n{player.tail()}')
+        for child in (viewer, node):
+            try:
+                child.stop(ENDING_S)
+            except ProcessError:
+                # Ctrl-C may have come before it was ready for one
+                if not interrupted:
+                    raise
+    return unread, interrupted
+
+
+def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None) -> None:
+    """Wait for the end of the source; ``ProcessError`` where a process ends before."""
+    begun, address = time.monotonic(), ''
+    with Progress('starting', None) as progress:
+        while player is None or player.code is None:
+            for child in (node, viewer):
+                child.check()
+            text = last_message(node, 500)
+            if 'configure failed' in text:
+                raise ProcessError(f'night_perception: {text}')
+            if not address and (address := page_address(viewer)):
+                progress.note(f'watch it on {address}; Ctrl-C ends it')
+            progress.set(0, None, text[:70])
+            if player is None and 0 < options.seconds < time.monotonic() - begun:
+                break
+            time.sleep(0.2)
+        if player is not None:
+            # the node computes the last masks
+            time.sleep(TOLD_S)
+            end = time.monotonic() + LAST_MASKS_S
+            while time.monotonic() < end and not _all_accounted(address):
+                node.check()
+                time.sleep(0.2)
+
+
+def _all_accounted(address: str) -> bool:
+    """Tell whether a mask or a reason to drop it is known of every frame that was received."""
+    try:
+        with closing(HTTPConnection(urlsplit(address).netloc, timeout=5)) as connection:
+            connection.request('GET', '/events')
+            first = connection.getresponse().readline()
+        cameras = json.loads(first.removeprefix(b'data: '))['cameras']
+    except (OSError, HTTPException, ValueError):
+        return False
+    healths = [camera['health'] for camera in cameras if 'health' in camera]
+    return all(
+        int(h['received']) == int(h['served']) + sum(map(int, h['lost'].values())) for h in healths
+    )
+
+
+def _show(title: str, found: dict[str, Any]) -> None:
+    frames = ' / '.join(str(found[name]) for name in ('frames_in', 'frames_out'))
+    latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
+    rows = [
+        ['frames in / out', frames],
+        ['rate', f'{found["rate_hz"]} Hz'],
+        ['latency p50 / p95 / p99', f'{latency} ms'],
+    ]
+    for name in ('dropped', 'routes'):
+        rows.append([name, ', '.join(f'{k} {v}' for k, v in found[name].items()) or 'none'])
+    rows.append(['switches of the route', str(found['switches'])])
+    print_table(f'nightseg run: {title}', ('what', 'value'), rows)

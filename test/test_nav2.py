@@ -1,0 +1,77 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What Nav2's semantic segmentation layer hears, with a real ``vision_msgs/LabelInfo``."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from launch_recorder import Recording
+from ros_harness import Client, image_message, running
+from ros_messages import build
+
+from nightseg_ros.taxonomy import CAMVID11
+
+LAUNCH_FILE = Path(__file__).parent.parent / 'launch' / 'nav2.launch.py'
+#: Subscribes as the layer does, and prints what it heard once it has all of it.
+LAYER = """
+import json, rclpy, sys
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from sensor_msgs.msg import Image
+from vision_msgs.msg import LabelInfo
+rclpy.init()
+node, heard = rclpy.create_node('layer'), {}
+latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+def image(name):
+    def keep(m):
+        heard[name] = [m.encoding, m.height, m.width, m.header.stamp.sec, m.header.frame_id]
+    node.create_subscription(Image, f'/segmentation/{name}', keep, qos_profile_sensor_data)
+image('mask')
+image('confidence')
+def names(m):
+    heard['label_info'] = [[c.class_id, c.class_name] for c in m.class_map]
+node.create_subscription(LabelInfo, '/segmentation/label_info', names, latched)
+while len(heard) < 3 or heard['mask'] != heard['confidence']:
+    rclpy.spin_once(node, timeout_sec=0.2)
+print(json.dumps(heard), flush=True)
+node.destroy_node()
+rclpy.shutdown()
+"""
+
+
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
+    tmp_path: Path, client: Client, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('PYTHONPATH', build(tmp_path / 'built', 'vision_msgs'))
+    nav2 = Recording(LAUNCH_FILE)
+    remap, _ = nav2.actions(nav2.context())
+    renamed = [part for pair in remap.value.split(',') for part in ('-r', pair)]
+    with running(tmp_path / 'node.txt', parameters, *renamed):
+        camera = client.publisher('/camera/image_raw')
+        client.connect(camera)
+        layer = subprocess.Popen(
+            [sys.executable, '-c', LAYER], stdout=subprocess.PIPE, env=os.environ
+        )
+        try:
+            image = np.full((48, 64, 3), 150, np.uint8)
+            client.feed(
+                lambda: camera.publish(image_message(image, next(client.stamps))),
+                lambda: layer.poll() is not None, 'the end of the layer',
+            )  # fmt: skip
+            assert layer.returncode == 0
+            heard = json.loads(layer.stdout.read())
+        finally:
+            layer.kill()
+            layer.wait()
+    # equal stamps, which the layer pairs, in the size of the image and under its frame
+    assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][4] == 'optical'
+    assert heard['label_info'] == [list(pair) for pair in enumerate(CAMVID11.classes)]

@@ -1,0 +1,433 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The live page through real processes and a real browser, and `nightseg run`, which brings it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from headless_browser import Browser, find_browser
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_harness import Client, image_message
+from std_msgs.msg import String
+from tiny_weights import weight_flags
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.perception.result import legend
+from nightseg_ros.perception.video import VideoWriter
+from nightseg_ros.taxonomy import CAMVID11
+
+pytestmark = pytest.mark.ros
+CAMERAS = ('front', 'rear')
+SIZE = (90, 160)
+
+
+class Page:
+    """``nightseg view`` in a process of its own."""
+
+    def __init__(self, folder: Path, *flags: str) -> None:
+        self.log, self.summary = folder / 'view.txt', folder / 'summary.json'
+        # a launch file adds the last one
+        command = [sys.executable, '-m', 'nightseg_ros.cli.main', 'view', *flags]
+        self.process = subprocess.Popen(
+            [*command, '--summary', str(self.summary), '--ros-args'],
+            stdout=self.log.open('w'), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        until(lambda: 'view: http' in self.text or self.process.poll() is not None, 'the address')
+        self.url = (re.findall(r'view: (http://\S+)/', self.text) or [''])[0]
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def get(self, path: str, **headers: str) -> tuple[int, Any, bytes]:
+        request = urllib.request.Request(self.url + path, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, answer.headers, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers, b''
+
+    def events(self) -> socket.socket:
+        """Return a connection that has asked for events and reads none."""
+        host, port = self.url.removeprefix('http://').split(':')
+        connection = socket.create_connection((host, int(port)), timeout=30)
+        connection.sendall(f'GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n'.encode())
+        return connection
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self.process.wait()
+
+
+def until(met: Callable[[], Any], what: str, timeout: float = 60.0) -> Any:
+    end = time.monotonic() + timeout
+    while not (result := met()):
+        assert time.monotonic() < end, f'not within {timeout} s: {what}'
+        time.sleep(0.05)
+    return result
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    page = Page(tmp_path)
+    try:
+        yield page
+    finally:
+        assert page.stop() == 0, page.text
+
+
+class Vehicle:
+    """Publishes what a node with two cameras does."""
+
+    def __init__(self, client: Client) -> None:
+        self.client, self.count = client, 0
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.outputs: dict[str, dict[str, Any]] = {}
+        for camera in CAMERAS:
+            out = f'/car/{camera}/nightseg'
+            names = client.node.create_publisher(String, f'{out}/label_info_json', latched)
+            names.publish(String(data=legend(CAMVID11)))
+            self.outputs[camera] = {
+                'image': client.publisher(f'/car/{camera}/image_raw', reliable=False),
+                'labels': client.publisher(f'{out}/labels'),
+                'overlay': client.publisher(f'{out}/overlay'),
+                'status': client.publisher(f'{out}/status', DiagnosticArray),
+                'names': names,
+            }
+        self.diagnostics = client.publisher('/diagnostics', DiagnosticArray)
+
+    def publish(self, score: float = 0.25) -> None:
+        """Publish a frame of each camera: grey, its overlay in the colour of the road."""
+        self.count += 1
+        stamp = next(self.client.stamps)
+        now = np.full((*SIZE, 3), 90, np.uint8)
+        road = np.full((*SIZE, 3), CAMVID11.colors[CAMVID11.id_of('road')], np.uint8)
+        told = [_status('car/night_perception: node', 'car/night_perception', state='active')]
+        for camera, outputs in self.outputs.items():
+            outputs['image'].publish(image_message(now, stamp))
+            outputs['labels'].publish(image_message(now[..., 0], stamp, encoding='mono8'))
+            outputs['overlay'].publish(image_message(road, stamp))
+            status = _status(
+                f'nightseg: {camera}', camera, score=f'{score}', state='night', route='night',
+                reason='night since 4.0 s', switched='false', reliability='0.912',
+                **{'latency_ms.total': '31.5'},
+            )  # fmt: skip
+            outputs['status'].publish(DiagnosticArray(status=[status]))
+            told.append(_status(
+                f'car/night_perception: {camera}', f'/car/{camera}/image_raw', input_hz='10.000',
+                output_hz='9.900', received=str(self.count + 2), served=str(self.count),
+                **{'dropped.superseded': '2', 'dropped.failed': '0', 'latency_ms.p95': '41.0'},
+            ))  # fmt: skip
+        self.diagnostics.publish(DiagnosticArray(status=told))
+        self.client.spin(0.1)
+
+    def until(self, met: Callable[[], Any], what: str) -> Any:
+        """Publish until it is so."""
+
+        def fed() -> Any:
+            self.publish()
+            return met()
+
+        return until(fed, what)
+
+
+def _status(name: str, hardware: str, **values: str) -> DiagnosticStatus:
+    found = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(
+        name=name, hardware_id=hardware, level=b'\x00', message='all is well', values=found
+    )
+
+
+@pytest.fixture
+def vehicle(client: Client) -> Vehicle:
+    return Vehicle(client)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_browser() is None, reason='no Chromium is installed')
+def test_a_browser_shows_every_camera_and_tells_what_is_stale(
+    page: Page, vehicle: Vehicle, tmp_path: Path
+) -> None:
+    with Browser(find_browser()) as browser:
+        for width, mode, shown in ((1280, 'both', 4), (390, 'overlay', 2)):
+            browser.open(page.url, width=width)
+            live = "document.querySelectorAll('figure:not([hidden]):not(.stale) .over:empty')"
+            check = f'{live}.length === {shown}'
+            vehicle.until(lambda c=check: browser.evaluate(c), f'{shown} pictures')
+            pressed = "document.querySelector('[aria-pressed=true]').dataset.mode"
+            assert browser.evaluate(pressed) == mode
+            # the overlay's pixels are those that were published
+            centre = """(() => {
+                const c = document.querySelector('[data-kind=overlay] canvas');
+                const at = c.getContext('2d').getImageData(c.width / 2, c.height / 2, 1, 1);
+                return [...at.data]
+            })()"""
+            road = CAMVID11.colors[CAMVID11.id_of('road')]
+            assert np.abs(np.subtract(browser.evaluate(centre)[:3], road)).max() <= 3
+            text = browser.evaluate('document.body.innerText')
+            for words in ('/car/front', '/car/rear', 'night since 4.0 s', 'all is well', '0.25',
+                          '0.91', '9.9 Hz', '41 ms', 'active', *CAMVID11.classes):  # fmt: skip
+                assert words in text, (words, text)
+            colours = "[...document.querySelectorAll('#legend i')].map(i => i.style.background)"
+            wanted = [f'rgb({r}, {g}, {b})' for r, g, b in CAMVID11.colors]
+            assert browser.evaluate(colours) == wanted
+            assert browser.evaluate('document.documentElement.scrollWidth') <= width
+            _photograph(browser, tmp_path / f'{width}.png')
+        # nothing but its own server was asked, nothing went wrong
+        assert all(url.startswith((page.url, 'data:')) for url in browser.requests)
+        assert not browser.complaints and not browser.blocked
+        # the last picture of a camera that has stopped does not look live
+        stale = "document.querySelectorAll('figure.stale:not([hidden])').length"
+        until(lambda: browser.evaluate(stale) == 2, 'stale pictures')
+        assert 'STALE' in browser.evaluate('document.body.innerText')
+        _photograph(browser, tmp_path / 'stale.png')
+        vehicle.until(lambda: browser.evaluate(stale) == 0, 'pictures that are live again')
+        page.process.send_signal(signal.SIGSTOP)
+        lost = "document.querySelector('#link').innerText.startsWith('no connection')"
+        vehicle.until(lambda: browser.evaluate(lost), 'that the view is gone')
+        vehicle.until(lambda: browser.evaluate(stale) == 2, 'stale pictures of a dead view')
+        page.process.send_signal(signal.SIGCONT)
+        vehicle.until(lambda: not browser.evaluate(lost), 'that the view is back')
+
+
+def _photograph(browser: Browser, path: Path) -> None:
+    path.write_bytes(b64decode(browser.call('Page.captureScreenshot')['data']))
+
+
+def test_a_picture_is_computed_only_while_somebody_looks(page: Page, vehicle: Vehicle) -> None:
+    overlay = vehicle.outputs['front']['overlay']
+    found = '/picture/0/overlay'
+    vehicle.until(lambda: page.get(found)[0] != 404, 'the camera')
+    # what is none of the node's is left out
+    vehicle.outputs['rear']['names'].publish(String(data='{'))
+    vehicle.outputs['rear']['status'].publish(DiagnosticArray())
+    number = next(i for i in (0, 1) if _name(page, i) == '/car/front')
+    found = f'/picture/{number}/overlay'
+    until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks')
+    status, headers, content = vehicle.until(
+        lambda: (answer := page.get(found))[0] == 200 and answer, 'a picture'
+    )
+    assert overlay.get_subscription_count() == 1
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (*SIZE, 3)
+    assert 0 <= float(headers['X-Age']) < 30 and headers['Cache-Control'] == 'no-store'
+    # the same one is not sent twice, a later one at once
+    last = int(page.get(found)[1]['X-Number'])
+    assert page.get(f'{found}?after={last}')[0] == 204
+    vehicle.until(lambda: page.get(f'{found}?after={last}')[0] == 200, 'the next picture')
+    until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks any more')
+
+
+def _name(page: Page, number: int) -> str:
+    with page.events() as connection:
+        text = connection.makefile().readline
+        line = next(line for line in iter(text, '') if line.startswith('data: '))
+    return {c['id']: c['name'] for c in json.loads(line[6:])['cameras']}.get(number, '')
+
+
+def test_slow_and_gone_clients_hold_nobody_up(page: Page, vehicle: Vehicle) -> None:
+    vehicle.until(lambda: page.get('/picture/0/camera')[0] == 200, 'a picture')
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = stack.enter_context(page.events())
+            assert b'200' in connection.recv(12)
+        assert page.get('/events')[0] == 503
+        # connections that say nothing take the other places, but one
+        host, port = page.url.removeprefix('http://').split(':')
+        for _ in range(54):
+            stack.enter_context(socket.create_connection((host, int(port))))
+        begun = time.monotonic()
+        assert vehicle.until(lambda: page.get('/picture/0/camera')[0] == 200, 'a picture')
+        assert time.monotonic() - begun < 5
+    with until(lambda: _granted(page), 'that places are free again') as connection:
+        assert b'event-stream' in connection.recv(4096)
+
+
+def _granted(page: Page) -> socket.socket | None:
+    connection = page.events()
+    if b'200' in connection.recv(12):
+        return connection
+    connection.close()
+    return None
+
+
+def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page: Page) -> None:
+    port = int(page.url.rpartition(':')[2])
+    lines = [line.split() for line in Path('/proc/net/tcp').read_text().splitlines()[1:]]
+    listening = {line[1] for line in lines if line[3] == '0A'}
+    assert f'0100007F:{port:04X}' in listening and f'00000000:{port:04X}' not in listening
+    assert page.get('/')[0] == 200
+    assert "default-src 'none'" in page.get('/')[1]['Content-Security-Policy']
+    for headers in ({'Host': 'evil.example'}, {'Sec-Fetch-Site': 'cross-site'}):
+        assert page.get('/', **headers)[0] == page.get('/events', **headers)[0] == 403
+    for path in ('/etc/passwd', '/picture/7/camera', '/picture/0/labels', '/../view.py'):
+        assert page.get(path)[0] == 404
+
+
+def test_a_port_that_is_taken_is_told_and_the_summary_counts(
+    tmp_path: Path, vehicle: Vehicle
+) -> None:
+    first = Page(tmp_path)
+    try:
+        number = first.url.rpartition(':')[2]
+        (tmp_path / 'second').mkdir()
+        second = Page(tmp_path / 'second', '--port', number)
+        assert second.process.wait(30) == 2 and 'cannot listen' in second.text
+        third = Page(tmp_path / 'second')
+        assert third.url and third.url != first.url and third.stop() == 0
+        vehicle.until(lambda: first.get('/picture/1/camera')[0] != 404, 'the cameras')
+        for _ in range(10):
+            vehicle.publish()
+    finally:
+        assert first.stop() == 0
+    found = json.loads(first.summary.read_text())['/car/front']
+    assert found['frames_out'] >= 10 and found['dropped'] == {'superseded': 2}
+    assert found['latency_ms'] == {'p50': 31.5, 'p95': 31.5, 'p99': 31.5}
+    assert found['routes'] == {'night': found['frames_out']} and found['rate_hz'] > 0
+
+
+def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(
+    tmp_path: Path, vehicle: Vehicle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / 'drive.rrd'
+    if find_spec('rerun') is None:
+        assert main(['view', '--rerun', str(recording)]) == 2
+        assert "pip install 'nightseg[view]'" in capsys.readouterr().err
+        return
+    page = Page(tmp_path, '--rerun', str(recording))
+    try:
+        vehicle.until(lambda: recording.exists() and recording.stat().st_size > 20_000, 'records')
+    finally:
+        assert page.stop() == 0, page.text
+    content = recording.read_bytes()
+    for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian'):
+        assert name in content
+
+
+# -- nightseg run ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp('clip') / 'street.mp4'
+    rng = np.random.default_rng(0)
+    with VideoWriter(path, 10) as writer:
+        for _ in range(30):
+            writer.add(rng.integers(140, 170, (96, 160, 3), np.uint8))
+    return path
+
+
+def command(folder: Path, source: str, *flags: str) -> list[str]:
+    tiny = [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
+    out = ['--out', str(folder / 'summary.json')]
+    return [sys.executable, '-m', 'nightseg_ros.cli.main', 'run', source, *tiny, *out, *flags]
+
+
+@pytest.mark.slow
+def test_a_clip_is_segmented_watched_and_summed_up(clip: Path, tmp_path: Path) -> None:
+    done = subprocess.run(command(tmp_path, str(clip)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'watch it on http://127.0.0.1:' in done.stderr
+    (summary,) = json.loads((tmp_path / 'summary.json').read_text()).values()
+    # each frame has a mask or a reason why not
+    assert summary['frames_in'] == 30 and summary['frames_out'] > 0
+    assert summary['frames_out'] + sum(summary['dropped'].values()) == 30
+    assert summary['routes'] == {'day': summary['frames_out']}
+    assert 'frames in / out' in done.stdout
+
+
+@contextlib.contextmanager
+def stream() -> Iterator[str]:
+    """Send a grey video over the network, as a camera does, and yield its address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(('127.0.0.1', 0))
+        address = f'udp://127.0.0.1:{probe.getsockname()[1]}'
+    stop = threading.Event()
+
+    def send() -> None:
+        options = {'preset': 'ultrafast', 'tune': 'zerolatency', 'g': '5'}
+        with av.open(address, 'w', format='mpegts') as container:
+            video = container.add_stream('libx264', rate=10, options=options)
+            video.width, video.height, video.pix_fmt = 160, 96, 'yuv420p'
+            grey = np.full((96, 160, 3), 150, np.uint8)
+            while not stop.wait(0.1):
+                container.mux(video.encode(av.VideoFrame.from_ndarray(grey, format='rgb24')))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield address
+    finally:
+        stop.set()
+        sender.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['clip', 'topic', 'stream'])
+def test_ctrl_c_ends_everything_with_the_summary(
+    clip: Path, tmp_path: Path, client: Client, kind: str
+) -> None:
+    camera = client.publisher('/front/image_raw', reliable=False)
+    image = np.full((*SIZE, 3), 150, np.uint8)
+    with contextlib.ExitStack() as stack:
+        source = {'clip': str(clip), 'topic': 'topic:/front/image_raw'}.get(kind)
+        source = source or stack.enter_context(stream())
+        process = subprocess.Popen(
+            [*command(tmp_path, source), *(['--loop'] if kind == 'clip' else [])],
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        stack.callback(process.wait, 60)
+        stack.callback(process.terminate)
+        address = next(line for line in process.stderr if 'watch it on' in line).split()[3]
+        page = Page.__new__(Page)
+        page.url = address.rstrip('/;')
+
+        def seen() -> bool:
+            camera.publish(image_message(image, next(client.stamps)))
+            client.spin(0.1)
+            return page.get('/picture/0/overlay')[0] == 200
+
+        until(seen, 'an overlay', timeout=120)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        # sources without an end are ended this way
+        assert process.wait(60) == 0
+        assert time.monotonic() - begun < 30
+    (summary,) = json.loads((tmp_path / 'summary.json').read_text()).values()
+    assert summary['frames_out'] > 0
+    with pytest.raises(urllib.error.URLError):
+        page.get('/')
+
+
+@pytest.mark.parametrize(
+    ('source', 'words'), [('none.mp4', 'does not exist'), ('topic:', 'needs names')]
+)
+def test_a_source_that_is_none_ends_at_once(
+    capsys: pytest.CaptureFixture[str], source: str, words: str
+) -> None:
+    assert main(['run', source]) == 2
+    assert words in capsys.readouterr().err
