@@ -104,9 +104,10 @@ def import_segformer(options: SegformerOptions) -> int:
 
     if not (options.folder / 'config.json').is_file():
         raise ConfigError(f"'{options.folder}' holds no config.json; transformers writes one")
-    network = SegformerForSemanticSegmentation.from_pretrained(
+    network: Any = SegformerForSemanticSegmentation.from_pretrained(
         options.folder, local_files_only=True, use_safetensors=True
-    ).eval()
+    )
+    network.eval()
     stream = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
