@@ -186,9 +186,12 @@ class Client:
     # -- topics -------------------------------------------------------------------------------
 
     def publisher(
-        self, topic: str, kind: Any = Image, *, reliable: bool = True, depth: int = 5
+        self, topic: str, kind: Any = Image, *, reliable: bool = True, latched: bool = False
     ) -> Any:
-        publisher = self.node.create_publisher(kind, topic, _qos(reliable, depth))
+        qos = _qos(reliable, 5)
+        if latched:
+            qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+        publisher = self.node.create_publisher(kind, topic, qos)
         self._publishers.append(publisher)
         return publisher
 

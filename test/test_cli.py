@@ -272,6 +272,25 @@ def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
     assert {path.name for path in (tmp_path / 'out' / 'labels').iterdir()} == {'a.png', 'b.png'}
 
 
+@pytest.mark.ros
+@pytest.mark.parametrize(('module', 'name', 'parameter'), [
+    ('main', 'night_perception', 'min_reliability (double, 0.65) [0 to 1]'),
+    ('semantic_cloud', 'semantic_cloud', "odometry (string, '')"),
+])  # fmt: skip
+def test_a_node_prints_help_and_names_a_missing_file(
+    module: str, name: str, parameter: str, tmp_path: Path
+) -> None:
+    pytest.importorskip('rclpy')
+    command = [sys.executable, '-m', f'nightseg_ros.node.{module}']
+    done = subprocess.run([*command, '--help'], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f'usage: {name} [--ros-args') and parameter in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    given = ['--ros-args', '--params-file', str(tmp_path / 'nowhere.yaml')]
+    done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f'{name}: ') and 'nowhere.yaml' in last
+
+
 def test_verbose_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     with pytest.raises(DataError, match='does not exist'):
         main(['predict', str(tmp_path / 'nix.mp4'), '--out', 'x', '--verbose'])

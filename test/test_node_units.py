@@ -164,6 +164,19 @@ def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
     assert texts(health, 12.1, source) == []
 
 
+def test_a_silence_is_logged_once_after_five_seconds() -> None:
+    logged: list[str] = []
+    health = Health(0.0, warnings=Warnings(SimpleNamespace(warning=logged.append), period=0.0))
+    source = Source(topic='/fornt/image', near="; did you mean '/front/image'?")
+    for now in (4.9, 5.1, 6.0, 20.0):
+        texts(health, now, source)
+    text = "no frame for 5.1 s: nobody publishes /fornt/image; did you mean '/front/image'?"
+    assert logged == [text]
+    receive(health, 21.0)
+    texts(health, 27.0, source)
+    assert len(logged) == 2
+
+
 @pytest.mark.parametrize('reason', FRAME_DROPS)
 def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(reason: str) -> None:
     health = Health(0.0)

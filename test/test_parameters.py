@@ -145,6 +145,29 @@ def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Pa
             {'image_topics': ['/usb/image/compressed'], 'transport': 'compressed'},
             [('usb', '/usb/image/compressed', '/usb/camera_info', '/usb/nightseg')],
         ),
+        (
+            {
+                'cameras': [],
+                'image_topics': ['/isaac/image_compressed'],
+                'transport': 'compressed',
+            },
+            [('isaac', '/isaac/image_compressed', '/isaac/camera_info', '/isaac/nightseg')],
+        ),
+        (
+            {'cameras': ['/front/'], 'transport': 'ffmpeg'},
+            [('/front', '/front/image_raw/ffmpeg', '/front/camera_info', '/front/nightseg')],
+        ),
+        (
+            {'image_topics': ['/a/image_raw/foxglove', '/b/h264'], 'transport': 'foxglove'},
+            [
+                ('a', '/a/image_raw/foxglove', '/a/camera_info', '/a/nightseg'),
+                ('b', '/b/h264', '/b/camera_info', '/b/nightseg'),
+            ],
+        ),
+        (
+            {'image_topics': ['/image_raw']},
+            [('image_raw', '/image_raw', '/camera_info', '/image_raw/nightseg')],
+        ),
     ],
 )
 def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]) -> None:
@@ -156,7 +179,13 @@ def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]
     ('node', 'given', 'words'),
     [
         (NIGHT, {'cameras': [''], 'image_topics': ['']}, 'both empty'),
+        (NIGHT, {'cameras': []}, 'both empty'),
         (NIGHT, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
+        (NIGHT, {'cameras': ['front left']}, "names 'front left': Invalid topic name"),
+        (NIGHT, {'cameras': ['/']}, "names '': Invalid topic name"),
+        (NIGHT, {'image_topics': ['/a/']}, "names '/a/': Invalid topic name"),
+        (NIGHT, {'image_topics': ['/a/nightseg/labels']}, "no camera's picture but a mask"),
+        (NIGHT, {'image_topics': ['/d/image/compressedDepth']}, 'but a depth image'),
         (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
         (NIGHT, {'image_topics': ['x/i', 'x/i']}, 'twice'),
         (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -31,7 +32,13 @@ from nightseg_ros.evaluation.report import (
     table,
     write_report,
 )
-from nightseg_ros.evaluation.report_figures import ERROR_COLORS, clock, draw_errors, encode
+from nightseg_ros.evaluation.report_figures import (
+    ERROR_COLORS,
+    clock,
+    draw_errors,
+    draw_timelines,
+    encode,
+)
 from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
 from nightseg_ros.evaluation.variants import Variants, configurations
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
@@ -373,6 +380,27 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied:
     heights = np.sort([float(y) for y in re.findall(r'[ML] \S+ (\S+)', curve)])
     assert heights[-1] - heights[-4] > 3 * (heights[-4] - heights[0])
     assert 'no mask' in svg
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'length'),
+    [([1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], '0:01'), ([1.7e9, 1.7e9 + 0.1, 1.2, 1.3], '0:01'),
+     ([5, 5.1, 1.7e9, 5.3, 5.4], '0:02')],
+    ids=['set ahead', 'set back', 'one wild stamp'],
+)  # fmt: skip
+def test_a_clock_that_was_set_leaves_a_timeline_readable(
+    tmp_path: Path, seconds: list[float], length: str
+) -> None:
+    line = {
+        'run': 'bag', 'source': 'bag', 'camera': 'front', 'error': None, 'score': 0.5,
+        'miou': None, 'confidence': 0.9, 'state': 'day', 'light': None, 'route': 'day',
+    }  # fmt: skip
+    lines = [json.dumps({**line, 'stamp': round(second * 10) * 10**8}) for second in seconds]
+    (tmp_path / 'frames.jsonl').write_text('\n'.join(lines))
+    run = SimpleNamespace(name='bag', label='auto')
+    drive = SimpleNamespace(name='bag', runs=[run])
+    [(title, _)], left_out = draw_timelines(tmp_path / 'frames.jsonl', [drive])
+    assert title == f'bag front: {len(seconds)} frames, {length}' and not left_out
 
 
 # -- errors and the command ------------------------------------------------------------------

@@ -297,6 +297,32 @@ def test_a_second_back_and_ten_forward_are_just_no_jump(
     assert (decision.route == 'night') == decision.switched == afresh
 
 
+@pytest.mark.parametrize('wild', [0, 12 * SECOND, START + 40 * 365 * 86_400 * SECOND])
+@pytest.mark.parametrize('once', [True, False], ids=['one wild stamp', 'a clock that is set'])
+@pytest.mark.parametrize('shared', [True, False])
+def test_a_wild_stamp_changes_neither_route_nor_dwell(wild: int, once: bool, shared: bool) -> None:
+    def states(wild_at: int | None) -> list[str]:
+        bank, found = RouterBank(RouterConfig(shared=shared)), []
+        for index, score in enumerate([0.1] * 20 + [0.9] * 60 + [0.1] * 20):
+            stamps = dict.fromkeys('ab', START + index * FRAME)
+            if wild_at is not None and (index == wild_at if once else index >= wild_at):
+                for camera in 'a' if once else 'ab':
+                    stamps[camera] = wild + (index - wild_at) * FRAME
+            both = [bank.update(name, at, light(score)) for name, at in stamps.items()]
+            found.append(both[0].state)
+        return found
+
+    wanted = states(None)
+    assert {*wanted} == {'night', 'day'}
+    for at in (10, 40, 82):
+        found = states(at)
+        changes = [index for index, (a, b) in enumerate(zip(found, found[1:])) if a != b]
+        meant = [index for index, (a, b) in enumerate(zip(wanted, wanted[1:])) if a != b]
+        # a wild frame has no duration, so that a dwell may end one or two frames later
+        assert len(changes) == len(meant), (at, changes, meant)
+        assert all(0 <= new - old <= 3 for new, old in zip(changes, meant)), (at, changes, meant)
+
+
 def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then() -> None:
     bank = RouterBank(RouterConfig(shared=True))
     bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.9}, 5, START)

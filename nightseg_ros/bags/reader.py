@@ -34,8 +34,9 @@ from nightseg_ros.perception.frame import (
     FrameError,
     decode_file,
     decode_raw,
+    video_codec,
 )
-from nightseg_ros.perception.packets import PacketDecoder, codec_of
+from nightseg_ros.perception.packets import PacketDecoder
 from nightseg_ros.perception.result import base_topic
 
 METADATA = 'metadata.yaml'
@@ -84,7 +85,7 @@ def camera_of(topic: str) -> str:
 def _is_video(message: Message, content: Any) -> bool:
     """Tell a packet of video; some drivers put H.264 into a CompressedImage."""
     kind = message.channel.type
-    return kind in VIDEO_TYPES or (kind == IMAGE_TYPES[1] and bool(codec_of(content.format)))
+    return kind in VIDEO_TYPES or (kind == IMAGE_TYPES[1] and bool(video_codec(content.format)))
 
 
 class BagReader:

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -417,7 +418,8 @@ def last_message(child: Child, width: int = 60) -> str:
 
 def page_address(viewer: Child) -> str:
     """Return where a view serves its page, '' until it does."""
-    return viewer.tail(1).partition('view: ')[2]
+    found = re.search(r'view: (http\S+)', viewer.tail())
+    return found[1] if found else ''
 
 
 def _wait_until_quiet(arrived: Path, *needed: Child) -> None:

@@ -11,12 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import tyro
 
@@ -44,8 +46,8 @@ from nightseg_ros.files import replace_file
 
 #: Before the names of topics, where SOURCE is no file.
 TOPIC = 'topic:'
-#: Seconds for the masks of the last frames.
-LAST_MASKS_S = 2.0
+#: Seconds for the masks of the last frames, and until the node has told of each that it received.
+LAST_MASKS_S, TOLD_S = 60.0, 1.5
 #: Seconds that a process may take to end.
 ENDING_S = 20.0
 
@@ -223,7 +225,7 @@ def _live(
 
 def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None) -> None:
     """Wait for the end of the source; ``ProcessError`` where a process ends before."""
-    begun, told = time.monotonic(), False
+    begun, address = time.monotonic(), ''
     with Progress('starting', None) as progress:
         while player is None or player.code is None:
             for child in (node, viewer):
@@ -231,15 +233,34 @@ def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None)
             text = last_message(node, 500)
             if 'configure failed' in text:
                 raise ProcessError(f'night_perception: {text}')
-            if not told and (address := page_address(viewer)):
-                told = True
+            if not address and (address := page_address(viewer)):
                 progress.note(f'watch it on {address}; Ctrl-C ends it')
             progress.set(0, None, text[:70])
             if player is None and 0 < options.seconds < time.monotonic() - begun:
                 break
             time.sleep(0.2)
-        # the node computes the last masks
-        time.sleep(LAST_MASKS_S)
+        if player is not None:
+            # the node computes the last masks
+            time.sleep(TOLD_S)
+            end = time.monotonic() + LAST_MASKS_S
+            while time.monotonic() < end and not _all_accounted(address):
+                node.check()
+                time.sleep(0.2)
+
+
+def _all_accounted(address: str) -> bool:
+    """Tell whether a mask or a reason to drop it is known of every frame that was received."""
+    try:
+        with closing(HTTPConnection(urlsplit(address).netloc, timeout=5)) as connection:
+            connection.request('GET', '/events')
+            first = connection.getresponse().readline()
+        cameras = json.loads(first.removeprefix(b'data: '))['cameras']
+    except (OSError, HTTPException, ValueError):
+        return False
+    healths = [camera['health'] for camera in cameras if 'health' in camera]
+    return all(
+        int(h['received']) == int(h['served']) + sum(map(int, h['lost'].values())) for h in healths
+    )
 
 
 def _show(title: str, found: dict[str, Any]) -> None:

@@ -114,6 +114,7 @@ def draw_reliability(parts: Mapping[str, Any], label: str) -> Markup | None:
 
 #: Timelines on one page; a fleet has more drives than anybody scrolls through.
 MOST_TIMELINES = 12
+_DAY_S = 86_400.0
 _CURVES = ('score', 'miou', 'confidence')
 #: What is one of several words, with the words that have a place of their own.
 _STEPS = {
@@ -149,8 +150,11 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
         for place in dict.fromkeys(key[1:] for key in tracks if key[0] in labels):
             mine = {labels[run]: track for (run, *own), track in tracks.items()
                     if run in labels and tuple(own) == place}  # fmt: skip
-            seconds = np.array([frame['stamp'] for frame in next(iter(mine.values()))]) / 1e9
-            seconds -= seconds[0]
+            stamps = np.array([frame['stamp'] for frame in next(iter(mine.values()))])
+            steps = np.diff(stamps, prepend=stamps[0]) / 1e9
+            # where a clock was set, years would lie between two frames
+            steps[(steps < 0) | (steps > _DAY_S)] = 1.0
+            seconds = np.cumsum(steps)
             if not seconds[-1] > 0:
                 continue
             if len(drawn) >= MOST_TIMELINES:

@@ -19,13 +19,14 @@ import numpy.typing as npt
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32, String
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import user_path
 from nightseg_ros.node.diagnostics import Health, Warnings
 from nightseg_ros.node.messages import (
+    VideoUnpacker,
     frame_status,
     jpeg_message,
     label_info,
@@ -33,8 +34,8 @@ from nightseg_ros.node.messages import (
     png_message,
     scaled_info,
 )
-from nightseg_ros.node.subscription import OrderedSubscription
-from nightseg_ros.perception.result import Result, Want, legend
+from nightseg_ros.node.subscription import OrderedSubscription, Subscription
+from nightseg_ros.perception.result import TRANSPORTS, Result, Want, legend
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED
 
@@ -56,7 +57,7 @@ class OutputTopic(NamedTuple):
     """Whether late subscribers get the last message (transient local)."""
 
 
-_IMAGE, _COMPRESSED = 'sensor_msgs/Image', 'sensor_msgs/CompressedImage'
+_IMAGE, _COMPRESSED = TRANSPORTS['raw'], TRANSPORTS['compressed']
 #: In the order of publishing: what a planner waits for comes first.
 TOPICS = (
     OutputTopic('labels', _IMAGE, 'mono8: the id of each pixel, 255 unlabelled'),
@@ -103,7 +104,14 @@ class CameraTopics:
         self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
         self._warnings = Warnings(node.get_logger(), names.name)
         self._info: Any = None
-        self._info_subscription: Any = None
+        self._infos: Subscription | None = None
+        kind = TRANSPORTS[node.settings.transport]
+        self._kind = message_class(kind)
+        if self._kind is None:
+            raise ConfigError(
+                f"'transport' is {node.settings.transport}, but {kind.partition('/')[0]} is not "
+                'installed: install it, or source the workspace that has it'
+            )
         self._messages = {name: ImageMessage(encoding) for name, encoding in PICTURES.items()}
         self._publishers: dict[str, Any] = {}
         for topic in TOPICS:
@@ -149,27 +157,21 @@ class CameraTopics:
         def keep_info(info: Any) -> None:
             self._info = info
 
-        self._info_subscription = self._node.create_subscription(
-            CameraInfo, self.names.info_topic, keep_info,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-        )  # fmt: skip
+        self._infos = Subscription(self._node, CameraInfo, self.names.info_topic, keep_info)
         settings = self._node.settings
         self.images = OrderedSubscription(
-            self._node,
-            CompressedImage if settings.transport == 'compressed' else Image,
-            self.names.image_topic,
-            partial(put, self),
-            settings.qos_reliability,
-            self.health,
-        )
+            self._node, self._kind, self.names.image_topic, partial(put, self),
+            settings.qos_reliability, self.health, unpack=VideoUnpacker(),
+            # of pictures the latest will do, but each packet of a video counts
+            depth=1 if settings.transport == 'raw' else 30,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Take the subscriptions out of the graph."""
-        if self.images is not None:
-            self.images.close()
-        if self._info_subscription is not None:
-            self._node.destroy_subscription(self._info_subscription)
-        self.images = self._info_subscription = None
+        for subscription in (self.images, self._infos):
+            if subscription is not None:
+                subscription.close()
+        self.images = self._infos = None
 
     def destroy(self) -> None:
         """Take the output topics out of the graph."""
@@ -348,7 +350,7 @@ class EgoMask:
         return self._fitted
 
     def cover(self, result: Result) -> Result:
-        """Return the result with the vehicle unlabelled, uncertain and uncoloured."""
+        """Return the result with the vehicle unlabelled, uncertain and, in place, uncoloured."""
         if result.labels is None:
             return result
         mask = self.at(*result.labels.shape)
@@ -359,7 +361,6 @@ class EgoMask:
         if result.color is not None:
             changes['color'] = result.color & ~mask[:, :, None]
         if result.overlay is not None:
-            image = result.frame.image
-            changes['overlay'] = overlay = result.overlay.copy()
-            overlay[there] = image[there] if result.frame.order == 'rgb' else image[there][:, ::-1]
+            own = result.frame.image[there]
+            result.overlay[there] = own if result.frame.order == 'rgb' else own[:, ::-1]
         return replace(result, **changes)

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from nightseg_ros.perception.result import in_words
+from nightseg_ros.perception.result import TRANSPORTS, in_words
 
 #: Every way a received frame can end without a mask.
 FRAME_DROPS = {
@@ -25,6 +25,7 @@ FRAME_DROPS = {
     'too_old': 'older than max_age',
     'out_of_order': 'stamped before the frame before it',
     'duplicate_stamp': 'stamped as the frame before it',
+    'no_picture': 'a packet before the first key frame, or after a lost one',
     'undecodable': 'could not be decoded',
     'failed': 'could not be segmented',
     'withheld': 'the mask was unfit to be published',
@@ -252,8 +253,9 @@ class Health:
         if source.other_types and not source.publishers:
             found = ', '.join(source.other_types)
             text = f'{lead}: {source.topic} is {found}, which is not what is subscribed to'
-            if found == 'sensor_msgs/CompressedImage':
-                text += "; set 'transport' to compressed and name the topic without /compressed"
+            for transport, kind in TRANSPORTS.items():
+                if kind in source.other_types and self.noun == 'frame':
+                    text += f"; set 'transport' to {transport}"
         elif not source.publishers:
             text = f'{lead}: nobody publishes {source.topic}{source.near}'
         elif source.subscribed_reliable and source.reliable < source.publishers:

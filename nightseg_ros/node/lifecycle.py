@@ -76,6 +76,8 @@ class ManagedNode(LifecycleNode):
         self._get_state = services['get_state'].callback
         self._change_state = services['change_state'].callback
         services['change_state'].callback = self._answer_transition
+        self.subscribed: set[Subscription] = set()
+        """Those that follow what their publishers offer."""
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self._kind = settings
@@ -93,7 +95,7 @@ class ManagedNode(LifecycleNode):
         self._report_timer = self.create_timer(REPORT_PERIOD, self._tick, clock=self._steady)
         for sentence in self._unknown:
             self.get_logger().warning(sentence)
-        if self._value('autostart'):
+        if self.get_parameter('autostart').value:
             self._start_timer = self.create_timer(0.0, self._autostart, clock=self._steady)
 
     def create_subscription(
@@ -131,31 +133,29 @@ class ManagedNode(LifecycleNode):
         overrides = self._parameter_overrides
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
-            given = overrides[name].value if name in overrides else row.plain_default
+            default = row.plain_default
+            given = overrides[name].value if name in overrides else default
             if row.kind == 'double' and type(given) is int:
                 # 1 is a number, too; rclpy would ask for 1.0
                 given = float(given)
                 overrides[name] = Parameter(name, value=given)
-            # an array that a YAML file left empty has no type
-            problem = None if given is None and row.kind == 'string array' else row.problem(given)
+            # an array that was given empty has no type to ROS
+            empty = given is None and row.kind == 'string array'
+            problem = None if empty else row.problem(given)
             if problem:
                 self._wrong[name] = problem
             self.declare_parameter(
-                name, row.plain_default, row.descriptor(), ignore_override=bool(problem)
-            )
+                name, [''] if empty else default, row.descriptor(),
+                ignore_override=empty or bool(problem),
+            )  # fmt: skip
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
-
-    def _value(self, name: str) -> Any:
-        """Return one value; an array that a YAML file left empty is the default."""
-        value = self.get_parameter(name).value
-        return self._rows[name].plain_default if value is None else value
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""
         if self._wrong:
             raise ConfigError('; '.join(self._wrong.values()))
-        values = {name: self._value(name) for name in self._rows}
+        values = {name: self.get_parameter(name).value for name in self._rows}
         return settings_of(self._kind, {**values, **changes})
 
     def _check_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
@@ -169,7 +169,7 @@ class ManagedNode(LifecycleNode):
                 if problem:
                     raise ConfigError(problem)
                 # a file of all parameters may be loaded again
-                if configured and not row.dynamic and value != self._value(name):
+                if configured and not row.dynamic and value != self.get_parameter(name).value:
                     raise ConfigError(
                         f"parameter '{name}' takes effect by configure: clean the node up, "
                         'set it, and configure'
@@ -316,7 +316,7 @@ class ManagedNode(LifecycleNode):
 
     def _tick(self) -> None:
         self._busy('a callback')
-        for _, _, subscription in self._sources():
+        for subscription in tuple(self.subscribed):
             subscription.match()
         self._report()
 

@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -25,6 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import (
     CameraInfo,
     CompressedImage,
+    Image,
     PointCloud2,
     PointField,
     RegionOfInterest,
@@ -34,10 +35,48 @@ from std_msgs.msg import Header
 from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.diagnostics import diagnostic_status
+from nightseg_ros.perception.frame import video_codec
 from nightseg_ros.perception.result import Result, report
 from nightseg_ros.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class Picture(NamedTuple):
+    """A picture of a video topic, in the place of an Image."""
+
+    header: Any
+    image: Pixels
+    """uint8 [H, W, 3] BGR."""
+
+
+class VideoUnpacker:
+    """Makes pictures of a camera's packets; every other message passes as it is."""
+
+    def __init__(self) -> None:
+        """Wait for the first packet, which loads FFmpeg."""
+        self._decoder: Any = None
+
+    def __call__(self, message: Any) -> Any:
+        """Return the picture that is due, None while there is none."""
+        if isinstance(message, Image) or (
+            isinstance(message, CompressedImage) and not video_codec(message.format)
+        ):
+            return message
+        if self._decoder is None:
+            packets = importlib.import_module('nightseg_ros.perception.packets')
+            self._decoder = packets.PacketDecoder()
+        frame = self._decoder.decode(message)
+        if frame is None:
+            return None
+        return Picture(stamped_header(frame.frame_id, frame.stamp_ns), frame.image)
+
+
+def stamped_header(frame_id: str, stamp_ns: int) -> Header:
+    """Return a header."""
+    header = Header(frame_id=frame_id)
+    header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+    return header
 
 
 def png_message(header: Any, labels: Pixels) -> CompressedImage:
@@ -160,8 +199,7 @@ def read_message(message: PointCloud2) -> Cloud:
 def cloud_message(labelled: SensorCloud) -> PointCloud2:
     """Return the message of a labelled cloud, under the input's stamp and frame."""
     cloud = labelled.cloud
-    header = Header(frame_id=labelled.frame_id)
-    header.stamp.sec, header.stamp.nanosec = divmod(labelled.stamp_ns, 1_000_000_000)
+    header = stamped_header(labelled.frame_id, labelled.stamp_ns)
     fields = [
         PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count)
         for f in cloud.fields

@@ -18,13 +18,15 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
 from nightseg_ros.config import ConfigError, did_you_mean, from_mapping
 from nightseg_ros.perception.pipeline import PipelineConfig
-from nightseg_ros.perception.result import NAMESPACE, output_prefixes
+from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS, base_topic, output_prefixes
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
 
@@ -170,8 +172,9 @@ class Settings:
         'published under <camera>/nightseg/')
     image_topics: tuple[str, ...] = _row(('',), 'image topics instead, one a camera; without '
         'cameras of your own, each camera is called as its topic without the last part')
-    transport: str = _row('raw', 'read sensor_msgs/Image, or CompressedImage from '
-        '<topic>/compressed', choices=('raw', 'compressed'))
+    transport: str = _row('raw', 'what is read: Image; CompressedImage, of <topic>/compressed; or '
+        'video: FFMPEGPacket (ffmpeg) or CompressedVideo (foxglove), of image_topics as they are '
+        'or <camera>/image_raw/<transport>', choices=tuple(TRANSPORTS))
     qos_reliability: str = _row('auto', 'reliability of the image subscriptions; auto does as the '
         'publisher does', choices=RELIABILITIES)
     route: str = _live(_PIPELINE.route, 'network to take: by illumination, or always the same',
@@ -264,7 +267,9 @@ class Settings:
             raise ConfigError(
                 "'cameras' and 'image_topics' are both empty; name at least one camera"
             )
-        if topics and tuple(names) == Settings.cameras:
+        given = bool(topics)
+        if topics and tuple(names) in ((), Settings.cameras):
+            _refuse_invalid('image_topics', topics)
             outputs = output_prefixes(topics)
             names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
         else:
@@ -279,12 +284,19 @@ class Settings:
                 f"'ego_masks' has {len(masks)} files for {len(names)} cameras; give one a camera, "
                 "'' for none"
             )
-        cameras = []
+        cameras, transport = [], self.transport
         for name, topic, output, mask in zip(names, topics, outputs, masks):
-            stem = topic.removesuffix('/compressed')
+            stem = base_topic(topic)
+            if f'/{NAMESPACE}/' in topic or topic.endswith('/compressedDepth'):
+                raise ConfigError(
+                    f"'image_topics' names {topic}, which is no camera's picture but a "
+                    f'{"mask" if NAMESPACE in topic else "depth image"}'
+                )
+            whole = transport == 'raw' or topic.endswith(transport)
             cameras.append(CameraNames(
                 name=name,
-                image_topic=f'{stem}/compressed' if self.transport == 'compressed' else topic,
+                image_topic=topic if whole or (given and transport != 'compressed')
+                else f'{topic}/{transport}',
                 # where image_transport puts it
                 info_topic=f'{stem.rpartition("/")[0]}/camera_info' if '/' in stem
                 else 'camera_info',
@@ -306,7 +318,17 @@ def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
 def _names(parameter: str, given: Sequence[str]) -> list[str]:
     names = [name.rstrip('/') for name in _given(given)]
     _refuse_doubles(parameter, names)
+    _refuse_invalid(parameter, names)
     return names
+
+
+def _refuse_invalid(parameter: str, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            validate_topic_name(name)
+        except InvalidTopicNameException as error:
+            reason = str(error).partition('\n')[0].rstrip(':')
+            raise ConfigError(f"'{parameter}' names '{name}': {reason}") from error
 
 
 def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: str) -> list[str]:
@@ -316,6 +338,7 @@ def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: st
         raise ConfigError(
             f"'{parameter}' has {len(topics)} topics for {len(names)} names; give one each or none"
         )
+    _refuse_invalid(parameter, topics)
     return topics
 
 
@@ -461,13 +484,14 @@ def help_text(node: str) -> str:
     """Return what ``night_perception --help`` or ``semantic_cloud --help`` prints."""
     rows = CLOUD_PARAMETERS if node == 'semantic_cloud' else PARAMETERS
     lines = [
-        f'usage: {node} [--ros-args [-p NAME:=VALUE] [--params-file FILE] [-r FROM:=TO]]',
+        f'usage: {node} [--ros-args -p NAME:=VALUE --params-file FILE ...]',
         '',
-        f'A ROS 2 lifecycle node. config/{node}.yaml is a file of its parameters:',
+        f'A ROS 2 lifecycle node; config/{node}.yaml holds its parameters:',
         '',
     ]
     for row in rows:
         accepted = f' [{row.range}]' if row.range else ''
-        lines.append(f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}')
+        head = f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}'
+        lines.append(textwrap.fill(head, 80, subsequent_indent='  '))
         lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))
     return '\n'.join(lines)

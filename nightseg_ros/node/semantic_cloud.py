@@ -19,7 +19,7 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -132,7 +132,8 @@ class CameraFeed:
         reliability = node.settings.qos_reliability
         topics: list[tuple[Any, str, str, Callable[[Any], None]]] = [
             (Image, f'{prefix}/labels', reliability, self._labels),
-            (CameraInfo, info_topic, 'best_effort', partial(painter.take_info, name)),
+            (CameraInfo, info_topic, 'auto', partial(painter.take_info, name)),
+            (String, f'{prefix}/label_info_json', 'auto', painter.take_legend),
         ]
         if painter.config.confidence:
             take = partial(painter.take_confidence, name)
@@ -141,25 +142,11 @@ class CameraFeed:
             Subscription(node, kind, topic, self._used(topic, take), policy)
             for kind, topic, policy, take in topics
         ]
-        latched = QoSProfile(
-            depth=1, reliability=ReliabilityPolicy.RELIABLE,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL,
-        )  # fmt: skip
-        legend = f'{prefix}/label_info_json'
-        self._legend = node.create_subscription(
-            String, legend, self._used(legend, painter.take_legend), latched,
-        )  # fmt: skip
 
     def close(self) -> None:
         """Take the subscriptions out of the graph."""
         for subscription in self._subscriptions:
             subscription.close()
-        self._node.destroy_subscription(self._legend)
-
-    def match(self) -> None:
-        """Follow the publishers' reliability."""
-        for subscription in self._subscriptions:
-            subscription.match()
 
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks."""
@@ -359,11 +346,6 @@ class SemanticCloud(ManagedNode):
             self.painter.config = self.settings.paint
 
     # -- diagnostics --------------------------------------------------------------------------
-
-    def _tick(self) -> None:
-        for camera in self._cameras:
-            camera.match()
-        super()._tick()
 
     def _problems(self, now: float) -> list[HealthProblem]:
         found, settings = super()._problems(now), self.settings

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Subscriptions: as reliable as the publisher, and in the order of the stamps."""
+"""Subscriptions: as the publishers offer it, and in the order of the stamps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
+from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
@@ -23,68 +24,89 @@ AHEAD_S = 0.1
 
 
 class Subscription:
-    """Takes messages of a topic, best effort or reliably; by 'auto' as its publishers do."""
+    """
+    Takes messages of a topic as its publishers offer them.
+
+    What they publish once for late subscribers (transient local) arrives as well, and what is
+    published reliably is asked for reliably, or as ``reliability`` says.
+    """
 
     def __init__(
         self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
-        reliability: str,
+        reliability: str = 'auto', depth: int = 1,
     ) -> None:  # fmt: skip
         """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
         self._node, self._kind, self._topic = node, kind, topic
         # sensor_msgs.msg._image and Image make sensor_msgs/Image
         self._type = f'{kind.__module__.split(".")[0]}/{kind.__name__}'
-        self._receive, self._reliability = receive, reliability
-        self._reliable = False
+        self._receive, self._reliability, self._depth = receive, reliability, depth
+        self._policies = ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
         self._subscription: Any = None
         # an event's own handler must not replace the subscription that the event came from
         self._guard: Any = node.create_guard_condition(
             self.match, MutuallyExclusiveCallbackGroup()
         )
+        node.subscribed.add(self)
         self.match()
 
     def source(self) -> Source:
         """Return who publishes now."""
-        reliable, others = [], set()
+        (offers, others), topic = self._offers(), self._node.resolve_topic_name(self._topic)
+        return Source(
+            topic=topic,
+            publishers=len(offers),
+            reliable=sum(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers),
+            subscribed_reliable=self._policies[0] == ReliabilityPolicy.RELIABLE,
+            other_types=tuple(sorted(others)),
+            near='' if offers or others else self._near(topic),
+        )
+
+    def _offers(self) -> tuple[list[QoSProfile], set[str]]:
+        """Return what each publisher of the type offers, and the other types on the topic."""
+        offers, others = [], set()
         for publisher in self._node.get_publishers_info_by_topic(self._topic):
             kind = publisher.topic_type.replace('/msg/', '/')
             if kind == self._type:
-                policy = publisher.qos_profile.reliability
-                reliable.append(policy == ReliabilityPolicy.RELIABLE)
+                offers.append(publisher.qos_profile)
             else:
                 others.add(kind)
-        topic, near = self._node.resolve_topic_name(self._topic), ''
-        if not reliable and not others:
-            wanted = self._type.replace('/', '/msg/')
-            names = self._node.get_topic_names_and_types()
-            near = did_you_mean(topic, [n for n, kinds in names if wanted in kinds and n != topic])
-        return Source(
-            topic=topic,
-            publishers=len(reliable),
-            reliable=sum(reliable),
-            subscribed_reliable=self._reliable,
-            other_types=tuple(sorted(others)),
-            near=near,
-        )
+        return offers, others
+
+    def _near(self, topic: str) -> str:
+        """Return the published topic that may have been meant, of a camera by any transport."""
+        transports = {kind: f' (transport {name})' for name, kind in TRANSPORTS.items()}
+        wanted = {**(transports if self._type in transports else {}), self._type: ''}
+        return did_you_mean(topic, [
+            f'{name}{wanted[kind]}'
+            for name, kinds in self._node.get_topic_names_and_types()
+            for kind in (kinds[0].replace('/msg/', '/'),)
+            if kind in wanted and name != topic and f'/{NAMESPACE}/' not in name
+        ])  # fmt: skip
 
     def match(self) -> None:
-        """Subscribe, and again where the publishers' reliability asks for the other one."""
+        """Subscribe, and again where what the publishers offer asks for another QoS."""
         if self._guard is None:
             return
-        source, reliable = self.source(), self._reliability == 'reliable'
-        if self._reliability == 'auto':
-            # best effort matches either, until there is a publisher to follow
-            followed = source.publishers > 0
-            reliable = source.reliable == source.publishers if followed else self._reliable
+        offers, _ = self._offers()
+        reliability, durability = self._policies
+        if offers:
+            # what is asked for must be offered by all
+            reliable = all(o.reliability == ReliabilityPolicy.RELIABLE for o in offers)
+            latched = all(o.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers)
+            reliability = ReliabilityPolicy['RELIABLE' if reliable else 'BEST_EFFORT']
+            durability = DurabilityPolicy['TRANSIENT_LOCAL' if latched else 'VOLATILE']
+        if self._reliability != 'auto':
+            reliability = ReliabilityPolicy[self._reliability.upper()]
         if self._subscription is not None:
-            if reliable == self._reliable:
+            if (reliability, durability) == self._policies:
                 return
             self._node.destroy_subscription(self._subscription)
-        self._reliable = reliable
-        policy = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+        self._policies = reliability, durability
         events = SubscriptionEventCallbacks(matched=self._changed, incompatible_qos=self._changed)
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
-            QoSProfile(depth=1, reliability=policy), event_callbacks=events,
+            QoSProfile(depth=self._depth, reliability=reliability, durability=durability),
+            event_callbacks=events,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -92,6 +114,7 @@ class Subscription:
         if self._guard is not None:
             self._node.destroy_subscription(self._subscription)
             self._node.destroy_guard_condition(self._guard)
+            self._node.subscribed.discard(self)
         self._guard = None
 
     def _changed(self, event: Any) -> None:
@@ -109,29 +132,36 @@ class OrderedSubscription(Subscription):
     def __init__(
         self, node: Any, kind: Any, topic: str, take: Callable[[Any, int, float], None],
         reliability: str, health: Health, restart: Callable[[], None] = lambda: None,
+        unpack: Callable[[Any], Any] = lambda message: message, depth: int = 1,
     ) -> None:  # fmt: skip
         """
         Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
 
-        ``restart`` is called before that where the stamps jump back by more than 1 s.
+        ``unpack`` gets every message, and what it returns is taken, None being a packet without a
+        picture. ``restart`` is called where the stamps jump back by more than 1 s.
         ``node.settings.max_rate`` is read for every message.
         """
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
-        super().__init__(node, kind, topic, self._in_order, reliability)
+        self._unpack = unpack
+        super().__init__(node, kind, topic, self._in_order, reliability, depth)
 
     def _in_order(self, message: Any) -> None:
         now, health = time.monotonic(), self._health
-        stamp = message.header.stamp
-        stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
         health.counts['received'] += 1
         health.received.append(now)
-        health.unstamped = not stamp_ns
-        drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
-        if drop:
-            health.drop(now, drop)
-            return
         try:
+            message = self._unpack(message)
+            if message is None:
+                health.drop(now, 'no_picture')
+                return
+            stamp = message.header.stamp
+            stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+            health.unstamped = not stamp_ns
+            drop, jump = self._order.check(stamp_ns, now, self._node.settings.max_rate)
+            if drop:
+                health.drop(now, drop)
+                return
             if jump:
                 health.counts['time_jumps'] += 1
                 text = f'stamps jumped back by {jump:.2f} s'

@@ -23,7 +23,7 @@ HISTORY_S, POINT_S = 120.0, 0.1
 #: Long side of a picture in pixels, and its quality as JPEG.
 LONG_SIDE, QUALITY = 960, 80
 #: Values of a camera in /diagnostics that the page shows.
-SHOWN = ('input_hz', 'output_hz', 'latency_ms.p50', 'latency_ms.p95', 'served')
+SHOWN = ('input_hz', 'output_hz', 'latency_ms.p50', 'latency_ms.p95', 'received', 'served')
 
 
 class Picture:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from sensor_msgs.msg import CompressedImage
 
+from nightseg_ros.node.messages import Picture
 from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
 from nightseg_ros.perception.pipeline import Pipeline
@@ -325,11 +326,13 @@ class Worker:
 
 def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     """
-    Return uint8 [H, W, 3] and its channel order of an Image or a CompressedImage.
+    Return uint8 [H, W, 3] and its channel order of an Image, a CompressedImage or a Picture.
 
     An encoding that is not read here goes through cv_bridge where it is installed.
     ``FrameError`` says what is wrong with the message.
     """
+    if isinstance(message, Picture):
+        return message.image, 'bgr'
     if isinstance(message, CompressedImage):
         return decode_file(message.data, message.format)
     bridge = None

@@ -28,6 +28,18 @@ class FrameError(ValueError):
     """A frame that cannot be read."""
 
 
+#: FFmpeg's decoder by what the name of an encoding contains: libx264, hevc_nvenc, h264;yuv420p;…
+VIDEO_CODECS = {'264': 'h264', '265': 'hevc', 'hevc': 'hevc', 'vp9': 'vp9', 'av1': 'av1'}
+#: Encodings of depth, whose values are metres or millimetres.
+DEPTH = ('16UC1', '32FC1')
+_NO_CAMERA = "depth is no picture; name the camera's colour or infrared topic"
+
+
+def video_codec(encoding: str) -> str | None:
+    """Return FFmpeg's decoder of a message's ``encoding`` or ``format``, None for no video."""
+    return next((codec for part, codec in VIDEO_CODECS.items() if part in encoding.lower()), None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """A picture with the stamp and the names it came with; none of them is ever changed."""
@@ -51,7 +63,7 @@ class ImageEncoding:
     code: int | None = None
     """OpenCV's colour conversion; None where the pixels are colours already."""
     wide: bool = False
-    """Whether a value has 16 bits, of which the upper byte is kept."""
+    """Whether a value has 16 bits, of which the upper 8 are kept: of 12 where more are empty."""
     mosaic: bool = False
     pairs: bool = False
     """Whether two pixels of a row share their colour."""
@@ -114,9 +126,8 @@ def decode_raw(
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
-        raise FrameError(
-            f"encoding '{encoding}' is not supported; publish one of {', '.join(ENCODINGS)}"
-        )
+        wanted = _NO_CAMERA if encoding in DEPTH else f'publish one of {", ".join(ENCODINGS)}'
+        raise FrameError(f"encoding '{encoding}' is not supported; {wanted}")
     if width < 1 or height < 1:
         raise FrameError(f'the image is {width}×{height} pixels; it has no content')
     if (layout.pairs and width % 2) or (layout.planar and height % 2):
@@ -134,7 +145,12 @@ def decode_raw(
         )
     rows = flat.reshape(count, step)[:, :row]
     if layout.wide:
-        rows = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        upper = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        if upper.max() < 16:
+            # the 12 bits of a sensor whose driver does not shift them up
+            lower = rows[:, 1 if is_bigendian else 0 :: 2]
+            upper = np.asarray(upper << 4 | lower >> 4, np.uint8)
+        rows = upper
     return _colors(rows, width, height, layout), layout.order
 
 
@@ -170,6 +186,8 @@ def decode_file(
     """
     content = bytes(data)
     name, _, how = layout.partition(';')
+    if name in DEPTH or 'compressedDepth' in how:
+        raise FrameError(f"format '{layout}' is not supported; {_NO_CAMERA}")
     # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
     packed = how.strip().rpartition(' ')[2]
     mosaic = None

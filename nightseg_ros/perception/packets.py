@@ -9,16 +9,8 @@ from typing import Any
 
 import av
 
-from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.frame import VIDEO_CODECS, Frame, video_codec
 from nightseg_ros.perception.video import VideoError, to_bgr
-
-#: FFmpeg's decoder by what the name of an encoding contains: libx264, hevc_nvenc, h264;yuv420p;…
-CODECS = {'264': 'h264', '265': 'hevc', 'hevc': 'hevc', 'vp9': 'vp9', 'av1': 'av1'}
-
-
-def codec_of(encoding: str) -> str | None:
-    """Return FFmpeg's decoder of a message's ``encoding`` or ``format``, None for no video."""
-    return next((codec for part, codec in CODECS.items() if part in encoding.lower()), None)
 
 
 class PacketDecoder:
@@ -27,7 +19,8 @@ class PacketDecoder:
 
     They are foxglove_msgs/CompressedVideo, ffmpeg_image_transport_msgs/FFMPEGPacket, or
     sensor_msgs/CompressedImage with such a format. No picture comes before the first key frame,
-    nor after a lost packet before the next one. Damage inside a packet cannot be told.
+    nor after a lost packet of H.264 or H.265 before the next one. VP9 and AV1 do not tell a loss,
+    and damage inside a packet cannot be told.
     """
 
     def __init__(self, camera: str = 'camera') -> None:
@@ -43,9 +36,9 @@ class PacketDecoder:
         ``message`` is one of rclpy or of rosbags. ``VideoError`` where the encoding is unknown.
         """
         encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
-        codec, data = codec_of(encoding), bytes(message.data)
+        codec, data = video_codec(encoding), bytes(message.data)
         if codec is None:
-            known = ', '.join(sorted(set(CODECS.values())))
+            known = ', '.join(sorted(set(VIDEO_CODECS.values())))
             raise VideoError(f"video encoding '{encoding}' is unknown; known are {known}")
         if codec != self._codec:
             self._codec, self._numbers = codec, FrameNumbers()

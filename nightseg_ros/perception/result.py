@@ -132,6 +132,13 @@ def in_words(value: object) -> str:
     return f'{value:.3f}' if isinstance(value, float) else str(value)
 
 
+#: Type of an image topic by the transport whose name its own one ends in.
+TRANSPORTS = {
+    'raw': 'sensor_msgs/Image',
+    'compressed': 'sensor_msgs/CompressedImage',
+    'ffmpeg': 'ffmpeg_image_transport_msgs/FFMPEGPacket',
+    'foxglove': 'foxglove_msgs/CompressedVideo',
+}
 #: Last part of the name below which a camera's results are published.
 NAMESPACE = 'nightseg'
 

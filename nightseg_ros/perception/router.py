@@ -25,6 +25,10 @@ ROUTES: tuple[Route, ...] = ('day', 'night', 'translate')
 _RANK: dict[State, int] = {'glare': 0, 'night': 0, 'dusk': 1, 'day': 2}
 
 
+#: Stamps that are further apart than a day are those of a clock that was set, or of none.
+CLOCK_SET_S = 86_400.0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteTable:
     """The route of each state."""
@@ -132,7 +136,9 @@ class Router:
         Take the illumination of the frame of ``stamp_ns`` and return its route.
 
         A repeated stamp, or one up to 1 s back, changes nothing. A stamp further back (a bag
-        that loops) and a gap of more than ``gap_s`` make this frame decide afresh.
+        that loops) and a gap of more than ``gap_s`` make this frame decide afresh. A jump of more
+        than ``CLOCK_SET_S``, also of one wild stamp, tells nothing about the light: state and
+        dwell go on as if no time had passed.
         """
         pending = self._advance(stamp_ns, illumination)
         state: State = self.state or 'dusk'
@@ -149,7 +155,10 @@ class Router:
         """Move the state on and return what is pending, '' if nothing is."""
         if self._last_ns is not None:
             elapsed = (stamp_ns - self._last_ns) / 1e9
-            if elapsed < -1:
+            if abs(elapsed) > CLOCK_SET_S:
+                if self._since_ns is not None:
+                    self._since_ns += stamp_ns - self._last_ns
+            elif elapsed < -1:
                 self.reset(f'time went back {-elapsed:.1f} s')
             elif elapsed <= 0:
                 return '' if elapsed == 0 else f'frame {-1000 * elapsed:.0f} ms late, ignored'
@@ -260,7 +269,10 @@ class RouterBank:
         """Tell whether this camera's stamps are, or from now on shall be, the clock."""
         if self._leader is None or camera == self._leader:
             return True
-        first = self._waiting[camera] = min(stamp_ns, self._waiting.get(camera, stamp_ns))
+        first = min(stamp_ns, self._waiting.get(camera, stamp_ns))
+        if stamp_ns - first > CLOCK_SET_S * 1e9:
+            first = stamp_ns
+        self._waiting[camera] = first
         return stamp_ns - first >= round(self.config.stale_s * 1e9)
 
     def _combined(self, stamp_ns: int) -> tuple[Illumination | None, int]:

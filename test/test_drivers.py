@@ -1,0 +1,261 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""What camera drivers publish, through one real node: the table of docs/node.md, and video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+from ros_harness import (
+    SECOND,
+    Camera,
+    Client,
+    image_message,
+    offline,
+    picture,
+    pixels_of,
+    running,
+    stamp,
+    stamp_ns,
+)
+from ros_messages import build
+from sensor_msgs.msg import CompressedImage, Image
+from test_video import SIZE, grey, packets
+
+from nightseg_ros.node.messages import message_class
+from nightseg_ros.node.worker import decode
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.result import TRANSPORTS, output_prefixes
+
+pytestmark = pytest.mark.ros
+
+NOW = 1_700_000_000 * SECOND
+
+
+class Driver(NamedTuple):
+    """One row of the table."""
+
+    driver: str
+    topic: str
+    encoding: str
+    """Or the format of a CompressedImage."""
+    frame_id: str = 'optical'
+    begin: int = NOW
+    reliable: bool = True
+    padding: int = 0
+
+
+RAW = [
+    Driver('usb_cam', '/image_raw', 'yuv422_yuy2', 'default_cam'),
+    Driver('usb_cam', '/side/image_raw', 'rgb8', 'side'),
+    Driver('v4l2_camera', '/camera/image_raw', 'yuyv', 'camera', reliable=False),
+    Driver('realsense2_camera', '/rs/color/image_raw', 'rgb8', 'rs_color_optical_frame'),
+    Driver('realsense2_camera', '/rs/infra1/image_rect_raw', 'mono8', 'rs_infra1_optical_frame'),
+    Driver('zed_wrapper', '/zed/zed_node/rgb/image_rect_color', 'bgra8', 'zed_left_optical'),
+    Driver('depthai_ros_driver', '/oak/rgb/image_raw', 'nv12', 'oak_rgb_camera_optical_frame'),
+    Driver('pylon_ros2_camera', '/pylon/image_raw', 'bayer_rggb8', 'pylon', reliable=False),
+    Driver('spinnaker_camera_driver', '/flir/image_raw', 'mono16', 'flir', padding=6),
+    Driver('GMSL by V4L2', '/gmsl/image_raw', 'uyvy', 'gmsl', padding=32),
+    Driver('ros_gz_bridge', '/rgbd_camera/image', 'rgb8', 'model/link/rgbd', begin=0),
+    Driver('carla_ros_bridge', '/carla/ego/rgb_front/image', 'bgra8', 'ego/rgb_front', begin=50),
+]
+COMPRESSED = [
+    Driver('usb_cam', '/mjpeg/image_raw', 'jpeg', 'default_cam'),
+    Driver('image_transport', '/left/image_raw', 'rgb8; jpeg compressed bgr8'),
+    Driver('pylon_ros2_camera', '/mosaic/image_raw', 'bayer_rggb8; png compressed '),
+    Driver('depthai_ros_driver', '/oak/right/image_raw', 'mono8; jpeg compressed mono8'),
+    Driver('Foxglove', '/app/image', 'webp'),
+]
+VIDEO = [
+    Driver('isaac_ros_h264_encoder', '/isaac/image_compressed', 'h264'),
+    Driver('ffmpeg_image_transport', '/nvenc/image_raw/ffmpeg', 'hevc_nvenc;nv12;nv12;bgr8'),
+    Driver('foxglove_compressed_video_transport', '/web/image_raw/foxglove', 'h264'),
+]
+
+
+@pytest.fixture(scope='module')
+def node(
+    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Client, Any]]:
+    messages = tmp_path_factory.mktemp('messages')
+    for package in ('foxglove_msgs', 'ffmpeg_image_transport_msgs'):
+        paths = build(messages, package)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(messages)
+        patch.setenv('PYTHONPATH', paths)
+        log = tmp_path_factory.mktemp('node') / 'log'
+        with running(log, {**parameters, 'cameras': [], 'autostart': False}) as process:
+            client = Client()
+            client.watch_diagnostics()
+            client.reach('unconfigured')
+            yield client, process
+            client.close()
+
+
+def test_no_camera_at_all_is_an_error(node: tuple[Client, Any]) -> None:
+    client, _ = node
+    assert not client.transition('configure')
+    client.diagnosed('node', 'ERROR', "'cameras' and 'image_topics' are both empty")
+
+
+def start(client: Client, transport: str, *topics: str) -> None:
+    client.reset()
+    for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
+        if client.state() == state:
+            assert client.transition(transition)
+    answer = client.set(image_topics=[*topics], transport=transport)
+    assert answer.successful, answer.reason
+    assert client.transition('configure')
+    assert client.transition('activate')
+
+
+def camera_of(client: Client, driver: Driver, kind: Any, topic: str) -> Camera:
+    camera = Camera(client, output_prefixes([topic])[0].removesuffix('/nightseg'))
+    client.node.destroy_publisher(camera.publisher)
+    camera.publisher = client.publisher(topic, kind, reliable=driver.reliable)
+    return camera
+
+
+def pixels_as(encoding: str, image: np.ndarray) -> np.ndarray:
+    """Return an RGB picture as a driver has it, uint8 [H, W] or [H, W, C]."""
+    height, width = image.shape[:2]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    luma, cr, cb = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb))
+    # video range, its colours shared by two or four pixels
+    y = (16 + luma * (219 / 255)).astype(np.uint8)
+    cb, cr = ((128 + (c[:, ::2] - 128.0) * (224 / 255)).astype(np.uint8) for c in (cb, cr))
+    if encoding in ('yuyv', 'yuv422_yuy2'):
+        return np.stack((y[:, ::2], cb, y[:, 1::2], cr), axis=2).reshape(height, width, 2)
+    if encoding == 'uyvy':
+        return np.stack((cb, y[:, ::2], cr, y[:, 1::2]), axis=2).reshape(height, width, 2)
+    if encoding == 'nv12':
+        return np.vstack((y, np.stack((cb, cr), axis=2)[::2].reshape(height // 2, width)))
+    if encoding == 'bayer_rggb8':
+        mosaic = image[:, :, 1].copy()
+        mosaic[::2, ::2], mosaic[1::2, 1::2] = image[::2, ::2, 0], image[1::2, 1::2, 2]
+        return mosaic
+    if encoding == 'mono16':
+        # 12 bits, as the sensor gives them
+        return (gray.astype('<u2') << 4).view(np.uint8).reshape(height, -1)
+    if encoding.startswith('mono'):
+        return gray
+    return image[:, :, [2, 1, 0, 0]] if encoding == 'bgra8' else image
+
+
+def message_of(driver: Driver, kind: Any, image: np.ndarray) -> Any:
+    """Return an RGB picture as a driver publishes it."""
+    name = driver.encoding
+    pixels = pixels_as(name.partition(';')[0], image)
+    if kind is Image:
+        message = image_message(
+            pixels, driver.begin, encoding=name, frame_id=driver.frame_id, padding=driver.padding
+        )
+        message.height, message.width = image.shape[:2]
+        return message
+    suffix = '.png' if 'png' in name else '.webp' if 'webp' in name else '.jpg'
+    message = CompressedImage(format=name)
+    content = cv2.imencode(suffix, pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)[1]
+    message.data.frombytes(content.tobytes())
+    return stamp(message, driver.begin, driver.frame_id)
+
+
+@pytest.mark.parametrize(('kind', 'drivers'), [(Image, RAW), (CompressedImage, COMPRESSED)])
+def test_the_images_of_every_driver(
+    node: tuple[Client, Any], parameters: dict[str, Any], kind: Any, drivers: list[Driver]
+) -> None:
+    client, _ = node
+    pipeline, suffix = offline(parameters), '' if kind is Image else '/compressed'
+    start(client, suffix[1:] or 'raw', *(driver.topic for driver in drivers))
+    cameras = [camera_of(client, driver, kind, driver.topic + suffix) for driver in drivers]
+    for seed, (driver, camera) in enumerate(zip(drivers, cameras)):
+        # no hard edges, which colours shared by two pixels would blur
+        image = np.asarray(cv2.blur(picture(48, 64, seed=seed), (9, 9)), np.uint8)
+        message = message_of(driver, kind, image)
+        decoded, order = decode(message)
+        rgb = decoded if order == 'rgb' else decoded[:, :, ::-1]
+        if 'mono' in driver.encoding:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[:, :, None]
+        assert np.abs(rgb.astype(int) - image).mean() < 6, driver
+        answer = camera.connect().serve(message)
+        assert answer.header == message.header, driver
+        (wanted,) = pipeline.process([Frame(image=decoded, order=order)])
+        np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
+
+
+def test_depth_is_refused_and_the_colour_beside_it_is_served(node: tuple[Client, Any]) -> None:
+    client, _ = node
+    depth = {'rs/aligned_depth': '16UC1', 'zed/depth': '32FC1'}
+    names = ['rs/color', *depth]
+    start(client, 'raw', *(f'/{name}/image_raw' for name in names))
+    cameras = {n: camera_of(client, RAW[0], Image, f'/{n}/image_raw').connect() for n in names}
+
+    def send() -> None:
+        cameras['rs/color'].send(picture(48, 64))
+        for name, encoding in depth.items():
+            values = np.full((48, 64), np.nan, '<f4' if encoding == '32FC1' else '<f2')
+            message = cameras[name].frame(values.view('u1').reshape(48, -1), encoding=encoding)
+            message.width = 64
+            cameras[name].publisher.publish(message)
+
+    for name, encoding in depth.items():
+        words = f"'{encoding}' is not supported; depth is no picture; name the camera's colour"
+        client.feed(send, lambda name=name, words=words: client.says(name, words), words)
+        assert cameras['rs/color'].got() and not cameras[name].got()
+
+
+@pytest.mark.parametrize('driver', VIDEO, ids=[driver.driver for driver in VIDEO])
+def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
+    node: tuple[Client, Any], parameters: dict[str, Any], driver: Driver
+) -> None:
+    client, _ = node
+    transport = driver.topic.rpartition('/')[2].removeprefix('image_')
+    start(client, transport, driver.topic)
+    kind = message_class(TRANSPORTS[transport])
+    camera = camera_of(client, driver, kind, driver.topic).connect()
+    sent = packets('libx265' if 'hevc' in driver.encoding else 'libx264', 15)
+    shown = []
+    for number, data in sent:
+        if number in (0, 1, 2, 7):
+            continue
+        at = NOW + number * SECOND // 10
+        message = kind()
+        if transport == 'foxglove':
+            message.timestamp.sec, message.timestamp.nanosec = divmod(at, SECOND)
+            message.frame_id = driver.frame_id
+        else:
+            stamp(message, at, driver.frame_id)
+        setattr(message, 'encoding' if transport == 'ffmpeg' else 'format', driver.encoding)
+        message.data.frombytes(data)
+        camera.publisher.publish(message)
+        if number in (5, 6, 10, 11, 12, 13, 14):
+            shown.append(at)
+            client.until(lambda at=at: at in map(stamp_ns, camera.got()), f'frame {number}')
+    assert [stamp_ns(mask) for mask in camera.got()] == shown
+    assert {mask.header.frame_id for mask in camera.got()} == {driver.frame_id}
+    (wanted,) = offline(parameters).process([Frame(image=grey(14))])
+    assert (pixels_of(camera.got()[-1]) == wanted.labels).mean() > 0.9
+    assert (camera.got()[-1].width, camera.got()[-1].height) == SIZE
+    counts = camera.counters()
+    assert counts['dropped.no_picture'] == 4
+    assert counts['received'] == counts['served'] + 4
+
+
+def test_a_wrong_topic_is_told_in_the_terminal(node: tuple[Client, Any]) -> None:
+    client, process = node
+    start(client, 'raw', '/usb/image_raw')
+    client.publisher('/usb/image_raw/compressed', CompressedImage)
+    near = '/usb/image_raw/compressed (transport compressed)'
+    words = f"nobody publishes /usb/image_raw; did you mean '{near}'"
+    client.until(lambda: words in process.text, words)
+
+
+def test_the_table_of_the_document_is_this_one() -> None:
+    text = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text()
+    for driver in (*RAW, *COMPRESSED, *VIDEO):
+        row = f'| {driver.driver} | `{driver.topic}` | `{driver.encoding.strip()}` |'
+        assert row in text, row
