@@ -291,7 +291,7 @@ def test_layout(tmp_path: Path, name: str) -> None:
         stored = ids_of(encoding, *names)
         write(tmp_path / label, stored[..., ::-1] if stored.ndim == 3 else stored)
     # what does not belong to it
-    write(tmp_path / Path(image).parent / 'thumbs.tif', picture(4))
+    write(tmp_path / Path(image).parent / 'thumbs.ppm', picture(4))
     (sample,) = open_dataset(spec.format(tmp_path))
     assert (sample.light, sample.source) == (light, source)
     assert read_image(sample.image).shape == (6, 4 * len(names), 3)

@@ -209,7 +209,8 @@ def probe(parameters: dict[str, Any]) -> Iterator[Probe]:
 
 @pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-@example(steps=['configure', {'route': 'night'}, 'activate', {'route': 'day'}])
+# while inactive, and against what the light asks for
+@example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
 @example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])
 @given(st.lists(st.one_of(st.sampled_from(TRANSITIONS), st.sampled_from(CHANGES)), max_size=14))
 def test_what_the_parameters_say_is_what_is_done(
@@ -293,9 +294,13 @@ class Unprepared(NodeProcess):
 
     command = (
         '-c',
-        'from nightseg_ros.node import main, night_perception\n'
-        'night_perception.COMMON_SIZES = ()\n'
-        'main.main()',
+        'from nightseg_ros.node.main import serve\n'
+        'def make():\n'
+        # imported before, its threads would take the signals
+        '    from nightseg_ros.node import night_perception\n'
+        '    night_perception.COMMON_SIZES = ()\n'
+        '    return night_perception.NightPerception()\n'
+        'serve(make)',
     )
 
 

@@ -65,7 +65,7 @@ mean night "$(weights night2)" "$(weights night3)" "$(weights night4)"
 mean day "$(weights day0)" "$(weights day0)" "$(weights day0)" "$out/night.safetensors"
 # 9. the night→day GAN, for the vehicle
 train translator fast_translator --config "$here/fast_translator.yaml" --segmenter "$out/day.safetensors" \
-  --data "$camvid" "$labelled_day" --unpaired "$real_day" "$labelled_night"
+  --loss.adversarial 2.0 --data "$camvid" "$labelled_day" --unpaired "$real_day" "$labelled_night"
 # 10. day or night?
 clips=$data/clips unlabelled=$data/unlabelled
 once illumination nightseg train illumination --out "$out/illumination.safetensors" ${steps[@]+"${steps[@]}"} --data \

@@ -135,7 +135,9 @@ class Watchdog:
             hang = self._node.activity.check(time.monotonic())
             if hang is None:
                 continue
-            self._node.report_hang(hang)
+            # a node that is being destroyed cannot report; the limits hold all the same
+            with suppress(Exception):
+                self._node.report_hang(hang)
             if hang.fatal:
                 # also where Python has no sys.stderr
                 faulthandler.dump_traceback(2, all_threads=True)
