@@ -15,6 +15,7 @@ endif
 export PYTHON ROS_DISTRO ROS_SOURCED LOCKED
 
 BIN := $(VENV)/bin
+LIGHT := $(VENV)/.light
 STAMP := $(VENV)/.setup
 # tools that need nothing of the project
 AUDIT := .venv-audit
@@ -22,35 +23,41 @@ REQUIREMENTS := $(wildcard requirements/*.txt requirements/install.sh requiremen
 SOURCES := nightseg_ros test launch bench setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo weights bench soak cycles lint format fuzz crash mutate coverage audit bandit \
+.PHONY: help setup full test demo weights bench soak cycles lint format fuzz crash mutate coverage audit bandit \
     lock colcon clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(STAMP)  ## virtual environment with ROS 2 wheels (ROS_DISTRO=jazzy|kilted), VENV=..., LOCKED=1
+setup: $(LIGHT)  ## virtual environment with ROS 2 wheels (ROS_DISTRO=jazzy|kilted), VENV=..., LOCKED=1
 
-$(STAMP): $(REQUIREMENTS)
+full: $(STAMP)  ## the same with torch and what tests, training and lint need
+
+$(LIGHT): $(REQUIREMENTS)
 	requirements/install.sh $(VENV)
 	@touch $@
+
+$(STAMP): $(REQUIREMENTS)
+	requirements/install.sh $(VENV) full
+	@touch $(LIGHT) $@
 
 # a worker that died is not replaced: xdist could then wait for ever (its issues 784 and 1323)
 test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest; WORKERS=0 for one process
 	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --max-worker-restart 0 $(ARGS)
 
-demo: $(STAMP)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1, VIEW=1
+demo: $(LIGHT)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1, VIEW=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds) $(if $(VIEW),--view)
 
 weights: $(STAMP)  ## every weight made of real frames, from nothing: DATA=folder, OUT=dir; STEPS=2 to try it out
 	PYTHON=$(BIN)/python config/training/make_weights.sh $(DATA) $(or $(OUT),out/weights)
 
-bench: $(STAMP)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
+bench: $(LIGHT)  ## how fast the pipeline is on this machine; SHORT=1, OUT=dir, ARGS
 	$(BIN)/nightseg bench --out $(or $(OUT),out/bench) $(if $(SHORT),--short) $(ARGS)
 
-soak: $(STAMP)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
+soak: $(LIGHT)  ## a long drive through real processes: does anything grow? MINUTES=60, OUT=dir
 	$(BIN)/python bench/soak.py --minutes $(or $(MINUTES),60) --out $(or $(OUT),out/soak) $(ARGS)
 
-cycles: $(STAMP)  ## lifecycle cycles: does anything grow? N=2000, FLOOD=frames a second
+cycles: $(LIGHT)  ## lifecycle cycles: does anything grow? N=2000, FLOOD=frames a second
 	$(BIN)/python bench/lifecycle_cycles.py --cycles $(or $(N),2000) --flood $(or $(FLOOD),0) $(ARGS)
 
 lint: $(STAMP)  ## ruff and mypy

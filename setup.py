@@ -10,10 +10,11 @@ HERE = Path(__file__).parent
 NAME = 'nightseg'
 
 
-def requirements(name: str) -> list[str]:
+def requirements(*names: str) -> list[str]:
     """Return the lines of ``requirements/<name>.txt`` without comments."""
-    lines = (HERE / 'requirements' / f'{name}.txt').read_text().splitlines()
-    return [line.strip() for line in lines if line.strip() and not line.startswith(('#', '-'))]
+    texts = [(HERE / 'requirements' / f'{name}.txt').read_text() for name in names]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith(('#', '-'))]
 
 
 def shared(folder: str) -> list[tuple[str, list[str]]]:
@@ -21,7 +22,9 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
     found: dict[str, list[str]] = {}
     for path in sorted((HERE / folder).rglob('*')):
         relative = path.relative_to(HERE)
-        if path.is_file() and '__pycache__' not in relative.parts:
+        # the paper's network is in the repository, to compare with; nobody drives with it
+        shipped = '__pycache__' not in relative.parts and not path.name.startswith('erf_pspnet')
+        if path.is_file() and shipped:
             found.setdefault(f'share/{NAME}/{relative.parent}', []).append(str(relative))
     return list(found.items())
 
@@ -55,10 +58,15 @@ setup(
         *shared('models'),
     ],
     install_requires=requirements('runtime'),
-    # without an extra of this name that has pytest in it, colcon runs no test
     extras_require={
-        **{name: requirements(name) for name in ('test', 'train', 'fleet')},
+        'onnx': requirements('onnx'),
+        'torch': requirements('torch', 'onnx'),
+        'train': requirements('torch', 'onnx', 'train'),
+        'fleet': requirements('fleet'),
         'view': ['rerun-sdk>=0.24'],
+        # without an extra of this name that has pytest in it, colcon runs no test
+        'test': requirements('torch', 'onnx', 'train', 'fleet', 'test'),
+        'dev': requirements('torch', 'onnx', 'train', 'fleet', 'test', 'lint'),
     },
     zip_safe=False,
     entry_points={

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 MANIFEST = 'SHA256SUMS'
 #: Beginning of the names of the tensors that `nightseg calibrate` adds to a segmenter's.
 RELIABILITY = 'reliability.'
-_KEY = 'nightseg'
+#: Name of the networks that `nightseg import` took from elsewhere: they are a graph and no code.
+IMPORTED = 'onnx'
+_KEY, _GRAPH = 'nightseg', 'graph'
 _MAX_HEADER = 16 * 1024 * 1024
 
 
@@ -103,15 +105,23 @@ class Weights:
     sha256: str
     metadata: WeightsMetadata
     tensors: Mapping[str, torch.Tensor]
+    graph: str = ''
+    """The network as ``runtime.export`` has put it into the file, if it has."""
 
     def described(self) -> Weights:
         """Return the same without tensors: a loaded network has its own, and megabytes count."""
-        return replace(self, tensors={})
+        return replace(self, tensors={}, graph='')
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the tensors as numpy arrays, without torch where they were read from a file."""
+        if isinstance(self.tensors, Tensors):
+            return self.tensors.data
+        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
 
 
 def save_weights(
     path: str | os.PathLike[str],
-    state_dict: Mapping[str, torch.Tensor],
+    state_dict: Mapping[str, torch.Tensor] | Mapping[str, npt.NDArray[Any]],
     metadata: WeightsMetadata,
     *,
     half: bool = False,
@@ -121,15 +131,35 @@ def save_weights(
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
-    from safetensors.torch import save
+    from safetensors.numpy import save
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    if isinstance(state_dict, Tensors):
+        state_dict = state_dict.data
+    found = {
+        name: np.asarray(t if isinstance(t, np.ndarray) else t.detach().cpu().numpy(), order='C')
+        for name, t in state_dict.items()
+    }
     if half:
-        tensors = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
-    content = save(tensors, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
+        found = {n: a.astype(np.float16) if a.dtype.kind == 'f' else a for n, a in found.items()}
+    content = save(found, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content, durable=True)
+    return hashlib.sha256(content).hexdigest()
+
+
+def set_graph(path: Path, graph: str) -> str:
+    """Write a graph into a weights file, renew the manifest if any, and return the SHA-256."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], 'little')
+    header = json.loads(content[8 : 8 + length])
+    header['__metadata__'][_GRAPH] = graph
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    content = len(text).to_bytes(8, 'little') + text + content[8 + length :]
+    replace_file(path, content, durable=True)
+    if (path.parent / MANIFEST).exists():
+        write_manifest(path.parent)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -186,7 +216,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             f"weights '{file}' have SHA-256 {sha256[:12]}… but {MANIFEST} beside them says "
             f'{wanted[:12]}…; the file was damaged or replaced: fetch it again'
         )
-    metadata = _metadata(content, file)
+    metadata, graph = _header(content, file)
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -199,7 +229,30 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
             )
         # the copy may be written to
         arrays[name] = array.astype(np.float32 if array.dtype == np.float16 else array.dtype)
-    return Weights(path=file, sha256=sha256, metadata=metadata, tensors=Tensors(arrays))
+    return Weights(
+        path=file, sha256=sha256, metadata=metadata, tensors=Tensors(arrays), graph=graph
+    )
+
+
+def with_style(weights: Weights, style: str) -> Weights:
+    """
+    Return the weights such that every way to run them draws the night of camera ``style``.
+
+    '' is any camera. ``WeightsError`` lists the cameras that the generator was trained on. The
+    hash becomes another one, since it names the exported graph.
+    """
+    known = weights.metadata.arch.get('styles', ())
+    if style and style not in known:
+        raise WeightsError(
+            f"weights '{weights.path}' know no camera '{style}'; "
+            f'they know: {", ".join(known) or "none"}'
+        )
+    if not known:
+        return weights
+    arch = {**weights.metadata.arch, 'style': style}
+    metadata = replace(weights.metadata, arch=arch)
+    sha256 = hashlib.sha256(f'{weights.sha256} {style}'.encode()).hexdigest()
+    return replace(weights, metadata=metadata, sha256=sha256)
 
 
 def read_manifest(folder: Path) -> dict[str, str]:
@@ -221,15 +274,16 @@ def write_manifest(folder: Path) -> None:
     replace_file(folder / MANIFEST, ''.join(lines).encode())
 
 
-def _metadata(content: bytes, file: Path) -> WeightsMetadata:
-    """Parse the metadata out of a safetensors header (an 8-byte length, then JSON)."""
+def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
+    """Parse metadata and graph out of a safetensors header (an 8-byte length, then JSON)."""
     refusal = f"'{file}' is no weights file of nightseg"
     length = int.from_bytes(content[:8], 'little')
     if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
     try:
-        text = json.loads(content[8 : 8 + length])['__metadata__'][_KEY]
-        return from_mapping(WeightsMetadata, json.loads(text))
+        texts = json.loads(content[8 : 8 + length])['__metadata__']
+        metadata = from_mapping(WeightsMetadata, json.loads(texts[_KEY]))
+        return metadata, str(texts.get(_GRAPH, ''))
     except ConfigError as error:
         raise WeightsError(f'{refusal}: metadata: {error}') from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -2,17 +2,19 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 #
-# install.sh VENV: a virtual environment with everything that demo, tests and lint need, and this
-# package in it, editable. `make setup` calls it; calling it again is harmless.
+# install.sh VENV [full]: a virtual environment with what node and demo need, and this package in
+# it, editable; full: what tests, training and lint need as well. Calling it again is harmless.
 #
 # PYTHON      interpreter to build on (python3)
 # ROS_DISTRO  jazzy or kilted: which ROS 2 wheels; ignored where ROS_SOURCED=yes
 # ROS_SOURCED yes: a ROS 2 environment is sourced, its rclpy is used and no wheel is installed
-# LOCKED      1: the very versions and files of requirements/lock/, refused where a hash differs
+# LOCKED      1: the very versions and files of requirements/lock/, refused where a hash differs;
+#             always full
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-venv=${1:?usage: install.sh VENV}
+venv=${1:?usage: install.sh VENV [full]}
+extent=${2:-light}
 python=${PYTHON:-python3}
 distro=${ROS_DISTRO:-jazzy}
 sourced=${ROS_SOURCED:-no}
@@ -29,9 +31,11 @@ esac
 "$python" -c 'import ensurepip, venv' 2>/dev/null \
   || die "$python cannot make virtual environments: apt install python$version-venv"
 
-flags=()
-needs=(-r requirements/runtime.txt -r requirements/train.txt -r requirements/test.txt
-  -r requirements/fleet.txt -r requirements/lint.txt -c requirements/constraints.txt)
+flags=() compile=()
+needs=(-r requirements/runtime.txt -c requirements/constraints.txt)
+if [ "$extent" = full ]; then
+  for name in torch onnx train test fleet lint; do needs+=(-r "requirements/$name.txt"); done
+fi
 if [ "$sourced" = yes ]; then
   echo "setup: using the rclpy of the ROS 2 environment that is sourced"
   flags+=(--system-site-packages)
@@ -51,8 +55,10 @@ else
 fi
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "${flags[@]}" "$venv"
-echo "setup: installing into $venv, this takes some minutes the first time"
+echo "setup: installing into $venv, this takes a minute the first time, full some minutes"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
+# what is never imported need not be compiled
+[ "$extent" = full ] || compile=(--no-compile)
 if [ -n "$locked" ]; then
   [ "$sourced" = no ] || die "LOCKED=1 is for ROS 2 from wheels; here a ROS 2 is sourced"
   lock=("${pip[@]}" install --no-deps --require-hashes)
@@ -63,7 +69,7 @@ if [ -n "$locked" ]; then
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   "$venv/bin/python" -m pip check || die "requirements/lock/ does not hold everything: make lock"
 else
-  "${pip[@]}" install "${needs[@]}"
+  "${pip[@]}" install "${compile[@]}" "${needs[@]}"
   "${pip[@]}" install --no-deps --editable .
 fi
 "$venv/bin/python" -c 'import rclpy' || die "rclpy does not import in $venv"

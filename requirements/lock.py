@@ -21,7 +21,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LOCK = HERE / 'lock'
-BASE = ('runtime', 'train', 'test', 'fleet', 'lint')
+BASE = ('runtime', 'torch', 'onnx', 'train', 'test', 'fleet', 'lint')
 DISTROS = ('jazzy', 'kilted')
 CUDA = re.compile(r'(nvidia|cuda)-|(torch|triton)==')
 HEAD = '# Written by requirements/lock.py, `make lock`; not to be edited.\n'

@@ -5,20 +5,30 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from tiny_weights import write_illumination, write_segmenter, write_translator
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
 from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
+from nightseg_ros.files import models_dir
 from nightseg_ros.runtime import export as export_module
-from nightseg_ros.runtime.export import exported_graph
-from nightseg_ros.weights import load_weights, read_manifest, save_weights
+from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.runtime.export import embed_graph, embedded, export_graph, exported_graph
+from nightseg_ros.weights import (
+    WeightsError,
+    load_weights,
+    read_manifest,
+    save_weights,
+    set_graph,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +56,12 @@ def test_export_writes_checked_files_and_fills_the_cache(
         'illumination.md', *(file.name for file in files), 'SHA256SUMS',
     }  # fmt: skip
     for file in files:
-        assert load_weights(out / file.name).sha256 == load_weights(file).sha256
-        assert read_manifest(out)[file.name] == load_weights(file).sha256
+        given, written = load_weights(file), load_weights(out / file.name)
+        assert written.metadata == given.metadata
+        for name, array in given.arrays().items():
+            np.testing.assert_array_equal(written.arrays()[name], array)
+        assert bool(written.graph) == (written.metadata.task != 'illumination')
+        assert read_manifest(out)[file.name] == written.sha256
     session = onnxruntime.InferenceSession(str(out / 'day.onnx'))
     labels, confidence, _ = session.run(None, {'images': np.zeros((1, 64, 96, 3), np.uint8)})
     assert labels.shape == confidence.shape == (1, 32, 48)
@@ -75,7 +89,9 @@ def test_a_graph_that_computes_something_else_fails(
 ) -> None:
     weights = write_segmenter(tmp_path / 'day.safetensors', seed=1)
     other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=2))
-    wrong = exported_graph(other, print)
+    wrong = export_graph(dataclasses.replace(
+        other, metadata=dataclasses.replace(other.metadata, mean=(9.0, -9.0, 9.0))
+    ))  # fmt: skip
     monkeypatch.setattr(export_module, 'export_graph', lambda weights: wrong)
     assert main(['export', str(weights), '--frames', '1']) == 1
     assert '99.5% are wanted' in capsys.readouterr().err
@@ -110,3 +126,59 @@ def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
         'openvino: 99.8700%', 'seed: 7',
     ):  # fmt: skip
         assert wanted in card, wanted
+
+
+SHIPPED = sorted(path.stem for path in models_dir().glob('*.safetensors'))
+#: The exporter of other versions may write the same graph in other words.
+PINNED = f'torch=={torch.__version__.partition("+")[0]}' in (
+    models_dir().parent / 'requirements' / 'constraints.txt'
+).read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('name', [name for name in SHIPPED if name != 'illumination'])
+def test_shipped_weights_hold_the_graph_of_this_code(name: str) -> None:
+    weights = load_weights(name)
+    again = 'nightseg publish models/NAME.safetensors NAME'
+    assert embedded(weights), f'{name} holds no graph, or one of another VERSION: {again}'
+    if PINNED:
+        assert embedded(weights) == export_graph(weights), f'graph.py has changed: {again}'
+
+
+def test_graphs_are_bound_to_tensors_and_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_segmenter(tmp_path / 'day.safetensors')
+    size = file.stat().st_size
+    embed_graph(file)
+    assert file.stat().st_size < size + 20_000  # tensors are stored once
+    weights = load_weights(file)
+    assert embedded(weights)
+    # what is read is what runs: another file's graph, other tensors, another temperature
+    other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=1))
+    cooler = dataclasses.replace(weights.metadata, temperature=2.0)
+    stale = [
+        dataclasses.replace(other, graph=weights.graph),
+        dataclasses.replace(weights, metadata=cooler),
+    ]
+    assert [embedded(one) for one in stale] == [b'', b'']
+    monkeypatch.setattr(export_module, 'VERSION', export_module.VERSION + 1)
+    assert embedded(weights) == b''
+    monkeypatch.setitem(sys.modules, 'torch', None)
+    with pytest.raises(BackendError, match=r"pip install 'nightseg\[torch\]', or run `nightseg"):
+        exported_graph(weights, print)
+
+
+@pytest.mark.parametrize('spoil', ['no base64', 'not zipped', 'cut off', 'reads a file'])
+def test_hostile_graphs_are_refused(
+    spoil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_segmenter(tmp_path / 'day.safetensors')
+    weights = load_weights(file)
+    bound, good = export_module.pack_graph(weights, b'\0' * 1000).split()
+    reads, *_ = export_module.pack_graph(weights, b'\x0a\x08location\x12\x06/dev/x').split()[1:]
+    packed = {
+        'no base64': '###', 'not zipped': 'AAAA', 'cut off': good[:8], 'reads a file': reads
+    }[spoil]  # fmt: skip
+    set_graph(file, f'{bound} {packed}')
+    with pytest.raises(WeightsError, match=r'graph in weights .*day\.safetensors'):
+        embedded(load_weights(file))

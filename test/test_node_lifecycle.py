@@ -294,9 +294,13 @@ class Unprepared(NodeProcess):
 
     command = (
         '-c',
-        'from nightseg_ros.node import main, night_perception\n'
-        'night_perception.COMMON_SIZES = ()\n'
-        'main.main()',
+        'from nightseg_ros.node.main import serve\n'
+        'def make():\n'
+        # imported before, its threads would take the signals
+        '    from nightseg_ros.node import night_perception\n'
+        '    night_perception.COMMON_SIZES = ()\n'
+        '    return night_perception.NightPerception()\n'
+        'serve(make)',
     )
 
 

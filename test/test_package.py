@@ -154,7 +154,8 @@ def test_data_files_hold_everything_that_is_read_at_run_time() -> None:
             if path.is_file() and '__pycache__' not in path.parts
         }
         assert here, f'{folder} is empty'
-        for path in here:
+        # the paper's network is there to compare with, and in no wheel
+        for path in (path for path in here if not path.name.startswith('erf_pspnet')):
             assert str(path) in places[f'share/nightseg/{path.parent}']
     for paths in places.values():
         for path in paths:
@@ -233,7 +234,8 @@ def test_only_the_node_imports_ros() -> None:
 
 
 def test_third_party_imports_are_declared_and_training_ones_stay_in_training() -> None:
-    declared = set().union(*map(required, ('runtime', 'train', 'fleet')))
+    files = ('runtime', 'torch', 'onnx', 'train', 'fleet')
+    declared = set().union(*map(required, files))
     known = sys.stdlib_module_names | ROS_PACKAGES | OPTIONAL | {'nightseg_ros'}
     missing = {
         (top, name)
@@ -247,6 +249,63 @@ def test_third_party_imports_are_declared_and_training_ones_stay_in_training() -
         if room(name) in ('runtime', 'perception', 'node', 'bags'):
             assert not tops(name) & train, name
         assert 'torchvision' not in tops(name)
+
+
+#: What needs torch only when it is asked for something that torch does.
+LIGHT = {'bags', 'clouds', 'data', 'evaluation', 'node', 'perception', 'runtime', 'simulation'}
+#: Rooms' files that are about torch or onnx.
+HEAVY = {
+    'evaluation.agreement', 'runtime.graph', 'runtime.imported', 'runtime.torch_backend',
+}  # fmt: skip
+
+
+def test_nothing_light_imports_torch_at_its_top() -> None:
+    heavy = {'torch', 'onnx', 'lightning_fabric', 'ray', 'transformers'}
+    heavy |= {f'nightseg_ros.{name}' for name in (*HEAVY, 'networks', 'training')}
+    for name, tree in modules().items():
+        short = name.removeprefix('nightseg_ros.')
+        if room(name) in LIGHT and short not in HEAVY:
+            found = {
+                imported
+                for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
+                for imported in (
+                    [alias.name for alias in node.names] if isinstance(node, ast.Import)
+                    else [str(node.module)]
+                )
+            }  # fmt: skip
+            taken = {i for i in found if any(i == h or i.startswith(f'{h}.') for h in heavy)}
+            assert not taken, f'{name} imports {taken}'
+
+
+def test_the_default_install_has_no_torch_and_verbs_name_the_extra(
+    tmp_path: Path,
+) -> None:
+    assert not required('runtime') & {'torch', 'onnx', 'onnxscript', 'lightning-fabric', 'ray'}
+    lines = [
+        'import sys',
+        'from importlib.machinery import PathFinder',
+        'absent = {"torch", "onnx", "onnxruntime", "lightning_fabric", "ray"}',
+        'class Finder:',
+        '    @staticmethod',
+        '    def find_spec(name, *rest):',
+        '        here = name.partition(".")[0] not in absent',
+        '        return PathFinder.find_spec(name, *rest) if here else None',
+        'sys.meta_path[sys.meta_path.index(PathFinder)] = Finder',
+        'from nightseg_ros.cli.main import main',
+        f'out = {str(tmp_path)!r}',
+        'weights = ["--weights-day", "rendered_day", "--weights-night", "rendered_night"]',
+        'assert main(["render", "--out", f"{out}/data", "--count", "2"]) == 0',
+        'picture = next(__import__("pathlib").Path(f"{out}/data").rglob("images/*"))',
+        'assert main(["predict", str(picture), "--out", f"{out}/masks", *weights]) == 0',
+        'assert main(["info"]) == 0',
+        'assert main(["train", "segmenter", "--help"]) == 2',
+        'assert main(["export", "day"]) == 2',
+    ]
+    done = subprocess.run(
+        [sys.executable, '-c', '\n'.join(lines)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "nightseg train segmenter: it needs torch: pip install 'nightseg[torch]'" in done.stderr
 
 
 def test_every_file_states_its_licence() -> None:

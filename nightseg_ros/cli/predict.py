@@ -171,13 +171,12 @@ def translate(options: TranslateOptions) -> int:
     from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.files import replace_file
     from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-    from nightseg_ros.networks.generators import with_style
     from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Translator
     from nightseg_ros.runtime.backends import open_backend
     from nightseg_ros.runtime.pixels import fit
-    from nightseg_ros.weights import load_weights
+    from nightseg_ros.weights import load_weights, with_style
 
     source = open_source(options.source, options.topic)
     weights = with_style(load_weights(options.weights), options.style)

@@ -144,8 +144,8 @@ class ExportOptions:
     weights: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Weights files, or names of shipped ones."""
     out: Path | None = None
-    """Folder for NAME.safetensors, NAME.onnx, NAME.md (the model card) and SHA256SUMS; without it
-    only the node's cache of graphs is filled."""
+    """Folder for NAME.safetensors, which runs where there is no torch, NAME.onnx, NAME.md (the
+    model card) and SHA256SUMS; without it only the node's cache of graphs is filled."""
     check: Path | None = None
     """Image, folder, video or bag to check on; without it pictures are made up."""
     frames: int = 8
@@ -163,7 +163,7 @@ def export(options: ExportOptions) -> int:
     from nightseg_ros.files import replace_file
     from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import MIN_AGREEMENT
-    from nightseg_ros.runtime.export import exported_graph
+    from nightseg_ros.runtime.export import embed_graph, exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
     from nightseg_ros.weights import load_weights, write_manifest
 
@@ -200,8 +200,9 @@ def export(options: ExportOptions) -> int:
                 target = stem.with_name(stem.name + suffix)
                 check_output(target, 'an export', Path.is_file, inputs=[weights.path])
                 replace_file(target, content)
+            write_manifest(options.out)
+            embed_graph(stem.with_name(f'{stem.name}.safetensors'))
     if options.out is not None:
-        write_manifest(options.out)
         print(f"exported to '{options.out}'")
     if worst < MIN_AGREEMENT:
         text = f'nightseg export: {worst:.4%} agree, {MIN_AGREEMENT:.1%} are wanted'
@@ -212,7 +213,7 @@ def export(options: ExportOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishOptions:
-    """Copy WEIGHTS to MODELS/NAME.safetensors, add commit and scores, renew SHA256SUMS."""
+    """Copy WEIGHTS to MODELS/NAME.safetensors, add graph, commit, scores; renew SHA256SUMS."""
 
     weights: Annotated[Path, tyro.conf.Positional]
     """What a training wrote."""
@@ -237,6 +238,7 @@ class PublishOptions:
 def publish(options: PublishOptions) -> int:
     """Write the shipped file and the manifest."""
     from nightseg_ros.outputs import check_output
+    from nightseg_ros.runtime.export import embed_graph
     from nightseg_ros.weights import load_weights, save_weights, write_manifest
 
     weights = load_weights(options.weights)
@@ -253,8 +255,9 @@ def publish(options: PublishOptions) -> int:
         weights = _rounded(weights, options)
         changes['bfloat16'] = _bfloat16(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
-    sha256 = save_weights(path, weights.tensors, metadata, half=options.half)
+    save_weights(path, weights.tensors, metadata, half=options.half)
     write_manifest(options.models)
+    sha256 = embed_graph(path)
     print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
     return 0
 

@@ -28,12 +28,11 @@ from nightseg_ros.data.sample import (
     read_labels,
 )
 from nightseg_ros.data.synthesize import SynthesisConfig
-from nightseg_ros.networks.generators import with_style
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.weights import Weights, WeightsError
+from nightseg_ros.weights import Weights, WeightsError, with_style
 
 #: What a generator's metadata say that wants a physical night instead of a day.
 PHYSICAL_TO_NIGHT = 'physical_to_night'

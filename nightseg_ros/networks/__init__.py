@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nightseg_ros.networks.generators import FastGenerator, PatchGAN, ResnetGenerator
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.networks.segmenters import ERFPSPNet, LiteSegmenter
-from nightseg_ros.weights import WeightsError, network_tensors
+from nightseg_ros.weights import IMPORTED, WeightsError, network_tensors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,6 +47,11 @@ def build_from(weights: Weights) -> nn.Module:
     import torch
 
     metadata = weights.metadata
+    if metadata.network == IMPORTED:
+        raise WeightsError(
+            f"weights '{weights.path}' were imported and are no network in torch: "
+            "take backend 'openvino' or 'onnxruntime'"
+        )
     refusal = f"weights '{weights.path}' do not fit '{metadata.network}' {metadata.arch}"
 
     def check(number: str) -> None:

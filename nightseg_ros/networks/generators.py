@@ -10,8 +10,6 @@ night to day in real time: a bilateral grid of local tone transforms on a Laplac
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -19,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from nightseg_ros.networks.segmenters import enlarged
-from nightseg_ros.weights import Weights, WeightsError
 
 #: Keeps the inverse of the last tanh finite.
 _MAX_TANH = 0.97
@@ -400,24 +397,3 @@ def _half(channels: int, out: int) -> nn.Sequential:
 def _conv_bn(channels: int, out: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
     conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(out)]
-
-
-def with_style(weights: Weights, style: str) -> Weights:
-    """
-    Return the weights such that every way to run them draws the night of camera ``style``.
-
-    '' is any camera. ``WeightsError`` lists the cameras that the generator was trained on. The
-    hash becomes another one, since it names the exported graph.
-    """
-    known = weights.metadata.arch.get('styles', ())
-    if style and style not in known:
-        raise WeightsError(
-            f"weights '{weights.path}' know no camera '{style}'; "
-            f'they know: {", ".join(known) or "none"}'
-        )
-    if not known:
-        return weights
-    arch = {**weights.metadata.arch, 'style': style}
-    metadata = dataclasses.replace(weights.metadata, arch=arch)
-    sha256 = hashlib.sha256(f'{weights.sha256} {style}'.encode()).hexdigest()
-    return dataclasses.replace(weights, metadata=metadata, sha256=sha256)

@@ -38,9 +38,15 @@ from nightseg_ros.runtime.backend import (
     Log,
     Network,
 )
-from nightseg_ros.runtime.export import cached, exported_graph, graph_key
+from nightseg_ros.runtime.export import (
+    bare_graph,
+    cached,
+    exported_graph,
+    graph_key,
+    with_tensors,
+)
 from nightseg_ros.runtime.pixels import HostPixels
-from nightseg_ros.weights import Weights
+from nightseg_ros.weights import IMPORTED, Weights
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -130,10 +136,12 @@ def resolve(name: str, device: str) -> tuple[str, str]:
 
 
 def has_gpu() -> bool:
-    """Tell whether torch can use a GPU, without importing it where there is no driver."""
+    """Tell whether torch, if it is there, can use a GPU; it is imported where a driver is."""
     try:
         ctypes.CDLL('libcuda.so.1')
     except OSError:
+        return False
+    if not available_backends()['torch']:
         return False
     import torch
 
@@ -162,7 +170,18 @@ class OnnxBackend:
         graph = exported_graph(weights, log)
         session = self._session(graph, self._options, providers=PROVIDERS[self.name, self.device])
         name = session.get_inputs()[0].name
+        if weights.metadata.network == IMPORTED:
+            # it may be made for a batch of one
+            return _one_by_one(lambda image: session.run(None, {name: image}))
         return lambda images: tuple(session.run(None, {name: images}))
+
+
+def _one_by_one(run_one: Callable[[Any], Sequence[Any]]) -> Network:
+    def run(images: Any) -> tuple[Any, ...]:
+        parts = [run_one(images[index : index + 1]) for index in range(len(images))]
+        return tuple(np.concatenate(column) for column in zip(*parts))
+
+    return run
 
 
 #: Convolutions at the begin of a segmenter that bfloat16 leaves alone: of the default network the
@@ -213,14 +232,14 @@ class OpenVINOBackend:
 
     def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
-        graph = exported_graph(weights, log)
+        graph = bare_graph(weights, log)
         described = weights.described()
         bfloat16 = self._bfloat16 and weights.metadata.task == 'segment'
         # first layers, if any, and the others
         precisions = ['f32'] * (self._exact > 0 or not bfloat16) + ['bf16'] * bfloat16
 
         def model(part: int, shape: tuple[int, ...]) -> ov.Model:
-            whole = self._core.read_model(graph)
+            whole = self._core.read_model(with_tensors(graph, weights))
             whole.reshape(list(shape))
             if len(precisions) == 1:
                 return whole
@@ -249,12 +268,8 @@ class OpenVINOBackend:
             outputs = end.infer(None if begin else image, share_inputs=True, share_outputs=False)
             return [outputs[index] for index in range(len(outputs))]
 
-        def run(images: Any) -> tuple[Any, ...]:
-            # one by one: a batch is no faster on a CPU, and each length would be compiled anew
-            parts = [run_one(images[index : index + 1]) for index in range(len(images))]
-            return tuple(np.concatenate(column) for column in zip(*parts))
-
-        return run
+        # a batch is no faster on a CPU, and each length would be compiled anew
+        return _one_by_one(run_one)
 
     def _compiled(
         self, key: str, config: dict[str, Any], make: Callable[[], ov.Model], log: Log
@@ -352,6 +367,10 @@ def choose(
     has it and all weights say that enough labels stay the same. ``BackendError`` as
     ``open_backend`` raises it.
     """
+    imported = any(one.metadata.network == IMPORTED for one in weights)
+    if imported and backend == device == 'auto':
+        # torch, the choice on a GPU, has no such network
+        device = 'cpu'
     name, resolved = resolve(backend, device)
     # eager torch is the slowest everywhere, and importing it takes longer than all the rest
     present = available_backends()

@@ -27,6 +27,7 @@ from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
 from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
+from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
     FEATURES,
     Observation,
@@ -100,6 +101,8 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
     save_weights(path, tensors, metadata, half=config.half)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
+    if weights.graph:
+        embed_graph(path)
     return load_weights(path)
 
 

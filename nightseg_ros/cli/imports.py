@@ -1,0 +1,207 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""``nightseg import onnx`` and ``segformer``: networks from elsewhere as weights of a route."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from nightseg_ros.config import ConfigError, read_yaml
+
+if TYPE_CHECKING:
+    import onnx
+
+    from nightseg_ros.taxonomy import Taxonomy
+
+Triple = tuple[float, float, float]
+#: ImageNet's.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Options:
+    """What both ways need."""
+
+    out: Path
+    """Weights file to write, for weights.day, weights.night or weights.translator."""
+    taxonomy: str = 'camvid11'
+    """What a labels file of the form 'own name: class' translates to; all routes need the same."""
+    license: str = ''
+    """What its training data allows; the node says it when it loads the file."""
+    data: str = ''
+    """What it was trained on, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxOptions(_Options):
+    """
+    Turn MODEL, an ONNX segmenter or night-to-day generator, into weights that a route takes.
+
+    It takes one float picture, [B, 3, H, W] or [B, H, W, 3], of one size or of any. A segmenter
+    gives logits, a softmax or ids; pre- and post-processing become part of the graph. The exit
+    code is 1 where OpenVINO and onnxruntime differ on more than 0.5 % of the pixels.
+    """
+
+    model: Annotated[Path, tyro.conf.Positional]
+    """ONNX file."""
+    labels: Path | None = None
+    """YAML: 'classes:' and a list in the order of the ids, or in that order 'own name: class' with
+    a class of --taxonomy. Without it MODEL is a generator."""
+    mean: Triple = MEAN
+    """Mean of its input where pixels are 0 to 1, in --order; 0 0 0 for one that takes 0 to 255."""
+    std: Triple = STD
+    """Standard deviation; for one that takes 0 to 255: 0.00392157 three times."""
+    size: tuple[int, int] | None = None
+    """Rows and columns of the pictures that it was trained for; fixed where MODEL says so."""
+    order: Literal['rgb', 'bgr'] = 'rgb'
+    """Order of its channels."""
+    output_range: tuple[float, float] = (-1.0, 1.0)
+    """Black and white in a generator's output."""
+
+
+def import_onnx(options: OnnxOptions) -> int:
+    """Import a file."""
+    import onnx
+
+    try:
+        model = onnx.load(options.model)
+        onnx.checker.check_model(model)
+    except OSError:
+        raise
+    except Exception as error:  # protobuf's, onnx's checker's
+        raise ConfigError(f"'{options.model}' is no ONNX model: {error}") from error
+    labels = read_yaml(options.labels) if options.labels is not None else None
+    return _write(
+        model, labels, options, mean=options.mean, std=options.std, size=options.size,
+        order=options.order, output_range=options.output_range,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegformerOptions(_Options):
+    """Turn FOLDER, a SegFormer as transformers saves it, into weights that a route takes."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder with config.json, model.safetensors and preprocessor_config.json."""
+    labels: Path | None = None
+    """YAML as for `nightseg import onnx`; without it the names in config.json."""
+    size: tuple[int, int] | None = None
+    """Rows and columns of the pictures that it was trained for."""
+
+
+def import_segformer(options: SegformerOptions) -> int:
+    """Import a folder by transformers' own classes."""
+    import onnx
+    import torch
+    from transformers import SegformerForSemanticSegmentation
+
+    if not (options.folder / 'config.json').is_file():
+        raise ConfigError(f"'{options.folder}' holds no config.json; transformers writes one")
+    network: Any = SegformerForSemanticSegmentation.from_pretrained(
+        options.folder, local_files_only=True, use_safetensors=True
+    )
+    network.eval()
+    stream = io.BytesIO()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter('ignore')
+        # as in runtime.export: the present exporter takes ten times as long
+        torch.onnx.export(
+            network, (torch.zeros(1, 3, 128, 160),), stream,  # type: ignore[arg-type]
+            dynamo=False, opset_version=18, input_names=['pixels'], output_names=['logits'],
+            dynamic_axes={'pixels': {0: 'batch', 2: 'rows', 3: 'columns'}},
+        )  # fmt: skip
+    processor = options.folder / 'preprocessor_config.json'
+    stated = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
+    classes = [network.config.id2label[index] for index in range(network.config.num_labels)]
+    return _write(
+        onnx.load_from_string(stream.getvalue()),
+        read_yaml(options.labels) if options.labels is not None else {'classes': classes},
+        options, size=options.size, mean=stated.get('image_mean', MEAN),
+        std=stated.get('image_std', STD),
+    )  # fmt: skip
+
+
+def _write(
+    model: onnx.ModelProto, labels: dict[str, Any] | None, options: _Options, *,
+    mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, **how: Any,
+) -> int:  # fmt: skip
+    """Write the weights, say what was found, and compare the runtimes on a street."""
+    import cv2
+    import numpy as np
+
+    from nightseg_ros.outputs import check_output
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT, ON_CPU
+    from nightseg_ros.runtime.backends import available_backends, open_backend
+    from nightseg_ros.runtime.imported import import_model
+    from nightseg_ros.runtime.pixels import fit
+    from nightseg_ros.simulation.drive import render
+    from nightseg_ros.simulation.street import Street
+    from nightseg_ros.weights import IMPORTED, WeightsMetadata, load_weights
+
+    taxonomy: Taxonomy | None = None
+    table: Sequence[int] = ()
+    if labels is not None:
+        taxonomy, table = _classes(labels, options)
+    check_output(options.out, 'weights', Path.is_file)
+    metadata = WeightsMetadata(
+        network=IMPORTED, task='translate' if taxonomy is None else 'segment',
+        taxonomy=taxonomy.to_dict() if taxonomy is not None else None,
+        mean=_triple(mean), std=_triple(std), license=options.license, data=options.data,
+    )  # fmt: skip
+    layout = import_model(model, options.out, metadata, table=table, size=size, **how)
+    weights = load_weights(options.out)
+    side = 'channels last' if layout.channels_last else 'channels first'
+    sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'
+    print(f"'{options.out}': {layout.output} from pictures of {sizes}, {side}")
+    if layout.output == 'ids':
+        print('it does not say how sure it is: confidence and reliability are 1 everywhere')
+    street = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
+    long_side = weights.metadata.long_side
+    scaled = fit(*street.shape[:2], long_side).padded
+    image = np.asarray(cv2.resize(street, scaled[::-1]), np.uint8)[None]
+    present = available_backends()
+    found = {
+        name: open_backend(name, 'cpu').load(weights, print)(image)[0]
+        for name in ON_CPU if present[name] and name != 'torch'
+    }  # fmt: skip
+    first, *others = found
+    # a picture's numbers may differ by one
+    step = int(layout.output == 'picture')
+    shares = [float((abs(found[first] * 1.0 - found[one]) <= step).mean()) for one in others]
+    for name, share in zip(others, shares):
+        print(f'{first} and {name} give the same on {share:.2%} of the pixels of a street')
+    return int(any(share < MIN_AGREEMENT for share in shares))
+
+
+def _triple(values: Sequence[float]) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+def _classes(labels: dict[str, Any], options: _Options) -> tuple[Taxonomy, list[int]]:
+    """Return what the masks will hold, and the id there of each id of the network."""
+    import colorsys
+
+    from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+
+    if 'classes' not in labels:
+        if options.taxonomy not in TAXONOMIES:
+            raise ConfigError(f'--taxonomy is one of {", ".join(TAXONOMIES)}')
+        taxonomy = TAXONOMIES[options.taxonomy]
+        return taxonomy, [taxonomy.id_of(str(name)) for name in labels.values()]
+    classes = tuple(str(name) for name in labels['classes'])
+    for taxonomy in TAXONOMIES.values():
+        if taxonomy.classes == classes:
+            return taxonomy, list(range(len(classes)))
+    hues = [colorsys.hsv_to_rgb(0.618 * k % 1, 0.7, 0.9) for k in range(len(classes))]
+    colors = [[round(255 * channel) for channel in hue] for hue in hues]
+    name = str(labels.get('name', options.out.stem))
+    given = {'name': name, 'classes': classes, 'colors': labels.get('colors', colors)}
+    return Taxonomy.from_dict(given), list(range(len(classes)))

@@ -1,0 +1,241 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of other libraries as weights: the labels of their own pipelines; clear refusals."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nightseg_ros.cli.main import main
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.backends import choose, open_backend
+from nightseg_ros.simulation.drive import render
+from nightseg_ros.simulation.street import Street
+from nightseg_ros.weights import WeightsError, load_weights
+
+SIZE = (192, 320)
+MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+CITY = {
+    'road': 'road', 'sidewalk': 'pavement', 'building': 'building', 'wall': 'fence',
+    'truck': 'car', 'car': 'car',
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+
+
+@pytest.fixture(scope='module')
+def street() -> np.ndarray:
+    image = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
+    return np.asarray(cv2.resize(image, SIZE[::-1]), np.uint8)
+
+
+class LRASPP(nn.Module):
+    """Lite reduced atrous pyramid pooling (Howard et al. 2019), logits as large as the picture."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.low = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.BatchNorm2d(16), nn.Hardswish())
+        self.high = nn.Sequential(nn.Conv2d(16, 32, 3, 4, 1), nn.BatchNorm2d(32), nn.ReLU())
+        self.cbr = nn.Sequential(nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32), nn.ReLU())
+        self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 32, 1), nn.Sigmoid())
+        self.low_classify = nn.Conv2d(16, classes, 1)
+        self.high_classify = nn.Conv2d(32, classes, 1)
+        for layer in (self.low_classify, self.high_classify):
+            nn.init.normal_(layer.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        low = self.low(x)
+        high = self.high(low)
+        y = self.cbr(high) * self.scale(high)
+        y = F.interpolate(y, size=low.shape[2:], mode='bilinear')
+        y = self.low_classify(low) + self.high_classify(y)
+        return F.interpolate(y, size=x.shape[2:], mode='bilinear')
+
+
+class ChannelsLast(nn.Module):
+    """As TensorFlow's exporters lay it out: [B, H, W, 3] in, a softmax [B, h, w, C] or ids out."""
+
+    def __init__(self, network: nn.Module, ids: bool) -> None:
+        super().__init__()
+        self.network, self.ids = network, ids
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.network(x.permute(0, 3, 1, 2))
+        return y.argmax(1) if self.ids else y.softmax(1).permute(0, 2, 3, 1)
+
+
+class Generator(nn.Module):
+    """A picture from -1 to 1 of one from -1 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 64, 5, 1, 2), nn.ReLU(), nn.Conv2d(64, 3, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x + self.layers(x))
+
+
+def write_onnx(
+    path: Path, network: nn.Module, *, last: bool = False, fixed: bool = False, opset: int = 18
+) -> Path:
+    example = torch.zeros(1, *SIZE, 3) if last else torch.zeros(1, 3, *SIZE)
+    axes = {0: 'b', 1: 'h', 2: 'w'} if last else {0: 'b', 2: 'h', 3: 'w'}
+    torch.onnx.export(
+        network.eval(), (example,), str(path), dynamo=False, opset_version=opset,
+        input_names=['x'], output_names=['y'], dynamic_axes=None if fixed else {'x': axes},
+    )  # fmt: skip
+    return path
+
+
+def normalised(image: np.ndarray) -> torch.Tensor:
+    scaled = (image.astype(np.float32) / 255 - MEAN) / STD
+    return torch.from_numpy(scaled).permute(2, 0, 1)[None]
+
+
+def labels_file(path: Path, labels: Any) -> Path:
+    path.write_text(json.dumps(labels))  # JSON is YAML
+    return path
+
+
+CASES = {
+    'dynamic logits, old opset': ({'opset': 13}, 'logits from pictures of any size'),
+    'fixed NHWC softmax': ({'last': True, 'fixed': True}, 'probabilities from pictures of 192'),
+    'dynamic NHWC ids': ({'last': True}, 'ids from pictures of any size, channels last'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+@torch.inference_mode()
+def test_labels_are_those_of_the_librarys_own_pipeline(
+    case: str, street: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how, told = CASES[case]
+    network = LRASPP(len(CITY)).eval()
+    wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
+    model = write_onnx(tmp_path / 'model.onnx', wrapped, **how)
+    file = tmp_path / 'other.safetensors'
+    labels = labels_file(tmp_path / 'labels.yaml', CITY)
+    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    assert told in capsys.readouterr().out
+    logits = network(normalised(street))
+    names = list(CITY.values())
+    weights = load_weights(file)
+    order = weights.metadata.taxonomy['classes']
+    wanted = np.array([order.index(name) for name in names])[logits.argmax(1)[0]]
+    assert len(np.unique(wanted)) > 3
+    for name in ('openvino', 'onnxruntime'):
+        # two at once, though the model may take one
+        batch = np.stack([street, street[:, ::-1]])
+        got, confidence, reliability = open_backend(name, 'cpu').load(weights, print)(batch)
+        assert (got[0] == wanted[::2, ::2]).mean() >= 0.995
+        assert got.shape == (2, SIZE[0] // 2, SIZE[1] // 2) and reliability.shape == (2,)
+        if 'ids' in case:
+            assert (confidence == 255).all()
+        else:
+            sure = logits.softmax(1).amax(1)[0, ::2, ::2].numpy()
+            assert np.abs(confidence[0] / 255 - sure).max() < 0.01
+            assert abs(reliability[0] - sure.mean()) < 0.01
+
+
+@torch.inference_mode()
+def test_segformer_by_its_own_library(street: np.ndarray, tmp_path: Path) -> None:
+    transformers = pytest.importorskip('transformers')
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(
+        depths=[1, 1, 1, 1], hidden_sizes=[16, 16, 32, 32], num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=32, id2label=dict(enumerate(CITY)),
+    )  # fmt: skip
+    network = transformers.SegformerForSemanticSegmentation(config).eval()
+    nn.init.normal_(network.decode_head.classifier.weight)
+    network.save_pretrained(tmp_path / 'segformer')
+    processor = transformers.SegformerImageProcessor(size={'height': SIZE[0], 'width': SIZE[1]})
+    processor.save_pretrained(tmp_path / 'segformer')
+    file = tmp_path / 'other.safetensors'
+    assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
+    weights = load_weights(file)
+    assert weights.metadata.taxonomy['classes'] == list(CITY)
+    # another size than the one of the export
+    for image in (street, street[:128, :256]):
+        pixels = normalised(image)
+        found = network(pixels)
+        half = (image.shape[0] // 2, image.shape[1] // 2)
+        [wanted] = processor.post_process_semantic_segmentation(found, target_sizes=[half])
+        assert len(wanted.unique()) > 1
+        for name in ('openvino', 'onnxruntime'):
+            got, *_ = open_backend(name, 'cpu').load(weights, print)(image[None])
+            assert (got[0] == wanted.numpy()).mean() >= 0.995
+
+
+@torch.inference_mode()
+def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_path: Path) -> None:
+    generator = Generator().eval()
+    model = write_onnx(tmp_path / 'day.onnx', generator, fixed=True)
+    day = tmp_path / 'generator.safetensors'
+    half = ['0.5', '0.5', '0.5']
+    command = ['import', 'onnx', str(model), '--out', str(day), '--license', 'ours']
+    assert main([*command, '--mean', *half, '--std', *half]) == 0
+    x = torch.from_numpy(street).permute(2, 0, 1)[None] / 127.5 - 1
+    wanted = ((generator(x)[0].permute(1, 2, 0) + 1) * 127.5).round().numpy()
+    for name in ('openvino', 'onnxruntime'):
+        (got,) = open_backend(name, 'cpu').load(load_weights(day), print)(street[None])
+        assert np.abs(got[0] - wanted).max() <= 1
+    model = write_onnx(tmp_path / 'model.onnx', LRASPP(len(CITY)))
+    labels = labels_file(tmp_path / 'labels.yaml', {'classes': list(CITY), 'name': 'city'})
+    night = tmp_path / 'night.safetensors'
+    command = ['import', 'onnx', str(model), '--labels', str(labels), '--out', str(night)]
+    assert main([*command, '--size', *map(str, SIZE)]) == 0
+    for route in ('night', 'translate'):
+        weights = WeightsConfig(day=str(night), night=str(night), translator=str(day))
+        pipeline = Pipeline.load(PipelineConfig(route=route, backend='openvino', weights=weights))
+        [result] = pipeline.process([Frame(image=cv2.resize(street, (1280, 720)))])
+        assert result.labels.shape == (720, 1280) and pipeline.taxonomy.name == 'city'
+
+
+def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = write_onnx(tmp_path / 'model.onnx', LRASPP(2))
+    labels = labels_file(tmp_path / 'labels.yaml', {'classes': ['a', 'b']})
+    file = tmp_path / 'other.safetensors'
+    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    weights = load_weights(file)
+    with pytest.raises(WeightsError, match='imported.*onnxruntime'):
+        open_backend('torch', 'cpu').load(weights, print)
+    monkeypatch.setattr('nightseg_ros.runtime.backends.has_gpu', lambda: True)
+    assert choose([weights], SIZE)[1] == 'cpu'
+
+
+@pytest.mark.parametrize(
+    ('labels', 'flags', 'words'),
+    [
+        ({'classes': ['a', 'b', 'c']}, [], 'gives .*; logits of 3 classes'),
+        ({'x': 'road', 'y': 'moon'}, [], "has no class 'moon'"),
+        ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    labels: Any, flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = write_onnx(tmp_path / 'model.onnx', LRASPP(2), fixed=True)
+    file = labels_file(tmp_path / 'labels.yaml', labels)
+    out = tmp_path / 'other.safetensors'
+    command = ['import', 'onnx', str(model), '--labels', str(file), '--out', str(out), *flags]
+    assert main(command) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not out.exists()
+    model.write_bytes(b'no model')
+    assert main(command) == 2 and 'is no ONNX model' in capsys.readouterr().err
