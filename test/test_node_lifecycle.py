@@ -300,7 +300,7 @@ class Unprepared(NodeProcess):
         '    from nightseg_ros.node import night_perception\n'
         '    night_perception.COMMON_SIZES = ()\n'
         '    return night_perception.NightPerception()\n'
-        'serve(make)',
+        'serve("night_perception", make)',
     )
 
 
@@ -355,7 +355,7 @@ class Failing(NodeProcess):
         '    node = NightPerception()\n'
         '    node.create_timer(1.0 if node.get_namespace() == "/slow" else 0.05, lambda: 1 / 0)\n'
         '    return node\n'
-        'serve(make)',
+        'serve("night_perception", make)',
     )
 
 

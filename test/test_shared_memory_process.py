@@ -30,7 +30,7 @@ class Loading(NodeProcess):
         '    from nightseg_ros.node import night_perception, worker\n'
         '    worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
         '    return night_perception.NightPerception()\n'
-        'serve(make)',
+        'serve("night_perception", make)',
     )
 
 

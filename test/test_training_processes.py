@@ -157,7 +157,6 @@ def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: 
         name = f'000{number}_a1b2c3_2018-09-01--10-00-00_1.png'
         shutil.copy(path, root / 'imgs' / name)
         cv2.imwrite(str(root / 'masks' / name), mask)
-    shutil.copytree(frames / 'unlabelled' / 'night', tmp_path / 'NIGHTS')
     (tmp_path / 'config').symlink_to(ROOT / 'config')
     for words in commands:
         small = ['--steps', '2', '--precision', '32-true', *SMALL.split()]
@@ -167,5 +166,5 @@ def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: 
             cwd=tmp_path, capture_output=True, text=True, timeout=TIMEOUT,
         )  # fmt: skip
         assert done.returncode == 0, f'{shlex.join(words)}\n{done.stderr[-2000:]}'
-    night = load_weights(tmp_path / 'out' / 'comma_night' / 'weights.safetensors').metadata
-    assert night.license == 'MIT' and night.taxonomy['name'] == 'comma10k'
+    about = load_weights(tmp_path / 'out' / 'comma_models' / 'comma.safetensors').metadata
+    assert about.license == 'MIT' and about.taxonomy['name'] == 'comma10k'

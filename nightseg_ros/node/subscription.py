@@ -15,7 +15,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
-from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
+from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS, base_topic
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000
@@ -73,15 +73,19 @@ class Subscription:
         return offers, others
 
     def _near(self, topic: str) -> str:
-        """Return the published topic that may have been meant, of a camera by any transport."""
-        transports = {kind: f' (transport {name})' for name, kind in TRANSPORTS.items()}
-        wanted = {**(transports if self._type in transports else {}), self._type: ''}
-        return did_you_mean(topic, [
-            f'{name}{wanted[kind]}'
+        """Return in words which published topic may have been meant, of a camera by transport."""
+        transports = {kind: name for name, kind in TRANSPORTS.items()}
+        wanted = transports if self._type in transports else {self._type: ''}
+        found = {
+            name: wanted[kind]
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in (kinds[0].replace('/msg/', '/'),)
             if kind in wanted and name != topic and f'/{NAMESPACE}/' not in name
-        ])  # fmt: skip
+        }
+        for name, transport in found.items():
+            if transport and base_topic(name) == base_topic(topic):
+                return f"; there is {name}: set 'transport' to {transport}"
+        return did_you_mean(topic, found)
 
     def match(self) -> None:
         """Subscribe, and again where what the publishers offer asks for another QoS."""
