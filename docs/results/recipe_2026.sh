@@ -202,6 +202,27 @@ unlit --seed 1 --init $T/unlitA/$F --out $T/unlitB
 mean unlit_start $T/unlitB/$F $T/unlitB/$F $T/night.safetensors
 unlit --seed 2 --steps 500 --init $T/unlit_start.safetensors --out $T/unlitC
 mean night_shipped $T/unlitB/$F $T/unlitC/$F
+# 14. `day` once more: 217 frames of Frankfurt (all but the sequence 000000, whose 50 frames are scored), CamVid native.
+#     --config is that of day_fitted above with crops of [384, 544] and a rate of 1.0e-3
+city() { nightseg train segmenter --config $R/day_fitted.yaml --rate 1.0e-3 --augment.crop 384 544 --precision 32-true \
+    --workers 0 --data camvid:DATA/camvid:day_train camvid:DATA/camvid:day_train camvid:DATA/camvid_native:day_train "$@"; }
+city folder:$T/frank_train:day paired:DATA/unlabelled/day:$T/pseudo_day7:day \
+    --steps 500 --seed 0 --init models/day.safetensors --out $T/cityA
+city folder:$T/frank_train:day folder:$T/frank_train:day --steps 600 --seed 1 --init $T/cityA/$F --out $T/cityB
+city folder:$T/frank_train:day folder:$T/frank_train:day --steps 500 --seed 2 --init $T/cityB/$F --out $T/cityC
+mean day_shipped models/day.safetensors $T/cityB/$F $T/cityC/$F
+nightseg publish out/train/day_shipped.safetensors --name day --bf16 $V DATA/camvid/dusk/images DATA/unlabelled/day
+nightseg calibrate --weights day --data camvid:DATA/camvid:day_val camvid:DATA/camvid:dusk \
+    --faults-on camvid:DATA/camvid:day_train --good images:DATA/unlabelled/day
+# 15. nights of the day->night GAN in further rounds of `night` (not shipped: results/gan_nights.csv)
+nightseg train day_to_night --segmenter night --steps 3000 --precision 32-true --workers 0 --out $T/d2n \
+    --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day7/scene:day \
+    --nights paired:DATA/unlabelled/night:$T/pseudo_night7/scene:night
+gan() { nightseg synthesize --method generator --weights $T/d2n/$F --ratio 1 --long-side 640 "$@"; }
+gan --data camvid:DATA/camvid:day_train --seed 1 --out $T/gan_camvid
+gan --data folder:$T/frankfurt:day --seed 2 --out $T/gan_frank
+# G1: `unlit` with two times CamVid, --rate 1.0e-3, --augment.night-share 0.4 and two times gan_camvid, once gan_frank;
+# G2: the same with a night-share of 0.7 and gan_camvid once
 nightseg evaluate --backend openvino --compare route=day route=night route=auto --out out/eval/routes \
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 

@@ -141,12 +141,12 @@ class BagReader:
 
     @property
     def image_topics(self) -> list[BagTopic]:
-        """The topics of images, by name."""
+        """Return the topics of images, by name."""
         return [topic for topic in self.topics if topic.type in _IMAGES]
 
     @property
     def camera_topics(self) -> list[BagTopic]:
-        """The topics of camera images, by name; ``other_images`` says what the others are."""
+        """Return the topics of camera images, by name; ``other_images`` has the others."""
         return [topic for topic in self.image_topics if topic.name not in self.other_images]
 
     @property

@@ -98,7 +98,7 @@ class Message:
 
     @property
     def stamp_ns(self) -> int:
-        """The header's stamp; the time of recording where there is none, or none that can be."""
+        """Return the header's stamp, or the time of recording where there is no possible one."""
         encoding, data = self.channel.encoding, self.data
         if len(data) < 12 or not _has_header(encoding, self.channel.type):
             return self.received_ns

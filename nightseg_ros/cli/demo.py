@@ -299,7 +299,7 @@ class Child:
 
     @property
     def code(self) -> int | None:
-        """The exit code, None while it runs."""
+        """Return the exit code, None while it runs."""
         return self._process.poll()
 
     def check(self) -> None:

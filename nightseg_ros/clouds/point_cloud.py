@@ -43,7 +43,7 @@ class Field:
 
     @property
     def end(self) -> int:
-        """The byte of a point that comes after this field."""
+        """Return the byte of a point that comes after this field."""
         return self.offset + max(self.count, 1) * int(DATATYPES[self.datatype][1])
 
 
@@ -103,7 +103,7 @@ class Cloud:
 
     @property
     def records(self) -> npt.NDArray[Any]:
-        """The points as a structured array [height, width] that looks into ``data``."""
+        """Return the points as a structured array [height, width] that looks into ``data``."""
         order = '>' if self.is_bigendian else '<'
         kinds = [np.dtype(order + DATATYPES[field.datatype]) for field in self.fields]
         return self._view(np.dtype({

@@ -331,7 +331,7 @@ class Samples:
 
     @property
     def wanted(self) -> set[int]:
-        """The frames to keep."""
+        """Return the frames to keep."""
         labelled, every = self._lattices
         ranked = {index for kept in self._ranked for _, index in kept.values()}
         return ranked | set(labelled or every)

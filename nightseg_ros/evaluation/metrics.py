@@ -77,7 +77,7 @@ class ConfusionMatrix:
         self.rows += joint[:classes, [*range(classes), UNLABELLED]]
 
     def iou(self) -> Floats:
-        """IoU of each class in [0, 1], float64 [classes]; NaN where neither side has it."""
+        """Return the IoU of each class, float64 [classes] in [0, 1]; NaN where no side has it."""
         return iou(self.rows)
 
     def miou(self, *, without: Sequence[str] = ()) -> float:
@@ -112,7 +112,7 @@ def joint_histogram(
 
 
 def iou(rows: Rows) -> Floats:
-    """IoU of each class, float64 [..., classes]; NaN where neither truth nor mask has it."""
+    """Return the IoU of each class, float64 [..., classes]; NaN where no side has it."""
     hits = _hits(rows)
     return _ratio(hits, rows.sum(-1) + rows[..., :-1].sum(-2) - hits)
 
@@ -139,7 +139,7 @@ def miou_all(rows: Rows) -> Floats:
 
 
 def frequency_weighted_iou(rows: Rows) -> Floats:
-    """IoU weighted by each class's share of the labelled pixels (Long et al. 2015); or NaN."""
+    """Return the IoU weighted by the classes' shares of the pixels (Long et al. 2015); or NaN."""
     support = rows.sum(-1)
     return _ratio((np.nan_to_num(iou(rows)) * support).sum(-1), support.sum(-1))
 

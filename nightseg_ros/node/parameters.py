@@ -60,17 +60,17 @@ class Parameter:
 
     @property
     def plain_default(self) -> Any:
-        """The default as ROS and YAML have it, with a list for an array."""
+        """Return the default as ROS and YAML have it, with a list for an array."""
         return list(self.default) if isinstance(self.default, tuple) else self.default
 
     @property
     def kind(self) -> str:
-        """The ROS name of its type."""
+        """Return the ROS name of its type."""
         return _KINDS[type(self.plain_default)][0]
 
     @property
     def range(self) -> str:
-        """The accepted values in words, '' where every value of the type is."""
+        """Return the accepted values in words, '' where every value of the type is."""
         if self.choices:
             return ', '.join(self.choices)
         return '' if self.bounds is None else f'{self.bounds[0]:g} to {self.bounds[1]:g}'
@@ -246,7 +246,7 @@ class Settings:
 
     @cached_property
     def pipeline(self) -> PipelineConfig:
-        """What the pipeline works by."""
+        """Return what the pipeline works by."""
 
         def nested(config: Any, prefix: str = '') -> dict[str, Any]:
             names = {f.name: f'{prefix}{f.name}' for f in fields(config)}
@@ -261,7 +261,7 @@ class Settings:
 
     @cached_property
     def camera_names(self) -> tuple[CameraNames, ...]:
-        """The names, topics and masks of each camera."""
+        """Return the names, topics and masks of each camera."""
         names, topics = _names('cameras', self.cameras), _given(self.image_topics)
         if not names and not topics:
             raise ConfigError(
@@ -419,7 +419,7 @@ class CloudSettings:
 
     @cached_property
     def paint(self) -> PaintConfig:
-        """What the painter works by."""
+        """Return what the painter works by."""
         cameras = _names('cameras', self.cameras)
         if not cameras:
             raise ConfigError("'cameras' is empty; name at least one camera")
@@ -432,7 +432,7 @@ class CloudSettings:
 
     @cached_property
     def point_sources(self) -> tuple[Sensor, ...]:
-        """The LiDARs and depth cameras."""
+        """Return the LiDARs and depth cameras."""
         found: list[Sensor] = []
         kinds: tuple[tuple[Literal['cloud', 'depth'], str, str, str], ...] = (
             ('cloud', 'sensors', 'sensor_topics', 'points'),
@@ -459,7 +459,7 @@ class CloudSettings:
 
     @cached_property
     def calibration_topics(self) -> list[str]:
-        """The topic of each camera's calibration, in the order of ``paint.cameras``."""
+        """Return the topic of each camera's calibration, in the order of ``paint.cameras``."""
         return _topics('info_topics', self.info_topics, self.paint.cameras, 'camera_info')
 
 

@@ -105,7 +105,7 @@ class Camera:
 
     @property
     def node(self) -> str:
-        """The node that told of it, '' while none has."""
+        """Return the node that told of it, '' while none has."""
         return '' if self.health is None else self.health[1]
 
     def take(self, status: Any, now: float) -> None:

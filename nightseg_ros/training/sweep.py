@@ -111,12 +111,12 @@ class Trial:
 
     @property
     def weights(self) -> Path:
-        """What the training writes at its end."""
+        """Return what the training writes at its end."""
         return self.folder / 'weights.safetensors'
 
     @property
     def name(self) -> str:
-        """What a line of progress calls it."""
+        """Return what a line of progress calls it."""
         what = f'{self.variant} {self.ratio:g}' if self.variant else 'day checkpoint'
         return f'{what}, seed {self.seed}'
 
