@@ -36,8 +36,8 @@ def first(decisions: list[Decision], route: str) -> int:
 @pytest.mark.parametrize(
     ('score', 'state', 'route'),
     [
-        (0.02, 'night', 'night'), (0.3499, 'night', 'night'), (0.35, 'dusk', 'night'),
-        (0.65, 'dusk', 'night'), (0.6501, 'day', 'day'), (0.98, 'day', 'day'),
+        (0.02, 'night', 'night'), (0.3499, 'night', 'night'), (0.35, 'dusk', 'day'),
+        (0.65, 'dusk', 'day'), (0.6501, 'day', 'day'), (0.98, 'day', 'day'),
     ],
 )  # fmt: skip
 def test_first_frame_decides_at_once(score: float, state: str, route: str) -> None:
@@ -70,7 +70,7 @@ def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not() -> None:
     assert first(decisions, 'night') == 6
     assert decisions[6].state == 'night'
     # from dusk nearly to day, then to the other side: its dwell begins there
-    table = RouteTable(dusk='day')
+    table = RouteTable()
     decisions = drive(Router(RouterConfig(table=table)), [0.5] + [0.9] * 29 + [0.1] * 9)
     assert first(decisions, 'night') == 30 + 5
 

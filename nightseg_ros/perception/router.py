@@ -31,10 +31,10 @@ CLOCK_SET_S = 86_400.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteTable:
-    """The route of each state."""
+    """The route of each state; a light that is not known takes that of the night."""
 
     day: Route = 'day'
-    dusk: Route = 'night'
+    dusk: Route = 'day'
     night: Route = 'night'
     glare: Route = 'night'
 
@@ -104,7 +104,8 @@ class Router:
 
     A new state must last for the dwell of its direction. The timer starts with the first frame on
     that side and is reset by any frame that agrees with the current state or lies on the other
-    side. A frame without a usable score counts as dusk; before the first score the state is dusk.
+    side. A frame without a usable score counts as dusk, and so does what is before the first
+    score; such a dusk has the route of the night, which is the safe one in any light.
     """
 
     def __init__(self, config: RouterConfig | None = None, forced: Route | None = None) -> None:
@@ -119,11 +120,17 @@ class Router:
         self._brighter = False
         self._why = ''
         self._afresh = 'first frame'
+        self._unknown = True
         self._route: Route | None = None
 
-    def route_of(self, state: State) -> Route:
+    @property
+    def route(self) -> Route:
         """Return the forced route or the one of the table."""
-        route: Route = self.forced or getattr(self.config.table, state)
+        if self.forced:
+            return self.forced
+        route: Route = getattr(
+            self.config.table, 'night' if self._unknown else self.state or 'dusk'
+        )
         return route
 
     def reset(self, reason: str = 'reset') -> None:
@@ -142,7 +149,8 @@ class Router:
         """
         pending = self._advance(stamp_ns, illumination)
         state: State = self.state or 'dusk'
-        route = self.route_of(state)
+        self._unknown = state == 'dusk' and not _usable(illumination)
+        route = self.route
         switched = self._route is not None and route != self._route
         self._route = route
         why = self._why if self.state else f'no usable score since {self._afresh}: taken as dusk'
@@ -256,7 +264,7 @@ class RouterBank:
         self._latest[camera] = (stamp_ns, illumination)
         if self._decision is not None and not self._leads(camera, stamp_ns):
             held = self._decision
-            return replace(held, route=self._shared.route_of(held.state), switched=False)
+            return replace(held, route=self._shared.route, switched=False)
         self._leader = camera
         self._waiting.clear()
         combined, cameras = self._combined(stamp_ns)
