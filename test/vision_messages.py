@@ -25,19 +25,24 @@ DEFINITIONS = {
     };""",
 }
 INCLUDES = '#include "std_msgs/msg/Header.idl"\n#include "vision_msgs/msg/VisionClass.idl"\n'
-#: Of each library: end of its name, sources, compiler, libraries. The last is the Python module.
+#: Of each library: what generates it, end of its name, sources, compiler, libraries. The last is
+#: the Python module.
 STEPS = (
-    ('rosidl_generator_c', 'msg/detail/*.c', 'cc',
+    ('c', 'rosidl_generator_c', 'msg/detail/*.c', 'cc',
      ('std_msgs__rosidl_generator_c', 'rosidl_runtime_c', 'rcutils')),
-    ('rosidl_typesupport_fastrtps_c', 'msg/detail/*__type_support_c.cpp', 'c++',
+    ('fastrtps_c', 'rosidl_typesupport_fastrtps_c', 'msg/detail/*.cpp', 'c++',
      ('vision_msgs__rosidl_generator_c', 'std_msgs__rosidl_typesupport_fastrtps_c',
       'rosidl_typesupport_fastrtps_c', 'rosidl_typesupport_fastrtps_cpp', 'fastcdr')),
-    ('rosidl_typesupport_c', 'msg/*__type_support.cpp', 'c++',
+    ('introspection_c', 'rosidl_typesupport_introspection_c', 'msg/detail/*.c', 'cc',
+     ('vision_msgs__rosidl_generator_c', 'std_msgs__rosidl_typesupport_introspection_c',
+      'rosidl_typesupport_introspection_c')),
+    ('c', 'rosidl_typesupport_c', 'msg/*.cpp', 'c++',
      ('vision_msgs__rosidl_generator_c', 'rosidl_typesupport_c')),
-    ('', '_*.rosidl_typesupport_c.c msg/*_s.c', 'cc',
+    ('py', '', '_*.rosidl_typesupport_c.c msg/*_s.c', 'cc',
      ('vision_msgs__rosidl_typesupport_c', 'vision_msgs__rosidl_generator_c',
       'std_msgs__rosidl_generator_py')),
 )  # fmt: skip
+KINDS = ('c', 'fastrtps_c', 'introspection_c', 'py')
 
 
 def build(folder: Path) -> dict[str, str]:
@@ -45,7 +50,7 @@ def build(folder: Path) -> dict[str, str]:
     from rosidl_cli import entry_points
     from rosidl_cli.command.generate.api import generate
 
-    package, prefix = folder / 'vision_msgs', Path(sys.prefix)
+    prefix = Path(sys.prefix)
     (folder / 'idl/msg').mkdir(parents=True)
     for name, text in DEFINITIONS.items():
         includes = INCLUDES if name == 'LabelInfo' else ''
@@ -64,17 +69,18 @@ def build(folder: Path) -> dict[str, str]:
         generate(
             package_name='vision_msgs', output_path=folder / 'made', types=['c', 'py'],
             interface_files=[f'{folder / "idl"}:msg/{name}.idl' for name in DEFINITIONS],
-            include_paths=[str(prefix / 'share')], typesupports=['c', 'fastrtps_c'],
+            include_paths=[str(prefix / 'share')],
+            typesupports=[kind for kind in KINDS if kind != 'py'],
         )  # fmt: skip
-    for path in (folder / 'made').glob('*/**/*.*'):
-        if path.is_file():
-            target = package / Path(*path.relative_to(folder / 'made').parts[1:])
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-    (package / '__init__.py').touch()
-    includes = [folder, prefix / 'include', *(prefix / 'include').iterdir()]
-    includes += [sysconfig.get_paths()['include'], np.get_include()]
-    for library, sources, compiler, links in STEPS:
+    for kind in KINDS:
+        (folder / kind).mkdir()
+        (folder / 'made' / kind).rename(folder / kind / 'vision_msgs')
+    (folder / 'py/vision_msgs/__init__.py').touch()
+    includes = [*(folder / kind for kind in KINDS), prefix / 'include']
+    includes += [*(prefix / 'include').iterdir(), sysconfig.get_paths()['include']]
+    includes += [np.get_include()]
+    for kind, library, sources, compiler, links in STEPS:
+        package = folder / kind / 'vision_msgs'
         out = folder / f'libvision_msgs__{library}.so'
         if not library:
             out = package / 'vision_msgs_s__rosidl_typesupport_c.so'
@@ -83,5 +89,5 @@ def build(folder: Path) -> dict[str, str]:
         command += [f'-I{path}' for path in includes]
         command += [f'-L{prefix / "lib"}', f'-L{folder}', f'-Wl,-rpath,{prefix / "lib"}:{folder}']
         subprocess.run([*command, *(f'-l{name}' for name in links)], check=True)
-    before = {name: os.environ.get(name, '') for name in ('PYTHONPATH', 'LD_LIBRARY_PATH')}
-    return {name: f'{folder}:{value}'.rstrip(':') for name, value in before.items()}
+    paths = {'PYTHONPATH': folder / 'py', 'LD_LIBRARY_PATH': folder}
+    return {name: f'{path}:{os.environ.get(name, "")}'.rstrip(':') for name, path in paths.items()}
