@@ -7,6 +7,7 @@ No test module may leave a segment of such a process in /dev/shm.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ from segment_watch import SegmentWatch
 
 from nightseg_ros.dds import private_domain
 from nightseg_ros.shared_memory import remove_orphans
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # started in the background of a script; the processes of the tests must hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope='session', autouse=True)
