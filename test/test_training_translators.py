@@ -240,10 +240,13 @@ def test_resumed_equals_uninterrupted(
     cut = train(config, said.append)
     assert 'resuming after step 4' in said
     for one, other in zip(whole, cut, strict=True):
-        if make is night_config:  # the products of the spectral norm round as memory is aligned
-            tensors = load_weights(one).tensors, load_weights(other).tensors
-            for name, tensor in tensors[0].items():
-                torch.testing.assert_close(tensors[1][name], tensor, atol=1e-5, rtol=1e-4)
+        if make is night_config:
+            # the products of the spectral norm round as memory is aligned, and Adam makes steps of
+            # that for biases before an instance norm, which change no picture
+            picture = torch.rand(1, 3, 64, 96, generator=torch.manual_seed(0)) * 2 - 1
+            with torch.inference_mode():
+                wanted, got = (build_from(load_weights(path))(picture) for path in (one, other))
+            torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
         else:
             assert one.read_bytes() == other.read_bytes()
     assert [p.stem for p in whole] == names

@@ -29,8 +29,8 @@ class ResnetGenerator(nn.Module):
     The published size is ``ngf`` 64 and 9 blocks: 11.38 M parameters, 98.7 GMAC at 480×272. With
     ``styles``, names of cameras, each has instance norms of its own (Dumoulin et al. 2017), and
     'any' has one more, for a camera that is not known. With ``residual`` the layers give a change
-    of the picture, none at the first step of a training, and enlarge by repeating pixels:
-    transposed convolutions leave a grid where little else changes.
+    of the picture, which keeps the scene from the first step of a training on, and enlarge by
+    repeating pixels: transposed convolutions leave a grid where little else changes.
     """
 
     def __init__(
@@ -62,11 +62,7 @@ class ResnetGenerator(nn.Module):
                     _norm(narrow, count),
                     nn.ReLU(inplace=True),
                 ]
-        last = nn.Conv2d(ngf, 3, 7)
-        if residual:
-            for parameter in last.parameters():
-                nn.init.zeros_(parameter)
-        layers += [nn.ReflectionPad2d(3), last]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(ngf, 3, 7)]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor, style: torch.Tensor | None = None) -> torch.Tensor:
