@@ -42,8 +42,8 @@ $(STAMP): $(REQUIREMENTS)
 	@touch $(LIGHT) $@
 
 # a worker that died is not replaced: xdist could then wait for ever (its issues 784 and 1323)
-test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest; WORKERS=0 for one process
-	$(BIN)/python -m pytest -n $(or $(WORKERS),2) --dist loadfile --max-worker-restart 0 $(ARGS)
+test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest; WORKERS=2 for two processes
+	$(BIN)/python -m pytest -n $(or $(WORKERS),0) --dist loadfile --max-worker-restart 0 $(ARGS)
 
 demo: $(LIGHT)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1, VIEW=1
 	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds) $(if $(VIEW),--view)
