@@ -145,7 +145,7 @@ def _read_bag(path: Path) -> None:
         with BagReader(path) as reader:
             for topic in reader.topics:
                 if topic in reader.image_topics:
-                    for *_, frame in itertools.islice(reader.frames([topic]), MOST):
+                    for *_, frame in itertools.islice(reader.merged_frames([topic]), MOST):
                         if isinstance(frame, Frame):
                             _check_image(frame.image, *frame.image.shape[:2])
                 else:

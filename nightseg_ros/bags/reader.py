@@ -312,7 +312,19 @@ class BagReader:
         """Yield every message of every topic but some, as and in the order they were recorded."""
         yield from self._read({topic.name for topic in self.topics} - set(leave_out))
 
-    def frames(
+    def frames(self, topic: BagTopic) -> Iterator[Frame | FrameError]:
+        """
+        Yield each image of a topic as a frame, or as the error that says why it is none.
+
+        The last item of a damaged bag is a ``BagReadError``.
+        """
+        for *_, frame in self.merged_frames([topic]):
+            yield frame
+        unread = self.read_error([topic])
+        if unread is not None:
+            yield unread
+
+    def merged_frames(
         self, topics: Iterable[BagTopic], camera: Callable[[str], str] = camera_of
     ) -> Iterator[tuple[BagTopic, Message, Frame | FrameError]]:
         """
@@ -442,7 +454,7 @@ def inspect_bag(
         for topic in bag.topics:
             read = undecodable = 0
             if thorough and topic in bag.image_topics:
-                found = bag.frames([topic])
+                found = bag.merged_frames([topic])
                 undecodable = sum(isinstance(frame, FrameError) for *_, frame in found)
             elif thorough:
                 deque(bag.messages(topic), maxlen=0)

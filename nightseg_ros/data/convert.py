@@ -197,7 +197,7 @@ def write_predictions(
                     color='color' in outputs, translated='translated' in outputs,
                     overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
                 )  # fmt: skip
-                found = bag.frames(cameras, lambda name: _camera(prefixes[name]))
+                found = bag.merged_frames(cameras, lambda name: _camera(prefixes[name]))
                 for topic, message, frame in found:
                     prefix, received = prefixes[topic.name], message.received_ns
                     try:
@@ -253,7 +253,7 @@ def _ros1_copies(
     bag: BagReader, writer: BagWriter, cameras: Sequence[BagTopic]
 ) -> Iterator[_Written]:
     """Write the images of the cameras anew for ROS 2, as far as they can be decoded."""
-    for topic, message, frame in bag.frames(cameras):
+    for topic, message, frame in bag.merged_frames(cameras):
         received = message.received_ns
         if not isinstance(frame, Frame):
             continue

@@ -205,7 +205,7 @@ class FrameSource:
             topics = [bag.image_topic(name) for name in self.topics]
             cameras = camera_names(self.topics)
             index: Counter[str] = Counter()
-            for topic, _, frame in bag.frames(topics, cameras.__getitem__):
+            for topic, _, frame in bag.merged_frames(topics, cameras.__getitem__):
                 camera = cameras[topic.name]
                 stem = f'{index[camera]:06d}'
                 index[camera] += 1

@@ -178,7 +178,7 @@ class ReplaySource:
         with BagReader(self.path) as bag:
             topics = [topic for topic in bag.topics if topic.name in self.topics]
             plain = ((topic, message, message) for topic, message in bag.merged(topics))
-            for topic, message, content in bag.frames(topics) if self._decoded else plain:
+            for topic, message, content in bag.merged_frames(topics) if self._decoded else plain:
                 if isinstance(content, FrameError):
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:
