@@ -214,6 +214,8 @@ mean day_shipped models/day.safetensors $T/cityB/$F $T/cityC/$F
 nightseg publish out/train/day_shipped.safetensors --name day --bf16 $V DATA/camvid/dusk/images DATA/unlabelled/day
 nightseg calibrate --weights day --data camvid:DATA/camvid:day_val camvid:DATA/camvid:dusk \
     --faults-on camvid:DATA/camvid:day_train --good images:DATA/unlabelled/day
+nightseg evaluate --backend openvino --route day --out out/eval/city \
+    --dataset folder:$T/frank_held:day camvid:DATA/camvid:dusk camvid:DATA/camvid:day_val
 # 15. nights of the day->night GAN in further rounds of `night` (not shipped: results/gan_nights.csv)
 nightseg train day_to_night --segmenter night --steps 3000 --precision 32-true --workers 0 --out $T/d2n \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day7/scene:day \
@@ -221,6 +223,7 @@ nightseg train day_to_night --segmenter night --steps 3000 --precision 32-true -
 gan() { nightseg synthesize --method generator --weights $T/d2n/$F --ratio 1 --long-side 640 "$@"; }
 gan --data camvid:DATA/camvid:day_train --seed 1 --out $T/gan_camvid
 gan --data folder:$T/frankfurt:day --seed 2 --out $T/gan_frank
+# scored by: nightseg evaluate --backend openvino --route night --dataset folder:DATA/night_dev camvid:DATA/camvid:dusk
 # G1: `unlit` with two times CamVid, --rate 1.0e-3, --augment.night-share 0.4 and two times gan_camvid, once gan_frank;
 # G2: the same with a night-share of 0.7 and gan_camvid once
 nightseg evaluate --backend openvino --compare route=day route=night route=auto --out out/eval/routes \
