@@ -11,23 +11,22 @@ that of its pixel, and hidden where it lies behind every one of the nine pixels 
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-
-import numpy as np
+import sys
 
 from nightseg_ros.clouds.camera_model import CameraModel
 from nightseg_ros.clouds.geometry import FrameTree
-from nightseg_ros.clouds.painter import Occlusion, View, paint
+from nightseg_ros.clouds.painter import Occlusion, paint, View
 from nightseg_ros.simulation.drive import (
+    calibration,
     Drive,
     DriveFrame,
-    Scan,
-    calibration,
     places,
+    Scan,
     scan,
 )
 from nightseg_ros.taxonomy import UNLABELLED
+import numpy as np
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
 

@@ -11,20 +11,19 @@ OpenCV's own projection of the points that one camera sees, for comparison.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
 import sys
 import time
-from collections.abc import Callable
 from typing import Any
 
 import cv2
-import numpy as np
-
 from nightseg_ros.clouds.camera_model import Calibration, CameraModel
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_angles, inverse
-from nightseg_ros.clouds.painter import Occlusion, View, paint
+from nightseg_ros.clouds.painter import Occlusion, paint, View
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
 
 WIDTH, HEIGHT = 1280, 720
 DISTORTIONS = {

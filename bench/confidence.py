@@ -15,20 +15,16 @@ whose numbers lie within 20 of each other; intervals draw places.
 from __future__ import annotations
 
 import argparse
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+import json
 from pathlib import Path
+import re
 from typing import Any
 
 import matplotlib
-import numpy as np
-import numpy.typing as npt
-from out_of_distribution import CORRUPTIONS
-
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import Sample, read_image, read_labels
+from nightseg_ros.data.sample import read_image, read_labels, Sample
 from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
@@ -40,6 +36,9 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import UNLABELLED
+import numpy as np
+import numpy.typing as npt
+from out_of_distribution import CORRUPTIONS
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt

@@ -15,12 +15,12 @@ OMP_NUM_THREADS=1, x86-64 with AVX-512).
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
-import sys
 from dataclasses import replace
+import hashlib
 from itertools import islice
+import json
 from pathlib import Path
+import sys
 from typing import Any
 
 from nightseg_ros.data.source import open_source

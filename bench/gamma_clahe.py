@@ -9,16 +9,15 @@ nightseg evaluate --route day --dataset folder:out/enhanced --out out/eval/enhan
 
 from __future__ import annotations
 
+from pathlib import Path
 import shutil
 import sys
-from pathlib import Path
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
+import numpy as np
+import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 

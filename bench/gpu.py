@@ -11,20 +11,19 @@ and confidence in host memory. The dry run: ``--device cpu --cameras 2 --size 96
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 import json
+from pathlib import Path
 import platform
 import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
+import numpy as np
+import torch
 
 #: Milliseconds that 99 of 100 batches of eight 720p cameras may take.
 GOAL_MS = 10.0

@@ -12,32 +12,31 @@ It writes cycles.csv and exits with 1 where memory, file descriptors or threads 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 import csv
 import os
+from pathlib import Path
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-from sensor_msgs.msg import Image, PointCloud2
-from watch import (
-    HELD,
-    Observer,
-    add_weights,
-    held,
-    judged,
-    lens,
-    resources,
-    ros_arguments,
-    sweep,
-)
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.camera import ImageMessage
+import numpy as np
+from sensor_msgs.msg import Image, PointCloud2
+from watch import (
+    add_weights,
+    HELD,
+    held,
+    judged,
+    lens,
+    Observer,
+    resources,
+    ros_arguments,
+    sweep,
+)
 
 FIELDS = ('cycle', 'seconds', *(limit.name for limit in HELD), 'masks')
 

@@ -13,34 +13,33 @@ from __future__ import annotations
 
 import argparse
 import array
-import json
-import os
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
+import json
+import os
 from pathlib import Path
+import tempfile
+import time
 from typing import Any
 
-import cv2
-import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
+import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from peers import PEERS
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
-from watch import resources, ros_arguments
-
 from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
+import numpy as np
+from peers import PEERS
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from watch import resources, ros_arguments
 
 HD, NHD = (1280, 720), (640, 360)
 LABELS = ('labels', 'status')

@@ -10,12 +10,12 @@ parameters in the documents, ``topics.md`` that of the topics.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import sys
 import textwrap
-from collections.abc import Sequence
 
 from nightseg_ros.node.camera import TOPICS
-from nightseg_ros.node.parameters import CLOUD_PARAMETERS, PARAMETERS, Parameter, Value
+from nightseg_ros.node.parameters import CLOUD_PARAMETERS, Parameter, PARAMETERS, Value
 
 TABLES = {'night_perception': PARAMETERS, 'semantic_cloud': CLOUD_PARAMETERS}
 

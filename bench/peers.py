@@ -8,25 +8,24 @@ Nodes as others write them, built from public libraries, for ``bench/live.py`` t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
 import signal
 import sys
-from collections.abc import Callable
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-import rclpy
-import torch
-from rclpy.executors import ExternalShutdownException
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import Image
-
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.taxonomy import CAMVID11
 from nightseg_ros.weights import load_weights
+import numpy as np
+import numpy.typing as npt
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+import torch
 
 Pixels = npt.NDArray[np.uint8]
 #: uint8 [H, W, 3] RGB in; by topic labels uint8 [H, W] or colours uint8 [H, W, 3] out.
@@ -35,9 +34,8 @@ Segment = Callable[[Pixels], dict[str, Pixels]]
 
 def plain_node() -> Segment:
     """Return the usual way: eager torch, logits at the camera's size, argmax in numpy."""
-    from torch.nn import functional
-
     from nightseg_ros.networks import build_from
+    from torch.nn import functional
 
     weights = load_weights('night')
     about = weights.metadata
@@ -60,9 +58,8 @@ def plain_node() -> Segment:
 
 def ort_node() -> Segment:
     """Return a decent way: onnxruntime in float32 with our exported graph, OpenCV for the rest."""
-    import onnxruntime
-
     from nightseg_ros.runtime.export import exported_graph
+    import onnxruntime
 
     weights = load_weights('night')
     graph = exported_graph(weights, print)

@@ -15,10 +15,9 @@ import argparse
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+import numpy as np
 
 PERSONS = ('pedestrian', 'bicyclist')
 #: Which weights a route is scored by.

@@ -9,16 +9,15 @@ the share of labels that stay as in float32.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import numpy as np
+import sys
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.runtime.backends import FLOAT32_LAYERS, OpenVINOBackend
-from nightseg_ros.runtime.pixels import HostPixels, fit
+from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.weights import load_weights
+import numpy as np
 
 
 def main(name: str, *folders: str) -> None:

@@ -15,42 +15,41 @@ or where a process spoke to another machine.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack
 import csv
+from dataclasses import replace
 import fcntl
 import itertools
 import json
 import os
+from pathlib import Path
 import signal
 import statistics
 import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
-
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from watch import (
-    HELD,
-    Limit,
-    Observer,
-    add_weights,
-    held,
-    judged,
-    lens,
-    resources,
-    ros_arguments,
-    sweep,
-)
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
 from nightseg_ros.shared_memory import held_locks
 from nightseg_ros.simulation.drive import Drive, write_drive
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from watch import (
+    add_weights,
+    HELD,
+    held,
+    judged,
+    lens,
+    Limit,
+    Observer,
+    resources,
+    ros_arguments,
+    sweep,
+)
 
 CAMERAS = ('front', 'rear')
 SOURCES = (*CAMERAS, 'lidar')

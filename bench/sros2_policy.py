@@ -11,10 +11,10 @@ services; which of them change anything at run time says ``parameters.PARAMETERS
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+import sys
 
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import CloudSettings

@@ -5,26 +5,25 @@
 from __future__ import annotations
 
 import argparse
-import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+import os
 from pathlib import Path
+import time
 from typing import Any
 
-import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from nightseg_ros.node.messages import header_stamp
+from nightseg_ros.shared_memory import remove_orphans
+import numpy as np
 from rcl_interfaces.srv import SetParametersAtomically
+import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-
-from nightseg_ros.node.messages import header_stamp
-from nightseg_ros.shared_memory import remove_orphans
 
 TRANSITIONS = {
     'configure': Transition.TRANSITION_CONFIGURE,

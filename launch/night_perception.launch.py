@@ -7,14 +7,14 @@ An argument that is left unset changes nothing: the value of ``params_file`` hol
 """
 
 import os
-import shutil
 from pathlib import Path
+import shutil
 
-import yaml
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, TimerAction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+import yaml
 
 CONFIG = Path(__file__).absolute().parent.parent / 'config'
 

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 import dataclasses
 import difflib
 import os
+from pathlib import Path
 import reprlib
 import types
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
 
 from nightseg_ros.files import read_text
 

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import os
-import random
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+import os
 from pathlib import Path
+import random
+import socket
 
 from nightseg_ros.files import share_dir
 

@@ -8,19 +8,19 @@ Also where models, config and launch files lie.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 import errno
+from functools import lru_cache
 import json
 import logging
 import os
+from pathlib import Path
 import re
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:

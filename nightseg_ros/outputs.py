@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
+import os
 from pathlib import Path
 
 from nightseg_ros.files import user_path

@@ -11,17 +11,17 @@ happens; ports have a semaphore as well, under which they are opened and removed
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterator
+from contextlib import contextmanager, ExitStack, suppress
 import ctypes
 import fcntl
 import mmap
 import os
+from pathlib import Path
 import re
 import signal
 import stat
 import time
-from collections.abc import Container, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import IO
 
 FOLDER = Path('/dev/shm')  # noqa: S108  # nosec

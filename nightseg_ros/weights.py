@@ -4,20 +4,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections import UserDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+import hashlib
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 
+from nightseg_ros.config import check_rules, ConfigError, did_you_mean, from_mapping, to_mapping
+from nightseg_ros.files import models_dir, replace_file, user_path
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.config import ConfigError, check_rules, did_you_mean, from_mapping, to_mapping
-from nightseg_ros.files import models_dir, replace_file, user_path
 
 if TYPE_CHECKING:
     import torch

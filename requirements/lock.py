@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 HERE = Path(__file__).parent
 LOCK = HERE / 'lock'

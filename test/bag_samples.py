@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.perception.frame import Frame, FrameError
 import numpy as np
 from rosbags.rosbag1 import Writer as Rosbag1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
-from rosbags.typesys import Stores, get_typestore
-
-from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.perception.frame import Frame, FrameError
+from rosbags.typesys import get_typestore, Stores
 
 TOPIC = '/front/image_raw'
 START = 1_700_000_000_123_456_789

@@ -8,13 +8,12 @@ import array
 import math
 from typing import Any
 
-import numpy as np
 from cloud_samples import looking
-from ros_harness import NodeProcess, stamp
-from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
-
 from nightseg_ros.clouds.geometry import as_text, from_angles
 from nightseg_ros.clouds.point_cloud import Cloud
+import numpy as np
+from ros_harness import NodeProcess, stamp
+from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
 SECOND = 1_000_000_000
 OUT = 'lidar/nightseg/points'

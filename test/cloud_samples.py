@@ -7,11 +7,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from nightseg_ros.clouds.camera_model import Calibration
-from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_angles, quaternion
-from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud, Field
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_angles, Matrix, quaternion
+from nightseg_ros.clouds.point_cloud import Cloud, DATATYPES, Field
+import numpy as np
 
 FLOAT32 = 7
 

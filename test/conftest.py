@@ -6,16 +6,15 @@ The whole run, with every process that it starts, lives in a ROS domain of its o
 No test module may leave a segment of such a process in /dev/shm.
 """
 
+from collections.abc import Iterator
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
-from segment_watch import SegmentWatch
 
 from nightseg_ros.dds import private_domain
 from nightseg_ros.shared_memory import remove_orphans
+import pytest
+from segment_watch import SegmentWatch
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a script; the processes of the tests must hear Ctrl-C

@@ -12,24 +12,23 @@ weights must be the same bytes, scores the same but for times.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 import json
 import multiprocessing
 import os
+from pathlib import Path
 import random
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+from evaluated_drive import without_times
+from nightseg_ros.config import to_mapping
 import tiny_data
 import tiny_weights
 import yaml
-from evaluated_drive import without_times
-
-from nightseg_ros.config import to_mapping
 
 #: Seconds that one undisturbed run may take on a machine that is busy.
 TIMEOUT = 300.0

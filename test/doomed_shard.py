@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Generator
 from dataclasses import dataclass
+import os
 from pathlib import Path
+import signal
 from typing import Any
 
 from nightseg_ros.evaluation.sources import LabelledFrame, Shard

@@ -7,11 +7,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nightseg_ros.bags.writer import BagWriter, Storage
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+import numpy as np
 
 IMAGE_TOPIC = '/camera/image_raw'
 LABEL_TOPIC = '/camera/labels_truth'

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from pathlib import Path
+import time
 from typing import Any
-
-import numpy as np
 
 from nightseg_ros.node.main import main
 from nightseg_ros.perception import pipeline as loading
+import numpy as np
 
 FILE = Path(os.environ['NIGHTSEG_FAULT'])
 FOREVER = 1000

@@ -11,11 +11,11 @@ it once more. Crashes of Python are its exceptions, those of native code are sig
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 import signal
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import atheris
 

@@ -9,30 +9,29 @@ raises anything else, an ``AssertionError`` where what was read contradicts itse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import cache, partial
 import itertools
 import json
+from pathlib import Path
 import sqlite3
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable
-from contextlib import closing, suppress
-from functools import cache, partial
-from pathlib import Path
 
-import cv2
-import numpy as np
-import yaml
 from bag_samples import write_bag
-
+import cv2
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
 from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.perception import frame as compressed
-from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.frame import decode_file, decode_raw, ENCODINGS, Frame, FrameError
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
-from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import load_weights, save_weights, WeightsError, WeightsMetadata
+import numpy as np
+import yaml
 
 #: Pictures of the real limit, 8192 × 8192, take their time; a test of its own unpacks one.
 MAX_PIXELS = 2**18

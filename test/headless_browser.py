@@ -7,13 +7,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from pathlib import Path
 import select
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')

@@ -9,12 +9,12 @@ tests with a real ``LaunchService`` keep the recorder honest where launch_ros is
 
 from __future__ import annotations
 
-import sys
-import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, make_dataclass
 from pathlib import Path
+import sys
+import types
 from typing import Any
 
 

@@ -13,10 +13,9 @@ import random
 import time
 from typing import Any
 
-import numpy as np
-
 from nightseg_ros.node.main import main
 from nightseg_ros.runtime import torch_backend
+import numpy as np
 
 DICE = random.Random(7)
 

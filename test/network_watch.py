@@ -11,13 +11,13 @@ new one, in which a library would leave the id that it reports with.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import os
+from pathlib import Path
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 from nightseg_ros.files import cache_dir
 

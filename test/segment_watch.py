@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-import threading
-import uuid
 from collections.abc import MutableMapping
 from pathlib import Path
+import threading
+import uuid
 
 from nightseg_ros.shared_memory import FOLDER, held_locks
 

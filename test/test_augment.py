@@ -7,26 +7,25 @@ from __future__ import annotations
 import dataclasses
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data import photometric
 from nightseg_ros.data.augment import (
-    PADDING,
-    AugmentConfig,
-    PhotometricConfig,
     augment,
+    AugmentConfig,
     distort,
     flip,
     hide_unlit,
     pad,
+    PADDING,
+    PhotometricConfig,
     scale_and_crop,
 )
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+import numpy as np
+import pytest
 
 IDS = np.array([0, 1, 3, 5, 8, UNLABELLED], np.uint8)
 

@@ -3,28 +3,27 @@
 """Every backend gives torch's answer."""
 
 import dataclasses
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-import torch
-from tiny_weights import weights_config, write_network, write_translator
-
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
-from nightseg_ros.runtime.backend import ON_CPU, BackendError
+from nightseg_ros.runtime.backend import BackendError, ON_CPU
 from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open_backend
 from nightseg_ros.runtime.export import embed_graph
-from nightseg_ros.runtime.pixels import HostPixels, fit
+from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.weights import load_weights
+import numpy as np
+import pytest
+from tiny_weights import weights_config, write_network, write_translator
+import torch
 
 #: The project's real frames, which no package holds.
 REAL = Path(__file__).parent.parent.parent / 'shared' / 'data'

@@ -4,27 +4,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 import contextlib
+from pathlib import Path
 import re
 import shutil
 import sqlite3
 import struct
-from collections.abc import Callable, Iterable
-from pathlib import Path
 
-import numpy as np
-import pytest
-import yaml
-from bag_samples import COUNT, KINDS, START, STEP, TOPIC, expected, frames_of, picture, write_bag
-from hypothesis import HealthCheck, given, settings
+from bag_samples import COUNT, expected, frames_of, KINDS, picture, START, STEP, TOPIC, write_bag
+from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, Writer
-
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, inspect_bag
 from nightseg_ros.bags.storage import _zstd
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.frame import Frame, FrameError
+import numpy as np
+import pytest
+import yaml
 
 
 def read(path: Path) -> tuple[list[int], list[FrameError]]:

@@ -4,46 +4,45 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+import re
+import subprocess
+import sys
 from typing import Any
 
 import av
 import bag_samples
+from bag_samples import frames_of, picture, START, STEP, TOPIC
 import cv2
-import numpy as np
-import pytest
-import tiny_weights
-from bag_samples import START, STEP, TOPIC, frames_of, picture
 from mcap.reader import make_reader
 from mcap.writer import Writer as McapWriter
-from rosbags.highlevel import AnyReader
-from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
-
 from nightseg_ros.bags.reader import (
-    REORDER,
     BagError,
     BagReader,
     BagReadError,
     camera_of,
     inspect_bag,
     is_bag,
+    REORDER,
 )
-from nightseg_ros.bags.storage import Channel, Message, _zstd
+from nightseg_ros.bags.storage import _zstd, Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
-from nightseg_ros.data.source import STAMP_OFFSET, open_source
+from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.evaluation.sources import Labels
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.perception.result import Want, output_prefixes
+from nightseg_ros.perception.result import output_prefixes, Want
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import get_typestore, Stores
+import tiny_weights
 
 
 def frame_of(index: int, order: str = 'rgb', **size: int) -> Frame:

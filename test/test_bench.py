@@ -8,12 +8,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pytest
-from tiny_weights import weight_flags
-
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main
+import pytest
+from tiny_weights import weight_flags
 
 
 def test_setups_vary_one_thing_at_a_time() -> None:

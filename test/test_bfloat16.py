@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import cv2
-import numpy as np
-import pytest
-import torch
-from tiny_weights import write_network, write_segmenter, write_translator
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.options import PipelineOptions
 from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.runtime import backends
-from nightseg_ros.runtime.backend import BACKENDS, BackendError
-from nightseg_ros.runtime.backends import OpenVINOBackend, has_bfloat16, open_backend
+from nightseg_ros.runtime.backend import BackendError, BACKENDS
+from nightseg_ros.runtime.backends import has_bfloat16, open_backend, OpenVINOBackend
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.training import average
 from nightseg_ros.training.average import round_weights
-from nightseg_ros.weights import Weights, WeightsError, load_weights
+from nightseg_ros.weights import load_weights, Weights, WeightsError
+import numpy as np
+import pytest
+from tiny_weights import write_network, write_segmenter, write_translator
+import torch
 
 needs_bf16 = pytest.mark.skipif(not has_bfloat16(), reason='this CPU has no bfloat16')
 CPU = Path('/proc/cpuinfo')

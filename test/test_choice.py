@@ -4,21 +4,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-
-import numpy as np
-import pytest
-from tiny_weights import weights_config, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backends import choose, measure
-from nightseg_ros.weights import Weights, load_weights
+from nightseg_ros.weights import load_weights, Weights
+import numpy as np
+import pytest
+from tiny_weights import weights_config, write_segmenter
 
 SIZE = (96, 160)
 

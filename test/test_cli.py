@@ -6,22 +6,21 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-from tiny_weights import weight_flags, write_segmenter
-
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
-from nightseg_ros.cli.main import VERBS, main
+from nightseg_ros.cli.main import main, VERBS
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
+import numpy as np
+import pytest
+from tiny_weights import weight_flags, write_segmenter
 
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 

@@ -4,43 +4,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 import dataclasses
+from functools import partial
 import gc
 import itertools
 import math
 import sys
-import weakref
-from collections.abc import Callable, Iterator
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
+import weakref
 
-import numpy as np
-import pytest
 from cloud_harness import (
+    cloud_message,
+    CloudProcess,
+    info_message,
     OUT,
     PARAMETERS,
     POINTS,
     SECOND,
     SIZE,
     TRANSFORMS,
-    CloudProcess,
-    cloud_message,
-    info_message,
 )
 from cloud_samples import calibration, cloud
-from ros_harness import Client, NodeProcess, image_message, running, stamp_ns
+import numpy as np
+import pytest
+from ros_harness import Client, image_message, NodeProcess, running, stamp_ns
 
 pytest.importorskip('sensor_msgs.msg')
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, PointCloud2
-from std_msgs.msg import String
-
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.semantic_cloud import Places
 from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, PointCloud2
+from std_msgs.msg import String
 
 pytestmark = pytest.mark.ros
 

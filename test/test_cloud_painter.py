@@ -4,17 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import dataclasses
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pytest
 from cloud_samples import calibration, cloud, cloud_of, image, info_of, looking, pose_of
-
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.geometry import CloudError, FrameTree, from_angles
@@ -22,6 +19,8 @@ from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, Se
 from nightseg_ros.evaluation.live import AHEAD, top_view
 from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
+import numpy as np
+import pytest
 
 MS = 1_000_000
 SIZE = (90, 160)

@@ -9,15 +9,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS, SECOND, SIZE
+from cloud_samples import calibration, cloud, looking
+from nightseg_ros.clouds.point_cloud import read_cloud
 import numpy as np
 import pytest
-import tiny_weights
-from cloud_harness import OUT, PARAMETERS, SECOND, SIZE, CloudProcess, cloud_message, info_message
-from cloud_samples import calibration, cloud, looking
 from ros_harness import Client, image_message, picture, pixels_of, running, stamp, stamp_ns
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-
-from nightseg_ros.clouds.point_cloud import read_cloud
+import tiny_weights
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

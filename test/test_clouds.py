@@ -9,36 +9,35 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
-import pytest
 from cloud_samples import calibration, cloud, image, looking
+import cv2
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-
-from nightseg_ros.clouds.camera_model import NEAR, Calibration, CameraModel, pixel_rays
+from nightseg_ros.clouds.camera_model import Calibration, CameraModel, NEAR, pixel_rays
 from nightseg_ros.clouds.geometry import (
     BODY_FROM_OPTICAL,
     CloudError,
     FrameTree,
-    PoseTrack,
     from_angles,
     from_pose,
     interpolated,
     inverse,
+    PoseTrack,
     quaternion,
 )
-from nightseg_ros.clouds.painter import Occlusion, View, paint
+from nightseg_ros.clouds.painter import Occlusion, paint, View
 from nightseg_ros.clouds.point_cloud import (
     DATATYPES,
+    depth_cloud,
     DEPTH_ENCODINGS,
     Field,
-    depth_cloud,
     read_cloud,
     read_depth,
     read_plane,
 )
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
 
 SIZE = (360, 640)
 UNHIDDEN = Occlusion(cell=0.0)

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import pytest
-
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
+import pytest
 
 
 @dataclass(frozen=True, kw_only=True)

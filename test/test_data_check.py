@@ -4,19 +4,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 import errno
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.data import extract as extraction
@@ -26,6 +23,8 @@ from nightseg_ros.data.extract import extract
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
+import numpy as np
+import pytest
 
 
 def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:

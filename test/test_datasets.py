@@ -5,29 +5,24 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
+import zlib
 
 import cv2
-import numpy as np
-import PIL.Image
-import pytest
-from tiny_weights import write_segmenter
-
 from nightseg_ros.data.datasets import ADAPTERS, list_dataset, open_dataset
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
     COMMA10K_COLORS,
-    MEANINGS,
-    SEGNET_IDS,
     DataError,
     Encoding,
     label_map,
+    MEANINGS,
     own_ids,
     read_image,
     read_labels,
+    SEGNET_IDS,
     write_labels,
 )
 from nightseg_ros.taxonomy import (
@@ -35,13 +30,17 @@ from nightseg_ros.taxonomy import (
     CITYSCAPES19,
     COMMA10K,
     TAXONOMIES,
-    UNLABELLED,
     Taxonomy,
+    UNLABELLED,
 )
 from nightseg_ros.training.pseudo_labels import (
     PseudoLabelConfig,
     write_pseudo_labels,
 )
+import numpy as np
+import PIL.Image
+import pytest
+from tiny_weights import write_segmenter
 
 
 def write(path: Path, image: np.ndarray) -> None:

@@ -5,21 +5,20 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
+import time
 
-import cv2
-import numpy as np
-import pytest
 from bag_samples import frames_of
-from tiny_weights import weight_flags, write_all
-
+import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.demo import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.point_cloud import read_cloud
-from nightseg_ros.evaluation.live import FrameStatus, LiveRun, aligned
+from nightseg_ros.evaluation.live import aligned, FrameStatus, LiveRun
 from nightseg_ros.perception.video import VideoWriter
+import numpy as np
+import pytest
+from tiny_weights import weight_flags, write_all
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+from nightseg_ros.node.worker import decode
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.result import output_prefixes
 import numpy as np
 import pytest
 from ros_harness import (
-    SECOND,
     Camera,
     Client,
     image_message,
@@ -20,15 +22,12 @@ from ros_harness import (
     picture,
     pixels_of,
     running,
+    SECOND,
     stamp,
     stamp_ns,
 )
 from sensor_msgs.msg import CompressedImage, Image
-from test_video import SIZE, grey, packets
-
-from nightseg_ros.node.worker import decode
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.result import output_prefixes
+from test_video import grey, packets, SIZE
 
 pytestmark = pytest.mark.ros
 

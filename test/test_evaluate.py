@@ -6,39 +6,38 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from pathlib import Path
+import threading
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
 from evaluated_drive import (
+    config,
     IMAGE_TOPIC,
     LABEL_TOPIC,
+    picture,
     SIZE,
     START,
     STEP,
-    config,
-    picture,
     truth,
     without_times,
     write_drive,
 )
-from tiny_weights import write_all
-
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate, slug
+from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
-from nightseg_ros.evaluation.variants import Variants, configurations
+from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
+from tiny_weights import write_all
 
 ROUTES = ('route=day', 'route=night', 'route=translate', 'route=auto')
 FRAMES = 24

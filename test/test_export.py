@@ -5,16 +5,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
+import sys
 
 import cv2
-import numpy as np
-import onnxruntime
-import pytest
-import torch
-from tiny_weights import write_illumination, write_segmenter, write_translator
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
 from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
@@ -23,12 +17,17 @@ from nightseg_ros.runtime import export as export_module
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.runtime.export import embed_graph, embedded, export_graph, exported_graph
 from nightseg_ros.weights import (
-    WeightsError,
     load_weights,
     read_manifest,
     save_weights,
     set_graph,
+    WeightsError,
 )
+import numpy as np
+import onnxruntime
+import pytest
+from tiny_weights import write_illumination, write_segmenter, write_translator
+import torch
 
 
 @pytest.fixture(autouse=True)

@@ -4,16 +4,16 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from collections.abc import Iterator
+import itertools
 from pathlib import Path
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import SECOND, Camera, Client, picture, pixels_of, running, stamp_ns, values_of
+from ros_harness import Camera, Client, picture, pixels_of, running, SECOND, stamp_ns, values_of
 from sensor_msgs.msg import Image
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

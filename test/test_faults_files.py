@@ -4,23 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import os
+from pathlib import Path
 import pickle
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import cv2
+from nightseg_ros.weights import write_manifest
 import numpy as np
 import pytest
 from ros_harness import Camera, Client, picture, pixels_of, running
 from safetensors.numpy import save_file
 from tiny_weights import LICENSE
-
-from nightseg_ros.weights import write_manifest
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
+import struct
 from typing import Any
+import zlib
 
 import cv2
 import numpy as np

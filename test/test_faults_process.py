@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from pathlib import Path
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest

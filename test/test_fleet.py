@@ -9,17 +9,16 @@ import os
 from pathlib import Path
 
 import doomed_shard
-import pytest
 from doomed_shard import Doomed
-from evaluated_drive import LABEL_TOPIC, config, without_times, write_drive
-from tiny_weights import write_all
-
+from evaluated_drive import config, LABEL_TOPIC, without_times, write_drive
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
-from nightseg_ros.evaluation.sources import Plan, Shard, sequence_shards
-from nightseg_ros.evaluation.variants import Configuration, Variants, configurations
+from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
+from nightseg_ros.evaluation.sources import Plan, sequence_shards, Shard
+from nightseg_ros.evaluation.variants import Configuration, configurations, Variants
 from nightseg_ros.evaluation.workers import WorkerError
+import pytest
+from tiny_weights import write_all
 
 FRAMES = 24
 

@@ -6,26 +6,25 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from typing import Any
+import zlib
 
 import cv2
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from nightseg_ros.perception.frame import (
+    decode_file,
+    decode_raw,
+    ENCODINGS,
+    FrameError,
+    MAX_PIXELS,
+    picture_size,
+)
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import PIL.ImageOps
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-
-from nightseg_ros.perception.frame import (
-    ENCODINGS,
-    MAX_PIXELS,
-    FrameError,
-    decode_file,
-    decode_raw,
-    picture_size,
-)
 
 Pixels = npt.NDArray[np.uint8]
 

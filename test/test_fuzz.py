@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 import random
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import fuzz_targets
 import pytest

@@ -2,15 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a camera's pixels to a network's and back."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+from nightseg_ros.runtime.pixels import fit, HostPixels, MULTIPLE
+from nightseg_ros.runtime.torch_backend import TorchPixels
+from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-
-from nightseg_ros.runtime.pixels import MULTIPLE, HostPixels, fit
-from nightseg_ros.runtime.torch_backend import TorchPixels
-from nightseg_ros.taxonomy import CAMVID11
 
 sides = st.integers(1, 700)
 

@@ -6,28 +6,27 @@ from __future__ import annotations
 
 import copy
 import json
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pytest
-import torch
-from tiny_weights import write_segmenter
 
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.files import models_dir
 from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.torch_backend import (
+    batch_length,
     BATCHES,
     CapturedGraph,
-    batch_length,
     fold_batch_norm,
     halve_weights,
 )
 from nightseg_ros.weights import load_weights
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter
+import torch
 
 GPU = torch.cuda.is_available()
 ROOT = Path(__file__).parent.parent

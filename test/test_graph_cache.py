@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
-import pytest
-from tiny_weights import write_segmenter
 
 from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
-from nightseg_ros.runtime.export import LIMIT, cached, tidy
+from nightseg_ros.runtime.export import cached, LIMIT, tidy
 from nightseg_ros.weights import load_weights
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 

@@ -7,33 +7,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
     DARK,
+    glare,
     GLARE_HALO,
     IlluminationEstimator,
-    glare,
     state_of,
     thumbnail,
 )
 from nightseg_ros.training.illumination import (
-    IlluminationConfig,
-    IlluminationDataError,
-    Sampler,
     augment,
     fit,
+    IlluminationConfig,
+    IlluminationDataError,
     load_thumbnails,
+    Sampler,
     train_illumination,
 )
-from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import load_weights, save_weights, WeightsError, WeightsMetadata
+import numpy as np
+import pytest
+import torch
 
 
 def scene(day: bool, rng: np.random.Generator, height: int = 120, width: int = 180) -> np.ndarray:

@@ -5,24 +5,23 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
+import re
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import load_weights, WeightsError
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 SIZE = (192, 320)
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])

@@ -4,32 +4,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
 import os
+from pathlib import Path
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
 from launch_recorder import (
+    expand,
     LogInfo,
     Node,
     ProcessExited,
     Recording,
     TimerAction,
-    expand,
 )
-
-from nightseg_ros.dds import PROFILE_VARIABLES, profile_environment
+from nightseg_ros.dds import profile_environment, PROFILE_VARIABLES
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import BY_NAME, CLOUD_PARAMETERS
 from nightseg_ros.taxonomy import CAMVID11
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'

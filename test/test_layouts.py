@@ -4,26 +4,25 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
+import json
 from pathlib import Path
+import re
 from typing import Any
 
-import numpy as np
-import pytest
-import yaml
 from launch_recorder import Recording
-
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS
-from nightseg_ros.dds import PROFILE_VARIABLES, profile_path
+from nightseg_ros.dds import profile_path, PROFILE_VARIABLES
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
 from nightseg_ros.node.parameters import (
-    PARAMETERS,
     CloudSettings,
+    PARAMETERS,
     Settings,
 )
+import numpy as np
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'

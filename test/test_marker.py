@@ -9,17 +9,17 @@ is read from a mask has to be the number of its stamp, whatever was dropped arou
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Iterator
 from pathlib import Path
+import random
+import time
 
 import numpy as np
 import pytest
 from ros_harness import (
     Client,
-    NodeProcess,
     image_message,
+    NodeProcess,
     pixels_of,
     running,
     stamp_ns,

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
@@ -20,20 +17,22 @@ from nightseg_ros.evaluation.inference import Candidate, Samples, select
 from nightseg_ros.evaluation.metrics import (
     BINS,
     BootstrapConfig,
-    ConfusionMatrix,
-    Flicker,
-    SegmentationScores,
     calibration,
+    ConfusionMatrix,
     difference,
+    Flicker,
     flicker,
     interval,
     reliability,
     resampled,
+    SegmentationScores,
 )
 from nightseg_ros.evaluation.sources import light_at, read_light
-from nightseg_ros.evaluation.summary import FrameTable, durations, routing
+from nightseg_ros.evaluation.summary import durations, FrameTable, routing
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
+import numpy as np
+import pytest
 
 SECOND = 1_000_000_000
 THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1, 0), (0, 0, 1)))

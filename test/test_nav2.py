@@ -4,22 +4,21 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 import json
 import os
+from pathlib import Path
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
+from launch_recorder import Recording
+from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from launch_recorder import Recording
 from ros_harness import Client, image_message, running
 from vision_messages import build
-
-from nightseg_ros.taxonomy import CAMVID11
 
 LAUNCH_FILE = Path(__file__).parent.parent / 'launch' / 'nav2.launch.py'
 #: Subscribes as the layer does, and prints what it heard once it has all of it.

@@ -2,12 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks: shapes at any size, published sizes, and the default's budget."""
 
+from nightseg_ros.networks import build, REGISTRY
+from nightseg_ros.networks.segmenters import pool_to_bins
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from nightseg_ros.networks import REGISTRY, build
-from nightseg_ros.networks.segmenters import pool_to_bins
 
 
 @pytest.mark.parametrize(

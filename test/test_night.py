@@ -6,25 +6,24 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_lights import lamp_color
 from nightseg_ros.data.night_methods import mix_amplitude
 from nightseg_ros.data.night_presets import (
-    PRESETS,
     CameraRanges,
     LightRanges,
     NightConfig,
     NightPreset,
+    PRESETS,
 )
-from nightseg_ros.data.night_scene import Role, read_scene, role_table, split_sky
+from nightseg_ros.data.night_scene import read_scene, Role, role_table, split_sky
 from nightseg_ros.data.photometric import add_noise, jpeg
-from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, UNLABELLED, Taxonomy, TaxonomyError
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, Taxonomy, TaxonomyError, UNLABELLED
+import numpy as np
+import pytest
 
 SKY = CAMVID11.id_of('sky')
 ROAD = CAMVID11.id_of('road')

@@ -4,41 +4,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
+from functools import partial
 import json
+from pathlib import Path
 import re
 import time
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import cv2
+from nightseg_ros.perception.frame import decode_raw, ENCODINGS, Frame
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.result import Want
+from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-import tiny_weights
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import (
-    SECOND,
     Camera,
     Client,
-    NodeProcess,
     idle_subscriber,
+    NodeProcess,
     offline,
     picture,
     pixels_of,
     running,
+    SECOND,
     stamp,
     tiny_parameters,
     values_of,
 )
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
-
-from nightseg_ros.perception.frame import ENCODINGS, Frame, decode_raw
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.result import Want
-from nightseg_ros.taxonomy import CAMVID11
+import tiny_weights
 
 pytestmark = pytest.mark.ros
 

@@ -4,40 +4,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 import contextlib
+from functools import lru_cache, partial
 import gc
 import itertools
 import os
+from pathlib import Path
 import re
 import signal
 import time
-from collections.abc import Iterator
-from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-import rclpy
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, HealthCheck, settings
 from hypothesis import strategies as st
 from lifecycle_msgs.srv import GetState
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from ros_harness import (
-    SECOND,
-    Camera,
-    Client,
-    NodeProcess,
-    image_message,
-    picture,
-    pixels_of,
-    running,
-    stamp_ns,
-)
-from sensor_msgs.msg import Image
-
 from nightseg_ros.node.camera import sampled
 from nightseg_ros.node.night_perception import NightPerception
 from nightseg_ros.perception.frame import Frame
@@ -45,6 +26,24 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsCo
 from nightseg_ros.perception.result import Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.pixels import fit
+import numpy as np
+import pytest
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from ros_harness import (
+    Camera,
+    Client,
+    image_message,
+    NodeProcess,
+    picture,
+    pixels_of,
+    running,
+    SECOND,
+    stamp_ns,
+)
+from sensor_msgs.msg import Image
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -4,32 +4,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import sys
 import types
-from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
-
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import EgoMask, check_pictures, sampled
+from nightseg_ros.node.camera import check_pictures, EgoMask, sampled
 from nightseg_ros.node.messages import label_info, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.result import Result
 from nightseg_ros.perception.router import Decision
-from nightseg_ros.runtime.pixels import HostPixels, fit
+from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import CAMVID11
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
 
 def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,26 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from nightseg_ros.node.parameters import PARAMETERS
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.pixels import fit
 import numpy as np
 import pytest
 from ros_harness import (
-    SECOND,
     Camera,
     Client,
     offline,
     picture,
     pixels_of,
     running,
+    SECOND,
     values_of,
 )
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
-
-from nightseg_ros.node.parameters import PARAMETERS
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
-from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.pixels import fit
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -4,43 +4,42 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 import gc
 import math
 import threading
 import time
-import weakref
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
+import weakref
 
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
-from ros_harness import image_message
 
 from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
     FRAME_DROPS,
     HARMLESS,
-    NO_FAULT,
-    RECOVERY,
     Health,
+    NO_FAULT,
+    rate,
+    RECOVERY,
     Source,
     Warnings,
-    rate,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
-from nightseg_ros.node.watchdog import LATE, PERIOD, Activity, Hang, Task
+from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import Want
+from ros_harness import image_message
 
 MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)

@@ -4,27 +4,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
+import os
 from pathlib import Path
+import shutil
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
-
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset, parse_spec
 from nightseg_ros.data.source import open_source
 from nightseg_ros.node.camera import EgoMask
-from nightseg_ros.outputs import OutputError, check_output
+from nightseg_ros.outputs import check_output, OutputError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.video import VideoWriter
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_typestore, Stores
 
 #: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
 ODD = [

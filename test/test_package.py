@@ -5,22 +5,21 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import re
-import subprocess
-import sys
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+import contextlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+import re
+import subprocess
+import sys
 from typing import Any
-
-import pytest
+import xml.etree.ElementTree as ElementTree
 
 import nightseg_ros
 from nightseg_ros import dds
-from nightseg_ros.dds import PROFILE_VARIABLES, private_domain, profile_environment
+from nightseg_ros.dds import private_domain, profile_environment, PROFILE_VARIABLES
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / 'nightseg_ros'

@@ -7,18 +7,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
-from cloud_accuracy import MOUNTS, measure_drive
-
+from cloud_accuracy import measure_drive, MOUNTS
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.painter import Occlusion
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.perception.result import legend
-from nightseg_ros.simulation.drive import START_NS, Drive, calibration, places, scan, write_drive
+from nightseg_ros.simulation.drive import calibration, Drive, places, scan, START_NS, write_drive
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
 
 SIZE = (320, 180)
 

@@ -13,19 +13,18 @@ import yaml
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
-from node_tables import generate
-
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
-    PARAMETERS,
     CloudSettings,
     Parameter,
+    PARAMETERS,
     Settings,
     settings_of,
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
+from node_tables import generate
 
 ROOT = Path(__file__).parent.parent
 NIGHT, CLOUD = 'night_perception', 'semantic_cloud'

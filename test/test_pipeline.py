@@ -2,25 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The whole way from a frame to its mask."""
 
+from dataclasses import replace
 import gc
 import math
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-import pytest
-from tiny_weights import LICENSE, weights_config, write_segmenter
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.perception.result import NOTHING, Want, report
+from nightseg_ros.perception.result import NOTHING, report, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import MOST_SHAPES
 from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import CITYSCAPES19
-from nightseg_ros.weights import WeightsError, load_weights, save_weights
+from nightseg_ros.weights import load_weights, save_weights, WeightsError
+import numpy as np
+import pytest
+from tiny_weights import LICENSE, weights_config, write_segmenter
 
 EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, translated=True)
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Message
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
+import numpy as np
+import pytest
 
 START = 10**18
 

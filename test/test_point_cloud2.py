@@ -9,20 +9,19 @@ import importlib
 from types import SimpleNamespace
 from typing import Any
 
+from cloud_samples import cloud
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
 import numpy as np
 import pytest
-from cloud_samples import cloud
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 pytest.importorskip('sensor_msgs.msg')
 from cloud_harness import cloud_message as message_of
-from sensor_msgs.msg import PointCloud2
-
 from nightseg_ros.clouds.painter import SensorCloud
-from nightseg_ros.clouds.point_cloud import DATATYPES, Cloud
+from nightseg_ros.clouds.point_cloud import Cloud, DATATYPES
 from nightseg_ros.node import messages as point_cloud2
 from nightseg_ros.taxonomy import CAMVID11
+from sensor_msgs.msg import PointCloud2
 
 pytestmark = pytest.mark.ros
 

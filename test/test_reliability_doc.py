@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import ast
-import re
 from functools import cache
 from pathlib import Path
+import re
 
 import pytest
 

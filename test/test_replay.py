@@ -13,13 +13,19 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.storage import Channel
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
+from nightseg_ros.cli.main import main
+from nightseg_ros.data.source import open_source, STAMP_OFFSET
+from nightseg_ros.perception.frame import Frame
 from ros_harness import (
-    PATIENCE,
     Client,
-    Process,
     ended,
     offline,
+    PATIENCE,
     pixels_of,
+    Process,
     running,
     stamp_ns,
     tiny_parameters,
@@ -27,13 +33,6 @@ from ros_harness import (
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
-
-from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.storage import Channel
-from nightseg_ros.bags.writer import BagWriter, reliable_qos
-from nightseg_ros.cli.main import main
-from nightseg_ros.data.source import STAMP_OFFSET, open_source
-from nightseg_ros.perception.frame import Frame
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

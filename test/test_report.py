@@ -4,44 +4,43 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
+import json
 from pathlib import Path
+import re
+import shutil
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-from evaluated_drive import LABEL_TOPIC, START, config, picture, truth, write_drive
+from evaluated_drive import config, LABEL_TOPIC, picture, START, truth, write_drive
 from headless_browser import Browser, find_browser
-from tiny_weights import write_all
-
 from nightseg_ros.cli.main import main
-from nightseg_ros.evaluation.evaluate import EvaluationSettings, evaluate
+from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.report import (
-    ReportError,
     interval,
     moment,
     number,
+    ReportError,
     signed,
     table,
     write_report,
 )
 from nightseg_ros.evaluation.report_figures import (
-    ERROR_COLORS,
     clock,
     draw_errors,
     draw_timelines,
     encode,
+    ERROR_COLORS,
 )
-from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
-from nightseg_ros.evaluation.variants import Variants, configurations
+from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+import numpy as np
+import pytest
+from tiny_weights import write_all
 
 FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
 HOSTILE = '"><script>document.title=1</script><img src=http://evil.example/x onerror=alert(1)>'

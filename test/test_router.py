@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import math
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.perception.illumination import Illumination, state_of
 from nightseg_ros.perception.router import Decision, Router, RouterBank, RouterConfig, RouteTable
+import pytest
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND

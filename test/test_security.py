@@ -5,31 +5,30 @@
 from __future__ import annotations
 
 import bz2
+from collections.abc import Callable
 import json
+from pathlib import Path
 import re
 import struct
 import subprocess
 import tracemalloc
-from collections.abc import Callable
-from pathlib import Path
 
+from bag_samples import frames_of, TOPIC, write_bag
 import lz4.frame
-import numpy as np
-import pytest
-import yaml
-from bag_samples import TOPIC, frames_of, write_bag
-from packaging.requirements import Requirement
-from packaging.version import Version
-
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.bags.storage import MAX_BYTES, _zstd, read_file, unpack, unpack_file
+from nightseg_ros.bags.storage import _zstd, MAX_BYTES, read_file, unpack, unpack_file
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, read_yaml
 from nightseg_ros.data.source import open_source
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
-from nightseg_ros.weights import WeightsError, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import load_weights, save_weights, WeightsError, WeightsMetadata
+import numpy as np
+from packaging.requirements import Requirement
+from packaging.version import Version
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 CODE = sorted((ROOT / 'nightseg_ros').rglob('*.py')) + sorted((ROOT / 'launch').glob('*.py'))

@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 import fcntl
 import os
+from pathlib import Path
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-import pytest
 
 from nightseg_ros.shared_memory import held_locks, remove_orphans, remove_own
+import pytest
 
 SEGMENT = 'fastrtps_0123456789abcdef'
 PORT = 'fastdds_port7411'

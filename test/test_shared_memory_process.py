@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
-import pytest
-from cloud_harness import PARAMETERS, CloudProcess
-from ros_harness import Camera, Client, NodeProcess, running
-
+from cloud_harness import CloudProcess, PARAMETERS
 from nightseg_ros.shared_memory import SETTLED
+import pytest
+from ros_harness import Camera, Client, NodeProcess, running
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from nightseg_ros.simulation.canvas import Camera, Canvas
-from nightseg_ros.simulation.drive import LIGHTS, Drive, DriveFrame, render
-from nightseg_ros.simulation.street import CAR, ROAD, SKY, Draw, Street
+from nightseg_ros.simulation.drive import Drive, DriveFrame, LIGHTS, render
+from nightseg_ros.simulation.street import CAR, Draw, ROAD, SKY, Street
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
 
 SIZE = (160, 90)
 

@@ -4,24 +4,23 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
+import re
 from typing import Any
 
 import av
 import cv2
-import numpy as np
-import PIL.Image
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.video import VideoWriter
+import numpy as np
+import PIL.Image
+import pytest
 
 
 def picture(seed: int) -> np.ndarray:

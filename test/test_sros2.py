@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+import xml.etree.ElementTree as ET
 
-import pytest
-import sros2_policy
 from cloud_harness import CloudProcess
+from nightseg_ros.node.parameters import CloudSettings
+import pytest
 from rclpy.node import NodeNameNonExistentError
 from ros_harness import Client, running, tiny_parameters
-
-from nightseg_ros.node.parameters import CloudSettings
+import sros2_policy
 
 ROOT = Path(__file__).parent.parent
 pytestmark = [pytest.mark.ros, pytest.mark.slow]

@@ -5,23 +5,19 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from pathlib import Path
+import shutil
+import xml.etree.ElementTree as ElementTree
 
 import cv2
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_data import Killed, silent, write_streets
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.training import SweepConfig
 from nightseg_ros.training import sweep as sweeping
+from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.sweep import (
     mixture,
@@ -31,6 +27,9 @@ from nightseg_ros.training.sweep import (
     sweet_spot,
     write_report,
 )
+import numpy as np
+import pytest
+from tiny_data import Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
 

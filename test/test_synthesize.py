@@ -4,36 +4,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import fcntl
 import hashlib
 import json
 import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
-from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_weights import write_segmenter, write_translator
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.data import synthesize as synthesis
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night_methods import recolor, region_colors, region_rows
 from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.data.synthesize import SynthesisConfig, choose, synthesize
+from nightseg_ros.data.synthesize import choose, SynthesisConfig, synthesize
 from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training.crops import TrainingCrops
-from nightseg_ros.weights import WeightsError, WeightsMetadata, save_weights
+from nightseg_ros.weights import save_weights, WeightsError, WeightsMetadata
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter, write_translator
+import torch
 
 METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
 SKY, BUILDING, ROAD, CAR = 0, 1, 3, 8

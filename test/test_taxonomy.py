@@ -4,10 +4,9 @@
 
 import json
 
+from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLED
 import numpy as np
 import pytest
-
-from nightseg_ros.taxonomy import TAXONOMIES, UNLABELLED, Taxonomy, TaxonomyError
 
 
 @pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)

@@ -5,20 +5,19 @@
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+import os
 from pathlib import Path
+import subprocess
+import sys
 
+from network_watch import NetworkWatch, SWITCHES
+from nightseg_ros.config import to_mapping
 import pytest
-import yaml
-from network_watch import SWITCHES, NetworkWatch
 from tiny_data import tiny_config, write_streets
 from tiny_weights import write_illumination, write_segmenter
-
-from nightseg_ros.config import to_mapping
+import yaml
 
 ROOT = Path(__file__).parent.parent
 #: What openvino and nncf report with.

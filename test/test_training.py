@@ -5,23 +5,15 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 import math
 import os
+from pathlib import Path
 import signal
 import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-import torch
-import yaml
-from tiny_data import Killed, killed_after, silent, tiny_config, write_streets
-from tiny_weights import write_segmenter
-from torch.nn import functional as F
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data.augment import AugmentConfig
@@ -29,8 +21,8 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
-from nightseg_ros.training.average import AverageConfig, average_weights
-from nightseg_ros.training.crops import TrainingCrops, load_batches
+from nightseg_ros.training.average import average_weights, AverageConfig
+from nightseg_ros.training.crops import load_batches, TrainingCrops
 from nightseg_ros.training.losses import (
     class_weights,
     lovasz_softmax,
@@ -40,14 +32,21 @@ from nightseg_ros.training.losses import (
 )
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.segmenter import (
+    initialise,
     LITE_MEAN,
     LITE_STD,
     SegmenterConfig,
     Selection,
-    initialise,
     train_segmenter,
 )
-from nightseg_ros.weights import WeightsError, load_weights, save_weights
+from nightseg_ros.weights import load_weights, save_weights, WeightsError
+import numpy as np
+import pytest
+from tiny_data import Killed, killed_after, silent, tiny_config, write_streets
+from tiny_weights import write_segmenter
+import torch
+from torch.nn import functional as F
+import yaml
 
 CONFIGS = Path(__file__).parent.parent / 'config' / 'training'
 

@@ -5,25 +5,24 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-import torch
-import yaml
-from tiny_data import silent, tiny_config, write_streets
-
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.training.segmenter import train_segmenter
 from nightseg_ros.weights import load_weights
+import numpy as np
+import pytest
+from tiny_data import silent, tiny_config, write_streets
+import torch
+import yaml
 
 #: Seconds; a machine that does much else at the time starts processes slowly.
 TIMEOUT = 800.0

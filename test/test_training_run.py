@@ -4,21 +4,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import json
+from pathlib import Path
 import resource
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from nightseg_ros.training.run import duration, open_fabric, RunConfig, RunError, TrainingRun
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 from tiny_data import silent
-
-from nightseg_ros.training.run import RunConfig, RunError, TrainingRun, duration, open_fabric
+import torch
 
 STEPS = 9
 

@@ -9,12 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import pytest
-import torch
-from tiny_data import killed_after, silent
-from tiny_weights import write_segmenter, write_translator
-
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
@@ -39,11 +33,16 @@ from nightseg_ros.training.paired import (
 )
 from nightseg_ros.training.translator import (
     DirectionConfig,
-    TranslatorConfig,
     semantic_loss,
     train_translator,
+    TranslatorConfig,
 )
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import load_weights, WeightsError
+import numpy as np
+import pytest
+from tiny_data import killed_after, silent
+from tiny_weights import write_segmenter, write_translator
+import torch
 
 
 @pytest.fixture(scope='module')

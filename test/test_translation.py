@@ -8,16 +8,15 @@ import json
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-from tiny_weights import write_segmenter, write_translator
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.agreement import Translations, features, kid
+from nightseg_ros.evaluation.agreement import features, kid, Translations
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.taxonomy import CITYSCAPES19
 from nightseg_ros.weights import load_weights
+import numpy as np
+import pytest
+from tiny_weights import write_segmenter, write_translator
 
 
 def picture(seed: int, size: tuple[int, int] = (96, 160)) -> np.ndarray:

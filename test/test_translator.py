@@ -6,24 +6,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
-from tiny_data import silent
-from tiny_weights import write_segmenter
-
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.networks.generators import FastGenerator, adapt
+from nightseg_ros.networks.generators import adapt, FastGenerator
 from nightseg_ros.runtime.backend import ON_CPU
 from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.weights import (
-    WeightsError,
-    WeightsMetadata,
     load_weights,
     save_weights,
+    WeightsError,
+    WeightsMetadata,
     with_style,
 )
+import numpy as np
+import pytest
+from tiny_data import silent
+from tiny_weights import write_segmenter
+import torch
 
 
 @pytest.fixture(scope='module')

@@ -7,18 +7,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import numpy as np
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from out_of_distribution import CORRUPTIONS
-from tiny_data import silent, write_streets
-from tiny_weights import write_illumination, write_segmenter
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.data import photometric
-from nightseg_ros.data.augment import PhotometricConfig, distort
+from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.evaluation.metrics import (
@@ -33,29 +26,35 @@ from nightseg_ros.node.parameters import BY_NAME
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.graph import ReliabilityHead, graph_of
+from nightseg_ros.runtime.graph import graph_of, ReliabilityHead
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
 from nightseg_ros.training import CalibrationConfig
-from nightseg_ros.training.average import AverageConfig, average_weights
+from nightseg_ros.training.average import average_weights, AverageConfig
 from nightseg_ros.training.calibrate import (
-    LabelledPixels,
     calibrate,
     calibration_counts,
     cross_fit,
     fit_logistic,
     fit_temperature,
+    LabelledPixels,
     predict,
     stack,
 )
 from nightseg_ros.weights import (
-    WeightsError,
     has_reliability,
     load_weights,
     network_tensors,
     save_weights,
+    WeightsError,
     write_manifest,
 )
+import numpy as np
+from out_of_distribution import CORRUPTIONS
+import pytest
+from tiny_data import silent, write_streets
+from tiny_weights import write_illumination, write_segmenter
+import torch
 
 #: Reliability below which the node warns, unless told otherwise.
 LEAST = BY_NAME['min_reliability'].default

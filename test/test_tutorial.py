@@ -5,21 +5,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 import re
 import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pytest
-import yaml
 
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / 'docs' / 'tutorial.md'

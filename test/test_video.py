@@ -8,11 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import av
-import numpy as np
-import pytest
-
 from nightseg_ros.perception.packets import PacketDecoder
 from nightseg_ros.perception.video import VideoError, VideoReader, VideoWriter
+import numpy as np
+import pytest
 
 SIZE = (64, 48)
 

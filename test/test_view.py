@@ -4,8 +4,12 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 import contextlib
+from importlib.util import find_spec
 import json
+from pathlib import Path
 import re
 import signal
 import socket
@@ -13,29 +17,24 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 import urllib.error
 import urllib.request
-from base64 import b64decode
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any
 
 import av
 import cv2
-import numpy as np
-import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from headless_browser import Browser, find_browser
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_harness import Client, image_message
-from std_msgs.msg import String
-from tiny_weights import weight_flags
-
 from nightseg_ros.cli.main import main
 from nightseg_ros.perception.result import legend
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_harness import Client, image_message
+from std_msgs.msg import String
+from tiny_weights import weight_flags
 
 pytestmark = pytest.mark.ros
 CAMERAS = ('front', 'rear')

@@ -2,27 +2,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: what is written is read, and nothing else is."""
 
+from collections.abc import Callable
+from pathlib import Path
 import pickle
 import shutil
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
-
-import pytest
-import torch
-from safetensors.torch import save_file
-from tiny_weights import write_segmenter
 
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import (
+    load_weights,
     MANIFEST,
+    save_weights,
     WeightsError,
     WeightsMetadata,
-    load_weights,
-    save_weights,
     write_manifest,
 )
+import pytest
+from safetensors.torch import save_file
+from tiny_weights import write_segmenter
+import torch
 
 
 @pytest.fixture(scope='module')

@@ -9,12 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.training.run import TrainingRun
 from nightseg_ros.training.segmenter import SegmenterConfig
+import numpy as np
+import pytest
 
 
 def write_streets(root: Path, count: int = 4) -> str:

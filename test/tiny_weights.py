@@ -7,13 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import WeightsConfig
 from nightseg_ros.runtime.graph import BANDS, FEATURES
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
-from nightseg_ros.weights import RELIABILITY, WeightsMetadata, load_weights, save_weights
+from nightseg_ros.weights import load_weights, RELIABILITY, save_weights, WeightsMetadata
+import torch
 
 LICENSE = 'made by the tests, free for all'
 

@@ -9,10 +9,10 @@ No wheel holds vision_msgs. The two definitions are those that Nav2's layer read
 from __future__ import annotations
 
 import os
+from pathlib import Path
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 from unittest import mock
 
 import numpy as np

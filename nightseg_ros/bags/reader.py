@@ -4,40 +4,39 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+import heapq
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from rosbags.interfaces import QosDurability
-from rosbags.rosbag2.metadata import parse_qos
-
 from nightseg_ros.bags.storage import (
-    PACKED,
-    ROS1_SUFFIXES,
-    VIDEO_TYPES,
     Channel,
-    Message,
     count_file,
+    Message,
+    PACKED,
     read_file,
+    ROS1_SUFFIXES,
     storage_kind,
     typestore,
+    VIDEO_TYPES,
 )
 from nightseg_ros.config import did_you_mean, load_yaml
 from nightseg_ros.files import LOG, natural_order
 from nightseg_ros.perception.frame import (
+    decode_file,
+    decode_raw,
     ENCODINGS,
     Frame,
     FrameError,
-    decode_file,
-    decode_raw,
     video_codec,
 )
 from nightseg_ros.perception.packets import PacketDecoder
 from nightseg_ros.perception.result import base_topic
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag2.metadata import parse_qos
 
 METADATA = 'metadata.yaml'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')

@@ -12,34 +12,33 @@ few damaged bytes can claim to be gigabytes.
 from __future__ import annotations
 
 import bz2
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 import contextlib
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 import importlib
+from io import BytesIO
 import os
+from pathlib import Path
 import shutil
 import sqlite3
 import struct
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from io import BytesIO
-from pathlib import Path
 from typing import Any, BinaryIO
 
-import zstandard
 from mcap import records as mcap
 from mcap.opcode import Opcode
-from mcap.stream_reader import StreamReader, breakup_chunk
+from mcap.stream_reader import breakup_chunk, StreamReader
+from nightseg_ros.files import uri_path
 from rosbags.interfaces import Qos
 from rosbags.rosbag1 import Reader as Ros1Reader
 from rosbags.rosbag1.reader import decompressors as ros1_decompressors
 from rosbags.rosbag2.metadata import parse_qos
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 from rosbags.typesys.store import Typestore
-
-from nightseg_ros.files import uri_path
+import zstandard
 
 _lz4: Any = importlib.import_module('lz4.frame')
 # comes with rosbags

@@ -4,19 +4,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
+from dataclasses import asdict
+from io import BytesIO
 import itertools
 import os
+from pathlib import Path
 import re
 import shutil
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
-from io import BytesIO
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast, Literal
 
+from nightseg_ros.bags.reader import BagError, METADATA
+from nightseg_ros.bags.storage import Channel, count_file, Message, storage_kind, typestore
+from nightseg_ros.clouds.camera_model import Calibration
+from nightseg_ros.clouds.geometry import Matrix, quaternion
+from nightseg_ros.clouds.point_cloud import Cloud
+from nightseg_ros.config import load_yaml
+from nightseg_ros.files import uri_path
+from nightseg_ros.outputs import check_output
+from nightseg_ros.perception.frame import Frame
 import numpy as np
 import numpy.typing as npt
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, Nodetype, Qos, QosTime
@@ -34,17 +43,7 @@ from rosbags.rosbag2.storage_mcap import (
     write_string,
 )
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-
-from nightseg_ros.bags.reader import METADATA, BagError
-from nightseg_ros.bags.storage import Channel, Message, count_file, storage_kind, typestore
-from nightseg_ros.clouds.camera_model import Calibration
-from nightseg_ros.clouds.geometry import Matrix, quaternion
-from nightseg_ros.clouds.point_cloud import Cloud
-from nightseg_ros.config import load_yaml
-from nightseg_ros.files import uri_path
-from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import Frame
+from rosbags.typesys import get_types_from_msg, get_typestore, Stores
 
 Storage = Literal['mcap', 'sqlite3']
 #: What lies beside a bag until it is finished.

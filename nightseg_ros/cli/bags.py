@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
 from dataclasses import dataclass
+import importlib
 from importlib.util import find_spec
+import os
 from pathlib import Path
+import sys
 from typing import Annotated, Any, Literal
-
-import tyro
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import profile_environment
+import tyro
 
 # stands here as well, since what it is made of may not be imported for --help
 Output = Literal[

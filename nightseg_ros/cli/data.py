@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from nightseg_ros.cli.options import Progress, print_table, read_config, tell_problems
+from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.synthesize import SynthesisConfig
+import tyro
 
 #: Places of a kind of problem that are printed; --json has all.
 SHOWN = 5

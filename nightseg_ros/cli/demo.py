@@ -8,9 +8,13 @@ Player, night_perception and recorder are processes of their own in a ROS domain
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 import dataclasses
+from dataclasses import dataclass
 import json
 import os
+from pathlib import Path
 import platform
 import re
 import shutil
@@ -19,13 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, print_table
+from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 
@@ -132,10 +132,10 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.simulation.drive import (
         CLOUD_TOPIC,
+        Drive,
         IMAGE_TOPIC,
         INFO_TOPIC,
         PLACES,
-        Drive,
         write_drive,
     )
 
@@ -212,8 +212,8 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
 
 def _footage(options: DemoOptions, path: Path) -> tuple[str | None, bool, int | None, int]:
     """Return topic, whether it is compressed, number of frames if known, and stamp offset (ns)."""
-    from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
-    from nightseg_ros.data.source import STAMP_OFFSET, open_source
+    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
+    from nightseg_ros.data.source import open_source, STAMP_OFFSET
 
     source = open_source(path, options.topic, rate=options.rate)
     if source.kind == 'bag':

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+import sys
 from typing import Annotated, Any, Literal
 
-import tyro
-
-from nightseg_ros.cli.options import PipelineOptions, Progress, parse, print_table
+from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
 from nightseg_ros.config import ConfigError
+import tyro
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,15 +91,15 @@ def evaluate(arguments: Sequence[str]) -> int:
     if options.streams < 0 or options.threads < 0:
         raise ConfigError('--streams and --threads are numbers from 0 on')
 
-    from nightseg_ros.evaluation.evaluate import EvaluationSettings, check_outputs, evaluate
+    from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, EvaluationSettings
     from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
     from nightseg_ros.evaluation.report import write_report
-    from nightseg_ros.evaluation.sources import Plan, dataset_shards, sequence_shards
+    from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
     from nightseg_ros.evaluation.variants import (
-        Variants,
         configurations,
         stream_count,
         taxonomy_of,
+        Variants,
     )
     from nightseg_ros.perception.pipeline import settled
 

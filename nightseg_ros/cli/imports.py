@@ -4,21 +4,19 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import Annotated, Any, Literal, TYPE_CHECKING
+import warnings
 
 from nightseg_ros.config import ConfigError, read_yaml
+import tyro
 
 if TYPE_CHECKING:
-    import onnx
-
     from nightseg_ros.taxonomy import Taxonomy
+    import onnx
 
 Triple = tuple[float, float, float]
 #: ImageNet's.
@@ -134,8 +132,6 @@ def _write(
 ) -> int:  # fmt: skip
     """Write the weights, say what was found, and compare the runtimes on a street."""
     import cv2
-    import numpy as np
-
     from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import MIN_AGREEMENT, ON_CPU
     from nightseg_ros.runtime.backends import available_backends, open_backend
@@ -143,7 +139,8 @@ def _write(
     from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.simulation.drive import render
     from nightseg_ros.simulation.street import Street
-    from nightseg_ros.weights import IMPORTED, WeightsMetadata, load_weights
+    from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
+    import numpy as np
 
     taxonomy: Taxonomy | None = None
     table: Sequence[int] = ()

@@ -4,18 +4,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
 import json
 import os
+from pathlib import Path
 import platform
 import re
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib import metadata
-from pathlib import Path
 from typing import Any, Literal
 
 from nightseg_ros.cli.options import Progress
@@ -111,7 +111,7 @@ def _devices() -> list[str]:
 
 
 def _weights(path: Path) -> dict[str, Any]:
-    from nightseg_ros.weights import RELIABILITY, WeightsError, load_weights
+    from nightseg_ros.weights import load_weights, RELIABILITY, WeightsError
 
     try:
         weights = load_weights(path)
@@ -238,8 +238,6 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     the first setup's.
     """
     import cv2
-    import numpy as np
-
     from nightseg_ros.perception.frame import Frame
     from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
     from nightseg_ros.perception.result import Want
@@ -247,6 +245,7 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     from nightseg_ros.simulation.drive import render
     from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import WeightsError
+    import numpy as np
 
     names = ('day', 'night', 'translator', 'illumination')
     weights = WeightsConfig(**{name: getattr(options, f'weights_{name}') for name in names})

@@ -11,12 +11,12 @@ Errors of this package and of the file system end as one line on stderr and exit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import importlib
 import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from typing import get_type_hints
 
 #: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a

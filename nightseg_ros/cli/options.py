@@ -5,28 +5,27 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TYPE_CHECKING, TypeVar
 
-import tyro
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml
+from nightseg_ros.files import LOG
 from rich import progress as bars
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
     PrimitiveTypeInfo,
     UnsupportedTypeAnnotationError,
 )
-
-from nightseg_ros.config import ConfigError, from_mapping, read_yaml
-from nightseg_ros.files import LOG
 
 if TYPE_CHECKING:
     from nightseg_ros.perception.pipeline import PipelineConfig

@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+import json
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
+import tyro
 
 if TYPE_CHECKING:
     from nightseg_ros.evaluation.agreement import Translations

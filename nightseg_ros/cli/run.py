@@ -4,45 +4,44 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
-import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing, ExitStack
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from importlib.util import find_spec
 from itertools import takewhile
+import json
+import os
 from pathlib import Path
+import signal
+import sys
+import tempfile
+import time
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-import tyro
-
 from nightseg_ros.cli.bags import with_ros
 from nightseg_ros.cli.demo import (
-    LOADING_S,
-    PLAYED_THE_REST,
     Child,
-    ProcessError,
     last_message,
+    LOADING_S,
     page_address,
+    PLAYED_THE_REST,
     player_warnings,
+    ProcessError,
     ros_arguments,
 )
 from nightseg_ros.cli.options import (
-    PipelineOptions,
-    Progress,
     parse,
+    PipelineOptions,
     print_table,
+    Progress,
     tell_problems,
 )
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
+import tyro
 
 #: Before the names of topics, where SOURCE is no file.
 TOPIC = 'topic:'
@@ -151,7 +150,7 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
         return _cameras(topics, [name.endswith('/compressed') for name in topics]), None
-    from nightseg_ros.bags.reader import IMAGE_TYPES, BagReader
+    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
     from nightseg_ros.data.source import open_source
     from nightseg_ros.perception.video import stream_url
 

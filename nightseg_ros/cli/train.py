@@ -8,25 +8,24 @@ The first three take ``--config FILE.yaml`` and flags, which win over the file.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+import dataclasses
 from dataclasses import dataclass
 from functools import partial
+import importlib
+import json
 from pathlib import Path
+import subprocess
+import sys
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
-
-import tyro
+from typing import Annotated, Any, TYPE_CHECKING
 
 from nightseg_ros.cli.options import print_table, read_config
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
 from nightseg_ros.training import CalibrationConfig, SweepConfig
+import tyro
 
 if TYPE_CHECKING:
     from nightseg_ros.weights import Weights
@@ -266,7 +265,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> Weights:
     """Return the weights as they will be read back, of bfloat16's numbers."""
     from nightseg_ros.runtime.backends import FLOAT32_LAYERS
     from nightseg_ros.training.average import round_weights
-    from nightseg_ros.weights import RELIABILITY, load_weights, save_weights
+    from nightseg_ros.weights import load_weights, RELIABILITY, save_weights
 
     tensors = round_weights(weights, FLOAT32_LAYERS)
     tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}

@@ -10,17 +10,16 @@ on arrays that lie as the processor likes them: OpenCV's own take eight times as
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from numpy.polynomial import Polynomial
-
 from nightseg_ros.clouds.geometry import CloudError
+import numpy as np
+from numpy.polynomial import Polynomial
+import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

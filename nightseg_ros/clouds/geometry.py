@@ -9,9 +9,9 @@ are x, y, z, w, lengths metres, angles radians, as ROS has them (REP-103).
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Sequence
+import math
 from typing import Generic, TypeVar
 
 import numpy as np

@@ -10,18 +10,15 @@ the messages, and ``now`` from outside.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+import math
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from nightseg_ros.clouds.camera_model import Calibration, CameraModel, Floats, camera_model
+from nightseg_ros.clouds.camera_model import Calibration, camera_model, CameraModel, Floats
 from nightseg_ros.clouds.geometry import CloudError, Lookup, Matrix, PoseTrack, Track
 from nightseg_ros.clouds.point_cloud import (
     Bytes,
@@ -36,6 +33,8 @@ from nightseg_ros.clouds.point_cloud import (
     stamp_of,
 )
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+import numpy as np
+import numpy.typing as npt
 
 # -- points that are seen --------------------------------------------------------------------
 

@@ -11,15 +11,14 @@ installed (``node/messages.py``).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
+import json
 from typing import Any
 
+from nightseg_ros.clouds.camera_model import Calibration, CameraModel, pixel_rays
+from nightseg_ros.clouds.geometry import CloudError, from_pose, Matrix
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.clouds.camera_model import Calibration, CameraModel, pixel_rays
-from nightseg_ros.clouds.geometry import CloudError, Matrix, from_pose
 
 Bytes = npt.NDArray[np.uint8]
 

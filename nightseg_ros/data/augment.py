@@ -7,13 +7,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
-import numpy as np
-
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night import synthesize_night
-from nightseg_ros.data.night_presets import NightConfig, Range, count, log_uniform, uniform
+from nightseg_ros.data.night_presets import count, log_uniform, NightConfig, Range, uniform
 from nightseg_ros.data.night_scene import Bytes, Role, role_table
-from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
+import numpy as np
 
 #: Colour of pixels that padding adds: the ImageNet mean, which a normalised network sees as 0.
 PADDING = (124, 116, 104)

@@ -11,32 +11,31 @@ correlated by 0.9 or more; the nearest pictures of different places were 10 bits
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from itertools import combinations, islice
+import os
 from pathlib import Path
+import signal
 from typing import Any, NamedTuple
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-
-from nightseg_ros.data.datasets import Listing, list_dataset, parse_spec
+from nightseg_ros.data.datasets import list_dataset, Listing, parse_spec
 from nightseg_ros.data.sample import (
-    STRAY_COLORS,
     DataError,
-    Sample,
     describe_unknown,
     read_image,
     read_stored,
+    Sample,
+    STRAY_COLORS,
 )
 from nightseg_ros.files import process_context
-from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
+import numpy as np
+import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
 

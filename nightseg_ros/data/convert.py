@@ -10,29 +10,28 @@ clouds, each on the topics on which the node has them.
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+import heapq
+import math
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-
-from nightseg_ros.bags.reader import IMAGE_TYPES, BagError, BagReader, BagTopic, camera_of
+from nightseg_ros.bags.reader import BagError, BagReader, BagTopic, camera_of, IMAGE_TYPES
 from nightseg_ros.bags.storage import Channel, Message
-from nightseg_ros.bags.writer import BagWriter, Storage, reliable_qos
+from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data.sample import read_labels
-from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, encode
+from nightseg_ros.data.source import encode, FrameSource, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
-from nightseg_ros.perception.result import NAMESPACE, Result, Want, legend, output_prefixes, report
+from nightseg_ros.perception.result import legend, NAMESPACE, output_prefixes, report, Result, Want
 
 
 @dataclass(slots=True)

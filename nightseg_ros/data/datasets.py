@@ -11,13 +11,13 @@ comma10k's is MIT; read the others' before weights that were trained on them lea
 
 from __future__ import annotations
 
-import glob
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+import glob
+import json
 from pathlib import Path
+import re
 from unicodedata import normalize
 
 from nightseg_ros.config import did_you_mean
@@ -26,16 +26,16 @@ from nightseg_ros.data.sample import (
     CITYSCAPES_IDS,
     CITYSCAPES_TRAIN_IDS,
     COMMA10K_COLORS,
-    IMAGE_SUFFIXES,
-    SCENE,
-    SEGNET_IDS,
     DataError,
     Encoding,
+    IMAGE_SUFFIXES,
+    label_map,
     LabelFile,
     LabelMap,
-    Sample,
-    label_map,
     own_ids,
+    Sample,
+    SCENE,
+    SEGNET_IDS,
 )
 from nightseg_ros.files import read_text, user_path
 from nightseg_ros.taxonomy import (

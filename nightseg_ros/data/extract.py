@@ -11,18 +11,17 @@ different settings never mix.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Sequence
+import json
 from pathlib import Path
+import re
 from typing import Any, Literal, NamedTuple
 
 import cv2
-
 from nightseg_ros.bags.reader import is_bag
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.data.source import FrameSource, encode, open_source
+from nightseg_ros.data.source import encode, FrameSource, open_source
 from nightseg_ros.files import read_json, replace_file, user_path
 from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame

@@ -14,31 +14,30 @@ from __future__ import annotations
 from functools import lru_cache
 
 import cv2
-import numpy as np
-
 from nightseg_ros.data import night_lights as lights
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night_presets import (
     CameraRanges,
-    LightRanges,
-    NightConfig,
     count,
+    LightRanges,
     log_uniform,
+    NightConfig,
     uniform,
 )
 from nightseg_ros.data.night_scene import (
-    STRIDE,
     Array,
     Bytes,
-    Role,
-    Scene,
     coarse_mean,
     read_scene,
+    Role,
     role_table,
+    Scene,
     smoothstep,
     split_sky,
+    STRIDE,
 )
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
+import numpy as np
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 #: Largest radiance that the tone table holds, in units of clipped white.

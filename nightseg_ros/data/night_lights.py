@@ -7,10 +7,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import cv2
+from nightseg_ros.data.night_presets import count, LightRanges, log_uniform, uniform
+from nightseg_ros.data.night_scene import Array, CAMERA_HEIGHT, Role, Scene, STRIDE
 import numpy as np
-
-from nightseg_ros.data.night_presets import LightRanges, count, log_uniform, uniform
-from nightseg_ros.data.night_scene import CAMERA_HEIGHT, STRIDE, Array, Role, Scene
 
 # linear RGB of black bodies, clipped to sRGB's gamut and scaled to luminance 1 (Rec. 709)
 _KELVIN = np.array([1900.0, 2700.0, 4000.0, 5500.0, 6500.0, 8000.0])

@@ -13,26 +13,25 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 
 import cv2
-import numpy as np
-
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night import synthesize_night
-from nightseg_ros.data.night_presets import NightConfig, Range, log_uniform, uniform
-from nightseg_ros.data.night_scene import Array, Bytes, Role, read_scene, role_table, split_sky
+from nightseg_ros.data.night_presets import log_uniform, NightConfig, Range, uniform
+from nightseg_ros.data.night_scene import Array, Bytes, read_scene, Role, role_table, split_sky
 from nightseg_ros.data.sample import (
     DataError,
-    Sample,
     encode_labels,
     read_image,
     read_labels,
+    Sample,
 )
 from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import Weights, WeightsError, with_style
+import numpy as np
 
 #: What a generator's metadata say that wants a physical night instead of a day.
 PHYSICAL_TO_NIGHT = 'physical_to_night'

@@ -14,10 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 import cv2
+from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.taxonomy import Taxonomy
 
 # cv2's stubs return arrays of any number type, so the docstrings state the type instead
 Array = npt.NDArray[Any]

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import cv2
+from nightseg_ros.data.night_scene import Array, Bytes
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.data.night_scene import Array, Bytes
 
 _TILE = 768
 

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+import math
 from pathlib import Path
 
 import cv2
+from nightseg_ros.files import replace_file
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.files import replace_file
 
 Image = npt.NDArray[np.uint8]
 

@@ -10,21 +10,20 @@ than wrong.
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+import struct
 from typing import NamedTuple
+import zlib
 
 import cv2
+from nightseg_ros.files import replace_file
+from nightseg_ros.perception.frame import decode_file, FrameError, picture_size, PNG
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.files import replace_file
-from nightseg_ros.perception.frame import PNG, FrameError, decode_file, picture_size
-from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]

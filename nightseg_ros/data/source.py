@@ -4,29 +4,28 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
+import re
 from typing import Literal, NamedTuple
 
 import cv2
-import numpy as np
-
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
-from nightseg_ros.data.sample import IMAGE_SUFFIXES, DataError
+from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
-from nightseg_ros.perception.frame import Frame, FrameError, Image, Order, decode_file
+from nightseg_ros.perception.frame import decode_file, Frame, FrameError, Image, Order
 from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import (
+    stream_url,
     VIDEO_SUFFIXES,
     VideoError,
     VideoReader,
-    stream_url,
 )
+import numpy as np
 
 #: Frames a second of pictures that come without any time.
 DEFAULT_RATE = 10.0

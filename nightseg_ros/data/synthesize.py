@@ -11,17 +11,17 @@ Numpy and what needs it is imported inside the functions: ``--help`` reads the s
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+import fcntl
+import hashlib
+import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+import shutil
+from typing import Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.files import read_json, replace_file
@@ -118,13 +118,12 @@ def synthesize(
     ``DataError`` where ``out`` was made with other settings or by something else, where the data
     has no labels or too few images, and where another process is at work on it.
     """
-    import numpy as np
-
     from nightseg_ros.data.datasets import open_dataset
     from nightseg_ros.data.night_methods import convert, night_maker
     from nightseg_ros.data.sample import DataError
     from nightseg_ros.taxonomy import TAXONOMIES
     from nightseg_ros.weights import load_weights
+    import numpy as np
 
     out = Path(config.out)
     if config.taxonomy not in TAXONOMIES:
@@ -198,9 +197,8 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 
     A larger number keeps the choice of a smaller one with the same seed.
     """
-    import numpy as np
-
     from nightseg_ros.data.sample import DataError
+    import numpy as np
 
     if config.ratio is None and config.count is None:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import torch
-import yaml
-
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.metrics import ConfusionMatrix, Floats, Image, number
 from nightseg_ros.evaluation.sources import in_rgb
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.runtime.backend import ON_CPU, Backend
-from nightseg_ros.runtime.backends import OpenVINOBackend, available_backends, open_backend
-from nightseg_ros.runtime.pixels import HostPixels, fit
+from nightseg_ros.runtime.backend import Backend, ON_CPU
+from nightseg_ros.runtime.backends import available_backends, open_backend, OpenVINOBackend
+from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy
-from nightseg_ros.weights import Weights, network_tensors
+from nightseg_ros.weights import network_tensors, Weights
+import numpy as np
+import torch
+import yaml
 
 #: The runtimes that have to compute what torch does.
 OTHERS = tuple(name for name in ON_CPU if name != 'torch')

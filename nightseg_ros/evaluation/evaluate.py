@@ -4,23 +4,21 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import os
-import platform
-import re
-import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+import fcntl
+import hashlib
 from importlib.metadata import PackageNotFoundError, version
+import json
+import os
 from pathlib import Path
+import platform
+import re
+import shutil
+import time
 from typing import Any
-
-import numpy as np
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
@@ -33,6 +31,7 @@ from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, sh
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.outputs import check_output
 from nightseg_ros.taxonomy import Taxonomy
+import numpy as np
 
 #: Of metrics.json.
 VERSION = 2

@@ -9,41 +9,40 @@ node that keeps up, so that labels are the live ones byte for byte.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-import time
-import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+import hashlib
+import json
+import math
 from pathlib import Path
+import time
 from typing import Any, TypeVar
+import zipfile
 
 import cv2
-import numpy as np
-
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.metrics import (
     BINS,
-    FLICKER_COLUMNS,
     ConfusionMatrix,
     Counts,
     Flicker,
-    Image,
     flicker,
+    FLICKER_COLUMNS,
+    Image,
     number,
     reliability,
 )
-from nightseg_ros.evaluation.sources import LabelledFrame, Shard, in_rgb
+from nightseg_ros.evaluation.sources import in_rgb, LabelledFrame, Shard
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import Result, Want
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
+import numpy as np
 
 T = TypeVar('T')
 

@@ -9,23 +9,21 @@ against its truth; a video with banners, a contact sheet over time and clouds fr
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
-
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.data.pictures import (
-    PictureError,
     banner,
     contact_sheet,
+    PictureError,
     write_picture,
 )
 from nightseg_ros.data.source import FrameSource, open_source
@@ -37,8 +35,9 @@ from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import load_weights
+import numpy as np
 
 A = TypeVar('A')
 B = TypeVar('B')

@@ -12,19 +12,18 @@ matrices are scored at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+import math
 from typing import Any, Literal
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-
 from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
+import numpy as np
+import numpy.typing as npt
 
 Image = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]

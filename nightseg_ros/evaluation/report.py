@@ -10,19 +10,18 @@ as a page that needs no network and runs no script, or as Markdown.
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
+import json
 from pathlib import Path, PurePath
+import re
+import shlex
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import report_figures as figures
 from nightseg_ros.files import replace_file

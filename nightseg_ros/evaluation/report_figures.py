@@ -10,24 +10,23 @@ follow a dark scheme. Frames are JPEGs inside the page.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 import io
 import json
-import re
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+import re
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-from markupsafe import Markup, escape
+from markupsafe import escape, Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED
+import numpy as np
+import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Image = npt.NDArray[np.uint8]

@@ -9,10 +9,10 @@ need no others, so that any process can take it.
 
 from __future__ import annotations
 
-import csv
 from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
+import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -20,19 +20,18 @@ from pathlib import Path
 from typing import Any, get_args
 
 import cv2
-import numpy as np
-
-from nightseg_ros.bags.reader import SET_BACK_NS, BagError, BagReader, BagReadError
+from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.data.source import FrameSource, camera_names, open_source
+from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.data.source import camera_names, FrameSource, open_source
 from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
 from nightseg_ros.files import read_text
-from nightseg_ros.perception.frame import Frame, FrameError, decode_raw
+from nightseg_ros.perception.frame import decode_raw, Frame, FrameError
 from nightseg_ros.perception.illumination import State
 from nightseg_ros.taxonomy import Taxonomy
+import numpy as np
 
 LIGHTS: tuple[str, ...] = get_args(State)
 #: Images of a data set in one shard.

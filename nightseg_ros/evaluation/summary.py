@@ -4,27 +4,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+import hashlib
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from nightseg_ros.evaluation.inference import FinishedShard
 from nightseg_ros.evaluation.metrics import (
-    Counts,
-    Floats,
-    SegmentationScores,
     calibration,
+    Counts,
     difference,
     flicker,
+    Floats,
     interval,
     number,
+    SegmentationScores,
     selective,
 )
 from nightseg_ros.evaluation.sources import Plan
+import numpy as np
+import numpy.typing as npt
 
 Mask = npt.NDArray[np.bool_]
 #: Strings; '' stands for none.

@@ -4,22 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 import copy
+from dataclasses import dataclass, replace
 import os
 import queue
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 from nightseg_ros.config import ConfigError, from_mapping, load_yaml, to_mapping
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WithheldError, routes_of
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, routes_of, WithheldError
 from nightseg_ros.perception.result import NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
-from nightseg_ros.weights import WeightsError, load_weights
+from nightseg_ros.weights import load_weights, WeightsError
 
 #: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4

@@ -9,24 +9,23 @@ that who evaluated a shard, how often it was tried and when it was ready changes
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, MutableSequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+import logging
+import multiprocessing
+import os
 from pathlib import Path
+import signal
+import tempfile
+import threading
 from typing import Any
 
 import cv2
-
-from nightseg_ros.evaluation.inference import FinishedShard, evaluate_shard
+from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
 from nightseg_ros.evaluation.sources import Plan, Shard
-from nightseg_ros.evaluation.variants import Configuration, Variants, shared_out
+from nightseg_ros.evaluation.variants import Configuration, shared_out, Variants
 from nightseg_ros.files import LOG, process_context, replace_file
 
 #: How often a shard is tried whose process was killed.

@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+import json
+from typing import Any, TYPE_CHECKING
 
 from nightseg_ros.networks.generators import FastGenerator, PatchGAN, ResnetGenerator
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.networks.segmenters import ERFPSPNet, LiteSegmenter
-from nightseg_ros.weights import IMPORTED, WeightsError, network_tensors
+from nightseg_ros.weights import IMPORTED, network_tensors, WeightsError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from nightseg_ros.weights import Weights
+    from torch import nn
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     'lite_segmenter': LiteSegmenter,

@@ -6,12 +6,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
-
 from nightseg_ros.networks import build_from
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import Weights, WeightsError
+import torch
+from torch import nn
 
 
 class FrozenSegmenter(nn.Module):

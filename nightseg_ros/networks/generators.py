@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nightseg_ros.networks.segmenters import enlarged
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-from nightseg_ros.networks.segmenters import enlarged
 
 #: Keeps the inverse of the last tanh finite.
 _MAX_TANH = 0.97

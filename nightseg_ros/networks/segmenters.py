@@ -10,8 +10,8 @@ decoder (Yang et al. 2018).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+import math
 
 import torch
 from torch import nn

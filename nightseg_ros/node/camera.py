@@ -5,15 +5,31 @@
 from __future__ import annotations
 
 import array
-import math
-import os
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+import math
+import os
+import time
+from typing import Any, Literal, NamedTuple, TYPE_CHECKING
 
 import cv2
+from nightseg_ros.config import ConfigError
+from nightseg_ros.files import user_path
+from nightseg_ros.node.diagnostics import Health, Warnings
+from nightseg_ros.node.messages import (
+    frame_status,
+    jpeg_message,
+    label_info,
+    message_class,
+    png_message,
+    scaled_info,
+    VideoUnpacker,
+)
+from nightseg_ros.node.subscription import OrderedSubscription, Subscription
+from nightseg_ros.perception.result import legend, Result, TRANSPORTS, Want
+from nightseg_ros.runtime.pixels import fit
+from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
 from rclpy.event_handler import PublisherEventCallbacks
@@ -21,23 +37,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Float32, String
-
-from nightseg_ros.config import ConfigError
-from nightseg_ros.files import user_path
-from nightseg_ros.node.diagnostics import Health, Warnings
-from nightseg_ros.node.messages import (
-    VideoUnpacker,
-    frame_status,
-    jpeg_message,
-    label_info,
-    message_class,
-    png_message,
-    scaled_info,
-)
-from nightseg_ros.node.subscription import OrderedSubscription, Subscription
-from nightseg_ros.perception.result import TRANSPORTS, Result, Want, legend
-from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.taxonomy import UNLABELLED
 
 if TYPE_CHECKING:
     from nightseg_ros.node.parameters import CameraNames, Settings

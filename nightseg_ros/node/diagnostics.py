@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+import os
 from pathlib import Path
+import threading
+import time
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-
-from nightseg_ros.perception.result import TRANSPORTS, in_words
+from nightseg_ros.perception.result import in_words, TRANSPORTS
+import numpy as np
 
 #: Every way a received frame can end without a mask.
 FRAME_DROPS = {

@@ -4,18 +4,24 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import ctypes
+from functools import partial
 import gc
 import time
 import traceback
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.parameters import settings_of, table, unknown
+from nightseg_ros.node.subscription import Subscription
+from nightseg_ros.node.watchdog import Activity, Hang, Task
+from nightseg_ros.weights import WeightsError
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -23,13 +29,6 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.time_source import CLOCK_TOPIC
-
-from nightseg_ros.config import ConfigError
-from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
-from nightseg_ros.node.parameters import settings_of, table, unknown
-from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.node.watchdog import Activity, Hang, Task
-from nightseg_ros.weights import WeightsError
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 

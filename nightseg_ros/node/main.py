@@ -8,6 +8,8 @@ Exit code 0 means that it was asked to stop; the launch file restarts it after a
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 import contextlib
 import ctypes
 import logging
@@ -18,13 +20,11 @@ import sys
 import threading
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import LOG, use_log_folder
-from nightseg_ros.node.watchdog import Watchdog, exit_now
+from nightseg_ros.node.watchdog import exit_now, Watchdog
 from nightseg_ros.shared_memory import remove_orphans
 
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.

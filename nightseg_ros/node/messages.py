@@ -11,17 +11,23 @@ takes padded rows for points and swaps big-endian bytes within the message that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 import importlib
 import struct
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
+from diagnostic_msgs.msg import DiagnosticArray
+from nightseg_ros.clouds.painter import SensorCloud
+from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
+from nightseg_ros.node.diagnostics import diagnostic_status
+from nightseg_ros.perception.frame import video_codec
+from nightseg_ros.perception.result import report, Result
+from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
 import numpy.typing as npt
-from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import (
     CameraInfo,
     CompressedImage,
@@ -31,13 +37,6 @@ from sensor_msgs.msg import (
     RegionOfInterest,
 )
 from std_msgs.msg import Header
-
-from nightseg_ros.clouds.painter import SensorCloud
-from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
-from nightseg_ros.node.diagnostics import diagnostic_status
-from nightseg_ros.perception.frame import video_codec
-from nightseg_ros.perception.result import Result, report
-from nightseg_ros.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -4,14 +4,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+import gc
 from typing import Any
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.diagnostics import RECOVERY, Health, HealthProblem
+from nightseg_ros.node.diagnostics import Health, HealthProblem, RECOVERY
 from nightseg_ros.node.lifecycle import ManagedNode, release_memory
 from nightseg_ros.node.parameters import Settings
 from nightseg_ros.node.subscription import Subscription

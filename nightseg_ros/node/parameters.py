@@ -10,25 +10,24 @@ tables of the documents from them.
 
 from __future__ import annotations
 
-import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
+import math
+import textwrap
 from typing import Any, Literal, TypeVar
-
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import InvalidTopicNameException
-from rclpy.parameter import Parameter as RosParameter
-from rclpy.validate_topic_name import validate_topic_name
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import Occlusion, PaintConfig
 from nightseg_ros.config import ConfigError, did_you_mean, from_mapping
 from nightseg_ros.perception.pipeline import PipelineConfig
-from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS, base_topic, output_prefixes
+from nightseg_ros.perception.result import base_topic, NAMESPACE, output_prefixes, TRANSPORTS
 from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_topic_name import validate_topic_name
 
 Value = bool | int | float | str | tuple[str, ...]
 T = TypeVar('T')

@@ -10,18 +10,13 @@ NAME.partial holds what was written.
 
 from __future__ import annotations
 
+from collections import Counter
 import json
 import os
 import signal
 import sys
 import time
-from collections import Counter
 from typing import Any, TextIO
-
-import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
@@ -33,6 +28,10 @@ from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 
 #: The one topic that belongs to no camera.
 DIAGNOSTICS = 'diagnostics'

@@ -13,37 +13,36 @@ it could not play.
 from __future__ import annotations
 
 import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 import json
 import os
+from pathlib import Path
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
-from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-import rclpy
-import tyro
 from builtin_interfaces.msg import Time
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.utilities import remove_ros_args
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import Image
-
-from nightseg_ros.bags.reader import IMAGE_TYPES, SET_BACK_NS, BagError, BagReader, is_bag
+from nightseg_ros.bags.reader import BagError, BagReader, IMAGE_TYPES, is_bag, SET_BACK_NS
 from nightseg_ros.bags.storage import Message
 from nightseg_ros.cli.bags import ReplayOptions
-from nightseg_ros.data.source import STAMP_OFFSET, FrameSource, open_source
+from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import output_prefixes
 from nightseg_ros.shared_memory import remove_orphans
+import numpy as np
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import remove_ros_args
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+import tyro
 
 #: Seconds after which an image is sent again: it may have been sent while its reader was about to
 #: subscribe anew. A reader that has it already drops the repeated stamp.

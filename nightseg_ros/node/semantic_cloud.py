@@ -9,21 +9,13 @@ then from tf2 where it is installed. ``clouds.painter`` does the work.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 import importlib
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
-
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from rclpy.time import Time
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from std_msgs.msg import String
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree, Matrix
 from nightseg_ros.clouds.painter import CloudPainter, SensorCloud
@@ -36,6 +28,13 @@ from nightseg_ros.node.messages import cloud_message, message_class, read_messag
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.time import Time
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_msgs.msg import String
 
 
 class SensorFeed:

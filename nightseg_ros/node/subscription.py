@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
+import time
 from typing import Any
-
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
-from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS, base_topic
+from nightseg_ros.perception.result import base_topic, NAMESPACE, TRANSPORTS
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 #: A stamp that goes back by more than this is a jump (a bag that loops), not a late message.
 JUMP_NS = 1_000_000_000

@@ -8,28 +8,19 @@ A picture is subscribed to, and encoded, only while somebody looks at it.
 
 from __future__ import annotations
 
+from functools import partial
 import json
 import math
 import os
+from pathlib import Path
 import re
 import signal
 import sys
 import threading
 import time
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import GetParameters
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import String
-
 from nightseg_ros.cli.run import ViewOptions
 from nightseg_ros.files import replace_file, use_log_folder
 from nightseg_ros.node.view_camera import Camera, encode, number_of, told, values_of
@@ -37,6 +28,14 @@ from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
 
 #: Seconds between two looks at the graph, and between two questions for the thresholds.
 LOOK_S, ASK_S = 0.5, 5.0

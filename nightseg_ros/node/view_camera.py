@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter, deque
 import math
 import threading
 import time
-from array import array
-from collections import Counter, deque
 from typing import Any
 
 import cv2
+from nightseg_ros.perception.frame import decode_file, decode_raw, FrameError
+from nightseg_ros.perception.result import NAMESPACE
 import numpy as np
 from sensor_msgs.msg import CompressedImage
-
-from nightseg_ros.perception.frame import FrameError, decode_file, decode_raw
-from nightseg_ros.perception.result import NAMESPACE
 
 #: Seconds of the plotted score that a new page gets, and between two points of it.
 HISTORY_S, POINT_S = 120.0, 0.1

@@ -8,20 +8,19 @@ Everything lies on one timeline, that of the stamps, so that scrubbing moves all
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from functools import partial
+import importlib
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.node.messages import read_message
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.perception.result import NAMESPACE
+import numpy as np
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 #: Messages that may wait while one is written.
 QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)

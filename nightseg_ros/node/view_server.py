@@ -10,21 +10,21 @@ tell the last picture of a dead camera from a live one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 import json
 import math
+from pathlib import Path
 import re
 import secrets
 import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
-from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:

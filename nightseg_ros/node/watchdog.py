@@ -9,6 +9,7 @@ at the limit of its task the stacks of all threads are dumped and the process ex
 
 from __future__ import annotations
 
+from contextlib import suppress
 import faulthandler
 import fcntl
 import os
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from nightseg_ros.node import guard

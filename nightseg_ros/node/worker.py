@@ -4,26 +4,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
 import contextlib
+from dataclasses import dataclass, field, replace
 import importlib
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future, wait
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage
+from typing import Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.node.messages import Picture
 from nightseg_ros.node.watchdog import LATE, Task
-from nightseg_ros.perception.frame import ENCODINGS, Frame, FrameError, decode_file, decode_raw
+from nightseg_ros.perception.frame import decode_file, decode_raw, ENCODINGS, Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
+import numpy as np
+import numpy.typing as npt
+from sensor_msgs.msg import CompressedImage
 
 if TYPE_CHECKING:
     from nightseg_ros.node.camera import CameraTopics

@@ -10,11 +10,11 @@ instead of refusing it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 import re
 import struct
-import zlib
-from dataclasses import dataclass
 from typing import Literal
+import zlib
 
 import cv2
 import numpy as np

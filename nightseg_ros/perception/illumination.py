@@ -12,16 +12,15 @@ that neither was trained on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 import math
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 import cv2
+from nightseg_ros.weights import load_weights, Tensors, Weights, WeightsError
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.weights import Tensors, Weights, WeightsError, load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,9 +8,8 @@ import re
 from typing import Any
 
 import av
-
-from nightseg_ros.perception.frame import VIDEO_CODECS, Frame, video_codec
-from nightseg_ros.perception.video import VideoError, to_bgr
+from nightseg_ros.perception.frame import Frame, video_codec, VIDEO_CODECS
+from nightseg_ros.perception.video import to_bgr, VideoError
 
 
 class PacketDecoder:

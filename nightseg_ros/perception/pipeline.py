@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+import time
 from typing import Any, Literal
-
-import numpy as np
 
 from nightseg_ros.config import check_rules
 from nightseg_ros.perception.frame import Frame
@@ -19,9 +17,10 @@ from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig
 from nightseg_ros.runtime.backend import Backend, Log
 from nightseg_ros.runtime.backends import choose, open_backend
-from nightseg_ros.runtime.pixels import NetworkSize, fit
+from nightseg_ros.runtime.pixels import fit, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
-from nightseg_ros.weights import Weights, WeightsError, has_reliability, load_weights
+from nightseg_ros.weights import has_reliability, load_weights, Weights, WeightsError
+import numpy as np
 
 Route = Literal['auto', 'day', 'night', 'translate']
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import cv2
+from nightseg_ros.perception.router import Decision
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.perception.router import Decision
 
 #: Ink by the state of the light, RGB.
 STATE_COLORS = {

@@ -8,17 +8,16 @@ Only this file knows the names below which a camera's results belong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TYPE_CHECKING
 
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
 
 if TYPE_CHECKING:
     from nightseg_ros.perception.frame import Frame

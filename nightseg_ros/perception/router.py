@@ -10,9 +10,9 @@ per camera or one decision for all.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields, replace
 import math
 import statistics
-from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 from nightseg_ros.config import check_rules

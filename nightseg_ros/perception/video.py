@@ -9,22 +9,21 @@ record at variable rates. What a container marks as trimmed is no frame of the v
 
 from __future__ import annotations
 
-import contextlib
-import re
-import time
 from collections.abc import Iterator
+import contextlib
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
+import re
+import time
 from types import TracebackType
 from typing import Any
 
 import av
 import cv2
+from nightseg_ros.files import partial_file, plain_name
 import numpy as np
 import numpy.typing as npt
-
-from nightseg_ros.files import partial_file, plain_name
 
 Image = npt.NDArray[np.uint8]
 

@@ -9,34 +9,32 @@ partly in bfloat16. A library is imported when its backend is opened.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 import ctypes
+from functools import lru_cache, partial
 import hashlib
+from importlib import metadata
 import importlib.util
 import io
 import json
 import os
+from pathlib import Path
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from functools import lru_cache, partial
-from importlib import metadata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any, TYPE_CHECKING
 
 from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import (
-    BACKENDS,
-    MIN_AGREEMENT,
-    MOST_SHAPES,
-    ON_CPU,
-    ON_GPU,
     Backend,
     BackendError,
+    BACKENDS,
     Log,
+    MIN_AGREEMENT,
+    MOST_SHAPES,
     Network,
+    ON_CPU,
+    ON_GPU,
 )
 from nightseg_ros.runtime.export import (
     bare_graph,
@@ -47,6 +45,7 @@ from nightseg_ros.runtime.export import (
 )
 from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.weights import IMPORTED, Weights
+import numpy as np
 
 if TYPE_CHECKING:
     import openvino as ov

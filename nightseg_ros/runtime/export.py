@@ -10,30 +10,29 @@ damaged one is made anew, and where it cannot be written a temporary folder take
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from contextlib import suppress
 import hashlib
 import io
 import json
-import warnings
-import zlib
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
-
-import numpy as np
-import numpy.typing as npt
+import warnings
+import zlib
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import BackendError, Log
 from nightseg_ros.weights import (
     IMPORTED,
+    load_weights,
     RELIABILITY,
+    set_graph,
     Weights,
     WeightsError,
-    load_weights,
-    set_graph,
 )
+import numpy as np
+import numpy.typing as npt
 
 #: Bytes a folder may hold: OpenVINO takes some 13 MB for each network and size of picture, and one
 #: who trains makes new networks every day.

@@ -19,13 +19,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 from nightseg_ros.networks import build_from
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.weights import RELIABILITY, Weights, WeightsError
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 #: Bands of rows in which the classes are compared with those of the training.
 BANDS = 8

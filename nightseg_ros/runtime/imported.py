@@ -15,15 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from nightseg_ros.runtime.backend import BackendError
+from nightseg_ros.runtime.export import OPSET, pack_graph, TYPES
+from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.weights import save_weights, set_graph, Tensors, Weights, WeightsMetadata
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper, version_converter
-
-from nightseg_ros.runtime.backend import BackendError
-from nightseg_ros.runtime.export import OPSET, TYPES, pack_graph
-from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.weights import Tensors, Weights, WeightsMetadata, save_weights, set_graph
+from onnx import helper, numpy_helper, TensorProto, version_converter
 
 #: Bytes from which a tensor of the model becomes one of the weights file.
 LARGE = 1024

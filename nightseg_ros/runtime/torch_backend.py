@@ -10,22 +10,21 @@ before and after. Written against torch's documentation and tried on its CPU dev
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
+import warnings
 
+from nightseg_ros.runtime.backend import Log, MOST_SHAPES, Network
+from nightseg_ros.runtime.graph import graph_of, SegmentGraph, TranslateGraph
+from nightseg_ros.runtime.pixels import HostPixels, NetworkSize
+from nightseg_ros.weights import Weights
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from nightseg_ros.runtime.backend import MOST_SHAPES, Log, Network
-from nightseg_ros.runtime.graph import SegmentGraph, TranslateGraph, graph_of
-from nightseg_ros.runtime.pixels import HostPixels, NetworkSize
-from nightseg_ros.weights import Weights
 
 Image = npt.NDArray[np.uint8]
 

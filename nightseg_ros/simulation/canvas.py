@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import cv2
+from nightseg_ros.simulation.street import Array, Mip, RGB, SKY
 import numpy as np
-
-from nightseg_ros.simulation.street import RGB, SKY, Array, Mip
 
 NEAR, FAR = 0.4, 320.0
 Point = tuple[float, float, float]

@@ -10,34 +10,33 @@ only sensors side by side or one above the other see one and the same street.
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+import json
+import math
+import os
 from pathlib import Path
+import re
+import shutil
+import tempfile
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
-from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, Matrix, from_pose
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_pose, Matrix
 from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.files import process_context
 from nightseg_ros.outputs import check_output
 from nightseg_ros.simulation.canvas import Camera
-from nightseg_ros.simulation.scene import StreetScene, Tunnels, expose
+from nightseg_ros.simulation.scene import expose, StreetScene, Tunnels
 from nightseg_ros.simulation.street import Draw, Street
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import numpy.typing as npt
 
 AMBIENT = {'day': 1.0, 'dusk': 0.5, 'night': 0.08, 'tunnel': 1.0, 'glare': 0.05}
 """Daylight in the open of each light, 1 noon to 0 deep night, logarithmic."""

@@ -4,15 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import functools
 import math
-from collections.abc import Sequence
 
 import cv2
-import numpy as np
-
-from nightseg_ros.simulation.canvas import FAR, Camera, Canvas, Point
+from nightseg_ros.simulation.canvas import Camera, Canvas, FAR, Point
 from nightseg_ros.simulation.street import (
+    Array,
     BICYCLIST,
     BODIES,
     BUILDING,
@@ -28,10 +27,10 @@ from nightseg_ros.simulation.street import (
     ROAD,
     SIGN,
     SPLITS,
-    TREE,
-    Array,
     Street,
+    TREE,
 )
+import numpy as np
 
 Tunnels = tuple[tuple[float, float], ...]
 """Begin and end of each in metres along the street."""

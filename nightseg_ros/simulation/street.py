@@ -8,16 +8,15 @@ The order in which random numbers are drawn is part of it: the same seed gives t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+import math
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 (SKY, BUILDING, POLE, ROAD, PAVEMENT, TREE, SIGN, FENCE, CAR, PEDESTRIAN,

@@ -4,19 +4,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import fx, nn
-
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
-from nightseg_ros.weights import Weights, WeightsError, load_weights, network_tensors, save_weights
+from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
+import torch
+from torch import fx, nn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,45 +10,44 @@ like and what its features say of the share of right pixels.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-import torch
-
-from nightseg_ros.data.augment import PhotometricConfig, distort
+from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.evaluation.metrics import Counts, calibration, reliability
+from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.evaluation.metrics import calibration, Counts, reliability
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
     FEATURES,
+    graph_of,
     Observation,
     ReliabilityHead,
     SegmentGraph,
-    graph_of,
 )
-from nightseg_ros.runtime.pixels import HostPixels, fit
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
+from nightseg_ros.runtime.pixels import fit, HostPixels
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
+    load_weights,
     MANIFEST,
+    network_tensors,
     RELIABILITY,
+    save_weights,
     Weights,
     WeightsError,
-    load_weights,
-    network_tensors,
-    save_weights,
     write_manifest,
 )
+import numpy as np
+import numpy.typing as npt
+import torch
 
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]

@@ -15,18 +15,17 @@ from functools import partial
 from typing import Any
 
 import cv2
+from nightseg_ros.data.augment import augment, AugmentConfig, flip, hide_unlit, pad, scale_and_crop
+from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import Range, uniform
+from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.files import process_context
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
-
-from nightseg_ros.data.augment import AugmentConfig, augment, flip, hide_unlit, pad, scale_and_crop
-from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night import synthesize_night
-from nightseg_ros.data.night_presets import Range, uniform
-from nightseg_ros.data.sample import DataError, Sample, read_image, read_labels
-from nightseg_ros.files import process_context
-from nightseg_ros.taxonomy import CAMVID11, UNLABELLED, Taxonomy
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[torch.Tensor, ...]

@@ -11,28 +11,27 @@ noise and JPEG. The mean luma in particular is drawn from one range for day and 
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+import platform
+import time
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch.nn import functional
-
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.source import open_source
-from nightseg_ros.networks.illumination import IlluminationNet, illumination_net
+from nightseg_ros.networks.illumination import illumination_net, IlluminationNet
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
 from nightseg_ros.training import require_range
 from nightseg_ros.training.run import duration
-from nightseg_ros.weights import WeightsMetadata, save_weights
+from nightseg_ros.weights import save_weights, WeightsMetadata
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
 
 Log = Callable[[str], None]
 

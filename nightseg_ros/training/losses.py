@@ -8,13 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from nightseg_ros.data.sample import DataError, read_labels, Sample
+from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-from nightseg_ros.data.sample import DataError, Sample, read_labels
-from nightseg_ros.taxonomy import UNLABELLED
 
 #: Labelled pixels of a batch that the Lovász loss sees: sorting all of them would cost more than
 #: the network's decoder.

@@ -21,13 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
-
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
 from nightseg_ros.data.night_methods import PHYSICAL_TO_NIGHT
@@ -38,11 +31,11 @@ from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import (
     NightPairs,
-    TrainingCrops,
-    UnpairedCrops,
     open_all,
     picture_grid,
     to_network,
+    TrainingCrops,
+    UnpairedCrops,
 )
 from nightseg_ros.training.losses import (
     discriminator_loss,
@@ -52,8 +45,14 @@ from nightseg_ros.training.losses import (
     poly,
     weighted_sum,
 )
-from nightseg_ros.training.run import CropRunConfig, TrainingRun, data_names, moving_average
+from nightseg_ros.training.run import CropRunConfig, data_names, moving_average, TrainingRun
 from nightseg_ros.weights import load_weights
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 #: A real night is shown as it was taken.
 UNTOUCHED = PhotometricConfig(

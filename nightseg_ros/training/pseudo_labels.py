@@ -4,26 +4,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+import json
 from pathlib import Path
 
+from nightseg_ros.config import to_mapping
+from nightseg_ros.data.sample import read_image, SCENE, write_labels
+from nightseg_ros.files import replace_file
+from nightseg_ros.networks import build_from
+from nightseg_ros.outputs import check_output
+from nightseg_ros.runtime.pixels import fit, HostPixels
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
+from nightseg_ros.training import require_range
+from nightseg_ros.training.crops import open_all
+from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional as F
-
-from nightseg_ros.config import to_mapping
-from nightseg_ros.data.sample import SCENE, read_image, write_labels
-from nightseg_ros.files import replace_file
-from nightseg_ros.networks import build_from
-from nightseg_ros.outputs import check_output
-from nightseg_ros.runtime.pixels import HostPixels, fit
-from nightseg_ros.taxonomy import UNLABELLED, Taxonomy
-from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import open_all
-from nightseg_ros.weights import Weights, WeightsError, load_weights
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]

@@ -9,29 +9,19 @@ and, at the end, the weights.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 import fcntl
 import json
 import math
 import os
+from pathlib import Path
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, IO, Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from lightning_fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import Dataset
-
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
@@ -39,7 +29,16 @@ from nightseg_ros.files import replace_file
 from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
-from nightseg_ros.weights import WeightsMetadata, save_weights
+from nightseg_ros.weights import save_weights, WeightsMetadata
+import numpy as np
+import numpy.typing as npt
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import Dataset
 
 Precision = Literal['32-true', 'bf16-mixed', '16-mixed']
 #: Settings that change where and how often a run writes, but not what it computes.

@@ -4,29 +4,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+import importlib
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data.sample import Sample, read_image, read_labels
+from nightseg_ros.data.sample import read_image, read_labels, Sample
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import Segmenter
-from nightseg_ros.runtime.pixels import HostPixels, fit
+from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import TrainingCrops, labelled, open_all
+from nightseg_ros.training.crops import labelled, open_all, TrainingCrops
 from nightseg_ros.training.losses import (
     class_weights,
     parameter_groups,
@@ -35,19 +29,24 @@ from nightseg_ros.training.losses import (
 )
 from nightseg_ros.training.run import (
     CropRunConfig,
-    RunError,
-    TrainingRun,
     data_names,
     moving_average,
+    RunError,
+    TrainingRun,
 )
 from nightseg_ros.weights import (
-    Weights,
-    WeightsError,
-    WeightsMetadata,
     load_weights,
     network_tensors,
     save_weights,
+    Weights,
+    WeightsError,
+    WeightsMetadata,
 )
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 #: Mean and std of the pixels that the EfficientNet-Lite family was trained on: 127 and 128.
 LITE_MEAN = (0.498, 0.498, 0.498)

@@ -10,32 +10,31 @@ there, and its training goes on where it was killed. Several shards may work in 
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+import csv
 from dataclasses import dataclass
+import io
+import json
 from pathlib import Path
+import time
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-
 from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.evaluation.metrics import RARE, number
+from nightseg_ros.evaluation.metrics import number, RARE
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.crops import labelled
-from nightseg_ros.training.run import FREE, data_names, require_same
-from nightseg_ros.training.segmenter import SegmenterConfig, confusion_by_source, train_segmenter
+from nightseg_ros.training.run import data_names, FREE, require_same
+from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
+import numpy as np
+import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]

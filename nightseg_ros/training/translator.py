@@ -17,10 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 from nightseg_ros.config import to_mapping
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
@@ -28,14 +24,17 @@ from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import (
     ImagePool,
-    UnpairedCrops,
     open_all,
     picture_grid,
     to_network,
+    UnpairedCrops,
 )
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
-from nightseg_ros.training.run import RunConfig, TrainingRun, data_names
+from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
 from nightseg_ros.weights import load_weights
+import torch
+from torch import nn
+from torch.nn import functional as F
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
