@@ -141,7 +141,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             plan, variants, options.out, settings, log=progress.note,
             advance=lambda done: progress.set(done, total, text='evaluating'),
         )  # fmt: skip
-    _print(result)
+    _print(options.out)
     if options.report:
         write_report(options.out)
     print(options.out / ('report.html' if options.report else 'metrics.json'))
@@ -162,42 +162,19 @@ def _print_problems(result: dict[str, Any]) -> int:
     return 1 if lost else 0
 
 
-def _print(result: dict[str, Any]) -> None:
-    for name, run in result['runs'].items():
-        if not run['labelled']:
-            routes = ', '.join(f'{route} {count}' for route, count in run['routes'].items())
-            print(f'{name}: {run["frames"]} frames without labels; routes: {routes or "none"}')
-            continue
-        entries = {'all': run['all']}
-        if len(run['by_source']) > 1:
-            entries |= run['by_source']
-        rows = [
-            [source, str(entry['frames']), _score(entry, 'miou'), _score(entry, 'miou9'),
-             _number(entry['pixel_acc'])]
-            for source, entry in entries.items()
-        ]  # fmt: skip
-        if len(entries) > 1:
-            rows.append(['mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), ''])
-        print_table(name, ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'), rows)
-    for item in result['compare']:
-        if 'miou' in item:
-            gap = item['miou']
-            print(
-                f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
-                f'{_interval(gap["ci"])}'
-            )
+def _print(out: Path) -> None:
+    """Print the scores of each set, of its configurations and of its sources."""
+    from nightseg_ros.evaluation.report import read_evaluation, score_table, split_table
 
-
-def _score(entry: dict[str, Any], key: str) -> str:
-    return f'{_number(entry[key])} {_interval(entry[f"{key}_ci"])}'.strip()
-
-
-def _number(value: float | None) -> str:
-    return '–' if value is None else f'{value:.3f}'
-
-
-def _interval(pair: list[float] | None) -> str:
-    return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
+    for entry in read_evaluation(out).sets:
+        if entry.runs and not entry.labelled:
+            first = entry.runs[0]
+            routes = ', '.join(f'{route} {count}' for route, count in first.routes.items())
+            print(f'{entry.name}: {first.frames} frames without labels; routes: {routes}')
+        elif entry.runs:
+            for found in filter(None, (score_table(entry), split_table(entry, 'by_source'))):
+                rows = [[f'{cell.text} {cell.tag}'.strip() for cell in row] for row in found.rows]
+                print_table(found.caption, found.columns, rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

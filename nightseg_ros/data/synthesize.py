@@ -21,9 +21,9 @@ import json
 import os
 from pathlib import Path
 import shutil
-from typing import Any, Literal, TYPE_CHECKING
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, from_mapping, Limited, Limits, Natural, to_mapping
 from nightseg_ros.files import read_json, replace_file
 from nightseg_ros.outputs import check_output
 
@@ -37,7 +37,7 @@ LARGEST_BETA = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesisConfig:
+class SynthesisConfig(Limited):
     """Turn labelled day images into synthetic night; 'folder:OUT:night' reads the result."""
 
     data: tuple[str, ...]
@@ -46,7 +46,7 @@ class SynthesisConfig:
     """Folder to write: images/, labels/ and manifest.json."""
     ratio: float | None = None
     """Share of the images to convert, above 0 to 1; give this or 'count'."""
-    count: int | None = None
+    count: Annotated[int | None, Limits(1)] = None
     """Number of images to convert."""
     method: Literal['physical', 'statistics', 'fourier', 'generator', 'darken'] = 'physical'
     """'physical' relights by a model, 'statistics' and 'fourier' take colours from real night
@@ -66,27 +66,24 @@ class SynthesisConfig:
     """Half side of the Fourier square as a share of the shorter side, at most 0.02."""
     night: dict[str, Any] = field(default_factory=dict)
     """Looks of the physical model, a mapping as ``NightConfig`` has it."""
-    long_side: int = 0
+    long_side: Natural = 0
     """Long side of the generator's input in pixels; 0: what it was trained at."""
     backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
     """What runs the generator."""
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
     """Where it runs."""
-    quality: int = 95
-    """JPEG quality of the result, 1 to 100."""
+    quality: Annotated[int, Limits(1, 100)] = 95
+    """JPEG quality of the result."""
     force: bool = False
     """Replace the folder, also one that was made with other settings."""
 
     def __post_init__(self) -> None:
         """Refuse settings that contradict each other, naming them."""
+        Limited.__post_init__(self)
         if self.ratio is not None and self.count is not None:
             raise ValueError("'ratio' and 'count' say the same; give one of them")
         if self.ratio is not None and not 0.0 < self.ratio <= 1.0:
             raise ValueError(f"'ratio' is a share above 0 and at most 1, got {self.ratio}")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"'count' must be at least 1, got {self.count}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"'quality' is 1 to 100, got {self.quality}")
         low, high = self.beta
         if not 0.0 <= low <= high <= LARGEST_BETA:
             raise ValueError(f"'beta' is [low, high] within 0 to {LARGEST_BETA}, got {self.beta}")
