@@ -57,16 +57,7 @@ fast_translator = _recipe(
 )
 day_to_night = _recipe('day_to_night', 'DayToNightConfig', 'train_day_to_night', module='paired')
 average = _recipe('average', 'AverageConfig', 'average_weights')
-
-
-def illumination(arguments: Sequence[str]) -> int:
-    """Train the estimator of the light."""
-    from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
-
-    config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, print)
-    print(f"weights: '{config.out}', SHA-256 {sha256}")
-    return 0
+illumination = _recipe('illumination', 'IlluminationConfig', 'train_illumination')
 
 
 def calibrate(arguments: Sequence[str]) -> int:

@@ -66,8 +66,8 @@ class IlluminationConfig(Limited):
         list(sources(self.data))  # names a wrong entry
 
 
-def train_illumination(config: IlluminationConfig, log: Log = lambda line: None) -> str:
-    """Read the data, train, write ``config.out`` and return its SHA-256."""
+def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
+    """Read the data, train, write the weights and return their path."""
     sets = load_thumbnails(config.data)
     for item in sets:
         log(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
@@ -82,7 +82,8 @@ def train_illumination(config: IlluminationConfig, log: Log = lambda line: None)
         data=f'day or night by the name of folder or clip: {", ".join(cameras)}',
         license=config.license, training={**settings, 'machine': platform.machine()},
     )  # fmt: skip
-    return save_weights(config.out, network.state_dict(), metadata)
+    save_weights(config.out, network.state_dict(), metadata)
+    return Path(config.out)
 
 
 def fit(
