@@ -153,15 +153,6 @@ def report(folder: Path, metrics: Any = None) -> Page:
     return page_of(folder)
 
 
-def markdown_tables(text: str) -> dict[str, list[list[str]]]:
-    tables = {}
-    for caption, body in re.findall(r'^\*\*(.+)\*\*\n\n((?:\|.*\n)+)', text, re.MULTILINE):
-        lines = [re.split(r'(?<!\\)\|', line)[1:-1] for line in body.splitlines()]
-        del lines[1]
-        tables[caption] = [[cell.strip().strip('`') for cell in line] for line in lines]
-    return tables
-
-
 # -- content ---------------------------------------------------------------------------------
 
 
@@ -213,19 +204,6 @@ def test_confusion_is_in_percent_of_the_labels(kinds: Any) -> None:
         assert int(re.sub(r'\s', '', row[-1])) == line.sum()
 
 
-def test_markdown_holds_the_same_tables(kinds: Any) -> None:
-    _, folder = kinds['four']
-    page = page_of(folder)
-    found = markdown_tables((folder / 'report.md').read_text())
-    assert found.keys() == page.tables.keys() and len(found) > 10
-    for caption, rows in page.tables.items():
-
-        def plain(cells: list[str]) -> list[str]:
-            return [re.sub(r'[\s()]+', ' ', c).replace('\\', '').strip() for c in cells]
-
-        assert [plain(row) for row in found[caption]] == [plain(row) for row in rows], caption
-
-
 def test_it_says_what_was_measured_by_what_and_when(kinds: Any) -> None:
     metrics, folder = kinds['one']
     page = page_of(folder)
@@ -249,7 +227,7 @@ def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds: Any) -> Non
     assert page.sections >= {'timeline', 'router', 'frames', 'provenance'}
     assert not page.sections & {'classes', 'confusion', 'calibration', 'splits'}
     flicker = metrics['runs']['night_drive']['flicker']['all']['warped']
-    assert f'{100 * flicker:.2f} %' in (folder / 'report.md').read_text()
+    assert f'{100 * flicker:.2f} %' in page.text
     # the truth and the errors of a frame are unknown as well
     assert 'Errors:' not in page.text and page.names.count('img') == 12
     pictures = page_of(kinds['pictures'][1]).sections
@@ -332,9 +310,6 @@ def test_names_from_outside_are_text_and_never_markup(copied: Any) -> None:
     )
     sources = [attrs.get('src') or '' for tag, attrs in page.tags if tag == 'img']
     assert sources and all(src.startswith('data:image/jpeg;base64,') for src in sources)
-    for line in (folder / 'report.md').read_text().splitlines():
-        bare = re.sub(r'`[^`]*`', '', line)
-        assert not re.search(r'(?<!\\)<(script|img)', bare), line
 
 
 def test_nothing_points_outside(kinds: Any) -> None:
@@ -431,11 +406,11 @@ def test_a_folder_without_an_evaluation(
 
 def test_the_command_makes_a_report_again(kinds: Any, capsys: pytest.CaptureFixture[str]) -> None:
     _, folder = kinds['one']
-    first = {name: (folder / name).read_bytes() for name in ('report.html', 'report.md')}
+    first = (folder / 'report.html').read_bytes()
     (folder / 'report.html').write_text('old')
     assert main(['report', str(folder)]) == 0
-    assert str(folder / 'report.md') in capsys.readouterr().out
-    assert {name: (folder / name).read_bytes() for name in first} == first
+    assert str(folder / 'report.html') in capsys.readouterr().out
+    assert (folder / 'report.html').read_bytes() == first
 
 
 # -- parts -----------------------------------------------------------------------------------

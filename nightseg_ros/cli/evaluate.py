@@ -80,7 +80,7 @@ class EvaluateOptions(PipelineOptions):
     restart: bool = False
     """Drop what an interrupted evaluation left in OUT."""
     report: bool = True
-    """Write report.html and report.md."""
+    """Write report.html."""
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -180,7 +180,7 @@ def _print(out: Path) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportOptions:
     """
-    Write DIR/report.html and DIR/report.md from what `nightseg evaluate --out DIR` left there.
+    Write DIR/report.html anew from what `nightseg evaluate --out DIR` left there.
 
     Neither the data nor the weights nor a network connection is needed.
     """
@@ -194,6 +194,5 @@ def report(options: ReportOptions) -> int:
     from nightseg_ros.evaluation.report import write_report
 
     write_report(options.dir)
-    for name in ('report.html', 'report.md'):
-        print(options.dir / name)
+    print(options.dir / 'report.html')
     return 0

@@ -1,11 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-``report.html`` and ``report.md`` of a finished evaluation.
+``report.html`` of a finished evaluation.
 
-The functions below make tables of ``metrics.json``, ``report.jinja`` says in which order and in
-which words they come, and the macros of ``report.html.jinja`` or ``report.md.jinja`` write that
-as a page that needs no network and runs no script, or as Markdown.
+The functions below make tables of ``metrics.json``; ``report.jinja`` writes them, in its order and
+words, as a page that needs no network and runs no script.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class ReportError(ValueError):
 
 def write_report(out: Path) -> None:
     """
-    Write ``report.html`` and ``report.md`` into the folder of a finished evaluation.
+    Write ``report.html`` into the folder of a finished evaluation.
 
     Reads only what lies in ``out``: ``metrics.json``, and ``frames.jsonl`` and ``samples/``
     where they are. ``ReportError`` says what is missing; ``OSError`` where nothing can be written.
@@ -78,20 +77,16 @@ def write_report(out: Path) -> None:
     css = Markup((FOLDER / 'report.css').read_text(encoding='utf-8'))  # noqa: S704  # nosec
     page = {
         'evaluation': evaluation, 'timelines': timelines, 'left_out': left_out, 'shots': shots,
-        'problems': problems, 'css': css, 'errors': error_colors(),
+        'problems': problems, 'css': css, 'errors': error_colors(), 'present': [],
     }  # fmt: skip
-    for kind in ('html', 'md'):
-        # the templates of Markdown escape by filters
-        environment = Environment(  # nosec
-            loader=FileSystemLoader(FOLDER), autoescape=kind == 'html',  # noqa: S701
-            trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined,
-        )  # fmt: skip
-        environment.filters.update(plain=_plain, markdown=_markdown)
-        environment.globals.update(globals())
-        template = environment.get_template('report.jinja')
-        text = template.render(page, kind=kind, present=[]).strip()
-        text = re.sub(r'\n\s*\n\s*', '\n\n', text)
-        replace_file(out / f'report.{kind}', f'{text}\n'.encode(errors='replace'))
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )  # fmt: skip
+    environment.globals.update(globals())
+    text = environment.get_template('report.jinja').render(page).strip()
+    text = re.sub(r'\n\s*\n\s*', '\n\n', text)
+    replace_file(out / 'report.html', f'{text}\n'.encode(errors='replace'))
 
 
 # -- what metrics.json holds -------------------------------------------------------------------
@@ -225,23 +220,6 @@ def period(sources: Sequence[Any]) -> str:
     return f'{moment(first, 0)} to {moment(last, 0)}'
 
 
-#: What would start markup; underscores inside words and brackets of intervals would not.
-_SPECIAL = re.compile(r'[\\`*<|~$]|(?<!\w)_|_(?!\w)|\[(?![+−\d])|\](?=[(\[:])|(?<![^\s])[#>]')
-
-
-def _plain(text: str) -> str:
-    """Return one line of text in which nothing is taken for Markdown or HTML."""
-    return _SPECIAL.sub(r'\\\g<0>', ' '.join(text.split())).replace('&', '&amp;')
-
-
-def _markdown(entry: Cell) -> str:
-    """Return a cell of a table."""
-    text = f'{entry.text} ({entry.tag})' if entry.tag else entry.text
-    if entry.code and text and not re.search(r'[`|\\\n\r]', text):
-        return f'`{text}`'
-    return _plain(text)
-
-
 # -- tables ------------------------------------------------------------------------------------
 
 
@@ -266,7 +244,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the macro ``table`` writes."""
+    """What the macro ``show`` writes."""
 
     caption: str
     columns: list[str]
