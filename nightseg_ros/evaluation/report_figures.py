@@ -105,6 +105,8 @@ def draw_reliability(found: Any, label: str) -> Markup | None:
 MOST_TIMELINES = 12
 #: A longer pause, or a clock that was set, is drawn as one second (s).
 _PAUSE_S = 10.0
+#: Least share of a drive that a level is drawn over, so that one frame is seen.
+_LEAST = 1 / 480
 _CURVES = ('score', 'miou', 'confidence')
 #: What is one of several words, with the words that have a place of their own.
 _STEPS = {
@@ -195,7 +197,7 @@ def _draw_lanes(
             text = '\n'.join(filter(None, (_TITLES.get(name, name), _short(by))))
             axes.text(-0.32, 0.5, text, transform=axes.transAxes, va='center',
                       color=_COLORS['ink'])  # fmt: skip
-        axes.set_xlim(0, seconds[-1])
+        axes.set_xlim(0, seconds[-1] * (1 + _LEAST))
         axes.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
         short = seconds[-1] < 10
         axes.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
@@ -226,7 +228,7 @@ def _draw_steps(
     """Draw where each level holds: up to the next frame, at least a moment."""
     first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
     ends = np.append(seconds[first[1:]], seconds[-1])
-    widths = np.maximum(ends - seconds[first], seconds[-1] / 480)
+    widths = np.maximum(ends - seconds[first], seconds[-1] * _LEAST)
     for row, level in enumerate(levels):
         held = values[first] == level
         color = _COLORS.get(level, _COLORS['bad' if level == 'no mask' else 'accent'])
