@@ -228,32 +228,20 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     from nightseg_ros.data.night_presets import NightConfig
 
-    settings: dict[str, Any] = {
+    settings = {
+        **to_mapping(config),
         'version': 1,
-        'method': config.method,
-        'seed': config.seed,
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
         'of': len(days),
-        'data': config.data,
+        'night': to_mapping(from_mapping(NightConfig, config.night, where='night')),
         'data_sha256': _sha256(_files(days[index] for index in chosen)),
-        'taxonomy': config.taxonomy,
-        'quality': config.quality,
+        'reference_sha256': _sha256(_files(references)),
+        'weights': '' if weights is None else weights.path.name,
+        'weights_sha256': '' if weights is None else weights.sha256,
     }
-    if config.method == 'physical':
-        settings['night'] = to_mapping(from_mapping(NightConfig, config.night, where='night'))
-    if config.method == 'fourier':
-        settings['beta'] = config.beta
-    if config.method in ('statistics', 'fourier'):
-        settings['reference'] = config.reference
-        settings['reference_sha256'] = _sha256(_files(references))
-    if weights is not None:
-        settings['weights'] = weights.path.name
-        settings['weights_sha256'] = weights.sha256
-        settings['styles'] = config.styles
-        settings['long_side'] = config.long_side or weights.metadata.long_side
-        settings['backend'] = config.backend
-        settings['device'] = config.device
+    for name in ('out', 'force', 'sheet'):
+        settings.pop(name, None)
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
 

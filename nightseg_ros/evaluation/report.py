@@ -409,13 +409,11 @@ def error_colors() -> list[tuple[str, str]]:
 
 
 def split_table(entry: Any, key: str) -> Table | None:
-    """Return the scores of a set by one of ``SPLITS``."""
+    """Return the scores of a set by one of ``SPLITS``; None where there is nothing to split."""
     head, words = SPLITS[key]
-    # a fixed route has nothing to split, and neither has the only source
-    least = 2 if key in ('by_route', 'by_source') else 1
     found = [
         (name, run.label, scores)
-        for run in entry.runs if len(run[key]) >= least
+        for run in entry.runs if len(run[key]) > 1
         for name, scores in run[key].items()
     ]  # fmt: skip
     # of too many the lowest are shown
