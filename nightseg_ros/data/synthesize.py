@@ -115,9 +115,9 @@ def synthesize(
     ``DataError`` where ``out`` was made with other settings or by something else, where the data
     has no labels or too few images, and where another process is at work on it.
     """
-    from nightseg_ros.data.datasets import open_dataset
+    from nightseg_ros.data.datasets import open_all
     from nightseg_ros.data.night_methods import convert, night_maker
-    from nightseg_ros.data.sample import DataError
+    from nightseg_ros.data.sample import DataError, labelled
     from nightseg_ros.taxonomy import TAXONOMIES
     from nightseg_ros.weights import load_weights
     import numpy as np
@@ -126,12 +126,10 @@ def synthesize(
     if config.taxonomy not in TAXONOMIES:
         raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
     taxonomy = TAXONOMIES[config.taxonomy]
-    days = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    days = open_all(config.data, taxonomy)
     chosen = choose(len(days), config)
-    for index in chosen:
-        if days[index].label is None:
-            raise DataError(f"'{days[index].image}' has no labels; a night keeps the day's labels")
-    references = [sample for spec in config.reference for sample in open_dataset(spec, taxonomy)]
+    labelled([days[index] for index in chosen], "a night keeps the day's labels")
+    references = open_all(config.reference, taxonomy)
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, references, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):

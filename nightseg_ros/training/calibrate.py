@@ -21,7 +21,7 @@ from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
-from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
 from nightseg_ros.evaluation.metrics import calibration, Counts, reliability
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
@@ -34,7 +34,6 @@ from nightseg_ros.runtime.graph import (
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.training import CalibrationConfig
-from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
     load_weights,
     MANIFEST,
@@ -143,11 +142,6 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
     return [samples[place] for place in places]
 
 
-def _read(sample: Sample) -> tuple[Image, Image]:
-    assert sample.label is not None
-    return read_image(sample.image), read_labels(sample.label)
-
-
 # -- temperature ---------------------------------------------------------------------------------
 
 
@@ -172,7 +166,7 @@ def collect_pixels(
     samples = [(spec, s) for spec in config.data for s in _spread(spec, taxonomy, config.frames)]
     labelled([sample for _, sample in samples], 'a calibration compares with labels')
     for number, (spec, sample) in enumerate(samples, start=1):
-        image, truth = _read(sample)
+        image, truth = read_pair(sample)
         _, logits = predict(graph, image, weights.metadata.long_side)
         ids = _resized(truth, logits).ravel()
         known = np.flatnonzero(ids != UNLABELLED)
@@ -299,7 +293,7 @@ def _reliability_head(
         samples = _spread(specification, taxonomy, config.frames)
         labelled(samples, 'a calibration compares with labels')
         for number, sample in enumerate(samples):
-            image, truth = _read(sample)
+            image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
             night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
             faulty = [corrupted(image, rng) for _ in range(config.faults)]

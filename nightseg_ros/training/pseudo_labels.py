@@ -10,13 +10,13 @@ import json
 from pathlib import Path
 
 from nightseg_ros.config import Limited, Share, to_mapping
+from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import read_image, SCENE, write_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
-from nightseg_ros.training.crops import open_all
 from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import numpy.typing as npt

@@ -12,14 +12,15 @@ from typing import Any
 
 import cv2
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
-from nightseg_ros.data.sample import read_image, read_labels, Sample
+from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.sample import labelled, read_image, read_labels, Sample
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import Segmenter
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
-from nightseg_ros.training.crops import labelled, open_all, TrainingCrops
+from nightseg_ros.training.crops import TrainingCrops
 from nightseg_ros.training.losses import (
     class_weights,
     parameter_groups,

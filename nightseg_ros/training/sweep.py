@@ -22,13 +22,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from nightseg_ros.config import from_mapping, to_mapping
-from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.datasets import open_all, open_dataset
+from nightseg_ros.data.sample import labelled
 from nightseg_ros.evaluation.metrics import number, RARE
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import SweepConfig
-from nightseg_ros.training.crops import labelled
 from nightseg_ros.training.run import data_names, FREE, require_same
 from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
@@ -174,9 +174,8 @@ def plan(config: SweepConfig) -> list[Trial]:
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
-    days = sum(len(open_dataset(spec, taxonomy)) for spec in config.data)
-    for spec in sets:
-        labelled(open_dataset(spec, taxonomy), SCORED)
+    days = len(open_all(config.data, taxonomy))
+    labelled(open_all(sets, taxonomy), SCORED)
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)

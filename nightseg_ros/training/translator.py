@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training.crops import (
     ImagePool,
-    open_all,
     picture_grid,
     to_network,
     UnpairedCrops,
