@@ -84,7 +84,6 @@ class EvaluateOptions(PipelineOptions):
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Score everything, print the scores, write the report."""
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
@@ -190,7 +189,6 @@ class ReportOptions:
 
 
 def report(options: ReportOptions) -> int:
-    """Write the report anew."""
     from nightseg_ros.evaluation.report import write_report
 
     write_report(options.dir)

@@ -74,7 +74,6 @@ class AugmentConfig(Limited):
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
     def __post_init__(self) -> None:
-        """Refuse empty crops, scales of 0 and probabilities outside 0 to 1."""
         Limited.__post_init__(self)
         if min(self.crop) < 1:
             raise ValueError(f"'crop' must be height and width of 1 or more, got {self.crop}")

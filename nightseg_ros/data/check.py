@@ -179,7 +179,6 @@ class CheckedSample:
 
 
 def _check_sample(sample: Sample) -> CheckedSample:
-    """Read a sample's files."""
     found = CheckedSample()
     image = str(sample.image)
     try:

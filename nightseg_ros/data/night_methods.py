@@ -295,7 +295,6 @@ def recolor(
 
 
 def rgb_to_lab(image: Bytes) -> Array:
-    """Return CIELAB float32 [H, W, 3] of uint8 RGB."""
     return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
 
 

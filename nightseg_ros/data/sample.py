@@ -246,7 +246,6 @@ class LabelFile:
     meaning: LabelMap
 
     def __str__(self) -> str:
-        """Return the path, for messages."""
         return str(self.path)
 
     def stores_ids(self) -> bool:

@@ -78,7 +78,6 @@ class SynthesisConfig(Limited):
     """Replace the folder, also one that was made with other settings."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other, naming them."""
         Limited.__post_init__(self)
         if self.ratio is not None and self.count is not None:
             raise ValueError("'ratio' and 'count' say the same; give one of them")

@@ -157,7 +157,6 @@ class _Counter:
         self, read: LabelledFrame, decode_ms: float,
         labelled: Future[list[tuple[Result, str]]] | None,
     ) -> None:  # fmt: skip
-        """Count a frame once it is labelled."""
         results = [] if labelled is None else labelled.result()
         started = time.perf_counter()
         index = len(self._counts)
@@ -201,7 +200,6 @@ class _Counter:
         self._samples.add(Candidate(index=index, group=group, mious=mious), pictures)
 
     def _described(self, read: LabelledFrame, result: Result, why: str) -> dict[str, Any]:
-        """Return what became of a frame."""
         labels, confidence, score = result.labels, result.confidence, result.illumination.score
         height, width = result.frame.image.shape[:2]
         return {
@@ -225,7 +223,6 @@ class _Counter:
         }
 
     def finish(self, note: dict[str, Any]) -> None:
-        """Write everything into the archive."""
         for index, files in self._samples.files().items():
             for name, content in files.items():
                 self._archive.writestr(f'samples/{index}/{name}', content)
@@ -299,7 +296,6 @@ class Samples:
     """
 
     def __init__(self) -> None:
-        """Start with no frame."""
         self._ranked: tuple[dict[int, tuple[float, int]], ...] = ({}, {}, {})
         #: Frames, stride and number seen, of the labelled frames and of all.
         self._lattices: tuple[list[int], list[int]] = ([], [])
@@ -329,7 +325,6 @@ class Samples:
 
     @property
     def wanted(self) -> set[int]:
-        """Return the frames to keep."""
         labelled, every = self._lattices
         ranked = {index for kept in self._ranked for _, index in kept.values()}
         return ranked | set(labelled or every)

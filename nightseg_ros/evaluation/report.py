@@ -262,7 +262,6 @@ _OPTIONAL = ('set', 'configuration')
 
 
 def code(text: str | None) -> Cell:
-    """Return a cell of a name or a hash."""
     return Cell(text or '', code=True)
 
 
@@ -376,7 +375,6 @@ def best_runs(entry: Any) -> list[Any]:
 
 
 def class_table(taxonomy: Taxonomy, entry: Any) -> Table | None:
-    """Return the IoU of each class in every configuration."""
     support = entry.runs[0].all.support
     total = sum(support.values())
     rows: list[list[Value]] = []
@@ -393,7 +391,6 @@ def class_table(taxonomy: Taxonomy, entry: Any) -> Table | None:
 
 
 def hex_color(color: Iterable[int]) -> str:
-    """Return #rrggbb."""
     return '#' + ''.join(f'{channel:02x}' for channel in color)
 
 

@@ -52,7 +52,6 @@ class CalibrationConfig(Limited):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming it."""
         Limited.__post_init__(self)
         if not self.data and not self.faults_on:
             raise ValueError('name labelled frames: --data (temperature) or --faults-on')
@@ -86,7 +85,6 @@ class SweepConfig:
     folder, here or on other machines; the one that ends last writes the curve."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot make a curve, naming them."""
         for name in ('data', 'select', 'ratios', 'variants', 'seeds'):
             values = getattr(self, name)
             if not isinstance(values, tuple):

@@ -33,7 +33,6 @@ class AverageConfig(Limited):
     """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
 
     def __post_init__(self) -> None:
-        """Refuse a mean of one."""
         Limited.__post_init__(self)
         if len(self.weights) < 2:
             raise ValueError(f"'weights' must be two files or more, got {list(self.weights)}")

@@ -124,7 +124,6 @@ def predict(graph: SegmentGraph, image: Image, long_side: int) -> tuple[Observat
 
 
 def _resized(truth: Image, logits: Logits) -> Image:
-    """Return uint8 ids at the size of the logits."""
     size = logits.shape[:0:-1]
     return np.asarray(cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
@@ -322,7 +321,6 @@ def _reliability_head(
 
 
 def stack(seen: Sequence[Observation]) -> Observation:
-    """Join the observations of several frames to one."""
     return Observation(
         confidence=torch.cat([one.confidence for one in seen]),
         pooled=torch.cat([one.pooled for one in seen]),

@@ -43,7 +43,6 @@ class TrainingCrops(Dataset[Crop]):
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         sample, image, labels, rng = self._draw(number)
         settings = self._augment
         if sample.light == 'night':
@@ -76,7 +75,6 @@ class NightPairs(TrainingCrops):
                 )
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         sample, day, labels, rng = self._draw(number)
         scene = labels if sample.scene is None else read_labels(sample.scene)
         day, layers = scale_and_crop(day, np.dstack([labels, scene]), rng, self._augment)
@@ -142,7 +140,6 @@ class UnpairedCrops(Dataset[Crop]):
         self._untold, self._seed = untold, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         rng = np.random.default_rng((self._seed, number, 3))
         camera = int(rng.integers(len(self.cameras)))
         told = len(self.cameras) if rng.random() < self._untold else camera
@@ -262,12 +259,10 @@ class ImagePool:
         return torch.stack(out_images), torch.stack(out_cameras)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the pictures as tensors, fit for a checkpoint."""
         names = ('images', 'cameras')
         return {name: torch.stack(parts) for name, parts in zip(names, zip(*self._kept))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        """Take back what ``state_dict`` returned."""
         self._kept = list(zip(state['images'], state['cameras'])) if state else []
 
 

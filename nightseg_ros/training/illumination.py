@@ -59,7 +59,6 @@ class IlluminationConfig(Limited):
     """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
-        """Name the key that cannot work."""
         Limited.__post_init__(self)
         if not self.data:
             raise ValueError("'data' names no source")

@@ -99,7 +99,6 @@ class _Pair:
         self.run.keep('average', self.average)
 
     def step_G(self, loss: torch.Tensor, factor: float) -> None:
-        """Take a step of the generator and its average."""
         self.run.minimise('G', loss, factor)
         self.average.update_parameters(self.generator)
 
@@ -155,7 +154,6 @@ class FastTranslatorConfig(PairConfig):
     picture_every: Natural = 100
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
         CropRunConfig.__post_init__(self)
         if self.loss.adversarial and not self.unpaired:
             raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")

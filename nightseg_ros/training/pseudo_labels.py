@@ -46,7 +46,6 @@ class PseudoLabelConfig(Limited):
     """Probability below which no pixel keeps its label."""
 
     def __post_init__(self) -> None:
-        """Refuse shares outside 0 to 1 and missing scales."""
         Limited.__post_init__(self)
         if not self.teacher:
             raise ValueError("'teacher' names no weights")

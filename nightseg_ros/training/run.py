@@ -86,7 +86,6 @@ class CropRunConfig(RunConfig):
     """Decay of the weight average, which is what the run writes."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
         Limited.__post_init__(self)
         if any(side % 32 for side in self.augment.crop):
             raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
@@ -207,7 +206,6 @@ class TrainingRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the files; what was written stays."""
         self._files.close()
 
     def load(self, crops: Dataset[Any], *, batch: int, workers: int) -> Iterator[Any]:
@@ -248,7 +246,6 @@ class TrainingRun:
         return self._rank == 0 and every > 0 and (done % every == 0 or done == self._config.steps)
 
     def log(self, text: str) -> None:
-        """Print a line, once for all processes."""
         if self._rank == 0:
             self._log(text)
 

@@ -87,7 +87,6 @@ class SegmenterConfig(CropRunConfig):
     select_every: Positive = 200
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
         CropRunConfig.__post_init__(self)
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
@@ -251,11 +250,9 @@ class Selection:
         self._best = {'best': torch.tensor(-1.0, dtype=torch.float64), 'step': torch.tensor(-1)}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return best score and step."""
         return self._best
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        """Take them back."""
         self._best = state
 
     def keep_best(self, path: Path, network: nn.Module, step: int) -> float:

@@ -109,7 +109,6 @@ class Trial:
 
     @property
     def weights(self) -> Path:
-        """Return what the training writes at its end."""
         return self.folder / 'weights.safetensors'
 
     @property
@@ -133,7 +132,6 @@ class Trial:
         ]
 
     def done(self) -> bool:
-        """Tell whether nothing is left to do."""
         return self.weights.is_file() and set(self.sets) <= self.scores().keys()
 
     def require_same_settings(self) -> dict[str, Any]:

@@ -93,7 +93,6 @@ class TranslatorConfig(RunConfig):
     log_every: Positive = 50
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
         Limited.__post_init__(self)
         multiple = 32 if self.segmenter else 4
         if self.crop < 32 or self.crop % multiple:
@@ -108,7 +107,6 @@ class Generators(nn.Module):
     """Both generators; one pass makes every picture that the losses of a step need."""
 
     def __init__(self, config: TranslatorConfig, arch: dict[str, Any]) -> None:
-        """Build them with the published initial weights."""
         super().__init__()
         self.G_AB, self.G_BA = (ResnetGenerator(**arch).apply(_initialise) for _ in 'AB')
         self._identity = config.day_to_night.identity > 0, config.night_to_day.identity > 0
@@ -137,7 +135,6 @@ class Discriminators(nn.Module):
     """Both discriminators: D_A tells real day from fake, D_B real night."""
 
     def __init__(self, ndf: int, styles: int) -> None:
-        """Build them with the published initial weights."""
         super().__init__()
         self.D_A, self.D_B = (PatchGAN(ndf, styles).apply(_initialise) for _ in 'AB')
 
