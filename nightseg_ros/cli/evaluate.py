@@ -11,7 +11,7 @@ from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
+from nightseg_ros.cli.options import parse, PipelineOptions, Progress
 from nightseg_ros.config import ConfigError
 import tyro
 
@@ -172,8 +172,10 @@ def _print(out: Path) -> None:
             print(f'{entry.name}: {first.frames} frames without labels; routes: {routes}')
         elif entry.runs:
             for found in filter(None, (score_table(entry), split_table(entry, 'by_source'))):
-                rows = [[f'{cell.text} {cell.tag}'.strip() for cell in row] for row in found.rows]
-                print_table(found.caption, found.columns, rows)
+                print(f'{found.caption}:')
+                for first, *rest in found.rows:
+                    parts = (f'{head} {cell.text}' for head, cell in zip(found.columns[1:], rest))
+                    print(f'  {first.text}: {", ".join(parts)}')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
