@@ -166,11 +166,10 @@ def _print(out: Path) -> None:
     from nightseg_ros.evaluation.report import read_evaluation, score_table, split_table
 
     for entry in read_evaluation(out).sets:
-        if entry.runs and not entry.labelled:
-            first = entry.runs[0]
-            routes = ', '.join(f'{route} {count}' for route, count in first.routes.items())
-            print(f'{entry.name}: {first.frames} frames without labels; routes: {routes}')
-        elif entry.runs:
+        for run in entry.runs if not entry.labelled else ():
+            routes = ', '.join(f'{route} {count}' for route, count in run.routes.items())
+            print(f'{run.name}: {run.frames} frames without labels; routes: {routes or "none"}')
+        if entry.labelled:
             for found in filter(None, (score_table(entry), split_table(entry, 'by_source'))):
                 print(f'{found.caption}:')
                 for first, *rest in found.rows:
