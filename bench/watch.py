@@ -271,7 +271,7 @@ class Observer:
             if not self._call(client, request, f'{name} {node}').success:
                 raise RuntimeError(f'{node} refused to {name}')
 
-    def set(self, name: str, value: Any) -> None:
+    def set_parameter(self, name: str, value: Any) -> None:
         """Set a parameter of the first node; ``RuntimeError`` where it is refused."""
         request = SetParametersAtomically.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]

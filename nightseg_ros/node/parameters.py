@@ -68,7 +68,7 @@ class Parameter:
         return _KINDS[type(self.plain_default)][0]
 
     @property
-    def range(self) -> str:
+    def accepted(self) -> str:
         """Return the accepted values in words, '' where every value of the type is."""
         if self.choices:
             return ', '.join(self.choices)
@@ -80,12 +80,12 @@ class Parameter:
         if type(value) is not type(self.plain_default):
             return f"parameter '{self.name}' must be a {self.kind}, got {value!r}"
         if self.choices and value not in self.choices:
-            return f"parameter '{self.name}' must be one of {self.range}; got '{value}'"
+            return f"parameter '{self.name}' must be one of {self.accepted}; got '{value}'"
         if self.bounds is not None:
             # written so that NaN is refused, too
             low, high = self.bounds
             if not low <= value <= high or not math.isfinite(value):
-                return f"parameter '{self.name}' must be {self.range}, got {value}"
+                return f"parameter '{self.name}' must be {self.accepted}, got {value}"
         return None
 
     def descriptor(self) -> ParameterDescriptor:
@@ -95,7 +95,7 @@ class Parameter:
             name=self.name,
             type=_KINDS[type(self.plain_default)][1].value,
             description=f'{self.text} ({when})',
-            additional_constraints=f'one of {self.range}' if self.choices else '',
+            additional_constraints=f'one of {self.accepted}' if self.choices else '',
         )
         if self.bounds is not None:
             kind = type(self.default)
@@ -517,7 +517,7 @@ def help_text(node: str) -> str:
         '',
     ]
     for row in rows:
-        accepted = f' [{row.range}]' if row.range else ''
+        accepted = f' [{row.accepted}]' if row.accepted else ''
         head = f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}'
         lines.append(textwrap.fill(head, 80, subsequent_indent='  '))
         lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))
