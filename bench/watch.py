@@ -94,7 +94,7 @@ class Growth:
 
     @property
     def share(self) -> float:
-        """The growth from the first quarter to the last one, as a share of the first."""
+        """Return the growth from the first quarter to the last one, as a share of the first."""
         return (self.last - self.first) / self.first if self.first else float(self.last > 0)
 
     @property
