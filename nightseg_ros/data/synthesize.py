@@ -225,8 +225,9 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     from nightseg_ros.data.night_presets import NightConfig
 
-    settings = {
-        **to_mapping(config),
+    elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
+    settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
+    settings |= {
         'version': 1,
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
@@ -237,8 +238,6 @@ def _settings(
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
-    for name in ('out', 'force', 'sheet'):
-        settings.pop(name, None)
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
 
