@@ -24,6 +24,7 @@ import platform
 import time
 from typing import Any, TYPE_CHECKING
 
+import cv2
 from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import (
     Backend,
@@ -88,12 +89,14 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
 
 def limit_threads() -> None:
     """
-    Give OpenBLAS one thread: its idle ones would spin on cores that the network needs.
+    Give OpenBLAS and OpenCV one thread: idle ones would spin on cores that the network needs.
 
-    The package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
+    OpenBLAS's took a third of a frame; OpenCV's yields to the network 480 times a frame. The
+    package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
     """
     from threadpoolctl import ThreadpoolController
 
+    cv2.setNumThreads(1)
     for library in ThreadpoolController().lib_controllers:
         if library.internal_api == 'openblas' and library.num_threads != 1:
             library.set_num_threads(1)
