@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import subprocess
 import sys
+from typing import Any
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -42,17 +43,17 @@ def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
 
 def test_help_imports_nothing_heavy() -> None:
     verbs = ['', *(verb for verb in VERBS if not verb.startswith('train '))]
-    code = (
-        'import sys\n'
-        'from nightseg_ros.cli.main import main\n'
-        f'for verb in {verbs!r}:\n'
-        '    try:\n'
-        "        code = main([*verb.split(), '--help'])\n"
-        '    except SystemExit as stop:\n'
-        '        code = stop.code\n'
-        f'    heavy = set(sys.modules) & set({HEAVY!r})\n'
-        '    assert not code and not heavy, (verb, code, heavy)\n'
-    )
+    code = f"""
+import sys
+from nightseg_ros.cli.main import main
+for verb in {verbs!r}:
+    try:
+        code = main([*verb.split(), '--help'])
+    except SystemExit as stop:
+        code = stop.code
+    heavy = set(sys.modules) & set({HEAVY!r})
+    assert not code and not heavy, (verb, code, heavy)
+"""
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('usage: nightseg') == len(verbs)
@@ -83,6 +84,7 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
         (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--classes', 'cars'],
          "did you mean 'car'?"),
         (['evaluate', '--dataset', 'camvit:x', '--out', '{tmp}/o'], "did you mean 'camvid'"),
+        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--sources', 'street'], '--sources'),
         (['predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/front/image'],
          "did you mean '/front/image_raw'?"),
         (['bag', 'predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/frnt/image_raw'],
@@ -231,10 +233,8 @@ def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
 def test_a_reader_that_leaves_early_is_no_error(arguments: str) -> None:
     # the shell waits until the reader has left
     command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.cli.main {arguments}) | true'
-    done = subprocess.run(
-        ['bash', '-c', f'{command}; echo ${{PIPESTATUS[0]}}'], capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    script = f'{command}; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', script], capture_output=True, text=True)
     assert done.stdout == '141\n' and not done.stderr, done.stderr
 
 
@@ -308,14 +308,10 @@ def test_a_locale_that_is_not_utf8_costs_characters_only(
 ) -> None:
     (tmp_path / 'nächt').mkdir()
     cv2.imwrite(str(tmp_path / 'nächt' / 'straße.png'), street(True))
-    for arguments in (
-        ['bag', 'make', 'nächt', '--out', 'fährt'],
-        ['data', 'check', 'images:nächt'],
-    ):
-        command = [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env={**os.environ, **locale}, capture_output=True, check=False
-        )
+    for arguments in ('bag make nächt --out fährt', 'data check images:nächt'):
+        command = [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments.split()]
+        environment = {**os.environ, **locale}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr
     with BagReader(tmp_path / 'fährt') as bag:
         assert [topic.count for topic in bag.topics] == [1]
@@ -395,13 +391,9 @@ def test_render_writes_a_data_set_that_training_reads(
     assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first
 
 
-def test_recipes_run_and_name_what_they_wrote(
+def test_train_illumination_names_what_it_wrote(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = (str(write_segmenter(tmp_path / f'{n}.safetensors', seed=n)) for n in (1, 2))
-    out = tmp_path / 'mean.safetensors'
-    assert main(['train', 'soup', '--weights', one, two, '--out', str(out)]) == 0
-    assert str(out) in capsys.readouterr().out and load_weights(out).metadata.task == 'segment'
     for name, dark in (('day', False), ('night', True)):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
@@ -447,26 +439,26 @@ def test_evaluate_scores_what_predict_writes(
     predicted = tmp_path / 'predicted'
     common = ['--route', 'day', *weights]
     assert main(['predict', str(images), '--out', str(predicted), *common]) == 0
-    (predicted / 'labels').rename(tmp_path / 'set' / 'labels')
-    flags = ['evaluate', '--dataset', f'folder:{tmp_path}/set', '--out', str(tmp_path), *common]
-    assert main(flags) == 0
-    run = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
+    labels = (predicted / 'labels').rename(tmp_path / 'set' / 'labels')
+
+    def scores(*flags: str) -> dict[str, Any]:
+        given = ['--dataset', f'folder:{tmp_path}/set', '--out', str(tmp_path), *common, *flags]
+        assert main(['evaluate', *given]) == 0
+        return json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
+
+    run = scores()
     assert run['all']['miou'] == 1 and run['mean_of_sources_miou9'] == 1
     assert set(run['by_source']) == {'a', 'b'} and run['routes'] == {'day': 2}
-    label = tmp_path / 'set' / 'labels' / 'a_1.png'
-    cv2.imwrite(str(label), (cv2.imread(str(label), -1) + 1) % 11)
-    assert main(flags) == 0
-    run = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
-    assert run['by_source']['a']['pixel_acc'] == 0 and run['by_source']['b']['pixel_acc'] == 1
-    assert main([*flags, '--sources', 'b*=street', '*_1=yard']) == 0
-    named = json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']['by_source']
-    assert named == {'street': run['by_source']['b'], 'yard': run['by_source']['a']}
-    assert main([*flags, '--sources', 'street']) == 2
+    label = str(labels / 'a_1.png')
+    cv2.imwrite(label, (cv2.imread(label, -1) + 1) % 11)
+    found = scores()['by_source']
+    assert (found['a']['pixel_acc'], found['b']['pixel_acc']) == (0, 1)
+    named = scores('--sources', 'b*=street', '*_1=yard')['by_source']
+    assert named == {'street': found['b'], 'yard': found['a']}
     # without labels there is no table of dashes, and the last line is the report
     capsys.readouterr()
-    assert main(['evaluate', str(images), '--out', str(tmp_path / 'bare'), *common]) == 0
-    shown = capsys.readouterr().out
-    assert shown.splitlines() == [
-        'images: 2 frames without labels; routes: day 2',
-        str(tmp_path / 'bare' / 'report.html'),
-    ]
+    bare = tmp_path / 'bare'
+    assert main(['evaluate', str(images), '--out', str(bare), *common]) == 0
+    summary, page = capsys.readouterr().out.splitlines()
+    assert summary == 'images: 2 frames without labels; routes: day 2'
+    assert page == str(bare / 'report.html')

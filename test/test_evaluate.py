@@ -34,6 +34,7 @@ from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shard
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
@@ -63,17 +64,18 @@ def auto(weights: dict[str, Path]) -> Variants:
     return Variants(configurations(config(weights), ()))
 
 
-def plan_of(
-    variants: Variants, *sources: Path, names: tuple[str, ...] = (), save_labels: bool = False,
-    **flags: Any,
-) -> Plan:  # fmt: skip
+def plan_of(variants: Variants, *sources: Path, names: tuple[str, ...] = (), **flags: Any) -> Plan:
     members = configurations(variants.pipelines[-1].config, names)
+    save_labels = flags.pop('save_labels', False)
     shards = tuple(sequence_shards(sources, **flags))
     return Plan(configurations=members, shards=shards, save_labels=save_labels)
 
 
-def run(variants: Variants, out: Path, *sources: Path, **flags: Any) -> dict:
-    return evaluate(plan_of(variants, *sources, **flags), variants, out, EvaluationSettings())
+def run(
+    variants: Variants, out: Path, *sources: Path, advance: Any = lambda done: None, **flags: Any
+) -> dict[str, Any]:
+    plan = plan_of(variants, *sources, **flags)
+    return evaluate(plan, variants, out, EvaluationSettings(), advance=advance)
 
 
 def frames_of(out: Path) -> list[dict]:
@@ -105,15 +107,13 @@ def test_every_frame_goes_through_the_pipeline_once_and_in_order(
         frame = Frame(image=picture(index, FRAMES), stamp_ns=line['stamp'])
         [result] = pipeline.process([frame])
         assert result.labels is not None
-        assert (line['state'], line['route']) == (result.decision.state, result.decision.route)
-        assert line['reason'] == result.decision.reason and line['score'] is not None
+        for key in ('state', 'route', 'reason'):
+            assert line[key] == getattr(result.decision, key)
         known = truth(index) != 255
-        if index % 2 == 0:
-            right = (result.labels == truth(index))[known].mean()
-            assert line['pixel_acc'] == pytest.approx(right, abs=1e-4)
-            assert line['labelled'] == known.sum()
-        else:
-            assert line['miou'] is None and line['labelled'] == 0
+        assert line['labelled'] == (0 if index % 2 else known.sum())
+        right = (result.labels == truth(index))[known].mean()
+        assert line['pixel_acc'] == (None if index % 2 else pytest.approx(right, abs=1e-4))
+        assert line['score'] is not None and (line['miou'] is None) == bool(index % 2)
     assert {line['route'] for line in lines} == {'day', 'night'}
 
 
@@ -233,30 +233,27 @@ def test_a_folder_and_a_video_with_labels(auto: Variants, tmp_path: Path) -> Non
     images, labels = tmp_path / 'images', tmp_path / 'labels'
     images.mkdir()
     labels.mkdir()
-    video = cv2.VideoWriter(str(tmp_path / 'v.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10, (64, 36))
-    for index in range(6):
-        bgr = picture(index, 6)[..., ::-1]
-        cv2.imwrite(str(images / f'{index:06d}.png'), bgr)
-        video.write(np.ascontiguousarray(bgr))
-        cv2.imwrite(str(labels / f'{index:06d}.png'), truth(index))
-    video.release()
+    with VideoWriter(tmp_path / 'v.mp4', 10.0) as video:
+        for index in range(6):
+            video.add(picture(index, 6))
+            cv2.imwrite(str(images / f'{index:06d}.png'), picture(index, 6)[..., ::-1])
+            cv2.imwrite(str(labels / f'{index:06d}.png'), truth(index))
     (images / '000003.png').write_bytes(b'no picture')
     found = run(auto, tmp_path / 'out', images, tmp_path / 'v.mp4', labels=[str(labels)])
-    sources = {source['name']: source for source in found['sets']['recordings']['sources']}
-    assert (sources['images']['frames'], sources['images']['failed']) == (5, 1)
-    assert '000003.png' in sources['images']['losses'][0]
-    assert sources['images']['labels_unused'] == 1
-    assert (sources['v']['frames'], sources['v']['labelled']) == (6, 6)
+    pictures, film = found['sets']['recordings']['sources']
+    assert [pictures[key] for key in ('frames', 'failed', 'labels_unused')] == [5, 1, 1]
+    assert '000003.png' in pictures['losses'][0]
+    assert (film['frames'], film['labelled']) == (6, 6)
     assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
+    # pictures by themselves beside a drive: each frame is a unit
+    assert found['sets']['recordings']['unit'] == 'frames'
+    assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
     # nothing readable is no score and no crash
     for path in images.iterdir():
         path.write_bytes(b'no picture')
     entry = run(auto, tmp_path / 'none', images)['runs']['images']
     assert (entry['frames'], entry['failed'], entry['samples']) == (0, 6, [])
     assert entry['all']['miou'] is None and entry['timing']['frames_per_second'] is None
-    # pictures by themselves beside a drive: each frame is a unit
-    assert found['sets']['recordings']['unit'] == 'frames'
-    assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
 
 
 @pytest.mark.parametrize(
@@ -266,16 +263,15 @@ def test_a_folder_and_a_video_with_labels(auto: Variants, tmp_path: Path) -> Non
 def test_labels_that_are_none_are_named(
     auto: Variants, tmp_path: Path, kind: str, words: str
 ) -> None:
+    labels = {'size': truth(0)[1:], 'id': np.full_like(truth(0), 11)}.get(kind, truth(0))
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame(IMAGE_TOPIC, Frame(image=picture(0, 9), stamp_ns=START))
-        labels = truth(0)
         if kind == 'jpeg':
             content = cv2.imencode('.jpg', labels)[1].tobytes()
             bag.write_compressed(LABEL_TOPIC, content, 'jpeg', stamp_ns=START)
         elif kind == 'colour':
             bag.write_image(LABEL_TOPIC, picture(0, 9), 'rgb8', stamp_ns=START)
         else:
-            labels = labels[1:] if kind == 'size' else np.full_like(labels, 11)
             bag.write_labels(LABEL_TOPIC, labels, stamp_ns=START)
     with pytest.raises(DataError, match=words):
         run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
@@ -306,24 +302,23 @@ def test_stamps_that_jump_lose_no_frame_and_no_label(
 
 
 def test_every_camera_of_a_bag_is_a_source(auto: Variants, tmp_path: Path) -> None:
+    topics, labels = (
+        [f'/{camera}/{name}' for camera in ('left', 'right')]
+        for name in ('image_raw', 'labels_truth')
+    )
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(4):
             stamp = START + index * STEP
-            for camera in ('left', 'right')[: 1 + index % 2]:
-                frame = Frame(image=picture(index, 4), stamp_ns=stamp)
-                bag.write_frame(f'/{camera}/image_raw', frame)
-                png = cv2.imencode('.png', truth(index))[1].tobytes()
-                bag.write_compressed(f'/{camera}/labels_truth', png, 'png', stamp_ns=stamp)
-    found = run(auto, tmp_path / 'both', tmp_path / 'bag')
-    assert [s['name'] for s in found['sets']['bag']['sources']] == ['bag:left', 'bag:right']
-    assert [s['frames'] for s in found['sets']['bag']['sources']] == [4, 2]
-    topics = [f'/{camera}/image_raw' for camera in ('left', 'right')]
-    labels = [f'/{camera}/labels_truth' for camera in ('left', 'right')]
+            png = cv2.imencode('.png', truth(index))[1].tobytes()
+            for topic, label in list(zip(topics, labels))[: 1 + index % 2]:
+                bag.write_frame(topic, Frame(image=picture(index, 4), stamp_ns=stamp))
+                bag.write_compressed(label, png, 'png', stamp_ns=stamp)
+    sources = run(auto, tmp_path / 'both', tmp_path / 'bag')['sets']['bag']['sources']
+    assert [(s['name'], s['frames']) for s in sources] == [('bag:left', 4), ('bag:right', 2)]
     found = run(auto, tmp_path / 'labels', tmp_path / 'bag', topics=topics, labels=labels)
     pixels = [int((truth(index) != 255).sum()) for index in range(4)]
-    assert [e['pixels'] for e in found['runs']['bag']['by_source'].values()] == [
-        sum(pixels), pixels[1] + pixels[3],
-    ]  # fmt: skip
+    wanted = [sum(pixels), pixels[1] + pixels[3]]
+    assert [e['pixels'] for e in found['runs']['bag']['by_source'].values()] == wanted
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
         plan_of(auto, tmp_path / 'bag', topics=topics[:1], labels=labels)
 
@@ -362,17 +357,7 @@ def shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_drive(tmp_path_factory.mktemp('bag') / 'shorter', 6, every=3, seed=1)
 
 
-def same_files(one: Path, other: Path) -> None:
-    """Check that two evaluations wrote the same but for times."""
-    assert without_times(scores_of(one)) == without_times(scores_of(other))
-    ours, theirs = frames_of(one), frames_of(other)
-    for line in (*ours, *theirs):
-        del line['ms']
-    assert ours == theirs
-    samples = [path for path in sorted((one / 'samples').rglob('*')) if path.is_file()]
-    assert samples
-    for path in samples:
-        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes()
+WHOLE: dict[str, Any] = {'names': ROUTES, 'labels': [LABEL_TOPIC], 'light': 'day'}
 
 
 @pytest.fixture(scope='module')
@@ -380,7 +365,7 @@ def whole(
     variants: Variants, drive: Path, shorter: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     out = tmp_path_factory.mktemp('whole')
-    run(variants, out, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    run(variants, out, drive, shorter, **WHOLE)
     return out
 
 
@@ -388,20 +373,26 @@ def whole(
 def test_an_interrupted_evaluation_redoes_only_the_open_shard(
     variants: Variants, drive: Path, shorter: Path, whole: Path, tmp_path: Path, at: int
 ) -> None:
-    plan = plan_of(variants, drive, shorter, names=ROUTES, labels=[LABEL_TOPIC], light='day')
-
     def stop(done: int) -> None:
         if done >= at:
             raise Interrupted
 
+    out = tmp_path / 'out'
     with pytest.raises(Interrupted):
-        evaluate(plan, variants, tmp_path / 'out', EvaluationSettings(), advance=stop)
+        run(variants, out, drive, shorter, advance=stop, **WHOLE)
     # as a killed process leaves it
-    (tmp_path / 'out' / '.shards' / '.00001-abc.npz').write_bytes(b'half')
+    (out / '.shards' / '.00001-abc.npz').write_bytes(b'half')
     told: list[int] = []
-    evaluate(plan, variants, tmp_path / 'out', EvaluationSettings(), advance=told.append)
+    run(variants, out, drive, shorter, advance=told.append, **WHOLE)
     assert told[0] == (FRAMES if at > FRAMES else 1) and told[-1] == FRAMES + 6
-    same_files(tmp_path / 'out', whole)
+    # all but times is that of an evaluation that was left alone
+    assert without_times(scores_of(out)) == without_times(scores_of(whole))
+    ours, theirs = ([{**line, 'ms': 0} for line in frames_of(path)] for path in (out, whole))
+    assert ours == theirs
+    samples = [path for path in sorted((out / 'samples').rglob('*')) if path.is_file()]
+    assert samples
+    for path in samples:
+        assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
 
 
 def test_going_on_with_something_else_is_refused(
@@ -413,10 +404,10 @@ def test_going_on_with_something_else_is_refused(
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        evaluate(plan_of(auto, drive), auto, tmp_path, EvaluationSettings(), advance=stop)
-    other = plan_of(auto, drive, labels=[LABEL_TOPIC])
+        run(auto, tmp_path, drive, advance=stop)
     with pytest.raises(ConfigError, match='other sources.*--restart'):
-        evaluate(other, auto, tmp_path, EvaluationSettings())
+        run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
+    other = plan_of(auto, drive, labels=[LABEL_TOPIC])
     found = evaluate(other, auto, tmp_path, EvaluationSettings(restart=True))
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
@@ -482,17 +473,17 @@ def test_the_command(
 ) -> None:
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
-    command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, '--out', str(tmp_path / 'out')]
-    compare = ['--compare', 'route=day', 'route=night', '--streams', '2']
-    assert main([*command, *flags, *compare]) == 0
+    flags += ['--out', str(tmp_path / 'out')]
+    command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, *flags]
+    assert main([*command, '--compare', 'route=day', 'route=night', '--streams', '2']) == 0
     said = capsys.readouterr().out
     assert 'drive/route=day' in said and 'mIoU +' in said or 'mIoU -' in said
     result = scores_of(tmp_path / 'out')
     assert result['streams'] == 2
     assert result['command'][:2] == ['nightseg', 'evaluate'] and result['wall_s'] > 0
-    assert main(['evaluate', '--out', str(tmp_path), *flags]) == 2
-    assert '--dataset' in capsys.readouterr().err
-    wrong = [*command, *flags, '--topic', '/rear/image_raw']
-    assert main(wrong) == 2
-    assert IMAGE_TOPIC in capsys.readouterr().err
-    assert os.listdir(tmp_path) == ['out']
+    for wrong, words in (
+        (['evaluate', *flags], '--dataset'), ([*command, '--topic', '/rear'], IMAGE_TOPIC),
+        ([*command, '--workers', '0'], '--workers'),
+    ):  # fmt: skip
+        assert main(wrong) == 2
+        assert words in capsys.readouterr().err

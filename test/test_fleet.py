@@ -8,10 +8,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-import doomed_shard
-from doomed_shard import Doomed
-from evaluated_drive import config, LABEL_TOPIC, without_times, write_drive
-from nightseg_ros.cli.main import main
+import evaluated_drive
+from evaluated_drive import config, Doomed, LABEL_TOPIC, without_times, write_drive
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
 from nightseg_ros.evaluation.sources import Plan, sequence_shards, Shard
@@ -66,7 +64,7 @@ def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
         # the workers do not know the tests' modules
-        cloudpickle.register_pickle_by_value(doomed_shard)
+        cloudpickle.register_pickle_by_value(evaluated_drive)
         monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
     mark = tmp_path / 'killed'
     fields = {field.name: getattr(shards[1], field.name) for field in dataclasses.fields(Shard)}
@@ -101,8 +99,3 @@ def test_without_ray_the_extra_is_named(
     plan = Plan(configurations=members, shards=tuple(shards))
     with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):
         evaluate(plan, variants, tmp_path, EvaluationSettings(ray='local'))
-
-
-def test_no_worker_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['evaluate', str(tmp_path), '--out', str(tmp_path), '--workers', '0']) == 2
-    assert '--workers' in capsys.readouterr().err

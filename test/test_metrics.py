@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
@@ -38,32 +36,6 @@ SECOND = 1_000_000_000
 THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1, 0), (0, 0, 1)))
 
 # -- confusion -------------------------------------------------------------------------------
-
-ids = st.sampled_from([0, 1, 2, UNLABELLED])
-
-
-@settings(deadline=None)  # a busy machine is no failure
-@given(st.lists(st.tuples(ids, ids), min_size=1, max_size=60))
-def test_scores_follow_the_definitions(pairs: list) -> None:
-    truth, labels = (np.array(side, np.uint8)[None] for side in zip(*pairs))
-    matrix = ConfusionMatrix(THREE)
-    matrix.add(truth, labels)
-    known = [(t, p) for t, p in pairs if t != UNLABELLED]
-    ious, recalls = [], []
-    for index in range(3):
-        both = sum(t == index and p == index for t, p in known)
-        either = sum(t == index or p == index for t, p in known)
-        wanted = both / either if either else np.nan
-        assert matrix.iou()[index] == pytest.approx(wanted, nan_ok=True)
-        if any(t == index for t, _ in known):
-            ious.append(both / either)
-            recalls.append(both / sum(t == index for t, _ in known))
-    if known:
-        assert metrics.mean_accuracy(matrix.rows) == pytest.approx(np.mean(recalls))
-        assert matrix.pixel_accuracy() == pytest.approx(np.mean([t == p for t, p in known]))
-        assert matrix.miou() == pytest.approx(np.mean(ious))
-    else:
-        assert np.isnan(matrix.miou()) and np.isnan(matrix.pixel_accuracy())
 
 
 @pytest.mark.parametrize(
@@ -119,9 +91,11 @@ def test_matrices_are_scored_many_at_a_time() -> None:
         np.testing.assert_allclose(score(rows), each)
 
 
-def test_a_withheld_mask_misses_every_labelled_pixel() -> None:
+def test_a_withheld_mask_misses_every_labelled_pixel_and_no_label_gives_no_score() -> None:
     matrix = ConfusionMatrix(THREE)
     truth = np.array([[0, 1, UNLABELLED]], np.uint8)
+    matrix.add(truth[:, 2:], truth[:, :1])
+    assert np.isnan(matrix.miou()) and np.isnan(matrix.pixel_accuracy())
     matrix.add(truth, np.full_like(truth, UNLABELLED))
     assert matrix.pixel_accuracy() == 0 and matrix.miou() == 0
     assert matrix.rows[:, -1].tolist() == [1, 1, 0]
@@ -166,9 +140,6 @@ def test_a_seed_gives_the_same_draws_and_another_one_others() -> None:
     np.testing.assert_array_equal(one, resampled(units, BootstrapConfig(resamples=60)))
     assert (one != resampled(units, BootstrapConfig(resamples=60, seed=1))).any()
     assert (one != resampled(units, BootstrapConfig(resamples=60), stratum=1)).any()
-    for wrong in ({'block_s': 0}, {'resamples': 1}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            BootstrapConfig(**wrong)
     # every draw has as many units as there are
     np.testing.assert_array_equal(resampled(np.ones((7, 1)), BootstrapConfig())[:, 0], 7)
 

@@ -73,28 +73,48 @@ def test_force_replaces_a_bag_of_its_own(tmp_path: Path, pictures: Path) -> None
     assert sorted(path.name for path in out.iterdir()) == ['bag.db3', 'metadata.yaml']
 
 
-@pytest.mark.parametrize('verb', ['bag make', 'render', 'synthesize', 'record'])
+WEIGHTS = '--weights-day rendered_day --weights-night rendered_night --backend torch'
+OWN = [
+    # a folder of something else, a file, and work that another tool has begun
+    ('bag make {pictures} --rate 10 --out {home} --force', 'did not write'),
+    ('render --count 1 --out {home} --force', 'did not write'),
+    ('synthesize --data folder:{set} --ratio 1 --out {home} --force', 'did not write'),
+    ('record {home} --force', 'did not write'),
+    ('bag make {pictures} --rate 10 --out {home}/thesis.txt --force', 'is a file'),
+    ('bag make {pictures} --rate 10 --out {home}/bag --force', 'bag.partial'),
+    # pictures and labels of the user's own with names such as results have
+    ('data extract {drive} --out {drive} --rate 10 --every 0 --force', 'input'),
+    ('data extract {drive} --out {other} --rate 10 --every 0 --force', 'not extracted here'),
+    (f'predict {{set}}/images --out {{set}} {WEIGHTS}', 'labels'),
+    (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
+    # the input itself
+    ('bag predict {bag} --out {bag} --force', 'is the input'),
+    ('bag predict {bag}/bag.mcap --out {bag} --force', 'input'),
+    ('paint {bag} --out {bag} --force', 'is the input'),
+    ('paint {bag}/bag.mcap --out {bag} --force', 'input'),
+]
+
+
+@pytest.mark.parametrize(('command', 'words'), OWN)
 def test_force_leaves_what_the_tool_did_not_write(
-    tmp_path: Path, pictures: Path, verb: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pictures: Path, command: str, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = tmp_path / 'home'
-    home.mkdir()
-    (home / 'thesis.txt').write_text('years of work')
-    (home / 'manifest.json').write_text('{}')
-    days = tmp_path / 'days'
-    for name, value in (('images', 90), ('labels', 1)):
-        (days / name).mkdir(parents=True)
-        cv2.imwrite(str(days / name / 'a.png'), np.full((24, 32), value, np.uint8))
-    rest = {
-        'bag make': [str(pictures), '--rate', '10'],
-        'render': ['--count', '1'],
-        'synthesize': ['--data', f'folder:{days}', '--ratio', '1'],
-        'record': [],
-    }[verb]
-    out = [str(home)] if verb == 'record' else ['--out', str(home)]
-    assert main([*verb.split(), *out, *rest, '--force']) == 2
-    assert 'did not write' in capsys.readouterr().err
-    assert set(contents(home)) == {'thesis.txt', 'manifest.json'}
+    root = tmp_path / 'root'
+    for folder in ('home/bag.partial/replaced', 'drive', 'other', 'set/labels'):
+        (root / folder).mkdir(parents=True)
+    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine'):
+        (root / 'home' / file).write_text('{}')
+    shutil.copytree(pictures, root / 'set' / 'images')
+    for index, path in enumerate(sorted(pictures.iterdir())):
+        cv2.imwrite(str(root / 'set' / 'labels' / path.name), np.zeros((24, 32), np.uint8))
+        for folder in ('drive', 'other'):
+            shutil.copy(path, root / folder / f'drive_{index:04d}.png')
+    assert make(pictures, root / 'bag') == 0
+    before = contents(root)
+    places = {path.name: path for path in (*root.iterdir(), pictures)}
+    assert main(command.format(**places).split()) == 2
+    assert words in capsys.readouterr().err
+    assert contents(root) == before
 
 
 def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
@@ -112,18 +132,6 @@ def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
         before = contents(bag_there)
         assert make(pictures, bag_there, '--force') == 2
         assert contents(bag_there) == before
-
-
-def test_force_leaves_a_file_and_a_partial_folder_of_others(
-    tmp_path: Path, pictures: Path
-) -> None:
-    (tmp_path / 'file').write_text('mine')
-    (tmp_path / 'bag.partial' / 'replaced').mkdir(parents=True)
-    (tmp_path / 'bag.partial' / 'replaced' / 'mine').touch()
-    assert make(pictures, tmp_path / 'file', '--force') == 2
-    assert make(pictures, tmp_path / 'bag', '--force') == 2
-    assert (tmp_path / 'file').read_text() == 'mine'
-    assert (tmp_path / 'bag.partial' / 'replaced' / 'mine').exists()
 
 
 def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path) -> None:
@@ -146,47 +154,6 @@ def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
     with pytest.raises(OutputError, match=f'{relation} the input'):
         check_output(out, 'a bag', lambda path: True, inputs=[source])
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
-
-
-def test_copies_never_replace_their_source(tmp_path: Path, pictures: Path) -> None:
-    bag = tmp_path / 'bag'
-    assert make(pictures, bag) == 0
-    before = contents(bag)
-    for source in (bag, bag / 'bag.mcap'):
-        assert main(['bag', 'predict', str(source), '--out', str(bag), '--force']) == 2
-        assert main(['paint', str(source), '--out', str(bag), '--force']) == 2
-    assert contents(bag) == before
-
-
-def test_frames_never_replace_pictures_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
-    drive = tmp_path / 'drive'
-    drive.mkdir()
-    for index, path in enumerate(sorted(pictures.iterdir())):
-        shutil.copy(path, drive / f'drive_{index:04d}.png')
-    before = contents(drive)
-    flags = ['--rate', '10', '--every', '0', '--force']
-    assert main(['data', 'extract', str(drive), '--out', str(drive), *flags]) == 2
-    other = tmp_path / 'other'
-    shutil.copytree(drive, other)
-    assert main(['data', 'extract', str(drive), '--out', str(other), *flags]) == 2
-    assert contents(drive) == contents(other) == before
-
-
-def test_masks_never_replace_labels_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
-    data = tmp_path / 'data'
-    shutil.copytree(pictures, data / 'images')
-    (data / 'labels').mkdir()
-    for path in pictures.iterdir():
-        cv2.imwrite(str(data / 'labels' / path.name), np.zeros((24, 32), np.uint8))
-    before = contents(data)
-    weights = [
-        '--weights-day', 'rendered_day', '--weights-night', 'rendered_night',
-        '--backend', 'torch',
-    ]  # fmt: skip
-    assert main(['predict', str(data / 'images'), '--out', str(data), *weights]) == 2
-    flags = ['--dataset', f'folder:{data}', '--save-labels', '--out', str(data), *weights]
-    assert main(['evaluate', *flags]) == 2
-    assert contents(data) == before
 
 
 # -- names -----------------------------------------------------------------------------------

@@ -33,8 +33,6 @@ from nightseg_ros.training.losses import (
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.segmenter import (
     initialise,
-    LITE_MEAN,
-    LITE_STD,
     SegmenterConfig,
     Selection,
     train_segmenter,
@@ -109,8 +107,9 @@ def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
 def test_a_broken_file_or_process_is_one_line(
     tmp_path: Path, damage: str, workers: int, message: str
 ) -> None:
-    made: Any = crops(write_streets(tmp_path / 'streets'))
+    data = write_streets(tmp_path / 'streets')
     image, label = (tmp_path / 'streets' / kind / 'a2.png' for kind in ('images', 'labels'))
+    made: Any = Numbers() if damage == 'killed' else crops(data)
     if damage == 'missing label':
         label.unlink()
     elif damage == 'truncated image':
@@ -118,22 +117,21 @@ def test_a_broken_file_or_process_is_one_line(
     elif damage == 'other size':
         cv2.imwrite(str(image), np.zeros((40, 96, 3), np.uint8))
     else:
-        made = Numbers()
         made.dies = True
     with pytest.raises(DataError, match=message) as caught:
         list(load_batches(made, batch=2, steps=2, workers=workers))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:
+def test_nothing_to_train_and_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match='no sample'):
         TrainingCrops([], AugmentConfig(), taxonomy=CAMVID11, seed=0)
-    root = data.partition(':')[2]
-    for name, message in [
-        (f'images:{root}/images', r'a0\.png. has no labels'), (f'folder:{tmp_path}', 'no folder'),
-    ]:  # fmt: skip
+    images = f'images:{data.partition(":")[2]}/images'
+    for name, message in ((images, 'has no labels'), (f'folder:{tmp_path}', 'no folder')):
         with pytest.raises(DataError, match=message):
             train_segmenter(tiny_config(name, tmp_path / 'out'), silent)
+    with pytest.raises(ValueError, match="no network 'unet'"):
+        train_segmenter(tiny_config(data, tmp_path / 'out', network='unet'), silent)
 
 
 # -- losses ----------------------------------------------------------------------------------
@@ -263,15 +261,18 @@ def test_resumed_equals_uninterrupted(
 
 def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
     start = write_segmenter(tmp_path / 'start.safetensors')
-    options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0}
     frozen, free = (
         load_weights(
             train_segmenter(
-                tiny_config(data, tmp_path / str(freeze), freeze_norm=freeze, **options), silent
+                tiny_config(
+                    data, tmp_path / str(freeze), freeze_norm=freeze, init=str(start), steps=1,
+                    average=0.0,
+                ),
+                silent,
             )
         ).tensors
         for freeze in (True, False)
-    )
+    )  # fmt: skip
     before = load_weights(start).tensors
     for name, tensor in before.items():
         if name.endswith(('running_mean', 'running_var')):
@@ -279,28 +280,12 @@ def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
     assert not torch.equal(before['classify.weight'], frozen['classify.weight'])
 
 
-@pytest.mark.parametrize(
-    'name',
-    sorted(
-        path.name for path in CONFIGS.glob('*.yaml')
-        if path.stem in ('day', 'night', 'erf_pspnet', 'rendered', 'tutorial')
-    ),
-)  # fmt: skip
+@pytest.mark.parametrize('name', ['day', 'night', 'erf_pspnet', 'rendered', 'tutorial'])
 def test_shipped_recipes_are_whole(name: str) -> None:
-    mapping = yaml.safe_load((CONFIGS / name).read_text())
+    mapping = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
     config = from_mapping(SegmenterConfig, {'data': ['images:x'], 'out': 'y', **mapping})
     network = build(config.network, classes=11, **config.arch)
     assert sum(p.numel() for p in network.parameters()) > 1e5
-
-
-def test_erf_pspnet_trains_with_the_same_recipe(data: str, tmp_path: Path) -> None:
-    mapping = yaml.safe_load((CONFIGS / 'erf_pspnet.yaml').read_text())
-    mapping['augment']['crop'] = [32, 64]
-    mapping.update(data=[data], out=str(tmp_path), init='random', steps=1, batch=2, workers=0)
-    weights = load_weights(train_segmenter(from_mapping(SegmenterConfig, mapping), silent))
-    assert weights.metadata.network == 'erf_pspnet'
-    assert weights.metadata.mean == LITE_MEAN and weights.metadata.std == LITE_STD
-    assert build_from(weights)(torch.zeros(1, 3, 64, 96)).shape == (1, 11, 8, 12)
 
 
 @pytest.mark.parametrize(
@@ -314,39 +299,6 @@ def test_imagenet_weights_that_are_not_here_are_named(
     network = build('lite_segmenter', classes=2, variant=variant)
     with pytest.raises(RunError, match=message):
         initialise(network, 'imagenet', {'variant': variant})
-
-
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
-        ({'select_every': 0}, "'select_every' must be at least 1"),
-        ({'workers': -1}, "'workers' must be at least 0"),
-        ({'norm_momentum': 0.0}, "'norm_momentum' is above 0"),
-        ({'augment': AugmentConfig(crop=(30, 32))}, 'multiples of 32'),
-        ({'taxonomy': 'mine'}, "no taxonomy 'mine'"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny_config('images:x', Path('y'), **changes)
-
-
-def test_errors_reach_the_user_as_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = write_streets(tmp_path / 'broken', count=2)
-    image = tmp_path / 'broken' / 'images' / 'a1.png'
-    image.write_bytes(image.read_bytes()[:-300])
-    arguments = ['--data', broken, '--out', str(tmp_path / 'out'), '--init', 'random']
-    small = ['--augment.crop', '32', '64', '--steps', '2', '--batch', '2', '--workers', '1']
-    assert main(['train', 'segmenter', *arguments, *small]) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert error[-1].startswith('nightseg train: ') and 'a1.png' in error[-1]
-    assert not any('Traceback' in line for line in error)
-    assert not (tmp_path / 'out' / 'weights.safetensors').exists()
-    assert main(['train', 'segmenter', *arguments, '--network', 'unet']) == 2
-    assert "no network 'unet'" in capsys.readouterr().err
 
 
 # -- means of weights ------------------------------------------------------------------------
@@ -391,5 +343,3 @@ def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(
     out = str(tmp_path / 'mean.safetensors')
     with pytest.raises(WeightsError, match='no mean'):
         average_weights(AverageConfig(weights=(one, other), out=out))
-    with pytest.raises(ValueError, match='two files'):
-        AverageConfig(weights=(one,), out=out)

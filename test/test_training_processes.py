@@ -16,7 +16,8 @@ from typing import Any
 import cv2
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.segmenter import train_segmenter
+from nightseg_ros.networks import build_from
+from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
@@ -129,6 +130,10 @@ def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Pat
     assert {path.stem for path in models.glob('*.safetensors')} == {
         'day', 'night', 'translator', 'illumination', 'erf_pspnet_day', 'erf_pspnet_night',
     }  # fmt: skip
+    erf = load_weights(models / 'erf_pspnet_day.safetensors')
+    assert erf.metadata.network == 'erf_pspnet'
+    assert (erf.metadata.mean, erf.metadata.std) == (LITE_MEAN, LITE_STD)
+    assert build_from(erf)(torch.zeros(1, 3, 64, 96)).shape == (1, 11, 8, 12)
     parts = load_weights(models / 'night.safetensors').metadata.training['mean_of']
     assert [part['seed'] for part in parts] == [2, 3, 4]
     assert all('gan_nights' in part['data'] for part in parts)
