@@ -207,7 +207,7 @@ def test_filters_do_what_they_say():
         assert (colour[:, 2:] - colour[:, :-2]).std() <= max(0.1, colour.std())
 
 
-def test_persons_in_the_dark_are_void_and_all_else_stays() -> None:
+def test_persons_in_the_dark_are_void_and_all_else_stays():
     labels = np.repeat(np.array([[9, 10, 8, 3]], np.uint8), 60, 0).repeat(20, 1)
     image = np.full((60, 80, 3), 4, np.uint8)
     image[30:] = 60

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 from typing import Any
@@ -41,7 +40,7 @@ def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
     return image
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy():
     verbs = ['', *(verb for verb in VERBS if not verb.startswith('train '))]
     code = f"""
 import sys
@@ -59,7 +58,7 @@ for verb in {verbs!r}:
     assert done.stdout.count('usage: nightseg') == len(verbs)
 
 
-def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_help_lists_every_verb(capsys):
     assert main(['--help']) == 0
     shown = capsys.readouterr().out
     assert all(f'  {verb} ' in shown for verb in VERBS if ' ' not in verb)
@@ -104,10 +103,7 @@ def test_the_first_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> 
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
 )  # fmt: skip
-def test_errors_are_one_line_and_exit_with_2(
-    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
@@ -121,8 +117,8 @@ def test_errors_are_one_line_and_exit_with_2(
 
 
 def test_a_missing_weights_file_is_named_with_its_route_and_a_route_can_be_forced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
-) -> None:
+    tmp_path, capsys, weights
+):
     cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
     flags = ['predict', str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out'), *weights]
     assert main([*flags, '--weights-night', 'nowhere.safetensors']) == 2
@@ -133,9 +129,7 @@ def test_a_missing_weights_file_is_named_with_its_route_and_a_route_can_be_force
     assert json.loads(line)['route'] == 'night'
 
 
-def test_a_folder_with_a_broken_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
-) -> None:
+def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
     folder, out = tmp_path / 'in', tmp_path / 'out'
     folder.mkdir()
     cv2.imwrite(str(folder / 'bright.png'), street(dark=False))
@@ -168,7 +162,7 @@ def test_a_folder_with_a_broken_file(
     assert not [p for p in out.rglob('.*')]
 
 
-def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:
+def test_a_bag_is_a_drive(tmp_path, weights):
     out = tmp_path / 'out'
     with BagWriter(tmp_path / 'drive') as bag:
         for index in range(8):
@@ -184,9 +178,7 @@ def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:
     assert [line['route'] for line in lines] == ['day'] * 6 + ['night'] * 2
 
 
-def test_a_bag_is_copied_with_its_predictions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str]
-) -> None:
+def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
     bag, copy = tmp_path / 'drive', tmp_path / 'copy'
     with BagWriter(bag) as writer:
         for index in range(3):
@@ -218,9 +210,7 @@ def test_a_bag_is_copied_with_its_predictions(
     assert 'some frames could not be read (see above)' in capsys.readouterr().err
 
 
-def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(monkeypatch, capsys):
     def interrupted(arguments: object) -> int:
         raise KeyboardInterrupt
 
@@ -230,7 +220,7 @@ def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(
 
 
 @pytest.mark.parametrize('arguments', ['', '--help', 'bag --help', 'predict --help', 'info'])
-def test_a_reader_that_leaves_early_is_no_error(arguments: str) -> None:
+def test_a_reader_that_leaves_early_is_no_error(arguments):
     # the shell waits until the reader has left
     command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.cli.main {arguments}) | true'
     script = f'{command}; echo ${{PIPESTATUS[0]}}'
@@ -238,9 +228,7 @@ def test_a_reader_that_leaves_early_is_no_error(arguments: str) -> None:
     assert done.stdout == '141\n' and not done.stderr, done.stderr
 
 
-def test_help_names_what_is_wanted_and_versions_are_told(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_help_names_what_is_wanted_and_versions_are_told(capsys):
     for verb, words in (
         ('evaluate', '[SOURCE]'), ('predict', ' SOURCE'), ('paint', ' BAG'), ('report', ' DIR'),
         ('evaluate', '--dataset TEXT ...'), ('predict', '--rate FLOAT'),
@@ -256,8 +244,8 @@ def test_help_names_what_is_wanted_and_versions_are_told(
 
 @pytest.mark.parametrize(('flag', 'notes'), [('', True), ('--quiet', False), ('-q', False)])
 def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], weights: list[str], flag: str, notes: bool
-) -> None:
+    tmp_path, capsys, weights, flag, notes
+):
     folder = tmp_path / 'in'
     (folder / 'more').mkdir(parents=True)
     (folder / 'notes.txt').touch()
@@ -276,9 +264,7 @@ def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
     ('main', 'night_perception', 'min_reliability (double, 0.65) [0 to 1]'),
     ('semantic_cloud', 'semantic_cloud', "odometry (string, '')"),
 ])  # fmt: skip
-def test_a_node_prints_help_and_names_a_missing_file(
-    module: str, name: str, parameter: str, tmp_path: Path
-) -> None:
+def test_a_node_prints_help_and_names_a_missing_file(module, name, parameter, tmp_path):
     pytest.importorskip('rclpy')
     command = [sys.executable, '-m', f'nightseg_ros.node.{module}']
     done = subprocess.run([*command, '--help'], capture_output=True, text=True, check=True)
@@ -290,7 +276,7 @@ def test_a_node_prints_help_and_names_a_missing_file(
     assert done.returncode == 2 and last.startswith(f'{name}: ') and 'nowhere.yaml' in last
 
 
-def test_verbose_shows_where_an_error_comes_from(tmp_path: Path) -> None:
+def test_verbose_shows_where_an_error_comes_from(tmp_path):
     with pytest.raises(DataError, match='does not exist'):
         main(['predict', str(tmp_path / 'nix.mp4'), '--out', 'x', '--verbose'])
 
@@ -303,9 +289,7 @@ def test_verbose_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     ],
     ids=['terminal', 'file names'],
 )
-def test_a_locale_that_is_not_utf8_costs_characters_only(
-    tmp_path: Path, locale: dict[str, str]
-) -> None:
+def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
     (tmp_path / 'nächt').mkdir()
     cv2.imwrite(str(tmp_path / 'nächt' / 'straße.png'), street(True))
     for arguments in ('bag make nächt --out fährt', 'data check images:nächt'):
@@ -317,9 +301,7 @@ def test_a_locale_that_is_not_utf8_costs_characters_only(
         assert [topic.count for topic in bag.topics] == [1]
 
 
-def test_info_as_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_info_as_json(tmp_path, capsys, monkeypatch):
     (tmp_path / 'models').mkdir()
     write_segmenter(tmp_path / 'models' / 'mine.safetensors')
     (tmp_path / 'models' / 'torn.safetensors').write_bytes(b'torn')
@@ -339,9 +321,7 @@ def test_info_as_json(
     assert all(len(line) <= 80 for line in shown.splitlines() if str(tmp_path) not in line)
 
 
-def test_training_reads_a_strict_file_and_flags_win(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_reads_a_strict_file_and_flags_win(tmp_path, capsys, monkeypatch):
     import nightseg_ros.training.segmenter as recipe
 
     seen = []
@@ -369,9 +349,7 @@ def test_training_reads_a_strict_file_and_flags_win(
     assert seen[-1].out == 'there'
 
 
-def test_render_writes_a_data_set_that_training_reads(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):
     out = tmp_path / 'set'
     flags = ['render', '--out', str(out), '--count', '3', '--size', '96', '64', '--light', 'night']
     assert main(flags) == 0
@@ -391,9 +369,7 @@ def test_render_writes_a_data_set_that_training_reads(
     assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first
 
 
-def test_train_illumination_names_what_it_wrote(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_train_illumination_names_what_it_wrote(tmp_path, capsys):
     for name, dark in (('day', False), ('night', True)):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
@@ -406,9 +382,7 @@ def test_train_illumination_names_what_it_wrote(
     assert weights.sha256 in capsys.readouterr().out
 
 
-def test_publish_ships_weights_with_scores_and_a_valid_manifest(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys):
     trained = write_segmenter(tmp_path / 'trained.safetensors')
     metrics = tmp_path / 'metrics.json'
     entry = {'miou': 0.5, 'miou9': 0.6, 'pixel_acc': 0.9}
@@ -427,9 +401,7 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(
     assert 'metrics.json' in capsys.readouterr().err
 
 
-def test_evaluate_scores_what_predict_writes(
-    tmp_path: Path, weights: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
     images.mkdir(parents=True)

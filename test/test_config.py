@@ -4,7 +4,6 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
@@ -41,12 +40,12 @@ class Outer:
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
-def test_a_file_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+def test_a_file_of_windows_is_read(tmp_path, encoding):
     (tmp_path / 'a.yaml').write_bytes('count: 3\r\nnames: [ü]\r\n'.encode(encoding))
     assert read_yaml(tmp_path / 'a.yaml') == {'count': 3, 'names': ['ü']}
 
 
-def test_values_of_every_kind() -> None:
+def test_values_of_every_kind():
     config = from_mapping(
         Outer,
         {
@@ -78,7 +77,7 @@ def test_values_of_every_kind() -> None:
         ({'count': 1, 'inner': 3}, "'inner' must be a mapping"),
     ],
 )
-def test_mistakes_are_named(mapping: dict, words: str) -> None:
+def test_mistakes_are_named(mapping, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(Outer, mapping)
 
@@ -140,6 +139,6 @@ def required(kind: type) -> dict[str, Any]:
         (SweepConfig, {'shard': 'one'}, "'shard' must be I/N"),
     ],
 )
-def test_settings_that_cannot_work_are_named(kind: type, changes: dict, words: str) -> None:
+def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(kind, {**required(kind), **changes})

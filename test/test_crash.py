@@ -90,15 +90,11 @@ TOOLS: dict[str, Callable[[Path], Results]] = {
 
 
 @pytest.mark.parametrize('tool', TOOLS)
-def test_a_killed_tool_ends_with_the_same_result(
-    tool: str, commands: dict[str, list[str]], tmp_path: Path
-) -> None:
+def test_a_killed_tool_ends_with_the_same_result(tool, commands, tmp_path):
     crash(tool, commands[tool], tmp_path, KILLS)
 
 
-def test_the_harness_finds_a_difference(
-    commands: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_harness_finds_a_difference(commands, tmp_path, monkeypatch):
     monkeypatch.setitem(TOOLS, 'bag', lambda out: {'bag': out.parent.name})
     with pytest.raises(AssertionError, match='bag after 0 kills differs'):
         crash('bag', commands['bag'], tmp_path, kills=0)

@@ -89,7 +89,7 @@ def change_file(path: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize(('kind', 'file', 'change'), SPOILT)
-def test_a_problem_is_found_and_named(good: Path, kind: str, file: str, change: Any) -> None:
+def test_a_problem_is_found_and_named(good, kind, file, change):
     change_file(good / file, change)
     report = check_datasets([f'folder:{good}'], workers=1)
     (problem,) = report['problems']
@@ -99,7 +99,7 @@ def test_a_problem_is_found_and_named(good: Path, kind: str, file: str, change: 
     assert problem['where'] == str(good / named.get(kind, file))
 
 
-def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
+def test_all_problems_are_listed(good, tmp_path):
     change_file(good / 'labels' / 'cam_1.png', None)
     change_file(good / 'images' / 'cam_1.png', BLANK)
     write(good / 'labels' / 'cam_0.png', np.full((60, 80), 200, np.uint8))
@@ -115,7 +115,7 @@ def test_all_problems_are_listed(good: Path, tmp_path: Path) -> None:
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
 
 
-def test_files_as_people_have_them(tmp_path: Path) -> None:
+def test_files_as_people_have_them(tmp_path):
     """An é in two forms of Unicode, macOS' files beside others, a link that leads to itself."""
     root = tmp_path / 'set'
     names = [normalize(form, 'allée_1.png') for form in ('NFC', 'NFD')]
@@ -131,7 +131,7 @@ def test_files_as_people_have_them(tmp_path: Path) -> None:
     assert found(f'images:{root}/images') == {'picture unreadable': 1}
 
 
-def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
+def test_stray_colours_are_counted_but_no_problem(tmp_path):
     mask = np.full((60, 80, 3), (0x20, 0x20, 0x40), np.uint8)  # BGR of the road
     mask[0, :10] = (0x21, 0x20, 0x40)
     write(tmp_path / 'masks' / '1_dev_8.png', mask)
@@ -144,7 +144,7 @@ def test_stray_colours_are_counted_but_no_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('change', ['copy', 'smaller', 'brighter', 'packed'])
-def test_near_duplicates_across_splits(good: Path, tmp_path: Path, change: str) -> None:
+def test_near_duplicates_across_splits(good, tmp_path, change):
     image = scene(1)
     if change == 'smaller':
         image = cv2.resize(image, (50, 40), interpolation=cv2.INTER_AREA)
@@ -164,7 +164,7 @@ def test_near_duplicates_across_splits(good: Path, tmp_path: Path, change: str) 
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 299), percent=st.sampled_from([50, 60, 70, 80, 90, 100]))
-def test_a_fingerprint_survives_darkening_but_no_other_place(seed: int, percent: int) -> None:
+def test_a_fingerprint_survives_darkening_but_no_other_place(seed, percent):
     image = scene(seed)
     darker = (image * (percent / 100)).astype(np.uint8)
     others = [fingerprint(scene(seed + k)) for k in range(1, 4)]
@@ -173,9 +173,7 @@ def test_a_fingerprint_survives_darkening_but_no_other_place(seed: int, percent:
     assert nearest_pairs([fingerprint(image)], others) == []
 
 
-def test_processes_find_the_same_also_where_there_is_no_shared_memory(
-    good: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, monkeypatch):
     for index in range(3, 130):
         add(good, f'cam_{index}', index)
     change_file(good / 'labels' / 'cam_1.png', SMALL)
@@ -190,9 +188,7 @@ def test_processes_find_the_same_also_where_there_is_no_shared_memory(
     assert check_datasets([f'folder:{good}'], workers=3) == alone
 
 
-def test_the_verb_says_what_to_do_and_exits_with_1(
-    good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):
     file = tmp_path / 'check.json'
     assert main(['data', 'check', f'folder:{good}:night', '--json', str(file)]) == 0
     assert 'no problems found' in capsys.readouterr().out
@@ -236,7 +232,7 @@ def bag(tmp_path: Path) -> Path:
 FRONT: dict[str, Any] = {'topic': '/front/image_raw'}
 
 
-def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
+def test_a_bag_becomes_a_data_set(bag, tmp_path):
     out = tmp_path / 'out'
     result = extract([bag], out, every=0.5, format='png', **FRONT)
     assert (result.written, result.kept, result.broken) == (4, 0, 0)
@@ -254,17 +250,13 @@ def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('every', 'times'), [(0, range(20)), (0.1, range(20)), (0.25, (0, 3, 5, 8, 10, 13, 15, 18))]
 )
-def test_frames_are_taken_on_a_grid_of_stamps(
-    bag: Path, tmp_path: Path, every: float, times
-) -> None:
+def test_frames_are_taken_on_a_grid_of_stamps(bag, tmp_path, every, times):
     extract([bag], tmp_path / 'out', every=every, **FRONT)
     stamps = sorted(int(p.stem.split('_')[1]) for p in (tmp_path / 'out').glob('*.jpg'))
     assert stamps == [START + time * 100_000_000 for time in times]
 
 
-def test_an_interrupted_run_goes_on(
-    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on(bag, tmp_path, monkeypatch):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     extract([bag], whole, every=0.2, **FRONT)
     real, calls = extraction.replace_file, []
@@ -289,7 +281,7 @@ def test_an_interrupted_run_goes_on(
     assert (again.written, again.kept) == (0, 10) and 'already' in said[0]
 
 
-def test_frames_of_other_settings_never_mix(bag: Path, tmp_path: Path) -> None:
+def test_frames_of_other_settings_never_mix(bag, tmp_path):
     out = tmp_path / 'out'
     extract([bag], out, every=0.5, **FRONT)
     with pytest.raises(DataError, match='taken with every 0.5, now it is 1.0; .*--force'):
@@ -303,7 +295,7 @@ def test_frames_of_other_settings_never_mix(bag: Path, tmp_path: Path) -> None:
         extract([bag], tmp_path / 'other', **FRONT)
 
 
-def test_videos_and_folders(tmp_path: Path) -> None:
+def test_videos_and_folders(tmp_path):
     with VideoWriter(tmp_path / '2024_drive.mp4', 10.0) as video:
         for index in range(10):
             video.add(np.full((48, 64, 3), 20 * index, np.uint8))
@@ -322,7 +314,7 @@ def test_videos_and_folders(tmp_path: Path) -> None:
     ]
 
 
-def test_mistakes_are_named_before_anything_is_written(bag: Path, tmp_path: Path) -> None:
+def test_mistakes_are_named_before_anything_is_written(bag, tmp_path):
     (tmp_path / 'x').mkdir()
     (tmp_path / 'x' / bag.name).symlink_to(bag)
     (tmp_path / 'torn').mkdir()
@@ -337,7 +329,7 @@ def test_mistakes_are_named_before_anything_is_written(bag: Path, tmp_path: Path
         assert not list((tmp_path / 'out').glob('*.jpg'))
 
 
-def test_the_verb_counts_broken_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_counts_broken_frames(tmp_path, capsys):
     folder = tmp_path / 'frames'
     for index in range(3):
         write(folder / f'{index}.png', scene(index))

@@ -59,7 +59,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_adapters(root: Path) -> None:
+def test_adapters(root):
     assert open_dataset(f'camvid:{root}:dusk')[0].light == 'dusk'
     assert open_dataset(f'folder:{root}/dusk:night')[0].light == 'night'
     plain = open_dataset(f'images:{root}/dusk/images')
@@ -87,12 +87,12 @@ def test_adapters(root: Path) -> None:
         ('comma10k:{root}:trian', "got 'trian'"),
     ],
 )
-def test_mistakes_are_named(root: Path, spec: str, words: str) -> None:
+def test_mistakes_are_named(root, spec, words):
     with pytest.raises(DataError, match=words):
         open_dataset(spec.format(root=root))
 
 
-def test_a_missing_label_is_an_error_and_listed(root: Path) -> None:
+def test_a_missing_label_is_an_error_and_listed(root):
     (root / 'dusk' / 'labels' / '0006R0_2.png').unlink()
     write(root / 'dusk' / 'labels' / 'lonely.png', np.zeros((48, 64), np.uint8))
     (root / 'dusk' / 'images' / '.0001TP_1-x1.png').write_bytes(b'half-written, and not seen')
@@ -104,7 +104,7 @@ def test_a_missing_label_is_an_error_and_listed(root: Path) -> None:
     assert [p.name for p in listing.orphans] == ['lonely.png']
 
 
-def test_unreadable_files_are_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path):
     (tmp_path / 'torn.png').write_bytes(b'\x89PNG\r\n')
     whole = cv2.imencode('.jpg', np.zeros((64, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / 'torn.jpg').write_bytes(whole[: len(whole) // 2])
@@ -133,7 +133,7 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('bits', [1, 2, 4, 8])
 @pytest.mark.parametrize('mode', ['palette', 'grey'])
-def test_labels_are_the_values_of_the_file(tmp_path: Path, mode: str, bits: int) -> None:
+def test_labels_are_the_values_of_the_file(tmp_path, mode, bits):
     """Another reader than ours says which: Pillow gives the indices of a palette."""
     rng = np.random.default_rng(bits)
     ids = rng.integers(0, 1 << bits, (13, 19), np.uint8)
@@ -154,7 +154,7 @@ def test_labels_are_the_values_of_the_file(tmp_path: Path, mode: str, bits: int)
     np.testing.assert_array_equal(read_labels(tmp_path / 'a.png'), ids)
 
 
-def test_ids_of_another_taxonomy_are_refused(root: Path) -> None:
+def test_ids_of_another_taxonomy_are_refused(root):
     write(root / 'dusk' / 'labels' / '0001TP_1.png', np.full((48, 64), 18, np.uint8))
     wrong, right = open_dataset(f'folder:{root}/dusk')
     with pytest.raises(DataError, match="holds ids 18 that mean nothing in 'camvid11'"):
@@ -280,7 +280,7 @@ NAMES = {  # some names of each vocabulary and what they mean in CamVid-11
 
 
 @pytest.mark.parametrize('name', LAYOUTS)
-def test_layout(tmp_path: Path, name: str) -> None:
+def test_layout(tmp_path, name):
     spec, image, label, encoding, (light, source) = LAYOUTS[name]
     names = NAMES[encoding.vocabulary] if encoding else {'road': 'road'}
     write(tmp_path / image, picture(4 * len(names)))
@@ -306,13 +306,13 @@ def test_layout(tmp_path: Path, name: str) -> None:
         open_dataset(spec.format(tmp_path))
 
 
-def test_every_adapter_has_a_layout_here() -> None:
+def test_every_adapter_has_a_layout_here():
     assert {spec[0].partition(':')[0] for spec in LAYOUTS.values()} == (
         set(ADAPTERS) - {'folder', 'images', 'paired'}
     )
 
 
-def test_bdd_takes_the_time_of_day_from_the_json_files(tmp_path: Path) -> None:
+def test_bdd_takes_the_time_of_day_from_the_json_files(tmp_path):
     times = {'a': 'daytime', 'b': 'night', 'c': 'dawn/dusk', 'd': 'undefined', 'e': None}
     for stem in times:
         write(tmp_path / f'images/10k/train/{stem}.jpg', picture(8))
@@ -336,7 +336,7 @@ def test_bdd_takes_the_time_of_day_from_the_json_files(tmp_path: Path) -> None:
         open_dataset(f'bdd10k:{tmp_path}:train')
 
 
-def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_path: Path) -> None:
+def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_path):
     mask = np.repeat(ids_of(COMMA10K_COLORS, 'road', 'movable'), 50, axis=1)
     mask.reshape(-1, 3)[:20] = (65, 33, 32)
     for stem in ('1_aa_8', '1_ab_9', '1_ac_19'):
@@ -356,7 +356,7 @@ def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_pa
         read_labels(sample.label)
 
 
-def test_a_folder_may_say_what_its_ids_mean(tmp_path: Path) -> None:
+def test_a_folder_may_say_what_its_ids_mean(tmp_path):
     write(tmp_path / 'images' / 'a_1.jpg', picture(8))
     write(tmp_path / 'labels' / 'a_1.png', np.array([[0, 1, 2, 255]] * 6, np.uint8))
     mine = Taxonomy(name='mine', classes=('road', 'cow', 'sky'), colors=((0, 0, 0),) * 3)
@@ -389,7 +389,7 @@ READABLE = [
 ]  # fmt: skip
 
 
-def test_the_mappings_that_users_need_are_there() -> None:
+def test_the_mappings_that_users_need_are_there():
     found = {(encoding.vocabulary, taxonomy.name) for encoding, taxonomy in READABLE}
     for vocabulary in ('cityscapes', 'camvid32', 'camvid11', 'comma10k'):
         assert {(vocabulary, 'camvid11'), (vocabulary, 'cityscapes19')} <= found
@@ -399,9 +399,7 @@ def test_the_mappings_that_users_need_are_there() -> None:
 
 
 @pytest.mark.parametrize(('encoding', 'taxonomy'), READABLE)
-def test_every_stored_value_decodes_to_its_class_or_nothing(
-    encoding: Encoding, taxonomy: Taxonomy
-) -> None:
+def test_every_stored_value_decodes_to_its_class_or_nothing(encoding, taxonomy):
     table = label_map(encoding, taxonomy)
     lookup = dict(table.entries)
     means = set(lookup.values())
@@ -424,7 +422,7 @@ def test_every_stored_value_decodes_to_its_class_or_nothing(
     assert sum(unknown.values()) == sum(code not in lookup for code in codes.flat)
 
 
-def test_written_labels_are_read_again(tmp_path: Path) -> None:
+def test_written_labels_are_read_again(tmp_path):
     ids = np.arange(20, dtype=np.uint8).reshape(4, 5)
     write_labels(tmp_path / 'a.png', ids)
     assert (read_labels(tmp_path / 'a.png') == ids).all()
@@ -432,7 +430,7 @@ def test_written_labels_are_read_again(tmp_path: Path) -> None:
         write_labels(tmp_path / 'b.png', np.zeros((2, 2), np.int64))
 
 
-def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(root: Path) -> None:
+def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(root):
     teachers = [str(write_segmenter(root / f'{n}.safetensors', seed=n)) for n in (0, 1)]
 
     def label(*teacher: str, keep: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

@@ -96,9 +96,7 @@ def compared(variants: Variants, drive: Path, tmp_path_factory: pytest.TempPathF
 # -- what is measured ------------------------------------------------------------------------
 
 
-def test_every_frame_goes_through_the_pipeline_once_and_in_order(
-    compared: Path, weights: dict[str, Path]
-) -> None:
+def test_every_frame_goes_through_the_pipeline_once_and_in_order(compared, weights):
     """Masks, states and scores are those of Pipeline.process frame by frame."""
     lines = [line for line in frames_of(compared) if line['run'] == 'drive/route=auto']
     pipeline = Pipeline.load(config(weights))
@@ -117,9 +115,7 @@ def test_every_frame_goes_through_the_pipeline_once_and_in_order(
     assert {line['route'] for line in lines} == {'day', 'night'}
 
 
-def test_configurations_over_the_same_frames(
-    compared: Path, weights: dict[str, Path], drive: Path, tmp_path: Path
-) -> None:
+def test_configurations_over_the_same_frames(compared, weights, drive, tmp_path):
     """One pass gives each configuration what a pass of its own gives it."""
     together = scores_of(compared)
     assert list(together['runs']) == [f'drive/{name}' for name in ROUTES]
@@ -140,7 +136,7 @@ def test_configurations_over_the_same_frames(
         assert gap['difference'] == pytest.approx(scores[0] - scores[1], abs=2e-4)
 
 
-def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path: Path) -> None:
+def test_differences_are_paired(weights, drive, tmp_path):
     """Two configurations with the same masks differ by nothing in every draw."""
     names = ('route=day', 'route=day,overlay_alpha=0.4')
     alike = Variants(configurations(config(weights), names))
@@ -151,7 +147,7 @@ def test_differences_are_paired(weights: dict[str, Path], drive: Path, tmp_path:
         assert item[key] == {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
 
 
-def test_what_a_run_says(compared: Path) -> None:
+def test_what_a_run_says(compared):
     result = scores_of(compared)
     run = result['runs']['drive/route=auto']
     source = result['sets']['drive']['sources'][0]
@@ -180,9 +176,7 @@ def test_what_a_run_says(compared: Path) -> None:
 
 
 @pytest.mark.parametrize('backend', ['torch', 'openvino'])
-def test_frames_labelled_side_by_side_are_the_same_frames(
-    weights: dict[str, Path], drive: Path, tmp_path: Path, backend: str
-) -> None:
+def test_frames_labelled_side_by_side_are_the_same_frames(weights, drive, tmp_path, backend):
     """The same bytes; a size that is new to the networks waits until no frame is in them."""
     pytest.importorskip(backend)
     images = tmp_path / 'images'
@@ -213,9 +207,7 @@ def test_frames_labelled_side_by_side_are_the_same_frames(
     assert found[0]['compare'] == []
 
 
-def test_labels_from_folders_by_name_and_by_stamp(
-    auto: Variants, drive: Path, tmp_path: Path
-) -> None:
+def test_labels_from_folders_by_name_and_by_stamp(auto, drive, tmp_path):
     topic = run(auto, tmp_path / 'topic', drive, labels=[LABEL_TOPIC])
     for kind in ('name', 'stamp'):
         folder = tmp_path / kind
@@ -229,7 +221,7 @@ def test_labels_from_folders_by_name_and_by_stamp(
         assert found['runs']['drive']['all'] == topic['runs']['drive']['all']
 
 
-def test_a_folder_and_a_video_with_labels(auto: Variants, tmp_path: Path) -> None:
+def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     images, labels = tmp_path / 'images', tmp_path / 'labels'
     images.mkdir()
     labels.mkdir()
@@ -260,9 +252,7 @@ def test_a_folder_and_a_video_with_labels(auto: Variants, tmp_path: Path) -> Non
     ('kind', 'words'),
     [('jpeg', 'labels are PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
 )
-def test_labels_that_are_none_are_named(
-    auto: Variants, tmp_path: Path, kind: str, words: str
-) -> None:
+def test_labels_that_are_none_are_named(auto, tmp_path, kind, words):
     labels = {'size': truth(0)[1:], 'id': np.full_like(truth(0), 11)}.get(kind, truth(0))
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame(IMAGE_TOPIC, Frame(image=picture(0, 9), stamp_ns=START))
@@ -282,9 +272,7 @@ def test_labels_that_are_none_are_named(
     [[1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], [1.7e9, 1.7e9 + 0.1, 1.2, 1.3], [5, 5.1, 2e9, 5.3, 5.4]],
     ids=['set ahead', 'set back', 'one wild stamp'],
 )
-def test_stamps_that_jump_lose_no_frame_and_no_label(
-    auto: Variants, tmp_path: Path, seconds: list[float]
-) -> None:
+def test_stamps_that_jump_lose_no_frame_and_no_label(auto, tmp_path, seconds):
     with BagWriter(tmp_path / 'bag') as bag:
         for index, second in enumerate(seconds):
             place = {'stamp_ns': round(second * 10) * STEP, 'received_ns': START + index * STEP}
@@ -301,7 +289,7 @@ def test_stamps_that_jump_lose_no_frame_and_no_label(
     assert [json.loads(line)['stamp'] for line in lines] == [round(s * 10) * STEP for s in seconds]
 
 
-def test_every_camera_of_a_bag_is_a_source(auto: Variants, tmp_path: Path) -> None:
+def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     topics, labels = (
         [f'/{camera}/{name}' for camera in ('left', 'right')]
         for name in ('image_raw', 'labels_truth')
@@ -323,7 +311,7 @@ def test_every_camera_of_a_bag_is_a_source(auto: Variants, tmp_path: Path) -> No
         plan_of(auto, tmp_path / 'bag', topics=topics[:1], labels=labels)
 
 
-def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto: Variants, tmp_path: Path) -> None:
+def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto, tmp_path):
     # an MCAP file this small is a single chunk, of which a cut leaves nothing
     drive = write_drive(tmp_path / 'drive', FRAMES, every=2, storage='sqlite3')
     [storage] = drive.glob('*.db3')
@@ -339,7 +327,7 @@ def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto: Variants, tmp_path: Pat
     assert whole['sets']['drive']['sources'][0]['losses'] == []
 
 
-def test_names_of_any_length_become_folders() -> None:
+def test_names_of_any_length_become_folders():
     assert slug('a b/c.d') == 'a_b_c.d'
     long = [slug('x' * 300 + end) for end in 'ab']
     assert len({*long}) == 2 and max(map(len, long)) <= 80
@@ -371,8 +359,8 @@ def whole(
 
 @pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2])
 def test_an_interrupted_evaluation_redoes_only_the_open_shard(
-    variants: Variants, drive: Path, shorter: Path, whole: Path, tmp_path: Path, at: int
-) -> None:
+    variants, drive, shorter, whole, tmp_path, at
+):
     def stop(done: int) -> None:
         if done >= at:
             raise Interrupted
@@ -395,9 +383,7 @@ def test_an_interrupted_evaluation_redoes_only_the_open_shard(
         assert path.read_bytes() == (whole / path.relative_to(out)).read_bytes()
 
 
-def test_going_on_with_something_else_is_refused(
-    auto: Variants, drive: Path, tmp_path: Path
-) -> None:
+def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     def stop(done: int) -> None:
         with pytest.raises(ConfigError, match='another process is evaluating into'):
             run(auto, tmp_path, drive)
@@ -412,7 +398,7 @@ def test_going_on_with_something_else_is_refused(
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
-def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader() -> None:
+def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
     taken = []
 
     def items():
@@ -447,9 +433,7 @@ def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader() -> No
         (['threads=many'], 'threads'),
     ],
 )
-def test_wrong_configurations_are_named(
-    weights: dict[str, Path], compare: list[str], words: str
-) -> None:
+def test_wrong_configurations_are_named(weights, compare, words):
     with pytest.raises(ConfigError, match=words):
         configurations(config(weights), compare)
     changes = 'route=night,long_side=96,router.dwell_dark_s=1,router.table.dusk=day'
@@ -458,7 +442,7 @@ def test_wrong_configurations_are_named(
     assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
 
 
-def test_saved_masks_never_overwrite_one_another(weights: dict[str, Path], tmp_path: Path) -> None:
+def test_saved_masks_never_overwrite_one_another(weights, tmp_path):
     for name in ('road.png', 'road.jpg', 'town.png'):
         cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
     parts = tuple(dataset_shards([f'images:{tmp_path}'], CAMVID11))
@@ -468,9 +452,7 @@ def test_saved_masks_never_overwrite_one_another(weights: dict[str, Path], tmp_p
         Plan(configurations=made, shards=parts, save_labels=True)
 
 
-def test_the_command(
-    weights: dict[str, Path], drive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(weights, drive, tmp_path, capsys):
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
     flags += ['--out', str(tmp_path / 'out')]

@@ -57,9 +57,8 @@ def alone(
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
 def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
-    fleet: str, tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[Shard], alone: dict, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    fleet, tmp_path, members, variants, shards, alone, monkeypatch
+):
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
@@ -81,9 +80,7 @@ def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
     assert len(masks) == (3 * FRAMES * len(members) if fleet == 'ray' else 0)
 
 
-def test_an_error_in_a_worker_is_told_as_in_this_process(
-    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants, shards: list[Shard]
-) -> None:
+def test_an_error_in_a_worker_is_told_as_in_this_process(tmp_path, members, variants, shards):
     wrong = dataclasses.replace(shards[0], labels=str(tmp_path / 'labels'))
     plan = Plan(configurations=members, shards=(wrong,))
     for workers in (1, 2):
@@ -91,10 +88,7 @@ def test_an_error_in_a_worker_is_told_as_in_this_process(
             evaluate(plan, variants, tmp_path / str(workers), EvaluationSettings(workers=workers))
 
 
-def test_without_ray_the_extra_is_named(
-    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[Shard], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_without_ray_the_extra_is_named(tmp_path, members, variants, shards, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'ray', None)
     plan = Plan(configurations=members, shards=tuple(shards))
     with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):

@@ -87,7 +87,7 @@ DIFFUSE = LightRanges(
 
 
 @pytest.mark.parametrize('look', sorted(PRESETS))
-def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look: str) -> None:
+def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look):
     image, labels = street()
     before = image.copy(), labels.copy()
     config = NightConfig.only(look)
@@ -117,7 +117,7 @@ def brightness(
     return luma(night_of(image, labels, 2, still(light, camera or PLAIN)))
 
 
-def test_each_light_does_what_it_says() -> None:
+def test_each_light_does_what_it_says():
     image, labels = street()
     image[40:50, 5:30] = 20
     plain = brightness(image, labels)
@@ -137,7 +137,7 @@ def test_each_light_does_what_it_says() -> None:
     assert hazy.mean() > sharp.mean() + 1.0 and (hazy >= sharp - 2.0).mean() > 0.99
 
 
-def test_vegetation_follows_its_share_of_the_light_and_grows_leaves() -> None:
+def test_vegetation_follows_its_share_of_the_light_and_grows_leaves():
     image, labels = street()
     labels[labels == BUILDING] = TREE
     levels = [brightness(image, labels, tree=share)[labels == TREE].mean()
@@ -237,7 +237,7 @@ def test_lamp_colors_go_from_orange_to_blue_at_one_luminance():
         assert float(lamp_color(kelvin) @ [0.2126, 0.7152, 0.0722]) == pytest.approx(1.0, abs=0.06)
 
 
-def test_bad_arguments_are_named() -> None:
+def test_bad_arguments_are_named():
     image, labels = street()
     for picture, ids, words in (
         (image.astype(np.float32), labels, 'image must be uint8'),
@@ -248,7 +248,7 @@ def test_bad_arguments_are_named() -> None:
             night_of(picture, ids, 0)
 
 
-def test_a_configuration_survives_a_file_and_its_looks_replace_presets() -> None:
+def test_a_configuration_survives_a_file_and_its_looks_replace_presets():
     config = still(DIFFUSE, PLAIN)
     assert from_mapping(NightConfig, to_mapping(config)) == config
     replaced = NightConfig(

@@ -65,7 +65,7 @@ def count(bag: Path) -> int:
 # -- what --force may replace ----------------------------------------------------------------
 
 
-def test_force_replaces_a_bag_of_its_own(tmp_path: Path, pictures: Path) -> None:
+def test_force_replaces_a_bag_of_its_own(tmp_path, pictures):
     out = tmp_path / 'bag'
     assert make(pictures, out) == 0
     assert make(pictures, out) == 2
@@ -96,9 +96,7 @@ OWN = [
 
 
 @pytest.mark.parametrize(('command', 'words'), OWN)
-def test_force_leaves_what_the_tool_did_not_write(
-    tmp_path: Path, pictures: Path, command: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, words, capsys):
     root = tmp_path / 'root'
     for folder in ('home/bag.partial/replaced', 'drive', 'other', 'set/labels'):
         (root / folder).mkdir(parents=True)
@@ -117,9 +115,7 @@ def test_force_leaves_what_the_tool_did_not_write(
     assert contents(root) == before
 
 
-def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
-    tmp_path: Path, pictures: Path
-) -> None:
+def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(tmp_path, pictures):
     mixed, recorded = tmp_path / 'mixed', tmp_path / 'recorded'
     assert make(pictures, mixed) == 0
     (mixed / 'notes.txt').write_text('rain from 10:42 on')
@@ -134,7 +130,7 @@ def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
         assert contents(bag_there) == before
 
 
-def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path) -> None:
+def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_value('/x', 'old', 1)
     (tmp_path / 'bag.partial').mkdir()
@@ -145,7 +141,7 @@ def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path)
 
 
 @pytest.mark.parametrize('relation', ['is', 'lies in', 'holds'])
-def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
+def test_an_input_is_never_replaced(tmp_path, relation):
     source = tmp_path / 'a' / 'b'
     (source / 'c').mkdir(parents=True)
     (source / 'c' / 'x').touch()
@@ -160,7 +156,7 @@ def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, name: str) -> None:
+def test_a_bag_may_have_any_name(tmp_path, pictures, name):
     for storage in ('mcap', 'sqlite3'):
         home = tmp_path / storage / name
         home.mkdir(parents=True)
@@ -176,9 +172,7 @@ def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, name: str) -> N
         shutil.rmtree(tmp_path / name)
 
 
-def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(tmp_path, monkeypatch):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_value('/x', 'old', 1)
     before = contents(tmp_path / 'bag')
@@ -199,9 +193,7 @@ def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_videos_data_sets_and_ego_masks_may_have_any_name(
-    tmp_path: Path, pictures: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_videos_data_sets_and_ego_masks_may_have_any_name(tmp_path, pictures, name, monkeypatch):
     home = tmp_path / 'home'
     home.mkdir()
     monkeypatch.chdir(home)
@@ -220,14 +212,12 @@ def test_videos_data_sets_and_ego_masks_may_have_any_name(
     assert EgoMask(home / name / 'mask.png').at(24, 32)[12:].all()
 
 
-def test_a_folder_that_is_there_wins_over_a_split(tmp_path: Path) -> None:
+def test_a_folder_that_is_there_wins_over_a_split(tmp_path):
     (tmp_path / 'a:night').mkdir()
     assert parse_spec(f'images:{tmp_path}/a:night:day') == ('images', tmp_path / 'a:night', 'day')
     assert parse_spec(f'images:{tmp_path}/b:night') == ('images', tmp_path / 'b', 'night')
 
 
-def test_a_name_that_is_no_utf_8_is_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_no_utf_8_is_no_traceback(tmp_path, capsys):
     assert main(['bag', 'info', str(tmp_path / 'b\udcff')]) == 2
     assert 'does not exist' in capsys.readouterr().err

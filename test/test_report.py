@@ -164,7 +164,7 @@ def markdown_tables(text: str) -> dict[str, list[list[str]]]:
 # -- content ---------------------------------------------------------------------------------
 
 
-def test_the_numbers_are_those_of_metrics_json(kinds: Any) -> None:
+def test_the_numbers_are_those_of_metrics_json(kinds):
     metrics, folder = kinds['four']
     page = page_of(folder)
     caption = 'night_drive: 6 labelled frames, the same for all'
@@ -186,7 +186,7 @@ def test_the_numbers_are_those_of_metrics_json(kinds: Any) -> None:
         assert ('worse' in gap, 'better' in gap) == (low_high[1] < 0, low_high[0] > 0)
 
 
-def test_confusion_is_in_percent_of_the_labels(kinds: Any) -> None:
+def test_confusion_is_in_percent_of_the_labels(kinds):
     metrics, folder = kinds['one']
     caption = 'night_drive, route=auto: rows are the labels, columns the masks'
     _, *rows = page_of(folder).tables[caption]
@@ -202,7 +202,7 @@ def test_confusion_is_in_percent_of_the_labels(kinds: Any) -> None:
         assert int(re.sub(r'\s', '', row[-1])) == line.sum()
 
 
-def test_markdown_holds_the_same_tables(kinds: Any) -> None:
+def test_markdown_holds_the_same_tables(kinds):
     _, folder = kinds['four']
     found = markdown_tables((folder / 'report.md').read_text())
     tables = page_of(folder).tables
@@ -215,7 +215,7 @@ def test_markdown_holds_the_same_tables(kinds: Any) -> None:
         assert got == wanted, caption
 
 
-def test_it_says_what_was_measured_by_what_and_when(kinds: Any) -> None:
+def test_it_says_what_was_measured_by_what_and_when(kinds):
     metrics, folder = kinds['one']
     page = page_of(folder)
     weights = metrics['pipeline']['weights']['night']
@@ -231,7 +231,7 @@ def test_it_says_what_was_measured_by_what_and_when(kinds: Any) -> None:
     assert rows['frames in a wrong state'] == f'{100 * routing["wrong_state_share"]:.1f} %'
 
 
-def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds: Any) -> None:
+def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds):
     metrics, folder = kinds['unlabelled']
     page = page_of(folder)
     assert 'no labels' in page.text and 'how accurate the masks are is not known' in page.text
@@ -245,7 +245,7 @@ def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds: Any) -> Non
     assert 'timeline' not in pictures and 'classes' in pictures
 
 
-def test_configurations_without_labels_stand_in_one_table(copied: Any) -> None:
+def test_configurations_without_labels_stand_in_one_table(copied):
     metrics, folder = copied('unlabelled_four')
     page = report(folder, metrics)
     assert list(page.column('night_drive: the same frames for all', 'label flicker')) == list(FOUR)
@@ -253,7 +253,7 @@ def test_configurations_without_labels_stand_in_one_table(copied: Any) -> None:
     assert 'frames in a wrong state' not in rows and 'switches of the route' in rows
 
 
-def test_a_mask_that_two_configurations_share_is_drawn_once(copied: Any) -> None:
+def test_a_mask_that_two_configurations_share_is_drawn_once(copied):
     metrics, folder = copied('four')
     samples = [metrics['runs'][f'night_drive/{name}']['samples'] for name in FOUR[:2]]
     for first, second in zip(*samples):
@@ -271,7 +271,7 @@ def test_a_mask_that_two_configurations_share_is_drawn_once(copied: Any) -> None
         (None, 'No frame was evaluated'),
     ],
 )
-def test_few_frames(copied: Any, frames: int | None, words: str) -> None:
+def test_few_frames(copied, frames, words):
     metrics, folder = copied()
     metrics['sets']['night_drive']['units'] = 1
     entry = metrics['runs']['night_drive']['all']
@@ -284,7 +284,7 @@ def test_few_frames(copied: Any, frames: int | None, words: str) -> None:
     assert words in page.text and not re.search(r'\b(nan|None)\b', page.text)
 
 
-def test_read_errors_are_listed_and_said_at_the_top(copied: Any) -> None:
+def test_read_errors_are_listed_and_said_at_the_top(copied):
     metrics, folder = copied()
     [source] = metrics['sets']['night_drive']['sources']
     source.update(failed=3, losses=['message 7: truncated JPEG', 'the last chunk is cut off'])
@@ -295,7 +295,7 @@ def test_read_errors_are_listed_and_said_at_the_top(copied: Any) -> None:
     assert len(page.tables['What could not be read']) == 3
 
 
-def test_names_from_outside_are_text_and_never_markup(copied: Any) -> None:
+def test_names_from_outside_are_text_and_never_markup(copied):
     metrics, folder = copied()
     weights = metrics['pipeline']['weights']['night']
     text = json.dumps(metrics)
@@ -321,7 +321,7 @@ def test_names_from_outside_are_text_and_never_markup(copied: Any) -> None:
         assert not re.search(r'(?<!\\)<(script|img)', bare), line
 
 
-def test_nothing_points_outside(kinds: Any) -> None:
+def test_nothing_points_outside(kinds):
     _, folder = kinds['four']
     for _, attrs in page_of(folder).tags:
         for name in ('href', 'src', 'srcset', 'action', 'data'):
@@ -331,7 +331,7 @@ def test_nothing_points_outside(kinds: Any) -> None:
     assert not re.search(r'@import|url\((?!#)|<link|<script', html)
 
 
-def test_samples_outside_the_folder_or_lost_are_not_shown(copied: Any) -> None:
+def test_samples_outside_the_folder_or_lost_are_not_shown(copied):
     metrics, folder = copied()
     before = page_of(folder).names.count('img')
     samples = metrics['runs']['night_drive']['samples']
@@ -345,7 +345,7 @@ def test_samples_outside_the_folder_or_lost_are_not_shown(copied: Any) -> None:
     assert 'img' not in page.names and 'lies outside' in page.text
 
 
-def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied: Any) -> None:
+def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied):
     _, folder = copied()
     lines = [json.loads(line) for line in (folder / 'frames.jsonl').open()]
     rng = np.random.default_rng(0)
@@ -372,9 +372,7 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied:
      ([5, 5.1, 1.7e9, 5.3, 5.4], '0:02')],
     ids=['set ahead', 'set back', 'one wild stamp'],
 )  # fmt: skip
-def test_a_clock_that_was_set_leaves_a_timeline_readable(
-    tmp_path: Path, seconds: list[float], length: str
-) -> None:
+def test_a_clock_that_was_set_leaves_a_timeline_readable(tmp_path, seconds, length):
     line = {
         'run': 'bag', 'source': 'bag', 'camera': 'front', 'error': None, 'score': 0.5,
         'miou': None, 'confidence': 0.9, 'state': 'day', 'light': None, 'route': 'day',
@@ -400,9 +398,7 @@ def test_a_clock_that_was_set_leaves_a_timeline_readable(
         ('{"version": 2}', 'taxonomy'),
     ],
 )
-def test_a_folder_without_an_evaluation(
-    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_an_evaluation(tmp_path, content, words, capsys):
     if content is not None:
         (tmp_path / 'metrics.json').write_text(content)
     assert main(['report', str(tmp_path)]) == 2
@@ -411,7 +407,7 @@ def test_a_folder_without_an_evaluation(
     assert not list(tmp_path.glob('report.*'))
 
 
-def test_the_command_makes_a_report_again(kinds: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_a_report_again(kinds, capsys):
     _, folder = kinds['one']
     html, markdown = folder / 'report.html', folder / 'report.md'
     first = html.read_bytes(), markdown.read_bytes()
@@ -424,7 +420,7 @@ def test_the_command_makes_a_report_again(kinds: Any, capsys: pytest.CaptureFixt
 # -- parts -----------------------------------------------------------------------------------
 
 
-def test_numbers_in_words() -> None:
+def test_numbers_in_words():
     assert number(0.12345) == '0.123' and number(-0.5) == '−0.500' and number(-1e-9) == '0.000'
     assert number(None) == '–'
     assert signed(0.0299) == '+0.030' and signed(-0.03) == '−0.030' and signed(0.0) == '0.000'
@@ -434,14 +430,14 @@ def test_numbers_in_words() -> None:
     assert moment(START) == '2023-11-14 22:13:20.00 UTC' and moment(1_500_000_000) == '1.50 s'
 
 
-def test_a_column_that_says_nothing_is_left_out() -> None:
+def test_a_column_that_says_nothing_is_left_out():
     rows = [('a', 'x', '1', ''), ('a', 'y', '2', '')]
     found = table('', ('set', 'name', 'n', 'empty'), rows)
     assert found is not None and found.columns == ['name', 'n'] and found.words == [True, False]
     assert table('', ('n',), []) is None
 
 
-def test_errors_are_drawn_where_they_are() -> None:
+def test_errors_are_drawn_where_they_are():
     image = np.full((4, 6, 3), 100, np.uint8)
     truth = np.zeros((4, 6), np.uint8)
     labels = truth.copy()
@@ -455,7 +451,7 @@ def test_errors_are_drawn_where_they_are() -> None:
     assert (nearest(2, 2), nearest(0, 0), nearest(1, 1), nearest(3, 3)) == (0, 1, 1, 2)
 
 
-def test_the_more_pictures_the_smaller_they_are() -> None:
+def test_the_more_pictures_the_smaller_they_are():
     image = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
     sizes = []
     for count in (20, 100):
@@ -532,7 +528,7 @@ KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
 
 @pytest.mark.parametrize(('width', 'dark'), [(360, True), (1280, False)])
 @pytest.mark.parametrize('kind', KINDS)
-def test_in_a_browser(browser: Browser, kinds: Any, kind: str, width: int, dark: bool) -> None:
+def test_in_a_browser(browser, kinds, kind, width, dark):
     browser.open(kinds[kind][1] / 'report.html', width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert browser.complaints == []
@@ -546,7 +542,7 @@ def test_in_a_browser(browser: Browser, kinds: Any, kind: str, width: int, dark:
     assert browser.evaluate(UNNAMED) == []
 
 
-def test_injected_markup_does_nothing_in_a_browser(browser: Browser, copied: Any) -> None:
+def test_injected_markup_does_nothing_in_a_browser(browser, copied):
     metrics, folder = copied()
     metrics['machine'] = {HOSTILE: HOSTILE}
     metrics['command'] = ['nightseg', HOSTILE]

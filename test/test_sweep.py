@@ -40,7 +40,7 @@ RATIOS = (0.0, 0.3, 0.6, 1.0)
     share=st.floats(0.5, 2.0),
     ratio=st.sampled_from([0.1, 0.15, 0.3, 0.45, 0.5, 0.6, 0.8, 0.9]),
 )
-def test_copies_of_two_sets_come_near_the_ratio(days: int, share: float, ratio: float) -> None:
+def test_copies_of_two_sets_come_near_the_ratio(days, share, ratio):
     nights = max(1, round(days * share))
     a, b = mixture(days, nights, ratio)
     assert abs(b * nights / (a * days + b * nights) - ratio) < 0.03
@@ -66,15 +66,13 @@ def test_copies_of_two_sets_come_near_the_ratio(days: int, share: float, ratio: 
         ('20, 50, 40, 30', 0.3, False, 'one seed gives no error'),
     ],
 )
-def test_the_smallest_ratio_within_one_standard_error_of_the_best(
-    rows: str, spot: float, resolved: bool, words: str
-) -> None:
+def test_the_smallest_ratio_within_one_standard_error_of_the_best(rows, spot, resolved, words):
     scores = np.array([[float(x) / 100 for x in row.split()] for row in rows.split(',')])
     ratio, clear, text = sweet_spot(RATIOS, scores, 'night')
     assert (ratio, clear) == (spot, resolved) and words in text
 
 
-def test_the_gain_over_0_has_the_standard_error_of_the_mean() -> None:
+def test_the_gain_over_0_has_the_standard_error_of_the_mean():
     assert standard_error(np.array([[1.0, 2.0, 4.0]]))[0] == pytest.approx(np.sqrt(7 / 3 / 3))
     scores = np.array(((0.1, 0.3), (0.31, 0.51), (0.4, 0.61), (0.2, 0.2)))
     text = sweet_spot(RATIOS, scores, 'night')[2]
@@ -131,7 +129,7 @@ def rows(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / 'sweep.csv').open()))
 
 
-def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished: Path) -> None:
+def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
     names = {path.name for path in (finished / 'cells').iterdir()}
     assert names == {
         f'{name}_seed{seed}' for name in ('none_0', 'physical_0.5', 'made_0.5') for seed in (0, 1)
@@ -150,7 +148,7 @@ def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished: Path) -
     assert not list(finished.rglob('checkpoint.safetensors')), 'they are ten times the weights'
 
 
-def test_shares_reach_the_trainings(root: Path, finished: Path) -> None:
+def test_shares_reach_the_trainings(root, finished):
     settings = config(
         root, finished, ratios=(0.0, 0.5, 1.0),
         variants=('physical', f'made=folder:{root}/night:night'),
@@ -166,8 +164,8 @@ def test_shares_reach_the_trainings(root: Path, finished: Path) -> None:
 
 
 def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
-    root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    root, finished, tmp_path, monkeypatch
+):
     out = tmp_path / 'again'
     shutil.copytree(finished, out)
     before = weights(out)
@@ -189,7 +187,7 @@ def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
     assert "on 'night' the best ratio is" in lines[3]
 
 
-def test_the_curve_says_what_was_scored(root: Path, tmp_path: Path) -> None:
+def test_the_curve_says_what_was_scored(root, tmp_path):
     settings = config(root, tmp_path, ratios=RATIOS, report=(f'folder:{root}/night',))
     scores = [0.2, 0.4, 0.41, 0.3]
     table = [
@@ -203,9 +201,7 @@ def test_the_curve_says_what_was_scored(root: Path, tmp_path: Path) -> None:
     assert 'The sweet spot is 0.6.' in text
 
 
-def test_a_killed_sweep_goes_on_to_the_same_weights(
-    root: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
     out = tmp_path / 'cut'
 
     def kill(text: str) -> None:
@@ -226,8 +222,8 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(
 
 
 def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
-    root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    root, finished, tmp_path, monkeypatch
+):
     monkeypatch.setattr(sweeping, 'POLL', 0.01)
     # trials: a day checkpoint, none, physical; the second shard waits for the first one's
     settings = config(root, tmp_path, seeds=(0,))
@@ -248,7 +244,7 @@ def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
 
 
-def test_other_settings_are_refused(root: Path, finished: Path) -> None:
+def test_other_settings_are_refused(root, finished):
     with pytest.raises(RunError, match='steps = 2, now it is 4'):
         sweep(config(root, finished, cell={'steps': 4, 'warm_up': 1}), silent)
     other = (f'made=folder:{root}/day:night',)
@@ -265,9 +261,7 @@ def test_other_settings_are_refused(root: Path, finished: Path) -> None:
         ({'report': ('images:{root}/night/images',)}, 'no labels; trials are scored'),
     ],
 )
-def test_what_is_missing_is_named_before_anything_is_trained(
-    changes: dict, words: str, root: Path, tmp_path: Path
-) -> None:
+def test_what_is_missing_is_named_before_anything_is_trained(changes, words, root, tmp_path):
     if 'report' in changes:
         changes = {'report': tuple(name.format(root=root) for name in changes['report'])}
     with pytest.raises((ConfigError, DataError), match=words):
@@ -276,8 +270,8 @@ def test_what_is_missing_is_named_before_anything_is_trained(
 
 
 def test_the_command_takes_the_packages_settings_and_flags_win(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    root, tmp_path, monkeypatch, capsys
+):
     seen: list[SweepConfig] = []
 
     def caught(options: SweepConfig, log: object) -> object:

@@ -68,9 +68,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_each_method_makes_a_data_set_with_the_days_labels(
-    method: str, days: str, nights: str, tmp_path: Path
-) -> None:
+def test_each_method_makes_a_data_set_with_the_days_labels(method, days, nights, tmp_path):
     out = tmp_path / 'out' / 'night'
     generator = method == 'generator'
     weights = write_translator(tmp_path / 'night.safetensors')
@@ -106,7 +104,7 @@ def test_each_method_makes_a_data_set_with_the_days_labels(
         assert manifest['weights_sha256'] == digest
 
 
-def test_bytes_depend_on_the_seed_and_not_on_the_number(days: str, tmp_path: Path) -> None:
+def test_bytes_depend_on_the_seed_and_not_on_the_number(days, tmp_path):
     one, more, other = (tmp_path / name for name in ('one', 'more', 'other'))
     synthesize(config(days, one, seed=1))
     synthesize(config(days, more, seed=1, count=None, ratio=1.0))
@@ -118,7 +116,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number(days: str, tmp_path: Pat
 
 @settings(deadline=None)
 @given(total=st.integers(1, 500), seed=st.integers(0, 9), ratio=st.floats(0.01, 1.0))
-def test_a_ratio_is_that_share_of_the_images(total: int, seed: int, ratio: float) -> None:
+def test_a_ratio_is_that_share_of_the_images(total, seed, ratio):
     wanted = SynthesisConfig(data=('folder:x',), out='y', ratio=ratio, seed=seed)
     if round(ratio * total) == 0:
         with pytest.raises(DataError, match='is none'):
@@ -129,7 +127,7 @@ def test_a_ratio_is_that_share_of_the_images(total: int, seed: int, ratio: float
     assert chosen == sorted(set(chosen)) and chosen[0] >= 0 and chosen[-1] < total
 
 
-def test_sets_with_equal_names_and_another_vocabulary(tmp_path: Path) -> None:
+def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     specs = tuple(write_streets(tmp_path / name, 2) for name in ('a', 'b'))
     (tmp_path / 'b' / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
     sky, road = (CITYSCAPES19.id_of(name) for name in ('sky', 'road'))
@@ -157,7 +155,7 @@ def two_halves(shape: tuple[int, int], row: int, sky: Any, ground: Any) -> np.nd
     return image
 
 
-def test_regions_take_the_colours_that_their_rows_have_in_real_nights() -> None:
+def test_regions_take_the_colours_that_their_rows_have_in_real_nights():
     rng = np.random.default_rng(0)
     labels = two_halves((96, 144), 48, SKY, ROAD)
     image = two_halves((96, 144), 48, (210, 225, 245), (110, 110, 112))
@@ -174,7 +172,7 @@ def test_regions_take_the_colours_that_their_rows_have_in_real_nights() -> None:
         assert distance.argmin() == nearest and distance[nearest] < 25, part
 
 
-def test_labels_of_a_reference_tell_where_its_sky_is() -> None:
+def test_labels_of_a_reference_tell_where_its_sky_is():
     # this camera looks up: the sky fills most of the frame, and is red
     night = two_halves((60, 80), 50, (90, 10, 10), (20, 20, 20))
     truth = two_halves((60, 80), 50, SKY, ROAD)
@@ -188,9 +186,7 @@ def test_labels_of_a_reference_tell_where_its_sky_is() -> None:
 # -- interruptions ---------------------------------------------------------------------------
 
 
-def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(
-    days: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path, monkeypatch):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     synthesize(config(days, whole))
     replace_file, written = synthesis.replace_file, []
@@ -227,9 +223,7 @@ def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(
 # -- what is refused -------------------------------------------------------------------------
 
 
-def test_a_folder_of_other_settings_or_files_is_refused_and_stays(
-    days: str, tmp_path: Path
-) -> None:
+def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path):
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
@@ -265,15 +259,13 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(
         ({'data': 'folder:nowhere'}, 'no folder'),
     ],
 )
-def test_what_cannot_work_is_named(
-    changes: dict[str, object], words: str, days: str, tmp_path: Path
-) -> None:
+def test_what_cannot_work_is_named(changes, words, days, tmp_path):
     with pytest.raises(ValueError, match=words):
         synthesize(config(**{'data': days, 'out': tmp_path / 'out', **changes}))
     assert not list(tmp_path.iterdir())
 
 
-def test_broken_data_is_named_and_nothing_is_left(nights: str, tmp_path: Path) -> None:
+def test_broken_data_is_named_and_nothing_is_left(nights, tmp_path):
     data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
         synthesize(config(nights, out, count=1))
@@ -301,7 +293,7 @@ def write_generator(path: Path, way: str) -> str:
     return str(path)
 
 
-def test_a_generator_draws_from_the_nights_of_its_cameras(days: str, tmp_path: Path) -> None:
+def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
     weights = write_generator(tmp_path / 'weights' / 'day_to_night.safetensors', 'day_to_night')
     settings = config(
         days, tmp_path / 'one', method='generator', weights=weights, backend='torch',
@@ -325,9 +317,7 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days: str, tmp_path: P
 # -- the command -----------------------------------------------------------------------------
 
 
-def test_the_command_writes_a_sheet_and_reads_a_file(
-    days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):
     out, file = tmp_path / 'out', tmp_path / 'night.yaml'
     file.write_text('ratio: 0.25\nnight:\n  mixture: {dark: 1.0}\n')
     arguments = ['synthesize', '--config', str(file), '--data', days, '--out', str(out)]

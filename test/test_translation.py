@@ -32,7 +32,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # -- KID -------------------------------------------------------------------------------------
 
 
-def test_kid_is_the_formula_of_the_paper() -> None:
+def test_kid_is_the_formula_of_the_paper():
     """Equation 4 of Binkowski et al. by loops, the mean over two subsets."""
     rng = np.random.default_rng(3)
     one, other = rng.normal(size=(2, 6, 5))
@@ -57,7 +57,7 @@ def test_kid_is_the_formula_of_the_paper() -> None:
 # -- agreement -------------------------------------------------------------------------------
 
 
-def test_a_picture_agrees_with_itself_and_not_with_another(judge: Path) -> None:
+def test_a_picture_agrees_with_itself_and_not_with_another(judge):
     network = FrozenSegmenter(load_weights(judge))
     found = Translations(network, network, 160)
     for seed in range(4):
@@ -73,7 +73,7 @@ def test_a_picture_agrees_with_itself_and_not_with_another(judge: Path) -> None:
     assert worse['agreement'] < 0.9 and worse['kid'] is None
 
 
-def test_a_second_judge_looks_at_the_results_only(judge: Path, tmp_path: Path) -> None:
+def test_a_second_judge_looks_at_the_results_only(judge, tmp_path):
     first = FrozenSegmenter(load_weights(judge))
     second = FrozenSegmenter(load_weights(write_segmenter(tmp_path / 'b.safetensors', seed=5)))
     found = Translations(first, second, 160)
@@ -84,7 +84,7 @@ def test_a_second_judge_looks_at_the_results_only(judge: Path, tmp_path: Path) -
     np.testing.assert_array_equal(found.results[0], features(second, picture(0), 160))
 
 
-def test_what_cannot_be_compared_is_refused(judge: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_refused(judge, tmp_path):
     first = FrozenSegmenter(load_weights(judge))
     path = write_segmenter(tmp_path / 'c.safetensors', taxonomy=CITYSCAPES19)
     with pytest.raises(DataError, match='one taxonomy'):
@@ -107,9 +107,7 @@ def frames(tmp_path: Path) -> Path:
     return folder
 
 
-def test_translate_writes_pictures_sheet_and_figures(
-    frames: Path, judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_translate_writes_pictures_sheet_and_figures(frames, judge, tmp_path, monkeypatch):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     generator = write_translator(tmp_path / 'generator.safetensors')
     (frames / 'a_broken.png').write_bytes(b'no picture')
@@ -140,9 +138,7 @@ def test_translate_writes_pictures_sheet_and_figures(
         (['--style', 'moon'], "know no camera 'moon'"),
     ],
 )
-def test_translate_says_what_it_wants(
-    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list, words: str
-) -> None:
+def test_translate_says_what_it_wants(frames, tmp_path, capsys, flags, words):
     generator = write_translator(tmp_path / 'generator.safetensors')
     arguments = ['translate', str(frames), '--weights', str(generator), '--out', str(tmp_path)]
     assert main([*arguments, *flags]) == 2

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import adapt, FastGenerator
@@ -30,7 +28,7 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(write_segmenter(tmp_path_factory.mktemp('judge') / 'judge.safetensors'))
 
 
-def test_styles_change_the_picture_and_any_is_one_more() -> None:
+def test_styles_change_the_picture_and_any_is_one_more():
     torch.manual_seed(0)
     generator = build('resnet_generator', ngf=4, blocks=1, styles=['blue', 'red']).eval()
     for module in generator.modules():
@@ -47,7 +45,7 @@ def test_styles_change_the_picture_and_any_is_one_more() -> None:
         build('patchgan', ndf=4, styles=2)(x)
 
 
-def test_weights_are_set_to_a_camera(tmp_path: Path) -> None:
+def test_weights_are_set_to_a_camera(tmp_path):
     arch = {'ngf': 4, 'blocks': 1, 'styles': ['blue', 'red']}
     network = build('resnet_generator', **arch)
     torch.nn.init.normal_(network.layers[2].offset)
@@ -65,7 +63,7 @@ def test_weights_are_set_to_a_camera(tmp_path: Path) -> None:
         with_style(weights, 'green')
 
 
-def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(segmenter: str) -> None:
+def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(segmenter):
     judge = FrozenSegmenter(load_weights(segmenter)).train()
     assert not judge.training
     before = {k: v.clone() for k, v in judge.state_dict().items()}
@@ -92,7 +90,7 @@ def lively(seed: int = 0, **arch: object) -> FastGenerator:
 
 
 @pytest.mark.parametrize('level', [3, 20, 60, 120, 250])
-def test_adaptation_lifts_the_dark_and_leaves_the_bright(level: int) -> None:
+def test_adaptation_lifts_the_dark_and_leaves_the_bright(level):
     rng = np.random.default_rng(level)
     x = torch.from_numpy(rng.uniform(0.5, 1.5, (1, 3, 16, 16)) * level / 255).float().clamp(0, 1)
     y = adapt(x)
@@ -108,7 +106,7 @@ def test_adaptation_lifts_the_dark_and_leaves_the_bright(level: int) -> None:
 
 
 @pytest.mark.parametrize('cell', [8, 16])
-def test_fast_generator_begins_as_the_adaptation(cell: int) -> None:
+def test_fast_generator_begins_as_the_adaptation(cell):
     network = FastGenerator(cell=cell).eval()
     torch.nn.init.zeros_(network.grid.weight)
     x = (torch.rand(2, 1, 64, 96) * 2 - 1).expand(-1, 3, -1, -1)
@@ -116,7 +114,7 @@ def test_fast_generator_begins_as_the_adaptation(cell: int) -> None:
         torch.testing.assert_close(network(x), adapt(x / 2 + 0.5) * 2 - 1, atol=1e-5, rtol=0)
 
 
-def test_fast_generator_draws_nothing_finer_than_a_cell() -> None:
+def test_fast_generator_draws_nothing_finer_than_a_cell():
     network = lively()
     with torch.inference_mode():
         flat = network(torch.full((1, 3, 128, 128), -0.5))
@@ -128,16 +126,14 @@ def test_fast_generator_draws_nothing_finer_than_a_cell() -> None:
 
 
 @pytest.mark.parametrize('arch', [{'cell': 4}, {'bins': 1}, {'widths': [8, 8]}])
-def test_fast_generator_refuses_what_cannot_be(arch: dict) -> None:
+def test_fast_generator_refuses_what_cannot_be(arch):
     with pytest.raises(ValueError, match=next(iter(arch))):
         FastGenerator(**arch)
 
 
 @pytest.mark.parametrize('name', [n for n in ON_CPU if n != 'torch'])
 @pytest.mark.parametrize('cell', [8, 16])
-def test_fast_generator_is_the_same_on_every_backend(
-    name: str, cell: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fast_generator_is_the_same_on_every_backend(name, cell, tmp_path, monkeypatch):
     if not available_backends()[name]:
         pytest.skip(f'{name} not installed')
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path))
