@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 from pathlib import Path
 import re
@@ -84,24 +83,18 @@ def panels() -> dict[str, dict[str, Any]]:
     return dict(json.loads(FOXGLOVE.read_text())['configById'])
 
 
-def placed(node: str | dict[str, Any]) -> Iterator[str]:
-    """Yield the ids in a tree of splits."""
-    if isinstance(node, str):
-        yield node
-        return
-    assert set(node) == {'direction', 'splitPercentage', 'first', 'second'}
-    assert node['direction'] in ('row', 'column')
-    assert 0 < node['splitPercentage'] < 100
-    yield from placed(node['first'])
-    yield from placed(node['second'])
-
-
 def test_foxglove_places_each_panel_once():
     layout = json.loads(FOXGLOVE.read_text())
     assert set(layout) == {
         'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout',
     }  # fmt: skip
-    assert sorted(placed(layout['layout'])) == sorted(panels())
+    places = [layout['layout']]
+    for place in places:
+        if isinstance(place, dict):
+            assert set(place) == {'direction', 'splitPercentage', 'first', 'second'}
+            assert place['direction'] in ('row', 'column') and 0 < place['splitPercentage'] < 100
+            places += [place['first'], place['second']]
+    assert sorted(place for place in places if isinstance(place, str)) == sorted(panels())
 
 
 @pytest.mark.parametrize('panel', sorted(panels()))

@@ -137,9 +137,20 @@ def test_time_left_and_a_missing_tensorboard_are_told(tmp_path, monkeypatch):
 
 
 def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path):
+    (tmp_path / '.left-over.safetensors').touch()
     train(tmp_path, 3)
+    assert not list(tmp_path.glob('.left-*'))
     with pytest.raises(RunError, match=r'rate = 0\.1, now it is 0\.2'):
         train(tmp_path, rate=0.2)
+    # the lock of a folder goes with its process
+    with subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None and other.stdout.readline() == b'held\n'
+        with pytest.raises(RunError, match='another training writes'):
+            train(tmp_path)
+        other.kill()
     path = tmp_path / 'checkpoint.safetensors'
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RunError, match='damaged.*remove it'):
@@ -181,20 +192,6 @@ fcntl.lockf(file, fcntl.LOCK_EX)
 print('held', flush=True)
 sys.stdin.read()
 """
-
-
-def test_two_trainings_do_not_share_a_folder(tmp_path):
-    (tmp_path / '.left-over.safetensors').touch()
-    with subprocess.Popen(
-        [sys.executable, '-c', HOLD, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as other:  # fmt: skip
-        assert other.stdout is not None and other.stdout.readline() == b'held\n'
-        with pytest.raises(RunError, match='another training writes'):
-            train(tmp_path)
-        other.kill()  # the lock goes with its process
-    train(tmp_path, 1)
-    assert not list(tmp_path.glob('.left-*'))
 
 
 def test_an_accelerator_that_is_not_here_is_named():

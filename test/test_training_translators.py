@@ -116,22 +116,26 @@ def test_cameras_with_one_light_are_left_out_and_labels_follow(root, tmp_path):
 
 
 def test_a_pair_is_a_night_and_its_day(root):
-    samples = open_dataset(spec(root, 'day', labels=True))
-    settings = AugmentConfig(
+    days = open_dataset(spec(root, 'day', labels=True))
+    dark = AugmentConfig(
         crop=(96, 96), scale=(1.0, 1.0), night_share=1.0, night=NightConfig.only('dark')
     )
-    night, day, labels = NightPairs(samples, settings, taxonomy=CAMVID11, seed=0)[0]
+
+    def pairs(samples: Any, night_share: float = 1.0) -> NightPairs:
+        config = replace(dark, night_share=night_share)
+        return NightPairs(samples, config, taxonomy=CAMVID11, seed=0)
+
+    night, day, labels = pairs(days)[0]
     assert night.shape == day.shape == (96, 96, 3) and labels.shape == (96, 96)
     # padding lies in the same place in both, and nowhere else are they the same
     padded = labels == 255
     assert padded.any() and torch.equal(night[padded], day[padded])
     assert night[~padded].float().mean() < day[~padded].float().mean()
-    still = replace(settings, night_share=0.0)
-    night, day, _ = NightPairs(samples, still, taxonomy=CAMVID11, seed=0)[0]
+    night, day, _ = pairs(days, 0.0)[0]
     assert torch.equal(night, day)
     for light, labelled, words in (('day', False, 'no labels'), ('night', True, 'unpaired')):
         with pytest.raises(DataError, match=words):
-            NightPairs(open_dataset(spec(root, light, labelled)), still, taxonomy=CAMVID11, seed=0)
+            pairs(open_dataset(spec(root, light, labelled)))
 
 
 # -- losses ----------------------------------------------------------------------------------
@@ -214,9 +218,8 @@ def gan_config(root: Path, out: Path, **changes: Any) -> TranslatorConfig:
 def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
     if isinstance(config, TranslatorConfig):
         return train_translator(config, log)
-    if isinstance(config, DayToNightConfig):
-        return (train_day_to_night(config, log),)
-    return (train_fast_translator(config, log),)
+    one = train_day_to_night if isinstance(config, DayToNightConfig) else train_fast_translator
+    return (one(config, log),)
 
 
 @pytest.mark.parametrize(
@@ -323,6 +326,5 @@ def test_a_night_generator_changes_the_physical_night_and_is_a_way_to_synthesize
 def test_void_says_nothing_to_the_discriminator():
     labels = torch.tensor([[[0, 2], [255, 1]]], dtype=torch.uint8)
     maps = one_hot(labels, torch.tensor([[[True, False], [True, False]]]), 3)
-    assert maps.shape == (1, 3, 2, 2)
-    assert maps.sum(1).tolist() == [[[0, 1], [0, 1]]]
+    assert maps.shape == (1, 3, 2, 2) and maps.sum(1).tolist() == [[[0, 1], [0, 1]]]
     assert maps[0, 2, 0, 1] == maps[0, 1, 1, 1] == 1

@@ -123,9 +123,6 @@ def test_rank_correlation_goes_by_order_alone(values):
     assert spearman(array, ranks(array) ** 3) == pytest.approx(1)
     assert spearman(array, -ranks(array)) == pytest.approx(-1)
     assert np.isnan(spearman(array, np.ones(len(array))))
-
-
-def test_rank_correlation_with_ties():
     # 1 - 6 Σd² / n(n² - 1) does not hold with ties: Pearson's of the ranks does
     assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
     assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9486833)
@@ -138,38 +135,34 @@ def test_risk_falls_where_the_worst_frames_are_left_out():
 
 
 def test_scores_of_an_evaluation():
-    rng = np.random.default_rng(0)
+    rng, config = np.random.default_rng(0), BootstrapConfig()
     accuracy = rng.random(60)
-    found = selective(
-        accuracy + rng.normal(0, 0.1, 60), accuracy, np.arange(60) // 3, BootstrapConfig()
-    )
+    found = selective(accuracy + rng.normal(0, 0.1, 60), accuracy, np.arange(60) // 3, config)
     low, high = found['spearman_ci']
     assert 0.7 < low < found['spearman'] < high < 1
     assert found['risk']['0.25'] < found['risk']['0.5'] < found['risk']['1']
     assert found['risk']['1'] == pytest.approx(1 - accuracy.mean(), abs=1e-4)
-    assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), BootstrapConfig()).values()) == {
-        None
-    }
+    assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), config).values()) == {None}
+
+
+@pytest.fixture(scope='module')
+def street() -> np.ndarray:
+    return render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
 
 
 @pytest.mark.parametrize('name', photometric.CORRUPTIONS)
-@pytest.mark.parametrize('size', [(360, 480), (33, 65)])
-def test_faults_change_a_picture_of_any_shape(name, size):
-    street = render(Street(1, 'train'), 10.0, 'day', seed=1, size=(480, 360)).image
-    street = np.ascontiguousarray(street[: size[0], : size[1]])
-    before = street.copy()
-    changes = []
+@pytest.mark.parametrize('size', [(96, 160), (33, 65)])
+def test_faults_change_a_picture_of_any_shape(name, size, street):
+    picture = np.ascontiguousarray(street[: size[0], : size[1]])
+    before = picture.copy()
     for strength in (0.1, 1.0):
-        out = photometric.CORRUPTIONS[name](street, strength, np.random.default_rng(3))
-        assert out.shape == street.shape and out.dtype == np.uint8
-        changes.append(np.abs(out.astype(int) - before).mean())
-    assert min(changes) > 0
-    assert (street == before).all()
+        out = photometric.CORRUPTIONS[name](picture, strength, np.random.default_rng(3))
+        assert out.shape == picture.shape and out.dtype == np.uint8
+        assert (out != picture).any() and (picture == before).all()
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_out_of_distribution_images_are_functions_of_their_seed(name):
-    street = render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
+def test_out_of_distribution_images_are_functions_of_their_seed(name, street):
     pictures = [CORRUPTIONS[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert pictures[0].shape == street.shape and pictures[0].dtype == np.uint8
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
@@ -220,13 +213,9 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(streets, tmp_path
     ]
     found = []
     for cameras in (0, 2):
-        path = write_segmenter(tmp_path / f'{cameras}.safetensors')
-        calibrate(
-            CalibrationConfig(
-                weights=str(path), faults_on=(streets[0],), good=(streets[1],), cameras=cameras
-            ),
-            silent,
-        )
+        path = str(write_segmenter(tmp_path / f'{cameras}.safetensors'))
+        settings = {'faults_on': (streets[0],), 'good': (streets[1],), 'cameras': cameras}
+        calibrate(CalibrationConfig(weights=path, **settings), silent)
         head = ReliabilityHead.of(load_weights(path))
         assert head is not None
         graph = graph_of(load_weights(path))
