@@ -99,6 +99,7 @@ def test_the_first_help_lists_every_verb(capsys):
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
         (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the input'),
+        (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
         (['demo', '--seconds', '0'], '--seconds'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
@@ -187,17 +188,13 @@ def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
             writer.write_frame('/rear/image_raw', frame)
     flags = ['--topic', '/rear/image_raw', '--outputs', 'labels', 'status']
     arguments = ['bag', 'predict', str(bag), '--out', str(copy), *flags, *weights]
-    assert main(['bag', 'predict', 'nowhere', '--out', 'x', *weights]) == 2
-    assert "bag 'nowhere' does not exist" in capsys.readouterr().err
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert f"3 frames predicted in '{copy}'; routes: day 2, night 1" in shown
     with BagReader(copy) as reader:
         names = {topic.name for topic in reader.topics}
-        assert names == {
-            '/camera/image_raw', '/rear/image_raw', '/rear/nightseg/labels',
-            '/rear/nightseg/status',
-        }  # fmt: skip
+        rear = {f'/rear/{name}' for name in ('image_raw', 'nightseg/labels', 'nightseg/status')}
+        assert names == {'/camera/image_raw', *rear}
     assert main(arguments) == 2
     assert 'exists' in capsys.readouterr().err
     noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
@@ -327,26 +324,23 @@ def test_training_reads_a_strict_file_and_flags_win(tmp_path, capsys, monkeypatc
     seen = []
     monkeypatch.setattr(recipe, 'train_segmenter', lambda config: seen.append(config) or 0)
     file = tmp_path / 'recipe.yaml'
-    file.write_text('data: [folder:a, folder:b]\nout: here\nsteps: 7\narch: {variant: tiny}\n')
-    flags = ['train', 'segmenter', '--config', str(file), '--steps', '9', '--augment.flip', '0.25']
-    assert main(flags) == 0
+    file.write_text('data: [folder:a, folder:b]\nsteps: 7\narch: {variant: tiny}\n')
+    command = ['train', 'segmenter', '--config', str(file)]
+    flags = ['--steps', '9', '--augment.flip', '0.25']
+    assert main([*command, '--out', 'there', *flags]) == 0
     [config] = seen
-    assert (config.data, config.out, config.steps) == (('folder:a', 'folder:b'), 'here', 9)
+    assert (config.data, config.out, config.steps) == (('folder:a', 'folder:b'), 'there', 9)
     assert config.arch == {'variant': 'tiny'} and config.augment.flip == 0.25
+    with pytest.raises(SystemExit, match='2'):
+        main(command)
+    assert '--out' in capsys.readouterr().err
     for text, words in (
         ('data: [folder:a]\nout: here\nstepz: 7\n', "unknown key 'stepz'"),
-        ('data: [folder:a]\nout: here\nsteps: many\n', "'steps' must be int"),
         ('- just a list\n', 'mapping'),
     ):
         file.write_text(text)
-        assert main(['train', 'segmenter', '--config', str(file)]) == 2
+        assert main(command) == 2
         assert words in capsys.readouterr().err
-    file.write_text('data: [folder:a]\n')
-    with pytest.raises(SystemExit, match='2'):
-        main(['train', 'segmenter', '--config', str(file)])
-    assert '--out' in capsys.readouterr().err
-    assert main(['train', 'segmenter', '--config', str(file), '--out', 'there']) == 0
-    assert seen[-1].out == 'there'
 
 
 def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):
@@ -357,16 +351,14 @@ def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):
     assert len(samples) == 3
     assert json.loads((out / 'taxonomy.json').read_text())['name'] == 'camvid11'
     for sample in samples:
-        assert sample.label is not None
         labels = read_labels(sample.label)
         assert read_image(sample.image).shape == (64, 96, 3)
-        assert labels.shape == (64, 96) and set(np.unique(labels)) <= {*range(11), 255}
-        assert 3 in labels, 'a street without a road'
+        assert labels.shape == (64, 96) and {3} < {*labels.flat} <= {*range(11), 255}
     first = samples[0].image.read_bytes()
     assert main(flags) == 2
     assert '--force' in capsys.readouterr().err
     assert main([*flags, '--force']) == 0
-    assert open_dataset(f'folder:{out}')[0].image.read_bytes() == first
+    assert samples[0].image.read_bytes() == first
 
 
 def test_train_illumination_names_what_it_wrote(tmp_path, capsys):
