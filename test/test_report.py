@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 import re
 import shutil
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -30,7 +29,6 @@ from nightseg_ros.evaluation.report import (
 from nightseg_ros.evaluation.report_figures import (
     clock,
     draw_errors,
-    draw_timelines,
     encode,
     ERROR_COLORS,
 )
@@ -372,17 +370,12 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied)
      ([5, 5.1, 1.7e9, 5.3, 5.4], '0:02')],
     ids=['set ahead', 'set back', 'one wild stamp'],
 )  # fmt: skip
-def test_a_clock_that_was_set_leaves_a_timeline_readable(tmp_path, seconds, length):
-    line = {
-        'run': 'bag', 'source': 'bag', 'camera': 'front', 'error': None, 'score': 0.5,
-        'miou': None, 'confidence': 0.9, 'state': 'day', 'light': None, 'route': 'day',
-    }  # fmt: skip
-    lines = [json.dumps({**line, 'stamp': round(second * 10) * 10**8}) for second in seconds]
-    (tmp_path / 'frames.jsonl').write_text('\n'.join(lines))
-    run = SimpleNamespace(name='bag', label='auto')
-    drive = SimpleNamespace(name='bag', runs=[run])
-    [(title, _)], left_out = draw_timelines(tmp_path / 'frames.jsonl', [drive])
-    assert title == f'bag front: {len(seconds)} frames, {length}' and not left_out
+def test_a_clock_that_was_set_leaves_a_timeline_readable(copied, seconds, length):
+    _, folder = copied()
+    line = json.loads((folder / 'frames.jsonl').open().readline())
+    lines = [json.dumps(line | {'stamp': round(second * 10) * 10**8}) for second in seconds]
+    (folder / 'frames.jsonl').write_text('\n'.join(lines))
+    assert f': {len(seconds)} frames, {length}' in report(folder).text
 
 
 # -- errors and the command ------------------------------------------------------------------
