@@ -234,7 +234,7 @@ FRONT: dict[str, Any] = {'topic': '/front/image_raw'}
 
 def test_a_bag_becomes_a_data_set(bag, tmp_path):
     out = tmp_path / 'out'
-    result = extract([bag], out, every=0.5, format='png', **FRONT)
+    result = extract([bag], out, every=0.5, encoding='png', **FRONT)
     assert (result.written, result.kept, result.broken) == (4, 0, 0)
     samples = open_dataset(f'images:{out}:night')
     names = [f'my-night-drive-front_{START + k * 500_000_000}.png' for k in range(4)]
@@ -242,7 +242,7 @@ def test_a_bag_becomes_a_data_set(bag, tmp_path):
     for number, sample in enumerate(samples):
         assert (read_image(sample.image) == 60 * number).all()
     # the other camera of the bag goes into the same folder
-    extract([bag], out, every=0.5, format='png', topic='/rear/image_raw')
+    extract([bag], out, every=0.5, encoding='png', topic='/rear/image_raw')
     sources = {s.source for s in open_dataset(f'images:{out}')}
     assert sources == {'my-night-drive-front', 'my-night-drive-rear'}
 
