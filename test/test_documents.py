@@ -225,7 +225,7 @@ def test_the_model_card_has_every_file_with_its_license() -> None:
     assert licenses == {file.name: load_weights(file).metadata.license for file in files}
     free = re.findall(r'`(\w+)`', text('README.md').partition('- The weights ')[2].split('\n')[0])
     assert {f'{name}.safetensors' for name in free} == {
-        name for name, license in licenses.items() if license == 'Apache-2.0'
+        name for name, terms in licenses.items() if terms == 'Apache-2.0'
     }
 
 
