@@ -28,7 +28,8 @@ def test_openblas_and_opencv_have_one_thread_once_a_backend_is_open(first: str) 
             if pool['internal_api'] == 'openblas'
         ]))
     """
-    environment = {k: v for k, v in os.environ.items() if k != 'OPENBLAS_NUM_THREADS'}
+    named = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')
+    environment = {name: value for name, value in os.environ.items() if name not in named}
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(code)], env=environment, capture_output=True,
         text=True, timeout=120, check=True,
