@@ -27,7 +27,8 @@ def test_openblas_has_one_thread_once_a_backend_is_open(first: str) -> None:
             if pool['internal_api'] == 'openblas'
         ]))
     """
-    environment = {k: v for k, v in os.environ.items() if k != 'OPENBLAS_NUM_THREADS'}
+    named = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')
+    environment = {name: value for name, value in os.environ.items() if name not in named}
     done = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(code)], env=environment, capture_output=True,
         text=True, timeout=120, check=True,
