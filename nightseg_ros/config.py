@@ -139,7 +139,7 @@ class Limited:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for the first setting outside of its limits."""
-        for name, limits in _limits(type(self)):
+        for name, limits in _limits(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
             # the command line has yet to fill in the others
             if isinstance(value, (int, float)) and not limits.low <= value <= limits.high:

@@ -13,6 +13,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import json
+import math
 from pathlib import Path
 import re
 from typing import Any
@@ -252,7 +253,7 @@ ERROR_COLORS = np.array(((0, 90, 181), (245, 130, 20), (0, 0, 0)), np.uint8)
 
 def picture_side(count: int) -> int:
     """Return the long side in pixels: the more pictures a page has, the smaller they are."""
-    return min(640, max(320, round(3500 / max(1, count) ** 0.5)))
+    return min(640, max(320, round(3500 / math.sqrt(max(1, count)))))
 
 
 def draw_sample(
