@@ -116,7 +116,8 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
             size=TINY, cameras=('camera',), parameters=night, phases=(short, paced[10])
         ),
         'small': Session(
-            size=NHD, cameras=('camera',), parameters=night, phases=(short, paced[30])
+            size=NHD, cameras=('camera',), parameters=night,
+            phases=(short, paced[30], *sustained),
         ),
         'peers': Session(
             size=HD, cameras=('ours',), parameters=night, peers=options.peers,
@@ -127,7 +128,6 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
                 ),
             ),
         ),
-        'sustained': Session(size=NHD, cameras=('camera',), parameters=night, phases=sustained),
         'eight_cameras': Session(
             size=HD, cameras=eight, parameters=night,
             phases=(
@@ -409,7 +409,9 @@ def figures(raw: dict[str, Any]) -> Iterator[tuple[str, Sequence[float], str, st
             yield f'cpu_ms, {name}', [1e3 * spent], '', 'CPU time a mask, all threads of the node'
             alone = [spent / turns['alone_cpu'] for turns in phases(name)['closed']['rounds']]
             yield f'cpu_over_alone, {name}', alone, goal, "the same over its network's alone"
-    for name, phase in phases('sustained').items():
+    for name, phase in phases('small').items():
+        if name not in ('labels', 'overlay'):
+            continue
         answered = sum('arrived' in frame for frame in phase['frames']) / len(phase['rounds'])
         hz = [answered / turns['ours'] for turns in phase['rounds']]
         yield f'sustained_hz, {name}', hz, '', 'one 640×360 camera, always a frame waiting'
