@@ -166,16 +166,16 @@ class Settings:
 
     # fmt: off
     autostart: bool = _row(
-        True, 'configure and activate without being asked; false waits for a lifecycle manager')
+        True, 'configure and activate at the start; false waits for a lifecycle manager')
     cameras: tuple[str, ...] = _row(
         ('camera',), 'cameras, each read from <camera>/image_raw and published under '
         '<camera>/nightseg/')
     image_topics: tuple[str, ...] = _row(
-        ('',), 'image topics instead, one a camera; without cameras of your own, each camera is '
-        'called as its topic without the last part')
+        ('',), 'image topics instead, one a camera; without cameras, each is named as its topic '
+        'without the last part')
     transport: str = _row(
-        'raw', 'what is read: Image; CompressedImage, of <topic>/compressed; or video: '
-        'FFMPEGPacket (ffmpeg) or CompressedVideo (foxglove), of image_topics as they are or '
+        'raw', 'Image; CompressedImage, of <topic>/compressed; FFMPEGPacket (ffmpeg) or '
+        'CompressedVideo (foxglove), of image_topics as they are or '
         '<camera>/image_raw/<transport>', choices=tuple(TRANSPORTS))
     qos_reliability: str = _row(
         'auto', 'reliability of the image subscriptions; auto does as the publisher does',
@@ -192,14 +192,14 @@ class Settings:
         1.2, 'seconds without a frame after which a camera is reported as silent',
         bounds=(0.1, 60))
     watchdog_s: float = _live(
-        30.0, 'seconds after which a batch, or a callback, that has not come back ends the '
-        'process with code 1, for the launch file to bring it back', bounds=(1, 3600))
+        30.0, 'seconds after which a batch or callback that hangs ends the process with code 1; '
+        'the launch file restarts it', bounds=(1, 3600))
     watchdog_load_s: float = _live(
-        600.0, 'the same while networks are loaded, or made ready for a new size of image',
+        600.0, 'the same while networks are loaded, or prepared for a new size of image',
         bounds=(1, 3600))
     min_reliability: float = _live(
-        0.65, 'a camera whose frames have a lower reliability than this is reported as one that '
-        'cannot see; its masks are published all the same', bounds=(0, 1))
+        0.65, 'below this reliability a camera is reported as one that cannot see; its masks are '
+        'still published', bounds=(0, 1))
     label_size: str = _row(
         'camera', 'size of labels and confidence: that of the image, or the smaller one of the '
         'network', choices=('camera', 'network'))
@@ -222,8 +222,7 @@ class Settings:
     backend: str = _row(_PIPELINE.backend, 'what runs the networks', choices=('auto', *BACKENDS))
     device: str = _row(_PIPELINE.device, 'where they run', choices=('auto', 'cpu', 'cuda'))
     cpu_fallback: bool = _live(
-        True, "run the networks on the CPU where the device's memory does not suffice for a "
-        'single frame')
+        True, 'run the networks on the CPU where the device has no memory for a single frame')
     threads: int = _row(
         _PIPELINE.threads, 'CPU threads of the backend; 0 leaves it the choice', bounds=(0, 256))
     long_side: int = _row(
@@ -242,11 +241,11 @@ class Settings:
         _ROUTER.dwell_bright_s, 'seconds that a brighter state must last to count',
         bounds=(0, 600))
     router__gap_s: float = _live(
-        _ROUTER.gap_s, 'seconds without a frame after which the next one decides afresh',
+        _ROUTER.gap_s, 'seconds without a frame after which the next one decides at once',
         bounds=(0, 3600))
     router__shared: bool = _live(_ROUTER.shared, 'one decision for all cameras of the vehicle')
     router__stale_s: float = _live(
-        _ROUTER.stale_s, 'with router.shared: seconds after which a score has no say',
+        _ROUTER.stale_s, 'with router.shared: seconds after which a score is ignored',
         bounds=(0, 60))
     router__table__day: str = _route_of('day')
     router__table__dusk: str = _route_of('dusk')
@@ -378,7 +377,7 @@ class CloudSettings:
 
     # fmt: off
     autostart: bool = _row(
-        True, 'configure and activate without being asked; false waits for a lifecycle manager')
+        True, 'configure and activate at the start; false waits for a lifecycle manager')
     cameras: tuple[str, ...] = _row(
         ('camera',), 'cameras whose labels are read from <camera>/nightseg/labels; of equal '
         'confidence the first wins')
@@ -399,17 +398,17 @@ class CloudSettings:
         _PAINT.confidence, 'read <camera>/nightseg/confidence as well; without it the order of '
         'the cameras decides')
     rectified: bool = _row(
-        _PAINT.rectified, 'the labels are of rectified images: P of the calibration counts, '
+        _PAINT.rectified, 'the labels are of rectified images: P of the calibration is used, '
         'without distortion')
     qos_reliability: str = _row(
         'auto', 'reliability of the subscriptions; auto does as each publisher does',
         choices=RELIABILITIES)
     transforms: tuple[str, ...] = _row(
-        ('',), "places that count before tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX QY QZ "
+        ('',), "transforms that win over tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX QY QZ "
         "QW' in metres and radians")
-    use_tf: bool = _row(True, 'ask tf2 for the other places, where installed')
+    use_tf: bool = _row(True, 'ask tf2 for the others, where installed')
     odometry: str = _row(
-        '', "topic of the vehicle's poses, to make good what it moved between mask and cloud; '' "
+        '', "topic of the vehicle's poses, to compensate its motion between mask and cloud; '' "
         'for none')
     odometry_type: str = _row(ODOMETRY_TYPES[0], 'type of the poses', choices=ODOMETRY_TYPES)
     base_frame: str = _row(_PAINT.base_frame, 'frame that the poses are those of')
