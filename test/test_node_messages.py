@@ -18,13 +18,10 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import check_pictures, EgoMask, sampled
+from nightseg_ros.node.camera import EgoMask, sampled
 from nightseg_ros.node.messages import label_info, scaled_info
 from nightseg_ros.node.worker import decode
-from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.illumination import Illumination
-from nightseg_ros.perception.result import Result
-from nightseg_ros.perception.router import Decision
+from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import CAMVID11
 from sensor_msgs.msg import CameraInfo, Image
@@ -81,34 +78,6 @@ def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int
     assert again.shape == size.labels
     if height >= size.labels[0] and width >= size.labels[1]:
         np.testing.assert_array_equal(again, small)
-
-
-MASK = np.zeros((4, 6), np.uint8)
-
-
-def result(**pictures: Any) -> Result:
-    return Result(
-        frame=Frame(image=np.zeros((4, 6, 3), np.uint8)),
-        illumination=Illumination(score=1.0, state='day'),
-        decision=Decision(state='day', route='day', reason='', switched=False),
-        **pictures,
-    )
-
-
-@pytest.mark.parametrize(
-    'pictures',
-    [
-        {'labels': MASK[:, :5]},
-        {'labels': MASK.astype(np.float32)},
-        {'confidence': MASK[..., None]},
-        {'overlay': MASK},
-        {'labels': MASK, 'color': np.zeros((6, 4, 3), np.uint8)},
-    ],
-)
-def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -> None:
-    assert check_pictures(result(labels=MASK)) == ['labels']
-    with pytest.raises(ValueError, match='the frame needs uint8'):
-        check_pictures(result(**pictures))
 
 
 # -- calibration -----------------------------------------------------------------------------

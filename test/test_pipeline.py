@@ -134,16 +134,6 @@ def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
     assert routes == ['day'] * 6 + ['night'] * 4
 
 
-def test_labels_come_from_the_routes_network(files: WeightsConfig) -> None:
-    given = frame((90, 160))
-    masks = {r: load(files, route=r).process([given])[0].labels for r in ('day', 'night')}
-    assert (masks['day'] != masks['night']).any()
-    swapped = replace(files, day=files.night)
-    np.testing.assert_array_equal(
-        load(swapped, route='day').process([given])[0].labels, masks['night']
-    )
-
-
 @pytest.mark.parametrize(
     ('route', 'change', 'words'),
     [
@@ -153,23 +143,20 @@ def test_labels_come_from_the_routes_network(files: WeightsConfig) -> None:
         ('translate', {'day': ''}, 'weights.day is empty'),
         ('auto', {'night': 'absent'}, "route 'night': weights 'absent'"),
         ('day', {'illumination': ''}, 'weights.illumination is empty'),
+        ('translate', {'translator': 'day.safetensors'}, 'translator is wanted'),
+        ('day', {'day': 'translator.safetensors'}, 'segmenter'),
+        ('auto', {'night': 'cityscapes.safetensors'}, 'one taxonomy'),
     ],
 )
-def test_missing_weights_are_named(
-    files: WeightsConfig, route: str, change: dict, words: str
+def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
+    files: WeightsConfig, route: str, change: dict, words: str, tmp_path: Path
 ) -> None:
+    write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
+    for name in ('day', 'translator'):
+        (tmp_path / f'{name}.safetensors').symlink_to(getattr(files, name))
+    change = {name: str(tmp_path / file) if '.' in file else file for name, file in change.items()}
     with pytest.raises(WeightsError, match=words):
         load(replace(files, **change), route=route)
-
-
-def test_weights_in_the_wrong_place_are_refused(files: WeightsConfig, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match='translator is wanted'):
-        load(replace(files, translator=files.day), route='translate')
-    with pytest.raises(WeightsError, match='segmenter'):
-        load(replace(files, day=files.translator), route='day')
-    other = write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
-    with pytest.raises(WeightsError, match='one taxonomy'):
-        load(replace(files, night=str(other)))
 
 
 def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsConfig) -> None:
