@@ -27,6 +27,8 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
 from nightseg_ros.config import ConfigError
+from nightseg_ros.node import camera as camera_module
+from nightseg_ros.node import subscription as subscription_module
 from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.camera import CameraTopics, PICTURES, TOPICS
 from nightseg_ros.node.diagnostics import (
@@ -279,6 +281,8 @@ class Graph:
         self.sent: list[tuple[str, Any]] = []
         self.changed = threading.Condition()
         self.wanted = {'labels', 'status'}
+        self.seconds = 100.0
+        """By the monotonic clock; a message but the legends takes an eighth of a second."""
         self.create_guard_condition = self.destroy_guard_condition = lambda *given: given
         self.get_publishers_info_by_topic = lambda topic: []
 
@@ -292,6 +296,7 @@ class Graph:
     def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **_: Any) -> Any:
         def publish(message: Any) -> None:
             assert isinstance(message, kind)
+            self.seconds += 0.125 * (qos.durability.name == 'VOLATILE')
             with self.changed:
                 # an image's message is used again
                 self.sent.append((topic, copy.deepcopy(message)))
@@ -327,7 +332,8 @@ class StubPipeline:
         self.prepared: list[tuple[int, int]] = []
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.reset = lambda *given, **more: None
+        self.resets: list[dict[str, str]] = []
+        self.reset = lambda **given: self.resets.append(given)
         self.warm_up = lambda sizes: self.prepared.extend(sizes)
         self.change = lambda **values: self.changes.append(values)
 
@@ -338,7 +344,7 @@ class StubPipeline:
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
             raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
-        if len(frames) > self.room and self.backend.device != 'cpu':
+        if len(frames) > self.room and (self.backend.device != 'cpu' or self.room < 0):
             raise MemoryError('no memory')
         return [self.result(frame, want) for frame, want in zip(frames, wants)]
 
@@ -368,7 +374,11 @@ class Setup:
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
         self.node: Any = Graph(**settings)
-        self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
+        clock = SimpleNamespace(monotonic=lambda: self.node.seconds)
+        for module in (worker_module, camera_module, subscription_module):
+            monkeypatch.setattr(module, 'time', clock)
+        self.said: list[str] = []
+        self.worker = Worker(self.node, ThreadPoolExecutor(2), [(7, 9)], self.said.append)
         self.cameras: dict[str, CameraTopics] = {}
         self.stamp_ns = 0
 
@@ -452,7 +462,7 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
     assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
     assert setup.drops('rear') == {'failed': 1}
-    ((level, text),) = texts(setup.cameras['rear'].health, time.monotonic())
+    ((level, text),) = texts(setup.cameras['rear'].health, setup.node.seconds)
     assert (level, text) == (
         'ERROR', 'a frame could not be segmented: RuntimeError: out of order (1 failed so far)',
     )  # fmt: skip
@@ -480,7 +490,7 @@ def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     assert setup.until(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
     assert setup.worker.stop(10)
-    now = time.monotonic()
+    now = setup.node.seconds
     ((_, withheld),) = texts(setup.cameras['a'].health, now)
     assert 'a mask is withheld: ValueError: ' in withheld
     assert 'the frame needs uint8 (4, 4' in withheld
@@ -494,19 +504,17 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
     setup = Setup(monkeypatch)
     setup.hold()
     setup.set(max_age=0.25)
-    setup.node.now_ns, before = 1000 * MS, time.monotonic_ns()
+    setup.node.now_ns = 1000 * MS
     for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
         setup.put(name, stamp_ns=stamp_ns)
     setup.pipeline.gate.set()
     assert setup.until(4) == ['busy', 'just', 'new', 'none']
     assert setup.worker.stop(10)
     assert setup.drops('late') == {'too_old': 1}
-    ((_, text),) = texts(setup.cameras['late'].health, time.monotonic())
+    ((_, text),) = texts(setup.cameras['late'].health, setup.node.seconds)
     assert text.startswith('frames are too late: 0.3 s old, max_age is 0.25 s')
-    *stamps, unstamped = setup.pipeline.stamps[1:]
-    assert stamps == [750 * MS, 999 * MS]
     # a router needs a clock that runs
-    assert before - 1000 <= unstamped <= time.monotonic_ns()
+    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 100_000 * MS]
 
 
 def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(
@@ -514,7 +522,14 @@ def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_
 ) -> None:
     setup, seen, limits = Setup(monkeypatch), [], []
     process = setup.pipeline.process
-    setup.pipeline.warm_up = lambda sizes: seen.append((*sizes, *setup.limits()))
+    assert setup.pipeline.prepared == [(7, 9)]
+
+    def warm_up(sizes: list[tuple[int, int]]) -> None:
+        seen.append((*sizes, *setup.limits()))
+        # a second is not worth a word
+        setup.node.seconds += {1: 2.0, 2: 1.0}.get(len(seen), 0.0)
+
+    setup.pipeline.warm_up = warm_up
     setup.pipeline.process = lambda *given: limits.append(setup.limits()) or process(*given)
     setup.worker.start()
     for count, height in enumerate((*range(1, 20), 1, 17), 1):
@@ -525,7 +540,9 @@ def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_
     assert limits == [[30.0]] * 21
     health = setup.cameras['front'].health
     assert health.counts['size_changes'] == 20
-    assert ('WARN', 'the size of the images changed') in texts(health, time.monotonic())
+    assert ('WARN', 'the size of the images changed') in texts(health, setup.node.seconds)
+    assert setup.said == ['ready for images of 4×1 pixels after 2.0 s']
+    assert setup.worker.slow == (103.5, 1.25)
     logged = [call.args[0] for call in setup.node.logger.warning.call_args_list]
     assert 'front: images changed from 4×1 to 4×2' in logged
     assert not setup.node.activity.tasks
@@ -547,9 +564,12 @@ def test_what_is_published_is_counted_timed_and_judged(
     setup = Setup(monkeypatch)
     setup.hold()
     setup.pipeline.score, setup.pipeline.reliability = score, reliability
-    setup.node.now_ns = 251 * MS
-    for name in ('front', 'rear'):
-        setup.put(name, stamp_ns=MS)
+    setup.node.now_ns = 20_000 * MS
+    setup.camera('rear')
+    # the rear's is of another day, as that of a bag
+    for name, stamp_ns in (('front', 19_750 * MS), ('rear', 10_000 * MS)):
+        setup.put(name, stamp_ns=stamp_ns)
+    setup.node.seconds += 0.5
     # some networks have not learnt to judge frames
     setup.cameras['rear'].routes_with_reliability = frozenset()
     setup.pipeline.gate.set()
@@ -565,13 +585,16 @@ def test_what_is_published_is_counted_timed_and_judged(
         assert values['computed.labels'] == 1 and 'computed.color' not in values
         assert str(values['reliability']) == str('unknown' if reliability is None else reliability)
         assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
-        assert health.note.startswith('route day, day, score ')
-        assert values['latency_ms.p50'] > 0
-    [status] = setup.node.messages('front/nightseg/status')
-    ms = {item.key.removeprefix('latency_ms.'): item.value for item in status.status[0].values}
-    assert (ms['receive'], ms['network'], ms['age_s']) == ('250.000', '1.000', '0.250')
-    assert 0 <= float(ms['wait']) <= float(ms['total']) < 10_000
-    assert min(float(ms['decode']), float(ms['publish'])) >= 0
+        assert health.note == f'route day, day, score {score:.3f}'
+        total = 875.0 if name == 'front' else 1125.0
+        assert values['latency_ms.p50'] == total
+        [status] = setup.node.messages(f'{name}/nightseg/status')
+        ms = {item.key: item.value for item in status.status[0].values}
+        assert ms['age_s'] == ('0.250' if name == 'front' else '10.000')
+        wanted = {'wait': 750.0, 'decode': 0.0, 'network': 1.0, 'publish': 125.0, 'total': total}
+        wanted |= {'receive': 250.0} if name == 'front' else {}
+        assert {k[11:]: float(v) for k, v in ms.items() if k.startswith('latency')} == wanted
+    assert setup.pipeline.resets == [{'reason': 'activated'}] and setup.worker.slow is None
     setup.node.logger.info.assert_called_with('rear: route day now: it is light')
 
 
@@ -596,14 +619,21 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
         setup.until(6)
         assert setup.worker.stop(10)
         assert setup.loads == [('cpu', [600.0])]
-        assert setup.pipeline.batches[4:] == [['a'], ['a']]
+        assert setup.pipeline.batches[4:] == [['a'], ['a']] and not setup.pipeline.changes
+        # the networks on the CPU were made ready as well
+        assert setup.pipeline.prepared == [(7, 9), (4, 4), (4, 4)]
+        assert setup.said == ['no memory: batches have at most 2 frames from now on']
         assert 'cuda is out of memory: the networks run on the CPU' in setup.worker.memory_problem
         setup.node.logger.error.assert_called_once_with(setup.worker.memory_problem)
-    else:
-        while not setup.drops('a'):
-            time.sleep(0.01)
-        assert setup.worker.stop(10)
-        assert setup.drops('a') == {'failed': 1} and not setup.loads
+        # nothing is left to fall back to
+        setup.pipeline.room = -1
+        setup.worker.start()
+        setup.put('a')
+    while not setup.drops('a'):
+        time.sleep(0.01)
+    assert setup.worker.stop(10)
+    assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
+    if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
 
 
