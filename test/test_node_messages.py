@@ -19,11 +19,10 @@ pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
-from nightseg_ros.node.messages import label_info, scaled_info
+from nightseg_ros.node.messages import scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.runtime.pixels import fit, HostPixels
-from nightseg_ros.taxonomy import CAMVID11
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -50,17 +49,6 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
     message.encoding = 'nonsense'
     with pytest.raises(FrameError, match="'nonsense' could not be converted by cv_bridge either"):
         decode(message)
-
-
-def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = types.ModuleType('vision_msgs.msg')
-    module.VisionClass = types.SimpleNamespace
-    module.LabelInfo = lambda: types.SimpleNamespace(header=Header())
-    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', module)
-    message = label_info(CAMVID11, Header().stamp)
-    names = {item.class_id: item.class_name for item in message.class_map}
-    assert names == dict(enumerate(CAMVID11.classes))
 
 
 @given(
@@ -139,6 +127,10 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask.at(4, 6), np.where(picture, 255, 0))
     assert mask.at(8, 12)[4:].min() == 255
     assert mask.at(8, 12)[:4].max() == 0
+    (tmp_path / 'empty.png').touch()
+    for name in ('empty.png', 'missing.png', '.'):
+        with pytest.raises(ConfigError, match='is no image that can be read'):
+            EgoMask(tmp_path / name)
     for value, share in ((0, 'none'), (255, 'all')):
         cv2.imwrite(str(tmp_path / 'mask.png'), np.full((4, 6), value, np.uint8))
         with pytest.raises(ConfigError, match=f'{share} of .* is non-zero'):

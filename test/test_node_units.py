@@ -11,8 +11,10 @@ import gc
 import json
 import math
 from pathlib import Path
+import sys
 import threading
 import time
+import types
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -54,6 +56,7 @@ from nightseg_ros.perception.router import Decision
 from nightseg_ros.taxonomy import CAMVID11
 from ros_harness import image_message
 from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)
@@ -277,7 +280,7 @@ class Graph:
         )
         self.receive: dict[str, Any] = {}
         self.publishers: dict[str, Any] = {}
-        self.depths: dict[str, int] = {}
+        self.asked: dict[str, tuple[int, str]] = {}
         self.sent: list[tuple[str, Any]] = []
         self.changed = threading.Condition()
         self.wanted = {'labels', 'status'}
@@ -287,16 +290,20 @@ class Graph:
         self.get_publishers_info_by_topic = lambda topic: []
 
     def create_subscription(self, kind: Any, topic: str, receive: Any, qos: Any, **_: Any) -> str:
-        self.receive[topic], self.depths[topic] = receive, qos.depth
+        self.receive[topic], self.asked[topic] = receive, (qos.depth, qos.reliability.name)
         return topic
 
     def destroy_subscription(self, topic: str) -> None:
         del self.receive[topic]
 
-    def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **_: Any) -> Any:
+    def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **more: Any) -> Any:
+        latched = qos.durability.name == 'TRANSIENT_LOCAL'
+        assert (qos.depth, qos.reliability.name) == (1, 'RELIABLE')
+        assert (more['qos_overriding_options'] is None) == latched == ('label_info' in topic)
+
         def publish(message: Any) -> None:
             assert isinstance(message, kind)
-            self.seconds += 0.125 * (qos.durability.name == 'VOLATILE')
+            self.seconds += 0.125 * (not latched)
             with self.changed:
                 # an image's message is used again
                 self.sent.append((topic, copy.deepcopy(message)))
@@ -304,16 +311,13 @@ class Graph:
 
         name = topic.partition('/nightseg/')[2]
         self.publishers[topic] = SimpleNamespace(
-            topic=topic, publish=publish, latched=qos.durability.name == 'TRANSIENT_LOCAL',
+            topic=topic, publish=publish,
             get_subscription_count=lambda: int(name in self.wanted),
         )  # fmt: skip
         return self.publishers[topic]
 
     def destroy_lifecycle_publisher(self, publisher: Any) -> None:
         del self.publishers[publisher.topic]
-
-    def messages(self, topic: str) -> list[Any]:
-        return [message for name, message in self.sent if name == topic]
 
 
 class StubPipeline:
@@ -391,6 +395,10 @@ class Setup:
     def set(self, **changes: Any) -> None:
         self.node.settings = dataclasses.replace(self.node.settings, **changes)
 
+    def messages(self, name: str) -> list[Any]:
+        """Return what the camera ``front`` has published."""
+        return [m for topic, m in self.node.sent if topic == f'front/nightseg/{name}']
+
     def limits(self) -> list[float]:
         """Return the seconds that what is under way may take."""
         return [task.limit for task in self.node.activity.tasks.values()]
@@ -413,8 +421,8 @@ class Setup:
         self.camera(name)
         self.stamp_ns += MS
         stamp_ns = self.stamp_ns if stamp_ns is None else stamp_ns
-        message = image_message(np.zeros((height, 4, 3), np.uint8), stamp_ns, frame_id=frame_id)
-        message.encoding = encoding
+        pixels = np.zeros((height, 4, 3), np.uint8) + np.uint8([10, 20, 30])
+        message = image_message(pixels, stamp_ns, frame_id=frame_id, encoding=encoding)
         self.node.receive[f'{name}/image'](message)
 
     def hold(self) -> None:
@@ -588,7 +596,7 @@ def test_what_is_published_is_counted_timed_and_judged(
         assert health.note == f'route day, day, score {score:.3f}'
         total = 875.0 if name == 'front' else 1125.0
         assert values['latency_ms.p50'] == total
-        [status] = setup.node.messages(f'{name}/nightseg/status')
+        [status] = [m for topic, m in setup.node.sent if topic == f'{name}/nightseg/status']
         ms = {item.key: item.value for item in status.status[0].values}
         assert ms['age_s'] == ('0.250' if name == 'front' else '10.000')
         wanted = {'wait': 750.0, 'decode': 0.0, 'network': 1.0, 'publish': 125.0, 'total': total}
@@ -667,96 +675,112 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     assert gone() is None
 
 
-@pytest.mark.parametrize('label_size', ['camera', 'network'])
+@pytest.mark.parametrize(
+    ('label_size', 'encoding', 'size'),
+    [('camera', 'rgb8', (120, 4)), ('network', 'bgr8', (32, 1))],
+)
 def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label_size: str
-) -> None:
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label_size: str, encoding: str,
+    size: tuple[int, int],
+) -> None:  # fmt: skip
+    vision: Any = types.ModuleType('vision_msgs.msg')
+    vision.VisionClass, vision.LabelInfo = types.SimpleNamespace, LabelInfo
+    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', vision)
     setup = Setup(monkeypatch, label_size=label_size)
     own = np.zeros((60, 2), np.uint8)
     own[40:] = 9
     cv2.imwrite(str(tmp_path / 'own.png'), own)
     camera = setup.camera('front', str(tmp_path / 'own.png'))
-    assert json.loads(setup.node.messages('front/nightseg/label_info_json')[0].data)['classes']
-    assert all(p.latched == ('label_info' in t) for t, p in setup.node.publishers.items())
-    assert setup.node.depths == {'front/image': 1, 'front/camera_info': 1}
+    (told,), (nav2,) = map(setup.messages, ('label_info_json', 'label_info'))
+    assert [item['name'] for item in json.loads(told.data)['classes']] == list(CAMVID11.classes)
+    names = {item.class_id: item.class_name for item in nav2.class_map}
+    assert names == dict(enumerate(CAMVID11.classes)) and nav2.header.stamp.sec == 7
     setup.node.wanted = {topic.name for topic in TOPICS if not topic.latched}
     setup.worker.start()
-    setup.put('front', 'optical', height=120)
+    # labels are never larger than the picture, and there is no calibration yet
+    setup.put('front', 'optical')
     setup.until(1)
-    camera_info = CameraInfo(height=120, width=4)
-    setup.node.receive['front/camera_info'](camera_info)
-    setup.put('front', 'optical', height=120)
+    assert [(m.height, m.width) for m in setup.messages('labels')] == [(4, 4)]
+    setup.node.receive['front/camera_info'](CameraInfo(height=120, width=4))
+    setup.put('front', 'optical', height=120, encoding=encoding)
     setup.until(2)
     assert setup.worker.stop(10)
-    first = len(setup.node.sent) - len(setup.node.wanted)
-    sent = {topic.partition('/nightseg/')[2]: m for topic, m in setup.node.sent[first:]}
+    sent = {topic.partition('/nightseg/')[2]: m for topic, m in setup.node.sent[-10:]}
     # what a planner waits for comes first, and the status knows how long it took
-    assert list(sent) == [topic.name for topic in TOPICS if topic.name in setup.node.wanted
-                          and topic.name != 'status'] + ['status']  # fmt: skip
+    order = [topic.name for topic in TOPICS if topic.name in setup.node.wanted]
+    assert sorted(sent, key='status'.__eq__) == sorted(order, key='status'.__eq__) == list(sent)
     for name, message in sent.items():
         if name != 'illumination':
             assert message.header.frame_id == 'optical' and message.header.stamp.nanosec == 2 * MS
     assert sent['illumination'].data == pytest.approx(0.9)
-    size = (120, 4) if label_size == 'camera' else (32, 1)
     assert (sent['camera_info'].height, sent['camera_info'].width) == size
-    there = np.arange(size[0]) >= size[0] * 2 // 3
     found = {}
-    for name, encoding in PICTURES.items():
+    for name, layout in PICTURES.items():
         message = sent[name]
-        shape = size if encoding == 'mono8' else (120, 4, 3)
+        shape = size if layout == 'mono8' else (120, 4, 3)
         found[name] = np.asarray(message.data, np.uint8).reshape(shape)
-        assert (message.encoding, message.height, message.width) == (encoding, *shape[:2])
+        assert (message.encoding, message.height, message.width) == (layout, *shape[:2])
         assert message.step == found[name].size // shape[0]
-    assert (found['labels'] == np.where(there, 255, 3)[:, None]).all()
-    assert (found['confidence'] == np.where(there, 0, 4)[:, None]).all()
-    outside = np.arange(120) < 80
-    assert (found['color'][outside] == 5).all() and not found['color'][~outside].any()
-    assert (found['overlay'][outside] == 6).all() and not found['overlay'][~outside].any()
-    assert (found['translated'] == 7).all()
+    vehicle = np.arange(size[0])[:, None] >= size[0] * 2 // 3
+    assert (found['labels'] == np.where(vehicle, 255, 3)).all()
+    assert (found['confidence'] == np.where(vehicle, 0, 4)).all()
+    assert (found['color'][:80] == 5).all() and not found['color'][80:].any()
+    assert (found['overlay'][:80] == 6).all() and (found['translated'] == 7).all()
+    step = 1 if encoding == 'rgb8' else -1
+    assert (found['overlay'][80:] == [10, 20, 30][::step]).all()
     np.testing.assert_array_equal(decode(sent['labels/compressed'])[0][..., 0], found['labels'])
-    jpeg, _ = decode(sent['overlay/compressed'])
-    assert np.abs(jpeg[outside].astype(int) - 6).max() < 3
-    for name in ('labels', 'overlay'):
-        assert sent[f'{name}/compressed'].format.startswith(PICTURES[name])
-    # before there was one, the missing calibration was told
-    assert sum(topic.endswith('/camera_info') for topic, _ in setup.node.sent) == 1
-    assert camera.health.info_problem == ''
+    jpeg = decode(sent['overlay/compressed'])[0][..., ::-1].astype(int)
+    assert np.abs(jpeg - found['overlay']).max() < 4
+    assert sent['labels/compressed'].format == 'mono8; png compressed mono8'
+    assert sent['overlay/compressed'].format == 'rgb8; jpeg compressed bgr8'
+    assert len(setup.messages('camera_info')) == 1 and camera.health.info_problem == ''
     camera.close()
     camera.destroy()
     assert not setup.node.receive and not setup.node.publishers and not setup.node.subscribed
 
 
+class LabelInfo:
+    def __init__(self) -> None:
+        self.header, self.class_map = Header(), list[Any]()
+
+
 def test_what_is_missing_or_no_number_is_not_published_and_said(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    cv2.imwrite(str(tmp_path / 'own.png'), np.eye(4, dtype=np.uint8))
     setup = Setup(monkeypatch)
     setup.pipeline.score = math.nan
-    setup.node.wanted = {'labels', 'camera_info', 'illumination'}
-    setup.worker.start()
-    setup.put('front')
-    setup.until(1)
-    assert setup.worker.stop(10)
-    health = setup.cameras['front'].health
-    assert health.info_problem == 'no calibration came on front/camera_info'
-    assert {topic for topic, _ in setup.node.sent} == {
-        'front/nightseg/label_info_json', 'front/nightseg/labels',
-    }  # fmt: skip
-    # nobody asks for it any more
-    setup.node.wanted = {'labels'}
-    setup.worker.start()
-    setup.put('front')
-    setup.until(2)
-    assert setup.worker.stop(10)
-    assert health.info_problem == ''
+    health = setup.camera('front', str(tmp_path / 'own.png')).health
+    shown = []
+    for wanted in ({'labels', 'camera_info', 'illumination'}, {'labels'}, {'color', 'status'}):
+        setup.node.wanted = wanted
+        setup.node.sent.clear()
+        setup.worker.start()
+        setup.put('front')
+        with setup.node.changed:
+            assert setup.node.changed.wait_for(lambda: setup.node.sent, 10)
+        assert setup.worker.stop(10)
+        topics = {topic.partition('/nightseg/')[2] for topic, _ in setup.node.sent}
+        shown.append((health.info_problem, topics))
+    assert shown == [
+        ('no calibration came on front/camera_info', {'labels'}), ('', {'labels'}),
+        ('', {'color', 'status'}),
+    ]  # fmt: skip
 
 
-def test_a_transport_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subscription_is_as_the_parameters_say(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(monkeypatch, transport='foxglove', image_topics=('/front/foxglove',))
     with pytest.raises(ConfigError, match="'transport' is foxglove, but foxglove_msgs is not"):
         setup.camera('front')
-    compressed = Setup(monkeypatch, transport='compressed')
-    compressed.camera('front')
-    assert compressed.node.depths['front/image'] == 30, 'each packet of a video counts'
+    for transport, reliability, asked in (
+        ('raw', 'auto', (1, 'BEST_EFFORT')),
+        # each packet of a video counts
+        ('compressed', 'reliable', (30, 'RELIABLE')),
+    ):
+        setup = Setup(monkeypatch, transport=transport, qos_reliability=reliability)
+        setup.camera('front')
+        assert setup.node.asked == {'front/image': asked, 'front/camera_info': (1, 'BEST_EFFORT')}
 
 
 # -- watchdog --------------------------------------------------------------------------------
