@@ -32,7 +32,7 @@ from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_pr
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.evaluation.sources import Labels
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.result import output_prefixes, Want
 import numpy as np
 import pytest
@@ -458,9 +458,8 @@ def test_bag_make_and_info_are_verbs(
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory: pytest.TempPathFactory) -> PipelineConfig:
-    files = tiny_weights.write_all(tmp_path_factory.mktemp('weights'))
-    names = {key.removeprefix('weights.'): str(path) for key, path in files.items()}
-    return PipelineConfig(weights=WeightsConfig(**names), backend='torch', device='cpu', threads=1)
+    weights = tiny_weights.weights_config(tmp_path_factory.mktemp('weights'))
+    return PipelineConfig(weights=weights, backend='torch', device='cpu', threads=1)
 
 
 @pytest.fixture(scope='module')
