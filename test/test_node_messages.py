@@ -19,7 +19,7 @@ pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
-from nightseg_ros.node.messages import scaled_info
+from nightseg_ros.node.messages import Picture, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.runtime.pixels import fit, HostPixels
@@ -46,6 +46,8 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
     pixels, order = decode(message)
     assert (pixels.tolist(), order) == ([[[9] * 3, [9] * 3]], 'bgr')
+    # those of a video topic are made before
+    assert decode(Picture(message.header, pixels)) == (pixels, 'bgr')
     message.encoding = 'nonsense'
     with pytest.raises(FrameError, match="'nonsense' could not be converted by cv_bridge either"):
         decode(message)
