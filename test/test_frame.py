@@ -85,9 +85,13 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
     step = row + draw(st.integers(0, 9))
     seed = draw(st.integers(0, 2**32 - 1))
     padded = np.random.default_rng(seed).integers(0, 256, (count, step), dtype=np.uint8)
+    big = draw(st.booleans())
+    if encoding == 'mono16' and draw(st.booleans()):
+        # the 12 bits of a sensor whose driver does not shift them up
+        padded[:, 0 if big else 1 : row : 2] &= 15
     return {
         'rows': padded[:, :row], 'data': padded.tobytes(), 'encoding': encoding, 'width': width,
-        'height': height, 'step': step, 'is_bigendian': draw(st.booleans()),
+        'height': height, 'step': step, 'is_bigendian': big,
     }  # fmt: skip
 
 
