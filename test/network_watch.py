@@ -166,7 +166,7 @@ def at_home(address: str) -> bool:
 
     It stands there in hexadecimal words of four bytes, in the order of a little-endian machine.
     """
-    words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+    words = [bytes.fromhex(address[at:][:8])[::-1] for at in range(0, len(address), 8)]
     whole = b''.join(words)
     last = whole[-4:]
     if len(whole) == 16 and whole[:12] not in (bytes(12), bytes(10) + b'\xff\xff'):

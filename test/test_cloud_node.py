@@ -27,17 +27,15 @@ from cloud_harness import (
     TRANSFORMS,
 )
 from cloud_samples import calibration, cloud
-import numpy as np
-import pytest
-from ros_harness import Client, image_message, NodeProcess, running, stamp_ns
-
-pytest.importorskip('sensor_msgs.msg')
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.semantic_cloud import Places
 from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
+import numpy as np
+import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from ros_harness import Client, image_message, NodeProcess, running, stamp_ns
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
@@ -280,11 +278,11 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
 
 
 def test_parameters_are_checked_and_some_change_at_run_time(car: Car) -> None:
-    assert car.client.set(occlusion__cell=8.0).successful
-    assert not car.client.set(occlusion__cell=-1.0).successful
-    refused = car.client.set(cameras=['rear'])
+    assert car.client.set_parameters(occlusion__cell=8.0).successful
+    assert not car.client.set_parameters(occlusion__cell=-1.0).successful
+    refused = car.client.set_parameters(cameras=['rear'])
     assert not refused.successful and 'takes effect by configure' in refused.reason
-    assert car.client.set(occlusion__cell=0.0).successful
+    assert car.client.set_parameters(occlusion__cell=0.0).successful
 
 
 def test_lifecycle_stops_and_starts_again(car: Car) -> None:
@@ -294,7 +292,7 @@ def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     car.client.spin(1.0)
     assert len(car.client.got[OUT]) == before
     assert car.client.transition('cleanup')
-    assert car.client.set(pair_limit=0.2).successful
+    assert car.client.set_parameters(pair_limit=0.2).successful
     assert car.client.transition('configure') and car.client.transition('activate')
     car.connect()
     car.labelled([3, 5, 255])
@@ -335,14 +333,14 @@ class TfBuffer:
 
 
 class TfListener:
-    open = 0
+    alive = 0
 
     def __init__(self, buffer: TfBuffer, node: Any) -> None:
-        TfListener.open += 1
+        TfListener.alive += 1
         node.buffer = weakref.ref(buffer)
 
     def unregister(self) -> None:
-        TfListener.open -= 1
+        TfListener.alive -= 1
 
 
 def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
@@ -368,7 +366,7 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> N
     node.buffer().set_transform(5 * SECOND)
     assert places.lookup('map', 'lidar', 5 * SECOND)[2, 3] == 5
     places.close()
-    assert TfListener.open == 0
+    assert TfListener.alive == 0
     gc.collect()
     assert node.buffer() is None, 'the buffer is still held'
 

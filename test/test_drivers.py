@@ -95,7 +95,7 @@ def start(client: Client, transport: str, *topics: str) -> None:
     for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
         if client.state() == state:
             assert client.transition(transition)
-    answer = client.set(image_topics=[*topics], transport=transport)
+    answer = client.set_parameters(image_topics=[*topics], transport=transport)
     assert answer.successful, answer.reason
     assert client.transition('configure')
     assert client.transition('activate')

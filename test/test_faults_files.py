@@ -61,7 +61,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
             path = tmp_path / name / 'night.safetensors'
             path.parent.mkdir()
             spoil(path, good)
-            assert client.set(weights__night=str(path)).successful
+            assert client.set_parameters(weights__night=str(path)).successful
             assert not client.transition('configure'), name
             client.diagnosed('node', 'ERROR', words)
             assert "route 'night'" in client.status('node')[1]
@@ -71,7 +71,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
         # replaced, cut and removed while it is used: what was loaded stays
         path = tmp_path / 'night.safetensors'
         path.write_bytes(good)
-        assert client.set(weights__night=str(path), route='night').successful
+        assert client.set_parameters(weights__night=str(path), route='night').successful
         assert client.transition('configure')
         assert client.transition('activate')
         camera.connect()

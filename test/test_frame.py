@@ -31,7 +31,8 @@ Pixels = npt.NDArray[np.uint8]
 
 #: Bytes of a pixel in the first plane.
 BYTES = {
-    'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, '8UC3': 3, 'mono8': 1, 'mono16': 2, '8UC1': 1,
+    'rgb8': 3, 'bgr8': 3, 'rgba8': 4, 'bgra8': 4, '8UC3': 3, '8UC4': 4, 'mono8': 1, '8UC1': 1,
+    'rgb16': 6, 'bgr16': 6, 'rgba16': 8, 'bgra16': 8, '16UC3': 6, 'mono16': 2,
     'uyvy': 2, 'yuv422': 2, 'yuyv': 2, 'yuv422_yuy2': 2, 'nv12': 1, 'nv21': 1,
 }  # fmt: skip
 BAYER = {f'bayer_{name}{bits}': bits // 8
@@ -86,7 +87,7 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
     seed = draw(st.integers(0, 2**32 - 1))
     padded = np.random.default_rng(seed).integers(0, 256, (count, step), dtype=np.uint8)
     big = draw(st.booleans())
-    if encoding == 'mono16' and draw(st.booleans()):
+    if '16' in encoding and draw(st.booleans()):
         # the 12 bits of a sensor whose driver does not shift them up
         padded[:, 0 if big else 1 : row : 2] &= 15
     return {

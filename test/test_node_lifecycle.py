@@ -160,7 +160,7 @@ class Probe:
     def said(self, name: str) -> Any:
         return self.node.get_parameter(name).value
 
-    def set(self, change: dict[str, Any]) -> None:
+    def change(self, change: dict[str, Any]) -> None:
         before = {name: self.said(name) for name in change}
         values = [Parameter(name, value=value) for name, value in change.items()]
         taken = self.node.set_parameters_atomically(values).successful
@@ -174,7 +174,7 @@ class Probe:
         for state, transition in (('active', 'deactivate'), ('inactive', 'cleanup')):
             if self.state() == state:
                 getattr(self.node, f'trigger_{transition}')()
-        self.set(self.defaults)
+        self.change(self.defaults)
 
     def served(self) -> tuple[Any, Any]:
         """Return labels and overlay of a frame by night."""
@@ -219,7 +219,7 @@ def test_what_the_parameters_say_is_what_is_done(
     probe.reset()
     for step in [*steps, 'configure', 'activate']:
         if isinstance(step, dict):
-            probe.set(step)
+            probe.change(step)
         else:
             # what the state does not allow is refused
             with contextlib.suppress(Exception):
@@ -279,11 +279,11 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
             assert words in node.text
         assert values['state'] == 'unconfigured'
         mended = {'silent_after': 1.2, 'watchdog_s': 30.0, 'cameras': ['camera']}
-        assert client.set(route='day', threads=1, **mended).successful
+        assert client.set_parameters(route='day', threads=1, **mended).successful
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')
-        assert client.set(max_rate=1.0).successful
+        assert client.set_parameters(max_rate=1.0).successful
         assert client.transition('configure')
         client.diagnosed('node', 'WARN', "'rout' is not known")
 

@@ -12,17 +12,14 @@ from typing import Any
 import cv2
 from hypothesis import given
 from hypothesis import strategies as st
-import numpy as np
-import pytest
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
 from nightseg_ros.node.messages import Picture, scaled_info
 from nightseg_ros.node.worker import decode
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.runtime.pixels import fit, HostPixels
+import numpy as np
+import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -35,6 +32,8 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
         decode(message)
 
     class CvBridge:
+        """Converts one encoding."""
+
         def imgmsg_to_cv2(self, image: Image, encoding: str) -> Any:
             if image.encoding != '32FC1':
                 raise TypeError('no such encoding')

@@ -60,11 +60,11 @@ def client(running_client: Client, parameters: dict[str, Any]) -> Iterator[Clien
             assert running_client.transition(transition)
     kept = {*parameters, 'autostart'}
     restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
-    assert running_client.set(**restored).successful
+    assert running_client.set_parameters(**restored).successful
 
 
 def start(client: Client, **parameters: Any) -> None:
-    answer = client.set(**parameters)
+    answer = client.set_parameters(**parameters)
     assert answer.successful, answer.reason
     assert client.transition('configure')
     assert client.transition('activate')
@@ -203,7 +203,7 @@ def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
         ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
         ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
     ):
-        assert client.set(**given).successful
+        assert client.set_parameters(**given).successful
         assert not client.transition('configure')
         client.diagnosed('node', 'ERROR', words)
 
@@ -225,7 +225,7 @@ def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
 def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
     clock = client.publisher('/clock', Clock)
     camera = camera_of(client, 'camera', 'status')
-    assert client.set(use_sim_time=True).successful
+    assert client.set_parameters(use_sim_time=True).successful
     try:
         start(client, max_age=5.0)
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
@@ -259,7 +259,7 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
                     assert 'time went back 2.2 s' in values['reason']
         client.until(lambda: client.status('camera')[2]['time_jumps'] == '2', 'two jumps')
     finally:
-        assert client.set(use_sim_time=False).successful
+        assert client.set_parameters(use_sim_time=False).successful
 
 
 def test_topics_that_have_other_names_and_the_translation(client: Client) -> None:

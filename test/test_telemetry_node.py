@@ -7,11 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 import time
 
-import pytest
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from network_watch import HUSH, NetworkWatch
+import pytest
 from ros_harness import running
 from test_telemetry import BUNDLE_S
 from tiny_weights import write_illumination, write_segmenter

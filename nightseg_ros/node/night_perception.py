@@ -20,8 +20,9 @@ from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
 
 #: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
-#: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
-COMMON_SIZES = ((720, 1280), (480, 640))
+#: the aspect alone. Another aspect is made ready by a camera's first frame: beforehand, it would
+#: keep 180 MB for three networks, and start would take half as long again.
+COMMON_SIZES = ((720, 1280),)
 
 
 class NightPerception(ManagedNode):
@@ -63,7 +64,7 @@ class NightPerception(ManagedNode):
         assert self._worker is not None
         self._worker.start()
         for camera in self._cameras:
-            camera.open(self._worker.put)
+            camera.subscribe(self._worker.put)
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
         return f'images on {topics}'
 
