@@ -41,15 +41,15 @@ BAYER = {f'bayer_{name}{bits}': bits // 8
 
 def reference(rows: Pixels, encoding: str, width: int, height: int, big: bool) -> Pixels:
     """Return RGB uint8 [H, W, 3], the plain way."""
-    if encoding in ('rgb8', 'rgba8'):
-        return rows.reshape(height, width, -1)[:, :, :3]
-    if encoding in ('bgr8', 'bgra8', '8UC3'):
-        return rows.reshape(height, width, -1)[:, :, 2::-1]
-    if encoding.endswith('16'):
+    if '16' in encoding:
         kind = '>u2' if big else '<u2'
         values = np.ascontiguousarray(rows).view(kind)
         # no value above 12 bits: a sensor's own that the driver does not shift up
         rows = (values >> (8 if values.max() >= 4096 else 4)).astype(np.uint8)
+    if encoding.startswith('rgb'):
+        return rows.reshape(height, width, -1)[:, :, :3]
+    if encoding.startswith('bgr') or encoding.endswith(('C3', 'C4')):
+        return rows.reshape(height, width, -1)[:, :, 2::-1]
     if encoding in ('mono8', '8UC1', 'mono16'):
         return np.repeat(rows.reshape(height, width, 1), 3, axis=2)
     if encoding in ('nv12', 'nv21'):
@@ -163,7 +163,7 @@ def test_colour_is_not_copied(encoding: str, padding: int) -> None:
     ('change', 'words'),
     [
         ({'encoding': '32FC1'}, r"'32FC1' is not supported; depth is no picture; name the"),
-        ({'encoding': 'rgb16'}, r"'rgb16' is not supported; publish one of rgb8, bgr8"),
+        ({'encoding': 'i420'}, r"'i420' is not supported; publish one of rgb8, bgr8"),
         ({'encoding': ''}, r"encoding '' is not supported"),
         ({'width': 0}, '0×2 pixels'),
         ({'height': 0}, '4×0 pixels'),
