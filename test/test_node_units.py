@@ -410,6 +410,8 @@ class Setup:
                 output=f'{name}/nightseg', ego_mask=ego_mask,
             )  # fmt: skip
             self.cameras[name] = CameraTopics(self.node, names, self.pipeline)
+            # also before it is active
+            assert self.cameras[name].health.values(0.0)['reliability'] == 'unknown'
             self.cameras[name].subscribe(self.worker.put)
         return self.cameras[name]
 
@@ -571,6 +573,12 @@ def test_what_is_published_is_counted_timed_and_judged(
     monkeypatch: pytest.MonkeyPatch, score: float, reliability: float | None, words: str
 ) -> None:
     setup = Setup(monkeypatch)
+
+    def slowly(message: Any) -> Any:
+        setup.node.seconds += 0.0625
+        return decode(message)
+
+    monkeypatch.setattr(worker_module, 'decode', slowly)
     setup.hold()
     setup.pipeline.score, setup.pipeline.reliability = score, reliability
     setup.node.now_ns = 20_000 * MS
@@ -595,12 +603,12 @@ def test_what_is_published_is_counted_timed_and_judged(
         assert str(values['reliability']) == str('unknown' if reliability is None else reliability)
         assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
         assert health.note == f'route day, day, score {score:.3f}'
-        total = 875.0 if name == 'front' else 1125.0
+        wait, total = (750.0, 1000.0) if name == 'front' else (812.5, 1250.0)
         assert values['latency_ms.p50'] == total
         [status] = [m for topic, m in setup.node.sent if topic == f'{name}/nightseg/status']
         ms = {item.key: item.value for item in status.status[0].values}
         assert ms['age_s'] == ('0.250' if name == 'front' else '10.000')
-        wanted = {'wait': 750.0, 'decode': 0.0, 'network': 1.0, 'publish': 125.0, 'total': total}
+        wanted = {'wait': wait, 'decode': 62.5, 'network': 1.0, 'publish': 125.0, 'total': total}
         wanted |= {'receive': 250.0} if name == 'front' else {}
         assert {k[11:]: float(v) for k, v in ms.items() if k.startswith('latency')} == wanted
     assert setup.pipeline.resets == [{'reason': 'activated'}] and setup.worker.slow is None

@@ -48,12 +48,12 @@ def info(options: InfoOptions) -> int:
 
     from nightseg_ros.cli.main import EXTRAS
     from nightseg_ros.files import models_dir
-    from nightseg_ros.runtime.backends import available_backends
+    from nightseg_ros.runtime.backend import BACKENDS
 
     facts = {
         'versions': versions(),
         'devices': _devices(),
-        'backends': available_backends(),
+        'backends': {name: _runs(name) for name in BACKENDS},
         'extras': {
             extra: all(find_spec(name) is not None for name in EXTRAS if EXTRAS[name] == extra)
             for extra in sorted(set(EXTRAS.values()))
@@ -86,13 +86,24 @@ def _ros() -> str:
     """Return the ROS distribution without importing rclpy."""
     if os.environ.get('ROS_DISTRO'):
         return f'{os.environ["ROS_DISTRO"]} (sourced)'
-    for distribution in ('jazzy', 'kilted', 'rolling', 'humble'):
+    for distribution in ('jazzy', 'kilted'):
         try:
             version = metadata.version(f'ros-{distribution}-rclpy')
         except metadata.PackageNotFoundError:
             continue
         return f'{distribution} (wheels, rclpy {version})'
     return 'none found: the node needs ROS 2, everything else works without'
+
+
+def _runs(backend: str) -> bool:
+    from nightseg_ros.runtime.backend import BackendError
+    from nightseg_ros.runtime.backends import resolve
+
+    try:
+        resolve(backend, 'auto')
+    except (BackendError, ImportError):
+        return False
+    return True
 
 
 def _devices() -> list[str]:
@@ -138,7 +149,7 @@ def _show(facts: dict[str, Any]) -> None:
     for title in ('versions', 'backends'):
         print(f'{title}:')
         for name, value in facts[title].items():
-            shown = {True: 'available', False: 'not installed'}.get(value, value)
+            shown = {True: 'available', False: 'not available here'}.get(value, value)
             print(f'  {name:24}{shown}')
     for extra, present in facts['extras'].items():
         if not present:
