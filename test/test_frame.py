@@ -103,6 +103,7 @@ def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
     encoding, width, height = image['encoding'], image['width'], image['height']
     pixels, order = decode_raw(**image)
     assert pixels.shape == (height, width, 3) and pixels.dtype == np.uint8
+    assert order in ('rgb', 'bgr')
     rgb = pixels if order == 'rgb' else pixels[:, :, ::-1]
     wanted = reference(rows, encoding, width, height, image['is_bigendian'])
     # YUV is rounded once there, twice here
