@@ -49,6 +49,7 @@ def info(options: InfoOptions) -> int:
     from nightseg_ros.cli.main import EXTRAS
     from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backend import BACKENDS
+
     facts = {
         'versions': versions(),
         'devices': _devices(),
