@@ -59,8 +59,6 @@ setup(
         'nightseg_ros.node': ['view.html'],
         'nightseg_ros.evaluation': [
             'report.jinja',
-            'report.html.jinja',
-            'report.md.jinja',
             'report.css',
         ],
     },

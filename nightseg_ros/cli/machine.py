@@ -43,7 +43,6 @@ class InfoOptions:
 
 
 def info(options: InfoOptions) -> int:
-    """Print the facts."""
     from importlib.util import find_spec
 
     from nightseg_ros.cli.main import EXTRAS
@@ -215,7 +214,6 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 
 
 def bench(options: BenchOptions) -> int:
-    """Measure, print and write."""
     from nightseg_ros.files import replace_file
     from nightseg_ros.runtime.backends import available_backends
 
@@ -340,7 +338,6 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return ``bench.json`` as a page."""
     here = result['machine']
     rows = [
         (
@@ -368,6 +365,5 @@ def short(value: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)])
