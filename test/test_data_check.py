@@ -116,9 +116,10 @@ def test_all_problems_are_listed(good, tmp_path):
 
 
 def test_files_as_people_have_them(tmp_path):
-    """An é in two forms of Unicode, macOS' files beside others, a link that leads to itself."""
+    """An é in two forms of Unicode, .PNG, macOS' files beside others, a link to itself."""
     root = tmp_path / 'set'
     add(root, 'allée_0', 0)
+    (root / 'labels' / 'allée_0.png').rename(root / 'labels' / 'allée_0.PNG')
     for place, form, content in (
         ('images', 'NFC', scene(1)), ('labels', 'NFD', np.full((60, 80), 3, np.uint8)),
     ):  # fmt: skip

@@ -14,11 +14,11 @@ import sys
 from typing import Any
 
 from launch_recorder import Recording
+from message_packages import build
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from ros_harness import Client, image_message, running
-from vision_messages import build
 
 LAUNCH_FILE = Path(__file__).parent.parent / 'launch' / 'nav2.launch.py'
 #: Subscribes as the layer does, and prints what it heard once it has all of it.
@@ -56,7 +56,7 @@ rclpy.shutdown()
 def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
     tmp_path: Path, client: Client, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in build(tmp_path / 'built').items():
+    for name, value in build(tmp_path / 'built', 'vision_msgs').items():
         monkeypatch.setenv(name, value)
     nav2 = Recording(LAUNCH_FILE)
     remap, _ = nav2.actions(nav2.context())

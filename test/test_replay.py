@@ -19,6 +19,7 @@ import pytest
 from ros_harness import (
     Client,
     ended,
+    image_message,
     offline,
     PATIENCE,
     pixels_of,
@@ -96,6 +97,28 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -
         # published before the recorder was there, and latched
         assert topics['/front/nightseg/label_info_json'].count == 1
         assert reader.latched_topics == {'/front/nightseg/label_info_json'}
+
+
+def test_what_was_published_once_is_recorded_and_what_is_published_always(tmp_path: Path) -> None:
+    client, log = Client(), tmp_path / 'log.jsonl'
+    topics = {'once/image_raw': True, 'always/image_raw': False}
+    try:
+        once, always = (client.publisher(t, latched=latched) for t, latched in topics.items())
+        once.publish(image_message(np.zeros((6, 9, 3), np.uint8), START))
+        flags = ['--images', *topics, '--log', str(log)]
+        with verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags) as recorder:
+            recorder.until('recording')
+            client.feed(
+                lambda: always.publish(image_message(np.ones((6, 9, 3), np.uint8), START)),
+                lambda: all(f'/{topic}"' in log.read_text() for topic in topics),
+                'both topics',
+            )  # fmt: skip
+            assert recorder.stop() == 0, recorder.text
+    finally:
+        client.close()
+    with BagReader(tmp_path / 'bag') as reader:
+        counts = {topic.name.strip('/'): topic.count for topic in reader.image_topics}
+    assert counts['once/image_raw'] == 1 and counts['always/image_raw'] >= 1
 
 
 def test_a_folder_is_replayed_with_stamps_and_a_clock(tmp_path: Path) -> None:
