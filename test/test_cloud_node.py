@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 from functools import partial
 import gc
@@ -29,7 +30,7 @@ from cloud_harness import (
 from cloud_samples import calibration, cloud
 import numpy as np
 import pytest
-from ros_harness import Client, image_message, NodeProcess, running, stamp_ns
+from ros_harness import Client, image_message, served, stamp_ns
 
 pytest.importorskip('sensor_msgs.msg')
 from nightseg_ros.clouds.geometry import CloudError
@@ -37,7 +38,6 @@ from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.semantic_cloud import Places
 from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
@@ -86,36 +86,26 @@ class Car:
             message = cloud_message(given, at, frame_id)
             # before the masks, so that it waits until those have come
             self.lidar.publish(message)
-            self.masks(at, **labels)
-            try:
-                found = self.client.until(
-                    lambda m=message: self.client.of_stamp(OUT, m.header.stamp), OUT, 5.0
-                )
-            except AssertionError:
-                continue
-            assert found.header == message.header
-            return read_cloud(found)
+            self.masks(at, **(labels or SEEN))
+            stamp = message.header.stamp
+            with contextlib.suppress(AssertionError):
+                found = self.client.until(lambda s=stamp: self.client.of_stamp(OUT, s), OUT, 5.0)
+                assert found.header == message.header
+                return read_cloud(found)
         raise AssertionError('no cloud came back')
 
     def labelled(self, wanted: list[int], given: Cloud | None = None, **labels: int) -> Any:
         """Exchange clouds until one has the labels, which its calibration may miss; return it."""
-        kept: list[Cloud] = []
 
-        def exchanged() -> bool:
-            kept[:] = [
-                self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
-            ]
-            return labels_of(kept[0]) == wanted
+        def exchanged() -> Any:
+            found = self.exchange(cloud(POINTS) if given is None else given, **labels)
+            return found if labels_of(found) == wanted else None
 
-        self.client.until(exchanged, f'the labels {wanted}')
-        return kept[0]
+        return self.client.until(exchanged, f'the labels {wanted}')
 
     def tells(self, name: str, words: str, publisher: Any, make: Callable[[int], Any]) -> None:
         """Publish what ``make`` makes of each stamp until a status has the words."""
-        self.client.feed(
-            lambda: publisher.publish(make(next(self.stamps))),
-            lambda: self.client.says(name, words), words,
-        )  # fmt: skip
+        self.client.told(lambda: publisher.publish(make(next(self.stamps))), name, words)
 
     def count(self, name: str, key: str) -> int:
         """Return a counter of the latest status."""
@@ -123,19 +113,16 @@ class Car:
 
 
 @pytest.fixture(scope='module')
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    log = tmp_path_factory.mktemp('node') / 'log.txt'
-    with running(log, PARAMETERS, kind=CloudProcess) as process:
-        yield process
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with served(tmp_path_factory.mktemp('node'), PARAMETERS, kind=CloudProcess) as client:
+        yield client
 
 
 @pytest.fixture
-def car(node: NodeProcess) -> Iterator[Car]:
-    client = Client('/semantic_cloud')
-    client.watch_diagnostics()
-    client.reach('active')
+def car(client: Client) -> Iterator[Car]:
     yield Car(client)
-    client.close()
+    client.reset()
+    assert client.process.process.poll() is None
 
 
 def labels_of(found: Cloud) -> list[int]:
@@ -147,11 +134,7 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
     found = car.labelled([3, 5, 255], sent)
     for field in sent.fields:
         np.testing.assert_array_equal(found.records[field.name], sent.records[field.name])
-    words = '3 points, 67% labelled'
-    car.client.feed(
-        lambda: car.labelled([3, 5, 255]),
-        lambda: car.client.says('lidar', words, level='OK'), words,
-    )  # fmt: skip
+    car.client.told(lambda: car.labelled([3, 5, 255]), 'lidar', '3 points, 67% labelled', 'OK')
     values = car.client.status('lidar')[2]
     assert float(values['paint_ms.p50']) > 0 and float(values['latency_ms.p99']) > 0
     assert values['mask_later_by_s.front'] == '0.000'
@@ -172,17 +155,12 @@ def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
 def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car) -> None:
     car.labelled([3, 5, 255])
     car.calibrate(calibration('kannala_brandt', (0.1,) * 4, width=160, height=90))
-    car.client.feed(
-        lambda: car.labelled([255] * 3),
-        lambda: car.client.says('lidar', 'is not known', level='ERROR'), 'the model',
-    )  # fmt: skip
+    car.client.told(lambda: car.labelled([255] * 3), 'lidar', 'is not known', 'ERROR')
     car.calibrate(LENS)
     car.labelled([3, 5, 255])
 
 
-def test_broken_messages_are_counted_and_told_and_nothing_dies(
-    car: Car, node: NodeProcess
-) -> None:
+def test_broken_messages_are_counted_and_told_and_nothing_dies(car: Car) -> None:
     good = cloud(POINTS)
     for change, words in (
         ({'width': 1000}, 'the cloud has 36 bytes, its points take 12000'),
@@ -194,20 +172,14 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(
         assert car.count('lidar', 'dropped.malformed') >= 1
     words = 'the clouds carry no stamp (0)'
     car.tells('lidar', words, car.lidar, lambda at: cloud_message(good, 0))
-    color, words = (
-        np.zeros((*SIZE, 3), np.uint8),
-        "front: labels cannot be used: encoding is 'rgb8'",
-    )
+    words = "front: labels cannot be used: encoding is 'rgb8'"
+    color = np.zeros((*SIZE, 3), np.uint8)
     car.tells('node', words, car.labels['front'], partial(image_message, color))
     nowhere = "no transform from 'attic' to 'front_optical'"
-    car.client.feed(
-        lambda: car.exchange(good, 'attic', **SEEN),
-        lambda: car.client.says('lidar', nowhere, level='ERROR'), nowhere,
-    )  # fmt: skip
+    car.client.told(lambda: car.exchange(good, 'attic'), 'lidar', nowhere, 'ERROR')
     # said once each, then held back
-    assert node.text.count(nowhere) == 1
+    assert car.client.process.text.count(nowhere) == 1
     car.labelled([3, 5, 255])
-    assert node.process.poll() is None
 
 
 def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
@@ -240,11 +212,9 @@ def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
     assert car.count('lidar', 'missed.left.no_mask') >= 35
 
 
-def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
+def test_nothing_that_is_received_ends_it(car: Car) -> None:
     """More of each than there may be errors in callbacks."""
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    topic = 'front/nightseg/label_info_json'
-    legends = car.client.node.create_publisher(String, topic, latched)
+    legends = car.client.publisher('front/nightseg/label_info_json', String, latched=True)
     car.client.connect(legends)
 
     def harm() -> None:
@@ -265,7 +235,7 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
                 and car.count('node', 'bad_masks.front') >= 40)  # fmt: skip
 
     car.client.feed(harm, counted, 'broken clouds, masks and legends')
-    assert 'front: label_info_json cannot be used' in node.text
+    assert 'front: label_info_json cannot be used' in car.client.process.text
     car.calibrate(LENS)
     legends.publish(String(data=legend(CITYSCAPES19)))
 
@@ -276,7 +246,6 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
         return red.tolist() == [128, 244]
 
     car.client.until(painted, 'the colours of Cityscapes')
-    assert node.process.poll() is None
 
 
 def test_parameters_are_checked_and_some_change_at_run_time(car: Car) -> None:

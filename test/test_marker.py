@@ -9,22 +9,13 @@ is read from a mask has to be the number of its stamp, whatever was dropped arou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 import random
 import time
 
 import numpy as np
 import pytest
-from ros_harness import (
-    Client,
-    image_message,
-    NodeProcess,
-    pixels_of,
-    running,
-    stamp_ns,
-    tiny_parameters,
-)
+from ros_harness import Camera, FaultyNode, pixels_of, served, stamp_ns, tiny_parameters
 from sensor_msgs.msg import CameraInfo
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -34,10 +25,6 @@ BITS = 20
 BEGIN = 1_700_000_000 * 10**9
 STEP = 1_000_000
 SIZES = {'front': (96, 160), 'rear': (180, 320)}
-
-
-class MarkerNode(NodeProcess):
-    command = (str(Path(__file__).parent / 'marker_node.py'),)
 
 
 def marked(camera: int, number: int, size: tuple[int, int]) -> np.ndarray:
@@ -57,62 +44,48 @@ def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
     return value >> 16, value & 0xFFFF
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
-    parameters = tiny_parameters(tmp_path, cameras=list(SIZES), route='day')
-    with running(tmp_path / 'log', parameters, kind=MarkerNode):
-        client = Client()
-        client.watch_diagnostics()
-        yield client
-        client.close()
-
-
 def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
-    client: Client,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / 'fault').write_text('marker')
+    monkeypatch.setenv('NIGHTSEG_FAULT', str(tmp_path / 'fault'))
     dice = random.Random(3)
-    names = list(SIZES)
-    cameras = {name: client.publisher(f'{name}/image_raw', reliable=False) for name in names}
-    infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
-    topics = ('labels', 'confidence')
-    for name in names:
-        for topic in topics:
-            client.listen(f'{name}/nightseg/{topic}')
-        client.listen(f'{name}/nightseg/camera_info', CameraInfo)
-    for camera in cameras.values():
-        client.connect(camera)
-    client.heard(*(f'{name}/nightseg/{topic}' for name in names for topic in topics))
+    names, topics = list(SIZES), ('labels', 'confidence')
+    parameters = tiny_parameters(tmp_path, cameras=names, route='day')
+    with served(tmp_path, parameters, kind=FaultyNode) as client:
+        cameras = {name: Camera(client, name, *topics, reliable=False) for name in names}
+        infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
+        for camera in cameras.values():
+            camera.listen('camera_info')
+            camera.connect()
 
-    numbers = dict.fromkeys(names, 0)
-    sent = dict.fromkeys(names, 0)
-    end = time.monotonic() + 4.0
-    while time.monotonic() < end:
-        name = dice.choice(names)
-        # a frame is lost before the node, comes twice, or in the wrong order
-        numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
-        number = max(numbers[name], 0)
-        image = marked(names.index(name), number, SIZES[name])
-        message = image_message(image, BEGIN + STEP * number, frame_id=name)
-        infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
-        cameras[name].publish(message)
-        sent[name] += 1
-        client.spin(dice.choice((0.0, 0.002, 0.02)))
+        numbers, sent = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        end = time.monotonic() + 4.0
+        while time.monotonic() < end:
+            name = dice.choice(names)
+            # a frame is lost before the node, comes twice, or in the wrong order
+            numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
+            number = max(numbers[name], 0)
+            image = marked(names.index(name), number, SIZES[name])
+            message = cameras[name].frame(image, BEGIN + STEP * number, frame_id=name)
+            infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
+            cameras[name].publisher.publish(message)
+            sent[name] += 1
+            client.spin(dice.choice((0.0, 0.002, 0.02)))
 
-    def counted() -> dict[str, dict[str, str]] | None:
-        """Return the counters of the cameras once every frame that came is accounted for."""
-        client.got['/diagnostics'].clear()
-        client.until(lambda: client.status('rear'), 'a status')
-        found = {name: client.status(name)[2] for name in names}
-        for values in found.values():
-            ends = [int(v) for key, v in values.items() if key.startswith(('served', 'dropped.'))]
-            if int(values['received']) != sum(ends):
-                return None
-        return found
+        def counted() -> dict[str, dict[str, int]] | None:
+            """Return the counters of the cameras once every frame that came has ended."""
+            found = {name: camera.counters() for name, camera in cameras.items()}
+            for values in found.values():
+                ends = [v for k, v in values.items() if k.startswith(('served', 'dropped.'))]
+                if values['received'] != sum(ends):
+                    return None
+            return found
 
-    values = client.until(counted, 'every frame accounted for')
+        values = client.until(counted, 'every frame accounted for')
     for index, name in enumerate(names):
         for topic in topics:
-            masks = client.got[f'{name}/nightseg/{topic}']
+            masks = cameras[name].got(topic)
             assert len(masks) > 20, 'few masks would prove little'
             stamps = [stamp_ns(mask) for mask in masks]
             assert stamps == sorted(set(stamps)), 'in order, none twice'
@@ -123,10 +96,7 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
                 number = (stamp_ns(mask) - BEGIN) // STEP
                 threshold = 0 if topic == 'labels' else 150
                 assert read(plane, threshold) == (index, number), (name, topic)
-        dropped = {
-            reason: int(values[name][f'dropped.{reason}'])
-            for reason in ('superseded', 'out_of_order', 'duplicate_stamp')
-        }
-        assert all(dropped.values()), f'without drops this proves little: {dropped}'
-        received, served = (int(values[name][key]) for key in ('received', 'served'))
-        assert received == served + sum(dropped.values()) <= sent[name]
+        reasons = ('superseded', 'out_of_order', 'duplicate_stamp')
+        dropped = [values[name][f'dropped.{reason}'] for reason in reasons]
+        assert all(dropped), f'without drops this proves little: {dropped}'
+        assert values[name]['received'] == values[name]['served'] + sum(dropped) <= sent[name]

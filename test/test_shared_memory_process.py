@@ -12,25 +12,9 @@ from typing import Any
 from cloud_harness import CloudProcess, PARAMETERS
 from nightseg_ros.shared_memory import SETTLED
 import pytest
-from ros_harness import Camera, Client, NodeProcess, running
+from ros_harness import Camera, node_with, running, served
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
-
-
-class Loading(NodeProcess):
-    """The node whose networks take long to load."""
-
-    command = (
-        '-c',
-        'import time\n'
-        'from nightseg_ros.node.main import serve\n'
-        'def make():\n'
-        # imported before, its threads would take the signals
-        '    from nightseg_ros.node import night_perception, worker\n'
-        '    worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
-        '    return night_perception.NightPerception()\n'
-        'serve("night_perception", make)',
-    )
 
 
 def large(segments: set[Path]) -> int:
@@ -44,41 +28,34 @@ def left(segments: set[Path]) -> list[str]:
 
 @pytest.mark.parametrize(
     ('state', 'number'),
-    [
-        ('active', signal.SIGINT),
-        ('active', signal.SIGTERM),
-        ('unconfigured', signal.SIGINT),
-    ],
+    [('active', signal.SIGINT), ('active', signal.SIGTERM), ('unconfigured', signal.SIGINT)],
 )
 def test_night_perception_leaves_nothing(
-    client: Client, parameters: dict[str, Any], tmp_path: Path, number: int, state: str
+    parameters: dict[str, Any], tmp_path: Path, number: int, state: str
 ) -> None:
-    with running(tmp_path / 'log', parameters, kind=NodeProcess) as node:
-        client.reach('active')
+    with served(tmp_path, parameters) as client:
         Camera(client).connect().serve()
         if state == 'unconfigured':
-            assert client.transition('deactivate') and client.transition('cleanup')
-        segments = node.segments()
+            client.unconfigure()
+        segments = client.process.segments()
         assert large(segments) == 1
-        assert node.stop(number) == 0
+        assert client.process.stop(number) == 0
         assert left(segments) == []
 
 
 def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
-    client = Client('/semantic_cloud')
-    with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as node:
-        client.reach('active')
-        segments = node.segments()
+    with served(tmp_path, PARAMETERS, kind=CloudProcess) as client:
+        segments = client.process.segments()
         assert large(segments) == 1
-        assert node.stop(signal.SIGTERM) == 0
+        assert client.process.stop(signal.SIGTERM) == 0
         assert left(segments) == []
-    client.close()
 
 
 def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
     parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    with running(tmp_path / 'log', parameters, kind=Loading) as node:
+    loading = node_with('worker.Pipeline.load = lambda *given, **more: time.sleep(100)')
+    with running(tmp_path / 'log', parameters, kind=loading) as node:
         segments = node.until_segments()
         time.sleep(1.0)
         assert node.stop(signal.SIGTERM) == 0

@@ -1,12 +1,13 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""No process of ours opens a connection that nobody asked for."""
+"""No process of ours opens a connection that nobody asked for, or a pool of idle threads."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from importlib.util import find_spec
+import json
 import os
 from pathlib import Path
 import subprocess
@@ -16,7 +17,7 @@ from network_watch import NetworkWatch, SWITCHES
 from nightseg_ros.config import to_mapping
 import pytest
 from tiny_data import tiny_config, write_streets
-from tiny_weights import write_illumination, write_segmenter
+from tiny_weights import weight_flags, write_all
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -46,8 +47,8 @@ def watch(tmp_path: Path) -> Iterator[NetworkWatch]:
     found.close()
 
 
-def run(watch: NetworkWatch, *arguments: str) -> None:
-    """Run Python to its end, and fail where it fails."""
+def run(watch: NetworkWatch, *arguments: str) -> str:
+    """Run Python to its end, fail where it fails, and return what it says."""
     process = subprocess.Popen(
         [sys.executable, *arguments], env=watch.environment(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -58,6 +59,7 @@ def run(watch: NetworkWatch, *arguments: str) -> None:
         finally:
             process.kill()
     assert process.returncode == 0, output[-2000:]
+    return output
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
@@ -75,21 +77,18 @@ def test_the_watch_hears_a_connection(watch: NetworkWatch) -> None:
     assert watch.heard() == {'socket.connect 192.0.2.1'}
 
 
-def test_the_package_sets_the_switches_on_its_import() -> None:
+def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user() -> None:
     code = (
-        'import os, sys, nightseg_ros; '
+        'import json, os, sys, nightseg_ros; '
         f'assert sys.modules["{REPORTER}"] is None; '
-        f'assert {{n: os.environ.get(n) for n in {list(SWITCHES)}}} == {SWITCHES}; '
-        'assert not {"numpy", "cv2", "torch"} & set(sys.modules)'
+        'assert not {"numpy", "cv2", "torch"} & set(sys.modules); '
+        'print(json.dumps(dict(os.environ)))'
     )
     kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
-    subprocess.run([sys.executable, '-c', code], check=True, env=kept)
-
-
-def test_a_switch_that_the_user_has_set_stays() -> None:
-    code = 'import os, nightseg_ros; assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"'
-    environment = {**os.environ, 'RAY_USAGE_STATS_ENABLED': '1'}
-    subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+    for own in ({}, {'RAY_USAGE_STATS_ENABLED': '1'}):
+        said = subprocess.check_output([sys.executable, '-c', code], env=kept | own)
+        found = json.loads(said)
+        assert {name: found.get(name) for name in SWITCHES} == SWITCHES | own
 
 
 def test_no_script_imports_a_reporter_before_the_package() -> None:
@@ -115,34 +114,66 @@ def reporters(path: Path) -> list[str]:
     return found
 
 
+VERBS = f"""
+import json, sys, time
+from nightseg_ros.cli.main import main
+for words in json.loads(sys.argv[1]):
+    assert main(words) == 0, words
+time.sleep({BUNDLE_S})
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
-def test_predict_opens_no_connection(watch: NetworkWatch, tmp_path: Path, backend: str) -> None:
-    write_streets(tmp_path / 'streets')
-    segmenter = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
-    illumination = str(write_illumination(tmp_path / 'illumination.safetensors'))
-    options = {
-        'out': str(tmp_path / 'out'), 'backend': backend, 'device': 'cpu',
-        'weights-day': segmenter, 'weights-night': segmenter,
-        'weights-illumination': illumination,
-    }  # fmt: skip
-    arguments = [part for name, value in options.items() for part in (f'--{name}', value)]
-    code = (
-        'import sys, time; from nightseg_ros.cli.main import main; '
-        f'code = main(sys.argv[1:]); time.sleep({BUNDLE_S}); sys.exit(code)'
-    )
-    run(watch, '-c', code, 'predict', str(tmp_path / 'streets' / 'images'), *arguments)
+def test_verbs_open_no_connection(watch: NetworkWatch, tmp_path: Path) -> None:
+    data = write_streets(tmp_path / 'streets')
+    config = tiny_config(data, tmp_path / 'run', steps=1, warm_up=0, checkpoint_every=1)
+    file = tmp_path / 'train.yaml'
+    file.write_text(yaml.safe_dump(to_mapping(config)))
+    predict = ['predict', str(tmp_path / 'streets' / 'images'), *weight_flags(tmp_path)]
+    verbs = [['info'], ['train', 'segmenter', '--config', str(file)]]
+    for backend in ('openvino', 'onnxruntime'):
+        options = ['--out', str(tmp_path / backend), '--backend', backend, '--device', 'cpu']
+        verbs.append([*predict, *options])
+    run(watch, '-c', VERBS, json.dumps(verbs))
     assert watch.heard() == set()
 
 
-@pytest.mark.parametrize('verb', ['info', pytest.param('train', marks=pytest.mark.slow)])
-def test_verbs_open_no_connection(watch: NetworkWatch, tmp_path: Path, verb: str) -> None:
-    arguments = ['info']
-    if verb == 'train':
-        data = write_streets(tmp_path / 'streets')
-        config = tiny_config(data, tmp_path / 'run', steps=1, warm_up=0, checkpoint_every=1)
-        file = tmp_path / 'train.yaml'
-        file.write_text(yaml.safe_dump(to_mapping(config)))
-        arguments = ['train', 'segmenter', '--config', str(file)]
-    run(watch, '-m', 'nightseg_ros.cli.main', *arguments)
+@pytest.mark.ros
+@pytest.mark.slow
+def test_the_node_opens_no_connection(
+    watch: NetworkWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = pytest.importorskip('ros_harness')
+    files = {name: str(path) for name, path in write_all(tmp_path).items()}
+    environment = watch.environment()
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    parameters = {**files, 'backend': 'openvino', 'device': 'cpu'}
+    with harness.running(tmp_path / 'log', parameters) as node, watch.sockets(node.process.pid):
+        node.until('active; waiting')
+        with pytest.raises(subprocess.TimeoutExpired):
+            node.process.wait(BUNDLE_S)
     assert watch.heard() == set()
+
+
+POOLS = """
+import {first}
+import json
+from nightseg_ros.runtime.backends import open_backend
+import numpy
+open_backend('onnxruntime')
+import threadpoolctl
+pools = threadpoolctl.threadpool_info()
+print(json.dumps([p['num_threads'] for p in pools if p['internal_api'] == 'openblas']))
+"""
+
+
+@pytest.mark.parametrize('first', ['nightseg_ros', 'numpy'])
+def test_openblas_has_one_thread_once_a_backend_is_open(first: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != 'OPENBLAS_NUM_THREADS'}
+    command = [sys.executable, '-c', POOLS.format(first=first)]
+    said = subprocess.check_output(command, env=environment, text=True, timeout=120)
+    pools = json.loads(said.splitlines()[-1])
+    assert pools and set(pools) == {1}
