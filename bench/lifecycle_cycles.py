@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-import csv
 import os
 from pathlib import Path
 import sys
@@ -26,19 +25,7 @@ from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.camera import ImageMessage
 import numpy as np
 from sensor_msgs.msg import Image, PointCloud2
-from watch import (
-    add_weights,
-    HELD,
-    held,
-    judged,
-    lens,
-    Observer,
-    resources,
-    ros_arguments,
-    sweep,
-)
-
-FIELDS = ('cycle', 'seconds', *(limit.name for limit in HELD), 'masks')
+from watch import add_weights, growth, held, lens, Observer, resources, ros_arguments, sweep
 
 
 class Camera:
@@ -46,14 +33,6 @@ class Camera:
 
     node, module = 'night_perception', 'nightseg_ros.node.main'
     source, output = 'front', Image
-
-    @staticmethod
-    def parameters(options: argparse.Namespace) -> dict[str, str]:
-        """Return those of the node that takes what is sent."""
-        return {
-            'cameras': '[front]', 'weights.day': options.day, 'weights.night': options.night,
-            'threads': '1', 'backend': options.backend,
-        }  # fmt: skip
 
     def __init__(self, observer: Observer, rate: float) -> None:
         """Send ``rate`` frames a second on a timer; 0 sends only when asked."""
@@ -76,11 +55,6 @@ class Vehicle:
 
     node, module = 'semantic_cloud', 'nightseg_ros.node.semantic_cloud'
     source, output = 'lidar', PointCloud2
-
-    @staticmethod
-    def parameters(options: argparse.Namespace) -> dict[str, str]:
-        """Return those of the node that takes what is sent."""
-        return {'cameras': '[front, rear]', 'max_wait': '2.0'}
 
     def __init__(self, observer: Observer, rate: float) -> None:
         """Send ``rate`` sweeps a second on a timer; 0 sends only when asked."""
@@ -115,13 +89,19 @@ NODES = {kind.node: kind for kind in (Camera, Vehicle)}
 def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
     """Return a row a cycle, of the node's resources when it is unconfigured again; write each."""
     kind = NODES[options.node]
-    parameters = {**kind.parameters(options), 'autostart': 'false'}
+    parameters = {'autostart': 'false'}
+    if kind is Camera:
+        parameters |= {
+            'cameras': '[front]', 'weights.day': options.day, 'weights.night': options.night,
+            'threads': '1', 'backend': options.backend,
+        }  # fmt: skip
+    else:
+        parameters |= {'cameras': '[front, rear]', 'max_wait': '2.0'}
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
         # line by line, so that it can be watched
         file = stack.enter_context(options.out.open('w', buffering=1, encoding='utf-8'))
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+        print('cycle,seconds,rss_mb,anon_mb,fds,threads,cpu_s,masks', file=file)
         node = stack.enter_context(
             Child(
                 kind.node, kind.module, ros_arguments(parameters), log=work / 'node.log',
@@ -146,9 +126,9 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                     observer.transition(transition)
                 rows.append({
                     'cycle': cycle, 'seconds': round(time.monotonic() - begun, 2),
-                    **held(resources(node.pid)), 'masks': len(observer.arrivals),
+                    **resources(node.pid), 'masks': len(observer.arrivals),
                 })  # fmt: skip
-                writer.writerow(rows[-1])
+                print(*rows[-1].values(), sep=',', file=file)
             node.stop(20.0)
         except (RuntimeError, ProcessError) as error:
             print(f'FAIL in cycle {len(rows)}: {error}\n{node.tail()}')
@@ -171,7 +151,8 @@ def main() -> int:
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
         os.environ.update({**domain, **profile_environment()})
         rows = run(options, Path(work))
-    found = judged(rows, 'cycle', options.cycles * options.warm_up, HELD, options.growth)
+    warm_up = options.cycles * options.warm_up
+    found = [growth(rows, 'cycle', warm_up, limit) for limit in held(options.growth)]
     print('\n'.join(map(str, found)))
     passed = len(rows) == options.cycles and all(one.passed for one in found)
     print(f'{len(rows)} of {options.cycles} cycles: {"passed" if passed else "FAILED"}')

@@ -203,7 +203,7 @@ class Probe:
             'use': {
                 name: {
                     'cpu': (after[name] - cpu) / seconds,
-                    'resident_mb': resources(self.children[name].pid).rss_mb,
+                    'resident_mb': resources(self.children[name].pid)['rss_mb'],
                 }
                 for name, cpu in before.items()
             },
@@ -284,7 +284,7 @@ class Probe:
             self.executor.spin_once(timeout_sec=left)
 
     def _cpu(self) -> dict[str, float]:
-        return {name: resources(child.pid).cpu_s for name, child in self.children.items()}
+        return {name: resources(child.pid)['cpu_s'] for name, child in self.children.items()}
 
 
 def _message(frame: Any) -> Image:

@@ -101,9 +101,8 @@ def test_a_file_that_is_no_mapping_names_itself(
 
 
 def test_a_wrong_value_of_any_length_makes_a_short_message() -> None:
-    with pytest.raises(ConfigError, match="'long_side' must be int") as caught:
+    with pytest.raises(ConfigError, match=r"^'long_side' must be int.{,450}$"):
         from_mapping(PipelineConfig, {'long_side': ['x' * 10_000] * 1000})
-    assert len(str(caught.value)) < 500
 
 
 # -- paths -----------------------------------------------------------------------------------
@@ -203,6 +202,14 @@ def test_shipped_weights_pass_the_check_of_their_size() -> None:
         assert build_from(load_weights(name)).training is False, name
 
 
+def test_metadata_in_json_of_any_depth_is_an_error(tmp_path: Path) -> None:
+    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
+    file = tmp_path / 'deep.safetensors'
+    file.write_bytes(struct.pack('<Q', len(header)) + header)
+    with pytest.raises(WeightsError, match='deep'):
+        load_weights(file)
+
+
 # -- what is installed -----------------------------------------------------------------------
 
 
@@ -226,23 +233,16 @@ def test_the_lock_holds_every_requirement(distro: str) -> None:
     whole = locked('base') | locked('cuda') | locked(f'ros-{distro}')
     for name in ('runtime', 'train', 'test', 'fleet', 'lint', f'ros-{distro}', 'constraints'):
         text = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8')
-        for line in (line.partition('#')[0].strip() for line in text.splitlines()):
-            if not line:
-                continue
+        for line in filter(None, (line.partition('#')[0].strip() for line in text.splitlines())):
             wanted = Requirement(line)
-            versions = whole[wanted.name.lower().replace('_', '-').replace('.', '-')]
-            assert all(version in wanted.specifier for version, _ in versions), (
-                f'{line}: run `make lock`'
-            )
+            found = whole[wanted.name.lower().replace('_', '-').replace('.', '-')]
+            assert all(version in wanted.specifier for version, _ in found), f'{line}: `make lock`'
 
 
-def test_both_builds_of_torch_are_of_one_version() -> None:
+def test_both_builds_of_torch_are_of_one_version_and_no_lock_file_names_a_place() -> None:
     [(cpu, _)], [(cuda, _)] = locked('cpu')['torch'], locked('cuda')['torch']
     assert cpu.local == 'cpu' and cpu.public == str(cuda)
     assert 'torch' not in locked('base')
-
-
-def test_lock_files_name_no_place() -> None:
     for file in (ROOT / 'requirements' / 'lock').iterdir():
         text = file.read_text(encoding='utf-8')
         assert '://' not in text and '--index' not in text and '--find-links' not in text
@@ -250,11 +250,3 @@ def test_lock_files_name_no_place() -> None:
 
 def test_the_installer_is_a_shell_script_without_mistakes() -> None:
     subprocess.run(['bash', '-n', ROOT / 'requirements' / 'install.sh'], check=True)
-
-
-def test_metadata_in_json_of_any_depth_is_an_error(tmp_path: Path) -> None:
-    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
-    file = tmp_path / 'deep.safetensors'
-    file.write_bytes(struct.pack('<Q', len(header)) + header)
-    with pytest.raises(WeightsError, match='deep'):
-        load_weights(file)

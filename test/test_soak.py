@@ -48,8 +48,8 @@ SMALL = np.where(np.arange(100) < 60, 4.0, 4.5)
 def test_growth_is_told_from_noise(series: Any, more: dict[str, float], passed: bool) -> None:
     watch = pytest.importorskip('watch', reason='rclpy is not installed')
     limit = watch.Limit(name='x', **{'growth': 0.01, **more})
-    values = np.asarray(series, float)
-    found = watch.growth(np.arange(len(values)), values, len(values) / 6, limit)
+    rows = [{'at': index, 'x': value} for index, value in enumerate(series)]
+    found = watch.growth(rows, 'at', len(rows) / 6, limit)
     assert found.passed == passed
 
 
@@ -76,17 +76,15 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict
 ) -> None:
     # so short a run cannot tell growth from the noise of a busy machine
     loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
-    quick = ('--minutes', '0.6', '--every', '6', '--sample', '0.25', '--loop', '5')
-    events = ('suspend', 'unread')
+    quick = ('--minutes', '0.3', '--every', '6', '--sample', '0.25', '--loop', '3')
     done = run(
         'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path),
-        '--events', *events,
+        '--events', 'unread',
     )  # fmt: skip
     verdict = json.loads((tmp_path / 'soak.json').read_text())
     assert verdict['problem'] == '', done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
     assert done.returncode == (0 if verdict['passed'] else 1)
-    assert verdict['events'][:2] == [*events]
     assert all(verdict['answered'][source] > 0 for source in ('front', 'rear', 'lidar'))
     # both nodes and both players have some
     assert verdict['segments'] >= 4
@@ -95,21 +93,20 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict
         for node in ('', 'cloud_'):
             assert verdict['growth'][node + name]['share'] < 0.2, done.stdout
     with (tmp_path / 'soak.csv').open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row['event'] for row in rows} >= {'start', 'suspend'}
+        assert {row['event'] for row in csv.DictReader(file)} >= {'start', 'unread'}
 
 
 @real
-def test_twenty_lifecycle_cycles_under_a_flood_leave_nothing_behind(
+def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(
     weights: tuple[str, ...], tmp_path: Path
 ) -> None:
     out = tmp_path / 'cycles.csv'
     done = run(
-        'lifecycle_cycles.py', '--cycles', '20', '--flood', '100', '--growth', '0.1', *weights,
+        'lifecycle_cycles.py', '--cycles', '12', '--flood', '100', '--growth', '0.1', *weights,
         '--out', str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '20 of 20 cycles: passed' in done.stdout
+    assert '12 of 12 cycles: passed' in done.stdout
     with out.open() as file:
         assert all(int(row['masks']) > 0 for row in csv.DictReader(file))
 
