@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -120,10 +121,23 @@ class NodeProcess(Process):
     def until_segments(self) -> set[Path]:
         """Wait for the large segment of the profile for large images; return all of them."""
         end = time.monotonic() + PATIENCE
-        while not any(path.stat().st_size > 60_000_000 for path in self.segments()):
+        while large(self.segments()) < 1:
             assert time.monotonic() < end and self.process.poll() is None, self.text
             time.sleep(0.05)
         return self.segments()
+
+    def ends(self, number: int, *codes: int) -> None:
+        """Let a signal end it within two seconds with code 0, or ``codes``, and leave nothing."""
+        segments, begun = self.segments(), time.monotonic()
+        assert self.stop(number, timeout=10) in (codes or (0,)), self.text
+        assert time.monotonic() - begun < 2
+        assert not re.search('Traceback|terminate called|Segmentation', self.text), self.text
+        assert not [path for path in segments if path.exists()]
+
+
+def large(segments: set[Path]) -> int:
+    """Return how many of them exist and are those of the profile for large images."""
+    return sum(path.exists() and path.stat().st_size > 60_000_000 for path in segments)
 
 
 class FaultyNode(NodeProcess):

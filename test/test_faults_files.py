@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 import pickle
 import resource
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -89,6 +90,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
         client.unconfigure()
         assert not client.transition('configure')
         client.diagnosed('node', 'ERROR', 'not found')
+        client.process.ends(signal.SIGINT)
 
 
 @pytest.mark.parametrize(

@@ -165,19 +165,6 @@ def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_agai
         client.until(cameras.served, 'masks again')
 
 
-def test_a_load_that_hangs_is_told_and_ends_the_process(
-    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path
-) -> None:
-    fault.write_text('load')
-    limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
-    with running(tmp_path / 'log', {**two, **limits}, kind=FaultyNode) as node:
-        values = client.diagnosed('node', 'WARN', 'configure has not ended for')
-        assert values['state'] == 'configuring'
-        client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
-        assert node.process.wait(60) == 1
-        assert 'on_configure' in node.text
-
-
 class Closed(FaultyNode):
     """The same without a standard error."""
 
@@ -189,13 +176,18 @@ class Closed(FaultyNode):
     )
 
 
-def test_a_load_that_hangs_ends_a_process_without_stderr(
-    two: dict[str, Any], fault: Path, tmp_path: Path
+@pytest.mark.parametrize('kind', [FaultyNode, Closed])
+def test_a_load_that_hangs_is_told_and_ends_the_process_also_one_without_stderr(
+    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path, kind: type[FaultyNode]
 ) -> None:
     fault.write_text('load')
-    limits = {'watchdog_s': 1.0, 'watchdog_load_s': 3.0}
-    with running(tmp_path / 'log', {**two, **limits}, kind=Closed) as node:
+    limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
+    with running(tmp_path / 'log', {**two, **limits}, kind=kind) as node:
+        values = client.diagnosed('node', 'WARN', 'configure has not ended for')
+        assert values['state'] == 'configuring'
+        client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
         assert node.process.wait(60) == 1
+        assert ('on_configure' in node.text) == (kind is FaultyNode)
 
 
 class Unread(FaultyNode):
@@ -216,9 +208,7 @@ def test_a_log_whose_reader_has_stopped_holds_up_neither_masks_nor_the_end(
     with running(tmp_path / 'log', {**two, **limits}, *debug, kind=Unread) as node:
         cameras.connect()
         if end == 'SIGTERM':
-            begun = time.monotonic()
-            assert node.stop(signal.SIGTERM, timeout=10) == 0
-            assert time.monotonic() - begun < 2
+            node.ends(signal.SIGTERM)
         else:
             fault.write_text(end)
             cameras.send()

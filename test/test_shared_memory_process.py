@@ -12,43 +12,16 @@ from typing import Any
 from cloud_harness import CloudProcess, PARAMETERS
 from nightseg_ros.shared_memory import SETTLED
 import pytest
-from ros_harness import Camera, node_with, running, served
+from ros_harness import large, node_with, running, served
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
-def large(segments: set[Path]) -> int:
-    """Return how many of them exist and are those of the profile for large images."""
-    return sum(path.exists() and path.stat().st_size > 60_000_000 for path in segments)
-
-
-def left(segments: set[Path]) -> list[str]:
-    return [path.name for path in segments if path.exists()]
-
-
-@pytest.mark.parametrize(
-    ('state', 'number'),
-    [('active', signal.SIGINT), ('active', signal.SIGTERM), ('unconfigured', signal.SIGINT)],
-)
-def test_night_perception_leaves_nothing(
-    parameters: dict[str, Any], tmp_path: Path, number: int, state: str
-) -> None:
-    with served(tmp_path, parameters) as client:
-        Camera(client).connect().serve()
-        if state == 'unconfigured':
-            client.unconfigure()
-        segments = client.process.segments()
-        assert large(segments) == 1
-        assert client.process.stop(number) == 0
-        assert left(segments) == []
-
-
+# night_perception: wherever a test ends it by a signal (NodeProcess.ends)
 def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
     with served(tmp_path, PARAMETERS, kind=CloudProcess) as client:
-        segments = client.process.segments()
-        assert large(segments) == 1
-        assert client.process.stop(signal.SIGTERM) == 0
-        assert left(segments) == []
+        assert large(client.process.segments()) == 1
+        client.process.ends(signal.SIGTERM)
 
 
 def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
@@ -59,7 +32,7 @@ def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
         segments = node.until_segments()
         time.sleep(1.0)
         assert node.stop(signal.SIGTERM) == 0
-        assert left(segments) == []
+        assert not [path for path in segments if path.exists()]
 
 
 def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path) -> None:
@@ -74,5 +47,5 @@ def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path)
         time.sleep(SETTLED)
         with running(tmp_path / 'log3', PARAMETERS, kind=CloudProcess) as successor:
             successor.until_segments()
-            assert left(segments) == []
+            assert not [path for path in segments if path.exists()]
             assert large(alive.segments()) == large(successor.segments()) == 1
