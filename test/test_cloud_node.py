@@ -248,23 +248,18 @@ def test_nothing_that_is_received_ends_it(car: Car) -> None:
     car.client.until(painted, 'the colours of Cityscapes')
 
 
-def test_parameters_are_checked_and_some_change_at_run_time(car: Car) -> None:
+def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car: Car) -> None:
     assert car.client.set(occlusion__cell=8.0).successful
     assert not car.client.set(occlusion__cell=-1.0).successful
     refused = car.client.set(cameras=['rear'])
     assert not refused.successful and 'takes effect by configure' in refused.reason
-    assert car.client.set(occlusion__cell=0.0).successful
-
-
-def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     assert car.client.transition('deactivate')
     before = len(car.client.got[OUT])
     car.lidar.publish(cloud_message(cloud(POINTS), next(car.stamps)))
     car.client.spin(1.0)
     assert len(car.client.got[OUT]) == before
     assert car.client.transition('cleanup')
-    assert car.client.set(pair_limit=0.2).successful
-    assert car.client.transition('configure') and car.client.transition('activate')
+    car.client.start(pair_limit=0.2, occlusion__cell=0.0)
     car.connect()
     car.labelled([3, 5, 255])
 

@@ -87,11 +87,6 @@ def _unconfigured(client: Client) -> Iterator[None]:
     client.unconfigure()
 
 
-def test_no_camera_at_all_is_an_error(client: Client) -> None:
-    assert not client.transition('configure')
-    client.diagnosed('node', 'ERROR', "'cameras' and 'image_topics' are both empty")
-
-
 def camera_of(client: Client, driver: Driver, kind: Any, topic: str) -> Camera:
     name = output_prefixes([topic])[0].removesuffix('/nightseg')
     return Camera(client, name, kind=kind, topic=topic, reliable=driver.reliable)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
@@ -113,15 +112,3 @@ def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path: Pa
     assert set(one.topics) == {'/right/image_raw', '/left/labels_truth'}
     with pytest.raises(BagError, match='/left/image_raw'):
         ReplaySource(tmp_path / 'bag', ['/rear/image_raw'])
-
-
-def test_a_folder_is_one_camera_and_skips_what_is_broken(tmp_path: Path) -> None:
-    for index in range(3):
-        cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((8, 8, 3), index, np.uint8))
-    (tmp_path / '1.png').write_bytes(b'torn')
-    said: list[str] = []
-    source = ReplaySource(tmp_path, rate=4.0)
-    played = [(stamp, topic) for stamp, topic, _ in source.messages(said.append)]
-    assert source.undated
-    assert played == [(0, 'camera/image_raw'), (500_000_000, 'camera/image_raw')]
-    assert len(said) == 1 and '1.png' in said[0]

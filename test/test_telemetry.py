@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from importlib.util import find_spec
 import json
@@ -20,22 +19,11 @@ from tiny_data import tiny_config, write_streets
 from tiny_weights import weight_flags, write_all
 import yaml
 
-ROOT = Path(__file__).parent.parent
 #: What openvino and nncf report with.
 REPORTER = 'openvino_telemetry'
 PATIENCE = 120.0
 #: onnxruntime sends nine seconds after it was loaded.
 BUNDLE_S = 12.0
-#: Libraries that report, or bring one along that does.
-REPORTERS = {
-    'openvino', 'openvino_telemetry', 'onnxruntime', 'nncf', 'ray', 'transformers',
-    'huggingface_hub',
-}  # fmt: skip
-SCRIPTS = [
-    path
-    for folder in ('bench', 'launch', 'nightseg_ros')
-    for path in sorted((ROOT / folder).rglob('*.py'))
-]
 
 
 @pytest.fixture
@@ -89,29 +77,6 @@ def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user()
         said = subprocess.check_output([sys.executable, '-c', code], env=kept | own)
         found = json.loads(said)
         assert {name: found.get(name) for name in SWITCHES} == SWITCHES | own
-
-
-def test_no_script_imports_a_reporter_before_the_package() -> None:
-    package = ROOT / 'nightseg_ros'
-    found = {str(path): reporters(path) for path in SCRIPTS if not path.is_relative_to(package)}
-    assert not {path for path, imported in found.items() if imported}
-    assert not reporters(package / '__init__.py')
-
-
-def reporters(path: Path) -> list[str]:
-    """Return the reporters that a script imports on its top level before nightseg_ros."""
-    found = []
-    for node in ast.parse(path.read_text('utf-8')).body:
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or '']
-        tops = [name.partition('.')[0] for name in names]
-        if 'nightseg_ros' in tops:
-            break
-        found += [top for top in tops if top in REPORTERS]
-    return found
 
 
 VERBS = f"""

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 import contextlib
 from importlib.util import find_spec
@@ -216,7 +215,7 @@ def _granted(page: Page) -> socket.socket | None:
 @pytest.mark.slow
 @pytest.mark.skipif(find_browser() is None, reason='no Chromium is installed')
 def test_a_browser_shows_every_camera_and_tells_what_is_stale(
-    page: Page, vehicle: Vehicle, tmp_path: Path
+    page: Page, vehicle: Vehicle
 ) -> None:
     with Browser(find_browser()) as browser:
         for width, mode, shown in ((1280, 'both', 4), (390, 'overlay', 2)):
@@ -242,7 +241,6 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
             wanted = [f'rgb({r}, {g}, {b})' for r, g, b in CAMVID11.colors]
             assert browser.evaluate(colours) == wanted
             assert browser.evaluate('document.documentElement.scrollWidth') <= width
-            _photograph(browser, tmp_path / f'{width}.png')
         # nothing but its own server was asked, nothing went wrong
         assert all(url.startswith((page.url, 'data:')) for url in browser.requests)
         assert not browser.complaints and not browser.blocked
@@ -250,7 +248,6 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
         stale = "document.querySelectorAll('figure.stale:not([hidden])').length"
         vehicle.client.until(lambda: browser.evaluate(stale) == 2, 'stale pictures')
         assert 'STALE' in browser.evaluate('document.body.innerText')
-        _photograph(browser, tmp_path / 'stale.png')
         vehicle.until(lambda: browser.evaluate(stale) == 0, 'pictures that are live again')
         page.process.send_signal(signal.SIGSTOP)
         lost = "document.querySelector('#link').innerText.startsWith('no connection')"
@@ -258,10 +255,6 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
         vehicle.until(lambda: browser.evaluate(stale) == 2, 'stale pictures of a dead view')
         page.process.send_signal(signal.SIGCONT)
         vehicle.until(lambda: not browser.evaluate(lost), 'that the view is back')
-
-
-def _photograph(browser: Browser, path: Path) -> None:
-    path.write_bytes(b64decode(browser.call('Page.captureScreenshot')['data']))
 
 
 def test_a_port_that_is_taken_is_told_and_the_summary_counts(
