@@ -91,7 +91,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     one = {'ours': ('camera',)}
     eight = tuple(f'camera{index}' for index in range(8))
     paced = tuple(
-        Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 2))
+        Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 1))
         for rate in (10, 20, 30)
     )
     sustained = tuple(

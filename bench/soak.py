@@ -36,18 +36,9 @@ from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
 from nightseg_ros.shared_memory import held_locks
 from nightseg_ros.simulation.drive import Drive, write_drive
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
-from watch import (
-    add_weights,
-    growth,
-    held,
-    lens,
-    Limit,
-    Observer,
-    resources,
-    ros_arguments,
-    sweep,
-)
+import numpy as np
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from watch import add_weights, growth, held, Limit, Observer, resources, ros_arguments
 
 CAMERAS = ('front', 'rear')
 SOURCES = (*CAMERAS, 'lidar')
@@ -120,10 +111,21 @@ class Lidar:
         """Look for masks ten times a second; ``size`` is the cameras' (width, height)."""
         self.silent = False
         self._observer, self._last, self._sent = observer, 0, list[tuple[int, float]]()
-        self._sweep = sweep(2000)
+        points = np.random.default_rng(0).uniform((-20, -3, 2), (20, 3, 40), (2000, 3))
+        fields = [
+            PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')
+        ]
+        self._sweep = PointCloud2(
+            height=1, width=2000, fields=fields, point_step=12, row_step=24_000,
+            data=points.astype(np.float32).tobytes(),
+        )  # fmt: skip
         # no transform is asked for where all lies in the frame of the pictures
         self._sweep.header.frame_id = 'camera'
-        self._lens = lens(*size)
+        width, height = size
+        self._lens = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
+        focal = 0.625 * width
+        self._lens.k[:] = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
+        self._lens.d = [-0.3, 0.1, 0.001, 0, 0]
         node = observer.node
         self._points = node.create_publisher(PointCloud2, 'lidar/points', 5)
         self._infos = [node.create_publisher(CameraInfo, f'{c}/camera_info', 5) for c in CAMERAS]

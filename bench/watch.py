@@ -23,7 +23,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import Image
 
 #: Seconds for an answer of a node on a machine that has other work, too.
 ANSWER_S = 120.0
@@ -133,26 +133,6 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--day', default='rendered_day', help='weights of the day')
     parser.add_argument('--night', default='rendered_night', help='weights of the night')
     parser.add_argument('--backend', default='auto')
-
-
-def sweep(count: int) -> PointCloud2:
-    """Return ``count`` points in front of a vehicle, at random."""
-    low, high = (-20, -3, 2), (20, 3, 40)
-    points = np.random.default_rng(0).uniform(low, high, (count, 3)).astype(np.float32)
-    fields = [PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')]
-    return PointCloud2(
-        height=1, width=count, fields=fields, point_step=12, row_step=12 * count,
-        data=points.tobytes(),
-    )  # fmt: skip
-
-
-def lens(width: int, height: int) -> CameraInfo:
-    """Return the calibration of a camera with a distortion."""
-    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
-    focal = 0.625 * width
-    info.k[:] = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
-    info.d = [-0.3, 0.1, 0.001, 0, 0]
-    return info
 
 
 class Observer:

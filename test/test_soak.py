@@ -124,7 +124,7 @@ def test_a_short_live_run_times_the_node_and_a_peer(
     closed, paced = (result['sessions']['one_camera'][name] for name in ('closed', '10_hz'))
     assert closed['sent'] == closed['answered'] == 4
     assert closed['end_to_end_ms']['p50'] > closed['stages_ms']['total']['p50'] > 0
-    assert paced['sent'] >= 20 and paced['use']['ours']['resident_mb'] > 50
+    assert paced['sent'] >= 10 and paced['use']['ours']['resident_mb'] > 50
     names = {figure['name'] for figure in result['figures']}
     assert names >= {'node_overhead', 'p99_over_p50', 'start_to_first_mask_s', 'vs_plain_node'}
     assert 'vs_plain_node' in done.stdout
