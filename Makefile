@@ -60,10 +60,12 @@ soak: $(LIGHT)  ## a long drive through real processes: does anything grow? MINU
 cycles: $(LIGHT)  ## lifecycle cycles: does anything grow? N=2000, FLOOD=frames a second
 	$(BIN)/python bench/lifecycle_cycles.py --cycles $(or $(N),2000) --flood $(or $(FLOOD),0) $(ARGS)
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy and the linters of ROS
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
+	$(BIN)/ament_flake8 $(SOURCES)
+	$(BIN)/ament_pep257 $(SOURCES)
 
 format: $(STAMP)  ## let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix $(SOURCES)

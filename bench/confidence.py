@@ -22,7 +22,7 @@ from pathlib import Path
 import re
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_image, read_labels, Sample
 from nightseg_ros.data.source import open_source
@@ -40,9 +40,7 @@ import numpy as np
 import numpy.typing as npt
 from out_of_distribution import CORRUPTIONS
 
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
-
+plt.switch_backend('Agg')
 #: Out-of-distribution images of each kind.
 OUTLIERS = 16
 #: Every such frame of a clip is shown.

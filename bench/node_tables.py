@@ -43,7 +43,7 @@ def yaml_text(parameters: Sequence[Parameter], node: str) -> str:
         for depth in range(shared, len(path)):
             lines.append(f'{_indent(depth)}{path[depth]}:')
         group = path
-        bounds = f' [{parameter.range}]' if parameter.range else ''
+        bounds = f' [{parameter.accepted}]' if parameter.accepted else ''
         dynamic = ' (dynamic)' if parameter.dynamic else ''
         lines += _wrapped(f'{parameter.text}{bounds}{dynamic}', f'{_indent(len(path))}# ')
         lines.append(f'{_indent(len(path))}{leaf}: {_literal(parameter.default)}')
@@ -61,8 +61,8 @@ def parameter_table(parameters: Sequence[Parameter]) -> str:
         # GitHub would take <camera> for a tag and drop it
         text = p.text.replace('<', '&lt;')
         rows.append(
-            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.range or "any"} | {dynamic} '
-            f'| {text} |'
+            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.accepted or "any"} '
+            f'| {dynamic} | {text} |'
         )
     return '\n'.join(rows) + '\n'
 

@@ -185,7 +185,7 @@ class Soak:
         """Render the drive and start the nodes; files go into ``work``."""
         self.options = options
         self.rows: list[dict[str, Any]] = []
-        self.sent, self.answered, self.lost = ({s: 0 for s in SOURCES} for _ in range(3))
+        self.sent, self.answered, self.lost = (dict.fromkeys(SOURCES, 0) for _ in range(3))
         self.faults: list[str] = []
         """What was not accounted for, or spoke to another machine."""
         self.events: list[str] = []
@@ -293,7 +293,7 @@ class Soak:
     def route(self) -> None:
         """Take one network for every light, then the other, then let the light decide again."""
         for route in ('night', 'day', 'auto'):
-            self.observer.set('route', route)
+            self.observer.set_parameter('route', route)
             self._spin(self.options.every / 10)
 
     def suspend(self) -> None:
@@ -309,12 +309,12 @@ class Soak:
         routes = itertools.cycle(('night', 'day'))
         fullest, same = -1, 0
         while same < 8:
-            self.observer.set('route', next(routes))
+            self.observer.set_parameter('route', next(routes))
             self.observer.spin(0.3)
             waiting = self.nodes[0].waiting()
             same = same + 1 if waiting == fullest and waiting > 3000 else 0
             fullest = waiting
-        self.observer.set('route', 'auto')
+        self.observer.set_parameter('route', 'auto')
         self._until_served()
 
     # -- samples ------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class Growth:
 
     @property
     def share(self) -> float:
-        """The growth from the first quarter to the last one, as a share of the first."""
+        """Return the growth from the first quarter to the last one, as a share of the first."""
         return (self.last - self.first) / self.first if self.first else float(self.last > 0)
 
     @property
@@ -205,7 +205,7 @@ class Observer:
             if not self._call(client, request, f'{name} {node}').success:
                 raise RuntimeError(f'{node} refused to {name}')
 
-    def set(self, name: str, value: Any) -> None:
+    def set_parameter(self, name: str, value: Any) -> None:
         """Set a parameter of the first node; ``RuntimeError`` where it is refused."""
         request = SetParametersAtomically.Request()
         request.parameters = [Parameter(name, value=value).to_parameter_msg()]

@@ -23,7 +23,7 @@ ARGUMENTS = {
     'image_topics': 'image topics, comma-separated, one a camera, where they are named otherwise',
     'route': 'auto, day, night or translate',
     'device': 'auto, cpu or cuda',
-    'backend': 'auto, torch, onnxruntime or openvino',
+    'backend': 'auto, torch, onnxruntime, openvino, openvino-bf16 or tensorrt',
     'params_file': 'YAML file of parameters; unset: config/night_perception.yaml of this package',
     'namespace': 'namespace of the node and of its relative topics',
     'use_sim_time': 'true: take the time from /clock; a bag then publishes it',

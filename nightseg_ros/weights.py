@@ -61,7 +61,7 @@ class WeightsMetadata:
     """What it was trained on, in words."""
     ratio: float = 0.0
     """Share of synthetic night among the training samples."""
-    license: str = ''
+    license: str = ''  # noqa: A003
     """What the training data allows; the node says it once when it loads the file."""
     commit: str = ''
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -151,11 +151,11 @@ def set_graph(path: Path, graph: str) -> str:
     """Write a graph into a weights file, renew the manifest if any, and return the SHA-256."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], 'little')
-    header = json.loads(content[8 : 8 + length])
+    header = json.loads(content[8:][:length])
     header['__metadata__'][_GRAPH] = graph
     text = json.dumps(header, separators=(',', ':')).encode()
     text += b' ' * (-len(text) % 8)
-    content = len(text).to_bytes(8, 'little') + text + content[8 + length :]
+    content = len(text).to_bytes(8, 'little') + text + content[8:][length:]
     replace_file(path, content, durable=True)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
@@ -280,7 +280,7 @@ def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
     if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
     try:
-        texts = json.loads(content[8 : 8 + length])['__metadata__']
+        texts = json.loads(content[8:][:length])['__metadata__']
         metadata = from_mapping(WeightsMetadata, json.loads(texts[_KEY]))
         return metadata, str(texts.get(_GRAPH, ''))
     except ConfigError as error:

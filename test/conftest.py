@@ -7,7 +7,10 @@ No test module may leave a segment of such a process in /dev/shm.
 """
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 import os
+from pathlib import Path
+import re
 import signal
 from typing import Any
 
@@ -19,6 +22,25 @@ from segment_watch import SegmentWatch
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a script; the processes of the tests must hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+HAS_ROS = find_spec('rclpy') is not None
+#: Imports that fail without ROS 2.
+NEEDS_ROS = re.compile(
+    r'^(from|import) (rclpy|\w+_msgs|\w+_harness|nightseg_ros\.node|node_tables|sros2_policy)\b',
+    re.MULTILINE,
+)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out the files that cannot be imported without ROS 2 where there is none."""
+    if HAS_ROS or collection_path.suffix != '.py':
+        return None
+    return bool(NEEDS_ROS.search(collection_path.read_text())) or None
+
+
+def pytest_report_header() -> str:
+    return '' if HAS_ROS else 'rclpy is neither installed nor sourced: tests of nodes are left out'
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -24,7 +24,8 @@ def picture(index: int, count: int) -> np.ndarray:
     rng = np.random.default_rng(index)
     image = rng.integers(90, 250, (*SIZE, 3), np.uint8)
     if index >= count // 2:
-        image[SIZE[0] // 2 :] = 0
+        middle = SIZE[0] // 2
+        image[middle:] = 0
     return image
 
 

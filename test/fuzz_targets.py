@@ -48,12 +48,13 @@ _CONFIGS = (PipelineConfig, SegmenterConfig, SynthesisConfig)
 
 
 def raw(data: bytes) -> None:
-    """A head of encoding, flags, width, height and step, then the rows."""
-    if len(data) < _RAW.size:
+    """Read a head of encoding, flags, width, height and step, then the rows."""
+    size = _RAW.size
+    if len(data) < size:
         return
     name, flags, width, height, step = _RAW.unpack_from(data)
     encoding = _NAMES[name % len(_NAMES)]
-    rows = data[_RAW.size :]
+    rows = data[size:]
     if flags & 2 and encoding in ENCODINGS:
         # sizes that fit each other, which a fuzzer hardly ever finds
         width, height = 1 + width % 40, 1 + height % 40
@@ -72,7 +73,7 @@ def raw(data: bytes) -> None:
 
 
 def packed(data: bytes) -> None:
-    """A byte for the format that the message names, then the picture."""
+    """Read a byte for the format that the message names, then the picture."""
     layout = _LAYOUTS[data[0] % len(_LAYOUTS)] if data else ''
     content = data[1:]
     if data and data[0] & 128 and content.startswith(_PNG):
@@ -90,7 +91,7 @@ def packed(data: bytes) -> None:
 
 
 def bag_folder(data: bytes) -> None:
-    """The metadata.yaml of a whole bag."""
+    """Read the metadata.yaml of a whole bag."""
     folder = _scratch() / 'bag'
     if not folder.exists():
         storage = write_bag(_scratch(), 'mcap', range(2), name='bag', size=_SIZE)
@@ -100,7 +101,7 @@ def bag_folder(data: bytes) -> None:
 
 
 def config(data: bytes) -> None:
-    """A byte for the kind of config, then YAML."""
+    """Read a byte for the kind of config, then YAML."""
     kind = _CONFIGS[data[0] % len(_CONFIGS)] if data else PipelineConfig
     file = _scratch() / 'config.yaml'
     file.write_bytes(data[1:])
@@ -114,7 +115,7 @@ def config(data: bytes) -> None:
 
 
 def weights(data: bytes) -> None:
-    """A weights file; with an odd first byte the rest is JSON that becomes its metadata."""
+    """Read a weights file; with an odd first byte the rest is JSON that becomes its metadata."""
     content = data[1:]
     if data and data[0] & 1:
         header = {
@@ -133,7 +134,7 @@ def weights(data: bytes) -> None:
 
 
 def bag(suffix: str, data: bytes) -> None:
-    """A bag of one file: MCAP, the database of a rosbag2, or ROS 1."""
+    """Read a bag of one file: MCAP, the database of a rosbag2, or ROS 1."""
     file = _scratch() / f'bag{suffix}'
     file.write_bytes(data)
     _read_bag(file)
@@ -168,8 +169,8 @@ def _mended(content: bytes) -> bytes:
     result, at = content[:8], 8
     while at + 12 <= len(content):
         (length,) = struct.unpack_from('>I', content, at)
-        body = content[at + 4 : at + 8 + length]
-        result += content[at : at + 4] + body + struct.pack('>I', zlib.crc32(body))
+        chunk = content[at:][: 8 + length]
+        result += chunk + struct.pack('>I', zlib.crc32(chunk[4:]))
         at += 12 + length
     return result
 

@@ -88,7 +88,7 @@ class Browser:
             self._process.wait()
         self._profile.cleanup()
 
-    def open(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
+    def show(self, page: Path | str, *, width: int, height: int = 900, dark: bool = False) -> None:
         """Show a file or address on a screen of ``width`` CSS pixels, a phone's below 600."""
         phone = width < 600
         screen = {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': phone}
@@ -121,7 +121,8 @@ class Browser:
             message['sessionId'] = self._session
         data = json.dumps(message).encode() + b'\0'
         while data:
-            data = data[os.write(self._write, data) :]
+            written = os.write(self._write, data)
+            data = data[written:]
         deadline = time.monotonic() + 60
         while True:
             answer = self._receive(deadline)

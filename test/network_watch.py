@@ -158,7 +158,7 @@ def at_home(address: str) -> bool:
 
     It stands there in hexadecimal words of four bytes, in the order of a little-endian machine.
     """
-    words = [bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8)]
+    words = [bytes.fromhex(address[at:][:8])[::-1] for at in range(0, len(address), 8)]
     found = ip_address(b''.join(words))
     found = getattr(found, 'ipv4_mapped', None) or found
     return found.is_unspecified or found.is_loopback

@@ -19,19 +19,14 @@ import time
 from typing import Any, TypeVar
 
 import cv2
-import numpy as np
-import numpy.typing as npt
-import pytest
-import tiny_weights
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.shared_memory import held_locks
+import numpy as np
+import numpy.typing as npt
 from rcl_interfaces.msg import SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 import rclpy
@@ -41,6 +36,7 @@ from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Float32
+import tiny_weights
 
 Pixels = npt.NDArray[np.uint8]
 #: Seconds for anything that must happen: this may be a small machine under heavy load.
@@ -410,7 +406,7 @@ class Client:
 
     def start(self, **values: Any) -> None:
         """Set parameters of an unconfigured node, and configure and activate it."""
-        answer = self.set(**values)
+        answer = self.set_parameters(**values)
         assert answer.successful, answer.reason
         assert self.transition('configure') and self.transition('activate')
 
@@ -419,7 +415,7 @@ class Client:
             if self.state() == state:
                 assert self.transition(transition)
 
-    def set(self, **values: Any) -> SetParametersResult:
+    def set_parameters(self, **values: Any) -> SetParametersResult:
         """Set parameters together; '__' in a name stands for '.'."""
         request = SetParametersAtomically.Request()
         request.parameters = [
@@ -508,7 +504,7 @@ def picture(height: int = 120, width: int = 160, seed: int = 0, *, night: bool =
     coarse = rng.integers(60, 256, (6, 8, 3), dtype=np.uint8)
     image = np.asarray(cv2.resize(coarse, (width, height)), np.uint8)
     if night:
-        image[height // 3 :] //= 40
+        image //= 40
         image[: height // 3] = 200
     return image
 

@@ -97,7 +97,7 @@ def test_labels_agree_with_torch(name: str, shipped: str) -> None:
 def test_weights_that_hold_their_graph_run_without_torch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch is two seconds and some gigabytes that a vehicle does not need."""
+    """Torch is two seconds and some gigabytes that a vehicle does not need."""
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     files = weights_config(tmp_path)
     for part in (files.day, files.night, files.translator):

@@ -48,7 +48,7 @@ def bag_of(storage: Path) -> Path:
 def chunks(content: bytes) -> list[int]:
     """Return where the chunks of an MCAP file begin."""
     at, found = 8, []
-    while content[at : at + 1] not in (b'', b'\x02', b'\x89'):
+    while content[at:][:1] not in (b'', b'\x02', b'\x89'):
         opcode, length = struct.unpack_from('<BQ', content, at)
         found += [at] if opcode == 6 else []
         at += 9 + length
@@ -140,11 +140,10 @@ def test_wrong_bytes_are_never_more_than_a_loss(
     content = bytearray(storage.read_bytes())
     at = data.draw(st.integers(0, len(content) - 1))
     length = data.draw(st.sampled_from([1, 8, 300, 5000]))
-    piece = content[at : at + length]
+    end = at + length
+    piece = content[at:end]
     noise = np.random.default_rng(at).integers(0, 256, len(piece), np.uint8).tobytes()
-    content[at : at + length] = data.draw(
-        st.sampled_from([bytes(len(piece)), noise, b'', piece + piece])
-    )
+    content[at:end] = data.draw(st.sampled_from([bytes(len(piece)), noise, b'', piece + piece]))
     storage.write_bytes(content)
     if copy.is_dir() and data.draw(st.booleans()):
         (copy / 'metadata.yaml').unlink()
@@ -164,7 +163,7 @@ def test_wrong_bytes_are_never_more_than_a_loss(
 def hole(content: bytes) -> bytes:
     """Lose the first pixels of frame 5, and its heads before them."""
     middle = content.find(picture(5).tobytes()[:100])
-    return content[: middle - 60] + bytes(120) + content[middle + 60 :]
+    return content[: middle - 60] + bytes(120) + content[middle:][60:]
 
 
 def long_index(content: bytes) -> bytes:
@@ -172,7 +171,7 @@ def long_index(content: bytes) -> bytes:
     (_, length) = struct.unpack_from('<BQ', content, chunks(content)[0])
     at = chunks(content)[0] + 9 + length + 1
     assert content[at - 1] == 7
-    return content[:at] + b'\xff' * 8 + content[at + 8 :]
+    return content[:at] + b'\xff' * 8 + content[at:][8:]
 
 
 def without_chunks(content: bytes) -> bytes:
@@ -180,7 +179,7 @@ def without_chunks(content: bytes) -> bytes:
     bare = content[: 8 + 9 + struct.unpack_from('<Q', content, 9)[0]]
     for at in chunks(content):
         (size,) = struct.unpack_from('<Q', content, at + 9 + 16)
-        bare += content[at + 49 : at + 49 + size]
+        bare += content[at:][49:][:size]
     return bare
 
 
@@ -188,12 +187,12 @@ def without_chunks_and_a_head(content: bytes) -> bytes:
     # the head of a record stands before the message's own
     bare = without_chunks(content)
     at = bare.find(picture(6).tobytes()) - 83
-    return bare[:at] + bytes(40) + bare[at + 40 :]
+    return bare[:at] + bytes(40) + bare[at:][40:]
 
 
 def spoiled_page(content: bytes) -> bytes:
     page = content.find(picture(5).tobytes()[-50:]) // 4096 * 4096
-    return content[:page] + b'\x0d\xff\xff\xff' * 1024 + content[page + 4096 :]
+    return content[:page] + b'\x0d\xff\xff\xff' * 1024 + content[page:][4096:]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +230,7 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(
     writer = Writer(str(file), chunk_size=4000, compression=compression)
     writer.start()
     for record in BagReader(write_bag(tmp_path, 'mcap')).records():
-        schema = writer.register_schema(record.channel.type, 'ros2msg', b'')
+        schema = writer.register_schema(record.channel.msgtype, 'ros2msg', b'')
         channel = writer.register_channel(record.channel.topic, 'cdr', schema)
         writer.add_message(channel, record.received_ns, record.data, record.received_ns)
     writer.finish()

@@ -331,7 +331,7 @@ def write_image(bag: BagWriter, encoding: str) -> str:
         bag.write_compressed('/x/other', b'\x28\xb5\x2f\xfd-', encoding, stamp_ns=START)
     elif encoding in ('', 'protobuf'):
         kind = 'sensor_msgs/msg/Image'
-        channel = Channel(topic='/x/other', type=kind, encoding=encoding or 'cdr')
+        channel = Channel(topic='/x/other', msgtype=kind, encoding=encoding or 'cdr')
         bag.add_topic(channel)
         if encoding:
             bag.write(Message(channel=channel, received_ns=START, data=b'{}'))
@@ -418,15 +418,15 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(('format', 'compress'), [('raw', True), ('png', False)])
+@pytest.mark.parametrize(('encoding', 'compress'), [('raw', True), ('png', False)])
 def test_a_folder_becomes_a_bag(
-    tmp_path: Path, pictures: Path, format: str, compress: bool
+    tmp_path: Path, pictures: Path, encoding: str, compress: bool
 ) -> None:
     (pictures / 'p2.png').write_bytes(b'torn')
     (tmp_path / 'labels').mkdir()
     cv2.imwrite(str(tmp_path / 'labels' / 'p1.png'), picture(7)[..., 0])
     made = make_bag(
-        open_source(pictures, rate=5), tmp_path / 'bag', format=format, compress=compress,
+        open_source(pictures, rate=5), tmp_path / 'bag', encoding=encoding, compress=compress,
         labels=tmp_path / 'labels', topic='/roof/image_raw', frame_id='roof',
     )  # fmt: skip
     assert (made.frames, made.labelled, len(made.problems)) == (3, 1, 1)
@@ -566,11 +566,12 @@ def test_predictions_are_topics_of_the_node() -> None:
 
 #: One as an older release of ROS 2 had it.
 OWN = (
-    Channel(topic='/map', type='std_msgs/msg/String', qos=(reliable_qos(latched=True),)),
-    Channel(topic='/old', type='visualization_msgs/msg/Marker',
+    Channel(topic='/map', msgtype='std_msgs/msg/String', qos=(reliable_qos(latched=True),)),
+    Channel(topic='/old', msgtype='visualization_msgs/msg/Marker',
             definition='int32 id\nstring text\n'),
-    Channel(topic='/known', type='odd_msgs/msg/Known', definition='uint8 x', digest='RIHS01_ab'),
-    Channel(topic='/odd', type='odd_msgs/msg/Thing', encoding='protobuf'),
+    Channel(topic='/known', msgtype='odd_msgs/msg/Known', definition='uint8 x',
+            digest='RIHS01_ab'),
+    Channel(topic='/odd', msgtype='odd_msgs/msg/Thing', encoding='protobuf'),
 )  # fmt: skip
 
 
@@ -601,7 +602,7 @@ def test_a_foreign_definition_is_copied_byte_for_byte(
 ) -> None:
     content = b'\x0a\xff\xfe\x00odd'
     own = Channel(
-        topic='/odd', type='odd.Thing', encoding='protobuf', language='protobuf',
+        topic='/odd', msgtype='odd.Thing', encoding='protobuf', language='protobuf',
         definition=content.decode(errors='surrogateescape'),
     )  # fmt: skip
     with BagWriter(tmp_path / 'bag') as bag:
@@ -620,7 +621,7 @@ def test_a_foreign_definition_is_copied_byte_for_byte(
 def test_messages_of_another_encoding_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    channel = Channel(topic=TOPIC, type='sensor_msgs/msg/Image', encoding='json')
+    channel = Channel(topic=TOPIC, msgtype='sensor_msgs/msg/Image', encoding='json')
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write(Message(channel=channel, received_ns=START, data=b'{}'))
     with pytest.raises(BagError, match=r"image_raw \(serialised as 'json'\)"):

@@ -62,7 +62,7 @@ def test_segmenters_are_not_float32_and_translators_are(weights: Weights, tmp_pa
         assert (got[1] != wanted[1]).any(), 'that was float32'
         assert (got[0] == wanted[0]).mean() > 0.9
         for index in (2, 0):
-            np.testing.assert_array_equal(run(images[index : index + 1])[0][0], got[0][index])
+            np.testing.assert_array_equal(run(images[index, None])[0][0], got[0][index])
     translator = load_weights(write_translator(tmp_path / 'translator.safetensors'))
     [wanted] = exact.load(translator, print)(pictures(1))
     [got] = coarse.load(translator, print)(pictures(1))
@@ -162,6 +162,8 @@ def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Branching(torch.nn.Module):
+        """Takes a path that depends on its input."""
+
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x if x.mean() > 0 else -x
 

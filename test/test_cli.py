@@ -36,7 +36,8 @@ def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
     image = np.full((height, width, 3), 150, np.uint8)
     image += np.random.default_rng(0).integers(0, 9, image.shape, np.uint8)
     if dark:
-        image[height // 2 :] = 0
+        middle = height // 2
+        image[middle:] = 0
     return image
 
 
@@ -163,7 +164,7 @@ def test_a_folder_with_a_broken_file(
         }  # fmt: skip
         assert 0 <= line['score'] <= 1 and line['reason'] and line['ms']['network'] > 0
         assert 0 < line['reliability'] < 1
-    assert not [p for p in out.rglob('.*')]
+    assert not list(out.rglob('.*'))
 
 
 def test_a_bag_is_a_drive(tmp_path: Path, weights: list[str]) -> None:

@@ -28,16 +28,14 @@ from cloud_harness import (
     TRANSFORMS,
 )
 from cloud_samples import calibration, cloud
-import numpy as np
-import pytest
-from ros_harness import Client, image_message, served, stamp_ns
-
-pytest.importorskip('sensor_msgs.msg')
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.semantic_cloud import Places
 from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
+import numpy as np
+import pytest
+from ros_harness import Client, image_message, served, stamp_ns
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
@@ -249,9 +247,9 @@ def test_nothing_that_is_received_ends_it(car: Car) -> None:
 
 
 def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car: Car) -> None:
-    assert car.client.set(occlusion__cell=8.0).successful
-    assert not car.client.set(occlusion__cell=-1.0).successful
-    refused = car.client.set(cameras=['rear'])
+    assert car.client.set_parameters(occlusion__cell=8.0).successful
+    assert not car.client.set_parameters(occlusion__cell=-1.0).successful
+    refused = car.client.set_parameters(cameras=['rear'])
     assert not refused.successful and 'takes effect by configure' in refused.reason
     assert car.client.transition('deactivate')
     before = len(car.client.got[OUT])
@@ -299,14 +297,14 @@ class TfBuffer:
 
 
 class TfListener:
-    open = 0
+    alive = 0
 
     def __init__(self, buffer: TfBuffer, node: Any) -> None:
-        TfListener.open += 1
+        TfListener.alive += 1
         node.buffer = weakref.ref(buffer)
 
     def unregister(self) -> None:
-        TfListener.open -= 1
+        TfListener.alive -= 1
 
 
 def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
@@ -332,7 +330,7 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> N
     node.buffer().set_transform(5 * SECOND)
     assert places.lookup('map', 'lidar', 5 * SECOND)[2, 3] == 5
     places.close()
-    assert TfListener.open == 0
+    assert TfListener.alive == 0
     gc.collect()
     assert node.buffer() is None, 'the buffer is still held'
 

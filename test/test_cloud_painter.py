@@ -288,7 +288,7 @@ def mutants(value: Any) -> Iterator[Any]:
         yield from (value[:0], value[: len(value) // 2])
         for place, inner in enumerate(value if isinstance(value, tuple) else ()):
             for other in mutants(inner):
-                yield (*value[:place], other, *value[place + 1 :])
+                yield (*value[:place], other, *value[place:][1:])
         if isinstance(value, tuple) and value and isinstance(value[0], float):
             yield from ((other,) * len(value) for other in mutants(value[0]))
 

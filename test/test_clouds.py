@@ -118,7 +118,7 @@ def test_projection_is_opencvs(lens: tuple[str, tuple[float, ...]], seed: int) -
              ('rational_polynomial', (0.1, -0.3, 0, 0, 0, 0, 0, 0))],
 )  # fmt: skip
 def test_what_lies_beyond_the_fold_of_the_lens_is_not_seen(lens: Any) -> None:
-    """OpenCV draws such points back into the image."""
+    """The projection of OpenCV draws such points back into the image."""
     limit = fold(*lens)
     assert limit < 8
     r = np.linspace(limit * 1.01, limit * 3, 300)
@@ -323,7 +323,7 @@ def test_every_field_survives_at_its_place(
     np.testing.assert_array_equal(after.records['label'].ravel(), labels)
     np.testing.assert_array_equal(after.records['confidence'].ravel(), sure)
     # the bytes of the float are 0, red, green, blue from the highest to the lowest
-    raw = after.data.reshape(12, after.point_step)[:, after.fields[-1].offset :][:, :4]
+    raw = after.data.reshape(12, after.point_step)[:, -4:]
     rgb = raw[:, 1:] if big else raw[:, 2::-1]
     np.testing.assert_array_equal(rgb, PALETTE[labels])
 

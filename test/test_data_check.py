@@ -248,7 +248,7 @@ FRONT = {'topic': '/front/image_raw'}
 
 def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
     out = tmp_path / 'out'
-    result = extract([bag], out, every=0.5, format='png', **FRONT)
+    result = extract([bag], out, every=0.5, encoding='png', **FRONT)
     assert (result.written, result.kept, result.broken) == (4, 0, 0)
     samples = open_dataset(f'images:{out}:night')
     assert [s.image.name for s in samples] == [
@@ -258,7 +258,7 @@ def test_a_bag_becomes_a_data_set(bag: Path, tmp_path: Path) -> None:
     for number, sample in enumerate(samples):
         assert (read_image(sample.image) == 60 * number).all()
     # the other camera of the bag goes into the same folder
-    extract([bag], out, every=0.5, format='png', topic='/rear/image_raw')
+    extract([bag], out, every=0.5, encoding='png', topic='/rear/image_raw')
     assert {s.source for s in open_dataset(f'images:{out}')} == {
         'my-night-drive-front', 'my-night-drive-rear',
     }  # fmt: skip

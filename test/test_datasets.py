@@ -147,8 +147,8 @@ def test_labels_are_the_values_of_the_file(tmp_path: Path, mode: str, bits: int)
         content[25] = 0
         content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, 'big')
         # without the palette, which a grey picture must not have
-        at = content.index(b'PLTE') - 4
-        del content[at : content.index(b'IDAT') - 4]
+        at, end = content.index(b'PLTE') - 4, content.index(b'IDAT') - 4
+        del content[at:end]
         (tmp_path / 'a.png').write_bytes(content)
     assert (tmp_path / 'a.png').read_bytes()[24] == bits
     if mode == 'palette':

@@ -73,9 +73,9 @@ def test_a_camera_of_half_a_hertz_is_served_and_called_silent_in_between(
         # what it showed last is not shown again
         assert [stamp_ns(m) for m in camera.got()].count(stamp_ns(labels)) == 1
         client.spin(0.5)
-    assert client.set(silent_after=10.0).successful
+    assert client.set_parameters(silent_after=10.0).successful
     client.diagnosed('camera', 'OK')
-    assert client.set(silent_after=1.2).successful
+    assert client.set_parameters(silent_after=1.2).successful
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
             path = tmp_path / name / 'night.safetensors'
             path.parent.mkdir()
             spoil(path, good)
-            assert client.set(weights__night=str(path)).successful
+            assert client.set_parameters(weights__night=str(path)).successful
             assert not client.transition('configure'), name
             client.diagnosed('node', 'ERROR', words)
             assert "route 'night'" in client.status('node')[1]

@@ -105,11 +105,11 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         client.until(crowded, 'smaller batches')
         assert client.status('node')[2]['device'] == 'gpu'
         # not allowed to go to the CPU, it says what it lacks
-        assert client.set(cpu_fallback=False).successful
+        assert client.set_parameters(cpu_fallback=False).successful
         fault.write_text('memory 0')
         cameras.until_told('front', 'ERROR', 'no memory for 1 images')
         cameras.until_told('node', 'WARN', 'gpu is out of memory, and cpu_fallback is off')
-        assert client.set(cpu_fallback=True).successful
+        assert client.set_parameters(cpu_fallback=True).successful
         client.until(cameras.served, 'masks from the CPU')
         words = 'gpu is out of memory: the networks run on the CPU now'
         assert client.diagnosed('node', 'WARN', words)['device'] == 'cpu'

@@ -93,7 +93,7 @@ def demosaic(mosaic: Pixels, pattern: str) -> Pixels:
     for row in range(1, height - 1):
         for column in range(1, width - 1):
             own = pattern[row % 2 * 2 + column % 2]
-            around = mosaic[row - 1 : row + 2, column - 1 : column + 2].astype(int)
+            around = mosaic[: row + 2, : column + 2][-3:, -3:].astype(int)
             cross = [around[0, 1], around[2, 1], around[1, 0], around[1, 2]]
             corners = [around[0, 0], around[0, 2], around[2, 0], around[2, 2]]
             values = {own: around[1, 1]}

@@ -31,8 +31,8 @@ def test_whole_samples_are_read_and_wrong_bytes_in_them_do_no_harm(name: str) ->
         damaged = bytearray(chance.choice(samples))
         for _ in range(chance.randint(1, 4)):
             at = chance.randint(0, len(damaged))
-            length = chance.choice((0, 1, 2, 4, 8, 64))
-            damaged[at : at + length] = chance.randbytes(chance.choice((0, 1, 2, 4, 8)))
+            end = at + chance.choice((0, 1, 2, 4, 8, 64))
+            damaged[at:end] = chance.randbytes(chance.choice((0, 1, 2, 4, 8)))
         try:
             target(bytes(damaged))
         except Exception as error:

@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 from nightseg_ros.evaluation.agreement import made_up_images
@@ -26,6 +29,7 @@ from tiny_weights import write_segmenter
 import torch
 
 GPU = torch.cuda.is_available()
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 4), (8, 8), (9, 16), (17, 24)])
@@ -83,6 +87,24 @@ def test_folded_batch_norm_and_half_precision_keep_the_labels() -> None:
             labels, confidence, _ = other(images)
             assert (labels == wanted).float().mean() >= least
     assert (folded(images)[1].int() - sure.int()).abs().float().mean() < 0.1
+
+
+def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
+    models = models_dir()
+    done = subprocess.run(
+        [
+            sys.executable, ROOT / 'bench' / 'gpu.py', '--device', 'cpu', '--cameras', '2',
+            '--size', '96x160', '--seconds', '0.3', '--out', tmp_path / 'gpu.json',
+            '--night', models / 'rendered_night.safetensors',
+            '--day', models / 'rendered_day.safetensors',
+        ],
+        capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / 'gpu.json').read_text())
+    assert result['batches'] >= 5 and result['what']['device'] == 'cpu'
+    times = result['batch_ms']
+    assert 0 < times['p50'] <= times['p95'] <= times['p99'] <= times['max']
 
 
 @pytest.mark.gpu

@@ -45,7 +45,7 @@ def scene(day: bool, rng: np.random.Generator, height: int = 120, width: int = 1
     for _ in range(6):
         x, y = int(rng.integers(width)), int(rng.integers(height // 4, horizon + 5))
         size = int(rng.integers(6, 20))
-        image[y : y + 2 * size, x : x + size] = rng.uniform(30, 150, 3) / (1 if day else 8)
+        image[y:, x:][: 2 * size, :size] = rng.uniform(30, 150, 3) / (1 if day else 8)
         if not day:
             cv2.circle(image, (x, y), 2, (255.0, 240.0, 180.0), -1)
     image += rng.normal(0, 4, image.shape)
@@ -175,7 +175,7 @@ def test_frames_of_a_batch_do_not_touch_each_other(weights: Path) -> None:
     rng = np.random.default_rng(5)
     images = np.stack([thumbnail(scene(day, rng)) for day in (True, False, True)])
     together = estimator.estimate(images)
-    assert together == [estimator.estimate(images[i : i + 1])[0] for i in range(3)]
+    assert together == [estimator.estimate(images[i, None])[0] for i in range(3)]
     assert estimator.estimate(images[:0]) == []
 
 

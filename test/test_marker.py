@@ -38,7 +38,8 @@ def marked(camera: int, number: int, size: tuple[int, int]) -> np.ndarray:
 def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
     """Return camera and number of a plane, in which every row has to say the same."""
     width = plane.shape[1] // BITS
-    middles = plane[:, width // 2 :: width] > threshold
+    middle = width // 2
+    middles = plane[:, middle::width] > threshold
     assert (middles == middles[0]).all()
     value = sum(int(bit) << index for index, bit in enumerate(middles[0]))
     return value >> 16, value & 0xFFFF

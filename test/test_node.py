@@ -236,37 +236,37 @@ def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
 
     before = client.get('route', 'overlay_alpha', 'router.dark', 'device')
     for name, (value, words) in REFUSED.items():
-        answer = client.set(**{name: value})
+        answer = client.set_parameters(**{name: value})
         assert not answer.successful
         assert words in answer.reason, (name, answer.reason)
     # all or nothing
-    assert not client.set(route='day', overlay_alpha=3.0).successful
+    assert not client.set_parameters(route='day', overlay_alpha=3.0).successful
     assert client.get('route', 'overlay_alpha', 'router.dark', 'device') == before
 
-    assert client.set(route='night').successful
+    assert client.set_parameters(route='night').successful
     assert route() == 'night'
-    assert client.set(route='auto', router__table__day='night').successful
+    assert client.set_parameters(route='auto', router__table__day='night').successful
     assert route() == 'night'
-    assert client.set(router__table__day='day').successful
+    assert client.set_parameters(router__table__day='day').successful
     assert route() == 'day'
-    assert client.set(router__dark=0.2, router__bright=0.5).successful
-    assert client.set(router__dark=0.35, router__bright=0.65).successful
-    assert client.set(overlay_alpha=0.0, overlay_route=False).successful
+    assert client.set_parameters(router__dark=0.2, router__bright=0.5).successful
+    assert client.set_parameters(router__dark=0.35, router__bright=0.65).successful
+    assert client.set_parameters(overlay_alpha=0.0, overlay_route=False).successful
     np.testing.assert_array_equal(pixels_of(camera.serve(image, 'overlay')), image)
-    assert client.set(overlay_alpha=0.5, overlay_route=True).successful
+    assert client.set_parameters(overlay_alpha=0.5, overlay_route=True).successful
     # on the route of the day there is no translation to show
     assert not camera.got('translated')
 
 
 def test_max_rate_and_max_age_drop_and_count(client: Client, camera: Camera) -> None:
     before = camera.counters()['dropped.max_rate']
-    assert client.set(max_rate=0.5).successful
+    assert client.set_parameters(max_rate=0.5).successful
     client.feed(camera.send, lambda: camera.counters()['dropped.max_rate'] >= before + 3, 'drops')
-    assert client.set(max_rate=0.0, max_age=1.0).successful
+    assert client.set_parameters(max_rate=0.0, max_age=1.0).successful
     # stamped years ago
     client.told(camera.send, 'camera', 'frames are too late')
     assert camera.counters()['dropped.too_old'] > 0
-    assert client.set(max_age=0.0).successful
+    assert client.set_parameters(max_age=0.0).successful
     camera.serve()
 
 
@@ -285,11 +285,11 @@ def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(
         found = client.status('camera')
         return bool(found and ('cannot see' in found[1]) == wanted and 'reliability' in found[2])
 
-    assert client.set(min_reliability=1.0).successful
+    assert client.set_parameters(min_reliability=1.0).successful
     try:
         client.until(lambda: warned(True), 'a warning')
     finally:
-        assert client.set(min_reliability=0.0).successful
+        assert client.set_parameters(min_reliability=0.0).successful
     client.until(lambda: warned(False), 'the end of it')
 
 

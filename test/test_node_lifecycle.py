@@ -134,7 +134,9 @@ def plain(
 def change(client: Client, values: dict[str, Any]) -> None:
     """Set parameters, which are taken together or not at all."""
     before = client.get(*values)
-    taken = client.set(**{n.replace('.', '__'): v for n, v in values.items()}).successful
+    taken = client.set_parameters(
+        **{n.replace('.', '__'): v for n, v in values.items()}
+    ).successful
     assert client.get(*values) == ([*values.values()] if taken else before)
 
 
@@ -205,11 +207,11 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
             client.diagnosed('node', 'ERROR', words)
             assert words in client.process.text
         mended = {'silent_after': 1.2, 'watchdog_s': 30.0, 'cameras': ['camera']}
-        assert client.set(route='day', threads=1, **mended).successful
+        assert client.set_parameters(route='day', threads=1, **mended).successful
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')
-        assert client.set(max_rate=1.0).successful
+        assert client.set_parameters(max_rate=1.0).successful
         assert client.transition('configure')
         client.diagnosed('node', 'WARN', "'rout' is not known")
 

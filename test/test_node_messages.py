@@ -12,11 +12,6 @@ from typing import Any
 import cv2
 from hypothesis import given
 from hypothesis import strategies as st
-import numpy as np
-import pytest
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import check_pictures, EgoMask, sampled
 from nightseg_ros.node.messages import label_info, scaled_info
@@ -27,6 +22,8 @@ from nightseg_ros.perception.result import Result
 from nightseg_ros.perception.router import Decision
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -39,6 +36,8 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
         decode(message)
 
     class CvBridge:
+        """Converts one encoding."""
+
         def imgmsg_to_cv2(self, image: Image, encoding: str) -> Any:
             if image.encoding != '32FC1':
                 raise TypeError('no such encoding')

@@ -45,7 +45,7 @@ def client(unconfigured: Client, parameters: dict[str, Any]) -> Iterator[Client]
     unconfigured.unconfigure()
     kept = {*parameters, 'autostart'}
     restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
-    assert unconfigured.set(**restored).successful
+    assert unconfigured.set_parameters(**restored).successful
 
 
 @pytest.fixture(scope='module')
@@ -172,7 +172,7 @@ def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
         ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
         ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
     ):
-        assert client.set(**given).successful
+        assert client.set_parameters(**given).successful
         assert not client.transition('configure')
         client.diagnosed('node', 'ERROR', words)
 
@@ -190,7 +190,7 @@ def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
 def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
     clock = client.publisher('/clock', Clock)
     camera = camera_of(client, 'camera', 'status')
-    assert client.set(use_sim_time=True).successful
+    assert client.set_parameters(use_sim_time=True).successful
     try:
         client.start(max_age=5.0)
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
@@ -221,7 +221,7 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
                     assert 'time went back 2.2 s' in values['reason']
         client.until(lambda: client.status('camera')[2]['time_jumps'] == '2', 'two jumps')
     finally:
-        assert client.set(use_sim_time=False).successful
+        assert client.set_parameters(use_sim_time=False).successful
 
 
 def test_topics_that_have_other_names_and_the_translation(client: Client) -> None:

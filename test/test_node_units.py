@@ -16,11 +16,6 @@ import weakref
 
 from hypothesis import given
 from hypothesis import strategies as st
-import numpy as np
-import pytest
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
@@ -39,6 +34,8 @@ from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import Want
+import numpy as np
+import pytest
 from ros_harness import image_message
 
 MS = 1_000_000

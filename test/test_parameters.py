@@ -8,11 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.node.parameters import (
     BY_NAME,
@@ -25,6 +20,8 @@ from nightseg_ros.node.parameters import (
 )
 from nightseg_ros.perception.pipeline import PipelineConfig
 from node_tables import generate
+import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 NIGHT, CLOUD = 'night_perception', 'semantic_cloud'

@@ -40,7 +40,7 @@ def frame(size: tuple[int, int], seed: int = 0, **names: object) -> Frame:
 
 
 def dark(stamp_s: float, camera: str = 'camera') -> Frame:
-    """A frame that the test's estimator takes for night."""
+    """Return a frame that the test's estimator takes for night."""
     image = np.zeros((90, 160, 3), np.uint8)
     image[:30] = 255
     return Frame(image=image, stamp_ns=round(stamp_s * 1e9), camera=camera)

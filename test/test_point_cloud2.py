@@ -9,18 +9,16 @@ import importlib
 from types import SimpleNamespace
 from typing import Any
 
+from cloud_harness import cloud_message as message_of
 from cloud_samples import cloud
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
-import numpy as np
-import pytest
-
-pytest.importorskip('sensor_msgs.msg')
-from cloud_harness import cloud_message as message_of
 from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.clouds.point_cloud import Cloud, DATATYPES
 from nightseg_ros.node import messages as point_cloud2
 from nightseg_ros.taxonomy import CAMVID11
+import numpy as np
+import pytest
 from sensor_msgs.msg import PointCloud2
 
 pytestmark = pytest.mark.ros
@@ -35,8 +33,8 @@ def dtype_from_fields(fields: Any, point_step: int | None = None) -> np.dtype[An
             names.append(f'{field.name}_{number}' if field.count > 1 else field.name)
             formats.append(kind.str)
             offsets.append(field.offset + number * kind.itemsize)
-    layout = {'names': names, 'formats': formats, 'offsets': offsets}
-    return np.dtype(layout if point_step is None else {**layout, 'itemsize': point_step})  # type: ignore[arg-type]
+    layout: Any = {'names': names, 'formats': formats, 'offsets': offsets}
+    return np.dtype(layout if point_step is None else {**layout, 'itemsize': point_step})
 
 
 def read_points(message: PointCloud2) -> Any:

@@ -8,17 +8,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import cv2
-import numpy as np
-import pytest
-
-pytest.importorskip('rclpy', reason='rclpy is neither installed nor sourced')
-
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame
+import numpy as np
+import pytest
 from ros_harness import (
     Client,
     ended,
@@ -128,7 +125,7 @@ def test_everything_is_replayed_as_it_was_offered(client: Client, tmp_path: Path
     names, masks = '/front/nightseg/label_info_json', '/front/nightseg/labels'
     with BagWriter(tmp_path / 'bag') as bag:
         qos = reliable_qos(latched=True)
-        bag.add_topic(Channel(topic=names, type='std_msgs/msg/String', qos=(qos,)))
+        bag.add_topic(Channel(topic=names, msgtype='std_msgs/msg/String', qos=(qos,)))
         bag.write_value(names, 'ids', START)
         for index in range(3):
             stamp = START + index * SECOND // 10

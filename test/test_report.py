@@ -373,7 +373,7 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied:
     report(folder)
     text = (folder / 'report.html').read_text()
     assert len(text) < 1_000_000
-    svg = text[text.index('id="timeline"') : text.index('Time since')]
+    svg = text.partition('id="timeline"')[2].partition('Time since')[0]
     # the lowest point of the curve lies on the line of 0, far below all others
     curve = max(re.findall(r'<path d="(M [^"]+)"', svg), key=len)
     heights = np.sort([float(y) for y in re.findall(r'[ML] \S+ (\S+)', curve)])
@@ -549,7 +549,7 @@ KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
 @pytest.mark.parametrize(('width', 'dark'), [(360, True), (1280, False)])
 @pytest.mark.parametrize('kind', KINDS)
 def test_in_a_browser(browser: Browser, kinds: Any, kind: str, width: int, dark: bool) -> None:
-    browser.open(kinds[kind][1] / 'report.html', width=width, dark=dark)
+    browser.show(kinds[kind][1] / 'report.html', width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert browser.complaints == []
     outside = [url for url in browser.requests if not url.startswith(('file:', 'data:'))]
@@ -567,7 +567,7 @@ def test_injected_markup_does_nothing_in_a_browser(browser: Browser, copied: Any
     metrics['machine'] = {HOSTILE: HOSTILE}
     metrics['command'] = ['nightseg', HOSTILE]
     report(folder, metrics)
-    browser.open(folder / 'report.html', width=1280)
+    browser.show(folder / 'report.html', width=1280)
     assert browser.evaluate('document.title') == 'night_drive'
     assert browser.evaluate('document.scripts.length') == 0
     assert HOSTILE in browser.evaluate('document.body.textContent')
@@ -575,7 +575,7 @@ def test_injected_markup_does_nothing_in_a_browser(browser: Browser, copied: Any
     # were markup to get in all the same, the page's own policy would stop it
     broken = (folder / 'report.html').read_text().replace('<h1>', f'<h1>{HOSTILE[2:]}', 1)
     (folder / 'broken.html').write_text(broken)
-    browser.open(folder / 'broken.html', width=1280)
+    browser.show(folder / 'broken.html', width=1280)
     assert browser.evaluate('document.title') == 'night_drive'
     assert len(browser.complaints) >= 2 and all('Policy' in text for text in browser.complaints)
     assert browser.blocked == [url for url in browser.requests if url.startswith('http')]

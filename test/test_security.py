@@ -172,7 +172,7 @@ def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> N
     tails = 0
     for at in range(page_size, len(content), page_size):
         # a page that continues a row begins with the number of the next one, 0 at its end
-        if content[at : at + 4] == bytes(4):
+        if content.startswith(bytes(4), at):
             struct.pack_into('>I', content, at, at // page_size + 1)
             tails += 1
     assert tails

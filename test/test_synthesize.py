@@ -42,9 +42,10 @@ def street(rng: np.random.Generator, height: int = 64, width: int = 96) -> tuple
     """Return a day street uint8 [H, W, 3] RGB with noise, and its ids."""
     labels = np.full((height, width), SKY, np.uint8)
     horizon = int(height * rng.uniform(0.45, 0.55))
-    labels[horizon - height // 5 : horizon, : width // 2] = BUILDING
+    middle, roof = width // 2, horizon - height // 5
+    labels[roof:horizon, :middle] = BUILDING
     labels[horizon:] = ROAD
-    labels[horizon : horizon + height // 6, width // 2 : width // 2 + 12] = CAR
+    labels[horizon:, middle:][: height // 6, :12] = CAR
     labels[:2] = 255
     colors = np.zeros((256, 3), np.int16)
     colors[[SKY, BUILDING, ROAD, CAR, 255]] = (

@@ -90,7 +90,7 @@ def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
 def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
     loaders = [
         load_batches(Numbers(), batch=6 // world, steps=4, first=1, rank=rank, world=world,
-                   workers=workers)
+                     workers=workers)
         for rank in range(world)
     ]  # fmt: skip
     steps = [torch.cat([batch[0] for batch in batches]) for batches in zip(*loaders)]
@@ -356,10 +356,10 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
     tmp_path: Path,
 ) -> None:
     files = []
-    for data, ratio, license in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
+    for data, ratio, terms in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
         metadata = replace(
-            part.metadata, data=data, ratio=ratio, license=license, bfloat16=0.999,
+            part.metadata, data=data, ratio=ratio, license=terms, bfloat16=0.999,
             temperature=2.0,
         )  # fmt: skip
         files.append(str(tmp_path / f'{len(files)}.safetensors'))

@@ -56,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for camera, channel in (('red', 2), ('blue', 0)):
             for index in range(3):
                 labels = np.zeros((72, 96), np.uint8)
-                labels[36 + index :] = 3
+                labels[36:][index:] = 3
                 image = np.full((72, 96, 3), level // 2, np.int64)
                 image[..., channel] = level
                 image[labels == 3] -= level // 4

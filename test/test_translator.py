@@ -83,7 +83,7 @@ def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(segmenter: str) ->
 
 
 def lively(seed: int = 0, **arch: object) -> FastGenerator:
-    """A generator whose grid varies from cell to cell."""
+    """Return a generator whose grid varies from cell to cell."""
     torch.manual_seed(seed)
     network = FastGenerator(**arch)  # type: ignore[arg-type]
     torch.nn.init.normal_(network.grid.weight, std=0.3)

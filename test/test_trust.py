@@ -322,7 +322,7 @@ def _reliability(pipeline: Pipeline, image: np.ndarray) -> float:
 def test_blind_frames_are_told_from_streets(route: str, tmp_path: Path) -> None:
     light = write_illumination(tmp_path / 'illumination.safetensors')
     weights = WeightsConfig(day='rendered_day', night='rendered_night', illumination=str(light))
-    config = PipelineConfig(route=route, backend='torch', weights=weights)  # type: ignore[arg-type]
+    config = PipelineConfig(route=route, backend='torch', weights=weights)
     pipeline = Pipeline.load(config)
     streets = [
         render(Street(900 + seed, 'demo'), 40.0 * seed, route, seed=seed, size=(480, 288)).image

@@ -4,6 +4,7 @@
 
 from fractions import Fraction
 from pathlib import Path
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,9 +109,7 @@ def test_a_frame_stands_upright(tmp_path: Path, turn: int) -> None:
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[turn]
     at = content.index(b'tkhd') + 4 + 40
     for index, value in ((0, cos), (1, sin), (3, -sin), (4, cos)):
-        content[at + 4 * index : at + 4 * index + 4] = (value << 16).to_bytes(
-            4, 'big', signed=True
-        )
+        struct.pack_into('>i', content, at + 4 * index, value << 16)
     path.write_bytes(content)
     with VideoReader(path) as video:
         _, image = next(iter(video))

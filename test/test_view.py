@@ -219,7 +219,7 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
 ) -> None:
     with Browser(find_browser()) as browser:
         for width, mode, shown in ((1280, 'both', 4), (390, 'overlay', 2)):
-            browser.open(page.url, width=width)
+            browser.show(page.url, width=width)
             live = "document.querySelectorAll('figure:not([hidden]):not(.stale) .over:empty')"
             check = f'{live}.length === {shown}'
             vehicle.until(lambda c=check: browser.evaluate(c), f'{shown} pictures')

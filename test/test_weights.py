@@ -68,6 +68,8 @@ def test_truncated(file: Path) -> None:
 
 
 class _Bomb:
+    """What runs code where it is unpickled."""
+
     def __reduce__(self) -> tuple:
         return (pytest.fail, ('a pickle was executed',))
 

@@ -25,8 +25,9 @@ def write_streets(root: Path, count: int = 4) -> str:
     colors[[0, 3, 8, 255]] = (200, 160, 120), (90, 90, 90), (30, 40, 200), (0, 0, 0)
     for index in range(count):
         labels = np.zeros((64, 96), np.uint8)
-        labels[30 + index :] = 3
-        labels[25:40, 20 + 5 * index : 50] = 8
+        ground, left = 30 + index, 20 + 5 * index
+        labels[ground:] = 3
+        labels[25:40, left:50] = 8
         labels[:4] = 255
         noise = rng.integers(-10, 10, (64, 96, 3))
         image = np.clip(colors[labels].astype(int) + noise, 0, 255).astype(np.uint8)

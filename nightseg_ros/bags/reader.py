@@ -64,7 +64,7 @@ class BagTopic:
     """A topic of a bag."""
 
     name: str
-    type: str
+    msgtype: str
     count: int
     """Messages that were recorded, as far as the bag still knows."""
     encoding: str = 'cdr'
@@ -73,7 +73,7 @@ class BagTopic:
     def __str__(self) -> str:
         """Return it as lists of topics have it."""
         own = self.encoding in ('', 'cdr', 'ros1')
-        return f'{self.name} ({self.type}{"" if own else f" as {self.encoding}"}, {self.count})'
+        return f'{self.name} ({self.msgtype}{"" if own else f" as {self.encoding}"}, {self.count})'
 
 
 def camera_of(topic: str) -> str:
@@ -83,7 +83,7 @@ def camera_of(topic: str) -> str:
 
 def _is_video(message: Message, content: Any) -> bool:
     """Tell a packet of video; some drivers put H.264 into a CompressedImage."""
-    kind = message.channel.type
+    kind = message.channel.msgtype
     return kind in VIDEO_TYPES or (kind == IMAGE_TYPES[1] and bool(video_codec(content.format)))
 
 
@@ -141,7 +141,7 @@ class BagReader:
     @property
     def image_topics(self) -> list[BagTopic]:
         """Return the topics of images, by name."""
-        return [topic for topic in self.topics if topic.type in _IMAGES]
+        return [topic for topic in self.topics if topic.msgtype in _IMAGES]
 
     @property
     def camera_topics(self) -> list[BagTopic]:
@@ -203,7 +203,7 @@ class BagReader:
             content = self.read(message)
         except BagError:
             return ''
-        if message.channel.type == IMAGE_TYPES[0]:
+        if message.channel.msgtype == IMAGE_TYPES[0]:
             return '' if content.encoding in ENCODINGS else str(content.encoding)
         if _is_video(message, content):
             return ''
@@ -262,7 +262,7 @@ class BagReader:
         """Yield one topic's messages, neighbours in the order of their stamps; video as it is."""
         held: list[tuple[int, int, Message]] = []
         last_ns = 0
-        most = 0 if topic.type in VIDEO_TYPES else REORDER
+        most = 0 if topic.msgtype in VIDEO_TYPES else REORDER
         self._given[topic.name] = 0
         for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
@@ -366,7 +366,7 @@ class BagReader:
 
     def read(self, message: Message) -> Any:
         """Return a message's content as attributes; ``BagError`` where it is damaged."""
-        kind, encoding = message.channel.type, message.channel.encoding
+        kind, encoding = message.channel.msgtype, message.channel.encoding
         if encoding != self._own:
             raise BagError(f"a {kind} is serialised as '{encoding}'; only '{self._own}' is read")
         types = typestore(encoding)
@@ -389,7 +389,7 @@ class BagReader:
                 name = message.channel.topic
                 decoder = decoders.setdefault(name, PacketDecoder(camera))
                 return decoder.decode(content)
-            if message.channel.type == IMAGE_TYPES[0]:
+            if message.channel.msgtype == IMAGE_TYPES[0]:
                 image, order = decode_raw(
                     content.data, encoding=content.encoding, width=content.width,
                     height=content.height, step=content.step,
@@ -425,13 +425,13 @@ def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
     encodings: dict[str, str] = {}
     sums: Counter[str] = Counter()
     for channel, count in counts.items():
-        types.setdefault(channel.topic, set()).add(channel.type)
+        types.setdefault(channel.topic, set()).add(channel.msgtype)
         encodings[channel.topic] = channel.encoding
         sums[channel.topic] += count
     return [
         BagTopic(
             name=name,
-            type=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
+            msgtype=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
             count=sums[name],
             encoding=encodings[name],
         )
@@ -524,7 +524,7 @@ def _read_metadata(file: Path) -> tuple[list[str], Counter[Channel]]:
     for entry in information['topics_with_message_count']:
         topic = entry['topic_metadata']
         channel = Channel(
-            topic=str(topic['name']), type=str(topic['type']),
+            topic=str(topic['name']), msgtype=str(topic['type']),
             encoding=str(topic.get('serialization_format') or 'cdr'),
             qos=tuple(parse_qos(topic.get('offered_qos_profiles') or [])),
         )  # fmt: skip

@@ -71,7 +71,7 @@ class Channel:
     """A topic as one file of a bag describes it."""
 
     topic: str
-    type: str
+    msgtype: str
     """Such as ``sensor_msgs/msg/Image``, also for ROS 1."""
     definition: str = ''
     """The message definition, '' where the file has none; bytes that are no UTF-8, as protobuf's,
@@ -99,7 +99,7 @@ class Message:
     def stamp_ns(self) -> int:
         """Return the header's stamp, or the time of recording where there is no possible one."""
         encoding, data = self.channel.encoding, self.data
-        if len(data) < 12 or not _has_header(encoding, self.channel.type):
+        if len(data) < 12 or not _has_header(encoding, self.channel.msgtype):
             return self.received_ns
         # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
         big = encoding == 'cdr' and data[1] == 0
@@ -397,7 +397,7 @@ class _McapFile:
                 kind = kind.replace('/', '/msg/')
             self._channels[record.id] = Channel(
                 topic=record.topic,
-                type=kind,
+                msgtype=kind,
                 definition=schema.data.decode(errors='surrogateescape') if schema else '',
                 language=schema.encoding if schema else '',
                 digest=record.metadata.get('topic_type_hash', ''),
@@ -455,7 +455,7 @@ def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
         if not (isinstance(topic, str) and isinstance(kind, str)):
             raise ValueError(f'has a topic called {topic!r:.100}, of type {kind!r:.100}')
         channels[entry['id']] = Channel(
-            topic=topic, type=kind, definition=str(definitions.get(kind, '')),
+            topic=topic, msgtype=kind, definition=str(definitions.get(kind, '')),
             digest=str(entry.get('type_description_hash') or ''),
             encoding=str(entry.get('serialization_format') or 'cdr'),
             qos=_offered_qos(str(entry.get('offered_qos_profiles') or '')),
@@ -508,10 +508,8 @@ def _database_rows(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield topic, time, data and rowid of the messages; of a file that was cut in its order."""
     marks = ', '.join('?' * len(topics))
-    select = (
-        'SELECT topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END, rowid '  # noqa: S608
-        f'FROM messages WHERE topic_id IN ({marks})'
-    )
+    columns = 'topic_id, timestamp, CASE WHEN length(data) <= ? THEN data END, rowid'
+    select = f'SELECT {columns} FROM messages WHERE topic_id IN ({marks})'  # noqa: S608
     if not cut:
         yield from database.execute(f'{select} ORDER BY timestamp', (MAX_BYTES, *topics))
         return
@@ -567,7 +565,7 @@ def _ros1_reader(path: Path) -> Iterator[Ros1Reader]:
 
 def _ros1_channel(connection: Any) -> Channel:
     return Channel(
-        topic=connection.topic, type=connection.msgtype, definition=connection.msgdef.data,
+        topic=connection.topic, msgtype=connection.msgtype, definition=connection.msgdef.data,
         digest=connection.digest, encoding='ros1',
     )  # fmt: skip
 

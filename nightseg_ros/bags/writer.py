@@ -289,7 +289,7 @@ class BagWriter:
 
         Its own definition, hash, encoding and quality of service go along untouched.
         """
-        key = (channel.topic, channel.type)
+        key = (channel.topic, channel.msgtype)
         if key in self._connections:
             return
         text, digest = _described(channel)
@@ -300,7 +300,7 @@ class BagWriter:
         definition.language = channel.language
         with self._named_faults(f"hold the topic '{channel.topic}'"):
             self._connections[key] = self._writer.add_connection(
-                channel.topic, channel.type, msgdef=definition, rihs01=digest,
+                channel.topic, channel.msgtype, msgdef=definition, rihs01=digest,
                 serialization_format=channel.encoding, offered_qos_profiles=channel.qos,
             )  # fmt: skip
 
@@ -308,14 +308,14 @@ class BagWriter:
         """Write a message as it is, and announce its topic where that was not done."""
         channel = message.channel
         self.add_topic(channel)
-        connection = self._connections[channel.topic, channel.type]
+        connection = self._connections[channel.topic, channel.msgtype]
         with self._named_faults('be written'):
             self._writer.write(connection, message.received_ns, message.data)
 
     def write_fields(self, topic: str, kind: str, received_ns: int, **fields: Any) -> None:
         """Write a message by its fields; nested messages are dicts."""
         content = typestore().serialize_cdr(_built(kind, fields), kind)
-        channel = Channel(topic=topic, type=kind)
+        channel = Channel(topic=topic, msgtype=kind)
         self.write(Message(channel=channel, received_ns=received_ns, data=bytes(content)))
 
     def write_stamped(
@@ -367,11 +367,11 @@ class BagWriter:
         """Write uint8 [H, W] ids as mono8."""
         self.write_image(topic, labels, 'mono8', **place)
 
-    def write_compressed(self, topic: str, content: bytes, format: str, **place: Any) -> None:
+    def write_compressed(self, topic: str, content: bytes, layout: str, **place: Any) -> None:
         """Write an encoded picture as sensor_msgs/CompressedImage; masks only ever as PNG."""
         data = np.frombuffer(content, np.uint8)
         kind = 'sensor_msgs/msg/CompressedImage'
-        self.write_stamped(topic, kind, format=format, data=data, **place)
+        self.write_stamped(topic, kind, format=layout, data=data, **place)
 
     def write_status(
         self, topic: str, *, level: int, name: str, message: str, hardware_id: str,
@@ -457,10 +457,10 @@ def _described(channel: Channel) -> tuple[str, str]:
             own = get_typestore(Stores.EMPTY)
             # the parser beneath fails in many ways over a definition that it does not know
             with contextlib.suppress(Exception):
-                own.register(get_types_from_msg(channel.definition, channel.type))
-                digest = own.hash_rihs01(channel.type)
+                own.register(get_types_from_msg(channel.definition, channel.msgtype))
+                digest = own.hash_rihs01(channel.msgtype)
         return channel.definition, digest or _NO_HASH
-    if channel.type in known.fielddefs and digest in ('', known.hash_rihs01(channel.type)):
-        definition, _ = known.generate_msgdef(channel.type, ros_version=2)
-        return definition, known.hash_rihs01(channel.type)
+    if channel.msgtype in known.fielddefs and digest in ('', known.hash_rihs01(channel.msgtype)):
+        definition, _ = known.generate_msgdef(channel.msgtype, ros_version=2)
+        return definition, known.hash_rihs01(channel.msgtype)
     return '', digest or _NO_HASH

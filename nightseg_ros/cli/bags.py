@@ -65,7 +65,7 @@ def info(options: BagInfoOptions) -> int:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
         own = topic.encoding in ('', 'cdr', 'ros1')
-        kind = topic.type if own else f'{topic.type} as {topic.encoding}'
+        kind = topic.msgtype if own else f'{topic.msgtype} as {topic.encoding}'
         print(f'{topic.name:{width}} {counts}  {kind}')
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
@@ -94,7 +94,7 @@ class MakeBagOptions(BagOutput):
     """Image topic; png and jpeg go to TOPIC/compressed."""
     frame_id: str = 'camera'
     """frame_id of the headers."""
-    format: Literal['raw', 'png', 'jpeg'] = 'raw'
+    encoding: Annotated[Literal['raw', 'png', 'jpeg'], tyro.conf.arg(name='format')] = 'raw'
     """raw and png keep every pixel; jpeg is smaller and does not."""
     compress: bool = False
     """Pack the bag with zstd."""
@@ -111,7 +111,7 @@ def make(options: MakeBagOptions) -> int:
     with Progress('writing', source.count) as progress:
         made = make_bag(
             source, options.out, topic=options.topic, frame_id=options.frame_id,
-            format=options.format, labels=options.labels, progress=progress.set,
+            encoding=options.encoding, labels=options.labels, progress=progress.show,
             **options.written(),
         )  # fmt: skip
         for problem in made.problems:
@@ -156,7 +156,7 @@ def predict(options: PredictBagOptions) -> int:
         done = write_predictions(
             options.bag, options.out, pipeline, topics=options.topic,
             outputs=options.outputs or DEFAULT_OUTPUTS, **options.written(),
-            progress=lambda count, total: progress.set(count, total, 'predicting'),
+            progress=lambda count, total: progress.show(count, total, 'predicting'),
         )  # fmt: skip
         for text in done.left_out:
             progress.note(f'not copied: {text}')
@@ -225,7 +225,7 @@ def paint(options: PaintOptions) -> int:
     )  # fmt: skip
     with Progress('painting', None) as progress:
         done = write_painted(
-            options.bag, options.out, settings, progress=progress.set, **options.written()
+            options.bag, options.out, settings, progress=progress.show, **options.written()
         )
         for text in done.problems[:20]:
             progress.note(f'not used: {text}')
@@ -264,7 +264,7 @@ class ReplayOptions:
     """Seconds to wait for the labels of an image, and at the start for subscribers."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
-    all: bool = False
+    everything: Annotated[bool, tyro.conf.arg(name='all')] = False
     """Every topic of the bag, such as the predictions that `nightseg bag predict` added."""
     also: tuple[str, ...] = ()
     """Topics of any type beside the images."""
@@ -292,7 +292,7 @@ def replay(options: ReplayOptions) -> int:
     """Play in this process."""
     if not options.source.exists():
         raise ConfigError(f"'{options.source}' does not exist")
-    if options.lockstep and options.all:
+    if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
     return with_ros('replay', options)
 

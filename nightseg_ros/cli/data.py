@@ -56,7 +56,7 @@ class ExtractOptions:
     """Folder to write."""
     every: float = 1.0
     """Seconds between frames by their stamps; 0 takes all."""
-    format: Literal['jpg', 'png'] = 'jpg'
+    encoding: Annotated[Literal['jpg', 'png'], tyro.conf.arg(name='format')] = 'jpg'
     """PNG loses nothing and is several times as large."""
     quality: int = 95
     """JPEG quality, 1 to 100."""
@@ -81,7 +81,7 @@ def check(options: CheckOptions) -> int:
     with Progress('reading', None) as progress:
         report = check_datasets(
             options.specs, TAXONOMIES[options.taxonomy], workers=options.workers,
-            progress=progress.set,
+            progress=progress.show,
         )  # fmt: skip
     if options.json is not None:
         content = json.dumps(report, indent=1) + '\n'
@@ -96,11 +96,11 @@ def extract(options: ExtractOptions) -> int:
 
     if not options.sources:
         raise ConfigError('name one recording or more: videos, bags, folders of images')
-    names = ('every', 'format', 'quality', 'topic', 'rate', 'force')
+    names = ('every', 'encoding', 'quality', 'topic', 'rate', 'force')
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     with Progress('reading', None) as progress:
         result = extract(
-            options.sources, options.out, **settings, progress=progress.set, log=progress.note
+            options.sources, options.out, **settings, progress=progress.show, log=progress.note
         )  # fmt: skip
     print(
         f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
@@ -167,7 +167,7 @@ def render(options: RenderOptions) -> int:
     with Progress('rendering', options.count) as progress:
         write_rendered(
             options.out, count=options.count, split=options.split, light=options.light,
-            size=options.size, seed=options.seed, force=options.force, progress=progress.set,
+            size=options.size, seed=options.seed, force=options.force, progress=progress.show,
         )  # fmt: skip
     print(f"{options.count} pictures in '{options.out}'; train on folder:{options.out}")
     return 0
@@ -193,7 +193,7 @@ def synthesize(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.synthesize import synthesize
 
     with Progress('making night', None) as progress:
-        done = synthesize(options, progress=progress.set, log=progress.note)
+        done = synthesize(options, progress=progress.show, log=progress.note)
     share = done.count / (done.count + done.of)
     print(
         f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"

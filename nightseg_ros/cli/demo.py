@@ -23,11 +23,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
+import tyro
 
 #: Seconds that the node may take to load its networks; the first run exports them.
 LOADING_S = 420.0
@@ -52,7 +53,7 @@ class DemoOptions(PipelineOptions):
 
     out: Path = Path('out/demo')
     """Folder to write; results of the same names are replaced."""
-    input: Path | None = None
+    footage: Annotated[Path | None, tyro.conf.arg(name='input')] = None
     """Video, folder of images, or bag."""
     topic: str | None = None
     """Image topic of a bag; without it the only one there is."""
@@ -82,11 +83,11 @@ class DemoOptions(PipelineOptions):
 
 def demo(options: DemoOptions) -> int:
     """Play, record, score and draw, in a folder that is removed at the end."""
-    if options.clouds and options.input is not None:
+    if options.clouds and options.footage is not None:
         raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
     if not options.seconds > 0:
         raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
-    kind = 'rendered_' if options.input is None else ''
+    kind = 'rendered_' if options.footage is None else ''
     options = dataclasses.replace(
         options,
         weights_day=options.weights_day or f'{kind}day',
@@ -97,7 +98,7 @@ def demo(options: DemoOptions) -> int:
     if options.keep_bag:
         from nightseg_ros.outputs import check_output
 
-        given = [] if options.input is None else [options.input]
+        given = [] if options.footage is None else [options.footage]
         check_output(bags, "a demo's bags", _is_kept, inputs=given)
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -140,25 +141,25 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     )
 
     config = options.pipeline_config()
-    footage = None if options.input is None else _footage(options, options.input)
-    progress.set(0, None, 'loading the networks')
+    footage = None if options.footage is None else _footage(options, options.footage)
+    progress.show(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
     Pipeline.load(config, log=progress.note)
     lit: dict[int, bool] = {}
     topic: str | None
     count: int | None
-    if footage is None or options.input is None:
+    if footage is None or options.footage is None:
         drive = Drive(
             seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
         )
         lit = write_drive(
             work / 'drive', drive, lidar_every=2 if options.clouds else 0,
-            progress=lambda done, total: progress.set(done, total, 'rendering the drive'),
+            progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
         )  # fmt: skip
         path, topic, compressed, count, offset = work / 'drive', IMAGE_TOPIC, False, len(lit), 0
     else:
-        path = options.input
+        path = options.footage
         topic, compressed, count, offset = footage
     play = [str(path), '--stamp-offset', str(offset)]
     play += ['--topic', topic] if topic else []
@@ -166,7 +167,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
     else:
         play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
-    if options.input is not None:
+    if options.footage is not None:
         play += ['--seconds', str(options.seconds)]
         play += ['--fps', str(options.rate)] if options.rate else []
     parameters = {
@@ -181,23 +182,23 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
     unread = run_live(
         play, parameters, work, compressed=compressed, count=count, clouds=clouds,
-        progress=progress.set, watch=progress.note if options.view else None,
+        progress=progress.show, watch=progress.note if options.view else None,
     )  # fmt: skip
     for text in unread:
         progress.note(f'not played: {text}')
     recorded = work / 'recorded'
     run = read_live_run(recorded, work / 'sent.jsonl', work / 'arrived.jsonl')
-    rendered = options.input is None
+    rendered = options.footage is None
     summary: dict[str, Any] = {
-        'input': 'rendered' if options.input is None else options.input.name,
+        'input': 'rendered' if options.footage is None else options.footage.name,
         **run.summary(),
         'lost': list(unread),
     }
     if rendered:
-        summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.set)
+        summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.show)
     show_run(
         options.out, open_source(path, topic, rate=options.rate), run, recorded,
-        options.weights_day, offset=offset, progress=progress.set,
+        options.weights_day, offset=offset, progress=progress.show,
     )  # fmt: skip
     summary |= {
         'seconds': options.seconds,
@@ -219,7 +220,7 @@ def _footage(options: DemoOptions, path: Path) -> tuple[str | None, bool, int | 
     if source.kind == 'bag':
         with BagReader(path) as bag:
             # frames of ROS 1 bags are decoded and published raw
-            compressed = bag.is_ros2 and bag.image_topic(options.topic).type == IMAGE_TYPES[1]
+            compressed = bag.is_ros2 and bag.image_topic(options.topic).msgtype == IMAGE_TYPES[1]
         return source.topic, compressed, None, 0
     count = source.count
     if source.rate is not None and count is not None:

@@ -120,7 +120,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     taxonomy = taxonomy_of(configurations(base, options.compare)[0].config)
     SegmentationScores(taxonomy, settings.bootstrap, options.classes)
     datasets = dataset_shards(options.dataset, taxonomy, options.sources)
-    if {part.set for part in recordings} & {part.set for part in datasets}:
+    if {part.set_name for part in recordings} & {part.set_name for part in datasets}:
         raise ConfigError('sources and a data set have one name; give the sources a --name')
     shards = (*recordings, *datasets)
     check_outputs(shards, options.out, save_labels=options.save_labels)
@@ -139,7 +139,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
             plan, variants, options.out, settings, log=progress.note,
-            advance=lambda done: progress.set(done, total, text='evaluating'),
+            advance=lambda done: progress.show(done, total, text='evaluating'),
         )  # fmt: skip
     _print(result)
     if options.report:
@@ -208,7 +208,7 @@ class ReportOptions:
     Neither the data nor the weights nor a network connection is needed.
     """
 
-    dir: tyro.conf.Positional[Path]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar='DIR')]
     """Folder of a finished evaluation."""
 
 
@@ -216,7 +216,7 @@ def report(options: ReportOptions) -> int:
     """Write the report anew."""
     from nightseg_ros.evaluation.report import write_report
 
-    write_report(options.dir)
+    write_report(options.folder)
     for name in ('report.html', 'report.md'):
-        print(options.dir / name)
+        print(options.folder / name)
     return 0

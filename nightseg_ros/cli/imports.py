@@ -31,7 +31,7 @@ class _Options:
     """Weights file to write, for weights.day, weights.night or weights.translator."""
     taxonomy: str = 'camvid11'
     """What a labels file of the form 'own name: class' translates to; all routes need the same."""
-    license: str = ''
+    terms: Annotated[str, tyro.conf.arg(name='license')] = ''
     """What its training data allows; the node says it when it loads the file."""
     data: str = ''
     """What it was trained on, in words."""
@@ -150,7 +150,7 @@ def _write(
     metadata = WeightsMetadata(
         network=IMPORTED, task='translate' if taxonomy is None else 'segment',
         taxonomy=taxonomy.to_dict() if taxonomy is not None else None,
-        mean=_triple(mean), std=_triple(std), license=options.license, data=options.data,
+        mean=_triple(mean), std=_triple(std), license=options.terms, data=options.data,
     )  # fmt: skip
     layout = import_model(model, options.out, metadata, table=table, size=size, **how)
     weights = load_weights(options.out)

@@ -272,7 +272,7 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                 continue
             times[setup], stages[setup] = [], {}
         for number in range(rounds):
-            progress.set(number, rounds, 'measuring')
+            progress.show(number, rounds, 'measuring')
             for setup in times:
                 images = [np.asarray(cv2.resize(s, setup.size), np.uint8) for s in scenes]
                 frames = [

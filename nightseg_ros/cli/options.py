@@ -158,7 +158,7 @@ class Progress(bars.Progress):
         )  # fmt: skip
         self._bar = self.add_task(title, total=total)
 
-    def set(self, done: int, total: int | None = None, text: str = '') -> None:
+    def show(self, done: int, total: int | None = None, text: str = '') -> None:
         """Show that ``done`` are done; a new total or text replaces the old one."""
         self.update(self._bar, completed=done)
         if total is not None:

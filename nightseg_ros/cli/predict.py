@@ -90,7 +90,7 @@ def predict(options: PredictOptions) -> int:
                     write_picture(file, getattr(result, name))
                 lines.write(json.dumps(_record(stem, result)) + '\n')
                 routes[result.decision.route] += 1
-                progress.set(number + 1, text=f'{stem} {result.decision.route}')
+                progress.show(number + 1, text=f'{stem} {result.decision.route}')
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
     return tell_problems('predict', broken, 'frames could not be read')
@@ -214,12 +214,12 @@ def translate(options: TranslateOptions) -> int:
             if number % every == 0 and len(shown) < TILES:
                 shown.append((given, result, stem, (255, 255, 255)))
             done += 1
-            progress.set(number + 1, text=stem)
+            progress.show(number + 1, text=stem)
         if shown:
             sheet = contact_sheet(shown, columns=2, tile_width=400)
             write_picture(options.out / 'contact_sheet.jpg', sheet)
         if judged is not None and done:
-            progress.set(done, text='judging')
+            progress.show(done, text='judging')
             found = {
                 'version': 1,
                 'generator': weights.sha256,

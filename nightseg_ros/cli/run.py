@@ -166,7 +166,7 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     topics = list(options.topic or source.topics)
     with BagReader(source.path) as bag:
         # frames of ROS 1 bags are decoded and published raw
-        packed = [bag.is_ros2 and bag.image_topic(t).type == IMAGE_TYPES[1] for t in topics]
+        packed = [bag.is_ros2 and bag.image_topic(t).msgtype == IMAGE_TYPES[1] for t in topics]
     return _cameras(topics, packed), [*play, '--topic', *topics]
 
 
@@ -234,7 +234,7 @@ def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None)
                 raise ProcessError(f'night_perception: {text}')
             if not address and (address := page_address(viewer)):
                 progress.note(f'watch it on {address}; Ctrl-C ends it')
-            progress.set(0, None, text[:70])
+            progress.show(0, None, text[:70])
             if player is None and 0 < options.seconds < time.monotonic() - begun:
                 break
             time.sleep(0.2)

@@ -160,12 +160,12 @@ def scale_and_crop(
     for attempt in range(config.tries):
         top = int(rng.integers(0, height - window_h + 1))
         left = int(rng.integers(0, width - window_w + 1))
-        part = labels[top : top + window_h, left : left + window_w]
+        part = labels[top:, left:][:window_h, :window_w]
         if attempt == config.tries - 1 or _dominance(part) <= config.dominance:
             break
     size_h = min(out_h, max(1, round(window_h * factor)))
     size_w = min(out_w, max(1, round(window_w * factor)))
-    cut = image[top : top + window_h, left : left + window_w]
+    cut = image[top:, left:][:window_h, :window_w]
     how = cv2.INTER_AREA if factor < 1.0 else cv2.INTER_LINEAR
     scaled = cv2.resize(cut, (size_w, size_h), interpolation=how)
     classes = cv2.resize(part, (size_w, size_h), interpolation=cv2.INTER_NEAREST_EXACT)
@@ -188,8 +188,8 @@ def pad(
     void = np.full((out_h, out_w), UNLABELLED, np.uint8)
     y = int(rng.integers(0, out_h - height + 1))
     x = int(rng.integers(0, out_w - width + 1))
-    padded[y : y + height, x : x + width] = image
-    void[y : y + height, x : x + width] = labels
+    padded[y:, x:][:height, :width] = image
+    void[y:, x:][:height, :width] = labels
     return padded, void
 
 

@@ -71,7 +71,7 @@ def make_bag(
     *,
     topic: str = '/camera/image_raw',
     frame_id: str = 'camera',
-    format: Format = 'raw',
+    encoding: Format = 'raw',
     labels: Path | None = None,
     storage: Storage = 'mcap',
     compress: bool = False,
@@ -100,11 +100,11 @@ def make_bag(
                 continue
             stamp = item.stamp_ns + offset
             place: Any = {'stamp_ns': stamp, 'frame_id': frame_id}
-            if format == 'raw':
+            if encoding == 'raw':
                 bag.write_image(name, item.image, f'{item.order}8', **place)
             else:
-                content = encode(item, *_ENCODINGS[format])
-                kind = f'bgr8; {format} compressed bgr8'
+                content = encode(item, *_ENCODINGS[encoding])
+                kind = f'bgr8; {encoding} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
             if labels is not None and (labels / f'{stem}.png').is_file():
@@ -256,7 +256,7 @@ def _ros1_copies(
         received = message.received_ns
         if not isinstance(frame, Frame):
             continue
-        if message.channel.type == _COMPRESSED:
+        if message.channel.msgtype == _COMPRESSED:
             image = bag.read(message)
             yield received, partial(
                 writer.write_compressed, topic.name, bytes(image.data), image.format,
@@ -274,7 +274,7 @@ def _announce(
         if output not in outputs:
             continue
         qos = reliable_qos(latched=output in _LATCHED)
-        writer.add_topic(Channel(topic=f'{prefix}/{output}', type=kind, qos=(qos,)))
+        writer.add_topic(Channel(topic=f'{prefix}/{output}', msgtype=kind, qos=(qos,)))
         if output == 'label_info_json':
             writer.write_value(f'{prefix}/{output}', ids, received_ns)
 
@@ -421,7 +421,7 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
 
     chosen = [checked(name) for name in settings.sensors] or [
         topic for topic in topics.values()
-        if topic.type == _CLOUD and f'/{NAMESPACE}/' not in topic.name
+        if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip
     found = {t.name: f'{t.name.rpartition("/")[0]}/{NAMESPACE}' for t in chosen}
     for camera, name in settings.depth.items():
@@ -511,7 +511,7 @@ class _PaintedCopy:
             # a cloud of a depth image bears the name of its camera
             topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
-            self._writer.add_topic(Channel(topic=name, type=_CLOUD, qos=(reliable_qos(),)))
+            self._writer.add_topic(Channel(topic=name, msgtype=_CLOUD, qos=(reliable_qos(),)))
             self._writer.write_cloud(
                 name, labelled.cloud, stamp_ns=labelled.stamp_ns, frame_id=labelled.frame_id,
                 received_ns=received_ns,

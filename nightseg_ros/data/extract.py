@@ -42,7 +42,7 @@ def extract(
     out: Path,
     *,
     every: float = 1.0,
-    format: Literal['jpg', 'png'] = 'jpg',
+    encoding: Literal['jpg', 'png'] = 'jpg',
     quality: int = 95,
     topic: str | None = None,
     rate: float | None = None,
@@ -63,7 +63,8 @@ def extract(
         raise ConfigError(f"'every' is 0 or more seconds, got {every}")
     if not 1 <= quality <= 100:
         raise ConfigError(f"'quality' is 1 to 100, got {quality}")
-    settings = {'every': every, 'format': format, 'quality': quality if format == 'jpg' else None}
+    jpeg_quality = quality if encoding == 'jpg' else None
+    settings = {'every': every, 'format': encoding, 'quality': jpeg_quality}
     opened: dict[str, FrameSource] = {}
     for path in map(user_path, sources):
         bag = is_bag(path)

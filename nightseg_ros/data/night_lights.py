@@ -83,7 +83,7 @@ def _pole_tops(scene: Scene) -> list[tuple[int, int]]:
     boxes = sorted(_blobs(scene, Role.POLE).tolist(), key=lambda box: -box[3])
     for left, top, width, height, _ in boxes[:8]:
         if height >= 3:
-            column = (scene.coarse[top, left : left + width] == Role.POLE).argmax()
+            column = (scene.coarse[top, left:][:width] == Role.POLE).argmax()
             tops.append((top, left + int(column)))
     return tops
 

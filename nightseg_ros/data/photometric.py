@@ -50,7 +50,7 @@ def _window(tile: Array, height: int, width: int, rng: np.random.Generator) -> A
     if height <= _TILE and width <= _TILE:
         top = int(rng.integers(0, _TILE - height + 1))
         left = int(rng.integers(0, _TILE - width + 1))
-        return tile[top : top + height, left : left + width]
+        return tile[top:, left:][:height, :width]
     top, left = (int(v) for v in rng.integers(0, _TILE, 2))
     rows = (top + np.arange(height)) % _TILE
     columns = (left + np.arange(width)) % _TILE
@@ -214,7 +214,7 @@ def scramble(image: Image, strength: float, rng: np.random.Generator) -> Image:
     places = [(y * height, x * width) for y in range(count) for x in range(count)]
     for (y, x), k in zip(places, rng.permutation(len(places))):
         v, u = places[k]
-        out[y : y + height, x : x + width] = image[v : v + height, u : u + width]
+        out[y:, x:][:height, :width] = image[v:, u:][:height, :width]
     return out
 
 

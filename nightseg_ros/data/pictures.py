@@ -91,5 +91,5 @@ def contact_sheet(
     for index, cell in enumerate(cells):
         row, column = divmod(index, columns)
         y, x = 6 + row * (cell_height + 6), 6 + column * (cell_width + 6)
-        sheet[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
+        sheet[y:, x:][: cell.shape[0], : cell.shape[1]] = cell
     return sheet

@@ -361,8 +361,8 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
     parts, at = [PNG], len(PNG)
     while at < len(content):
         length, kind = struct.unpack_from('>I4s', content, at)
-        chunk = content[at : at + 12 + length]
-        at += len(chunk)
+        start, at = at, at + 12 + length
+        chunk = content[start:at]
         if kind == b'IHDR':
             head = chunk[4:17] + bytes((grey,)) + chunk[18:-4]
             chunk = chunk[:4] + head + struct.pack('>I', zlib.crc32(head))

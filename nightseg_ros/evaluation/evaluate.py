@@ -264,7 +264,7 @@ def _samples(
 def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> None:
     """Put the masks under ``RUN/SOURCE/``."""
     for shard, finished in zip(plan.shards, every):
-        runs = plan.run_names(shard.set)
+        runs = plan.run_names(shard.set_name)
         # a data set's masks lie side by side: they are named by image
         source = slug(shard.source) if shard.frames else ''
         names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]

@@ -424,7 +424,7 @@ class FinishedShard:
         """Return each frame's lines, one a configuration."""
         lines = [json.loads(line) for line in self._read('frames.jsonl').splitlines()]
         runs = self.note['runs']
-        return [lines[start : start + runs] for start in range(0, len(lines), runs)]
+        return [lines[start:][:runs] for start in range(0, len(lines), runs)]
 
     def counts(self, name: str) -> Counts:
         """Return int64 [frames, runs, ...]: 'confusion', 'calibration' or 'flicker'."""

@@ -211,7 +211,7 @@ def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0
     rng = np.random.default_rng([config.seed, count, stratum])
     sums = np.empty((config.resamples, flat.shape[1]))
     for start in range(0, config.resamples, _CHUNK):
-        part = sums[start : start + _CHUNK]
+        part = sums[start:][:_CHUNK]
         part[:] = rng.multinomial(count, np.full(count, 1 / count), size=len(part)) @ flat
     return sums.reshape(config.resamples, *units.shape[1:])
 
@@ -500,15 +500,16 @@ class Flicker:
             or not 0 < frame.stamp_ns - before[0].stamp_ns <= NEIGHBOURS_NS
         ):
             return counts
-        flow = np.asarray(self._flow.calc(gray, before[1], None), np.float32)  # type: ignore[call-overload]
+        found = self._flow.calc(gray, before[1], None)  # type: ignore[call-overload]
+        flow = np.asarray(found, np.float32)
         # where each pixel was: column and row
         flow += np.mgrid[: size[1], : size[0]][::-1].transpose(1, 2, 0).astype(np.float32)
         inside = cv2.inRange(flow, (0.0, 0.0), (size[0] - 1.0, size[1] - 1.0))
-        for row, mask, earlier in zip(counts, reduced, before[2]):
-            moved = cv2.remap(earlier, flow, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
+        for row, mask, old in zip(counts, reduced, before[2]):
+            moved = cv2.remap(old, flow, None, cv2.INTER_NEAREST)  # type: ignore[call-overload]
             changed = cv2.bitwise_and(cv2.compare(mask, moved, cv2.CMP_NE), inside)
             row[:] = (
-                1, mask.size, cv2.countNonZero(cv2.absdiff(mask, earlier)),
+                1, mask.size, cv2.countNonZero(cv2.absdiff(mask, old)),
                 cv2.countNonZero(inside), cv2.countNonZero(changed),
             )  # fmt: skip
         return counts

@@ -55,8 +55,7 @@ def _svg(figure: Figure, title: str) -> Markup:
     """Return a figure as inline SVG that says ``title`` to those who do not see it."""
     stream = io.StringIO()
     figure.savefig(stream, format='svg', transparent=True, metadata={'Date': None})
-    text = stream.getvalue()
-    text = text[text.index('<svg') :]
+    text = '<svg' + stream.getvalue().partition('<svg')[2]
     text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->', '', text, flags=re.S)
     # one page holds many figures, and nothing refers to these names
     text = re.sub(r' id="[\w.]+_\d+"| xmlns(:xlink)?="[^"]*"', '', text)

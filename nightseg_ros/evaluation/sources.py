@@ -74,7 +74,7 @@ def in_rgb(frame: Frame) -> Image:
 class Shard:
     """Images of a data set, each by itself, or a camera's frames in the order of their stamps."""
 
-    set: str
+    set_name: str
     source: str
     """The name in the list of sources; of a data set its own, which may have many shards."""
     path: str
@@ -173,7 +173,9 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse to save masks that would overwrite one another: they are named by image."""
         names = Counter(
-            (shard.set, sample.image.stem) for shard in self.shards for sample in shard.samples
+            (shard.set_name, sample.image.stem)
+            for shard in self.shards
+            for sample in shard.samples
         )
         for (name, stem), times in names.most_common(1):
             if self.save_labels and times > 1:
@@ -186,7 +188,7 @@ class Plan:
         """Return the numbers of the shards of each set."""
         found: dict[str, list[int]] = {}
         for number, shard in enumerate(self.shards):
-            found.setdefault(shard.set, []).append(number)
+            found.setdefault(shard.set_name, []).append(number)
         return found
 
     def run_names(self, set_name: str) -> list[str]:
@@ -222,7 +224,7 @@ def dataset_shards(
             name = f'{name} ({names[name]})'
         for start in range(0, len(samples), IMAGES):
             shard = Shard(
-                set=name, source=name, path=spec, samples=tuple(samples[start : start + IMAGES])
+                set_name=name, source=name, path=spec, samples=tuple(samples[start:][:IMAGES])
             )
             folders = {path.parent for path in shard.files()}
             shards.append(replace(shard, inputs=tuple(sorted(folders))))
@@ -266,7 +268,7 @@ def sequence_shards(
             # a topic is no path, and exists as none
             given = [Path(text) for text in (own, light, stamps) if text]
             shard = Shard(
-                set=name or (names[path] if len(sources) == 1 else 'recordings'),
+                set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
                 frames=open_source(path, topic, rate=rate, stamps=stamps),
                 inputs=(path, *given), note=note,
@@ -428,7 +430,7 @@ def read_light(light: str, bag: BagReader | None) -> list[tuple[int, str]]:
         topics = [
             topic
             for topic in ([] if bag is None else bag.topics)
-            if topic.name == light and topic.type == 'std_msgs/msg/String'
+            if topic.name == light and topic.msgtype == 'std_msgs/msg/String'
         ]
         if bag is None or not topics:
             raise DataError(

@@ -141,7 +141,7 @@ class CameraTopics:
         self.health.shown['reliability'] = 'unknown'
         self.size = self._info = None
 
-    def open(self, put: Callable[[CameraTopics, Any, int, float], None]) -> None:
+    def subscribe(self, put: Callable[[CameraTopics, Any, int, float], None]) -> None:
         """
         Publish what the ids mean, and subscribe.
 

@@ -63,7 +63,7 @@ class NightPerception(ManagedNode):
         assert self._worker is not None
         self._worker.start()
         for camera in self._cameras:
-            camera.open(self._worker.put)
+            camera.subscribe(self._worker.put)
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
         return f'images on {topics}'
 

@@ -68,7 +68,7 @@ class Parameter:
         return _KINDS[type(self.plain_default)][0]
 
     @property
-    def range(self) -> str:
+    def accepted(self) -> str:
         """Return the accepted values in words, '' where every value of the type is."""
         if self.choices:
             return ', '.join(self.choices)
@@ -80,12 +80,12 @@ class Parameter:
         if type(value) is not type(self.plain_default):
             return f"parameter '{self.name}' must be a {self.kind}, got {value!r}"
         if self.choices and value not in self.choices:
-            return f"parameter '{self.name}' must be one of {self.range}; got '{value}'"
+            return f"parameter '{self.name}' must be one of {self.accepted}; got '{value}'"
         if self.bounds is not None:
             # written so that NaN is refused, too
             low, high = self.bounds
             if not low <= value <= high or not math.isfinite(value):
-                return f"parameter '{self.name}' must be {self.range}, got {value}"
+                return f"parameter '{self.name}' must be {self.accepted}, got {value}"
         return None
 
     def descriptor(self) -> ParameterDescriptor:
@@ -95,7 +95,7 @@ class Parameter:
             name=self.name,
             type=_KINDS[type(self.plain_default)][1].value,
             description=f'{self.text} ({when})',
-            additional_constraints=f'one of {self.range}' if self.choices else '',
+            additional_constraints=f'one of {self.accepted}' if self.choices else '',
         )
         if self.bounds is not None:
             kind = type(self.default)
@@ -165,73 +165,88 @@ class Settings:
     """The parameters of night_perception."""
 
     # fmt: off
-    autostart: bool = _row(True, 'configure and activate without being asked; false waits for a '
-        'lifecycle manager')
-    cameras: tuple[str, ...] = _row(('camera',), 'cameras, each read from <camera>/image_raw and '
-        'published under <camera>/nightseg/')
-    image_topics: tuple[str, ...] = _row(('',), 'image topics instead, one a camera; without '
-        'cameras of your own, each camera is called as its topic without the last part')
-    transport: str = _row('raw', 'what is read: Image; CompressedImage, of <topic>/compressed; or '
-        'video: FFMPEGPacket (ffmpeg) or CompressedVideo (foxglove), of image_topics as they are '
-        'or <camera>/image_raw/<transport>', choices=tuple(TRANSPORTS))
-    qos_reliability: str = _row('auto', 'reliability of the image subscriptions; auto does as the '
-        'publisher does', choices=RELIABILITIES)
-    route: str = _live(_PIPELINE.route, 'network to take: by illumination, or always the same',
+    autostart: bool = _row(
+        True, 'configure and activate at the start; false waits for a lifecycle manager')
+    cameras: tuple[str, ...] = _row(
+        ('camera',), 'cameras, each read from <camera>/image_raw and published under '
+        '<camera>/nightseg/')
+    image_topics: tuple[str, ...] = _row(
+        ('',), 'image topics instead, one a camera; without cameras, each is named as its topic '
+        'without the last part')
+    transport: str = _row(
+        'raw', 'Image; CompressedImage, of <topic>/compressed; FFMPEGPacket (ffmpeg) or '
+        'CompressedVideo (foxglove), of image_topics as they are or '
+        '<camera>/image_raw/<transport>', choices=tuple(TRANSPORTS))
+    qos_reliability: str = _row(
+        'auto', 'reliability of the image subscriptions; auto does as the publisher does',
+        choices=RELIABILITIES)
+    route: str = _live(
+        _PIPELINE.route, 'network to take: by illumination, or always the same',
         choices=('auto', *ROUTES))
-    max_rate: float = _live(0.0, 'frames a second of each camera to serve at most; 0 serves all',
-        bounds=(0, 1000))
-    max_age: float = _live(0.0, 'drop frames whose stamp is older than this many seconds; 0 drops '
-        'none (a bag without use_sim_time is years old)', bounds=(0, 3600))
-    silent_after: float = _live(1.2, 'seconds without a frame after which a camera is reported as '
-        'silent', bounds=(0.1, 60))
-    watchdog_s: float = _live(30.0, 'seconds after which a batch, or a callback, that has not '
-        'come back ends the process with code 1, for the launch file to bring it back',
+    max_rate: float = _live(
+        0.0, 'frames a second of each camera to serve at most; 0 serves all', bounds=(0, 1000))
+    max_age: float = _live(
+        0.0, 'drop frames whose stamp is older than this many seconds; 0 drops none (a bag '
+        'without use_sim_time is years old)', bounds=(0, 3600))
+    silent_after: float = _live(
+        1.2, 'seconds without a frame after which a camera is reported as silent',
+        bounds=(0.1, 60))
+    watchdog_s: float = _live(
+        30.0, 'seconds after which a batch or callback that hangs ends the process with code 1; '
+        'the launch file restarts it', bounds=(1, 3600))
+    watchdog_load_s: float = _live(
+        600.0, 'the same while networks are loaded, or prepared for a new size of image',
         bounds=(1, 3600))
-    watchdog_load_s: float = _live(600.0, 'the same while networks are loaded, or made ready for '
-        'a new size of image', bounds=(1, 3600))
-    min_reliability: float = _live(0.65, 'a camera whose frames have a lower reliability than '
-        'this is reported as one that cannot see; its masks are published all the same',
-        bounds=(0, 1))
-    label_size: str = _row('camera', 'size of labels and confidence: that of the image, or the '
-        'smaller one of the network', choices=('camera', 'network'))
-    ego_masks: tuple[str, ...] = _row(('',), "image files, one a camera, non-zero where the own "
-        "vehicle is seen: those pixels become 255; '' for none")
-    overlay_alpha: float = _live(_PIPELINE.overlay_alpha, 'share of the colours in the overlay',
-        bounds=(0, 1))
-    overlay_route: bool = _live(_PIPELINE.overlay_route, 'write state and route into a corner of '
-        'the overlay')
+    min_reliability: float = _live(
+        0.65, 'below this reliability a camera is reported as one that cannot see; its masks are '
+        'still published', bounds=(0, 1))
+    label_size: str = _row(
+        'camera', 'size of labels and confidence: that of the image, or the smaller one of the '
+        'network', choices=('camera', 'network'))
+    ego_masks: tuple[str, ...] = _row(
+        ('',), 'image files, one a camera, non-zero where the own vehicle is seen: those pixels '
+        "become 255; '' for none")
+    overlay_alpha: float = _live(
+        _PIPELINE.overlay_alpha, 'share of the colours in the overlay', bounds=(0, 1))
+    overlay_route: bool = _live(
+        _PIPELINE.overlay_route, 'write state and route into a corner of the overlay')
     jpeg_quality: int = _live(90, 'quality of overlay/compressed', bounds=(1, 100))
-    weights__day: str = _row(_WEIGHTS.day, "segmenter of the routes day and translate: name or "
-        "path; '' none")
-    weights__night: str = _row(_WEIGHTS.night, "segmenter of the route night: name or path; '' "
-        "none")
-    weights__translator: str = _row(_WEIGHTS.translator, "night-to-day generator of the route "
-        "translate; '' none")
-    weights__illumination: str = _row(_WEIGHTS.illumination, 'estimator of the light: name or '
-        'path')
+    weights__day: str = _row(
+        _WEIGHTS.day, "segmenter of the routes day and translate: name or path; '' none")
+    weights__night: str = _row(
+        _WEIGHTS.night, "segmenter of the route night: name or path; '' none")
+    weights__translator: str = _row(
+        _WEIGHTS.translator, "night-to-day generator of the route translate; '' none")
+    weights__illumination: str = _row(
+        _WEIGHTS.illumination, 'estimator of the light: name or path')
     backend: str = _row(_PIPELINE.backend, 'what runs the networks', choices=('auto', *BACKENDS))
     device: str = _row(_PIPELINE.device, 'where they run', choices=('auto', 'cpu', 'cuda'))
-    cpu_fallback: bool = _live(True, "run the networks on the CPU where the device's memory does "
-        "not suffice for a single frame")
-    threads: int = _row(_PIPELINE.threads, 'CPU threads of the backend; 0 leaves it the choice',
-        bounds=(0, 256))
-    long_side: int = _row(_PIPELINE.long_side, 'long side of the network input in pixels; 0 takes '
-        'that of the weights', bounds=(0, 4096))
-    router__dark: float = _live(_ROUTER.dark, 'night below this score (0 dark, 1 daylight)',
+    cpu_fallback: bool = _live(
+        True, 'run the networks on the CPU where the device has no memory for a single frame')
+    threads: int = _row(
+        _PIPELINE.threads, 'CPU threads of the backend; 0 leaves it the choice', bounds=(0, 256))
+    long_side: int = _row(
+        _PIPELINE.long_side, 'long side of the network input in pixels; 0 takes that of the '
+        'weights', bounds=(0, 4096))
+    router__dark: float = _live(
+        _ROUTER.dark, 'night below this score (0 dark, 1 daylight)', bounds=(0, 1))
+    router__bright: float = _live(
+        _ROUTER.bright, 'day above this score; dusk lies between', bounds=(0, 1))
+    router__hysteresis: float = _live(
+        _ROUTER.hysteresis, 'how far beyond its threshold a score must be to leave a state',
         bounds=(0, 1))
-    router__bright: float = _live(_ROUTER.bright, 'day above this score; dusk lies between',
-        bounds=(0, 1))
-    router__hysteresis: float = _live(_ROUTER.hysteresis, 'how far beyond its threshold a score '
-        'must be to leave a state', bounds=(0, 1))
-    router__dwell_dark_s: float = _live(_ROUTER.dwell_dark_s, 'seconds that a darker state must '
-        'last to count', bounds=(0, 600))
-    router__dwell_bright_s: float = _live(_ROUTER.dwell_bright_s, 'seconds that a brighter state '
-        'must last to count', bounds=(0, 600))
-    router__gap_s: float = _live(_ROUTER.gap_s, 'seconds without a frame after which the next one '
-        'decides afresh', bounds=(0, 3600))
+    router__dwell_dark_s: float = _live(
+        _ROUTER.dwell_dark_s, 'seconds that a darker state must last to count', bounds=(0, 600))
+    router__dwell_bright_s: float = _live(
+        _ROUTER.dwell_bright_s, 'seconds that a brighter state must last to count',
+        bounds=(0, 600))
+    router__gap_s: float = _live(
+        _ROUTER.gap_s, 'seconds without a frame after which the next one decides at once',
+        bounds=(0, 3600))
     router__shared: bool = _live(_ROUTER.shared, 'one decision for all cameras of the vehicle')
-    router__stale_s: float = _live(_ROUTER.stale_s, 'with router.shared: seconds after which a '
-        'score has no say', bounds=(0, 60))
+    router__stale_s: float = _live(
+        _ROUTER.stale_s, 'with router.shared: seconds after which a score is ignored',
+        bounds=(0, 60))
     router__table__day: str = _route_of('day')
     router__table__dusk: str = _route_of('dusk')
     router__table__night: str = _route_of('night')
@@ -361,46 +376,58 @@ class CloudSettings:
     """The parameters of semantic_cloud."""
 
     # fmt: off
-    autostart: bool = _row(True, 'configure and activate without being asked; false waits for a '
-        'lifecycle manager')
-    cameras: tuple[str, ...] = _row(('camera',), 'cameras whose labels are read from '
-        '<camera>/nightseg/labels; of equal confidence the first wins')
-    info_topics: tuple[str, ...] = _row(('',), "topics of the cameras' calibration, one a camera, "
-        "where it is not <camera>/camera_info")
-    sensors: tuple[str, ...] = _row(('lidar',), 'LiDARs, each read from <sensor>/points and '
-        'published on <sensor>/nightseg/points')
-    sensor_topics: tuple[str, ...] = _row(('',), 'their topics, one a sensor, where they are '
-        'named otherwise')
-    depth_cameras: tuple[str, ...] = _row(('',), 'those of the cameras that have a registered '
-        'depth image, read from <camera>/depth/image_raw and published as points on '
-        '<camera>/nightseg/points')
-    depth_topics: tuple[str, ...] = _row(('',), 'topics of the depth images, one a depth camera, '
-        'where they are named otherwise')
-    confidence: bool = _row(_PAINT.confidence, 'read <camera>/nightseg/confidence as well; '
-        'without it the order of the cameras decides')
-    rectified: bool = _row(_PAINT.rectified, 'the labels are of rectified images: P of the '
-        'calibration counts, without distortion')
-    qos_reliability: str = _row('auto', 'reliability of the subscriptions; auto does as each '
-        'publisher does', choices=RELIABILITIES)
-    transforms: tuple[str, ...] = _row(('',), "places that count before tf: 'PARENT CHILD X Y Z "
-        "ROLL PITCH YAW' or '... QX QY QZ QW' in metres and radians")
-    use_tf: bool = _row(True, 'ask tf2 for the other places, where installed')
-    odometry: str = _row('', "topic of the vehicle's poses, to make good what it moved between "
-        "mask and cloud; '' for none")
+    autostart: bool = _row(
+        True, 'configure and activate at the start; false waits for a lifecycle manager')
+    cameras: tuple[str, ...] = _row(
+        ('camera',), 'cameras whose labels are read from <camera>/nightseg/labels; of equal '
+        'confidence the first wins')
+    info_topics: tuple[str, ...] = _row(
+        ('',), "topics of the cameras' calibration, one a camera, where it is not "
+        '<camera>/camera_info')
+    sensors: tuple[str, ...] = _row(
+        ('lidar',), 'LiDARs, each read from <sensor>/points and published on '
+        '<sensor>/nightseg/points')
+    sensor_topics: tuple[str, ...] = _row(
+        ('',), 'their topics, one a sensor, where they are named otherwise')
+    depth_cameras: tuple[str, ...] = _row(
+        ('',), 'those of the cameras that have a registered depth image, read from '
+        '<camera>/depth/image_raw and published as points on <camera>/nightseg/points')
+    depth_topics: tuple[str, ...] = _row(
+        ('',), 'topics of the depth images, one a depth camera, where they are named otherwise')
+    confidence: bool = _row(
+        _PAINT.confidence, 'read <camera>/nightseg/confidence as well; without it the order of '
+        'the cameras decides')
+    rectified: bool = _row(
+        _PAINT.rectified, 'the labels are of rectified images: P of the calibration is used, '
+        'without distortion')
+    qos_reliability: str = _row(
+        'auto', 'reliability of the subscriptions; auto does as each publisher does',
+        choices=RELIABILITIES)
+    transforms: tuple[str, ...] = _row(
+        ('',), "transforms that win over tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX QY QZ "
+        "QW' in metres and radians")
+    use_tf: bool = _row(True, 'ask tf2 for the others, where installed')
+    odometry: str = _row(
+        '', "topic of the vehicle's poses, to compensate its motion between mask and cloud; '' "
+        'for none')
     odometry_type: str = _row(ODOMETRY_TYPES[0], 'type of the poses', choices=ODOMETRY_TYPES)
     base_frame: str = _row(_PAINT.base_frame, 'frame that the poses are those of')
-    pair_limit: float = _row(_PAINT.pair_limit, 'seconds by which the stamps of a mask and a '
-        'cloud may differ', bounds=(0, 10))
-    max_wait: float = _row(_PAINT.max_wait, 'seconds that a cloud waits for masks as new as '
-        'itself', bounds=(0, 10))
-    occlusion__cell: float = _live(_PAINT.occlusion.cell, 'side of a cell of the z-buffer in '
-        'pixels, about the distance of two points in the image; 0 hides nothing', bounds=(0, 200))
-    occlusion__clearance: float = _live(_PAINT.occlusion.clearance, 'surfaces that pass the '
-        'camera closer than this (m) may hide parts of themselves', bounds=(0.01, 100))
-    max_rate: float = _live(0.0, 'clouds a second of each sensor to serve at most; 0 serves all',
-        bounds=(0, 1000))
-    silent_after: float = _live(1.2, 'seconds without a cloud, or without a mask, after which '
-        'that is reported', bounds=(0.1, 60))
+    pair_limit: float = _row(
+        _PAINT.pair_limit, 'seconds by which the stamps of a mask and a cloud may differ',
+        bounds=(0, 10))
+    max_wait: float = _row(
+        _PAINT.max_wait, 'seconds that a cloud waits for masks as new as itself', bounds=(0, 10))
+    occlusion__cell: float = _live(
+        _PAINT.occlusion.cell, 'side of a cell of the z-buffer in pixels, about the distance of '
+        'two points in the image; 0 hides nothing', bounds=(0, 200))
+    occlusion__clearance: float = _live(
+        _PAINT.occlusion.clearance, 'surfaces that pass the camera closer than this (m) may hide '
+        'parts of themselves', bounds=(0.01, 100))
+    max_rate: float = _live(
+        0.0, 'clouds a second of each sensor to serve at most; 0 serves all', bounds=(0, 1000))
+    silent_after: float = _live(
+        1.2, 'seconds without a cloud, or without a mask, after which that is reported',
+        bounds=(0.1, 60))
     # fmt: on
 
     def __post_init__(self) -> None:
@@ -489,7 +516,7 @@ def help_text(node: str) -> str:
         '',
     ]
     for row in rows:
-        accepted = f' [{row.range}]' if row.range else ''
+        accepted = f' [{row.accepted}]' if row.accepted else ''
         head = f'{row.name} ({row.kind}, {row.plain_default!r}){accepted}'
         lines.append(textwrap.fill(head, 80, subsequent_indent='  '))
         lines.append(textwrap.fill(row.text, 80, initial_indent='    ', subsequent_indent='    '))

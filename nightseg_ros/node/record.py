@@ -166,7 +166,7 @@ class Recorder:
         elif self._options.reliable:
             qos.reliability = ReliabilityPolicy.RELIABLE
         offered = (reliable_qos(latched=latched),) if ours else ()
-        channel = Channel(topic=topic, type=f'{package}/msg/{name}', qos=offered)
+        channel = Channel(topic=topic, msgtype=f'{package}/msg/{name}', qos=offered)
         self._writer.add_topic(channel)
         stamped = name not in ('String', 'Float32')
 

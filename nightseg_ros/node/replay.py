@@ -70,7 +70,7 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
             raise ValueError(f'--rate must be above 0, got {options.rate}')
         source = ReplaySource(
             user_path(options.source), options.topic, rate=options.fps, stamps=options.stamps,
-            everything=options.all, also=options.also,
+            everything=options.everything, also=options.also,
         )  # fmt: skip
         if len(source.topics) > 1 and (options.remap_to or options.labels):
             raise ValueError(
@@ -137,7 +137,7 @@ class ReplaySource:
         with BagReader(path) as bag:
             self._decoded = not bag.is_ros2
             if everything and bag.is_ros2:
-                chosen = [topic for topic in bag.topics if '/msg/' in topic.type]
+                chosen = [topic for topic in bag.topics if '/msg/' in topic.msgtype]
             elif topics:
                 chosen = [bag.image_topic(name) for name in topics]
             else:
@@ -149,7 +149,7 @@ class ReplaySource:
             chosen = [topic for topic in chosen if topic not in foreign]
             if not chosen:
                 raise BagError(f"bag '{path}' holds nothing that can be played: {self.note}")
-            self.topics = {topic.name: topic.type for topic in chosen}
+            self.topics = {topic.name: topic.msgtype for topic in chosen}
             self.latched = frozenset(bag.latched_topics & self.topics.keys())
         if self._decoded:
             images = [name for name, kind in self.topics.items() if kind in IMAGE_TYPES]

@@ -57,7 +57,7 @@ class SensorFeed:
         warnings = Warnings(self._node.get_logger(), self.sensor.name)
         return Health(time.monotonic(), drops=CLOUD_DROPS, noun='cloud', warnings=warnings)
 
-    def open(self) -> None:
+    def subscribe(self) -> None:
         """Subscribe."""
         self.health = self._new_health()
         self.clouds = OrderedSubscription(
@@ -271,7 +271,7 @@ class SemanticCloud(ManagedNode):
         for name, topic in zip(settings.paint.cameras, settings.calibration_topics):
             self._cameras.append(CameraFeed(self, name, topic))
         for feed in self._sensors.values():
-            feed.open()
+            feed.subscribe()
         if settings.odometry:
             self._odometry = self.create_subscription(
                 message_class(settings.odometry_type), settings.odometry,

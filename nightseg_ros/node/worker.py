@@ -204,7 +204,7 @@ class Worker:
         most = self._most or len(opened)
         if len(opened) > most:
             for at in range(0, len(opened), most):
-                self._process(opened[at : at + most])
+                self._process(opened[at:][:most])
             return
         frames = [frame for _, frame in opened]
         try:

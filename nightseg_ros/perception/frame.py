@@ -145,10 +145,11 @@ def decode_raw(
         )
     rows = flat.reshape(count, step)[:, :row]
     if layout.wide:
-        upper = np.ascontiguousarray(rows[:, 0 if is_bigendian else 1 :: 2])
+        high, low = (0, 1) if is_bigendian else (1, 0)
+        upper = np.ascontiguousarray(rows[:, high::2])
         if upper.max() < 16:
             # the 12 bits of a sensor whose driver does not shift them up
-            lower = rows[:, 1 if is_bigendian else 0 :: 2]
+            lower = rows[:, low::2]
             upper = np.asarray(upper << 4 | lower >> 4, np.uint8)
         rows = upper
     return _colors(rows, width, height, layout), layout.order
@@ -268,7 +269,7 @@ def _png_size(content: bytes) -> tuple[int, int]:
         if end > len(content):
             break
         (checksum,) = struct.unpack_from('>I', content, end - 4)
-        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != checksum:
+        if zlib.crc32(memoryview(content)[at:end][4:-4]) != checksum:
             raise ValueError(f'the PNG is damaged in its {kind!r} chunk')
         if size is None:
             if kind != b'IHDR' or length < 8:
@@ -284,7 +285,7 @@ def _png_size(content: bytes) -> tuple[int, int]:
 def _webp_size(content: bytes) -> tuple[int, int]:
     kind = content[12:16]
     if len(content) >= 30 and kind == b'VP8X':
-        width, height = (int.from_bytes(content[i : i + 3], 'little') + 1 for i in (24, 27))
+        width, height = (int.from_bytes(p, 'little') + 1 for p in (content[24:27], content[27:30]))
     elif len(content) >= 30 and kind == b'VP8 ':
         width, height = (side & 0x3FFF for side in struct.unpack_from('<HH', content, 26))
     elif len(content) >= 25 and kind == b'VP8L':
@@ -356,5 +357,6 @@ def _jpeg_scans(content: bytes, at: int) -> int:
             return scans
         scans += marker == _SOS
         if marker in _BETWEEN:
-            at += int.from_bytes(content[at : at + 2], 'big')
+            end = at + 2
+            at += int.from_bytes(content[at:end], 'big')
     raise ValueError('the JPEG is cut off')

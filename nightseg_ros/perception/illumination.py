@@ -84,7 +84,8 @@ def thumbnail(
 def ground_light(image: Image) -> float:
     """Return the median luma of the lower half over the 99th percentile of RGB uint8 [h, w, 3]."""
     luma = cv2.cvtColor(image, cv2.COLOR_RGB2YCrCb)[:, :, 0]
-    return _quantile(luma[luma.shape[0] // 2 :], 0.5) / max(_quantile(luma, 0.99), 1.0)
+    middle = luma.shape[0] // 2
+    return _quantile(luma[middle:], 0.5) / max(_quantile(luma, 0.99), 1.0)
 
 
 def _quantile(luma: npt.NDArray[Any], share: float) -> float:

@@ -82,10 +82,11 @@ class FrameNumbers:
     def gap(self, data: bytes) -> bool:
         """Take the next packet; return whether a reference is missing before it."""
         for found in re.finditer(rb'\x00\x00\x01', data):
-            at = found.end()
-            kind, reference = data[at] & 31 if at < len(data) else 0, data[at : at + 1] > b'\x1f'
+            at, end = found.end(), found.end() + 65
+            unit = data[at:end]
+            kind, reference = unit[0] & 31 if unit else 0, unit[:1] > b'\x1f'
             # behind two zeros a 3 is no part of the content
-            bits = _Bits(data[at + 1 : at + 65].replace(b'\0\0\3', b'\0\0'))
+            bits = _Bits(unit[1:].replace(b'\0\0\3', b'\0\0'))
             try:
                 if kind == 7:
                     self._bits = _frame_number_bits(bits)
@@ -129,8 +130,9 @@ class _Bits:
 
     def take(self, count: int) -> int:
         """Return the next ``count`` bits as a number."""
-        self._at += count
-        return int(self._bits[self._at - count : self._at], 2)
+        start, end = self._at, self._at + count
+        self._at = end
+        return int(self._bits[start:end], 2)
 
     def golomb(self) -> int:
         """Return the next Exp-Golomb number."""

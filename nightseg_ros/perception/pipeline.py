@@ -390,7 +390,7 @@ class Pipeline:
                 found['translated'] = pixels.restore(translated[index], job.size)
             for name, array in found.items():
                 job.pictures[name] = pixels.begin_download(array)
-            job.reliability = reliability[index : index + 1]
+            job.reliability = reliability[index, None]
             job.ms['network'] = network
             job.ms['post'] = (enlarged - started) * 1e3
             job.ms['render'] = (time.perf_counter() - enlarged) * 1e3

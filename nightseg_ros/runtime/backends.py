@@ -177,7 +177,7 @@ class OnnxBackend:
 
 def _one_by_one(run_one: Callable[[Any], Sequence[Any]]) -> Network:
     def run(images: Any) -> tuple[Any, ...]:
-        parts = [run_one(images[index : index + 1]) for index in range(len(images))]
+        parts = [run_one(images[index, None]) for index in range(len(images))]
         return tuple(np.concatenate(column) for column in zip(*parts))
 
     return run
@@ -441,8 +441,8 @@ def _remembered() -> dict[str, dict[str, float]]:
 
 
 def _remember(key: str, ms: Mapping[str, float], log: Log) -> None:
-    kept = dict(list(_remembered().items())[1 - _MOST :])
-    content = json.dumps({**kept, key: ms}, indent=1).encode()
+    kept = dict([*_remembered().items(), (key, ms)][-_MOST:])
+    content = json.dumps(kept, indent=1).encode()
     try:
         write_cache(_FILE, content)
     except OSError as error:

@@ -75,7 +75,7 @@ class ReliabilityHead(nn.Module):
     def of(cls, weights: Weights) -> ReliabilityHead | None:
         """Return the head that travels with the weights, None where there is none."""
         tensors = {
-            name[len(RELIABILITY) :]: tensor
+            name.removeprefix(RELIABILITY): tensor
             for name, tensor in weights.tensors.items()
             if name.startswith(RELIABILITY)
         }

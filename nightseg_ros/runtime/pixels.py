@@ -70,8 +70,8 @@ class HostPixels:
         if order == 'bgr':
             cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB, dst=scaled)
         padded[:height, :width] = scaled
-        padded[:height, width:] = padded[:height, width - 1 : width]
-        padded[height:] = padded[height - 1 : height]
+        padded[:height, width:] = padded[:height, width - 1, None]
+        padded[height:] = padded[height - 1]
         return padded
 
     def stack(self, images: list[Any]) -> Any:

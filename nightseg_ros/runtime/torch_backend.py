@@ -80,7 +80,8 @@ class CapturedGraph:
         """Take a graph in evaluation mode; it is changed and moved to ``device``."""
         halve_weights(fold_batch_norm(graph.network))
         graph.float16 = True
-        self._graph = graph.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        moved = graph.to(device)
+        self._graph = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
         self._ready = lru_cache(maxsize=2 * MOST_SHAPES)(self.capture)
 

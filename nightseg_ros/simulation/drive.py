@@ -324,7 +324,7 @@ def write_drive(
     with BagWriter(path, force=force) as bag, _rendered(drive, lidar_every, processes) as frames:
         if lidar_every:
             qos = (reliable_qos(latched=True),)
-            bag.add_topic(Channel(topic='/tf_static', type='tf2_msgs/msg/TFMessage', qos=qos))
+            bag.add_topic(Channel(topic='/tf_static', msgtype='tf2_msgs/msg/TFMessage', qos=qos))
             bag.write_transforms('/tf_static', PLACES, stamp_ns=START_NS)
         for number, (rendered, sweep) in enumerate(frames):
             stamp = rendered.stamp_ns

@@ -143,8 +143,10 @@ class StreetScene(Canvas):
                 self.board(TREE, (70, 88, 44), s * (side + 13), 0, start, 20, 7.4)
             self.board(BUILDING, (132, 130, 124), 0, VAULT, start, 2 * side, 2.2)
             wide, top, back = side + 23, side + 14, start + 14
-            self.polygon(TREE, (74, 94, 46), [(-wide, 7.4, start), (wide, 7.4, start),
-                                            (top, 11, back), (-top, 11, back)])  # fmt: skip
+            corners = [
+                (-wide, 7.4, start), (wide, 7.4, start), (top, 11, back), (-top, 11, back),
+            ]  # fmt: skip
+            self.polygon(TREE, (74, 94, 46), corners)
 
     def _furniture(self, time: float) -> None:
         street = self.street
@@ -304,7 +306,7 @@ def expose(scene: StreetScene, ambient: float, veil: float, seed: int) -> Array:
     per_electron = gain**0.8 / FULL_WELL
     noise = cv2.sqrt(radiance * per_electron + (READ_NOISE * per_electron) ** 2)
     start = int(np.random.default_rng([seed, 7]).integers(1_000_000))
-    noise *= np.resize(_grain(scene.street.split)[start : start + radiance.size], radiance.shape)
+    noise *= np.resize(_grain(scene.street.split)[start:][: radiance.size], radiance.shape)
     radiance += noise
     radiance *= 1023
     image: Array = _TONE[radiance.clip(0, 8191).astype(np.uint16)]
@@ -398,8 +400,11 @@ def _halos(scene: StreetScene, lit: float, veil: float, radiance: Array) -> None
         if scene.depth[row, column] < depth * 0.985:
             continue
         r = max(0.8, radius * scene.camera.focal / depth)
-        at = np.s_[max(0, row - int(3 * r)) : row + int(3 * r) + 1,
-                   max(0, column - int(3 * r)) : column + int(3 * r) + 1]  # fmt: skip
+        reach = int(3 * r)
+        at = (
+            slice(max(0, row - reach), row + reach + 1),
+            slice(max(0, column - reach), column + reach + 1),
+        )
         py, px = np.arange(height)[at[0], None], np.arange(width)[at[1]]
         disc = np.exp(-((((px + 0.5 - u) ** 2 + (py + 0.5 - v) ** 2) / (r * r)) ** 1.5))
         radiance[at] += disc[..., None].astype(np.float32) * rgb

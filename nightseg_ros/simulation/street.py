@@ -189,7 +189,7 @@ class Street:
         tone = tone - 16 * (np.abs(draw.noise(rows, columns, 60)) < 0.03)
         for _ in range(5):
             r, c = int(draw.rng.integers(250, 500)), int(draw.rng.integers(columns - 90))
-            tone[r : r + 40, c : c + int(draw.rng.integers(30, 90))] -= draw.between(5, 16)
+            tone[r:, c:][:40, : int(draw.rng.integers(30, 90))] -= draw.between(5, 16)
         lines = (np.abs(x) < 0.07) & (np.mod(z, 6) < 3)
         lines = lines | ((np.abs(np.abs(x) - (self.half - 2.05)) < 0.06) & (np.mod(z, 2) < 1))
         worn = draw.noise(rows, columns, 8) < 1.2
@@ -242,7 +242,7 @@ class Street:
                 top = int((tall - floor * 3 - foot - high) * ppm)
                 left = max(1, int(((k + 0.5) * (end - z) / count - size / 2) * ppm))
                 bottom, right = top + int(high * ppm), left + int(span * ppm)
-                wall[top - 1 : bottom + 1, left - 1 : right + 1] = base * 0.35 + 132
+                wall[slice(top - 1, bottom + 1), slice(left - 1, right + 1)] = base * 0.35 + 132
                 wall[top:bottom, left:right] = np.array([46, 58, 74]) * draw.between(0.5, 1.7)
                 if draw.chance(0.75 if show else awake):
                     warm = draw.color(((235, 190, 110), (250, 225, 170), (210, 225, 235)), 20)

@@ -213,10 +213,10 @@ def load_batches(
     if workers and process_context() is None:
         workers = 0
     starts = [(step * world + rank) * batch for step in range(first, steps)]
+    ranges: Any = [range(start, start + batch) for start in starts]
     batches = iter(
         DataLoader(
-            [range(start, start + batch) for start in starts], batch_size=None,  # type: ignore[arg-type]
-            collate_fn=partial(_stacked, crops), num_workers=workers,
+            ranges, batch_size=None, collate_fn=partial(_stacked, crops), num_workers=workers,
             prefetch_factor=4 if workers else None, worker_init_fn=_one_thread,
         )
     )  # fmt: skip

@@ -55,7 +55,7 @@ class IlluminationConfig:
     """Share of the night samples that are day frames turned into nights (see ``augment``)."""
     seed: int = 0
     widths: tuple[int, ...] = (12, 24, 32, 32)
-    license: str = 'research, non-commercial'
+    license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:

@@ -68,7 +68,7 @@ class RunConfig:
     picture_every: int = 200
     """Steps between sample pictures; 0 draws none."""
     log_every: int = 10
-    license: str = 'research, non-commercial'
+    license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
@@ -412,7 +412,7 @@ class TrainingRun:
             ) from error
         require_same(self._path, before, self._identity())
         for head, part in self._parts.items():
-            state = {k[len(head) :]: t for k, t in tensors.items() if k.startswith(head)}
+            state = {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
             if isinstance(part, Optimizer):
                 states: dict[int, dict[str, torch.Tensor]] = {}
                 for key, tensor in state.items():
