@@ -88,18 +88,20 @@ class Car:
             stamp = message.header.stamp
             with contextlib.suppress(AssertionError):
                 found = self.client.until(lambda s=stamp: self.client.of_stamp(OUT, s), OUT, 5.0)
-                assert found.header == message.header
-                return read_cloud(found)
-        raise AssertionError('no cloud came back')
+                break
+        else:
+            raise AssertionError('no cloud came back')
+        assert found.header == message.header
+        return read_cloud(found)
 
     def labelled(self, wanted: list[int], given: Cloud | None = None, **labels: int) -> Any:
         """Exchange clouds until one has the labels, which its calibration may miss; return it."""
 
-        def exchanged() -> Any:
+        def exchanged() -> list[Any]:
             found = self.exchange(cloud(POINTS) if given is None else given, **labels)
-            return found if labels_of(found) == wanted else None
+            return [found] if labels_of(found) == wanted else []
 
-        return self.client.until(exchanged, f'the labels {wanted}')
+        return self.client.until(exchanged, f'the labels {wanted}')[0]
 
     def tells(self, name: str, words: str, publisher: Any, make: Callable[[int], Any]) -> None:
         """Publish what ``make`` makes of each stamp until a status has the words."""

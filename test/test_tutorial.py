@@ -39,12 +39,11 @@ def commands(heading: str) -> list[list[str]]:
 
 #: What makes a command small, by its first words and by what its --out ends in.
 SMALL = {
-    'render day': ['--count', '24'],
-    'render night': ['--count', '8'],
-    'render test': ['--count', '16'],
+    'render day': '--count 24',
+    'render night': '--count 8',
     # two steps from weights that know rendered streets by day
-    'train day_weights': ['--init', 'rendered_day', '--steps', '2', '--warm-up', '0'],
-    'train night_weights': ['--steps', '30', '--warm-up', '5'],
+    'train day_weights': '--init rendered_day --steps 2 --warm-up 0 --workers 0',
+    'train night_weights': '--steps 16 --warm-up 5 --workers 0',
 }
 
 
@@ -56,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for words in commands('Two folders') + commands('Five commands')[:-1]:
         assert words[0] == 'nightseg', words
         out = Path(words[words.index('--out') + 1]).name
-        words = [*words[1:], *SMALL.get(f'{words[1]} {out}', [])]
+        words = [*words[1:], *SMALL.get(f'{words[1]} {out}', '').split()]
         done = subprocess.run(
             [sys.executable, '-m', 'nightseg_ros.cli.main', *words],
             cwd=folder, capture_output=True, text=True,
