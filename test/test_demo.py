@@ -77,8 +77,8 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
 ) -> None:
     footage, out = tmp_path / ('in' if kind == 'folder' else 'street.mp4'), tmp_path / 'demo'
     rng = np.random.default_rng(0)
-    images = [rng.integers(140, 170, (96, 160, 3), np.uint8) for _ in range(30)]
-    arguments = ['--input', str(footage), '--seconds', '2', *flags(tmp_path)]
+    images = [rng.integers(140, 170, (96, 160, 3), np.uint8) for _ in range(40)]
+    arguments = ['--input', str(footage), '--seconds', '3', *flags(tmp_path)]
     if kind == 'clip':
         with VideoWriter(footage, 10) as writer:
             for image in images:
@@ -97,7 +97,7 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
     assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
     assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
     said, lost = capsys.readouterr(), summary.get('lost', [])
-    assert summary['frames_in'] == 20 - len(lost)
+    assert summary['frames_in'] == 30 - len(lost)
     if kind == 'folder':
         assert len(lost) == 1 and '05.png' in lost[0]
         assert 'not played' in said.out and '05.png' in said.err
