@@ -74,11 +74,11 @@ format: $(STAMP)  ## let ruff sort imports and lay out the code
 fuzz: $(STAMP)  ## hostile bytes into every reader: RUNS=1000000 each, TARGETS='mcap config'
 	$(BIN)/python -m pip install --quiet -r requirements/fuzz.txt
 	for target in $(or $(TARGETS),raw packed mcap sqlite3 ros1 folder config weights); do \
-	    PYTHONPATH=. $(BIN)/python test/fuzz.py $$target --runs $(or $(RUNS),1000000) || exit 1; \
+	    PYTHONPATH=. $(BIN)/python test/fuzz.py $$target -runs=$(or $(RUNS),1000000) || exit 1; \
 	done
 
 crash: $(STAMP)  ## every tool killed at KILLS=20 random moments ends in the same bytes; SEED=0
-	PYTHONPATH=. $(BIN)/python test/crash.py $(ARGS) --kills $(or $(KILLS),20) --seed $(or $(SEED),0)
+	KILLS=$(or $(KILLS),20) SEED=$(or $(SEED),0) $(BIN)/python -m pytest --timeout 0 test/test_crash.py $(ARGS)
 
 mutate: $(STAMP)  ## does a test notice each change? ARGS='nightseg_ros.perception.router*'
 	$(BIN)/python -m pip install --quiet -r requirements/mutate.txt

@@ -5,17 +5,19 @@ The node as real ROS 2 processes beside peers: latencies, rates, memory, and rat
 
 ``python bench/live.py [--rounds N] [--only SESSION …] [--out out/live]`` writes live.json.
 This process is camera and planner in one, so that one clock times both ends. Contenders
-take turns, in an order that rotates: a ratio is the median over the rounds and does not depend on
-how fast the machine is. Let nothing else run meanwhile.
+take turns, in an order that rotates: ratios are taken round by round and do not depend on how
+fast the machine is. A goal is met or missed where the 10th to 90th percentile of the rounds lies
+on one side of it, else not resolved; on a machine that has other work none is judged.
 """
 
 from __future__ import annotations
 
 import argparse
 import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 import json
 import os
@@ -30,6 +32,9 @@ from diagnostic_msgs.msg import DiagnosticArray
 from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.backends import BUSY
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
@@ -41,7 +46,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from watch import resources, ros_arguments
 
-HD, NHD = (1280, 720), (640, 360)
+HD, NHD, TINY = (1280, 720), (640, 360), (160, 120)
 LABELS = ('labels', 'status')
 #: The stages of a frame within the node; 'total' is from its receipt to its labels.
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
@@ -55,7 +60,10 @@ class Phase:
 
     name: str
     contenders: dict[str, tuple[str, ...]]
-    """Cameras that are sent a frame each, by the name of whose turn it is."""
+    """
+    Cameras that are sent a frame each, by the name of whose turn it is; none: the network runs
+    alone, in this process.
+    """
     rounds: int = 1
     frames: int = 1
     """Frames of each camera that are answered in a turn."""
@@ -90,19 +98,25 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     }  # fmt: skip
     one = {'ours': ('camera',)}
     eight = tuple(f'camera{index}' for index in range(8))
-    paced = tuple(
-        Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 1))
+    paced = {
+        rate: Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 1))
         for rate in (10, 20, 30)
-    )
+    }
     sustained = tuple(
         Phase(name=name, contenders=one, rounds=4, frames=rounds // 3, window=2, topics=topics)
         for name, topics in (('labels', LABELS), ('overlay', (*LABELS, 'overlay')))
     )
-    closed = Phase(name='closed', contenders=one, rounds=rounds)
+    closed = Phase(name='closed', contenders={**one, 'alone': ()}, rounds=rounds)
+    short = replace(closed, rounds=2 * fewer)
     return {
         'one_camera': Session(
-            size=HD, cameras=('camera',), parameters=night,
-            phases=(closed, *paced),
+            size=HD, cameras=('camera',), parameters=night, phases=(closed, *paced.values())
+        ),
+        'tiny': Session(
+            size=TINY, cameras=('camera',), parameters=night, phases=(short, paced[10])
+        ),
+        'small': Session(
+            size=NHD, cameras=('camera',), parameters=night, phases=(short, paced[30])
         ),
         'peers': Session(
             size=HD, cameras=('ours',), parameters=night, peers=options.peers,
@@ -122,7 +136,8 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
             ),
         ),
         'all_networks': Session(
-            size=HD, cameras=('camera',), parameters=any_route, phases=(closed,)
+            size=HD, cameras=('camera',), parameters=any_route,
+            phases=(replace(short, contenders=one),),
         ),
     }  # fmt: skip
 
@@ -130,9 +145,10 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
 class Probe:
     """Publishes frames of one session, and keeps when the labels of each came back."""
 
-    def __init__(self, session: Session, children: dict[str, Child]) -> None:
-        """Create a publisher a camera."""
-        self.children = children
+    def __init__(self, session: Session) -> None:
+        """Create a publisher a camera, and load the network that runs alone."""
+        self.children: dict[str, Child] = {}
+        self.alone = network_alone(session)
         self.cameras = (*session.cameras, *session.peers)
         self.node: Any = rclpy.create_node('bench_probe')
         self.executor = SingleThreadedExecutor()
@@ -188,8 +204,12 @@ class Probe:
             shift = number % len(names)
             turns = {}
             for name in names[shift:] + names[:shift]:
-                started = time.monotonic()
-                self._turn(phase.contenders[name], phase)
+                started, cpu = time.monotonic(), time.process_time()
+                if phase.contenders[name]:
+                    self._turn(phase.contenders[name], phase)
+                else:
+                    self.alone()
+                    turns['alone_cpu'] = time.process_time() - cpu
                 turns[name] = time.monotonic() - started
                 # the contender's threads fall asleep
                 self._spin(0.03)
@@ -200,6 +220,7 @@ class Probe:
         return {
             'frames': [*self.kept.values(), *self.waiting.values()],
             'rounds': rounds,
+            'seconds': seconds,
             'use': {
                 name: {
                     'cpu': (after[name] - cpu) / seconds,
@@ -295,6 +316,22 @@ def _message(frame: Any) -> Image:
     return message
 
 
+def network_alone(session: Session) -> Callable[[], Any]:
+    """Return what runs the node's network once on a picture of its size."""
+    given = session.parameters
+    pipeline = Pipeline.load(
+        PipelineConfig(
+            route='night', backend=given['backend'],
+            weights=WeightsConfig(night=given['weights.night']),
+        )
+    )  # fmt: skip
+    assert pipeline.night is not None
+    size = fit(session.size[1], session.size[0], pipeline.long_side)
+    run = partial(pipeline.night, np.zeros((1, *size.padded, 3), np.uint8))
+    run()
+    return run
+
+
 def run_session(name: str, session: Session, folder: Path) -> dict[str, Any]:
     """Start the session's processes and return what was measured of each phase."""
     here = str(Path(__file__).parent)
@@ -305,13 +342,13 @@ def run_session(name: str, session: Session, folder: Path) -> dict[str, Any]:
     commands = {'ours': ('nightseg_ros.node.main', ros_arguments(parameters))}
     commands |= {peer: ('peers', [peer]) for peer in session.peers}
     with ExitStack() as stack:
-        began, children = time.monotonic_ns(), {}
+        probe = Probe(session)
+        stack.callback(probe.close)
+        began = time.monotonic_ns()
         for who, (module, arguments) in commands.items():
             log = folder / f'{name}.{who}.log'
             child = Child(who, module, arguments, log=log, environ=environ)
-            children[who] = stack.enter_context(child)
-        probe = Probe(session, children)
-        stack.callback(probe.close)
+            probe.children[who] = stack.enter_context(child)
         first = probe.first_answers()
         phases = {phase.name: probe.measure(phase) for phase in session.phases}
     return {'start_to_first_mask_s': (first - began) / 1e9, 'phases': phases}
@@ -336,40 +373,67 @@ def summary(phase: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def figures(raw: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
-    """Yield name, value and meaning of each figure of the sessions that ran."""
+def figures(raw: dict[str, Any]) -> Iterator[tuple[str, Sequence[float], str, str]]:
+    """Yield name, value by round, goal and meaning of each figure of the sessions that ran."""
 
     def phases(session: str) -> dict[str, Any]:
         return raw[session]['phases'] if session in raw else {}
 
-    def stages(phase: dict[str, Any]) -> list[dict[str, float]]:
-        return [frame['ms'] for frame in phase['frames'] if 'ms' in frame]
-
-    def ratio(phase: dict[str, Any], above: str, below: str) -> float:
-        return float(np.median([turns[above] / turns[below] for turns in phase['rounds']]))
+    def ratios(phase: dict[str, Any], above: str, below: str) -> list[float]:
+        return [turns[above] / turns[below] for turns in phase['rounds']]
 
     one = phases('one_camera')
     if one:
-        added = [(ms['total'] - ms['network']) / ms['network'] for ms in stages(one['closed'])]
-        tails = [summary(p)['end_to_end_ms'] for n, p in one.items() if n.endswith('_hz')]
-        yield 'node_overhead', np.median(added), "what the node adds to its network's time"
-        worst = max((t['p99'] / t['p50'] for t in tails if t), default=float('nan'))
-        yield 'p99_over_p50', worst, 'end to end, the worst of 10, 20 and 30 Hz'
+        frames, rounds = one['closed']['frames'], one['closed']['rounds']
+        found = [(f['ms'], turns['alone']) for f, turns in zip(frames, rounds) if 'ms' in f]
+        inside = [ms['network'] / 1e3 / alone for ms, alone in found]
+        yield 'network_in_node', inside, '≤ 1.1', "the network's time in the node over it alone"
+        added = [(ms['total'] - ms['network']) / ms['network'] for ms, _ in found]
+        yield 'node_overhead', added, '≤ 0.12', "what the node adds to its network's time"
+        paced = {int(n.split('_')[0]): summary(p) for n, p in one.items() if n.endswith('_hz')}
+        ends = {rate: p['end_to_end_ms'] for rate, p in paced.items() if p['end_to_end_ms']}
+        kept = {rate: ms for rate, ms in ends.items() if ms['p50'] < 800 / rate}
+        tails = [ms['p99'] / ms['p50'] for ms in kept.values()]
+        yield 'p99_over_p50', tails, '≤ 1.4', f'end to end, at {[*kept]} Hz'
+        lost = [paced[rate]['sent'] - paced[rate]['answered'] for rate in kept]
+        yield 'frames_lost', [sum(lost)], '≤ 0', f'at {[*kept]} Hz'
         start = raw['one_camera']['start_to_first_mask_s']
-        yield 'start_to_first_mask_s', start, "from the process's start to the first labels"
+        yield 'start_to_first_mask_s', [start], '≤ 1.0', 'from the process to the first labels'
+    for name, goal in (('tiny', ''), ('small', '≤ 1.2')):
+        for phase in (p for n, p in phases(name).items() if n.endswith('_hz')):
+            spent = phase['use']['ours']['cpu'] * phase['seconds']
+            spent /= sum('arrived' in frame for frame in phase['frames'])
+            yield f'cpu_ms, {name}', [1e3 * spent], '', 'CPU time a mask, all threads of the node'
+            alone = [spent / turns['alone_cpu'] for turns in phases(name)['closed']['rounds']]
+            yield f'cpu_over_alone, {name}', alone, goal, "the same over its network's alone"
     for name, phase in phases('sustained').items():
         answered = sum('arrived' in frame for frame in phase['frames']) / len(phase['rounds'])
-        hz = answered / np.median([turns['ours'] for turns in phase['rounds']])
-        yield f'sustained_hz, {name}', hz, 'one 640×360 camera, always a frame waiting'
+        hz = [answered / turns['ours'] for turns in phase['rounds']]
+        yield f'sustained_hz, {name}', hz, '', 'one 640×360 camera, always a frame waiting'
+    goals = {'ort_node': '≥ 1.4', 'plain_node': '≥ 6', 'segformer_node': '≥ 14'}
     for phase in phases('peers').values():
         for peer in (name for name in phase['rounds'][0] if name != 'ours'):
-            yield f'vs_{peer}', ratio(phase, peer, 'ours'), "a peer's time over ours"
+            yield f'vs_{peer}', ratios(phase, peer, 'ours'), goals[peer], 'its time over ours'
     for phase in phases('eight_cameras').values():
-        value = ratio(phase, 'eight', 'one')
-        yield 'eight_cameras_over_one', value, 'a frame of each of eight over a frame of one'
+        value = ratios(phase, 'eight', 'one')
+        yield 'eight_cameras_over_one', value, '≤ 6.5', 'a frame of each of eight over one of one'
     for phase in phases('all_networks').values():
         resident = phase['use']['ours']['resident_mb']
-        yield 'memory_mb', resident, 'resident with all three networks'
+        yield 'memory_mb', [resident], '≤ 500', 'resident with all three networks'
+
+
+def judged(values: Sequence[float], goal: str, busy: bool) -> dict[str, Any]:
+    """Return the median, its 10th and 90th percentile, and whether the goal was met."""
+    low, median, high = (float(v) for v in np.percentile(values or [np.nan], (10, 50, 90)))
+    sign, _, bound = goal.partition(' ')
+    # as if more were better
+    least, most = (low, high) if sign == '≥' else (-high, -low)
+    limit = float(bound or 'nan') * (1 if sign == '≥' else -1)
+    verdict = 'met' if least >= limit else 'missed' if most < limit else 'not resolved'
+    return {
+        'low': round(low, 4), 'median': round(median, 4), 'high': round(high, 4), 'goal': goal,
+        'verdict': '' if not goal else 'not resolved' if busy else verdict,
+    }  # fmt: skip
 
 
 def main() -> None:
@@ -389,6 +453,9 @@ def main() -> None:
     if unknown := set(options.only) - set(planned):
         parser.error(f'--only names {sorted(unknown)}; there are {list(planned)}')
     options.out.mkdir(parents=True, exist_ok=True)
+    busy = os.getloadavg()[0] / (os.cpu_count() or 1) >= BUSY
+    if busy:
+        print('this machine has other work: no goal is judged')
     result = {'machine': machine(), 'versions': versions(), 'settings': {
         **vars(options), 'out': str(options.out)}}  # fmt: skip
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
@@ -401,8 +468,8 @@ def main() -> None:
             print(f'{name} …', flush=True)
             raw[name] = run_session(name, planned[name], Path(work))
             result['figures'] = [
-                {'name': n, 'value': round(float(value), 4), 'text': text}
-                for n, value, text in figures(raw)
+                {'name': n, **judged(values, goal, busy), 'text': text}
+                for n, values, goal, text in figures(raw)
             ]
             result['sessions'] = {
                 name: {phase: summary(found) for phase, found in session['phases'].items()}
@@ -411,7 +478,8 @@ def main() -> None:
             (options.out / 'live.json').write_text(json.dumps(result, indent=1) + '\n')
         rclpy.try_shutdown()
     for figure in result['figures']:
-        print('{name:24} {value:10.4f}  {text}'.format(**figure))
+        line = '{name:24} {median:9.3f} ({low:.3f} to {high:.3f})  {goal:7} {verdict:13} {text}'
+        print(line.format(**figure))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,9 @@ from nightseg_ros.shared_memory import remove_orphans
 import pytest
 from segment_watch import SegmentWatch
 
+# torch, which reads it when it is imported: on tiny networks two threads of each of several
+# processes only wait for one another, which takes 30 times as long on a busy machine
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a script; the processes of the tests must hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)

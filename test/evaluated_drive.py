@@ -1,13 +1,18 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""A small drive from light into darkness with labels, as a bag, and what evaluates it."""
+"""A small drive from light into darkness with labels, and a shard that ends its process."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from dataclasses import dataclass
+import os
 from pathlib import Path
+import signal
 from typing import Any
 
 from nightseg_ros.bags.writer import BagWriter, Storage
+from nightseg_ros.evaluation.sources import LabelledFrame, Shard
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 import numpy as np
@@ -68,3 +73,18 @@ def without_times(result: dict[str, Any]) -> dict[str, Any]:
             for name, run in result['runs'].items()
         },
     }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doomed(Shard):
+    """Kills the process that reads it after ``after`` frames, unless ``mark`` exists."""
+
+    mark: Path
+    after: int
+
+    def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
+        for index, frame in enumerate(Shard.read(self, note)):
+            if index == self.after and not self.mark.exists():
+                self.mark.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield frame

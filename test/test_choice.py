@@ -94,15 +94,19 @@ def test_what_is_clearly_faster_is_taken_and_remembered(
     assert len(json.loads((cache / 'backends.json').read_text())) == 1
 
 
+@pytest.mark.parametrize('ms', [15.0, 17.0])
 def test_what_was_measured_on_a_busy_machine_is_measured_anew_once_it_is_idle(
-    weights: list[Weights], measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch
+    weights: list[Weights], measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch, ms: float
 ) -> None:
     said: list[str] = []
     cores = os.cpu_count() or 1
     # under load, twice; then idle, twice; then under load again
     turns = [(3, 1, 'onnxruntime')] * 2 + [(0, 2, 'openvino')] * 2 + [(3, 2, 'openvino')]
+    if ms == 17.0:
+        # clearly faster only for an idle machine
+        turns = [(3, 1, 'openvino')] * 2
     for load, times, name in turns:
-        measured[0].update(openvino=20.0, onnxruntime=15.0 if times == 1 else 25.0)
+        measured[0].update(openvino=20.0, onnxruntime=ms if times == 1 else 25.0)
         monkeypatch.setattr(backends.os, 'getloadavg', lambda load=load: (load * cores, 0, 0))
         assert choose(weights, SIZE, device='cpu', log=said.append) == (name, 'cpu')
         assert len(measured[1]) == times

@@ -1,12 +1,21 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Strict configs: every wrong key or type is named."""
+"""Strict configs: every wrong key, type or value is named."""
 
+import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
+from nightseg_ros.data.augment import AugmentConfig
+from nightseg_ros.data.night_presets import NightConfig
+from nightseg_ros.data.synthesize import SynthesisConfig
+from nightseg_ros.evaluation.metrics import BootstrapConfig
+from nightseg_ros.training import CalibrationConfig, SweepConfig
+from nightseg_ros.training.average import AverageConfig
+from nightseg_ros.training.paired import FastTranslatorConfig
+from nightseg_ros.training.segmenter import SegmenterConfig
+from nightseg_ros.training.translator import TranslatorConfig
 import pytest
 
 
@@ -31,12 +40,12 @@ class Outer:
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
-def test_a_file_of_windows_is_read(tmp_path: Path, encoding: str) -> None:
+def test_a_file_of_windows_is_read(tmp_path, encoding):
     (tmp_path / 'a.yaml').write_bytes('count: 3\r\nnames: [ü]\r\n'.encode(encoding))
     assert read_yaml(tmp_path / 'a.yaml') == {'count': 3, 'names': ['ü']}
 
 
-def test_values_of_every_kind() -> None:
+def test_values_of_every_kind():
     config = from_mapping(
         Outer,
         {
@@ -68,6 +77,68 @@ def test_values_of_every_kind() -> None:
         ({'count': 1, 'inner': 3}, "'inner' must be a mapping"),
     ],
 )
-def test_mistakes_are_named(mapping: dict, words: str) -> None:
+def test_mistakes_are_named(mapping, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(Outer, mapping)
+
+
+#: Settings that have to be given.
+GIVEN: dict[str, Any] = {
+    'data': ['images:x'], 'out': 'y', 'segmenter': 'z', 'select': ['images:x'], 'weights': 'w',
+}  # fmt: skip
+
+
+def required(kind: type) -> dict[str, Any]:
+    missing = dataclasses.MISSING
+    fields = [f for f in dataclasses.fields(kind) if f.default is f.default_factory is missing]
+    return {field.name: GIVEN[field.name] for field in fields}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'changes', 'words'),
+    [
+        (AugmentConfig, {'crop': [0, 5]}, "'crop'"),
+        (AugmentConfig, {'scale': [0.0, 1.0]}, "'scale'"),
+        (AugmentConfig, {'flip': 1.2}, "'flip'"),
+        (AugmentConfig, {'tries': 0}, "'tries'"),
+        (AugmentConfig, {'long_side': -1}, "'long_side'"),
+        (NightConfig, {'mixture': {'moonlight': 1.0}}, 'moonlight'),
+        (NightConfig, {'mixture': {'dark': 0.0}}, 'above 0'),
+        (NightConfig, {'looks': {'x': {'camera': {'median': [9.0, 3.0]}}}}, 'median'),
+        (NightConfig, {'crossover': 2.0}, 'crossover'),
+        (SynthesisConfig, {'ratio': 0.5, 'count': 3}, 'give one'),
+        (SynthesisConfig, {'ratio': 1.5}, 'at most 1'),
+        (SynthesisConfig, {'count': 0}, 'at least 1'),
+        (SynthesisConfig, {'beta': [0.0, 0.1]}, '0.02'),
+        (SynthesisConfig, {'method': 'generator'}, 'belong together'),
+        (SynthesisConfig, {'quality': 0}, "'quality'"),
+        (BootstrapConfig, {'block_s': 0}, 'block_s'),
+        (BootstrapConfig, {'resamples': 1}, 'resamples'),
+        (CalibrationConfig, {}, '--data'),
+        (AverageConfig, {'weights': ['one']}, 'two files'),
+        (SegmenterConfig, {'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
+        (SegmenterConfig, {'select_every': 0}, "'select_every' must be at least 1"),
+        (SegmenterConfig, {'workers': -1}, "'workers' must be at least 0"),
+        (SegmenterConfig, {'norm_momentum': 0.0}, "'norm_momentum' is above 0"),
+        (SegmenterConfig, {'augment': {'crop': [30, 32]}}, 'multiples of 32'),
+        (SegmenterConfig, {'taxonomy': 'mine'}, "no taxonomy 'mine'"),
+        (TranslatorConfig, {'crop': 40, 'segmenter': 'z'}, 'multiple of 32'),
+        (TranslatorConfig, {'untold': 2.0}, 'untold'),
+        (TranslatorConfig, {'zoom': [0.0, 1.0]}, 'zoom'),
+        (TranslatorConfig, {'night_segmenter': 'night'}, 'night_segmenter'),
+        (TranslatorConfig, {'day_to_night': {'gan': -1.0}}, "'gan' must be at least 0"),
+        (FastTranslatorConfig, {'loss': {'adversarial': 0.1}}, 'unpaired'),
+        (FastTranslatorConfig, {'augment': {'crop': [30, 32]}}, 'multiples of 32'),
+        (SweepConfig, {'ratios': [0.0, 1.2]}, '0 to 1'),
+        (SweepConfig, {'ratios': [0.5, 0.5]}, 'twice'),
+        (SweepConfig, {'seeds': []}, "'seeds' must name at least one"),
+        (SweepConfig, {'variants': ['gan']}, 'NAME=ADAPTER'),
+        (SweepConfig, {'variants': ['a b=folder:x']}, 'letters'),
+        (SweepConfig, {'variants': ['a=folder:x', 'a=folder:y']}, 'twice'),
+        (SweepConfig, {'shard': '3/2'}, "'shard' must be I/N"),
+        (SweepConfig, {'shard': 'one'}, "'shard' must be I/N"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(kind, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        from_mapping(kind, {**required(kind), **changes})

@@ -1,32 +1,174 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Tools that are killed end with what they end with undisturbed; ``make crash`` kills more."""
+"""
+Tools that are killed at random moments end with what they end with undisturbed.
+
+A tool runs once undisturbed. Then it is started again and again with one command, and each time
+killed by SIGKILL at a moment drawn between its start and its end; a run that comes to its end
+between two kills is compared, and the next one begins with nothing. Labels, manifests, bags and
+weights must be the same bytes, scores the same but for times. ``make crash`` kills more often.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+import json
+import multiprocessing
+import os
 from pathlib import Path
+import random
+import shutil
+import sys
+import time
+from typing import Any
 
-import crash
+from evaluated_drive import without_times
+from nightseg_ros.config import to_mapping
 import pytest
+import tiny_data
+import tiny_weights
+import yaml
 
 pytestmark = pytest.mark.slow
+
+KILLS, SEED = (int(os.environ.get(name, default)) for name, default in (('KILLS', 2), ('SEED', 1)))
+#: Seconds that one undisturbed run may take on a machine that is busy.
+TIMEOUT = 300.0
+Results = dict[str, object]
 
 
 @pytest.fixture(scope='module')
 def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    return crash.commands(tmp_path_factory.mktemp('inputs'))
+    """Write small pictures with labels, weights and settings; return commands without --out."""
+    folder = tmp_path_factory.mktemp('inputs')
+    data = tiny_data.write_streets(folder / 'streets', 24)
+    training = tiny_data.tiny_config(
+        data, folder / 'nowhere', steps=6, checkpoint_every=1, picture_every=3,
+        select=(tiny_data.write_streets(folder / 'selection'),), select_every=2,
+    )  # fmt: skip
+    mapping = {key: value for key, value in to_mapping(training).items() if key != 'out'}
+    (folder / 'train.yaml').write_text(yaml.safe_dump(mapping), encoding='utf-8')
+    weights = str(tiny_weights.write_segmenter(folder / 'tiny.safetensors'))
+    return {
+        'training': ['train', 'segmenter', '--config', str(folder / 'train.yaml')],
+        'synthesis': ['synthesize', '--data', data, '--ratio', '1.0'],
+        'evaluation': [
+            'evaluate', '--dataset', data, '--save-labels', '--route', 'day',
+            '--weights-day', weights, '--backend', 'torch', '--no-report',
+        ],
+        'bag': ['bag', 'make', str(folder / 'streets' / 'images'), '--force'],
+        'export': ['export', weights, '--frames', '2'],
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize('tool', crash.TOOLS)
-def test_a_killed_tool_ends_with_the_same_result(
-    tool: str, commands: dict[str, list[str]], tmp_path: Path
-) -> None:
-    assert crash.crash(tool, commands[tool], tmp_path, kills=2, seed=1) > 0
+def _every_file(out: Path) -> Results:
+    files = (path for path in sorted(out.rglob('*')) if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
-def test_the_harness_finds_a_difference(
-    commands: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(crash.TOOLS, 'bag', lambda out: {'bag': out.parent.name})
+def _weights(out: Path) -> Results:
+    names = sorted(path.name for path in out.iterdir())
+    kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
+    assert len(kept) == 3, names
+    return {**kept, 'names': names}
+
+
+def _scores(out: Path) -> Results:
+    labels = _every_file(out / 'labels')
+    assert labels, 'the masks were not saved'
+    return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
+
+
+#: What has to be equal, by tool.
+TOOLS: dict[str, Callable[[Path], Results]] = {
+    'training': _weights,
+    'synthesis': _every_file,
+    'evaluation': _scores,
+    'bag': _every_file,
+    'export': _every_file,
+}
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_a_killed_tool_ends_with_the_same_result(tool, commands, tmp_path):
+    crash(tool, commands[tool], tmp_path, KILLS)
+
+
+def test_the_harness_finds_a_difference(commands, tmp_path, monkeypatch):
+    monkeypatch.setitem(TOOLS, 'bag', lambda out: {'bag': out.parent.name})
     with pytest.raises(AssertionError, match='bag after 0 kills differs'):
-        crash.crash('bag', commands['bag'], tmp_path, kills=0)
+        crash('bag', commands['bag'], tmp_path, kills=0)
+
+
+def crash(name: str, command: list[str], folder: Path, kills: int) -> None:
+    """Kill one tool so often; ``AssertionError`` where it ends with anything else."""
+    results = TOOLS[name]
+    chance = random.Random(f'{name} {SEED}')
+    # a name that is in the result, as that of a bag, has to be the same
+    whole, out = (folder / kind / 'result' for kind in ('whole', 'killed'))
+    log = folder / 'killed.log'
+    for place in (whole, out):
+        place.parent.mkdir()
+    # what the children have imported is no part of a tool's time
+    assert _run(['--version'], log, TIMEOUT), log.read_text()
+    started = time.monotonic()
+    assert _run([*command, '--out', str(whole)], folder / 'whole.log', TIMEOUT), (
+        'it takes too long'
+    )
+    seconds = time.monotonic() - started
+    wanted = results(whole)
+    done = ends = 0
+    while done < kills or ends == 0:
+        # the last run is left alone
+        moment = chance.uniform(0, seconds) if done < kills else TIMEOUT
+        if not _run([*command, '--out', str(out)], log, moment):
+            assert moment < TIMEOUT, f'{name} did not end:\n{log.read_text()}'
+            done += 1
+            ends = 0 if done == kills else ends
+            continue
+        ends += 1
+        found = results(out)
+        assert found.keys() == wanted.keys(), f'{name}: {found.keys() ^ wanted.keys()}'
+        wrong = [key for key, content in wanted.items() if found[key] != content]
+        assert not wrong, f'{name} after {done} kills differs in {wrong}'
+        left = sorted(path.name for path in out.parent.iterdir() if path != out)
+        assert not left, f'{name} leaves {left}'
+        shutil.rmtree(out)
+        shutil.rmtree(folder / 'killed-cache', ignore_errors=True)
+
+
+def _run(arguments: list[str], log: Path, timeout: float) -> bool:
+    """Run a command; return whether it ended, in success, before it was killed."""
+    child = _forks().Process(target=run_tool, args=(arguments, str(log)))
+    child.start()
+    child.join(timeout)
+    if child.is_alive():
+        child.kill()
+        child.join()
+        return False
+    assert child.exitcode == 0, f'{arguments}: {child.exitcode}\n{log.read_text()}'
+    return True
+
+
+def run_tool(arguments: list[str], log: str) -> None:
+    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
+    from nightseg_ros.cli.main import main as nightseg
+
+    sys.exit(nightseg(arguments))
+
+
+def _forks() -> Any:
+    """Return a context whose processes have what they need imported."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(
+        [
+            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
+            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
+        ]
+    )  # fmt: skip
+    return context

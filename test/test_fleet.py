@@ -4,18 +4,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import os
 from pathlib import Path
+import sys
+from typing import Any
 
-import doomed_shard
-from doomed_shard import Doomed
-from evaluated_drive import config, LABEL_TOPIC, without_times, write_drive
-from nightseg_ros.cli.main import main
+import evaluated_drive
+from evaluated_drive import config, Doomed, LABEL_TOPIC, without_times, write_drive
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
 from nightseg_ros.evaluation.sources import Plan, sequence_shards, Shard
-from nightseg_ros.evaluation.variants import Configuration, configurations, Variants
+from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.evaluation.workers import WorkerError
 import pytest
 from tiny_weights import write_all
@@ -23,86 +24,63 @@ from tiny_weights import write_all
 FRAMES = 24
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp('fleet')
+class Drives:
+    """Three drives, what is evaluated on them, and what one process finds."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / 'weights').mkdir()
+        base = config(write_all(folder / 'weights'), threads=1)
+        self.members = configurations(base, ('route=day', 'route=auto'))
+        self.variants = Variants(self.members)
+        paths = [write_drive(folder / f'drive{n}', FRAMES, every=3, seed=n) for n in range(3)]
+        self.shards = sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
+        self.alone = self.evaluate(folder / 'alone', self.shards)
+
+    def evaluate(
+        self, out: Path, shards: Sequence[Shard], save_labels: bool = False, **settings: Any
+    ) -> dict[str, Any]:
+        plan = Plan(configurations=self.members, shards=tuple(shards), save_labels=save_labels)
+        return evaluate(plan, self.variants, out, EvaluationSettings(**settings))
 
 
 @pytest.fixture(scope='module')
-def members(folder: Path) -> tuple[Configuration, ...]:
-    (folder / 'weights').mkdir()
-    base = config(write_all(folder / 'weights'), threads=1)
-    return configurations(base, ('route=day', 'route=auto'))
-
-
-@pytest.fixture(scope='module')
-def variants(members: tuple[Configuration, ...]) -> Variants:
-    return Variants(members)
-
-
-@pytest.fixture(scope='module')
-def shards(folder: Path) -> list[Shard]:
-    paths = [
-        write_drive(folder / name, FRAMES, every=3, seed=seed)
-        for seed, name in enumerate(('first', 'second', 'third'))
-    ]
-    return sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
-
-
-@pytest.fixture(scope='module')
-def alone(
-    folder: Path, members: tuple[Configuration, ...], variants: Variants, shards: list[Shard]
-) -> dict:
-    plan = Plan(configurations=members, shards=tuple(shards))
-    return evaluate(plan, variants, folder / 'alone', EvaluationSettings())
+def drives(tmp_path_factory: pytest.TempPathFactory) -> Drives:
+    return Drives(tmp_path_factory.mktemp('fleet'))
 
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
 def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
-    fleet: str, tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[Shard], alone: dict, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    fleet, tmp_path, drives, monkeypatch
+):
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
         # the workers do not know the tests' modules
-        cloudpickle.register_pickle_by_value(doomed_shard)
+        cloudpickle.register_pickle_by_value(evaluated_drive)
         monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
-    mark = tmp_path / 'killed'
-    fields = {field.name: getattr(shards[1], field.name) for field in dataclasses.fields(Shard)}
+    mark, out = tmp_path / 'killed', tmp_path / 'out'
+    first, second, third = drives.shards
+    fields = {field.name: getattr(second, field.name) for field in dataclasses.fields(Shard)}
     # near its end
-    changed = (shards[0], Doomed(**fields, mark=mark, after=FRAMES - 4), shards[2])
-    plan = Plan(configurations=members, shards=changed, save_labels=fleet == 'ray')
-    settings = EvaluationSettings(workers=2, ray='local' if fleet == 'ray' else '')
-    found = evaluate(plan, variants, tmp_path / 'out', settings)
+    doomed = Doomed(**fields, mark=mark, after=FRAMES - 4)
+    settings = {'save_labels': True, 'ray': 'local'} if fleet == 'ray' else {}
+    found = drives.evaluate(out, (first, doomed, third), workers=2, **settings)
     assert int(mark.read_text()) != os.getpid()
-    assert without_times(found) == without_times(alone)
-    lines = (tmp_path / 'out' / 'frames.jsonl').read_text().splitlines()
-    assert len(lines) == 3 * FRAMES * len(members)
-    masks = list((tmp_path / 'out' / 'labels').rglob('*.png'))
-    assert len(masks) == (3 * FRAMES * len(members) if fleet == 'ray' else 0)
+    assert without_times(found) == without_times(drives.alone)
+    count = 3 * FRAMES * len(drives.members)
+    assert len((out / 'frames.jsonl').read_text().splitlines()) == count
+    masks = list((out / 'labels').rglob('*.png'))
+    assert len(masks) == (count if fleet == 'ray' else 0)
 
 
-def test_an_error_in_a_worker_is_told_as_in_this_process(
-    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants, shards: list[Shard]
-) -> None:
-    wrong = dataclasses.replace(shards[0], labels=str(tmp_path / 'labels'))
-    plan = Plan(configurations=members, shards=(wrong,))
+def test_an_error_in_a_worker_is_told_as_in_this_process(tmp_path, drives):
+    wrong = dataclasses.replace(drives.shards[0], labels=str(tmp_path / 'labels'))
     for workers in (1, 2):
         with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
-            evaluate(plan, variants, tmp_path / str(workers), EvaluationSettings(workers=workers))
+            drives.evaluate(tmp_path / str(workers), [wrong], workers=workers)
 
 
-def test_without_ray_the_extra_is_named(
-    tmp_path: Path, members: tuple[Configuration, ...], variants: Variants,
-    shards: list[Shard], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setitem(__import__('sys').modules, 'ray', None)
-    plan = Plan(configurations=members, shards=tuple(shards))
+def test_without_ray_the_extra_is_named(tmp_path, drives, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):
-        evaluate(plan, variants, tmp_path, EvaluationSettings(ray='local'))
-
-
-def test_no_worker_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(['evaluate', str(tmp_path), '--out', str(tmp_path), '--workers', '0']) == 2
-    assert '--workers' in capsys.readouterr().err
+        drives.evaluate(tmp_path, drives.shards, ray='local')

@@ -93,7 +93,7 @@ def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
     models = models_dir()
     done = subprocess.run(
         [
-            sys.executable, ROOT / 'bench' / 'gpu.py', '--device', 'cpu', '--cameras', '2',
+            sys.executable, ROOT / 'bench' / 'gpu.py', '--device', 'cpu', '--cameras', '1', '2',
             '--size', '96x160', '--seconds', '0.3', '--out', tmp_path / 'gpu.json',
             '--night', models / 'rendered_night.safetensors',
             '--day', models / 'rendered_day.safetensors',
@@ -102,9 +102,12 @@ def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / 'gpu.json').read_text())
-    assert result['batches'] >= 5 and result['what']['device'] == 'cpu'
-    times = result['batch_ms']
-    assert 0 < times['p50'] <= times['p95'] <= times['p99'] <= times['max']
+    assert result['what']['device'] == 'cpu' and [*result['cameras']] == ['1', '2']
+    for found in result['cameras'].values():
+        times = found['batch_ms']
+        assert 0 < times['p50'] <= times['p95'] <= times['p99'] <= times['max']
+        assert 0 < found['share_of_roofline'] < 1 and found['frames_per_second'] > 0
+        assert found['agreement'] >= 0.995
 
 
 @pytest.mark.gpu

@@ -116,10 +116,13 @@ def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a cache of four graphs of 100 bytes: written in this order, ``a`` read last."""
-    for age, name in enumerate('dcba'):
-        (tmp_path / name).write_bytes(bytes(100))
-        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    os.utime(tmp_path / 'a', (2e9, 1e9 - 5))
+    for age, kind in enumerate(('onnx', 'openvino', 'onnx', 'openvino')):
+        path = tmp_path / kind / 'dcba'[age]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / 'openvino' / 'a', (2e9, 1e9 - 5))
+    (tmp_path / 'backends.json').write_bytes(bytes(100))
     return tmp_path
 
 
@@ -128,11 +131,11 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_the_longest_unused_go_first(folder: Path, limit: int, kept: str) -> None:
     tidy(folder, limit)
-    assert ''.join(sorted(path.name for path in folder.iterdir())) == kept
+    assert ''.join(sorted(path.name for path in folder.glob('*/*'))) == kept
+    assert (folder / 'backends.json').exists()
 
 
 def test_what_cannot_be_removed_costs_space_and_nothing_else(folder: Path) -> None:
-    (folder / 'held').mkdir()
-    (folder / 'held' / 'graph').write_bytes(bytes(100))
+    (folder / 'onnx' / 'held').mkdir()
     tidy(folder, 0)
-    assert [path.name for path in folder.iterdir()] == ['held']
+    assert [path.name for path in folder.glob('*/*')] == ['held']

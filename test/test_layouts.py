@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import json
 from pathlib import Path
 import re
@@ -59,7 +58,7 @@ def displays() -> list[dict[str, Any]]:
     return list(layout['Visualization Manager']['Displays'])
 
 
-def test_rviz_shows_topics_that_there_are() -> None:
+def test_rviz_shows_topics_that_there_are():
     assert displays()
     shown = set()
     for display in displays():
@@ -84,28 +83,22 @@ def panels() -> dict[str, dict[str, Any]]:
     return dict(json.loads(FOXGLOVE.read_text())['configById'])
 
 
-def placed(node: str | dict[str, Any]) -> Iterator[str]:
-    """Yield the ids in a tree of splits."""
-    if isinstance(node, str):
-        yield node
-        return
-    assert set(node) == {'direction', 'splitPercentage', 'first', 'second'}
-    assert node['direction'] in ('row', 'column')
-    assert 0 < node['splitPercentage'] < 100
-    yield from placed(node['first'])
-    yield from placed(node['second'])
-
-
-def test_foxglove_places_each_panel_once() -> None:
+def test_foxglove_places_each_panel_once():
     layout = json.loads(FOXGLOVE.read_text())
     assert set(layout) == {
         'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout',
     }  # fmt: skip
-    assert sorted(placed(layout['layout'])) == sorted(panels())
+    places = [layout['layout']]
+    for place in places:
+        if isinstance(place, dict):
+            assert set(place) == {'direction', 'splitPercentage', 'first', 'second'}
+            assert place['direction'] in ('row', 'column') and 0 < place['splitPercentage'] < 100
+            places += [place['first'], place['second']]
+    assert sorted(place for place in places if isinstance(place, str)) == sorted(panels())
 
 
 @pytest.mark.parametrize('panel', sorted(panels()))
-def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
+def test_foxglove_shows_topics_that_there_are(panel):
     settings = panels()[panel]
     kind = panel.partition('!')[0]
     if kind == 'Image':
@@ -124,7 +117,7 @@ def test_foxglove_shows_topics_that_there_are(panel: str) -> None:
             assert (kind_of_absolute(topic), field) == ('std_msgs/Float32', 'data')
 
 
-def test_foxglove_selects_the_status_that_the_node_writes() -> None:
+def test_foxglove_selects_the_status_that_the_node_writes():
     header = pytest.importorskip('std_msgs.msg').Header()
     from nightseg_ros.node.messages import frame_status
     from nightseg_ros.perception.frame import Frame
@@ -146,7 +139,7 @@ def test_foxglove_selects_the_status_that_the_node_writes() -> None:
     assert selected['selectedName'] == status.name
 
 
-def test_copies_of_bags_hold_what_the_layouts_show() -> None:
+def test_copies_of_bags_hold_what_the_layouts_show():
     held = {f'{CAMERA.output}/{output}' for output in DEFAULT_OUTPUTS} | {CAMERA.image_topic}
     # which `nightseg paint` adds
     held |= {f'{SENSOR.output}/points'}
@@ -167,7 +160,7 @@ def page() -> str:
     return ' '.join((ROOT / 'docs' / 'deployment.md').read_text().split())
 
 
-def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
+def test_the_page_quotes_what_diagnostics_says_of_silence():
     topic = '/camera/image_raw'
     found = [Source(topic=topic), Source(topic=topic, publishers=1),
              Source(topic=topic, publishers=1, subscribed_reliable=True)]  # fmt: skip
@@ -180,7 +173,7 @@ def test_the_page_quotes_what_diagnostics_says_of_silence() -> None:
     assert problem.text in page()
 
 
-def test_the_page_names_only_what_there_is() -> None:
+def test_the_page_names_only_what_there_is():
     text = page()
     launch_file = Recording(ROOT / 'launch' / 'night_perception.launch.py')
     given = re.findall(r'night_perception\.launch\.py((?: \w+:=\S+)+)', text)
@@ -202,14 +195,14 @@ def test_the_page_names_only_what_there_is() -> None:
 # -- docker/ ---------------------------------------------------------------------------------
 
 
-def test_the_image_sets_both_names_of_the_shipped_profile() -> None:
+def test_the_image_sets_both_names_of_the_shipped_profile():
     text = DOCKERFILE.read_text()
     place = f'/ws/install/nightseg/share/nightseg/config/{profile_path().name}'
     for name in PROFILE_VARIABLES:
         assert f'{name}={place}' in text
 
 
-def test_the_context_of_the_image_holds_what_setup_py_installs() -> None:
+def test_the_context_of_the_image_holds_what_setup_py_installs():
     lines = (ROOT / '.dockerignore').read_text().splitlines()
     assert '*' in lines, 'what is not named stays out: a virtual environment is gigabytes'
     allowed = {line[1:] for line in lines if line.startswith('!')}

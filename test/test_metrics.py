@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import cv2
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
@@ -39,44 +36,18 @@ THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1
 
 # -- confusion -------------------------------------------------------------------------------
 
-ids = st.sampled_from([0, 1, 2, UNLABELLED])
-
-
-@settings(deadline=None)  # a busy machine is no failure
-@given(st.lists(st.tuples(ids, ids), min_size=1, max_size=60))
-def test_scores_follow_the_definitions(pairs: list) -> None:
-    truth, labels = (np.array(side, np.uint8)[None] for side in zip(*pairs))
-    matrix = ConfusionMatrix(THREE)
-    matrix.add(truth, labels)
-    known = [(t, p) for t, p in pairs if t != UNLABELLED]
-    ious, recalls = [], []
-    for index in range(3):
-        both = sum(t == index and p == index for t, p in known)
-        either = sum(t == index or p == index for t, p in known)
-        wanted = both / either if either else np.nan
-        assert matrix.iou()[index] == pytest.approx(wanted, nan_ok=True)
-        if any(t == index for t, _ in known):
-            ious.append(both / either)
-            recalls.append(both / sum(t == index for t, _ in known))
-    if known:
-        assert metrics.mean_accuracy(matrix.rows) == pytest.approx(np.mean(recalls))
-        assert matrix.pixel_accuracy() == pytest.approx(np.mean([t == p for t, p in known]))
-        assert matrix.miou() == pytest.approx(np.mean(ious))
-    else:
-        assert np.isnan(matrix.miou()) and np.isnan(matrix.pixel_accuracy())
-
 
 @pytest.mark.parametrize(
     ('truth', 'labels', 'word'),
     [([[0, 1]], [[0]], 'sizes'), ([[3]], [[0]], 'truth holds id 3'), ([[0]], [[9]], 'mask holds')],
 )
-def test_what_cannot_be_counted_is_refused(truth: list, labels: list, word: str) -> None:
+def test_what_cannot_be_counted_is_refused(truth, labels, word):
     with pytest.raises(ValueError, match=word):
         ConfusionMatrix(THREE).add(np.array(truth, np.uint8), np.array(labels, np.uint8))
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_scores_are_those_of_torchmetrics(seed: int) -> None:
+def test_scores_are_those_of_torchmetrics(seed):
     torch = pytest.importorskip('torch')
     reason = 'torchmetrics is not installed (requirements/test.txt)'
     torchmetrics = pytest.importorskip('torchmetrics.classification', reason=reason)
@@ -109,7 +80,7 @@ def test_scores_are_those_of_torchmetrics(seed: int) -> None:
         np.testing.assert_allclose(np.nan_to_num(values), theirs(metric, average=average), 1e-5)
 
 
-def test_matrices_are_scored_many_at_a_time() -> None:
+def test_matrices_are_scored_many_at_a_time():
     rows = np.random.default_rng(0).integers(0, 50, (2, 5, 3, 4))
     for score in (
         metrics.iou, metrics.accuracy, metrics.miou, metrics.miou_all,
@@ -119,15 +90,17 @@ def test_matrices_are_scored_many_at_a_time() -> None:
         np.testing.assert_allclose(score(rows), each)
 
 
-def test_a_withheld_mask_misses_every_labelled_pixel() -> None:
+def test_a_withheld_mask_misses_every_labelled_pixel_and_no_label_gives_no_score():
     matrix = ConfusionMatrix(THREE)
     truth = np.array([[0, 1, UNLABELLED]], np.uint8)
+    matrix.add(truth[:, 2:], truth[:, :1])
+    assert np.isnan(matrix.miou()) and np.isnan(matrix.pixel_accuracy())
     matrix.add(truth, np.full_like(truth, UNLABELLED))
     assert matrix.pixel_accuracy() == 0 and matrix.miou() == 0
     assert matrix.rows[:, -1].tolist() == [1, 1, 0]
 
 
-def test_every_pixel_of_a_huge_picture_counts() -> None:
+def test_every_pixel_of_a_huge_picture_counts():
     """A float32 counts no further than 2^24; beyond, it knows no odd numbers."""
     truth = np.zeros((5000, 3400), np.uint8)
     truth[-1, -1] = 1
@@ -136,7 +109,7 @@ def test_every_pixel_of_a_huge_picture_counts() -> None:
     assert matrix.rows[:2, 0].tolist() == [5000 * 3400 - 1, 1]
 
 
-def test_miou_over_present_over_all_and_over_a_subset_differ() -> None:
+def test_miou_over_present_over_all_and_over_a_subset_differ():
     """Truth: sky and road; masks: sky, road and a car that is not there."""
     matrix = ConfusionMatrix(CAMVID11)
     rows = matrix.rows
@@ -149,7 +122,7 @@ def test_miou_over_present_over_all_and_over_a_subset_differ() -> None:
 # -- bootstrap and entries -------------------------------------------------------------------
 
 
-def test_an_interval_is_as_wide_as_theory_says() -> None:
+def test_an_interval_is_as_wide_as_theory_says():
     config = BootstrapConfig(resamples=4000)
     right = np.random.default_rng(1).binomial(100, 0.7, 400)
     sums = resampled(np.stack([right, np.full(400, 100)], axis=1), config)
@@ -160,20 +133,17 @@ def test_an_interval_is_as_wide_as_theory_says() -> None:
     assert interval(np.ones(10), 1, config) is interval(np.full(10, np.nan), 5, config) is None
 
 
-def test_a_seed_gives_the_same_draws_and_another_one_others() -> None:
+def test_a_seed_gives_the_same_draws_and_another_one_others():
     units = np.arange(20).reshape(10, 2)
     one = resampled(units, BootstrapConfig(resamples=60))
     np.testing.assert_array_equal(one, resampled(units, BootstrapConfig(resamples=60)))
     assert (one != resampled(units, BootstrapConfig(resamples=60, seed=1))).any()
     assert (one != resampled(units, BootstrapConfig(resamples=60), stratum=1)).any()
-    for wrong in ({'block_s': 0}, {'resamples': 1}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
-            BootstrapConfig(**wrong)
     # every draw has as many units as there are
     np.testing.assert_array_equal(resampled(np.ones((7, 1)), BootstrapConfig())[:, 0], 7)
 
 
-def test_pairing_makes_a_constant_gain_certain() -> None:
+def test_pairing_makes_a_constant_gain_certain():
     """Frames differ far more than the two configurations, which differ on every frame alike."""
     base = np.random.default_rng(0).integers(100, 900, 50)
     config = BootstrapConfig(resamples=500)
@@ -185,7 +155,7 @@ def test_pairing_makes_a_constant_gain_certain() -> None:
     assert found == {'difference': 0.01, 'median': 0.01, 'ci': [0.01, 0.01], 'above_zero': 1}
 
 
-def test_the_mean_of_sources_weighs_them_equally() -> None:
+def test_the_mean_of_sources_weighs_them_equally():
     """A source of 30 frames that scores 1 and one of 2 frames that scores 1/3."""
     good, bad = np.zeros((30, 11, 12), np.int64), np.zeros((2, 11, 12), np.int64)
     good[:, 0, 0] = 10
@@ -202,7 +172,7 @@ def test_the_mean_of_sources_weighs_them_equally() -> None:
     assert np.isnan(mean) and np.isnan(values).all() and units == 0
 
 
-def test_an_entry_tells_absent_classes_and_what_masks_abstained_from() -> None:
+def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
     units = np.zeros((6, 11, 12), np.int64)
     units[:, :3, :3] = np.random.default_rng(0).integers(1, 50, (6, 3, 3))
     units[:, 3, 11], units[:, 3, 10] = 7, 2
@@ -222,7 +192,7 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from() -> None:
 # -- calibration -----------------------------------------------------------------------------
 
 
-def test_each_of_fifteen_bins_begins_at_its_own_confidence() -> None:
+def test_each_of_fifteen_bins_begins_at_its_own_confidence():
     """255 levels in 15 bins of 17: the first of a bin is in it, the one below is not."""
     for index in range(15):
         confidence = np.array([[17 * index, 17 * index + 16]], np.uint8)
@@ -230,7 +200,7 @@ def test_each_of_fifteen_bins_begins_at_its_own_confidence() -> None:
         assert counts[:, 0].tolist() == [2 * (place == index) for place in range(15)]
 
 
-def test_calibration_by_hand() -> None:
+def test_calibration_by_hand():
     """The last two pixels have no truth, or no label."""
     confidence = np.array([[51, 51, 52, 204, 9, 9]], np.uint8)
     labels = np.array([[1, 2, 3, 4, 0, UNLABELLED]], np.uint8)
@@ -263,7 +233,7 @@ def textured(shift: int = 0, stamp_ns: int = 0, shape: tuple[int, int] = (90, 18
     return Frame(image=image[: shape[0], : shape[1]], stamp_ns=stamp_ns)
 
 
-def test_a_mask_flickers_where_it_does_not_move_with_the_picture() -> None:
+def test_a_mask_flickers_where_it_does_not_move_with_the_picture():
     half = STILL.copy()
     half[:45] = 1
     measure = Flicker()
@@ -286,9 +256,7 @@ def test_a_mask_flickers_where_it_does_not_move_with_the_picture() -> None:
         (1, (45, 180), 0),
     ],
 )  # fmt: skip
-def test_only_the_next_frame_of_one_size_within_half_a_second_is_a_neighbour(
-    later: int, shape: tuple[int, int], pairs: int
-) -> None:
+def test_only_the_next_frame_of_one_size_within_half_a_second_is_a_neighbour(later, shape, pairs):
     epoch = 1_700_000_000 * SECOND
     measure = Flicker()
     measure.add(textured(stamp_ns=epoch), [STILL])
@@ -299,7 +267,7 @@ def test_only_the_next_frame_of_one_size_within_half_a_second_is_a_neighbour(
 
 
 @pytest.mark.parametrize('order', ['rgb', 'bgr'])
-def test_flow_follows_what_is_bright_to_the_eye(order: str) -> None:
+def test_flow_follows_what_is_bright_to_the_eye(order):
     """Red moves, blue stands still; the eye, and gray, take red for nearly three times blue."""
     red = textured().image[:, :, 0]
     blue = np.ascontiguousarray(red[::-1])
@@ -316,9 +284,7 @@ def test_flow_follows_what_is_bright_to_the_eye(order: str) -> None:
 @pytest.mark.parametrize(
     ('height', 'width', 'compared'), [(270, 480, 240 * 135), (60, 80, 60 * 80), (1, 480, 0)]
 )
-def test_masks_are_compared_at_a_width_of_240_at_most(
-    height: int, width: int, compared: int
-) -> None:
+def test_masks_are_compared_at_a_width_of_240_at_most(height, width, compared):
     measure = Flicker()
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     for stamp in (0, 1):
@@ -326,7 +292,7 @@ def test_masks_are_compared_at_a_width_of_240_at_most(
     assert counts[0][1] == compared
 
 
-def test_what_leaves_the_picture_is_not_compared() -> None:
+def test_what_leaves_the_picture_is_not_compared():
     compared = []
     for shift in (0, 4, 12):
         measure = Flicker()
@@ -361,7 +327,7 @@ def table(
     return FrameTable(lines, np.array(shards or [0] * count), np.full(count, sequence))
 
 
-def test_switches_wrong_seconds_and_delays() -> None:
+def test_switches_wrong_seconds_and_delays():
     #                         0 .. 9 s, a frame a second
     found = routing(table('dddddnnndd', 'dddnnnnddd'), ['drive'])
     assert found['switches'] == 2 and found['minutes'] == pytest.approx(10 / 60, abs=1e-3)
@@ -380,13 +346,13 @@ def test_switches_wrong_seconds_and_delays() -> None:
     assert found['by_light'] == {'day': {'day': 5, 'night': 1}, 'night': {'day': 2, 'night': 2}}
 
 
-def test_a_change_that_is_not_followed_is_missed_and_glare_is_right_at_night() -> None:
+def test_a_change_that_is_not_followed_is_missed_and_glare_is_right_at_night():
     found = routing(table('dddgg', 'dnddn'), ['drive'])
     assert [change['delay_s'] for change in found['changes']] == [None, 0.0, 0.0]
     assert found['delay_s']['missed'] == 1
 
 
-def test_pauses_and_shards_hold_no_time_and_no_switch() -> None:
+def test_pauses_and_shards_hold_no_time_and_no_switch():
     found = routing(table('ddnn', '----', [0, 1, 50, 51], [0, 0, 1, 1]), ['a', 'b'])
     assert found['switches'] == 0 and found['seconds_by_state'] == {'day': 2, 'night': 2}
     assert found['wrong_state_share'] is None and found['changes'] == []
@@ -400,14 +366,14 @@ def test_pauses_and_shards_hold_no_time_and_no_switch() -> None:
     assert durations(table('ddd', '---', [3, 2, 4])).tolist() == [0, 2, 2]
 
 
-def test_pictures_by_themselves_have_a_share_but_no_seconds() -> None:
+def test_pictures_by_themselves_have_a_share_but_no_seconds():
     found = routing(table('dn', 'nn', [0, 0], sequence=False), ['set'])
     assert found['wrong_state_share'] == 0.5 and found['wrong_state_s'] is None
     assert found['switches'] is None and found['switches_per_minute'] is None
     assert found['seconds_by_state'] == {} and found['seconds_by_route'] == {}
 
 
-def test_a_change_is_between_two_known_lights_of_one_drive() -> None:
+def test_a_change_is_between_two_known_lights_of_one_drive():
     found = routing(table('nndduundd', 'nndu-nd--'), ['a'])
     assert [(c['from'], c['to'], c['stamp'] // SECOND) for c in found['changes']] == [
         ('night', 'day', 2), ('day', 'dusk', 3), ('night', 'day', 6),
@@ -430,7 +396,7 @@ def test_a_change_is_between_two_known_lights_of_one_drive() -> None:
     ],
     ids=['plain', 'byte order mark', 'UTF-16'],
 )
-def test_light_from_a_word_and_from_a_file(tmp_path: Path, content: bytes) -> None:
+def test_light_from_a_word_and_from_a_file(tmp_path, content):
     assert light_at(read_light('dusk', None), -5) == 'dusk'
     assert light_at(read_light('', None), 0) is None
     file = tmp_path / 'light.csv'
@@ -459,7 +425,7 @@ def offered(frames: list[Candidate]) -> tuple[list[Candidate], int]:
     return [frame for frame in frames if frame.index in samples.wanted], most
 
 
-def test_kept_frames_hold_the_extremes_and_an_even_lattice() -> None:
+def test_kept_frames_hold_the_extremes_and_an_even_lattice():
     values, others = np.random.default_rng(0).random((2, 1000)).tolist()
     every = [Candidate(index=i, group=i, mious=pair) for i, pair in enumerate(zip(values, others))]
     kept, most = offered(every)
@@ -476,12 +442,12 @@ def test_kept_frames_hold_the_extremes_and_an_even_lattice() -> None:
     assert len(set(shown)) == len(shown)
 
 
-def test_one_moment_of_a_drive_is_shown_once() -> None:
+def test_one_moment_of_a_drive_is_shown_once():
     kept, _ = offered([Candidate(index=i, group=i // 10, mious=(i / 100,)) for i in range(40)])
     assert [i.index for kind, i in select(kept, 0.2) if kind == 'best'] == [39, 29, 19]
 
 
-def test_without_labels_the_frames_are_spread() -> None:
+def test_without_labels_the_frames_are_spread():
     kept, most = offered([Candidate(index=i, group=i, mious=(None,)) for i in range(500)])
     assert 6 <= len(kept) <= most <= 17
     assert len(set(np.diff([frame.index for frame in kept]))) == 1

@@ -8,7 +8,7 @@ import dataclasses
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_lights import lamp_color
 from nightseg_ros.data.night_methods import mix_amplitude
@@ -33,27 +33,22 @@ TREE = CAMVID11.id_of('tree')
 
 def street(height: int = 120, width: int = 160, taxonomy: Taxonomy = CAMVID11):
     """Return a drawn day street: white sky, two façades, road, pavement, a car, a sign."""
-    names = ('road', 'pavement') if 'pavement' in taxonomy.classes else ('road', 'sidewalk')
-    road, pavement = (taxonomy.id_of(name) for name in names)
-    sign = 'sign' if 'sign' in taxonomy.classes else 'traffic sign'
+    cityscapes = {'pavement': 'sidewalk', 'sign': 'traffic sign'}
     image = np.full((height, width, 3), 235, np.uint8)
     labels = np.full((height, width), taxonomy.id_of('sky'), np.uint8)
-
-    def paint(top, bottom, left, right, name_or_id, color):
-        area = (
-            slice(int(top * height), int(bottom * height)),
-            slice(int(left * width), int(right * width)),
-        )
+    for top, bottom, left, right, name, color in (
+        (0.2, 0.6, 0.0, 0.3, 'building', (120, 90, 80)),
+        (0.1, 0.6, 0.75, 1.0, 'building', (90, 90, 95)),
+        (0.5, 1.0, 0.0, 1.0, 'road', (95, 95, 98)),
+        (0.55, 1.0, 0.8, 1.0, 'pavement', (130, 128, 120)),
+        (0.45, 0.7, 0.35, 0.55, 'car', (150, 20, 20)),
+        (0.2, 0.5, 0.62, 0.64, 'pole', (60, 60, 60)),
+        (0.2, 0.3, 0.60, 0.66, 'sign', (200, 40, 40)),
+    ):
+        rows = slice(int(top * height), int(bottom * height))
+        area = rows, slice(int(left * width), int(right * width))
         image[area] = color
-        labels[area] = name_or_id if isinstance(name_or_id, int) else taxonomy.id_of(name_or_id)
-
-    paint(0.2, 0.6, 0.0, 0.3, 'building', (120, 90, 80))
-    paint(0.1, 0.6, 0.75, 1.0, 'building', (90, 90, 95))
-    paint(0.5, 1.0, 0.0, 1.0, road, (95, 95, 98))
-    paint(0.55, 1.0, 0.8, 1.0, pavement, (130, 128, 120))
-    paint(0.45, 0.7, 0.35, 0.55, 'car', (150, 20, 20))
-    paint(0.2, 0.5, 0.62, 0.64, 'pole', (60, 60, 60))
-    paint(0.2, 0.3, 0.60, 0.66, sign, (200, 40, 40))
+        labels[area] = taxonomy.id_of(name if name in taxonomy.classes else cityscapes[name])
     image[: max(1, height // 20), : max(1, width // 20)] = 0
     labels[: max(1, height // 20), : max(1, width // 20)] = UNLABELLED
     return image, labels
@@ -71,11 +66,8 @@ def night_of(
 
 def still(light: LightRanges, camera: CameraRanges) -> NightConfig:
     """Return a configuration of one look."""
-    return NightConfig(
-        mixture={'mine': 1.0},
-        crossover=0.0,
-        looks={'mine': NightPreset(light=light, camera=camera)},
-    )
+    looks = {'mine': NightPreset(light=light, camera=camera)}
+    return NightConfig(mixture={'mine': 1.0}, crossover=0.0, looks=looks)
 
 
 #: A camera without chance: nothing but exposure and tone.
@@ -95,7 +87,7 @@ DIFFUSE = LightRanges(
 
 
 @pytest.mark.parametrize('look', sorted(PRESETS))
-def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look: str) -> None:
+def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look):
     image, labels = street()
     before = image.copy(), labels.copy()
     config = NightConfig.only(look)
@@ -125,7 +117,7 @@ def brightness(
     return luma(night_of(image, labels, 2, still(light, camera or PLAIN)))
 
 
-def test_each_light_does_what_it_says() -> None:
+def test_each_light_does_what_it_says():
     image, labels = street()
     image[40:50, 5:30] = 20
     plain = brightness(image, labels)
@@ -145,7 +137,7 @@ def test_each_light_does_what_it_says() -> None:
     assert hazy.mean() > sharp.mean() + 1.0 and (hazy >= sharp - 2.0).mean() > 0.99
 
 
-def test_vegetation_follows_its_share_of_the_light_and_grows_leaves() -> None:
+def test_vegetation_follows_its_share_of_the_light_and_grows_leaves():
     image, labels = street()
     labels[labels == BUILDING] = TREE
     levels = [brightness(image, labels, tree=share)[labels == TREE].mean()
@@ -159,25 +151,23 @@ def test_vegetation_follows_its_share_of_the_light_and_grows_leaves() -> None:
     assert green[labels == SKY].std() < 0.2 * green[labels == TREE].std()
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 61), st.integers(1, 77), st.integers(0, 2**32 - 1))
-def test_any_size_any_labels(height, width, seed):
+@settings(max_examples=30, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 61), st.integers(1, 77)),
+    seed=st.integers(0, 2**32 - 1),
+    flat=st.sampled_from([None, 0, 255]),
+    label=st.sampled_from([None, SKY, ROAD, BUILDING, UNLABELLED]),
+)
+def test_any_size_any_labels_any_picture(size, seed, flat, label):
     rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    labels = rng.integers(0, 12, (height, width), dtype=np.uint8)
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = image if flat is None else np.full_like(image, flat)
+    labels = rng.integers(0, 12, size, dtype=np.uint8)
     labels[labels == 11] = UNLABELLED
+    labels = labels if label is None else np.full_like(labels, label)
     with np.errstate(all='raise', under='ignore'):
         night = synthesize_night(image, labels, rng)
     assert night.shape == image.shape and night.dtype == np.uint8
-
-
-@pytest.mark.parametrize('label', [SKY, ROAD, BUILDING, UNLABELLED])
-@pytest.mark.parametrize('value', [0, 255])
-def test_one_class_and_flat_images(label: int, value: int) -> None:
-    image, labels = np.full((37, 53, 3), value, np.uint8), np.full((37, 53), label, np.uint8)
-    for seed in range(4):
-        with np.errstate(all='raise', under='ignore'):
-            assert night_of(image, labels, seed).shape == image.shape
 
 
 def test_large_images_repeat_the_noise():
@@ -247,7 +237,7 @@ def test_lamp_colors_go_from_orange_to_blue_at_one_luminance():
         assert float(lamp_color(kelvin) @ [0.2126, 0.7152, 0.0722]) == pytest.approx(1.0, abs=0.06)
 
 
-def test_bad_arguments_are_named() -> None:
+def test_bad_arguments_are_named():
     image, labels = street()
     for picture, ids, words in (
         (image.astype(np.float32), labels, 'image must be uint8'),
@@ -256,25 +246,15 @@ def test_bad_arguments_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             night_of(picture, ids, 0)
-    for settings_, words in (
-        ({'mixture': {'moonlight': 1.0}}, 'moonlight'),
-        ({'mixture': {'dark': 0.0}}, 'above 0'),
-        ({'looks': {'x': {'camera': {'median': [9.0, 3.0]}}}}, 'median'),
-        ({'crossover': 2.0}, 'crossover'),
-    ):
-        with pytest.raises(ConfigError, match=words):
-            from_mapping(NightConfig, settings_)
 
 
-def test_a_configuration_survives_a_file_and_its_looks_replace_presets() -> None:
+def test_a_configuration_survives_a_file_and_its_looks_replace_presets():
     config = still(DIFFUSE, PLAIN)
     assert from_mapping(NightConfig, to_mapping(config)) == config
-    assert from_mapping(NightConfig, {}) == NightConfig()
-    image, labels = street()
     replaced = NightConfig(
         mixture={'dark': 1.0}, crossover=0.0, looks={'dark': config.looks['mine']}
     )
-    first, second = (night_of(image, labels, 1, c) for c in (replaced, config))
+    first, second = (night_of(*street(), 1, c) for c in (replaced, config))
     np.testing.assert_array_equal(first, second)
 
 

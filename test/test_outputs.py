@@ -65,7 +65,7 @@ def count(bag: Path) -> int:
 # -- what --force may replace ----------------------------------------------------------------
 
 
-def test_force_replaces_a_bag_of_its_own(tmp_path: Path, pictures: Path) -> None:
+def test_force_replaces_a_bag_of_its_own(tmp_path, pictures):
     out = tmp_path / 'bag'
     assert make(pictures, out) == 0
     assert make(pictures, out) == 2
@@ -73,33 +73,49 @@ def test_force_replaces_a_bag_of_its_own(tmp_path: Path, pictures: Path) -> None
     assert sorted(path.name for path in out.iterdir()) == ['bag.db3', 'metadata.yaml']
 
 
-@pytest.mark.parametrize('verb', ['bag make', 'render', 'synthesize', 'record'])
-def test_force_leaves_what_the_tool_did_not_write(
-    tmp_path: Path, pictures: Path, verb: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = tmp_path / 'home'
-    home.mkdir()
-    (home / 'thesis.txt').write_text('years of work')
-    (home / 'manifest.json').write_text('{}')
-    days = tmp_path / 'days'
-    for name, value in (('images', 90), ('labels', 1)):
-        (days / name).mkdir(parents=True)
-        cv2.imwrite(str(days / name / 'a.png'), np.full((24, 32), value, np.uint8))
-    rest = {
-        'bag make': [str(pictures), '--rate', '10'],
-        'render': ['--count', '1'],
-        'synthesize': ['--data', f'folder:{days}', '--ratio', '1'],
-        'record': [],
-    }[verb]
-    out = [str(home)] if verb == 'record' else ['--out', str(home)]
-    assert main([*verb.split(), *out, *rest, '--force']) == 2
-    assert 'did not write' in capsys.readouterr().err
-    assert set(contents(home)) == {'thesis.txt', 'manifest.json'}
+WEIGHTS = '--weights-day rendered_day --weights-night rendered_night --backend torch'
+OWN = [
+    # a folder of something else, a file, and work that another tool has begun
+    ('bag make {pictures} --rate 10 --out {home} --force', 'did not write'),
+    ('render --count 1 --out {home} --force', 'did not write'),
+    ('synthesize --data folder:{set} --ratio 1 --out {home} --force', 'did not write'),
+    ('record {home} --force', 'did not write'),
+    ('bag make {pictures} --rate 10 --out {home}/thesis.txt --force', 'is a file'),
+    ('bag make {pictures} --rate 10 --out {home}/bag --force', 'bag.partial'),
+    # pictures and labels of the user's own with names such as results have
+    ('data extract {drive} --out {drive} --rate 10 --every 0 --force', 'input'),
+    ('data extract {drive} --out {other} --rate 10 --every 0 --force', 'not extracted here'),
+    (f'predict {{set}}/images --out {{set}} {WEIGHTS}', 'labels'),
+    (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
+    # the input itself
+    ('bag predict {bag} --out {bag} --force', 'is the input'),
+    ('bag predict {bag}/bag.mcap --out {bag} --force', 'input'),
+    ('paint {bag} --out {bag} --force', 'is the input'),
+    ('paint {bag}/bag.mcap --out {bag} --force', 'input'),
+]
 
 
-def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
-    tmp_path: Path, pictures: Path
-) -> None:
+@pytest.mark.parametrize(('command', 'words'), OWN)
+def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, words, capsys):
+    root = tmp_path / 'root'
+    for folder in ('home/bag.partial/replaced', 'drive', 'other', 'set/labels'):
+        (root / folder).mkdir(parents=True)
+    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine'):
+        (root / 'home' / file).write_text('{}')
+    shutil.copytree(pictures, root / 'set' / 'images')
+    for index, path in enumerate(sorted(pictures.iterdir())):
+        cv2.imwrite(str(root / 'set' / 'labels' / path.name), np.zeros((24, 32), np.uint8))
+        for folder in ('drive', 'other'):
+            shutil.copy(path, root / folder / f'drive_{index:04d}.png')
+    assert make(pictures, root / 'bag') == 0
+    before = contents(root)
+    places = {path.name: path for path in (*root.iterdir(), pictures)}
+    assert main(command.format(**places).split()) == 2
+    assert words in capsys.readouterr().err
+    assert contents(root) == before
+
+
+def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(tmp_path, pictures):
     mixed, recorded = tmp_path / 'mixed', tmp_path / 'recorded'
     assert make(pictures, mixed) == 0
     (mixed / 'notes.txt').write_text('rain from 10:42 on')
@@ -114,19 +130,7 @@ def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(
         assert contents(bag_there) == before
 
 
-def test_force_leaves_a_file_and_a_partial_folder_of_others(
-    tmp_path: Path, pictures: Path
-) -> None:
-    (tmp_path / 'file').write_text('mine')
-    (tmp_path / 'bag.partial' / 'replaced').mkdir(parents=True)
-    (tmp_path / 'bag.partial' / 'replaced' / 'mine').touch()
-    assert make(pictures, tmp_path / 'file', '--force') == 2
-    assert make(pictures, tmp_path / 'bag', '--force') == 2
-    assert (tmp_path / 'file').read_text() == 'mine'
-    assert (tmp_path / 'bag.partial' / 'replaced' / 'mine').exists()
-
-
-def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path) -> None:
+def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_value('/x', 'old', 1)
     (tmp_path / 'bag.partial').mkdir()
@@ -137,7 +141,7 @@ def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path: Path)
 
 
 @pytest.mark.parametrize('relation', ['is', 'lies in', 'holds'])
-def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
+def test_an_input_is_never_replaced(tmp_path, relation):
     source = tmp_path / 'a' / 'b'
     (source / 'c').mkdir(parents=True)
     (source / 'c' / 'x').touch()
@@ -148,52 +152,11 @@ def test_an_input_is_never_replaced(tmp_path: Path, relation: str) -> None:
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
 
 
-def test_copies_never_replace_their_source(tmp_path: Path, pictures: Path) -> None:
-    bag = tmp_path / 'bag'
-    assert make(pictures, bag) == 0
-    before = contents(bag)
-    for source in (bag, bag / 'bag.mcap'):
-        assert main(['bag', 'predict', str(source), '--out', str(bag), '--force']) == 2
-        assert main(['paint', str(source), '--out', str(bag), '--force']) == 2
-    assert contents(bag) == before
-
-
-def test_frames_never_replace_pictures_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
-    drive = tmp_path / 'drive'
-    drive.mkdir()
-    for index, path in enumerate(sorted(pictures.iterdir())):
-        shutil.copy(path, drive / f'drive_{index:04d}.png')
-    before = contents(drive)
-    flags = ['--rate', '10', '--every', '0', '--force']
-    assert main(['data', 'extract', str(drive), '--out', str(drive), *flags]) == 2
-    other = tmp_path / 'other'
-    shutil.copytree(drive, other)
-    assert main(['data', 'extract', str(drive), '--out', str(other), *flags]) == 2
-    assert contents(drive) == contents(other) == before
-
-
-def test_masks_never_replace_labels_of_a_users_own(tmp_path: Path, pictures: Path) -> None:
-    data = tmp_path / 'data'
-    shutil.copytree(pictures, data / 'images')
-    (data / 'labels').mkdir()
-    for path in pictures.iterdir():
-        cv2.imwrite(str(data / 'labels' / path.name), np.zeros((24, 32), np.uint8))
-    before = contents(data)
-    weights = [
-        '--weights-day', 'rendered_day', '--weights-night', 'rendered_night',
-        '--backend', 'torch',
-    ]  # fmt: skip
-    assert main(['predict', str(data / 'images'), '--out', str(data), *weights]) == 2
-    flags = ['--dataset', f'folder:{data}', '--save-labels', '--out', str(data), *weights]
-    assert main(['evaluate', *flags]) == 2
-    assert contents(data) == before
-
-
 # -- names -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, name: str) -> None:
+def test_a_bag_may_have_any_name(tmp_path, pictures, name):
     for storage in ('mcap', 'sqlite3'):
         home = tmp_path / storage / name
         home.mkdir(parents=True)
@@ -209,9 +172,7 @@ def test_a_bag_may_have_any_name(tmp_path: Path, pictures: Path, name: str) -> N
         shutil.rmtree(tmp_path / name)
 
 
-def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(tmp_path, monkeypatch):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_value('/x', 'old', 1)
     before = contents(tmp_path / 'bag')
@@ -232,9 +193,7 @@ def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(
 
 
 @pytest.mark.parametrize('name', ODD)
-def test_videos_data_sets_and_ego_masks_may_have_any_name(
-    tmp_path: Path, pictures: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_videos_data_sets_and_ego_masks_may_have_any_name(tmp_path, pictures, name, monkeypatch):
     home = tmp_path / 'home'
     home.mkdir()
     monkeypatch.chdir(home)
@@ -253,14 +212,12 @@ def test_videos_data_sets_and_ego_masks_may_have_any_name(
     assert EgoMask(home / name / 'mask.png').at(24, 32)[12:].all()
 
 
-def test_a_folder_that_is_there_wins_over_a_split(tmp_path: Path) -> None:
+def test_a_folder_that_is_there_wins_over_a_split(tmp_path):
     (tmp_path / 'a:night').mkdir()
     assert parse_spec(f'images:{tmp_path}/a:night:day') == ('images', tmp_path / 'a:night', 'day')
     assert parse_spec(f'images:{tmp_path}/b:night') == ('images', tmp_path / 'b', 'night')
 
 
-def test_a_name_that_is_no_utf_8_is_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_name_that_is_no_utf_8_is_no_traceback(tmp_path, capsys):
     assert main(['bag', 'info', str(tmp_path / 'b\udcff')]) == 2
     assert 'does not exist' in capsys.readouterr().err

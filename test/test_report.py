@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 import re
 import shutil
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -23,7 +22,6 @@ from nightseg_ros.evaluation.report import (
     interval,
     moment,
     number,
-    ReportError,
     signed,
     table,
     write_report,
@@ -31,7 +29,6 @@ from nightseg_ros.evaluation.report import (
 from nightseg_ros.evaluation.report_figures import (
     clock,
     draw_errors,
-    draw_timelines,
     encode,
     ERROR_COLORS,
 )
@@ -135,8 +132,8 @@ def copied(kinds: Any, tmp_path: Path) -> Any:
     """Return how to copy an evaluation of a kind: its metrics and its folder, to be changed."""
 
     def copy(kind: str = 'one') -> tuple[dict[str, Any], Path]:
-        shutil.copytree(kinds[kind][1], tmp_path / 'out')
-        return json.loads((tmp_path / 'out' / 'metrics.json').read_text()), tmp_path / 'out'
+        out = shutil.copytree(kinds[kind][1], tmp_path / 'out')
+        return json.loads((out / 'metrics.json').read_text()), out
 
     return copy
 
@@ -165,68 +162,58 @@ def markdown_tables(text: str) -> dict[str, list[list[str]]]:
 # -- content ---------------------------------------------------------------------------------
 
 
-def test_the_numbers_are_those_of_metrics_json(kinds: Any) -> None:
+def test_the_numbers_are_those_of_metrics_json(kinds):
     metrics, folder = kinds['four']
     page = page_of(folder)
     caption = 'night_drive: 6 labelled frames, the same for all'
     shown, accuracies = (page.column(caption, name) for name in ('mIoU', 'pixel accuracy'))
-    assert list(shown) == [
-        FOUR[0],
-        *(row for name in FOUR[1:] for row in (name, f'{name} − {FOUR[0]}')),
-    ]
-    paired = {item['run']: item['miou'] for item in metrics['compare']}
+    differences = [row for name in FOUR[1:] for row in (name, f'{name} − {FOUR[0]}')]
+    assert list(shown) == [FOUR[0], *differences]
     for name in FOUR:
         entry = metrics['runs'][f'night_drive/{name}']['all']
         low, high = entry['miou_ci']
         assert shown[name] == f'{entry["miou"]:.3f} [{low:.3f}, {high:.3f}]'
         assert accuracies[name].startswith(f'{entry["pixel_acc"]:.3f} [')
         iou = page.column('IoU on night_drive', name)
-        for known in CAMVID11.classes:
-            value = entry['iou'][known]
-            cell = next(text for row, text in iou.items() if row.split()[0] == known)
+        for row, cell in list(iou.items())[: len(CAMVID11)]:
+            value = entry['iou'][row.split()[0]]
             assert cell.split()[0] == ('–' if value is None else f'{value:.3f}')
-        if name != FOUR[0]:
-            item = paired[f'night_drive/{name}']
-            gap = shown[f'{name} − {FOUR[0]}']
-            assert gap.startswith(f'{signed(item["difference"])} [')
-            assert ('worse' in gap) == (item['ci'][1] < 0)
-            assert ('better' in gap) == (item['ci'][0] > 0)
+    for item in metrics['compare']:
+        gap, low_high = shown[f'{item["run"][12:]} − {FOUR[0]}'], item['miou']['ci']
+        assert gap.startswith(f'{signed(item["miou"]["difference"])} [')
+        assert ('worse' in gap, 'better' in gap) == (low_high[1] < 0, low_high[0] > 0)
 
 
-def test_confusion_is_in_percent_of_the_labels(kinds: Any) -> None:
+def test_confusion_is_in_percent_of_the_labels(kinds):
     metrics, folder = kinds['one']
-    entry = metrics['runs']['night_drive']['all']
-    page = page_of(folder)
     caption = 'night_drive, route=auto: rows are the labels, columns the masks'
-    _, *rows = page.tables[caption]
-    counts = np.array(entry['confusion'])
+    _, *rows = page_of(folder).tables[caption]
+    counts = np.array(metrics['runs']['night_drive']['all']['confusion'])
     for name, row, line in zip(CAMVID11.classes, rows, counts):
         assert row[0] == name
         if not line.sum():
             assert set(row[1:-1]) == {''} and row[-1] == '–'
             continue
         for cell, part in zip(row[1:], line / line.sum()):
-            if cell == '<1':
-                assert 0 < part < 0.005
-            else:
-                assert float(cell or 0) == pytest.approx(100 * part, abs=0.5)
+            few = cell == '<1' and 0 < part < 0.005
+            assert few or float(cell or 0) == pytest.approx(100 * part, abs=0.5)
         assert int(re.sub(r'\s', '', row[-1])) == line.sum()
 
 
-def test_markdown_holds_the_same_tables(kinds: Any) -> None:
+def test_markdown_holds_the_same_tables(kinds):
     _, folder = kinds['four']
-    page = page_of(folder)
     found = markdown_tables((folder / 'report.md').read_text())
-    assert found.keys() == page.tables.keys() and len(found) > 10
-    for caption, rows in page.tables.items():
+    tables = page_of(folder).tables
+    assert found.keys() == tables.keys() and len(found) > 10
+    for caption, rows in tables.items():
+        wanted, got = (
+            [[re.sub(r'[\s()]+', ' ', c).replace('\\', '').strip() for c in row] for row in some]
+            for some in (rows, found[caption])
+        )
+        assert got == wanted, caption
 
-        def plain(cells: list[str]) -> list[str]:
-            return [re.sub(r'[\s()]+', ' ', c).replace('\\', '').strip() for c in cells]
 
-        assert [plain(row) for row in found[caption]] == [plain(row) for row in rows], caption
-
-
-def test_it_says_what_was_measured_by_what_and_when(kinds: Any) -> None:
+def test_it_says_what_was_measured_by_what_and_when(kinds):
     metrics, folder = kinds['one']
     page = page_of(folder)
     weights = metrics['pipeline']['weights']['night']
@@ -242,7 +229,7 @@ def test_it_says_what_was_measured_by_what_and_when(kinds: Any) -> None:
     assert rows['frames in a wrong state'] == f'{100 * routing["wrong_state_share"]:.1f} %'
 
 
-def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds: Any) -> None:
+def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds):
     metrics, folder = kinds['unlabelled']
     page = page_of(folder)
     assert 'no labels' in page.text and 'how accurate the masks are is not known' in page.text
@@ -256,7 +243,7 @@ def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds: Any) -> Non
     assert 'timeline' not in pictures and 'classes' in pictures
 
 
-def test_configurations_without_labels_stand_in_one_table(copied: Any) -> None:
+def test_configurations_without_labels_stand_in_one_table(copied):
     metrics, folder = copied('unlabelled_four')
     page = report(folder, metrics)
     assert list(page.column('night_drive: the same frames for all', 'label flicker')) == list(FOUR)
@@ -264,14 +251,14 @@ def test_configurations_without_labels_stand_in_one_table(copied: Any) -> None:
     assert 'frames in a wrong state' not in rows and 'switches of the route' in rows
 
 
-def test_a_mask_that_two_configurations_share_is_drawn_once(copied: Any) -> None:
+def test_a_mask_that_two_configurations_share_is_drawn_once(copied):
     metrics, folder = copied('four')
     samples = [metrics['runs'][f'night_drive/{name}']['samples'] for name in FOUR[:2]]
     for first, second in zip(*samples):
         shutil.copy(folder / first['labels'], folder / second['labels'])
-    page = report(folder)
-    both = len(re.findall(f'mask, {FOUR[0]} and {FOUR[1]}', page.text))
-    assert both == len(samples[0]) and f'errors, {FOUR[0]} and {FOUR[1]}' in page.text
+    text = report(folder).text
+    assert text.count(f'mask, {FOUR[0]} and {FOUR[1]}') == len(samples[0])
+    assert f'errors, {FOUR[0]} and {FOUR[1]}' in text
 
 
 @pytest.mark.parametrize(
@@ -282,7 +269,7 @@ def test_a_mask_that_two_configurations_share_is_drawn_once(copied: Any) -> None
         (None, 'No frame was evaluated'),
     ],
 )
-def test_few_frames(copied: Any, frames: int | None, words: str) -> None:
+def test_few_frames(copied, frames, words):
     metrics, folder = copied()
     metrics['sets']['night_drive']['units'] = 1
     entry = metrics['runs']['night_drive']['all']
@@ -295,7 +282,7 @@ def test_few_frames(copied: Any, frames: int | None, words: str) -> None:
     assert words in page.text and not re.search(r'\b(nan|None)\b', page.text)
 
 
-def test_read_errors_are_listed_and_said_at_the_top(copied: Any) -> None:
+def test_read_errors_are_listed_and_said_at_the_top(copied):
     metrics, folder = copied()
     [source] = metrics['sets']['night_drive']['sources']
     source.update(failed=3, losses=['message 7: truncated JPEG', 'the last chunk is cut off'])
@@ -306,37 +293,33 @@ def test_read_errors_are_listed_and_said_at_the_top(copied: Any) -> None:
     assert len(page.tables['What could not be read']) == 3
 
 
-def test_names_from_outside_are_text_and_never_markup(copied: Any) -> None:
+def test_names_from_outside_are_text_and_never_markup(copied):
     metrics, folder = copied()
-    bad = HOSTILE
     weights = metrics['pipeline']['weights']['night']
     text = json.dumps(metrics)
     for word in (
         'night_drive', 'pedestrian', '/camera/image_raw', metrics['machine']['cpu'],
         metrics['nightseg'], weights['license'], weights['file'], 'evaluate',
     ):  # fmt: skip
-        text = text.replace(json.dumps(word), json.dumps(f'{word}{bad}'))
+        text = text.replace(json.dumps(word), json.dumps(f'{word}{HOSTILE}'))
     path = metrics['sets']['night_drive']['sources'][0]['path']
-    (folder / 'metrics.json').write_text(text.replace(path, json.dumps(bad)[1:-1]))
-    changed = []
-    for line in map(json.loads, (folder / 'frames.jsonl').read_text().splitlines()):
-        line.update(run=f'night_drive{bad}', camera=bad, state=f'"/>{bad}', route=bad, source=bad)
-        changed.append(json.dumps(line))
-    (folder / 'frames.jsonl').write_text('\n'.join(changed))
+    (folder / 'metrics.json').write_text(text.replace(path, json.dumps(HOSTILE)[1:-1]))
+    names = dict.fromkeys(('camera', 'state', 'route', 'source'), HOSTILE)
+    names['run'] = f'night_drive{HOSTILE}'
+    lines = [json.loads(line) | names for line in (folder / 'frames.jsonl').open()]
+    (folder / 'frames.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     page = report(folder)
-    assert bad in page.text and 'timeline' in page.sections
-    tags = {tag for tag, _ in page.tags}
-    assert 'script' not in tags and not any(
-        name.startswith('on') for _, attrs in page.tags for name in attrs
-    )
-    sources = [attrs.get('src') or '' for tag, attrs in page.tags if tag == 'img']
-    assert sources and all(src.startswith('data:image/jpeg;base64,') for src in sources)
+    assert HOSTILE in page.text and 'timeline' in page.sections
+    assert 'script' not in page.names and page.names.count('img')
+    for tag, attributes in page.tags:
+        assert not any(name.startswith('on') for name in attributes)
+        assert tag != 'img' or attributes['src'].startswith('data:image/jpeg;base64,')
     for line in (folder / 'report.md').read_text().splitlines():
         bare = re.sub(r'`[^`]*`', '', line)
         assert not re.search(r'(?<!\\)<(script|img)', bare), line
 
 
-def test_nothing_points_outside(kinds: Any) -> None:
+def test_nothing_points_outside(kinds):
     _, folder = kinds['four']
     for _, attrs in page_of(folder).tags:
         for name in ('href', 'src', 'srcset', 'action', 'data'):
@@ -346,7 +329,7 @@ def test_nothing_points_outside(kinds: Any) -> None:
     assert not re.search(r'@import|url\((?!#)|<link|<script', html)
 
 
-def test_samples_outside_the_folder_or_lost_are_not_shown(copied: Any) -> None:
+def test_samples_outside_the_folder_or_lost_are_not_shown(copied):
     metrics, folder = copied()
     before = page_of(folder).names.count('img')
     samples = metrics['runs']['night_drive']['samples']
@@ -360,9 +343,9 @@ def test_samples_outside_the_folder_or_lost_are_not_shown(copied: Any) -> None:
     assert 'img' not in page.names and 'lies outside' in page.text
 
 
-def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied: Any) -> None:
+def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied):
     _, folder = copied()
-    lines = [json.loads(line) for line in (folder / 'frames.jsonl').read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / 'frames.jsonl').open()]
     rng = np.random.default_rng(0)
     with (folder / 'frames.jsonl').open('w') as file:
         for index in range(10_000):
@@ -370,7 +353,7 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied:
             line |= {'miou': 0.0 if index == 7000 else 0.5 + 0.1 * rng.random(), 'state': 'day'}
             line |= {'error': 'withheld'} if index == 3000 else {}
             file.write(json.dumps(line) + '\n')
-    report(folder)
+    write_report(folder)
     text = (folder / 'report.html').read_text()
     assert len(text) < 1_000_000
     svg = text.partition('id="timeline"')[2].partition('Time since')[0]
@@ -387,19 +370,12 @@ def test_ten_thousand_frames_stay_a_small_page_and_one_bad_frame_is_seen(copied:
      ([5, 5.1, 1.7e9, 5.3, 5.4], '0:02')],
     ids=['set ahead', 'set back', 'one wild stamp'],
 )  # fmt: skip
-def test_a_clock_that_was_set_leaves_a_timeline_readable(
-    tmp_path: Path, seconds: list[float], length: str
-) -> None:
-    line = {
-        'run': 'bag', 'source': 'bag', 'camera': 'front', 'error': None, 'score': 0.5,
-        'miou': None, 'confidence': 0.9, 'state': 'day', 'light': None, 'route': 'day',
-    }  # fmt: skip
-    lines = [json.dumps({**line, 'stamp': round(second * 10) * 10**8}) for second in seconds]
-    (tmp_path / 'frames.jsonl').write_text('\n'.join(lines))
-    run = SimpleNamespace(name='bag', label='auto')
-    drive = SimpleNamespace(name='bag', runs=[run])
-    [(title, _)], left_out = draw_timelines(tmp_path / 'frames.jsonl', [drive])
-    assert title == f'bag front: {len(seconds)} frames, {length}' and not left_out
+def test_a_clock_that_was_set_leaves_a_timeline_readable(copied, seconds, length):
+    _, folder = copied()
+    line = json.loads((folder / 'frames.jsonl').open().readline())
+    lines = [json.dumps(line | {'stamp': round(second * 10) * 10**8}) for second in seconds]
+    (folder / 'frames.jsonl').write_text('\n'.join(lines))
+    assert f': {len(seconds)} frames, {length}' in report(folder).text
 
 
 # -- errors and the command ------------------------------------------------------------------
@@ -415,32 +391,29 @@ def test_a_clock_that_was_set_leaves_a_timeline_readable(
         ('{"version": 2}', 'taxonomy'),
     ],
 )
-def test_a_folder_without_an_evaluation(
-    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_without_an_evaluation(tmp_path, content, words, capsys):
     if content is not None:
         (tmp_path / 'metrics.json').write_text(content)
-    with pytest.raises(ReportError, match=words):
-        write_report(tmp_path)
     assert main(['report', str(tmp_path)]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line and 'metrics.json' in line
     assert not list(tmp_path.glob('report.*'))
 
 
-def test_the_command_makes_a_report_again(kinds: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_makes_a_report_again(kinds, capsys):
     _, folder = kinds['one']
-    first = {name: (folder / name).read_bytes() for name in ('report.html', 'report.md')}
-    (folder / 'report.html').write_text('old')
+    html, markdown = folder / 'report.html', folder / 'report.md'
+    first = html.read_bytes(), markdown.read_bytes()
+    html.write_text('old')
     assert main(['report', str(folder)]) == 0
-    assert str(folder / 'report.md') in capsys.readouterr().out
-    assert {name: (folder / name).read_bytes() for name in first} == first
+    assert str(markdown) in capsys.readouterr().out
+    assert (html.read_bytes(), markdown.read_bytes()) == first
 
 
 # -- parts -----------------------------------------------------------------------------------
 
 
-def test_numbers_in_words() -> None:
+def test_numbers_in_words():
     assert number(0.12345) == '0.123' and number(-0.5) == '−0.500' and number(-1e-9) == '0.000'
     assert number(None) == '–'
     assert signed(0.0299) == '+0.030' and signed(-0.03) == '−0.030' and signed(0.0) == '0.000'
@@ -450,14 +423,14 @@ def test_numbers_in_words() -> None:
     assert moment(START) == '2023-11-14 22:13:20.00 UTC' and moment(1_500_000_000) == '1.50 s'
 
 
-def test_a_column_that_says_nothing_is_left_out() -> None:
+def test_a_column_that_says_nothing_is_left_out():
     rows = [('a', 'x', '1', ''), ('a', 'y', '2', '')]
     found = table('', ('set', 'name', 'n', 'empty'), rows)
     assert found is not None and found.columns == ['name', 'n'] and found.words == [True, False]
     assert table('', ('n',), []) is None
 
 
-def test_errors_are_drawn_where_they_are() -> None:
+def test_errors_are_drawn_where_they_are():
     image = np.full((4, 6, 3), 100, np.uint8)
     truth = np.zeros((4, 6), np.uint8)
     labels = truth.copy()
@@ -471,7 +444,7 @@ def test_errors_are_drawn_where_they_are() -> None:
     assert (nearest(2, 2), nearest(0, 0), nearest(1, 1), nearest(3, 3)) == (0, 1, 1, 2)
 
 
-def test_the_more_pictures_the_smaller_they_are() -> None:
+def test_the_more_pictures_the_smaller_they_are():
     image = np.random.default_rng(0).integers(0, 256, (360, 640, 3), np.uint8)
     sizes = []
     for count in (20, 100):
@@ -548,7 +521,7 @@ KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
 
 @pytest.mark.parametrize(('width', 'dark'), [(360, True), (1280, False)])
 @pytest.mark.parametrize('kind', KINDS)
-def test_in_a_browser(browser: Browser, kinds: Any, kind: str, width: int, dark: bool) -> None:
+def test_in_a_browser(browser, kinds, kind, width, dark):
     browser.show(kinds[kind][1] / 'report.html', width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert browser.complaints == []
@@ -562,7 +535,7 @@ def test_in_a_browser(browser: Browser, kinds: Any, kind: str, width: int, dark:
     assert browser.evaluate(UNNAMED) == []
 
 
-def test_injected_markup_does_nothing_in_a_browser(browser: Browser, copied: Any) -> None:
+def test_injected_markup_does_nothing_in_a_browser(browser, copied):
     metrics, folder = copied()
     metrics['machine'] = {HOSTILE: HOSTILE}
     metrics['command'] = ['nightseg', HOSTILE]

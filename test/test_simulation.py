@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.simulation.canvas import Camera, Canvas
@@ -28,7 +26,7 @@ def drive() -> Drive:
     return Drive(seed=2, size=SIZE, fps=0.5, seconds=60)
 
 
-def test_a_whole_street_shows_every_class(street: Street) -> None:
+def test_a_whole_street_shows_every_class(street):
     seen: set[int] = set()
     for position in range(0, 480, 16):
         seen |= set(np.unique(render(street, position, 'day', size=(320, 180)).labels).tolist())
@@ -36,7 +34,7 @@ def test_a_whole_street_shows_every_class(street: Street) -> None:
 
 
 @pytest.mark.parametrize('light', LIGHTS)
-def test_light_changes_the_image_and_never_the_layout(street: Street, light: str) -> None:
+def test_light_changes_the_image_and_never_the_layout(street, light):
     noon = render(street, 100.0, 'day', size=SIZE, seed=1)
     frame = render(street, 100.0, light, size=SIZE, seed=1)
     assert frame.light == light
@@ -53,7 +51,7 @@ def test_light_changes_the_image_and_never_the_layout(street: Street, light: str
         assert 20 < render(street, position, light, size=SIZE).image.mean() < 190
 
 
-def test_glare_saturates_more_than_night(street: Street) -> None:
+def test_glare_saturates_more_than_night(street):
     def saturated(light: str) -> float:
         frames = [render(street, p, light, size=(320, 180)) for p in range(0, 240, 30)]
         return float(np.mean([(f.image.min(2) > 250)[f.labels != SKY].mean() for f in frames]))
@@ -61,14 +59,14 @@ def test_glare_saturates_more_than_night(street: Street) -> None:
     assert saturated('glare') > 2 * saturated('night')
 
 
-def test_depth_is_the_flat_road_under_the_camera_and_infinite_in_the_sky(street: Street) -> None:
+def test_depth_is_the_flat_road_under_the_camera_and_infinite_in_the_sky(street):
     frame = render(street, 50.0, 'day', size=(320, 180))
     np.testing.assert_array_equal(np.isinf(frame.depth), frame.labels == SKY)
     bottom = frame.depth[-1][frame.labels[-1] == ROAD]
     assert bottom.size and np.ptp(bottom) < 1e-3 and 2 < bottom.mean() < 6
 
 
-def test_drive_order_stamps_and_content(drive: Drive) -> None:
+def test_drive_order_stamps_and_content(drive):
     frames = list(drive)
     assert len(frames) == len(drive) == 30
     assert {b.stamp_ns - a.stamp_ns for a, b in zip(frames, frames[1:])} == {2 * 10**9}
@@ -86,7 +84,7 @@ def test_drive_order_stamps_and_content(drive: Drive) -> None:
     assert means['day'] > 0.85 > 0.7 > means['dusk'] > 0.3 > means['night']
 
 
-def test_objects_pass_smoothly(street: Street) -> None:
+def test_objects_pass_smoothly(street):
     """Between frames 0.1 m apart few labels change; 20 m apart many do."""
 
     def change(step: float) -> float:
@@ -96,7 +94,7 @@ def test_objects_pass_smoothly(street: Street) -> None:
     assert change(0.1) < 0.05 < change(20)
 
 
-def test_same_arguments_same_bytes_in_any_order(drive: Drive) -> None:
+def test_same_arguments_same_bytes_in_any_order(drive):
     def content(frame: DriveFrame) -> tuple[bytes, ...]:
         return frame.image.tobytes(), frame.labels.tobytes(), frame.depth.tobytes()
 
@@ -106,7 +104,7 @@ def test_same_arguments_same_bytes_in_any_order(drive: Drive) -> None:
     assert content(drive.frame(3)) != content(drive.frame(4))
 
 
-def test_train_and_demo_share_nothing(street: Street) -> None:
+def test_train_and_demo_share_nothing(street):
     other = Street(4, 'demo')
     for name in ('half', 'kerb', 'lane', 'phase', 'sway', 'lamp_height', 'sun_slope'):
         assert getattr(street, name) != getattr(other, name)
@@ -117,7 +115,7 @@ def test_train_and_demo_share_nothing(street: Street) -> None:
 
 
 @given(a=st.integers(0, 2**32), b=st.integers(0, 2**32))
-def test_no_value_of_one_split_can_be_drawn_by_the_other(a: int, b: int) -> None:
+def test_no_value_of_one_split_can_be_drawn_by_the_other(a, b):
     train, demo = Draw([a], 'train'), Draw([b], 'demo')
     assert train.rng.random() != demo.rng.random()
     slices = [{int(draw.between(0, 32)) for _ in range(40)} for draw in (train, demo)]
@@ -126,7 +124,7 @@ def test_no_value_of_one_split_can_be_drawn_by_the_other(a: int, b: int) -> None
 
 @settings(max_examples=10, deadline=None)
 @given(width=st.integers(16, 200), height=st.integers(16, 200), light=st.sampled_from(LIGHTS))
-def test_any_size(street: Street, width: int, height: int, light: str) -> None:
+def test_any_size(street, width, height, light):
     frame = render(street, 30.0, light, size=(width, height))
     assert frame.image.shape == (height, width, 3)
     assert frame.labels.shape == frame.depth.shape == (height, width)
@@ -137,9 +135,7 @@ def test_any_size(street: Street, width: int, height: int, light: str) -> None:
     corners=st.lists(st.tuples(st.floats(-6, 6), st.floats(-3, 5)), min_size=3, max_size=3),
     depth=st.floats(2, 40), bend=st.floats(-0.002, 0.002),
 )  # fmt: skip
-def test_a_polygon_covers_the_pixels_whose_centre_it_covers(
-    corners: list[tuple[float, float]], depth: float, bend: float
-) -> None:
+def test_a_polygon_covers_the_pixels_whose_centre_it_covers(corners, depth, bend):
     camera = Camera(width=64, height=48, x=0.3, z=10.0, bend=bend)
     points = [(x, y, 10 + depth) for x, y in corners]
     canvas = Canvas(camera)
@@ -166,12 +162,12 @@ def test_a_polygon_covers_the_pixels_whose_centre_it_covers(
         ({'seconds': float('nan')}, 'seconds'), ({'seed': -1}, 'seed'),
     ],
 )  # fmt: skip
-def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Drive(**arguments).frame(0)
 
 
-def test_bad_frames_are_named(street: Street, drive: Drive) -> None:
+def test_bad_frames_are_named(street, drive):
     with pytest.raises(ValueError, match='train, demo'):
         Street(0, 'test')
     with pytest.raises(ValueError, match='noon'):

@@ -41,22 +41,18 @@ def write_video(path: Path, count: int, fps: float) -> Path:
     return path
 
 
-def test_an_image(tmp_path: Path) -> None:
+def test_an_image_and_a_phones_that_is_upright(tmp_path):
     path = tmp_path / 'a.png'
     cv2.imwrite(str(path), picture(0))
     source = open_source(path)
     [(stem, frame)] = source
-    assert (source.kind, source.count, stem) == ('image', 1, 'a')
-    assert isinstance(frame, Frame) and frame.order == 'bgr'
+    assert (source.kind, source.count, stem, frame.order) == ('image', 1, 'a', 'bgr')
     assert (frame.image == picture(0)).all()
-
-
-def test_a_phones_picture_is_upright(tmp_path: Path) -> None:
     exif = PIL.Image.Exif()
     exif[0x112] = 6  # to be turned by 90° clockwise
-    path = tmp_path / 'phone.jpg'
     stored = np.zeros((40, 60, 3), np.uint8)
     stored[:20] = 255
+    path = tmp_path / 'phone.jpg'
     PIL.Image.fromarray(stored).save(path, exif=exif)
     for found in (read_image(path), dict(open_source(path))['phone'].image):
         assert found.shape == (60, 40, 3)
@@ -64,19 +60,16 @@ def test_a_phones_picture_is_upright(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('rate', [None, 30.0])
-def test_a_folder_is_in_natural_order_and_a_sequence_with_a_rate(
-    tmp_path: Path, rate: float | None
-) -> None:
+def test_a_folder_is_in_natural_order_and_a_sequence_with_a_rate(tmp_path, rate):
     source = open_source(write_folder(tmp_path / 'f', 12), rate=rate)
     assert source.count == 12 and source.sequence == (rate is not None)
     # ten before two would be the order of the letters; it can be read twice
-    stems = [f'street_{index}' for index in range(12)]
-    assert [stem for stem, _ in source] == stems
-    stamps = {stem: frame.stamp_ns for stem, frame in source if isinstance(frame, Frame)}
-    assert stamps == {s: round(i * 1e9 / (rate or 10)) for i, s in enumerate(stems)}
+    for _ in range(2):
+        found = [(stem, frame.stamp_ns) for stem, frame in source]
+        assert found == [(f'street_{i}', round(i * 1e9 / (rate or 10))) for i in range(12)]
 
 
-def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_pictures_that_are_not_read_are_told(tmp_path):
     """A phone writes HEIC beside JPEG: a folder must not seem smaller than it is in silence."""
     folder = write_folder(tmp_path / 'f', 2)
     (folder / 'IMG_1.HEIC').touch()
@@ -87,7 +80,7 @@ def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
         open_source(folder)
 
 
-def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
+def test_a_song_with_a_cover_is_no_video(tmp_path):
     path = tmp_path / 'song.mp4'
     with av.open(str(path), 'w') as file:
         sound: Any = file.add_stream('aac', rate=44100)
@@ -103,7 +96,7 @@ def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
         open_source(path)
 
 
-def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
+def test_a_broken_file_is_an_error_in_its_place(tmp_path):
     folder = write_folder(tmp_path / 'f', 3)
     (folder / 'street_1.png').write_bytes(b'\0\0\0\x18ftypheic')
     (folder / 'notes.txt').write_text('not a picture, and not looked at')
@@ -121,9 +114,7 @@ def test_a_broken_file_is_an_error_in_its_place(tmp_path: Path) -> None:
     seconds=st.booleans(),
     comma=st.booleans(),
 )
-def test_stamps_are_read_to_the_nanosecond(
-    tmp_path_factory: pytest.TempPathFactory, stamps: list[int], seconds: bool, comma: bool
-) -> None:
+def test_stamps_are_read_to_the_nanosecond(tmp_path_factory, stamps, seconds, comma):
     file = tmp_path_factory.mktemp('stamps') / 'stamps.csv'
     lines = ['#timestamp [ns],filename', '']
     for index, stamp in enumerate(stamps):
@@ -153,14 +144,12 @@ KITTI = 1317042145964389445
     ],
     ids=['KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16'],
 )  # fmt: skip
-def test_stamps_as_people_have_them(
-    tmp_path: Path, content: bytes, names: tuple[str, ...] | None
-) -> None:
+def test_stamps_as_people_have_them(tmp_path, content, names):
     (tmp_path / 'timestamps.txt').write_bytes(content)
     assert read_stamps(tmp_path / 'timestamps.txt') == ((KITTI, KITTI + 10**9), names)
 
 
-def test_stamps_of_another_unit_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_stamps_of_another_unit_are_told(tmp_path, caplog):
     """Those of nuScenes are microseconds, of which 50,000 lie between two pictures."""
     (tmp_path / 's.txt').write_text('1532402927612460 a.png\n1532402927662460 b.png\n')
     read_stamps(tmp_path / 's.txt')
@@ -178,40 +167,33 @@ def test_stamps_of_another_unit_are_told(tmp_path: Path, caplog: pytest.LogCaptu
         ('nan', "'nan' is no stamp"),
     ],
 )
-def test_a_wrong_line_of_stamps_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_a_wrong_line_of_stamps_is_named(tmp_path, text, words):
     (tmp_path / 'stamps.txt').write_text(text)
     with pytest.raises(DataError, match=words):
         read_stamps(tmp_path / 'stamps.txt')
 
 
-def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path: Path) -> None:
-    fps = 25.0
-    path = write_video(tmp_path / 'v.mp4', 6, fps)
+def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
+    path = write_video(tmp_path / 'v.mp4', 6, 25.0)
     source = open_source(path)
-    items = list(source)
-    assert (source.kind, source.count, source.rate) == ('video', 6, fps)
-    assert [stem for stem, _ in items] == [f'{i:06d}' for i in range(6)]
-    for index, (_, frame) in enumerate(items):
-        assert isinstance(frame, Frame)
-        assert frame.stamp_ns == round(index * 1e9 / fps)
+    assert (source.kind, source.count, source.rate) == ('video', 6, 25.0)
+    for index, (stem, frame) in enumerate(source):
+        assert (stem, frame.stamp_ns) == (f'00000{index}', 40_000_000 * index)
         assert abs(float(frame.image.mean()) - 10 * index) < 6
     (tmp_path / 'two.txt').write_text('1.0\n2.0\n')
     items = list(open_source(path, stamps=tmp_path / 'two.txt'))
     assert [getattr(item, 'stamp_ns', None) for _, item in items] == [10**9, 2 * 10**9, None]
 
 
-def test_a_bag(tmp_path: Path) -> None:
+def test_a_bag(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(3):
             frame = Frame(image=picture(index), stamp_ns=10**18 + index, frame_id='f')
             bag.write_frame('/left/image_raw', frame)
     source = open_source(tmp_path / 'bag')
-    items = list(source)
     assert (source.kind, source.count, source.topic) == ('bag', 3, '/left/image_raw')
-    assert [stem for stem, _ in items] == ['000000', '000001', '000002']
-    for index, (_, frame) in enumerate(items):
-        assert isinstance(frame, Frame)
-        assert (frame.camera, frame.stamp_ns) == ('left', 10**18 + index)
+    for index, (stem, frame) in enumerate(source):
+        assert (stem, frame.camera, frame.stamp_ns) == (f'00000{index}', 'left', 10**18 + index)
         assert (frame.image == picture(index)).all()
 
 
@@ -230,9 +212,7 @@ def test_a_bag(tmp_path: Path) -> None:
         ('bag', {'topic': '/right/image_raw'}, '/left/image_raw'),
     ],
 )
-def test_what_cannot_be_opened_is_named(
-    tmp_path: Path, name: str, options: dict[str, Any], words: str
-) -> None:
+def test_what_cannot_be_opened_is_named(tmp_path, name, options, words):
     for file in ('data.csv', 'broken.mp4'):
         (tmp_path / file).write_bytes(b'1,2')
     (tmp_path / 'empty').mkdir()

@@ -40,7 +40,7 @@ RATIOS = (0.0, 0.3, 0.6, 1.0)
     share=st.floats(0.5, 2.0),
     ratio=st.sampled_from([0.1, 0.15, 0.3, 0.45, 0.5, 0.6, 0.8, 0.9]),
 )
-def test_copies_of_two_sets_come_near_the_ratio(days: int, share: float, ratio: float) -> None:
+def test_copies_of_two_sets_come_near_the_ratio(days, share, ratio):
     nights = max(1, round(days * share))
     a, b = mixture(days, nights, ratio)
     assert abs(b * nights / (a * days + b * nights) - ratio) < 0.03
@@ -50,39 +50,33 @@ def test_copies_of_two_sets_come_near_the_ratio(days: int, share: float, ratio: 
 @pytest.mark.parametrize(
     ('rows', 'spot', 'resolved', 'words'),
     [
-        (((0.2, 0.21), (0.40, 0.42), (0.41, 0.42), (0.30, 0.32)), 0.3, True, 'sweet spot is 0.3'),
-        (((0.2, 0.21), (0.30, 0.31), (0.50, 0.51), (0.1, 0.2)), 0.6, True, 'sweet spot is 0.6'),
-        (((0.2, 0.21), (0.40, 0.44), (0.41, 0.44), (0.40, 0.44)), 0.3, False, 'a plateau'),
-        (
-            ((0.2, 0.21), (0.30, 0.31), (0.40, 0.41), (0.50, 0.51)),
-            1.0,
-            False,
-            'does not come down',
-        ),
-        (((0.30, 0.4), (0.31, 0.41), (0.32, 0.42), (0.1, 0.2)), 0.0, False, 'no gain over 0'),
-        (((0.5, 0.51), (0.4, 0.41), (0.3, 0.31), (0.1, 0.11)), 0.0, False, 'no gain over 0'),
+        # scores in hundredths, of two seeds by ratio
+        ('20 21, 40 42, 41 42, 30 32', 0.3, True, 'sweet spot is 0.3'),
+        ('20 21, 30 31, 50 51, 10 20', 0.6, True, 'sweet spot is 0.6'),
+        ('20 21, 40 44, 41 44, 40 44', 0.3, False, 'a plateau'),
+        ('20 21, 30 31, 40 41, 50 51', 1.0, False, 'does not come down'),
+        ('30 40, 31 41, 32 42, 10 20', 0.0, False, 'no gain over 0'),
+        ('50 51, 40 41, 30 31, 10 11', 0.0, False, 'no gain over 0'),
         # the mean falls at the end, but only that of one seed
-        (((0.2, 0.21), (0.40, 0.41), (0.41, 0.42), (0.36, 0.42)), 0.6, False, 'a plateau'),
+        ('20 21, 40 41, 41 42, 36 42', 0.6, False, 'a plateau'),
         # the last is behind by next to nothing, though by the same in both
-        (((0.2, 0.21), (0.405, 0.42), (0.411, 0.421), (0.41, 0.42)), 0.3, False, 'a plateau'),
+        ('20 21, 40.5 42, 41.1 42.1, 41 42', 0.3, False, 'a plateau'),
         # the mean rises, but only that of one seed
-        (((0.2, 0.40), (0.39, 0.40), (0.41, 0.40), (0.1, 0.10)), 0.6, False, 'no gain over 0'),
-        (((0.2,), (0.5,), (0.4,), (0.3,)), 0.3, False, 'one seed gives no error'),
+        ('20 40, 39 40, 41 40, 10 10', 0.6, False, 'no gain over 0'),
+        ('20, 50, 40, 30', 0.3, False, 'one seed gives no error'),
     ],
 )
-def test_the_smallest_ratio_within_one_standard_error_of_the_best(
-    rows: tuple[tuple[float, ...], ...], spot: float, resolved: bool, words: str
-) -> None:
-    ratio, clear, text = sweet_spot(RATIOS, np.array(rows), 'night')
+def test_the_smallest_ratio_within_one_standard_error_of_the_best(rows, spot, resolved, words):
+    scores = np.array([[float(x) / 100 for x in row.split()] for row in rows.split(',')])
+    ratio, clear, text = sweet_spot(RATIOS, scores, 'night')
     assert (ratio, clear) == (spot, resolved) and words in text
 
 
-def test_standard_error_is_that_of_the_mean() -> None:
-    values = np.array([[1.0, 2.0, 4.0]])
-    assert standard_error(values)[0] == pytest.approx(np.sqrt(7 / 3 / 3))
-    assert np.isnan(standard_error(values[:, :1])[0])
-    rows = np.array(((0.1, 0.3), (0.31, 0.51), (0.4, 0.61), (0.2, 0.2)))
-    assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in sweet_spot(RATIOS, rows, 'night')[2]
+def test_the_gain_over_0_has_the_standard_error_of_the_mean():
+    assert standard_error(np.array([[1.0, 2.0, 4.0]]))[0] == pytest.approx(np.sqrt(7 / 3 / 3))
+    scores = np.array(((0.1, 0.3), (0.31, 0.51), (0.4, 0.61), (0.2, 0.2)))
+    text = sweet_spot(RATIOS, scores, 'night')[2]
+    assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in text
 
 
 # -- small sweeps ----------------------------------------------------------------------------
@@ -135,20 +129,18 @@ def rows(out: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((out / 'sweep.csv').open()))
 
 
-def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished: Path) -> None:
+def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
     names = {path.name for path in (finished / 'cells').iterdir()}
     assert names == {
         f'{name}_seed{seed}' for name in ('none_0', 'physical_0.5', 'made_0.5') for seed in (0, 1)
     }
     table = rows(finished)
-    assert len(table) == len(names) * 3, 'two sources and their mean'
-    assert {row['use'] for row in table} == {'select'}
+    assert len(table) == len(names) * 3 and {row['use'] for row in table} == {'select'}
     for name in names:
         mine = {r['source']: r for r in table if name.startswith(f'{r["variant"]}_')
                 and name.endswith(f'seed{r["seed"]}')}  # fmt: skip
-        assert {source: row['frames'] for source, row in mine.items()} == {
-            'a': '2', 'b': '2', 'mean': '4',
-        }  # fmt: skip
+        frames = {source: row['frames'] for source, row in mine.items()}
+        assert frames == {'a': '2', 'b': '2', 'mean': '4'}, 'two sources and their mean'
         parts = [float(mine[source]['miou9']) for source in ('a', 'b')]
         assert float(mine['mean']['miou9']) == pytest.approx(np.mean(parts), abs=1e-4)
     assert cv2.imread(str(finished / 'sweep.png')).shape[1] > 300
@@ -156,7 +148,7 @@ def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished: Path) -
     assert not list(finished.rglob('checkpoint.safetensors')), 'they are ten times the weights'
 
 
-def test_shares_reach_the_trainings(root: Path, finished: Path) -> None:
+def test_shares_reach_the_trainings(root, finished):
     settings = config(
         root, finished, ratios=(0.0, 0.5, 1.0),
         variants=('physical', f'made=folder:{root}/night:night'),
@@ -172,8 +164,8 @@ def test_shares_reach_the_trainings(root: Path, finished: Path) -> None:
 
 
 def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
-    root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    root, finished, tmp_path, monkeypatch
+):
     out = tmp_path / 'again'
     shutil.copytree(finished, out)
     before = weights(out)
@@ -195,7 +187,7 @@ def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
     assert "on 'night' the best ratio is" in lines[3]
 
 
-def test_the_curve_says_what_was_scored(root: Path, tmp_path: Path) -> None:
+def test_the_curve_says_what_was_scored(root, tmp_path):
     settings = config(root, tmp_path, ratios=RATIOS, report=(f'folder:{root}/night',))
     scores = [0.2, 0.4, 0.41, 0.3]
     table = [
@@ -209,9 +201,7 @@ def test_the_curve_says_what_was_scored(root: Path, tmp_path: Path) -> None:
     assert 'The sweet spot is 0.6.' in text
 
 
-def test_a_killed_sweep_goes_on_to_the_same_weights(
-    root: Path, finished: Path, tmp_path: Path
-) -> None:
+def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
     out = tmp_path / 'cut'
 
     def kill(text: str) -> None:
@@ -232,8 +222,8 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(
 
 
 def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
-    root: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    root, finished, tmp_path, monkeypatch
+):
     monkeypatch.setattr(sweeping, 'POLL', 0.01)
     # trials: a day checkpoint, none, physical; the second shard waits for the first one's
     settings = config(root, tmp_path, seeds=(0,))
@@ -254,7 +244,7 @@ def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
 
 
-def test_other_settings_are_refused(root: Path, finished: Path) -> None:
+def test_other_settings_are_refused(root, finished):
     with pytest.raises(RunError, match='steps = 2, now it is 4'):
         sweep(config(root, finished, cell={'steps': 4, 'warm_up': 1}), silent)
     other = (f'made=folder:{root}/day:night',)
@@ -265,45 +255,23 @@ def test_other_settings_are_refused(root: Path, finished: Path) -> None:
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'ratios': (0.0, 1.2)}, '0 to 1'),
-        ({'ratios': (0.5, 0.5)}, 'twice'),
-        ({'seeds': ()}, "'seeds' must name at least one"),
-        ({'variants': ('gan',)}, 'NAME=ADAPTER'),
-        ({'variants': ('a b=folder:x',)}, 'letters'),
-        ({'variants': ('a=folder:x', 'a=folder:y')}, 'twice'),
-        ({'shard': '3/2'}, "'shard' must be I/N"),
-        ({'shard': 'one'}, "'shard' must be I/N"),
+        ({'cell': {'stepps': 1}}, "unknown key 'stepps'"),
+        ({'variants': ('a=folder:nowhere',)}, 'no folder'),
+        ({'report': ('folder:nowhere',)}, 'no folder'),
+        ({'report': ('images:{root}/night/images',)}, 'no labels; trials are scored'),
     ],
 )
-def test_settings_that_make_no_curve_are_named(
-    changes: dict[str, object], words: str, root: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=words):
-        config(root, tmp_path, **changes)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'error', 'words'),
-    [
-        ({'cell': {'stepps': 1}}, ConfigError, "unknown key 'stepps'"),
-        ({'variants': ('a=folder:nowhere',)}, DataError, 'no folder'),
-        ({'report': ('folder:nowhere',)}, DataError, 'no folder'),
-        ({'report': ('images:{root}/night/images',)}, DataError, 'no labels; trials are scored'),
-    ],
-)
-def test_what_is_missing_is_named_before_anything_is_trained(
-    changes: dict, error: type[Exception], words: str, root: Path, tmp_path: Path
-) -> None:
+def test_what_is_missing_is_named_before_anything_is_trained(changes, words, root, tmp_path):
     if 'report' in changes:
         changes = {'report': tuple(name.format(root=root) for name in changes['report'])}
-    with pytest.raises(error, match=words):
+    with pytest.raises((ConfigError, DataError), match=words):
         sweep(config(root, tmp_path / 'out', **changes), silent)
     assert not (tmp_path / 'out').exists()
 
 
 def test_the_command_takes_the_packages_settings_and_flags_win(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    root, tmp_path, monkeypatch, capsys
+):
     seen: list[SweepConfig] = []
 
     def caught(options: SweepConfig, log: object) -> object:
@@ -311,10 +279,8 @@ def test_the_command_takes_the_packages_settings_and_flags_win(
         raise RunError('far enough')
 
     monkeypatch.setattr(sweeping, 'sweep', caught)
-    data = ['--data', f'folder:{root}/day', '--select', f'folder:{root}/night']
-    assert (
-        main(['sweep', *data, '--out', str(tmp_path), '--cell.steps', '7', '--shard', '2/3']) == 2
-    )
+    flags = ['--data', f'folder:{root}/day', '--select', f'folder:{root}/night', '--shard', '2/3']
+    assert main(['sweep', *flags, '--out', str(tmp_path), '--cell.steps', '7']) == 2
     assert 'far enough' in capsys.readouterr().err
     (options,) = seen
     assert options.cell['steps'] == 7 and options.shard == '2/3'

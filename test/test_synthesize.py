@@ -10,65 +10,33 @@ import hashlib
 import json
 import os
 from pathlib import Path
-import signal
-import subprocess
-import sys
-import time
+from typing import Any
 
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.cli.main import main
 from nightseg_ros.data import synthesize as synthesis
-from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night_methods import recolor, region_colors, region_rows
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.data.synthesize import choose, SynthesisConfig, synthesize
 from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
-from nightseg_ros.training.crops import TrainingCrops
 from nightseg_ros.weights import save_weights, WeightsError, WeightsMetadata
 import numpy as np
 import pytest
+from tiny_data import write_streets
 from tiny_weights import write_segmenter, write_translator
 import torch
 
 METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
-SKY, BUILDING, ROAD, CAR = 0, 1, 3, 8
-
-
-def street(rng: np.random.Generator, height: int = 64, width: int = 96) -> tuple[np.ndarray, ...]:
-    """Return a day street uint8 [H, W, 3] RGB with noise, and its ids."""
-    labels = np.full((height, width), SKY, np.uint8)
-    horizon = int(height * rng.uniform(0.45, 0.55))
-    middle, roof = width // 2, horizon - height // 5
-    labels[roof:horizon, :middle] = BUILDING
-    labels[horizon:] = ROAD
-    labels[horizon:, middle:][: height // 6, :12] = CAR
-    labels[:2] = 255
-    colors = np.zeros((256, 3), np.int16)
-    colors[[SKY, BUILDING, ROAD, CAR, 255]] = (
-        (210, 225, 245), (140, 120, 100), (110, 110, 112), (40, 50, 160), (200, 210, 230),
-    )  # fmt: skip
-    image = colors[labels] + rng.integers(-8, 9, (height, width, 1))
-    return np.clip(image, 0, 255).astype(np.uint8), labels
-
-
-def write_days(root: Path, count: int) -> str:
-    for kind in ('images', 'labels'):
-        (root / kind).mkdir(parents=True)
-    for index in range(count):
-        image, labels = street(np.random.default_rng(index))
-        name = f'cam_{index:03d}.png'
-        cv2.imwrite(str(root / 'images' / name), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        cv2.imwrite(str(root / 'labels' / name), labels)
-    return f'folder:{root}:day'
+SKY, ROAD = 0, 3
 
 
 @pytest.fixture(scope='module')
 def days(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_days(tmp_path_factory.mktemp('days') / 'set', 8)
+    return f'{write_streets(tmp_path_factory.mktemp("days") / "set", 8)}:day'
 
 
 @pytest.fixture(scope='module')
@@ -81,11 +49,6 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> str:
         image[30:] = (70, 60, 30 + 5 * index)
         cv2.imwrite(str(root / f'n{index}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return f'images:{root}:night'
-
-
-@pytest.fixture(scope='module')
-def generator(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_translator(tmp_path_factory.mktemp('weights') / 'night.safetensors'))
 
 
 def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
@@ -105,19 +68,19 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_each_method_makes_a_data_set_with_the_days_labels(
-    method: str, days: str, nights: str, generator: str, tmp_path: Path
-) -> None:
-    out = tmp_path / 'night'
+def test_each_method_makes_a_data_set_with_the_days_labels(method, days, nights, tmp_path):
+    out = tmp_path / 'out' / 'night'
+    generator = method == 'generator'
+    weights = write_translator(tmp_path / 'night.safetensors')
     wanted = config(
         days, out, method=method, reference=(nights,), long_side=96, backend='torch',
-        weights=generator if method == 'generator' else '', seed=3,
+        weights=str(weights) if generator else '', seed=3,
     )  # fmt: skip
     steps: list[tuple[int, int]] = []
     done = synthesize(wanted, progress=lambda *step: steps.append(step))
     assert (done.count, done.of, done.made) == (4, 8, 4)
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert not list(tmp_path.glob('.*')), 'a work folder was left behind'
+    assert list(out.parent.iterdir()) == [out], 'a work folder was left behind'
 
     samples = open_dataset(f'folder:{out}:night')
     manifest = json.loads((out / 'manifest.json').read_text())
@@ -130,18 +93,18 @@ def test_each_method_makes_a_data_set_with_the_days_labels(
         source = by_name[Path(entry['source']).name]
         assert sample.light == 'night' and sample.source == source.source
         assert sample.label.path.read_bytes() == source.label.path.read_bytes()
-        assert entry['sha256'] == hashlib.sha256(sample.image.read_bytes()).hexdigest()
-        assert entry['source_sha256'] == hashlib.sha256(source.image.read_bytes()).hexdigest()
+        for key, path in (('sha256', sample.image), ('source_sha256', source.image)):
+            assert entry[key] == hashlib.sha256(path.read_bytes()).hexdigest()
         night, day = read_image(sample.image), read_image(source.image)
         assert night.shape == day.shape
-        if method != 'generator':  # a random one has no idea of night
-            assert night[3:20].mean() < 0.7 * day[3:20].mean(), 'the sky is still that of day'
-    if method == 'generator':
-        digest = hashlib.sha256(Path(generator).read_bytes()).hexdigest()
+        # a random generator has no idea of night
+        assert generator or night[5:20].mean() < 0.7 * day[5:20].mean(), 'the sky is that of day'
+    if generator:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         assert manifest['weights_sha256'] == digest
 
 
-def test_bytes_depend_on_the_seed_and_not_on_the_number(days: str, tmp_path: Path) -> None:
+def test_bytes_depend_on_the_seed_and_not_on_the_number(days, tmp_path):
     one, more, other = (tmp_path / name for name in ('one', 'more', 'other'))
     synthesize(config(days, one, seed=1))
     synthesize(config(days, more, seed=1, count=None, ratio=1.0))
@@ -153,7 +116,7 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number(days: str, tmp_path: Pat
 
 @settings(deadline=None)
 @given(total=st.integers(1, 500), seed=st.integers(0, 9), ratio=st.floats(0.01, 1.0))
-def test_a_ratio_is_that_share_of_the_images(total: int, seed: int, ratio: float) -> None:
+def test_a_ratio_is_that_share_of_the_images(total, seed, ratio):
     wanted = SynthesisConfig(data=('folder:x',), out='y', ratio=ratio, seed=seed)
     if round(ratio * total) == 0:
         with pytest.raises(DataError, match='is none'):
@@ -164,50 +127,40 @@ def test_a_ratio_is_that_share_of_the_images(total: int, seed: int, ratio: float
     assert chosen == sorted(set(chosen)) and chosen[0] >= 0 and chosen[-1] < total
 
 
-def test_sets_with_equal_names_and_another_vocabulary(tmp_path: Path) -> None:
-    specs = tuple(write_days(tmp_path / name, 2) for name in ('a', 'b'))
+def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
+    specs = tuple(write_streets(tmp_path / name, 2) for name in ('a', 'b'))
     (tmp_path / 'b' / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
+    sky, road = (CITYSCAPES19.id_of(name) for name in ('sky', 'road'))
     for path in (tmp_path / 'b' / 'labels').iterdir():
-        labels = np.full((64, 96), CITYSCAPES19.id_of('sky'), np.uint8)
-        labels[30:] = CITYSCAPES19.id_of('road')
-        cv2.imwrite(str(path), labels)
+        cv2.imwrite(str(path), np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
     out = tmp_path / 'out'
     synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0, method='darken'))
     manifest = json.loads((out / 'manifest.json').read_text())['images']
     assert len({entry['source'] for entry in manifest}) == 4
     entry = next(e for e in manifest if Path(e['source']).parts[-3] == 'b')
-    ids = {}
-    for taxonomy in (CAMVID11, CITYSCAPES19):
+    for taxonomy, ids in ((CAMVID11, [SKY, ROAD]), (CITYSCAPES19, sorted([sky, road]))):
         samples = open_dataset(f'folder:{out}:night', taxonomy)
         assert len(samples) == 4
         (sample,) = [s for s in samples if s.image.name == Path(entry['image']).name]
-        ids[taxonomy.name] = np.unique(read_labels(sample.label)).tolist()
-    wanted = sorted(CITYSCAPES19.id_of(name) for name in ('road', 'sky'))
-    assert ids == {'camvid11': [SKY, ROAD], 'cityscapes19': wanted}
-
-
-def test_a_night_gets_no_second_night_in_training(days: str, tmp_path: Path) -> None:
-    out = tmp_path / 'night'
-    synthesize(config(days, out))
-
-    def crop(spec: str, night_share: float) -> np.ndarray:
-        augment = AugmentConfig(crop=(32, 64), night_share=night_share)
-        crops = TrainingCrops(open_dataset(spec), augment, taxonomy=CAMVID11, seed=0)
-        return np.stack([crops[number][0].numpy() for number in range(4)])
-
-    night = f'folder:{out}:night'
-    assert np.array_equal(crop(night, 1.0), crop(night, 0.0))
-    assert not np.array_equal(crop(f'folder:{out}', 1.0), crop(f'folder:{out}', 0.0))
+        assert np.unique(read_labels(sample.label)).tolist() == ids
 
 
 # -- colours of real nights ------------------------------------------------------------------
 
 
-def test_regions_take_the_colours_that_their_rows_have_in_real_nights() -> None:
+def two_halves(shape: tuple[int, int], row: int, sky: Any, ground: Any) -> np.ndarray:
+    """Return a picture or label image, uint8, that changes at a row."""
+    image = np.full((*shape, *np.shape(sky)), sky, np.uint8)
+    image[row:] = ground
+    return image
+
+
+def test_regions_take_the_colours_that_their_rows_have_in_real_nights():
     rng = np.random.default_rng(0)
-    image, labels = street(rng, 96, 144)
-    night = np.zeros((60, 80, 3), np.uint8)
-    night[:20], night[20:32], night[32:] = (8, 12, 40), (90, 60, 30), (60, 60, 60)
+    labels = two_halves((96, 144), 48, SKY, ROAD)
+    image = two_halves((96, 144), 48, (210, 225, 245), (110, 110, 112))
+    night = two_halves((60, 80), 32, (90, 60, 30), (60, 60, 60))
+    night[:20] = 8, 12, 40
     rows = region_rows([labels], CAMVID11)
     assert rows.shape == (48, 3) and np.allclose(rows.sum(1), 1.0)
     assert rows[2].argmax() == 0 and rows[-2].argmax() == 1
@@ -219,14 +172,11 @@ def test_regions_take_the_colours_that_their_rows_have_in_real_nights() -> None:
         assert distance.argmin() == nearest and distance[nearest] < 25, part
 
 
-def test_labels_of_a_reference_tell_where_its_sky_is() -> None:
-    _, labels = street(np.random.default_rng(0), 96, 144)
+def test_labels_of_a_reference_tell_where_its_sky_is():
     # this camera looks up: the sky fills most of the frame, and is red
-    night = np.full((60, 80, 3), (90, 10, 10), np.uint8)
-    night[50:] = (20, 20, 20)
-    truth = np.full((60, 80), SKY, np.uint8)
-    truth[50:] = ROAD
-    rows = region_rows([labels], CAMVID11)
+    night = two_halves((60, 80), 50, (90, 10, 10), (20, 20, 20))
+    truth = two_halves((60, 80), 50, SKY, ROAD)
+    rows = region_rows([two_halves((96, 144), 48, SKY, ROAD)], CAMVID11)
     guessed, _ = region_colors(night, rows, CAMVID11)
     known, _ = region_colors(night, rows, CAMVID11, truth)
     ground = np.asarray(cv2.cvtColor(np.float32([[[20, 20, 20]]]) / 255, cv2.COLOR_RGB2Lab))[0, 0]
@@ -236,35 +186,7 @@ def test_labels_of_a_reference_tell_where_its_sky_is() -> None:
 # -- interruptions ---------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
-    data = write_days(tmp_path / 'days', 40)
-    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
-    synthesize(config(data, whole, count=40))
-    arguments = ['--data', data, '--out', str(cut), '--count', '40']
-    code = 'import sys; from nightseg_ros.cli.main import main; sys.exit(main(sys.argv[1:]))'
-    process = subprocess.Popen(
-        [sys.executable, '-c', code, 'synthesize', *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    pictures = tmp_path / '.cut.partial' / 'images'
-    deadline = time.monotonic() + 60
-    while not pictures.is_dir() or len(list(pictures.iterdir())) < 5:
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not cut.exists(), 'a folder that is not whole must not bear its name'
-
-    said: list[str] = []
-    done = synthesize(config(data, cut, count=40), log=said.append)
-    assert 0 < done.made < 40 and 'going on after' in said[0]
-    assert contents(cut) == contents(whole)
-    assert not list(tmp_path.glob('.*'))
-
-
-def test_a_full_disk_leaves_nothing_that_looks_whole(
-    days: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path, monkeypatch):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     synthesize(config(days, whole))
     replace_file, written = synthesis.replace_file, []
@@ -275,39 +197,41 @@ def test_a_full_disk_leaves_nothing_that_looks_whole(
         written.append(path)
         replace_file(path, content)
 
-    monkeypatch.setattr(synthesis, 'replace_file', full)
-    with pytest.raises(OSError, match='No space left'):
-        synthesize(config(days, out))
-    assert not out.exists()
-    monkeypatch.undo()
-    # with other settings it does not go on; what is missing or half there is made again
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesis, 'replace_file', full)
+        with pytest.raises(OSError, match='No space left'):
+            synthesize(config(days, out))
+    assert not out.exists(), 'a folder that is not whole must not bear its name'
+    # with other settings or beside another process it does not go on
     with pytest.raises(DataError, match='seed = 0, now it is 7'):
         synthesize(config(days, out, seed=7))
-    first, _ = sorted((tmp_path / '.out.partial' / 'images').iterdir())
+    partial = tmp_path / '.out.partial'
+    handle = os.open(partial, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(DataError, match='another process'):
+        synthesize(config(days, out))
+    os.close(handle)
+    # what is missing or half there is made again
+    first, _ = sorted((partial / 'images').iterdir())
     first.unlink()
     (first.parent / f'.{first.name}').write_bytes(b'what a kill left of a picture')
-    assert synthesize(config(days, out)).made == 3 and contents(out) == contents(whole)
-
-
-def test_two_at_once_are_refused(days: str, tmp_path: Path) -> None:
-    partial = tmp_path / '.out.partial'
-    partial.mkdir()
-    handle = os.open(partial, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match='another process'):
-            synthesize(config(days, tmp_path / 'out'))
-    finally:
-        os.close(handle)
-    assert synthesize(config(days, tmp_path / 'out')).made == 4
+    said: list[str] = []
+    assert synthesize(config(days, out), log=said.append).made == 3
+    assert 'going on after' in said[0] and contents(out) == contents(whole)
 
 
 # -- what is refused -------------------------------------------------------------------------
 
 
-def test_a_folder_of_other_settings_is_refused_and_stays(days: str, tmp_path: Path) -> None:
+def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path):
     out = tmp_path / 'out'
-    synthesize(config(days, out))
+    out.mkdir()
+    (out / 'notes.txt').write_text('mine')
+    with pytest.raises(DataError, match='not made by'):
+        synthesize(config(days, out))
+    assert contents(out).keys() == {'notes.txt'}
+    (out / 'notes.txt').unlink()
+    assert synthesize(config(days, out)).made == 4, 'an empty folder is taken'
     before = contents(out)
     assert synthesize(config(days, out)).made == 0
     for changes, words in (
@@ -323,17 +247,6 @@ def test_a_folder_of_other_settings_is_refused_and_stays(days: str, tmp_path: Pa
     assert contents(out) != before
 
 
-def test_a_foreign_folder_is_refused_and_an_empty_one_taken(days: str, tmp_path: Path) -> None:
-    out = tmp_path / 'out'
-    out.mkdir()
-    (out / 'notes.txt').write_text('mine')
-    with pytest.raises(DataError, match='not made by'):
-        synthesize(config(days, out))
-    assert (out / 'notes.txt').read_text() == 'mine'
-    (out / 'notes.txt').unlink()
-    assert synthesize(config(days, out)).made == 4
-
-
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
@@ -344,33 +257,25 @@ def test_a_foreign_folder_is_refused_and_an_empty_one_taken(days: str, tmp_path:
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
         ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
         ({'data': 'folder:nowhere'}, 'no folder'),
-        ({'ratio': 0.5, 'count': 3}, 'give one'),
-        ({'ratio': 1.5, 'count': None}, 'at most 1'),
-        ({'count': 0}, 'at least 1'),
-        ({'beta': (0.0, 0.1)}, '0.02'),
-        ({'method': 'generator'}, 'belong together'),
-        ({'quality': 0}, "'quality'"),
     ],
 )
-def test_what_cannot_work_is_named(
-    changes: dict[str, object], words: str, days: str, tmp_path: Path
-) -> None:
+def test_what_cannot_work_is_named(changes, words, days, tmp_path):
     with pytest.raises(ValueError, match=words):
         synthesize(config(**{'data': days, 'out': tmp_path / 'out', **changes}))
     assert not list(tmp_path.iterdir())
 
 
-def test_broken_data_is_named_and_nothing_is_left(nights: str, tmp_path: Path) -> None:
+def test_broken_data_is_named_and_nothing_is_left(nights, tmp_path):
+    data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
-        synthesize(config(nights, tmp_path / 'out', count=1))
-    data = write_days(tmp_path / 'days', 2)
-    cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'cam_001.png'), np.zeros((8, 8), np.uint8))
-    with pytest.raises(DataError, match=r'cam_001\.png.*sizes must agree'):
-        synthesize(config(data, tmp_path / 'out', count=2))
-    (tmp_path / 'days' / 'images' / 'cam_001.png').write_bytes(b'torn')
+        synthesize(config(nights, out, count=1))
+    cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'a1.png'), np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r'a1\.png.*sizes must agree'):
+        synthesize(config(data, out, count=2))
+    (tmp_path / 'days' / 'images' / 'a1.png').write_bytes(b'torn')
     with pytest.raises(DataError, match='cannot be read as an image'):
-        synthesize(config(data, tmp_path / 'other', count=2))
-    assert not (tmp_path / 'out').exists() and not (tmp_path / 'other').exists()
+        synthesize(config(data, out, count=2, force=True))
+    assert not out.exists()
 
 
 def write_generator(path: Path, way: str) -> str:
@@ -388,7 +293,7 @@ def write_generator(path: Path, way: str) -> str:
     return str(path)
 
 
-def test_a_generator_draws_from_the_nights_of_its_cameras(days: str, tmp_path: Path) -> None:
+def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
     weights = write_generator(tmp_path / 'weights' / 'day_to_night.safetensors', 'day_to_night')
     settings = config(
         days, tmp_path / 'one', method='generator', weights=weights, backend='torch',
@@ -412,9 +317,7 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days: str, tmp_path: P
 # -- the command -----------------------------------------------------------------------------
 
 
-def test_the_command_writes_a_sheet_and_reads_a_file(
-    days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):
     out, file = tmp_path / 'out', tmp_path / 'night.yaml'
     file.write_text('ratio: 0.25\nnight:\n  mixture: {dark: 1.0}\n')
     arguments = ['synthesize', '--config', str(file), '--data', days, '--out', str(out)]

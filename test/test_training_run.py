@@ -99,9 +99,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tor
 
 
 @pytest.mark.parametrize('stop', [1, 2, 3, 8, 9])
-def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(
-    tmp_path: Path, stop: int, whole: tuple[Path, dict[str, torch.Tensor]]
-) -> None:
+def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(tmp_path, stop, whole):
     train(tmp_path, stop)
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 5, "lo')  # cut off in the middle
@@ -114,9 +112,7 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(
     assert same(*(load_file(out / 'checkpoint.safetensors') for out in (tmp_path, whole[0])))
 
 
-def test_pictures_and_events_are_where_people_look(
-    whole: tuple[Path, dict[str, torch.Tensor]],
-) -> None:
+def test_pictures_and_events_are_where_people_look(whole):
     names = sorted(path.name for path in (whole[0] / 'pictures').iterdir())
     assert names == ['noise_000003.jpg', 'noise_000007.jpg', 'noise_000008.jpg']
     pytest.importorskip('tensorboard')
@@ -127,9 +123,7 @@ def test_pictures_and_events_are_where_people_look(
     assert [event.step for event in events.Images('noise')] == [3, 7, 8]
 
 
-def test_time_left_and_a_missing_tensorboard_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_time_left_and_a_missing_tensorboard_are_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     ticks = iter(range(0, 10_000, 600))
     said: list[str] = []
@@ -142,21 +136,28 @@ def test_time_left_and_a_missing_tensorboard_are_told(
     ]  # fmt: skip
 
 
-def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path: Path) -> None:
+def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path):
+    (tmp_path / '.left-over.safetensors').touch()
     train(tmp_path, 3)
+    assert not list(tmp_path.glob('.left-*'))
     with pytest.raises(RunError, match=r'rate = 0\.1, now it is 0\.2'):
         train(tmp_path, rate=0.2)
+    # the lock of a folder goes with its process
+    with subprocess.Popen(
+        [sys.executable, '-c', HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None and other.stdout.readline() == b'held\n'
+        with pytest.raises(RunError, match='another training writes'):
+            train(tmp_path)
+        other.kill()
     path = tmp_path / 'checkpoint.safetensors'
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(RunError, match='damaged.*remove it'):
         train(tmp_path)
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    whole: tuple[Path, dict[str, torch.Tensor]],
-) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch, whole):
     train(tmp_path, 3)
     before = (tmp_path / 'checkpoint.safetensors').read_bytes()
     # the other files of a run are shorter, but for those of tensorboard
@@ -173,7 +174,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole(
     assert same(train(tmp_path)[1], whole[1])
 
 
-def test_a_diverged_training_stops_and_its_checkpoint_is_not_kept(tmp_path: Path) -> None:
+def test_a_diverged_training_stops_and_its_checkpoint_is_not_kept(tmp_path):
     train(tmp_path, 4)
     before = (tmp_path / 'checkpoint.safetensors').read_bytes()
     with pytest.raises(RunError, match="'network/line/weight' is NaN or infinite.*diverged"):
@@ -193,21 +194,7 @@ sys.stdin.read()
 """
 
 
-def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
-    (tmp_path / '.left-over.safetensors').touch()
-    with subprocess.Popen(
-        [sys.executable, '-c', HOLD, str(tmp_path)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as other:  # fmt: skip
-        assert other.stdout is not None and other.stdout.readline() == b'held\n'
-        with pytest.raises(RunError, match='another training writes'):
-            train(tmp_path)
-        other.kill()  # the lock goes with its process
-    train(tmp_path, 1)
-    assert not list(tmp_path.glob('.left-*'))
-
-
-def test_an_accelerator_that_is_not_here_is_named() -> None:
+def test_an_accelerator_that_is_not_here_is_named():
     missing = 'mps' if torch.cuda.is_available() else 'cuda'
     with pytest.raises(RunError, match=f"'{missing}' cannot be used"):
         open_fabric(missing, '32-true')

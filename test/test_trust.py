@@ -73,7 +73,7 @@ def _pixels(
 
 
 @pytest.mark.parametrize('temperature', [0.5, 1.0, 3.0])
-def test_a_known_temperature_is_found_and_makes_the_confidence_honest(temperature: float) -> None:
+def test_a_known_temperature_is_found_and_makes_the_confidence_honest(temperature):
     fitted_on, seen = _pixels(temperature), _pixels(temperature, seed=1)
     found = fit_temperature([fitted_on])
     assert found == pytest.approx(temperature, rel=0.06)
@@ -82,7 +82,7 @@ def test_a_known_temperature_is_found_and_makes_the_confidence_honest(temperatur
     assert errors[0]['ece'] > 0.2 or temperature < 3
 
 
-def test_folds_are_fitted_without_their_own_place() -> None:
+def test_folds_are_fitted_without_their_own_place():
     frames = [_pixels(1.0, 'a'), _pixels(4.0, 'b'), _pixels(4.0, 'c', seed=1)]
     folds = cross_fit(frames)
     assert folds['a'] == pytest.approx(4.0, rel=0.1)
@@ -96,14 +96,14 @@ def test_folds_are_fitted_without_their_own_place() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_more_of_a_feature_never_means_more_reliability(seed: int) -> None:
+def test_more_of_a_feature_never_means_more_reliability(seed):
     rng = np.random.default_rng(seed)
     features = rng.normal(0, 1, (40, 3))
     weight, bias = fit_logistic(features, rng.random(40))
     assert (weight >= 0).all() and np.isfinite(bias)
 
 
-def test_the_logistic_function_is_found() -> None:
+def test_the_logistic_function_is_found():
     features = np.random.default_rng(0).normal(0, 1, (50_000, 3))
     share = 1 / (1 + np.exp(-(1.5 - features @ np.array([2.0, 0.0, 0.5]))))
     weight, bias = fit_logistic(features, share)
@@ -118,58 +118,51 @@ def test_the_logistic_function_is_found() -> None:
 
 
 @given(st.lists(st.floats(-5, 5), min_size=3, max_size=30, unique=True))
-def test_rank_correlation_goes_by_order_alone(values: list[float]) -> None:
+def test_rank_correlation_goes_by_order_alone(values):
     array = np.array(values)
     assert spearman(array, ranks(array) ** 3) == pytest.approx(1)
     assert spearman(array, -ranks(array)) == pytest.approx(-1)
     assert np.isnan(spearman(array, np.ones(len(array))))
-
-
-def test_rank_correlation_with_ties() -> None:
     # 1 - 6 Σd² / n(n² - 1) does not hold with ties: Pearson's of the ranks does
     assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
     assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9486833)
 
 
-def test_risk_falls_where_the_worst_frames_are_left_out() -> None:
+def test_risk_falls_where_the_worst_frames_are_left_out():
     coverage, risk = risk_coverage([0.9, 0.1, 0.8, 0.5], [0.0, 1.0, 0.1, 0.2])
     assert coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
     assert risk == pytest.approx([0.0, 0.05, 0.1, 0.325])
 
 
-def test_scores_of_an_evaluation() -> None:
-    rng = np.random.default_rng(0)
+def test_scores_of_an_evaluation():
+    rng, config = np.random.default_rng(0), BootstrapConfig()
     accuracy = rng.random(60)
-    found = selective(
-        accuracy + rng.normal(0, 0.1, 60), accuracy, np.arange(60) // 3, BootstrapConfig()
-    )
+    found = selective(accuracy + rng.normal(0, 0.1, 60), accuracy, np.arange(60) // 3, config)
     low, high = found['spearman_ci']
     assert 0.7 < low < found['spearman'] < high < 1
     assert found['risk']['0.25'] < found['risk']['0.5'] < found['risk']['1']
     assert found['risk']['1'] == pytest.approx(1 - accuracy.mean(), abs=1e-4)
-    assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), BootstrapConfig()).values()) == {
-        None
-    }
+    assert set(selective(*np.zeros((2, 0)), np.zeros(0, int), config).values()) == {None}
+
+
+@pytest.fixture(scope='module')
+def street() -> np.ndarray:
+    return render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
 
 
 @pytest.mark.parametrize('name', photometric.CORRUPTIONS)
-@pytest.mark.parametrize('size', [(360, 480), (33, 65)])
-def test_faults_change_a_picture_of_any_shape(name: str, size: tuple[int, int]) -> None:
-    street = render(Street(1, 'train'), 10.0, 'day', seed=1, size=(480, 360)).image
-    street = np.ascontiguousarray(street[: size[0], : size[1]])
-    before = street.copy()
-    changes = []
+@pytest.mark.parametrize('size', [(96, 160), (33, 65)])
+def test_faults_change_a_picture_of_any_shape(name, size, street):
+    picture = np.ascontiguousarray(street[: size[0], : size[1]])
+    before = picture.copy()
     for strength in (0.1, 1.0):
-        out = photometric.CORRUPTIONS[name](street, strength, np.random.default_rng(3))
-        assert out.shape == street.shape and out.dtype == np.uint8
-        changes.append(np.abs(out.astype(int) - before).mean())
-    assert min(changes) > 0
-    assert (street == before).all()
+        out = photometric.CORRUPTIONS[name](picture, strength, np.random.default_rng(3))
+        assert out.shape == picture.shape and out.dtype == np.uint8
+        assert (out != picture).any() and (picture == before).all()
 
 
 @pytest.mark.parametrize('name', CORRUPTIONS)
-def test_out_of_distribution_images_are_functions_of_their_seed(name: str) -> None:
-    street = render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
+def test_out_of_distribution_images_are_functions_of_their_seed(name, street):
     pictures = [CORRUPTIONS[name](street, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert pictures[0].shape == street.shape and pictures[0].dtype == np.uint8
     assert (pictures[0] == pictures[1]).all() and (pictures[0] != pictures[2]).any()
@@ -199,9 +192,7 @@ def calibrated(streets: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def test_weights_keep_their_network_and_say_what_was_fitted(
-    calibrated: Path, tmp_path: Path
-) -> None:
+def test_weights_keep_their_network_and_say_what_was_fitted(calibrated, tmp_path):
     before = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     after = load_weights(calibrated)
     assert has_reliability(after) and not has_reliability(before)
@@ -214,9 +205,7 @@ def test_weights_keep_their_network_and_say_what_was_fitted(
         assert torch.allclose(tensor.float(), before.tensors[name].float(), atol=1e-3), name
 
 
-def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
-    streets: list[str], tmp_path: Path
-) -> None:
+def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(streets, tmp_path):
     other = [
         distort(read_image(sample.image), np.random.default_rng(seed), PhotometricConfig())
         for sample in open_dataset(streets[0])
@@ -224,13 +213,9 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
     ]
     found = []
     for cameras in (0, 2):
-        path = write_segmenter(tmp_path / f'{cameras}.safetensors')
-        calibrate(
-            CalibrationConfig(
-                weights=str(path), faults_on=(streets[0],), good=(streets[1],), cameras=cameras
-            ),
-            silent,
-        )
+        path = str(write_segmenter(tmp_path / f'{cameras}.safetensors'))
+        settings = {'faults_on': (streets[0],), 'good': (streets[1],), 'cameras': cameras}
+        calibrate(CalibrationConfig(weights=path, **settings), silent)
         head = ReliabilityHead.of(load_weights(path))
         assert head is not None
         graph = graph_of(load_weights(path))
@@ -240,7 +225,7 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(
     assert found[1] < 0.7 * found[0], found
 
 
-def test_publishing_keeps_both_and_a_mean_neither(calibrated: Path, tmp_path: Path) -> None:
+def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path):
     assert main(['publish', str(calibrated), '--name', 'x', '--models', str(tmp_path)]) == 0
     shipped, before = load_weights(tmp_path / 'x.safetensors'), load_weights(calibrated)
     assert shipped.metadata.temperature == before.metadata.temperature
@@ -251,15 +236,13 @@ def test_publishing_keeps_both_and_a_mean_neither(calibrated: Path, tmp_path: Pa
     assert not has_reliability(mean) and mean.metadata.temperature == 1.0
 
 
-def test_a_single_place_and_other_tasks_are_refused(streets: list[str], tmp_path: Path) -> None:
+def test_a_single_place_and_other_tasks_are_refused(streets, tmp_path):
     path = str(write_segmenter(tmp_path / 'day.safetensors'))
     with pytest.raises(DataError, match='two places'):
         calibrate(CalibrationConfig(weights=path, data=(streets[0],)), silent)
     light = str(write_illumination(tmp_path / 'light.safetensors'))
     with pytest.raises(WeightsError, match='a segmenter'):
         calibrate(CalibrationConfig(weights=light, data=tuple(streets)), silent)
-    with pytest.raises(ValueError, match='--data'):
-        CalibrationConfig(weights=path)
 
 
 def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline:
@@ -268,7 +251,7 @@ def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline
     return Pipeline.load(PipelineConfig(route='day', backend=backend, weights=weights))
 
 
-def test_the_pipeline_says_what_the_reliability_is(calibrated: Path, tmp_path: Path) -> None:
+def test_the_pipeline_says_what_the_reliability_is(calibrated, tmp_path):
     path = write_segmenter(tmp_path / 'day.safetensors')
     image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
     pipeline = _pipeline(path, tmp_path)
@@ -292,9 +275,7 @@ def test_the_pipeline_says_what_the_reliability_is(calibrated: Path, tmp_path: P
 
 
 @pytest.mark.parametrize('backend', ['onnxruntime', 'openvino'])
-def test_backends_give_the_reliability_of_torch(
-    calibrated: Path, tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_backends_give_the_reliability_of_torch(calibrated, tmp_path, backend, monkeypatch):
     pytest.importorskip(backend)
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     rng = np.random.default_rng(1)
@@ -319,7 +300,7 @@ def _reliability(pipeline: Pipeline, image: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize('route', ['day', 'night'])
-def test_blind_frames_are_told_from_streets(route: str, tmp_path: Path) -> None:
+def test_blind_frames_are_told_from_streets(route, tmp_path):
     light = write_illumination(tmp_path / 'illumination.safetensors')
     weights = WeightsConfig(day='rendered_day', night='rendered_night', illumination=str(light))
     config = PipelineConfig(route=route, backend='torch', weights=weights)

@@ -22,7 +22,6 @@ import tempfile
 import threading
 from typing import Any
 
-import cv2
 from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
 from nightseg_ros.evaluation.sources import Plan, Shard
 from nightseg_ros.evaluation.variants import Configuration, shared_out, Variants
@@ -140,7 +139,6 @@ def _evaluate(
 @lru_cache(maxsize=1)
 def _variants(configurations: tuple[Configuration, ...]) -> Variants:
     """Load the networks once a process."""
-    cv2.setNumThreads(max(item.config.threads for item in configurations))
     return Variants(configurations)
 
 

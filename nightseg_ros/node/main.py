@@ -61,6 +61,8 @@ def serve(name: str, make: Callable[[], Any]) -> None:
         return
     _never_wait_for_a_reader()
     _use_one_heap()
+    # OpenVINO's converters: 10 MB and as much time as all the rest of its import
+    sys.modules.setdefault('openvino.tools.ovc', None)  # type: ignore[arg-type]
     os.environ.update(profile_environment())
     stop = _stop_on_signals()
 

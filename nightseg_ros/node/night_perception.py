@@ -20,8 +20,9 @@ from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
 
 #: Camera sizes (height, width) that are made ready by configure. The networks' input depends on
-#: the aspect alone, so that nearly every camera's first frame finds its networks compiled.
-COMMON_SIZES = ((720, 1280), (480, 640))
+#: the aspect alone. Another aspect is made ready by a camera's first frame: beforehand, it would
+#: keep 180 MB for three networks, and start would take half as long again.
+COMMON_SIZES = ((720, 1280),)
 
 
 class NightPerception(ManagedNode):

@@ -76,7 +76,7 @@ class Worker:
         """Why the networks run on the CPU, or cannot."""
         self._node, self._threads, self._log = node, threads, log
         self._most: int | None = None
-        self._sizes: set[tuple[int, int]] = set()
+        self._sizes = set(sizes)
         self._slots: dict[str, Waiting] = {}
         self._condition = threading.Condition()
         self._stopping = True

@@ -34,8 +34,8 @@ from nightseg_ros.weights import (
 import numpy as np
 import numpy.typing as npt
 
-#: Bytes a folder may hold: OpenVINO takes some 13 MB for each network and size of picture, and one
-#: who trains makes new networks every day.
+#: Bytes that the cache may hold: OpenVINO takes some 13 MB for each network and size of picture,
+#: and one who trains makes new networks every day.
 LIMIT = 200 << 20
 OPSET = 18
 #: Most bytes of a graph without its tensors.
@@ -59,7 +59,7 @@ def cached(
             return found
     content = found or make()
     try:
-        tidy(write_cache(f'{kind}/{key}-{_digest(content)}.{kind}', content).parent)
+        tidy(write_cache(f'{kind}/{key}-{_digest(content)}.{kind}', content).parent.parent)
     except OSError as error:
         log(f'the cache of graphs cannot be used, each start makes them anew: {error.strerror}')
     return content
@@ -83,12 +83,12 @@ def _digest(content: bytes) -> str:
 
 def tidy(folder: Path, limit: int = LIMIT) -> None:
     """
-    Remove the files that were not used for longest, until the others have ``limit`` bytes or less.
+    Remove the graphs that were not used for longest, until ``limit`` bytes or less are left.
 
     They are made again when they are needed. What cannot be removed costs space only.
     """
     found = []
-    for path in folder.glob('*'):
+    for path in (*folder.glob('onnx/*'), *folder.glob('openvino/*')):
         try:
             stat = path.stat()
         except OSError:  # another process tidies up as well
