@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
 import dataclasses
 from functools import partial
@@ -113,13 +113,13 @@ class Car:
 
 
 @pytest.fixture(scope='module')
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(tmp_path_factory):
     with served(tmp_path_factory.mktemp('node'), PARAMETERS, kind=CloudProcess) as client:
         yield client
 
 
 @pytest.fixture
-def car(client: Client) -> Iterator[Car]:
+def car(client):
     yield Car(client)
     client.reset()
     assert client.process.process.poll() is None
@@ -129,7 +129,7 @@ def labels_of(found: Cloud) -> list[int]:
     return [int(label) for label in found.records['label'].ravel()]
 
 
-def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
+def test_points_get_the_labels_of_the_cameras_that_see_them(car):
     sent = cloud(POINTS, extra={'intensity': (7, [1, 2, 3]), 'ring': (4, [4, 5, 6])})
     found = car.labelled([3, 5, 255], sent)
     for field in sent.fields:
@@ -142,7 +142,7 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
     assert car.client.diagnosed('node', '')['state'] == 'active'
 
 
-def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
+def test_every_layout_is_read_and_what_is_no_point_comes_back(car):
     points = [(math.nan,) * 3, *POINTS]
     odd = cloud(points, height=2, point_padding=5, row_padding=7, big=True, float_type=8)
     empty = dataclasses.replace(odd, width=0, row_step=0)
@@ -152,7 +152,7 @@ def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
         assert found.is_bigendian
 
 
-def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car) -> None:
+def test_a_bad_calibration_is_told_and_a_good_one_heals(car):
     car.labelled([3, 5, 255])
     car.calibrate(calibration('kannala_brandt', (0.1,) * 4, width=160, height=90))
     car.client.told(lambda: car.labelled([255] * 3), 'lidar', 'is not known', 'ERROR')
@@ -160,7 +160,7 @@ def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car) -> None:
     car.labelled([3, 5, 255])
 
 
-def test_broken_messages_are_counted_and_told_and_nothing_dies(car: Car) -> None:
+def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     good = cloud(POINTS)
     for change, words in (
         ({'width': 1000}, 'the cloud has 36 bytes, its points take 12000'),
@@ -182,7 +182,7 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(car: Car) -> None
     car.labelled([3, 5, 255])
 
 
-def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
+def test_with_a_dead_camera_every_cloud_comes_out(car):
     """At 20 Hz ten clouds wait at a time for the camera's masks."""
     car.labelled([3, 5, 255])
     car.client.got['/diagnostics'].clear()
@@ -212,7 +212,7 @@ def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
     assert car.count('lidar', 'missed.left.no_mask') >= 35
 
 
-def test_nothing_that_is_received_ends_it(car: Car) -> None:
+def test_nothing_that_is_received_ends_it(car):
     """More of each than there may be errors in callbacks."""
     legends = car.client.publisher('front/nightseg/label_info_json', String, latched=True)
     car.client.connect(legends)
@@ -248,7 +248,7 @@ def test_nothing_that_is_received_ends_it(car: Car) -> None:
     car.client.until(painted, 'the colours of Cityscapes')
 
 
-def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car: Car) -> None:
+def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car):
     assert car.client.set_parameters(occlusion__cell=8.0).successful
     assert not car.client.set_parameters(occlusion__cell=-1.0).successful
     refused = car.client.set_parameters(cameras=['rear'])
@@ -309,7 +309,7 @@ class TfListener:
         TfListener.alive -= 1
 
 
-def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
+def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch):
     fake = SimpleNamespace(
         Buffer=TfBuffer, TransformListener=TfListener, TransformException=TransformError
     )
@@ -337,7 +337,7 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> N
     assert node.buffer() is None, 'the buffer is still held'
 
 
-def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
+def test_without_tf_the_parameters_are_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
     places = Places(object(), (), True)
     with pytest.raises(CloudError, match='tf2_ros is not installed: give their places in the'):
@@ -346,7 +346,7 @@ def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
     places.close()
 
 
-def test_stamps_that_jump_back_start_over(car: Car) -> None:
+def test_stamps_that_jump_back_start_over(car):
     car.labelled([3, 5, 255])
     before = car.count('lidar', 'time_jumps')
     car.stamps = itertools.count(1_600_000_000 * SECOND, SECOND)

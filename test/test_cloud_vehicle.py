@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from pathlib import Path
 from typing import Any
 
 from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS, SECOND, SIZE
@@ -30,9 +29,7 @@ TOPICS = dict.fromkeys(MASKS, Image) | {OUT: PointCloud2, 'front/nightseg/points
 TIMES = itertools.count(1_800_000_000)
 
 
-def test_two_cameras_and_a_lidar_through_both_nodes(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_two_cameras_and_a_lidar_through_both_nodes(parameters, tmp_path):
     """Images in, labelled points out, with motion made good and a registered depth beside it."""
     given = PARAMETERS | {
         'autostart': False, 'confidence': True, 'max_wait': 5.0, 'depth_cameras': ['front'],

@@ -29,7 +29,7 @@ def flags(folder: Path) -> list[str]:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
+def test_a_rendered_drive_is_routed_by_its_light(tmp_path):
     out = tmp_path / 'demo'
     drive = ['--seconds', '8', '--fps', '5', '--size', '320', '180', '--backend', 'onnxruntime']
     assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds']) == 0
@@ -73,8 +73,8 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['clip', 'folder'])
 def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
-) -> None:
+    tmp_path, capsys, kind
+):
     footage, out = tmp_path / ('in' if kind == 'folder' else 'street.mp4'), tmp_path / 'demo'
     rng = np.random.default_rng(0)
     images = [rng.integers(140, 170, (96, 160, 3), np.uint8) for _ in range(40)]
@@ -104,7 +104,7 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
 
 
 @pytest.mark.ros
-def test_a_player_that_plays_nothing_ends_the_demo(tmp_path: Path) -> None:
+def test_a_player_that_plays_nothing_ends_the_demo(tmp_path):
     torn, work = tmp_path / 'torn', tmp_path / 'work'
     for folder in (torn, work):
         folder.mkdir()
@@ -116,9 +116,7 @@ def test_a_player_that_plays_nothing_ends_the_demo(tmp_path: Path) -> None:
         run_live(play, weights, work, progress=lambda done, total, text: None)
 
 
-def test_what_cannot_be_played_ends_the_demo_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_played_ends_the_demo_at_once(tmp_path, capsys):
     demo = ['demo', '--out', str(tmp_path / 'demo'), *flags(tmp_path)]
     assert main([*demo, '--clouds', '--input', 'clip.mp4']) == 2
     assert '--clouds is for the rendered drive' in capsys.readouterr().err
@@ -127,7 +125,7 @@ def test_what_cannot_be_played_ends_the_demo_at_once(
     assert 'torn.safetensors' in capsys.readouterr().err
 
 
-def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path) -> None:
+def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path):
     log = tmp_path / 'child.log'
     # json.tool ends with 2 for a file that is not there
     with Child('tool', 'json.tool', [str(tmp_path / 'none.json')], log=log, environ={}) as child:
@@ -142,7 +140,7 @@ def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path: Path
     assert hanging.code is not None
 
 
-def test_the_summary_counts_what_was_sent_and_what_came_back() -> None:
+def test_the_summary_counts_what_was_sent_and_what_came_back():
     statuses = {
         stamp: FrameStatus(score=0.5, state='day', route=route)
         for stamp, route in {0: 'day', 10: 'day', 20: 'night', 40: 'day'}.items()
@@ -162,7 +160,7 @@ def test_the_summary_counts_what_was_sent_and_what_came_back() -> None:
     assert json.dumps(nothing) and nothing['rate_hz'] is None
 
 
-def test_aligned_pairs_by_stamp_and_leaves_gaps() -> None:
+def test_aligned_pairs_by_stamp_and_leaves_gaps():
     left = [(1, 'a'), (2, 'b'), (4, 'd'), (5, 'e')]
     right = [(0, 'Z'), (2, 'B'), (3, 'C'), (5, 'E'), (6, 'F')]
     assert list(aligned(left, right)) == [

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,16 +71,14 @@ ISAAC = Driver('isaac_ros_h264_encoder', '/isaac/image_compressed', 'h264')
 
 
 @pytest.fixture(scope='module')
-def client(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
+def client(parameters, tmp_path_factory):
     given = {**parameters, 'cameras': [], 'autostart': False}
     with served(tmp_path_factory.mktemp('node'), given, state='unconfigured') as client:
         yield client
 
 
 @pytest.fixture(autouse=True)
-def _unconfigured(client: Client) -> Iterator[None]:
+def _unconfigured(client):
     yield
     client.reset()
     client.unconfigure()
@@ -136,9 +133,7 @@ def message_of(driver: Driver, kind: Any, image: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize(('kind', 'drivers'), [(Image, RAW), (CompressedImage, COMPRESSED)])
-def test_the_images_of_every_driver(
-    client: Client, parameters: dict[str, Any], kind: Any, drivers: list[Driver]
-) -> None:
+def test_the_images_of_every_driver(client, parameters, kind, drivers):
     pipeline, suffix = offline(parameters), '' if kind is Image else '/compressed'
     topics = [driver.topic for driver in drivers]
     client.start(image_topics=topics, transport=suffix[1:] or 'raw')
@@ -158,7 +153,7 @@ def test_the_images_of_every_driver(
         np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
 
 
-def test_depth_is_refused_and_the_colour_beside_it_is_served(client: Client) -> None:
+def test_depth_is_refused_and_the_colour_beside_it_is_served(client):
     depth = {'rs/aligned_depth': '16UC1', 'zed/depth': '32FC1'}
     names = ['rs/color', *depth]
     client.start(image_topics=[f'/{name}/image_raw' for name in names], transport='raw')
@@ -178,9 +173,7 @@ def test_depth_is_refused_and_the_colour_beside_it_is_served(client: Client) -> 
         assert cameras['rs/color'].got() and not cameras[name].got()
 
 
-def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
-    client: Client, parameters: dict[str, Any]
-) -> None:
+def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(client, parameters):
     client.start(image_topics=[ISAAC.topic], transport='compressed')
     camera = camera_of(client, ISAAC, CompressedImage, ISAAC.topic).connect()
     shown = []
@@ -204,7 +197,7 @@ def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
     assert counts['received'] == counts['served'] + 4
 
 
-def test_a_wrong_topic_is_told_in_the_terminal(client: Client) -> None:
+def test_a_wrong_topic_is_told_in_the_terminal(client):
     client.start(image_topics=['/usb/image_raw'], transport='raw')
     client.publisher('/usb/image_raw/compressed', CompressedImage)
     words = 'nobody publishes /usb/image_raw; there is /usb/image_raw/compressed'
@@ -212,7 +205,7 @@ def test_a_wrong_topic_is_told_in_the_terminal(client: Client) -> None:
     client.until(lambda: words in client.process.text, words)
 
 
-def test_the_table_of_the_document_is_this_one() -> None:
+def test_the_table_of_the_document_is_this_one():
     text = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text()
     for driver in (*RAW, *COMPRESSED, ISAAC):
         row = f'| {driver.driver} | `{driver.topic}` | `{driver.encoding.strip()}` |'

@@ -12,7 +12,6 @@ import resource
 import signal
 import subprocess
 import sys
-from typing import Any
 
 import cv2
 from nightseg_ros.weights import write_manifest
@@ -53,8 +52,8 @@ SPOILERS: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
 
 
 def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+    parameters, tmp_path
+):
     good = Path(parameters['weights.night']).read_bytes()
     given = {**parameters, 'autostart': False}
     with served(tmp_path, given, state='unconfigured') as client:
@@ -102,8 +101,8 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
     ids=['render', 'bag make'],
 )
 def test_a_disk_that_is_full_is_told_and_leaves_nothing_that_looks_whole(
-    tmp_path: Path, arguments: tuple[str, ...], words: str
-) -> None:
+    tmp_path, arguments, words
+):
     pictures, out = tmp_path / 'in', tmp_path / 'out'
     pictures.mkdir()
     for index in range(3):

@@ -73,11 +73,7 @@ BAD_FRAMES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope='module', params=[Image, CompressedImage], ids=['raw', 'compressed'])
-def camera(
-    request: pytest.FixtureRequest,
-    parameters: dict[str, Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Hostile]:
+def camera(request, parameters, tmp_path_factory):
     raw, name = request.param is Image, f'/{request.param.__name__.lower()}'
     given = {'label_size': 'network', 'transport': 'raw' if raw else 'compressed'}
     folder = tmp_path_factory.mktemp('node')
@@ -92,9 +88,7 @@ def camera(
     [((60, 80), 0), ((60, 80), 255), ((1, 1), 99), ((1, 333), 99), ((401, 3), 99),
      ((97, 131), 99), ((4320, 7680), 99)],
 )  # fmt: skip
-def test_pictures_without_content_and_of_one_pixel_to_8k_are_served(
-    camera: Hostile, size: tuple[int, int], value: int
-) -> None:
+def test_pictures_without_content_and_of_one_pixel_to_8k_are_served(camera, size, value):
     if size[0] > 4000 and camera.raw:
         # as raw rgb8 it would be 100 MB
         message = camera.frame(np.full(size, value, np.uint8), encoding='mono8')
@@ -108,9 +102,7 @@ def test_pictures_without_content_and_of_one_pixel_to_8k_are_served(
     assert 0 <= float(values_of(status)['score']) <= 1
 
 
-def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_served(
-    camera: Hostile,
-) -> None:
+def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_served(camera):
     client: Client = camera.client
     process = client.process
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 from ros_harness import Camera, Client, FaultyNode, picture, running
@@ -24,12 +23,12 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope='module')
-def two(parameters: dict[str, Any]) -> dict[str, Any]:
+def two(parameters):
     return {**parameters, 'cameras': ['front', 'rear']}
 
 
 @pytest.fixture
-def fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fault(tmp_path, monkeypatch):
     """Return the file that says what goes wrong; nothing does yet."""
     path = tmp_path / 'fault'
     path.write_text('')
@@ -66,13 +65,13 @@ class Cameras:
 
 
 @pytest.fixture
-def cameras(client: Client) -> Cameras:
+def cameras(client):
     return Cameras(client)
 
 
 def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worker_that_dies(
-    client: Client, cameras: Cameras, two: dict[str, Any], fault: Path, tmp_path: Path
-) -> None:
+    client, cameras, two, fault, tmp_path
+):
     with running(tmp_path / 'log', two, kind=FaultyNode) as node:
         cameras.connect()
 
@@ -123,8 +122,8 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 
 @pytest.mark.parametrize('kind', ['hang', 'seize'])
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
-    client: Client, cameras: Cameras, two: dict[str, Any], fault: Path, tmp_path: Path, kind: str
-) -> None:
+    client, cameras, two, fault, tmp_path, kind
+):
     limits = {'watchdog_s': 3.0, 'watchdog_load_s': 20.0}
     with running(tmp_path / 'log', {**two, **limits}, kind=FaultyNode) as node:
         cameras.connect()
@@ -150,8 +149,8 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
 
 
 def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_again(
-    client: Client, cameras: Cameras, two: dict[str, Any], fault: Path, tmp_path: Path
-) -> None:
+    client, cameras, two, fault, tmp_path
+):
     with running(tmp_path / 'log', two, kind=FaultyNode) as node:
         cameras.connect()
         fault.write_text('hang')
@@ -178,8 +177,8 @@ class Closed(FaultyNode):
 
 @pytest.mark.parametrize('kind', [FaultyNode, Closed])
 def test_a_load_that_hangs_is_told_and_ends_the_process_also_one_without_stderr(
-    client: Client, two: dict[str, Any], fault: Path, tmp_path: Path, kind: type[FaultyNode]
-) -> None:
+    client, two, fault, tmp_path, kind
+):
     fault.write_text('load')
     limits = {'watchdog_s': 1.0, 'watchdog_load_s': 6.0}
     with running(tmp_path / 'log', {**two, **limits}, kind=kind) as node:
@@ -198,8 +197,8 @@ class Unread(FaultyNode):
 
 @pytest.mark.parametrize('end', ['hang', 'seize', 'SIGTERM'])
 def test_a_log_whose_reader_has_stopped_holds_up_neither_masks_nor_the_end(
-    cameras: Cameras, two: dict[str, Any], fault: Path, tmp_path: Path, end: str
-) -> None:
+    cameras, two, fault, tmp_path, end
+):
     os.mkfifo(tmp_path / 'log')
     reader = os.open(tmp_path / 'log', os.O_RDWR)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
@@ -218,8 +217,8 @@ def test_a_log_whose_reader_has_stopped_holds_up_neither_masks_nor_the_end(
 
 
 def test_stops_and_kills_of_process_and_guard_end_no_healthy_node_and_its_successor_serves(
-    client: Client, cameras: Cameras, two: dict[str, Any], fault: Path, tmp_path: Path
-) -> None:
+    client, cameras, two, fault, tmp_path
+):
     def guards() -> list[int]:
         # each thread has those that it started
         found = [path.read_text() for path in threads.glob('*/children')]
@@ -253,9 +252,7 @@ def test_stops_and_kills_of_process_and_guard_end_no_healthy_node_and_its_succes
         assert not Path(f'/proc/{guard}').exists()
 
 
-def test_two_nodes_of_one_name_are_told(
-    client: Client, two: dict[str, Any], tmp_path: Path
-) -> None:
+def test_two_nodes_of_one_name_are_told(client, two, tmp_path):
     parameters = {**two, 'autostart': False}
     with running(tmp_path / 'log', parameters):
         client.diagnosed('node', 'OK', 'unconfigured')
@@ -268,7 +265,7 @@ def test_two_nodes_of_one_name_are_told(
 SMALL_SHM = 'mount -t tmpfs -o size=64m tmpfs /dev/shm'
 
 
-def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves() -> None:
+def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves():
     unshare = [shutil.which('unshare') or '', '-m', 'sh', '-c']
     if not unshare[0] or subprocess.run([*unshare, SMALL_SHM], capture_output=True).returncode:
         pytest.skip('only root may mount a small /dev/shm for a process and its children')

@@ -43,13 +43,13 @@ SETTINGS = [
 
 
 @pytest.fixture
-def no_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_profile(monkeypatch):
     for name in PROFILE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
-def launch_file(no_profile: None, monkeypatch: pytest.MonkeyPatch) -> Recording:
+def launch_file(no_profile, monkeypatch):
     # the executables are looked up on PATH, too: here they are to be named by package
     monkeypatch.setenv('PATH', '/usr/bin:/bin')
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
@@ -65,16 +65,14 @@ def console_scripts() -> set[str]:
     return set(re.findall(r"'(\w+) = nightseg_ros\.", (ROOT / 'setup.py').read_text()))
 
 
-def test_arguments_are_the_documented_ones_and_described(launch_file: Recording) -> None:
+def test_arguments_are_the_documented_ones_and_described(launch_file):
     wanted = 'cameras image_topics route device backend params_file namespace use_sim_time clouds '
     wanted += 'clouds_params_file bag view remap rviz autostart log_level'
     assert set(launch_file.arguments) == set(wanted.split())
     assert all(argument.description for argument in launch_file.arguments.values())
 
 
-def test_defaults_start_one_node_on_the_shipped_parameters(
-    launch_file: Recording, tmp_path: Path
-) -> None:
+def test_defaults_start_one_node_on_the_shipped_parameters(launch_file, tmp_path):
     nodes = launch_file.nodes()
     assert set(nodes) == {'night_perception'}
     node = nodes['night_perception']
@@ -93,8 +91,8 @@ def test_defaults_start_one_node_on_the_shipped_parameters(
 
 @pytest.mark.parametrize(('name', 'typed', 'wanted'), SETTINGS)
 def test_a_set_argument_becomes_one_typed_parameter_after_the_file(
-    launch_file: Recording, name: str, typed: str, wanted: object
-) -> None:
+    launch_file, name, typed, wanted
+):
     node = launch_file.nodes(**{name: typed})['night_perception']
     assert node.overrides() == {name: wanted}
     assert isinstance(node.parameters[0], str), 'the file comes first, so that arguments win'
@@ -102,7 +100,7 @@ def test_a_set_argument_becomes_one_typed_parameter_after_the_file(
         assert type(wanted) is type(declared()[name])
 
 
-def test_namespace_and_log_level_reach_node_player_and_page(launch_file: Recording) -> None:
+def test_namespace_and_log_level_reach_node_player_and_page(launch_file):
     common = {'namespace': 'truck_7', 'log_level': 'debug'}
     nodes = launch_file.nodes(bag='drive.mcap', view='true', **common)
     assert set(nodes) == {'night_perception', 'bag_player', 'nightseg'} <= console_scripts()
@@ -118,9 +116,7 @@ def test_namespace_and_log_level_reach_node_player_and_page(launch_file: Recordi
         assert player.arguments == ['drive.mcap', *clock]
 
 
-def test_a_plain_pip_install_is_found_on_path(
-    launch_file: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_plain_pip_install_is_found_on_path(launch_file, tmp_path, monkeypatch):
     script = tmp_path / 'bin' / 'night_perception'
     script.parent.mkdir()
     script.touch(mode=0o755)
@@ -136,7 +132,7 @@ def test_a_plain_pip_install_is_found_on_path(
     assert (node.package, node.executable) == ('nightseg', 'night_perception')
 
 
-def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
+def test_rviz_shows_the_shipped_layout(launch_file):
     assert set(launch_file.nodes(rviz='false')) == {'night_perception'}
     rviz = launch_file.nodes(rviz='true', namespace='truck_7')['rviz2']
     assert (rviz.package, rviz.namespace) == ('rviz2', 'truck_7')
@@ -156,9 +152,7 @@ def test_rviz_shows_the_shipped_layout(launch_file: Recording) -> None:
          {'front': '/segmentation/front', 'rear': '/segmentation/rear'}),
     ],
 )  # fmt: skip
-def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
-    launch_file: Recording, given: dict[str, str], renamed: dict[str, str]
-) -> None:
+def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(launch_file, given, renamed):
     nav2 = Recording(LAUNCH_FILE.with_name('nav2.launch.py'))
     context = nav2.context()
     context.launch_configurations.update(given)
@@ -186,9 +180,7 @@ def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
             assert set(source[kind]['classes']) <= set(CAMVID11.classes)
 
 
-def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
-    launch_file: Recording, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(launch_file, monkeypatch):
     for node in launch_file.nodes(bag='drive.mcap').values():
         assert node.additional_env == profile_environment({})
     for name in PROFILE_VARIABLES:
@@ -208,16 +200,12 @@ def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(
         ({'remap': '/a/labels'}, 'remap must be FROM:=TO'),
     ],
 )
-def test_a_wrong_argument_stops_the_launch_and_is_named(
-    launch_file: Recording, given: dict[str, str], message: str
-) -> None:
+def test_a_wrong_argument_stops_the_launch_and_is_named(launch_file, given, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         launch_file.nodes(**given)
 
 
-def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(
-    launch_file: Recording,
-) -> None:
+def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(launch_file):
     context = launch_file.context(route='night')
     (node,) = launch_file.actions(context)
     delays = []
@@ -239,9 +227,7 @@ def test_a_failing_node_comes_back_later_and_later_and_a_stopped_one_does_not(
     assert node.on_exit(ProcessExited(1), context) is None
 
 
-def test_clouds_start_a_second_node_on_its_own_parameters(
-    launch_file: Recording, tmp_path: Path
-) -> None:
+def test_clouds_start_a_second_node_on_its_own_parameters(launch_file, tmp_path):
     assert 'semantic_cloud' not in launch_file.nodes(clouds='false')
     nodes = launch_file.nodes(
         clouds='roof,rear', cameras='front,left', route='night', namespace='truck_7',
@@ -284,9 +270,7 @@ sys.exit(service.run())
 @pytest.mark.ros
 @pytest.mark.slow
 @pytest.mark.parametrize('given', ['arguments', 'namespace'])
-def test_real_launch_brings_a_killed_node_back(
-    no_profile: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: str
-) -> None:
+def test_real_launch_brings_a_killed_node_back(no_profile, monkeypatch, tmp_path, given):
     pytest.importorskip('launch_ros', reason='launch_ros has no wheel and is not installed')
     from ros_harness import Client, ended, Process
 

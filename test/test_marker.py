@@ -9,7 +9,6 @@ is read from a mask has to be the number of its stamp, whatever was dropped arou
 
 from __future__ import annotations
 
-from pathlib import Path
 import random
 import time
 
@@ -46,8 +45,8 @@ def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
 
 
 def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     (tmp_path / 'fault').write_text('marker')
     monkeypatch.setenv('NIGHTSEG_FAULT', str(tmp_path / 'fault'))
     dice = random.Random(3)

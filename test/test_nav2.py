@@ -8,7 +8,6 @@ from importlib.util import find_spec
 import json
 from pathlib import Path
 import shutil
-from typing import Any
 
 from launch_recorder import Recording
 from nightseg_ros.taxonomy import CAMVID11
@@ -51,8 +50,8 @@ rclpy.shutdown()
     reason='no generators of messages, or no compiler',
 )
 def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
-    tmp_path: Path, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, parameters, monkeypatch
+):
     for name, value in build(tmp_path / 'built').items():
         monkeypatch.setenv(name, value)
     nav2 = Recording(LAUNCH_FILE)

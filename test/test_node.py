@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import contextlib
 from functools import partial
 import json
@@ -16,7 +15,6 @@ from typing import Any
 
 import cv2
 from nightseg_ros.perception.frame import decode_raw, ENCODINGS, Frame
-from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
@@ -24,7 +22,6 @@ import pytest
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import (
     Camera,
-    Client,
     ended,
     offline,
     picture,
@@ -46,33 +43,31 @@ OUT = 'camera/nightseg'
 
 
 @pytest.fixture(scope='module')
-def trusted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def trusted(tmp_path_factory):
     found = tiny_parameters(tmp_path_factory.mktemp('weights'))
     tiny_weights.give_trust(Path(found['weights.day']), 0.8)
     return found
 
 
 @pytest.fixture(scope='module')
-def client(trusted: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def client(trusted, tmp_path_factory):
     override = {f'qos_overrides./{OUT}/translated.publisher.reliability': 'best_effort'}
     with served(tmp_path_factory.mktemp('node'), {**trusted, **override}) as client:
         yield client
 
 
 @pytest.fixture
-def camera(client: Client) -> Iterator[Camera]:
+def camera(client):
     yield Camera(client, 'camera', 'labels', 'status').connect()
     client.reset()
 
 
 @pytest.fixture(scope='module')
-def pipeline(trusted: dict[str, Any]) -> Pipeline:
+def pipeline(trusted):
     return offline(trusted)
 
 
-def test_masks_are_the_pipelines_own_with_the_inputs_header_and_size(
-    camera: Camera, pipeline: Pipeline
-) -> None:
+def test_masks_are_the_pipelines_own_with_the_inputs_header_and_size(camera, pipeline):
     topics = ('labels', 'confidence', 'color', 'overlay')
     packed = ('labels/compressed', 'overlay/compressed')
     camera.listen(*topics[1:], *packed)
@@ -97,9 +92,7 @@ def test_masks_are_the_pipelines_own_with_the_inputs_header_and_size(
     assert np.abs(seen.astype(int) - wanted.overlay).mean() < 12
 
 
-def test_status_says_what_became_of_the_frame_and_on_what_the_node_runs(
-    client: Client, camera: Camera
-) -> None:
+def test_status_says_what_became_of_the_frame_and_on_what_the_node_runs(client, camera):
     camera.listen('illumination')
     client.heard(f'{OUT}/illumination')
     message = camera.frame(picture(seed=1), frame_id='left')
@@ -125,7 +118,7 @@ def test_status_says_what_became_of_the_frame_and_on_what_the_node_runs(
     assert 0 < float(values['latency_ms.p50']) <= float(values['latency_ms.p99'])
 
 
-def test_only_what_is_subscribed_is_computed(client: Client) -> None:
+def test_only_what_is_subscribed_is_computed(client):
     camera = Camera(client)
     topics = ('labels', 'confidence', 'color', 'overlay')
 
@@ -159,7 +152,7 @@ def test_only_what_is_subscribed_is_computed(client: Client) -> None:
     client.reset()
 
 
-def test_every_encoding_gives_the_pipelines_mask(camera: Camera, pipeline: Pipeline) -> None:
+def test_every_encoding_gives_the_pipelines_mask(camera, pipeline):
     rng = np.random.default_rng(5)
     masks = set()
     for encoding, layout in ENCODINGS.items():
@@ -180,9 +173,7 @@ def test_every_encoding_gives_the_pipelines_mask(camera: Camera, pipeline: Pipel
     assert len(masks) == len(ENCODINGS), 'masks that are all alike would prove nothing'
 
 
-def test_the_route_follows_the_light_live_as_it_does_offline(
-    client: Client, camera: Camera, pipeline: Pipeline
-) -> None:
+def test_the_route_follows_the_light_live_as_it_does_offline(client, camera, pipeline):
     def began(reason: str) -> str:
         # why it began to look: a gap here, a reset there
         return re.sub(r'at once \(.*?\)', 'at once', reason)
@@ -223,9 +214,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 }
 
 
-def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
-    client: Client, camera: Camera
-) -> None:
+def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(client, camera):
     camera.listen('overlay')
     client.listen(f'{OUT}/translated', reliable=False)
     client.heard(f'{OUT}/overlay', f'{OUT}/translated')
@@ -258,7 +247,7 @@ def test_parameters_change_while_it_runs_and_wrong_ones_are_refused(
     assert not camera.got('translated')
 
 
-def test_max_rate_and_max_age_drop_and_count(client: Client, camera: Camera) -> None:
+def test_max_rate_and_max_age_drop_and_count(client, camera):
     before = camera.counters()['dropped.max_rate']
     assert client.set_parameters(max_rate=0.5).successful
     client.feed(camera.send, lambda: camera.counters()['dropped.max_rate'] >= before + 3, 'drops')
@@ -270,15 +259,13 @@ def test_max_rate_and_max_age_drop_and_count(client: Client, camera: Camera) -> 
     camera.serve()
 
 
-def test_frames_without_a_stamp_are_served_with_a_warning(client: Client, camera: Camera) -> None:
+def test_frames_without_a_stamp_are_served_with_a_warning(client, camera):
     client.told(lambda: camera.send(at=0), 'camera', 'carry no stamp')
     assert camera.got()[-1].header == camera.frame(at=0).header
     camera.serve()
 
 
-def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(
-    client: Client, camera: Camera
-) -> None:
+def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(client, camera):
     def warned(wanted: bool) -> bool:
         _, status = camera.serve(picture(seed=2))
         assert float(values_of(status)['reliability']) == pytest.approx(0.8, abs=2e-3)
@@ -294,8 +281,8 @@ def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(
 
 
 def test_outputs_are_reliable_and_volatile_unless_overridden_and_late_joiners_learn_the_ids(
-    client: Client,
-) -> None:
+    client,
+):
     def qos(topic: str) -> tuple[bool, bool]:
         (info,) = client.node.get_publishers_info_by_topic(f'/{OUT}/{topic}')
         profile = info.qos_profile
@@ -316,7 +303,7 @@ def test_outputs_are_reliable_and_volatile_unless_overridden_and_late_joiners_le
     assert classes == list(zip(range(11), CAMVID11.classes, CAMVID11.colors))
 
 
-def test_calibration_travels_with_the_labels(client: Client, camera: Camera) -> None:
+def test_calibration_travels_with_the_labels(client, camera):
     info = CameraInfo(height=60, width=80, distortion_model='plumb_bob', d=[0.1] * 5)
     info.k = [50.0, 0.0, 40.0, 0.0, 51.0, 30.0, 0.0, 0.0, 1.0]
     publisher = client.publisher('camera/camera_info', CameraInfo)
@@ -352,7 +339,7 @@ node.destroy_node()
 """
 
 
-def test_a_subscriber_that_never_reads_stalls_nobody(camera: Camera, tmp_path: Path) -> None:
+def test_a_subscriber_that_never_reads_stalls_nobody(camera, tmp_path):
     with ended(Process(tmp_path / 'log', '-c', IDLE)) as idle:
         idle.until('subscribed')
         idle.process.send_signal(signal.SIGSTOP)
@@ -363,7 +350,7 @@ def test_a_subscriber_that_never_reads_stalls_nobody(camera: Camera, tmp_path: P
             idle.process.send_signal(signal.SIGCONT)
 
 
-def test_nothing_is_lost_at_720p_and_10_hz(client: Client, camera: Camera) -> None:
+def test_nothing_is_lost_at_720p_and_10_hz(client, camera):
     image = picture(720, 1280)
     camera.serve(image)
     # a machine that is busy with something else may stop the world for a tenth of a second

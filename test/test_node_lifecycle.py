@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 import gc
 import os
@@ -34,9 +33,7 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 OUT = 'camera/nightseg'
 
 
-def test_every_transition_and_cleanup_frees_everything(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_every_transition_and_cleanup_frees_everything(parameters, tmp_path):
     def topics() -> set[str]:
         ask = client.node.get_publisher_names_and_types_by_node
         return {name for name, _ in ask('night_perception', '/') if 'nightseg/' in name}
@@ -82,7 +79,7 @@ def test_every_transition_and_cleanup_frees_everything(
         client.process.ends(signal.SIGINT)
 
 
-def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, Any]) -> None:
+def test_cycles_leave_no_entity_with_the_node(parameters):
     context = Context()
     rclpy.init(context=context)
     given = {**parameters, 'autostart': False, 'long_side': 64}
@@ -120,9 +117,7 @@ NAMES = list({name: None for change in CHANGES for name in change})
 
 
 @pytest.fixture(scope='module')
-def plain(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Camera]:
+def plain(parameters, tmp_path_factory):
     given = {**parameters, 'autostart': False, 'overlay_route': False}
     folder = tmp_path_factory.mktemp('node')
     with served(folder, given, namespace='/plain', state='unconfigured') as client:
@@ -150,9 +145,7 @@ def pipeline_of(config: PipelineConfig) -> Pipeline:
 @example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
 @example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])
 @given(st.lists(st.one_of(st.sampled_from(TRANSITIONS), st.sampled_from(CHANGES)), max_size=14))
-def test_what_the_parameters_say_is_what_is_done(
-    plain: Camera, parameters: dict[str, Any], steps: list[str | dict[str, Any]]
-) -> None:
+def test_what_the_parameters_say_is_what_is_done(plain, parameters, steps):
     """In whatever order transitions and changes come, taken or refused."""
     client = plain.client
     client.unconfigure()
@@ -185,9 +178,7 @@ def test_what_the_parameters_say_is_what_is_done(
         np.testing.assert_array_equal(overlay, result.overlay)
 
 
-def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters, tmp_path):
     # a whole number is taken for a double
     wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
     file = tmp_path / 'wrong.yaml'
@@ -218,8 +209,8 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code_0(
-    parameters: dict[str, Any], tmp_path: Path, number: int
-) -> None:
+    parameters, tmp_path, number
+):
     # a network input of 2048 pixels keeps a core busy for seconds; to prepare it would take long
     slow = {**parameters, 'long_side': 4096, 'route': 'translate'}
     unprepared = node_with('night_perception.COMMON_SIZES = ()')
@@ -242,9 +233,7 @@ def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code
         client.process.ends(number)
 
 
-def test_a_signal_before_the_first_spin_ends_it_as_well(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_signal_before_the_first_spin_ends_it_as_well(parameters, tmp_path):
     with running(tmp_path / 'log', parameters) as node:
         # in the middle of the imports, or of loading
         time.sleep(1.0)
@@ -252,9 +241,7 @@ def test_a_signal_before_the_first_spin_ends_it_as_well(
         node.ends(signal.SIGTERM, 0, -signal.SIGTERM)
 
 
-def test_a_node_whose_callbacks_only_fail_exits(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_node_whose_callbacks_only_fail_exits(parameters, tmp_path):
     failing = node_with(after='node.create_timer(0.05, lambda: 1 / 0)')
     with running(tmp_path / 'log', parameters, kind=failing) as node:
         segments = node.until_segments()
@@ -264,9 +251,7 @@ def test_a_node_whose_callbacks_only_fail_exits(
         assert 'errors in callbacks within 10 s; exiting with code 1' in node.text
 
 
-def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(parameters, tmp_path):
     failing = node_with(after='node.create_timer(1.0, lambda: 1 / 0)')
     with served(tmp_path, parameters, kind=failing) as client:
         camera = Camera(client).connect()

@@ -4,14 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 import numpy as np
@@ -27,9 +24,7 @@ DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
 
 
 @pytest.fixture(scope='module')
-def unconfigured(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
+def unconfigured(parameters, tmp_path_factory):
     given = {**parameters, 'autostart': False}
     folder = tmp_path_factory.mktemp('node')
     with served(folder, given, namespace=NAMESPACE, state='unconfigured') as client:
@@ -37,7 +32,7 @@ def unconfigured(
 
 
 @pytest.fixture
-def client(unconfigured: Client, parameters: dict[str, Any]) -> Iterator[Client]:
+def client(unconfigured, parameters):
     """Yield the client of an unconfigured node with the defaults."""
     yield unconfigured
     unconfigured.reset()
@@ -49,7 +44,7 @@ def client(unconfigured: Client, parameters: dict[str, Any]) -> Iterator[Client]
 
 
 @pytest.fixture(scope='module')
-def pipeline(parameters: dict[str, Any]) -> Pipeline:
+def pipeline(parameters):
     return offline(parameters)
 
 
@@ -59,7 +54,7 @@ def camera_of(client: Client, name: str = 'camera', *outputs: str, **more: Any) 
 
 @pytest.mark.parametrize('wanted', ['reliable', 'best_effort'])
 @pytest.mark.parametrize('camera_reliable', [True, False])
-def test_reliabilities(client: Client, wanted: str, camera_reliable: bool) -> None:
+def test_reliabilities(client, wanted, camera_reliable):
     camera = camera_of(client, reliable=camera_reliable)
     client.start(qos_reliability=wanted)
     if wanted == 'reliable' and not camera_reliable:
@@ -70,14 +65,14 @@ def test_reliabilities(client: Client, wanted: str, camera_reliable: bool) -> No
     assert client.diagnosed('camera', 'OK')['subscribed'] == wanted
 
 
-def test_a_topic_of_another_type_is_named_as_what_it_is(client: Client) -> None:
+def test_a_topic_of_another_type_is_named_as_what_it_is(client):
     client.publisher('/camera/image_raw/compressed', CompressedImage)
     client.start(image_topics=['/camera/image_raw/compressed'])
     words = "is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'"
     client.diagnosed('camera', 'ERROR', f'{words} to compressed')
 
 
-def test_what_was_published_once_arrives(client: Client) -> None:
+def test_what_was_published_once_arrives(client):
     camera = camera_of(client, 'camera', 'labels', 'camera_info', latched=True)
     infos = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo, latched=True)
     infos.publish(CameraInfo(height=60, width=80))
@@ -91,7 +86,7 @@ def test_what_was_published_once_arrives(client: Client) -> None:
     camera.serve()
 
 
-def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:
+def test_auto_follows_the_publisher_also_when_it_changes(client):
     # nobody there: said, and no reason to fail
     client.start()
     client.diagnosed('camera', 'ERROR', f'nobody publishes {NAMESPACE}/camera/image_raw')
@@ -115,8 +110,8 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
 
 
 def test_labels_of_the_networks_size_carry_their_calibration_and_are_never_enlarged(
-    client: Client, pipeline: Pipeline
-) -> None:
+    client, pipeline
+):
     image = picture(120, 200, seed=8)
     camera = camera_of(client, 'camera', 'labels', 'confidence', 'color', 'camera_info')
     calibration = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo)
@@ -147,7 +142,7 @@ def test_labels_of_the_networks_size_carry_their_calibration_and_are_never_enlar
     assert (small.height, small.width) == (24, 32)
 
 
-def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
+def test_the_own_vehicle_is_unlabelled(client, tmp_path):
     bonnet = np.zeros((60, 100), np.uint8)
     bonnet[40:, 20:80] = 1
     cv2.imwrite(str(tmp_path / 'bonnet.png'), bonnet)
@@ -167,7 +162,7 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     assert (got['overlay'][~own] != image[~own]).any()
 
 
-def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
+def test_cameras_of_one_topic_are_refused_by_name(client):
     for given, words in (
         ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
         ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
@@ -177,7 +172,7 @@ def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
         client.diagnosed('node', 'ERROR', words)
 
 
-def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
+def test_a_silent_camera_holds_up_no_other(client):
     left, right = camera_of(client, 'left'), camera_of(client, 'right')
     client.start(cameras=['left', 'right'])
     left.connect()
@@ -187,7 +182,7 @@ def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
     client.until(lambda: client.says('left', level='OK'), 'the other one being well')
 
 
-def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
+def test_simulated_time_and_a_bag_that_loops(client):
     clock = client.publisher('/clock', Clock)
     camera = camera_of(client, 'camera', 'status')
     assert client.set_parameters(use_sim_time=True).successful
@@ -224,7 +219,7 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         assert client.set_parameters(use_sim_time=False).successful
 
 
-def test_topics_that_have_other_names_and_the_translation(client: Client) -> None:
+def test_topics_that_have_other_names_and_the_translation(client):
     topic = f'{NAMESPACE}/usb_cam/image_color'
     camera = Camera(client, '/vision/roof', 'labels', 'translated', topic=topic)
     client.start(cameras=['/vision/roof'], image_topics=['usb_cam/image_color'], route='translate')

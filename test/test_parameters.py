@@ -13,7 +13,6 @@ from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
     CloudSettings,
-    Parameter,
     PARAMETERS,
     Settings,
     settings_of,
@@ -45,7 +44,7 @@ def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 @pytest.mark.parametrize('node', KINDS)
-def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
+def test_the_shipped_yaml_holds_the_defaults(node):
     text = (ROOT / 'config' / f'{node}.yaml').read_text()
     found = flat(yaml.safe_load(text)['/**']['ros__parameters'])
     assert found == values(node)
@@ -63,7 +62,7 @@ def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
         ('semantic_cloud.md', 'docs/clouds.md', 'parameters'),
     ],
 )
-def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) -> None:
+def test_files_hold_what_the_tables_generate(name, file, mark):
     text = (ROOT / file).read_text()
     if mark:
         _, begin, rest = text.partition(f'<!-- {mark} -->\n')
@@ -72,13 +71,13 @@ def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) ->
     assert text.strip() == generate(name).strip(), f'python bench/node_tables.py {name} prints it'
 
 
-def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
+def test_every_setting_of_the_pipeline_is_a_parameter():
     assert set(BY_NAME) >= set(flat(to_mapping(PipelineConfig())))
     assert settings_of(Settings, values()).pipeline == PipelineConfig() == Settings().pipeline
 
 
 @pytest.mark.parametrize('parameter', [*PARAMETERS, *CLOUD_PARAMETERS], ids=lambda p: p.name)
-def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Parameter) -> None:
+def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter):
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
     found = parameter.descriptor()
     assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
@@ -133,9 +132,7 @@ NAMES: list[tuple[list[str], list[str], str, list[str]]] = [
 
 
 @pytest.mark.parametrize(('cameras', 'topics', 'transport', 'wanted'), NAMES)
-def test_cameras_and_topics(
-    cameras: list[str], topics: list[str], transport: str, wanted: list[str]
-) -> None:
+def test_cameras_and_topics(cameras, topics, transport, wanted):
     given = values(cameras=cameras, image_topics=topics, transport=transport)
     found = settings_of(Settings, given).camera_names
     assert [f'{c.name} {c.image_topic} {c.info_topic} {c.output}' for c in found] == wanted
@@ -172,6 +169,6 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(('node', 'given', 'words'), CONTRADICTIONS)
-def test_contradictions_are_named(node: str, given: dict[str, Any], words: str) -> None:
+def test_contradictions_are_named(node, given, words):
     with pytest.raises(ConfigError, match=words):
         settings_of(KINDS[node][1], values(node, **given))

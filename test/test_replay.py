@@ -17,7 +17,6 @@ from nightseg_ros.perception.frame import Frame
 import numpy as np
 import pytest
 from ros_harness import (
-    Client,
     ended,
     offline,
     PATIENCE,
@@ -58,7 +57,7 @@ def drive(path: Path) -> Path:
     return path
 
 
-def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -> None:
+def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path):
     bag, weights = drive(tmp_path / 'drive'), tiny_parameters(tmp_path)
     node = {**weights, 'image_topics': ['/front/image_raw']}
     recorded = tmp_path / 'recorded'
@@ -98,7 +97,7 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path: Path) -
         assert reader.latched_topics == {'/front/nightseg/label_info_json'}
 
 
-def test_a_folder_is_replayed_with_stamps_and_a_clock(client: Client, tmp_path: Path) -> None:
+def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
     folder = tmp_path / 'in'
     folder.mkdir()
     for index in range(4):
@@ -121,7 +120,7 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(client: Client, tmp_path: 
     assert '2 skipped' in player.text
 
 
-def test_everything_is_replayed_as_it_was_offered(client: Client, tmp_path: Path) -> None:
+def test_everything_is_replayed_as_it_was_offered(client, tmp_path):
     names, masks = '/front/nightseg/label_info_json', '/front/nightseg/labels'
     with BagWriter(tmp_path / 'bag') as bag:
         qos = reliable_qos(latched=True)
@@ -146,7 +145,7 @@ def test_everything_is_replayed_as_it_was_offered(client: Client, tmp_path: Path
     assert len(client.got['/front/image_raw']) == 3
 
 
-def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
+def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
     bag = drive(tmp_path / 'drive')
     flags = ['--lockstep', '--patience', '1']
     with verb(tmp_path / 'log', 'replay', str(bag), *flags) as player:
@@ -163,8 +162,6 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path: Path) -> None:
         (['record', '.'], 'exists'),
     ],
 )
-def test_wrong_flags_are_refused_before_a_process_starts(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_flags_are_refused_before_a_process_starts(arguments, words, capsys):
     assert main(arguments) == 2
     assert words in capsys.readouterr().err

@@ -23,7 +23,7 @@ FREE = (1).to_bytes(32, 'little')
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Return a folder with a segment and a port of a dead process."""
     for name in (SEGMENT, PORT):
         (tmp_path / name).write_bytes(bytes(4096))
@@ -49,7 +49,7 @@ def process(code: str, *arguments: object) -> Iterator[None]:
         child.kill()
 
 
-def test_segments_and_ports_of_the_dead_are_removed(folder: Path) -> None:
+def test_segments_and_ports_of_the_dead_are_removed(folder):
     assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
     assert names(folder) == set()
     assert remove_orphans(folder, settled=0) == remove_orphans(folder / 'nowhere') == []
@@ -59,7 +59,7 @@ def test_segments_and_ports_of_the_dead_are_removed(folder: Path) -> None:
     assert names(folder) == set()
 
 
-def test_what_is_young_is_left(folder: Path) -> None:
+def test_what_is_young_is_left(folder):
     before = names(folder)
     assert remove_orphans(folder) == []
     for path in folder.iterdir():
@@ -90,14 +90,14 @@ f.close()"""
     [f'{LOCK}EX)', f'{LOCK}SH)', f"{OPEN}rb')", f"{OPEN}r+b')", f'{OPEN}r{MAP}', f'{OPEN}r+{MAP}'],
     ids=['locked', 'locked with others', 'open', 'open to write', 'mapped', 'mapped to write'],
 )
-def test_what_is_locked_open_or_mapped_is_left(folder: Path, code: str) -> None:
+def test_what_is_locked_open_or_mapped_is_left(folder, code):
     with process(code, folder / SEGMENT):
         assert remove_orphans(folder, settled=0) == [PORT]
         assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
     assert remove_orphans(folder, settled=0) == [SEGMENT]
 
 
-def test_a_port_that_somebody_opens_now_is_left(folder: Path) -> None:
+def test_a_port_that_somebody_opens_now_is_left(folder):
     with (folder / PORT).open():
         # another file description, even of this process
         assert remove_orphans(folder, settled=0) == [SEGMENT]
@@ -112,7 +112,7 @@ def test_a_port_that_somebody_opens_now_is_left(folder: Path) -> None:
     assert names(folder) == {PORT, f'{PORT}_el'}
 
 
-def test_nothing_else_is_touched(folder: Path) -> None:
+def test_nothing_else_is_touched(folder):
     others = {
         'fastrtps_0123', 'fastrtps_0123_el', f'x{SEGMENT}', f'x{SEGMENT}_el', f'{SEGMENT}_el_el',
         'fastrtps_port_el', 'fastrtps_portx', 'sem.other', 'fastrtps_ffffffffffffffff',
@@ -135,14 +135,14 @@ def test_nothing_else_is_touched(folder: Path) -> None:
     assert names(folder) == before - gone
 
 
-def test_files_of_another_user_are_left(folder: Path) -> None:
+def test_files_of_another_user_are_left(folder):
     if os.geteuid() != 0:
         pytest.skip('only root may give a file away')
     os.chown(folder / SEGMENT, 12345, -1)
     assert remove_orphans(folder, settled=0) == [PORT]
 
 
-def test_a_process_removes_what_it_owns_itself(folder: Path) -> None:
+def test_a_process_removes_what_it_owns_itself(folder):
     with (folder / f'{SEGMENT}_el').open() as lock, (folder / f'{PORT}_el').open() as shared:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fcntl.flock(shared, fcntl.LOCK_SH)

@@ -4,10 +4,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import signal
 import time
-from typing import Any
 
 from cloud_harness import CloudProcess, PARAMETERS
 from nightseg_ros.shared_memory import SETTLED
@@ -18,15 +16,13 @@ pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 # night_perception: wherever a test ends it by a signal (NodeProcess.ends)
-def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
+def test_semantic_cloud_leaves_nothing(tmp_path):
     with served(tmp_path, PARAMETERS, kind=CloudProcess) as client:
         assert large(client.process.segments()) == 1
         client.process.ends(signal.SIGTERM)
 
 
-def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(parameters, tmp_path):
     loading = node_with('worker.Pipeline.load = lambda *given, **more: time.sleep(100)')
     with running(tmp_path / 'log', parameters, kind=loading) as node:
         segments = node.until_segments()
@@ -35,7 +31,7 @@ def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
         assert not [path for path in segments if path.exists()]
 
 
-def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path) -> None:
+def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path):
     with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
         with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:
             alive.until_segments()

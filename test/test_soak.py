@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +44,7 @@ SMALL = np.where(np.arange(100) < 60, 4.0, 4.5)
         (SMALL, {'floor': 1.0}, True),
     ],
 )
-def test_growth_is_told_from_noise(series: Any, more: dict[str, float], passed: bool) -> None:
+def test_growth_is_told_from_noise(series, more, passed):
     watch = pytest.importorskip('watch', reason='rclpy is not installed')
     limit = watch.Limit(name='x', **{'growth': 0.01, **more})
     rows = [{'at': index, 'x': value} for index, value in enumerate(series)]
@@ -65,15 +64,15 @@ def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def weights(parameters: dict[str, Any]) -> tuple[str, ...]:
+def weights(parameters):
     day, night = parameters['weights.day'], parameters['weights.night']
     return ('--day', day, '--night', night, '--backend', 'torch')
 
 
 @real
 def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict(
-    weights: tuple[str, ...], tmp_path: Path
-) -> None:
+    weights, tmp_path
+):
     # so short a run cannot tell growth from the noise of a busy machine
     loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
     quick = ('--minutes', '0.3', '--every', '6', '--sample', '0.25', '--loop', '3')
@@ -97,9 +96,7 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict
 
 
 @real
-def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(
-    weights: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(weights, tmp_path):
     out = tmp_path / 'cycles.csv'
     done = run(
         'lifecycle_cycles.py', '--cycles', '12', '--flood', '100', '--growth', '0.1', *weights,
@@ -112,9 +109,7 @@ def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(
 
 
 @real
-def test_a_short_live_run_times_the_node_and_a_peer(
-    weights: tuple[str, ...], parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_short_live_run_times_the_node_and_a_peer(weights, parameters, tmp_path):
     done = run(
         'live.py', '--rounds', '4', '--only', 'one_camera', 'peers', '--peers', 'plain_node',
         *weights, '--translator', parameters['weights.translator'], '--out', str(tmp_path),

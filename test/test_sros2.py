@@ -51,7 +51,7 @@ def compare(client: Client, profile: Any, without: set[str]) -> None:
         raise
 
 
-def test_the_shipped_policy_is_that_of_the_defaults() -> None:
+def test_the_shipped_policy_is_that_of_the_defaults():
     shipped = (ROOT / 'config' / 'sros2_policy.xml').read_text(encoding='utf-8')
     assert shipped == sros2_policy.main([]), 'python bench/sros2_policy.py > it'
     assert 'semantic_cloud' not in sros2_policy.main(['front', '--clouds'])
@@ -74,10 +74,7 @@ def test_the_shipped_policy_is_that_of_the_defaults() -> None:
     ],
     ids=['shipped', 'all that they can'],
 )  # fmt: skip
-def test_the_policy_is_the_graph_of_both_nodes(
-    parameters: dict[str, Any], tmp_path: Path, cameras: tuple[str, ...], transport: str,
-    clouds: dict[str, Any],
-) -> None:  # fmt: skip
+def test_the_policy_is_the_graph_of_both_nodes(parameters, tmp_path, cameras, transport, clouds):
     perception = sros2_policy.night_perception(cameras, transport)
     latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
     given = {'cameras': list(cameras), 'transport': transport, 'use_sim_time': True}

@@ -4,11 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 import json
 import os
-from pathlib import Path
 import subprocess
 import sys
 
@@ -27,7 +25,7 @@ BUNDLE_S = 12.0
 
 
 @pytest.fixture
-def watch(tmp_path: Path) -> Iterator[NetworkWatch]:
+def watch(tmp_path):
     folder = tmp_path / 'watch'
     folder.mkdir()
     found = NetworkWatch(folder)
@@ -51,7 +49,7 @@ def run(watch: NetworkWatch, *arguments: str) -> str:
 
 
 @pytest.mark.skipif(find_spec('openvino') is None, reason='openvino is not installed')
-def test_the_watch_hears_what_openvino_sends_on_its_import(watch: NetworkWatch) -> None:
+def test_the_watch_hears_what_openvino_sends_on_its_import(watch):
     spec = 'import importlib.util as u; assert u.find_spec("openvino_telemetry")'
     run(watch, '-c', f'import openvino, time; {spec}; time.sleep(2)')
     heard = watch.heard()
@@ -59,13 +57,13 @@ def test_the_watch_hears_what_openvino_sends_on_its_import(watch: NetworkWatch) 
     assert any('openvino_ga_cid' in text for text in heard), heard
 
 
-def test_the_watch_hears_a_connection(watch: NetworkWatch) -> None:
+def test_the_watch_hears_a_connection(watch):
     connect = 'import socket; socket.socket().connect(("192.0.2.1", 80))'
     run(watch, '-c', f'try:\n  {connect}\nexcept OSError: pass')
     assert watch.heard() == {'socket.connect 192.0.2.1'}
 
 
-def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user() -> None:
+def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user():
     code = (
         'import json, os, sys, nightseg_ros; '
         f'assert sys.modules["{REPORTER}"] is None; '
@@ -89,7 +87,7 @@ time.sleep({BUNDLE_S})
 
 
 @pytest.mark.slow
-def test_verbs_open_no_connection(watch: NetworkWatch, tmp_path: Path) -> None:
+def test_verbs_open_no_connection(watch, tmp_path):
     data = write_streets(tmp_path / 'streets')
     config = tiny_config(data, tmp_path / 'run', steps=1, warm_up=0, checkpoint_every=1)
     file = tmp_path / 'train.yaml'
@@ -105,9 +103,7 @@ def test_verbs_open_no_connection(watch: NetworkWatch, tmp_path: Path) -> None:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_node_opens_no_connection(
-    watch: NetworkWatch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_node_opens_no_connection(watch, tmp_path, monkeypatch):
     harness = pytest.importorskip('ros_harness')
     files = {name: str(path) for name, path in write_all(tmp_path).items()}
     environment = watch.environment()
@@ -137,7 +133,7 @@ print(json.dumps([cv2.getNumThreads(), *(p['num_threads'] for p in pools)]))
 
 
 @pytest.mark.parametrize('first', ['nightseg_ros', 'numpy'])
-def test_openblas_and_opencv_have_one_thread_once_a_backend_is_open(first: str) -> None:
+def test_openblas_and_opencv_have_one_thread_once_a_backend_is_open(first):
     named = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')
     environment = {name: value for name, value in os.environ.items() if name not in named}
     command = [sys.executable, '-c', POOLS.format(first=first)]

@@ -48,7 +48,7 @@ SMALL = {
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     """Return a folder in which every command of the page but the last has run."""
     folder = tmp_path_factory.mktemp('tutorial')
     (folder / 'config').symlink_to(ROOT / 'config')
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_there_are_five_commands_and_none_reads_labels_of_the_night() -> None:
+def test_there_are_five_commands_and_none_reads_labels_of_the_night():
     """The set 'night' is given as plain images, and 'test' to the evaluation alone."""
     five = commands('Five commands')
     assert [words[:2] for words in five] == [
@@ -84,7 +84,7 @@ def test_there_are_five_commands_and_none_reads_labels_of_the_night() -> None:
             assert NIGHT not in word or words[1] in ('evaluate', 'run')
 
 
-def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
+def test_the_new_night_weights_see_more_at_night(folder):
     metrics = json.loads((folder / 'out/tutorial/scores/metrics.json').read_text())
     runs: dict[str, Any] = {name.rpartition('=')[2]: run for name, run in metrics['runs'].items()}
     day, night = (runs[route]['all'] for route in ('day', 'night'))
@@ -105,7 +105,7 @@ def test_the_new_night_weights_see_more_at_night(folder: Path) -> None:
 
 
 @pytest.mark.ros
-def test_the_last_command_runs_the_node_on_every_frame_that_it_can_serve(folder: Path) -> None:
+def test_the_last_command_runs_the_node_on_every_frame_that_it_can_serve(folder):
     pytest.importorskip('rclpy', reason='rclpy is not installed')
     done = subprocess.run(
         [sys.executable, '-m', 'nightseg_ros.cli.main', *commands('Five commands')[-1][1:]],
@@ -116,9 +116,7 @@ def test_the_last_command_runs_the_node_on_every_frame_that_it_can_serve(folder:
 
 
 @pytest.mark.ros
-def test_the_node_takes_the_parameters_of_the_page(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_node_takes_the_parameters_of_the_page(folder, monkeypatch):
     harness = pytest.importorskip('ros_harness', reason='rclpy is not installed')
     monkeypatch.chdir(folder)
     image = read_image(open_dataset(f'folder:{NIGHT}')[0].image)

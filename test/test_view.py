@@ -71,7 +71,7 @@ def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
 
 
 @pytest.fixture(scope='module')
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def page(tmp_path_factory):
     with ended(Page(tmp_path_factory.mktemp('page'))) as page:
         yield page
         assert page.stop() == 0, page.text
@@ -139,11 +139,11 @@ def _status(name: str, hardware: str, **values: str) -> DiagnosticStatus:
 
 
 @pytest.fixture
-def vehicle(client: Client) -> Vehicle:
+def vehicle(client):
     return Vehicle(client)
 
 
-def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page: Page) -> None:
+def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page):
     port = int(page.url.rpartition(':')[2])
     lines = [line.split() for line in Path('/proc/net/tcp').read_text().splitlines()[1:]]
     listening = {line[1] for line in lines if line[3] == '0A'}
@@ -156,7 +156,7 @@ def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page: Page) -
         assert page.get(path)[0] == 404
 
 
-def test_a_picture_is_computed_only_while_somebody_looks(page: Page, vehicle: Vehicle) -> None:
+def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     overlay = vehicle.outputs['front']['overlay']
     found = '/picture/0/overlay'
     vehicle.until(lambda: page.get(found)[0] != 404, 'the camera')
@@ -186,7 +186,7 @@ def _name(page: Page, number: int) -> str:
     return {c['id']: c['name'] for c in json.loads(line[6:])['cameras']}.get(number, '')
 
 
-def test_slow_and_gone_clients_hold_nobody_up(page: Page, vehicle: Vehicle) -> None:
+def test_slow_and_gone_clients_hold_nobody_up(page, vehicle):
     vehicle.until(lambda: page.get('/picture/0/camera')[0] == 200, 'a picture')
     with contextlib.ExitStack() as stack:
         for _ in range(8):
@@ -214,9 +214,7 @@ def _granted(page: Page) -> socket.socket | None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_browser() is None, reason='no Chromium is installed')
-def test_a_browser_shows_every_camera_and_tells_what_is_stale(
-    page: Page, vehicle: Vehicle
-) -> None:
+def test_a_browser_shows_every_camera_and_tells_what_is_stale(page, vehicle):
     with Browser(find_browser()) as browser:
         for width, mode, shown in ((1280, 'both', 4), (390, 'overlay', 2)):
             browser.show(page.url, width=width)
@@ -257,9 +255,7 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(
         vehicle.until(lambda: not browser.evaluate(lost), 'that the view is back')
 
 
-def test_a_port_that_is_taken_is_told_and_the_summary_counts(
-    page: Page, tmp_path: Path, vehicle: Vehicle
-) -> None:
+def test_a_port_that_is_taken_is_told_and_the_summary_counts(page, tmp_path, vehicle):
     with ended(Page(tmp_path, '--port', page.url.rpartition(':')[2])) as second:
         assert second.process.wait(30) == 2 and 'cannot listen' in second.text
     with ended(Page(tmp_path)) as third:
@@ -274,9 +270,7 @@ def test_a_port_that_is_taken_is_told_and_the_summary_counts(
     assert found['routes'] == {'night': found['frames_out']} and found['rate_hz'] > 0
 
 
-def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(
-    tmp_path: Path, vehicle: Vehicle, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, vehicle, capsys):
     recording = tmp_path / 'drive.rrd'
     if find_spec('rerun') is None:
         assert main(['view', '--rerun', str(recording)]) == 2
@@ -294,7 +288,7 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(
 
 
 @pytest.fixture(scope='module')
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp('clip') / 'street.mp4'
     rng = np.random.default_rng(0)
     with VideoWriter(path, 10) as writer:
@@ -332,8 +326,8 @@ def stream() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['clip', 'loop', 'topic', 'stream'])
 def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
-    clip: Path, tmp_path: Path, client: Client, kind: str
-) -> None:
+    clip, tmp_path, client, kind
+):
     camera = client.publisher('/front/image_raw', reliable=False)
     image = np.full((*SIZE, 3), 150, np.uint8)
     with contextlib.ExitStack() as stack:
@@ -373,8 +367,6 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
 @pytest.mark.parametrize(
     ('source', 'words'), [('none.mp4', 'does not exist'), ('topic:', 'needs names')]
 )
-def test_a_source_that_is_none_ends_at_once(
-    capsys: pytest.CaptureFixture[str], source: str, words: str
-) -> None:
+def test_a_source_that_is_none_ends_at_once(capsys, source, words):
     assert main(['run', source]) == 2
     assert words in capsys.readouterr().err
