@@ -19,7 +19,7 @@ import yaml
 
 #: What openvino and nncf report with.
 REPORTER = 'openvino_telemetry'
-PATIENCE = 120.0
+PATIENCE = 240.0
 #: onnxruntime sends nine seconds after it was loaded.
 BUNDLE_S = 12.0
 

@@ -339,7 +339,7 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         command = ['-m', 'nightseg_ros.cli.main', 'run', source, *flags]
         run = stack.enter_context(ended(Process(tmp_path / 'log', *command)))
         run.until('watch it on http://127.0.0.1:')
-        url = re.search(r'watch it on (http://[\d.:]+)', run.text)[1]
+        url = re.search(r'watch it on (http://[\d.:]+)/', run.text)[1]
 
         def seen() -> bool:
             camera.publish(image_message(image, next(client.stamps)))
