@@ -242,7 +242,7 @@ def test_stops_and_kills_of_process_and_guard_end_no_healthy_node_and_its_succes
         # what it leaves in shared memory must not hinder the next one
         node.process.kill()
         assert node.process.wait(20) == -signal.SIGKILL
-    with running(tmp_path / 'log2', given, kind=FaultyNode) as node:
+    with running(tmp_path / 'log2', two, kind=FaultyNode) as node:
         threads = Path(f'/proc/{node.process.pid}/task')
         client.until(cameras.served, 'masks of its successor')
         (guard,) = guards()
