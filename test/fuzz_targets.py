@@ -39,7 +39,7 @@ MAX_PIXELS = 2**18
 MOST = 64
 
 _RAW = struct.Struct('<BBHHI')
-_NAMES = [*ENCODINGS, 'rgb16', '', '32FC1', 'bayer_rggb8 ']
+_NAMES = [*ENCODINGS, 'i420', '', '32FC1', 'bayer_rggb8 ']
 _LAYOUTS = ('', 'jpeg', 'bgr8; jpeg compressed bgr8', 'bayer_rggb8; png compressed', ';', 'png')
 _PNG = b'\x89PNG\r\n\x1a\n'
 #: Height and width of the frames in the sampled bags: the smaller, the more is tried.

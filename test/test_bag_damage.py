@@ -326,10 +326,14 @@ def split(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize('kind', ['mcap', 'mcap-file', 'sqlite3-messages', 'sqlite3-file'])
 def test_split_bags_are_one(tmp_path: Path, kind: str) -> None:
     bag = split(tmp_path, kind)
-    for _ in range(2):
+    metadata = bag / 'metadata.yaml'
+    for after in ('counted', 'none counted', 'none'):
         assert read(bag) == (list(range(COUNT)), [])
         assert open_source(bag).count == COUNT
-        (bag / 'metadata.yaml').unlink(missing_ok=True)
+        if after == 'counted':
+            metadata.write_text(metadata.read_text().replace(f'count: {COUNT}', 'count: 0'))
+        else:
+            metadata.unlink(missing_ok=True)
 
 
 def without_one(bag: Path) -> None:

@@ -113,7 +113,7 @@ def test_unreadable_files_are_named(tmp_path):
             with pytest.raises(DataError, match=name):
                 read(tmp_path / name)
     write(tmp_path / 'color.png', np.full((4, 4, 3), (1, 2, 3), np.uint8))
-    write(tmp_path / 'deep.png', np.zeros((4, 4), np.uint16))
+    write(tmp_path / 'deep.png', np.full((4, 4), 256, np.uint16))
     for name in ('color.png', 'deep.png'):
         with pytest.raises(DataError, match=f'{name}.*single-channel'):
             read_labels(tmp_path / name)
@@ -121,6 +121,11 @@ def test_unreadable_files_are_named(tmp_path):
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
     write(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
     assert (read_labels(tmp_path / 'grey.png') == ids).all()
+    write(tmp_path / 'deep.png', ids.astype(np.uint16))
+    assert (read_labels(tmp_path / 'deep.png') == ids).all()
+    (tmp_path / 'packed.png').write_bytes(cv2.imencode('.jpg', ids)[1].tobytes())
+    with pytest.raises(DataError, match='is a JPEG .* changes ids'):
+        read_labels(tmp_path / 'packed.png')
     for mode, alpha in (('LA', 255), ('RGBA', 255), ('RGBA', 254)):
         opaque = PIL.Image.fromarray(ids).convert(mode)
         opaque.putalpha(alpha)

@@ -30,7 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 
 BAYER = ('rggb', 'bggr', 'gbrg', 'grbg')
 ALL = [
-    'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', 'mono16', '8UC1', '8UC3',
+    'rgb8', 'bgr8', 'rgba8', 'bgra8', 'mono8', '8UC1', '8UC3', '8UC4',
+    'rgb16', 'bgr16', 'rgba16', 'bgra16', 'mono16', '16UC3',
     *(f'bayer_{name}{bits}' for name in BAYER for bits in (8, 16)),
     'uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv12', 'nv21',
 ]  # fmt: skip
@@ -40,8 +41,10 @@ def layout(encoding: str, width: int, height: int) -> tuple[int, int]:
     """Return rows and bytes of a row."""
     if encoding in ('nv12', 'nv21'):
         return height * 3 // 2, width
-    wide = 2 if encoding.endswith('16') else 1
-    channels = {'rgb8': 3, 'bgr8': 3, '8UC3': 3, 'rgba8': 4, 'bgra8': 4}.get(encoding, 1)
+    wide = 2 if '16' in encoding else 1
+    channels = 4 if 'a' in encoding[3:4] or encoding == '8UC4' else 3
+    if encoding[:3] not in ('rgb', 'bgr') and not encoding.endswith(('C3', 'C4')):
+        channels = 1
     if encoding in ('uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2'):
         channels = 2
     return height, width * channels * wide
@@ -49,15 +52,15 @@ def layout(encoding: str, width: int, height: int) -> tuple[int, int]:
 
 def reference(rows: Pixels, encoding: str, width: int, height: int, big: bool) -> Pixels:
     """Return RGB uint8 [H, W, 3], the plain way."""
-    if encoding in ('rgb8', 'rgba8'):
-        return rows.reshape(height, width, -1)[:, :, :3]
-    if encoding in ('bgr8', 'bgra8', '8UC3'):
-        return rows.reshape(height, width, -1)[:, :, 2::-1]
-    if encoding.endswith('16'):
+    if '16' in encoding:
         kind = '>u2' if big else '<u2'
         values = np.ascontiguousarray(rows).view(kind)
         # no value above 12 bits: a sensor's own that the driver does not shift up
         rows = (values >> (8 if values.max() >= 4096 else 4)).astype(np.uint8)
+    if encoding.startswith('rgb'):
+        return rows.reshape(height, width, -1)[:, :, :3]
+    if encoding.startswith('bgr') or encoding.endswith(('C3', 'C4')):
+        return rows.reshape(height, width, -1)[:, :, 2::-1]
     if encoding in ('mono8', '8UC1', 'mono16'):
         return np.repeat(rows.reshape(height, width, 1), 3, axis=2)
     if encoding.startswith('bayer'):
@@ -182,7 +185,7 @@ def test_colour_is_not_copied(encoding: str, padding: int) -> None:
     ('change', 'words'),
     [
         ({'encoding': '32FC1'}, r"'32FC1' is not supported; depth is no picture; name the"),
-        ({'encoding': 'rgb16'}, r"'rgb16' is not supported; publish one of rgb8, bgr8"),
+        ({'encoding': 'i420'}, r"'i420' is not supported; publish one of rgb8, bgr8"),
         ({'encoding': ''}, r"encoding '' is not supported"),
         ({'width': 0}, '0×2 pixels'),
         ({'height': 0}, '4×0 pixels'),

@@ -9,13 +9,21 @@ is read from a mask has to be the number of its stamp, whatever was dropped arou
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+import json
+import os
 import random
+import shutil
+import subprocess
+import sys
 import time
 
+from message_packages import build
 import numpy as np
 import pytest
 from ros_harness import Camera, FaultyNode, pixels_of, served, stamp_ns, tiny_parameters
 from sensor_msgs.msg import CameraInfo
+from test_video import packets
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -44,11 +52,14 @@ def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
     return value >> 16, value & 0xFFFF
 
 
-def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
-    tmp_path, monkeypatch
-):
+@pytest.fixture(autouse=True)
+def _marker(tmp_path, monkeypatch):
+    """Let the networks read markers."""
     (tmp_path / 'fault').write_text('marker')
     monkeypatch.setenv('NIGHTSEG_FAULT', str(tmp_path / 'fault'))
+
+
+def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp_path):
     dice = random.Random(3)
     names, topics = list(SIZES), ('labels', 'confidence')
     parameters = tiny_parameters(tmp_path, cameras=names, route='day')
@@ -100,3 +111,105 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
         dropped = [values[name][f'dropped.{reason}'] for reason in reasons]
         assert all(dropped), f'without drops this proves little: {dropped}'
         assert values[name]['received'] == values[name]['served'] + sum(dropped) <= sent[name]
+
+
+#: A driver in a process of its own: it publishes what it is told line by line, once it has so many
+#: subscribers.
+DRIVER = """
+import importlib, json, rclpy, sys, time
+from rclpy.qos import QoSProfile
+topic, package, kind = sys.argv[1:]
+kind = getattr(importlib.import_module(f'{package}.msg'), kind)
+rclpy.init()
+node = rclpy.create_node('driver')
+publisher = node.create_publisher(kind, topic, QoSProfile(depth=50))
+for line in sys.stdin:
+    told = json.loads(line)
+    while publisher.get_subscription_count() != told['subscribers']:
+        time.sleep(0.01)
+    message = kind()
+    message.data.frombytes(bytes.fromhex(told['data']))
+    header = getattr(message, 'header', message)
+    header.frame_id = 'front'
+    at = header.stamp if header is not message else message.timestamp
+    at.sec, at.nanosec = divmod(told['stamp'], 10**9)
+    setattr(message, 'encoding' if header is not message else 'format', told['encoding'])
+    publisher.publish(message)
+"""
+VIDEO = {
+    'ffmpeg': ('ffmpeg_image_transport_msgs', 'FFMPEGPacket', 'libx264;yuv420p;bgr8'),
+    'foxglove': ('foxglove_msgs', 'CompressedVideo', 'h264'),
+}
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    if find_spec('rosidl_generator_py') is None or shutil.which('c++') is None:
+        pytest.skip('no generators of messages, or no compiler')
+    return build(tmp_path_factory.mktemp('built'), *(package for package, *_ in VIDEO.values()))
+
+
+@pytest.mark.parametrize('transport', VIDEO)
+def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
+    tmp_path, built, monkeypatch, transport
+):
+    """The node joins in the middle of a stream, loses a packet, leaves, and joins anew."""
+    for name, value in built.items():
+        monkeypatch.setenv(name, value)
+    size = SIZES['front']
+    sent = dict(packets('libx264', 17, draw=lambda n: np.ascontiguousarray(marked(0, n, size))))
+    package, kind, encoding = VIDEO[transport]
+    parameters = tiny_parameters(tmp_path, cameras=['front'], route='day', transport=transport)
+    command = [sys.executable, '-c', DRIVER, f'front/image_raw/{transport}', package, kind]
+    driver = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ)
+
+    def send(number: int, subscribers: int = 1) -> int:
+        at = BEGIN + number * STEP
+        told = {
+            'stamp': at, 'data': sent[number].hex(), 'encoding': encoding,
+            'subscribers': subscribers,
+        }  # fmt: skip
+        driver.stdin.write(json.dumps(told) + '\n')
+        driver.stdin.flush()
+        return at
+
+    def counted(name: str) -> int:
+        found = client.status('front')
+        return int(found[2][name]) if found else 0
+
+    def join(number: int) -> None:
+        """Send a packet without a key frame before it until one has come."""
+        client.got['/diagnostics'].clear()
+        client.feed(lambda: send(number), lambda: counted('dropped.no_picture'), 'a packet')
+
+    def show(*numbers: int) -> None:
+        for number in numbers:
+            at = send(number)
+            client.until(lambda at=at: at in map(stamp_ns, masks), f'frame {number}')
+
+    try:
+        with served(tmp_path, parameters, kind=FaultyNode) as client:
+            client.listen('front/nightseg/labels')
+            masks = client.got['front/nightseg/labels']
+            client.heard('front/nightseg/labels')
+            join(3)
+            show(5, 6)
+            # packet 7 is lost
+            _ = send(8), send(9)
+            show(10, 11, 12)
+            assert client.transition('deactivate')
+            send(13, subscribers=0)
+            assert client.transition('activate')
+            join(14)
+            show(15, 16)
+            received = client.until(
+                lambda: counted('served') == 2 and client.status('front')[2], 'two frames'
+            )
+            assert int(received['received']) == 2 + int(received['dropped.no_picture'])
+    finally:
+        driver.kill()
+        driver.wait()
+    numbers = [(stamp_ns(mask) - BEGIN) // STEP for mask in masks]
+    assert numbers == [5, 6, 10, 11, 12, 15, 16]
+    assert [read(pixels_of(mask), 0) for mask in masks] == [(0, number) for number in numbers]
+    assert {(mask.header.frame_id, pixels_of(mask).shape) for mask in masks} == {('front', size)}

@@ -10,11 +10,11 @@ from pathlib import Path
 import shutil
 
 from launch_recorder import Recording
+from message_packages import build
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from ros_harness import Camera, ended, Process, served
-from vision_messages import build
 
 LAUNCH_FILE = Path(__file__).parent.parent / 'launch' / 'nav2.launch.py'
 #: Subscribes as the layer does, and prints what it heard once it has all of it.
@@ -52,7 +52,7 @@ rclpy.shutdown()
 def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
     tmp_path, parameters, monkeypatch
 ):
-    for name, value in build(tmp_path / 'built').items():
+    for name, value in build(tmp_path / 'built', 'vision_msgs').items():
         monkeypatch.setenv(name, value)
     nav2 = Recording(LAUNCH_FILE)
     remap, _ = nav2.actions(nav2.context())

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from ros_harness import (
     ended,
+    image_message,
     offline,
     PATIENCE,
     pixels_of,
@@ -143,6 +144,24 @@ def test_everything_is_replayed_as_it_was_offered(client, tmp_path):
     assert [m.data for m in client.got[names]] == ['ids']
     assert [pixels_of(m).max() for m in client.got[masks]] == [0, 1, 2]
     assert len(client.got['/front/image_raw']) == 3
+
+
+def test_what_was_published_once_is_recorded_and_what_is_published_always(client, tmp_path):
+    log, topics = tmp_path / 'log.jsonl', {'once/image_raw': True, 'always/image_raw': False}
+    once, always = (client.publisher(t, latched=latched) for t, latched in topics.items())
+    once.publish(image_message(np.zeros((6, 9, 3), np.uint8), START))
+    flags = ['--images', *topics, '--log', str(log)]
+    with verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags) as recorder:
+        recorder.until('recording')
+        client.feed(
+            lambda: always.publish(image_message(np.ones((6, 9, 3), np.uint8), START)),
+            lambda: all(f'/{topic}"' in log.read_text() for topic in topics),
+            'both topics',
+        )  # fmt: skip
+        assert recorder.stop() == 0, recorder.text
+    with BagReader(tmp_path / 'bag') as reader:
+        counts = {topic.name.strip('/'): topic.count for topic in reader.image_topics}
+    assert counts['once/image_raw'] == 1 and counts['always/image_raw'] >= 1
 
 
 def test_lockstep_without_a_node_says_what_is_missing(tmp_path):

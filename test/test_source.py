@@ -141,8 +141,10 @@ KITTI = 1317042145964389445
         (b'\xef\xbb\xbf1317042145964389445;x/a.png\r\n1317042146964389445;x/b.png',
          ('a.png', 'b.png')),
         ('\ufeff1317042145964389445\r\n1317042146964389445,\r\n'.encode('utf-16-le'), None),
+        (b'Timestamp;file\n1317042145964389445;C:\\x\\a.png\n1317042146964389445;b.png',
+         ('a.png', 'b.png')),
     ],
-    ids=['KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16'],
+    ids=['KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16', 'names of columns'],
 )  # fmt: skip
 def test_stamps_as_people_have_them(tmp_path, content, names):
     (tmp_path / 'timestamps.txt').write_bytes(content)
@@ -165,6 +167,7 @@ def test_stamps_of_another_unit_are_told(tmp_path, caplog):
         ('noon', "'noon' is no stamp"),
         ('2011-13-26 13:02:25', 'line 1'),
         ('nan', "'nan' is no stamp"),
+        ('1.5\n17000000000000000000', 'line 2: .* lies beyond 2038'),
     ],
 )
 def test_a_wrong_line_of_stamps_is_named(tmp_path, text, words):
@@ -202,6 +205,7 @@ def test_a_bag(tmp_path):
     [
         ('missing.png', {}, 'does not exist'),
         ('data.csv', {}, 'neither an image'),
+        ('phone.heic', {}, 'convert it to one of these'),
         ('broken.mp4', {}, 'broken.mp4'),
         ('empty', {}, 'no images'),
         ('f', {'topic': '/camera/image_raw'}, 'no topic'),
@@ -213,7 +217,7 @@ def test_a_bag(tmp_path):
     ],
 )
 def test_what_cannot_be_opened_is_named(tmp_path, name, options, words):
-    for file in ('data.csv', 'broken.mp4'):
+    for file in ('data.csv', 'broken.mp4', 'phone.heic'):
         (tmp_path / file).write_bytes(b'1,2')
     (tmp_path / 'empty').mkdir()
     write_folder(tmp_path / 'f', 3)

@@ -2,13 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos as people have them: each frame tells its own number by its grey level."""
 
+from collections.abc import Callable
+import contextlib
 from fractions import Fraction
+import itertools
 from pathlib import Path
+import re
+import signal
+import socket
 import struct
+import threading
+import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, IO
 
 import av
+from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.packets import PacketDecoder
 from nightseg_ros.perception.video import VideoError, VideoReader, VideoWriter
 import numpy as np
@@ -65,6 +74,7 @@ UNEVEN = [0, 33, 66, 100, 300, 500, 533, 900, 1000, 2500]
         ('ten_bit.mkv', 'libx265', 'yuv420p10le'),
         ('drive #3 %20?.mp4', 'libx264', 'yuv420p'),
         ('-dash.mov', 'libx264', 'yuv420p'),
+        ('motion.avi', 'mjpeg', 'yuvj420p'),
     ],
 )
 def test_every_frame_has_its_own_time(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
@@ -72,6 +82,16 @@ def test_every_frame_has_its_own_time(tmp_path: Path, name: str, codec: str, pix
     times, numbers = read(path)
     assert numbers == list(range(len(UNEVEN)))
     assert times == pytest.approx(UNEVEN, abs=1)
+
+
+def test_recordings_that_were_joined_go_on(tmp_path: Path) -> None:
+    content = write(tmp_path / 'a.ts', [40 * n for n in range(10)]).read_bytes()
+    (tmp_path / 'b.ts').write_bytes(content * 2)
+    times, numbers = read(tmp_path / 'b.ts')
+    assert numbers == [*range(10), *range(10)]
+    steps = np.diff(times)
+    assert steps[:9] == pytest.approx(40, abs=1) and steps[10:] == pytest.approx(40, abs=1)
+    assert 10 <= steps[9] <= 100
 
 
 def test_a_webm_of_a_browser_does_not_become_1000_frames_a_second(tmp_path: Path) -> None:
@@ -155,20 +175,76 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
 
 def packets(
     codec: str, count: int = 20, *, gop: int = 5, more: str = '',
+    draw: Callable[[int], np.ndarray] = grey,
 ) -> list[tuple[int, bytes]]:  # fmt: skip
     """Return frames 0, 1, … with their numbers as they are sent, a key frame every ``gop``."""
     context = av.CodecContext.create(codec, 'w')
-    context.width, context.height = SIZE
+    context.height, context.width = draw(0).shape[:2]
     context.pix_fmt, context.time_base, context.gop_size = 'yuv420p', Fraction(1, 30), gop
     params = f'repeat-headers=1:keyint={gop}:min-keyint={gop}:scenecut=0{more}'
     kind = 'x265-params' if codec == 'libx265' else 'x264-params'
     context.options = {'tune': 'zerolatency', 'crf': '10', kind: params}
     found = []
     for number in range(count):
-        frame = av.VideoFrame.from_ndarray(grey(number), format='rgb24')
+        frame = av.VideoFrame.from_ndarray(draw(number), format='rgb24')
         frame.pts = number
         found += context.encode(frame)
     return [(packet.pts, bytes(packet)) for packet in (*found, *context.encode(None))]
+
+
+SDP = (
+    'v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n'
+    'a=rtpmap:96 H264/90000\r\na=control:track\r\n'
+)
+ANSWERS = {
+    'DESCRIBE': f'Content-Type: application/sdp\r\nContent-Length: {len(SDP)}\r\n\r\n{SDP}',
+    'SETUP': 'Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n',
+}
+
+
+def be_camera(server: socket.socket, sent: list[tuple[int, bytes]]) -> None:
+    """Give an RTSP player after the other these packets as ten frames a second."""
+    with contextlib.suppress(OSError):
+        while True:
+            peer, _ = server.accept()
+            with peer, peer.makefile('rb') as lines, contextlib.suppress(ConnectionError):
+                play(peer, lines, sent)
+
+
+def play(peer: socket.socket, lines: IO[bytes], sent: list[tuple[int, bytes]]) -> None:
+    verb, count = '', itertools.count()
+    while verb != 'PLAY':
+        request = b''.join(iter(lines.readline, b'\r\n')).decode()
+        verb, sequence = request.split()[0], re.findall(r'CSeq: (\d+)', request)[0]
+        answer = f'RTSP/1.0 200 OK\r\nCSeq: {sequence}\r\n' + ANSWERS.get(verb, '\r\n')
+        peer.sendall(answer.encode())
+    for number, data in sent:
+        units = [unit for unit in re.split(rb'\x00?\x00\x00\x01', data) if unit]
+        for unit in units:
+            # the last of a picture is marked
+            kind = 224 if unit is units[-1] else 96
+            head = struct.pack('>BBHII', 128, kind, next(count), number * 9000, 1)
+            peer.sendall(b'$\0' + struct.pack('>H', len(head + unit)) + head + unit)
+
+
+def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c() -> None:
+    handler, found = signal.getsignal(signal.SIGINT), []
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        sent = packets('libx264', 20)[2:]
+        threading.Thread(target=be_camera, args=(server, sent), daemon=True).start()
+        source = open_source(f'rtsp://127.0.0.1:{server.getsockname()[1]}/front')
+        begun = time.time_ns()
+        for _, frame in source:
+            found.append((number_of(frame.image), frame.stamp_ns))
+            if len(found) == 8:
+                signal.raise_signal(signal.SIGINT)
+        server.shutdown(socket.SHUT_RDWR)
+    assert (source.count, source.undated) == (None, False)
+    numbers, stamps = zip(*found)
+    assert numbers == tuple(range(5, 13))
+    assert np.diff(stamps) == pytest.approx([1e8] * 7, abs=1e6)
+    assert begun < stamps[0] < time.time_ns()
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def message(encoding: str, data: bytes, second: int) -> Any:

@@ -514,7 +514,8 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
         # somebody gave them names of their own
         read = ', '.join(file.name for file in found)
         return found, promised, [f'{"; ".join(missing)}, {read} is read instead']
-    return files, promised, missing
+    # a recorder that was killed may have counted nothing yet
+    return files, promised if any(promised.values()) else None, missing
 
 
 def _read_metadata(file: Path) -> tuple[list[str], Counter[Channel]]:

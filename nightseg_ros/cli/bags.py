@@ -290,8 +290,6 @@ class ReplayOptions:
 
 def replay(options: ReplayOptions) -> int:
     """Play in this process."""
-    if not options.source.exists():
-        raise ConfigError(f"'{options.source}' does not exist")
     if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
     return with_ros('replay', options)

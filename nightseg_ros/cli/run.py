@@ -152,15 +152,12 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         return _cameras(topics, [name.endswith('/compressed') for name in topics]), None
     from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.perception.video import stream_url
 
     topic = options.topic[0] if len(options.topic) == 1 else None
     source = open_source(options.source, topic, rate=options.fps, every_camera=True)
     play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]
     play += ['--fps', str(options.fps)] if options.fps else []
     play += ['--loop'] if options.loop else []
-    # their stamps are those of this machine
-    play += ['--stamp-offset', '0'] if stream_url(options.source) else []
     if source.kind != 'bag':
         return {}, play
     topics = list(options.topic or source.topics)

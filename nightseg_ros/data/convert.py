@@ -19,6 +19,7 @@ import math
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagTopic, camera_of, IMAGE_TYPES
@@ -27,7 +28,7 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
-from nightseg_ros.data.sample import read_labels
+from nightseg_ros.data.sample import label_files, read_labels
 from nightseg_ros.data.source import encode, FrameSource, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
@@ -88,10 +89,11 @@ def make_bag(
     labels.
     """
     made = Converted()
-    offset = 0 if source.stamps is not None and source.stamps.stamps_ns[0] else STAMP_OFFSET
+    offset = STAMP_OFFSET if source.undated else 0
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
     inputs = [source.path, *([] if labels is None else [labels])]
+    truths = {} if labels is None else label_files(labels)
     with BagWriter(out, storage=storage, compress=compress, force=force, inputs=inputs) as bag:
         for number, (stem, item) in enumerate(source):
             progress(number + 1, source.count)
@@ -107,8 +109,8 @@ def make_bag(
                 kind = f'bgr8; {encoding} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
-            if labels is not None and (labels / f'{stem}.png').is_file():
-                bag.write_labels(truth, read_labels(labels / f'{stem}.png'), **place)
+            if normalize('NFC', stem) in truths:
+                bag.write_labels(truth, read_labels(truths[normalize('NFC', stem)]), **place)
                 made.labelled += 1
         if not made.frames:
             raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")

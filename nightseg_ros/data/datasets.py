@@ -29,6 +29,7 @@ from nightseg_ros.data.sample import (
     DataError,
     Encoding,
     IMAGE_SUFFIXES,
+    label_files,
     label_map,
     LabelFile,
     LabelMap,
@@ -385,10 +386,14 @@ def _matches(
         else:
             expression += f'(?P<{part}>{names if part == "name" else "[^/]+"})'
     expression += r'\.\w+' if any_suffix else ''
-    for path in sorted(root.glob(_filled(pattern, given))):
+    stem, suffix = _filled(pattern, given).rsplit('.', 1)
+    # cameras and Windows write .PNG
+    suffix = ''.join(f'[{c.lower()}{c.upper()}]' if c.isalpha() else c for c in suffix)
+    for path in sorted(root.glob(f'{stem}.{suffix}')):
         if path.name.startswith('.') or (any_suffix and path.suffix.lower() not in IMAGE_SUFFIXES):
             continue
-        match = re.fullmatch(expression, path.relative_to(root).as_posix())
+        name = path.relative_to(root).with_suffix(path.suffix.lower()).as_posix()
+        match = re.fullmatch(expression, name)
         if match:
             yield match.groupdict(), path
 
@@ -434,7 +439,7 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
         raise DataError(f"there is no folder '{where}' with labels")
     meaning = _own(labels, taxonomy)
     scene = (labels / SCENE).is_dir()
-    there = {normalize('NFC', path.stem): path for path in sorted(labels.glob('[!.]*.png'))}
+    there = label_files(labels)
     samples = []
     for sample in images(root, light, taxonomy).samples:
         path = there.pop(normalize('NFC', sample.image.stem), None)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 import struct
 from typing import NamedTuple
+from unicodedata import normalize
 import zlib
 
 import cv2
@@ -313,13 +314,19 @@ def describe_unknown(unknown: dict[str, int], meaning: LabelMap) -> str:
     )
 
 
+def label_files(folder: Path) -> dict[str, Path]:
+    """Return the visible PNGs of a folder by their stems, which macOS writes in another form."""
+    found = sorted(folder.glob('[!.]*.[pP][nN][gG]'))
+    return {normalize('NFC', path.stem): path for path in found}
+
+
 def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
     """
     Return a label image as it is stored: uint8 [H, W] ids, or uint8 [H, W, 3] RGB if ``color``.
 
     Ids are the values of the file: of a PNG with a palette the indices, of one with 1, 2 or 4
-    bits what they count. ``DataError`` where the file is no whole image of that kind with up to
-    8 bits.
+    bits what they count. ``DataError`` where the file is no whole image of that kind, changes ids,
+    or has one above 255.
     """
     try:
         content = path.read_bytes()
@@ -334,6 +341,12 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
         ) from error
     if stored is None:
         raise DataError(f"'{path}' cannot be read as a label image; remove or replace the file")
+    if not color and (content.startswith(b'\xff\xd8') or content[12:16] == b'VP8 '):
+        raise DataError(
+            f"'{path}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
+        )
+    if not color and stored.dtype == np.uint16 and stored.max() < 256:
+        stored = stored.astype(np.uint8)
     if stored.dtype == np.uint8 and color and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)
     if stored.dtype == np.uint8 and not color and stored.ndim == 3:
@@ -342,8 +355,10 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
             # ids that were saved as a grey RGB image, perhaps with an opaque alpha
             return np.ascontiguousarray(first, np.uint8)
     if stored.dtype != np.uint8 or color or stored.ndim != 2:
-        wanted = 'RGB colours' if color else 'single-channel uint8 ids'
-        raise DataError(f"'{path}' is {stored.dtype} {stored.shape}; labels are {wanted}")
+        wanted = 'RGB colours' if color else 'single-channel ids up to 255'
+        raise DataError(
+            f"'{path}' is {stored.dtype} {stored.shape} up to {stored.max()}; labels are {wanted}"
+        )
     return np.asarray(stored if factor == 1 else stored // factor, np.uint8)
 
 

@@ -31,6 +31,8 @@ import numpy as np
 DEFAULT_RATE = 10.0
 #: Added to the stamps of what has none of its own where ROS shall get them: 0 is no stamp to ROS.
 STAMP_OFFSET = 1_000_000_000_000_000_000
+#: The first ns that ROS cannot hold: seconds have 31 bits.
+MOST_STAMP = 2**31 * 1_000_000_000
 
 # -- stamps ----------------------------------------------------------------------------------
 
@@ -49,13 +51,13 @@ def read_stamps(file: Path) -> Stamps:
 
     A stamp with a point is seconds, one without is nanoseconds, as TUM and EuRoC have them; one
     such as ``2011-09-26 13:02:25.964389445`` of KITTI is UTC where it names no zone. Lines that
-    begin with # are skipped. ``DataError`` names the first line that is wrong or whose stamp does
-    not increase.
+    begin with # are skipped, and a first one of names. ``DataError`` names the first line that is
+    wrong or whose stamp does not increase.
     """
     try:
         lines = read_text(file).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"stamps '{file}' cannot be read: {error}") from error
+        raise DataError(f"stamps '{file}' cannot be read as UTF-8: {error}") from error
     stamps: list[int] = []
     names: list[str] = []
     for number, line in enumerate(lines, 1):
@@ -64,12 +66,19 @@ def read_stamps(file: Path) -> Stamps:
             continue
         match = _STAMP_LINE.fullmatch(text)
         first, name = (match[2], match[3] or '') if match else (text, '')
+        if number == 1 and _COLUMN.search(first):
+            continue
         rest = [name.strip('"\'')] if name else []
         stamp = _nanoseconds(first)
         if stamp is None:
             raise DataError(
                 f"stamps '{file}', line {number}: '{first}' is no stamp; seconds with a point, "
                 'whole nanoseconds or a date and time are wanted'
+            )
+        if stamp >= MOST_STAMP:
+            raise DataError(
+                f"stamps '{file}', line {number}: '{first}' lies beyond 2038, which ROS cannot "
+                'hold; whole numbers are nanoseconds'
             )
         if stamps and stamp <= stamps[-1]:
             raise DataError(
@@ -78,7 +87,8 @@ def read_stamps(file: Path) -> Stamps:
         if bool(rest) != (len(names) == len(stamps)) and stamps:
             raise DataError(f"stamps '{file}', line {number}: all lines have a name, or none has")
         stamps.append(stamp)
-        names += [Path(name.strip()).name for name in rest]
+        # also as Windows parts folders
+        names += [re.split(r'[/\\]', name.strip())[-1] for name in rest]
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
     mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
@@ -92,6 +102,8 @@ def read_stamps(file: Path) -> Stamps:
 
 
 _DATE = r'\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?'
+#: A line of names, as tables have it, begins with that of the stamps.
+_COLUMN = re.compile('time|stamp|sec|date', re.IGNORECASE)
 _STAMP_LINE = re.compile(rf"""(["']?)({_DATE}|[^\s,;"']+)\1(?:[,;\s]+(.*))?""", re.ASCII)
 
 
@@ -152,6 +164,12 @@ class FrameSource:
         if self.kind == 'bag':
             return self._bag()
         return self._video() if self.kind == 'video' else self._pictures()
+
+    @property
+    def undated(self) -> bool:
+        """Whether the stamps of a video or folder begin at 0, which is no stamp to ROS."""
+        dated = self.stamps is not None and self.stamps.stamps_ns[0] != 0
+        return not (dated or self.kind == 'bag' or stream_url(self.path))
 
     def _frame(self, index: int, image: Image, order: Order, own_ns: int = 0) -> Frame:
         stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))
@@ -270,7 +288,8 @@ def open_source(
         return _open_video(path, rate, given)
     raise DataError(
         f"'{path}' is neither an image ({', '.join(IMAGE_SUFFIXES)}), a video "
-        f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder'
+        f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder; convert '
+        'it to one of these'
     )
 
 

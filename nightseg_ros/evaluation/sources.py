@@ -18,12 +18,13 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
+from unicodedata import normalize
 
 import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.data.sample import DataError, label_files, read_image, read_labels, Sample
 from nightseg_ros.data.source import camera_names, FrameSource, open_source
 from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
@@ -318,10 +319,10 @@ class Labels:
         folder = Path(labels)
         if labels and folder.is_dir():
             inner = folder / source
-            files = sorted((inner if inner.is_dir() else folder).glob('*.png'))
-            if not files:
+            self._files = label_files(inner if inner.is_dir() else folder)
+            if not self._files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
-            self._files, self.example = {file.stem: file for file in files}, files[0].name
+            self.example = min(self._files.values()).name
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:
@@ -333,7 +334,7 @@ class Labels:
 
     def of(self, name: str, stamp_ns: int) -> Image | None:
         """Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded."""
-        for stem in (name, str(stamp_ns)):
+        for stem in (normalize('NFC', name), str(stamp_ns)):
             if stem in self._files:
                 self._used.add(stem)
                 return read_labels(self._files[stem])

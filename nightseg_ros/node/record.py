@@ -26,18 +26,18 @@ from nightseg_ros.config import did_you_mean
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
+from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 
 #: The one topic that belongs to no camera.
 DIAGNOSTICS = 'diagnostics'
 #: Seconds in which a stopping recorder still takes what has arrived.
 DRAIN_S = 0.5
-#: Seconds between two searches for cameras.
+#: Seconds between two looks at who publishes.
 DISCOVER_S = 0.5
 
 
@@ -86,6 +86,7 @@ class Recorder:
         self._writer, self._log, self._options = writer, log, options
         self._counts: Counter[str] = Counter()
         self._node: Any = rclpy.create_node('bag_recorder')
+        self._node.subscribed = set()
         self._stopping = False
         self._followed: set[str] = set()
         for camera in options.cameras:
@@ -113,9 +114,12 @@ class Recorder:
             while not self._stopping and rclpy.ok():
                 executor.spin_once(timeout_sec=0.2)
                 now = time.monotonic()
-                if not self._options.cameras and now >= discover:
+                if now >= discover:
                     discover = now + DISCOVER_S
-                    self._discover()
+                    if not self._options.cameras:
+                        self._discover()
+                    for subscription in self._node.subscribed:
+                        subscription.match()
                 if self._options.seconds and now - begun >= self._options.seconds:
                     break
             end = time.monotonic() + DRAIN_S
@@ -156,15 +160,10 @@ class Recorder:
         if message_type is None:
             print(f'{topic} is not recorded: {package} is not installed', flush=True)
             return
-        # best effort also hears reliable publishers; the depth bridges a slow disk
-        qos = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-        if latched:
-            qos = QoSProfile(
-                depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            )  # fmt: skip
-        elif self._options.reliable:
-            qos.reliability = ReliabilityPolicy.RELIABLE
+        # best effort also hears reliable publishers, which wait for nobody then
+        reliability = 'reliable' if self._options.reliable else 'best_effort'
+        if latched or not ours:
+            reliability = 'auto'
         offered = (reliable_qos(latched=latched),) if ours else ()
         channel = Channel(topic=topic, msgtype=f'{package}/msg/{name}', qos=offered)
         self._writer.add_topic(channel)
@@ -178,4 +177,5 @@ class Recorder:
                 event = {'topic': topic, 'stamp': header_stamp(data), 'arrived': arrived}
                 print(json.dumps(event), file=self._log)
 
-        self._node.create_subscription(message_type, topic, keep, qos, raw=True)
+        # the depth bridges a slow disk
+        Subscription(self._node, message_type, topic, keep, reliability, depth=50, raw=True)

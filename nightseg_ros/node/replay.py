@@ -155,11 +155,6 @@ class ReplaySource:
             images = [name for name, kind in self.topics.items() if kind in IMAGE_TYPES]
             self.topics = dict.fromkeys(images, IMAGE_TYPES[0])
 
-    @property
-    def undated(self) -> bool:
-        """Whether the stamps are those of a rate: they begin at 0, which is no stamp to ROS."""
-        return self.frames is not None and self.frames.stamps is None
-
     def messages(self, log: Callable[[str], None]) -> Iterator[tuple[int, str, Message | Frame]]:
         """
         Yield time of recording, topic and content in that order; ``log`` is told what is skipped.
@@ -296,7 +291,8 @@ class Player:
         self._paced = options.rate is not None or not options.lockstep
         offset = options.stamp_offset
         if offset is None:
-            offset = STAMP_OFFSET if source.undated else 0
+            undated = source.frames is not None and source.frames.undated
+            offset = STAMP_OFFSET if undated else 0
         #: Added to the times of a video or folder alone.
         self._offset = offset if source.frames is not None else 0
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)

@@ -32,13 +32,18 @@ class Subscription:
 
     def __init__(
         self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
-        reliability: str = 'auto', depth: int = 1,
+        reliability: str = 'auto', depth: int = 1, raw: bool = False,
     ) -> None:  # fmt: skip
-        """Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'."""
+        """
+        Subscribe; ``reliability`` is 'auto', 'reliable' or 'best_effort'.
+
+        With ``raw`` messages come as they were serialised.
+        """
         self._node, self._kind, self._topic = node, kind, topic
         # sensor_msgs.msg._image and Image make sensor_msgs/Image
         self._type = f'{kind.__module__.split(".")[0]}/{kind.__name__}'
         self._receive, self._reliability, self._depth = receive, reliability, depth
+        self._raw = raw
         self._policies = ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
         self._subscription: Any = None
         # an event's own handler must not replace the subscription that the event came from
@@ -109,7 +114,7 @@ class Subscription:
         self._subscription = self._node.create_subscription(
             self._kind, self._topic, self._receive,
             QoSProfile(depth=self._depth, reliability=reliability, durability=durability),
-            event_callbacks=events,
+            event_callbacks=events, raw=self._raw,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -192,6 +197,7 @@ class StampOrder:
         self._last_ns = 0
         self._leads: deque[float] = deque(maxlen=8)
         """Seconds from arrival to stamp of the latest messages that were not from the future."""
+        self._late_ns = 0
         self._doubted = False
         self._due = -float('inf')
 
@@ -211,7 +217,12 @@ class StampOrder:
                 return 'duplicate_stamp', 0.0
             if ahead < -JUMP_NS or (ahead < 0 and self._doubted and not early):
                 jump = -ahead / 1e9
+            elif ahead < 0 and len(self._leads) == 1 and 0 < self._late_ns < stamp_ns:
+                # two in a row say that the first of all was stamped in the future
+                jump = -ahead / 1e9
+                self._leads.clear()
             elif ahead < 0:
+                self._late_ns = stamp_ns
                 return 'out_of_order', 0.0
         if stamp_ns:
             if jump * 1e9 > JUMP_NS or (early and self._doubted):

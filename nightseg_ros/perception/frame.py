@@ -89,8 +89,14 @@ ENCODINGS = {
     'mono8': _GRAY,
     'mono16': ImageEncoding(2, 'rgb', cv2.COLOR_GRAY2RGB, wide=True),
     '8UC1': _GRAY,
-    # as cv_bridge reads it
+    # as cv_bridge reads them
     '8UC3': ImageEncoding(3, 'bgr'),
+    '8UC4': ImageEncoding(4, 'bgr', cv2.COLOR_BGRA2BGR),
+    '16UC3': ImageEncoding(6, 'bgr', wide=True),
+    'rgb16': ImageEncoding(6, wide=True),
+    'bgr16': ImageEncoding(6, 'bgr', wide=True),
+    'rgba16': ImageEncoding(8, 'rgb', cv2.COLOR_BGRA2BGR, wide=True),
+    'bgra16': ImageEncoding(8, 'bgr', cv2.COLOR_BGRA2BGR, wide=True),
     'uyvy': _UYVY,
     'yuv422': _UYVY,
     'yuyv': _YUYV,

@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 import re
+import signal
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -29,13 +31,17 @@ Image = npt.NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (
     '.mp4', '.avi', '.mkv', '.mov', '.m4v', '.webm', '.ts', '.mts', '.m2ts', '.mpg', '.mpeg',
-    '.wmv', '.flv', '.3gp', '.h264',
+    '.wmv', '.flv', '.3gp', '.ogv', '.gif', '.mjpg', '.mjpeg', '.h264', '.264', '.h265', '.265',
+    '.hevc',
 )  # fmt: skip
 _PICTURE = av.stream.Disposition.attached_pic
 #: Frames a second of a video that tells neither times nor a rate.
 DEFAULT_RATE = 30.0
 #: Seconds without a packet after which a network stream counts as lost.
 STREAM_TIMEOUT = 10.0
+_SCHEMES = 'rtsps?|rtmps?|https?|udp|tcp|srt'
+#: Where presentation times go back by more than this (ns), recordings were joined.
+JOINED_NS = 100_000_000
 
 
 class VideoError(ValueError):
@@ -44,8 +50,8 @@ class VideoError(ValueError):
 
 def stream_url(source: str | Path) -> str | None:
     """Return the URL of a network stream or a camera device; None for what is a file."""
-    text = re.sub(r'^(rtsps?|rtmp|udp|srt):/(?!/)', r'\1://', str(source))  # a Path loses a slash
-    live = re.match(r'(rtsps?|rtmp|udp|srt)://|/dev/video\d+$', text)
+    text = re.sub(rf'^({_SCHEMES}):/(?!/)', r'\1://', str(source))  # a Path loses a slash
+    live = re.match(rf'({_SCHEMES})://|/dev/video\d+$', text)
     return text if live else None
 
 
@@ -54,7 +60,7 @@ class VideoReader:
     The frames of a video file, a network stream (rtsp://…) or a camera (/dev/video0).
 
     Use it in a ``with`` block; it is read once. A file's stamps begin at 0, those of a stream are
-    this machine's time.
+    this machine's time, and Ctrl-C is its end.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -62,6 +68,7 @@ class VideoReader:
         url = stream_url(source)
         self.name, self.live = url or str(source), url is not None
         self._context = ExitStack()
+        self._ended = False
         try:
             if self.live:
                 container = self._open(self.name)
@@ -115,7 +122,8 @@ class VideoReader:
         ``VideoError`` at the end of what can be read where the container or the decoder finds
         damage; all frames before it have come.
         """
-        done, last, first = 0, -1, None
+        done, last, before = 0, -1, 0
+        shift: int | None = None
         started = time.time_ns() if self.live else 0
         broken = ''
         for frame in self._frames():
@@ -127,8 +135,11 @@ class VideoReader:
             base = frame.time_base or self._stream.time_base
             if frame.pts is not None and base is not None:
                 shown = round(frame.pts * Fraction(base) * 1_000_000_000)
-                first = shown if first is None else first
-                stamp = shown - first
+                if shift is None:
+                    shift = -shown
+                elif shown < before - JOINED_NS:
+                    shift = last + round(1e9 / self.rate) - shown
+                stamp, before = shown + shift, shown
             else:
                 stamp = round(done * 1e9 / self.rate)
             # equal or falling times would be taken for a recording that starts anew
@@ -143,7 +154,7 @@ class VideoReader:
     def _frames(self) -> Iterator[Any]:
         """Yield frames, and a text for each place where demuxer or decoder gave up."""
         packets = self._container.demux(self._stream)
-        while True:
+        while not self._ended:
             try:
                 packet = next(packets)
             except StopIteration:
@@ -165,6 +176,16 @@ class VideoReader:
 
     def __enter__(self) -> VideoReader:
         """Use it in a ``with`` block."""
+        if self.live and threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+
+            def end(*_: Any) -> None:
+                self._ended = True
+                # who asks again does not want to wait
+                signal.signal(signal.SIGINT, before)
+
+            signal.signal(signal.SIGINT, end)
+            self._context.callback(signal.signal, signal.SIGINT, before)
         return self
 
     def __exit__(
