@@ -21,7 +21,15 @@ import time
 from message_packages import build
 import numpy as np
 import pytest
-from ros_harness import Camera, FaultyNode, pixels_of, served, stamp_ns, tiny_parameters
+from ros_harness import (
+    Camera,
+    FaultyNode,
+    pixels_of,
+    running,
+    served,
+    stamp_ns,
+    tiny_parameters,
+)
 from sensor_msgs.msg import CameraInfo
 from test_video import packets
 
@@ -151,7 +159,7 @@ def built(tmp_path_factory):
 
 @pytest.mark.parametrize('transport', VIDEO)
 def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
-    tmp_path, built, monkeypatch, transport
+    client, tmp_path, built, monkeypatch, transport
 ):
     """The node joins in the middle of a stream, loses a packet, leaves, and joins anew."""
     for name, value in built.items():
@@ -162,6 +170,8 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
     parameters = tiny_parameters(tmp_path, cameras=['front'], route='day', transport=transport)
     command = [sys.executable, '-c', DRIVER, f'front/image_raw/{transport}', package, kind]
     driver = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ)
+    client.listen('front/nightseg/labels')
+    masks = client.got['front/nightseg/labels']
 
     def send(number: int, subscribers: int = 1) -> int:
         at = BEGIN + number * STEP
@@ -188,9 +198,7 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
             client.until(lambda at=at: at in map(stamp_ns, masks), f'frame {number}')
 
     try:
-        with served(tmp_path, parameters, kind=FaultyNode) as client:
-            client.listen('front/nightseg/labels')
-            masks = client.got['front/nightseg/labels']
+        with running(tmp_path / 'log', parameters, kind=FaultyNode):
             client.heard('front/nightseg/labels')
             join(3)
             show(5, 6)
