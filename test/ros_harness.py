@@ -179,7 +179,7 @@ def ended(process: P) -> Iterator[P]:
         if process.process.poll() is None:
             process.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.process.wait(10)
+                process.process.wait(PATIENCE)
         process.process.kill()
         process.process.wait()
 
