@@ -77,15 +77,16 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
 ):
     footage, out = tmp_path / ('in' if kind == 'folder' else 'street.mp4'), tmp_path / 'demo'
     rng = np.random.default_rng(0)
-    images = [rng.integers(140, 170, (96, 160, 3), np.uint8) for _ in range(40)]
-    arguments = ['--input', str(footage), '--seconds', '3', *flags(tmp_path)]
+    arguments = ['--input', str(footage), *flags(tmp_path)]
     if kind == 'clip':
         with VideoWriter(footage, 10) as writer:
-            for image in images:
-                writer.add(image)
+            for _ in range(40):
+                writer.add(rng.integers(140, 170, (96, 160, 3), np.uint8))
+        arguments += ['--seconds', '3']
     else:
         footage.mkdir()
-        for index, image in enumerate(images):
+        for index in range(12):
+            image = np.full((96, 160, 3), 150, np.uint8)
             cv2.imwrite(str(footage / f'{index:02d}.png'), image)
         (footage / '05.png').write_bytes(b'torn')
         arguments += ['--rate', '10']
@@ -97,7 +98,7 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
     assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
     assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
     said, lost = capsys.readouterr(), summary.get('lost', [])
-    assert summary['frames_in'] == 30 - len(lost)
+    assert summary['frames_in'] == (30 if kind == 'clip' else 11)
     if kind == 'folder':
         assert len(lost) == 1 and '05.png' in lost[0]
         assert 'not played' in said.out and '05.png' in said.err

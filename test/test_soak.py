@@ -92,7 +92,7 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict
 ):
     # so short a run cannot tell growth from the noise of a busy machine
     loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
-    quick = ('--minutes', '0.3', '--every', '6', '--sample', '0.25', '--loop', '3')
+    quick = ('--minutes', '0.5', '--every', '8', '--sample', '0.25', '--loop', '3')
     done = run(
         'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path),
         '--events', 'unread',
