@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import unescape
 from html.parser import HTMLParser
 import json
 from pathlib import Path
@@ -43,46 +44,30 @@ FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
 HOSTILE = '"><script>document.title=1</script><img src=http://evil.example/x onerror=alert(1)>'
 
 
+def plain(html: str) -> str:
+    """Return the text of a piece of a page."""
+    return unescape(re.sub(r'<[^>]*>', '', html)).strip()
+
+
 class Page(HTMLParser):
     """What a page says: its tables by caption, its tags, and all of its text."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
-        self.tables: dict[str, list[list[str]]] = {}
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ''
-        self._stack: list[str] = []
-        self._rows: list[list[str]] = []
-        self._caption = ''
-        self.feed(text)
+        self.feed(html)
         self.close()
         self.names = [tag for tag, _ in self.tags]
         self.sections = {attrs['id'] for tag, attrs in self.tags if tag == 'section'}
+        self.text = plain(re.sub(r'<style.*?</style>', '', html, flags=re.DOTALL))
+        self.tables: dict[str, list[list[str]]] = {}
+        for part in re.findall(r'<table.*?</table>', html, re.DOTALL):
+            caption, *rows = re.findall(r'<caption.*?</caption>|<tr.*?</tr>', part, re.DOTALL)
+            cells = (re.findall(r'<t[dh]\b.*?</t[dh]>', row, re.DOTALL) for row in rows)
+            self.tables[plain(caption)] = [[plain(cell) for cell in row] for row in cells]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        self._stack.append(tag)
-        if tag == 'table':
-            self._rows, self._caption = [], ''
-        elif tag == 'tr':
-            self._rows.append([])
-        elif tag in ('td', 'th'):
-            self._rows[-1].append('')
-
-    def handle_endtag(self, tag: str) -> None:
-        while self._stack and self._stack.pop() != tag:
-            pass
-        if tag == 'table':
-            self.tables[self._caption] = [[c.strip() for c in row] for row in self._rows]
-
-    def handle_data(self, data: str) -> None:
-        if 'style' in self._stack:
-            return
-        self.text += data
-        if 'caption' in self._stack:
-            self._caption += data.strip()
-        elif {'td', 'th'} & set(self._stack):
-            self._rows[-1][-1] += data
 
     def column(self, caption: str, name: str) -> dict[str, str]:
         """Return row name → cell of a column, by its heading."""
@@ -95,31 +80,31 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str,
     """Return metrics and folder of real evaluations of every kind, with their reports."""
     folder = tmp_path_factory.mktemp('reports')
     base = config(write_all(folder / 'weights'))
+    one, four = (Variants(configurations(base, names)) for names in ((), FOUR))
     drive = write_drive(folder / 'night_drive', 12, every=2)
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
         (folder / 'pictures' / name).mkdir(parents=True)
         for index in range(3):
             cv2.imwrite(str(folder / 'pictures' / name / f'a_{index}.png'), pixels)
-    labelled: dict[str, Any] = {'labels': [LABEL_TOPIC], 'light': 'day'}
-    shards = {
-        'one': sequence_shards([drive], **labelled),
-        'four': sequence_shards([drive], **labelled),
-        'unlabelled': sequence_shards([drive]),
-        'unlabelled_four': sequence_shards([drive]),
-        'pictures': dataset_shards([f'folder:{folder}/pictures'], CAMVID11),
-    }
+    labelled, bare = (
+        tuple(sequence_shards([drive], **options))
+        for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
+    )
+    pictures = tuple(dataset_shards([f'folder:{folder}/pictures'], CAMVID11))
+    settings = EvaluationSettings(
+        bootstrap=BootstrapConfig(block_s=0.2, resamples=99), command=('nightseg', 'evaluate')
+    )
     found = {}
-    for name, parts in shards.items():
-        members = configurations(base, FOUR if 'four' in name else ())
+    for name, variants, shards in (
+        ('one', one, labelled), ('four', four, labelled), ('unlabelled', one, bare),
+        ('unlabelled_four', four, bare), ('pictures', one, pictures),
+    ):  # fmt: skip
         out = folder / 'out' / name
-        settings = EvaluationSettings(
-            bootstrap=BootstrapConfig(block_s=0.2, resamples=99), command=('nightseg', 'evaluate')
-        )
-        plan = Plan(configurations=members, shards=tuple(parts))
-        found[name] = evaluate(plan, Variants(members), out, settings), out
+        names = () if variants is one else FOUR
+        plan = Plan(configurations=configurations(base, names), shards=shards)
+        found[name] = evaluate(plan, variants, out, settings), out
         write_report(out)
-    long = folder / 'out' / 'long_names'
-    shutil.copytree(found['one'][1], long)
+    long = shutil.copytree(found['one'][1], folder / 'out' / 'long_names')
     for file in ('metrics.json', 'frames.jsonl'):
         text = (long / file).read_text()
         (long / file).write_text(text.replace('"night_drive"', json.dumps('x' * 300)))
