@@ -69,6 +69,8 @@ def test_scores_are_those_of_torchmetrics(seed):
         return made(*(torch.from_numpy(a.astype(np.int64)) for a in (labels, truth))).numpy()
 
     np.testing.assert_array_equal(matrix.rows[:, :-1], theirs('MulticlassConfusionMatrix'))
+    recalls = metrics.accuracy(matrix.rows)
+    assert metrics.mean_accuracy(matrix.rows) == pytest.approx(np.nanmean(recalls))
     for values, metric, average in (
         (matrix.iou(), 'MulticlassJaccardIndex', None),
         (metrics.accuracy(matrix.rows), 'MulticlassAccuracy', None),
