@@ -164,6 +164,8 @@ for line in sys.stdin:
     at.sec, at.nanosec = divmod(told['stamp'], 10**9)
     setattr(message, 'encoding' if header is not message else 'format', told['encoding'])
     publisher.publish(message)
+node.destroy_node()
+rclpy.shutdown()
 """
 VIDEO = {
     'ffmpeg': ('ffmpeg_image_transport_msgs', 'FFMPEGPacket', 'libx264;yuv420p;bgr8'),
@@ -238,9 +240,13 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
             )
             assert int(received['received']) == 2 + int(received['dropped.no_picture'])
     finally:
-        driver.kill()
-        driver.wait()
         client.close()
+        driver.stdin.close()
+        try:
+            driver.wait(20)
+        finally:
+            driver.kill()
+            driver.wait()
     numbers = [(stamp_ns(mask) - BEGIN) // STEP for mask in masks]
     assert numbers == [5, 6, 10, 11, 12, 15, 16]
     assert [read(pixels_of(mask), 0) for mask in masks] == [(0, number) for number in numbers]

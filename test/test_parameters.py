@@ -192,6 +192,9 @@ def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]
         ),
         (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
         (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
+        (NIGHT, {'cameras': ['front-left']}, "'cameras' names 'front-left': .* alphanumerics"),
+        (NIGHT, {'cameras': ['a//b']}, "'cameras' names 'a//b': .* repeated '/'"),
+        (NIGHT, {'image_topics': ['/{x}/image']}, "names '/{x}/image': .* unknown substitution"),
         (NIGHT, {'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
         (
             NIGHT,
