@@ -33,7 +33,7 @@ from nightseg_ros.evaluation.metrics import (
     spearman_interval,
 )
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
@@ -271,9 +271,7 @@ def main() -> None:
     parser.add_argument('--route', default='auto')
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    translator = 'translator' if options.route == 'translate' else ''
-    config = PipelineConfig(route=options.route, weights=WeightsConfig(translator=translator))
-    pipeline = Pipeline.load(config, log=print)
+    pipeline = Pipeline.load(PipelineConfig(route=options.route), log=print)
     real = real_frames(pipeline, options.data, options.test)
     blind = blind_frames(pipeline, options.data)
     result = measure(real, blind) | {

@@ -24,7 +24,7 @@ import sys
 from typing import Any
 
 from nightseg_ros.data.source import open_source
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 
 FOLDERS = ('camvid/day_test/images', 'camvid/dusk/images', 'night_dev/images')
 ROUTES = ('auto', 'day', 'night', 'translate')
@@ -56,9 +56,7 @@ def write(data: Path, out: Path, every: int, backends: list[str]) -> None:
     paths |= {f'clips/{p.name}': (p, every) for p in sorted((data / 'clips').glob('*.mp4'))}
     found: dict[str, Any] = {}
     for backend in backends:
-        config = PipelineConfig(
-            backend=backend, threads=1, weights=WeightsConfig(translator='translator')
-        )
+        config = PipelineConfig(backend=backend, threads=1)
         for route in ROUTES:
             # translate is loaded by the routes that need it only
             pipeline = Pipeline.load(replace(config, route=route))

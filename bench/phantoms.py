@@ -26,7 +26,7 @@ KINDS = {'day': 'day', 'night': 'night', 'translate': 'translator'}
 
 def phantoms(clip: Path, weights: str, route: str, every: int, backend: str) -> list[float]:
     """Return the share of persons in every ``every``-th frame."""
-    chosen = WeightsConfig(**{'translator': 'translator', KINDS[route]: weights})
+    chosen = WeightsConfig(**{KINDS[route]: weights})
     pipeline = Pipeline.load(
         PipelineConfig(route=route, backend=backend, threads=1, weights=chosen)
     )

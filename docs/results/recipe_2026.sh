@@ -252,7 +252,7 @@ fast --workers 0 --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:
 nightseg train soup --weights models/translator.safetensors out/train/fast_translator2/weights.safetensors \
     --out out/train/translator.safetensors
 nightseg publish out/train/translator.safetensors --name translator
-nightseg evaluate --route translate --weights-translator translator --out out/eval/translate \
+nightseg evaluate --route translate --out out/eval/translate \
     --dataset camvid:DATA/camvid:dusk folder:DATA/night_dev
 
 # -- the small CycleGAN of results.md

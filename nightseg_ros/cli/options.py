@@ -51,7 +51,7 @@ class PipelineOptions:
     """Weights of the route 'day': a file, or the name of a shipped one."""
     weights_night: str = 'night'
     """Weights of the route 'night'."""
-    weights_translator: str = ''
+    weights_translator: str = 'translator'
     """Night-to-day generator of the route 'translate'."""
     weights_illumination: str = 'illumination'
     """Weights that tell day from night."""

@@ -31,7 +31,7 @@ class WeightsConfig:
 
     day: str = 'day'
     night: str = 'night'
-    translator: str = ''
+    translator: str = 'translator'
     illumination: str = 'illumination'
 
 
