@@ -31,13 +31,27 @@ def shared(folder: str) -> list[tuple[str, list[str]]]:
 
 setup(
     name=NAME,
-    version='0.1.0',
+    version='1.0.0',
     description='Night-robust semantic segmentation of vehicle cameras, for ROS 2',
-    long_description='Documentation: README.md of the repository.',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    keywords='ros2 semantic-segmentation night perception onnx openvino',
+    project_urls={'Paper': 'https://arxiv.org/abs/1908.05868'},
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 15)),
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     author='The nightseg developers',
     maintainer='The nightseg developers',
     maintainer_email='maintainers@nightseg.dev',
-    license='Apache-2.0',
+    # the second one is that of most weights: models/README.md
+    license='Apache-2.0 AND CC-BY-NC-4.0',
+    license_files=['LICENSE', 'models/README.md'],
     python_requires='>=3.10',
     packages=find_packages(include=['nightseg_ros', 'nightseg_ros.*']),
     package_data={
@@ -45,8 +59,6 @@ setup(
         'nightseg_ros.node': ['view.html'],
         'nightseg_ros.evaluation': [
             'report.jinja',
-            'report.html.jinja',
-            'report.md.jinja',
             'report.css',
         ],
     },

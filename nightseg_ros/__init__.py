@@ -10,7 +10,7 @@ reports home, and OpenBLAS has one thread (``runtime.backends.limit_threads`` sa
 import os
 import sys
 
-__version__ = '0.1.0'
+__version__ = '1.0.0'
 
 # Importing OpenVINO would post to an analytics server. Without this module OpenVINO takes its own
 # stub; its consent file would have to be written into the user's home.

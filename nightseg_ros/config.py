@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 import dataclasses
 import difflib
+from functools import lru_cache
+import math
 import os
 from pathlib import Path
 import reprlib
 import types
-from typing import Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
+from typing import Annotated, Any, get_args, get_origin, get_type_hints, Literal, TypeVar, Union
 
 from nightseg_ros.files import read_text
 
@@ -114,6 +116,46 @@ def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
     for key, kept, rule in rules:
         if not kept:
             raise ValueError(f"'{key}' must {rule}, got {getattr(config, key)!r}")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """The range of a setting, ends included, in its ``Annotated`` type."""
+
+    low: float
+    high: float = math.inf
+
+
+Natural = Annotated[int, Limits(0)]
+Positive = Annotated[int, Limits(1)]
+NotNegative = Annotated[float, Limits(0)]
+Share = Annotated[float, Limits(0, 1)]
+
+
+class Limited:
+    """What config dataclasses inherit whose settings have ``Limits``."""
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for the first setting outside of its limits."""
+        for name, limits in _limits(type(self)):  # type: ignore[arg-type]
+            value = getattr(self, name)
+            # the command line has yet to fill in the others
+            if isinstance(value, (int, float)) and not limits.low <= value <= limits.high:
+                wanted = f'{limits.low:g} to {limits.high:g}'
+                if limits.high == math.inf:
+                    wanted = f'at least {limits.low:g}'
+                raise ValueError(f"'{name}' must be {wanted}, got {value}")
+
+
+@lru_cache
+def _limits(cls: type) -> list[tuple[str, Limits]]:
+    hints = get_type_hints(cls, include_extras=True)
+    found = (
+        (name, kind) for name, hint in hints.items() for kind in getattr(hint, '__metadata__', ())
+    )
+    return [(name, kind) for name, kind in found if isinstance(kind, Limits)]
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

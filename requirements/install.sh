@@ -25,8 +25,8 @@ die() { echo "setup: $*" >&2; exit 1; }
 command -v "$python" >/dev/null || die "no $python: apt install python3 python3-venv"
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 case $version in
-  3.10 | 3.11 | 3.12 | 3.13) ;;
-  *) die "CPython 3.10 to 3.13 is wanted, $python is $version: make setup PYTHON=python3.12" ;;
+  3.10 | 3.11 | 3.12 | 3.13 | 3.14) ;;
+  *) die "CPython 3.10 to 3.14 is wanted, $python is $version: make setup PYTHON=python3.12" ;;
 esac
 "$python" -c 'import ensurepip, venv' 2>/dev/null \
   || die "$python cannot make virtual environments: apt install python$version-venv"
@@ -50,7 +50,8 @@ else
     "import its rclpy: name its own interpreter, make setup PYTHON=/usr/bin/python3, or use a" \
     "shell without it"
   [ -f "requirements/ros-$distro.txt" ] \
-    || die "no ROS 2 wheels known for ROS_DISTRO=$distro: jazzy or kilted"
+    || die "no ROS 2 wheels are known for ROS_DISTRO=$distro: take jazzy or kilted, or source the" \
+    "ROS 2 that is installed"
   needs+=(-r "requirements/ros-$distro.txt")
 fi
 

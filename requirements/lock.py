@@ -4,7 +4,7 @@
 Write requirements/lock/: every version with the hashes of all its files, for LOCKED=1.
 
 ``make lock`` calls it with the Python whose environment holds uv. The locks hold for Linux and
-CPython 3.10 to 3.13 at once, by markers. Torch comes twice: cpu.txt names the builds for CPUs that
+CPython 3.10 to 3.14 at once, by markers. Torch comes twice: cpu.txt names the builds for CPUs that
 lie in PIP_FIND_LINKS, cuda.txt the one of the index with all that it needs; install.sh takes the
 first that it can get.
 """

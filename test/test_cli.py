@@ -19,6 +19,7 @@ from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
 import numpy as np
+import onnxruntime
 import pytest
 from tiny_weights import weight_flags, write_segmenter
 
@@ -309,6 +310,8 @@ def test_info_as_json(tmp_path, capsys, monkeypatch):
     facts = json.loads(capsys.readouterr().out)
     assert facts['versions']['nightseg'] and facts['versions']['torch']
     assert facts['backends']['torch'] is True
+    providers = onnxruntime.get_available_providers()
+    assert facts['backends']['tensorrt'] is ('TensorrtExecutionProvider' in providers)
     assert any(device.startswith('cpu') for device in facts['devices'])
     mine, torn = facts['weights']
     assert (mine['name'], mine['taxonomy']) == ('mine', 'camvid11')

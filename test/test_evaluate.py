@@ -459,7 +459,7 @@ def test_the_command(weights, drive, tmp_path, capsys):
     command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, *flags]
     assert main([*command, '--compare', 'route=day', 'route=night', '--streams', '2']) == 0
     said = capsys.readouterr().out
-    assert 'drive/route=day' in said and 'mIoU +' in said or 'mIoU -' in said
+    assert 'route=day: mIoU 0.' in said and 'route=night − route=day: mIoU ' in said
     result = scores_of(tmp_path / 'out')
     assert result['streams'] == 2
     assert result['command'][:2] == ['nightseg', 'evaluate'] and result['wall_s'] > 0

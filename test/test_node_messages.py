@@ -54,6 +54,18 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
         decode(message)
 
 
+def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:
+    here = np.arange(6, dtype=np.uint8)
+    message: Any = types.SimpleNamespace(
+        encoding='rgb8', width=2, height=1, step=6, is_bigendian=0, data=here
+    )
+    pixels, _ = decode(message)
+    assert np.shares_memory(pixels, here)
+    # as ROS 2 Lyrical's rosidl_buffer.Buffer
+    message.data = types.SimpleNamespace(backend_type='cuda', to_bytes=here.tobytes)
+    assert decode(message)[0].tolist() == pixels.tolist()
+
+
 def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = types.ModuleType('vision_msgs.msg')
     module.VisionClass = types.SimpleNamespace

@@ -36,7 +36,7 @@ LAYERS = (
 LONGEST_CHAIN = 9
 ROS_PACKAGES = {
     'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces',
-    'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'sensor_msgs_py', 'std_msgs', 'std_srvs',
+    'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'sensor_msgs_py', 'std_msgs',
     'vision_msgs',
 }  # fmt: skip
 # what setup.py and the requirement files call by another name than the import

@@ -28,8 +28,8 @@ def drive() -> Drive:
 
 def test_a_whole_street_shows_every_class(street):
     seen: set[int] = set()
-    for position in range(0, 480, 16):
-        seen |= set(np.unique(render(street, position, 'day', size=(320, 180)).labels).tolist())
+    for position in range(0, 480, 32):
+        seen |= set(np.unique(render(street, position, 'day', size=SIZE).labels).tolist())
     assert seen == set(range(len(CAMVID11)))
 
 

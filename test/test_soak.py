@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import csv
+import importlib
 from importlib.util import find_spec
 import json
 from pathlib import Path
@@ -51,6 +52,22 @@ def test_growth_is_told_from_noise(series: Any, more: dict[str, float], passed: 
     values = np.asarray(series, float)
     found = watch.growth(np.arange(len(values)), values, len(values) / 6, limit)
     assert found.passed == passed
+
+
+@pytest.mark.parametrize(
+    ('values', 'goal', 'busy', 'verdict'),
+    [
+        ([1.0, 1.1, 1.2], '≤ 1.3', False, 'met'), ([1.0, 1.1, 1.2], '≤ 0.9', False, 'missed'),
+        ([1.0, 1.1, 1.2], '≥ 0.9', False, 'met'), ([1.0, 1.1, 1.2], '≥ 1.3', False, 'missed'),
+        ([1.0, 1.1, 1.2], '≤ 1.1', False, 'not resolved'), ([1.0], '≤ 2', True, 'not resolved'),
+        ([], '≤ 1', False, 'not resolved'), ([1.0], '', False, ''),
+    ],
+)  # fmt: skip
+def test_a_goal_is_judged_where_the_rounds_agree(
+    values: list[float], goal: str, busy: bool, verdict: str
+) -> None:
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
+    assert importlib.import_module('live').judged(values, goal, busy)['verdict'] == verdict
 
 
 def real(test: Callable[..., None]) -> Callable[..., None]:
@@ -129,5 +146,5 @@ def test_a_short_live_run_times_the_node_and_a_peer(
     assert closed['end_to_end_ms']['p50'] > closed['stages_ms']['total']['p50'] > 0
     assert paced['sent'] >= 20 and paced['use']['ours']['resident_mb'] > 50
     names = {figure['name'] for figure in result['figures']}
-    assert names >= {'node_overhead', 'p99_over_p50', 'start_to_first_mask_s', 'vs_plain_node'}
+    assert names >= {'network_in_node', 'p99_over_p50', 'start_to_first_mask_s', 'vs_plain_node'}
     assert 'vs_plain_node' in done.stdout

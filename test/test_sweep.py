@@ -8,7 +8,6 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 import shutil
-import xml.etree.ElementTree as ElementTree
 
 import cv2
 from hypothesis import given, settings
@@ -144,7 +143,6 @@ def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
         parts = [float(mine[source]['miou9']) for source in ('a', 'b')]
         assert float(mine['mean']['miou9']) == pytest.approx(np.mean(parts), abs=1e-4)
     assert cv2.imread(str(finished / 'sweep.png')).shape[1] > 300
-    assert ElementTree.parse(finished / 'sweep.svg').getroot().tag.endswith('svg')
     assert not list(finished.rglob('checkpoint.safetensors')), 'they are ten times the weights'
 
 

@@ -146,13 +146,14 @@ def predict(options: PredictBagOptions) -> int:
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
     from nightseg_ros.perception.pipeline import Pipeline
 
+    config = options.pipeline_config()
     check_bag_output(options.out, [options.bag], force=options.force)
     # a wrong topic is said before the networks are loaded
     with BagReader(options.bag) as bag:
         for topic in options.topic:
             bag.image_topic(topic)
     with Progress('loading the networks', None) as progress:
-        pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
+        pipeline = Pipeline.load(config, log=progress.note)
         done = write_predictions(
             options.bag, options.out, pipeline, topics=options.topic,
             outputs=options.outputs or DEFAULT_OUTPUTS, **options.written(),

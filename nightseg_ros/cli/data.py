@@ -69,7 +69,6 @@ class ExtractOptions:
 
 
 def check(options: CheckOptions) -> int:
-    """Check data sets."""
     from nightseg_ros.data.check import check_datasets
     from nightseg_ros.files import replace_file
     from nightseg_ros.taxonomy import TAXONOMIES
@@ -91,7 +90,6 @@ def check(options: CheckOptions) -> int:
 
 
 def extract(options: ExtractOptions) -> int:
-    """Take frames out of recordings."""
     from nightseg_ros.data.extract import extract
 
     if not options.sources:
@@ -159,7 +157,6 @@ class RenderOptions:
 
 
 def render(options: RenderOptions) -> int:
-    """Render the pictures."""
     from nightseg_ros.simulation.drive import write_rendered
 
     if options.count < 1:
@@ -187,7 +184,6 @@ class SynthesizeOptions(SynthesisConfig):
 
 
 def synthesize(arguments: Sequence[str]) -> int:
-    """Make night of day."""
     options = read_config(SynthesizeOptions, 'synthesize', arguments)
 
     from nightseg_ros.data.synthesize import synthesize

@@ -65,7 +65,6 @@ class OnnxOptions(_Options):
 
 
 def import_onnx(options: OnnxOptions) -> int:
-    """Import a file."""
     import onnx
 
     try:
@@ -95,7 +94,6 @@ class SegformerOptions(_Options):
 
 
 def import_segformer(options: SegformerOptions) -> int:
-    """Import a folder by transformers' own classes."""
     import onnx
     import torch
     from transformers import SegformerForSemanticSegmentation

@@ -43,17 +43,16 @@ class InfoOptions:
 
 
 def info(options: InfoOptions) -> int:
-    """Print the facts."""
     from importlib.util import find_spec
 
     from nightseg_ros.cli.main import EXTRAS
     from nightseg_ros.files import models_dir
-    from nightseg_ros.runtime.backends import available_backends
+    from nightseg_ros.runtime.backend import BACKENDS
 
     facts = {
         'versions': versions(),
         'devices': _devices(),
-        'backends': available_backends(),
+        'backends': {name: _runs(name) for name in BACKENDS},
         'extras': {
             extra: all(find_spec(name) is not None for name in EXTRAS if EXTRAS[name] == extra)
             for extra in sorted(set(EXTRAS.values()))
@@ -86,13 +85,24 @@ def _ros() -> str:
     """Return the ROS distribution without importing rclpy."""
     if os.environ.get('ROS_DISTRO'):
         return f'{os.environ["ROS_DISTRO"]} (sourced)'
-    for distribution in ('jazzy', 'kilted', 'rolling', 'humble'):
+    for distribution in ('jazzy', 'kilted'):
         try:
             version = metadata.version(f'ros-{distribution}-rclpy')
         except metadata.PackageNotFoundError:
             continue
         return f'{distribution} (wheels, rclpy {version})'
     return 'none found: the node needs ROS 2, everything else works without'
+
+
+def _runs(backend: str) -> bool:
+    from nightseg_ros.runtime.backend import BackendError
+    from nightseg_ros.runtime.backends import resolve
+
+    try:
+        resolve(backend, 'auto')
+    except (BackendError, ImportError):
+        return False
+    return True
 
 
 def _devices() -> list[str]:
@@ -138,7 +148,7 @@ def _show(facts: dict[str, Any]) -> None:
     for title in ('versions', 'backends'):
         print(f'{title}:')
         for name, value in facts[title].items():
-            shown = {True: 'available', False: 'not installed'}.get(value, value)
+            shown = {True: 'available', False: 'not available here'}.get(value, value)
             print(f'  {name:24}{shown}')
     for extra, present in facts['extras'].items():
         if not present:
@@ -204,7 +214,6 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 
 
 def bench(options: BenchOptions) -> int:
-    """Measure, print and write."""
     from nightseg_ros.files import replace_file
     from nightseg_ros.runtime.backends import available_backends
 
@@ -329,7 +338,6 @@ def machine() -> dict[str, Any]:
 
 
 def markdown(result: Mapping[str, Any]) -> str:
-    """Return ``bench.json`` as a page."""
     here = result['machine']
     rows = [
         (
@@ -357,6 +365,5 @@ def short(value: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)])

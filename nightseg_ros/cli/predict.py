@@ -55,6 +55,7 @@ def predict(options: PredictOptions) -> int:
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.perception.result import Want
 
+    config = options.pipeline_config()
     source = open_source(options.source, options.topic, rate=options.rate)
     for folder in OUTPUTS:
         check_output(options.out / folder, 'a result', _is_ours, inputs=[options.source])
@@ -64,7 +65,7 @@ def predict(options: PredictOptions) -> int:
     with Progress('loading the networks', source.count) as progress:
         if source.note:
             progress.note(source.note)
-        pipeline = Pipeline.load(options.pipeline_config(), log=progress.note)
+        pipeline = Pipeline.load(config, log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
         with (

@@ -16,6 +16,7 @@ from pathlib import Path
 import signal
 import sys
 import tempfile
+from textwrap import shorten
 import time
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -238,7 +239,7 @@ def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None)
                 raise ProcessError(f'night_perception: {text}')
             if not address and (address := page_address(viewer)):
                 progress.note(f'watch it on {address}; Ctrl-C ends it')
-            progress.show(0, None, text[:70])
+            progress.show(0, None, shorten(text, 70, placeholder=' …'))
             if player is None and 0 < options.seconds < time.monotonic() - begun:
                 break
             time.sleep(0.2)

@@ -57,20 +57,10 @@ fast_translator = _recipe(
 )
 day_to_night = _recipe('day_to_night', 'DayToNightConfig', 'train_day_to_night', module='paired')
 average = _recipe('average', 'AverageConfig', 'average_weights')
-
-
-def illumination(arguments: Sequence[str]) -> int:
-    """Train the estimator of the light."""
-    from nightseg_ros.training.illumination import IlluminationConfig, train_illumination
-
-    config = read_config(IlluminationConfig, 'train illumination', arguments)
-    sha256 = train_illumination(config, print)
-    print(f"weights: '{config.out}', SHA-256 {sha256}")
-    return 0
+illumination = _recipe('illumination', 'IlluminationConfig', 'train_illumination')
 
 
 def calibrate(arguments: Sequence[str]) -> int:
-    """Fit temperature and reliability and write them into weights."""
     config = read_config(CalibrationConfig, 'calibrate', arguments)
 
     from nightseg_ros.training.calibrate import calibrate
@@ -87,7 +77,6 @@ def calibrate(arguments: Sequence[str]) -> int:
 
 
 def _print_errors(found: Mapping[str, Any]) -> None:
-    """Print the calibration errors."""
     places = ', '.join(f'{place} {t:.3f}' for place, t in found['out_of_fold'].items())
     print_table(
         f'calibration error; temperature fitted without: {places}',
@@ -117,7 +106,6 @@ class SweepOptions(SweepConfig):
 
 
 def sweep(arguments: Sequence[str]) -> int:
-    """Train and score what is missing, then write the curve."""
     given = list(arguments)
     if not any(argument.partition('=')[0] == '--config' for argument in given):
         given += ['--config', str(share_dir() / 'config' / 'training' / 'sweep.yaml')]
@@ -152,7 +140,6 @@ class ExportOptions:
 
 
 def export(options: ExportOptions) -> int:
-    """Export, compare, and write the files."""
     from nightseg_ros.evaluation.agreement import (
         agreement,
         made_up_images,
@@ -235,7 +222,6 @@ class PublishOptions:
 
 
 def publish(options: PublishOptions) -> int:
-    """Write the shipped file and the manifest."""
     from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.export import embed_graph
     from nightseg_ros.weights import load_weights, save_weights, write_manifest

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
+from nightseg_ros.config import Limited, Natural, Positive, Share
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import count, log_uniform, NightConfig, Range, uniform
@@ -48,23 +49,23 @@ class PhotometricConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AugmentConfig:
+class AugmentConfig(Limited):
     """How a training sample is drawn from a labelled image."""
 
     crop: tuple[int, int] = (352, 480)
     """Height and width of the result in pixels."""
     scale: Range = (0.5, 2.0)
     """Factor of the image's size before the crop (log-uniform)."""
-    long_side: int = 0
+    long_side: Natural = 0
     """Long side of every image at scale 1, in pixels; 0 is the image's own. With that of the
     network's use, things of all cameras are as large in training as they will be in use."""
-    flip: float = 0.5
+    flip: Share = 0.5
     """Probability of a mirror image."""
-    dominance: float = 0.75
+    dominance: Share = 0.75
     """A crop in which one class takes more of the labelled pixels is drawn again."""
-    tries: int = 4
+    tries: Positive = 4
     """Draws of a crop before it is taken as it is."""
-    night_share: float = 0.0
+    night_share: Share = 0.0
     """Probability that the sample becomes a synthetic night."""
     unlit: float = 0.0
     """Level of 255 below which a person by night is not to be seen, so that the label becomes
@@ -73,18 +74,11 @@ class AugmentConfig:
     photometric: PhotometricConfig = field(default_factory=PhotometricConfig)
 
     def __post_init__(self) -> None:
-        """Refuse empty crops, scales of 0 and probabilities outside 0 to 1."""
+        Limited.__post_init__(self)
         if min(self.crop) < 1:
             raise ValueError(f"'crop' must be height and width of 1 or more, got {self.crop}")
         if not 0.0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"'scale' must be 0 < low <= high, got {self.scale}")
-        if self.long_side < 0:
-            raise ValueError(f"'long_side' must not be negative, got {self.long_side}")
-        for name in ('flip', 'night_share', 'dominance'):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"'{name}' must be 0 to 1, got {getattr(self, name)}")
-        if self.tries < 1:
-            raise ValueError(f"'tries' must be 1 or more, got {self.tries}")
 
 
 def augment(

@@ -87,9 +87,9 @@ def check_datasets(
             problems.append(('cannot be opened', spec, spec, str(error)))
     samples = [(spec, s) for spec, listing in listings.items() for s in listing.samples]
     every = _check_all([sample for _, sample in samples], workers)
-    totals = {spec: _Total() for spec in listings}
+    found: dict[str, list[tuple[Sample, CheckedSample]]] = {spec: [] for spec in listings}
     for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
-        totals[spec].add(sample, checked)
+        found[spec].append((sample, checked))
         problems += [(kind, spec, *where) for kind, *where in checked.problems]
         progress(number, len(samples))
     for spec, listing in listings.items():
@@ -100,8 +100,11 @@ def check_datasets(
             if other is not image:
                 problems.append(('same name twice', spec, str(image), str(other)))
     # each data set with those that come after it
-    for left, right in combinations(totals, 2):
-        ours, theirs = totals[left].prints, totals[right].prints
+    for left, right in combinations(found, 2):
+        ours, theirs = (
+            {sample.image: one.prints for sample, one in found[spec] if one.prints is not None}
+            for spec in (left, right)
+        )
         for index, near, bits in nearest_pairs([*ours.values()], [*theirs.values()]):
             detail = f'{[*theirs][near]} of {right}, {bits} of 63 bits apart'
             problems.append(('near-duplicate', left, str([*ours][index]), detail))
@@ -112,52 +115,32 @@ def check_datasets(
     return {
         'version': 1,
         'taxonomy': taxonomy.name,
-        'datasets': [{'spec': spec, **total.summary(taxonomy)} for spec, total in totals.items()],
+        'datasets': [{'spec': spec, **_summary(pairs, taxonomy)} for spec, pairs in found.items()],
         'counts': {kind: counts[kind] for kind in kinds},
         'problems': [dict(zip(names, problem)) for problem in problems],
         'advice': {kind: ADVICE[kind] for kind in kinds},
     }
 
 
-class _Total:
-    """What a data set holds, as far as it was read."""
-
-    def __init__(self) -> None:
-        self.prints: dict[Path, Fingerprint] = {}
-        self._counts = Counter[str]()
-        self._sizes, self._lights, self._sources = Counter[str](), Counter[str](), Counter[str]()
-        self._pixels = np.zeros(256, np.int64)
-
-    def add(self, sample: Sample, checked: CheckedSample) -> None:
-        self._lights[sample.light or 'unknown'] += 1
-        self._sources[sample.source] += 1
-        self._counts['images'] += 1
-        self._counts['stray_colors'] += checked.stray
-        if checked.size is not None:
-            self._sizes[_size(checked.size)] += 1
-        if checked.pixels is not None:
-            self._counts['labelled'] += 1
-            self._pixels += checked.pixels
-        if checked.prints is not None:
-            self.prints[sample.image] = checked.prints
-
-    def summary(self, taxonomy: Taxonomy) -> dict[str, Any]:
-        """Return it in JSON types; class shares are of the labelled pixels."""
-        known = self._pixels[: len(taxonomy)]
-        shares = dict(zip(taxonomy.classes, (known / max(1, known.sum())).tolist()))
-        void = float(self._pixels[UNLABELLED] / max(1, self._pixels.sum()))
-        labelled = self._counts['labelled']
-        return {
-            'images': self._counts['images'],
-            'labelled': labelled,
-            'sizes': dict(self._sizes.most_common()),
-            'lights': dict(self._lights.most_common()),
-            'sources': dict(self._sources.most_common()),
-            'stray_colors': self._counts['stray_colors'],
-            'unlabelled_share': round(void, 4) if labelled else None,
-            'class_shares': {n: round(x, 6) for n, x in shares.items()} if labelled else None,
-            'absent_classes': [n for n, x in shares.items() if not x] if labelled else None,
-        }
+def _summary(pairs: Sequence[tuple[Sample, CheckedSample]], taxonomy: Taxonomy) -> dict[str, Any]:
+    """Return what a data set holds, in JSON types; class shares are of the labelled pixels."""
+    read = [checked.pixels for _, checked in pairs if checked.pixels is not None]
+    pixels = np.sum([np.zeros(256, np.int64), *read], axis=0)
+    known = pixels[: len(taxonomy)]
+    shares = dict(zip(taxonomy.classes, (known / max(1, known.sum())).tolist()))
+    void = float(pixels[UNLABELLED] / max(1, pixels.sum()))
+    sizes = Counter(_size(checked.size) for _, checked in pairs if checked.size is not None)
+    return {
+        'images': len(pairs),
+        'labelled': len(read),
+        'sizes': dict(sizes.most_common()),
+        'lights': dict(Counter(sample.light or 'unknown' for sample, _ in pairs).most_common()),
+        'sources': dict(Counter(sample.source for sample, _ in pairs).most_common()),
+        'stray_colors': sum(checked.stray for _, checked in pairs),
+        'unlabelled_share': round(void, 4) if read else None,
+        'class_shares': {n: round(x, 6) for n, x in shares.items()} if read else None,
+        'absent_classes': [n for n, x in shares.items() if not x] if read else None,
+    }
 
 
 # -- one sample ------------------------------------------------------------------------------
@@ -179,7 +162,6 @@ class CheckedSample:
 
 
 def _check_sample(sample: Sample) -> CheckedSample:
-    """Read a sample's files."""
     found = CheckedSample()
     image = str(sample.image)
     try:

@@ -11,7 +11,7 @@ comma10k's is MIT; read the others' before weights that were trained on them lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 import glob
@@ -78,6 +78,11 @@ def open_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
             f'{spec} lists them'
         )
     return listing.samples
+
+
+def open_all(specs: Sequence[str], taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
+    """Return the samples of several data sets in their order."""
+    return [sample for spec in specs for sample in open_dataset(spec, taxonomy)]
 
 
 def list_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> Listing:

@@ -23,6 +23,7 @@ from nightseg_ros.data.sample import (
     encode_labels,
     read_image,
     read_labels,
+    read_pair,
     Sample,
 )
 from nightseg_ros.data.synthesize import SynthesisConfig
@@ -81,11 +82,7 @@ def convert(
 ) -> tuple[bytes, bytes]:
     """Return the night as JPEG of ``quality`` and its labels as PNG of ids."""
     assert day.label is not None
-    image, labels = read_image(day.image), read_labels(day.label)
-    if image.shape[:2] != labels.shape:
-        raise DataError(
-            f"'{day.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
-        )
+    image, labels = read_pair(day)
     night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
     picture = cv2.cvtColor(night, cv2.COLOR_RGB2BGR)
     content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
@@ -298,7 +295,6 @@ def recolor(
 
 
 def rgb_to_lab(image: Bytes) -> Array:
-    """Return CIELAB float32 [H, W, 3] of uint8 RGB."""
     return cv2.cvtColor(image.astype(np.float32) / np.float32(255.0), cv2.COLOR_RGB2Lab)
 
 

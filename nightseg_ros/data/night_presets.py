@@ -111,7 +111,6 @@ class NightPreset:
     camera: CameraRanges = field(default_factory=CameraRanges)
 
     def __post_init__(self) -> None:
-        """Refuse ranges that are upside down or not finite."""
         _check(self.light)
         _check(self.camera)
 
@@ -217,7 +216,6 @@ class NightConfig:
     """Further looks by name; one with the name of a preset replaces it."""
 
     def __post_init__(self) -> None:
-        """Refuse unknown looks and weights that cannot be drawn from."""
         for name, weight in self.mixture.items():
             if name not in PRESETS and name not in self.looks:
                 known = ', '.join(sorted({*PRESETS, *self.looks}))
@@ -249,7 +247,6 @@ class NightConfig:
 
 
 def uniform(rng: np.random.Generator, limits: Range) -> float:
-    """Draw a number between the limits."""
     return float(rng.uniform(*limits))
 
 

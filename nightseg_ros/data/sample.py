@@ -10,7 +10,7 @@ than wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -247,7 +247,6 @@ class LabelFile:
     meaning: LabelMap
 
     def __str__(self) -> str:
-        """Return the path, for messages."""
         return str(self.path)
 
     def stores_ids(self) -> bool:
@@ -269,6 +268,27 @@ class Sample:
     """'day', 'dusk' or 'night' where the data set says so."""
     scene: LabelFile | None = None
     """Labels with a guess where ``label`` has a gap: a synthetic night is made by them."""
+
+
+def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:
+    """Return the samples; ``DataError`` names the first without labels, and why it needs them."""
+    for sample in samples:
+        if sample.label is None:
+            raise DataError(f"'{sample.image}' has no labels; {why}")
+    return list(samples)
+
+
+def read_pair(sample: Sample) -> tuple[Bytes, Bytes]:
+    """Return picture and ids of one size, 255 everywhere where there are no labels."""
+    image = read_image(sample.image)
+    if sample.label is None:
+        return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
+    labels = read_labels(sample.label)
+    if image.shape[:2] != labels.shape:
+        raise DataError(
+            f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
+        )
+    return image, labels
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:

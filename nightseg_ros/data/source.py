@@ -160,7 +160,6 @@ class FrameSource:
     """Which images of a bag or a folder are left out."""
 
     def __iter__(self) -> Items:
-        """Read the frames one by one."""
         if self.kind == 'bag':
             return self._bag()
         return self._video() if self.kind == 'video' else self._pictures()

@@ -21,9 +21,9 @@ import json
 import os
 from pathlib import Path
 import shutil
-from typing import Any, Literal, TYPE_CHECKING
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
-from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, from_mapping, Limited, Limits, Natural, to_mapping
 from nightseg_ros.files import read_json, replace_file
 from nightseg_ros.outputs import check_output
 
@@ -37,7 +37,7 @@ LARGEST_BETA = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesisConfig:
+class SynthesisConfig(Limited):
     """Turn labelled day images into synthetic night; 'folder:OUT:night' reads the result."""
 
     data: tuple[str, ...]
@@ -46,7 +46,7 @@ class SynthesisConfig:
     """Folder to write: images/, labels/ and manifest.json."""
     ratio: float | None = None
     """Share of the images to convert, above 0 to 1; give this or 'count'."""
-    count: int | None = None
+    count: Annotated[int | None, Limits(1)] = None
     """Number of images to convert."""
     method: Literal['physical', 'statistics', 'fourier', 'generator', 'darken'] = 'physical'
     """'physical' relights by a model, 'statistics' and 'fourier' take colours from real night
@@ -66,27 +66,23 @@ class SynthesisConfig:
     """Half side of the Fourier square as a share of the shorter side, at most 0.02."""
     night: dict[str, Any] = field(default_factory=dict)
     """Looks of the physical model, a mapping as ``NightConfig`` has it."""
-    long_side: int = 0
+    long_side: Natural = 0
     """Long side of the generator's input in pixels; 0: what it was trained at."""
     backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
     """What runs the generator."""
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
     """Where it runs."""
-    quality: int = 95
-    """JPEG quality of the result, 1 to 100."""
+    quality: Annotated[int, Limits(1, 100)] = 95
+    """JPEG quality of the result."""
     force: bool = False
     """Replace the folder, also one that was made with other settings."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that contradict each other, naming them."""
+        Limited.__post_init__(self)
         if self.ratio is not None and self.count is not None:
             raise ValueError("'ratio' and 'count' say the same; give one of them")
         if self.ratio is not None and not 0.0 < self.ratio <= 1.0:
             raise ValueError(f"'ratio' is a share above 0 and at most 1, got {self.ratio}")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"'count' must be at least 1, got {self.count}")
-        if not 1 <= self.quality <= 100:
-            raise ValueError(f"'quality' is 1 to 100, got {self.quality}")
         low, high = self.beta
         if not 0.0 <= low <= high <= LARGEST_BETA:
             raise ValueError(f"'beta' is [low, high] within 0 to {LARGEST_BETA}, got {self.beta}")
@@ -118,9 +114,9 @@ def synthesize(
     ``DataError`` where ``out`` was made with other settings or by something else, where the data
     has no labels or too few images, and where another process is at work on it.
     """
-    from nightseg_ros.data.datasets import open_dataset
+    from nightseg_ros.data.datasets import open_all
     from nightseg_ros.data.night_methods import convert, night_maker
-    from nightseg_ros.data.sample import DataError
+    from nightseg_ros.data.sample import DataError, labelled
     from nightseg_ros.taxonomy import TAXONOMIES
     from nightseg_ros.weights import load_weights
     import numpy as np
@@ -129,12 +125,10 @@ def synthesize(
     if config.taxonomy not in TAXONOMIES:
         raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
     taxonomy = TAXONOMIES[config.taxonomy]
-    days = [sample for spec in config.data for sample in open_dataset(spec, taxonomy)]
+    days = open_all(config.data, taxonomy)
     chosen = choose(len(days), config)
-    for index in chosen:
-        if days[index].label is None:
-            raise DataError(f"'{days[index].image}' has no labels; a night keeps the day's labels")
-    references = [sample for spec in config.reference for sample in open_dataset(spec, taxonomy)]
+    labelled([days[index] for index in chosen], "a night keeps the day's labels")
+    references = open_all(config.reference, taxonomy)
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, references, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
@@ -231,32 +225,19 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     from nightseg_ros.data.night_presets import NightConfig
 
-    settings: dict[str, Any] = {
+    elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
+    settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
+    settings |= {
         'version': 1,
-        'method': config.method,
-        'seed': config.seed,
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
         'of': len(days),
-        'data': config.data,
+        'night': to_mapping(from_mapping(NightConfig, config.night, where='night')),
         'data_sha256': _sha256(_files(days[index] for index in chosen)),
-        'taxonomy': config.taxonomy,
-        'quality': config.quality,
+        'reference_sha256': _sha256(_files(references)),
+        'weights': '' if weights is None else weights.path.name,
+        'weights_sha256': '' if weights is None else weights.sha256,
     }
-    if config.method == 'physical':
-        settings['night'] = to_mapping(from_mapping(NightConfig, config.night, where='night'))
-    if config.method == 'fourier':
-        settings['beta'] = config.beta
-    if config.method in ('statistics', 'fourier'):
-        settings['reference'] = config.reference
-        settings['reference_sha256'] = _sha256(_files(references))
-    if weights is not None:
-        settings['weights'] = weights.path.name
-        settings['weights_sha256'] = weights.sha256
-        settings['styles'] = config.styles
-        settings['long_side'] = config.long_side or weights.metadata.long_side
-        settings['backend'] = config.backend
-        settings['device'] = config.device
     loaded: dict[str, Any] = json.loads(json.dumps(settings))
     return loaded
 

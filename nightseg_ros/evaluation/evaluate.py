@@ -57,7 +57,6 @@ class EvaluationSettings:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
         if self.workers < 1:
             raise ConfigError(f'--workers is at least 1, got {self.workers}')
 

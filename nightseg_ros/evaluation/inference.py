@@ -157,7 +157,6 @@ class _Counter:
         self, read: LabelledFrame, decode_ms: float,
         labelled: Future[list[tuple[Result, str]]] | None,
     ) -> None:  # fmt: skip
-        """Count a frame once it is labelled."""
         results = [] if labelled is None else labelled.result()
         started = time.perf_counter()
         index = len(self._counts)
@@ -201,7 +200,6 @@ class _Counter:
         self._samples.add(Candidate(index=index, group=group, mious=mious), pictures)
 
     def _described(self, read: LabelledFrame, result: Result, why: str) -> dict[str, Any]:
-        """Return what became of a frame."""
         labels, confidence, score = result.labels, result.confidence, result.illumination.score
         height, width = result.frame.image.shape[:2]
         return {
@@ -225,7 +223,6 @@ class _Counter:
         }
 
     def finish(self, note: dict[str, Any]) -> None:
-        """Write everything into the archive."""
         for index, files in self._samples.files().items():
             for name, content in files.items():
                 self._archive.writestr(f'samples/{index}/{name}', content)
@@ -299,13 +296,12 @@ class Samples:
     """
 
     def __init__(self) -> None:
-        """Start with no frame."""
         self._ranked: tuple[dict[int, tuple[float, int]], ...] = ({}, {}, {})
         #: Frames, stride and number seen, of the labelled frames and of all.
         self._lattices: tuple[list[int], list[int]] = ([], [])
         self._strides, self._seen = [1, 1], [0, 0]
-        self._held: dict[int, Mapping[str, Image | None]] = {}
-        self._encoded: dict[int, dict[str, bytes]] = {}
+        #: Of each frame that is wanted its pictures, or their files.
+        self._kept: dict[int, dict[str, Image | bytes]] = {}
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
@@ -321,25 +317,22 @@ class Samples:
         wanted = self.wanted
         if frame.index not in wanted:
             return
-        self._held = {index: p for index, p in self._held.items() if index in wanted}
-        self._encoded = {index: p for index, p in self._encoded.items() if index in wanted}
-        self._held[frame.index] = pictures()
-        held = [p for some in self._held.values() for p in some.values() if p is not None]
-        if sum(picture.nbytes for picture in held) > _HELD:
+        self._kept = {index: some for index, some in self._kept.items() if index in wanted}
+        self._kept[frame.index] = {n: p for n, p in pictures().items() if p is not None}
+        held = (p for some in self._kept.values() for p in some.values())
+        if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
             self._encode()
 
     @property
     def wanted(self) -> set[int]:
-        """Return the frames to keep."""
         labelled, every = self._lattices
         ranked = {index for kept in self._ranked for _, index in kept.values()}
         return ranked | set(labelled or every)
 
     def files(self) -> dict[int, dict[str, bytes]]:
         """Return the files of each frame that may be shown by its number."""
-        self._encode()
-        wanted = self.wanted
-        return {index: self._encoded[index] for index in sorted(self._encoded.keys() & wanted)}
+        files = self._encode()
+        return {index: files[index] for index in sorted(self.wanted)}
 
     def _thin(self, which: int, index: int) -> None:
         lattice = self._lattices[which]
@@ -350,14 +343,15 @@ class Samples:
                 self._strides[which] *= 2
         self._seen[which] += 1
 
-    def _encode(self) -> None:
-        for index, pictures in self._held.items():
-            self._encoded[index] = {
-                name: encode_picture(name, picture)
-                for name, picture in pictures.items()
-                if picture is not None
+    def _encode(self) -> dict[int, dict[str, bytes]]:
+        files = {
+            index: {
+                n: p if isinstance(p, bytes) else encode_picture(n, p) for n, p in some.items()
             }
-        self._held.clear()
+            for index, some in self._kept.items()
+        }
+        self._kept = {index: {**some} for index, some in files.items()}
+        return files
 
 
 def _rank(kept: dict[int, tuple[float, int]], most: int, frame: Candidate, value: float) -> None:

@@ -49,7 +49,6 @@ class ConfusionMatrix:
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
-        """Start with no pixel counted."""
         self.taxonomy = taxonomy
         self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
 
@@ -193,7 +192,6 @@ class BootstrapConfig:
     level: float = 0.95
 
     def __post_init__(self) -> None:
-        """Name the value that is out of range."""
         if not 0 < self.block_s < 1e6:
             raise ValueError(f'block_s is above 0 seconds, got {self.block_s}')
         if not 10 <= self.resamples <= 1_000_000:
@@ -474,7 +472,6 @@ class Flicker:
     """
 
     def __init__(self) -> None:
-        """Start without a frame."""
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._before: tuple[Frame, Image, list[Image]] | None = None
 

@@ -13,6 +13,7 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import json
+import math
 from pathlib import Path
 import re
 from typing import Any
@@ -23,6 +24,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
@@ -70,49 +72,41 @@ def _short(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f'{name[: most - 1]}…'
 
 
-def draw_reliability(parts: Mapping[str, Any], label: str) -> Markup | None:
+def draw_reliability(found: Any, label: str) -> Markup | None:
     """
-    Draw how often labels of each confidence are right (Guo et al. 2017), a diagram for each part.
+    Draw how often labels of each confidence are right (Guo et al. 2017).
 
-    ``parts`` are calibrations as ``metrics.calibration`` gives them. Below each diagram lies the
-    share of the pixels in each bin. None without parts.
+    ``found`` is what ``metrics.calibration`` gives. Below the diagram lies the share of the pixels
+    in each bin. None without pixels.
     """
-    if not parts:
+    if not found.bins:
         return None
-    columns = min(len(parts), 4)
-    rows = -(-len(parts) // columns)
+    bins = [[*one.values()] for one in found.bins if one['pixels']]
+    low, high, pixels, confidence, accuracy = np.array(bins, np.float64).T
+    width, gap = high - low - 0.005, confidence - accuracy
+    colors = [_COLORS['over'] if over > 0 else _COLORS['under'] for over in gap]
     with rc_context(_STYLE):
-        figure = Figure(figsize=(2.9 * columns, 3.4 * rows))
-        grid = figure.add_gridspec(
-            2 * rows, columns, height_ratios=[5, 1] * rows, left=0.04, right=0.99,
-            bottom=0.13 / rows, top=1 - 0.08 / rows, hspace=0.35, wspace=0.15,
-        )  # fmt: skip
-        for place, (name, part) in enumerate(parts.items()):
-            row, column = divmod(place, columns)
-            axes = figure.add_subplot(grid[2 * row, column])
-            below = figure.add_subplot(grid[2 * row + 1, column], sharex=axes)
-            bins = [[*one.values()] for one in part['bins'] if one['pixels']]
-            low, high, pixels, confidence, accuracy = np.array(bins, np.float64).T
-            width = high - low - 0.005
-            axes.bar(low, accuracy, width, align='edge', color=_COLORS['accent'], alpha=0.5)
-            gap = confidence - accuracy
-            colors = [_COLORS['over'] if over > 0 else _COLORS['under'] for over in gap]
-            axes.bar(low, gap, width, accuracy, align='edge', color=colors, alpha=0.75)
-            axes.plot((0, 1), (0, 1), '--', color=_COLORS['ink'], linewidth=0.8)
-            axes.set(xlim=(0, 1), ylim=(0, 1), title=_short(name, 40))
-            axes.grid()
-            axes.tick_params(labelbottom=False)
-            below.bar(low, pixels / pixels.sum(), width, align='edge', color=_COLORS['share'])
-            below.set_yticks([])
-            below.set_xlabel('confidence; bars: share of the pixels')
-        return _svg(figure, f'Reliability diagrams of {label}: {", ".join(parts)}')
+        figure = Figure(figsize=(2.9, 3.4), layout='constrained')
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
+        axes.bar(low, accuracy, width, align='edge', color=_COLORS['accent'], alpha=0.5)
+        axes.bar(low, gap, width, accuracy, align='edge', color=colors, alpha=0.75)
+        axes.plot((0, 1), (0, 1), '--', color=_COLORS['ink'], linewidth=0.8)
+        axes.set(xlim=(0, 1), ylim=(0, 1), title=_short(label, 40))
+        axes.grid()
+        below.bar(low, pixels / pixels.sum(), width, align='edge', color=_COLORS['share'])
+        below.set_yticks([])
+        below.set_xlabel('confidence; bars: share of the pixels')
+        return _svg(figure, f'Reliability diagram of {label}')
 
 
 # -- drives over time ----------------------------------------------------------------------------
 
 #: Timelines on one page; a fleet has more drives than anybody scrolls through.
 MOST_TIMELINES = 12
-_DAY_S = 86_400.0
+#: A longer pause, or a clock that was set, is drawn as one second (s).
+_PAUSE_S = 10.0
+#: Least share of a drive that a level is drawn over, so that one frame is seen.
+_LEAST = 1 / 480
 _CURVES = ('score', 'miou', 'confidence')
 #: What is one of several words, with the words that have a place of their own.
 _STEPS = {
@@ -132,59 +126,49 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
 
     Return also how many cameras were left out.
     """
-    tracks: dict[tuple[str, str, str], Track] = {}
+    labels = {run.name: run.label for entry in drives for run in entry.runs}
+    cameras: dict[tuple[str, ...], dict[str, Track]] = {}
     with path.open(encoding='utf-8') if path.is_file() else io.StringIO() as file:
         for line in map(json.loads, file):
             # a frame that could not be decoded has no time
-            if line['stamp'] is not None:
+            if line['run'] in labels and line['stamp'] is not None:
                 line['lost'] = 'no mask' if line['error'] else None
                 frame = {name: line[name] for name in ('stamp', *_CURVES, *_STEPS)}
-                key = (line['run'], line['source'], line['camera'])
-                tracks.setdefault(key, []).append(frame)
+                camera = cameras.setdefault((line['source'], line['camera']), {})
+                camera.setdefault(labels[line['run']], []).append(frame)
     drawn: list[tuple[str, Markup]] = []
     left_out = 0
-    for entry in drives:
-        labels = {run.name: run.label for run in entry.runs}
-        for place in dict.fromkeys(key[1:] for key in tracks if key[0] in labels):
-            mine = {labels[run]: track for (run, *own), track in tracks.items()
-                    if run in labels and tuple(own) == place}  # fmt: skip
-            stamps = np.array([frame['stamp'] for frame in next(iter(mine.values()))])
-            steps = np.diff(stamps, prepend=stamps[0]) / 1e9
-            # where a clock was set, years would lie between two frames
-            steps[(steps < 0) | (steps > _DAY_S)] = 1.0
-            seconds = np.cumsum(steps)
-            if not seconds[-1] > 0:
-                continue
-            if len(drawn) >= MOST_TIMELINES:
-                left_out += 1
-                continue
-            frames = f'{len(seconds):,} frames'.replace(',', '\u202f')
-            title = f'{" ".join(filter(None, place))}: {frames}, {clock(seconds[-1])}'
-            drawn.append((title, _draw_lanes(_lanes(mine), seconds, title)))
+    for place, tracks in cameras.items():
+        stamps = np.array([frame['stamp'] for frame in next(iter(tracks.values()))])
+        steps = np.diff(stamps, prepend=stamps[0]) / 1e9
+        steps[(steps < 0) | (steps > _PAUSE_S)] = 1.0
+        seconds = np.cumsum(steps)
+        if not seconds[-1] > 0:
+            continue
+        if len(drawn) >= MOST_TIMELINES:
+            left_out += 1
+            continue
+        frames = f'{len(seconds):,} frames'.replace(',', '\u202f')
+        title = f'{" ".join(filter(None, place))}: {frames}, {clock(seconds[-1])}'
+        drawn.append((title, _draw_lanes(_lanes(tracks), seconds, title)))
     return drawn, left_out
 
 
 def _lanes(tracks: Mapping[str, Track]) -> list[tuple[str, str, list[Any]]]:
-    """Return name, configuration and values of the strips: what all share, routes, scores."""
-    first = next(iter(tracks))
-    several = len(tracks) > 1
-    values = {
-        (label, name): [frame[name] for frame in track]
-        for label, track in tracks.items() for name in (*_CURVES, *_STEPS)
-    }  # fmt: skip
-    shown = [(first, name, '') for name in ('score', 'state', 'light')]
-    for label in tracks:
+    """Return name, configuration and values of the strips: what all share, then of each."""
+    lanes = []
+    for place, (label, track) in enumerate(tracks.items()):
+        values = {name: [frame[name] for frame in track] for name in (*_CURVES, *_STEPS)}
+        shown = ['score', 'state', 'light'] if not place else []
         # a route that never changes is in the configuration's name
-        if not several or len({*values[label, 'route']} - {None}) > 1:
-            shown.append((label, 'route', label))
-    for label in tracks:
-        scored = any(value is not None for value in values[label, 'miou'])
-        shown += [(label, name, label) for name in ('miou' if scored else 'confidence', 'lost')]
-    return [
-        (name, by if several else '', values[label, name])
-        for label, name, by in shown
-        if any(value is not None for value in values[label, name])
-    ]
+        if len(tracks) == 1 or len({*values['route']} - {None}) > 1:
+            shown.append('route')
+        scored = any(value is not None for value in values['miou'])
+        for name in (*shown, 'miou' if scored else 'confidence', 'lost'):
+            if any(value is not None for value in values[name]):
+                own = len(tracks) > 1 and name not in ('score', 'state', 'light')
+                lanes.append((name, label if own else '', values[name]))
+    return lanes
 
 
 def _draw_lanes(
@@ -213,7 +197,7 @@ def _draw_lanes(
             text = '\n'.join(filter(None, (_TITLES.get(name, name), _short(by))))
             axes.text(-0.32, 0.5, text, transform=axes.transAxes, va='center',
                       color=_COLORS['ink'])  # fmt: skip
-        axes.set_xlim(0, seconds[-1])
+        axes.set_xlim(0, seconds[-1] * (1 + _LEAST))
         axes.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
         short = seconds[-1] < 10
         axes.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
@@ -222,17 +206,16 @@ def _draw_lanes(
 
 def _levels(name: str, values: Sequence[Any]) -> list[str]:
     """Return the words of a step in their order, no more than a lane holds; [] for a curve."""
-    known, said = _STEPS.get(name, ()), {*values} - {None}
-    rest = sorted(said - {*known}) if known else []
-    return [*(word for word in known if word in said), *rest][:12]
+    said = {*values} - {None} if name in _STEPS else set()
+    return [
+        word for word in dict.fromkeys((*_STEPS.get(name, ()), *sorted(said))) if word in said
+    ][:12]
 
 
 def _draw_curve(axes: Axes, seconds: Floats, values: Floats, color: str) -> None:
     known = np.isfinite(values)
     x, y = seconds[known], values[known]
-    # NaN breaks a curve where nothing was seen for long; a few frames are dots of their own
-    cuts = np.flatnonzero(np.diff(x) > _pause(x)) + 1
-    x, y = np.insert(x, cuts, np.nan), np.insert(y, cuts, np.nan)
+    # a few frames are dots of their own
     axes.plot(x, y, color=color, linewidth=1, marker='.' if len(x) <= 150 else '', markersize=4)
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks((0, 0.5, 1), ('0', '', '1'))
@@ -242,27 +225,17 @@ def _draw_curve(axes: Axes, seconds: Floats, values: Floats, color: str) -> None
 def _draw_steps(
     axes: Axes, seconds: Floats, values: npt.NDArray[np.object_], levels: Sequence[str]
 ) -> None:
-    """Draw where each level holds: up to the next frame, at least a moment, but no pause."""
-    usual = float(np.median(np.diff(seconds)))
-    ends = np.minimum(np.append(seconds[1:], np.inf), seconds + _pause(seconds))
-    pauses = np.diff(seconds, append=np.inf) > _pause(seconds)
-    ends[pauses] = seconds[pauses] + usual
+    """Draw where each level holds: up to the next frame, at least a moment."""
+    first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    ends = np.append(seconds[first[1:]], seconds[-1])
+    widths = np.maximum(ends - seconds[first], seconds[-1] * _LEAST)
     for row, level in enumerate(levels):
-        held = values == level
-        # a run of frames ends where the next frame has another level, or comes after a pause
-        first = np.flatnonzero(held & ~np.append(False, held[:-1] & ~pauses[:-1]))
-        last = np.flatnonzero(held & ~np.append(held[1:] & ~pauses[:-1], False))
-        widths = np.maximum(ends[last] - seconds[first], seconds[-1] / 480)
+        held = values[first] == level
         color = _COLORS.get(level, _COLORS['bad' if level == 'no mask' else 'accent'])
-        spans = list(zip(seconds[first], widths))
+        spans = list(zip(seconds[first][held], widths[held]))
         axes.broken_barh(spans, (row - 0.35, 0.7), color=color, linewidth=0)
     axes.set_ylim(len(levels) - 0.5, -0.5)
     axes.set_yticks(range(len(levels)), [_short(level, 12) for level in levels])
-
-
-def _pause(seconds: Floats) -> float:
-    """Return the step between frames that breaks a curve: six usual ones."""
-    return 6.0 * float(np.median(np.diff(seconds))) if len(seconds) > 1 else np.inf
 
 
 def clock(seconds: float) -> str:
@@ -274,21 +247,24 @@ def clock(seconds: float) -> str:
 
 # -- sample frames -------------------------------------------------------------------------------
 
-#: By how many pictures a page has at most, their long side in pixels and JPEG quality: phones
-#: load it over slow networks.
-_SIZES = ((30, 640, 84), (60, 480, 82), (120, 400, 78), (10**9, 320, 74))
 #: Right, wrong and unlabelled pixels, RGB; blue and orange, which the colour-blind tell apart.
 ERROR_COLORS = np.array(((0, 90, 181), (245, 130, 20), (0, 0, 0)), np.uint8)
 
 
+def picture_side(count: int) -> int:
+    """Return the long side in pixels: the more pictures a page has, the smaller they are."""
+    return min(640, max(320, round(3500 / math.sqrt(max(1, count)))))
+
+
 def draw_sample(
-    folder: Path, palette: Image, members: Sequence[tuple[str, Any]]
+    folder: Path, palette: Image, members: Sequence[tuple[str, Any]], side: int
 ) -> list[dict[str, Any]]:
     """
     Return input, truth, and mask and errors of one frame by each configuration.
 
-    ``members`` are (label, sample). Pictures are mappings of 'image' (uint8 RGB), 'title' and
-    'alt'; ``DataError`` and ``OSError`` say which file cannot be shown.
+    ``members`` are (label, sample), ``side`` is the long side of the pictures, which are JPEGs as
+    'uri', with 'width', 'height', 'title' and 'alt'. ``DataError`` and ``OSError`` say which file
+    cannot be shown.
     """
     first = members[0][1]
     image = read_image(_inside(folder, first.image))
@@ -318,12 +294,10 @@ def draw_sample(
             score = '–' if sample.miou is None else f'{sample.miou:.3f}'
             errors = draw_errors(image, labels, truth)
             shown.append((errors, f'errors{after}: mIoU {score}', 'Errors of {}'))
-    # no more pixels than a page can show are kept
     return [
-        {'image': _shrink(picture, _SIZES[0][1]), 'title': title,
-         'alt': alt.format(f'frame {first.frame}')}
+        {'title': title, 'alt': alt.format(f'frame {first.frame}'), **_encoded(picture, side)}
         for picture, title, alt in shown
-    ]  # fmt: skip
+    ]
 
 
 def draw_errors(image: Image, labels: Image, truth: Image) -> Image:
@@ -345,20 +319,11 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def encode(pictures: Sequence[dict[str, Any]]) -> None:
-    """Give the pictures JPEGs as 'uri', 'width' and 'height'; the more, the smaller."""
-    _, side, quality = next(size for size in _SIZES if len(pictures) <= size[0])
-    for picture in pictures:
-        small = _shrink(picture['image'], side)
-        flags = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
-        _, content = cv2.imencode('.jpg', cv2.cvtColor(small, cv2.COLOR_RGB2BGR), flags)
-        data = base64.b64encode(content.tobytes()).decode('ascii')
-        picture['uri'] = f'data:image/jpeg;base64,{data}'
-        picture['height'], picture['width'] = small.shape[:2]
-
-
-def _shrink(image: Image, long_side: int) -> Image:
+def _encoded(image: Image, side: int) -> dict[str, Any]:
+    """Return a JPEG of at most ``side`` pixels, for a page that phones load over slow networks."""
     height, width = image.shape[:2]
-    factor = min(1.0, long_side / max(height, width))
+    factor = min(1.0, side / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    content = base64.b64encode(encode_picture('shot.jpg', small, quality=80)).decode('ascii')
+    return {'uri': f'data:image/jpeg;base64,{content}', 'width': size[0], 'height': size[1]}

@@ -62,7 +62,6 @@ class LabelledFrame:
 
 
 def in_rgb(frame: Frame) -> Image:
-    """Return the pixels of a frame as RGB."""
     if frame.order == 'rgb':
         return frame.image
     return np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -172,7 +171,6 @@ class Plan:
     save_labels: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to save masks that would overwrite one another: they are named by image."""
         names = Counter(
             (shard.set_name, sample.image.stem)
             for shard in self.shards
@@ -186,7 +184,6 @@ class Plan:
                 )
 
     def sets(self) -> dict[str, list[int]]:
-        """Return the numbers of the shards of each set."""
         found: dict[str, list[int]] = {}
         for number, shard in enumerate(self.shards):
             found.setdefault(shard.set_name, []).append(number)

@@ -103,7 +103,6 @@ class SetScores:
         self.runs = {run: self._run(i) for i, run in enumerate(plan.run_names(name))}
 
     def describe(self) -> dict[str, Any]:
-        """Return the entry of ``sets``."""
         table = self._tables[0]
         sources: list[dict[str, Any]] = []
         for place, (shard, finished) in enumerate(zip(self._shards, self._finished)):
@@ -137,7 +136,6 @@ class SetScores:
         }
 
     def compare(self) -> list[dict[str, Any]]:
-        """Return each configuration against the first one."""
         reference, *others = self.runs
         found = []
         for name, values in zip(others, self._values[1:]):
@@ -155,7 +153,6 @@ class SetScores:
         return found
 
     def _run(self, run: int) -> dict[str, Any]:
-        """Return the entry of ``runs`` of a configuration."""
         table = self._tables[run]
         labelled, words = table.labelled, table.words
 
@@ -232,7 +229,6 @@ class SetScores:
         }  # fmt: skip
 
     def _bootstrap_units(self, table: FrameTable) -> npt.NDArray[np.int64]:
-        """Return the bootstrap unit of every frame."""
         if self._unit == 'frames':
             return np.arange(len(table.lines))
         if self._unit == 'sources':

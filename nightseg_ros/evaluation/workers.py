@@ -43,12 +43,10 @@ class WorkerError(RuntimeError):
 
 
 def shard_files(plan: Plan, folder: Path) -> list[Path]:
-    """Return where each finished shard lies."""
     return [folder / f'{number:05d}.npz' for number in range(len(plan.shards))]
 
 
 def _frames(paths: list[Path]) -> list[int | None]:
-    """Return the number of frames of each finished shard."""
     return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
 
 
@@ -138,7 +136,6 @@ def _evaluate(
 
 @lru_cache(maxsize=1)
 def _variants(configurations: tuple[Configuration, ...]) -> Variants:
-    """Load the networks once a process."""
     return Variants(configurations)
 
 

@@ -71,6 +71,18 @@ class VideoUnpacker:
         return Picture(stamped_header(frame.frame_id, frame.stamp_ns), frame.image)
 
 
+def host_data(data: Any) -> Any:
+    """
+    Return the ``data`` of a message in the host's memory, without a copy where it lies there.
+
+    From ROS 2 Lyrical on a driver may leave it on a GPU, as a ``rosidl_buffer.Buffer``. Those who
+    do not ask for that (``acceptable_buffer_backends``) get bytes, as here: rclpy has no view of
+    an image's buffer yet; where it has one, it is to become a tensor. Untried: there are no wheels
+    of Lyrical.
+    """
+    return data.to_bytes() if hasattr(data, 'to_bytes') else data
+
+
 def stamped_header(frame_id: str, stamp_ns: int) -> Header:
     """Return a header."""
     header = Header(frame_id=frame_id)

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import Any, Literal, TYPE_CHECKING
 
-from nightseg_ros.node.messages import Picture
+from nightseg_ros.node.messages import host_data, Picture
 from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import decode_file, decode_raw, ENCODINGS, Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline
@@ -333,15 +333,15 @@ def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     if isinstance(message, Picture):
         return message.image, 'bgr'
     if isinstance(message, CompressedImage):
-        return decode_file(message.data, message.format)
+        return decode_file(host_data(message.data), message.format)
     bridge = None
     if message.encoding not in ENCODINGS:
         with contextlib.suppress(ImportError):
             bridge = importlib.import_module('cv_bridge').CvBridge()
     if bridge is None:
         return decode_raw(
-            message.data, encoding=message.encoding, width=message.width, height=message.height,
-            step=message.step, is_bigendian=bool(message.is_bigendian),
+            host_data(message.data), encoding=message.encoding, width=message.width,
+            height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
         )  # fmt: skip
     try:
         return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8), 'bgr'

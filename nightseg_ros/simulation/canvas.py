@@ -78,7 +78,6 @@ class Canvas:
     """
 
     def __init__(self, camera: Camera) -> None:
-        """Start with nothing but sky."""
         self.camera = camera
         shape = (camera.height, camera.width)
         self.albedo = np.full((*shape, 3), (170, 190, 215), np.uint8)

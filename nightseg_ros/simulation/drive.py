@@ -171,11 +171,9 @@ class Drive:
                 self._keys += [(t, AMBIENT[light]) for t in (since + quarter, until - quarter)]
 
     def __len__(self) -> int:
-        """Count the frames."""
         return self._count
 
     def __iter__(self) -> Iterator[DriveFrame]:
-        """Render the frames in order."""
         return (self.frame(index) for index in range(len(self)))
 
     def frame(self, index: int, mount: Mount = (0.0, 0.0)) -> DriveFrame:
@@ -194,7 +192,6 @@ class Drive:
         return StreetScene(self._street, *self._view(index, size, mount), self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
-        """Return when a frame was taken."""
         return START_NS + round(index * 1e9 / self._fps)
 
     @property

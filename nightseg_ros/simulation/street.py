@@ -96,7 +96,6 @@ class Draw:
         return low + (high - low) * part / 32
 
     def chance(self, share: float) -> bool:
-        """Return true with this probability."""
         return bool(self.rng.random() < share)
 
     def index(self, count: int) -> int:
@@ -115,7 +114,6 @@ class Draw:
         return np.asarray(total / (total.std() + 1e-6))
 
     def color(self, palette: Sequence[RGB], spread: float = 14) -> Array:
-        """Pick a colour and shift it."""
         base = palette[self.index(len(palette))]
         shifted = [c + self.between(-spread, spread) for c in base]
         return np.asarray(np.clip(shifted, 4, 250))

@@ -11,21 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nightseg_ros.config import Limited, Natural, Positive
+
 #: The synthetic night that is made while training; every other variant is a data set.
 ONLINE = 'physical'
 
 
-def require_range(config: Any, low: float, high: float | None, *names: str) -> None:
-    """Raise ``ValueError`` for the first setting below ``low`` or above ``high``."""
-    for name in names:
-        value = getattr(config, name)
-        if value < low or (high is not None and value > high):
-            wanted = f'at least {low:g}' if high is None else f'{low:g} to {high:g}'
-            raise ValueError(f"'{name}' must be {wanted}, got {value}")
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CalibrationConfig:
+class CalibrationConfig(Limited):
     """
     Fit temperature and reliability and write them into weights; see docs/results.md.
 
@@ -47,23 +40,21 @@ class CalibrationConfig:
     """File to write; '' replaces the weights and renews SHA256SUMS beside them."""
     half: bool = True
     """Store float16, as `nightseg publish` does."""
-    frames: int = 40
+    frames: Positive = 40
     """Frames of each data set at most, spread over it; of the good ones twice as many."""
-    faults: int = 3
+    faults: Positive = 3
     """Faults shown on each labelled day frame."""
-    cameras: int = 2
+    cameras: Natural = 2
     """Further looks at each good frame, in other light and through other cameras, by the
     photometric augmentation of training: a camera of another tone is not a blind one."""
-    pixels: int = 2000
+    pixels: Positive = 2000
     """Pixels drawn of each frame for the temperature."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, naming it."""
+        Limited.__post_init__(self)
         if not self.data and not self.faults_on:
             raise ValueError('name labelled frames: --data (temperature) or --faults-on')
-        require_range(self, 1, None, 'frames', 'faults', 'pixels')
-        require_range(self, 0, None, 'cameras')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +64,7 @@ class SweepConfig:
     data: tuple[str, ...]
     """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
     out: str
-    """Folder of the sweep: day/, cells/, and sweep.csv, .png, .svg."""
+    """Folder of the sweep: day/, cells/, sweep.csv and sweep.png."""
     select: tuple[str, ...]
     """Labelled data sets that the sweet spot is chosen on."""
     report: tuple[str, ...] = ()
@@ -94,7 +85,6 @@ class SweepConfig:
     folder, here or on other machines; the one that ends last writes the curve."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot make a curve, naming them."""
         for name in ('data', 'select', 'ratios', 'variants', 'seeds'):
             values = getattr(self, name)
             if not isinstance(values, tuple):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nightseg_ros.config import Limited, Natural
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
@@ -19,7 +20,7 @@ from torch import fx, nn
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AverageConfig:
+class AverageConfig(Limited):
     """Settings of ``nightseg train average``."""
 
     weights: tuple[str, ...]
@@ -28,15 +29,13 @@ class AverageConfig:
     out: str
     """File to write. It says how each of them was trained, and names the data and the licences of
     all."""
-    long_side: int = 0
+    long_side: Natural = 0
     """Long side of the pictures at which the mean will be used; 0 keeps that of the last."""
 
     def __post_init__(self) -> None:
-        """Refuse a mean of one."""
+        Limited.__post_init__(self)
         if len(self.weights) < 2:
             raise ValueError(f"'weights' must be two files or more, got {list(self.weights)}")
-        if self.long_side < 0:
-            raise ValueError(f"'long_side' must not be negative, got {self.long_side}")
 
 
 def average_weights(config: AverageConfig) -> Path:

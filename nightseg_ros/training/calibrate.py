@@ -21,7 +21,7 @@ from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
-from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
 from nightseg_ros.evaluation.metrics import calibration, Counts, reliability
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
@@ -34,7 +34,6 @@ from nightseg_ros.runtime.graph import (
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.training import CalibrationConfig
-from nightseg_ros.training.crops import labelled
 from nightseg_ros.weights import (
     load_weights,
     MANIFEST,
@@ -125,7 +124,6 @@ def predict(graph: SegmentGraph, image: Image, long_side: int) -> tuple[Observat
 
 
 def _resized(truth: Image, logits: Logits) -> Image:
-    """Return uint8 ids at the size of the logits."""
     size = logits.shape[:0:-1]
     return np.asarray(cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
@@ -141,11 +139,6 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
     samples = open_dataset(specification, taxonomy)
     places = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
     return [samples[place] for place in places]
-
-
-def _read(sample: Sample) -> tuple[Image, Image]:
-    assert sample.label is not None
-    return read_image(sample.image), read_labels(sample.label)
 
 
 # -- temperature ---------------------------------------------------------------------------------
@@ -172,7 +165,7 @@ def collect_pixels(
     samples = [(spec, s) for spec in config.data for s in _spread(spec, taxonomy, config.frames)]
     labelled([sample for _, sample in samples], 'a calibration compares with labels')
     for number, (spec, sample) in enumerate(samples, start=1):
-        image, truth = _read(sample)
+        image, truth = read_pair(sample)
         _, logits = predict(graph, image, weights.metadata.long_side)
         ids = _resized(truth, logits).ravel()
         known = np.flatnonzero(ids != UNLABELLED)
@@ -299,7 +292,7 @@ def _reliability_head(
         samples = _spread(specification, taxonomy, config.frames)
         labelled(samples, 'a calibration compares with labels')
         for number, sample in enumerate(samples):
-            image, truth = _read(sample)
+            image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
             night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
             faulty = [corrupted(image, rng) for _ in range(config.faults)]
@@ -328,7 +321,6 @@ def _reliability_head(
 
 
 def stack(seen: Sequence[Observation]) -> Observation:
-    """Join the observations of several frames to one."""
     return Observation(
         confidence=torch.cat([one.confidence for one in seen]),
         pooled=torch.cat([one.pooled for one in seen]),

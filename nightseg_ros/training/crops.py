@@ -16,12 +16,11 @@ from typing import Any
 
 import cv2
 from nightseg_ros.data.augment import augment, AugmentConfig, flip, hide_unlit, pad, scale_and_crop
-from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import Range, uniform
-from nightseg_ros.data.sample import DataError, read_image, read_labels, Sample
+from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
 from nightseg_ros.files import process_context
-from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
+from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -44,7 +43,6 @@ class TrainingCrops(Dataset[Crop]):
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         sample, image, labels, rng = self._draw(number)
         settings = self._augment
         if sample.light == 'night':
@@ -59,7 +57,7 @@ class TrainingCrops(Dataset[Crop]):
         turn, place = divmod(number, len(self._samples))
         order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
         sample = self._samples[int(order[place])]
-        return sample, *_read(sample), np.random.default_rng((self._seed, number))
+        return sample, *read_pair(sample), np.random.default_rng((self._seed, number))
 
 
 class NightPairs(TrainingCrops):
@@ -77,7 +75,6 @@ class NightPairs(TrainingCrops):
                 )
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         sample, day, labels, rng = self._draw(number)
         scene = labels if sample.scene is None else read_labels(sample.scene)
         day, layers = scale_and_crop(day, np.dstack([labels, scene]), rng, self._augment)
@@ -143,7 +140,6 @@ class UnpairedCrops(Dataset[Crop]):
         self._untold, self._seed = untold, seed
 
     def __getitem__(self, number: int) -> Crop:
-        """Make crop ``number``."""
         rng = np.random.default_rng((self._seed, number, 3))
         camera = int(rng.integers(len(self.cameras)))
         told = len(self.cameras) if rng.random() < self._untold else camera
@@ -155,7 +151,7 @@ class UnpairedCrops(Dataset[Crop]):
         return *images, *labels, torch.tensor(camera), torch.tensor(told)
 
     def _draw(self, sample: Sample, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
-        image, labels = _read(sample)
+        image, labels = read_pair(sample)
         height, width = labels.shape
         crop_h, crop_w = self._crop
         factor = self._long_side * uniform(rng, self._zoom) / max(height, width)
@@ -171,32 +167,6 @@ class UnpairedCrops(Dataset[Crop]):
         if rng.random() < 0.5:
             return flip(image, labels)
         return np.ascontiguousarray(image), np.ascontiguousarray(labels)
-
-
-def open_all(specs: Sequence[str], taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
-    """Return the samples of several data sets in their order."""
-    return [sample for spec in specs for sample in open_dataset(spec, taxonomy)]
-
-
-def labelled(samples: Sequence[Sample], why: str) -> list[Sample]:
-    """Return the samples; ``DataError`` names the first without labels, and why it needs them."""
-    for sample in samples:
-        if sample.label is None:
-            raise DataError(f"'{sample.image}' has no labels; {why}")
-    return list(samples)
-
-
-def _read(sample: Sample) -> tuple[Bytes, Bytes]:
-    """Return picture and ids of one size, 255 everywhere where there are no labels."""
-    image = read_image(sample.image)
-    if sample.label is None:
-        return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
-    labels = read_labels(sample.label)
-    if image.shape[:2] != labels.shape:
-        raise DataError(
-            f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
-        )
-    return image, labels
 
 
 def load_batches(
@@ -289,12 +259,10 @@ class ImagePool:
         return torch.stack(out_images), torch.stack(out_cameras)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the pictures as tensors, fit for a checkpoint."""
         names = ('images', 'cameras')
         return {name: torch.stack(parts) for name, parts in zip(names, zip(*self._kept))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        """Take back what ``state_dict`` returned."""
         self._kept = list(zip(state['images'], state['cameras'])) if state else []
 
 

@@ -17,15 +17,15 @@ from functools import partial
 from pathlib import Path
 import platform
 import time
+from typing import Annotated
 
 import cv2
-from nightseg_ros.config import to_mapping
+from nightseg_ros.config import Limited, Limits, NotNegative, Positive, Share, to_mapping
 from nightseg_ros.data.source import open_source
 from nightseg_ros.networks.illumination import illumination_net, IlluminationNet
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
-from nightseg_ros.training import require_range
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import save_weights, WeightsMetadata
 import numpy as np
@@ -37,7 +37,7 @@ Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class IlluminationConfig:
+class IlluminationConfig(Limited):
     """Settings of ``nightseg train illumination``."""
 
     data: tuple[str, ...]
@@ -45,13 +45,13 @@ class IlluminationConfig:
     video, or a pattern of images."""
     out: str
     """The weights file to write."""
-    steps: int = 1200
-    batch: int = 32
-    learning_rate: float = 4e-3
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.05
+    steps: Positive = 1200
+    batch: Positive = 32
+    learning_rate: NotNegative = 4e-3
+    weight_decay: NotNegative = 1e-2
+    label_smoothing: Annotated[float, Limits(0, 0.49)] = 0.05
     """Keeps the score away from 0 and 1, where a threshold could not tell anything any more."""
-    relit: float = 0.35
+    relit: Share = 0.35
     """Share of the night samples that are day frames turned into nights (see ``augment``)."""
     seed: int = 0
     widths: tuple[int, ...] = (12, 24, 32, 32)
@@ -59,18 +59,14 @@ class IlluminationConfig:
     """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
-        """Name the key that cannot work."""
+        Limited.__post_init__(self)
         if not self.data:
             raise ValueError("'data' names no source")
         list(sources(self.data))  # names a wrong entry
-        require_range(self, 1, None, 'steps', 'batch')
-        require_range(self, 0, None, 'learning_rate', 'weight_decay')
-        require_range(self, 0, 1, 'relit')
-        require_range(self, 0, 0.49, 'label_smoothing')
 
 
-def train_illumination(config: IlluminationConfig, log: Log = lambda line: None) -> str:
-    """Read the data, train, write ``config.out`` and return its SHA-256."""
+def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
+    """Read the data, train, write the weights and return their path."""
     sets = load_thumbnails(config.data)
     for item in sets:
         log(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
@@ -85,7 +81,8 @@ def train_illumination(config: IlluminationConfig, log: Log = lambda line: None)
         data=f'day or night by the name of folder or clip: {", ".join(cameras)}',
         license=config.license, training={**settings, 'machine': platform.machine()},
     )  # fmt: skip
-    return save_weights(config.out, network.state_dict(), metadata)
+    save_weights(config.out, network.state_dict(), metadata)
+    return Path(config.out)
 
 
 def fit(

@@ -21,17 +21,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.config import ConfigError, to_mapping
+from nightseg_ros.config import ConfigError, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
+from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.night_methods import PHYSICAL_TO_NIGHT
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import (
     NightPairs,
-    open_all,
     picture_grid,
     to_network,
     TrainingCrops,
@@ -67,14 +66,9 @@ class PairConfig(CropRunConfig):
 
     segmenter: str
     """Weights of the segmenter that judges the results; it is not trained."""
-    ndf: int = 32
+    ndf: Positive = 32
     """Width of the discriminator."""
     discriminator_rate: float = 2e-4
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        CropRunConfig.__post_init__(self)
-        require_range(self, 1, None, 'ndf')
 
 
 class _Pair:
@@ -105,7 +99,6 @@ class _Pair:
         self.run.keep('average', self.average)
 
     def step_G(self, loss: torch.Tensor, factor: float) -> None:
-        """Take a step of the generator and its average."""
         self.run.minimise('G', loss, factor)
         self.average.update_parameters(self.generator)
 
@@ -148,22 +141,20 @@ class FastTranslatorConfig(PairConfig):
     loss: FastLossConfig = field(default_factory=FastLossConfig)
     long_side: int = 480
     """Long side at which the weights will be used."""
-    batch: int = 6
+    batch: Positive = 6
     """Synthetic nights a step of each process."""
-    night_batch: int = 2
+    night_batch: Positive = 2
     """Real nights a step, where there are ``unpaired`` frames."""
-    steps: int = 800
+    steps: Positive = 800
     rate: float = 2e-3
-    warm_up: int = 30
+    warm_up: Natural = 30
     weight_decay: float = 0.01
-    average: float = 0.995
-    checkpoint_every: int = 50
-    picture_every: int = 100
+    average: Share = 0.995
+    checkpoint_every: Positive = 50
+    picture_every: Natural = 100
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        PairConfig.__post_init__(self)
-        require_range(self, 1, None, 'night_batch')
+        CropRunConfig.__post_init__(self)
         if self.loss.adversarial and not self.unpaired:
             raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")
 
@@ -279,9 +270,9 @@ class DayToNightConfig(PairConfig):
 
     nights: tuple[str, ...]
     """Real nights with a label for every pixel, paired:IMAGES:LABELS:night."""
-    ngf: int = 24
+    ngf: Positive = 24
     """Width of the generator."""
-    blocks: int = 4
+    blocks: Positive = 4
     augment: AugmentConfig = field(
         default_factory=lambda: AugmentConfig(
             crop=(192, 192), scale=(0.8, 1.4), long_side=480, night_share=1.0
@@ -289,18 +280,13 @@ class DayToNightConfig(PairConfig):
     )
     """Crop and geometry of both sides, and the physical night."""
     loss: DayToNightLossConfig = field(default_factory=DayToNightLossConfig)
-    batch: int = 3
-    steps: int = 4000
+    batch: Positive = 3
+    steps: Positive = 4000
     rate: float = 2e-4
-    warm_up: int = 100
-    average: float = 0.999
-    checkpoint_every: int = 250
-    picture_every: int = 250
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        PairConfig.__post_init__(self)
-        require_range(self, 1, None, 'ngf', 'blocks')
+    warm_up: Natural = 100
+    average: Share = 0.999
+    checkpoint_every: Positive = 250
+    picture_every: Natural = 250
 
 
 def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = print) -> Path:

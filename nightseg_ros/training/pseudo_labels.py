@@ -9,15 +9,14 @@ from dataclasses import dataclass
 import json
 from pathlib import Path
 
-from nightseg_ros.config import to_mapping
+from nightseg_ros.config import Limited, Share, to_mapping
+from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import read_image, SCENE, write_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
-from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import open_all
 from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PseudoLabelConfig:
+class PseudoLabelConfig(Limited):
     """Settings of ``nightseg train pseudo_labels``."""
 
     data: tuple[str, ...]
@@ -41,14 +40,13 @@ class PseudoLabelConfig:
     """Folder to write: one PNG of ids a frame, those of unsure pixels in scene/, manifest.json."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.5)
     """Sizes, each also mirrored, over which the teacher's probabilities are averaged."""
-    keep: float = 0.5
+    keep: Share = 0.5
     """Share of each class's pixels that keep their label, the surest first."""
-    least: float = 0.5
+    least: Share = 0.5
     """Probability below which no pixel keeps its label."""
 
     def __post_init__(self) -> None:
-        """Refuse shares outside 0 to 1 and missing scales."""
-        require_range(self, 0, 1, 'keep', 'least')
+        Limited.__post_init__(self)
         if not self.teacher:
             raise ValueError("'teacher' names no weights")
         if not self.scales or min(self.scales) <= 0:

@@ -22,11 +22,10 @@ import time
 from typing import Any, IO, Literal
 
 from lightning_fabric import Fabric
-from nightseg_ros.config import to_mapping
+from nightseg_ros.config import Limited, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
-from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
 from nightseg_ros.weights import save_weights, WeightsMetadata
@@ -50,31 +49,26 @@ class RunError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunConfig:
+class RunConfig(Limited):
     """Settings of every recipe that runs in a folder; a recipe sets its own defaults."""
 
     out: str
     """Folder of the run: checkpoint, metrics.jsonl, tensorboard, pictures and the weights."""
-    steps: int
-    batch: int
+    steps: Positive
+    batch: Positive
     """Crops a step of each process."""
     seed: int = 0
     precision: Precision = 'bf16-mixed'
     accelerator: str = 'cpu'
     """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
-    workers: int = 2
+    workers: Natural = 2
     """Processes that load crops; 0 loads them in the training itself."""
-    checkpoint_every: int = 100
-    picture_every: int = 200
+    checkpoint_every: Positive = 100
+    picture_every: Natural = 200
     """Steps between sample pictures; 0 draws none."""
-    log_every: int = 10
+    log_every: Positive = 10
     license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        require_range(self, 1, None, 'batch', 'steps', 'checkpoint_every', 'log_every')
-        require_range(self, 0, None, 'workers', 'picture_every')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,18 +80,15 @@ class CropRunConfig(RunConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     rate: float
     """Peak learning rate; poly decay with power 0.9 after a warm-up."""
-    warm_up: int
+    warm_up: Natural
     """Steps in which the learning rate rises."""
-    average: float
+    average: Share
     """Decay of the weight average, which is what the run writes."""
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        RunConfig.__post_init__(self)
+        Limited.__post_init__(self)
         if any(side % 32 for side in self.augment.crop):
             raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
-        require_range(self, 0, None, 'warm_up')
-        require_range(self, 0, 1, 'average')
 
 
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
@@ -215,7 +206,6 @@ class TrainingRun:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the files; what was written stays."""
         self._files.close()
 
     def load(self, crops: Dataset[Any], *, batch: int, workers: int) -> Iterator[Any]:
@@ -256,7 +246,6 @@ class TrainingRun:
         return self._rank == 0 and every > 0 and (done % every == 0 or done == self._config.steps)
 
     def log(self, text: str) -> None:
-        """Print a line, once for all processes."""
         if self._rank == 0:
             self._log(text)
 
@@ -400,11 +389,8 @@ class TrainingRun:
             with safe_open(self._path, framework='pt') as file:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            if 'step' in metadata:  # as it was written before 1.0
-                step, before = int(metadata['step']), json.loads(metadata['config'])
-            else:
-                content = json.loads(metadata['checkpoint'])
-                step, before = int(content['step']), content['config']
+            content = json.loads(metadata['checkpoint'])
+            step, before = int(content['step']), content['config']
         except (SafetensorError, KeyError, ValueError) as error:
             raise RunError(
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from nightseg_ros.config import ConfigError
-from nightseg_ros.data.sample import read_image, read_labels, Sample
+from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
+from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.sample import labelled, read_image, read_labels, Sample
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
 from nightseg_ros.perception.pipeline import Segmenter
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
-from nightseg_ros.training import require_range
-from nightseg_ros.training.crops import labelled, open_all, TrainingCrops
+from nightseg_ros.training.crops import TrainingCrops
 from nightseg_ros.training.losses import (
     class_weights,
     parameter_groups,
@@ -65,35 +65,31 @@ class SegmenterConfig(CropRunConfig):
     """'imagenet', 'random', or weights to start from."""
     long_side: int = 480
     """Long side at which the weights will be used."""
-    batch: int = 8
-    steps: int = 1200
+    batch: Positive = 8
+    steps: Positive = 1200
     rate: float = 1.5e-3
     encoder_rate: float = 0.3
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
-    warm_up: int = 60
+    warm_up: Natural = 60
     weight_decay: float = 0.02
     freeze_norm: bool = False
     """BatchNorm keeps the statistics it starts with; its scale and shift still learn."""
     norm_momentum: float | None = None
     """Share of each step in BatchNorm's statistics; none leaves the network's own. A training of
     a few hundred steps from random weights needs about 0.1."""
-    balance: float = 0.0
+    balance: Share = 0.0
     """Exponent of the class weights: 0 weighs pixels alike, 1 classes."""
-    lovasz: float = 0.5
+    lovasz: NotNegative = 0.5
     """Weight of the Lovász-softmax loss beside the cross entropy."""
-    average: float = 0.998
+    average: Share = 0.998
     select: tuple[str, ...] = ()
     """Labelled data sets (never test data) to choose a step on: it becomes best.safetensors."""
-    select_every: int = 200
+    select_every: Positive = 200
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
         CropRunConfig.__post_init__(self)
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
-        require_range(self, 1, None, 'select_every')
-        require_range(self, 0, None, 'lovasz')
-        require_range(self, 0, 1, 'balance')
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
 
@@ -254,11 +250,9 @@ class Selection:
         self._best = {'best': torch.tensor(-1.0, dtype=torch.float64), 'step': torch.tensor(-1)}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return best score and step."""
         return self._best
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        """Take them back."""
         self._best = state
 
     def keep_best(self, path: Path, network: nn.Module, step: int) -> float:

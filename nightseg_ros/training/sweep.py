@@ -20,16 +20,15 @@ from pathlib import Path
 import time
 from typing import Any
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 from nightseg_ros.config import from_mapping, to_mapping
-from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.datasets import open_all, open_dataset
+from nightseg_ros.data.sample import labelled
 from nightseg_ros.evaluation.metrics import number, RARE
-from nightseg_ros.files import partial_file, replace_file
+from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import SweepConfig
-from nightseg_ros.training.crops import labelled
 from nightseg_ros.training.run import data_names, FREE, require_same
 from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
@@ -40,8 +39,8 @@ Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 METRICS = ('frames', 'miou9', 'miou', 'pixel_acc')
 COLUMNS = ('variant', 'ratio', 'share', 'seed', 'data', 'use', 'source', *METRICS)
-SCORES = 'scores.json'
-_SETTINGS = 'cell.json'
+#: A trial's settings and, by data set, its scores.
+NOTE = 'trial.json'
 #: Variant of the trials without any synthetic night, which all variants share.
 NO_NIGHT = 'none'
 #: Source of the scores that average over the sources of a data set.
@@ -110,7 +109,6 @@ class Trial:
 
     @property
     def weights(self) -> Path:
-        """Return what the training writes at its end."""
         return self.folder / 'weights.safetensors'
 
     @property
@@ -121,7 +119,7 @@ class Trial:
 
     def scores(self) -> dict[str, Any]:
         """Return its scores by data set, empty before the training is done."""
-        found: dict[str, Any] = _read(self.folder / SCORES).get('sets', {})
+        found: dict[str, Any] = read_json(self.folder / NOTE).get('sets', {})
         return found
 
     def rows(self) -> list[Row]:
@@ -134,7 +132,6 @@ class Trial:
         ]
 
     def done(self) -> bool:
-        """Tell whether nothing is left to do."""
         return self.weights.is_file() and set(self.sets) <= self.scores().keys()
 
     def require_same_settings(self) -> dict[str, Any]:
@@ -142,26 +139,27 @@ class Trial:
         settings = to_mapping(self.settings)
         now = {key: value for key, value in settings.items() if key not in FREE}
         now |= {'variant': self.variant, 'init': 'day checkpoint' if self.variant else now['init']}
-        before = _read(self.folder / _SETTINGS)
-        if before:
-            require_same(self.folder, before, now)
+        if before := read_json(self.folder / NOTE):
+            require_same(self.folder, before['settings'], now)
         return now
 
     def run(self, log: Callable[[str], None]) -> None:
         """Train, or go on with it, and score what is not scored yet."""
-        settings = self.require_same_settings()
+        note = {'settings': self.require_same_settings(), 'sets': self.scores()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        _write(self.folder / _SETTINGS, settings)
+        self._write(note)
         if not self.weights.is_file():
             train_segmenter(self.settings, log)
             # the weights are all that the curve needs
             (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
-        scores = self.scores()
         for spec in self.sets:
-            if spec not in scores:
+            if spec not in note['sets']:
                 log(f'scoring {data_names([spec])}')
-                scores[spec] = score(self.weights, spec)
-                _write(self.folder / SCORES, {'sets': scores})
+                note['sets'][spec] = score(self.weights, spec)
+                self._write(note)
+
+    def _write(self, note: dict[str, Any]) -> None:
+        replace_file(self.folder / NOTE, (json.dumps(note, indent=1) + '\n').encode())
 
 
 def plan(config: SweepConfig) -> list[Trial]:
@@ -174,9 +172,8 @@ def plan(config: SweepConfig) -> list[Trial]:
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
-    days = sum(len(open_dataset(spec, taxonomy)) for spec in config.data)
-    for spec in sets:
-        labelled(open_dataset(spec, taxonomy), SCORED)
+    days = len(open_all(config.data, taxonomy))
+    labelled(open_all(sets, taxonomy), SCORED)
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
@@ -237,19 +234,6 @@ def _share(copies: tuple[int, int], days: int, nights: int) -> float:
     return copies[1] * nights / (copies[0] * days + copies[1] * nights)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return what ``_write`` wrote, empty where nothing is there."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        return {}
-    return content
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    replace_file(path, (json.dumps(content, indent=1) + '\n').encode())
-
-
 def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
     """
     Return a segmenter's scores on a data set by source, and as 'mean' averaged over the sources.
@@ -284,7 +268,7 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
 
 def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[Path, ...]]:
     """
-    Write sweep.csv, sweep.png and sweep.svg; return what they say and their paths.
+    Write sweep.csv and sweep.png; return what they say and their paths.
 
     A row has the ``COLUMNS`` but for 'data' and 'use', and 'spec', the data set that was scored.
     """
@@ -316,8 +300,8 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
         spot, resolved, text = sweet_spot(ratios, curve, selected)
         spots[name] = spot if resolved else None
         lines.append(f'{name}: {text}')
-    files = out / 'sweep.csv', *_draw(ratios, panels, spots, out / 'sweep')
-    return '\n'.join(lines), files
+    _draw(ratios, panels, spots, out / 'sweep.png')
+    return '\n'.join(lines), (out / 'sweep.csv', out / 'sweep.png')
 
 
 def curve_of(
@@ -398,9 +382,9 @@ def _shown(values: Floats) -> str:
 def _draw(
     ratios: Sequence[float], panels: Mapping[str, Mapping[str, Floats]],
     spots: Mapping[str, float | None], path: Path,
-) -> list[Path]:  # fmt: skip
+) -> None:  # fmt: skip
     """
-    Write ``path``.png and .svg and return them: a panel for each data set.
+    Write a figure with a panel for each data set.
 
     A line is a variant, dots are seeds, bars standard errors; a dashed line marks a sweet spot
     that is resolved.
@@ -422,10 +406,5 @@ def _draw(
         panel.grid(alpha=0.3)
     axes[0][0].set_ylabel('mIoU9')
     axes[0][-1].legend(fontsize=8, frameon=False)
-    files = [path.with_suffix(suffix) for suffix in ('.png', '.svg')]
-    for file in files:
-        metadata = {'Date': None} if file.suffix == '.svg' else None
-        # the same curve gives the same bytes
-        with partial_file(file) as partial, rc_context({'svg.hashsalt': 'nightseg'}):
-            figure.savefig(partial, dpi=150, metadata=metadata)
-    return files
+    with partial_file(path) as partial:
+        figure.savefig(partial, dpi=150)

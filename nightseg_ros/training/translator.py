@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.config import to_mapping
+from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training import require_range
 from nightseg_ros.training.crops import (
     ImagePool,
-    open_all,
     picture_grid,
     to_network,
     UnpairedCrops,
@@ -41,20 +40,16 @@ INITIAL_DEVIATION = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DirectionConfig:
+class DirectionConfig(Limited):
     """Weights of one direction's losses; 0 leaves one out."""
 
-    gan: float = 1.0
-    cycle: float = 10.0
+    gan: NotNegative = 1.0
+    cycle: NotNegative = 10.0
     """L1 of there and back again, counted for the way there."""
-    identity: float = 5.0
+    identity: NotNegative = 5.0
     """L1 of what happens to pictures that are of the wanted light already."""
-    semantic: float = 1.0
+    semantic: NotNegative = 1.0
     """Cross entropy of the frozen segmenter after against before, where it is given."""
-
-    def __post_init__(self) -> None:
-        """Refuse negative weights."""
-        require_range(self, 0, None, 'gan', 'cycle', 'identity', 'semantic')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,16 +62,16 @@ class TranslatorConfig(RunConfig):
     """Weights of a segmenter for the semantic loss, seeing day and night; '' leaves it out."""
     night_segmenter: str = ''
     """Weights of a segmenter that sees night pictures instead; '' takes the other one."""
-    ngf: int = 64
+    ngf: Positive = 64
     """Width of the generators."""
-    blocks: int = 9
+    blocks: Natural = 9
     residual: bool = False
     """The generators give a change of the picture, not the picture: for short trainings."""
-    ndf: int = 64
+    ndf: Positive = 64
     """Width of the discriminators."""
     styled: bool = True
     """The networks are told the camera; False is one style for all, as published."""
-    untold: float = 0.25
+    untold: Share = 0.25
     """Share of the crops whose camera the generators are not told, which trains 'any'."""
     crop: int = 256
     """Side of the square crops; in use any size goes."""
@@ -86,26 +81,22 @@ class TranslatorConfig(RunConfig):
     """Further scale of the pictures before the crop."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
-    pool: int = 50
+    pool: Natural = 50
     """Fakes of earlier steps that each discriminator is shown again."""
-    batch: int = 1
-    steps: int = 50_000
+    batch: Positive = 1
+    steps: Positive = 50_000
     rate: float = 2e-4
     """Learning rate of Adam in the first half; then it falls to 0 in a line."""
-    workers: int = 1
-    checkpoint_every: int = 200
-    picture_every: int = 500
-    log_every: int = 50
+    workers: Natural = 1
+    checkpoint_every: Positive = 200
+    picture_every: Natural = 500
+    log_every: Positive = 50
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot work, naming them."""
-        RunConfig.__post_init__(self)
+        Limited.__post_init__(self)
         multiple = 32 if self.segmenter else 4
         if self.crop < 32 or self.crop % multiple:
             raise ValueError(f"'crop' must be a multiple of {multiple} from 32, got {self.crop}")
-        require_range(self, 1, None, 'ngf', 'ndf')
-        require_range(self, 0, None, 'blocks', 'pool')
-        require_range(self, 0, 1, 'untold')
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"'zoom' must be 0 < low <= high, got {self.zoom}")
         if self.night_segmenter and not self.segmenter:
@@ -116,7 +107,6 @@ class Generators(nn.Module):
     """Both generators; one pass makes every picture that the losses of a step need."""
 
     def __init__(self, config: TranslatorConfig, arch: dict[str, Any]) -> None:
-        """Build them with the published initial weights."""
         super().__init__()
         self.G_AB, self.G_BA = (ResnetGenerator(**arch).apply(_initialise) for _ in 'AB')
         self._identity = config.day_to_night.identity > 0, config.night_to_day.identity > 0
@@ -145,7 +135,6 @@ class Discriminators(nn.Module):
     """Both discriminators: D_A tells real day from fake, D_B real night."""
 
     def __init__(self, ndf: int, styles: int) -> None:
-        """Build them with the published initial weights."""
         super().__init__()
         self.D_A, self.D_B = (PatchGAN(ndf, styles).apply(_initialise) for _ in 'AB')
 
