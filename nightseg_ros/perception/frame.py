@@ -217,7 +217,7 @@ def decode_file(
         raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
     if picture.dtype == np.uint16:
         # as in decode_raw()
-        picture = picture >> (8 if picture.max() >= 4096 else 4)
+        picture = np.right_shift(picture.astype(np.uint16), 8 if picture.max() >= 4096 else 4)
     elif picture.dtype != np.uint8:
         raise FrameError(f'its values are {picture.dtype}; 8 or 16 bits are wanted')
     image = np.asarray(picture, np.uint8)

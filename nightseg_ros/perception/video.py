@@ -136,10 +136,9 @@ class VideoReader:
             base = frame.time_base or self._stream.time_base
             if frame.pts is not None and base is not None:
                 shown = round(frame.pts * Fraction(base) * 1_000_000_000)
-                if shift is None:
-                    shift = -shown
-                elif shown < before - JOINED_NS:
-                    shift = last + round(1e9 / self.rate) - shown
+                if shift is None or shown < before - JOINED_NS:
+                    # of a network stream the first ones may have no time
+                    shift = (last + round(1e9 / self.rate) if done else 0) - shown
                 stamp, before = shown + shift, shown
             else:
                 stamp = round(done * 1e9 / self.rate)
