@@ -336,43 +336,30 @@ def test_split_bags_are_one(tmp_path: Path, kind: str) -> None:
             metadata.unlink(missing_ok=True)
 
 
-def without_one(bag: Path) -> None:
-    (bag / 'split_2.mcap').unlink()
-
-
-def empty_one(bag: Path) -> None:
-    (bag / 'split_2.mcap').write_bytes(b'')
-
-
-def wrong_count(bag: Path) -> None:
-    text = (bag / 'metadata.yaml').read_text()
-    (bag / 'metadata.yaml').write_text(text.replace(f'count: {COUNT}', 'count: 99'))
-
-
-def torn(text: str) -> Callable[[Path], None]:
-    def spoil(bag: Path) -> None:
-        (bag / 'metadata.yaml').write_text(text)
-
-    return spoil
-
-
 @pytest.mark.parametrize(
-    ('spoil', 'wanted', 'words'),
+    ('file', 'spoil', 'wanted', 'words'),
     [
-        (without_one, [*range(4), *range(8, COUNT)], 'split_2.mcap is missing'),
-        (empty_one, [*range(4), *range(8, COUNT)], 'split_2.mcap is empty (0 bytes)'),
-        (wrong_count, range(COUNT), f'{COUNT} of 99 messages read'),
-        *((torn(text), range(COUNT), 'metadata.yaml cannot be read')
-          for text in ('', 'a: [1', 'rosbag2_bagfile_information: 3')),
+        ('split_2.mcap', lambda content: None, [*range(4), *range(8, COUNT)], 'is missing'),
+        ('split_2.mcap', lambda content: b'', [*range(4), *range(8, COUNT)], 'is empty (0 bytes)'),
+        ('metadata.yaml', lambda content: content.replace(b'count: 12', b'count: 99'),
+         range(COUNT), f'{COUNT} of 99 messages read'),
+        *(('metadata.yaml', lambda content, torn=torn: torn, range(COUNT), 'cannot be read')
+          for torn in (b'', b'a: [1', b'rosbag2_bagfile_information: 3')),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_not_as_its_metadata_say_is_read_and_told(
-    tmp_path: Path, spoil: Callable[[Path], None], wanted: Iterable[int], words: str
-) -> None:
+    tmp_path: Path, file: str, spoil: Callable[[bytes], bytes | None], wanted: Iterable[int],
+    words: str,
+) -> None:  # fmt: skip
     bag = split(tmp_path, 'mcap')
-    spoil(bag)
+    content = spoil((bag / file).read_bytes())
+    if content is None:
+        (bag / file).unlink()
+    else:
+        (bag / file).write_bytes(content)
     places, [unread] = read(bag)
     assert places == list(wanted) and words in str(unread)
+    assert file in str(unread) or '99' in words
 
 
 def test_a_check_counts_what_is_read_and_what_is_none(tmp_path: Path) -> None:

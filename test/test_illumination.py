@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 from hypothesis import given, settings
@@ -21,7 +22,6 @@ from nightseg_ros.perception.illumination import (
     thumbnail,
 )
 from nightseg_ros.training.illumination import (
-    augment,
     fit,
     IlluminationConfig,
     IlluminationDataError,
@@ -113,6 +113,12 @@ def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
     return np.repeat(luma[:, :, None], 3, axis=2)
 
 
+def with_white(grey: int, where: Any) -> np.ndarray:
+    image = np.full((64, 96, 3), grey, np.uint8)
+    image[where] = 255
+    return image
+
+
 @pytest.mark.parametrize(
     ('image', 'fires'),
     [
@@ -124,21 +130,15 @@ def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
         (head_lamps(5, 10, 1.5), False),
         # no core: a dim tail lamp
         (head_lamps(0, 34, 0.2), False),
+        # a white sky, and a row of small lamps
+        (with_white(90, np.s_[:35]), False),
+        (with_white(15, np.s_[30:34, ::12]), False),
     ],
 )
 def test_glare_is_a_saturated_blob_with_a_halo_outside_the_sky(
     image: np.ndarray, fires: bool
 ) -> None:
     assert (glare(image) > GLARE_HALO) == fires
-
-
-def test_glare_does_not_fire_on_a_white_sky_or_on_small_lamps() -> None:
-    day = np.full((64, 96, 3), 90, np.uint8)
-    day[:35] = 255
-    assert glare(day) == 0
-    night = np.full((64, 96, 3), 15, np.uint8)
-    night[30:34, ::12] = 255
-    assert glare(night) == 0
 
 
 @pytest.mark.parametrize(
@@ -215,23 +215,14 @@ def test_a_logit_beyond_every_exponent_is_a_score(bias: float, score: float) -> 
 def test_augmented_brightness_says_nothing_about_the_class(folders: tuple[str, ...]) -> None:
     sampler = Sampler(load_thumbnails(folders), seed=1, relit=0.35)
     images, labels = sampler.draw(160)
+    assert images.shape == (160, 3, 64, 96)
+    assert torch.equal(images, images.round().clamp(0, 255)), 'bytes'
     luma = images.mean(dim=(1, 2, 3)).numpy()
     day, night = luma[labels.numpy() == 1], luma[labels.numpy() == 0]
     assert len(day) == len(night) == 80
     assert (luma.min(), luma.max()) < (30, 200)
     best = max(((day > t).mean() + (night <= t).mean()) / 2 for t in range(0, 255, 5))
     assert best < 0.8
-
-
-def test_augmentation_is_whole_bytes_and_seeded() -> None:
-    images = torch.rand(6, 3, 96, 144)
-    relit = torch.tensor([True, False] * 3)
-    first, again = (
-        augment(images.clone(), torch.Generator().manual_seed(7), relit) for _ in range(2)
-    )
-    assert torch.equal(first, again)
-    assert first.shape == (6, 3, 64, 96)
-    assert torch.equal(first, first.round().clamp(0, 255))
 
 
 def test_trained_weights_know_day_from_night_at_any_brightness(weights: Path) -> None:

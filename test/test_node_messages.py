@@ -13,15 +13,11 @@ import cv2
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import check_pictures, EgoMask, sampled
-from nightseg_ros.node.messages import label_info, scaled_info
+from nightseg_ros.node.camera import EgoMask, sampled
+from nightseg_ros.node.messages import Picture, scaled_info
 from nightseg_ros.node.worker import decode
-from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.illumination import Illumination
-from nightseg_ros.perception.result import Result
-from nightseg_ros.perception.router import Decision
+from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.runtime.pixels import fit, HostPixels
-from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from sensor_msgs.msg import CameraInfo, Image
@@ -49,6 +45,8 @@ def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
     pixels, order = decode(message)
     assert (pixels.tolist(), order) == ([[[9] * 3, [9] * 3]], 'bgr')
+    # those of a video topic are made before
+    assert decode(Picture(message.header, pixels)) == (pixels, 'bgr')
     message.encoding = 'nonsense'
     with pytest.raises(FrameError, match="'nonsense' could not be converted by cv_bridge either"):
         decode(message)
@@ -66,17 +64,6 @@ def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:
     assert decode(message)[0].tolist() == pixels.tolist()
 
 
-def test_label_info_is_what_nav2_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = types.ModuleType('vision_msgs.msg')
-    module.VisionClass = types.SimpleNamespace
-    module.LabelInfo = lambda: types.SimpleNamespace(header=Header())
-    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
-    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', module)
-    message = label_info(CAMVID11, Header().stamp)
-    names = {item.class_id: item.class_name for item in message.class_map}
-    assert names == dict(enumerate(CAMVID11.classes))
-
-
 @given(
     height=st.integers(20, 400),
     width=st.integers(20, 400),
@@ -92,34 +79,6 @@ def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int
     assert again.shape == size.labels
     if height >= size.labels[0] and width >= size.labels[1]:
         np.testing.assert_array_equal(again, small)
-
-
-MASK = np.zeros((4, 6), np.uint8)
-
-
-def result(**pictures: Any) -> Result:
-    return Result(
-        frame=Frame(image=np.zeros((4, 6, 3), np.uint8)),
-        illumination=Illumination(score=1.0, state='day'),
-        decision=Decision(state='day', route='day', reason='', switched=False),
-        **pictures,
-    )
-
-
-@pytest.mark.parametrize(
-    'pictures',
-    [
-        {'labels': MASK[:, :5]},
-        {'labels': MASK.astype(np.float32)},
-        {'confidence': MASK[..., None]},
-        {'overlay': MASK},
-        {'labels': MASK, 'color': np.zeros((6, 4, 3), np.uint8)},
-    ],
-)
-def test_a_mask_of_the_wrong_size_or_type_is_refused(pictures: dict[str, Any]) -> None:
-    assert check_pictures(result(labels=MASK)) == ['labels']
-    with pytest.raises(ValueError, match='the frame needs uint8'):
-        check_pictures(result(**pictures))
 
 
 # -- calibration -----------------------------------------------------------------------------
@@ -181,6 +140,10 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask.at(4, 6), np.where(picture, 255, 0))
     assert mask.at(8, 12)[4:].min() == 255
     assert mask.at(8, 12)[:4].max() == 0
+    (tmp_path / 'empty.png').touch()
+    for name in ('empty.png', 'missing.png', '.'):
+        with pytest.raises(ConfigError, match='is no image that can be read'):
+            EgoMask(tmp_path / name)
     for value, share in ((0, 'none'), (255, 'all')):
         cv2.imwrite(str(tmp_path / 'mask.png'), np.full((4, 6), value, np.uint8))
         with pytest.raises(ConfigError, match=f'{share} of .* is non-zero'):

@@ -1,22 +1,33 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The node's parts without a graph: order of stamps, health, worker, watchdog."""
+"""The node's parts without a graph: order of stamps, health, worker, cameras, watchdog."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+import copy
+import dataclasses
 import gc
+import json
 import math
+from pathlib import Path
+import sys
 import threading
 import time
+import types
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 import weakref
 
+import cv2
 from hypothesis import given
 from hypothesis import strategies as st
+from nightseg_ros.config import ConfigError
+from nightseg_ros.node import camera as camera_module
+from nightseg_ros.node import subscription as subscription_module
 from nightseg_ros.node import worker as worker_module
+from nightseg_ros.node.camera import CameraTopics, PICTURES, TOPICS
 from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
     FRAME_DROPS,
@@ -28,15 +39,21 @@ from nightseg_ros.node.diagnostics import (
     Source,
     Warnings,
 )
+from nightseg_ros.node.parameters import CameraNames, Settings
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
-from nightseg_ros.node.worker import Worker
+from nightseg_ros.node.worker import decode, Worker
 from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.pipeline import PipelineConfig
-from nightseg_ros.perception.result import Want
+from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.perception.router import Decision
+from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from ros_harness import image_message
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 MS = 1_000_000
 PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_reliable=True)
@@ -246,7 +263,61 @@ def test_a_warning_is_logged_once_and_then_rarely() -> None:
     ]
 
 
-# -- worker ----------------------------------------------------------------------------------
+# -- worker and camera -----------------------------------------------------------------------
+
+
+class Graph:
+    """Stands for a node and its middleware: the callbacks, and what was published, by topic."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = Settings(min_reliability=0.3, **settings)
+        self.activity, self.subscribed = Activity(0.0), set[Any]()
+        self.logger, self.now_ns = MagicMock(), 0
+        self.get_logger = lambda: self.logger
+        stamp = SimpleNamespace(sec=7, nanosec=0)
+        self.get_clock = lambda: SimpleNamespace(
+            now=lambda: SimpleNamespace(nanoseconds=self.now_ns, to_msg=lambda: stamp)
+        )
+        self.receive: dict[str, Any] = {}
+        self.publishers: dict[str, Any] = {}
+        self.asked: dict[str, tuple[int, str]] = {}
+        self.sent: list[tuple[str, Any]] = []
+        self.changed = threading.Condition()
+        self.wanted = {'labels', 'status'}
+        self.seconds = 100.0
+        """By the monotonic clock; a message but the legends takes an eighth of a second."""
+        self.create_guard_condition = self.destroy_guard_condition = lambda *given: given
+        self.get_publishers_info_by_topic = lambda topic: []
+
+    def create_subscription(self, kind: Any, topic: str, receive: Any, qos: Any, **_: Any) -> str:
+        self.receive[topic], self.asked[topic] = receive, (qos.depth, qos.reliability.name)
+        return topic
+
+    def destroy_subscription(self, topic: str) -> None:
+        del self.receive[topic]
+
+    def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **more: Any) -> Any:
+        latched = qos.durability.name == 'TRANSIENT_LOCAL'
+        assert (qos.depth, qos.reliability.name) == (1, 'RELIABLE')
+        assert (more['qos_overriding_options'] is None) == latched == ('label_info' in topic)
+
+        def publish(message: Any) -> None:
+            assert isinstance(message, kind)
+            self.seconds += 0.125 * (not latched)
+            with self.changed:
+                # an image's message is used again
+                self.sent.append((topic, copy.deepcopy(message)))
+                self.changed.notify_all()
+
+        name = topic.partition('/nightseg/')[2]
+        self.publishers[topic] = SimpleNamespace(
+            topic=topic, publish=publish,
+            get_subscription_count=lambda: int(name in self.wanted),
+        )  # fmt: skip
+        return self.publishers[topic]
+
+    def destroy_lifecycle_publisher(self, publisher: Any) -> None:
+        del self.publishers[publisher.topic]
 
 
 class StubPipeline:
@@ -256,59 +327,64 @@ class StubPipeline:
         self.backend = SimpleNamespace(device=device)
         self.broken, self.room = broken, 99
         self.score, self.reliability = 0.9, 0.9
+        self.routes_with_reliability, self.long_side = {'day'}, 64
+        self.taxonomy = CAMVID11
+        self.pictures: dict[str, Any] = {}
         self.batches: list[list[str]] = []
         self.stamps: list[int] = []
         self.changes: list[dict[str, Any]] = []
         self.prepared: list[tuple[int, int]] = []
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
-        self.reset = lambda *given, **more: None
+        self.resets: list[dict[str, str]] = []
+        self.reset = lambda **given: self.resets.append(given)
         self.warm_up = lambda sizes: self.prepared.extend(sizes)
         self.change = lambda **values: self.changes.append(values)
 
-    def process(self, frames: list[Frame], wants: list[Want]) -> list[Any]:
+    def process(self, frames: list[Frame], wants: list[Want]) -> list[Result]:
         self.entered.set()
         assert self.gate.wait(10)
         self.batches.append([frame.camera for frame in frames])
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
             raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
-        if len(frames) > self.room and self.backend.device != 'cpu':
+        if len(frames) > self.room and (self.backend.device != 'cpu' or self.room < 0):
             raise MemoryError('no memory')
-        decision = SimpleNamespace(route='day', state='day', switched=True, reason='it is light')
-        light = SimpleNamespace(score=self.score)
-        return [
-            SimpleNamespace(frame=frame, illumination=light, decision=decision,
-                            reliability=self.reliability, ms={'network': 1.0})
-            for frame in frames
-        ]  # fmt: skip
+        return [self.result(frame, want) for frame, want in zip(frames, wants)]
+
+    def result(self, frame: Frame, want: Want) -> Result:
+        """Return a result whose pictures are wrong where the frame is named 'unfit'."""
+        pictures: dict[str, Any] = {}
+        for number, (name, encoding) in enumerate(PICTURES.items(), 3):
+            if getattr(want, name):
+                shape = frame.image.shape[: 2 if encoding == 'mono8' else 3]
+                pictures[name] = np.full(shape, number, np.uint8)
+        return Result(
+            frame=frame, illumination=Illumination(score=self.score, state='day'),
+            decision=Decision(state='day', route='day', switched=True, reason='it is light'),
+            reliability=self.reliability, ms={'network': 1.0},
+            **pictures | (self.pictures if frame.frame_id == 'unfit' else {}),
+        )  # fmt: skip
 
 
 class Setup:
-    """A worker with a stub for everything around it."""
+    """A worker and its cameras, with stubs for networks and middleware."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, device: str = 'cuda', broken: str = ''
-    ) -> None:
+        self, monkeypatch: pytest.MonkeyPatch, device: str = 'cuda', broken: str = '',
+        **settings: Any,
+    ) -> None:  # fmt: skip
         self.pipeline = StubPipeline(device, broken)
-        self.published: list[str] = []
-        self.changed = threading.Condition()
-        self.statuses: list[tuple[Any, ...]] = []
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
-        settings = SimpleNamespace(
-            pipeline=PipelineConfig(), watchdog_s=30.0, watchdog_load_s=600.0, max_age=0.0,
-            min_reliability=0.3, cpu_fallback=True,
-        )  # fmt: skip
-        self.now_ns = 0
-        clock = SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=self.now_ns))
-        self.logger = MagicMock()
-        self.node: Any = SimpleNamespace(
-            settings=settings, get_clock=lambda: clock, get_logger=lambda: self.logger,
-            activity=Activity(0.0),
-        )  # fmt: skip
-        self.worker = Worker(self.node, ThreadPoolExecutor(2), [], lambda text: None)
-        self.cameras: dict[str, Any] = {}
+        self.node: Any = Graph(**settings)
+        clock = SimpleNamespace(monotonic=lambda: self.node.seconds)
+        for module in (worker_module, camera_module, subscription_module):
+            monkeypatch.setattr(module, 'time', clock)
+        self.said: list[str] = []
+        self.worker = Worker(self.node, ThreadPoolExecutor(2), [(7, 9)], self.said.append)
+        self.cameras: dict[str, CameraTopics] = {}
+        self.stamp_ns = 0
 
     def load(self, config: PipelineConfig, **options: Any) -> StubPipeline:
         if config.device != 'auto':
@@ -316,32 +392,40 @@ class Setup:
             self.loads.append((config.device, self.limits()))
         return self.pipeline
 
+    def set(self, **changes: Any) -> None:
+        self.node.settings = dataclasses.replace(self.node.settings, **changes)
+
+    def messages(self, name: str) -> list[Any]:
+        """Return what the camera ``front`` has published."""
+        return [m for topic, m in self.node.sent if topic == f'front/nightseg/{name}']
+
     def limits(self) -> list[float]:
         """Return the seconds that what is under way may take."""
         return [task.limit for task in self.node.activity.tasks.values()]
 
-    def publish(self, header: Any, result: Any, *given: Any) -> dict[str, float]:
-        if header.frame_id == 'unfit':
-            raise ValueError('the mask has another size')
-        assert self.limits() == [30.0], 'that is the limit of a batch'
-        with self.changed:
-            self.published.append(result.frame.camera)
-            self.changed.notify_all()
-        return {'labels': time.monotonic()}
+    def camera(self, name: str, ego_mask: str = '') -> CameraTopics:
+        if name not in self.cameras:
+            names = CameraNames(
+                name=name, image_topic=f'{name}/image', info_topic=f'{name}/camera_info',
+                output=f'{name}/nightseg', ego_mask=ego_mask,
+            )  # fmt: skip
+            self.cameras[name] = CameraTopics(self.node, names, self.pipeline)
+            # also before it is active
+            assert self.cameras[name].health.values(0.0)['reliability'] == 'unknown'
+            self.cameras[name].subscribe(self.worker.put)
+        return self.cameras[name]
 
     def put(
         self, name: str, frame_id: str = '', *, encoding: str = 'rgb8', height: int = 4,
-        stamp_ns: int = 1, received: float = 0.0,
+        stamp_ns: int | None = None,
     ) -> None:  # fmt: skip
-        camera = self.cameras.setdefault(name, SimpleNamespace(
-            names=SimpleNamespace(name=name), health=Health(0.0), size=None,
-            wanted=lambda: ({'labels', 'status'}, Want()), publish=self.publish,
-            publish_status=lambda *given: self.statuses.append(given),
-            routes_with_reliability={'day'},
-        ))  # fmt: skip
-        message = image_message(np.zeros((height, 4, 3), np.uint8), stamp_ns, frame_id=frame_id)
-        message.encoding = encoding
-        self.worker.put(camera, message, stamp_ns, received)
+        """Send an image, a millisecond behind the one before it."""
+        self.camera(name)
+        self.stamp_ns += MS
+        stamp_ns = self.stamp_ns if stamp_ns is None else stamp_ns
+        pixels = np.zeros((height, 4, 3), np.uint8) + np.uint8([10, 20, 30])
+        message = image_message(pixels, stamp_ns, frame_id=frame_id, encoding=encoding)
+        self.node.receive[f'{name}/image'](message)
 
     def hold(self) -> None:
         """Let the worker be busy with a frame of a camera of its own."""
@@ -350,10 +434,16 @@ class Setup:
         self.put('busy')
         assert self.pipeline.entered.wait(10)
 
+    @property
+    def served(self) -> list[str]:
+        """Return the cameras of the masks that were published."""
+        topics = [topic for topic, _ in self.node.sent]
+        return [t.partition('/')[0] for t in topics if t.endswith('/labels')]
+
     def until(self, count: int) -> list[str]:
-        with self.changed:
-            assert self.changed.wait_for(lambda: len(self.published) >= count, 10)
-        return self.published
+        with self.node.changed:
+            assert self.node.changed.wait_for(lambda: len(self.served) >= count, 10)
+        return self.served
 
     def drops(self, name: str) -> dict[str, int]:
         values = self.cameras[name].health.values(0.0)
@@ -382,12 +472,27 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
     assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
     assert setup.drops('rear') == {'failed': 1}
+    ((level, text),) = texts(setup.cameras['rear'].health, setup.node.seconds)
+    assert (level, text) == (
+        'ERROR', 'a frame could not be segmented: RuntimeError: out of order (1 failed so far)',
+    )  # fmt: skip
 
 
+MASK = np.zeros((4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    'pictures',
+    [
+        {'labels': MASK[:, :3]}, {'labels': MASK.astype(np.float32)},
+        {'confidence': MASK[..., None]}, {'overlay': MASK}, {'color': np.zeros((3, 4, 3), 'u1')},
+    ],
+)  # fmt: skip
 def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, pictures: dict[str, Any]
 ) -> None:
     setup = Setup(monkeypatch, 'cpu')
+    setup.pipeline.pictures = pictures
     setup.worker.start()
     setup.put('a', frame_id='unfit')
     setup.put('b', encoding='nonsense')
@@ -395,6 +500,12 @@ def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(
     assert setup.until(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
     assert setup.worker.stop(10)
+    now = setup.node.seconds
+    ((_, withheld),) = texts(setup.cameras['a'].health, now)
+    assert 'a mask is withheld: ValueError: ' in withheld
+    assert 'the frame needs uint8 (4, 4' in withheld
+    ((_, undecodable),) = texts(setup.cameras['b'].health, now)
+    assert undecodable.startswith("a frame could not be read: encoding 'nonsense' is not")
 
 
 def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_none(
@@ -402,15 +513,18 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
 ) -> None:
     setup = Setup(monkeypatch)
     setup.hold()
-    setup.node.settings.max_age, setup.now_ns = 0.25, 1000 * MS
+    setup.set(max_age=0.25)
+    setup.node.now_ns = 1000 * MS
     for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
-        setup.put(name, stamp_ns=stamp_ns, received=12.5)
+        setup.put(name, stamp_ns=stamp_ns)
     setup.pipeline.gate.set()
     assert setup.until(4) == ['busy', 'just', 'new', 'none']
     assert setup.worker.stop(10)
     assert setup.drops('late') == {'too_old': 1}
+    ((_, text),) = texts(setup.cameras['late'].health, setup.node.seconds)
+    assert text.startswith('frames are too late: 0.3 s old, max_age is 0.25 s')
     # a router needs a clock that runs
-    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 12_500 * MS]
+    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 100_000 * MS]
 
 
 def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(
@@ -418,16 +532,30 @@ def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_
 ) -> None:
     setup, seen, limits = Setup(monkeypatch), [], []
     process = setup.pipeline.process
-    setup.pipeline.warm_up = lambda sizes: seen.append((*sizes, *setup.limits()))
+    assert setup.pipeline.prepared == [(7, 9)]
+
+    def warm_up(sizes: list[tuple[int, int]]) -> None:
+        seen.append((*sizes, *setup.limits()))
+        # a second is not worth a word
+        setup.node.seconds += {1: 2.0, 2: 1.0}.get(len(seen), 0.0)
+
+    setup.pipeline.warm_up = warm_up
     setup.pipeline.process = lambda *given: limits.append(setup.limits()) or process(*given)
     setup.worker.start()
     for count, height in enumerate((*range(1, 20), 1, 17), 1):
         setup.put('front', height=height)
         setup.until(count)
     assert setup.worker.stop(10)
-    assert seen == [((height, 4), 600.0) for height in range(1, 17)]
+    # of 16 at most, the first was made ready at the start
+    assert seen == [((height, 4), 600.0) for height in range(1, 16)]
     assert limits == [[30.0]] * 21
-    assert setup.cameras['front'].health.counts['size_changes'] == 20
+    health = setup.cameras['front'].health
+    assert health.counts['size_changes'] == 20
+    assert ('WARN', 'the size of the images changed') in texts(health, setup.node.seconds)
+    assert setup.said == ['ready for images of 4×1 pixels after 2.0 s']
+    assert setup.worker.slow == (103.5, 1.25)
+    logged = [call.args[0] for call in setup.node.logger.warning.call_args_list]
+    assert 'front: images changed from 4×1 to 4×2' in logged
     assert not setup.node.activity.tasks
 
 
@@ -445,13 +573,22 @@ def test_what_is_published_is_counted_timed_and_judged(
     monkeypatch: pytest.MonkeyPatch, score: float, reliability: float | None, words: str
 ) -> None:
     setup = Setup(monkeypatch)
+
+    def slowly(message: Any) -> Any:
+        setup.node.seconds += 0.0625
+        return decode(message)
+
+    monkeypatch.setattr(worker_module, 'decode', slowly)
     setup.hold()
     setup.pipeline.score, setup.pipeline.reliability = score, reliability
-    setup.now_ns, now = 251 * MS, time.monotonic()
-    for name in ('front', 'rear'):
-        setup.put(name, stamp_ns=MS, received=now)
+    setup.node.now_ns = 20_000 * MS
+    setup.camera('rear')
+    # the rear's is of another day, as that of a bag
+    for name, stamp_ns in (('front', 19_750 * MS), ('rear', 10_000 * MS)):
+        setup.put(name, stamp_ns=stamp_ns)
+    setup.node.seconds += 0.5
     # some networks have not learnt to judge frames
-    setup.cameras['rear'].routes_with_reliability = set()
+    setup.cameras['rear'].routes_with_reliability = frozenset()
     setup.pipeline.gate.set()
     setup.until(3)
     assert setup.worker.stop(10)
@@ -462,22 +599,27 @@ def test_what_is_published_is_counted_timed_and_judged(
         values, problems = health.values(now), health.problems(now, PRESENT, 9.0)
         counted = [values[key] for key in ('served', 'published.labels', 'published.status')]
         assert counted == [1, 1, 1] and values['output_hz'] == 0.2
-        assert values['reliability'] is reliability or reliability is None
+        assert values['computed.labels'] == 1 and 'computed.color' not in values
+        assert str(values['reliability']) == str('unknown' if reliability is None else reliability)
         assert [problem.text[: len(shown)] for problem in problems] == ([shown] if shown else [])
-        assert health.note.startswith('route day, day, score ')
-    _, result, ms, age_s = setup.statuses[1]
-    assert (result.frame.camera, ms['receive'], ms['network'], age_s) == ('front', 250, 1, 0.25)
-    assert 0 <= ms['wait'] <= ms['total'] and min(ms['decode'], ms['publish']) >= 0
-    assert values['latency_ms.p50'] > 0
-    setup.logger.info.assert_called_with('rear: route day now: it is light')
+        assert health.note == f'route day, day, score {score:.3f}'
+        wait, total = (750.0, 1000.0) if name == 'front' else (812.5, 1250.0)
+        assert values['latency_ms.p50'] == total
+        [status] = [m for topic, m in setup.node.sent if topic == f'{name}/nightseg/status']
+        ms = {item.key: item.value for item in status.status[0].values}
+        assert ms['age_s'] == ('0.250' if name == 'front' else '10.000')
+        wanted = {'wait': wait, 'decode': 62.5, 'network': 1.0, 'publish': 125.0, 'total': total}
+        wanted |= {'receive': 250.0} if name == 'front' else {}
+        assert {k[11:]: float(v) for k, v in ms.items() if k.startswith('latency')} == wanted
+    assert setup.pipeline.resets == [{'reason': 'activated'}] and setup.worker.slow is None
+    setup.node.logger.info.assert_called_with('rear: route day now: it is light')
 
 
 @pytest.mark.parametrize('fallback', [True, False])
 def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
     monkeypatch: pytest.MonkeyPatch, fallback: bool
 ) -> None:
-    setup = Setup(monkeypatch)
-    setup.node.settings.cpu_fallback = fallback
+    setup = Setup(monkeypatch, cpu_fallback=fallback)
     setup.hold()
     for name in 'abcd':
         setup.put(name)
@@ -494,14 +636,21 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
         setup.until(6)
         assert setup.worker.stop(10)
         assert setup.loads == [('cpu', [600.0])]
-        assert setup.pipeline.batches[4:] == [['a'], ['a']]
+        assert setup.pipeline.batches[4:] == [['a'], ['a']] and not setup.pipeline.changes
+        # the networks on the CPU were made ready as well
+        assert setup.pipeline.prepared == [(7, 9), (4, 4), (4, 4)]
+        assert setup.said == ['no memory: batches have at most 2 frames from now on']
         assert 'cuda is out of memory: the networks run on the CPU' in setup.worker.memory_problem
-        setup.logger.error.assert_called_once_with(setup.worker.memory_problem)
-    else:
-        while not setup.drops('a'):
-            time.sleep(0.01)
-        assert setup.worker.stop(10)
-        assert setup.drops('a') == {'failed': 1} and not setup.loads
+        setup.node.logger.error.assert_called_once_with(setup.worker.memory_problem)
+        # nothing is left to fall back to
+        setup.pipeline.room = -1
+        setup.worker.start()
+        setup.put('a')
+    while not setup.drops('a'):
+        time.sleep(0.01)
+    assert setup.worker.stop(10)
+    assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
+    if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
 
 
@@ -512,23 +661,135 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup.hold()
     assert setup.node.activity.tasks
     setup.put('rear')
-    setup.node.settings.pipeline = PipelineConfig(route='day')
-    setup.node.settings.pipeline = PipelineConfig(route='night', overlay_alpha=0.1)
+    setup.set(route='day')
+    setup.set(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
+    setup.put('rear')
     setup.pipeline.gate.set()
     assert setup.worker.stop(10)
-    assert not setup.published and not setup.pipeline.changes
+    assert not setup.served and not setup.pipeline.changes
     setup.worker.start()
     setup.put('front')
     setup.until(1)
     ((change,),) = [setup.pipeline.changes]
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
     assert setup.worker.stop(10)
-    assert setup.published == ['front'], 'what waited before is not shown afterwards'
+    assert setup.served == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
+    # the cameras hold it while they are open
+    for camera in setup.cameras.values():
+        camera.close()
     del setup.worker
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ('label_size', 'encoding', 'size'),
+    [('camera', 'rgb8', (120, 4)), ('network', 'bgr8', (32, 1))],
+)
+def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, label_size: str, encoding: str,
+    size: tuple[int, int],
+) -> None:  # fmt: skip
+    vision: Any = types.ModuleType('vision_msgs.msg')
+    vision.VisionClass, vision.LabelInfo = types.SimpleNamespace, LabelInfo
+    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
+    monkeypatch.setitem(sys.modules, 'vision_msgs.msg', vision)
+    setup = Setup(monkeypatch, label_size=label_size)
+    own = np.zeros((60, 2), np.uint8)
+    own[40:] = 9
+    cv2.imwrite(str(tmp_path / 'own.png'), own)
+    camera = setup.camera('front', str(tmp_path / 'own.png'))
+    (told,), (nav2,) = map(setup.messages, ('label_info_json', 'label_info'))
+    assert [item['name'] for item in json.loads(told.data)['classes']] == list(CAMVID11.classes)
+    names = {item.class_id: item.class_name for item in nav2.class_map}
+    assert names == dict(enumerate(CAMVID11.classes)) and nav2.header.stamp.sec == 7
+    setup.node.wanted = {topic.name for topic in TOPICS if not topic.latched}
+    setup.worker.start()
+    # labels are never larger than the picture, and there is no calibration yet
+    setup.put('front', 'optical')
+    setup.until(1)
+    assert [(m.height, m.width) for m in setup.messages('labels')] == [(4, 4)]
+    setup.node.receive['front/camera_info'](CameraInfo(height=120, width=4))
+    setup.put('front', 'optical', height=120, encoding=encoding)
+    setup.until(2)
+    assert setup.worker.stop(10)
+    sent = {topic.partition('/nightseg/')[2]: m for topic, m in setup.node.sent[-10:]}
+    # what a planner waits for comes first, and the status knows how long it took
+    order = [topic.name for topic in TOPICS if topic.name in setup.node.wanted]
+    assert sorted(sent, key='status'.__eq__) == sorted(order, key='status'.__eq__) == list(sent)
+    for name, message in sent.items():
+        if name != 'illumination':
+            assert message.header.frame_id == 'optical' and message.header.stamp.nanosec == 2 * MS
+    assert sent['illumination'].data == pytest.approx(0.9)
+    assert (sent['camera_info'].height, sent['camera_info'].width) == size
+    found = {}
+    for name, layout in PICTURES.items():
+        message = sent[name]
+        shape = size if layout == 'mono8' else (120, 4, 3)
+        found[name] = np.asarray(message.data, np.uint8).reshape(shape)
+        assert (message.encoding, message.height, message.width) == (layout, *shape[:2])
+        assert message.step == found[name].size // shape[0]
+    vehicle = np.arange(size[0])[:, None] >= size[0] * 2 // 3
+    assert (found['labels'] == np.where(vehicle, 255, 3)).all()
+    assert (found['confidence'] == np.where(vehicle, 0, 4)).all()
+    assert (found['color'][:80] == 5).all() and not found['color'][80:].any()
+    assert (found['overlay'][:80] == 6).all() and (found['translated'] == 7).all()
+    step = 1 if encoding == 'rgb8' else -1
+    assert (found['overlay'][80:] == [10, 20, 30][::step]).all()
+    np.testing.assert_array_equal(decode(sent['labels/compressed'])[0][..., 0], found['labels'])
+    jpeg = decode(sent['overlay/compressed'])[0][..., ::-1].astype(int)
+    assert np.abs(jpeg - found['overlay']).max() < 4
+    assert sent['labels/compressed'].format == 'mono8; png compressed mono8'
+    assert sent['overlay/compressed'].format == 'rgb8; jpeg compressed bgr8'
+    assert len(setup.messages('camera_info')) == 1 and camera.health.info_problem == ''
+    camera.close()
+    camera.destroy()
+    assert not setup.node.receive and not setup.node.publishers and not setup.node.subscribed
+
+
+class LabelInfo:
+    def __init__(self) -> None:
+        self.header, self.class_map = Header(), list[Any]()
+
+
+def test_what_is_missing_or_no_number_is_not_published_and_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / 'own.png'), np.eye(4, dtype=np.uint8))
+    setup = Setup(monkeypatch)
+    setup.pipeline.score = math.nan
+    health = setup.camera('front', str(tmp_path / 'own.png')).health
+    shown = []
+    for wanted in ({'labels', 'camera_info', 'illumination'}, {'labels'}, {'color', 'status'}):
+        setup.node.wanted = wanted
+        setup.node.sent.clear()
+        setup.worker.start()
+        setup.put('front')
+        with setup.node.changed:
+            assert setup.node.changed.wait_for(lambda: setup.node.sent, 10)
+        assert setup.worker.stop(10)
+        topics = {topic.partition('/nightseg/')[2] for topic, _ in setup.node.sent}
+        shown.append((health.info_problem, topics))
+    assert shown == [
+        ('no calibration came on front/camera_info', {'labels'}), ('', {'labels'}),
+        ('', {'color', 'status'}),
+    ]  # fmt: skip
+
+
+def test_a_subscription_is_as_the_parameters_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = Setup(monkeypatch, transport='foxglove', image_topics=('/front/foxglove',))
+    with pytest.raises(ConfigError, match="'transport' is foxglove, but foxglove_msgs is not"):
+        setup.camera('front')
+    for transport, reliability, asked in (
+        ('raw', 'auto', (1, 'BEST_EFFORT')),
+        # each packet of a video counts
+        ('compressed', 'reliable', (30, 'RELIABLE')),
+    ):
+        setup = Setup(monkeypatch, transport=transport, qos_reliability=reliability)
+        setup.camera('front')
+        assert setup.node.asked == {'front/image': asked, 'front/camera_info': (1, 'BEST_EFFORT')}
 
 
 # -- watchdog --------------------------------------------------------------------------------

@@ -48,9 +48,9 @@ def write(path: Path, times_ms: list[int], *, codec: str = 'libx264', pix_fmt: s
         if codec == 'libx264':
             params = f'keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}'
             stream.options = {'crf': '10', 'x264-params': params}
-        for number, time in enumerate(times_ms):
+        for number, when in enumerate(times_ms):
             frame = av.VideoFrame.from_ndarray(grey(number), format='rgb24')
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            frame.pts, frame.time_base = when, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
