@@ -163,7 +163,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
             if selection and run.is_due(step, config.select_every):
                 score = selection.keep_best(run.out / 'best.safetensors', average.module, step)
-                run.record(f'step {step}/{config.steps} selection mIoU {score:.4f}')
+                run.log(f'step {step}/{config.steps} selection mIoU {score:.4f}')
         return run.save('weights', average.module, metadata)
 
 
