@@ -188,19 +188,21 @@ def test_a_fingerprint_survives_darkening_but_no_other_place(seed, percent):
     assert nearest_pairs([fingerprint(image)], others) == []
 
 
-def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, monkeypatch):
+def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, tmp_path, monkeypatch):
     for index in range(3, 130):
         add(good, f'cam_{index}', index)
     change_file(good / 'labels' / 'cam_1.png', SMALL)
-    alone, together = (check_datasets([f'folder:{good}'], workers=n) for n in (1, 2))
-    assert alone == together and len(alone['problems']) == 1
+    write(tmp_path / 'other' / 'a.png', scene(5))
+    specs = [f'folder:{good}', f'images:{tmp_path / "other"}']
+    alone, together = (check_datasets(specs, workers=n) for n in (1, 2))
+    assert alone == together and len(alone['problems']) == 2
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, 'Read-only file system')
 
     # where semaphores are made, which lie in /dev/shm
     monkeypatch.setattr('multiprocessing.synchronize.SemLock.__init__', refuse)
-    assert check_datasets([f'folder:{good}'], workers=3) == alone
+    assert check_datasets(specs, workers=3) == alone
 
 
 def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):
