@@ -25,6 +25,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
 import numpy as np
+import PIL.Image
 import pytest
 
 
@@ -130,6 +131,19 @@ def test_files_as_people_have_them(tmp_path):
         assert found(spec) == {} and len(open_dataset(spec)) == 2
     (root / 'images' / 'loop.png').symlink_to('loop.png')
     assert found(f'images:{root}/images') == {'picture unreadable': 1}
+
+
+@pytest.mark.parametrize('turned', [False, True])
+def test_labels_of_a_picture_as_it_is_stored_are_told(tmp_path, turned):
+    """Of a phone that was held upside down; they may be drawn on the upright picture or not."""
+    (tmp_path / 'images').mkdir()
+    ids = np.random.default_rng(1).integers(0, 5, (3, 4), np.uint8).repeat(20, 0).repeat(20, 1)
+    exif = PIL.Image.Exif()
+    exif[0x112] = 3
+    stored = np.ascontiguousarray(np.stack([50 * ids] * 3, axis=2)[::-1, ::-1])
+    PIL.Image.fromarray(stored).save(tmp_path / 'images' / 'a.jpg', exif=exif)
+    write(tmp_path / 'labels' / 'a.png', ids[::-1, ::-1] if turned else ids)
+    assert found(f'folder:{tmp_path}') == ({'turned': 1} if turned else {})
 
 
 def test_stray_colours_are_counted_but_no_problem(tmp_path):

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Message
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.run import _inputs, RunOptions
 from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
 import numpy as np
 import pytest
+from test_video import packets
 
 START = 10**18
 
@@ -108,3 +110,24 @@ def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path):
     assert set(one.topics) == {'/right/image_raw', '/left/labels_truth'}
     with pytest.raises(BagError, match='/left/image_raw'):
         ReplaySource(tmp_path / 'bag', ['/rear/image_raw'])
+
+
+@pytest.mark.parametrize('last', ['ffmpeg', 'packets'])
+def test_video_of_a_type_that_is_not_installed_is_played_as_images(tmp_path, last):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number, data in packets('libx264', 8)[2:]:
+            bag.write_stamped(
+                f'/a/{last}', 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', pts=number, flags=0,
+                width=64, height=48, encoding='libx264', is_bigendian=False,
+                data=np.frombuffer(data, np.uint8), stamp_ns=START + number,
+            )  # fmt: skip
+            bag.write_value('/weather', 'rain', START + number)
+    source = ReplaySource(tmp_path / 'bag', also=['/weather'])
+    name = '/a' if last == 'ffmpeg' else '/a/packets'
+    assert source.topics == {name: 'sensor_msgs/msg/Image', '/weather': 'std_msgs/msg/String'}
+    played = [(topic, time - START) for time, topic, _ in source.messages(print)]
+    assert [time for topic, time in played if topic == '/weather'] == [*range(2, 8)]
+    # from the key frame on
+    assert [time for topic, time in played if topic == name] == [5, 6, 7]
+    parameters, _ = _inputs(RunOptions(source=str(tmp_path / 'bag')))
+    assert parameters == {'image_topics': f'["{name}"]', 'transport': 'raw'}
