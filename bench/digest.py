@@ -4,7 +4,7 @@
 Digests of everything that the pipeline says of real frames, to show that a change changes nothing.
 
 python bench/digest.py DATA --out out/digests/NAME.json [--every 20] [--backends torch openvino]
-python bench/digest.py --compare BEFORE.json AFTER.json
+diff BEFORE.json AFTER.json
 
 For each set, backend and route one SHA-256 of the labels' bytes, of routes with states, and of
 reliabilities. Of the clips every 20th frame is taken. Digests hold for one machine and one
@@ -20,7 +20,6 @@ import hashlib
 from itertools import islice
 import json
 from pathlib import Path
-import sys
 from typing import Any
 
 from nightseg_ros.data.source import open_source
@@ -69,29 +68,11 @@ def write(data: Path, out: Path, every: int, backends: list[str]) -> None:
     out.write_text(json.dumps({'every': every, 'sets': found}, indent=1) + '\n')
 
 
-def compare(before: Path, after: Path) -> int:
-    """Print what differs; return the exit code."""
-    one, other = (json.loads(path.read_text())['sets'] for path in (before, after))
-    differing = [
-        f'{name} {backend} {route}: {key}'
-        for name in one
-        for backend in one[name]
-        for route, values in one[name][backend].items()
-        for key in values
-        if other.get(name, {}).get(backend, {}).get(route, {}).get(key) != values[key]
-    ]
-    print('\n'.join(differing) or 'all equal')
-    return int(bool(differing))
-
-
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('data', nargs='?', type=Path)
-    parser.add_argument('--out', type=Path)
+    parser.add_argument('data', type=Path)
+    parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--every', type=int, default=20)
     parser.add_argument('--backends', nargs='+', default=['torch', 'openvino'])
-    parser.add_argument('--compare', nargs=2, type=Path)
     given = parser.parse_args()
-    if given.compare:
-        sys.exit(compare(*given.compare))
     write(given.data, given.out, given.every, given.backends)

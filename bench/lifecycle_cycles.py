@@ -4,56 +4,30 @@
 Configure, activate, deactivate and clean a node up, again and again, and see whether it grows.
 
 ``python bench/lifecycle_cycles.py --cycles 1000 --flood 100`` does so while a camera sends 100
-frames a second, whatever the node's state; with ``--node semantic_cloud --flood 10 --hold 1`` a
-LiDAR turns ten times a second beside two cameras' masks, and the node works for a second a cycle.
-It writes cycles.csv and exits with 1 where memory, file descriptors or threads grew.
+frames a second, whatever the node's state. It writes cycles.csv and exits with 1 where memory,
+file descriptors or threads grew.
 """
 
 from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-import csv
 import os
 from pathlib import Path
 import sys
 import tempfile
 import time
-from typing import Any
 
 from nightseg_ros.cli.demo import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.camera import ImageMessage
 import numpy as np
-from sensor_msgs.msg import Image, PointCloud2
-from watch import (
-    add_weights,
-    HELD,
-    held,
-    judged,
-    lens,
-    Observer,
-    resources,
-    ros_arguments,
-    sweep,
-)
-
-FIELDS = ('cycle', 'seconds', *(limit.name for limit in HELD), 'masks')
+from sensor_msgs.msg import Image
+from watch import add_weights, growth, held, Observer, resources, ros_arguments
 
 
 class Camera:
     """Sends one picture under new stamps."""
-
-    node, module = 'night_perception', 'nightseg_ros.node.main'
-    source, output = 'front', Image
-
-    @staticmethod
-    def parameters(options: argparse.Namespace) -> dict[str, str]:
-        """Return those of the node that takes what is sent."""
-        return {
-            'cameras': '[front]', 'weights.day': options.day, 'weights.night': options.night,
-            'threads': '1', 'backend': options.backend,
-        }  # fmt: skip
 
     def __init__(self, observer: Observer, rate: float) -> None:
         """Send ``rate`` frames a second on a timer; 0 sends only when asked."""
@@ -71,66 +45,25 @@ class Camera:
         self._publisher.publish(self._message.fill(self._header, self._picture))
 
 
-class Vehicle:
-    """Sends a sweep of 20,000 points and the masks of two cameras under one new stamp."""
-
-    node, module = 'semantic_cloud', 'nightseg_ros.node.semantic_cloud'
-    source, output = 'lidar', PointCloud2
-
-    @staticmethod
-    def parameters(options: argparse.Namespace) -> dict[str, str]:
-        """Return those of the node that takes what is sent."""
-        return {'cameras': '[front, rear]', 'max_wait': '2.0'}
-
-    def __init__(self, observer: Observer, rate: float) -> None:
-        """Send ``rate`` sweeps a second on a timer; 0 sends only when asked."""
-        rng = np.random.default_rng(0)
-        mask = Image(height=360, width=640, step=640, encoding='mono8')
-        mask.data = rng.integers(0, 11, (360, 640), np.uint8).tobytes()
-        messages: list[tuple[str, Any]] = [('lidar/points', sweep(20_000))]
-        for camera in ('front', 'rear'):
-            messages += [(f'{camera}/camera_info', lens(640, 360))]
-            messages += [(f'{camera}/nightseg/{kind}', mask) for kind in ('labels', 'confidence')]
-        self._sending = [
-            (observer.node.create_publisher(type(message), topic, 5), message)
-            for topic, message in messages
-        ]
-        if rate:
-            observer.node.create_timer(1 / rate, self.send)
-
-    def send(self) -> None:
-        """Send one of each."""
-        now = time.time_ns()
-        for publisher, message in self._sending:
-            # all in one frame: no transform is asked for
-            message.header.frame_id = 'vehicle'
-            stamp = message.header.stamp
-            stamp.sec, stamp.nanosec = divmod(now, 1_000_000_000)
-            publisher.publish(message)
-
-
-NODES = {kind.node: kind for kind in (Camera, Vehicle)}
-
-
 def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
     """Return a row a cycle, of the node's resources when it is unconfigured again; write each."""
-    kind = NODES[options.node]
-    parameters = {**kind.parameters(options), 'autostart': 'false'}
+    parameters = {
+        'autostart': 'false', 'cameras': '[front]', 'weights.day': options.day,
+        'weights.night': options.night, 'threads': '1', 'backend': options.backend,
+    }  # fmt: skip
+    arguments = ros_arguments(parameters)
+    environ = {**os.environ, 'ROS_LOG_DIR': str(work)}
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
         # line by line, so that it can be watched
         file = stack.enter_context(options.out.open('w', buffering=1, encoding='utf-8'))
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
+        print('cycle,seconds,rss_mb,anon_mb,fds,threads,cpu_s,masks', file=file)
         node = stack.enter_context(
-            Child(
-                kind.node, kind.module, ros_arguments(parameters), log=work / 'node.log',
-                environ={**os.environ, 'ROS_LOG_DIR': str(work)},
-            )
-        )  # fmt: skip
-        observer = Observer({kind.source: kind.output}, lambda: node.code is None, [kind.node])
+            Child('node', 'nightseg_ros.node.main', arguments, log=work / 'log', environ=environ)
+        )
+        observer = Observer({'front': Image}, lambda: node.code is None, ['night_perception'])
         stack.callback(observer.close)
-        camera = kind(observer, options.flood)
+        camera = Camera(observer, options.flood)
         begun = time.monotonic()
         try:
             for cycle in range(options.cycles):
@@ -141,14 +74,13 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
                     if not options.flood:
                         camera.send()
                     observer.spin(0.05)
-                observer.spin(options.hold)
                 for transition in ('deactivate', 'cleanup'):
                     observer.transition(transition)
                 rows.append({
                     'cycle': cycle, 'seconds': round(time.monotonic() - begun, 2),
-                    **held(resources(node.pid)), 'masks': len(observer.arrivals),
+                    **resources(node.pid), 'masks': len(observer.arrivals),
                 })  # fmt: skip
-                writer.writerow(rows[-1])
+                print(*rows[-1].values(), sep=',', file=file)
             node.stop(20.0)
         except (RuntimeError, ProcessError) as error:
             print(f'FAIL in cycle {len(rows)}: {error}\n{node.tail()}')
@@ -161,8 +93,6 @@ def main() -> int:
     add = parser.add_argument
     add('--cycles', type=int, default=2000)
     add('--flood', type=float, default=0.0, help='frames a second, whatever the state; 0: none')
-    add('--node', choices=NODES, default='night_perception')
-    add('--hold', type=float, default=0.0, help='seconds to work for in each cycle')
     add('--warm-up', type=float, default=0.2, help='share of the cycles that is not judged')
     add('--out', type=Path, default=Path('out/cycles.csv'))
     add_weights(parser)
@@ -171,7 +101,8 @@ def main() -> int:
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
         os.environ.update({**domain, **profile_environment()})
         rows = run(options, Path(work))
-    found = judged(rows, 'cycle', options.cycles * options.warm_up, HELD, options.growth)
+    warm_up = options.cycles * options.warm_up
+    found = [growth(rows, 'cycle', warm_up, limit) for limit in held(options.growth)]
     print('\n'.join(map(str, found)))
     passed = len(rows) == options.cycles and all(one.passed for one in found)
     print(f'{len(rows)} of {options.cycles} cycles: {"passed" if passed else "FAILED"}')

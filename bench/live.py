@@ -99,7 +99,7 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
     one = {'ours': ('camera',)}
     eight = tuple(f'camera{index}' for index in range(8))
     paced = {
-        rate: Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 2))
+        rate: Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 1))
         for rate in (10, 20, 30)
     }
     sustained = tuple(
@@ -224,7 +224,7 @@ class Probe:
             'use': {
                 name: {
                     'cpu': (after[name] - cpu) / seconds,
-                    'resident_mb': resources(self.children[name].pid).rss_mb,
+                    'resident_mb': resources(self.children[name].pid)['rss_mb'],
                 }
                 for name, cpu in before.items()
             },
@@ -305,7 +305,7 @@ class Probe:
             self.executor.spin_once(timeout_sec=left)
 
     def _cpu(self) -> dict[str, float]:
-        return {name: resources(child.pid).cpu_s for name, child in self.children.items()}
+        return {name: resources(child.pid)['cpu_s'] for name, child in self.children.items()}
 
 
 def _message(frame: Any) -> Image:

@@ -20,16 +20,14 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsCo
 import numpy as np
 
 PERSONS = ('pedestrian', 'bicyclist')
-#: Which weights a route is scored by.
-KINDS = {'day': 'day', 'night': 'night', 'translate': 'translator'}
 
 
-def phantoms(clip: Path, weights: str, route: str, every: int, backend: str) -> list[float]:
+def phantoms(clip: Path, weights: str, every: int, backend: str) -> list[float]:
     """Return the share of persons in every ``every``-th frame."""
-    chosen = WeightsConfig(**{KINDS[route]: weights})
-    pipeline = Pipeline.load(
-        PipelineConfig(route=route, backend=backend, threads=1, weights=chosen)
+    config = PipelineConfig(
+        route='night', backend=backend, threads=1, weights=WeightsConfig(night=weights)
     )
+    pipeline = Pipeline.load(config)
     ids = [pipeline.taxonomy.id_of(name) for name in PERSONS]
     shares = []
     for _, frame in islice(open_source(clip), 0, None, every):
@@ -46,19 +44,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('clip', type=Path)
     parser.add_argument('--weights', nargs='+', default=['night'])
-    parser.add_argument('--route', default='night', choices=KINDS)
     parser.add_argument('--every', type=int, default=10)
     parser.add_argument('--backend', default='openvino')
     options = parser.parse_args()
-    print('weights,route,frames,mean_share,frames_with_any,most')
+    print('weights,frames,mean_share,frames_with_any,most')
     for weights in options.weights:
-        shares = np.array(
-            phantoms(options.clip, weights, options.route, options.every, options.backend)
-        )
-        print(
-            f'{weights},{options.route},{len(shares)},{shares.mean():.4f},'
-            f'{(shares > 0).mean():.3f},{shares.max():.4f}'
-        )
+        found = np.array(phantoms(options.clip, weights, options.every, options.backend))
+        shares = f'{found.mean():.4f},{(found > 0).mean():.3f},{found.max():.4f}'
+        print(f'{weights},{len(found)},{shares}')
 
 
 if __name__ == '__main__':

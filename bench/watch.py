@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import os
 from pathlib import Path
 import time
@@ -23,52 +23,33 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
+from sensor_msgs.msg import Image
 
-TRANSITIONS = {
-    'configure': Transition.TRANSITION_CONFIGURE,
-    'cleanup': Transition.TRANSITION_CLEANUP,
-    'activate': Transition.TRANSITION_ACTIVATE,
-    'deactivate': Transition.TRANSITION_DEACTIVATE,
-}
 #: Seconds for an answer of a node on a machine that has other work, too.
 ANSWER_S = 120.0
 
 _TICKS = os.sysconf('SC_CLK_TCK')
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resources:
-    """Memory, file descriptors, threads and CPU time of one process."""
+def resources(pid: int) -> dict[str, float]:
+    """
+    Return what a process holds and has used; ``OSError`` where it is gone.
 
-    rss_mb: float
-    """Resident memory in MB (10^6 bytes), shared memory of the transport included."""
-    anon_mb: float
-    """The part of it that is the process's own and backed by no file."""
-    fds: int
-    threads: int
-    cpu_s: float
-    """CPU seconds of all its threads since it started."""
-
-
-def resources(pid: int) -> Resources:
-    """Read them; ``OSError`` where the process is gone."""
+    'rss_mb' is resident memory in MB (10^6 bytes) with the transport's shared memory, 'anon_mb'
+    the part of it that is the process's own and backed by no file, 'fds' its file descriptors,
+    'threads' those, 'cpu_s' the CPU seconds of all its threads since it started.
+    """
     folder = Path('/proc') / str(pid)
-    status = dict(
-        line.split(':', 1) for line in (folder / 'status').read_text().splitlines() if ':' in line
-    )
+    lines = (line.partition(':') for line in (folder / 'status').read_text().splitlines())
+    status = {name: value.split() for name, _, value in lines}
     fields = (folder / 'stat').read_text().rpartition(')')[2].split()
-    return Resources(
-        rss_mb=_megabytes(status['VmRSS']),
-        anon_mb=_megabytes(status['RssAnon']),
-        fds=len(os.listdir(folder / 'fd')),
-        threads=int(status['Threads']),
-        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
-    )
-
-
-def _megabytes(text: str) -> float:
-    return int(text.split()[0]) * 1024 / 1e6
+    return {
+        'rss_mb': round(int(status['VmRSS'][0]) * 1024 / 1e6, 2),
+        'anon_mb': round(int(status['RssAnon'][0]) * 1024 / 1e6, 2),
+        'fds': len(os.listdir(folder / 'fd')),
+        'threads': int(status['Threads'][0]),
+        'cpu_s': (int(fields[11]) + int(fields[12])) / _TICKS,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +63,17 @@ class Limit:
     """Growth up to this much, in the series' own unit, is none: it is below the noise."""
     quantile: float = 0.5
     """Which quantile of a quarter speaks for it; a low one hears less of a busy machine."""
+
+
+def held(memory: float, prefix: str = '') -> list[Limit]:
+    """Return the limits of what a node holds, whatever else the machine does."""
+    return [
+        Limit(name=f'{prefix}rss_mb', growth=memory),
+        Limit(name=f'{prefix}anon_mb', growth=memory),
+        # one may be open for a moment
+        Limit(name=f'{prefix}fds', growth=0.01, floor=1.0),
+        Limit(name=f'{prefix}threads', growth=0.01, floor=1.0),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,65 +98,27 @@ class Growth:
 
     def __str__(self) -> str:
         """Return a line of the verdict."""
-        allowed = f'at most {self.limit.growth:.0%}'
-        if self.limit.floor:
-            allowed += f' or {self.limit.floor:g}'
-        word = 'ok  ' if self.passed else 'FAIL'
+        floor = f' or {self.limit.floor:g}' if self.limit.floor else ''
         return (
-            f'{word} {self.limit.name:18} {self.first:9.2f} → {self.last:9.2f} '
-            f'({self.share:+.2%}, {allowed})'
+            f'{"ok  " if self.passed else "FAIL"} {self.limit.name:18} {self.first:9.2f} → '
+            f'{self.last:9.2f} ({self.share:+.2%}, at most {self.limit.growth:.0%}{floor})'
         )
 
 
-def growth(
-    times: Sequence[float], values: Sequence[float], warm_up: float, limit: Limit
-) -> Growth:
+def growth(rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limit: Limit) -> Growth:
     """
-    Compare the first and the last quarter of the samples later than ``warm_up``.
+    Compare the first and the last quarter of the rows whose ``clock`` is not below ``warm_up``.
 
-    ``times`` and ``warm_up`` share a unit; samples that are no number are left out. With fewer
-    than eight samples nothing can be said, and ``first`` and ``last`` are NaN.
+    Values that are no number are left out. With fewer than eight nothing can be said, and
+    ``first`` and ``last`` are NaN.
     """
-    at, found = np.asarray(times, float), np.asarray(values, float)
-    kept = found[(at >= warm_up) & np.isfinite(found)]
-    if len(kept) < 8:
+    found = np.array([float(r[limit.name]) for r in rows if float(r[clock]) >= warm_up])
+    found = found[np.isfinite(found)]
+    if len(found) < 8:
         return Growth(limit=limit, first=float('nan'), last=float('nan'))
-    quarter = len(kept) // 4
-    first, last = (
-        float(np.quantile(part, limit.quantile)) for part in (kept[:quarter], kept[-quarter:])
-    )
+    quarters = found[: len(found) // 4], found[-(len(found) // 4) :]
+    first, last = (float(np.quantile(part, limit.quantile)) for part in quarters)
     return Growth(limit=limit, first=first, last=last)
-
-
-#: Whatever else the machine does, what a node holds must not grow.
-HELD = (
-    Limit(name='rss_mb', growth=0.01),
-    Limit(name='anon_mb', growth=0.01),
-    # one may be open for a moment
-    Limit(name='fds', growth=0.01, floor=1.0),
-    Limit(name='threads', growth=0.01, floor=1.0),
-)
-
-
-def judged(
-    rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limits: Sequence[Limit],
-    memory: float,
-) -> list[Growth]:  # fmt: skip
-    """Return the growth of each series of the rows; memory may grow by the share ``memory``."""
-    times = [float(row[clock]) for row in rows]
-    found = []
-    for limit in limits:
-        own = replace(limit, growth=memory) if limit.name.endswith('_mb') else limit
-        found.append(growth(times, [float(row[limit.name]) for row in rows], warm_up, own))
-    return found
-
-
-def held(now: Resources) -> dict[str, float]:
-    """Return the columns of a row that ``HELD`` judges."""
-    return {
-        'rss_mb': round(now.rss_mb, 2), 'anon_mb': round(now.anon_mb, 2), 'fds': now.fds,
-        'threads': now.threads,
-    }  # fmt: skip
 
 
 def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
@@ -179,26 +133,6 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--day', default='rendered_day', help='weights of the day')
     parser.add_argument('--night', default='rendered_night', help='weights of the night')
     parser.add_argument('--backend', default='auto')
-
-
-def sweep(count: int) -> PointCloud2:
-    """Return ``count`` points in front of a vehicle, at random."""
-    low, high = (-20, -3, 2), (20, 3, 40)
-    points = np.random.default_rng(0).uniform(low, high, (count, 3)).astype(np.float32)
-    fields = [PointField(name=n, offset=4 * i, datatype=7, count=1) for i, n in enumerate('xyz')]
-    return PointCloud2(
-        height=1, width=count, fields=fields, point_step=12, row_step=12 * count,
-        data=points.tobytes(),
-    )  # fmt: skip
-
-
-def lens(width: int, height: int) -> CameraInfo:
-    """Return the calibration of a camera with a distortion."""
-    info = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
-    focal = 0.625 * width
-    info.k[:] = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
-    info.d = [-0.3, 0.1, 0.001, 0, 0]
-    return info
 
 
 class Observer:
@@ -266,7 +200,7 @@ class Observer:
     def transition(self, name: str) -> None:
         """Ask every node for a transition; ``RuntimeError`` where one does not make it."""
         request = ChangeState.Request()
-        request.transition.id = TRANSITIONS[name]
+        request.transition.id = getattr(Transition, f'TRANSITION_{name.upper()}')
         for node, client in self._change.items():
             if not self._call(client, request, f'{name} {node}').success:
                 raise RuntimeError(f'{node} refused to {name}')

@@ -51,4 +51,5 @@ def info_message(given: Any, stamp_ns: int = 1, frame_id: str = 'front_optical')
 
 
 class CloudProcess(NodeProcess):
+    name = 'semantic_cloud'
     command = ('-m', 'nightseg_ros.node.semantic_cloud')

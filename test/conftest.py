@@ -98,7 +98,5 @@ def client() -> Iterator[Any]:
     """Yield a client of night_perception that reads the diagnostics."""
     from ros_harness import Client
 
-    client = Client()
-    client.watch_diagnostics()
-    yield client
-    client.close()
+    with Client() as client:
+        yield client

@@ -6,7 +6,8 @@
 '' nothing, 'slow S' sleeps S seconds a batch, 'hang' never comes back, 'seize' keeps the
 interpreter's lock as well, 'die' ends the thread, 'memory N' refuses batches of more than N
 images as a full device does, 'nan' gives what a network without numbers gives, 'load' hangs while
-loading. The backend calls itself 'gpu' unless the CPU is asked for.
+loading, 'marker' labels light pixels 1 and dark ones 0, with the confidence 200 and 100, in up to
+30 ms a batch. The backend calls itself 'gpu' unless the CPU is asked for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+import random
 import time
 from typing import Any
 
@@ -23,6 +25,7 @@ import numpy as np
 
 FILE = Path(os.environ['NIGHTSEG_FAULT'])
 FOREVER = 1000
+DICE = random.Random(7)
 
 
 class FaultyBackend:
@@ -58,6 +61,12 @@ class FaultyBackend:
                 time.sleep(0.1)  # frames of both cameras gather meanwhile
                 if len(images) > number:
                     raise MemoryError(f'no memory for {len(images)} images')
+            elif kind == 'marker':
+                # frames wait, are superseded, and share batches
+                time.sleep(DICE.random() * 0.03)
+                light = images[:, ::2, ::2].mean(axis=3) > 127
+                confidence = np.where(light, 200, 100).astype(np.uint8)
+                return light.astype(np.uint8), confidence, np.ones(len(images), np.float32)
             labels, *others = run(images)
             return (np.full_like(labels, 255) if kind == 'nan' else labels, *others)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import sys
 import types
 from typing import Any
+from unittest import mock
 
 
 def _kind(called: str, /, *required: str, **defaults: Any) -> Any:
@@ -38,22 +39,13 @@ ParameterValue = _kind('ParameterValue', 'value', value_type=None)
 ProcessExited = _kind('ProcessExited', 'returncode')
 
 
-class Node(
-    _kind(
-        'Node',
-        'executable',
-        package=None,
-        name=None,
-        namespace=None,
-        parameters=(),
-        remappings=(),
-        arguments=(),
-        ros_arguments=(),
-        additional_env=None,
-        output='log',
-        on_exit=None,
-    )  # fmt: skip
-):
+_Node = _kind(
+    'Node', 'executable', package=None, name=None, namespace=None, parameters=(), remappings=(),
+    arguments=(), ros_arguments=(), additional_env=None, output='log', on_exit=None,
+)  # fmt: skip
+
+
+class Node(_Node):
     """A node that is to be started."""
 
     def overrides(self) -> dict[str, Any]:
@@ -129,28 +121,16 @@ def _recorder_in_place() -> Iterator[None]:
     places = {
         'launch': [LaunchDescription],
         'launch.actions': [
-            DeclareLaunchArgument,
-            IncludeLaunchDescription,
-            LogInfo,
-            OpaqueFunction,
-            SetLaunchConfiguration,
-            TimerAction,
+            DeclareLaunchArgument, IncludeLaunchDescription, LogInfo, OpaqueFunction,
+            SetLaunchConfiguration, TimerAction,
         ],
         'launch.launch_description_sources': [PythonLaunchDescriptionSource],
         'launch_ros': [],
         'launch_ros.actions': [Node],
         'launch_ros.parameter_descriptions': [ParameterValue],
-    }
-    before = {name: sys.modules.get(name) for name in places}
-    for name, classes in places.items():
-        module = types.ModuleType(name)
-        for cls in classes:
-            setattr(module, cls.__name__, cls)
-        sys.modules[name] = module
-    try:
+    }  # fmt: skip
+    with mock.patch.dict(sys.modules):
+        for name, classes in places.items():
+            sys.modules[name] = types.ModuleType(name)
+            vars(sys.modules[name]).update({cls.__name__: cls for cls in classes})
         yield
-    finally:
-        for name, module in before.items():
-            del sys.modules[name]
-            if module is not None:
-                sys.modules[name] = module

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
+from ipaddress import ip_address
 import os
 from pathlib import Path
 import socket
@@ -53,14 +54,8 @@ SWITCHES = {
 }
 #: Variables that would silence a library, so that nothing would be tested.
 HUSH = {
-    *SWITCHES,
-    'CI',
-    'TF_BUILD',
-    'JENKINS_URL',
-    'ORT_RUNNING_UNIT_TESTS',
-    'NO_PROXY',
-    'no_proxy',
-}
+    *SWITCHES, 'CI', 'TF_BUILD', 'JENKINS_URL', 'ORT_RUNNING_UNIT_TESTS', 'NO_PROXY', 'no_proxy',
+}  # fmt: skip
 PROXIES = ('http_proxy', 'https_proxy', 'all_proxy')
 
 
@@ -142,20 +137,17 @@ def family(pid: int) -> Iterator[int]:
 
 def peers(pid: int) -> set[str]:
     """Return the far ends of the connected sockets of a process that lie on other machines."""
-    inodes = set()
+    own, found = set(), set()
+    # the process and its descriptors come and go
     with contextlib.suppress(OSError):
         for descriptor in Path(f'/proc/{pid}/fd').iterdir():
             with contextlib.suppress(OSError):
-                target = os.readlink(descriptor)
-                if target.startswith('socket:['):
-                    inodes.add(target[8:-1])
-    found = set()
-    for kind in ('tcp', 'tcp6', 'udp', 'udp6'):
-        with contextlib.suppress(OSError):
+                own.add(os.readlink(descriptor))
+        for kind in ('tcp', 'tcp6', 'udp', 'udp6'):
             for line in Path(f'/proc/{pid}/net/{kind}').read_text().splitlines()[1:]:
                 fields = line.split()
                 address = fields[2].partition(':')[0]
-                if fields[9] in inodes and not at_home(address):
+                if f'socket:[{fields[9]}]' in own and not at_home(address):
                     found.add(f'{kind} {address}')
     return found
 
@@ -167,8 +159,6 @@ def at_home(address: str) -> bool:
     It stands there in hexadecimal words of four bytes, in the order of a little-endian machine.
     """
     words = [bytes.fromhex(address[at:][:8])[::-1] for at in range(0, len(address), 8)]
-    whole = b''.join(words)
-    last = whole[-4:]
-    if len(whole) == 16 and whole[:12] not in (bytes(12), bytes(10) + b'\xff\xff'):
-        return False
-    return last in (bytes(4), b'\x00\x00\x00\x01') or last[0] == 127
+    found = ip_address(b''.join(words))
+    found = getattr(found, 'ipv4_mapped', None) or found
+    return found.is_unspecified or found.is_loopback

@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,7 @@ class Process:
 class NodeProcess(Process):
     """``night_perception`` with the given parameters."""
 
+    name = 'night_perception'
     command: tuple[str, ...] = ('-m', 'nightseg_ros.node.main')
 
     def __init__(
@@ -115,10 +117,50 @@ class NodeProcess(Process):
     def until_segments(self) -> set[Path]:
         """Wait for the large segment of the profile for large images; return all of them."""
         end = time.monotonic() + PATIENCE
-        while not any(path.stat().st_size > 60_000_000 for path in self.segments()):
+        while large(self.segments()) < 1:
             assert time.monotonic() < end and self.process.poll() is None, self.text
             time.sleep(0.05)
         return self.segments()
+
+    def ends(self, number: int, *codes: int) -> None:
+        """Let a signal end it within two seconds with code 0, or ``codes``, and leave nothing."""
+        segments, begun = self.segments(), time.monotonic()
+        assert self.stop(number, timeout=10) in (codes or (0,)), self.text
+        assert time.monotonic() - begun < 2
+        assert not re.search('Traceback|terminate called|Segmentation', self.text), self.text
+        assert not [path for path in segments if path.exists()]
+
+
+def large(segments: set[Path]) -> int:
+    """Return how many of them exist and are those of the profile for large images."""
+    return sum(path.exists() and path.stat().st_size > 60_000_000 for path in segments)
+
+
+class FaultyNode(NodeProcess):
+    """The node whose networks do what the file named by NIGHTSEG_FAULT says."""
+
+    command = (str(Path(__file__).parent / 'faulty_node.py'),)
+
+
+def node_with(before: str = 'pass', after: str = 'pass') -> type[NodeProcess]:
+    """Return the node with a line of Python that runs before it is made and one after it."""
+
+    class Changed(NodeProcess):
+        command = (
+            '-c',
+            'import time\n'
+            'from nightseg_ros.node.main import serve\n'
+            'def make():\n'
+            # imported before, its threads would take the signals
+            '    from nightseg_ros.node import night_perception, worker\n'
+            f'    {before}\n'
+            '    node = night_perception.NightPerception()\n'
+            f'    {after}\n'
+            '    return node\n'
+            'serve("night_perception", make)',
+        )
+
+    return Changed
 
 
 P = TypeVar('P', bound=Process)
@@ -137,7 +179,7 @@ def ended(process: P) -> Iterator[P]:
         if process.process.poll() is None:
             process.process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.process.wait(10)
+                process.process.wait(PATIENCE)
         process.process.kill()
         process.process.wait()
 
@@ -152,17 +194,36 @@ def running(
     return ended(kind(log, parameters, *ros_arguments))
 
 
+@contextlib.contextmanager
+def served(
+    folder: Path, parameters: Mapping[str, Any], *ros_arguments: str,
+    kind: type[NodeProcess] = NodeProcess, namespace: str = '', state: str = 'active',
+) -> Iterator[Client]:  # fmt: skip
+    """Run a node and yield a client that reads its diagnostics, once it is in ``state``."""
+    arguments = ('-r', f'__ns:={namespace}') if namespace else ()
+    with (
+        running(folder / 'log', parameters, *arguments, *ros_arguments, kind=kind) as process,
+        Client(f'{namespace}/{kind.name}', process=process) as client,
+    ):
+        client.reach(state)
+        yield client
+
+
 class Client:
     """A node in the test's process: it publishes images and keeps what comes back."""
 
-    def __init__(self, target: str = '/night_perception', name: str = 'client') -> None:
+    def __init__(
+        self, target: str = '/night_perception', process: NodeProcess | None = None
+    ) -> None:
         os.environ.update(profile_environment())
         self.context = Context()
         rclpy.init(context=self.context)
+        name = f'client{target.replace("/", "_")}'
         self.node = rclpy.create_node(name, context=self.context)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.target = target
+        self.process: Any = process
         self.got: dict[str, list[Any]] = defaultdict(list)
         self.stamps = itertools.count(1_700_000_000 * SECOND, SECOND // 10)
         self._subscriptions: dict[str, Any] = {}
@@ -172,8 +233,12 @@ class Client:
         }
         self._publishers: list[Any] = []
         self._goal = ''
+        self.listen('/diagnostics', DiagnosticArray)
 
-    def close(self) -> None:
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
@@ -276,9 +341,6 @@ class Client:
 
     # -- diagnostics --------------------------------------------------------------------------
 
-    def watch_diagnostics(self) -> None:
-        self.listen('/diagnostics', DiagnosticArray)
-
     def status(self, name: str) -> tuple[str, str, dict[str, str]] | None:
         """Return level, message and values of the latest status whose name ends in ``name``."""
         for array in reversed(self.got['/diagnostics']):
@@ -301,6 +363,12 @@ class Client:
             return self.status(name)[2]
         except AssertionError as error:
             raise AssertionError(f'{error}; the last was {self.status(name)}') from None
+
+    def told(self, publish: Callable[[], Any], name: str, words: str, level: str = '') -> float:
+        """Publish until a status has that level and those words; return the seconds it took."""
+        begun = time.monotonic()
+        self.feed(publish, lambda: self.says(name, words, level=level), f'{name} {level} {words}')
+        return time.monotonic() - begun
 
     # -- services -----------------------------------------------------------------------------
 
@@ -336,6 +404,17 @@ class Client:
         """Wait until the node is in a lifecycle state."""
         self.until(lambda: self.state() == wanted, f'the state {wanted}')
 
+    def start(self, **values: Any) -> None:
+        """Set parameters of an unconfigured node, and configure and activate it."""
+        answer = self.set_parameters(**values)
+        assert answer.successful, answer.reason
+        assert self.transition('configure') and self.transition('activate')
+
+    def unconfigure(self) -> None:
+        for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
+            if self.state() == state:
+                assert self.transition(transition)
+
     def set_parameters(self, **values: Any) -> SetParametersResult:
         """Set parameters together; '__' in a name stands for '.'."""
         request = SetParametersAtomically.Request()
@@ -363,11 +442,11 @@ class Camera:
 
     def __init__(
         self, client: Client, name: str = 'camera', *outputs: str, kind: Any = Image,
-        reliable: bool = True,
+        topic: str = '', reliable: bool = True, latched: bool = False,
     ) -> None:  # fmt: skip
         self.client, self.out = client, f'{name}/nightseg'
-        suffix = '/compressed' if kind is CompressedImage else ''
-        self.publisher = client.publisher(f'{name}/image_raw{suffix}', kind, reliable=reliable)
+        topic = topic or f'{name}/image_raw{"/compressed" * (kind is CompressedImage)}'
+        self.publisher = client.publisher(topic, kind, reliable=reliable, latched=latched)
         self.outputs = outputs or ('labels',)
         self.listen(*self.outputs)
 
@@ -471,33 +550,6 @@ def values_of(array: DiagnosticArray) -> dict[str, str]:
     """Return the values of a status message."""
     (status,) = array.status
     return {item.key: item.value for item in status.values}
-
-
-IDLE = """
-import rclpy, sys, time
-from sensor_msgs.msg import Image
-rclpy.init()
-node = rclpy.create_node('idle')
-node.create_subscription(Image, sys.argv[1], print, 10)
-while not node.count_publishers(sys.argv[1]):
-    time.sleep(0.1)
-print('subscribed', flush=True)
-while rclpy.ok():
-    time.sleep(0.1)
-node.destroy_node()
-"""
-
-
-@contextlib.contextmanager
-def idle_subscriber(log: Path, topic: str) -> Iterator[None]:
-    """Run a process that subscribes to an Image topic and then never reads."""
-    with ended(Process(log, '-c', IDLE, topic)) as process:
-        process.until('subscribed')
-        process.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            process.process.send_signal(signal.SIGCONT)
 
 
 def _qos(reliable: bool, depth: int) -> QoSProfile:

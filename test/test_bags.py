@@ -313,8 +313,9 @@ def test_bags_as_people_have_them(
 
 def write_image(bag: BagWriter, encoding: str) -> str:
     """Write what is no picture of a camera; return its topic."""
-    if encoding in ('zstd', '16UC1; compressedDepth png'):
-        bag.write_compressed('/x/other', b'\x28\xb5\x2f\xfd-', encoding, stamp_ns=START)
+    if encoding == 'zstd' or ';' in encoding:
+        content = b'\x89PNG-' if 'png compressed' in encoding else b'\x28\xb5\x2f\xfd-'
+        bag.write_compressed('/x/other', content, encoding, stamp_ns=START)
     elif encoding in ('', 'protobuf'):
         kind = 'sensor_msgs/msg/Image'
         channel = Channel(topic='/x/other', msgtype=kind, encoding=encoding or 'cdr')
@@ -332,6 +333,7 @@ def write_image(bag: BagWriter, encoding: str) -> str:
     ('encoding', 'reason'),
     [('16UC1', '16UC1'), ('32FC1', '32FC1'), ('zstd', "format 'zstd'"),
      ('16UC1; compressedDepth png', "format '16UC1; compressedDepth png'"),
+     ('16UC1; png compressed ', "format '16UC1; png compressed '"),
      ('', 'without a message'), ('protobuf', "serialised as 'protobuf'")],
 )  # fmt: skip
 def test_what_is_no_camera_is_left_out_and_refused_by_name(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from pathlib import Path
 
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup, setups
@@ -15,7 +14,7 @@ import pytest
 from tiny_weights import weight_flags
 
 
-def test_setups_vary_one_thing_at_a_time() -> None:
+def test_setups_vary_one_thing_at_a_time():
     base, *others = setups('openvino', ['torch', 'openvino'])
     names = [field.name for field in dataclasses.fields(Setup)]
     for other in others:
@@ -24,9 +23,7 @@ def test_setups_vary_one_thing_at_a_time() -> None:
     assert {setup.route for setup in setups('torch', [], translate=False)} == {'night', 'day'}
 
 
-def test_a_tiny_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_tiny_run(tmp_path, monkeypatch, capsys):
     weights = weight_flags(tmp_path, 'day', 'night', 'translator', 'illumination')
     tiny = [
         Setup(backend='torch', size=(80, 46)),
@@ -55,6 +52,6 @@ def test_a_tiny_run(
     assert page.count('| torch |') == 3 and '| 80×46 | night | 3 | labels |' in page
 
 
-def test_an_unknown_backend_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_backend_is_named(tmp_path, capsys):
     assert main(['bench', '--out', str(tmp_path / 'out'), '--backend', 'nonsense']) == 2
     assert 'nonsense' in capsys.readouterr().err and not (tmp_path / 'out').exists()

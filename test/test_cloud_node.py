@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+import contextlib
 import dataclasses
 from functools import partial
 import gc
@@ -34,8 +35,7 @@ from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, QoSProfile
-from ros_harness import Client, image_message, NodeProcess, running, stamp_ns
+from ros_harness import Client, image_message, served, stamp_ns
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
@@ -84,36 +84,28 @@ class Car:
             message = cloud_message(given, at, frame_id)
             # before the masks, so that it waits until those have come
             self.lidar.publish(message)
-            self.masks(at, **labels)
-            try:
-                found = self.client.until(
-                    lambda m=message: self.client.of_stamp(OUT, m.header.stamp), OUT, 5.0
-                )
-            except AssertionError:
-                continue
-            assert found.header == message.header
-            return read_cloud(found)
-        raise AssertionError('no cloud came back')
+            self.masks(at, **(labels or SEEN))
+            stamp = message.header.stamp
+            with contextlib.suppress(AssertionError):
+                found = self.client.until(lambda s=stamp: self.client.of_stamp(OUT, s), OUT, 5.0)
+                break
+        else:
+            raise AssertionError('no cloud came back')
+        assert found.header == message.header
+        return read_cloud(found)
 
     def labelled(self, wanted: list[int], given: Cloud | None = None, **labels: int) -> Any:
         """Exchange clouds until one has the labels, which its calibration may miss; return it."""
-        kept: list[Cloud] = []
 
-        def exchanged() -> bool:
-            kept[:] = [
-                self.exchange(cloud(POINTS) if given is None else given, **(labels or SEEN))
-            ]
-            return labels_of(kept[0]) == wanted
+        def exchanged() -> list[Any]:
+            found = self.exchange(cloud(POINTS) if given is None else given, **labels)
+            return [found] if labels_of(found) == wanted else []
 
-        self.client.until(exchanged, f'the labels {wanted}')
-        return kept[0]
+        return self.client.until(exchanged, f'the labels {wanted}')[0]
 
     def tells(self, name: str, words: str, publisher: Any, make: Callable[[int], Any]) -> None:
         """Publish what ``make`` makes of each stamp until a status has the words."""
-        self.client.feed(
-            lambda: publisher.publish(make(next(self.stamps))),
-            lambda: self.client.says(name, words), words,
-        )  # fmt: skip
+        self.client.told(lambda: publisher.publish(make(next(self.stamps))), name, words)
 
     def count(self, name: str, key: str) -> int:
         """Return a counter of the latest status."""
@@ -121,35 +113,28 @@ class Car:
 
 
 @pytest.fixture(scope='module')
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
-    log = tmp_path_factory.mktemp('node') / 'log.txt'
-    with running(log, PARAMETERS, kind=CloudProcess) as process:
-        yield process
+def client(tmp_path_factory):
+    with served(tmp_path_factory.mktemp('node'), PARAMETERS, kind=CloudProcess) as client:
+        yield client
 
 
 @pytest.fixture
-def car(node: NodeProcess) -> Iterator[Car]:
-    client = Client('/semantic_cloud')
-    client.watch_diagnostics()
-    client.reach('active')
+def car(client):
     yield Car(client)
-    client.close()
+    client.reset()
+    assert client.process.process.poll() is None
 
 
 def labels_of(found: Cloud) -> list[int]:
     return [int(label) for label in found.records['label'].ravel()]
 
 
-def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
+def test_points_get_the_labels_of_the_cameras_that_see_them(car):
     sent = cloud(POINTS, extra={'intensity': (7, [1, 2, 3]), 'ring': (4, [4, 5, 6])})
     found = car.labelled([3, 5, 255], sent)
     for field in sent.fields:
         np.testing.assert_array_equal(found.records[field.name], sent.records[field.name])
-    words = '3 points, 67% labelled'
-    car.client.feed(
-        lambda: car.labelled([3, 5, 255]),
-        lambda: car.client.says('lidar', words, level='OK'), words,
-    )  # fmt: skip
+    car.client.told(lambda: car.labelled([3, 5, 255]), 'lidar', '3 points, 67% labelled', 'OK')
     values = car.client.status('lidar')[2]
     assert float(values['paint_ms.p50']) > 0 and float(values['latency_ms.p99']) > 0
     assert values['mask_later_by_s.front'] == '0.000'
@@ -157,7 +142,7 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car: Car) -> None:
     assert car.client.diagnosed('node', '')['state'] == 'active'
 
 
-def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
+def test_every_layout_is_read_and_what_is_no_point_comes_back(car):
     points = [(math.nan,) * 3, *POINTS]
     odd = cloud(points, height=2, point_padding=5, row_padding=7, big=True, float_type=8)
     empty = dataclasses.replace(odd, width=0, row_step=0)
@@ -167,20 +152,15 @@ def test_every_layout_is_read_and_what_is_no_point_comes_back(car: Car) -> None:
         assert found.is_bigendian
 
 
-def test_a_bad_calibration_is_told_and_a_good_one_heals(car: Car) -> None:
+def test_a_bad_calibration_is_told_and_a_good_one_heals(car):
     car.labelled([3, 5, 255])
     car.calibrate(calibration('kannala_brandt', (0.1,) * 4, width=160, height=90))
-    car.client.feed(
-        lambda: car.labelled([255] * 3),
-        lambda: car.client.says('lidar', 'is not known', level='ERROR'), 'the model',
-    )  # fmt: skip
+    car.client.told(lambda: car.labelled([255] * 3), 'lidar', 'is not known', 'ERROR')
     car.calibrate(LENS)
     car.labelled([3, 5, 255])
 
 
-def test_broken_messages_are_counted_and_told_and_nothing_dies(
-    car: Car, node: NodeProcess
-) -> None:
+def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     good = cloud(POINTS)
     for change, words in (
         ({'width': 1000}, 'the cloud has 36 bytes, its points take 12000'),
@@ -192,23 +172,17 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(
         assert car.count('lidar', 'dropped.malformed') >= 1
     words = 'the clouds carry no stamp (0)'
     car.tells('lidar', words, car.lidar, lambda at: cloud_message(good, 0))
-    color, words = (
-        np.zeros((*SIZE, 3), np.uint8),
-        "front: labels cannot be used: encoding is 'rgb8'",
-    )
+    words = "front: labels cannot be used: encoding is 'rgb8'"
+    color = np.zeros((*SIZE, 3), np.uint8)
     car.tells('node', words, car.labels['front'], partial(image_message, color))
     nowhere = "no transform from 'attic' to 'front_optical'"
-    car.client.feed(
-        lambda: car.exchange(good, 'attic', **SEEN),
-        lambda: car.client.says('lidar', nowhere, level='ERROR'), nowhere,
-    )  # fmt: skip
+    car.client.told(lambda: car.exchange(good, 'attic'), 'lidar', nowhere, 'ERROR')
     # said once each, then held back
-    assert node.text.count(nowhere) == 1
+    assert car.client.process.text.count(nowhere) == 1
     car.labelled([3, 5, 255])
-    assert node.process.poll() is None
 
 
-def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
+def test_with_a_dead_camera_every_cloud_comes_out(car):
     """At 20 Hz ten clouds wait at a time for the camera's masks."""
     car.labelled([3, 5, 255])
     car.client.got['/diagnostics'].clear()
@@ -238,11 +212,9 @@ def test_with_a_dead_camera_every_cloud_comes_out(car: Car) -> None:
     assert car.count('lidar', 'missed.left.no_mask') >= 35
 
 
-def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
+def test_nothing_that_is_received_ends_it(car):
     """More of each than there may be errors in callbacks."""
-    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-    topic = 'front/nightseg/label_info_json'
-    legends = car.client.node.create_publisher(String, topic, latched)
+    legends = car.client.publisher('front/nightseg/label_info_json', String, latched=True)
     car.client.connect(legends)
 
     def harm() -> None:
@@ -263,7 +235,7 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
                 and car.count('node', 'bad_masks.front') >= 40)  # fmt: skip
 
     car.client.feed(harm, counted, 'broken clouds, masks and legends')
-    assert 'front: label_info_json cannot be used' in node.text
+    assert 'front: label_info_json cannot be used' in car.client.process.text
     car.calibrate(LENS)
     legends.publish(String(data=legend(CITYSCAPES19)))
 
@@ -274,26 +246,20 @@ def test_nothing_that_is_received_ends_it(car: Car, node: NodeProcess) -> None:
         return red.tolist() == [128, 244]
 
     car.client.until(painted, 'the colours of Cityscapes')
-    assert node.process.poll() is None
 
 
-def test_parameters_are_checked_and_some_change_at_run_time(car: Car) -> None:
+def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car):
     assert car.client.set_parameters(occlusion__cell=8.0).successful
     assert not car.client.set_parameters(occlusion__cell=-1.0).successful
     refused = car.client.set_parameters(cameras=['rear'])
     assert not refused.successful and 'takes effect by configure' in refused.reason
-    assert car.client.set_parameters(occlusion__cell=0.0).successful
-
-
-def test_lifecycle_stops_and_starts_again(car: Car) -> None:
     assert car.client.transition('deactivate')
     before = len(car.client.got[OUT])
     car.lidar.publish(cloud_message(cloud(POINTS), next(car.stamps)))
     car.client.spin(1.0)
     assert len(car.client.got[OUT]) == before
     assert car.client.transition('cleanup')
-    assert car.client.set_parameters(pair_limit=0.2).successful
-    assert car.client.transition('configure') and car.client.transition('activate')
+    car.client.start(pair_limit=0.2, occlusion__cell=0.0)
     car.connect()
     car.labelled([3, 5, 255])
 
@@ -343,7 +309,7 @@ class TfListener:
         TfListener.alive -= 1
 
 
-def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> None:
+def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch):
     fake = SimpleNamespace(
         Buffer=TfBuffer, TransformListener=TfListener, TransformException=TransformError
     )
@@ -371,7 +337,7 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch: Any) -> N
     assert node.buffer() is None, 'the buffer is still held'
 
 
-def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
+def test_without_tf_the_parameters_are_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
     places = Places(object(), (), True)
     with pytest.raises(CloudError, match='tf2_ros is not installed: give their places in the'):
@@ -380,7 +346,7 @@ def test_without_tf_the_parameters_are_asked_for(monkeypatch: Any) -> None:
     places.close()
 
 
-def test_stamps_that_jump_back_start_over(car: Car) -> None:
+def test_stamps_that_jump_back_start_over(car):
     car.labelled([3, 5, 255])
     before = car.count('lidar', 'time_jumps')
     car.stamps = itertools.count(1_600_000_000 * SECOND, SECOND)

@@ -25,6 +25,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
 import numpy as np
+import PIL.Image
 import pytest
 
 
@@ -132,6 +133,19 @@ def test_files_as_people_have_them(tmp_path):
     assert found(f'images:{root}/images') == {'picture unreadable': 1}
 
 
+@pytest.mark.parametrize('turned', [False, True])
+def test_labels_of_a_picture_as_it_is_stored_are_told(tmp_path, turned):
+    """Of a phone that was held upside down; they may be drawn on the upright picture or not."""
+    (tmp_path / 'images').mkdir()
+    ids = np.random.default_rng(1).integers(0, 5, (3, 4), np.uint8).repeat(20, 0).repeat(20, 1)
+    exif = PIL.Image.Exif()
+    exif[0x112] = 3
+    stored = np.ascontiguousarray(np.stack([50 * ids] * 3, axis=2)[::-1, ::-1])
+    PIL.Image.fromarray(stored).save(tmp_path / 'images' / 'a.jpg', exif=exif)
+    write(tmp_path / 'labels' / 'a.png', ids[::-1, ::-1] if turned else ids)
+    assert found(f'folder:{tmp_path}') == ({'turned': 1} if turned else {})
+
+
 def test_stray_colours_are_counted_but_no_problem(tmp_path):
     mask = np.full((60, 80, 3), (0x20, 0x20, 0x40), np.uint8)  # BGR of the road
     mask[0, :10] = (0x21, 0x20, 0x40)
@@ -174,19 +188,21 @@ def test_a_fingerprint_survives_darkening_but_no_other_place(seed, percent):
     assert nearest_pairs([fingerprint(image)], others) == []
 
 
-def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, monkeypatch):
+def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, tmp_path, monkeypatch):
     for index in range(3, 130):
         add(good, f'cam_{index}', index)
     change_file(good / 'labels' / 'cam_1.png', SMALL)
-    alone, together = (check_datasets([f'folder:{good}'], workers=n) for n in (1, 2))
-    assert alone == together and len(alone['problems']) == 1
+    write(tmp_path / 'other' / 'a.png', scene(5))
+    specs = [f'folder:{good}', f'images:{tmp_path / "other"}']
+    alone, together = (check_datasets(specs, workers=n) for n in (1, 2))
+    assert alone == together and len(alone['problems']) == 2
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, 'Read-only file system')
 
     # where semaphores are made, which lie in /dev/shm
     monkeypatch.setattr('multiprocessing.synchronize.SemLock.__init__', refuse)
-    assert check_datasets([f'folder:{good}'], workers=3) == alone
+    assert check_datasets(specs, workers=3) == alone
 
 
 def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):

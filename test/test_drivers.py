@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +20,8 @@ from ros_harness import (
     offline,
     picture,
     pixels_of,
-    running,
     SECOND,
+    served,
     stamp,
     stamp_ns,
 )
@@ -72,40 +71,22 @@ ISAAC = Driver('isaac_ros_h264_encoder', '/isaac/image_compressed', 'h264')
 
 
 @pytest.fixture(scope='module')
-def node(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Client, Any]]:
-    log = tmp_path_factory.mktemp('node') / 'log'
-    with running(log, {**parameters, 'cameras': [], 'autostart': False}) as process:
-        client = Client()
-        client.watch_diagnostics()
-        client.reach('unconfigured')
-        yield client, process
-        client.close()
+def client(parameters, tmp_path_factory):
+    given = {**parameters, 'cameras': [], 'autostart': False}
+    with served(tmp_path_factory.mktemp('node'), given, state='unconfigured') as client:
+        yield client
 
 
-def test_no_camera_at_all_is_an_error(node: tuple[Client, Any]) -> None:
-    client, _ = node
-    assert not client.transition('configure')
-    client.diagnosed('node', 'ERROR', "'cameras' and 'image_topics' are both empty")
-
-
-def start(client: Client, transport: str, *topics: str) -> None:
+@pytest.fixture(autouse=True)
+def _unconfigured(client):
+    yield
     client.reset()
-    for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
-        if client.state() == state:
-            assert client.transition(transition)
-    answer = client.set_parameters(image_topics=[*topics], transport=transport)
-    assert answer.successful, answer.reason
-    assert client.transition('configure')
-    assert client.transition('activate')
+    client.unconfigure()
 
 
 def camera_of(client: Client, driver: Driver, kind: Any, topic: str) -> Camera:
-    camera = Camera(client, output_prefixes([topic])[0].removesuffix('/nightseg'))
-    client.node.destroy_publisher(camera.publisher)
-    camera.publisher = client.publisher(topic, kind, reliable=driver.reliable)
-    return camera
+    name = output_prefixes([topic])[0].removesuffix('/nightseg')
+    return Camera(client, name, kind=kind, topic=topic, reliable=driver.reliable)
 
 
 def pixels_as(encoding: str, image: np.ndarray) -> np.ndarray:
@@ -152,12 +133,10 @@ def message_of(driver: Driver, kind: Any, image: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize(('kind', 'drivers'), [(Image, RAW), (CompressedImage, COMPRESSED)])
-def test_the_images_of_every_driver(
-    node: tuple[Client, Any], parameters: dict[str, Any], kind: Any, drivers: list[Driver]
-) -> None:
-    client, _ = node
+def test_the_images_of_every_driver(client, parameters, kind, drivers):
     pipeline, suffix = offline(parameters), '' if kind is Image else '/compressed'
-    start(client, suffix[1:] or 'raw', *(driver.topic for driver in drivers))
+    topics = [driver.topic for driver in drivers]
+    client.start(image_topics=topics, transport=suffix[1:] or 'raw')
     cameras = [camera_of(client, driver, kind, driver.topic + suffix) for driver in drivers]
     for seed, (driver, camera) in enumerate(zip(drivers, cameras)):
         # no hard edges, which colours shared by two pixels would blur
@@ -174,11 +153,10 @@ def test_the_images_of_every_driver(
         np.testing.assert_array_equal(pixels_of(answer), wanted.labels)
 
 
-def test_depth_is_refused_and_the_colour_beside_it_is_served(node: tuple[Client, Any]) -> None:
-    client, _ = node
+def test_depth_is_refused_and_the_colour_beside_it_is_served(client):
     depth = {'rs/aligned_depth': '16UC1', 'zed/depth': '32FC1'}
     names = ['rs/color', *depth]
-    start(client, 'raw', *(f'/{name}/image_raw' for name in names))
+    client.start(image_topics=[f'/{name}/image_raw' for name in names], transport='raw')
     cameras = {n: camera_of(client, RAW[0], Image, f'/{n}/image_raw').connect() for n in names}
 
     def send() -> None:
@@ -191,15 +169,12 @@ def test_depth_is_refused_and_the_colour_beside_it_is_served(node: tuple[Client,
 
     for name, encoding in depth.items():
         words = f"'{encoding}' is not supported; depth is no picture; name the camera's colour"
-        client.feed(send, lambda name=name, words=words: client.says(name, words), words)
+        client.told(send, name, words)
         assert cameras['rs/color'].got() and not cameras[name].got()
 
 
-def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
-    node: tuple[Client, Any], parameters: dict[str, Any]
-) -> None:
-    client, _ = node
-    start(client, 'compressed', ISAAC.topic)
+def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(client, parameters):
+    client.start(image_topics=[ISAAC.topic], transport='compressed')
     camera = camera_of(client, ISAAC, CompressedImage, ISAAC.topic).connect()
     shown = []
     for number, data in packets('libx264', 15):
@@ -222,16 +197,15 @@ def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(
     assert counts['received'] == counts['served'] + 4
 
 
-def test_a_wrong_topic_is_told_in_the_terminal(node: tuple[Client, Any]) -> None:
-    client, process = node
-    start(client, 'raw', '/usb/image_raw')
+def test_a_wrong_topic_is_told_in_the_terminal(client):
+    client.start(image_topics=['/usb/image_raw'], transport='raw')
     client.publisher('/usb/image_raw/compressed', CompressedImage)
     words = 'nobody publishes /usb/image_raw; there is /usb/image_raw/compressed'
     words += ": set 'transport' to compressed"
-    client.until(lambda: words in process.text, words)
+    client.until(lambda: words in client.process.text, words)
 
 
-def test_the_table_of_the_document_is_this_one() -> None:
+def test_the_table_of_the_document_is_this_one():
     text = (Path(__file__).parents[1] / 'docs' / 'node.md').read_text()
     for driver in (*RAW, *COMPRESSED, ISAAC):
         row = f'| {driver.driver} | `{driver.topic}` | `{driver.encoding.strip()}` |'

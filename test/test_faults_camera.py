@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import itertools
-from pathlib import Path
 import time
 from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from ros_harness import Camera, Client, picture, pixels_of, running, SECOND, stamp_ns, values_of
+from ros_harness import Camera, picture, pixels_of, SECOND, served, stamp_ns, values_of
 from sensor_msgs.msg import Image
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -24,27 +22,21 @@ TOLD = 6.0
 
 
 @pytest.fixture(scope='module')
-def client(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
-    with running(tmp_path_factory.mktemp('node') / 'log', parameters):
-        client = Client()
-        client.watch_diagnostics()
+def client(parameters, tmp_path_factory):
+    with served(tmp_path_factory.mktemp('node'), parameters) as client:
         yield client
-        client.close()
 
 
 @pytest.fixture
-def camera(client: Client) -> Iterator[Camera]:
-    yield Camera(client, 'camera', 'labels', 'status').connect()
+def camera(client):
+    camera = Camera(client, 'camera', 'labels', 'status').connect()
+    camera.serve()
+    yield camera
     client.reset()
     client.until(lambda: not client.node.count_publishers('camera/image_raw'), 'no camera')
 
 
-def test_a_burst_of_200_hz_is_served_to_its_last_frame_and_accounted_for(
-    client: Client, camera: Camera
-) -> None:
-    camera.serve()
+def test_a_burst_of_200_hz_is_served_to_its_last_frame_and_accounted_for(client, camera):
     before = camera.counters()
     messages = [camera.frame() for _ in range(400)]
     begun = time.monotonic()
@@ -64,9 +56,7 @@ def test_a_burst_of_200_hz_is_served_to_its_last_frame_and_accounted_for(
     client.until(accounted, 'every frame accounted for')
 
 
-def test_a_camera_of_half_a_hertz_is_served_and_called_silent_in_between(
-    client: Client, camera: Camera
-) -> None:
+def test_a_camera_of_half_a_hertz_is_served_and_called_silent_in_between(client, camera):
     for _ in range(2):
         labels, _ = camera.serve()
         begun = time.monotonic()
@@ -81,27 +71,21 @@ def test_a_camera_of_half_a_hertz_is_served_and_called_silent_in_between(
 
 
 @pytest.mark.parametrize(
-    ('shift', 'jumps'),
-    [(HOUR, 0), (-HOUR, 1), (5 * SECOND - 1_700_000_000 * SECOND, 1)],
-    ids=['an hour ahead', 'an hour back', 'the clock reset'],
+    'shift', [HOUR, -HOUR, 5 * SECOND - 1_700_000_000 * SECOND], ids=['ahead', 'back', 'reset']
 )
 def test_a_jump_of_the_stamps_starts_over_and_every_mask_keeps_its_frames_stamp(
-    client: Client, camera: Camera, shift: int, jumps: int
-) -> None:
-    camera.serve()
+    client, camera, shift
+):
     before = camera.counters()['time_jumps']
     for _ in range(3):
         message = camera.frame(at=next(client.stamps) + shift)
         assert camera.serve(message, 'status').header == message.header
-    # and the way back, with what that counts
     assert 'at once (' in values_of(camera.serve(None, 'status'))['reason']
-    back = 1 if shift == HOUR else 0
-    assert camera.counters()['time_jumps'] == before + jumps + back
+    # one backwards: there, or on the way back from an hour ahead
+    assert camera.counters()['time_jumps'] == before + 1
 
 
-def test_a_single_stamp_from_the_future_costs_no_good_frame(
-    client: Client, camera: Camera
-) -> None:
+def test_a_single_stamp_from_the_future_costs_no_good_frame(client, camera):
     offset = next(client.stamps) + SECOND - time.monotonic_ns()
     for index in range(20):
         # the first two tell that the clock was set
@@ -116,8 +100,7 @@ def test_a_single_stamp_from_the_future_costs_no_good_frame(
         pass
 
 
-def test_encoding_and_size_may_change_with_every_frame(camera: Camera) -> None:
-    camera.serve()
+def test_encoding_and_size_may_change_with_every_frame(camera):
     before = camera.counters()['size_changes']
     for encoding, (height, width) in itertools.product(
         ('rgb8', 'mono8', 'bgra8', 'bayer_rggb8', 'mono16'), ((33, 51), (60, 80))
@@ -133,34 +116,25 @@ def test_encoding_and_size_may_change_with_every_frame(camera: Camera) -> None:
     assert camera.counters()['size_changes'] == before + 10
 
 
-@pytest.mark.parametrize('reliability', ['RELIABLE', 'BEST_EFFORT'])
-def test_a_camera_of_any_qos_that_is_started_anew_is_found_again(
-    client: Client, reliability: str
-) -> None:
+def test_a_camera_of_any_qos_that_is_started_anew_is_found_again(client):
     camera = Camera(client)
-    for durability, history in itertools.product(
-        ('VOLATILE', 'TRANSIENT_LOCAL'), ('KEEP_LAST', 'KEEP_ALL')
+    for reliability, durability, history in itertools.product(
+        ('RELIABLE', 'BEST_EFFORT'), ('VOLATILE', 'TRANSIENT_LOCAL'), ('KEEP_LAST', 'KEEP_ALL')
     ):
         client.node.destroy_publisher(camera.publisher)
         qos = QoSProfile(
-            depth=3,
-            reliability=ReliabilityPolicy[reliability],
-            durability=DurabilityPolicy[durability],
-            history=HistoryPolicy[history],
-        )
+            depth=3, reliability=ReliabilityPolicy[reliability],
+            durability=DurabilityPolicy[durability], history=HistoryPolicy[history],
+        )  # fmt: skip
         camera.publisher = client.node.create_publisher(Image, 'camera/image_raw', qos)
         camera.serve()
     client.node.destroy_publisher(camera.publisher)
 
 
-def test_sixteen_cameras_are_all_served(parameters: dict[str, Any], tmp_path: Path) -> None:
+def test_sixteen_cameras_are_all_served(parameters, tmp_path):
     names = [f'camera_{index}' for index in range(16)]
-    arguments = ('-r', '__ns:=/bus')
-    with running(tmp_path / 'log', {**parameters, 'cameras': names}, *arguments):
-        client = Client('/bus/night_perception', name='bus_client')
-        cameras = [Camera(client, f'/bus/{name}') for name in names]
-        for camera in cameras:
-            camera.connect()
+    with served(tmp_path, {**parameters, 'cameras': names}, namespace='/bus') as client:
+        cameras = [Camera(client, f'/bus/{name}').connect() for name in names]
         seconds = itertools.count(1)
 
         def send() -> None:
@@ -174,4 +148,3 @@ def test_sixteen_cameras_are_all_served(parameters: dict[str, Any], tmp_path: Pa
                 assert mask.header.frame_id == str(index)
                 assert stamp_ns(mask) % SECOND == index
                 assert mask.height == 60 + index
-        client.close()

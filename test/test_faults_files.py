@@ -9,15 +9,15 @@ import os
 from pathlib import Path
 import pickle
 import resource
+import signal
 import subprocess
 import sys
-from typing import Any
 
 import cv2
 from nightseg_ros.weights import write_manifest
 import numpy as np
 import pytest
-from ros_harness import Camera, Client, picture, pixels_of, running
+from ros_harness import Camera, picture, pixels_of, served
 from safetensors.numpy import save_file
 from tiny_weights import LICENSE
 
@@ -52,11 +52,11 @@ SPOILERS: dict[str, tuple[Callable[[Path, bytes], object], str]] = {
 
 
 def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
-    client: Client, parameters: dict[str, Any], tmp_path: Path
-) -> None:
+    parameters, tmp_path
+):
     good = Path(parameters['weights.night']).read_bytes()
-    camera = Camera(client)
-    with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
+    given = {**parameters, 'autostart': False}
+    with served(tmp_path, given, state='unconfigured') as client:
         for name, (spoil, words) in SPOILERS.items():
             path = tmp_path / name / 'night.safetensors'
             path.parent.mkdir()
@@ -66,32 +66,30 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
             client.diagnosed('node', 'ERROR', words)
             assert "route 'night'" in client.status('node')[1]
             assert client.state() == 'unconfigured'
-            assert node.process.poll() is None
 
         # replaced, cut and removed while it is used: what was loaded stays
         path = tmp_path / 'night.safetensors'
         path.write_bytes(good)
-        assert client.set_parameters(weights__night=str(path), route='night').successful
-        assert client.transition('configure')
-        assert client.transition('activate')
-        camera.connect()
+        client.start(weights__night=str(path), route='night')
+        camera = Camera(client).connect()
         # the licence is said once a configure that succeeds
-        assert node.text.count(f'night.safetensors: {LICENSE}') == 1
+        assert client.process.text.count(f'night.safetensors: {LICENSE}') == 1
         masks = set()
         for harm in (None, b'', b'other', good[:99], 'gone'):
             if isinstance(harm, bytes):
+                # in place, as a rename would keep what is open
+                os.truncate(path, 0)
                 with path.open('r+b') as file:
-                    file.truncate(0)
                     file.write(harm)
             elif harm:
                 path.unlink()
             masks.add(pixels_of(camera.serve(picture(90, 120, seed=1))).tobytes())
         assert len(masks) == 1
         # and the next configure sees what is there now
-        for transition in ('deactivate', 'cleanup'):
-            assert client.transition(transition)
+        client.unconfigure()
         assert not client.transition('configure')
         client.diagnosed('node', 'ERROR', 'not found')
+        client.process.ends(signal.SIGINT)
 
 
 @pytest.mark.parametrize(
@@ -103,16 +101,14 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
     ids=['render', 'bag make'],
 )
 def test_a_disk_that_is_full_is_told_and_leaves_nothing_that_looks_whole(
-    tmp_path: Path, arguments: tuple[str, ...], words: str
-) -> None:
-    pictures = tmp_path / 'in'
+    tmp_path, arguments, words
+):
+    pictures, out = tmp_path / 'in', tmp_path / 'out'
     pictures.mkdir()
     for index in range(3):
         noise = np.random.default_rng(index).integers(0, 256, (90, 120, 3), dtype=np.uint8)
         cv2.imwrite(str(pictures / f'{index}.png'), noise)
-    out = tmp_path / 'out'
     places = {'OUT': str(out), 'IN': str(pictures)}
-    command = [places.get(word, word) for word in arguments]
 
     def full() -> None:
         # what a write beyond it gets is an error like that of a full disk
@@ -121,7 +117,8 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing_that_looks_whole(
     done = subprocess.run(
         [sys.executable, '-c', 'import signal, sys; '
          'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); '
-         'from nightseg_ros.cli.main import main; sys.exit(main())', *command],
+         'from nightseg_ros.cli.main import main; sys.exit(main())',
+         *(places.get(word, word) for word in arguments)],
         preexec_fn=full, capture_output=True, text=True, env={**os.environ, 'TMPDIR': '/dev/shm'},
         check=False,
     )  # fmt: skip

@@ -236,6 +236,17 @@ def test_a_mosaic_packed_as_such_is_put_into_colour() -> None:
     np.testing.assert_array_equal(already, photo())
 
 
+@pytest.mark.parametrize('top', [4095, 65535])
+@pytest.mark.parametrize('encoding', ['mono16', 'bayer_grbg16'])
+def test_16_bits_are_read_alike_packed_and_raw(encoding, top):
+    values = (photo()[:, :, 0].astype(int) * top // 255).astype('<u2')
+    wanted, _ = decode_raw(values.tobytes(), encoding=encoding, width=60, height=40, step=120)
+    for how in (
+        (f'{encoding}; png compressed ', '') if encoding == 'mono16' else (f'{encoding}; ',)
+    ):
+        np.testing.assert_array_equal(decode_file(packed(values, '.png'), how)[0], wanted)
+
+
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
 def test_a_picture_that_was_cut_off_or_damaged_is_refused(suffix: str) -> None:
     content = packed(photo(), suffix)

@@ -9,27 +9,24 @@ is read from a mask has to be the number of its stamp, whatever was dropped arou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib.util import find_spec
 import json
 import os
-from pathlib import Path
 import random
 import shutil
 import subprocess
 import sys
 import time
-from typing import Any
 
 from message_packages import build
 import numpy as np
 import pytest
 from ros_harness import (
-    Client,
-    image_message,
-    NodeProcess,
+    Camera,
+    FaultyNode,
     pixels_of,
     running,
+    served,
     stamp_ns,
     tiny_parameters,
 )
@@ -43,10 +40,6 @@ BITS = 20
 BEGIN = 1_700_000_000 * 10**9
 STEP = 1_000_000
 SIZES = {'front': (96, 160), 'rear': (180, 320)}
-
-
-class MarkerNode(NodeProcess):
-    command = (str(Path(__file__).parent / 'marker_node.py'),)
 
 
 def marked(camera: int, number: int, size: tuple[int, int]) -> np.ndarray:
@@ -67,62 +60,51 @@ def read(plane: np.ndarray, threshold: int) -> tuple[int, int]:
     return value >> 16, value & 0xFFFF
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
-    parameters = tiny_parameters(tmp_path, cameras=list(SIZES), route='day')
-    with running(tmp_path / 'log', parameters, kind=MarkerNode):
-        client = Client()
-        client.watch_diagnostics()
-        yield client
-        client.close()
+@pytest.fixture(autouse=True)
+def _marker(tmp_path, monkeypatch):
+    """Let the networks read markers."""
+    (tmp_path / 'fault').write_text('marker')
+    monkeypatch.setenv('NIGHTSEG_FAULT', str(tmp_path / 'fault'))
 
 
-def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
-    client: Client,
-) -> None:
+def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp_path):
     dice = random.Random(3)
-    names = list(SIZES)
-    cameras = {name: client.publisher(f'{name}/image_raw', reliable=False) for name in names}
-    infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
-    topics = ('labels', 'confidence')
-    for name in names:
-        for topic in topics:
-            client.listen(f'{name}/nightseg/{topic}')
-        client.listen(f'{name}/nightseg/camera_info', CameraInfo)
-    for camera in cameras.values():
-        client.connect(camera)
-    client.heard(*(f'{name}/nightseg/{topic}' for name in names for topic in topics))
+    names, topics = list(SIZES), ('labels', 'confidence')
+    parameters = tiny_parameters(tmp_path, cameras=names, route='day')
+    with served(tmp_path, parameters, kind=FaultyNode) as client:
+        cameras = {name: Camera(client, name, *topics, reliable=False) for name in names}
+        infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
+        for camera in cameras.values():
+            camera.listen('camera_info')
+            camera.connect()
 
-    numbers = dict.fromkeys(names, 0)
-    sent = dict.fromkeys(names, 0)
-    end = time.monotonic() + 4.0
-    while time.monotonic() < end:
-        name = dice.choice(names)
-        # a frame is lost before the node, comes twice, or in the wrong order
-        numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
-        number = max(numbers[name], 0)
-        image = marked(names.index(name), number, SIZES[name])
-        message = image_message(image, BEGIN + STEP * number, frame_id=name)
-        infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
-        cameras[name].publish(message)
-        sent[name] += 1
-        client.spin(dice.choice((0.0, 0.002, 0.02)))
+        numbers, sent = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        end = time.monotonic() + 4.0
+        while time.monotonic() < end:
+            name = dice.choice(names)
+            # a frame is lost before the node, comes twice, or in the wrong order
+            numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
+            number = max(numbers[name], 0)
+            image = marked(names.index(name), number, SIZES[name])
+            message = cameras[name].frame(image, BEGIN + STEP * number, frame_id=name)
+            infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
+            cameras[name].publisher.publish(message)
+            sent[name] += 1
+            client.spin(dice.choice((0.0, 0.002, 0.02)))
 
-    def counted() -> dict[str, dict[str, str]] | None:
-        """Return the counters of the cameras once every frame that came is accounted for."""
-        client.got['/diagnostics'].clear()
-        client.until(lambda: client.status('rear'), 'a status')
-        found = {name: client.status(name)[2] for name in names}
-        for values in found.values():
-            ends = [int(v) for key, v in values.items() if key.startswith(('served', 'dropped.'))]
-            if int(values['received']) != sum(ends):
-                return None
-        return found
+        def counted() -> dict[str, dict[str, int]] | None:
+            """Return the counters of the cameras once every frame that came has ended."""
+            found = {name: camera.counters() for name, camera in cameras.items()}
+            for values in found.values():
+                ends = [v for k, v in values.items() if k.startswith(('served', 'dropped.'))]
+                if values['received'] != sum(ends):
+                    return None
+            return found
 
-    values = client.until(counted, 'every frame accounted for')
+        values = client.until(counted, 'every frame accounted for')
     for index, name in enumerate(names):
         for topic in topics:
-            masks = client.got[f'{name}/nightseg/{topic}']
+            masks = cameras[name].got(topic)
             assert len(masks) > 20, 'few masks would prove little'
             stamps = [stamp_ns(mask) for mask in masks]
             assert stamps == sorted(set(stamps)), 'in order, none twice'
@@ -133,13 +115,10 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(
                 number = (stamp_ns(mask) - BEGIN) // STEP
                 threshold = 0 if topic == 'labels' else 150
                 assert read(plane, threshold) == (index, number), (name, topic)
-        dropped = {
-            reason: int(values[name][f'dropped.{reason}'])
-            for reason in ('superseded', 'out_of_order', 'duplicate_stamp')
-        }
-        assert all(dropped.values()), f'without drops this proves little: {dropped}'
-        received, served = (int(values[name][key]) for key in ('received', 'served'))
-        assert received == served + sum(dropped.values()) <= sent[name]
+        reasons = ('superseded', 'out_of_order', 'duplicate_stamp')
+        dropped = [values[name][f'dropped.{reason}'] for reason in reasons]
+        assert all(dropped), f'without drops this proves little: {dropped}'
+        assert values[name]['received'] == values[name]['served'] + sum(dropped) <= sent[name]
 
 
 #: A driver in a process of its own: it publishes what it is told line by line, once it has so many
@@ -164,6 +143,8 @@ for line in sys.stdin:
     at.sec, at.nanosec = divmod(told['stamp'], 10**9)
     setattr(message, 'encoding' if header is not message else 'format', told['encoding'])
     publisher.publish(message)
+node.destroy_node()
+rclpy.shutdown()
 """
 VIDEO = {
     'ffmpeg': ('ffmpeg_image_transport_msgs', 'FFMPEGPacket', 'libx264;yuv420p;bgr8'),
@@ -172,7 +153,7 @@ VIDEO = {
 
 
 @pytest.fixture(scope='module')
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def built(tmp_path_factory):
     if find_spec('rosidl_generator_py') is None or shutil.which('c++') is None:
         pytest.skip('no generators of messages, or no compiler')
     return build(tmp_path_factory.mktemp('built'), *(package for package, *_ in VIDEO.values()))
@@ -180,8 +161,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.mark.parametrize('transport', VIDEO)
 def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
-    tmp_path: Path, built: dict[str, str], monkeypatch: pytest.MonkeyPatch, transport: str
-) -> None:
+    client, tmp_path, built, monkeypatch, transport
+):
     """The node joins in the middle of a stream, loses a packet, leaves, and joins anew."""
     for name, value in built.items():
         monkeypatch.setenv(name, value)
@@ -191,14 +172,12 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
     parameters = tiny_parameters(tmp_path, cameras=['front'], route='day', transport=transport)
     command = [sys.executable, '-c', DRIVER, f'front/image_raw/{transport}', package, kind]
     driver = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ)
-    client = Client()
-    client.watch_diagnostics()
     client.listen('front/nightseg/labels')
     masks = client.got['front/nightseg/labels']
 
     def send(number: int, subscribers: int = 1) -> int:
         at = BEGIN + number * STEP
-        told: dict[str, Any] = {
+        told = {
             'stamp': at, 'data': sent[number].hex(), 'encoding': encoding,
             'subscribers': subscribers,
         }  # fmt: skip
@@ -221,7 +200,7 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
             client.until(lambda at=at: at in map(stamp_ns, masks), f'frame {number}')
 
     try:
-        with running(tmp_path / 'log', parameters, kind=MarkerNode):
+        with running(tmp_path / 'log', parameters, kind=FaultyNode):
             client.heard('front/nightseg/labels')
             join(3)
             show(5, 6)
@@ -238,9 +217,12 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
             )
             assert int(received['received']) == 2 + int(received['dropped.no_picture'])
     finally:
-        driver.kill()
-        driver.wait()
-        client.close()
+        # killed, it would leave its shared memory behind
+        driver.stdin.close()
+        try:
+            driver.wait(20)
+        finally:
+            driver.kill()
     numbers = [(stamp_ns(mask) - BEGIN) // STEP for mask in masks]
     assert numbers == [5, 6, 10, 11, 12, 15, 16]
     assert [read(pixels_of(mask), 0) for mask in masks] == [(0, number) for number in numbers]

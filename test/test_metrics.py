@@ -69,6 +69,8 @@ def test_scores_are_those_of_torchmetrics(seed):
         return made(*(torch.from_numpy(a.astype(np.int64)) for a in (labels, truth))).numpy()
 
     np.testing.assert_array_equal(matrix.rows[:, :-1], theirs('MulticlassConfusionMatrix'))
+    recalls = metrics.accuracy(matrix.rows)
+    assert metrics.mean_accuracy(matrix.rows) == pytest.approx(np.nanmean(recalls))
     for values, metric, average in (
         (matrix.iou(), 'MulticlassJaccardIndex', None),
         (metrics.accuracy(matrix.rows), 'MulticlassAccuracy', None),
@@ -393,8 +395,9 @@ def test_a_change_is_between_two_known_lights_of_one_drive():
         b'stamp,state\n100,day\n300,night\n',
         b'\xef\xbb\xbf100,day\r\n"300","night"\r\n',
         'stamp,state\r\n100,day\r\n300,night'.encode('utf-16'),
+        b'stamp;state\r\n100;day\r\n300;night\r\n',
     ],
-    ids=['plain', 'byte order mark', 'UTF-16'],
+    ids=['plain', 'byte order mark', 'UTF-16', 'semicolons'],
 )
 def test_light_from_a_word_and_from_a_file(tmp_path, content):
     assert light_at(read_light('dusk', None), -5) == 'dusk'

@@ -6,19 +6,15 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 import json
-import os
 from pathlib import Path
 import shutil
-import subprocess
-import sys
-from typing import Any
 
 from launch_recorder import Recording
 from message_packages import build
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from ros_harness import Client, image_message, running
+from ros_harness import Camera, ended, Process, served
 
 LAUNCH_FILE = Path(__file__).parent.parent / 'launch' / 'nav2.launch.py'
 #: Subscribes as the layer does, and prints what it heard once it has all of it.
@@ -54,30 +50,25 @@ rclpy.shutdown()
     reason='no generators of messages, or no compiler',
 )
 def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
-    tmp_path: Path, client: Client, parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, parameters, monkeypatch
+):
     for name, value in build(tmp_path / 'built', 'vision_msgs').items():
         monkeypatch.setenv(name, value)
     nav2 = Recording(LAUNCH_FILE)
     remap, _ = nav2.actions(nav2.context())
     renamed = [part for pair in remap.value.split(',') for part in ('-r', pair)]
-    with running(tmp_path / 'node.txt', parameters, *renamed):
-        camera = client.publisher('/camera/image_raw')
-        client.connect(camera)
-        layer = subprocess.Popen(
-            [sys.executable, '-c', LAYER], stdout=subprocess.PIPE, env=os.environ
-        )
-        try:
-            image = np.full((48, 64, 3), 150, np.uint8)
-            client.feed(
-                lambda: camera.publish(image_message(image, next(client.stamps))),
-                lambda: layer.poll() is not None, 'the end of the layer',
-            )  # fmt: skip
-            assert layer.returncode == 0
-            heard = json.loads(layer.stdout.read())
-        finally:
-            layer.kill()
-            layer.wait()
+    with (
+        served(tmp_path, parameters, *renamed) as client,
+        ended(Process(tmp_path / 'layer', '-c', LAYER)) as layer,
+    ):
+        camera = Camera(client)
+        client.connect(camera.publisher)
+        client.feed(
+            lambda: camera.send(np.full((48, 64, 3), 150, np.uint8)),
+            lambda: layer.process.poll() is not None, 'the end of the layer',
+        )  # fmt: skip
+        assert layer.process.returncode == 0, layer.text
+        heard = json.loads(layer.text.splitlines()[-1])
     # equal stamps, which the layer pairs, in the size of the image and under its frame
     assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][4] == 'optical'
     assert heard['label_info'] == [list(pair) for pair in enumerate(CAMVID11.classes)]

@@ -4,21 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-import contextlib
-from functools import lru_cache, partial
+from functools import lru_cache
 import gc
-import itertools
 import os
 from pathlib import Path
-import re
 import signal
 import time
 from typing import Any
 
 from hypothesis import example, given, HealthCheck, settings
 from hypothesis import strategies as st
-from lifecycle_msgs.srv import GetState
 from nightseg_ros.node.camera import sampled
 from nightseg_ros.node.night_perception import NightPerception
 from nightseg_ros.perception.frame import Frame
@@ -30,37 +25,23 @@ import numpy as np
 import pytest
 import rclpy
 from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from ros_harness import (
-    Camera,
-    Client,
-    image_message,
-    NodeProcess,
-    picture,
-    pixels_of,
-    running,
-    SECOND,
-    stamp_ns,
-)
-from sensor_msgs.msg import Image
+from ros_harness import Camera, Client, large, node_with, picture, pixels_of, running, served
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 OUT = 'camera/nightseg'
 
 
-def test_every_transition_and_cleanup_frees_everything(
-    client: Client, parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_every_transition_and_cleanup_frees_everything(parameters, tmp_path):
     def topics() -> set[str]:
         ask = client.node.get_publisher_names_and_types_by_node
         return {name for name, _ in ask('night_perception', '/') if 'nightseg/' in name}
 
-    camera = Camera(client)
-    with running(tmp_path / 'log', {**parameters, 'autostart': False}) as node:
-        process = Path(f'/proc/{node.process.pid}')
-        assert client.state() == 'unconfigured'
+    given = {**parameters, 'autostart': False}
+    with served(tmp_path, given, state='unconfigured') as client:
+        camera = Camera(client)
+        process = Path(f'/proc/{client.process.process.pid}')
         assert not client.transition('activate')
         # services may be found before the names of their node are
         client.until(lambda: 'night_perception' in client.node.get_node_names(), 'the node')
@@ -90,21 +71,19 @@ def test_every_transition_and_cleanup_frees_everything(
         # the first time loads libraries with threads of their own
         assert resources[1] == resources[2] == resources[3], resources
 
-        assert client.transition('configure') and client.transition('activate')
+        client.start()
         camera.connect().serve()
         assert client.transition('shutdown')
         assert client.state() == 'finalized'
         client.until(lambda: topics() == set(), 'no output topics')
-        assert node.stop() == 0
+        client.process.ends(signal.SIGINT)
 
 
-def test_cycles_leave_no_entity_with_the_node(parameters: dict[str, Any]) -> None:
+def test_cycles_leave_no_entity_with_the_node(parameters):
     context = Context()
     rclpy.init(context=context)
-    overrides = [
-        Parameter(name, value=value)
-        for name, value in {**parameters, 'autostart': False, 'long_side': 64}.items()
-    ]
+    given = {**parameters, 'autostart': False, 'long_side': 64}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
     node = NightPerception(context=context, parameter_overrides=overrides)
     try:
         held = []
@@ -134,121 +113,26 @@ CHANGES: tuple[dict[str, Any], ...] = (
     {'router.dark': 0.9}, {'router.dark': 0.35},
     {'route': 'day', 'overlay_alpha': 7.0}, {'route': 'night', 'overlay_alpha': 0.5},
 )  # fmt: skip
-
-
-class Probe:
-    """A node in this process, asked by what it says and by what it publishes."""
-
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        self.context = Context()
-        rclpy.init(context=self.context)
-        given = {**parameters, 'autostart': False, 'overlay_route': False}
-        overrides = [Parameter(name, value=value) for name, value in given.items()]
-        self.node = NightPerception(context=self.context, parameter_overrides=overrides)
-        self.defaults = {name: self.said(name) for change in CHANGES for name in change}
-        self.user = rclpy.create_node('user', context=self.context)
-        self.got: dict[str, Any] = {}
-        for topic in ('labels', 'overlay'):
-            keep = partial(self.got.__setitem__, topic)
-            self.user.create_subscription(Image, f'{OUT}/{topic}', keep, 5)
-        self.publisher = self.user.create_publisher(Image, 'camera/image_raw', 5)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        for node in (self.node, self.user):
-            self.executor.add_node(node)
-        self.stamps = itertools.count(SECOND, SECOND // 10)
-
-    def said(self, name: str) -> Any:
-        return self.node.get_parameter(name).value
-
-    def change(self, change: dict[str, Any]) -> None:
-        before = {name: self.said(name) for name in change}
-        values = [Parameter(name, value=value) for name, value in change.items()]
-        taken = self.node.set_parameters_atomically(values).successful
-        assert {name: self.said(name) for name in change} == (change if taken else before)
-
-    def state(self) -> str:
-        return self.node._get_state(GetState.Request(), GetState.Response()).current_state.label
-
-    def reset(self) -> None:
-        """Make it unconfigured, with the defaults."""
-        for state, transition in (('active', 'deactivate'), ('inactive', 'cleanup')):
-            if self.state() == state:
-                getattr(self.node, f'trigger_{transition}')()
-        self.change(self.defaults)
-
-    def served(self) -> tuple[Any, Any]:
-        """Return labels and overlay of a frame by night."""
-        end = time.monotonic() + 60
-        while time.monotonic() < end:
-            self.got.clear()
-            at = next(self.stamps)
-            self.publisher.publish(image_message(NIGHT, at))
-            soon = time.monotonic() + 3
-            while time.monotonic() < soon:
-                self.executor.spin_once(timeout_sec=0.1)
-                if len(self.got) == 2 and {stamp_ns(m) for m in self.got.values()} == {at}:
-                    return pixels_of(self.got['labels']), pixels_of(self.got['overlay'])
-        raise AssertionError('no masks')
-
-    def close(self) -> None:
-        self.reset()
-        self.node.destroy_node()
-        del self.node
-        gc.collect()
-        self.user.destroy_node()
-        self.context.shutdown()
+NAMES = list({name: None for change in CHANGES for name in change})
 
 
 @pytest.fixture(scope='module')
-def probe(parameters: dict[str, Any]) -> Iterator[Probe]:
-    probe = Probe(parameters)
-    yield probe
-    probe.close()
+def plain(parameters, tmp_path_factory):
+    given = {**parameters, 'autostart': False, 'overlay_route': False}
+    folder = tmp_path_factory.mktemp('node')
+    with served(folder, given, namespace='/plain', state='unconfigured') as client:
+        camera = Camera(client, '/plain/camera', 'labels', 'overlay')
+        camera.defaults = dict(zip(NAMES, client.get(*NAMES)))
+        yield camera
 
 
-@pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-# while inactive, and against what the light asks for
-@example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
-@example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])
-@given(st.lists(st.one_of(st.sampled_from(TRANSITIONS), st.sampled_from(CHANGES)), max_size=14))
-def test_what_the_parameters_say_is_what_is_done(
-    probe: Probe, parameters: dict[str, Any], steps: list[str | dict[str, Any]]
-) -> None:
-    """In whatever order transitions and changes come, taken or refused."""
-    probe.reset()
-    for step in [*steps, 'configure', 'activate']:
-        if isinstance(step, dict):
-            probe.change(step)
-        else:
-            # what the state does not allow is refused
-            with contextlib.suppress(Exception):
-                getattr(probe.node, f'trigger_{step}')()
-        if probe.state() != 'active':
-            continue
-        labels, overlay = probe.served()
-        router = RouterConfig(
-            dark=probe.said('router.dark'),
-            table=RouteTable(night=probe.said('router.table.night')),
-        )
-        names = {n[8:]: path for n, path in parameters.items() if n.startswith('weights.')}
-        pipeline = pipeline_of(
-            PipelineConfig(
-                route=probe.said('route'),
-                router=router,
-                weights=WeightsConfig(**names),
-                overlay_alpha=probe.said('overlay_alpha'),
-                overlay_route=False,
-                backend='torch',
-                threads=1,
-            )  # fmt: skip
-        )
-        pipeline.reset()
-        (result,) = pipeline.process([Frame(image=NIGHT)], Want(overlay=True))
-        size = fit(*NIGHT.shape[:2], pipeline.long_side).labels
-        size = NIGHT.shape[:2] if probe.said('label_size') == 'camera' else min(size, (60, 80))
-        np.testing.assert_array_equal(labels, sampled(result.labels, size))
-        np.testing.assert_array_equal(overlay, result.overlay)
+def change(client: Client, values: dict[str, Any]) -> None:
+    """Set parameters, which are taken together or not at all."""
+    before = client.get(*values)
+    taken = client.set_parameters(
+        **{n.replace('.', '__'): v for n, v in values.items()}
+    ).successful
+    assert client.get(*values) == ([*values.values()] if taken else before)
 
 
 @lru_cache
@@ -256,16 +140,52 @@ def pipeline_of(config: PipelineConfig) -> Pipeline:
     return Pipeline.load(config)
 
 
-def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
-    client: Client, parameters: dict[str, Any], tmp_path: Path
-) -> None:
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+# while inactive, and against what the light asks for
+@example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
+@example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])
+@given(st.lists(st.one_of(st.sampled_from(TRANSITIONS), st.sampled_from(CHANGES)), max_size=14))
+def test_what_the_parameters_say_is_what_is_done(plain, parameters, steps):
+    """In whatever order transitions and changes come, taken or refused."""
+    client = plain.client
+    client.unconfigure()
+    change(client, plain.defaults)
+    weights = {n[8:]: path for n, path in parameters.items() if n.startswith('weights.')}
+    for step in [*steps, 'configure', 'activate']:
+        if isinstance(step, dict):
+            change(client, step)
+        else:
+            # what the state does not allow is refused
+            client.transition(step)
+        if client.state() != 'active':
+            continue
+        labels, overlay = (pixels_of(answer) for answer in plain.connect().serve(NIGHT))
+        said = dict(zip(NAMES, client.get(*NAMES)))
+        table = RouteTable(night=said['router.table.night'])
+        pipeline = pipeline_of(
+            PipelineConfig(
+                route=said['route'], router=RouterConfig(dark=said['router.dark'], table=table),
+                weights=WeightsConfig(**weights), overlay_alpha=said['overlay_alpha'],
+                overlay_route=False, backend='torch', threads=1,
+            )
+        )  # fmt: skip
+        pipeline.reset()
+        (result,) = pipeline.process([Frame(image=NIGHT)], Want(overlay=True))
+        size = NIGHT.shape[:2]
+        if said['label_size'] == 'network':
+            size = min(fit(*size, pipeline.long_side).labels, size)
+        np.testing.assert_array_equal(labels, sampled(result.labels, size))
+        np.testing.assert_array_equal(overlay, result.overlay)
+
+
+def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters, tmp_path):
     # a whole number is taken for a double
     wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
     file = tmp_path / 'wrong.yaml'
     text = '{silent_after: fast, watchdog_s: 0.0, cameras: front}'
     file.write_text(f'/**: {{ros__parameters: {text}}}')
     given = ({**parameters, **wrong}, '--params-file', str(file))
-    with running(tmp_path / 'log', *given) as node:
+    with served(tmp_path, *given, state='unconfigured') as client:
         for words in (
             "'silent_after' must be a double, got 'fast'",
             "'watchdog_s' must be 1 to 3600, got 0.0",
@@ -275,9 +195,8 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
             "'threads' must be a integer, got 'two'",
             "'rout' is not known and has no effect; did you mean 'route'?",
         ):
-            values = client.diagnosed('node', 'ERROR', words)
-            assert words in node.text
-        assert values['state'] == 'unconfigured'
+            client.diagnosed('node', 'ERROR', words)
+            assert words in client.process.text
         mended = {'silent_after': 1.2, 'watchdog_s': 30.0, 'cameras': ['camera']}
         assert client.set_parameters(route='day', threads=1, **mended).successful
         assert not client.transition('configure')
@@ -288,80 +207,43 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(
         client.diagnosed('node', 'WARN', "'rout' is not known")
 
 
-class Unprepared(NodeProcess):
-    """A node that makes no common size ready beforehand, which takes long where one is huge."""
-
-    command = (
-        '-c',
-        'from nightseg_ros.node.main import serve\n'
-        'def make():\n'
-        # imported before, its threads would take the signals
-        '    from nightseg_ros.node import night_perception\n'
-        '    night_perception.COMMON_SIZES = ()\n'
-        '    return night_perception.NightPerception()\n'
-        'serve("night_perception", make)',
-    )
-
-
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code_0(
-    client: Client, parameters: dict[str, Any], tmp_path: Path, number: int
-) -> None:
-    camera = Camera(client)
-    # a network input of 2048 pixels keeps a core busy for seconds
+    parameters, tmp_path, number
+):
+    # a network input of 2048 pixels keeps a core busy for seconds; to prepare it would take long
     slow = {**parameters, 'long_side': 4096, 'route': 'translate'}
-    with running(tmp_path / 'log', slow, kind=Unprepared) as node:
-        camera.connect()
+    unprepared = node_with('night_perception.COMMON_SIZES = ()')
+    with served(tmp_path, slow, kind=unprepared) as client:
+        camera = Camera(client).connect()
+
+        def cpu_seconds() -> float:
+            text = Path(f'/proc/{client.process.process.pid}/stat').read_text()
+            fields = text.rpartition(')')[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
         def busy() -> bool:
             camera.send(picture(480, 640))
-            before = cpu_seconds(node.process.pid)
+            before = cpu_seconds()
             client.spin(0.2)
-            return cpu_seconds(node.process.pid) - before > 0.02
+            return cpu_seconds() - before > 0.02
 
         client.until(busy, 'inference')
-        begun = time.monotonic()
-        assert node.stop(number, timeout=10) == 0
-        assert time.monotonic() - begun < 2
-        assert not re.search('Traceback|terminate called|Segmentation', node.text)
+        assert large(client.process.segments()) == 1
+        client.process.ends(number)
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
-
-
-def test_a_signal_before_the_first_spin_ends_it_as_well(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_signal_before_the_first_spin_ends_it_as_well(parameters, tmp_path):
     with running(tmp_path / 'log', parameters) as node:
         # in the middle of the imports, or of loading
         time.sleep(1.0)
-        begun = time.monotonic()
-        code = node.stop(signal.SIGTERM, timeout=10)
-        assert time.monotonic() - begun < 2
-        assert code in (0, -signal.SIGTERM), 'killed only where Python had not started yet'
+        # killed only where Python had not started yet
+        node.ends(signal.SIGTERM, 0, -signal.SIGTERM)
 
 
-class Failing(NodeProcess):
-    """A node with a timer whose callback fails, every 50 ms or every second."""
-
-    command = (
-        '-c',
-        'from nightseg_ros.node.main import serve\n'
-        'def make():\n'
-        '    from nightseg_ros.node.night_perception import NightPerception\n'
-        '    node = NightPerception()\n'
-        '    node.create_timer(1.0 if node.get_namespace() == "/slow" else 0.05, lambda: 1 / 0)\n'
-        '    return node\n'
-        'serve("night_perception", make)',
-    )
-
-
-def test_a_node_whose_callbacks_only_fail_exits(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
-    with running(tmp_path / 'log', parameters, kind=Failing) as node:
+def test_a_node_whose_callbacks_only_fail_exits(parameters, tmp_path):
+    failing = node_with(after='node.create_timer(0.05, lambda: 1 / 0)')
+    with running(tmp_path / 'log', parameters, kind=failing) as node:
         segments = node.until_segments()
         assert node.process.wait(60) == 1
         assert not [path for path in segments if path.exists()]
@@ -369,14 +251,10 @@ def test_a_node_whose_callbacks_only_fail_exits(
         assert 'errors in callbacks within 10 s; exiting with code 1' in node.text
 
 
-def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
-    client = Client('/slow/night_perception')
-    camera = Camera(client, '/slow/camera')
-    with running(tmp_path / 'log', parameters, '-r', '__ns:=/slow', kind=Failing) as node:
-        camera.connect()
-        client.until(lambda: 'ZeroDivisionError' in node.text, 'an error')
+def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(parameters, tmp_path):
+    failing = node_with(after='node.create_timer(1.0, lambda: 1 / 0)')
+    with served(tmp_path, parameters, kind=failing) as client:
+        camera = Camera(client).connect()
+        client.until(lambda: 'ZeroDivisionError' in client.process.text, 'an error')
         camera.serve()
-        assert node.stop() == 0
-    client.close()
+        assert client.process.stop() == 0

@@ -4,28 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import cv2
 from nightseg_ros.node.parameters import PARAMETERS
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.pixels import fit
 import numpy as np
 import pytest
-from ros_harness import (
-    Camera,
-    Client,
-    offline,
-    picture,
-    pixels_of,
-    running,
-    SECOND,
-    values_of,
-)
+from ros_harness import Camera, Client, offline, picture, pixels_of, SECOND, served, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
@@ -36,42 +24,27 @@ DEFAULTS = {row.name: row.plain_default for row in PARAMETERS}
 
 
 @pytest.fixture(scope='module')
-def running_client(
-    parameters: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
-    log = tmp_path_factory.mktemp('node') / 'log.txt'
-    unconfigured = {**parameters, 'autostart': False}
-    with running(log, unconfigured, '-r', f'__ns:={NAMESPACE}'):
-        client = Client(f'{NAMESPACE}/night_perception')
-        client.watch_diagnostics()
-        client.reach('unconfigured')
+def unconfigured(parameters, tmp_path_factory):
+    given = {**parameters, 'autostart': False}
+    folder = tmp_path_factory.mktemp('node')
+    with served(folder, given, namespace=NAMESPACE, state='unconfigured') as client:
         yield client
-        client.close()
 
 
 @pytest.fixture
-def client(running_client: Client, parameters: dict[str, Any]) -> Iterator[Client]:
+def client(unconfigured, parameters):
     """Yield the client of an unconfigured node with the defaults."""
-    yield running_client
-    running_client.reset()
-    running_client.got.clear()
-    for transition, state in (('deactivate', 'active'), ('cleanup', 'inactive')):
-        if running_client.state() == state:
-            assert running_client.transition(transition)
+    yield unconfigured
+    unconfigured.reset()
+    unconfigured.got.clear()
+    unconfigured.unconfigure()
     kept = {*parameters, 'autostart'}
     restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
-    assert running_client.set_parameters(**restored).successful
-
-
-def start(client: Client, **parameters: Any) -> None:
-    answer = client.set_parameters(**parameters)
-    assert answer.successful, answer.reason
-    assert client.transition('configure')
-    assert client.transition('activate')
+    assert unconfigured.set_parameters(**restored).successful
 
 
 @pytest.fixture(scope='module')
-def pipeline(parameters: dict[str, Any]) -> Pipeline:
+def pipeline(parameters):
     return offline(parameters)
 
 
@@ -79,13 +52,12 @@ def camera_of(client: Client, name: str = 'camera', *outputs: str, **more: Any) 
     return Camera(client, f'{NAMESPACE}/{name}', *outputs, **more)
 
 
-@pytest.mark.parametrize('node_reliable', [True, False])
+@pytest.mark.parametrize('wanted', ['reliable', 'best_effort'])
 @pytest.mark.parametrize('camera_reliable', [True, False])
-def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: bool) -> None:
-    wanted = 'reliable' if node_reliable else 'best_effort'
+def test_reliabilities(client, wanted, camera_reliable):
     camera = camera_of(client, reliable=camera_reliable)
-    start(client, qos_reliability=wanted)
-    if node_reliable and not camera_reliable:
+    client.start(qos_reliability=wanted)
+    if wanted == 'reliable' and not camera_reliable:
         # they cannot match; the node has to say why nothing comes
         client.diagnosed('camera', 'ERROR', 'is published best_effort, but this node asks for')
         return
@@ -93,21 +65,19 @@ def test_reliabilities(client: Client, node_reliable: bool, camera_reliable: boo
     assert client.diagnosed('camera', 'OK')['subscribed'] == wanted
 
 
-def test_a_topic_of_another_type_is_named_as_what_it_is(client: Client) -> None:
+def test_a_topic_of_another_type_is_named_as_what_it_is(client):
     client.publisher('/camera/image_raw/compressed', CompressedImage)
-    start(client, image_topics=['/camera/image_raw/compressed'])
+    client.start(image_topics=['/camera/image_raw/compressed'])
     words = "is sensor_msgs/CompressedImage, which is not what is subscribed to; set 'transport'"
     client.diagnosed('camera', 'ERROR', f'{words} to compressed')
 
 
-def test_what_was_published_once_arrives(client: Client) -> None:
-    camera = camera_of(client, 'camera', 'labels', 'camera_info')
+def test_what_was_published_once_arrives(client):
+    camera = camera_of(client, 'camera', 'labels', 'camera_info', latched=True)
     infos = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo, latched=True)
-    client.node.destroy_publisher(camera.publisher)
-    camera.publisher = client.publisher(f'{NAMESPACE}/camera/image_raw', latched=True)
     infos.publish(CameraInfo(height=60, width=80))
     message = camera.send()
-    start(client)
+    client.start()
     client.until(lambda: camera.got() and camera.got('camera_info'), 'labels and calibration')
     assert camera.got()[0].header == camera.got('camera_info')[0].header == message.header
     # a publisher that keeps nothing follows
@@ -116,20 +86,19 @@ def test_what_was_published_once_arrives(client: Client) -> None:
     camera.serve()
 
 
-def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None:
+def test_auto_follows_the_publisher_also_when_it_changes(client):
     # nobody there: said, and no reason to fail
-    start(client)
+    client.start()
     client.diagnosed('camera', 'ERROR', f'nobody publishes {NAMESPACE}/camera/image_raw')
     for index, reliable in enumerate((True, False, True)):
         camera = camera_of(client, reliable=reliable)
         wanted = ('reliable' if reliable else 'best_effort', '1')
-        client.until(
-            lambda wanted=wanted: (
-                (found := client.status('camera'))
-                and (found[2]['subscribed'], found[2]['publishers']) == wanted
-            ),
-            f'a subscription that is {wanted}',
-        )
+
+        def subscribed(wanted: tuple[str, str] = wanted) -> bool:
+            found = client.status('camera')
+            return bool(found) and (found[2]['subscribed'], found[2]['publishers']) == wanted
+
+        client.until(subscribed, f'a subscription that is {wanted}')
         if index == 0:
             # matched, but silent: the hint that helps most people
             client.diagnosed('camera', 'ERROR', 'FASTRTPS_DEFAULT_PROFILES_FILE')
@@ -140,20 +109,13 @@ def test_auto_follows_the_publisher_also_when_it_changes(client: Client) -> None
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
 
 
-def test_labels_of_the_networks_size_are_never_larger_than_the_picture(client: Client) -> None:
-    camera = camera_of(client)
-    start(client, label_size='network')
-    labels = camera.connect().serve(picture(24, 32))
-    assert (labels.height, labels.width) == (24, 32)
-
-
-def test_labels_of_the_networks_size_carry_their_calibration(
-    client: Client, pipeline: Pipeline
-) -> None:
+def test_labels_of_the_networks_size_carry_their_calibration_and_are_never_enlarged(
+    client, pipeline
+):
     image = picture(120, 200, seed=8)
     camera = camera_of(client, 'camera', 'labels', 'confidence', 'color', 'camera_info')
     calibration = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo)
-    start(client, label_size='network')
+    client.start(label_size='network')
     camera.connect()
     client.connect(calibration)
     info = CameraInfo(height=120, width=200, distortion_model='plumb_bob')
@@ -176,15 +138,17 @@ def test_labels_of_the_networks_size_carry_their_calibration(
     assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
     assert got.k[0] / got.width == pytest.approx(100 / 200)
     assert (color.height, color.width) == (120, 200)
+    small = camera.serve(picture(24, 32), 'labels')
+    assert (small.height, small.width) == (24, 32)
 
 
-def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
+def test_the_own_vehicle_is_unlabelled(client, tmp_path):
     bonnet = np.zeros((60, 100), np.uint8)
     bonnet[40:, 20:80] = 1
     cv2.imwrite(str(tmp_path / 'bonnet.png'), bonnet)
     topics = ('labels', 'confidence', 'color', 'overlay')
     camera = camera_of(client, 'camera', *topics)
-    start(client, ego_masks=[str(tmp_path / 'bonnet.png')])
+    client.start(ego_masks=[str(tmp_path / 'bonnet.png')])
     # twice the mask's size
     image = picture(120, 200, seed=2)
     answers = camera.connect().serve(image)
@@ -198,7 +162,7 @@ def test_the_own_vehicle_is_unlabelled(client: Client, tmp_path: Path) -> None:
     assert (got['overlay'][~own] != image[~own]).any()
 
 
-def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
+def test_cameras_of_one_topic_are_refused_by_name(client):
     for given, words in (
         ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
         ({'cameras': ['a', 'b'], 'image_topics': ['i', f'{NAMESPACE}/i']}, "'image_topics' names"),
@@ -208,26 +172,22 @@ def test_cameras_of_one_topic_are_refused_by_name(client: Client) -> None:
         client.diagnosed('node', 'ERROR', words)
 
 
-def test_a_silent_camera_holds_up_no_other(client: Client) -> None:
+def test_a_silent_camera_holds_up_no_other(client):
     left, right = camera_of(client, 'left'), camera_of(client, 'right')
-    start(client, cameras=['left', 'right'])
+    client.start(cameras=['left', 'right'])
     left.connect()
     right.connect()
 
-    def told() -> bool:
-        left.serve()
-        return client.says('right', level='ERROR')
-
-    client.until(told, 'an ERROR of the silent one')
+    client.told(left.serve, 'right', '', 'ERROR')
     client.until(lambda: client.says('left', level='OK'), 'the other one being well')
 
 
-def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
+def test_simulated_time_and_a_bag_that_loops(client):
     clock = client.publisher('/clock', Clock)
     camera = camera_of(client, 'camera', 'status')
     assert client.set_parameters(use_sim_time=True).successful
     try:
-        start(client, max_age=5.0)
+        client.start(max_age=5.0)
         client.diagnosed('node', 'WARN', 'nothing came on /clock')
         camera.connect()
         client.connect(clock)
@@ -238,10 +198,7 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         for _ in range(25):
             clock.publish(negative)
             client.spin(0.05)
-        client.feed(
-            lambda: clock.publish(negative),
-            lambda: client.says('node', words, level='ERROR'), words,
-        )  # fmt: skip
+        client.told(lambda: clock.publish(negative), 'node', words, 'ERROR')
         begin = 1_000 * SECOND
         for loop in range(3):
             for index in range(12):
@@ -262,12 +219,10 @@ def test_simulated_time_and_a_bag_that_loops(client: Client) -> None:
         assert client.set_parameters(use_sim_time=False).successful
 
 
-def test_topics_that_have_other_names_and_the_translation(client: Client) -> None:
-    camera = Camera(client, '/vision/roof', 'labels', 'translated')
-    camera.publisher = client.publisher(f'{NAMESPACE}/usb_cam/image_color')
-    start(
-        client, cameras=['/vision/roof'], image_topics=['usb_cam/image_color'], route='translate'
-    )
+def test_topics_that_have_other_names_and_the_translation(client):
+    topic = f'{NAMESPACE}/usb_cam/image_color'
+    camera = Camera(client, '/vision/roof', 'labels', 'translated', topic=topic)
+    client.start(cameras=['/vision/roof'], image_topics=['usb_cam/image_color'], route='translate')
     message = camera.connect().frame(picture(90, 140))
     for answer, encoding in zip(camera.serve(message), ('mono8', 'rgb8')):
         assert (answer.height, answer.width, answer.encoding) == (90, 140, encoding)

@@ -725,9 +725,9 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     assert sent['illumination'].data == pytest.approx(0.9)
     assert (sent['camera_info'].height, sent['camera_info'].width) == size
     found = {}
-    for name, layout in PICTURES.items():
-        message = sent[name]
-        shape = size if layout == 'mono8' else (120, 4, 3)
+    for name in PICTURES:
+        message, plane = sent[name], name in ('labels', 'confidence')
+        layout, shape = ('mono8', size) if plane else ('rgb8', (120, 4, 3))
         found[name] = np.asarray(message.data, np.uint8).reshape(shape)
         assert (message.encoding, message.height, message.width) == (layout, *shape[:2])
         assert message.step == found[name].size // shape[0]

@@ -13,7 +13,6 @@ from nightseg_ros.node.parameters import (
     BY_NAME,
     CLOUD_PARAMETERS,
     CloudSettings,
-    Parameter,
     PARAMETERS,
     Settings,
     settings_of,
@@ -45,7 +44,7 @@ def flat(nested: dict[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 @pytest.mark.parametrize('node', KINDS)
-def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
+def test_the_shipped_yaml_holds_the_defaults(node):
     text = (ROOT / 'config' / f'{node}.yaml').read_text()
     found = flat(yaml.safe_load(text)['/**']['ros__parameters'])
     assert found == values(node)
@@ -63,7 +62,7 @@ def test_the_shipped_yaml_holds_the_defaults(node: str) -> None:
         ('semantic_cloud.md', 'docs/clouds.md', 'parameters'),
     ],
 )
-def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) -> None:
+def test_files_hold_what_the_tables_generate(name, file, mark):
     text = (ROOT / file).read_text()
     if mark:
         _, begin, rest = text.partition(f'<!-- {mark} -->\n')
@@ -72,13 +71,13 @@ def test_files_hold_what_the_tables_generate(name: str, file: str, mark: str) ->
     assert text.strip() == generate(name).strip(), f'python bench/node_tables.py {name} prints it'
 
 
-def test_every_setting_of_the_pipeline_is_a_parameter() -> None:
+def test_every_setting_of_the_pipeline_is_a_parameter():
     assert set(BY_NAME) >= set(flat(to_mapping(PipelineConfig())))
     assert settings_of(Settings, values()).pipeline == PipelineConfig() == Settings().pipeline
 
 
 @pytest.mark.parametrize('parameter', [*PARAMETERS, *CLOUD_PARAMETERS], ids=lambda p: p.name)
-def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Parameter) -> None:
+def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter):
     numbers = {'bool': 1, 'integer': 2, 'double': 3, 'string': 4, 'string array': 9}
     found = parameter.descriptor()
     assert (found.name, found.type) == (parameter.name, numbers[parameter.kind])
@@ -103,121 +102,76 @@ def test_a_row_is_its_descriptor_and_refuses_what_is_out_of_bounds(parameter: Pa
         assert parameter.name in (parameter.problem(value) or ''), value
 
 
-@pytest.mark.parametrize(
-    ('given', 'wanted'),
-    [
-        ({}, [('camera', 'camera/image_raw', 'camera/camera_info', 'camera/nightseg')]),
-        (
-            {'cameras': ['front', '/rear']},
-            [
-                ('front', 'front/image_raw', 'front/camera_info', 'front/nightseg'),
-                ('/rear', '/rear/image_raw', '/rear/camera_info', '/rear/nightseg'),
-            ],
-        ),
-        (
-            {'image_topics': ['/usb/image', 'left/rgb/image_rect']},
-            [
-                ('usb', '/usb/image', '/usb/camera_info', '/usb/nightseg'),
-                ('left/rgb', 'left/rgb/image_rect', 'left/rgb/camera_info', 'left/rgb/nightseg'),
-            ],
-        ),
-        (
-            {'image_topics': ['stereo/left', 'stereo/right', 'image']},
-            [
-                ('stereo/left', 'stereo/left', 'stereo/camera_info', 'stereo/left/nightseg'),
-                ('stereo/right', 'stereo/right', 'stereo/camera_info', 'stereo/right/nightseg'),
-                ('image', 'image', 'camera_info', 'image/nightseg'),
-            ],
-        ),
-        (
-            {'cameras': ['roof'], 'image_topics': ['/usb/image']},
-            [('roof', '/usb/image', '/usb/camera_info', 'roof/nightseg')],
-        ),
-        (
-            {'cameras': ['roof'], 'transport': 'compressed'},
-            [('roof', 'roof/image_raw/compressed', 'roof/camera_info', 'roof/nightseg')],
-        ),
-        (
-            {'image_topics': ['/usb/image/compressed'], 'transport': 'compressed'},
-            [('usb', '/usb/image/compressed', '/usb/camera_info', '/usb/nightseg')],
-        ),
-        (
-            {
-                'cameras': [],
-                'image_topics': ['/isaac/image_compressed'],
-                'transport': 'compressed',
-            },
-            [('isaac', '/isaac/image_compressed', '/isaac/camera_info', '/isaac/nightseg')],
-        ),
-        (
-            {'cameras': ['/front/'], 'transport': 'ffmpeg'},
-            [('/front', '/front/image_raw/ffmpeg', '/front/camera_info', '/front/nightseg')],
-        ),
-        (
-            {'image_topics': ['/a/image_raw/foxglove', '/b/h264'], 'transport': 'foxglove'},
-            [
-                ('a', '/a/image_raw/foxglove', '/a/camera_info', '/a/nightseg'),
-                ('b', '/b/h264', '/b/camera_info', '/b/nightseg'),
-            ],
-        ),
-        (
-            {'image_topics': ['/image_raw']},
-            [('image_raw', '/image_raw', '/camera_info', '/image_raw/nightseg')],
-        ),
-    ],
-)
-def test_cameras_and_topics(given: dict[str, Any], wanted: list[tuple[str, ...]]) -> None:
-    found = settings_of(Settings, values(**given)).camera_names
-    assert [(c.name, c.image_topic, c.info_topic, c.output) for c in found] == wanted
+#: Names of cameras and topics, transport, and of each camera its name, topics and output.
+NAMES: list[tuple[list[str], list[str], str, list[str]]] = [
+    (['camera'], [''], 'raw', ['camera camera/image_raw camera/camera_info camera/nightseg']),
+    (['front', '/rear'], [''], 'raw',
+     ['front front/image_raw front/camera_info front/nightseg',
+      '/rear /rear/image_raw /rear/camera_info /rear/nightseg']),
+    ([''], ['/usb/image', 'left/rgb/image_rect'], 'raw',
+     ['usb /usb/image /usb/camera_info /usb/nightseg',
+      'left/rgb left/rgb/image_rect left/rgb/camera_info left/rgb/nightseg']),
+    ([''], ['stereo/left', 'stereo/right', 'image'], 'raw',
+     ['stereo/left stereo/left stereo/camera_info stereo/left/nightseg',
+      'stereo/right stereo/right stereo/camera_info stereo/right/nightseg',
+      'image image camera_info image/nightseg']),
+    (['roof'], ['/usb/image'], 'raw', ['roof /usb/image /usb/camera_info roof/nightseg']),
+    (['roof'], [''], 'compressed',
+     ['roof roof/image_raw/compressed roof/camera_info roof/nightseg']),
+    (['camera'], ['/usb/image/compressed'], 'compressed',
+     ['usb /usb/image/compressed /usb/camera_info /usb/nightseg']),
+    ([], ['/isaac/image_compressed'], 'compressed',
+     ['isaac /isaac/image_compressed /isaac/camera_info /isaac/nightseg']),
+    (['/front/'], [''], 'ffmpeg',
+     ['/front /front/image_raw/ffmpeg /front/camera_info /front/nightseg']),
+    (['camera'], ['/a/image_raw/foxglove', '/b/h264'], 'foxglove',
+     ['a /a/image_raw/foxglove /a/camera_info /a/nightseg',
+      'b /b/h264 /b/camera_info /b/nightseg']),
+    (['camera'], ['/image_raw'], 'raw', ['image_raw /image_raw /camera_info /image_raw/nightseg']),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ('node', 'given', 'words'),
-    [
-        (NIGHT, {'cameras': [''], 'image_topics': ['']}, 'both empty'),
-        (NIGHT, {'cameras': []}, 'both empty'),
-        (NIGHT, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
-        (NIGHT, {'cameras': ['front left']}, "names 'front left': Invalid topic name"),
-        (NIGHT, {'cameras': ['/']}, "names '': Invalid topic name"),
-        (NIGHT, {'image_topics': ['/a/']}, "names '/a/': Invalid topic name"),
-        (NIGHT, {'image_topics': ['/a/nightseg/labels']}, "no camera's picture but a mask"),
-        (NIGHT, {'image_topics': ['/d/image/compressedDepth']}, 'but a depth image'),
-        (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
-        (NIGHT, {'image_topics': ['x/i', 'x/i']}, 'twice'),
-        (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
-        (
-            NIGHT,
-            {'router__dark': 0.7},
-            r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7",
-        ),
-        (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
-        (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
-        (NIGHT, {'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
-        (
-            NIGHT,
-            {'route': 'noon'},
-            "'route' must be one of auto, day, night, translate; got 'noon'",
-        ),
-        (CLOUD, {'cameras': ['']}, "'cameras' is empty"),
-        (CLOUD, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
-        (CLOUD, {'sensors': ['']}, "'sensors' and 'depth_cameras' are both empty"),
-        (CLOUD, {'depth_cameras': ['roof']}, "names roof, which is none of 'cameras'"),
-        (
-            CLOUD,
-            {'sensors': ['camera'], 'depth_cameras': ['camera']},
-            'lead to camera/nightseg/po',
-        ),
-        (CLOUD, {'sensor_topics': ['a', 'b']}, "'sensor_topics' has 2 topics for 1 names"),
-        (CLOUD, {'info_topics': ['a', 'b']}, "'info_topics' has 2 topics for 1 names"),
-        (
-            CLOUD,
-            {'transforms': ['base lidar 1 2']},
-            "'transforms': transform 'base lidar 1 2' mus",
-        ),
-        (CLOUD, {'occlusion__cell': -1.0}, "'occlusion.cell' must be 0 to 200, got -1"),
-        (CLOUD, {'odometry_type': 'x'}, "'odometry_type' must be one of nav_msgs/Odometry, geome"),
-    ],
-)
-def test_contradictions_are_named(node: str, given: dict[str, Any], words: str) -> None:
+@pytest.mark.parametrize(('cameras', 'topics', 'transport', 'wanted'), NAMES)
+def test_cameras_and_topics(cameras, topics, transport, wanted):
+    given = values(cameras=cameras, image_topics=topics, transport=transport)
+    found = settings_of(Settings, given).camera_names
+    assert [f'{c.name} {c.image_topic} {c.info_topic} {c.output}' for c in found] == wanted
+
+
+CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
+    (NIGHT, {'cameras': [''], 'image_topics': ['']}, 'both empty'),
+    (NIGHT, {'cameras': []}, 'both empty'),
+    (NIGHT, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
+    (NIGHT, {'cameras': ['front left']}, "names 'front left': Invalid topic name"),
+    (NIGHT, {'cameras': ['/']}, "names '': Invalid topic name"),
+    (NIGHT, {'image_topics': ['/a/']}, "names '/a/': Invalid topic name"),
+    (NIGHT, {'image_topics': ['/a/nightseg/labels']}, "no camera's picture but a mask"),
+    (NIGHT, {'image_topics': ['/d/image/compressedDepth']}, 'but a depth image'),
+    (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
+    (NIGHT, {'image_topics': ['x/i', 'x/i']}, 'twice'),
+    (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
+    (NIGHT, {'router__dark': 0.7}, r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7"),
+    (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
+    (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
+    (NIGHT, {'cameras': ['front-left']}, "'cameras' names 'front-left': .* alphanumerics"),
+    (NIGHT, {'cameras': ['a//b']}, "'cameras' names 'a//b': .* repeated '/'"),
+    (NIGHT, {'image_topics': ['/{x}/image']}, "names '/{x}/image': .* unknown substitution"),
+    (NIGHT, {'max_rate': math.nan}, "'max_rate' must be 0 to 1000"),
+    (NIGHT, {'route': 'noon'}, "'route' must be one of auto, day, night, translate; got 'noon'"),
+    (CLOUD, {'cameras': ['']}, "'cameras' is empty"),
+    (CLOUD, {'cameras': ['a', 'a']}, "'cameras' names a twice"),
+    (CLOUD, {'sensors': ['']}, "'sensors' and 'depth_cameras' are both empty"),
+    (CLOUD, {'depth_cameras': ['roof']}, "names roof, which is none of 'cameras'"),
+    (CLOUD, {'sensors': ['camera'], 'depth_cameras': ['camera']}, 'lead to camera/nightseg/po'),
+    (CLOUD, {'sensor_topics': ['a', 'b']}, "'sensor_topics' has 2 topics for 1 names"),
+    (CLOUD, {'info_topics': ['a', 'b']}, "'info_topics' has 2 topics for 1 names"),
+    (CLOUD, {'transforms': ['base lidar 1 2']}, "'transforms': transform 'base lidar 1 2' mus"),
+    (CLOUD, {'occlusion__cell': -1.0}, "'occlusion.cell' must be 0 to 200, got -1"),
+    (CLOUD, {'odometry_type': 'x'}, "'odometry_type' must be one of nav_msgs/Odometry, geome"),
+]
+
+
+@pytest.mark.parametrize(('node', 'given', 'words'), CONTRADICTIONS)
+def test_contradictions_are_named(node, given, words):
     with pytest.raises(ConfigError, match=words):
         settings_of(KINDS[node][1], values(node, **given))

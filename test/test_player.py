@@ -4,32 +4,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Message
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.run import _inputs, RunOptions
 from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
 import numpy as np
 import pytest
+from test_video import packets
 
 START = 10**18
 
 
-def write_bag(path: Path, topics: list[str]) -> Path:
-    with BagWriter(path) as bag:
-        for index in range(6):
-            for place, topic in enumerate(topics):
-                image = np.full((8, 8, 3), 10 * index + place, np.uint8)
-                stamp = START + index * 100 + place
-                bag.write_frame(topic, Frame(image=image, stamp_ns=stamp))
-        bag.write_labels('/left/nightseg/labels', np.zeros((8, 8), np.uint8), stamp_ns=START)
-        bag.write_labels('/left/labels_truth', np.zeros((8, 8), np.uint8), stamp_ns=START)
-    return path
+def frame(value: int, stamp_ns: int) -> Frame:
+    return Frame(image=np.full((8, 8, 3), value, np.uint8), stamp_ns=stamp_ns)
 
 
 @given(
@@ -37,7 +28,7 @@ def write_bag(path: Path, topics: list[str]) -> Path:
     rate=st.floats(0.01, 100),
     start=st.integers(0, 10**15),
 )
-def test_the_pacer_keeps_distances_at_its_rate(stamps: list[int], rate: float, start: int) -> None:
+def test_the_pacer_keeps_distances_at_its_rate(stamps, rate, start):
     pacer = Pacer(rate, longest_ns=10**13)
     due = [pacer.due(stamp, start) for stamp in stamps]
     assert due[0] == start
@@ -50,7 +41,7 @@ def test_the_pacer_keeps_distances_at_its_rate(stamps: list[int], rate: float, s
     times=st.lists(st.integers(-(10**18), 2 * 10**18), min_size=1, max_size=20),
     steps=st.lists(st.integers(0, GAP_NS), min_size=1, max_size=20),
 )
-def test_the_pacer_waits_for_no_clock_that_was_set(times: list[int], steps: list[int]) -> None:
+def test_the_pacer_waits_for_no_clock_that_was_set(times, steps):
     pacer, now = Pacer(1.0), 5
     for time in times:
         for step in steps:
@@ -61,16 +52,15 @@ def test_the_pacer_waits_for_no_clock_that_was_set(times: list[int], steps: list
     assert now - 5 == pacer.elapsed_ns
 
 
-def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path: Path) -> None:
+def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(6):
             received = START + index * 10**8
-            image = np.full((8, 8, 3), index, np.uint8)
             # a clock without a battery that is set on the way, and one that counts from power-up
             host = received if index > 2 else index * 10**8 + 7
-            bag.write_frame('/a/image', Frame(image=image, stamp_ns=host), received_ns=received)
-            own = Frame(image=image, stamp_ns=653 * 10**9 + index * 10**8)
-            bag.write_frame('/b/image', own, received_ns=received + 1)
+            bag.write_frame('/a/image', frame(index, host), received_ns=received)
+            own = 653 * 10**9 + index * 10**8
+            bag.write_frame('/b/image', frame(index, own), received_ns=received + 1)
         bag.write_image(
             '/c/image', np.zeros((8, 8), np.float32), '32FC1', stamp_ns=START, received_ns=START
         )
@@ -85,15 +75,12 @@ def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('set_s', [-(10**9), -5, 30, 10**9])
-def test_cameras_stay_together_where_the_recorders_clock_is_set(
-    tmp_path: Path, set_s: int
-) -> None:
+def test_cameras_stay_together_where_the_recorders_clock_is_set(tmp_path, set_s):
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(6):
             time = START + index * 10**8 + (set_s * 10**9 if index > 2 else 0)
             for place, topic in enumerate(('/a/image', '/b/image')):
-                frame = Frame(image=np.full((8, 8, 3), index, np.uint8), stamp_ns=time + place)
-                bag.write_frame(topic, frame)
+                bag.write_frame(topic, frame(index, time + place))
     played = list(ReplaySource(tmp_path / 'bag').messages(print))
     indices = [content.data[-1] for _, _, content in played]
     assert indices[0::2] == indices[1::2] == [*range(6)]
@@ -103,29 +90,44 @@ def test_cameras_stay_together_where_the_recorders_clock_is_set(
     assert now < 2 * 10**9
 
 
-def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path: Path) -> None:
-    path = write_bag(tmp_path / 'bag', ['/left/image_raw', '/right/image_raw'])
-    source = ReplaySource(path)
-    assert set(source.topics) == {'/left/image_raw', '/right/image_raw'}
+def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path):
+    cameras = ('/left/image_raw', '/right/image_raw')
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(6):
+            for place, topic in enumerate(cameras):
+                bag.write_frame(topic, frame(10 * index + place, START + index * 100 + place))
+        for topic in ('/left/nightseg/labels', '/left/labels_truth'):
+            bag.write_labels(topic, np.zeros((8, 8), np.uint8), stamp_ns=START)
+    source = ReplaySource(tmp_path / 'bag')
+    assert set(source.topics) == {*cameras}
     stamps, topics, contents = zip(*source.messages(print))
     assert list(stamps) == sorted(stamps)
-    assert topics == ('/left/image_raw', '/right/image_raw') * 6
+    assert topics == cameras * 6
     # as recorded, byte for byte: the pixels are the message's last bytes
     assert all(isinstance(content, Message) for content in contents)
     assert contents[3].data[-192:] == bytes([11]) * 192
-    one = ReplaySource(path, ['right/image_raw'], also=['/left/labels_truth'])
+    one = ReplaySource(tmp_path / 'bag', ['right/image_raw'], also=['/left/labels_truth'])
     assert set(one.topics) == {'/right/image_raw', '/left/labels_truth'}
     with pytest.raises(BagError, match='/left/image_raw'):
-        ReplaySource(path, ['/rear/image_raw'])
+        ReplaySource(tmp_path / 'bag', ['/rear/image_raw'])
 
 
-def test_a_folder_is_one_camera_and_skips_what_is_broken(tmp_path: Path) -> None:
-    for index in range(3):
-        cv2.imwrite(str(tmp_path / f'{index}.png'), np.full((8, 8, 3), index, np.uint8))
-    (tmp_path / '1.png').write_bytes(b'torn')
-    said: list[str] = []
-    source = ReplaySource(tmp_path, rate=4.0)
-    played = [(stamp, topic) for stamp, topic, _ in source.messages(said.append)]
-    assert source.frames is not None and source.frames.undated
-    assert played == [(0, 'camera/image_raw'), (500_000_000, 'camera/image_raw')]
-    assert len(said) == 1 and '1.png' in said[0]
+@pytest.mark.parametrize('last', ['ffmpeg', 'packets'])
+def test_video_of_a_type_that_is_not_installed_is_played_as_images(tmp_path, last):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number, data in packets('libx264', 8)[2:]:
+            bag.write_stamped(
+                f'/a/{last}', 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', pts=number, flags=0,
+                width=64, height=48, encoding='libx264', is_bigendian=False,
+                data=np.frombuffer(data, np.uint8), stamp_ns=START + number,
+            )  # fmt: skip
+            bag.write_value('/weather', 'rain', START + number)
+    source = ReplaySource(tmp_path / 'bag', also=['/weather'])
+    name = '/a' if last == 'ffmpeg' else '/a/packets'
+    assert source.topics == {name: 'sensor_msgs/msg/Image', '/weather': 'std_msgs/msg/String'}
+    played = [(topic, time - START) for time, topic, _ in source.messages(print)]
+    assert [time for topic, time in played if topic == '/weather'] == [*range(2, 8)]
+    # from the key frame on
+    assert [time for topic, time in played if topic == name] == [5, 6, 7]
+    parameters, _ = _inputs(RunOptions(source=str(tmp_path / 'bag')))
+    assert parameters == {'image_topics': f'["{name}"]', 'transport': 'raw'}

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import bz2
-from collections.abc import Callable
 import json
 from pathlib import Path
 import re
@@ -44,7 +43,7 @@ UNSEEN = re.compile(
 # -- no code from a file ---------------------------------------------------------------------
 
 
-def test_no_module_runs_what_it_reads() -> None:
+def test_no_module_runs_what_it_reads():
     lint = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
     assert re.search(r'^select = .*"S"', lint, re.MULTILINE)
     loaders = set()
@@ -71,7 +70,7 @@ def test_no_module_runs_what_it_reads() -> None:
     ],
     ids=lambda text: text[:12],
 )  # fmt: skip
-def test_hostile_yaml_is_an_error_of_one_kind(text: str) -> None:
+def test_hostile_yaml_is_an_error_of_one_kind(text):
     with pytest.raises(ValueError, match=r'.') as caught:
         load_yaml(text)
     assert len(str(caught.value)) < 1000
@@ -91,25 +90,22 @@ def laughs() -> bytes:
      (laughs(), '.*alias')],
     ids=range(6),
 )  # fmt: skip
-def test_a_file_that_is_no_mapping_names_itself(
-    tmp_path: Path, content: bytes, words: str
-) -> None:
+def test_a_file_that_is_no_mapping_names_itself(tmp_path, content, words):
     file = tmp_path / 'odd.yaml'
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=rf'odd\.yaml{words}'):
         read_yaml(file)
 
 
-def test_a_wrong_value_of_any_length_makes_a_short_message() -> None:
-    with pytest.raises(ConfigError, match="'long_side' must be int") as caught:
+def test_a_wrong_value_of_any_length_makes_a_short_message():
+    with pytest.raises(ConfigError, match=r"^'long_side' must be int.{,450}$"):
         from_mapping(PipelineConfig, {'long_side': ['x' * 10_000] * 1000})
-    assert len(str(caught.value)) < 500
 
 
 # -- paths -----------------------------------------------------------------------------------
 
 
-def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path: Path) -> None:
+def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path):
     secret = write_bag(tmp_path / 'elsewhere', 'mcap', range(2), name='secret')
     bag = write_bag(tmp_path, 'mcap', range(4)).parent
     content = yaml.safe_load((bag / 'metadata.yaml').read_text())
@@ -123,7 +119,7 @@ def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path: Path) -> None:
     assert [type(frame) for frame in frames] == [Frame] * 4
 
 
-def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path: Path) -> None:
+def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         for topic in ('/../../etc/cam/image_raw', '/a/../../b/image_raw'):
             bag.write_frame(topic, Frame(image=np.zeros((4, 6, 3), np.uint8), stamp_ns=10**9))
@@ -140,9 +136,7 @@ def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path: Path) 
     ('compression', 'compress'),
     [('zstd', _zstd.compress), ('lz4', lz4.frame.compress), ('bz2', bz2.compress)],
 )
-def test_a_chunk_that_unpacks_to_anything_is_refused(
-    compression: str, compress: Callable[[bytes], bytes]
-) -> None:
+def test_a_chunk_that_unpacks_to_anything_is_refused(compression, compress):
     bomb = compress(bytes(2**26))
     assert len(bomb) < 2**19
     assert unpack(compress(bytes(1000)), compression, 1000) == bytes(1000)
@@ -155,9 +149,7 @@ def test_a_chunk_that_unpacks_to_anything_is_refused(
         unpack(bomb, compression, MAX_BYTES + 1)
 
 
-def test_a_packed_bag_does_not_fill_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_packed_bag_does_not_fill_the_disk(tmp_path, monkeypatch):
     source = tmp_path / 'bomb.mcap.zstd'
     source.write_bytes(_zstd.compress(bytes(2**24)))
     free = iter([2**31, 2**31, 2**31, 100])
@@ -166,7 +158,7 @@ def test_a_packed_bag_does_not_fill_the_disk(
     assert (tmp_path / 'bomb.mcap').stat().st_size < 2**20
 
 
-def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> None:
+def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path):
     storage = write_bag(tmp_path, 'sqlite3', range(6), size=(60, 90))
     content = bytearray(storage.read_bytes())
     page_size = struct.unpack_from('>H', content, 16)[0]
@@ -190,7 +182,7 @@ def test_a_chain_of_database_pages_that_bites_its_tail_ends(tmp_path: Path) -> N
     ],
     ids=str,
 )  # fmt: skip
-def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path: Path, arch: dict) -> None:
+def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path, arch):
     tensors = build('resnet_generator', ngf=4, blocks=1).state_dict()
     file = tmp_path / 'giant.safetensors'
     save_weights(file, tensors, WeightsMetadata(network='resnet_generator', arch=arch))
@@ -198,9 +190,17 @@ def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path: Path, arch:
         build_from(load_weights(file))
 
 
-def test_shipped_weights_pass_the_check_of_their_size() -> None:
+def test_shipped_weights_pass_the_check_of_their_size():
     for name in ('day', 'night', 'translator', 'illumination'):
         assert build_from(load_weights(name)).training is False, name
+
+
+def test_metadata_in_json_of_any_depth_is_an_error(tmp_path):
+    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
+    file = tmp_path / 'deep.safetensors'
+    file.write_bytes(struct.pack('<Q', len(header)) + header)
+    with pytest.raises(WeightsError, match='deep'):
+        load_weights(file)
 
 
 # -- what is installed -----------------------------------------------------------------------
@@ -222,39 +222,24 @@ def locked(name: str) -> dict[str, list[tuple[Version, str]]]:
 
 
 @pytest.mark.parametrize('distro', ['jazzy', 'kilted'])
-def test_the_lock_holds_every_requirement(distro: str) -> None:
+def test_the_lock_holds_every_requirement(distro):
     whole = locked('base') | locked('cuda') | locked(f'ros-{distro}')
     for name in ('runtime', 'train', 'test', 'fleet', 'lint', f'ros-{distro}', 'constraints'):
         text = (ROOT / 'requirements' / f'{name}.txt').read_text(encoding='utf-8')
-        for line in (line.partition('#')[0].strip() for line in text.splitlines()):
-            if not line:
-                continue
+        for line in filter(None, (line.partition('#')[0].strip() for line in text.splitlines())):
             wanted = Requirement(line)
-            versions = whole[wanted.name.lower().replace('_', '-').replace('.', '-')]
-            assert all(version in wanted.specifier for version, _ in versions), (
-                f'{line}: run `make lock`'
-            )
+            found = whole[wanted.name.lower().replace('_', '-').replace('.', '-')]
+            assert all(version in wanted.specifier for version, _ in found), f'{line}: `make lock`'
 
 
-def test_both_builds_of_torch_are_of_one_version() -> None:
+def test_both_builds_of_torch_are_of_one_version_and_no_lock_file_names_a_place():
     [(cpu, _)], [(cuda, _)] = locked('cpu')['torch'], locked('cuda')['torch']
     assert cpu.local == 'cpu' and cpu.public == str(cuda)
     assert 'torch' not in locked('base')
-
-
-def test_lock_files_name_no_place() -> None:
     for file in (ROOT / 'requirements' / 'lock').iterdir():
         text = file.read_text(encoding='utf-8')
         assert '://' not in text and '--index' not in text and '--find-links' not in text
 
 
-def test_the_installer_is_a_shell_script_without_mistakes() -> None:
+def test_the_installer_is_a_shell_script_without_mistakes():
     subprocess.run(['bash', '-n', ROOT / 'requirements' / 'install.sh'], check=True)
-
-
-def test_metadata_in_json_of_any_depth_is_an_error(tmp_path: Path) -> None:
-    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
-    file = tmp_path / 'deep.safetensors'
-    file.write_bytes(struct.pack('<Q', len(header)) + header)
-    with pytest.raises(WeightsError, match='deep'):
-        load_weights(file)

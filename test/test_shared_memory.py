@@ -23,7 +23,7 @@ FREE = (1).to_bytes(32, 'little')
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Return a folder with a segment and a port of a dead process."""
     for name in (SEGMENT, PORT):
         (tmp_path / name).write_bytes(bytes(4096))
@@ -49,25 +49,24 @@ def process(code: str, *arguments: object) -> Iterator[None]:
         child.kill()
 
 
-def test_segments_and_ports_of_the_dead_are_removed(folder: Path) -> None:
+def test_segments_and_ports_of_the_dead_are_removed(folder):
     assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
     assert names(folder) == set()
-    assert remove_orphans(folder, settled=0) == []
-    assert remove_orphans(folder / 'nowhere') == []
+    assert remove_orphans(folder, settled=0) == remove_orphans(folder / 'nowhere') == []
     # a lock alone
     (folder / f'{SEGMENT}_el').touch()
     assert remove_orphans(folder, settled=0) == [SEGMENT]
     assert names(folder) == set()
 
 
-def test_what_is_young_is_left(folder: Path) -> None:
+def test_what_is_young_is_left(folder):
     before = names(folder)
     assert remove_orphans(folder) == []
-    assert names(folder) == before
     for path in folder.iterdir():
         # the change of this very time stays
         os.utime(path, (time.time() - 100,) * 2)
     assert remove_orphans(folder) == []
+    assert names(folder) == before
     time.sleep(1.1)
     (folder / f'{SEGMENT}_el').touch()
     assert remove_orphans(folder, settled=1.0) == [PORT]
@@ -91,31 +90,29 @@ f.close()"""
     [f'{LOCK}EX)', f'{LOCK}SH)', f"{OPEN}rb')", f"{OPEN}r+b')", f'{OPEN}r{MAP}', f'{OPEN}r+{MAP}'],
     ids=['locked', 'locked with others', 'open', 'open to write', 'mapped', 'mapped to write'],
 )
-def test_what_is_locked_open_or_mapped_is_left(folder: Path, code: str) -> None:
+def test_what_is_locked_open_or_mapped_is_left(folder, code):
     with process(code, folder / SEGMENT):
         assert remove_orphans(folder, settled=0) == [PORT]
         assert names(folder) == {SEGMENT, f'{SEGMENT}_el'}
     assert remove_orphans(folder, settled=0) == [SEGMENT]
 
 
-def test_a_port_that_somebody_opens_now_is_left(folder: Path) -> None:
-    for semaphore in (bytes(32), b'short'):
-        (folder / f'sem.{PORT}_mutex').write_bytes(semaphore)
-        assert PORT not in remove_orphans(folder, settled=0)
-    (folder / f'sem.{PORT}_mutex').unlink()
+def test_a_port_that_somebody_opens_now_is_left(folder):
+    with (folder / PORT).open():
+        # another file description, even of this process
+        assert remove_orphans(folder, settled=0) == [SEGMENT]
+    # its semaphore was tried and is free again
+    semaphore = folder / f'sem.{PORT}_mutex'
+    assert semaphore.read_bytes() == FREE
+    for held in (bytes(32), b'short'):
+        semaphore.write_bytes(held)
+        assert remove_orphans(folder, settled=0) == []
+    semaphore.unlink()
     assert remove_orphans(folder, settled=0) == []
     assert names(folder) == {PORT, f'{PORT}_el'}
 
 
-def test_a_port_that_is_left_has_its_semaphore_free(folder: Path) -> None:
-    with (folder / PORT).open():
-        # another file description, even of this process
-        assert remove_orphans(folder, settled=0) == [SEGMENT]
-    assert (folder / f'sem.{PORT}_mutex').read_bytes() == FREE
-    assert remove_orphans(folder, settled=0) == [PORT]
-
-
-def test_nothing_else_is_touched(folder: Path) -> None:
+def test_nothing_else_is_touched(folder):
     others = {
         'fastrtps_0123', 'fastrtps_0123_el', f'x{SEGMENT}', f'x{SEGMENT}_el', f'{SEGMENT}_el_el',
         'fastrtps_port_el', 'fastrtps_portx', 'sem.other', 'fastrtps_ffffffffffffffff',
@@ -138,14 +135,14 @@ def test_nothing_else_is_touched(folder: Path) -> None:
     assert names(folder) == before - gone
 
 
-def test_files_of_another_user_are_left(folder: Path) -> None:
+def test_files_of_another_user_are_left(folder):
     if os.geteuid() != 0:
         pytest.skip('only root may give a file away')
     os.chown(folder / SEGMENT, 12345, -1)
     assert remove_orphans(folder, settled=0) == [PORT]
 
 
-def test_a_process_removes_what_it_owns_itself(folder: Path) -> None:
+def test_a_process_removes_what_it_owns_itself(folder):
     with (folder / f'{SEGMENT}_el').open() as lock, (folder / f'{PORT}_el').open() as shared:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fcntl.flock(shared, fcntl.LOCK_SH)

@@ -4,88 +4,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import signal
 import time
-from typing import Any
 
 from cloud_harness import CloudProcess, PARAMETERS
 from nightseg_ros.shared_memory import SETTLED
 import pytest
-from ros_harness import Camera, Client, NodeProcess, running
+from ros_harness import large, node_with, running, served
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
-class Loading(NodeProcess):
-    """The node whose networks take long to load."""
-
-    command = (
-        '-c',
-        'import time\n'
-        'from nightseg_ros.node.main import serve\n'
-        'def make():\n'
-        # imported before, its threads would take the signals
-        '    from nightseg_ros.node import night_perception, worker\n'
-        '    worker.Pipeline.load = lambda *given, **more: time.sleep(100)\n'
-        '    return night_perception.NightPerception()\n'
-        'serve("night_perception", make)',
-    )
+# night_perception: wherever a test ends it by a signal (NodeProcess.ends)
+def test_semantic_cloud_leaves_nothing(tmp_path):
+    with served(tmp_path, PARAMETERS, kind=CloudProcess) as client:
+        assert large(client.process.segments()) == 1
+        client.process.ends(signal.SIGTERM)
 
 
-def large(segments: set[Path]) -> int:
-    """Return how many of them exist and are those of the profile for large images."""
-    return sum(path.exists() and path.stat().st_size > 60_000_000 for path in segments)
-
-
-def left(segments: set[Path]) -> list[str]:
-    return [path.name for path in segments if path.exists()]
-
-
-@pytest.mark.parametrize(
-    ('state', 'number'),
-    [
-        ('active', signal.SIGINT),
-        ('active', signal.SIGTERM),
-        ('unconfigured', signal.SIGINT),
-    ],
-)
-def test_night_perception_leaves_nothing(
-    client: Client, parameters: dict[str, Any], tmp_path: Path, number: int, state: str
-) -> None:
-    with running(tmp_path / 'log', parameters, kind=NodeProcess) as node:
-        client.reach('active')
-        Camera(client).connect().serve()
-        if state == 'unconfigured':
-            assert client.transition('deactivate') and client.transition('cleanup')
-        segments = node.segments()
-        assert large(segments) == 1
-        assert node.stop(number) == 0
-        assert left(segments) == []
-
-
-def test_semantic_cloud_leaves_nothing(tmp_path: Path) -> None:
-    client = Client('/semantic_cloud')
-    with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as node:
-        client.reach('active')
-        segments = node.segments()
-        assert large(segments) == 1
-        assert node.stop(signal.SIGTERM) == 0
-        assert left(segments) == []
-    client.close()
-
-
-def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(
-    parameters: dict[str, Any], tmp_path: Path
-) -> None:
-    with running(tmp_path / 'log', parameters, kind=Loading) as node:
+def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(parameters, tmp_path):
+    loading = node_with('worker.Pipeline.load = lambda *given, **more: time.sleep(100)')
+    with running(tmp_path / 'log', parameters, kind=loading) as node:
         segments = node.until_segments()
         time.sleep(1.0)
         assert node.stop(signal.SIGTERM) == 0
-        assert left(segments) == []
+        assert not [path for path in segments if path.exists()]
 
 
-def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path) -> None:
+def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path):
     with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
         with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:
             alive.until_segments()
@@ -97,5 +43,5 @@ def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path: Path)
         time.sleep(SETTLED)
         with running(tmp_path / 'log3', PARAMETERS, kind=CloudProcess) as successor:
             successor.until_segments()
-            assert left(segments) == []
+            assert not [path for path in segments if path.exists()]
             assert large(alive.segments()) == large(successor.segments()) == 1

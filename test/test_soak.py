@@ -12,7 +12,6 @@ import json
 from pathlib import Path
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +45,11 @@ SMALL = np.where(np.arange(100) < 60, 4.0, 4.5)
         (SMALL, {'floor': 1.0}, True),
     ],
 )
-def test_growth_is_told_from_noise(series: Any, more: dict[str, float], passed: bool) -> None:
+def test_growth_is_told_from_noise(series, more, passed):
     watch = pytest.importorskip('watch', reason='rclpy is not installed')
     limit = watch.Limit(name='x', **{'growth': 0.01, **more})
-    values = np.asarray(series, float)
-    found = watch.growth(np.arange(len(values)), values, len(values) / 6, limit)
+    rows = [{'at': index, 'x': value} for index, value in enumerate(series)]
+    found = watch.growth(rows, 'at', len(rows) / 6, limit)
     assert found.passed == passed
 
 
@@ -82,28 +81,26 @@ def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def weights(parameters: dict[str, Any]) -> tuple[str, ...]:
+def weights(parameters):
     day, night = parameters['weights.day'], parameters['weights.night']
     return ('--day', day, '--night', night, '--backend', 'torch')
 
 
 @real
 def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict(
-    weights: tuple[str, ...], tmp_path: Path
-) -> None:
+    weights, tmp_path
+):
     # so short a run cannot tell growth from the noise of a busy machine
     loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
-    quick = ('--minutes', '0.6', '--every', '6', '--sample', '0.25', '--loop', '5')
-    events = ('suspend', 'unread')
+    quick = ('--minutes', '0.5', '--every', '8', '--sample', '0.25', '--loop', '3')
     done = run(
         'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path),
-        '--events', *events,
+        '--events', 'unread',
     )  # fmt: skip
     verdict = json.loads((tmp_path / 'soak.json').read_text())
     assert verdict['problem'] == '', done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
     assert done.returncode == (0 if verdict['passed'] else 1)
-    assert verdict['events'][:2] == [*events]
     assert all(verdict['answered'][source] > 0 for source in ('front', 'rear', 'lidar'))
     # both nodes and both players have some
     assert verdict['segments'] >= 4
@@ -112,29 +109,24 @@ def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict
         for node in ('', 'cloud_'):
             assert verdict['growth'][node + name]['share'] < 0.2, done.stdout
     with (tmp_path / 'soak.csv').open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row['event'] for row in rows} >= {'start', 'suspend'}
+        assert {row['event'] for row in csv.DictReader(file)} >= {'start', 'unread'}
 
 
 @real
-def test_twenty_lifecycle_cycles_under_a_flood_leave_nothing_behind(
-    weights: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(weights, tmp_path):
     out = tmp_path / 'cycles.csv'
     done = run(
-        'lifecycle_cycles.py', '--cycles', '20', '--flood', '100', '--growth', '0.1', *weights,
+        'lifecycle_cycles.py', '--cycles', '12', '--flood', '100', '--growth', '0.1', *weights,
         '--out', str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '20 of 20 cycles: passed' in done.stdout
+    assert '12 of 12 cycles: passed' in done.stdout
     with out.open() as file:
         assert all(int(row['masks']) > 0 for row in csv.DictReader(file))
 
 
 @real
-def test_a_short_live_run_times_the_node_and_a_peer(
-    weights: tuple[str, ...], parameters: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_short_live_run_times_the_node_and_a_peer(weights, parameters, tmp_path):
     done = run(
         'live.py', '--rounds', '4', '--only', 'one_camera', 'peers', '--peers', 'plain_node',
         *weights, '--translator', parameters['weights.translator'], '--out', str(tmp_path),
@@ -144,7 +136,7 @@ def test_a_short_live_run_times_the_node_and_a_peer(
     closed, paced = (result['sessions']['one_camera'][name] for name in ('closed', '10_hz'))
     assert closed['sent'] == closed['answered'] == 4
     assert closed['end_to_end_ms']['p50'] > closed['stages_ms']['total']['p50'] > 0
-    assert paced['sent'] >= 20 and paced['use']['ours']['resident_mb'] > 50
+    assert paced['sent'] >= 10 and paced['use']['ours']['resident_mb'] > 50
     names = {figure['name'] for figure in result['figures']}
     assert names >= {'network_in_node', 'p99_over_p50', 'start_to_first_mask_s', 'vs_plain_node'}
     assert 'vs_plain_node' in done.stdout

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The SROS 2 policy allows what the running node does, and nothing else."""
+"""The SROS 2 policy allows what the running nodes do, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from cloud_harness import CloudProcess
 from nightseg_ros.node.parameters import CloudSettings
 import pytest
 from rclpy.node import NodeNameNonExistentError
-from ros_harness import Client, running, tiny_parameters
+from ros_harness import Client, served
 import sros2_policy
 
 ROOT = Path(__file__).parent.parent
-pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 
 def allowed(text: str, path: str, node: str) -> set[str]:
@@ -27,10 +26,9 @@ def allowed(text: str, path: str, node: str) -> set[str]:
     return {name if name.startswith('/') else f'/{name}' for name in names}
 
 
-def compare(profile: Any, without: set[str]) -> None:
+def compare(client: Client, profile: Any, without: set[str]) -> None:
     """Wait until the graph of a running node is its policy, save for what is not installed."""
     node, text = profile.node, sros2_policy.policy([profile])
-    client = Client(f'/{node}')
     wanted = {
         'publisher': allowed(text, 'topics[@publish]/topic', node) - without,
         'subscriber': allowed(text, 'topics[@subscribe]/topic', node) - without,
@@ -38,65 +36,54 @@ def compare(profile: Any, without: set[str]) -> None:
         'client': set(),
     }
 
-    def graph() -> dict[str, set[str]]:
-        def names(kind: str) -> set[str]:
-            ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
-            try:
-                return {name for name, _ in ask(node, '/')}
-            except NodeNameNonExistentError:  # not known yet
-                return set()
-
-        return {kind: names(kind) for kind in wanted}
+    def names(kind: str) -> set[str]:
+        ask = getattr(client.node, f'get_{kind}_names_and_types_by_node')
+        try:
+            return {name for name, _ in ask(node, '/')}
+        except NodeNameNonExistentError:  # not known yet
+            return set()
 
     try:
-        client.reach('active')
         # the graph is learned bit by bit
-        client.until(lambda: graph() == wanted, 'the graph of the policy', timeout=20)
+        client.until(lambda: all(names(k) == wanted[k] for k in wanted), 'the graph', timeout=20)
     except AssertionError:
-        assert graph() == wanted
+        assert {kind: names(kind) for kind in wanted} == wanted
         raise
-    finally:
-        client.close()
 
 
-def test_the_shipped_policy_is_that_of_the_defaults() -> None:
+def test_the_shipped_policy_is_that_of_the_defaults():
     shipped = (ROOT / 'config' / 'sros2_policy.xml').read_text(encoding='utf-8')
     assert shipped == sros2_policy.main([]), 'python bench/sros2_policy.py > it'
     assert 'semantic_cloud' not in sros2_policy.main(['front', '--clouds'])
 
 
+@pytest.mark.ros
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ('cameras', 'transport'),
-    [(('camera',), 'raw'), (('front', 'side/left'), 'compressed')],
-    ids=['shipped', 'two cameras'],
-)
-def test_the_policy_is_the_graph_of_night_perception(
-    tmp_path: Path, cameras: tuple[str, ...], transport: str
-) -> None:
-    parameters = tiny_parameters(
-        tmp_path, cameras=list(cameras), transport=transport, use_sim_time=True
-    )
-    latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
-    with running(tmp_path / 'node.log', parameters):
-        compare(
-            sros2_policy.night_perception(cameras, transport),
-            set() if find_spec('vision_msgs') is not None else latched,
-        )
-
-
-@pytest.mark.parametrize(
-    'given',
+    ('cameras', 'transport', 'clouds'),
     [
-        {},
-        {
-            'cameras': ['front', 'side/left'], 'sensors': ['lidar', 'roof/lidar'],
-            'depth_cameras': ['front'], 'odometry': '/pose', 'confidence': False,
-            'odometry_type': 'geometry_msgs/PoseStamped', 'use_tf': False,
-        },
+        (('camera',), 'raw', {}),
+        (
+            ('front', 'side/left'), 'compressed',
+            {
+                'cameras': ['front', 'side/left'], 'sensors': ['lidar', 'roof/lidar'],
+                'depth_cameras': ['front'], 'odometry': '/pose', 'confidence': False,
+                'odometry_type': 'geometry_msgs/PoseStamped', 'use_tf': False,
+            },
+        ),
     ],
-    ids=['shipped', 'all that it can'],
+    ids=['shipped', 'all that they can'],
 )  # fmt: skip
-def test_the_policy_is_the_graph_of_semantic_cloud(tmp_path: Path, given: dict[str, Any]) -> None:
-    without = set() if find_spec('tf2_ros') is not None else set(sros2_policy.TF)
-    with running(tmp_path / 'node.log', {**given, 'use_sim_time': True}, kind=CloudProcess):
-        compare(sros2_policy.semantic_cloud(CloudSettings(**given)), without)
+def test_the_policy_is_the_graph_of_both_nodes(parameters, tmp_path, cameras, transport, clouds):
+    perception = sros2_policy.night_perception(cameras, transport)
+    latched = {f'/{camera}/nightseg/label_info' for camera in cameras}
+    given = {'cameras': list(cameras), 'transport': transport, 'use_sim_time': True}
+    painting = {**clouds, 'use_sim_time': True}
+    (tmp_path / 'clouds').mkdir()
+    with (
+        served(tmp_path, {**parameters, **given}) as client,
+        served(tmp_path / 'clouds', painting, kind=CloudProcess) as other,
+    ):
+        compare(client, perception, set() if find_spec('vision_msgs') else latched)
+        without = set() if find_spec('tf2_ros') else set(sros2_policy.TF)
+        compare(other, sros2_policy.semantic_cloud(CloudSettings(**clouds)), without)

@@ -38,9 +38,9 @@ def number_of(image: np.ndarray) -> int:
 
 
 def write(path: Path, times_ms: list[int], *, codec: str = 'libx264', pix_fmt: str = 'yuv420p',
-          gop: int = 8, b_frames: int = 2) -> Path:  # fmt: skip
+          gop: int = 8, b_frames: int = 2, options: Any = None) -> Path:  # fmt: skip
     """Write frames 0, 1, … with these presentation times."""
-    with av.open(str(path), 'w') as container:
+    with av.open(str(path), 'w', options=options or {}) as container:
         stream = container.add_stream(codec, rate=1000)
         stream.width, stream.height, stream.pix_fmt = *SIZE, pix_fmt
         stream.time_base = Fraction(1, 1000)
@@ -137,6 +137,19 @@ def test_a_frame_stands_upright(tmp_path: Path, turn: int) -> None:
     wanted = np.rot90(grey(0), -turn // 90)
     assert image.shape == wanted.shape
     assert np.abs(image.astype(int) - wanted).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [('a.mkv', {}), ('a.mp4', {'movflags': 'frag_keyframe+empty_moov'}), ('a.mp4', {})],
+)
+def test_a_file_that_ends_before_its_container_does_is_told(tmp_path, name, options):
+    path = write(tmp_path / name, [40 * n for n in range(24)], options=options)
+    assert read(path)[1] == [*range(24)]
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(VideoError, match=r'is cut off; \d+ frames|cannot be read|no video stream'):
+        read(path)
 
 
 def test_a_cut_file_gives_all_before_the_cut_and_says_so(tmp_path: Path) -> None:

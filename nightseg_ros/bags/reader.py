@@ -31,6 +31,7 @@ from nightseg_ros.perception.frame import (
     ENCODINGS,
     Frame,
     FrameError,
+    is_depth,
     video_codec,
 )
 from nightseg_ros.perception.packets import PacketDecoder
@@ -48,7 +49,7 @@ SET_BACK_NS = 1_000_000_000
 #: Messages of a topic that are looked at to tell whether it is a camera.
 _LOOKED_AT = 3
 #: How the pictures in a CompressedImage begin.
-_PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'BM', b'RIFF')
+_PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'BM', b'RIFF', b'II*\0', b'MM\0*')
 
 
 class BagError(ValueError):
@@ -208,7 +209,8 @@ class BagReader:
         if _is_video(message, content):
             return ''
         begin = bytes(content.data[:4])
-        return '' if not begin or begin.startswith(_PICTURES) else f"format '{content.format}'"
+        good = not begin or (begin.startswith(_PICTURES) and not is_depth(content.format))
+        return '' if good else f"format '{content.format}'"
 
     def camera_topic(self, name: str | None = None) -> BagTopic:
         """

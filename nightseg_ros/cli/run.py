@@ -146,12 +146,15 @@ def run(options: RunOptions) -> int:
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     """Return the node's parameters and the player's arguments, None for topics that are there."""
+    from nightseg_ros.perception.result import TRANSPORTS
+
     if options.source.startswith(TOPIC):
         topics = [name for name in options.source.removeprefix(TOPIC).split(',') if name]
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
-        return _cameras(topics, [name.endswith('/compressed') for name in topics]), None
-    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
+        last = [name.rpartition('/')[2] for name in topics]
+        return _cameras(topics, [name if name in TRANSPORTS else 'raw' for name in last]), None
+    from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 
     topic = options.topic[0] if len(options.topic) == 1 else None
@@ -163,21 +166,25 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         return {}, play
     topics = list(options.topic or source.topics)
     with BagReader(source.path) as bag:
-        # frames of ROS 1 bags are decoded and published raw
-        packed = [bag.is_ros2 and bag.image_topic(t).msgtype == IMAGE_TYPES[1] for t in topics]
-    return _cameras(topics, packed), [*play, '--topic', *topics]
+        kinds = [bag.image_topic(topic).msgtype.replace('/msg/', '/') for topic in topics]
+        names = {kind: name for name, kind in TRANSPORTS.items()}
+        # the player decodes images of ROS 1 and video of types that are not installed
+        whole = [bag.is_ros2 and find_spec(kind.partition('/')[0]) is not None for kind in kinds]
+    transports = [names[kind] if as_is else 'raw' for kind, as_is in zip(kinds, whole)]
+    return _cameras(topics, transports), [*play, '--topic', *topics]
 
 
-def _cameras(topics: Sequence[str], packed: Sequence[bool]) -> dict[str, str]:
-    if len(set(packed)) > 1:
+def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]:
+    from nightseg_ros.perception.result import base_topic
+
+    if len(set(transports)) > 1:
         raise ConfigError(
-            f'some of {", ".join(topics)} are compressed and some are not, which one node cannot '
-            'read; name those of one kind with --topic'
+            f'{", ".join(topics)} come as {", ".join(sorted(set(transports)))}, which one node '
+            'cannot read; name those of one kind with --topic'
         )
-    return {
-        'image_topics': json.dumps([topic.removesuffix('/compressed') for topic in topics]),
-        'transport': 'compressed' if packed[0] else 'raw',
-    }
+    video = transports[0] in ('ffmpeg', 'foxglove')
+    names = [topic if video else base_topic(topic) for topic in topics]
+    return {'image_topics': json.dumps(names), 'transport': transports[0]}
 
 
 def _live(

@@ -33,6 +33,7 @@ from nightseg_ros.data.sample import (
     STRAY_COLORS,
 )
 from nightseg_ros.files import process_context
+from nightseg_ros.perception.frame import decode_file
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -195,10 +196,35 @@ def _check_sample(sample: Sample) -> CheckedSample:
         if ids.shape == found.size[::-1]:
             kind, detail = 'turned', f'{detail}: they fit turned by 90°'
         found.problems.append((kind, str(path), detail))
+    elif found.size is not None and _fits_as_stored(sample.image, picture, ids):
+        detail = 'its edges are those of the picture as it is stored'
+        found.problems.append(('turned', str(path), detail))
     found.pixels = np.bincount(ids.ravel(), minlength=256)
     if found.pixels[UNLABELLED] == ids.size and not unknown:
         found.problems.append(('nothing labelled', str(path), ''))
     return found
+
+
+def _fits_as_stored(path: Path, picture: Bytes, ids: Bytes) -> bool:
+    """
+    Tell labels [H, W] that fit a picture [H, W, 3] better without its EXIF orientation.
+
+    On road images edges of labels were 2.0 to 3.0 times as steep as all, of turned ones below 1.7.
+    """
+    content = path.read_bytes()
+    if not any(name in content for name in (b'Exif', b'eXIf', b'EXIF')):
+        return False
+    stored = np.ascontiguousarray(decode_file(content)[0][..., ::-1])
+    return stored.shape == picture.shape and _fit(stored, ids) > 1.25 * _fit(picture, ids)
+
+
+def _fit(picture: Bytes, ids: Bytes) -> float:
+    """Return how steep uint8 [H, W, 3] is where labels meet, compared with everywhere."""
+    square = np.ones((3, 3), np.uint8)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    slope = cv2.morphologyEx(grey, cv2.MORPH_GRADIENT, square)
+    edges = cv2.morphologyEx(ids, cv2.MORPH_GRADIENT, square) > 0
+    return float(slope[edges].mean() / max(slope.mean(), 1e-6)) if edges.any() else 0.0
 
 
 def _size(shape: tuple[int, ...]) -> str:

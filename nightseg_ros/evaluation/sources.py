@@ -453,7 +453,9 @@ def _read_csv(path: Path) -> Iterator[tuple[int, str]]:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"'{path}' cannot be read: {error}") from error
-    for number, row in enumerate(csv.reader(lines), 1):
+    # spreadsheets of many countries part by semicolons
+    delimiter = ';' if any(';' in line for line in lines) else ','
+    for number, row in enumerate(csv.reader(lines, delimiter=delimiter), 1):
         if not row or (number == 1 and not row[0].strip().lstrip('-').isdigit()):
             continue
         try:

@@ -26,7 +26,9 @@ from nightseg_ros.perception.router import ROUTES
 from nightseg_ros.runtime.backend import BACKENDS
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 Value = bool | int | float | str | tuple[str, ...]
@@ -340,8 +342,9 @@ def _refuse_invalid(parameter: str, names: Sequence[str]) -> None:
     for name in names:
         try:
             validate_topic_name(name)
-        except InvalidTopicNameException as error:
-            reason = str(error).partition('\n')[0].rstrip(':')
+            validate_full_topic_name(expand_topic_name(name, 'node', '/'))
+        except (InvalidTopicNameException, ValueError) as error:
+            reason = str(error).partition('\n')[0].partition(', at ')[0].rstrip(':')
             raise ConfigError(f"'{parameter}' names '{name}': {reason}") from error
 
 

@@ -4,10 +4,10 @@
 Play a recording's images into ROS 2 topics at their own pace, for those without ``ros2 bag``.
 
 Messages of a ROS 2 bag are published as they were recorded, byte for byte; frames of a video, a
-folder or a ROS 1 bag become sensor_msgs/Image. The pace of a bag is the time of its recording, not
-that of the stamps, which may be of several clocks, or of one that was set on the way. It exits
-with 0 where all was played, 1 where it came to the end but lost something on the way, and 2 where
-it could not play.
+folder, a ROS 1 bag or a video topic whose type is not installed become sensor_msgs/Image. The pace
+of a bag is the time of its recording, not that of the stamps, which may be of several clocks, or
+of one that was set on the way. It exits with 0 where all was played, 1 where it came to the end
+but lost something on the way, and 2 where it could not play.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+import heapq
 import json
 import os
 from pathlib import Path
@@ -25,15 +26,22 @@ import traceback
 from typing import Any, TextIO
 
 from builtin_interfaces.msg import Time
-from nightseg_ros.bags.reader import BagError, BagReader, IMAGE_TYPES, is_bag, SET_BACK_NS
-from nightseg_ros.bags.storage import Message
+from nightseg_ros.bags.reader import (
+    BagError,
+    BagReader,
+    BagTopic,
+    IMAGE_TYPES,
+    is_bag,
+    SET_BACK_NS,
+)
+from nightseg_ros.bags.storage import Message, VIDEO_TYPES
 from nightseg_ros.cli.bags import ReplayOptions
 from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.result import output_prefixes
+from nightseg_ros.perception.result import base_topic, output_prefixes
 from nightseg_ros.shared_memory import remove_orphans
 import numpy as np
 import rclpy
@@ -135,7 +143,6 @@ class ReplaySource:
             self.topics = {'camera/image_raw': IMAGE_TYPES[0]}
             return
         with BagReader(path) as bag:
-            self._decoded = not bag.is_ros2
             if everything and bag.is_ros2:
                 chosen = [topic for topic in bag.topics if '/msg/' in topic.msgtype]
             elif topics:
@@ -149,11 +156,20 @@ class ReplaySource:
             chosen = [topic for topic in chosen if topic not in foreign]
             if not chosen:
                 raise BagError(f"bag '{path}' holds nothing that can be played: {self.note}")
-            self.topics = {topic.name: topic.msgtype for topic in chosen}
-            self.latched = frozenset(bag.latched_topics & self.topics.keys())
-        if self._decoded:
-            images = [name for name, kind in self.topics.items() if kind in IMAGE_TYPES]
-            self.topics = dict.fromkeys(images, IMAGE_TYPES[0])
+            if not bag.is_ros2:
+                chosen = [topic for topic in chosen if topic.msgtype in IMAGE_TYPES]
+            names = {topic.name for topic in chosen}
+            # by the names of the topics, as those of what is decoded
+            self._decoded = {
+                topic.name: base if (base := base_topic(topic.name)) not in names else topic.name
+                for topic in chosen
+                if not bag.is_ros2
+                or (topic.msgtype in VIDEO_TYPES and message_class(topic.msgtype) is None)
+            }
+            self._plain = names - self._decoded.keys()
+            self.topics = {t.name: t.msgtype for t in chosen if t.name in self._plain}
+            self.topics |= dict.fromkeys(self._decoded.values(), IMAGE_TYPES[0])
+            self.latched = frozenset(bag.latched_topics & self._plain)
 
     def messages(self, log: Callable[[str], None]) -> Iterator[tuple[int, str, Message | Frame]]:
         """
@@ -170,14 +186,19 @@ class ReplaySource:
                     yield frame.stamp_ns, only, frame
             return
         with BagReader(self.path) as bag:
-            topics = [topic for topic in bag.topics if topic.name in self.topics]
-            plain = ((topic, message, message) for topic, message in bag.merged(topics))
-            for topic, message, content in bag.merged_frames(topics) if self._decoded else plain:
+            plain = [topic for topic in bag.topics if topic.name in self._plain]
+            decoded = [topic for topic in bag.topics if topic.name in self._decoded]
+            streams: list[Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]] = [
+                ((topic, message, message) for topic, message in bag.merged(plain)),
+                bag.merged_frames(decoded),
+            ]
+            for topic, message, content in heapq.merge(*streams, key=lambda s: s[1].received_ns):
                 if isinstance(content, FrameError):
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:
-                    yield message.received_ns, topic.name, content
-            unread = bag.read_error(topics)
+                    name = self._decoded.get(topic.name, topic.name)
+                    yield message.received_ns, name, content
+            unread = bag.read_error([*plain, *decoded])
             if unread is not None:
                 log(str(unread))
 

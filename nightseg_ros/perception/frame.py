@@ -40,6 +40,11 @@ def video_codec(encoding: str) -> str | None:
     return next((codec for part, codec in VIDEO_CODECS.items() if part in encoding.lower()), None)
 
 
+def is_depth(layout: str) -> bool:
+    """Tell depth by an ``encoding``, or by the ``format`` of a CompressedImage."""
+    return layout.partition(';')[0] in DEPTH or 'compressedDepth' in layout
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """A picture with the stamp and the names it came with; none of them is ever changed."""
@@ -193,14 +198,14 @@ def decode_file(
     """
     content = bytes(data)
     name, _, how = layout.partition(';')
-    if name in DEPTH or 'compressedDepth' in how:
+    if is_depth(layout):
         raise FrameError(f"format '{layout}' is not supported; {_NO_CAMERA}")
     # 'bayer_rggb8; jpeg compressed bgr8' was put into colour before it was packed
     packed = how.strip().rpartition(' ')[2]
     mosaic = None
     if name.startswith('bayer_') and packed not in ('bgr8', 'rgb8'):
         mosaic = ENCODINGS.get(f'{name.rstrip("0123456789")}8')
-    mode = cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR
+    mode = cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_GRAYSCALE if mosaic else cv2.IMREAD_COLOR)
     if not upright:
         mode |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -210,6 +215,11 @@ def decode_file(
         raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
     if picture is None:
         raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
+    if picture.dtype == np.uint16:
+        # as in decode_raw()
+        picture = np.right_shift(picture.astype(np.uint16), 8 if picture.max() >= 4096 else 4)
+    elif picture.dtype != np.uint8:
+        raise FrameError(f'its values are {picture.dtype}; 8 or 16 bits are wanted')
     image = np.asarray(picture, np.uint8)
     if mosaic:
         return _colors(image, image.shape[1], image.shape[0], mosaic), mosaic.order

@@ -16,6 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 import re
 import signal
+import struct
 import threading
 import time
 from types import TracebackType
@@ -135,10 +136,9 @@ class VideoReader:
             base = frame.time_base or self._stream.time_base
             if frame.pts is not None and base is not None:
                 shown = round(frame.pts * Fraction(base) * 1_000_000_000)
-                if shift is None:
-                    shift = -shown
-                elif shown < before - JOINED_NS:
-                    shift = last + round(1e9 / self.rate) - shown
+                if shift is None or shown < before - JOINED_NS:
+                    # of a network stream the first ones may have no time
+                    shift = (last + round(1e9 / self.rate) if done else 0) - shown
                 stamp, before = shown + shift, shown
             else:
                 stamp = round(done * 1e9 / self.rate)
@@ -150,6 +150,8 @@ class VideoReader:
             raise VideoError(f"'{self.name}' is damaged: {broken}; {done} frames were read")
         if self.count is not None and done < self.count:
             raise VideoError(f"'{self.name}' breaks off after {done} of {self.count} frames")
+        if not self.live and _is_cut(Path(self.name)):
+            raise VideoError(f"'{self.name}' is cut off; {done} frames were read")
 
     def _frames(self) -> Iterator[Any]:
         """Yield frames, and a text for each place where demuxer or decoder gave up."""
@@ -196,6 +198,33 @@ class VideoReader:
     ) -> None:
         """Close the file or stream."""
         self._context.close()
+
+
+def _is_cut(file: Path) -> bool:
+    """Tell whether the boxes of an MP4, or the segment of a Matroska, go beyond the file's end."""
+    with file.open('rb') as content:
+        size, at, head = file.stat().st_size, 0, content.read(4096)
+        if head[4:8] == b'ftyp':
+            while at <= size - 16:
+                content.seek(at)
+                length, kind, large = struct.unpack('>I4sQ', content.read(16))
+                length = large if length == 1 else length
+                # one of length 0 goes to the end, and anything may lie behind the last
+                if length < 8 or not kind.isalnum():
+                    return False
+                at += length
+            return at > size
+        at = head.find(b'\x18\x53\x80\x67') + 4
+        if (
+            not head.startswith(b'\x1a\x45\xdf\xa3')
+            or at < 4
+            or not head[at : at + 1].strip(b'\0')
+        ):
+            return False
+        # the zeros before the first bit count the bytes that follow it; all ones are unknown
+        width = 9 - head[at].bit_length()
+        length = int.from_bytes(head[at : at + width], 'big') - (1 << 7 * width)
+        return length != (1 << 7 * width) - 1 and at + width + length > size
 
 
 def to_bgr(frame: av.VideoFrame) -> Image:
