@@ -216,7 +216,7 @@ nightseg calibrate --weights day --data camvid:DATA/camvid:day_val camvid:DATA/c
     --faults-on camvid:DATA/camvid:day_train --good images:DATA/unlabelled/day
 nightseg evaluate --backend openvino --route day --out out/eval/city \
     --dataset folder:$T/frank_held:day camvid:DATA/camvid:dusk camvid:DATA/camvid:day_val
-# 15. nights of the day->night GAN in further rounds of `night` (not shipped: results/gan_nights.csv)
+# 15. nights of the day->night GAN in further rounds of `night` (results/gan_nights.csv; G3 is shipped, a third of the mean)
 nightseg train day_to_night --segmenter night --steps 3000 --precision 32-true --workers 0 --out $T/d2n \
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day7/scene:day \
     --nights paired:DATA/unlabelled/night:$T/pseudo_night7/scene:night
@@ -226,6 +226,10 @@ gan --data folder:$T/frankfurt:day --seed 2 --out $T/gan_frank
 # scored by: nightseg evaluate --backend openvino --route night --dataset folder:DATA/night_dev camvid:DATA/camvid:dusk
 # G1: `unlit` with two times CamVid, --rate 1.0e-3, --augment.night-share 0.4 and two times gan_camvid, once gan_frank;
 # G2: the same with a night-share of 0.7 and gan_camvid once
+# G3: that with --rate 5.0e-4, and a second night of the GAN for each picture (--seed 11)
+mean night_shipped models/night.safetensors models/night.safetensors $T/G3/$F
+nightseg publish out/train/night_shipped.safetensors --name night --bf16 $V DATA/camvid/dusk/images DATA/unlabelled/day DATA/unlabelled/night
+# ... and `nightseg calibrate --weights night` of docs/training.md
 nightseg evaluate --backend openvino --compare route=day route=night route=auto --out out/eval/routes \
     --dataset camvid:DATA/camvid:day_test camvid:DATA/camvid:dusk folder:DATA/night_dev
 
@@ -252,6 +256,12 @@ fast --workers 0 --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:
 nightseg train soup --weights models/translator.safetensors out/train/fast_translator2/weights.safetensors \
     --out out/train/translator.safetensors
 nightseg publish out/train/translator.safetensors --name translator
+# ... and adversarial, with the `day` of step 14 (from the start with `--steps 3600`, without --init: 0.558 for 0.629)
+fast --workers 0 --init models/translator.safetensors --rate 1.0e-3 --steps 500 --batch 3 --night-batch 3 --precision 32-true \
+    --loss.adversarial 2.0 --loss.night_semantic 1.0 --segmenter models/day.safetensors \
+    --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day7:day \
+    --unpaired images:DATA/unlabelled/day:day paired:DATA/unlabelled/night:$T/pseudo_night7:night --out out/train/fast_translator3
+nightseg publish out/train/fast_translator3/weights.safetensors --name translator
 nightseg evaluate --route translate --out out/eval/translate \
     --dataset camvid:DATA/camvid:dusk folder:DATA/night_dev
 
