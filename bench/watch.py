@@ -116,7 +116,8 @@ def growth(rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limit:
     found = found[np.isfinite(found)]
     if len(found) < 8:
         return Growth(limit=limit, first=float('nan'), last=float('nan'))
-    quarters = found[: len(found) // 4], found[-(len(found) // 4) :]
+    count = len(found) // 4
+    quarters = found[:count], found[-count:]
     first, last = (float(np.quantile(part, limit.quantile)) for part in quarters)
     return Growth(limit=limit, first=first, last=last)
 

@@ -89,7 +89,8 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
     big = draw(st.booleans())
     if '16' in encoding and draw(st.booleans()):
         # the 12 bits of a sensor whose driver does not shift them up
-        padded[:, 0 if big else 1 : row : 2] &= 15
+        high = 0 if big else 1
+        padded[:, :row][:, high::2] &= 15
     return {
         'rows': padded[:, :row], 'data': padded.tobytes(), 'encoding': encoding, 'width': width,
         'height': height, 'step': step, 'is_bigendian': big,

@@ -392,7 +392,7 @@ class Setup:
             self.loads.append((config.device, self.limits()))
         return self.pipeline
 
-    def set(self, **changes: Any) -> None:
+    def change(self, **changes: Any) -> None:
         self.node.settings = dataclasses.replace(self.node.settings, **changes)
 
     def messages(self, name: str) -> list[Any]:
@@ -513,7 +513,7 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
 ) -> None:
     setup = Setup(monkeypatch)
     setup.hold()
-    setup.set(max_age=0.25)
+    setup.change(max_age=0.25)
     setup.node.now_ns = 1000 * MS
     for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
         setup.put(name, stamp_ns=stamp_ns)
@@ -661,8 +661,8 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup.hold()
     assert setup.node.activity.tasks
     setup.put('rear')
-    setup.set(route='day')
-    setup.set(route='night', overlay_alpha=0.1)
+    setup.change(route='day')
+    setup.change(route='night', overlay_alpha=0.1)
     assert not setup.worker.stop(0.01), 'it is still busy'
     setup.put('rear')
     setup.pipeline.gate.set()
@@ -750,6 +750,8 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
 
 
 class LabelInfo:
+    """Stands for the message of vision_msgs."""
+
     def __init__(self) -> None:
         self.header, self.class_map = Header(), list[Any]()
 

@@ -215,15 +215,11 @@ def _is_cut(file: Path) -> bool:
                 at += length
             return at > size
         at = head.find(b'\x18\x53\x80\x67') + 4
-        if (
-            not head.startswith(b'\x1a\x45\xdf\xa3')
-            or at < 4
-            or not head[at : at + 1].strip(b'\0')
-        ):
+        if not head.startswith(b'\x1a\x45\xdf\xa3') or at < 4 or not any(head[at:][:1]):
             return False
         # the zeros before the first bit count the bytes that follow it; all ones are unknown
         width = 9 - head[at].bit_length()
-        length = int.from_bytes(head[at : at + width], 'big') - (1 << 7 * width)
+        length = int.from_bytes(head[at:][:width], 'big') - (1 << 7 * width)
         return length != (1 << 7 * width) - 1 and at + width + length > size
 
 
