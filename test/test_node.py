@@ -114,7 +114,7 @@ def test_status_says_what_became_of_the_frame_and_on_what_the_node_runs(client, 
     assert (values['backend'], values['device'], values['state']) == ('torch', 'cpu', 'active')
     assert values['weights.day'].startswith('day.safetensors sha256 ')
     assert float(values['memory_mb']) > 50
-    values = client.until(lambda: client.status('camera'), 'the camera')[2]
+    values = client.diagnosed('camera', '', 'route day')
     assert 0 < float(values['latency_ms.p50']) <= float(values['latency_ms.p99'])
 
 
