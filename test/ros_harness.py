@@ -239,6 +239,9 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.executor.shutdown()
         self.node.destroy_node()
         self.context.shutdown()
@@ -340,6 +343,9 @@ class Client:
         return next((m for m in self.got[topic] if m.header.stamp == stamp), None)
 
     # -- diagnostics --------------------------------------------------------------------------
+
+    def watch_diagnostics(self) -> None:
+        """Do nothing: a client always reads them. Scripts that use this file call it."""
 
     def status(self, name: str) -> tuple[str, str, dict[str, str]] | None:
         """Return level, message and values of the latest status whose name ends in ``name``."""

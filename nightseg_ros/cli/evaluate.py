@@ -11,7 +11,7 @@ from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import parse, PipelineOptions, Progress
+from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
 from nightseg_ros.config import ConfigError
 import tyro
 
@@ -140,7 +140,7 @@ def evaluate(arguments: Sequence[str]) -> int:
             plan, variants, options.out, settings, log=progress.note,
             advance=lambda done: progress.show(done, total, text='evaluating'),
         )  # fmt: skip
-    _print(options.out)
+    _print(result)
     if options.report:
         write_report(options.out)
     print(options.out / ('report.html' if options.report else 'metrics.json'))
@@ -161,20 +161,42 @@ def _print_problems(result: dict[str, Any]) -> int:
     return 1 if lost else 0
 
 
-def _print(out: Path) -> None:
-    """Print the scores of each set, of its configurations and of its sources."""
-    from nightseg_ros.evaluation.report import read_evaluation, score_table, split_table
+def _print(result: dict[str, Any]) -> None:
+    for name, run in result['runs'].items():
+        if not run['labelled']:
+            routes = ', '.join(f'{route} {count}' for route, count in run['routes'].items())
+            print(f'{name}: {run["frames"]} frames without labels; routes: {routes or "none"}')
+            continue
+        entries = {'all': run['all']}
+        if len(run['by_source']) > 1:
+            entries |= run['by_source']
+        rows = [
+            [source, str(entry['frames']), _score(entry, 'miou'), _score(entry, 'miou9'),
+             _number(entry['pixel_acc'])]
+            for source, entry in entries.items()
+        ]  # fmt: skip
+        if len(entries) > 1:
+            rows.append(['mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), ''])
+        print_table(name, ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'), rows)
+    for item in result['compare']:
+        if 'miou' in item:
+            gap = item['miou']
+            print(
+                f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
+                f'{_interval(gap["ci"])}'
+            )
 
-    for entry in read_evaluation(out).sets:
-        for run in entry.runs if not entry.labelled else ():
-            routes = ', '.join(f'{route} {count}' for route, count in run.routes.items())
-            print(f'{run.name}: {run.frames} frames without labels; routes: {routes or "none"}')
-        if entry.labelled:
-            for found in filter(None, (score_table(entry), split_table(entry, 'by_source'))):
-                print(f'{found.caption}:')
-                for first, *rest in found.rows:
-                    parts = (f'{head} {cell.text}' for head, cell in zip(found.columns[1:], rest))
-                    print(f'  {first.text}: {", ".join(parts)}')
+
+def _score(entry: dict[str, Any], key: str) -> str:
+    return f'{_number(entry[key])} {_interval(entry[f"{key}_ci"])}'.strip()
+
+
+def _number(value: float | None) -> str:
+    return '–' if value is None else f'{value:.3f}'
+
+
+def _interval(pair: list[float] | None) -> str:
+    return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
