@@ -443,6 +443,10 @@ KINDS: dict[str, Any] = {
 }  # fmt: skip
 
 
+# as scripts that use this file call it
+Client.set = Client.set_parameters
+
+
 class Camera:
     """A camera of the test's, and what the node answers on its outputs."""
 
