@@ -23,6 +23,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from headless_browser import Browser, find_browser
 from nightseg_ros.cli.main import main
+from nightseg_ros.dds import private_domain
 from nightseg_ros.perception.result import legend
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
@@ -321,6 +322,16 @@ def stream() -> Iterator[str]:
     finally:
         stop.set()
         sender.join()
+
+
+@pytest.fixture
+def client(monkeypatch):
+    # participants of earlier tests take the low numbers, beyond which nobody is found
+    with private_domain() as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with Client() as client:
+            yield client
 
 
 @pytest.mark.slow
