@@ -71,8 +71,17 @@ def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
         return error.code, error.headers, b''
 
 
+@pytest.fixture(scope='module', autouse=True)
+def domain():
+    # participants of earlier tests take the low numbers, beyond which nobody is found
+    with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield
+
+
 @pytest.fixture(scope='module')
-def page(tmp_path_factory):
+def page(tmp_path_factory, domain):
     with ended(Page(tmp_path_factory.mktemp('page'))) as page:
         yield page
         assert page.stop() == 0, page.text
@@ -322,16 +331,6 @@ def stream() -> Iterator[str]:
     finally:
         stop.set()
         sender.join()
-
-
-@pytest.fixture
-def client(monkeypatch):
-    # participants of earlier tests take the low numbers, beyond which nobody is found
-    with private_domain() as variables:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        with Client() as client:
-            yield client
 
 
 @pytest.mark.slow
