@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What a report shows beside its tables: reliability, drives over time, sample frames.
+What a report shows beside its tables: drives over time, sample frames.
 
 Figures are SVG by matplotlib whose colours are variables of the page's style sheet, so that they
 follow a dark scheme. Frames are JPEGs inside the page.
