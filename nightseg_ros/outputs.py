@@ -1,12 +1,16 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The one decision on what a tool may replace: what the same tool wrote, never an input."""
+"""What a tool may replace or go on with: what the same tool wrote, never an input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+import fcntl
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from nightseg_ros.files import user_path
 
@@ -54,6 +58,39 @@ def check_output(
             f"'{path}' is a {kind} that nightseg did not write, or others' files lie in it; only "
             f'{what} of its own is replaced: give another name, or remove it yourself'
         )
+
+
+def require_same(
+    path: Path,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    error: type[ValueError] = OutputError,
+    remedy: str = 'another --out',
+) -> None:
+    """Raise ``error`` for the first setting that differs from those that made ``path``."""
+    now = json.loads(json.dumps(now))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise error(
+                f"'{path}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
+                f'give the old setting, or {remedy}'
+            )
+
+
+@contextmanager
+def locked(folder: Path, error: type[ValueError] = OutputError) -> Iterator[None]:
+    """Hold a folder, which is made; the kernel lets go of it when this process ends, however."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise error(
+            f"another process is at work on '{folder}'; wait for it, or give another --out"
+        ) from None
+    finally:
+        os.close(handle)
 
 
 def _relation(path: Path, source: Path) -> str:

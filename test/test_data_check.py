@@ -301,7 +301,7 @@ def test_an_interrupted_run_goes_on(bag, tmp_path, monkeypatch):
 def test_frames_of_other_settings_never_mix(bag, tmp_path):
     out = tmp_path / 'out'
     extract([bag], out, every=0.5, **FRONT)
-    with pytest.raises(DataError, match='taken with every 0.5, now it is 1.0; .*--force'):
+    with pytest.raises(DataError, match='every = 0.5, now it is 1.0; .*--force'):
         extract([bag], out, every=1.0, **FRONT)
     assert len(list(out.glob('*.jpg'))) == 4
     result = extract([bag], out, every=1.0, **FRONT, force=True)

@@ -386,7 +386,7 @@ def test_an_interrupted_evaluation_redoes_only_the_open_shard(
 
 def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     def stop(done: int) -> None:
-        with pytest.raises(ConfigError, match='another process is evaluating into'):
+        with pytest.raises(ConfigError, match='another process is at work'):
             run(auto, tmp_path, drive)
         raise Interrupted
 

@@ -23,7 +23,7 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import encode, FrameSource, open_source
 from nightseg_ros.files import read_json, replace_file, user_path
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import check_output, require_same
 from nightseg_ros.perception.frame import Frame
 
 MANIFEST = 'extract.json'
@@ -63,8 +63,9 @@ def extract(
         raise ConfigError(f"'every' is 0 or more seconds, got {every}")
     if not 1 <= quality <= 100:
         raise ConfigError(f"'quality' is 1 to 100, got {quality}")
-    jpeg_quality = quality if encoding == 'jpg' else None
-    settings = {'every': every, 'format': encoding, 'quality': jpeg_quality}
+    settings = {
+        'every': every, 'format': encoding, 'quality': quality if encoding == 'jpg' else None,
+    }  # fmt: skip
     opened: dict[str, FrameSource] = {}
     for path in map(user_path, sources):
         bag = is_bag(path)
@@ -87,32 +88,42 @@ def extract(
     paths = [source.path for source in opened.values()]
     touched = [path for path in paths if force or path.resolve() == out.resolve()]
     check_output(out, 'pictures', lambda path: path.is_dir(), inputs=touched, error=DataError)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"'{out}' cannot be made: {error.strerror}") from error
+    entries: dict[str, dict[str, Any]] = {
+        name: {'topic': source.topic, 'rate': source.rate, **settings}
+        for name, source in opened.items()
+    }
+    before = read_json(out / MANIFEST)
     # all are looked at before anything is written
-    entries = {name: {**_described(source), **settings} for name, source in opened.items()}
-    done = {name for name, entry in entries.items() if _is_done(name, entry, out, force)}
-    written = kept = broken = 0
-    for name, source in opened.items():
-        if name in done:
-            files = len(_frames(out, name))
-            log(f"{name}: all {files} frames are in '{out}' already")
-            kept += files
-            continue
-        try:
-            result = _extract_one(name, source, out, entries[name], progress, log)
-        except OSError as error:
+    for name, entry in entries.items() if not force else ():
+        if name in before:
+            given = {key: before[name].get(key) for key in entry}
+            require_same(out, given, entry, DataError, 'another --out, or --force')
+        elif _frames(out, name):
             raise DataError(
-                f"'{out}': {error.strerror or error}; {len(_frames(out, name))} frames of {name} "
-                'are there and whole. Make room and give the same command again: it goes on'
-            ) from error
-        if not result.written + result.kept:
-            raise DataError(f"'{source.path}' holds no frame that can be read")
-        written, kept = written + result.written, kept + result.kept
-        broken += result.broken
-    return Extracted(written, kept, broken)
+                f"'{out}' holds pictures called {name}_… that were not extracted here; give "
+                'another --out, or remove them yourself'
+            )
+    total = Extracted(0, 0, 0)
+    for name, source in opened.items():
+        done = before.get(name, {}).get('frames')
+        if not force and done is not None and done == len(_frames(out, name)):
+            log(f"{name}: all {done} frames are in '{out}' already")
+            found = Extracted(0, done, 0)
+        else:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                _clear(out, name, frames=force and name in before)
+                found = _extract_one(name, source, out, entries[name], progress, log)
+            except OSError as error:
+                raise DataError(
+                    f"'{out}': {error.strerror or error}; {len(_frames(out, name))} frames of "
+                    f'{name} are there and whole. Make room and give the same command again: it '
+                    'goes on'
+                ) from error
+            if not found.written + found.kept:
+                raise DataError(f"'{source.path}' holds no frame that can be read")
+        total = Extracted(*map(sum, zip(total, found)))
+    return total
 
 
 def _name_of(source: FrameSource) -> str:
@@ -133,7 +144,7 @@ def _extract_one(
     progress: Callable[[int, int | None, str], None],
     log: Callable[[str], None],
 ) -> Extracted:
-    _note(out, name, {**entry, 'complete': False})
+    _note(out, name, entry)
     there = {path.name for path in _frames(out, name)}
     suffix, quality = f'.{entry["format"]}', entry['quality']
     how = [] if quality is None else [cv2.IMWRITE_JPEG_QUALITY, quality]
@@ -161,47 +172,18 @@ def _extract_one(
             replace_file(out / file, encode(frame, suffix, how))
             written += 1
         seen.add(file)
-    _note(out, name, {**entry, 'complete': True, 'frames': len(seen), 'broken': broken})
+    _note(out, name, {**entry, 'frames': len(seen)})
     return Extracted(written, len(seen) - written, broken)
 
 
-def _is_done(name: str, now: dict[str, Any], out: Path, force: bool) -> bool:
-    """Tell whether a source is done; clear what a forced or interrupted run left."""
-    half = re.compile(rf'\.{re.escape(name)}_\d+-\w+\.(jpg|png)')
-    for path in out.glob(f'.{name}_*'):
-        if half.fullmatch(path.name):
+def _clear(out: Path, name: str, *, frames: bool) -> None:
+    """Remove what a killed run left half-written, and ``frames`` of an earlier one."""
+    left = rf'\.{re.escape(name)}_\d+-\w+\.(jpg|png)'
+    # a user's own number is shorter than a stamp
+    ours = rf'{re.escape(name)}_\d{{19}}\.(jpg|png)'
+    for path in out.iterdir():
+        if re.fullmatch(f'{left}|{ours}' if frames else left, path.name):
             path.unlink()
-    entry = read_json(out / MANIFEST).get(name)
-    frames = _frames(out, name)
-    if force and entry is not None:
-        for path in frames:
-            # a user's own number is shorter than a stamp
-            if re.search(r'_\d{19}$', path.stem):
-                path.unlink()
-        return False
-    if entry is None and frames:
-        raise DataError(
-            f"'{out}' holds {len(frames)} pictures called {name}_… that were not extracted here; "
-            'give another --out, or remove them yourself'
-        )
-    if entry is None:
-        return False
-    for key, value in now.items():
-        if entry.get(key) != value:
-            raise DataError(
-                f"'{out}' holds frames of {name} that were taken with {key} {entry.get(key)!r}, "
-                f'now it is {value!r}; give another --out, or --force to replace them'
-            )
-    return bool(entry.get('complete')) and entry.get('frames') == len(frames)
-
-
-def _described(source: FrameSource) -> dict[str, Any]:
-    """Return what the frames depend on beside the settings, in JSON types."""
-    files = [source.path] if source.path.is_file() else sorted(source.path.iterdir())
-    size = sum(file.stat().st_size for file in files if file.is_file())
-    return {
-        'source': source.path.name, 'bytes': size, 'topic': source.topic, 'rate': source.rate,
-    }  # fmt: skip
 
 
 def _frames(out: Path, name: str) -> list[Path]:

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-import fcntl
 from functools import partial
 import hashlib
 import json
-import os
 from pathlib import Path
 import shutil
 from typing import Any
@@ -39,7 +36,7 @@ from nightseg_ros.data.sample import (
     Sample,
 )
 from nightseg_ros.files import read_json, replace_file
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import check_output, locked, require_same
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
@@ -95,9 +92,8 @@ def synthesize(
     check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
 
     maker = night_maker(config, taxonomy, weights, log)
-    out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.parent / f'.{out.name}.partial'
-    with _locked(unfinished):
+    with locked(unfinished, DataError):
         before = read_json(unfinished / MANIFEST)
         if config.force or not before:
             for item in unfinished.iterdir():
@@ -197,12 +193,8 @@ def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -
         raise DataError(
             f"'{folder}' exists and was not made by `nightseg synthesize`; give another --out"
         )
-    for key in dict.fromkeys([*now, *before]):
-        if key != 'images' and before.get(key) != now.get(key):
-            raise DataError(
-                f"'{folder}' was made with {key} = {before.get(key)!r}, now it is "
-                f'{now.get(key)!r}; give the old setting, another --out, or --force'
-            )
+    before = {key: value for key, value in before.items() if key != 'images'}
+    require_same(folder, before, now, DataError, 'another --out, or --force')
 
 
 def _is_ours(folder: Path) -> bool:
@@ -216,20 +208,6 @@ def _is_ours(folder: Path) -> bool:
     found = (path for path in folder.rglob('*') if path.is_symlink() or not path.is_dir())
     files = {path.relative_to(folder).as_posix() for path in found}
     return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json'}
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the hidden folder; the kernel lets go of it when this process ends, however."""
-    folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise DataError(f"another process is at work on '{folder}'; wait for it") from error
-    finally:
-        os.close(handle)
 
 
 def _files(samples: Iterable[Sample]) -> Iterator[Path]:

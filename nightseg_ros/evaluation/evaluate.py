@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-import fcntl
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
 import json
@@ -29,7 +28,7 @@ from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
 from nightseg_ros.files import partial_file, replace_file
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
 
@@ -134,17 +133,8 @@ def _shards(
     """Make the folder of finished shards, or see that the one there is of the same plan."""
     if restart:
         shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    noted = folder / _PLAN
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigError(
-                f"another process is evaluating into '{folder.parent}'; wait for it, or give "
-                'another --out'
-            ) from error
+    with locked(folder, ConfigError):
+        noted = folder / _PLAN
         if noted.exists():
             before = json.loads(noted.read_text(encoding='utf-8'))
             for key, value in fingerprint.items():
@@ -160,8 +150,6 @@ def _shards(
         else:
             replace_file(noted, json.dumps(fingerprint, indent=1).encode())
         yield
-    finally:
-        os.close(lock)
 
 
 def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from nightseg_ros.config import Limited, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
+from nightseg_ros.outputs import require_same
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
 from nightseg_ros.weights import save_weights, WeightsMetadata
@@ -396,7 +397,7 @@ class TrainingRun:
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
                 'remove it to start from step 0'
             ) from error
-        require_same(self._path, before, self._identity())
+        require_same(self._path, before, self._identity(), RunError)
         for head, part in self._parts.items():
             state = {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
             if isinstance(part, Optimizer):
@@ -412,17 +413,6 @@ class TrainingRun:
 
 def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in names}
-
-
-def require_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise ``RunError`` for the first setting that differs from those that made ``path``."""
-    now = json.loads(json.dumps(now))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise RunError(
-                f"'{path}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "
-                'give the old setting, or another --out'
-            )
 
 
 def duration(seconds: float) -> str:

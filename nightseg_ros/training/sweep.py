@@ -26,10 +26,11 @@ from nightseg_ros.data.datasets import open_all, open_dataset
 from nightseg_ros.data.sample import labelled
 from nightseg_ros.evaluation.metrics import number, RARE
 from nightseg_ros.files import partial_file, read_json, replace_file
+from nightseg_ros.outputs import require_same
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training import SweepConfig
-from nightseg_ros.training.run import data_names, FREE, require_same
+from nightseg_ros.training.run import data_names, FREE, RunError
 from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
@@ -133,7 +134,7 @@ class Trial:
         if self.ratio is not None:
             now['init'] = 'day checkpoint'
         if before := read_json(self.folder / NOTE):
-            require_same(self.folder, before['settings'], now)
+            require_same(self.folder, before['settings'], now, RunError)
         return now
 
     def run(self, log: Callable[[str], None]) -> None:
