@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+import shutil
 from typing import Any
 
 from nightseg_ros.files import user_path
@@ -91,6 +92,41 @@ def locked(folder: Path, error: type[ValueError] = OutputError) -> Iterator[None
         ) from None
     finally:
         os.close(handle)
+
+
+@contextmanager
+def whole_folder(
+    out: Path,
+    what: str,
+    ours: Callable[[Path], bool],
+    *,
+    inputs: Iterable[str | Path] = (),
+    force: bool,
+    error: type[ValueError],
+) -> Iterator[Path]:
+    """
+    Yield an empty hidden folder beside ``out``, which takes its name at the end.
+
+    An error removes it. ``error`` as ``check_output``, and where the disk is full.
+    """
+    check_output(out, what, ours, inputs=inputs, force=force, error=error)
+    hidden = out.parent / f'.{out.name}.partial'
+    try:
+        with locked(hidden, error):
+            # what a killed run left
+            for left in hidden.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            try:
+                yield hidden
+                if out.exists():
+                    shutil.rmtree(out)
+                hidden.rename(out)
+            except BaseException:
+                shutil.rmtree(hidden, ignore_errors=True)
+                raise
+    except OSError as problem:
+        reason = f'{problem.strerror or problem}; is the disk full?'
+        raise error(f"'{out}' cannot be written: {reason}") from problem
 
 
 def _relation(path: Path, source: Path) -> str:

@@ -14,7 +14,7 @@ from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.cli.demo import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.point_cloud import read_cloud
-from nightseg_ros.evaluation.live import aligned, FrameStatus, LiveRun
+from nightseg_ros.evaluation.live import FrameStatus, LiveRun
 from nightseg_ros.perception.video import VideoWriter
 import numpy as np
 import pytest
@@ -159,11 +159,3 @@ def test_the_summary_counts_what_was_sent_and_what_came_back():
     nothing = LiveRun(sent={}, arrived={}, statuses={}).summary()
     assert nothing['latency_ms'] == {'p50': None, 'p95': None, 'p99': None}
     assert json.dumps(nothing) and nothing['rate_hz'] is None
-
-
-def test_aligned_pairs_by_stamp_and_leaves_gaps():
-    left = [(1, 'a'), (2, 'b'), (4, 'd'), (5, 'e')]
-    right = [(0, 'Z'), (2, 'B'), (3, 'C'), (5, 'E'), (6, 'F')]
-    assert list(aligned(left, right)) == [
-        (1, 'a', None), (2, 'b', 'B'), (4, 'd', None), (5, 'e', 'E'),
-    ]  # fmt: skip

@@ -425,7 +425,7 @@ def offered(frames: list[Candidate]) -> tuple[list[Candidate], int]:
     for frame in frames:
         samples.add(frame, dict)
         most = max(most, len(samples.wanted))
-    return [frame for frame in frames if frame.index in samples.wanted], most
+    return [frame for frame in frames if frame in samples.wanted], most
 
 
 def test_kept_frames_hold_the_extremes_and_an_even_lattice():

@@ -84,7 +84,7 @@ OWN = [
     ('bag make {pictures} --rate 10 --out {home}/bag --force', 'bag.partial'),
     # pictures and labels of the user's own with names such as results have
     ('data extract {drive} --out {drive} --rate 10 --every 0 --force', 'input'),
-    ('data extract {drive} --out {other} --rate 10 --every 0 --force', 'not extracted here'),
+    ('data extract {drive} --out {other} --rate 10 --every 0 --force', 'did not write'),
     (f'predict {{set}}/images --out {{set}} {WEIGHTS}', 'labels'),
     (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
     # the input itself

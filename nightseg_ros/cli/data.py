@@ -39,7 +39,7 @@ class CheckOptions:
     json: Path | None = None
     """File to write everything to."""
     workers: int = 0
-    """Processes that read; 0: one a CPU."""
+    """Threads that read; 0: one a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class ExtractOptions:
     """
     Write frames of videos, bags or folders into OUT as SOURCE_STAMP.jpg; 'images:OUT' reads them.
 
-    Given again it goes on where it was interrupted. Exit code 1: some frames could not be read.
+    OUT appears when it is whole. Exit code 1: some frames could not be read.
     """
 
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
@@ -65,7 +65,7 @@ class ExtractOptions:
     rate: float | None = None
     """Frames a second of folders, which have no time, or of videos instead of their own."""
     force: bool = False
-    """Write the sources' frames anew, also those that were taken otherwise."""
+    """Replace a folder of frames that were extracted."""
 
 
 def check(options: CheckOptions) -> int:
@@ -97,14 +97,11 @@ def extract(options: ExtractOptions) -> int:
     names = ('every', 'encoding', 'quality', 'topic', 'rate', 'force')
     settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     with Progress('reading', None) as progress:
-        result = extract(
+        written, broken = extract(
             options.sources, options.out, **settings, progress=progress.show, log=progress.note
         )  # fmt: skip
-    print(
-        f"{result.written + result.kept} frames in '{options.out}', {result.written} of them new; "
-        f'images:{options.out} reads them'
-    )
-    return tell_problems('data extract', result.broken, 'frames could not be read')
+    print(f"{written} frames in '{options.out}'; images:{options.out} reads them")
+    return tell_problems('data extract', broken, 'frames could not be read')
 
 
 def _print(report: dict[str, Any]) -> None:

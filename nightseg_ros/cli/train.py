@@ -8,7 +8,7 @@ The first three take ``--config FILE.yaml`` and flags, which win over the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 import dataclasses
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import sys
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TYPE_CHECKING
 
-from nightseg_ros.cli.options import print_table, read_config
+from nightseg_ros.cli.options import read_config
 from nightseg_ros.config import ConfigError
 from nightseg_ros.files import share_dir
 from nightseg_ros.training import CalibrationConfig, SweepConfig
@@ -67,31 +67,11 @@ def calibrate(arguments: Sequence[str]) -> int:
 
     weights = calibrate(config, partial(print, flush=True))
     about = weights.metadata.training['calibration']
-    if 'temperature' in about:
-        _print_errors(about['temperature'])
     for key, value in about.get('reliability', {}).items():
         print(f'reliability: {key} {value}')
     temperature = weights.metadata.temperature
     print(f"'{weights.path}': temperature {temperature:.3f}, SHA-256 {weights.sha256}")
     return 0
-
-
-def _print_errors(found: Mapping[str, Any]) -> None:
-    places = ', '.join(f'{place} {t:.3f}' for place, t in found['out_of_fold'].items())
-    print_table(
-        f'calibration error; temperature fitted without: {places}',
-        ('', 'frames', 'accuracy', 'confidence', 'error before', 'after, out of fold'),
-        [
-            [
-                name,
-                str(row['frames']),
-                *(f'{row["before"][key]:.3f}' for key in ('accuracy', 'confidence', 'ece')),
-                f'{row["after"]["ece"]:.3f}',
-            ]
-            for name, row in found['errors'].items()
-            if 'before' in row
-        ],
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,14 +12,12 @@ correlated by 0.9 or more; the nearest pictures of different places were 10 bits
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import combinations, islice
+from itertools import combinations
 import os
 from pathlib import Path
-import signal
 from typing import Any, NamedTuple
 
 import cv2
@@ -32,7 +30,6 @@ from nightseg_ros.data.sample import (
     Sample,
     STRAY_COLORS,
 )
-from nightseg_ros.files import process_context
 from nightseg_ros.perception.frame import decode_file
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np
@@ -59,8 +56,6 @@ ADVICE = {
     'near-duplicate': 'put both into the same split: a score on pictures that were trained on is '
     'too good',
 }
-#: Sets smaller than this are read faster by this process than by others that must start first.
-_FEW = 64
 
 
 def check_datasets(
@@ -74,7 +69,7 @@ def check_datasets(
     Read every file of some data sets; return what they hold and what is wrong, in JSON types.
 
     Each of ``problems`` has its kind, a key of ``ADVICE``, its data set, a place and a detail.
-    ``workers`` 0 takes a process for each CPU; their number changes nothing in the result.
+    ``workers`` 0 takes a thread for each CPU; their number changes nothing in the result.
     ``DataError`` where a spec names no adapter.
     """
     for spec in specs:
@@ -87,12 +82,13 @@ def check_datasets(
         except DataError as error:
             problems.append(('cannot be opened', spec, spec, str(error)))
     samples = [(spec, s) for spec, listing in listings.items() for s in listing.samples]
-    every = _check_all([sample for _, sample in samples], workers)
     found: dict[str, list[tuple[Sample, CheckedSample]]] = {spec: [] for spec in listings}
-    for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
-        found[spec].append((sample, checked))
-        problems += [(kind, spec, *where) for kind, *where in checked.problems]
-        progress(number, len(samples))
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        every = pool.map(_check_sample, (sample for _, sample in samples))
+        for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
+            found[spec].append((sample, checked))
+            problems += [(kind, spec, *where) for kind, *where in checked.problems]
+            progress(number, len(samples))
     for spec, listing in listings.items():
         problems += [('picture missing', spec, str(path), '') for path in listing.orphans]
         first: dict[str, Path] = {}
@@ -172,9 +168,8 @@ def _check_sample(sample: Sample) -> CheckedSample:
     else:
         found.size = picture.shape[:2]
         found.prints = fingerprint(picture)
-        if found.prints.tiny.std() < 1.0:
+        if found.prints is None:
             found.problems.append(('blank picture', image, ''))
-            found.prints = None  # nothing to recognise it by
     if sample.label is None:
         return found
     path, meaning = sample.label.path, sample.label.meaning
@@ -231,31 +226,6 @@ def _size(shape: tuple[int, ...]) -> str:
     return f'{shape[1]}×{shape[0]}'
 
 
-def _check_all(samples: list[Sample], workers: int) -> Iterator[CheckedSample]:
-    """Check samples, in order."""
-    workers = min(workers or os.cpu_count() or 1, len(samples) // _FEW + 1)
-    context = process_context() if workers > 1 else None
-    if context is None:
-        yield from map(_check_sample, samples)
-        return
-    with ProcessPoolExecutor(workers, context, _start) as pool:
-        rest = iter(samples)
-        try:
-            # a piece at a time, so that an interruption has little to wait for
-            while piece := list(islice(rest, 64 * workers)):
-                yield from pool.map(_check_sample, piece, chunksize=8)
-        except BrokenProcessPool as error:
-            raise DataError(
-                'a process that reads files died, perhaps for want of memory; use --workers 1'
-            ) from error
-
-
-def _start() -> None:
-    # Ctrl-C is for the process that waits for this one
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
-
-
 # -- pictures that show the same -------------------------------------------------------------
 
 #: Bits of 63 that may differ.
@@ -270,16 +240,19 @@ class Fingerprint(NamedTuple):
 
     bits: npt.NDArray[np.bool_]
     """[63]: which of the lowest 8×8 cosine coefficients lie above their median."""
-    tiny: Bytes
-    """[32, 32] grey."""
+    tiny: npt.NDArray[np.float32]
+    """[1024] grey, of mean 0 and length 1."""
 
 
-def fingerprint(image: Bytes) -> Fingerprint:
-    """Return the fingerprint of uint8 [H, W, 3] RGB of any size."""
+def fingerprint(image: Bytes) -> Fingerprint | None:
+    """Return the fingerprint of uint8 [H, W, 3] RGB of any size, None of a blank picture."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     tiny = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    if tiny.std() < 1.0:
+        return None
     low = cv2.dct(tiny.astype(np.float32))[:8, :8].ravel()[1:]
-    return Fingerprint(low > np.median(low), np.asarray(tiny, np.uint8))
+    flat = tiny.ravel() - tiny.mean(dtype=np.float32)
+    return Fingerprint(low > np.median(low), np.asarray(flat / np.linalg.norm(flat), np.float32))
 
 
 def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
@@ -288,23 +261,15 @@ def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tup
 
     Only its nearest one in ``right`` is given.
     """
-    if not left or not right:
+    if not right:
         return []
-    others, tiny = np.stack([one.bits for one in right]), _normalized(right)
+    bits, tiny = (np.stack(column) for column in zip(*right))
     pairs = []
-    for index, (one, normal) in enumerate(zip(left, _normalized(left))):
-        distance = np.count_nonzero(others != one.bits, axis=1)
+    for index, one in enumerate(left):
+        distance = np.count_nonzero(bits != one.bits, axis=1)
         near = np.flatnonzero(distance <= MAX_DISTANCE)
-        near = near[tiny[near] @ normal >= MIN_CORRELATION]
+        near = near[tiny[near] @ one.tiny >= MIN_CORRELATION]
         if near.size:
             best = int(near[distance[near].argmin()])
             pairs.append((index, best, int(distance[best])))
     return pairs
-
-
-def _normalized(prints: list[Fingerprint]) -> npt.NDArray[np.float32]:
-    """Return float32 [N, 1024] of mean 0 and length 1."""
-    rows = np.stack([one.tiny.ravel() for one in prints]).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(length, 1e-6), np.float32)

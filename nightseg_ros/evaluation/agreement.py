@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
+from nightseg_ros.config import to_mapping
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.metrics import Image
@@ -22,7 +22,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.runtime.backend import Backend, ON_CPU
 from nightseg_ros.runtime.backends import available_backends, open_backend, OpenVINOBackend
 from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import network_tensors, Weights
 import numpy as np
 import yaml
@@ -103,72 +103,24 @@ def made_up_images(long_side: int, count: int) -> Iterator[Image]:
 
 # -- model cards -----------------------------------------------------------------------------
 
-USES = {
-    'segment': 'labels every pixel of a camera frame',
-    'translate': 'turns a night frame into a day frame before it is labelled',
-    'illumination': 'tells day, dusk, night and glare apart',
-}
-
 
 def model_card(weights: Weights, agreement: Mapping[str, float] | None = None) -> str:
     """
     Return the card of ``weights``; ``agreement`` are shares by runtime, as ``agreement`` gives.
 
-    Nothing in it is made up: what the metadata does not say is said to be missing.
+    It is what the metadata says, and nothing that they do not.
     """
-    metadata = weights.metadata
+    about = to_mapping(weights.metadata)
+    if weights.metadata.taxonomy is not None:
+        names = Taxonomy.from_dict(weights.metadata.taxonomy).classes
+        about['taxonomy'] = {**dict(enumerate(names)), UNLABELLED: 'unlabelled'}
     tensors = network_tensors(weights.tensors)
-    count = sum(tensor.numel() for name, tensor in tensors.items() if 'running_' not in name)
-    rows = {
-        'Task': f'{metadata.task}: {USES[metadata.task]}',
-        'Network': f'`{metadata.network}` {metadata.arch or ""}'.strip(),
-        'Parameters': f'{count / 1e6:.2f} M',
-        'Input': f'RGB, long side {metadata.long_side} pixels',
-        'Trained on': metadata.data or 'not stated',
-        'Synthetic night': f'{metadata.ratio:.0%} of the training samples',
-        'Licence': metadata.license or 'not stated',
-        'Code': f'commit {metadata.commit}' if metadata.commit else 'not stated',
-        'SHA-256': f'`{weights.sha256}`',
-    }
-    lines = [f'# {weights.path.stem}', '', '| | |', '|---|---|']
-    lines += [f'| {name} | {_cell(value)} |' for name, value in rows.items()]
-    if metadata.taxonomy is not None:
-        taxonomy = Taxonomy.from_dict(metadata.taxonomy)
-        ids = ', '.join(f'{index} {name}' for index, name in enumerate(taxonomy.classes))
-        lines += ['', f'Labels (`{taxonomy.name}`): {ids}; 255 is unlabelled.']
-    lines += ['', '## Scores', '', *_scores(metadata.metrics)]
+    about['parameters'] = sum(t.numel() for n, t in tensors.items() if 'running_' not in n)
+    about['sha256'] = weights.sha256
     if agreement:
-        lines += ['', '## Exported graph', '']
-        lines += [
-            f'- {k}: {v:.4%} of the pixels as torch gives them' for k, v in agreement.items()
-        ]
-    lines += ['', '## Training', '']
-    if metadata.training:
-        settings = yaml.safe_dump(dict(metadata.training), default_flow_style=None).strip()
-        lines += ['```yaml', settings, '```']
-    else:
-        lines += ['Not stated.']
-    return '\n'.join(lines) + '\n'
-
-
-def _scores(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a table: a row for each data set, a column for each figure."""
-    runs = {name: run for name, run in metrics.items() if isinstance(run, Mapping)}
-    if not runs:
-        return ['None are stored in this file.']
-    columns = list(dict.fromkeys(key for run in runs.values() for key in run))
-    lines = [f'| data set | {" | ".join(columns)} |', f'|---{"|---" * len(columns)}|']
-    for name, run in runs.items():
-        lines.append(f'| {" | ".join([_cell(name), *(_cell(run.get(key)) for key in columns)])} |')
-    others = [f'{key}: {value}' for key, value in metrics.items() if key not in runs]
-    return [*lines, '', *others] if others else lines
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return '–'
-    if isinstance(value, (list, tuple)):
-        return f'[{", ".join(map(_cell, value))}]'
-    if isinstance(value, float):
-        return f'{value:.3f}'
-    return str(value).replace('|', '\\|').replace('\n', ' ')
+        about['agrees_with_torch'] = {name: round(share, 6) for name, share in agreement.items()}
+    # the graph takes uint8 and normalises it itself
+    hidden = ('mean', 'std')
+    known = {k: v for k, v in about.items() if k not in hidden and v not in ('', {}, None)}
+    text = yaml.safe_dump(known, default_flow_style=None, sort_keys=False, allow_unicode=True)
+    return f'# {weights.path.stem}\n\n```yaml\n{text}```\n'

@@ -10,7 +10,7 @@ node that keeps up, so that labels are the live ones byte for byte.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -296,71 +296,59 @@ class Samples:
     """
 
     def __init__(self) -> None:
-        self._ranked: tuple[dict[int, tuple[float, int]], ...] = ({}, {}, {})
-        #: Frames, stride and number seen, of the labelled frames and of all.
-        self._lattices: tuple[list[int], list[int]] = ([], [])
-        self._strides, self._seen = [1, 1], [0, 0]
+        self._seen = self._labelled = 0
         #: Of each frame that is wanted its pictures, or their files.
-        self._kept: dict[int, dict[str, Image | bytes]] = {}
+        self._kept: dict[Candidate, dict[str, Image | bytes]] = {}
+        #: Its number among the labelled frames, or among all without labels.
+        self._numbers: dict[Candidate, int] = {}
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
-        self._thin(1, frame.index)
-        first = frame.mious[0]
-        if first is not None:
-            self._thin(0, frame.index)
-            best, worst, different = self._ranked
-            _rank(best, BEST, frame, first)
-            _rank(worst, WORST, frame, -first)
-            if _gap(frame.mious) > 0:
-                _rank(different, DIFFERENT, frame, _gap(frame.mious))
+        labelled = frame.mious[0] is not None
+        self._numbers[frame] = self._labelled if labelled else self._seen
+        self._seen += 1
+        self._labelled += labelled
         wanted = self.wanted
-        if frame.index not in wanted:
-            return
-        self._kept = {index: some for index, some in self._kept.items() if index in wanted}
-        self._kept[frame.index] = {n: p for n, p in pictures().items() if p is not None}
+        self._numbers = {item: n for item, n in self._numbers.items() if item in wanted}
+        self._kept = {item: some for item, some in self._kept.items() if item in wanted}
+        if frame in wanted:
+            self._kept[frame] = {n: p for n, p in pictures().items() if p is not None}
         held = (p for some in self._kept.values() for p in some.values())
         if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
             self._encode()
 
     @property
-    def wanted(self) -> set[int]:
-        labelled, every = self._lattices
-        ranked = {index for kept in self._ranked for _, index in kept.values()}
-        return ranked | set(labelled or every)
+    def wanted(self) -> set[Candidate]:
+        scored = [item for item in self._numbers if item.mious[0] is not None]
+        stride = 1
+        while (self._labelled or self._seen) > stride * _LATTICE:
+            stride *= 2
+        lattice = [item for item in scored or self._numbers if self._numbers[item] % stride == 0]
+        ranked = ((BEST, _best), (WORST, _worst), (DIFFERENT, _gap))
+        return {*lattice}.union(*(_top(scored, most, value) for most, value in ranked))
 
     def files(self) -> dict[int, dict[str, bytes]]:
         """Return the files of each frame that may be shown by its number."""
-        files = self._encode()
-        return {index: files[index] for index in sorted(self.wanted)}
+        self._encode()
+        ordered = sorted(self._kept, key=lambda item: item.index)
+        return {item.index: self._kept[item] for item in ordered}  # type: ignore[misc]
 
-    def _thin(self, which: int, index: int) -> None:
-        lattice = self._lattices[which]
-        if self._seen[which] % self._strides[which] == 0:
-            lattice.append(index)
-            if len(lattice) > _LATTICE:
-                del lattice[1::2]
-                self._strides[which] *= 2
-        self._seen[which] += 1
-
-    def _encode(self) -> dict[int, dict[str, bytes]]:
-        files = {
-            index: {
-                n: p if isinstance(p, bytes) else encode_picture(n, p) for n, p in some.items()
-            }
-            for index, some in self._kept.items()
-        }
-        self._kept = {index: {**some} for index, some in files.items()}
-        return files
+    def _encode(self) -> None:
+        for some in self._kept.values():
+            for name, picture in some.items():
+                if not isinstance(picture, bytes):
+                    some[name] = encode_picture(name, picture)
 
 
-def _rank(kept: dict[int, tuple[float, int]], most: int, frame: Candidate, value: float) -> None:
-    """Keep the frames of the highest values, one a group."""
-    if frame.group not in kept or value > kept[frame.group][0]:
-        kept[frame.group] = (value, frame.index)
-    if len(kept) > most:
-        # of equals the later one goes
-        del kept[min(kept, key=lambda group: (kept[group][0], -group))]
+def _top(
+    items: Iterable[Candidate], most: int, value: Callable[[Sequence[Any]], float]
+) -> list[Candidate]:
+    """Return the frames of the highest values, one a group; of equals the first."""
+    chosen: dict[tuple[int, int], Candidate] = {}
+    for item in sorted(items, key=lambda item: (-value(item.mious), item.shard, item.index)):
+        if value is not _gap or _gap(item.mious) > 0:
+            chosen.setdefault((item.shard, item.group), item)
+    return list(chosen.values())[:most]
 
 
 def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[str, Candidate]]:
@@ -373,24 +361,27 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))
         return [('spread', item) for item in rest[::step]]
-    scored = {item: item.mious[0] for item in rest if item.mious[0] is not None}
+    scored = [item for item in rest if item.mious[0] is not None]
     # of few frames, one of each kind rather than the best only
     few = max(1, len(scored) // 4)
     chosen: dict[Candidate, str] = {}
-    for kind, most, ranks in (
-        ('best', BEST, {item: -value for item, value in scored.items()}),
-        ('worst', WORST, scored),
-        ('median', MEDIAN, {item: abs(value - median) for item, value in scored.items()}),
-        ('different', DIFFERENT, {i: -_gap(i.mious) for i in scored if _gap(i.mious) > 0}),
+    for kind, most, value in (
+        ('best', BEST, _best),
+        ('worst', WORST, _worst),
+        ('median', MEDIAN, lambda mious: -abs(mious[0] - median)),
+        ('different', DIFFERENT, _gap),
     ):
-        groups: set[tuple[int, int]] = set()
-        for item in sorted(
-            ranks.keys() - chosen.keys(), key=lambda i: (ranks[i], i.shard, i.index)
-        ):
-            if len(groups) < min(most, few) and (item.shard, item.group) not in groups:
-                groups.add((item.shard, item.group))
-                chosen[item] = kind
+        left = [item for item in scored if item not in chosen]
+        chosen |= dict.fromkeys(_top(left, min(most, few), value), kind)
     return [(kind, item) for item, kind in chosen.items()]
+
+
+def _best(mious: Sequence[Any]) -> float:
+    return float(mious[0])
+
+
+def _worst(mious: Sequence[Any]) -> float:
+    return -float(mious[0])
 
 
 def _gap(mious: Sequence[float | None]) -> float:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
-from nightseg_ros.bags.reader import BagError, BagReader
+from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.data.pictures import (
     banner,
@@ -28,7 +29,7 @@ from nightseg_ros.data.pictures import (
 )
 from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
-from nightseg_ros.evaluation.sources import in_rgb, topic_labels
+from nightseg_ros.evaluation.sources import in_rgb, Labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.rendering import STATE_COLORS
@@ -39,8 +40,6 @@ from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import load_weights
 import numpy as np
 
-A = TypeVar('A')
-B = TypeVar('B')
 LABEL_TOPIC, STATUS_TOPIC = '/camera/nightseg/labels', '/camera/nightseg/status'
 #: Labelled points of the demo's LiDAR.
 CLOUD_TOPIC = '/lidar/nightseg/points'
@@ -125,30 +124,10 @@ def _messages(bag: Path, topic: str) -> Iterator[tuple[int, Any]]:
                 yield message.stamp_ns, reader.read(message)
 
 
-def _labels(bag: Path, topic: str = LABEL_TOPIC) -> Iterator[tuple[int, Image]]:
-    """Yield stamp (ns) and ids uint8 [H, W] of a topic; nothing where the bag lacks it."""
-    with BagReader(bag) as reader:
-        if any(found.name == topic for found in reader.topics):
-            errors: list[str] = []
-            yield from topic_labels(reader, topic, errors)
-            if errors:
-                raise BagError(f"'{bag}': {errors[0]}")
-
-
-def _frames(source: FrameSource) -> Iterator[tuple[int, Frame]]:
-    return ((frame.stamp_ns, frame) for _, frame in source if isinstance(frame, Frame))
-
-
-def aligned(
-    left: Iterable[tuple[int, A]], right: Iterable[tuple[int, B]]
-) -> Iterator[tuple[int, A, B | None]]:
-    """Yield every left item with the right one of its stamp, or None; both sorted by stamp."""
-    rights = iter(right)
-    held = next(rights, None)
-    for stamp, item in left:
-        while held is not None and held[0] < stamp:
-            held = next(rights, None)
-        yield stamp, item, held[1] if held is not None and held[0] == stamp else None
+def _masks(bag: BagReader, topic: str = LABEL_TOPIC) -> Callable[[int], Image | None]:
+    """Return what gives the ids uint8 [H, W] of a stamp (ns), as stamps rise; None without."""
+    there = any(found.name == topic for found in bag.topics)
+    return partial(Labels(topic if there else '', '', bag).of, '')
 
 
 def score_drive(
@@ -171,17 +150,19 @@ def score_drive(
         name: {part: ConfusionMatrix(pipeline.taxonomy) for part in ('day', 'night')}
         for name in ('auto', 'day')
     }
-    masks = aligned(_frames(open_source(drive, IMAGE_TOPIC)), _labels(recorded))
-    both = aligned(((stamp, (frame, mask)) for stamp, frame, mask in masks),
-                   _labels(drive, TRUTH_TOPIC))  # fmt: skip
-    for done, (stamp, (frame, mask), truth) in enumerate(both, 1):
-        progress(done, len(lit), 'scoring against the day route')
-        if mask is None or truth is None:
-            continue
-        [result] = pipeline.process([frame])
-        assert result.labels is not None
-        for name, labels in (('auto', mask), ('day', result.labels)):
-            scores[name]['day' if lit[stamp] else 'night'].add(truth, labels)
+    with BagReader(recorded) as live, BagReader(drive) as rendered:
+        masks, truths = _masks(live), _masks(rendered, TRUTH_TOPIC)
+        for done, (_, frame) in enumerate(open_source(drive, IMAGE_TOPIC), 1):
+            progress(done, len(lit), 'scoring against the day route')
+            if not isinstance(frame, Frame):
+                continue
+            mask, truth = masks(frame.stamp_ns), truths(frame.stamp_ns)
+            if mask is None or truth is None:
+                continue
+            [result] = pipeline.process([frame])
+            assert result.labels is not None
+            for name, labels in (('auto', mask), ('day', result.labels)):
+                scores[name]['day' if lit[frame.stamp_ns] else 'night'].add(truth, labels)
     return {
         name: {part: number(matrix.miou()) for part, matrix in parts.items()}
         for name, parts in scores.items()
@@ -270,12 +251,16 @@ def show_run(
     }
     span = (stamps[-1] - stamps[0]) / 1e9
     clouds = list(_messages(recorded, CLOUD_TOPIC))
-    frames = ((stamp + offset, frame) for stamp, frame in _frames(source))
-    played = ((stamp, frame) for stamp, frame in frames if stamp in run.sent)
+    frames = (frame for _, frame in source if isinstance(frame, Frame))
+    played = (frame for frame in frames if frame.stamp_ns + offset in run.sent)
+    rate = (len(stamps) - 1) / span if span else 10.0
     tiles = []
-    with VideoWriter(out / 'overlay.mp4', (len(stamps) - 1) / span if span else 10.0) as video:
-        for done, (stamp, frame, mask) in enumerate(aligned(played, _labels(recorded)), 1):
+    with BagReader(recorded) as bag, VideoWriter(out / 'overlay.mp4', rate) as video:
+        masks = _masks(bag)
+        for done, frame in enumerate(played, 1):
             progress(done, len(stamps), 'drawing the overlays')
+            stamp = frame.stamp_ns + offset
+            mask = masks(stamp)
             image = shown = in_rgb(frame)
             if mask is not None:
                 colors = pixels.colorize(mask, palette)

@@ -150,15 +150,9 @@ def _draw_lanes(
     words = [_levels(name, values) for name, _, values in lanes]
     heights = [max(0.3, 0.17 * len(levels)) if levels else 0.85 for levels in words]
     with rc_context(_STYLE):
-        total = sum(heights) + 0.14 * len(lanes) + 0.35
-        figure = Figure(figsize=(10.5, total))
-        grid = figure.subplots(
-            len(lanes), 1, sharex=True, squeeze=False,
-            gridspec_kw={
-                'height_ratios': heights, 'left': 0.24, 'right': 0.98, 'top': 1 - 0.07 / total,
-                'bottom': 0.3 / total, 'hspace': 0.14 * len(lanes) / sum(heights),
-            },
-        )  # fmt: skip
+        size = (10.5, sum(heights) + 0.14 * len(lanes) + 0.35)
+        figure = Figure(figsize=size, layout='constrained')
+        grid = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes, (name, by, values), levels in zip(grid[:, 0], lanes, words):
             if levels:
                 _draw_steps(axes, seconds, np.array(values, object), levels)
@@ -168,8 +162,7 @@ def _draw_lanes(
             axes.tick_params(length=0)
             axes.grid(axis='x')
             text = '\n'.join(filter(None, (_TITLES.get(name, name), _short(by))))
-            axes.text(-0.32, 0.5, text, transform=axes.transAxes, va='center',
-                      color=_COLORS['ink'])  # fmt: skip
+            axes.set_ylabel(text, rotation=0, ha='right', va='center', color=_COLORS['ink'])
         axes.set_xlim(0, seconds[-1] * (1 + _LEAST))
         axes.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
         short = seconds[-1] < 10

@@ -19,8 +19,6 @@ import math
 import os
 from pathlib import Path
 import re
-import shutil
-import tempfile
 
 import cv2
 from nightseg_ros.bags.storage import Channel
@@ -28,9 +26,10 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_pose, Matrix
 from nightseg_ros.clouds.point_cloud import Cloud, Field
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.files import process_context
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import whole_folder
 from nightseg_ros.simulation.canvas import Camera
 from nightseg_ros.simulation.scene import expose, StreetScene, Tunnels
 from nightseg_ros.simulation.street import Draw, Street
@@ -391,11 +390,9 @@ def write_rendered(
     """
     if seed < 0:
         raise DataError(f'seed must not be negative, got {seed}')
-    check_output(out, 'a rendered data set', _is_ours, force=force, error=DataError)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=out.parent, prefix=f'.{out.name}.partial-'))
-    try:
-        unfinished.chmod(0o755)
+    with whole_folder(
+        out, 'a rendered data set', _is_ours, force=force, error=DataError
+    ) as unfinished:
         for folder in ('images', 'labels'):
             (unfinished / folder).mkdir()
         taxonomy = json.dumps(CAMVID11.to_dict(), indent=1)
@@ -407,20 +404,10 @@ def write_rendered(
             street = Street(seed * 10_007 + index // _PER_STREET, split)
             position = float(rng.uniform(0, _STREET_LENGTH))
             frame = render(street, position, chosen, seed=seed * 1_000_003 + index, size=size)
-            for folder, picture in (('images', frame.image[..., ::-1]), ('labels', frame.labels)):
-                content = cv2.imencode('.png', picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+            for folder, picture in (('images', frame.image), ('labels', frame.labels)):
                 file = unfinished / folder / f'{chosen}_{index:06d}.png'
-                file.write_bytes(content.tobytes())
+                file.write_bytes(encode_picture(file.name, picture))
             progress(index + 1, count)
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        if isinstance(error, OSError):
-            reason = f'({error.strerror}); is the disk full?'
-            raise DataError(f"'{out}' cannot be written {reason}") from error
-        raise
 
 
 def _is_ours(folder: Path) -> bool:

@@ -16,18 +16,13 @@ from nightseg_ros.config import Limited, Natural, Positive
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationConfig(Limited):
-    """
-    Fit temperature and reliability and write them into weights; see docs/results.md.
-
-    Errors that are printed are out of fold: each place's is that of the temperature which was
-    fitted on the others.
-    """
+    """Fit temperature and reliability and write them into weights; see docs/results.md."""
 
     weights: str
     """Weights of a segmenter: a file, or the name of a shipped one."""
     data: tuple[str, ...] = ()
-    """Labelled frames for the temperature, of two places or more that were not trained on:
-    ADAPTER:ROOT[:SPLIT]. A place is a drive or camera, as the data set names its sources."""
+    """Labelled frames for the temperature that were not trained on, ADAPTER:ROOT[:SPLIT]. Every
+    place, a drive or camera as the data set names its sources, weighs the same."""
     faults_on: tuple[str, ...] = ()
     """Labelled day frames for the reliability; some are shown as they are, some as synthetic
     night, some through a faulty camera."""
@@ -63,7 +58,7 @@ class SweepConfig:
     out: str
     """Folder of the sweep: day/, cells/, sweep.csv and sweep.png."""
     select: tuple[str, ...]
-    """Labelled data sets that the sweet spot is chosen on."""
+    """Labelled data sets that the best ratio is chosen on."""
     report: tuple[str, ...] = ()
     """Labelled data sets that are scored and shown, but choose nothing."""
     ratios: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)

@@ -3,16 +3,15 @@
 """
 Trained weights learn how sure they may be.
 
-A temperature makes the softmax honest (Guo et al. 2017), fitted place by place. A reliability head
+A temperature makes the softmax honest (Guo et al. 2017). A reliability head
 (``runtime.graph``) tells frames in which nothing can be seen: here it learns what good frames look
 like and what its features say of the share of right pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
-from nightseg_ros.evaluation.metrics import calibration, Counts, reliability
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
     FEATURES,
@@ -69,10 +67,8 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
     """
     Fit temperature and reliability, write them into the weights, and return these.
 
-    What was found is 'calibration' in the metadata's ``training``. Errors after calibration are
-    out of fold: each place's is that of the temperature which was fitted on the others, while the
-    one that is written was fitted on all. What is not asked for stays as it was. ``WeightsError``
-    for weights of another task, ``DataError`` for data without labels or of a single place.
+    What was found is 'calibration' in the metadata's ``training``; what is not asked for stays as
+    it was. ``WeightsError`` for weights of another task, ``DataError`` for data without labels.
     """
     weights = load_weights(config.weights)
     metadata = weights.metadata
@@ -85,9 +81,11 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
     metadata = dataclasses.replace(metadata, training={**metadata.training, 'calibration': about})
     tensors = dict(weights.tensors)
     if config.data:
-        pixels = collect_pixels(weights, config, log)
-        temperature = fit_temperature(pixels)
-        about['temperature'] = _errors(pixels, temperature, metadata.temperature)
+        places = collect_pixels(weights, config, log)
+        temperature = fit_temperature([*places.values()])
+        about['temperature'] = {
+            'shipped': round(temperature, 4), 'before': metadata.temperature, 'places': [*places],
+        }  # fmt: skip
         metadata = dataclasses.replace(metadata, temperature=temperature)
     if config.faults_on:
         tensors = network_tensors(tensors)
@@ -144,24 +142,16 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
 # -- temperature ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelledPixels:
-    """Labelled pixels of one frame."""
-
-    place: str
-    light: str
-    logits: Logits
-    """Float32 [N, classes]."""
-    truth: Image
-    """uint8 [N] ids, none of them 255."""
+#: Logits float32 [N, classes] of labelled pixels and their ids uint8 [N], none of them 255.
+Pixels = tuple[Logits, Image]
 
 
 def collect_pixels(
     weights: Weights, config: CalibrationConfig, log: Log = lambda text: None
-) -> list[LabelledPixels]:
-    """Return labelled pixels of the frames of ``config.data`` with their logits."""
+) -> dict[str, Pixels]:
+    """Return labelled pixels of the frames of ``config.data``, by place."""
     graph, taxonomy = _graph(weights)
-    found = []
+    found: dict[str, list[Pixels]] = {}
     samples = [(spec, s) for spec in config.data for s in _spread(spec, taxonomy, config.frames)]
     labelled([sample for _, sample in samples], 'a calibration compares with labels')
     for number, (spec, sample) in enumerate(samples, start=1):
@@ -171,34 +161,27 @@ def collect_pixels(
         known = np.flatnonzero(ids != UNLABELLED)
         rng = np.random.default_rng((config.seed, number - 1))
         drawn = rng.choice(known, min(config.pixels, known.size), replace=False)
-        found.append(
-            LabelledPixels(
-                place=sample.source or spec, light=sample.light or 'unknown',
-                logits=logits.reshape(len(logits), -1)[:, drawn].T, truth=ids[drawn],
-            )
-        )  # fmt: skip
+        chosen = logits.reshape(len(logits), -1)[:, drawn].T, ids[drawn]
+        found.setdefault(sample.source or spec, []).append(chosen)
         if number % 50 == 0 or number == len(samples):
             log(f'temperature: {number}/{len(samples)} frames')
-    return found
+    return {
+        place: (np.concatenate([logits for logits, _ in group]),
+                np.concatenate([truth for _, truth in group]))
+        for place, group in found.items()
+    }  # fmt: skip
 
 
-def fit_temperature(frames: Iterable[LabelledPixels]) -> float:
+def fit_temperature(places: Sequence[Pixels]) -> float:
     """
     Return the temperature of the least negative log likelihood; every place weighs the same.
 
     ``DataError`` where there is no pixel. The likelihood is convex in 1 / T, so that its slope
     is halved between ``LOW`` and ``HIGH``.
     """
-    by_place: dict[str, list[LabelledPixels]] = {}
-    for frame in frames:
-        if frame.truth.size:
-            by_place.setdefault(frame.place, []).append(frame)
-    if not by_place:
+    places = [(logits, truth) for logits, truth in places if truth.size]
+    if not places:
         raise DataError('there is no labelled pixel to fit a temperature on')
-    places = [
-        (np.concatenate([f.logits for f in group]), np.concatenate([f.truth for f in group]))
-        for group in by_place.values()
-    ]
     cold, hot = 1 / HIGH, 1 / LOW
     for _ in range(40):
         middle = (cold + hot) / 2
@@ -212,55 +195,6 @@ def _slope(logits: Logits, truth: Image, cooling: float) -> float:
     p = np.exp((logits - logits.max(1, keepdims=True)) * cooling)
     p /= p.sum(1, keepdims=True)
     return float(((p * logits).sum(1) - logits[np.arange(len(truth)), truth]).mean())
-
-
-def cross_fit(frames: Sequence[LabelledPixels]) -> dict[str, float]:
-    """
-    Return for each place the temperature fitted on all others.
-
-    ``DataError`` for a single place, which leaves nothing to fit on.
-    """
-    places = list(dict.fromkeys(frame.place for frame in frames))
-    if len(places) < 2:
-        raise DataError(
-            f'frames of {places[0] if places else "no place"} alone cannot be cross-fitted; '
-            'name data of two places or more'
-        )
-    return {p: fit_temperature(frame for frame in frames if frame.place != p) for p in places}
-
-
-def calibration_counts(frame: LabelledPixels, temperature: float) -> Counts:
-    """Return a frame's counts by confidence, as ``evaluation.metrics.reliability`` does."""
-    scaled = (frame.logits - frame.logits.max(1, keepdims=True)) / temperature
-    confidence = 255 / np.exp(scaled).sum(1)
-    labels = frame.logits.argmax(1).astype(np.uint8)
-    return reliability(frame.truth[None], labels[None], np.rint(confidence).astype(np.uint8)[None])
-
-
-def _errors(frames: Sequence[LabelledPixels], temperature: float, before: float) -> dict[str, Any]:
-    """
-    Return the temperatures, and the calibration errors by light and by place.
-
-    ``before`` is the temperature until now; ``after`` is out of fold.
-    """
-    folds = cross_fit(frames)
-    table = {}
-    for kind in ('light', 'place'):
-        for name in dict.fromkeys(getattr(frame, kind) for frame in frames):
-            group = [frame for frame in frames if getattr(frame, kind) == name]
-            row: dict[str, Any] = {'frames': len(group)}
-            for when, temperatures in (('before', dict.fromkeys(folds, before)), ('after', folds)):
-                counts = [calibration_counts(f, temperatures[f.place]) for f in group]
-                measured = calibration(np.sum(counts, 0))
-                if measured is not None:
-                    row[when] = {key: measured[key] for key in ('ece', 'confidence', 'accuracy')}
-            table[f'{kind} {name}'] = row
-    return {
-        'shipped': round(temperature, 4),
-        'before': before,
-        'out_of_fold': {place: round(value, 4) for place, value in folds.items()},
-        'errors': table,
-    }
 
 
 # -- reliability ---------------------------------------------------------------------------------

@@ -46,8 +46,6 @@ NOTE = 'trial.json'
 HEADLINE = 'mean'
 #: Why a data set needs labels.
 SCORED = 'trials are scored against labels'
-#: Standard errors beyond which a difference counts as resolved.
-CLEAR = 2
 #: Seconds between checks whether another shard has finished a day checkpoint.
 POLL = 2.0
 
@@ -257,11 +255,14 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
         shown = ', '.join(f'{r:g}: {_shown(values)}' for r, values in zip(ratios, curve))
         lines.append(f'{data_names([spec])} ({uses[spec]}): {shown}')
     curve = curve_of(config, rows, config.select)
-    spot, resolved, text = sweet_spot(
-        ratios, curve, ' + '.join(data_names([spec]) for spec in config.select)
+    best = int(curve.mean(axis=1).argmax())
+    lines.append(
+        f"On '{' + '.join(data_names([spec]) for spec in config.select)}' the best ratio is "
+        f'{ratios[best]:g} with {_shown(curve[best])}; seed by seed that gains '
+        f'{_shown(curve[best] - curve[0])} over {ratios[0]:g}.'
     )
-    _draw(ratios, panels, spot if resolved else None, out / 'sweep.png')
-    return '\n'.join([*lines, text]), (out / 'sweep.csv', out / 'sweep.png')
+    _draw(ratios, panels, out / 'sweep.png')
+    return '\n'.join(lines), (out / 'sweep.csv', out / 'sweep.png')
 
 
 def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> Floats:
@@ -285,73 +286,19 @@ def standard_error(values: Floats) -> Floats:
     return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(count))
 
 
-def sweet_spot(ratios: Sequence[float], values: Floats, data: str) -> tuple[float, bool, str]:
-    """
-    Apply the one-standard-error rule (Breiman et al. 1984): the spot, if it is resolved, and why.
-
-    ``values`` are float64 [ratios, seeds], ``data`` what they were scored on. The spot is the
-    smallest ratio whose mean is within one standard error of the best mean. That rule always names
-    one, so it is called resolved only where, seed by seed, it gains more than ``CLEAR`` standard
-    errors over the smallest ratio, and where some larger ratio is outside of that one error again
-    and behind the best by more than ``CLEAR`` errors of its own, seed by seed: else there may be a
-    gain or a plateau, but no spot.
-    """
-    mean = values.mean(axis=1)
-    top = int(mean.argmax())
-    text = f"on '{data}' the best ratio is {ratios[top]:g}"
-    if values.shape[1] < 2:
-        text += ', but one seed gives no error: no sweet spot is resolved.'
-        return ratios[top], False, text
-    within = mean >= mean[top] - standard_error(values)[top]
-    place = int(within.argmax())
-    spot = ratios[place]
-    gain = values[place] - values[0]
-    rises = place > 0 and _is_clear(gain)
-    falls = any(
-        not within[index] and _is_clear(values[top] - values[index])
-        for index in range(place + 1, len(values))
-    )
-    text += (
-        f' with {_shown(values[top])}; the smallest within one standard error of it is {spot:g}. '
-        f'Seed by seed that gains {_shown(gain)} over {ratios[0]:g}. '
-    )
-    if rises and falls:
-        text += f'The sweet spot is {spot:g}.'
-    elif not rises:
-        text += f'No sweet spot is resolved: no gain over {ratios[0]:g} is clear.'
-    elif place == len(values) - 1:
-        text += f'No sweet spot is resolved: up to {spot:g} the curve does not come down.'
-    else:
-        text += f'No sweet spot is resolved: from {spot:g} on it is a plateau.'
-    return spot, rises and falls, f'{text} (Clear: more than {CLEAR} standard errors.)'
-
-
-def _is_clear(differences: Floats) -> bool:
-    """Tell whether differences seed by seed are above 0 by more than their error allows."""
-    return bool(differences.mean() > CLEAR * standard_error(differences))
-
-
 def _shown(values: Floats) -> str:
     error = float(standard_error(values))
     return f'{values.mean():.3f}' + ('' if np.isnan(error) else f' ± {error:.3f}')
 
 
-def _draw(
-    ratios: Sequence[float], panels: Mapping[str, Floats], spot: float | None, path: Path
-) -> None:
-    """
-    Write a figure with a panel for each data set.
-
-    Dots are seeds, bars standard errors; a dashed line marks a sweet spot that is resolved.
-    """
+def _draw(ratios: Sequence[float], panels: Mapping[str, Floats], path: Path) -> None:
+    """Write a figure with a panel for each data set; dots are seeds, bars standard errors."""
     figure = Figure(figsize=(3.6 * len(panels), 3.2), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (spec, values) in zip(axes, panels.items()):
         error = np.nan_to_num(standard_error(values))
         panel.errorbar(ratios, values.mean(1), error, marker='o', markersize=4, capsize=3)
         panel.plot(np.repeat(ratios, values.shape[1]), values.ravel(), '.', color='C0', alpha=0.5)
-        if spot is not None:
-            panel.axvline(spot, ls='--', lw=1)
         panel.set(title=data_names([spec]), xlabel='share of synthetic night')
         panel.grid(alpha=0.3)
     axes[0].set_ylabel('mIoU9')
