@@ -70,7 +70,7 @@ def require_same(
 ) -> None:
     """Raise ``error`` for the first setting that differs from those that made ``path``."""
     now = json.loads(json.dumps(now))
-    for key in sorted(before.keys() | now.keys()):
+    for key in dict.fromkeys([*now, *before]):
         if before.get(key) != now.get(key):
             raise error(
                 f"'{path}' was made with {key} = {before.get(key)!r}, now it is {now.get(key)!r}; "

@@ -23,6 +23,7 @@ from markupsafe import escape, Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError, read_image, read_labels
@@ -80,16 +81,11 @@ MOST_TIMELINES = 12
 _PAUSE_S = 10.0
 #: Least share of a drive that a level is drawn over, so that one frame is seen.
 _LEAST = 1 / 480
-_CURVES = ('score', 'miou', 'confidence')
-#: What is one of several words, with the words that have a place of their own.
-_STEPS = {
-    'state': ('day', 'dusk', 'night', 'glare'),
-    'light': ('day', 'dusk', 'night', 'glare'),
-    'route': ('day', 'translate', 'night'),
-    'lost': ('no mask',),
-}
-_TITLES = {'score': 'light score', 'light': 'true light', 'miou': 'mIoU'}
-#: Stamp (ns), and by curve and step what a frame says.
+_CURVES = {'miou': 'mIoU', 'confidence': 'confidence'}
+#: What is the same in all configurations, with its name.
+_SHARED = {'state': 'state', 'true light': 'light'}
+#: Stamp (ns), curves from 0 to 1, and words.
+_KEYS = ('stamp', 'score', 'miou', 'confidence', 'state', 'light', 'route', 'lost')
 Track = list[dict[str, Any]]
 
 
@@ -106,7 +102,7 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
             # a frame that could not be decoded has no time
             if line['run'] in labels and line['stamp'] is not None:
                 line['lost'] = 'no mask' if line['error'] else None
-                frame = {name: line[name] for name in ('stamp', *_CURVES, *_STEPS)}
+                frame = {name: line[name] for name in _KEYS}
                 camera = cameras.setdefault((line['source'], line['camera']), {})
                 camera.setdefault(labels[line['run']], []).append(frame)
     drawn: list[tuple[str, Markup]] = []
@@ -123,85 +119,67 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
             continue
         frames = f'{len(seconds):,} frames'.replace(',', '\u202f')
         title = f'{" ".join(filter(None, place))}: {frames}, {clock(seconds[-1])}'
-        drawn.append((title, _draw_lanes(_lanes(tracks), seconds, title)))
+        drawn.append((title, _draw_drive(tracks, seconds, title)))
     return drawn, left_out
 
 
-def _lanes(tracks: Mapping[str, Track]) -> list[tuple[str, str, list[Any]]]:
-    """Return name, configuration and values of the strips: what all share, then of each."""
-    lanes = []
-    for place, (label, track) in enumerate(tracks.items()):
-        values = {name: [frame[name] for frame in track] for name in (*_CURVES, *_STEPS)}
-        shown = ['score', 'state', 'light'] if not place else []
+def _draw_drive(tracks: Mapping[str, Track], seconds: Floats, title: str) -> Markup:
+    """Draw what all configurations share once, and the scores of each as a curve."""
+    first = next(iter(tracks.values()))
+    scored = 'miou' if any(f['miou'] is not None for f in first) else 'confidence'
+    curves = {'light score': [frame['score'] for frame in first]}
+    strips = {name: [f[key] for f in first] for name, key in _SHARED.items()}
+    for label, track in tracks.items():
+        by = f', {_short(label)}' if len(tracks) > 1 else ''
+        curves[f'{_CURVES[scored]}{by}'] = [frame[scored] for frame in track]
         # a route that never changes is in the configuration's name
-        if len(tracks) == 1 or len({*values['route']} - {None}) > 1:
-            shown.append('route')
-        scored = any(value is not None for value in values['miou'])
-        for name in (*shown, 'miou' if scored else 'confidence', 'lost'):
-            if any(value is not None for value in values[name]):
-                own = len(tracks) > 1 and name not in ('score', 'state', 'light')
-                lanes.append((name, label if own else '', values[name]))
-    return lanes
-
-
-def _draw_lanes(
-    lanes: Sequence[tuple[str, str, list[Any]]], seconds: Floats, title: str
-) -> Markup:
-    words = [_levels(name, values) for name, _, values in lanes]
-    heights = [max(0.3, 0.17 * len(levels)) if levels else 0.85 for levels in words]
+        if len(tracks) == 1 or len({frame['route'] for frame in track} - {None}) > 1:
+            strips[f'route{by}'] = [frame['route'] for frame in track]
+        strips[f'no mask{by}'] = [frame['lost'] for frame in track]
+    strips = {name: words for name, words in strips.items() if {*words} - {None}}
     with rc_context(_STYLE):
-        size = (10.5, sum(heights) + 0.14 * len(lanes) + 0.35)
-        figure = Figure(figsize=size, layout='constrained')
-        grid = figure.subplots(len(lanes), 1, sharex=True, squeeze=False, height_ratios=heights)
-        for axes, (name, by, values), levels in zip(grid[:, 0], lanes, words):
-            if levels:
-                _draw_steps(axes, seconds, np.array(values, object), levels)
-            else:
-                color = _COLORS['score' if name == 'score' else 'accent']
-                _draw_curve(axes, seconds, np.array(values, np.float64), color)
+        tall = 0.2 * max(1, len(strips))
+        figure = Figure(figsize=(10.5, 2.6 + tall), layout='constrained')
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, tall))
+        for number, (name, numbers) in enumerate(curves.items()):
+            values = np.array(numbers, np.float64)
+            known = np.isfinite(values)
+            # a few frames are dots of their own
+            few, color = known.sum() <= 150, f'C{number - 1}' if number else _COLORS['score']
+            above.plot(seconds[known], values[known], color=color, linewidth=1, label=name,
+                       marker='.' if few else '', markersize=4)  # fmt: skip
+        above.set_ylim(-0.04, 1.04)
+        above.set_yticks((0, 0.5, 1), ('0', '', '1'))
+        used: set[str] = set()
+        for row, words in enumerate(strips.values()):
+            used |= _draw_strip(below, row, seconds, np.array(words, object))
+        below.set_ylim(len(strips) - 0.5, -0.5)
+        below.set_yticks(range(len(strips)), list(strips))
+        for axes in (above, below):
             axes.tick_params(length=0)
-            axes.grid(axis='x')
-            text = '\n'.join(filter(None, (_TITLES.get(name, name), _short(by))))
-            axes.set_ylabel(text, rotation=0, ha='right', va='center', color=_COLORS['ink'])
-        axes.set_xlim(0, seconds[-1] * (1 + _LEAST))
-        axes.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
+            axes.grid()
+        below.set_xlim(0, seconds[-1] * (1 + _LEAST))
+        below.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
         short = seconds[-1] < 10
-        axes.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
-        return _svg(figure, f'{title}. {", ".join(_TITLES.get(name, name) for name, *_ in lanes)}')
+        below.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
+        patches = [Patch(color=_COLORS[word], label=word) for word in _COLORS if word in used]
+        handles = [*above.get_lines(), *patches]
+        figure.legend(handles=handles, loc='outside lower center', ncols=6, frameon=False)
+        return _svg(figure, f'{title}. {", ".join((*curves, *strips))}')
 
 
-def _levels(name: str, values: Sequence[Any]) -> list[str]:
-    """Return the words of a step in their order, no more than a lane holds; [] for a curve."""
-    said = {*values} - {None} if name in _STEPS else set()
-    return [
-        word for word in dict.fromkeys((*_STEPS.get(name, ()), *sorted(said))) if word in said
-    ][:12]
-
-
-def _draw_curve(axes: Axes, seconds: Floats, values: Floats, color: str) -> None:
-    known = np.isfinite(values)
-    x, y = seconds[known], values[known]
-    # a few frames are dots of their own
-    axes.plot(x, y, color=color, linewidth=1, marker='.' if len(x) <= 150 else '', markersize=4)
-    axes.set_ylim(-0.04, 1.04)
-    axes.set_yticks((0, 0.5, 1), ('0', '', '1'))
-    axes.grid(axis='y')
-
-
-def _draw_steps(
-    axes: Axes, seconds: Floats, values: npt.NDArray[np.object_], levels: Sequence[str]
-) -> None:
-    """Draw where each level holds: up to the next frame, at least a moment."""
-    first = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+def _draw_strip(axes: Axes, row: int, seconds: Floats, words: npt.NDArray[np.object_]) -> set[str]:
+    """Draw where each word holds, up to the next frame, at least a moment; return the words."""
+    first = np.flatnonzero(np.append(True, words[1:] != words[:-1]))
     ends = np.append(seconds[first[1:]], seconds[-1])
     widths = np.maximum(ends - seconds[first], seconds[-1] * _LEAST)
-    for row, level in enumerate(levels):
-        held = values[first] == level
-        color = _COLORS.get(level, _COLORS['bad' if level == 'no mask' else 'accent'])
+    said = {*words.tolist()} - {None}
+    for word in said:
+        held = words[first] == word
         spans = list(zip(seconds[first][held], widths[held]))
+        color = _COLORS.get(word, _COLORS['bad'])
         axes.broken_barh(spans, (row - 0.35, 0.7), color=color, linewidth=0)
-    axes.set_ylim(len(levels) - 0.5, -0.5)
-    axes.set_yticks(range(len(levels)), [_short(level, 12) for level in levels])
+    return said
 
 
 def clock(seconds: float) -> str:
