@@ -9,8 +9,6 @@ Python looks up or connects to; the kernel's table of sockets, read again and ag
 new one, in which a library would leave the id that it reports with.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 import contextlib
 from ipaddress import ip_address

@@ -30,12 +30,12 @@ REAL = Path(__file__).parent.parent.parent / 'shared' / 'data'
 
 
 @pytest.fixture(scope='module')
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory):
     return tmp_path_factory.mktemp('cache')
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(cache, monkeypatch):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(cache))
 
 
@@ -68,7 +68,7 @@ def _pictures() -> list[np.ndarray]:
 
 @pytest.mark.parametrize('shipped', ['day', 'night'])
 @pytest.mark.parametrize('name', [*_others(), _bf16()])
-def test_labels_agree_with_torch(name: str, shipped: str) -> None:
+def test_labels_agree_with_torch(name, shipped):
     """Issue: ≥ 99.5 % of the pixels of real frames; batches and sizes from one export."""
     weights = load_weights(models_dir() / f'{shipped}.safetensors')
     reference = open_backend('torch', 'cpu').load(weights, print)
@@ -91,9 +91,7 @@ def test_labels_agree_with_torch(name: str, shipped: str) -> None:
 
 
 @pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
-def test_weights_that_hold_their_graph_run_without_torch(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_hold_their_graph_run_without_torch(name, tmp_path, monkeypatch):
     """Torch is two seconds and some gigabytes that a vehicle does not need."""
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     files = weights_config(tmp_path)
@@ -113,7 +111,7 @@ def test_weights_that_hold_their_graph_run_without_torch(
 
 
 @pytest.mark.parametrize('name', _others())
-def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
+def test_erf_pspnet_exports_at_any_size(name, tmp_path):
     weights = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
     reference = open_backend('torch', 'cpu').load(weights, print)
     run = open_backend(name, 'cpu').load(weights, print)
@@ -124,7 +122,7 @@ def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('residual', [False, True])
 @pytest.mark.parametrize('name', _others())
-def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path) -> None:
+def test_translators_agree_with_torch(name, residual, tmp_path):
     path = write_translator(tmp_path / 'translator.safetensors', residual=residual)
     weights = load_weights(path)
     images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
@@ -135,7 +133,7 @@ def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path)
 
 
 @pytest.mark.parametrize('name', ['torch', *_others(), _bf16()])
-def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
+def test_a_network_without_numbers_is_withheld(name, tmp_path):
     files = weights_config(tmp_path)
     weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
@@ -163,6 +161,6 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
-def test_what_is_not_there_is_named(name: str, device: str, words: str) -> None:
+def test_what_is_not_there_is_named(name, device, words):
     with pytest.raises(BackendError, match=words):
         open_backend(name, device)

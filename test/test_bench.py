@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nightseg bench``: what is compared, and a tiny run of the whole way."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

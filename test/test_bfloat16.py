@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenVINO in bfloat16 behind the first layers: where it may, and what it leaves alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 from pathlib import Path
@@ -20,7 +18,7 @@ from nightseg_ros.runtime.backends import has_bfloat16, open_backend, OpenVINOBa
 from nightseg_ros.simulation.drive import Drive
 from nightseg_ros.training import average
 from nightseg_ros.training.average import round_weights
-from nightseg_ros.weights import load_weights, Weights, WeightsError
+from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
 from tiny_weights import write_network, write_segmenter, write_translator
@@ -35,14 +33,14 @@ SIZE = (96, 160)
 
 
 @pytest.fixture(autouse=True, scope='module')
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('NIGHTSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+def weights(tmp_path_factory):
     return load_weights(write_segmenter(tmp_path_factory.mktemp('weights') / 'day.safetensors'))
 
 
@@ -51,7 +49,7 @@ def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 @needs_bf16
-def test_segmenters_are_not_float32_and_translators_are(weights: Weights, tmp_path: Path) -> None:
+def test_segmenters_are_not_float32_and_translators_are(weights, tmp_path):
     """Several batches and sizes; each picture has the labels that it has alone."""
     exact, coarse = OpenVINOBackend(), OpenVINOBackend(bfloat16=True)
     plain, run = exact.load(weights, print), coarse.load(weights, print)
@@ -70,7 +68,7 @@ def test_segmenters_are_not_float32_and_translators_are(weights: Weights, tmp_pa
 
 
 @needs_bf16
-def test_more_layers_in_float32_change_fewer_labels() -> None:
+def test_more_layers_in_float32_change_fewer_labels():
     """On a rendered night, as dark as the frames that bfloat16 is bad at."""
     night = load_weights(models_dir() / 'night.safetensors')
     frame = Drive(seed=5, size=(480, 288), seconds=60).frame(450).image
@@ -84,7 +82,7 @@ def test_more_layers_in_float32_change_fewer_labels() -> None:
 
 
 @needs_bf16
-def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path):
     erf = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
     assert OpenVINOBackend(bfloat16=True).load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
     # amid a residual block
@@ -93,7 +91,7 @@ def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path: Pat
         run(pictures(1))
 
 
-def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_without_it_says_so(monkeypatch):
     monkeypatch.setattr(backends, 'has_bfloat16', lambda: False)
     with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
         open_backend('openvino-bf16', 'cpu')
@@ -102,9 +100,7 @@ def test_a_cpu_without_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @simulates
-def test_publish_writes_down_the_worst_folder(
-    tmp_path: Path, weights: Weights, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_publish_writes_down_the_worst_folder(tmp_path, weights, capsys):
     folders = [tmp_path / 'plain', tmp_path / 'noise']
     for folder, image in zip(folders, (np.full((90, 160, 3), 90, np.uint8), pictures(1)[0])):
         folder.mkdir()
@@ -121,7 +117,7 @@ def test_publish_writes_down_the_worst_folder(
     assert main([*flags, '--bf16', str(folders[0]), '--frames', '0']) == 2
 
 
-def test_rounded_weights_are_the_same_network(tmp_path: Path) -> None:
+def test_rounded_weights_are_the_same_network(tmp_path):
     """With scales of its own in each channel, negative ones and a zero among them."""
     arch = {'classes': 11, 'variant': 'tiny', 'width': 32, 'fine_width': 16}
     network = build('lite_segmenter', **arch)
@@ -143,7 +139,7 @@ def test_rounded_weights_are_the_same_network(tmp_path: Path) -> None:
     assert (masks[0] == masks[1]).mean() > 0.97
 
 
-def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights: Weights) -> None:
+def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights):
     network = build_from(dataclasses.replace(weights, tensors=round_weights(weights, 6)))
     count = 0
     for module in network.modules():
@@ -158,9 +154,7 @@ def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights: Weig
     assert count > 20
 
 
-def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
-    weights: Weights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(weights, monkeypatch):
     class Branching(torch.nn.Module):
         """Takes a path that depends on its input."""
 
@@ -172,7 +166,7 @@ def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(
         round_weights(weights, 6)
 
 
-def test_shipped_weights_allow_it() -> None:
+def test_shipped_weights_allow_it():
     """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
     for name in ('day', 'night'):
         assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995

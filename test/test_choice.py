@@ -2,19 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """backend:=auto: measured once, remembered, and never by chance."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backends import choose, measure
-from nightseg_ros.weights import load_weights, Weights
+from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
 from tiny_weights import weights_config, write_segmenter
@@ -23,19 +20,19 @@ SIZE = (96, 160)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Weights]:
+def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
     return [load_weights(write_segmenter(folder / 'day.safetensors'))]
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, float], list[tuple[int, int]]]:
+def measured(monkeypatch):
     """Return the milliseconds that are measured, to be filled, and the sizes asked for."""
     ms: dict[str, float] = {}
     asked: list[tuple[int, int]] = []
@@ -56,7 +53,7 @@ def clock_of(seconds: list[float]) -> Callable[[], float]:
     return lambda: float(next(values))
 
 
-def test_the_least_time_of_turns_counts() -> None:
+def test_the_least_time_of_turns_counts():
     calls: list[str] = []
     runs = {name: lambda image, name=name: (calls.append(name),) for name in 'ab'}
     # one start; then three runs of each: begin, end; and a look at the clock
@@ -77,9 +74,8 @@ def test_the_least_time_of_turns_counts() -> None:
     ],
 )
 def test_what_is_clearly_faster_is_taken_and_remembered(
-    onnxruntime: float, wanted: str, why: str, content: str | None, cache: Path,
-    weights: list[Weights], measured: tuple[dict, list],
-) -> None:  # fmt: skip
+    onnxruntime, wanted, why, content, cache, weights, measured
+):
     """With no memory, and with a damaged one."""
     if content is not None:
         cache.mkdir()
@@ -96,8 +92,8 @@ def test_what_is_clearly_faster_is_taken_and_remembered(
 
 @pytest.mark.parametrize('ms', [15.0, 17.0])
 def test_what_was_measured_on_a_busy_machine_is_measured_anew_once_it_is_idle(
-    weights: list[Weights], measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch, ms: float
-) -> None:
+    weights, measured, monkeypatch, ms
+):
     said: list[str] = []
     cores = os.cpu_count() or 1
     # under load, twice; then idle, twice; then under load again
@@ -113,9 +109,7 @@ def test_what_was_measured_on_a_busy_machine_is_measured_anew_once_it_is_idle(
         assert ('under a load of 3.0 a core' in said[-1]) == (times == 1)
 
 
-def test_another_size_or_number_of_threads_is_another_question(
-    weights: list[Weights], measured: tuple[dict, list]
-) -> None:
+def test_another_size_or_number_of_threads_is_another_question(weights, measured):
     for size, threads in ((SIZE, 1), (SIZE, 1), (SIZE, 2), ((64, 96), 1)):
         choose(weights, size, device='cpu', threads=threads)
     assert measured[1] == [SIZE, SIZE, (64, 96)]
@@ -131,9 +125,8 @@ def test_another_size_or_number_of_threads_is_another_question(
     ],
 )  # fmt: skip
 def test_bfloat16_takes_part_only_where_all_weights_were_compared(
-    able: bool, shares: tuple[float, float], takes_part: bool, weights: list[Weights],
-    measured: tuple[dict, list], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    able, shares, takes_part, weights, measured, monkeypatch
+):
     monkeypatch.setattr(backends, 'has_bfloat16', lambda: able)
     measured[0]['openvino-bf16'] = 1.0
     both = [
@@ -145,7 +138,7 @@ def test_bfloat16_takes_part_only_where_all_weights_were_compared(
     assert (choose(both, SIZE, device='cpu')[0] == 'openvino-bf16') == takes_part
 
 
-def test_auto_labels_frames_and_settles(tmp_path: Path) -> None:
+def test_auto_labels_frames_and_settles(tmp_path):
     """No fakes: the pipeline says what it took, and the settled config names it."""
     config = PipelineConfig(weights=weights_config(tmp_path), device='cpu', route='night')
     said: list[str] = []

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: light help, clear errors, and predictions that are all there."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -27,7 +25,7 @@ HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
     return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 

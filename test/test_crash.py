@@ -9,8 +9,6 @@ between two kills is compared, and the next one begins with nothing. Labels, man
 weights must be the same bytes, scores the same but for times. ``make crash`` kills more often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import json
 import multiprocessing
@@ -38,7 +36,7 @@ Results = dict[str, object]
 
 
 @pytest.fixture(scope='module')
-def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def commands(tmp_path_factory):
     """Write small pictures with labels, weights and settings; return commands without --out."""
     folder = tmp_path_factory.mktemp('inputs')
     data = tiny_data.write_streets(folder / 'streets', 24)

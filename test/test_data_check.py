@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets are checked whole, and recordings become pictures, whatever goes wrong."""
 
-from __future__ import annotations
-
 from collections import Counter
 import errno
 import json
@@ -49,7 +47,7 @@ def add(root: Path, stem: str, seed: int, label: np.ndarray | None = None) -> No
 
 
 @pytest.fixture
-def good(tmp_path: Path) -> Path:
+def good(tmp_path):
     for index in range(3):
         add(tmp_path / 'good', f'cam_{index}', index)
     return tmp_path / 'good'
@@ -232,7 +230,7 @@ START = 10**18
 
 
 @pytest.fixture
-def bag(tmp_path: Path) -> Path:
+def bag(tmp_path):
     """Return a drive of 2 s at 10 Hz whose frames say their number."""
     with BagWriter(tmp_path / 'my_night drive') as bag:
         for index in range(20):

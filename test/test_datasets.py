@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets by name, and labels made for those that have none."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import zlib
@@ -49,7 +47,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     rng = np.random.default_rng(0)
     for split in ('day_train', 'dusk'):
         for stem in ('0001TP_1', '0006R0_2'):

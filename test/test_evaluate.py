@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nightseg evaluate``: deterministic, resumable, nothing dropped, one pass for many routes."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -46,22 +44,22 @@ FRAMES = 24
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def weights(tmp_path_factory):
     return write_all(tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture(scope='module')
-def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drive(tmp_path_factory):
     return write_drive(tmp_path_factory.mktemp('bag') / 'drive', FRAMES, every=2)
 
 
 @pytest.fixture(scope='module')
-def variants(weights: dict[str, Path]) -> Variants:
+def variants(weights):
     return Variants(configurations(config(weights), ROUTES))
 
 
 @pytest.fixture(scope='module')
-def auto(weights: dict[str, Path]) -> Variants:
+def auto(weights):
     return Variants(configurations(config(weights), ()))
 
 
@@ -88,7 +86,7 @@ def scores_of(out: Path) -> dict:
 
 
 @pytest.fixture(scope='module')
-def compared(variants: Variants, drive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared(variants, drive, tmp_path_factory):
     out = tmp_path_factory.mktemp('compared')
     run(variants, out, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
     return out
@@ -342,7 +340,7 @@ class Interrupted(Exception):
 
 
 @pytest.fixture(scope='module')
-def shorter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shorter(tmp_path_factory):
     return write_drive(tmp_path_factory.mktemp('bag') / 'shorter', 6, every=3, seed=1)
 
 
@@ -350,9 +348,7 @@ WHOLE: dict[str, Any] = {'names': ROUTES, 'labels': [LABEL_TOPIC], 'light': 'day
 
 
 @pytest.fixture(scope='module')
-def whole(
-    variants: Variants, drive: Path, shorter: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def whole(variants, drive, shorter, tmp_path_factory):
     out = tmp_path_factory.mktemp('whole')
     run(variants, out, drive, shorter, **WHOLE)
     return out

@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports: files that say what they are, graphs that agree with torch, and a filled cache."""
 
-from __future__ import annotations
-
 import dataclasses
-from pathlib import Path
 import sys
 
 import cv2
@@ -31,14 +28,12 @@ import torch
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     return tmp_path / 'cache'
 
 
-def test_export_writes_checked_files_and_fills_the_cache(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_writes_checked_files_and_fills_the_cache(tmp_path, capsys):
     files = [
         write_segmenter(tmp_path / 'day.safetensors'),
         write_translator(tmp_path / 'translator.safetensors'),
@@ -71,7 +66,7 @@ def test_export_writes_checked_files_and_fills_the_cache(
     assert not said
 
 
-def test_given_frames_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_frames_are_checked(tmp_path, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors')
     folder = tmp_path / 'frames'
     folder.mkdir()
@@ -83,9 +78,7 @@ def test_given_frames_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 'does not exist' in capsys.readouterr().err
 
 
-def test_a_graph_that_computes_something_else_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_graph_that_computes_something_else_fails(tmp_path, monkeypatch, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors', seed=1)
     other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=2))
     wrong = export_graph(dataclasses.replace(
@@ -96,7 +89,7 @@ def test_a_graph_that_computes_something_else_fails(
     assert '99.5% are wanted' in capsys.readouterr().err
 
 
-def test_agreement_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_counts_pixels(tmp_path, monkeypatch):
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     monkeypatch.setattr(
         agreement_module, 'available_backends', lambda: {'torch': True, 'openvino': False}
@@ -104,7 +97,7 @@ def test_agreement_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert agreement(weights, list(made_up_images(96, 1)), lambda text: None) == {}
 
 
-def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
+def test_the_card_says_what_the_file_says(tmp_path):
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     bare = model_card(weights)
     assert 'None are stored in this file' in bare and 'Not stated.' in bare
@@ -135,7 +128,7 @@ PINNED = f'torch=={torch.__version__.partition("+")[0]}' in (
 
 
 @pytest.mark.parametrize('name', [name for name in SHIPPED if name != 'illumination'])
-def test_shipped_weights_hold_the_graph_of_this_code(name: str) -> None:
+def test_shipped_weights_hold_the_graph_of_this_code(name):
     weights = load_weights(name)
     again = 'nightseg publish models/NAME.safetensors NAME'
     assert embedded(weights), f'{name} holds no graph, or one of another VERSION: {again}'
@@ -143,9 +136,7 @@ def test_shipped_weights_hold_the_graph_of_this_code(name: str) -> None:
         assert embedded(weights) == export_graph(weights), f'graph.py has changed: {again}'
 
 
-def test_graphs_are_bound_to_tensors_and_metadata(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_are_bound_to_tensors_and_metadata(tmp_path, monkeypatch):
     file = write_segmenter(tmp_path / 'day.safetensors')
     size = file.stat().st_size
     embed_graph(file)
@@ -168,9 +159,7 @@ def test_graphs_are_bound_to_tensors_and_metadata(
 
 
 @pytest.mark.parametrize('spoil', ['no base64', 'not zipped', 'cut off', 'reads a file'])
-def test_hostile_graphs_are_refused(
-    spoil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_graphs_are_refused(spoil, tmp_path, monkeypatch):
     file = write_segmenter(tmp_path / 'day.safetensors')
     weights = load_weights(file)
     bound, good = export_module.pack_graph(weights, b'\0' * 1000).split()

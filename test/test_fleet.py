@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes and a Ray cluster give what one gives, though a worker is killed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 import dataclasses
 import os
@@ -44,7 +42,7 @@ class Drives:
 
 
 @pytest.fixture(scope='module')
-def drives(tmp_path_factory: pytest.TempPathFactory) -> Drives:
+def drives(tmp_path_factory):
     return Drives(tmp_path_factory.mktemp('fleet'))
 
 

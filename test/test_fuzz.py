@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Three seconds of fuzzing of each reader; ``make fuzz`` goes on for a million inputs each."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 import random

@@ -25,16 +25,14 @@ sides = st.integers(1, 700)
         ((1, 5000), (2, 480), (32, 480)),
     ],
 )
-def test_sizes(camera: tuple, scaled: tuple, padded: tuple) -> None:
+def test_sizes(camera, scaled, padded):
     size = fit(*camera, 480)
     assert (size.scaled, size.padded) == (scaled, padded)
     assert size.labels == tuple(side / 2 for side in scaled)
 
 
 @given(sides, sides, st.sampled_from(['rgb', 'bgr']), st.integers(0, 99))
-def test_shrinking_keeps_places_and_channels(
-    height: int, width: int, order: str, seed: int
-) -> None:
+def test_shrinking_keeps_places_and_channels(height, width, order, seed):
     """A picture that is a ramp of its own coordinates tells where each pixel came from."""
     rows = np.linspace(0, 255, height)[:, None] * np.ones(width)
     columns = np.ones(height)[:, None] * np.linspace(0, 255, width)
@@ -63,7 +61,7 @@ def nearest(length: int, source: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(st.integers(2, 300), st.integers(2, 300), st.integers(0, 9))
-def test_labels_return_to_where_they_were(height: int, width: int, seed: int) -> None:
+def test_labels_return_to_where_they_were(height, width, seed):
     size = fit(height, width, 160)
     h, w = size.labels
     plane = np.random.default_rng(seed).integers(0, 11, (h, w), dtype=np.uint8)
@@ -86,7 +84,7 @@ def test_labels_return_to_where_they_were(height: int, width: int, seed: int) ->
 
 @pytest.mark.parametrize('camera', [(90, 160), (97, 131), (360, 640)])
 @pytest.mark.parametrize('order', ['rgb', 'bgr'])
-def test_device_and_host_agree(camera: tuple, order: str) -> None:
+def test_device_and_host_agree(camera, order):
     """The device's pixel work is tried on torch's CPU; a GPU runs the same calls."""
     rng = np.random.default_rng(3)
     image = rng.integers(0, 256, (*camera, 3), dtype=np.uint8)

@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cache of graphs: whatever lies in it, the same masks come out and the node starts."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 import errno
 import os
 from pathlib import Path
@@ -34,10 +31,7 @@ def flip(file: Path) -> None:
     ],
     ids=['cut off', 'flipped'],
 )
-def test_whatever_lies_in_it_the_masks_are_the_same(
-    kind: str, spoil: Callable[[Path], None], words: str, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_whatever_lies_in_it_the_masks_are_the_same(kind, spoil, words, tmp_path, monkeypatch):
     """Of two starts, the first finds the damage."""
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
@@ -57,8 +51,8 @@ def test_whatever_lies_in_it_the_masks_are_the_same(
 
 @pytest.mark.parametrize('where', ['a file', 'not to be made', 'no home', 'a full disk'])
 def test_a_temporary_folder_takes_the_place_of_a_cache_that_cannot_be_written(
-    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+    where, tmp_path, monkeypatch, caplog
+):
     """It is said once, and what was made serves the next start."""
     (tmp_path / 'file').touch()
     (tmp_path / 'tmp').mkdir()
@@ -92,18 +86,14 @@ def test_a_temporary_folder_takes_the_place_of_a_cache_that_cannot_be_written(
     assert len(said) == 1 and 'cannot be used' in said[0]
 
 
-def test_a_cache_that_can_only_be_read_is_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_cache_that_can_only_be_read_is_enough(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path))
     assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
     monkeypatch.setattr('nightseg_ros.files.replace_file', None)
     assert cached('onnx', 'key', lambda: b'', print) == b'graph' and not caplog.records
 
 
-def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_that_cannot_read_what_it_wrote_compiles(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise RuntimeError('requirements_magic == runtime_requirements_magic')
 
@@ -114,7 +104,7 @@ def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Return a cache of four graphs of 100 bytes: written in this order, ``a`` read last."""
     for age, kind in enumerate(('onnx', 'openvino', 'onnx', 'openvino')):
         path = tmp_path / kind / 'dcba'[age]
@@ -129,13 +119,13 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ('limit', 'kept'), [(LIMIT, 'abcd'), (400, 'abcd'), (399, 'acd'), (200, 'ad'), (0, '')]
 )
-def test_the_longest_unused_go_first(folder: Path, limit: int, kept: str) -> None:
+def test_the_longest_unused_go_first(folder, limit, kept):
     tidy(folder, limit)
     assert ''.join(sorted(path.name for path in folder.glob('*/*'))) == kept
     assert (folder / 'backends.json').exists()
 
 
-def test_what_cannot_be_removed_costs_space_and_nothing_else(folder: Path) -> None:
+def test_what_cannot_be_removed_costs_space_and_nothing_else(folder):
     (folder / 'onnx' / 'held').mkdir()
     tidy(folder, 0)
     assert [path.name for path in folder.glob('*/*')] == ['held']

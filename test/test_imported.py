@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of other libraries as weights: the labels of their own pipelines; clear refusals."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import re
@@ -32,12 +30,12 @@ CITY = {
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
 
 
 @pytest.fixture(scope='module')
-def street() -> np.ndarray:
+def street():
     image = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
     return np.asarray(cv2.resize(image, SIZE[::-1]), np.uint8)
 
@@ -121,9 +119,7 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES)
 @torch.inference_mode()
-def test_labels_are_those_of_the_librarys_own_pipeline(
-    case: str, street: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, capsys):
     how, told = CASES[case]
     network = LRASPP(len(CITY)).eval()
     wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
@@ -153,7 +149,7 @@ def test_labels_are_those_of_the_librarys_own_pipeline(
 
 
 @torch.inference_mode()
-def test_segformer_by_its_own_library(street: np.ndarray, tmp_path: Path) -> None:
+def test_segformer_by_its_own_library(street, tmp_path):
     transformers = pytest.importorskip('transformers')
     torch.manual_seed(0)
     config = transformers.SegformerConfig(
@@ -182,7 +178,7 @@ def test_segformer_by_its_own_library(street: np.ndarray, tmp_path: Path) -> Non
 
 
 @torch.inference_mode()
-def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_path: Path) -> None:
+def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
     generator = Generator().eval()
     model = write_onnx(tmp_path / 'day.onnx', generator, fixed=True)
     day = tmp_path / 'generator.safetensors'
@@ -206,7 +202,7 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_pa
         assert result.labels.shape == (720, 1280) and pipeline.taxonomy.name == 'city'
 
 
-def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
     model = write_onnx(tmp_path / 'model.onnx', LRASPP(2))
     labels = labels_file(tmp_path / 'labels.yaml', {'classes': ['a', 'b']})
     file = tmp_path / 'other.safetensors'
@@ -226,9 +222,7 @@ def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
     ],
 )
-def test_what_does_not_fit_is_named(
-    labels: Any, flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
     model = write_onnx(tmp_path / 'model.onnx', LRASPP(2), fixed=True)
     file = labels_file(tmp_path / 'labels.yaml', labels)
     out = tmp_path / 'other.safetensors'

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped RViz and Foxglove layouts, and the deployment page: they name what there is."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import re

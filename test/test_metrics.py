@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scores, intervals, calibration, flicker and routing against what is known of made-up frames."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import cv2
@@ -128,7 +126,7 @@ def test_an_interval_is_as_wide_as_theory_says():
     config = BootstrapConfig(resamples=4000)
     right = np.random.default_rng(1).binomial(100, 0.7, 400)
     sums = resampled(np.stack([right, np.full(400, 100)], axis=1), config)
-    low, high = interval(sums[:, 0] / sums[:, 1], 400, config)  # type: ignore[misc]
+    low, high = interval(sums[:, 0] / sums[:, 1], 400, config)
     error = right.std() / 100 / np.sqrt(400)
     assert (high - low) == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert low < right.mean() / 100 < high
@@ -277,7 +275,7 @@ def test_flow_follows_what_is_bright_to_the_eye(order):
     for shift in (0, 4):
         planes = [np.roll(red, shift, 1), np.full_like(red, 128), blue]
         image = np.asarray(cv2.merge(planes if order == 'rgb' else planes[::-1]), np.uint8)
-        frame = Frame(image=image, order=order, stamp_ns=shift)  # type: ignore[arg-type]
+        frame = Frame(image=image, order=order, stamp_ns=shift)
         counts = measure.add(frame, [np.roll(STRIPES, shift, 1)])
     found = flicker(counts[0])
     assert found is not None and found['warped'] is not None and found['warped'] < 0.1

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
         ('erf_pspnet', {'classes': 11}),
     ],
 )
-def test_segmenters_give_logits_at_their_stride(name: str, arch: dict) -> None:
+def test_segmenters_give_logits_at_their_stride(name, arch):
     network = build(name, **arch).eval()
     for size in ((64, 96), (96, 160), (32, 32)):
         with torch.inference_mode():
@@ -26,7 +26,7 @@ def test_segmenters_give_logits_at_their_stride(name: str, arch: dict) -> None:
         assert logits.shape == (2, arch['classes'], *(side // network.stride for side in size))
 
 
-def test_generator_keeps_the_size_and_discriminator_sees_patches() -> None:
+def test_generator_keeps_the_size_and_discriminator_sees_patches():
     generator, discriminator = build('resnet_generator', ngf=4, blocks=2), build('patchgan', ndf=4)
     image = torch.rand(1, 3, 64, 96) * 2 - 1
     with torch.inference_mode():
@@ -46,7 +46,7 @@ def test_generator_keeps_the_size_and_discriminator_sees_patches() -> None:
     assert rows.max() - rows.min() + 1 == 70
 
 
-def test_published_parameter_counts_and_a_light_decoder() -> None:
+def test_published_parameter_counts_and_a_light_decoder():
     for name, arch, millions in (
         ('resnet_generator', {}, 11.38),
         ('erf_pspnet', {'classes': 19}, 2.49),
@@ -64,7 +64,7 @@ def test_published_parameter_counts_and_a_light_decoder() -> None:
     assert gmac[0] - gmac[1] <= 0.2
 
 
-def test_unknown_names_are_refused_with_the_known() -> None:
+def test_unknown_names_are_refused_with_the_known():
     with pytest.raises(ValueError, match=next(iter(REGISTRY))):
         build('unet')
     with pytest.raises(ValueError, match='lite7'):
@@ -74,7 +74,7 @@ def test_unknown_names_are_refused_with_the_known() -> None:
 
 
 @pytest.mark.parametrize('size', [(8, 8), (9, 13), (12, 20), (60, 34)])
-def test_pyramid_pools_like_adaptive_pooling(size: tuple) -> None:
+def test_pyramid_pools_like_adaptive_pooling(size):
     x = torch.rand(2, 3, *size)
     for bins in (1, 2, 4, 8):
         wanted = torch.nn.functional.adaptive_avg_pool2d(x, bins)

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a tool may replace, and names that libraries take for more than a path."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import os
 from pathlib import Path
@@ -33,7 +31,7 @@ ODD = [
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures(tmp_path):
     """Return a folder of three pictures."""
     folder = tmp_path / 'pictures'
     folder.mkdir()
@@ -179,7 +177,7 @@ def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(tmp_path, monkeyp
     close: Callable[..., Any] = Writer.close
 
     def lose(self: Writer) -> None:
-        file = self.storage.path  # type: ignore[union-attr]
+        file = self.storage.path
         close(self)
         file.unlink()
 

@@ -5,7 +5,6 @@
 from dataclasses import replace
 import gc
 import math
-from pathlib import Path
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
@@ -25,7 +24,7 @@ EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, transl
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory: pytest.TempPathFactory) -> WeightsConfig:
+def files(tmp_path_factory):
     return weights_config(tmp_path_factory.mktemp('weights'))
 
 
@@ -52,7 +51,7 @@ def light(stamp_s: float, camera: str = 'camera') -> Frame:
 
 
 @pytest.mark.parametrize('route', ['day', 'night', 'translate'])
-def test_pictures_have_the_cameras_size(files: WeightsConfig, route: str) -> None:
+def test_pictures_have_the_cameras_size(files, route):
     pipeline = load(files, route=route, overlay_route=False)
     for size in ((90, 160), (97, 131), (1, 1), (3, 700), (400, 64)):
         given = frame(size, stamp_ns=7, frame_id='optical', camera=str(size))
@@ -71,9 +70,7 @@ def test_pictures_have_the_cameras_size(files: WeightsConfig, route: str) -> Non
 
 
 @pytest.mark.parametrize('size', [(240, 320), (720, 960), (3, 5)])
-def test_the_route_stands_in_a_corner_of_the_overlay_alone(
-    files: WeightsConfig, size: tuple[int, int]
-) -> None:
+def test_the_route_stands_in_a_corner_of_the_overlay_alone(files, size):
     pipeline = load(files, route='day', overlay_route=False)
     given = frame(size)
     (plain,) = pipeline.process([given], EVERYTHING)
@@ -92,7 +89,7 @@ def test_the_route_stands_in_a_corner_of_the_overlay_alone(
         assert (day.overlay[:box] != night.overlay[:box]).any(), 'the text is another one'
 
 
-def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
+def test_channel_order_does_not_change_the_mask(files):
     pipeline = load(files, route='day')
     rgb = frame((90, 160))
     bgr = replace(rgb, image=np.ascontiguousarray(rgb.image[..., ::-1]), order='bgr')
@@ -101,7 +98,7 @@ def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
     np.testing.assert_array_equal(one.overlay, two.overlay)
 
 
-def test_batched_frames_get_what_they_get_alone(files: WeightsConfig) -> None:
+def test_batched_frames_get_what_they_get_alone(files):
     frames = [
         frame((90, 160), 1, camera='a'), frame((120, 160), 2, camera='b'),
         frame((90, 160), 3, camera='c'), frame((180, 320), 4, camera='d'),
@@ -113,7 +110,7 @@ def test_batched_frames_get_what_they_get_alone(files: WeightsConfig) -> None:
         assert (alone.labels == result.labels).mean() > 0.999
 
 
-def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None:
+def test_nothing_wanted_is_not_computed_but_routed(files):
     pipeline = load(files)
     (result,) = pipeline.process([dark(0)], NOTHING)
     assert result.decision.route == 'night' and result.labels is None
@@ -122,7 +119,7 @@ def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None
     assert first.labels is not None and second.labels is None
 
 
-def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
+def test_auto_follows_the_light_of_each_camera(files):
     pipeline = load(files)
     routes = []
     for step in range(10):
@@ -149,8 +146,8 @@ def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
     ],
 )
 def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
-    files: WeightsConfig, route: str, change: dict, words: str, tmp_path: Path
-) -> None:
+    files, route, change, words, tmp_path
+):
     write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
     for name in ('day', 'translator'):
         (tmp_path / f'{name}.safetensors').symlink_to(getattr(files, name))
@@ -159,7 +156,7 @@ def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
         load(replace(files, **change), route=route)
 
 
-def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsConfig) -> None:
+def test_only_needed_weights_are_loaded_and_their_licences_said(files):
     said: list[str] = []
     weights = replace(files, night='absent', translator='absent')
     config = PipelineConfig(weights=weights, backend='torch', device='cpu', route='day')
@@ -169,9 +166,7 @@ def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsCo
 
 
 @pytest.mark.parametrize(('route', 'size'), [('day', (96, 160)), ('night', (192, 320))])
-def test_each_route_has_the_size_of_its_own_weights(
-    files: WeightsConfig, route: str, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_each_route_has_the_size_of_its_own_weights(files, route, size, tmp_path):
     """As if the night network had been trained at twice the size; beside a day frame."""
     night = load_weights(files.night)
     path = tmp_path / 'night.safetensors'
@@ -190,10 +185,10 @@ def test_each_route_has_the_size_of_its_own_weights(
     np.testing.assert_array_equal(alone.process([given[index]])[0].labels, wanted)
 
 
-def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> None:
+def test_light_that_is_no_number_is_dusk_and_a_warning(files):
     pipeline = load(files)
     weights = load_weights(files.illumination)
-    weights.tensors.data['head.bias'][:] = np.nan  # type: ignore[attr-defined]
+    weights.tensors.data['head.bias'][:] = np.nan
     broken = IlluminationEstimator(weights.tensors)
     pipeline.estimator, good = broken, pipeline.estimator
     decisions = []
@@ -215,9 +210,7 @@ def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> 
 
 
 @pytest.mark.skipif(not available_backends()['openvino'], reason='openvino not installed')
-def test_a_camera_whose_size_changes_does_not_fill_the_memory(
-    files: WeightsConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_camera_whose_size_changes_does_not_fill_the_memory(files, monkeypatch):
     """The sizes used last stay ready; the others are let go."""
     monkeypatch.setattr(backends, 'MOST_SHAPES', 3)
     network = open_backend('openvino', 'cpu').load(load_weights(files.day), print)
@@ -233,7 +226,7 @@ def test_a_camera_whose_size_changes_does_not_fill_the_memory(
     assert 1 <= models() - before <= 3
 
 
-def test_changes_while_running(files: WeightsConfig) -> None:
+def test_changes_while_running(files):
     pipeline = load(replace(files, translator=''))
     pipeline.change(route='night')
     assert pipeline.process([light(0)])[0].decision.route == 'night'
@@ -251,6 +244,6 @@ def test_changes_while_running(files: WeightsConfig) -> None:
 
 
 @pytest.mark.parametrize('change', [{'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}])
-def test_bad_configs_name_the_key(change: dict) -> None:
+def test_bad_configs_name_the_key(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         PipelineConfig(**change)

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """sensor_msgs_py, where it is installed, and our own view give the same bytes."""
 
-from __future__ import annotations
-
 import array
 import importlib
 from types import SimpleNamespace
@@ -73,7 +71,7 @@ def theirs() -> Any:
     ],
     ids=['stand-in', 'sensor_msgs_py'],
 )
-def module(request: Any) -> Any:
+def module(request):
     used: list[str] = []
 
     def noted(name: str) -> Any:
@@ -116,9 +114,18 @@ def labelled(read: Cloud, seed: int = 0) -> SensorCloud:
     seed=st.integers(0, 99),
 )  # fmt: skip
 def test_both_ways_give_the_same_bytes(
-    module: Any, big: bool, height: int, float_type: int, point_padding: int, row_padding: int,
-    extra: list[int], count: int, backwards: bool, empty: bool, seed: int,
-) -> None:  # fmt: skip
+    module,
+    big,
+    height,
+    float_type,
+    point_padding,
+    row_padding,
+    extra,
+    count,
+    backwards,
+    empty,
+    seed,
+):
     rng = np.random.default_rng(seed)
     more = {f'f{i}': (kind, rng.integers(0, 100, 12)) for i, kind in enumerate(extra)}
     sent = cloud(
@@ -152,9 +159,7 @@ def test_both_ways_give_the_same_bytes(
     ],
     ids=['padding', 'organised', 'padded rows', 'big-endian'],
 )
-def test_they_read_and_write_what_they_do_rightly(
-    module: Any, given_: Cloud, by_them: bool
-) -> None:
+def test_they_read_and_write_what_they_do_rightly(module, given_, by_them):
     through(module, message_of(given_, 1))
     assert ('read_points' in module.used) == by_them
     # the labelled cloud has no padded rows any more

@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports: numbers that are those of metrics.json, and a page that works in a real browser."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 import json
@@ -76,7 +73,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope='module')
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], Path]]:
+def kinds(tmp_path_factory):
     """Return metrics and folder of real evaluations of every kind, with their reports."""
     folder = tmp_path_factory.mktemp('reports')
     base = config(write_all(folder / 'weights'))
@@ -113,7 +110,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str,
 
 
 @pytest.fixture
-def copied(kinds: Any, tmp_path: Path) -> Any:
+def copied(kinds, tmp_path):
     """Return how to copy an evaluation of a kind: its metrics and its folder, to be changed."""
 
     def copy(kind: str = 'one') -> tuple[dict[str, Any], Path]:
@@ -460,7 +457,7 @@ UNNAMED = """[
 
 
 @pytest.fixture(scope='module')
-def browser() -> Iterator[Browser]:
+def browser():
     executable = find_browser()
     if executable is None:
         pytest.skip('no Chromium is installed')

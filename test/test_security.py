@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files from outside run no code, leave no folder, and claim no more than there is."""
 
-from __future__ import annotations
-
 import bz2
 import json
 from pathlib import Path

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may be removed from /dev/shm, and what may not: with files made for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 import fcntl

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What real processes leave in /dev/shm, however they end."""
 
-from __future__ import annotations
-
 import signal
 import time
 

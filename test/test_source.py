@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame sources: every kind of input gives the same frames, and broken ones are told apart."""
 
-from __future__ import annotations
-
 from pathlib import Path
 import re
 from typing import Any

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sweep: trials that are done once, by as many shards as there are, and an honest reading."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +80,7 @@ def test_the_gain_over_0_has_the_standard_error_of_the_mean():
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Two small data sets in which colour tells the class: 'day', and a darker 'night'."""
     root = tmp_path_factory.mktemp('data')
     for name, light in (('day', 1.0), ('night', 0.3)):
@@ -111,7 +109,7 @@ def config(root: Path, out: Path, **changes: object) -> SweepConfig:
 
 
 @pytest.fixture(scope='module')
-def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(root, tmp_path_factory):
     """Return the folder of a whole sweep; whoever changes it takes a copy."""
     out = tmp_path_factory.mktemp('sweep') / 'whole'
     sweep(config(root, out, variants=('physical', f'made=folder:{root}/night:night')), silent)

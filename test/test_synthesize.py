@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic night on disk: what is written, what is refused, and what survives a kill."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 import fcntl
 import hashlib
@@ -35,12 +33,12 @@ SKY, ROAD = 0, 3
 
 
 @pytest.fixture(scope='module')
-def days(tmp_path_factory: pytest.TempPathFactory) -> str:
+def days(tmp_path_factory):
     return f'{write_streets(tmp_path_factory.mktemp("days") / "set", 8)}:day'
 
 
 @pytest.fixture(scope='module')
-def nights(tmp_path_factory: pytest.TempPathFactory) -> str:
+def nights(tmp_path_factory):
     """Real night stand-ins: a dark blue sky above dim yellow ground."""
     root = tmp_path_factory.mktemp('nights')
     for index in range(3):

@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)
-def test_round_trip_and_palette(taxonomy: Taxonomy) -> None:
+def test_round_trip_and_palette(taxonomy):
     assert Taxonomy.from_dict(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
     palette = taxonomy.palette()
     assert palette.shape == (256, 3) and palette.dtype == np.uint8
@@ -20,7 +20,7 @@ def test_round_trip_and_palette(taxonomy: Taxonomy) -> None:
     assert len({tuple(c) for c in taxonomy.colors}) == len(taxonomy)
 
 
-def test_camvid_ids_are_the_data_sets() -> None:
+def test_camvid_ids_are_the_data_sets():
     names = 'sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist'
     assert list(TAXONOMIES['camvid11'].classes) == names.split(',')
     with pytest.raises(TaxonomyError, match='bicyclist'):
@@ -38,7 +38,7 @@ def test_camvid_ids_are_the_data_sets() -> None:
         ({'classes': None}, 'needs name'),
     ],
 )
-def test_contradictions_are_refused(change: dict, word: str) -> None:
+def test_contradictions_are_refused(change, word):
     good = {'name': 't', 'classes': ['a', 'b'], 'colors': [[0, 0, 0], [1, 1, 1]]}
     with pytest.raises(TaxonomyError, match=word):
         Taxonomy.from_dict({**good, **change})

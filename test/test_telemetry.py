@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """No process of ours opens a connection that nobody asked for, or a pool of idle threads."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 import json
 import os

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmenter's recipe on a handful of tiny frames: crops, losses, training, means."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 import math
@@ -50,7 +48,7 @@ CONFIGS = Path(__file__).parent.parent / 'config' / 'training'
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+def data(tmp_path_factory):
     return write_streets(tmp_path_factory.mktemp('data') / 'streets')
 
 

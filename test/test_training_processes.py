@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings as they are started: with torchrun, by ``make weights``, by docs/training.md."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 import re
@@ -78,7 +76,7 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(tmp_path
 
 
 @pytest.fixture
-def frames(tmp_path: Path) -> Path:
+def frames(tmp_path):
     """Return a DATA of the layout of docs/training.md, four small pictures of each kind."""
     root = tmp_path / 'data'
     write_streets(root / 'streets')

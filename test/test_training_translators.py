@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The translators' recipes on a handful of tiny pictures: unpaired crops, losses, trainings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +43,7 @@ import torch
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Two cameras, red and blue, by day (bright) and night (dark), with labels; and a judge."""
     root = tmp_path_factory.mktemp('pictures')
     rng = np.random.default_rng(0)

@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Judging translations: KID, semantic agreement, the verb, and the baseline without learning."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import cv2
 from nightseg_ros.cli.main import main
@@ -25,7 +22,7 @@ def picture(seed: int, size: tuple[int, int] = (96, 160)) -> np.ndarray:
 
 
 @pytest.fixture(scope='module')
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def judge(tmp_path_factory):
     return write_segmenter(tmp_path_factory.mktemp('judge') / 'judge.safetensors')
 
 
@@ -98,7 +95,7 @@ def test_what_cannot_be_compared_is_refused(judge, tmp_path):
 
 
 @pytest.fixture
-def frames(tmp_path: Path) -> Path:
+def frames(tmp_path):
     folder = tmp_path / 'frames'
     folder.mkdir()
     for seed in range(5):

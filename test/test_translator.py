@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The generators by camera and in real time, and the segmenter that judges their pictures."""
 
-from __future__ import annotations
-
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import adapt, FastGenerator
@@ -24,7 +22,7 @@ import torch
 
 
 @pytest.fixture(scope='module')
-def segmenter(tmp_path_factory: pytest.TempPathFactory) -> str:
+def segmenter(tmp_path_factory):
     return str(write_segmenter(tmp_path_factory.mktemp('judge') / 'judge.safetensors'))
 
 
@@ -75,7 +73,7 @@ def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(segmenter):
 def lively(seed: int = 0, **arch: object) -> FastGenerator:
     """Return a generator whose grid varies from cell to cell."""
     torch.manual_seed(seed)
-    network = FastGenerator(**arch)  # type: ignore[arg-type]
+    network = FastGenerator(**arch)
     torch.nn.init.normal_(network.grid.weight, std=0.3)
     torch.nn.init.normal_(network.guide[2].weight, std=0.3)
     return network.eval()

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The confidence is calibrated, and a frame in which nothing can be seen is told."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -146,7 +144,7 @@ def test_scores_of_an_evaluation():
 
 
 @pytest.fixture(scope='module')
-def street() -> np.ndarray:
+def street():
     return render(Street(1, 'demo'), 10.0, 'day', seed=1, size=(160, 96)).image
 
 
@@ -172,7 +170,7 @@ def test_out_of_distribution_images_are_functions_of_their_seed(name, street):
 
 
 @pytest.fixture(scope='module')
-def streets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def streets(tmp_path_factory):
     """Two places with labelled pictures."""
     root = tmp_path_factory.mktemp('streets')
     data = [write_streets(root / name) for name in ('one', 'two')]
@@ -183,7 +181,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope='module')
-def calibrated(streets: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calibrated(streets, tmp_path_factory):
     folder = tmp_path_factory.mktemp('calibrated')
     path = write_segmenter(folder / 'day.safetensors')
     write_manifest(folder)

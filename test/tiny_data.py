@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny labelled pictures whose colour tells the class: road below, sky above, a car between."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

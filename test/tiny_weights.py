@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small weights with random layers, for tests that need networks and no accuracy."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
