@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.networks import build
+from nightseg_ros.networks.generators import FastGenerator
 from nightseg_ros.perception.pipeline import WeightsConfig
 from nightseg_ros.runtime.graph import BANDS, FEATURES
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
@@ -82,6 +83,22 @@ def write_translator(path: Path, seed: int = 0, residual: bool = False) -> Path:
     metadata = WeightsMetadata(network='resnet_generator', arch=arch, task='translate')
     save_weights(path, network.state_dict(), metadata)
     return path
+
+
+def write_fast_generator(path: Path, cell: int) -> Path:
+    """Write a generator in real time whose grid varies from cell to cell."""
+    arch = {'cell': cell, 'widths': [8, 8, 16, 16]}
+    metadata = WeightsMetadata(network='fast_generator', arch=arch, task='translate')
+    save_weights(path, lively_generator(**arch).state_dict(), metadata)
+    return path
+
+
+def lively_generator(**arch: Any) -> FastGenerator:
+    torch.manual_seed(0)
+    network = FastGenerator(**arch)
+    torch.nn.init.normal_(network.grid.weight, std=0.3)
+    torch.nn.init.normal_(network.guide[2].weight, std=0.3)
+    return network.eval()
 
 
 def write_illumination(path: Path) -> Path:
