@@ -73,7 +73,6 @@ def test_frames_come_back_as_they_were_written(tmp_path, storage, order):
     found = read(write(tmp_path / 'drive', written, storage=storage))
     assert len(found) == 5
     for before, after in zip(written, found):
-        assert isinstance(after, Frame)
         assert (after.image == before.image).all()
         assert (after.order, after.stamp_ns, after.frame_id, after.camera) == (
             order, before.stamp_ns, 'optical', 'front',
@@ -408,11 +407,9 @@ def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
     found = read(tmp_path / 'bag')
     assert [s - STAMP_OFFSET for s in stamps(found)] == [0, 200_000_000, 600_000_000]
     for frame, index in zip(found, (0, 1, 3)):
-        assert isinstance(frame, Frame)
         assert (frame.image == picture(index)).all()
         assert (frame.frame_id, frame.camera) == ('roof', 'roof')
     [truth] = read(tmp_path / 'bag', '/roof/labels_truth')
-    assert isinstance(truth, Frame)
     assert (truth.image[..., 0] == picture(7)[..., 0]).all()
     assert truth.stamp_ns == stamps(found)[1]
 
@@ -499,17 +496,6 @@ def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, conf
             assert content.header.frame_id == 'optical' and status.stamp_ns == frame.stamp_ns
             routes.append(values['route'])
         assert set(routes) == {'day', 'night'}
-
-
-def test_predictions_of_a_damaged_bag_say_what_is_missing(tmp_path, config):
-    storage = write(tmp_path / 'drive', [large(index) for index in range(3)]) / 'drive.mcap'
-    storage.write_bytes(storage.read_bytes()[: int(0.8 * storage.stat().st_size)])
-    pipeline = Pipeline.load(config)
-    done = write_predictions(storage.parent, tmp_path / 'copy', pipeline, outputs=['labels'])
-    [problem] = done.problems
-    assert done.frames == 2 and '2 of about 3 messages read' in problem
-    with pytest.raises(BagError, match='exists'):
-        write_predictions(storage.parent, tmp_path / 'copy', pipeline)
 
 
 def test_predictions_are_topics_of_the_node():

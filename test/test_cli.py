@@ -205,7 +205,9 @@ def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
     file = bag / 'drive.mcap'
     file.write_bytes(file.read_bytes()[: int(0.8 * file.stat().st_size)])
     assert main([*arguments, '--force']) == 1
-    assert 'some frames could not be read (see above)' in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert '2 frames predicted' in shown.out and '2 of about 3 messages read' in shown.err
+    assert 'some frames could not be read (see above)' in shown.err
 
 
 def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(monkeypatch, capsys):

@@ -4,6 +4,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+import json
 from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
@@ -11,11 +12,13 @@ from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.evaluation.metrics import BootstrapConfig
+from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLED
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
 from nightseg_ros.training.paired import FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.training.translator import TranslatorConfig
+import numpy as np
 import pytest
 
 
@@ -142,3 +145,41 @@ def required(kind: type) -> dict[str, Any]:
 def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(kind, {**required(kind), **changes})
+
+
+# -- taxonomies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)
+def test_round_trip_and_palette(taxonomy):
+    assert Taxonomy.from_dict(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
+    palette = taxonomy.palette()
+    assert palette.shape == (256, 3) and palette.dtype == np.uint8
+    for name, color in zip(taxonomy.classes, taxonomy.colors):
+        assert tuple(palette[taxonomy.id_of(name)]) == color
+    assert not palette[UNLABELLED].any()
+    assert len({tuple(c) for c in taxonomy.colors}) == len(taxonomy)
+
+
+def test_camvid_ids_are_the_data_sets():
+    names = 'sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist'
+    assert list(TAXONOMIES['camvid11'].classes) == names.split(',')
+    with pytest.raises(TaxonomyError, match='bicyclist'):
+        TAXONOMIES['camvid11'].id_of('tram')
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        ({'classes': ['a', 'a']}, 'twice'),
+        ({'colors': [[0, 0, 0]]}, 'colours'),
+        ({'colors': [[0, 0, 0], [0, 0, 256]]}, 'RGB'),
+        ({'colors': [[0, 0, 0], [0, 0]]}, 'RGB'),
+        ({'classes': [], 'colors': []}, '0 classes'),
+        ({'classes': None}, 'needs name'),
+    ],
+)
+def test_contradictions_are_refused(change, word):
+    good = {'name': 't', 'classes': ['a', 'b'], 'colors': [[0, 0, 0], [1, 1, 1]]}
+    with pytest.raises(TaxonomyError, match=word):
+        Taxonomy.from_dict({**good, **change})

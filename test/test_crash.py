@@ -11,14 +11,11 @@ weights must be the same bytes, scores the same but for times. ``make crash`` ki
 
 from collections.abc import Callable
 import json
-import multiprocessing
 import os
 from pathlib import Path
 import random
 import shutil
-import sys
 import time
-from typing import Any
 
 from evaluated_drive import without_times
 from nightseg_ros.config import to_mapping
@@ -137,8 +134,7 @@ def crash(name: str, command: list[str], folder: Path, kills: int) -> None:
 
 def _run(arguments: list[str], log: Path, timeout: float) -> bool:
     """Run a command; return whether it ended, in success, before it was killed."""
-    child = _forks().Process(target=run_tool, args=(arguments, str(log)))
-    child.start()
+    child = tiny_data.start_tool(arguments, log)
     child.join(timeout)
     if child.is_alive():
         child.kill()
@@ -146,27 +142,3 @@ def _run(arguments: list[str], log: Path, timeout: float) -> bool:
         return False
     assert child.exitcode == 0, f'{arguments}: {child.exitcode}\n{log.read_text()}'
     return True
-
-
-def run_tool(arguments: list[str], log: str) -> None:
-    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for number in (1, 2):
-        os.dup2(stream, number)
-    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
-    from nightseg_ros.cli.main import main as nightseg
-
-    sys.exit(nightseg(arguments))
-
-
-def _forks() -> Any:
-    """Return a context whose processes have what they need imported."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        [
-            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
-            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
-        ]
-    )  # fmt: skip
-    return context

@@ -21,17 +21,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures('module_cache')
 SIZE = (192, 320)
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 CITY = {
     'road': 'road', 'sidewalk': 'pavement', 'building': 'building', 'wall': 'fence',
     'truck': 'car', 'car': 'car',
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
 
 
 @pytest.fixture(scope='module')

@@ -206,7 +206,6 @@ def test_calibration_by_hand():
     labels = np.array([[1, 2, 3, 4, 0, UNLABELLED]], np.uint8)
     truth = np.array([[1, 0, 0, 4, UNLABELLED, 3]], np.uint8)
     found = calibration(reliability(truth, labels, confidence))
-    assert found is not None
     low, high = (51 + 51 + 52) / 255, 204 / 255
     assert found['pixels'] == 4 and found['accuracy'] == 0.5
     assert found['confidence'] == round((low + high) / 4, 4)
@@ -241,7 +240,6 @@ def test_a_mask_flickers_where_it_does_not_move_with_the_picture():
     moving, steady, changed = map(
         flicker, measure.add(textured(4, 1), [np.roll(STRIPES, 4, 1), STILL, half])
     )
-    assert moving is not None and steady is not None and changed is not None
     assert moving['plain'] == pytest.approx(0.4, abs=0.01)
     assert moving['warped'] == pytest.approx(0, abs=0.05)
     assert steady == {'pairs': 1, 'plain': 0, 'warped': 0}

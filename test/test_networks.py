@@ -52,7 +52,6 @@ def test_generator_keeps_the_size_and_discriminator_sees_patches():
     for norm in norms:
         norm.forward = lambda x: x  # instance norm sees the whole image
     discriminator(image)[0, 0, 15, 15].backward()
-    assert image.grad is not None
     rows = image.grad.abs().sum((0, 1, 3)).nonzero()
     assert rows.max() - rows.min() + 1 == 70
 

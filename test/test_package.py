@@ -66,7 +66,6 @@ def imports(name: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{name}: imports are absolute'
-            assert node.module is not None
             yield node.module
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
 

@@ -41,7 +41,6 @@ def process(code: str, *arguments: object) -> Iterator[None]:
     with subprocess.Popen(
         [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None
         assert child.stdout.readline() == b'up\n'
         yield
         child.kill()

