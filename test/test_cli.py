@@ -99,7 +99,6 @@ def test_the_first_help_lists_every_verb(capsys):
         (['train', 'fast_translator', '--data', 'images:nowhere', '--segmenter', 'none', '--out',
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
-        (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the input'),
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
         (['demo', '--seconds', '0'], '--seconds'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
@@ -116,19 +115,6 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     assert main([*given, '--quiet']) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
-
-
-def test_a_missing_weights_file_is_named_with_its_route_and_a_route_can_be_forced(
-    tmp_path, capsys, weights
-):
-    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
-    flags = ['predict', str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out'), *weights]
-    assert main([*flags, '--weights-night', 'nowhere.safetensors']) == 2
-    shown = capsys.readouterr().err
-    assert 'night' in shown and 'nowhere.safetensors' in shown and 'Traceback' not in shown
-    assert main([*flags, '--route', 'night']) == 0
-    [line] = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
-    assert json.loads(line)['route'] == 'night'
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):

@@ -12,9 +12,11 @@ from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.evaluation.metrics import BootstrapConfig
+from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLED
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
+from nightseg_ros.training.illumination import IlluminationConfig
 from nightseg_ros.training.paired import FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.training.translator import TranslatorConfig
@@ -118,6 +120,17 @@ def required(kind: type) -> dict[str, Any]:
         (BootstrapConfig, {'block_s': 0}, 'block_s'),
         (BootstrapConfig, {'resamples': 1}, 'resamples'),
         (CalibrationConfig, {}, '--data'),
+        (IlluminationConfig, {'steps': 0}, "'steps'"),
+        (IlluminationConfig, {'batch': 0}, "'batch'"),
+        (IlluminationConfig, {'relit': 1.5}, "'relit'"),
+        (IlluminationConfig, {'learning_rate': -1.0}, "'learning_rate'"),
+        (IlluminationConfig, {'label_smoothing': 0.5}, "'label_smoothing'"),
+        (IlluminationConfig, {'data': ()}, "'data'"),
+        (IlluminationConfig, {'data': ('dawn:a:b',)}, "'data'"),
+        (IlluminationConfig, {'data': ('day:a',)}, "'data'"),
+        (PipelineConfig, {'long_side': 7}, "'long_side'"),
+        (PipelineConfig, {'overlay_alpha': -1.0}, "'overlay_alpha'"),
+        (PipelineConfig, {'threads': -1}, "'threads'"),
         (AverageConfig, {'weights': ['one']}, 'two files'),
         (SegmenterConfig, {'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
         (SegmenterConfig, {'select_every': 0}, "'select_every' must be at least 1"),

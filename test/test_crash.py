@@ -56,11 +56,6 @@ def commands(tmp_path_factory):
     }  # fmt: skip
 
 
-def _every_file(out: Path) -> Results:
-    files = (path for path in sorted(out.rglob('*')) if path.is_file())
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
-
-
 def _weights(out: Path) -> Results:
     names = sorted(path.name for path in out.iterdir())
     kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
@@ -69,7 +64,7 @@ def _weights(out: Path) -> Results:
 
 
 def _scores(out: Path) -> Results:
-    labels = _every_file(out / 'labels')
+    labels = tiny_data.files_of(out / 'labels')
     assert labels, 'the masks were not saved'
     return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
 
@@ -77,10 +72,10 @@ def _scores(out: Path) -> Results:
 #: What has to be equal, by tool.
 TOOLS: dict[str, Callable[[Path], Results]] = {
     'training': _weights,
-    'synthesis': _every_file,
+    'synthesis': tiny_data.files_of,
     'evaluation': _scores,
-    'bag': _every_file,
-    'export': _every_file,
+    'bag': tiny_data.files_of,
+    'export': tiny_data.files_of,
 }
 
 

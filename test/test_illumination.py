@@ -8,7 +8,6 @@ from typing import Any
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightseg_ros.config import ConfigError, from_mapping
 from nightseg_ros.networks.illumination import illumination_net
 from nightseg_ros.perception.illumination import (
     BRIGHT,
@@ -249,25 +248,6 @@ def test_same_seed_same_weights(folders):
     sets = load_thumbnails(folders)
     one, two = fit(sets, config).state_dict(), fit(sets, config).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-
-@pytest.mark.parametrize(
-    ('change', 'key'),
-    [
-        ({'steps': 0}, 'steps'),
-        ({'batch': 0}, 'batch'),
-        ({'relit': 1.5}, 'relit'),
-        ({'learning_rate': -1.0}, 'learning_rate'),
-        ({'label_smoothing': 0.5}, 'label_smoothing'),
-        ({'data': ()}, 'data'),
-        ({'data': ('dawn:a:b',)}, 'data'),
-        ({'data': ('day:a',)}, 'data'),
-        ({'step': 3}, 'step'),
-    ],
-)
-def test_a_wrong_config_names_its_key(change, key):
-    with pytest.raises(ConfigError, match=f"'{key}'"):
-        from_mapping(IlluminationConfig, {'data': ('day:a:b',), 'out': 'x', **change})
 
 
 def test_missing_frames_and_missing_classes_are_errors(folders, tmp_path):

@@ -8,14 +8,12 @@ from nightseg_ros.networks.generators import adapt, FastGenerator
 from nightseg_ros.networks.segmenters import pool_to_bins
 from nightseg_ros.weights import (
     load_weights,
-    save_weights,
     WeightsError,
-    WeightsMetadata,
     with_style,
 )
 import numpy as np
 import pytest
-from tiny_weights import lively_generator, write_segmenter
+from tiny_weights import lively_generator, write_segmenter, write_translator
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -95,16 +93,9 @@ def test_pyramid_pools_like_adaptive_pooling(size):
 
 
 def test_weights_are_set_to_a_camera_and_any_is_one_more(tmp_path):
-    torch.manual_seed(0)
-    arch = {'ngf': 4, 'blocks': 1, 'styles': ['blue', 'red']}
-    network = build('resnet_generator', **arch).eval()
-    for module in network.modules():
-        if hasattr(module, 'offset'):
-            torch.nn.init.normal_(module.offset)
-    path = tmp_path / 'g.safetensors'
-    metadata = WeightsMetadata(network='resnet_generator', arch=arch, task='translate')
-    save_weights(path, network.state_dict(), metadata)
+    path = write_translator(tmp_path / 'g.safetensors', styles=('blue', 'red'))
     weights = load_weights(path)
+    network = build_from(weights)
     red = with_style(weights, 'red')
     assert red.sha256 != weights.sha256
     x = torch.rand(1, 3, 32, 32) * 2 - 1

@@ -19,14 +19,12 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night_methods import recolor, region_colors, region_rows
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.data.synthesize import choose, SynthesisConfig, synthesize
-from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
-from nightseg_ros.weights import save_weights, WeightsError, WeightsMetadata
+from nightseg_ros.weights import WeightsError
 import numpy as np
 import pytest
-from tiny_data import write_streets
+from tiny_data import files_of, write_streets
 from tiny_weights import write_segmenter, write_translator
-import torch
 
 METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
 SKY, ROAD = 0, 3
@@ -51,15 +49,6 @@ def nights(tmp_path_factory):
 
 def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
     return replace(SynthesisConfig(data=(data,), out=str(out), count=4), **changes)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Return the hash of every file by its name within the folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob('*'))
-        if path.is_file()
-    }
 
 
 # -- what is written -------------------------------------------------------------------------
@@ -107,9 +96,9 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number(days, tmp_path):
     synthesize(config(days, one, seed=1))
     synthesize(config(days, more, seed=1, count=None, ratio=1.0))
     synthesize(config(days, other, seed=2))
-    pictures = {k: v for k, v in contents(one).items() if k.startswith('images')}
-    assert len(pictures) == 4 and pictures.items() <= contents(more).items()
-    assert set(pictures.values()).isdisjoint(contents(other).values())
+    pictures = {k: v for k, v in files_of(one).items() if k.startswith('images')}
+    assert len(pictures) == 4 and pictures.items() <= files_of(more).items()
+    assert set(pictures.values()).isdisjoint(files_of(other).values())
 
 
 @settings(deadline=None)
@@ -215,7 +204,7 @@ def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path
     (first.parent / f'.{first.name}').write_bytes(b'what a kill left of a picture')
     said: list[str] = []
     assert synthesize(config(days, out), log=said.append).made == 3
-    assert 'going on after 1 of 4' in said[0] and contents(out) == contents(whole)
+    assert 'going on after 1 of 4' in said[0] and files_of(out) == files_of(whole)
 
 
 # -- what is refused -------------------------------------------------------------------------
@@ -227,10 +216,10 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     (out / 'notes.txt').write_text('mine')
     with pytest.raises(DataError, match='not made by'):
         synthesize(config(days, out))
-    assert contents(out).keys() == {'notes.txt'}
+    assert files_of(out).keys() == {'notes.txt'}
     (out / 'notes.txt').unlink()
     assert synthesize(config(days, out)).made == 4, 'an empty folder is taken'
-    before = contents(out)
+    before = files_of(out)
     assert synthesize(config(days, out)).made == 0
     for changes, words in (
         ({'seed': 7}, 'seed = 0, now it is 7'),
@@ -240,9 +229,9 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     ):
         with pytest.raises(DataError, match=words):
             synthesize(config(days, out, **changes))
-    assert contents(out) == before
+    assert files_of(out) == before
     assert synthesize(config(days, out, seed=7, force=True)).made == 4
-    assert contents(out) != before
+    assert files_of(out) != before
 
 
 @pytest.mark.parametrize(
@@ -276,35 +265,21 @@ def test_broken_data_is_named_and_nothing_is_left(nights, tmp_path):
     assert not out.exists()
 
 
-def write_generator(path: Path, way: str) -> str:
-    """Write weights as `nightseg train translator` does, for two cameras."""
-    arch = {'ngf': 4, 'blocks': 1, 'styles': ['street', 'dark']}
-    metadata = WeightsMetadata(
-        network='resnet_generator', arch=arch, task='translate', training={'way': way}
-    )
-    torch.manual_seed(0)
-    network = build('resnet_generator', **arch)
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            torch.nn.init.normal_(tensor, std=0.3)  # norms of the cameras begin alike
-    save_weights(path, network.state_dict(), metadata)
-    return str(path)
-
-
 def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
-    weights = write_generator(tmp_path / 'weights' / 'day_to_night.safetensors', 'day_to_night')
+    cameras = ('street', 'dark')
+    weights = str(write_translator(tmp_path / 'w.safetensors', styles=cameras, way='day_to_night'))
     settings = config(
         days, tmp_path / 'one', method='generator', weights=weights, backend='torch',
         long_side=96, styles=('street',), ratio=1.0, count=None,
     )  # fmt: skip
     synthesize(settings)
-    synthesize(replace(settings, out=str(tmp_path / 'two'), styles=('street', 'dark')))
-    one, two = (contents(tmp_path / name / 'images') for name in ('one', 'two'))
+    synthesize(replace(settings, out=str(tmp_path / 'two'), styles=cameras))
+    one, two = (files_of(tmp_path / name / 'images') for name in ('one', 'two'))
     same = sum(one[name] == two[name] for name in one)
     assert 0 < same < len(one) == 8
     with pytest.raises(WeightsError, match='no camera'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), styles=('noon',)))
-    other = write_generator(tmp_path / 'weights' / 'night_to_day.safetensors', 'night_to_day')
+    other = str(write_translator(tmp_path / 'n.safetensors', way='night_to_day'))
     with pytest.raises(WeightsError, match='turn night into day'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))

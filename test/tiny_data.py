@@ -48,6 +48,12 @@ def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
     return replace(base, **changes)
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what every file holds, by its name within the folder."""
+    files = (path for path in sorted(folder.rglob('*')) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def silent(_: str) -> None:
     """Say nothing."""
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small weights with random layers, for tests that need networks and no accuracy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,24 @@ def give_trust(path: Path, reliability: float) -> None:
     save_weights(path, {**weights.tensors, **tensors}, weights.metadata)
 
 
-def write_translator(path: Path, seed: int = 0, residual: bool = False) -> Path:
-    """Write a generator of the paper's kind, very narrow."""
-    arch = {'ngf': 4, 'blocks': 1, 'residual': residual}
+def write_translator(
+    path: Path, residual: bool = False, styles: Sequence[str] = (), way: str = ''
+) -> Path:
+    """Write a generator of the paper's kind, very narrow, of one or several cameras."""
+    arch = {'ngf': 4, 'blocks': 1, 'residual': residual, 'styles': [*styles]}
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         network = build('resnet_generator', **arch)
-    metadata = WeightsMetadata(network='resnet_generator', arch=arch, task='translate')
+        if styles:
+            # the norms of the cameras begin alike
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+    metadata = WeightsMetadata(
+        network='resnet_generator',
+        arch=arch,
+        task='translate',
+        training={'way': way} if way else {},
+    )
     save_weights(path, network.state_dict(), metadata)
     return path
 
