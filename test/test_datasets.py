@@ -31,10 +31,7 @@ from nightseg_ros.taxonomy import (
     Taxonomy,
     UNLABELLED,
 )
-from nightseg_ros.training.pseudo_labels import (
-    PseudoLabelConfig,
-    write_pseudo_labels,
-)
+from nightseg_ros.training.pseudo_labels import PseudoLabelConfig, write_pseudo_labels
 import numpy as np
 import PIL.Image
 import pytest

@@ -25,13 +25,7 @@ from nightseg_ros.runtime.export import (
     LIMIT,
     tidy,
 )
-from nightseg_ros.weights import (
-    load_weights,
-    read_manifest,
-    save_weights,
-    set_graph,
-    WeightsError,
-)
+from nightseg_ros.weights import load_weights, read_manifest, save_weights, set_graph, WeightsError
 import numpy as np
 import onnxruntime
 import pytest

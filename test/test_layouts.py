@@ -11,11 +11,7 @@ from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import profile_path, PROFILE_VARIABLES
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
-from nightseg_ros.node.parameters import (
-    CloudSettings,
-    PARAMETERS,
-    Settings,
-)
+from nightseg_ros.node.parameters import CloudSettings, PARAMETERS, Settings
 import numpy as np
 import pytest
 import yaml

@@ -6,11 +6,7 @@ from nightseg_ros.networks import build, build_from, REGISTRY
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import adapt, FastGenerator
 from nightseg_ros.networks.segmenters import pool_to_bins
-from nightseg_ros.weights import (
-    load_weights,
-    WeightsError,
-    with_style,
-)
+from nightseg_ros.weights import load_weights, WeightsError, with_style
 import numpy as np
 import pytest
 from tiny_weights import lively_generator, write_segmenter, write_translator

@@ -16,20 +16,8 @@ from headless_browser import Browser, find_browser
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.report import (
-    interval,
-    moment,
-    number,
-    signed,
-    table,
-    write_report,
-)
-from nightseg_ros.evaluation.report_figures import (
-    clock,
-    draw_errors,
-    ERROR_COLORS,
-    picture_side,
-)
+from nightseg_ros.evaluation.report import interval, moment, number, signed, table, write_report
+from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS, picture_side
 from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED

@@ -29,12 +29,7 @@ from nightseg_ros.training.losses import (
     speed_up_cpu_training,
 )
 from nightseg_ros.training.run import RunError
-from nightseg_ros.training.segmenter import (
-    initialise,
-    SegmenterConfig,
-    Selection,
-    train_segmenter,
-)
+from nightseg_ros.training.segmenter import initialise, SegmenterConfig, Selection, train_segmenter
 from nightseg_ros.weights import load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
