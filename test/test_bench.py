@@ -48,8 +48,3 @@ def test_a_tiny_run(tmp_path, monkeypatch, capsys):
     page = (out / 'bench.md').read_text()
     assert page in capsys.readouterr().out
     assert page.count('| torch |') == 3 and '| 80×46 | night | 3 | labels |' in page
-
-
-def test_an_unknown_backend_is_named(tmp_path, capsys):
-    assert main(['bench', '--out', str(tmp_path / 'out'), '--backend', 'nonsense']) == 2
-    assert 'nonsense' in capsys.readouterr().err and not (tmp_path / 'out').exists()

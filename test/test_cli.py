@@ -66,6 +66,9 @@ def test_the_first_help_lists_every_verb(capsys):
     assert '  make ' in capsys.readouterr().out
 
 
+TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{tmp}/o']
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
@@ -101,6 +104,13 @@ def test_the_first_help_lists_every_verb(capsys):
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
         (['demo', '--seconds', '0'], '--seconds'),
+        (['bench', '--out', '{tmp}/o', '--backend', 'nonsense'], 'nonsense'),
+        ([*TRANSLATE, '--real', 'images:x'], '--judge'),
+        ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
+        ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
+        (['evaluate', '--out', '{tmp}/o'], '--dataset'),
+        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/rear'], '/front/image_raw'),
+        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--workers', '0'], '--workers'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
 )  # fmt: skip

@@ -457,9 +457,3 @@ def test_the_command(weights, drive, tmp_path, capsys):
     result = scores_of(tmp_path / 'out')
     assert result['streams'] == 2
     assert result['command'][:2] == ['nightseg', 'evaluate'] and result['wall_s'] > 0
-    for wrong, words in (
-        (['evaluate', *flags], '--dataset'), ([*command, '--topic', '/rear'], IMAGE_TOPIC),
-        ([*command, '--workers', '0'], '--workers'),
-    ):  # fmt: skip
-        assert main(wrong) == 2
-        assert words in capsys.readouterr().err

@@ -4,9 +4,7 @@
 
 from pathlib import Path
 import re
-from typing import Any
 
-import av
 import cv2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,22 +74,6 @@ def test_pictures_that_are_not_read_are_told(tmp_path):
         picture.unlink()
     with pytest.raises(DataError, match='holds no images .* not read: files .HEIC'):
         open_source(folder)
-
-
-def test_a_song_with_a_cover_is_no_video(tmp_path):
-    path = tmp_path / 'song.mp4'
-    with av.open(str(path), 'w') as file:
-        sound: Any = file.add_stream('aac', rate=44100)
-        cover: Any = file.add_stream('mjpeg', rate=1)
-        cover.width, cover.height, cover.pix_fmt = 60, 40, 'yuvj420p'
-        cover.disposition = av.stream.Disposition.attached_pic
-        silence = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), 'fltp', 'stereo')
-        silence.sample_rate = 44100
-        image = av.VideoFrame(60, 40, 'yuvj420p')
-        for stream, frame in ((sound, silence), (cover, image)):
-            file.mux([*stream.encode(frame), *stream.encode(None)])
-    with pytest.raises(DataError, match='holds no video stream'):
-        open_source(path)
 
 
 def test_a_broken_file_is_an_error_in_its_place(tmp_path):

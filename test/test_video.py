@@ -174,14 +174,21 @@ def test_no_video_is_said(tmp_path, content):
         VideoReader(path)
 
 
-def test_sound_alone_is_no_video(tmp_path):
-    path = tmp_path / 'a.mp4'
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('aac', rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+@pytest.mark.parametrize('cover', [False, True])
+def test_sound_is_no_video(tmp_path, cover):
+    """A song may hold its cover as a stream of one picture."""
+    path = tmp_path / 'song.mp4'
+    with av.open(str(path), 'w') as file:
+        sound = file.add_stream('aac', rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), 'fltp', 'stereo')
+        frame.sample_rate = 44100
+        if cover:
+            picture = file.add_stream('mjpeg', rate=1)
+            picture.width, picture.height, picture.pix_fmt = 60, 40, 'yuvj420p'
+            picture.disposition = av.stream.Disposition.attached_pic
+        file.mux([*sound.encode(frame), *sound.encode(None)])
+        if cover:
+            file.mux([*picture.encode(av.VideoFrame(60, 40, 'yuvj420p')), *picture.encode(None)])
     with pytest.raises(VideoError, match='no video stream'):
         VideoReader(path)
 
