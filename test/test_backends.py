@@ -39,6 +39,7 @@ from nightseg_ros.training.average import round_weights
 from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
+from tiny_data import imwrite
 from tiny_weights import (
     weights_config,
     write_fast_generator,
@@ -238,8 +239,7 @@ def test_a_cpu_without_it_says_so(monkeypatch):
 def test_publish_writes_down_the_worst_folder(tmp_path, weights, capsys):
     folders = [tmp_path / 'plain', tmp_path / 'noise']
     for folder, image in zip(folders, (np.full((90, 160, 3), 90, np.uint8), pictures(1)[0])):
-        folder.mkdir()
-        cv2.imwrite(str(folder / 'a.png'), image)
+        imwrite(folder / 'a.png', image)
     flags = ['publish', str(weights.path), '--name', 'mine', '--models', str(tmp_path / 'models')]
     assert main([*flags, '--bf16', *map(str, folders)]) == 0
     told = [line for line in capsys.readouterr().out.splitlines() if 'bfloat16 keeps' in line]

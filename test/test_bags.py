@@ -36,6 +36,7 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore, Stores
 from test_video import number_of, packets
+from tiny_data import imwrite
 import tiny_weights
 
 
@@ -376,17 +377,15 @@ def test_cameras_that_share_no_chunk_are_read_alone(tmp_path):
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / 'in'
-    folder.mkdir()
     for index in range(4):
-        assert cv2.imwrite(str(folder / f'p{index}.png'), picture(index))
+        imwrite(folder / f'p{index}.png', picture(index))
     return folder
 
 
 @pytest.mark.parametrize(('encoding', 'compress'), [('raw', True), ('png', False)])
 def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
     (pictures / 'p2.png').write_bytes(b'torn')
-    (tmp_path / 'labels').mkdir()
-    cv2.imwrite(str(tmp_path / 'labels' / 'p1.png'), picture(7)[..., 0])
+    imwrite(tmp_path / 'labels' / 'p1.png', picture(7)[..., 0])
     made = make_bag(
         open_source(pictures, rate=5), tmp_path / 'bag', encoding=encoding, compress=compress,
         labels=tmp_path / 'labels', topic='/roof/image_raw', frame_id='roof',

@@ -19,6 +19,7 @@ from nightseg_ros.weights import load_weights, read_manifest
 import numpy as np
 import onnxruntime
 import pytest
+from tiny_data import imwrite
 from tiny_weights import weight_flags, write_segmenter
 
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
@@ -118,7 +119,7 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     monkeypatch.chdir(tmp_path)
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
-    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
+    imwrite(tmp_path / 'a.png', street(dark=False))
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame('/front/image_raw', Frame(image=street(dark=False), stamp_ns=1))
     given = [argument.replace('{tmp}', str(tmp_path)) for argument in arguments]
@@ -129,9 +130,8 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
     folder, out = tmp_path / 'in', tmp_path / 'out'
-    folder.mkdir()
-    cv2.imwrite(str(folder / 'bright.png'), street(dark=False))
-    cv2.imwrite(str(folder / 'dark.png'), street(dark=True, height=40))
+    imwrite(folder / 'bright.png', street(dark=False))
+    imwrite(folder / 'dark.png', street(dark=True, height=40))
     (folder / 'broken.jpg').write_bytes(b'\xff\xd8 torn')
     # what an earlier run left of the frame that is broken now
     (out / 'labels').mkdir(parents=True)
@@ -246,7 +246,7 @@ def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
     (folder / 'more').mkdir(parents=True)
     (folder / 'notes.txt').touch()
     for name in ('a.tif', 'b.TIFF'):
-        cv2.imwrite(str(folder / name), street(dark=False))
+        imwrite(folder / name, street(dark=False))
     out = str(tmp_path / 'out')
     assert main(['predict', str(folder), '--out', out, *weights, *filter(None, [flag])]) == 0
     shown = capsys.readouterr()
@@ -286,8 +286,7 @@ def test_verbose_shows_where_an_error_comes_from(tmp_path):
     ids=['terminal', 'file names'],
 )
 def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
-    (tmp_path / 'nächt').mkdir()
-    cv2.imwrite(str(tmp_path / 'nächt' / 'straße.png'), street(True))
+    imwrite(tmp_path / 'nächt' / 'straße.png', street(True))
     for arguments in ('bag make nächt --out fährt', 'data check images:nächt'):
         command = [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments.split()]
         environment = {**os.environ, **locale}
@@ -364,8 +363,7 @@ def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):
 
 def test_train_illumination_names_what_it_wrote(tmp_path, capsys):
     for name, dark in (('day', False), ('night', True)):
-        (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
+        imwrite(tmp_path / name / 'a.png', street(dark))
     out = tmp_path / 'light.safetensors'
     data = [f'{name}:front:{tmp_path / name}' for name in ('day', 'night')]
     flags = ['--data', *data, '--out', str(out), '--steps', '2', '--batch', '4']
@@ -396,10 +394,9 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
 def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
-    images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in ('a_1', 'b_1'):
-        cv2.imwrite(str(images / f'{name}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        imwrite(images / f'{name}.png', rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
     predicted = tmp_path / 'predicted'
     common = ['--route', 'day', *weights]
     assert main(['predict', str(images), '--out', str(predicted), *common]) == 0

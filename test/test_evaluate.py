@@ -37,7 +37,7 @@ from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from tiny_data import files_of
+from tiny_data import files_of, imwrite
 from tiny_weights import write_all
 
 ROUTES = ('route=day', 'route=night', 'route=translate', 'route=auto')
@@ -179,10 +179,9 @@ def test_frames_labelled_side_by_side_are_the_same_frames(weights, drive, tmp_pa
     """The same bytes; a size that is new to the networks waits until no frame is in them."""
     pytest.importorskip(backend)
     images = tmp_path / 'images'
-    images.mkdir()
     for index in range(12):
         resized = cv2.resize(picture(index, 12), [(64, 36), (48, 48), (72, 32)][index // 2 % 3])
-        cv2.imwrite(str(images / f'{index:02d}.png'), resized)
+        imwrite(images / f'{index:02d}.png', resized)
     found = []
     for streams in (1, 3):
         base = config(weights, backend=backend, threads=1)
@@ -207,11 +206,10 @@ def test_labels_from_folders_by_name_and_by_stamp(auto, drive, tmp_path):
     topic = run(auto, tmp_path / 'topic', drive, labels=[LABEL_TOPIC])
     for kind in ('name', 'stamp'):
         folder = tmp_path / kind
-        folder.mkdir()
         for index in range(0, FRAMES, 2):
             name = f'{index:06d}' if kind == 'name' else str(START + index * STEP)
-            cv2.imwrite(str(folder / f'{name}.png'), truth(index))
-        cv2.imwrite(str(folder / 'stranger.png'), truth(0))
+            imwrite(folder / f'{name}.png', truth(index))
+        imwrite(folder / 'stranger.png', truth(0))
         found = run(auto, tmp_path / f'out_{kind}', drive, labels=[str(folder)])
         assert found['sets']['drive']['sources'][0]['labels_unused'] == 1
         assert found['runs']['drive']['all'] == topic['runs']['drive']['all']
@@ -219,13 +217,11 @@ def test_labels_from_folders_by_name_and_by_stamp(auto, drive, tmp_path):
 
 def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     images, labels = tmp_path / 'images', tmp_path / 'labels'
-    images.mkdir()
-    labels.mkdir()
     with VideoWriter(tmp_path / 'v.mp4', 10.0) as video:
         for index in range(6):
             video.add(picture(index, 6))
-            cv2.imwrite(str(images / f'{index:06d}.png'), picture(index, 6)[..., ::-1])
-            cv2.imwrite(str(labels / f'{index:06d}.png'), truth(index))
+            imwrite(images / f'{index:06d}.png', picture(index, 6)[..., ::-1])
+            imwrite(labels / f'{index:06d}.png', truth(index))
     (images / '000003.png').write_bytes(b'no picture')
     found = run(auto, tmp_path / 'out', images, tmp_path / 'v.mp4', labels=[str(labels)])
     pictures, film = found['sets']['recordings']['sources']
@@ -437,7 +433,7 @@ def test_wrong_configurations_are_named(weights, compare, words):
 
 def test_saved_masks_never_overwrite_one_another(weights, tmp_path):
     for name in ('road.png', 'road.jpg', 'town.png'):
-        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8, 3), np.uint8))
+        imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     parts = tuple(dataset_shards([f'images:{tmp_path}'], CAMVID11))
     made = configurations(config(weights), [])
     Plan(configurations=made, shards=parts)

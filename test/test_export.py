@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 import sys
 
-import cv2
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
 from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
@@ -29,6 +28,7 @@ from nightseg_ros.weights import load_weights, read_manifest, save_weights, set_
 import numpy as np
 import onnxruntime
 import pytest
+from tiny_data import imwrite
 from tiny_weights import write_illumination, write_segmenter, write_translator
 import torch
 
@@ -71,9 +71,8 @@ def test_export_writes_checked_files_and_fills_the_cache(tmp_path, capsys):
 def test_given_frames_are_checked(tmp_path, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors')
     folder = tmp_path / 'frames'
-    folder.mkdir()
     for index, image in enumerate(made_up_images(120, 5)):
-        cv2.imwrite(str(folder / f'{index}.png'), image)
+        imwrite(folder / f'{index}.png', image)
     assert main(['export', str(weights), '--check', str(folder), '--frames', '2']) == 0
     assert f'(2 frames of {folder})' in capsys.readouterr().out
     assert main(['export', str(weights), '--check', str(tmp_path / 'none')]) == 2

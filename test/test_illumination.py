@@ -29,6 +29,7 @@ from nightseg_ros.training.illumination import (
 from nightseg_ros.weights import load_weights, save_weights, WeightsError, WeightsMetadata
 import numpy as np
 import pytest
+from tiny_data import imwrite
 import torch
 
 
@@ -57,11 +58,10 @@ def folders(tmp_path_factory):
     for number, (camera, gain) in enumerate([('a', 1.0), ('b', 0.4)]):
         for label in ('day', 'night'):
             folder = root / camera / label
-            folder.mkdir(parents=True)
             rng = np.random.default_rng([number, label == 'day'])
             for index in range(24):
                 image = scene(label == 'day', rng).astype(np.float32) * gain
-                cv2.imwrite(str(folder / f'{index:03d}.png'), image.astype(np.uint8)[:, :, ::-1])
+                imwrite(folder / f'{index:03d}.png', image.astype(np.uint8)[:, :, ::-1])
             specs.append(f'{label}:{camera}:{folder}')
     return tuple(specs)
 

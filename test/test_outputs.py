@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
-from tiny_data import files_of
+from tiny_data import files_of, imwrite
 
 #: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
 ODD = [
@@ -35,10 +35,9 @@ ODD = [
 def pictures(tmp_path):
     """Return a folder of three pictures."""
     folder = tmp_path / 'pictures'
-    folder.mkdir()
     for index in range(3):
         picture = np.full((24, 32, 3), 60 * index, np.uint8)
-        assert cv2.imwrite(str(folder / f'p{index}.png'), picture)
+        imwrite(folder / f'p{index}.png', picture)
     return folder
 
 
@@ -97,7 +96,7 @@ def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, w
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):
-        cv2.imwrite(str(root / 'set' / 'labels' / path.name), np.zeros((24, 32), np.uint8))
+        imwrite(root / 'set' / 'labels' / path.name, np.zeros((24, 32), np.uint8))
         for folder in ('drive', 'other'):
             shutil.copy(path, root / folder / f'drive_{index:04d}.png')
     assert make(pictures, root / 'bag') == 0

@@ -10,7 +10,6 @@ import re
 import shutil
 from typing import Any
 
-import cv2
 from evaluated_drive import config, LABEL_TOPIC, picture, START, truth, write_drive
 from headless_browser import Browser, find_browser
 from nightseg_ros.cli.main import main
@@ -23,6 +22,7 @@ from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 import pytest
+from tiny_data import imwrite
 from tiny_weights import write_all
 
 FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
@@ -68,9 +68,8 @@ def kinds(tmp_path_factory):
     one, four = (Variants(configurations(base, names)) for names in ((), FOUR))
     drive = write_drive(folder / 'night_drive', 12, every=2)
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
-        (folder / 'pictures' / name).mkdir(parents=True)
         for index in range(3):
-            cv2.imwrite(str(folder / 'pictures' / name / f'a_{index}.png'), pixels)
+            imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
     labelled, bare = (
         tuple(sequence_shards([drive], **options))
         for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
@@ -280,7 +279,7 @@ def test_samples_outside_the_folder_or_lost_are_not_shown(copied):
     (folder / samples[0]['image']).unlink()
     page = report(folder)
     assert page.names.count('img') == before - 4 and 'cannot be shown' in page.text
-    cv2.imwrite(str(folder.parent / 'secret.jpg'), np.zeros((36, 64, 3), np.uint8))
+    imwrite(folder.parent / 'secret.jpg', np.zeros((36, 64, 3), np.uint8))
     for sample in samples:
         sample['image'] = '../secret.jpg'
     page = report(folder, metrics)

@@ -5,7 +5,6 @@
 from pathlib import Path
 import re
 
-import cv2
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
@@ -17,6 +16,7 @@ from nightseg_ros.perception.video import VideoWriter
 import numpy as np
 import PIL.Image
 import pytest
+from tiny_data import imwrite
 
 
 def picture(seed: int) -> np.ndarray:
@@ -24,9 +24,8 @@ def picture(seed: int) -> np.ndarray:
 
 
 def write_folder(folder: Path, count: int) -> Path:
-    folder.mkdir()
     for index in range(count):
-        assert cv2.imwrite(str(folder / f'street_{index}.png'), picture(index))
+        imwrite(folder / f'street_{index}.png', picture(index))
     return folder
 
 
@@ -39,7 +38,7 @@ def write_video(path: Path, count: int, fps: float) -> Path:
 
 def test_an_image_and_a_phones_that_is_upright(tmp_path):
     path = tmp_path / 'a.png'
-    cv2.imwrite(str(path), picture(0))
+    imwrite(path, picture(0))
     source = open_source(path)
     [(stem, frame)] = source
     assert (source.kind, source.count, stem, frame.order) == ('image', 1, 'a', 'bgr')
@@ -81,7 +80,7 @@ def test_a_broken_file_is_an_error_in_its_place(tmp_path):
     (folder / 'street_1.png').write_bytes(b'\0\0\0\x18ftypheic')
     (folder / 'notes.txt').write_text('not a picture, and not looked at')
     (folder / 'street_3.jpg').touch()
-    cv2.imwrite(str(folder / 'street_2.jpg'), picture(0))
+    imwrite(folder / 'street_2.jpg', picture(0))
     items = dict(open_source(folder))
     assert [type(item) for item in items.values()] == [Frame, FrameError, Frame, FrameError,
                                                        FrameError]  # fmt: skip

@@ -26,7 +26,7 @@ from nightseg_ros.training.sweep import (
 )
 import numpy as np
 import pytest
-from tiny_data import Killed, silent, write_streets
+from tiny_data import imwrite, Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
 
@@ -87,7 +87,7 @@ def root(tmp_path_factory):
         write_streets(root / name)
         for file in (root / name).glob('*/a*.png'):
             if light < 1 and file.parent.name == 'images':
-                cv2.imwrite(str(file), cv2.convertScaleAbs(cv2.imread(str(file)), alpha=light))
+                imwrite(file, cv2.convertScaleAbs(cv2.imread(str(file)), alpha=light))
             # two cameras
             number = int(file.stem[1:])
             file.rename(file.with_name(f'{"ab"[number % 2]}_{number}.png'))

@@ -23,7 +23,7 @@ from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import WeightsError
 import numpy as np
 import pytest
-from tiny_data import files_of, write_streets
+from tiny_data import files_of, imwrite, write_streets
 from tiny_weights import write_segmenter, write_translator
 
 METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
@@ -43,7 +43,7 @@ def nights(tmp_path_factory):
         image = np.zeros((60, 80, 3), np.uint8)
         image[:30] = (10, 14, 30)
         image[30:] = (70, 60, 30 + 5 * index)
-        cv2.imwrite(str(root / f'n{index}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        imwrite(root / f'n{index}.png', cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return f'images:{root}:night'
 
 
@@ -119,7 +119,7 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     (tmp_path / 'b' / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
     sky, road = (CITYSCAPES19.id_of(name) for name in ('sky', 'road'))
     for path in (tmp_path / 'b' / 'labels').iterdir():
-        cv2.imwrite(str(path), np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
+        imwrite(path, np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
     out = tmp_path / 'out'
     synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0, method='darken'))
     manifest = json.loads((out / 'manifest.json').read_text())['images']
@@ -256,7 +256,7 @@ def test_broken_data_is_named_and_nothing_is_left(nights, tmp_path):
     data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
         synthesize(config(nights, out, count=1))
-    cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'a1.png'), np.zeros((8, 8), np.uint8))
+    imwrite(tmp_path / 'days' / 'labels' / 'a1.png', np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match=r'a1\.png.*sizes must agree'):
         synthesize(config(data, out, count=2))
     (tmp_path / 'days' / 'images' / 'a1.png').write_bytes(b'torn')

@@ -20,7 +20,7 @@ from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
-from tiny_data import silent, start_tool, tiny_config, write_streets
+from tiny_data import imwrite, silent, start_tool, tiny_config, write_streets
 import torch
 import yaml
 
@@ -86,11 +86,10 @@ def frames(tmp_path):
         shutil.copytree(root / 'streets', root / name)
     pictures = [cv2.imread(str(root / 'streets' / 'images' / f'a{n}.png')) for n in range(4)]
     for light, factor in (('day', 1.0), ('night', 0.3)):
-        (root / 'unlabelled' / light).mkdir(parents=True)
         for number, picture in enumerate(pictures[:2]):
             camera = 'roadscene' if number % 2 else 'msrs'
             file = root / 'unlabelled' / light / f'{camera}_{number}.jpg'
-            cv2.imwrite(str(file), (picture * factor).astype(np.uint8))
+            imwrite(file, (picture * factor).astype(np.uint8))
     (root / 'clips').mkdir()
     for name in ('night', 'seattlestreet1', 'seattlestreet2', 'desert', 'countryroad'):
         writer = cv2.VideoWriter(
@@ -181,7 +180,7 @@ def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
         mask[labels == 3], mask[labels == 8] = (0x20, 0x20, 0x40), (0x66, 0xFF, 0x00)
         name = f'000{number}_a1b2c3_2018-09-01--10-00-00_1.png'
         shutil.copy(path, root / 'imgs' / name)
-        cv2.imwrite(str(root / 'masks' / name), mask)
+        imwrite(root / 'masks' / name, mask)
     (tmp_path / 'config').symlink_to(ROOT / 'config')
     for words in commands:
         small = ['--steps', '2', '--precision', '32-true', *SMALL.split()]

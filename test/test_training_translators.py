@@ -40,7 +40,7 @@ from nightseg_ros.training.translator import (
 from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
-from tiny_data import killed_after, silent
+from tiny_data import imwrite, killed_after, silent
 from tiny_weights import write_segmenter, write_translator
 import torch
 
@@ -51,8 +51,6 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp('pictures')
     rng = np.random.default_rng(0)
     for light, level in (('day', 200), ('night', 40)):
-        (root / light).mkdir()
-        (root / f'{light}_labels').mkdir()
         for camera, channel in (('red', 2), ('blue', 0)):
             for index in range(3):
                 labels = np.zeros((72, 96), np.uint8)
@@ -62,8 +60,8 @@ def root(tmp_path_factory):
                 image[labels == 3] -= level // 4
                 image += rng.integers(-8, 9, image.shape)
                 name = f'{camera}_{index}.png'
-                cv2.imwrite(str(root / light / name), np.clip(image, 0, 255).astype(np.uint8))
-                cv2.imwrite(str(root / f'{light}_labels' / name), labels)
+                imwrite(root / light / name, np.clip(image, 0, 255).astype(np.uint8))
+                imwrite(root / f'{light}_labels' / name, labels)
     write_segmenter(root / 'judge.safetensors')
     return root
 
@@ -415,10 +413,9 @@ def test_what_cannot_be_compared_is_refused(judge, tmp_path):
 @pytest.fixture
 def frames(tmp_path):
     folder = tmp_path / 'frames'
-    folder.mkdir()
     for seed in range(5):
         size = (96, 160) if seed else (120, 90)
-        cv2.imwrite(str(folder / f'a_{seed}.png'), picture(seed, size))
+        imwrite(folder / f'a_{seed}.png', picture(seed, size))
     return folder
 
 

@@ -21,8 +21,6 @@ import pytest
 def write_streets(root: Path, count: int = 4) -> str:
     """Write ``count`` pictures of 96×64 with labels and return the data set's name."""
     rng = np.random.default_rng(0)
-    for kind in ('images', 'labels'):
-        (root / kind).mkdir(parents=True)
     colors = np.zeros((256, 3), np.uint8)
     colors[[0, 3, 8, 255]] = (200, 160, 120), (90, 90, 90), (30, 40, 200), (0, 0, 0)
     for index in range(count):
@@ -33,8 +31,8 @@ def write_streets(root: Path, count: int = 4) -> str:
         labels[:4] = 255
         noise = rng.integers(-10, 10, (64, 96, 3))
         image = np.clip(colors[labels].astype(int) + noise, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(root / 'images' / f'a{index}.png'), image)
-        cv2.imwrite(str(root / 'labels' / f'a{index}.png'), labels)
+        imwrite(root / 'images' / f'a{index}.png', image)
+        imwrite(root / 'labels' / f'a{index}.png', labels)
     return f'folder:{root}'
 
 
@@ -46,6 +44,12 @@ def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
         augment=AugmentConfig(crop=(32, 64), night_share=0.5), picture_every=0,
     )  # fmt: skip
     return replace(base, **changes)
+
+
+def imwrite(path: Path, image: np.ndarray) -> None:
+    """Write BGR or grey pixels, and the folder that they lie in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
