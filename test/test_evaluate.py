@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nightseg evaluate``: deterministic, resumable, nothing dropped, one pass for many routes."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 import re
+import sys
 import threading
 from typing import Any
 
 import cv2
 from evaluated_drive import (
     config,
+    Doomed,
     IMAGE_TOPIC,
     LABEL_TOPIC,
     picture,
@@ -29,8 +32,9 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards, Shard
 from nightseg_ros.evaluation.variants import configurations, Variants
+from nightseg_ros.evaluation.workers import WorkerError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.video import VideoWriter
@@ -406,6 +410,65 @@ def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
         for item, _ in prefetch(items(), depth=2):
             seen.append(item)
     assert seen == list(range(10))
+
+
+# -- several processes, and a Ray cluster -----------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def drives(weights, tmp_path_factory):
+    """Return what evaluates shards by two routes, those of three drives, and their scores."""
+    folder = tmp_path_factory.mktemp('fleet')
+    members = configurations(config(weights, threads=1), ('route=day', 'route=auto'))
+    variants = Variants(members)
+    paths = [write_drive(folder / f'drive{n}', FRAMES, every=3, seed=n) for n in range(3)]
+    shards = sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
+
+    def evaluated(out: Path, shards: Any, save_labels: bool = False, **settings: Any) -> Any:
+        plan = Plan(configurations=members, shards=tuple(shards), save_labels=save_labels)
+        return evaluate(plan, variants, out, EvaluationSettings(**settings))
+
+    return evaluated, shards, evaluated(folder / 'alone', shards)
+
+
+@pytest.mark.parametrize('fleet', ['processes', 'ray'])
+def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
+    fleet, tmp_path, drives, monkeypatch
+):
+    if fleet == 'ray':
+        reason = "Ray is not installed: pip install 'nightseg[fleet]'"
+        cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
+        # the workers do not know the tests' modules
+        cloudpickle.register_pickle_by_value(sys.modules[Doomed.__module__])
+        monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
+    mark, out = tmp_path / 'killed', tmp_path / 'out'
+    evaluated, (first, second, third), alone = drives
+    fields = {field.name: getattr(second, field.name) for field in dataclasses.fields(Shard)}
+    # near its end
+    doomed = Doomed(**fields, mark=mark, after=FRAMES - 4)
+    settings = {'save_labels': True, 'ray': 'local'} if fleet == 'ray' else {}
+    found = evaluated(out, (first, doomed, third), workers=2, **settings)
+    assert int(mark.read_text()) != os.getpid()
+    assert without_times(found) == without_times(alone)
+    count = 3 * FRAMES * 2
+    assert len((out / 'frames.jsonl').read_text().splitlines()) == count
+    masks = list((out / 'labels').rglob('*.png'))
+    assert len(masks) == (count if fleet == 'ray' else 0)
+
+
+def test_an_error_in_a_worker_is_told_as_in_this_process(tmp_path, drives):
+    evaluated, shards, _ = drives
+    wrong = dataclasses.replace(shards[0], labels=str(tmp_path / 'labels'))
+    for workers in (1, 2):
+        with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
+            evaluated(tmp_path / str(workers), [wrong], workers=workers)
+
+
+def test_without_ray_the_extra_is_named(tmp_path, drives, monkeypatch):
+    evaluated, shards, _ = drives
+    monkeypatch.setitem(sys.modules, 'ray', None)
+    with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):
+        evaluated(tmp_path, shards, ray='local')
 
 
 # -- the command -----------------------------------------------------------------------------
