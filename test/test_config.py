@@ -160,9 +160,6 @@ def test_settings_that_cannot_work_are_named(kind, changes, words):
         from_mapping(kind, {**required(kind), **changes})
 
 
-# -- taxonomies ---------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)
 def test_round_trip_and_palette(taxonomy):
     assert Taxonomy.from_dict(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy

@@ -43,9 +43,6 @@ def kind_of_absolute(topic: str) -> str:
     return known[topic]
 
 
-# -- RViz ------------------------------------------------------------------------------------
-
-
 def displays() -> list[dict[str, Any]]:
     layout = yaml.safe_load((ROOT / 'config' / 'nightseg.rviz').read_text())
     return list(layout['Visualization Manager']['Displays'])
@@ -66,9 +63,6 @@ def test_rviz_shows_topics_that_there_are():
             assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
         shown.add(display['Class'])
     assert len(shown) == 2
-
-
-# -- Foxglove --------------------------------------------------------------------------------
 
 
 def panels() -> dict[str, dict[str, Any]]:
@@ -145,9 +139,6 @@ def test_copies_of_bags_hold_what_the_layouts_show():
     assert shown - {None, '/diagnostics'} <= {f'/{name}' for name in held}
 
 
-# -- docs/deployment.md ----------------------------------------------------------------------
-
-
 def test_the_page_names_only_what_there_is():
     text = (ROOT / 'docs' / 'deployment.md').read_text()
     (problem,) = Health(0.0).problems(1.4, Source(topic='/camera/image_raw'), 1.2)
@@ -161,9 +152,6 @@ def test_the_page_names_only_what_there_is():
     assert set(re.findall(r'`dropped\.(\w+)`', text)) <= set(FRAME_DROPS)
     outputs = {topic.name for topic in TOPICS}
     assert set(re.findall(r'\b(?:camera|front)/nightseg/([\w/]+)', text)) <= outputs
-
-
-# -- docker/ ---------------------------------------------------------------------------------
 
 
 def test_the_image_sets_both_names_of_the_shipped_profile():

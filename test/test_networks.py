@@ -85,9 +85,6 @@ def test_pyramid_pools_like_adaptive_pooling(size):
         torch.testing.assert_close(pool_to_bins(x, bins), wanted, rtol=1e-4, atol=1e-5)
 
 
-# -- generators by camera and in real time ---------------------------------------------------
-
-
 def test_weights_are_set_to_a_camera_and_any_is_one_more(tmp_path):
     path = write_translator(tmp_path / 'g.safetensors', styles=('blue', 'red'))
     weights = load_weights(path)
@@ -120,9 +117,6 @@ def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(tmp_path):
     logits.sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
     assert all(torch.equal(v, before[k]) for k, v in judge.state_dict().items())
-
-
-# -- the fast generator ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('level', [3, 20, 60, 120, 250])

@@ -54,9 +54,6 @@ def count(bag: Path) -> int:
     return found
 
 
-# -- what --force may replace ----------------------------------------------------------------
-
-
 def test_force_replaces_a_bag_of_its_own(tmp_path, pictures):
     out = tmp_path / 'bag'
     assert make(pictures, out) == 0
@@ -142,9 +139,6 @@ def test_an_input_is_never_replaced(tmp_path, relation):
     with pytest.raises(OutputError, match=f'{relation} the input'):
         check_output(out, 'a bag', lambda path: True, inputs=[source])
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
-
-
-# -- names -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', ODD)

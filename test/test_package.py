@@ -114,9 +114,6 @@ def setup_arguments() -> dict[str, Any]:
     return captured
 
 
-# -- what ROS reads --------------------------------------------------------------------------
-
-
 def test_package_xml_says_what_ros_needs_to_know():
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     assert package.get('format') == '3'
@@ -174,9 +171,6 @@ def test_setup_py_names_every_package_and_finds_what_it_reads():
         assert f'recursive-include {folder} ' in manifest
 
 
-# -- console scripts -------------------------------------------------------------------------
-
-
 def scripts() -> dict[str, str]:
     lines = setup_arguments()['entry_points']['console_scripts']
     return dict(line.replace(' ', '').split('=') for line in lines)
@@ -188,9 +182,6 @@ def test_console_scripts_are_importable():
         if room(module) != 'node' or find_spec('rclpy') is not None:
             lines.append(f'import {module} as module; assert callable(module.{function})')
     subprocess.run([sys.executable, '-c', '\n'.join(lines)], check=True, timeout=120)
-
-
-# -- the rules -------------------------------------------------------------------------------
 
 
 def test_layers_never_import_upward():
@@ -310,9 +301,6 @@ def test_every_file_states_its_licence():
         for path in ROOT.glob(f'{name}/**/*.py')
     ]
     assert found and not [p for p in found if p.read_text().splitlines()[:2] != lines]
-
-
-# -- the environment of ROS processes --------------------------------------------------------
 
 
 def test_profile_variables_name_the_shipped_file_unless_the_user_has_one():

@@ -76,9 +76,6 @@ def test_the_gain_over_0_has_the_standard_error_of_the_mean():
     assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in text
 
 
-# -- small sweeps ----------------------------------------------------------------------------
-
-
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
     """Two small data sets in which colour tells the class: 'day', and a darker 'night'."""

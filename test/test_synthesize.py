@@ -51,9 +51,6 @@ def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
     return replace(SynthesisConfig(data=(data,), out=str(out), count=4), **changes)
 
 
-# -- what is written -------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('method', METHODS)
 def test_each_method_makes_a_data_set_with_the_days_labels(method, days, nights, tmp_path):
     out = tmp_path / 'out' / 'night'
@@ -132,9 +129,6 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
         assert np.unique(read_labels(sample.label)).tolist() == ids
 
 
-# -- colours of real nights ------------------------------------------------------------------
-
-
 def two_halves(shape: tuple[int, int], row: int, sky: Any, ground: Any) -> np.ndarray:
     """Return a picture or label image, uint8, that changes at a row."""
     image = np.full((*shape, *np.shape(sky)), sky, np.uint8)
@@ -170,9 +164,6 @@ def test_labels_of_a_reference_tell_where_its_sky_is():
     assert np.abs(known[1] - ground).max() < 2.0 < np.abs(guessed[1] - ground).max()
 
 
-# -- interruptions ---------------------------------------------------------------------------
-
-
 def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path, monkeypatch):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     synthesize(config(days, whole))
@@ -205,9 +196,6 @@ def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path
     said: list[str] = []
     assert synthesize(config(days, out), log=said.append).made == 3
     assert 'going on after 1 of 4' in said[0] and files_of(out) == files_of(whole)
-
-
-# -- what is refused -------------------------------------------------------------------------
 
 
 def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path):
@@ -285,9 +273,6 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
     with pytest.raises(WeightsError, match='day→night translator'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
-
-
-# -- the command -----------------------------------------------------------------------------
 
 
 def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):

@@ -77,9 +77,6 @@ def crops(*specs: str, **changes: Any) -> UnpairedCrops:
     return UnpairedCrops(samples, **settings)
 
 
-# -- data ------------------------------------------------------------------------------------
-
-
 def test_day_and_night_come_from_one_camera(root):
     specs = spec(root, 'day'), spec(root, 'night')
     data = crops(*specs, untold=0.5)
@@ -135,9 +132,6 @@ def test_a_pair_is_a_night_and_its_day(root):
     for light, labelled, words in (('day', False, 'no labels'), ('night', True, 'unpaired')):
         with pytest.raises(DataError, match=words):
             pairs(open_dataset(spec(root, light, labelled)))
-
-
-# -- losses ----------------------------------------------------------------------------------
 
 
 def test_pool_returns_old_pictures_with_their_cameras():
@@ -342,9 +336,6 @@ def judge(tmp_path_factory):
     return write_segmenter(tmp_path_factory.mktemp('judge') / 'judge.safetensors')
 
 
-# -- KID -------------------------------------------------------------------------------------
-
-
 def test_kid_is_the_formula_of_the_paper():
     """Equation 4 of Binkowski et al. by loops, the mean over two subsets."""
     rng = np.random.default_rng(3)
@@ -365,9 +356,6 @@ def test_kid_is_the_formula_of_the_paper():
     assert kid(one, other, subsets=2) == pytest.approx((np.mean(wanted), np.std(wanted)), rel=1e-6)
     with pytest.raises(DataError, match='at least 4 .* 3 and 6'):
         kid(one[:3], other)
-
-
-# -- agreement -------------------------------------------------------------------------------
 
 
 def test_a_picture_agrees_with_itself_and_not_with_another(judge):
@@ -405,9 +393,6 @@ def test_what_cannot_be_compared_is_refused(judge, tmp_path):
     found = Translations(first, first, 160)
     with pytest.raises(DataError, match='sizes must agree'):
         found.add(picture(0), picture(0, (48, 80)))
-
-
-# -- the verb --------------------------------------------------------------------------------
 
 
 @pytest.fixture
