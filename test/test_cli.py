@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: light help, clear errors, and predictions that are all there."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli import machine
+from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main, VERBS
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
@@ -423,3 +426,41 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     summary, page = capsys.readouterr().out.splitlines()
     assert summary == 'images: 2 frames without labels; routes: day 2'
     assert page == str(bare / 'report.html')
+
+
+def test_setups_vary_one_thing_at_a_time():
+    base, *others = setups('openvino', ['torch', 'openvino'])
+    names = [field.name for field in dataclasses.fields(Setup)]
+    for other in others:
+        assert sum(getattr(base, n) != getattr(other, n) for n in names) == 1, other
+    assert [setup.backend for setup in others].count('torch') == 1
+    assert {setup.route for setup in setups('torch', [], translate=False)} == {'night', 'day'}
+
+
+def test_a_tiny_run(tmp_path, monkeypatch, capsys):
+    weights = weight_flags(tmp_path, 'day', 'night', 'translator', 'illumination')
+    tiny = [
+        Setup(backend='torch', size=(80, 46)),
+        Setup(backend='torch', size=(80, 46), cameras=3),
+        Setup(backend='torch', size=(64, 36), route='translate', draw=True),
+        # there is no such GPU here: it is left out, and the rest is measured
+        Setup(backend='tensorrt', size=(64, 36)),
+    ]
+    monkeypatch.setattr(machine, 'setups', lambda *_, **__: tiny)
+    out = tmp_path / 'out'
+    arguments = ['bench', '--out', str(out), '--short', '--backend', 'torch', *weights]
+    assert main(arguments) == 0
+    assert {path.name for path in out.iterdir()} == {'bench.json', 'bench.md'}
+    result = json.loads((out / 'bench.json').read_text())
+    assert result['machine']['cores'] >= 1 and result['versions']['nightseg']
+    one, three, drawn = result['pipelines']
+    assert one['description']['backend'] == 'torch'
+    assert [p['batch_ms']['count'] for p in (one, three, drawn)] == [5, 5, 5]
+    assert [p['stages_ms']['network']['count'] for p in (one, three, drawn)] == [5, 15, 5]
+    assert (drawn['route'], drawn['size'], drawn['draw']) == ('translate', [64, 36], True)
+    for p in (one, three, drawn):
+        assert 0 < p['batch_ms']['p50'] <= p['batch_ms']['p95'] <= p['batch_ms']['p99']
+        assert p['hz'] == pytest.approx(1e3 * p['cameras'] / p['batch_ms']['p50'], abs=0.06)
+    page = (out / 'bench.md').read_text()
+    assert page in capsys.readouterr().out
+    assert page.count('| torch |') == 3 and '| 80×46 | night | 3 | labels |' in page

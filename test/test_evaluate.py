@@ -181,7 +181,6 @@ def test_what_a_run_says(compared):
 @pytest.mark.parametrize('backend', ['torch', 'openvino'])
 def test_frames_labelled_side_by_side_are_the_same_frames(weights, drive, tmp_path, backend):
     """The same bytes; a size that is new to the networks waits until no frame is in them."""
-    pytest.importorskip(backend)
     images = tmp_path / 'images'
     for index in range(12):
         resized = cv2.resize(picture(index, 12), [(64, 36), (48, 48), (72, 32)][index // 2 % 3])
