@@ -109,7 +109,6 @@ TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{t
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
         (['demo', '--seconds', '0'], '--seconds'),
         (['bench', '--out', '{tmp}/o', '--backend', 'nonsense'], 'nonsense'),
-        ([*TRANSLATE, '--real', 'images:x'], '--judge'),
         ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
         ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
         (['evaluate', '--out', '{tmp}/o'], '--dataset'),

@@ -269,7 +269,7 @@ def folder(tmp_path):
         path.write_bytes(bytes(100))
         os.utime(path, (1e9 - age, 1e9 - age))
     os.utime(tmp_path / 'openvino' / 'a', (2e9, 1e9 - 5))
-    (tmp_path / 'backends.json').write_bytes(bytes(100))
+    (tmp_path / 'other').write_bytes(bytes(100))
     return tmp_path
 
 
@@ -279,7 +279,7 @@ def folder(tmp_path):
 def test_the_longest_unused_go_first(folder, limit, kept):
     tidy(folder, limit)
     assert ''.join(sorted(path.name for path in folder.glob('*/*'))) == kept
-    assert (folder / 'backends.json').exists()
+    assert (folder / 'other').exists()
 
 
 def test_what_cannot_be_removed_costs_space_and_nothing_else(folder):
