@@ -312,7 +312,7 @@ def test_shipped_weights_allow_it():
         (True, (1.0, 1.0), ('openvino', 'onnxruntime'), 'torch'),
     ],
 )
-def test_auto_takes_bfloat16_only_where_all_weights_were_compared(
+def test_auto_wants_all_weights_compared_for_bfloat16(
     able, shares, missing, wanted, weights, monkeypatch
 ):
     present = {name: name not in missing for name in backends.available_backends()}

@@ -243,9 +243,7 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path, compression):
         ('UPDATE topics SET name = NULL', None), ("UPDATE topics SET type = x'696d'", None),
     ],
 )  # fmt: skip
-def test_a_row_of_other_types_is_lost_alone_and_a_topic_without_a_name_told(
-    tmp_path, statement, places
-):
+def test_a_row_of_other_types_is_lost_alone(tmp_path, statement, places):
     """Found by fuzzing: SQLite keeps whatever is written into a column."""
     storage = write_bag(tmp_path, 'sqlite3')
     with contextlib.closing(sqlite3.connect(storage)) as database:

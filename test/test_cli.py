@@ -241,9 +241,7 @@ def test_help_names_what_is_wanted_and_versions_are_told(capsys):
 
 
 @pytest.mark.parametrize(('flag', 'notes'), [('', True), ('--quiet', False), ('-q', False)])
-def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
-    tmp_path, capsys, weights, flag, notes
-):
+def test_a_folder_says_what_it_left_out_unless_quiet(tmp_path, capsys, weights, flag, notes):
     folder = tmp_path / 'in'
     (folder / 'more').mkdir(parents=True)
     (folder / 'notes.txt').touch()

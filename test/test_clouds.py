@@ -294,9 +294,7 @@ def test_a_track_knows_what_lies_between_its_poses_and_nothing_else():
     point_padding=st.integers(0, 7), row_padding=st.integers(0, 9),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_every_field_survives_at_its_place(
-    big, height, float_type, point_padding, row_padding, seed
-):
+def test_every_field_survives(big, height, float_type, point_padding, row_padding, seed):
     rng = np.random.default_rng(seed)
     points = rng.uniform(-100, 100, (12, 3))
     extra = {f'f{kind}': (kind, rng.integers(0, 100, 12)) for kind in DATATYPES}

@@ -353,9 +353,7 @@ def whole(variants, drive, shorter, tmp_path_factory):
 
 
 @pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2])
-def test_an_interrupted_evaluation_redoes_only_the_open_shard(
-    variants, drive, shorter, whole, tmp_path, at
-):
+def test_an_interruption_redoes_only_the_open_shard(variants, drive, shorter, whole, tmp_path, at):
     def stop(done: int) -> None:
         if done >= at:
             raise Interrupted
@@ -431,9 +429,7 @@ def drives(weights, tmp_path_factory):
 
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
-def test_a_killed_worker_is_replaced_and_nothing_counts_twice(
-    fleet, tmp_path, drives, monkeypatch
-):
+def test_a_killed_worker_is_replaced_and_counts_once(fleet, tmp_path, drives, monkeypatch):
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)

@@ -149,9 +149,7 @@ def test_auto_follows_the_light_of_each_camera(files):
         ('auto', {'night': 'cityscapes.safetensors'}, 'one taxonomy'),
     ],
 )
-def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
-    files, route, change, words, tmp_path
-):
+def test_weights_that_are_missing_or_misplaced_are_named(files, route, change, words, tmp_path):
     write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
     for name in ('day', 'translator'):
         (tmp_path / f'{name}.safetensors').symlink_to(getattr(files, name))

@@ -129,9 +129,7 @@ def test_shares_reach_the_trainings(root, finished):
     assert len(set(by_seed.values())) == 2, 'each seed starts from a checkpoint of its own'
 
 
-def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
-    root, finished, tmp_path, monkeypatch
-):
+def test_a_finished_sweep_only_scores_new_data(root, finished, tmp_path, monkeypatch):
     out = tmp_path / 'again'
     shutil.copytree(finished, out)
     before = weights(out)
@@ -187,7 +185,7 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
 
 
-def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
+def test_shards_share_the_trials_and_the_last_writes_the_curve(
     root, finished, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sweeping, 'POLL', 0.01)
@@ -232,9 +230,7 @@ def test_what_is_missing_is_named_before_anything_is_trained(changes, words, roo
     assert not (tmp_path / 'out').exists()
 
 
-def test_the_command_takes_the_packages_settings_and_flags_win(
-    root, tmp_path, monkeypatch, capsys
-):
+def test_the_command_takes_shipped_settings_and_flags_win(root, tmp_path, monkeypatch, capsys):
     seen: list[SweepConfig] = []
 
     def caught(options: SweepConfig, log: object) -> object:
