@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import contextlib
-import dataclasses
 from functools import partial
 import gc
 import itertools
-import math
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -140,16 +138,6 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car):
     assert values['mask_later_by_s.front'] == '0.000'
     # node is in order, too
     assert car.client.diagnosed('node', '')['state'] == 'active'
-
-
-def test_every_layout_is_read_and_what_is_no_point_comes_back(car):
-    points = [(math.nan,) * 3, *POINTS]
-    odd = cloud(points, height=2, point_padding=5, row_padding=7, big=True, float_type=8)
-    empty = dataclasses.replace(odd, width=0, row_step=0)
-    for given, wanted in ((odd, [255, 3, 5, 255]), (empty, [])):
-        found = car.labelled(wanted, given)
-        assert (found.height, found.width) == (given.height, given.width)
-        assert found.is_bigendian
 
 
 def test_a_bad_calibration_is_told_and_a_good_one_heals(car):
