@@ -4,7 +4,8 @@
 Night-robust semantic segmentation for vehicles: a ROS 2 node and its offline tools.
 
 Importing the package sets what libraries read when they are imported themselves: none of them
-reports home, and OpenBLAS has one thread (``runtime.backends.limit_threads`` says why).
+reports home, OpenBLAS has one thread (``runtime.backends.limit_threads`` says why), and OpenCV
+unpacks no picture that claims gigabytes of pixels.
 """
 
 import os
@@ -23,5 +24,6 @@ for _name, _value in {
     'DISABLE_TELEMETRY': '1',
     'DO_NOT_TRACK': '1',
     'OPENBLAS_NUM_THREADS': '1',
+    'OPENCV_IO_MAX_IMAGE_PIXELS': str(2**26),
 }.items():
     os.environ.setdefault(_name, _value)

@@ -14,12 +14,12 @@ import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.perception.frame import (
+    check_picture,
     decode_file,
     decode_raw,
     ENCODINGS,
     FrameError,
     MAX_PIXELS,
-    picture_size,
 )
 import numpy as np
 import numpy.typing as npt
@@ -212,7 +212,6 @@ def test_files_are_read_as_they_were_written(
     picture = photo(height, width)
     sent = picture[:, :, 0] if gray else picture
     content = packed(sent, suffix)
-    assert picture_size(content) == (height, width)
     pixels, order = decode_file(content)
     assert (pixels.shape, order) == ((height, width, 3), 'bgr')
     if suffix in ('.png', '.bmp', '.tiff'):
@@ -261,13 +260,6 @@ def test_a_picture_that_was_cut_off_or_damaged_is_refused(suffix: str) -> None:
         decode_file(damaged)
 
 
-def png(*chunks: tuple[bytes, bytes]) -> bytes:
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
-
-
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
 def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix: str) -> None:
     content = bytearray(packed(photo(), suffix))
@@ -279,70 +271,19 @@ def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix: str) ->
         decode_file(bytes(content))
 
 
-# -- headers, byte by byte -------------------------------------------------------------------
-
-
-def webp(kind: bytes, head: bytes) -> bytes:
-    return b'RIFF' + bytes(4) + b'WEBP' + kind + bytes(4) + head
-
-
-def tiff(end: str, kind: int, *entries: tuple[int, int]) -> bytes:
-    """Return a header and the first page's entries, values of 16 (3) or 32 bits (4)."""
-    value = 'HH' if kind == 3 else 'I'
-    more = [0xABCD] if kind == 3 else []
-    return (b'II*\0' if end == '<' else b'MM\0*') + struct.pack(
-        f'{end}IxxH', 10, len(entries)
-    ) + b''.join(
-        struct.pack(f'{end}HHI{value}', tag, kind, 1, side, *more) for tag, side in entries
-    )  # fmt: skip
-
-
-HEADER, END = (b'IHDR', struct.pack('>II', 300, 200)), (b'IEND', b'')
-BMP = b'BM' + bytes(16) + struct.pack('<ii', 300, 200)
-WEBP = [
-    # flags, then width and height less one in three bytes each
-    webp(b'VP8X', bytes(4) + (299).to_bytes(3, 'little') + (199).to_bytes(3, 'little')),
-    # a tag, the start code, then 14 bits each and two of scale
-    webp(b'VP8 ', bytes(6) + struct.pack('<HH', 300 | 1 << 14, 200 | 3 << 14)),
-    # a signature, then 14 bits each, less one, and four more
-    webp(b'VP8L', b'\x2f' + struct.pack('<I', 299 | 199 << 14 | 0xF << 28)),
-]
-SIDES = ((254, 7), (256, 300), (257, 200))
-
-
-@pytest.mark.parametrize(
-    'content',
-    [
-        BMP, b'BM' + bytes(16) + struct.pack('<ii', -300, -200), *WEBP, png(HEADER, END),
-        *(content + bytes(9) for content in WEBP),
-        *(tiff(end, kind, *SIDES) for end in '<>' for kind in (3, 4)),
-        # the first header counts, and what follows the end does not
-        png(HEADER, (b'IHDR', bytes(8)), END) + b'more',
-    ],
-)  # fmt: skip
-def test_a_header_tells_the_size(content: bytes) -> None:
-    assert picture_size(content) == (200, 300)
+# -- headers ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (BMP[:-1], 'they begin with 42 4d'), (WEBP[0][:-1], 'the WebP has no frame header'),
-        (WEBP[1][:-1], 'the WebP has no frame header'), (webp(b'ALPH', bytes(30)), 'no frame'),
-        (WEBP[2][:-1], 'the WebP has no frame header'),
-        (png((b'tEXt', bytes(8)), HEADER, END), 'does not begin with a header'),
-        (png((b'IHDR', bytes(7)), END), 'does not begin with a header'),
-        (png(HEADER), 'the PNG is cut off'), (png(), 'the PNG is cut off'),
-        (png(HEADER, (b'IDAT', b'')), 'the PNG is cut off'),
-        (png(HEADER, END)[:-1], 'the PNG is cut off'),
-        (png(HEADER, (b'tEXt', b'x'), END).replace(b'tEXtx', b'tEXty'), "in its b'tEXt' chunk"),
-        (b'', 'there are no bytes'), (b'GIF89a', 'they begin with 47 49 46 38'),
+        (b'', 'there are no bytes'),
+        (b'GIF89a', 'they begin with 47 49 46 38'),
         (bytes(4) + b'ftypheic', 'they are HEIC, AVIF or MP4'),
-        (tiff('<', 4, *SIDES)[:-1], 'the TIFF is cut off'), (b'MM\0*', 'the TIFF is cut off'),
-        (tiff('>', 3, *SIDES[:2]), '300×0 pixels; it has no content'),
+        (b'MM\0*', 'damaged'),
     ],
-)  # fmt: skip
-def test_a_header_that_is_wrong_is_told(content: bytes, words: str) -> None:
+)
+def test_what_is_no_picture_is_told(content: bytes, words: str) -> None:
     with pytest.raises(FrameError, match=f'cannot be decoded: .*{words}'):
         decode_file(content)
 
@@ -362,45 +303,29 @@ def frame_of(height: int, width: int, marker: int = 0xC0) -> bytes:
 SCAN = segment(0xDA, bytes(6)) + b'coded'
 
 
-@pytest.mark.parametrize('marker', range(0xC0, 0xD0))
-def test_a_jpeg_tells_its_size_in_a_start_of_frame(marker: int) -> None:
-    content = jpeg(segment(0xE0, b'JFIF'), frame_of(40, 60, marker), SCAN)
-    # Huffman tables, an extension and arithmetic coding are among them
-    if marker not in (0xC4, 0xC8, 0xCC):
-        assert picture_size(content) == (40, 60)
-        return
-    with pytest.raises(ValueError, match='the JPEG has no frame header'):
-        picture_size(content)
-    assert picture_size(jpeg(frame_of(4, 6), frame_of(40, 60, marker), SCAN)) == (4, 6)
-
-
 @pytest.mark.parametrize('alone', [b'\xff', b'\xff\x01', b'\xff\xd0', b'\xff\xd7'])
 def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
     app = segment(0xE0, b'JFIF')
-    assert picture_size(jpeg(app, alone, frame_of(40, 60), alone, SCAN)) == (40, 60)
-    assert picture_size(jpeg(alone, frame_of(40, 60), SCAN, alone)) == (40, 60)
+    check_picture(jpeg(app, alone, frame_of(40, 60), alone, SCAN))
+    check_picture(jpeg(alone, frame_of(40, 60), SCAN, alone))
 
 
 @pytest.mark.parametrize(
-    ('content', 'words'),
+    'content',
     [
-        (jpeg(segment(0xE0, b''), b'\x00', frame_of(4, 6), SCAN), 'a marker is missing'),
-        (jpeg(segment(0xE0, b''), SCAN), 'no frame header'),
-        (jpeg(segment(0xC0, bytes(4)), SCAN), 'no frame header'),
-        (jpeg(frame_of(4, 6), SCAN, end=b''), 'cut off'),
+        jpeg(frame_of(4, 6), SCAN, end=b''),
         # the end of a thumbnail in front is none, and that of a comment between scans
-        (jpeg(frame_of(4, 6), SCAN, segment(0xFE, b'\xff\xd9'), SCAN, end=b''), 'cut off'),
-        (jpeg(segment(0xE1, b'\xff\xd9'), frame_of(4, 6), SCAN, end=b''), 'cut off'),
-        (jpeg(frame_of(4, 6)), 'cut off'),
-        (jpeg(segment(0xE0, bytes(99)))[:-50], 'cut off'),
-        (jpeg(frame_of(4, 6))[:-3], 'cut off'),
-        (jpeg(frame_of(0, 6), SCAN), '6×0 pixels; it has no content'),
-        (jpeg(frame_of(4, 0), SCAN), '0×4 pixels; it has no content'),
+        jpeg(frame_of(4, 6), SCAN, segment(0xFE, b'\xff\xd9'), SCAN, end=b''),
+        jpeg(segment(0xE1, b'\xff\xd9'), frame_of(4, 6), SCAN, end=b''),
+        jpeg(frame_of(4, 6)),
+        jpeg(segment(0xE0, bytes(99)))[:-50],
+        jpeg(frame_of(4, 6))[:-3],
     ],
+    ids=range(6),
 )
-def test_a_jpegs_header_that_is_wrong_is_told(content: bytes, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        picture_size(content)
+def test_a_jpeg_without_an_end_is_told(content: bytes) -> None:
+    with pytest.raises(ValueError, match='cut off'):
+        check_picture(content)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.bmp'])
@@ -409,7 +334,7 @@ def test_what_lies_behind_the_picture_does_not_count(suffix: str) -> None:
     content = packed(photo(), suffix)
     behind = jpeg(frame_of(8192, 8192), *[SCAN] * 99)
     np.testing.assert_array_equal(decode_file(content + behind)[0], decode_file(content)[0])
-    assert picture_size(jpeg(frame_of(4096, 4096), SCAN) + behind) == (4096, 4096)
+    check_picture(jpeg(frame_of(4096, 4096), SCAN) + behind)
 
 
 @pytest.mark.parametrize('orientation', range(10))
@@ -432,16 +357,18 @@ def test_a_file_is_upright_and_a_message_as_it_is(suffix: str, orientation: int)
     ('content', 'words'),
     [
         (jpeg(frame_of(8192, 8192), SCAN), ''),
-        (jpeg(frame_of(8192, 8193), SCAN), f'{MAX_PIXELS} are the most'),
-        (jpeg(frame_of(4096, 4096), *[SCAN] * 32), ''),
-        (jpeg(frame_of(4096, 4096), *[SCAN] * 33), '33 times over 4096×4096 pixels'),
+        *((jpeg(frame_of(4096, 4096, m), *[SCAN] * 32), '') for m in (0xC1, 0xC2, 0xCF)),
+        *((jpeg(frame_of(4096, 4096, m), *[SCAN] * 33), '33 times') for m in (0xC1, 0xC2, 0xCF)),
+        # Huffman tables, an extension and arithmetic coding begin no frame
+        *(
+            (jpeg(frame_of(4, 4), frame_of(4096, 4096, m), *[SCAN] * 33), '')
+            for m in (0xC4, 0xC8, 0xCC)
+        ),
         # a comment between scans hides none of them
         (jpeg(frame_of(4096, 4096), SCAN, segment(0xFE, b'\xff\xd9'), *[SCAN] * 32), '33 times'),
     ],
-    ids=range(5),
+    ids=range(11),
 )
-def test_8192_by_8192_pixels_are_the_most_and_so_are_32_scans_of_a_quarter(
-    content: bytes, words: str
-) -> None:
+def test_32_scans_of_4096_by_4096_pixels_are_the_most(content: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
-        picture_size(content)
+        check_picture(content)

@@ -215,7 +215,7 @@ def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(WeightsError, match='imported.*onnxruntime'):
         open_backend('torch', 'cpu').load(weights, print)
     monkeypatch.setattr('nightseg_ros.runtime.backends.has_gpu', lambda: True)
-    assert choose([weights], SIZE)[1] == 'cpu'
+    assert choose([weights], 'auto', 'auto')[1] == 'cpu'
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-import sys
 import types
 from typing import Any
 
@@ -14,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
-from nightseg_ros.node.messages import Picture, scaled_info
+from nightseg_ros.node.messages import scaled_info
 from nightseg_ros.node.worker import decode
-from nightseg_ros.perception.frame import decode_raw, ENCODINGS, FrameError
+from nightseg_ros.perception.frame import decode_raw, ENCODINGS
 from nightseg_ros.runtime.pixels import fit, HostPixels
 import numpy as np
 import pytest
@@ -38,34 +37,6 @@ def test_a_message_of_every_encoding_is_decoded_as_its_bytes_are(encoding: str, 
     pixels, found = decode(message)
     assert found == order
     np.testing.assert_array_equal(pixels, wanted)
-
-
-def test_other_encodings_go_through_cv_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = Image(height=1, width=2, encoding='32FC1', step=8)
-    message.data.frombytes(bytes(8))
-    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
-    with pytest.raises(FrameError, match="'32FC1' is not supported; depth is no picture"):
-        decode(message)
-
-    class CvBridge:
-        """Converts one encoding."""
-
-        def imgmsg_to_cv2(self, image: Image, encoding: str) -> Any:
-            if image.encoding != '32FC1':
-                raise TypeError('no such encoding')
-            assert encoding == 'bgr8'
-            return np.full((1, 2, 3), 9, np.uint8)
-
-    bridge: Any = types.ModuleType('cv_bridge')
-    bridge.CvBridge = CvBridge
-    monkeypatch.setitem(sys.modules, 'cv_bridge', bridge)
-    pixels, order = decode(message)
-    assert (pixels.tolist(), order) == ([[[9] * 3, [9] * 3]], 'bgr')
-    # those of a video topic are made before
-    assert decode(Picture(message.header, pixels)) == (pixels, 'bgr')
-    message.encoding = 'nonsense'
-    with pytest.raises(FrameError, match="'nonsense' could not be converted by cv_bridge either"):
-        decode(message)
 
 
 def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:

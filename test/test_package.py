@@ -35,8 +35,8 @@ LAYERS = (
 #: Modules in the longest chain of imports from the node's main.
 LONGEST_CHAIN = 9
 ROS_PACKAGES = {
-    'builtin_interfaces', 'cv_bridge', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces',
-    'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'sensor_msgs_py', 'std_msgs',
+    'builtin_interfaces', 'diagnostic_msgs', 'lifecycle_msgs', 'rcl_interfaces',
+    'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs',
     'vision_msgs',
 }  # fmt: skip
 # what setup.py and the requirement files call by another name than the import

@@ -126,7 +126,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     with Progress('loading the networks', None) as progress:
         for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
             progress.note(note)
-        base = settled(base, progress.note)
+        base = settled(base)
         members = configurations(base, options.compare)
         # with workers, the networks of this process only say what they are
         streams = 1

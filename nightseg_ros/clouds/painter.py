@@ -11,7 +11,7 @@ the messages, and ``now`` from outside.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -250,11 +250,9 @@ class CloudPainter:
         """Take an Odometry or PoseStamped of ``base_frame``."""
         self._poses.add(stamp_of(message), read_pose(message))
 
-    def take_cloud(
-        self, sensor: str, message: Any, now: float, read: Callable[[Any], Cloud] = read_cloud
-    ) -> None:
+    def take_cloud(self, sensor: str, message: Any, now: float) -> None:
         """Let a PointCloud2 wait for its masks."""
-        self._wait(message, sensor=sensor, received=now, cloud=read(message))
+        self._wait(message, sensor=sensor, received=now, cloud=read_cloud(message))
 
     def take_depth(self, camera: str, message: Any, now: float) -> None:
         """Let an image of distances, registered to that of ``camera``, wait as a cloud."""

@@ -4,9 +4,7 @@
 Messages in: point clouds as numpy records, and back with labels; images, calibrations, poses.
 
 Messages are read by their attributes: they may be those of rclpy or those of a bag's reader, since
-both have the names of the ROS 2 definitions. Nothing is copied to read a cloud. The bytes are
-those that ``sensor_msgs_py.point_cloud2`` reads and writes; the node lets it do so where it is
-installed (``node/messages.py``).
+both have the names of the ROS 2 definitions. Nothing is copied to read a cloud.
 """
 
 from __future__ import annotations
@@ -61,8 +59,6 @@ class Cloud:
     """uint8 [bytes]."""
     is_bigendian: bool = False
     is_dense: bool = False
-    read: npt.NDArray[Any] | None = None
-    """Structured [N] or [H, W] with x, y and z, where somebody else has read ``data``."""
 
     def __post_init__(self) -> None:
         """Check that the bytes hold what the other values promise."""
@@ -117,7 +113,7 @@ class Cloud:
 
     def xyz(self) -> npt.NDArray[np.float32]:
         """Return float32 [3, N] in row-major order; what is no number stays NaN."""
-        records = self.records if self.read is None else self.read
+        records = self.records
         result = np.empty((3, len(self)), np.float32)
         with np.errstate(over='ignore'):
             for row, name in zip(result, 'xyz'):
@@ -159,7 +155,7 @@ class Cloud:
             Field(name='rgb', offset=rgb_at, datatype=_FLOAT32),
         )
         return replace(self, fields=(*kept, *added), point_step=step, row_step=self.width * step,
-                       data=data, read=None)  # fmt: skip
+                       data=data)  # fmt: skip
 
     def _view(self, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         row = self.row_step if self.height > 1 else self.width * self.point_step

@@ -21,7 +21,7 @@ import zlib
 
 import cv2
 from nightseg_ros.files import replace_file
-from nightseg_ros.perception.frame import decode_file, FrameError, picture_size, PNG
+from nightseg_ros.perception.frame import check_picture, decode_file, FrameError, PNG
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -350,7 +350,7 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
     """
     try:
         content = path.read_bytes()
-        picture_size(content)
+        check_picture(content)
         content, factor = (content, 1) if color else _plain_grey(content)
         stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except OSError as error:

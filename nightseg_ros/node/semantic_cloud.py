@@ -24,7 +24,7 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, Health, HealthProblem, Warnings
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.main import serve
-from nightseg_ros.node.messages import cloud_message, message_class, read_message
+from nightseg_ros.node.messages import cloud_message, message_class
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
@@ -109,7 +109,7 @@ class SensorFeed:
             return
         try:
             if self.sensor.kind == 'cloud':
-                painter.take_cloud(name, message, now, read_message)
+                painter.take_cloud(name, message, now)
             else:
                 painter.take_depth(name, message, now)
         except CloudError as error:

@@ -85,6 +85,7 @@ class Subscription:
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in (kinds[0].replace('/msg/', '/'),)
             if kind in wanted and name != topic and f'/{NAMESPACE}/' not in name
+            if self._node.count_publishers(name)
         }
         for name, transport in found.items():
             if transport and base_topic(name) == base_topic(topic):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.clouds.geometry import CloudError
-from nightseg_ros.node.messages import read_message
+from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.perception.result import NAMESPACE
 import numpy as np
@@ -93,7 +93,7 @@ class RerunLog:
 
     def _cloud(self, sensor: str, message: Any) -> None:
         try:
-            cloud = read_message(message)
+            cloud = read_cloud(message)
             packed = np.ascontiguousarray(cloud.records['rgb']).reshape(-1)
             # the float's bytes are the colours
             colours = packed.view(packed.dtype.str.replace('f', 'u')).astype(np.uint32)

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, wait
-import contextlib
 from dataclasses import dataclass, field, replace
-import importlib
 import math
 import threading
 import time
@@ -16,7 +14,7 @@ from typing import Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.node.messages import host_data, Picture
 from nightseg_ros.node.watchdog import LATE, Task
-from nightseg_ros.perception.frame import decode_file, decode_raw, ENCODINGS, Frame, FrameError
+from nightseg_ros.perception.frame import decode_file, decode_raw, Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
@@ -327,26 +325,13 @@ def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
     """
     Return uint8 [H, W, 3] and its channel order of an Image, a CompressedImage or a Picture.
 
-    An encoding that is not read here goes through cv_bridge where it is installed.
     ``FrameError`` says what is wrong with the message.
     """
     if isinstance(message, Picture):
         return message.image, 'bgr'
     if isinstance(message, CompressedImage):
         return decode_file(host_data(message.data), message.format)
-    bridge = None
-    if message.encoding not in ENCODINGS:
-        with contextlib.suppress(ImportError):
-            bridge = importlib.import_module('cv_bridge').CvBridge()
-    if bridge is None:
-        return decode_raw(
-            host_data(message.data), encoding=message.encoding, width=message.width,
-            height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
-        )  # fmt: skip
-    try:
-        return np.asarray(bridge.imgmsg_to_cv2(message, 'bgr8'), np.uint8), 'bgr'
-    # CvBridgeError is a TypeError, and its C++ half throws RuntimeError and cv2.error
-    except Exception as error:
-        raise FrameError(
-            f"encoding '{message.encoding}' could not be converted by cv_bridge either: {error}"
-        ) from error
+    return decode_raw(
+        host_data(message.data), encoding=message.encoding, width=message.width,
+        height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
+    )  # fmt: skip

@@ -3,18 +3,16 @@
 """
 One camera frame, and the one place that makes pixels of a message's bytes.
 
-Of a compressed picture, size and wholeness are checked before anything is unpacked: a few
-kilobytes can claim gigabytes of pixels, and OpenCV makes grey areas of a JPEG that was cut off
-instead of refusing it.
+A few kilobytes can claim gigabytes of pixels, which OpenCV refuses (``MAX_PIXELS``); it would make
+grey areas of a JPEG that was cut off.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+import os
 import re
-import struct
 from typing import Literal
-import zlib
 
 import cv2
 import numpy as np
@@ -209,10 +207,12 @@ def decode_file(
     if not upright:
         mode |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        picture_size(content)
+        check_picture(content)
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
     except (ValueError, cv2.error) as error:
-        raise FrameError(f'{len(content)} bytes cannot be decoded: {error}') from error
+        large = 'MAX_IMAGE_PIXELS' in str(error)
+        reason = f'the picture has more than {MAX_PIXELS} pixels' if large else error
+        raise FrameError(f'{len(content)} bytes cannot be decoded: {reason}') from error
     if picture is None:
         raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
     if picture.dtype == np.uint16:
@@ -226,8 +226,9 @@ def decode_file(
     return image, 'bgr'
 
 
-#: Pixels of the largest picture that is unpacked: 8192 × 8192, twice an 8K camera.
-MAX_PIXELS = 2**26
+#: Pixels of the largest picture that OpenCV unpacks: 8192 × 8192, twice an 8K camera, unless the
+#: user has set the variable, or OpenCV was imported before this package.
+MAX_PIXELS = int(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])
 #: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
 MAX_SCANNED = 2**29
 
@@ -235,144 +236,44 @@ PNG = b'\x89PNG\r\n\x1a\n'
 _JPEG = b'\xff\xd8\xff'
 # start of frame: all of 0xC0–0xCF but DHT, JPG and DAC
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _SOS, _EOI = 0xDA, 0xD9
 # in coded pixels 0xFF stands before 0 and the markers of restarts; libjpeg skips fill bytes
 _MARKER = re.compile(rb'\xff[^\x00-\x01\xd0-\xd7\xff]')
-# segments with a length that may stand between two scans
-_BETWEEN = frozenset((0xC4, 0xCC, _SOS, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
 
 
-def picture_size(content: bytes) -> tuple[int, int]:
-    """
-    Return (height, width) of a JPEG, PNG, BMP, WebP or TIFF; ``ValueError`` says what is wrong.
-
-    A JPEG or PNG that is cut off is refused, a PNG with a wrong checksum as well.
-    """
-    if content.startswith(PNG):
-        size = _png_size(content)
-    elif content.startswith(_JPEG):
-        size = _jpeg_size(content)
-    elif content.startswith(b'BM') and len(content) >= 26:
-        width, height = struct.unpack_from('<ii', content, 18)
-        size = (abs(height), abs(width))
-    elif content[:4] + content[8:12] == b'RIFFWEBP':
-        size = _webp_size(content)
-    elif content[:4] in (b'II*\0', b'MM\0*'):
-        size = _tiff_size(content)
+def check_picture(content: bytes) -> None:
+    """Raise ``ValueError`` for what is no JPEG, PNG, BMP, WebP or TIFF, or a JPEG that is cut."""
+    if content.startswith(_JPEG):
+        _check_jpeg(content)
     elif not content:
         raise ValueError('there are no bytes')
     elif content[4:8] == b'ftyp':
         raise ValueError('they are HEIC, AVIF or MP4, whatever the name says; convert it to JPEG')
-    else:
+    elif not content.startswith((PNG, b'BM', b'RIFF', b'II*\0', b'MM\0*')):
         raise ValueError(
             f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP, WebP or TIFF do'
         )
-    height, width = size
-    if not height or not width:
-        raise ValueError(f'the picture is {width}×{height} pixels; it has no content')
-    if height * width > MAX_PIXELS:
-        raise ValueError(f'the picture is {width}×{height} pixels; {MAX_PIXELS} are the most')
-    return size
 
 
-def _png_size(content: bytes) -> tuple[int, int]:
-    size = None
-    at = len(PNG)
-    while at + 12 <= len(content):
-        length, kind = struct.unpack_from('>I4s', content, at)
-        end = at + 12 + length
-        if end > len(content):
-            break
-        (checksum,) = struct.unpack_from('>I', content, end - 4)
-        if zlib.crc32(memoryview(content)[at:end][4:-4]) != checksum:
-            raise ValueError(f'the PNG is damaged in its {kind!r} chunk')
-        if size is None:
-            if kind != b'IHDR' or length < 8:
-                raise ValueError('the PNG does not begin with a header')
-            width, height = struct.unpack_from('>II', content, at + 8)
-            size = (height, width)
-        if kind == b'IEND':
-            return size
-        at = end
-    raise ValueError('the PNG is cut off')
-
-
-def _webp_size(content: bytes) -> tuple[int, int]:
-    kind = content[12:16]
-    if len(content) >= 30 and kind == b'VP8X':
-        width, height = (int.from_bytes(p, 'little') + 1 for p in (content[24:27], content[27:30]))
-    elif len(content) >= 30 and kind == b'VP8 ':
-        width, height = (side & 0x3FFF for side in struct.unpack_from('<HH', content, 26))
-    elif len(content) >= 25 and kind == b'VP8L':
-        (bits,) = struct.unpack_from('<I', content, 21)
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        raise ValueError('the WebP has no frame header')
-    return height, width
-
-
-def _tiff_size(content: bytes) -> tuple[int, int]:
-    """Read the first page's entries of 12 bytes: tag, type (3 is 16 bits), count, value."""
-    end = '<' if content.startswith(b'II') else '>'
-    sides = {256: 0, 257: 0}
-    try:
-        (at,) = struct.unpack_from(f'{end}I', content, 4)
-        (entries,) = struct.unpack_from(f'{end}H', content, at)
-        for place in range(at + 2, at + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(f'{end}HH', content, place)
-            if tag in sides:
-                [sides[tag]] = struct.unpack_from(
-                    f'{end}{"H" if kind == 3 else "I"}', content, place + 8
-                )
-    except struct.error as error:
-        raise ValueError('the TIFF is cut off') from error
-    return sides[257], sides[256]
-
-
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    size = None
-    at = 2
-    while at + 4 <= len(content):
-        if content[at] != 0xFF:
-            raise ValueError('the JPEG is damaged: a marker is missing')
-        marker = content[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker in _STANDALONE:
-            at += 2
-            continue
-        (length,) = struct.unpack_from('>H', content, at + 2)
-        if marker in _SOF and length >= 7 and at + 9 <= len(content):
-            size = struct.unpack_from('>HH', content, at + 5)
-        if marker == _SOS:
-            if size is None:
-                raise ValueError('the JPEG has no frame header')
-            scans = _jpeg_scans(content, at)
-            if scans > 1 and scans * size[0] * size[1] > MAX_SCANNED:
-                raise ValueError(
-                    f'the JPEG goes {scans} times over {size[1]}×{size[0]} pixels; '
-                    f'{MAX_SCANNED} pixels in all are the most'
-                )
-            return size
-        at += 2 + length
-    raise ValueError('the JPEG is cut off')
-
-
-def _jpeg_scans(content: bytes, at: int) -> int:
+def _check_jpeg(content: bytes) -> None:
     """
-    Return the scans from the first one at ``at`` to the picture's end.
+    Refuse a JPEG without an end, or with more scans than can be unpacked in time.
 
     Phones put a second picture or a video behind it.
     """
-    scans = 0
+    at, pixels, scans = 2, 0, 0
     while found := _MARKER.search(content, at):
         at, marker = found.end(), content[found.end() - 1]
-        if marker == _EOI:
-            return scans
+        if marker == _EOI and scans:
+            return
+        if marker in _SOF:
+            height, width = content[at + 3 : at + 5], content[at + 5 : at + 7]
+            pixels = int.from_bytes(height, 'big') * int.from_bytes(width, 'big')
         scans += marker == _SOS
-        if marker in _BETWEEN:
-            end = at + 2
-            at += int.from_bytes(content[at:end], 'big')
+        if scans > 1 and scans * pixels > MAX_SCANNED:
+            raise ValueError(
+                f'the JPEG goes {scans} times or more over {pixels} pixels; {MAX_SCANNED} pixels '
+                'in all are the most'
+            )
+        at += int.from_bytes(content[at : at + 2], 'big')
     raise ValueError('the JPEG is cut off')

@@ -188,7 +188,8 @@ class Pipeline:
         """
         read = _read(config, log)
         estimator = IlluminationEstimator.of(read['illumination'])
-        backend = open_backend(*_choose(config, read, log), config.threads)
+        name, device = choose(_segmenters(read), config.backend, config.device)
+        backend = open_backend(name, device, config.threads)
         day = Segmenter(read['day'], backend, log) if 'day' in read else None
         night = None
         if 'night' in read:
@@ -396,14 +397,15 @@ class Pipeline:
             job.ms['render'] = (time.perf_counter() - enlarged) * 1e3
 
 
-def settled(config: PipelineConfig, log: Log = lambda text: None) -> PipelineConfig:
-    """
-    Return the config with the backend that 'auto' means on this machine.
-
-    Pipelines that have to give the same labels must not choose one by one.
-    """
-    backend, device = _choose(config, _read(config, lambda text: None), log)
+def settled(config: PipelineConfig) -> PipelineConfig:
+    """Return the config with what 'auto' means here: processes of other machines do the same."""
+    read = _read(config, lambda text: None)
+    backend, device = choose(_segmenters(read), config.backend, config.device)
     return replace(config, backend=backend, device=device)
+
+
+def _segmenters(read: Mapping[str, Weights]) -> list[Weights]:
+    return [read[part] for part in ('day', 'night') if part in read]
 
 
 def routes_of(route: str, router: RouterConfig) -> set[str]:
@@ -432,13 +434,3 @@ def _read(config: PipelineConfig, log: Log) -> dict[str, Weights]:
                     log(f'{files[name].path.name}: {files[name].metadata.license}')
             read[part] = files[name]
     return read
-
-
-def _choose(config: PipelineConfig, read: Mapping[str, Weights], log: Log) -> tuple[str, str]:
-    """Return backend and device for a 720p camera."""
-    segmenters = [read[part] for part in ('day', 'night') if part in read]
-    size = fit(720, 1280, config.long_side or segmenters[-1].metadata.long_side)
-    return choose(
-        segmenters, size.padded, backend=config.backend, device=config.device,
-        threads=config.threads, log=log,
-    )  # fmt: skip

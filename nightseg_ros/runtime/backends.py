@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The backends by name: opening one, and choosing the fastest of this machine.
+The backends by name: opening one, and choosing one for this machine.
 
 onnxruntime is the plain one, also on NVIDIA GPUs; OpenVINO is the fast one on CPUs, in float32 or
 partly in bfloat16. A library is imported when its backend is opened.
@@ -9,7 +9,7 @@ partly in bfloat16. A library is imported when its backend is opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 import ctypes
 from functools import lru_cache, partial
@@ -21,11 +21,9 @@ import json
 import os
 from pathlib import Path
 import platform
-import time
 from typing import Any, TYPE_CHECKING
 
 import cv2
-from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import (
     Backend,
     BackendError,
@@ -73,7 +71,7 @@ def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> 
     Open a backend: 'auto' or one of ``BACKENDS``; device 'auto', 'cpu' or 'cuda'.
 
     'auto' takes torch where CUDA is, else the first of OpenVINO, onnxruntime and torch that is
-    installed; ``choose`` measures instead. ``threads`` 0 leaves the number to the backend.
+    installed. ``threads`` 0 leaves the number to the backend.
     ``BackendError`` says what is missing and how to get it.
     """
     limit_threads()
@@ -135,6 +133,23 @@ def resolve(name: str, device: str) -> tuple[str, str]:
             "pip install onnxruntime-gpu, or use device 'cpu'"
         )
     return name, 'cuda'
+
+
+def choose(weights: Sequence[Weights], backend: str, device: str) -> tuple[str, str]:
+    """
+    Return what runs ``weights``, segmenters, and its device, for names that may be 'auto'.
+
+    That is torch on a GPU; on a CPU OpenVINO, in bfloat16 where the CPU has it and all weights say
+    that enough labels stay the same; else onnxruntime. ``BackendError`` as of ``open_backend``.
+    """
+    if backend == device == 'auto' and any(w.metadata.network == IMPORTED for w in weights):
+        # torch, the choice on a GPU, has no such network
+        device = 'cpu'
+    name, device = resolve(backend, device)
+    keeps = all(one.metadata.bfloat16 >= MIN_AGREEMENT for one in weights)
+    if backend == 'auto' and name == 'openvino' and keeps and has_bfloat16():
+        name = 'openvino-bf16'
+    return name, device
 
 
 def has_gpu() -> bool:
@@ -333,122 +348,3 @@ def _installation() -> str:
 
 def _hash(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
-
-
-#: Seconds that the candidates take turns, beside the time that their networks need to load.
-BUDGET_S = 1.5
-#: Seconds before the turn of another backend.
-SETTLE_S = 0.05
-_ROUNDS = 20
-#: The preferred backend stays unless another one needs less than this share of its time, and the
-#: second one where the machine was busy: chance must not decide. Under a load of 0.5 a core
-#: onnxruntime once had 0.83 of OpenVINO's time, and 1.7 times of it alone.
-CLEARLY_FASTER, BUT_BUSY = 0.9, 0.8
-#: Load a core, the mean of a minute, from which on a machine is busy: what was measured then
-#: is measured anew by the first start that finds it idle.
-BUSY = 0.5
-#: Measurements that are remembered: weights, sizes and versions come and go.
-_MOST = 64
-_FILE = 'backends.json'
-
-
-def choose(
-    weights: Sequence[Weights],
-    size: tuple[int, int],
-    *,
-    backend: str = 'auto',
-    device: str = 'auto',
-    threads: int = 0,
-    log: Log = lambda text: None,
-) -> tuple[str, str]:
-    """
-    Return what runs ``weights``, segmenters, fastest at ``size`` (rows, columns), and its device.
-
-    A name other than 'auto' is taken as it is, and on a GPU torch is. On a CPU the backends that
-    are installed take turns for ``BUDGET_S``, once for these weights, size, threads, versions and
-    processor, on an idle machine; their times lie in the cache. bfloat16 takes part where the CPU
-    has it and all weights say that enough labels stay the same. ``BackendError`` as
-    ``open_backend`` raises it.
-    """
-    imported = any(one.metadata.network == IMPORTED for one in weights)
-    if imported and backend == device == 'auto':
-        # torch, the choice on a GPU, has no such network
-        device = 'cpu'
-    name, resolved = resolve(backend, device)
-    # eager torch is the slowest everywhere, and importing it takes longer than all the rest
-    present = available_backends()
-    candidates = [c for c in ON_CPU if c != 'torch' and present[c]]
-    keeps = all(one.metadata.bfloat16 >= MIN_AGREEMENT for one in weights)
-    if backend != 'auto' or resolved == 'cuda' or not candidates:
-        return name, resolved
-    if 'openvino' in candidates and keeps and has_bfloat16():
-        candidates.append('openvino-bf16')
-    if len(candidates) < 2:
-        return name, resolved
-    key = _hash([candidates, weights[-1].sha256, size, threads, _installation()])
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    ms = _remembered().get(key, {})
-    then = ms.pop('load', 0.0)
-    if sorted(ms) != sorted(candidates) or then >= BUSY > load:
-        log('measuring which backend is fastest here, once …')
-        networks = {c: open_backend(c, 'cpu', threads).load(weights[-1], log) for c in candidates}
-        ms, then = measure(networks, size), load
-        _remember(key, {**ms, 'load': load}, log)
-    first, fastest = candidates[0], min(ms, key=lambda one: ms[one])
-    share = BUT_BUSY if then >= BUSY else CLEARLY_FASTER
-    chosen = fastest if ms[fastest] < share * ms[first] else first
-    why = 'the fastest' if chosen == fastest else 'no other is clearly faster'
-    times = ', '.join(f'{one} {ms[one]:.1f} ms' for one in candidates)
-    busy = f'; measured under a load of {then:.1f} a core, anew once idle' * (then >= BUSY)
-    log(f'backend {chosen}: {why} at {size[1]}×{size[0]} ({times}{busy})')
-    return chosen, 'cpu'
-
-
-def measure(
-    networks: Mapping[str, Network],
-    size: tuple[int, int],
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """
-    Return the least milliseconds of each network for one uint8 image of ``size`` (rows, columns).
-
-    They take turns of three, so that a busy machine slows all alike; the least is what it
-    disturbed least. The pause before a turn is for the threads of the one before, which spin on.
-    """
-    image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
-    least = dict.fromkeys(networks, float('inf'))
-    for run in networks.values():
-        run(image)
-    started = clock()
-    for _ in range(_ROUNDS):
-        for name, run in networks.items():
-            time.sleep(SETTLE_S)
-            for _ in range(3):
-                began = clock()
-                run(image)
-                least[name] = min(least[name], (clock() - began) * 1e3)
-        if clock() - started > BUDGET_S:
-            break
-    return least
-
-
-def _remembered() -> dict[str, dict[str, float]]:
-    """Return the times in the cache, and the load then; what cannot be read is measured again."""
-    found: dict[str, dict[str, float]] = {}
-    for folder in cache_dirs():
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            stored = json.loads((folder / _FILE).read_text(encoding='utf-8'))
-            found |= {
-                key: {name: float(value) for name, value in ms.items()}
-                for key, ms in stored.items()
-            }
-    return found
-
-
-def _remember(key: str, ms: Mapping[str, float], log: Log) -> None:
-    kept = dict([*_remembered().items(), (key, ms)][-_MOST:])
-    content = json.dumps(kept, indent=1).encode()
-    try:
-        write_cache(_FILE, content)
-    except OSError as error:
-        log(f'the times cannot be remembered: {error.strerror}')
