@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 import re
 import struct
-import subprocess
 import tracemalloc
 
 from bag_samples import frames_of, TOPIC, write_bag
@@ -206,7 +205,3 @@ def test_both_builds_of_torch_are_of_one_version_and_no_lock_file_names_a_place(
     for file in (ROOT / 'requirements' / 'lock').iterdir():
         text = file.read_text(encoding='utf-8')
         assert '://' not in text and '--index' not in text and '--find-links' not in text
-
-
-def test_the_installer_is_a_shell_script_without_mistakes():
-    subprocess.run(['bash', '-n', ROOT / 'requirements' / 'install.sh'], check=True)
