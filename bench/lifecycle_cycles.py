@@ -18,9 +18,9 @@ import sys
 import tempfile
 import time
 
-from nightseg_ros.cli.demo import Child, ProcessError
+from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.node.camera import ImageMessage
+from nightseg_ros.node.messages import ImageMessage
 import numpy as np
 from sensor_msgs.msg import Image
 from watch import add_weights, growth, held, Observer, resources, ros_arguments

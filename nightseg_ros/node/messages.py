@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Mapping
 from dataclasses import asdict
 import importlib
@@ -79,6 +80,33 @@ def stamped_header(frame_id: str, stamp_ns: int) -> Header:
     header = Header(frame_id=frame_id)
     header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     return header
+
+
+class ImageMessage:
+    """
+    One outgoing message, used for every frame.
+
+    Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept
+    and written into through ``np.frombuffer`` takes less than half a millisecond.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        """``mono8`` takes [H, W], ``rgb8`` and ``bgr8`` take [H, W, 3]."""
+        self._message = Image(encoding=encoding)
+        self._pixels: Pixels = np.empty(0, np.uint8)
+
+    def fill(self, header: Any, pixels: Pixels) -> Image:
+        """Copy ``pixels`` in and return the message; it holds until the next call."""
+        message = self._message
+        if self._pixels.shape != pixels.shape:
+            # an array cannot be resized while numpy looks into it, so that it is a new one
+            message.data = array.array('B', bytes(pixels.size))
+            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
+            message.height, message.width = pixels.shape[:2]
+            message.step = pixels.size // pixels.shape[0]
+        np.copyto(self._pixels, pixels)
+        message.header = header
+        return message
 
 
 def png_message(header: Any, labels: Pixels) -> CompressedImage:
