@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from nightseg_ros.config import Limited, Limits, NotNegative
+from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,13 +37,9 @@ class PaintSettings(Limited):
     occlusion_clearance: Annotated[float, Limits(0.01, 100)] = 0.75
     """Surfaces that pass a camera closer than this (m) may hide parts of themselves."""
 
-    def __post_init__(self) -> None:
-        """Raise ``ValueError`` for the first setting that cannot be used."""
-        Limited.__post_init__(self)
-        if not all(camera and topic for camera, topic in self.depth_topics().items()):
-            raise ValueError(f'--depth takes CAMERA=TOPIC, got {" ".join(self.depth)}')
-
     def depth_topics(self) -> dict[str, str]:
-        """Return the topics of registered depth images by camera."""
-        pairs = (text.partition('=') for text in self.depth)
+        """Return the topics of registered depth images by camera; ``ConfigError``."""
+        pairs = [text.partition('=') for text in self.depth]
+        if not all(camera and topic for camera, _, topic in pairs):
+            raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(self.depth)}')
         return {camera.strip('/'): topic for camera, _, topic in pairs}
