@@ -264,7 +264,9 @@ class Pipeline:
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
         weights: dict[str, dict[str, str]] = {}
-        for name, part in {**self.parts, 'illumination': self.estimator}.items():
+        parts: dict[str, Part | IlluminationEstimator] = {**self.parts}
+        parts['illumination'] = self.estimator
+        for name, part in parts.items():
             if part.weights is None:
                 continue
             metadata = part.weights.metadata
