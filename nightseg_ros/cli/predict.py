@@ -181,8 +181,9 @@ def translate(options: TranslateOptions) -> int:
     source = open_source(options.source, options.topic)
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
-    images = options.out / 'images'
-    check_output(images, 'a result', Path.is_dir, inputs=[options.source])
+    images, sheet = options.out / 'images', options.out / 'contact_sheet.jpg'
+    # the first frame writes the sheet, by which the pictures are known again
+    check_output(images, 'a result', lambda _: sheet.is_file(), inputs=[options.source])
     shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     judged: Translations | None = None
     broken = done = 0
@@ -208,17 +209,15 @@ def translate(options: TranslateOptions) -> int:
             size = fit(frame.image.shape[0], frame.image.shape[1], long_side)
             batch = pixels.stack([pixels.shrink(frame.image, frame.order, size)])
             result = pixels.download(pixels.restore(translator(batch)[0], size))
-            write_picture(images / f'{stem}.jpg', result, quality=95)
             given = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
+            if done == 0 or (number % every == 0 and len(shown) < TILES):
+                shown.append((given, result, stem, (255, 255, 255)))
+                write_picture(sheet, contact_sheet(shown, columns=2, tile_width=400))
+            write_picture(images / f'{stem}.jpg', result, quality=95)
             if judged is not None:
                 judged.add(given, result)
-            if number % every == 0 and len(shown) < TILES:
-                shown.append((given, result, stem, (255, 255, 255)))
             done += 1
             progress.show(number + 1, text=stem)
-        if shown:
-            sheet = contact_sheet(shown, columns=2, tile_width=400)
-            write_picture(options.out / 'contact_sheet.jpg', sheet)
         if judged is not None and done:
             progress.show(done, text='judging')
             found = {

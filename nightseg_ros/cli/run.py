@@ -114,9 +114,12 @@ class RunOptions(PageOptions, PipelineOptions):
 
 def run(options: RunOptions) -> int:
     """Start the processes, wait for their end, and show what they did."""
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.video import stream_url
 
     parameters, play = _inputs(options)
+    if options.out is not None:
+        check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
     config = options.pipeline_config()
     parameters |= {n: str(getattr(config, n)) for n in ('route', 'device', 'backend', 'long_side')}
     # an empty value would be no YAML string
