@@ -24,7 +24,7 @@ from bag_samples import write_bag
 import cv2
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
-from nightseg_ros.data.synthesize import SynthesisConfig
+from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.perception.frame import decode_file, decode_raw, ENCODINGS, Frame, FrameError
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.training.segmenter import SegmenterConfig

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
+from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.night_presets import NightConfig
-from nightseg_ros.data.synthesize import SynthesisConfig
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
@@ -109,7 +109,6 @@ def required(kind: type) -> dict[str, Any]:
         (SynthesisConfig, {'ratio': 0.5, 'count': 3}, 'give one'),
         (SynthesisConfig, {'ratio': 1.5}, 'at most 1'),
         (SynthesisConfig, {'count': 0}, 'at least 1'),
-        (SynthesisConfig, {'beta': [0.0, 0.1]}, '0.02'),
         (SynthesisConfig, {'method': 'generator'}, 'belong together'),
         (SynthesisConfig, {'quality': 0}, "'quality'"),
         (BootstrapConfig, {'block_s': 0}, 'block_s'),
@@ -132,9 +131,6 @@ def required(kind: type) -> dict[str, Any]:
         (SweepConfig, {'ratios': [0.0, 1.2]}, '0 to 1'),
         (SweepConfig, {'ratios': [0.5, 0.5]}, 'twice'),
         (SweepConfig, {'seeds': []}, "'seeds' must name at least one"),
-        (SweepConfig, {'variants': ['gan']}, 'NAME=ADAPTER'),
-        (SweepConfig, {'variants': ['a b=folder:x']}, 'letters'),
-        (SweepConfig, {'variants': ['a=folder:x', 'a=folder:y']}, 'twice'),
         (SweepConfig, {'shard': '3/2'}, "'shard' must be I/N"),
         (SweepConfig, {'shard': 'one'}, "'shard' must be I/N"),
     ],

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_lights import lamp_color
-from nightseg_ros.data.night_methods import mix_amplitude
 from nightseg_ros.data.night_presets import (
     CameraRanges,
     LightRanges,
@@ -254,15 +253,3 @@ def test_a_configuration_survives_a_file_and_its_looks_replace_presets():
     )
     first, second = (night_of(*street(), 1, c) for c in (replaced, config))
     np.testing.assert_array_equal(first, second)
-
-
-@pytest.mark.parametrize('size', [(120, 160), (61, 47), (1, 1), (2, 5)])
-def test_amplitudes_bring_the_mean_and_keep_the_structure(size):
-    image, _ = street(*size)
-    reference = np.full((33, 41, 3), (20, 60, 40), np.uint8)
-    flat = np.full((*size, 3), 180, np.uint8)
-    # beta 0 swaps the mean alone
-    mixed = mix_amplitude(flat, reference, beta=0.0)
-    np.testing.assert_allclose(mixed.mean(axis=(0, 1)), (20, 60, 40), atol=1.0)
-    same = mix_amplitude(image, image, beta=0.02)
-    np.testing.assert_allclose(same.astype(int), image, atol=1)

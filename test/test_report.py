@@ -24,7 +24,6 @@ from nightseg_ros.evaluation.report import (
     moment,
     number,
     signed,
-    table,
     write_report,
 )
 from nightseg_ros.evaluation.report_figures import (
@@ -379,13 +378,6 @@ def test_numbers_in_words():
     assert interval((-0.1, 0.2), signed) == '[−0.100, +0.200]'
     assert (clock(59.6), clock(61), clock(3725)) == ('1:00', '1:01', '1:02:05')
     assert moment(START) == '2023-11-14 22:13:20.00 UTC' and moment(1_500_000_000) == '1.50 s'
-
-
-def test_a_column_that_says_nothing_is_left_out():
-    rows = [('a', 'x', '1', ''), ('a', 'y', '2', '')]
-    found = table('', ('set', 'name', 'n', 'empty'), rows)
-    assert found is not None and found.columns == ['name', 'n'] and found.words == [True, False]
-    assert table('', ('n',), []) is None
 
 
 def test_errors_are_drawn_where_they_are():

@@ -10,8 +10,6 @@ from pathlib import Path
 import shutil
 
 import cv2
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
@@ -19,7 +17,6 @@ from nightseg_ros.training import sweep as sweeping
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.sweep import (
-    mixture,
     plan,
     standard_error,
     sweep,
@@ -31,19 +28,6 @@ import pytest
 from tiny_data import Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
-
-
-@settings(deadline=None)
-@given(
-    days=st.integers(20, 2000),
-    share=st.floats(0.5, 2.0),
-    ratio=st.sampled_from([0.1, 0.15, 0.3, 0.45, 0.5, 0.6, 0.8, 0.9]),
-)
-def test_copies_of_two_sets_come_near_the_ratio(days, share, ratio):
-    nights = max(1, round(days * share))
-    a, b = mixture(days, nights, ratio)
-    assert abs(b * nights / (a * days + b * nights) - ratio) < 0.03
-    assert mixture(days, nights, 1.0) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +98,7 @@ def config(root: Path, out: Path, **changes: object) -> SweepConfig:
 def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a whole sweep; whoever changes it takes a copy."""
     out = tmp_path_factory.mktemp('sweep') / 'whole'
-    sweep(config(root, out, variants=('physical', f'made=folder:{root}/night:night')), silent)
+    sweep(config(root, out), silent)
     return out
 
 
@@ -130,14 +114,11 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
     names = {path.name for path in (finished / 'cells').iterdir()}
-    assert names == {
-        f'{name}_seed{seed}' for name in ('none_0', 'physical_0.5', 'made_0.5') for seed in (0, 1)
-    }
+    assert names == {f'{ratio}_seed{seed}' for ratio in ('0', '0.5') for seed in (0, 1)}
     table = rows(finished)
     assert len(table) == len(names) * 3 and {row['use'] for row in table} == {'select'}
     for name in names:
-        mine = {r['source']: r for r in table if name.startswith(f'{r["variant"]}_')
-                and name.endswith(f'seed{r["seed"]}')}  # fmt: skip
+        mine = {r['source']: r for r in table if name == f'{float(r["ratio"]):g}_seed{r["seed"]}'}
         frames = {source: row['frames'] for source, row in mine.items()}
         assert frames == {'a': '2', 'b': '2', 'mean': '4'}, 'two sources and their mean'
         parts = [float(mine[source]['miou9']) for source in ('a', 'b')]
@@ -147,17 +128,9 @@ def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
 
 
 def test_shares_reach_the_trainings(root, finished):
-    settings = config(
-        root, finished, ratios=(0.0, 0.5, 1.0),
-        variants=('physical', f'made=folder:{root}/night:night'),
-    )  # fmt: skip
-    shares = {(t.variant, t.ratio): t.settings for t in plan(settings) if t.variant}
-    assert shares['none', 0.0].augment.night_share == 0.0
-    assert shares['physical', 0.5].augment.night_share == 0.5
-    assert shares['made', 0.5].augment.night_share == 0.0
-    assert shares['made', 0.5].data == (*settings.data, f'folder:{root}/night:night')
-    assert shares['made', 1.0].data == (f'folder:{root}/night:night',)
-    by_seed = {t.seed: t.settings.init for t in plan(settings) if t.variant}
+    trials = [t for t in plan(config(root, finished)) if t.ratio is not None]
+    assert all(t.settings.augment.night_share == t.ratio for t in trials)
+    by_seed = {t.seed: t.settings.init for t in trials}
     assert len(set(by_seed.values())) == 2, 'each seed starts from a checkpoint of its own'
 
 
@@ -180,8 +153,8 @@ def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
     uses = {(row['data'], row['use']) for row in rows(out)}
     assert uses == {('night', 'select'), ('day', 'report')}
     lines = text.splitlines()
-    assert lines[1].startswith('night (select), physical: 0: 0.')
-    assert lines[2].startswith('day (report), physical: 0: 0.')
+    assert lines[1].startswith('night (select): 0: 0.')
+    assert lines[2].startswith('day (report): 0: 0.')
     assert "on 'night' the best ratio is" in lines[3]
 
 
@@ -189,13 +162,13 @@ def test_the_curve_says_what_was_scored(root, tmp_path):
     settings = config(root, tmp_path, ratios=RATIOS, report=(f'folder:{root}/night',))
     scores = [0.2, 0.4, 0.41, 0.3]
     table = [
-        {'variant': 'physical' if ratio else 'none', 'ratio': ratio, 'share': ratio, 'seed': seed,
+        {'ratio': ratio, 'seed': seed,
          'spec': settings.select[0], 'source': 'mean', 'frames': 4, 'miou9': score + 0.01 * seed,
          'miou': 0.1, 'pixel_acc': 0.5}
         for ratio, score in zip(RATIOS, scores) for seed in (0, 1)
     ]  # fmt: skip
     text, _ = write_report(settings, table)
-    assert 'night (select+report), physical: 0: 0.205 ± 0.005, 0.3: 0.405 ± 0.005, ' in text
+    assert 'night (select+report): 0: 0.205 ± 0.005, 0.3: 0.405 ± 0.005, ' in text
     assert 'The sweet spot is 0.6.' in text
 
 
@@ -204,16 +177,16 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
 
     def kill(text: str) -> None:
         # in the middle of the first trial after the day checkpoint, after its first step
-        if text.startswith('none 0, seed 0: step 1'):
+        if text.startswith('ratio 0, seed 0: step 1'):
             raise Killed
 
     with pytest.raises(Killed):
         sweep(config(root, out, seeds=(0,)), kill)
-    assert (out / 'cells' / 'none_0_seed0' / 'checkpoint.safetensors').exists()
+    assert (out / 'cells' / '0_seed0' / 'checkpoint.safetensors').exists()
     assert not (out / 'sweep.csv').exists()
     said: list[str] = []
     sweep(config(root, out, seeds=(0,)), said.append)
-    assert any('none 0, seed 0: resuming' in text for text in said)
+    assert any('ratio 0, seed 0: resuming' in text for text in said)
     assert not any('day checkpoint' in text for text in said)
     whole, found = weights(finished), weights(out)
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
@@ -223,7 +196,7 @@ def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
     root, finished, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sweeping, 'POLL', 0.01)
-    # trials: a day checkpoint, none, physical; the second shard waits for the first one's
+    # trials: a day checkpoint, ratio 0, ratio 0.5; the second shard waits for the first one's
     settings = config(root, tmp_path, seeds=(0,))
     first: list[str] = []
     second: list[str] = []
@@ -236,7 +209,7 @@ def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
 
     _, files = sweep(replace(settings, shard='2/2'), note)
     done = [[t.split(':')[0] for t in said if ': done' in t] for said in (first, second)]
-    assert done == [['day checkpoint, seed 0', 'physical 0.5, seed 0'], ['none 0, seed 0']]
+    assert done == [['day checkpoint, seed 0', 'ratio 0.5, seed 0'], ['ratio 0, seed 0']]
     assert files and (tmp_path / 'sweep.csv').exists()
     whole, found = weights(finished), weights(tmp_path)
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
@@ -245,16 +218,13 @@ def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
 def test_other_settings_are_refused(root, finished):
     with pytest.raises(RunError, match='steps = 2, now it is 4'):
         sweep(config(root, finished, cell={'steps': 4, 'warm_up': 1}), silent)
-    other = (f'made=folder:{root}/day:night',)
-    with pytest.raises(RunError, match='made_0.5_seed0.*data = '):
-        sweep(config(root, finished, variants=other), silent)
 
 
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
         ({'cell': {'stepps': 1}}, "unknown key 'stepps'"),
-        ({'variants': ('a=folder:nowhere',)}, 'no folder'),
+        ({'data': ('folder:nowhere',)}, 'no folder'),
         ({'report': ('folder:nowhere',)}, 'no folder'),
         ({'report': ('images:{root}/night/images',)}, 'no labels; trials are scored'),
     ],

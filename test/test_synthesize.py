@@ -10,17 +10,16 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.cli.main import main
+from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data import synthesize as synthesis
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.night_methods import recolor, region_colors, region_rows
 from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.data.synthesize import choose, SynthesisConfig, synthesize
+from nightseg_ros.data.synthesize import choose, synthesize
 from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import save_weights, WeightsError, WeightsMetadata
@@ -30,25 +29,13 @@ from tiny_data import write_streets
 from tiny_weights import write_segmenter, write_translator
 import torch
 
-METHODS = ('physical', 'statistics', 'fourier', 'darken', 'generator')
+METHODS = ('physical', 'generator')
 SKY, ROAD = 0, 3
 
 
 @pytest.fixture(scope='module')
 def days(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f'{write_streets(tmp_path_factory.mktemp("days") / "set", 8)}:day'
-
-
-@pytest.fixture(scope='module')
-def nights(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Real night stand-ins: a dark blue sky above dim yellow ground."""
-    root = tmp_path_factory.mktemp('nights')
-    for index in range(3):
-        image = np.zeros((60, 80, 3), np.uint8)
-        image[:30] = (10, 14, 30)
-        image[30:] = (70, 60, 30 + 5 * index)
-        cv2.imwrite(str(root / f'n{index}.png'), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    return f'images:{root}:night'
 
 
 def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
@@ -68,12 +55,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_each_method_makes_a_data_set_with_the_days_labels(method, days, nights, tmp_path):
+def test_each_method_makes_a_data_set_with_the_days_labels(method, days, tmp_path):
     out = tmp_path / 'out' / 'night'
     generator = method == 'generator'
     weights = write_translator(tmp_path / 'night.safetensors')
     wanted = config(
-        days, out, method=method, reference=(nights,), long_side=96, backend='torch',
+        days, out, method=method, long_side=96, backend='torch',
         weights=str(weights) if generator else '', seed=3,
     )  # fmt: skip
     steps: list[tuple[int, int]] = []
@@ -134,7 +121,7 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     for path in (tmp_path / 'b' / 'labels').iterdir():
         cv2.imwrite(str(path), np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
     out = tmp_path / 'out'
-    synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0, method='darken'))
+    synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0))
     manifest = json.loads((out / 'manifest.json').read_text())['images']
     assert len({entry['source'] for entry in manifest}) == 4
     entry = next(e for e in manifest if Path(e['source']).parts[-3] == 'b')
@@ -143,44 +130,6 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
         assert len(samples) == 4
         (sample,) = [s for s in samples if s.image.name == Path(entry['image']).name]
         assert np.unique(read_labels(sample.label)).tolist() == ids
-
-
-# -- colours of real nights ------------------------------------------------------------------
-
-
-def two_halves(shape: tuple[int, int], row: int, sky: Any, ground: Any) -> np.ndarray:
-    """Return a picture or label image, uint8, that changes at a row."""
-    image = np.full((*shape, *np.shape(sky)), sky, np.uint8)
-    image[row:] = ground
-    return image
-
-
-def test_regions_take_the_colours_that_their_rows_have_in_real_nights():
-    rng = np.random.default_rng(0)
-    labels = two_halves((96, 144), 48, SKY, ROAD)
-    image = two_halves((96, 144), 48, (210, 225, 245), (110, 110, 112))
-    night = two_halves((60, 80), 32, (90, 60, 30), (60, 60, 60))
-    night[:20] = 8, 12, 40
-    rows = region_rows([labels], CAMVID11)
-    assert rows.shape == (48, 3) and np.allclose(rows.sum(1), 1.0)
-    assert rows[2].argmax() == 0 and rows[-2].argmax() == 1
-    result = recolor(image, labels, region_colors(night, rows, CAMVID11), rng, CAMVID11)
-    colors = np.array([(8, 12, 40), (60, 60, 60), (90, 60, 30)])
-    for nearest, band in enumerate((slice(5, 25), slice(75, 96))):
-        part = result[band].reshape(-1, 3).mean(axis=0)
-        distance = np.abs(part - colors).max(axis=1)
-        assert distance.argmin() == nearest and distance[nearest] < 25, part
-
-
-def test_labels_of_a_reference_tell_where_its_sky_is():
-    # this camera looks up: the sky fills most of the frame, and is red
-    night = two_halves((60, 80), 50, (90, 10, 10), (20, 20, 20))
-    truth = two_halves((60, 80), 50, SKY, ROAD)
-    rows = region_rows([two_halves((96, 144), 48, SKY, ROAD)], CAMVID11)
-    guessed, _ = region_colors(night, rows, CAMVID11)
-    known, _ = region_colors(night, rows, CAMVID11, truth)
-    ground = np.asarray(cv2.cvtColor(np.float32([[[20, 20, 20]]]) / 255, cv2.COLOR_RGB2Lab))[0, 0]
-    assert np.abs(known[1] - ground).max() < 2.0 < np.abs(guessed[1] - ground).max()
 
 
 # -- interruptions ---------------------------------------------------------------------------
@@ -237,7 +186,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     for changes, words in (
         ({'seed': 7}, 'seed = 0, now it is 7'),
         ({'count': 5}, 'count = 4, now it is 5'),
-        ({'method': 'darken'}, "method = 'physical', now it is 'darken'"),
+        ({'quality': 90}, 'quality = 95, now it is 90'),
         ({'night': {'mixture': {'dark': 1.0}}}, 'night = '),
     ):
         with pytest.raises(DataError, match=words):
@@ -252,8 +201,6 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     [
         ({'count': 9}, 'holds 8 images'),
         ({'count': None}, "Give 'ratio' or 'count'"),
-        ({'method': 'statistics'}, '--reference images:FOLDER'),
-        ({'method': 'fourier'}, '--reference images:FOLDER'),
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
         ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
         ({'data': 'folder:nowhere'}, 'no folder'),
@@ -265,10 +212,10 @@ def test_what_cannot_work_is_named(changes, words, days, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_broken_data_is_named_and_nothing_is_left(nights, tmp_path):
+def test_broken_data_is_named_and_nothing_is_left(tmp_path):
     data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
-        synthesize(config(nights, out, count=1))
+        synthesize(config(f'images:{tmp_path}/days/images', out, count=1))
     cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'a1.png'), np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match=r'a1\.png.*sizes must agree'):
         synthesize(config(data, out, count=2))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.data.synthesize import SynthesisConfig, synthesize
+from nightseg_ros.data.synthesize import synthesize
 from nightseg_ros.networks import build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import FastGenerator

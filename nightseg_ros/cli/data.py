@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data.synthesize import SynthesisConfig
+from nightseg_ros.data import SynthesisConfig
 import tyro
 
 #: Places of a kind of problem that are printed; --json has all.

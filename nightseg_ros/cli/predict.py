@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 import math
@@ -17,7 +16,6 @@ from nightseg_ros.config import ConfigError
 import tyro
 
 if TYPE_CHECKING:
-    from nightseg_ros.evaluation.agreement import Translations
     from nightseg_ros.perception.result import Result
 
 #: Folders of a prediction and the suffix of their files.
@@ -130,9 +128,8 @@ class TranslateOptions:
     """
     Translate every frame of SOURCE into OUT/images, with OUT/contact_sheet.jpg.
 
-    With --judge OUT/metrics.json tells how much of the scene a frozen segmenter finds again, and
-    with --real how near the results are to real pictures of the wanted light. Look at the sheet:
-    no figure sees a lamp that is not there. Exit code 1: some frames could not be read.
+    Look at the sheet: no figure sees a lamp that is not there. Exit code 1: some frames could not
+    be read.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -143,12 +140,6 @@ class TranslateOptions:
     """Folder to write; files of the same names are replaced."""
     style: str = ''
     """Camera whose light is wanted, for generators that know several; '' is any."""
-    judge: str = ''
-    """Segmenter that looks at the frames and at the results."""
-    judge_after: str = ''
-    """Another one for the results, such as 'night' after a translation into night."""
-    real: tuple[str, ...] = ()
-    """Real pictures of the wanted light, ADAPTER:ROOT[:SPLIT], for KID."""
     long_side: int = 0
     """Long side of the generator's input in pixels; 0: what it was trained at."""
     topic: str | None = None
@@ -160,17 +151,12 @@ class TranslateOptions:
 
 
 def translate(options: TranslateOptions) -> int:
-    """Translate the frames one after the other, and judge them together."""
-    if (options.real or options.judge_after) and not options.judge:
-        raise ConfigError('--real and --judge-after need --judge: the segmenter that looks')
+    """Translate the frames one after the other."""
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
 
     from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.agreement import Translations
-    from nightseg_ros.files import replace_file
-    from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
     from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Translator
@@ -185,7 +171,6 @@ def translate(options: TranslateOptions) -> int:
     # the first frame writes the sheet, by which the pictures are known again
     check_output(images, 'a result', lambda _: sheet.is_file(), inputs=[options.source])
     shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
-    judged: Translations | None = None
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
@@ -193,11 +178,6 @@ def translate(options: TranslateOptions) -> int:
             progress.note(source.note)
         backend = open_backend(options.backend, options.device)
         translator = Translator(weights, backend, progress.note)
-        if options.judge:
-            before = after = FrozenSegmenter(load_weights(options.judge))
-            if options.judge_after not in ('', options.judge):
-                after = FrozenSegmenter(load_weights(options.judge_after))
-            judged = Translations(before, after, long_side)
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
@@ -214,48 +194,7 @@ def translate(options: TranslateOptions) -> int:
                 shown.append((given, result, stem, (255, 255, 255)))
                 write_picture(sheet, contact_sheet(shown, columns=2, tile_width=400))
             write_picture(images / f'{stem}.jpg', result, quality=95)
-            if judged is not None:
-                judged.add(given, result)
             done += 1
             progress.show(number + 1, text=stem)
-        if judged is not None and done:
-            progress.show(done, text='judging')
-            found = {
-                'version': 1,
-                'generator': weights.sha256,
-                'style': options.style,
-                'long_side': long_side,
-                'judge': options.judge,
-                'judge_after': options.judge_after or options.judge,
-                'real': [Path(spec.partition(':')[2]).name for spec in options.real],
-                **judged.to_dict(_real_features(options.real, judged)),
-            }
-            text = json.dumps(found, indent=2) + '\n'
-            replace_file(options.out / 'metrics.json', text.encode('utf-8'))
-            _print_judgement(found)
     print(f"{done} frames translated in '{options.out}'")
     return 1 if broken else 0
-
-
-def _real_features(specs: Sequence[str], judged: Translations) -> list[Any]:
-    """Return the features of the real pictures, as the judge of the results sees them."""
-    from nightseg_ros.data.datasets import open_dataset
-    from nightseg_ros.data.sample import read_image
-    from nightseg_ros.evaluation.agreement import features
-
-    return [
-        features(judged.after, read_image(sample.image), judged.long_side)
-        for spec in specs
-        for sample in open_dataset(spec)
-    ]
-
-
-def _print_judgement(found: dict[str, Any]) -> None:
-    line = f'agreement {found["agreement"]:.3f}, of IoU {found["agreement_miou"]:.3f}'
-    if found['kid'] is not None:
-        kid, before = found['kid'], found['kid_source']
-        line += (
-            f'; KID {kid["mean"]:.4f} ± {kid["std"]:.4f} '
-            f'(before {before["mean"]:.4f} ± {before["std"]:.4f})'
-        )
-    print(line)

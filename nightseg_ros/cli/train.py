@@ -97,7 +97,7 @@ def _print_errors(found: Mapping[str, Any]) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepOptions(SweepConfig):
     """
-    Train and score a trial for each ratio, variant and seed; then write table and figure.
+    Train and score a trial for each ratio and seed; then write table and figure.
 
     Settings of the trainings come from --config FILE.yaml, without it from the package's
     config/training/sweep.yaml. The same command goes on after an interruption; --shard divides the

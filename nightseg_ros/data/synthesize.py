@@ -6,7 +6,6 @@ Synthetic night on disk: a seeded choice of labelled day images, converted, labe
 The folder appears under its name only when it is whole; until then it grows in a hidden one
 beside it, from which an interrupted run goes on. Every picture is a function of the seed and
 its place in the data alone, so a resumed run writes the same bytes as one that was let be.
-Numpy and what needs it is imported inside the functions: ``--help`` reads the settings only.
 """
 
 from __future__ import annotations
@@ -14,80 +13,45 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import fcntl
+from functools import partial
 import hashlib
 import json
 import os
 from pathlib import Path
 import shutil
-from typing import Annotated, Any, Literal, TYPE_CHECKING
+from typing import Any
 
-from nightseg_ros.config import ConfigError, from_mapping, Limited, Limits, Natural, to_mapping
+import cv2
+from nightseg_ros.config import ConfigError, from_mapping, to_mapping
+from nightseg_ros.data import SynthesisConfig
+from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.night import synthesize_night
+from nightseg_ros.data.night_presets import NightConfig
+from nightseg_ros.data.night_scene import Bytes
+from nightseg_ros.data.sample import (
+    DataError,
+    encode_labels,
+    labelled,
+    read_labels,
+    read_pair,
+    Sample,
+)
 from nightseg_ros.files import read_json, replace_file
 from nightseg_ros.outputs import check_output
-
-if TYPE_CHECKING:
-    from nightseg_ros.data.sample import Sample
-    from nightseg_ros.weights import Weights
+from nightseg_ros.runtime.backend import Log
+from nightseg_ros.runtime.backends import open_backend
+from nightseg_ros.runtime.pixels import fit
+from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+from nightseg_ros.weights import load_weights, Weights, WeightsError, with_style
+import numpy as np
 
 MANIFEST = 'manifest.json'
-#: Half side of the swapped Fourier square above which ghosts of the reference show.
-LARGEST_BETA = 0.02
+#: What a generator's metadata say that wants a physical night instead of a day.
+PHYSICAL_TO_NIGHT = 'physical_to_night'
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SynthesisConfig(Limited):
-    """Turn labelled day images into synthetic night; 'folder:OUT:night' reads the result."""
-
-    data: tuple[str, ...]
-    """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
-    out: str
-    """Folder to write: images/, labels/ and manifest.json."""
-    ratio: float | None = None
-    """Share of the images to convert, above 0 to 1; give this or 'count'."""
-    count: Annotated[int | None, Limits(1)] = None
-    """Number of images to convert."""
-    method: Literal['physical', 'statistics', 'fourier', 'generator', 'darken'] = 'physical'
-    """'physical' relights by a model, 'statistics' and 'fourier' take colours from real night
-    frames, 'generator' runs a trained one, 'darken' is a crude baseline."""
-    reference: tuple[str, ...] = ()
-    """Real night frames for 'statistics' and 'fourier'; labels are used only where they come
-    with some."""
-    weights: str = ''
-    """Day→night weights for 'generator'."""
-    styles: tuple[str, ...] = ()
-    """Cameras whose nights are drawn from, for a generator that knows several; none: any."""
-    taxonomy: str = 'camvid11'
-    """What the label ids mean."""
-    seed: int = 0
-    """Another seed, other images and other nights."""
-    beta: tuple[float, float] = (0.005, 0.02)
-    """Half side of the Fourier square as a share of the shorter side, at most 0.02."""
-    night: dict[str, Any] = field(default_factory=dict)
-    """Looks of the physical model, a mapping as ``NightConfig`` has it."""
-    long_side: Natural = 0
-    """Long side of the generator's input in pixels; 0: what it was trained at."""
-    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'
-    """What runs the generator."""
-    device: Literal['auto', 'cpu', 'cuda'] = 'auto'
-    """Where it runs."""
-    quality: Annotated[int, Limits(1, 100)] = 95
-    """JPEG quality of the result."""
-    force: bool = False
-    """Replace the folder, also one that was made with other settings."""
-
-    def __post_init__(self) -> None:
-        Limited.__post_init__(self)
-        if self.ratio is not None and self.count is not None:
-            raise ValueError("'ratio' and 'count' say the same; give one of them")
-        if self.ratio is not None and not 0.0 < self.ratio <= 1.0:
-            raise ValueError(f"'ratio' is a share above 0 and at most 1, got {self.ratio}")
-        low, high = self.beta
-        if not 0.0 <= low <= high <= LARGEST_BETA:
-            raise ValueError(f"'beta' is [low, high] within 0 to {LARGEST_BETA}, got {self.beta}")
-        if (self.method == 'generator') != bool(self.weights):
-            raise ValueError("'weights' and the method 'generator' belong together")
+NightMaker = Callable[[Bytes, Bytes, np.random.Generator], Bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +73,11 @@ def synthesize(
     """
     Write ``out/images/STEM.jpg``, ``out/labels/STEM.png`` and ``out/manifest.json``.
 
-    Labels are those of the day. The manifest holds the settings, the hashes of weights and
-    references, and for each picture its source and the hashes of source, label and result.
+    Labels are those of the day. The manifest holds the settings, the hash of the weights, and
+    for each picture its source and the hashes of source, label and result.
     ``DataError`` where ``out`` was made with other settings or by something else, where the data
     has no labels or too few images, and where another process is at work on it.
     """
-    from nightseg_ros.data.datasets import open_all
-    from nightseg_ros.data.night_methods import convert, night_maker
-    from nightseg_ros.data.sample import DataError, labelled
-    from nightseg_ros.taxonomy import TAXONOMIES
-    from nightseg_ros.weights import load_weights
-    import numpy as np
-
     out = Path(config.out)
     if config.taxonomy not in TAXONOMIES:
         raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
@@ -128,37 +85,37 @@ def synthesize(
     days = open_all(config.data, taxonomy)
     chosen = choose(len(days), config)
     labelled([days[index] for index in chosen], "a night keeps the day's labels")
-    references = open_all(config.reference, taxonomy)
     weights = load_weights(config.weights) if config.weights else None
-    settings = _settings(config, days, chosen, references, weights)
+    settings = _settings(config, days, chosen, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
         _check_settings(read_json(out / MANIFEST), settings, out)
         log(f"'{out}' is there already, whole and with these settings")
         return Synthesized(out, len(chosen), len(days), 0)
-    inputs = {path.parent for path in _files([*days, *references])}
+    inputs = {path.parent for path in _files(days)}
     check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
 
-    maker = night_maker(config, taxonomy, days, references, weights, log)
+    maker = night_maker(config, taxonomy, weights, log)
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.parent / f'.{out.name}.partial'
-    with _locked(partial):
-        before = read_json(partial / MANIFEST)
+    unfinished = out.parent / f'.{out.name}.partial'
+    with _locked(unfinished):
+        before = read_json(unfinished / MANIFEST)
         if config.force or not before:
-            for item in partial.iterdir():
+            for item in unfinished.iterdir():
                 shutil.rmtree(item) if item.is_dir() else item.unlink()
-            _write_json(partial / MANIFEST, settings)
+            _write_json(unfinished / MANIFEST, settings)
         else:
-            _check_settings(before, settings, partial)
+            _check_settings(before, settings, unfinished)
         for folder in ('images', 'labels'):
-            (partial / folder).mkdir(exist_ok=True)
-        there = {path.stem for path in (partial / 'images').glob('[!.]*')}
+            (unfinished / folder).mkdir(exist_ok=True)
+        there = {path.stem for path in (unfinished / 'images').glob('[!.]*')}
         if there:
             log(f'going on after {len(there)} of {len(chosen)} pictures')
         entries, made = [], 0
         names = _names([days[index] for index in chosen])
         for number, (index, name) in enumerate(zip(chosen, names), start=1):
             day = days[index]
-            image, label = partial / 'images' / f'{name}.jpg', partial / 'labels' / f'{name}.png'
+            image = unfinished / 'images' / f'{name}.jpg'
+            label = unfinished / 'labels' / f'{name}.png'
             if name not in there:
                 rng = np.random.default_rng((config.seed, index, 2))
                 night, labels = convert(day, maker, rng, config.quality)
@@ -167,21 +124,21 @@ def synthesize(
                 replace_file(image, night)
                 made += 1
             entries.append({
-                'image': str(image.relative_to(partial)),
-                'label': str(label.relative_to(partial)),
+                'image': str(image.relative_to(unfinished)),
+                'label': str(label.relative_to(unfinished)),
                 'source': str(day.image),
                 'source_sha256': _sha256([day.image]),
                 'label_sha256': _sha256([label]),
                 'sha256': _sha256([image]),
             })  # fmt: skip
             progress(number, len(chosen))
-        for left in partial.rglob('.*'):
+        for left in unfinished.rglob('.*'):
             left.unlink()
-        _write_json(partial / 'taxonomy.json', taxonomy.to_dict())
-        _write_json(partial / MANIFEST, {**settings, 'images': entries})
+        _write_json(unfinished / 'taxonomy.json', taxonomy.to_dict())
+        _write_json(unfinished / MANIFEST, {**settings, 'images': entries})
         if out.exists():
             shutil.rmtree(out)
-        partial.rename(out)
+        unfinished.rename(out)
     return Synthesized(out, len(chosen), len(days), made)
 
 
@@ -191,9 +148,6 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 
     A larger number keeps the choice of a smaller one with the same seed.
     """
-    from nightseg_ros.data.sample import DataError
-    import numpy as np
-
     if config.ratio is None and config.count is None:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")
     count = config.count if config.count is not None else round((config.ratio or 0.0) * total)
@@ -219,12 +173,9 @@ def _settings(
     config: SynthesisConfig,
     days: Sequence[Sample],
     chosen: Sequence[int],
-    references: Sequence[Sample],
     weights: Weights | None,
 ) -> dict[str, Any]:
     """Return what the bytes of the result depend on, in JSON types."""
-    from nightseg_ros.data.night_presets import NightConfig
-
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
     settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
     settings |= {
@@ -234,7 +185,6 @@ def _settings(
         'of': len(days),
         'night': to_mapping(from_mapping(NightConfig, config.night, where='night')),
         'data_sha256': _sha256(_files(days[index] for index in chosen)),
-        'reference_sha256': _sha256(_files(references)),
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
@@ -243,8 +193,6 @@ def _settings(
 
 
 def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    from nightseg_ros.data.sample import DataError
-
     if not before:
         raise DataError(
             f"'{folder}' exists and was not made by `nightseg synthesize`; give another --out"
@@ -271,17 +219,15 @@ def _is_ours(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(partial: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Hold the hidden folder; the kernel lets go of it when this process ends, however."""
-    from nightseg_ros.data.sample import DataError
-
-    partial.mkdir(exist_ok=True)
-    handle = os.open(partial, os.O_RDONLY)
+    folder.mkdir(exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise DataError(f"another process is at work on '{partial}'; wait for it") from error
+        raise DataError(f"another process is at work on '{folder}'; wait for it") from error
     finally:
         os.close(handle)
 
@@ -302,3 +248,66 @@ def _sha256(files: Iterable[Path]) -> str:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+
+
+# -- one picture -----------------------------------------------------------------------------
+
+
+def night_maker(
+    config: SynthesisConfig, taxonomy: Taxonomy, weights: Weights | None, log: Log
+) -> NightMaker:
+    """
+    Return what makes a night of RGB uint8 [H, W, 3], its ids uint8 [H, W] and a generator.
+
+    ``WeightsError`` where the ``weights`` do not turn day into night.
+    """
+    night = from_mapping(NightConfig, config.night, where='night')
+    physical = partial(synthesize_night, config=night, taxonomy=taxonomy)
+    if weights is None:
+        return physical
+    generated = generated_night(weights, config, log)
+    if weights.metadata.training.get('way') != PHYSICAL_TO_NIGHT:
+        return generated
+    return lambda image, labels, rng: generated(physical(image, labels, rng), labels, rng)
+
+
+def generated_night(weights: Weights, config: SynthesisConfig, log: Log) -> NightMaker:
+    """
+    Load a day→night generator: any weights whose task is 'translate'.
+
+    ``config.styles`` are the cameras whose nights are drawn from; none means any camera.
+    ``WeightsError`` where the weights are for another task or know no such camera.
+    """
+    if weights.metadata.task != 'translate':
+        raise WeightsError(
+            f"weights '{weights.path}' are for '{weights.metadata.task}'; the method "
+            "'generator' wants a day→night translator"
+        )
+    if weights.metadata.training.get('way') == 'night_to_day':
+        raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
+    backend = open_backend(config.backend, config.device)
+    long_side = config.long_side or weights.metadata.long_side
+    runs = [backend.load(with_style(weights, style), log) for style in config.styles or ('',)]
+
+    def make(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
+        pixels = backend.pixels
+        size = fit(image.shape[0], image.shape[1], long_side)
+        run = runs[int(rng.integers(len(runs)))]
+        (night,) = run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+        return pixels.download(pixels.restore(night[0], size))
+
+    return make
+
+
+def convert(
+    day: Sample, maker: NightMaker, rng: np.random.Generator, quality: int
+) -> tuple[bytes, bytes]:
+    """Return the night as JPEG of ``quality`` and its labels as PNG of ids."""
+    assert day.label is not None
+    image, labels = read_pair(day)
+    night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
+    picture = cv2.cvtColor(night, cv2.COLOR_RGB2BGR)
+    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    if day.label.stores_ids():
+        return content, day.label.path.read_bytes()
+    return content, encode_labels(labels)

@@ -1,13 +1,10 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-How far what should be the same is the same, where there is no truth.
+What an exported graph has to be, and what weights say about themselves.
 
-An exported graph has to compute what torch computes from the same weights. A translation has to
-leave the scene as it was: semantic agreement asks whether a frozen segmenter sees the same before
-and after; KID (Binkowski et al. 2018) whether the results are distributed like real pictures of
-the wanted light, by features of our own encoder. Neither sees what a person sees: look at the
-contact sheet. A model card is what a weights file says about itself, as Markdown.
+A runtime's graph has to compute what torch computes from the same weights. A model card is what a
+weights file says about itself, as Markdown.
 """
 
 from __future__ import annotations
@@ -19,17 +16,15 @@ from typing import Any
 import cv2
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
-from nightseg_ros.evaluation.metrics import ConfusionMatrix, Floats, Image, number
+from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.sources import in_rgb
-from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.runtime.backend import Backend, ON_CPU
 from nightseg_ros.runtime.backends import available_backends, open_backend, OpenVINOBackend
-from nightseg_ros.runtime.pixels import fit, HostPixels
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import network_tensors, Weights
 import numpy as np
-import torch
 import yaml
 
 #: The runtimes that have to compute what torch does.
@@ -104,120 +99,6 @@ def made_up_images(long_side: int, count: int) -> Iterator[Image]:
         soft = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.int16)
         noise = rng.integers(-12, 13, soft.shape, np.int16)
         yield np.clip(soft + noise, 0, 255).astype(np.uint8)
-
-
-# -- translations ----------------------------------------------------------------------------
-
-
-class Translations:
-    """What a frozen segmenter sees in pictures before and after; filled by ``add``."""
-
-    def __init__(self, before: FrozenSegmenter, after: FrozenSegmenter, long_side: int) -> None:
-        """
-        Take who judges the pictures as they were and who the results; often the same one.
-
-        Both look at ``long_side`` pixels. ``DataError`` for segmenters of two taxonomies.
-        """
-        if before.taxonomy != after.taxonomy:
-            raise DataError(
-                f"the segmenters label '{before.taxonomy.name}' and '{after.taxonomy.name}'; they "
-                'must label one taxonomy'
-            )
-        self.before, self.after, self.long_side = before, after, long_side
-        self._agreement = ConfusionMatrix(before.taxonomy)
-        self.sources: list[Floats] = []
-        self.results: list[Floats] = []
-        """Features of each picture before and after, both by the encoder of ``after``."""
-
-    def add(self, source: Image, result: Image) -> None:
-        """Take in a picture and its translation, both uint8 [H, W, 3] RGB of one size."""
-        if source.shape != result.shape:
-            raise DataError(f'{source.shape} became {result.shape}; sizes must agree')
-        was, seen = _judged(self.before, source, self.long_side)
-        became, found = _judged(self.after, result, self.long_side)
-        if self.after is not self.before:
-            seen = features(self.after, source, self.long_side)
-        self._agreement.add(was, became)
-        self.sources.append(seen)
-        self.results.append(found)
-
-    def to_dict(self, real: Sequence[Floats] = ()) -> dict[str, Any]:
-        """
-        Return the figures in JSON types; ``real`` are ``features`` of real pictures as wanted.
-
-        'kid' is that of the results, 'kid_source' that of the pictures as they were: what the
-        translation had to bridge. Both are null without ``real``.
-        """
-        entry: dict[str, Any] = {
-            'pictures': len(self.results),
-            'agreement': round(self._agreement.pixel_accuracy(), 4),
-            'agreement_miou': round(self._agreement.miou(), 4),
-            'agreement_iou': dict(
-                zip(self.before.taxonomy.classes, map(number, self._agreement.iou()))
-            ),
-            'kid': None,
-            'kid_source': None,
-        }
-        for name, found in (('kid', self.results), ('kid_source', self.sources)):
-            if len(real):
-                mean, deviation = kid(np.stack(found), np.stack(real))
-                entry[name] = {'mean': round(mean, 5), 'std': round(deviation, 5)}
-        return entry
-
-
-def features(judge: FrozenSegmenter, image: Image, long_side: int) -> Floats:
-    """
-    Return the encoder's features of uint8 [H, W, 3] RGB, averaged over the picture: float64 [C].
-
-    Levels at strides 8 to 32 are put together, each divided by the root of its channel count, so
-    that none outweighs the others.
-    """
-    return _judged(judge, image, long_side)[1]
-
-
-def _judged(judge: FrozenSegmenter, image: Image, long_side: int) -> tuple[Image, Floats]:
-    """Return labels uint8 [h, w] at half the network's size, and the pooled features."""
-    size = fit(image.shape[0], image.shape[1], long_side)
-    small = torch.from_numpy(HostPixels().shrink(image, 'rgb', size))
-    with torch.inference_mode():
-        x = small.permute(2, 0, 1)[None].float() / 127.5 - 1
-        logits, levels = judge.logits_and_features(x)
-        half = [side // 2 for side in size.padded]
-        labels = torch.nn.functional.interpolate(logits, size=half, mode='bilinear').argmax(1)
-        coarse = levels[1:] or levels
-        pooled = [level.mean((0, 2, 3)).double() / level.shape[1] ** 0.5 for level in coarse]
-    height, width = size.labels
-    ids = labels[0, :height, :width].to(torch.uint8).numpy()
-    return np.ascontiguousarray(ids), torch.cat(pooled).numpy()
-
-
-def kid(
-    one: Floats, other: Floats, *, subsets: int = 100, size: int = 100, seed: int = 0
-) -> tuple[float, float]:
-    """
-    Return mean and standard deviation over subsets of the squared MMD of float64 [N, C], [M, C].
-
-    The estimate is unbiased (equation 4 of the paper), with the kernel (x·y / C + 1)³ on features
-    scaled by the deviation of both together; it can fall below 0 where the sets are alike. Subsets
-    have ``size`` features of each set, or two thirds of the smaller set if that is less.
-    ``DataError`` for fewer than 4 pictures a set.
-    """
-    if min(len(one), len(other)) < 4:
-        raise DataError(
-            f'KID needs at least 4 pictures on each side, got {len(one)} and {len(other)}'
-        )
-    scale = np.concatenate([one, other]).std(axis=0) + 1e-9
-    one, other = one / scale, other / scale
-    size = min(size, 2 * min(len(one), len(other)) // 3)
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(subsets):
-        x = one[rng.choice(len(one), size, replace=False)]
-        y = other[rng.choice(len(other), size, replace=False)]
-        kernels = [(a @ b.T / x.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
-        within = sum(float(k.sum() - np.trace(k)) for k in kernels[:2]) / (size * (size - 1))
-        values.append(within - 2 * float(kernels[2].mean()))
-    return float(np.mean(values)), float(np.std(values))
 
 
 # -- model cards -----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-What a report shows beside its tables: reliability, drives over time, sample frames.
+What a report shows beside its tables: drives over time, sample frames.
 
 Figures are SVG by matplotlib whose colours are variables of the page's style sheet, so that they
 follow a dark scheme. Frames are JPEGs inside the page.
@@ -35,7 +35,7 @@ Image = npt.NDArray[np.uint8]
 
 #: Colours that matplotlib draws with, in the place of variables of the style sheet.
 _VARIABLES = (
-    'ink', 'soft', 'rule', 'accent', 'score', 'over', 'under', 'share',
+    'ink', 'soft', 'rule', 'accent', 'score',
     'day', 'dusk', 'night', 'glare', 'translate', 'bad',
 )  # fmt: skip
 _COLORS = {name: f'#fe01{index:02x}' for index, name in enumerate(_VARIABLES)}
@@ -70,33 +70,6 @@ def _svg(figure: Figure, title: str) -> Markup:
 
 def _short(name: str, most: int = 34) -> str:
     return name if len(name) <= most else f'{name[: most - 1]}…'
-
-
-def draw_reliability(found: Any, label: str) -> Markup | None:
-    """
-    Draw how often labels of each confidence are right (Guo et al. 2017).
-
-    ``found`` is what ``metrics.calibration`` gives. Below the diagram lies the share of the pixels
-    in each bin. None without pixels.
-    """
-    if not found.bins:
-        return None
-    bins = [[*one.values()] for one in found.bins if one['pixels']]
-    low, high, pixels, confidence, accuracy = np.array(bins, np.float64).T
-    width, gap = high - low - 0.005, confidence - accuracy
-    colors = [_COLORS['over'] if over > 0 else _COLORS['under'] for over in gap]
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(2.9, 3.4), layout='constrained')
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[5, 1])
-        axes.bar(low, accuracy, width, align='edge', color=_COLORS['accent'], alpha=0.5)
-        axes.bar(low, gap, width, accuracy, align='edge', color=colors, alpha=0.75)
-        axes.plot((0, 1), (0, 1), '--', color=_COLORS['ink'], linewidth=0.8)
-        axes.set(xlim=(0, 1), ylim=(0, 1), title=_short(label, 40))
-        axes.grid()
-        below.bar(low, pixels / pixels.sum(), width, align='edge', color=_COLORS['share'])
-        below.set_yticks([])
-        below.set_xlabel('confidence; bars: share of the pixels')
-        return _svg(figure, f'Reliability diagram of {label}')
 
 
 # -- drives over time ----------------------------------------------------------------------------

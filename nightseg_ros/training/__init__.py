@@ -13,9 +13,6 @@ from typing import Any
 
 from nightseg_ros.config import Limited, Natural, Positive
 
-#: The synthetic night that is made while training; every other variant is a data set.
-ONLINE = 'physical'
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CalibrationConfig(Limited):
@@ -59,7 +56,7 @@ class CalibrationConfig(Limited):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
-    """How much synthetic night helps: one short training for each ratio, variant and seed."""
+    """How much synthetic night helps: one short training for each ratio and seed."""
 
     data: tuple[str, ...]
     """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
@@ -71,8 +68,6 @@ class SweepConfig:
     """Labelled data sets that are scored and shown, but choose nothing."""
     ratios: tuple[float, ...] = (0.0, 0.15, 0.3, 0.45, 0.6, 0.8, 1.0)
     """Shares of synthetic night among the crops."""
-    variants: tuple[str, ...] = (ONLINE,)
-    """'physical', made while training, or NAME=ADAPTER:ROOT[:SPLIT]: nights that are there."""
     seeds: tuple[int, ...] = (0, 1, 2)
     segmenter: dict[str, Any] = field(default_factory=dict)
     """Settings of `nightseg train segmenter` for all trainings."""
@@ -85,7 +80,7 @@ class SweepConfig:
     folder, here or on other machines; the one that ends last writes the curve."""
 
     def __post_init__(self) -> None:
-        for name in ('data', 'select', 'ratios', 'variants', 'seeds'):
+        for name in ('data', 'select', 'ratios', 'seeds'):
             values = getattr(self, name)
             if not isinstance(values, tuple):
                 continue  # the command line has yet to fill it in
@@ -95,23 +90,7 @@ class SweepConfig:
                 raise ValueError(f"'{name}' names one twice: {list(values)}")
         if not all(0.0 <= ratio <= 1.0 for ratio in self.ratios):
             raise ValueError(f"'ratios' are 0 to 1, got {list(self.ratios)}")
-        if len(self.nights()) != len(self.variants):
-            raise ValueError(f"'variants' uses one name twice: {list(self.variants)}")
         self.shard_of()
-
-    def nights(self) -> dict[str, str]:
-        """Return the data set of each variant by its name; '' for nights made while training."""
-        found = {}
-        for variant in self.variants:
-            name, _, spec = variant.partition('=')
-            letters = name.replace('-', '').replace('_', '')
-            if not letters.isalnum() or (not spec and name != ONLINE):
-                raise ValueError(
-                    f"'variants' has {variant!r}; a name is of letters, digits, - and _, and all "
-                    f"but '{ONLINE}' need a data set: NAME=ADAPTER:ROOT[:SPLIT]"
-                )
-            found[name] = spec
-        return found
 
     def shard_of(self) -> tuple[int, int]:
         """Return I from 0 and N of ``shard``."""

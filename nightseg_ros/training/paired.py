@@ -24,7 +24,7 @@ from typing import Any
 from nightseg_ros.config import ConfigError, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.data.night_methods import PHYSICAL_TO_NIGHT
+from nightseg_ros.data.synthesize import PHYSICAL_TO_NIGHT
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator

@@ -1,7 +1,7 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-How much synthetic night helps: a trial for each ratio, variant and seed, and the curve of them.
+How much synthetic night helps: a trial for each ratio and seed, and the curve of them.
 
 A trial is a folder with a training, its weights and its scores. It is done when its scores are
 there, and its training goes on where it was killed. Several shards may work in one shared folder
@@ -38,19 +38,15 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 METRICS = ('frames', 'miou9', 'miou', 'pixel_acc')
-COLUMNS = ('variant', 'ratio', 'share', 'seed', 'data', 'use', 'source', *METRICS)
+COLUMNS = ('ratio', 'seed', 'data', 'use', 'source', *METRICS)
 #: A trial's settings and, by data set, its scores.
 NOTE = 'trial.json'
-#: Variant of the trials without any synthetic night, which all variants share.
-NO_NIGHT = 'none'
 #: Source of the scores that average over the sources of a data set.
 HEADLINE = 'mean'
 #: Why a data set needs labels.
 SCORED = 'trials are scored against labels'
 #: Standard errors beyond which a difference counts as resolved.
 CLEAR = 2
-#: Most copies of a data set in a mixture; more brings the ratio no nearer than 1 point.
-_COPIES = 20
 #: Seconds between checks whether another shard has finished a day checkpoint.
 POLL = 2.0
 
@@ -71,7 +67,7 @@ def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str,
     left = [trial for trial in trials[index::count] if not trial.done()]
     for done, trial in enumerate(left, start=1):
         start = Path(trial.settings.init)
-        if trial.variant and not start.is_file():
+        if trial.ratio is not None and not start.is_file():
             shards = f'another shard of {config.shard}'
             log(f"{trial.name}: waiting for '{start}', which {shards} trains")
             while not start.is_file():
@@ -90,13 +86,10 @@ def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trial:
-    """One training: a day checkpoint (``variant`` '') or a fine-tuning of one."""
+    """One training: a day checkpoint or a fine-tuning of one."""
 
-    variant: str
-    ratio: float
-    """Share of synthetic night that was asked for."""
-    share: float
-    """Share that the mixture has; differs a little where the nights are a data set."""
+    ratio: float | None
+    """Share of synthetic night; None for a day checkpoint."""
     seed: int
     settings: SegmenterConfig
     sets: tuple[str, ...]
@@ -114,7 +107,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Return what a line of progress calls it."""
-        what = f'{self.variant} {self.ratio:g}' if self.variant else 'day checkpoint'
+        what = 'day checkpoint' if self.ratio is None else f'ratio {self.ratio:g}'
         return f'{what}, seed {self.seed}'
 
     def scores(self) -> dict[str, Any]:
@@ -124,9 +117,8 @@ class Trial:
 
     def rows(self) -> list[Row]:
         """Return a row for each data set and source that was scored."""
-        ours = {'variant': self.variant, 'ratio': self.ratio, 'share': round(self.share, 4)}
         return [
-            {**ours, 'seed': self.seed, 'spec': spec, 'source': source, **entry}
+            {'ratio': self.ratio, 'seed': self.seed, 'spec': spec, 'source': source, **entry}
             for spec, sources in self.scores().items()
             for source, entry in sources.items()
         ]
@@ -138,7 +130,8 @@ class Trial:
         """Return what the weights depend on; ``RunError`` where the folder has other ones."""
         settings = to_mapping(self.settings)
         now = {key: value for key, value in settings.items() if key not in FREE}
-        now |= {'variant': self.variant, 'init': 'day checkpoint' if self.variant else now['init']}
+        if self.ratio is not None:
+            now['init'] = 'day checkpoint'
         if before := read_json(self.folder / NOTE):
             require_same(self.folder, before['settings'], now)
         return now
@@ -172,37 +165,20 @@ def plan(config: SweepConfig) -> list[Trial]:
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
-    days = len(open_all(config.data, taxonomy))
+    open_all(config.data, taxonomy)
     labelled(open_all(sets, taxonomy), SCORED)
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
-        day = Trial(variant='', ratio=0.0, share=0.0, seed=seed, settings=settings, sets=())
-        trials.append(day)
-    starts = {trial.seed: str(trial.weights) for trial in trials}
-    mixtures: dict[tuple[str, float], tuple[tuple[str, ...], float]] = {}
-    for name, spec in config.nights().items():
-        nights = len(open_dataset(spec, taxonomy)) if spec else 0
+        trials.append(Trial(ratio=None, seed=seed, settings=settings, sets=()))
+    for day in trials[:]:
         for ratio in config.ratios:
-            if not ratio:
-                mixtures[NO_NIGHT, 0.0] = (config.data, 0.0)
-            elif spec:
-                copies = mixture(days, nights, ratio)
-                share = _share(copies, days, nights)
-                mixtures[name, ratio] = (config.data * copies[0] + (spec,) * copies[1], share)
-            else:
-                mixtures[name, ratio] = (config.data, ratio)
-    for seed in config.seeds:
-        for (name, ratio), (data, share) in mixtures.items():
             settings = _settings(
-                config, config.cell, data=list(data), seed=1000 + seed, init=starts[seed],
-                out=str(out / 'cells' / f'{name}_{ratio:g}_seed{seed}'),
-                augment={'night_share': share if data == config.data else 0.0},
+                config, config.cell, seed=1000 + day.seed, init=str(day.weights),
+                out=str(out / 'cells' / f'{ratio:g}_seed{day.seed}'),
+                augment={'night_share': ratio},
             )  # fmt: skip
-            trial = Trial(
-                variant=name, ratio=ratio, share=share, seed=seed, settings=settings, sets=sets
-            )
-            trials.append(trial)
+            trials.append(Trial(ratio=ratio, seed=day.seed, settings=settings, sets=sets))
     return trials
 
 
@@ -220,18 +196,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = _merged(result[key], value) if nested else value
     return result
-
-
-def mixture(days: int, nights: int, ratio: float) -> tuple[int, int]:
-    """Return how many copies of day and night images come nearest to a share of night."""
-    if ratio >= 1.0:
-        return 0, 1
-    pairs = [(a, b) for a in range(1, _COPIES + 1) for b in range(1, _COPIES + 1)]
-    return min(pairs, key=lambda p: (round(abs(_share(p, days, nights) - ratio), 3), sum(p)))
-
-
-def _share(copies: tuple[int, int], days: int, nights: int) -> float:
-    return copies[1] * nights / (copies[0] * days + copies[1] * nights)
 
 
 def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
@@ -287,31 +251,23 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
 
     ratios = tuple(sorted(config.ratios))
     lines = [f'mIoU9, mean ± standard error over the seeds {", ".join(map(str, config.seeds))}:']
-    panels: dict[str, dict[str, Floats]] = {}
-    for spec, use in uses.items():
-        panels[spec] = {name: curve_of(config, rows, name, [spec]) for name in config.nights()}
-        for name, curve in panels[spec].items():
-            shown = ', '.join(f'{r:g}: {_shown(values)}' for r, values in zip(ratios, curve))
-            lines.append(f'{data_names([spec])} ({use}), {name}: {shown}')
-    selected = ' + '.join(data_names([spec]) for spec in config.select)
-    spots = {}
-    for name in config.nights():
-        curve = curve_of(config, rows, name, config.select)
-        spot, resolved, text = sweet_spot(ratios, curve, selected)
-        spots[name] = spot if resolved else None
-        lines.append(f'{name}: {text}')
-    _draw(ratios, panels, spots, out / 'sweep.png')
-    return '\n'.join(lines), (out / 'sweep.csv', out / 'sweep.png')
+    panels = {spec: curve_of(config, rows, [spec]) for spec in uses}
+    for spec, curve in panels.items():
+        shown = ', '.join(f'{r:g}: {_shown(values)}' for r, values in zip(ratios, curve))
+        lines.append(f'{data_names([spec])} ({uses[spec]}): {shown}')
+    curve = curve_of(config, rows, config.select)
+    spot, resolved, text = sweet_spot(
+        ratios, curve, ' + '.join(data_names([spec]) for spec in config.select)
+    )
+    _draw(ratios, panels, spot if resolved else None, out / 'sweep.png')
+    return '\n'.join([*lines, text]), (out / 'sweep.csv', out / 'sweep.png')
 
 
-def curve_of(
-    config: SweepConfig, rows: Sequence[Row], variant: str, specs: Sequence[str]
-) -> Floats:
-    """Return a variant's mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
+def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> Floats:
+    """Return the mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
     found: dict[tuple[float, int], list[float]] = {}
     for row in rows:
-        ours = row['variant'] in (variant, NO_NIGHT) and row['spec'] in specs
-        if ours and row['source'] == HEADLINE:
+        if row['spec'] in specs and row['source'] == HEADLINE:
             # None, where nothing was there to be scored, becomes NaN
             value = float('nan') if row['miou9'] is None else float(row['miou9'])
             found.setdefault((row['ratio'], row['seed']), []).append(value)
@@ -380,31 +336,23 @@ def _shown(values: Floats) -> str:
 
 
 def _draw(
-    ratios: Sequence[float], panels: Mapping[str, Mapping[str, Floats]],
-    spots: Mapping[str, float | None], path: Path,
-) -> None:  # fmt: skip
+    ratios: Sequence[float], panels: Mapping[str, Floats], spot: float | None, path: Path
+) -> None:
     """
     Write a figure with a panel for each data set.
 
-    A line is a variant, dots are seeds, bars standard errors; a dashed line marks a sweet spot
-    that is resolved.
+    Dots are seeds, bars standard errors; a dashed line marks a sweet spot that is resolved.
     """
     figure = Figure(figsize=(3.6 * len(panels), 3.2), layout='constrained')
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)
-    for panel, (spec, curves) in zip(axes[0], panels.items()):
-        for name, values in curves.items():
-            (line, *_) = panel.errorbar(
-                ratios, values.mean(axis=1), yerr=np.nan_to_num(standard_error(values)),
-                marker='o', markersize=4, capsize=3, label=name,
-            )  # fmt: skip
-            places = np.repeat(ratios, values.shape[1])
-            panel.plot(places, values.ravel(), '.', color=line.get_color(), alpha=0.5)
-            spot = spots[name]
-            if spot is not None:
-                panel.axvline(spot, color=line.get_color(), ls='--', lw=1)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for panel, (spec, values) in zip(axes, panels.items()):
+        error = np.nan_to_num(standard_error(values))
+        panel.errorbar(ratios, values.mean(1), error, marker='o', markersize=4, capsize=3)
+        panel.plot(np.repeat(ratios, values.shape[1]), values.ravel(), '.', color='C0', alpha=0.5)
+        if spot is not None:
+            panel.axvline(spot, ls='--', lw=1)
         panel.set(title=data_names([spec]), xlabel='share of synthetic night')
         panel.grid(alpha=0.3)
-    axes[0][0].set_ylabel('mIoU9')
-    axes[0][-1].legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel('mIoU9')
     with partial_file(path) as partial:
         figure.savefig(partial, dpi=150)
