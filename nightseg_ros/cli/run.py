@@ -97,9 +97,12 @@ class RunOptions(PageOptions, PipelineOptions):
 
 def run(options: RunOptions) -> int:
     """Start the processes, wait for their end, and show what they did."""
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.video import stream_url
 
     parameters, play = _inputs(options)
+    if options.out is not None:
+        check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
