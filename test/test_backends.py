@@ -18,7 +18,7 @@ from nightseg_ros.files import models_dir
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter, settled
+from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backend import BackendError, BACKENDS, ON_CPU
 from nightseg_ros.runtime.backends import choose, has_bfloat16, open_backend, OpenVINOBackend
@@ -143,10 +143,8 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
     pipeline = Pipeline(
         PipelineConfig(route='day'),
         backend,
-        day=Segmenter(spoilt, backend, print),
-        night=None,
-        translator=None,
-        estimator=IlluminationEstimator.load(files.illumination),
+        {'day': load_part(spoilt, backend, print, 'segment')},
+        IlluminationEstimator.load(files.illumination),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

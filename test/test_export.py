@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports: files that say what they are, graphs that agree with torch; the cache of graphs."""
 
+from collections.abc import Callable
 import dataclasses
 import errno
 import os
 from pathlib import Path
+import subprocess
 import sys
+from typing import Any
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
@@ -249,6 +252,38 @@ def test_a_cache_that_can_only_be_read_is_enough(tmp_path, monkeypatch, caplog):
     assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
     monkeypatch.setattr('nightseg_ros.files.replace_file', None)
     assert cached('onnx', 'key', lambda: b'', print) == b'graph' and not caplog.records
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
+    done: list[str] = []
+    for name in ('fsync', 'replace'):
+        real = getattr(os, name)
+
+        def noted(*given: Any, real: Callable[..., None] = real) -> None:
+            done.append(real.__name__)
+            real(*given)
+
+        monkeypatch.setattr(os, name, noted)
+    assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
+    assert done == ['fsync', 'replace']
+
+
+def test_the_next_start_finds_what_this_one_compiled(tmp_path, cache):
+    """Also in bfloat16, and whatever order Python gives to sets."""
+    path = write_segmenter(tmp_path / 'day.safetensors')
+    code = (
+        'from nightseg_ros.runtime.backends import has_bfloat16, OpenVINOBackend\n'
+        'from nightseg_ros.weights import load_weights\n'
+        'import numpy as np\n'
+        'backend = OpenVINOBackend(bfloat16=has_bfloat16())\n'
+        f'backend.load(load_weights({str(path)!r}), print)(np.zeros((1, 64, 96, 3), "u1"))'
+    )
+    files = []
+    for seed in '12':
+        environment = os.environ | {'PYTHONHASHSEED': seed}
+        subprocess.run([sys.executable, '-c', code], env=environment, check=True)
+        files.append(sorted((cache / 'openvino').iterdir()))
+    assert files[0] == files[1] != []
 
 
 def test_a_runtime_that_cannot_read_what_it_wrote_compiles(tmp_path, monkeypatch):
