@@ -12,8 +12,6 @@ from typing import Any
 
 import cv2
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.run import TrainingRun
-from nightseg_ros.training.segmenter import SegmenterConfig
 import numpy as np
 import pytest
 
@@ -36,8 +34,10 @@ def write_streets(root: Path, count: int = 4) -> str:
     return f'folder:{root}'
 
 
-def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
-    """Return the settings of a training that takes a second or two."""
+def tiny_config(data: str, out: Path, **changes: object) -> Any:
+    """Return the settings of a segmenter's training that takes a second or two."""
+    from nightseg_ros.training.segmenter import SegmenterConfig
+
     base = SegmenterConfig(
         data=(data,), out=str(out), init='random', batch=2, steps=6, workers=0, warm_up=1,
         arch={'variant': 'tiny', 'width': 16, 'fine_width': 16}, checkpoint_every=2, license='',
@@ -94,9 +94,11 @@ class Killed(BaseException):
 
 def killed_after(step: int, monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> None:
     """Run a training that dies after it has written the checkpoint of ``step``."""
+    from nightseg_ros.training.run import TrainingRun
+
     save = TrainingRun._save_checkpoint
 
-    def once(self: TrainingRun, at: int) -> None:
+    def once(self: Any, at: int) -> None:
         save(self, at)
         if at == step:
             raise Killed
