@@ -236,6 +236,8 @@ def test_a_camera_whose_size_changes_does_not_fill_the_memory(files, monkeypatch
     assert compiled.count((96, 160)) == 2, 'let go, though used a moment ago'
     assert len(compiled) == 2 * 7
     caches = [one for one in alive('_lru_cache_wrapper') if 'nightseg' in one.__module__]
+    # of the rendered drives each split has its noise, and no node renders
+    caches = [one for one in caches if 'simulation' not in one.__module__]
     assert len(caches) > 5
     assert not [one for one in caches if one.cache_info().maxsize is None]
 
