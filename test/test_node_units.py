@@ -39,10 +39,11 @@ from nightseg_ros.node.diagnostics import (
     Source,
     Warnings,
 )
+from nightseg_ros.node.messages import decode
 from nightseg_ros.node.parameters import CameraNames, Settings
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
-from nightseg_ros.node.worker import decode, Worker
+from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.pipeline import PipelineConfig

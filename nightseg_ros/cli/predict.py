@@ -159,7 +159,7 @@ def translate(options: TranslateOptions) -> int:
     from nightseg_ros.data.source import open_source
     from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
-    from nightseg_ros.perception.pipeline import Translator
+    from nightseg_ros.perception.pipeline import load_part
     from nightseg_ros.runtime.backends import open_backend
     from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.weights import load_weights, with_style
@@ -177,7 +177,7 @@ def translate(options: TranslateOptions) -> int:
         if source.note:
             progress.note(source.note)
         backend = open_backend(options.backend, options.device)
-        translator = Translator(weights, backend, progress.note)
+        translator = load_part(weights, backend, progress.note, 'translate')
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
@@ -188,7 +188,7 @@ def translate(options: TranslateOptions) -> int:
                 continue
             size = fit(frame.image.shape[0], frame.image.shape[1], long_side)
             batch = pixels.stack([pixels.shrink(frame.image, frame.order, size)])
-            result = pixels.download(pixels.restore(translator(batch)[0], size))
+            result = pixels.download(pixels.restore(translator.run(batch)[0][0], size))
             given = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
             if done == 0 or (number % every == 0 and len(shown) < TILES):
                 shown.append((given, result, stem, (255, 255, 255)))
