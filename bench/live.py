@@ -33,7 +33,6 @@ from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.runtime.backends import BUSY
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render
@@ -52,6 +51,8 @@ LABELS = ('labels', 'status')
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
 #: Seconds for the nodes to load (the first run exports), and for each later answer.
 LOADING_S, ANSWER_S = 300.0, 30.0
+#: Load a core from which other work falsifies a figure.
+BUSY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,13 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
                       rounds=2 * fewer),
             ),
         ),
+        **{
+            f'{count}_cameras': Session(
+                size=HD, cameras=eight[:count], parameters=night,
+                phases=(replace(paced[30], contenders={'ours': eight[:count]}),),
+            )
+            for count in (2, 4)
+        },
         'all_networks': Session(
             size=HD, cameras=('camera',), parameters=any_route,
             phases=(replace(short, contenders=one),),

@@ -1,17 +1,31 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg bench``: what is compared, and a tiny run of the whole way."""
+"""``nightseg bench``: what is compared, and a tiny run; the scripts of bench/ can be imported."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+from pathlib import Path
 
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main
 import pytest
 from tiny_weights import weight_flags
+
+SCRIPTS = sorted((Path(__file__).parent.parent / 'bench').glob('*.py'))
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_find_what_they_import(script):
+    try:
+        importlib.import_module(script.stem)
+    except ModuleNotFoundError as error:
+        if error.name != 'rclpy':
+            raise
+        pytest.skip('rclpy is not installed')
 
 
 def test_setups_vary_one_thing_at_a_time():
