@@ -275,7 +275,11 @@ class Probe:
         # two frames never share a stamp
         stamp = self.last_ns = max(time.time_ns(), self.last_ns + 1)
         message.header.stamp = Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
-        self.waiting[camera, stamp] = {'stamp': stamp, 'sent': time.monotonic_ns()}
+        self.waiting[camera, stamp] = {
+            'camera': camera,
+            'stamp': stamp,
+            'sent': time.monotonic_ns(),
+        }
         self.publishers[camera].publish(message)
 
     def _listen(self, cameras: Sequence[str], topics: Sequence[str]) -> None:
@@ -366,7 +370,12 @@ def summary(phase: dict[str, Any]) -> dict[str, Any]:
     """Return counts, latencies in ms, turns in ms and the use of one phase."""
     frames = phase['frames']
     answered = [(f['arrived'] - f['sent']) / 1e6 for f in frames if 'arrived' in f]
-    gaps = np.diff(sorted(frame['arrived'] for frame in frames if 'arrived' in frame)) / 1e6
+    arrived = [(frame['camera'], frame['arrived']) for frame in frames if 'arrived' in frame]
+    # of one camera
+    gaps = [
+        gap / 1e6 for name in {camera for camera, _ in arrived}
+        for gap in np.diff(sorted(when for camera, when in arrived if camera == name))
+    ]  # fmt: skip
     found = [frame['ms'] for frame in frames if 'ms' in frame]
     stages = {s: [ms[s] for ms in found if s in ms] for s in ('receive', *PARTS, 'total')}
     return {
