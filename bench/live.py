@@ -29,8 +29,8 @@ from typing import Any
 from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
-from nightseg_ros.cli.demo import Child
 from nightseg_ros.cli.machine import machine, percentiles, versions
+from nightseg_ros.cli.processes import Child
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.runtime.pixels import fit

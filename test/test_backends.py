@@ -13,7 +13,7 @@ from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, Segmenter
+from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig
 from nightseg_ros.runtime.backend import BackendError, ON_CPU
 from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open_backend
 from nightseg_ros.runtime.export import embed_graph
@@ -144,10 +144,8 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
     pipeline = Pipeline(
         PipelineConfig(route='day'),
         backend,
-        day=Segmenter(spoilt, backend, print),
-        night=None,
-        translator=None,
-        estimator=IlluminationEstimator.load(files.illumination),
+        {'day': load_part(spoilt, backend, print, 'segment')},
+        IlluminationEstimator.load(files.illumination),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

@@ -8,6 +8,9 @@ from collections.abc import Callable
 import errno
 import os
 from pathlib import Path
+import subprocess
+import sys
+from typing import Any
 
 from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
@@ -99,6 +102,41 @@ def test_a_cache_that_can_only_be_read_is_enough(
     assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
     monkeypatch.setattr('nightseg_ros.files.replace_file', None)
     assert cached('onnx', 'key', lambda: b'', print) == b'graph' and not caplog.records
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ('fsync', 'replace'):
+        real: Callable[..., None] = getattr(os, name)
+
+        def noted(*given: Any, real: Callable[..., None] = real) -> None:
+            done.append(real.__name__)
+            real(*given)
+
+        monkeypatch.setattr(os, name, noted)
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path))
+    assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
+    assert done == ['fsync', 'replace']
+
+
+def test_the_next_start_finds_what_this_one_compiled(tmp_path: Path) -> None:
+    """Also in bfloat16, and whatever order Python gives to sets."""
+    path = write_segmenter(tmp_path / 'day.safetensors')
+    code = (
+        'from nightseg_ros.runtime.backends import has_bfloat16, OpenVINOBackend\n'
+        'from nightseg_ros.weights import load_weights\n'
+        'import numpy as np\n'
+        'backend = OpenVINOBackend(bfloat16=has_bfloat16())\n'
+        f'backend.load(load_weights({str(path)!r}), print)(np.zeros((1, 64, 96, 3), "u1"))'
+    )
+    files = []
+    for seed in '12':
+        environment = {'NIGHTSEG_CACHE': str(tmp_path / 'cache'), 'PYTHONHASHSEED': seed}
+        subprocess.run([sys.executable, '-c', code], env=os.environ | environment, check=True)
+        files.append(sorted((tmp_path / 'cache' / 'openvino').iterdir()))
+    assert files[0] == files[1] != []
 
 
 def test_a_runtime_that_cannot_read_what_it_wrote_compiles(

@@ -86,21 +86,24 @@ OWN = [
     ('data extract {drive} --out {drive} --rate 10 --every 0 --force', 'input'),
     ('data extract {drive} --out {other} --rate 10 --every 0 --force', 'not extracted here'),
     (f'predict {{set}}/images --out {{set}} {WEIGHTS}', 'labels'),
+    ('translate {drive} --out {set} --weights translator', 'images'),
+    ('demo --keep-bag --out {home}', 'did not write'),
     (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
     # the input itself
     ('bag predict {bag} --out {bag} --force', 'is the input'),
     ('bag predict {bag}/bag.mcap --out {bag} --force', 'input'),
     ('paint {bag} --out {bag} --force', 'is the input'),
     ('paint {bag}/bag.mcap --out {bag} --force', 'input'),
+    ('run {drive} --fps 10 --out {drive}/drive_0000.png', 'input'),
 ]
 
 
 @pytest.mark.parametrize(('command', 'words'), OWN)
 def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, words, capsys):
     root = tmp_path / 'root'
-    for folder in ('home/bag.partial/replaced', 'drive', 'other', 'set/labels'):
+    for folder in ('home/bag.partial/replaced', 'home/bags', 'drive', 'other', 'set/labels'):
         (root / folder).mkdir(parents=True)
-    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine'):
+    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/mine'):
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):

@@ -105,7 +105,6 @@ def test_a_depth_image_becomes_a_labelled_cloud(bag: Path, drive: Drive, tmp_pat
         (['--depth', 'roof=/depth/image_raw'], "'roof' has none"),
         (['--depth', 'front'], '--depth takes CAMERA=TOPIC'),
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),
-        (['--occlusion-cell', '-1'], "'cell' must not be negative"),
     ],
 )
 def test_what_cannot_be_painted_is_said(

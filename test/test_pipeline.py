@@ -6,6 +6,7 @@ from dataclasses import replace
 import gc
 import math
 from pathlib import Path
+from typing import Any
 
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
@@ -218,19 +219,31 @@ def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> 
 def test_a_camera_whose_size_changes_does_not_fill_the_memory(
     files: WeightsConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sizes used last stay ready; the others are let go."""
+    """The sizes used last stay ready, and of every cache at most what it may hold."""
     monkeypatch.setattr(backends, 'MOST_SHAPES', 3)
-    network = open_backend('openvino', 'cpu').load(load_weights(files.day), print)
+    config = PipelineConfig(weights=files, backend='openvino', device='cpu', route='translate')
+    pipeline = Pipeline.load(config)
 
-    def models() -> int:
+    def alive(*kinds: str) -> list[Any]:
         gc.collect()
-        kinds = ('InferRequest', '_InferRequestWrapper')
-        return sum(type(one).__name__ in kinds for one in gc.get_objects())
+        return [one for one in gc.get_objects() if type(one).__name__ in kinds]
 
-    before = models()
-    for width in range(32, 32 * 7, 32):
-        network(np.zeros((1, 32, width, 3), np.uint8))
-    assert 1 <= models() - before <= 3
+    requests = ('InferRequest', '_InferRequestWrapper')
+    before, compiled = len(alive(*requests)), list[tuple[int, int]]()
+    real = backends.cached
+    monkeypatch.setattr(
+        backends, 'cached', lambda *given: compiled.append(size) or real(*given)
+    )  # fmt: skip
+    for other in ((32, 160), (64, 160), (128, 160), (160, 160), (160, 128), (160, 64)):
+        for size in ((96, 160), other):
+            pipeline.process([frame(size)], EVERYTHING)
+    # of a translator and a segmenter
+    assert 2 <= len(alive(*requests)) - before <= 2 * 3
+    assert compiled.count((96, 160)) == 2, 'let go, though used a moment ago'
+    assert len(compiled) == 2 * 7
+    caches = [one for one in alive('_lru_cache_wrapper') if 'nightseg' in one.__module__]
+    assert len(caches) > 5
+    assert not [one for one in caches if one.cache_info().maxsize is None]
 
 
 def test_changes_while_running(files: WeightsConfig) -> None:

@@ -188,18 +188,6 @@ def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
     assert [getattr(item, 'stamp_ns', None) for _, item in items] == [10**9, 2 * 10**9, None]
 
 
-def test_a_bag(tmp_path):
-    with BagWriter(tmp_path / 'bag') as bag:
-        for index in range(3):
-            frame = Frame(image=picture(index), stamp_ns=10**18 + index, frame_id='f')
-            bag.write_frame('/left/image_raw', frame)
-    source = open_source(tmp_path / 'bag')
-    assert (source.kind, source.count, source.topic) == ('bag', 3, '/left/image_raw')
-    for index, (stem, frame) in enumerate(source):
-        assert (stem, frame.camera, frame.stamp_ns) == (f'00000{index}', 'left', 10**18 + index)
-        assert (frame.image == picture(index)).all()
-
-
 @pytest.mark.parametrize(
     ('name', 'options', 'words'),
     [

@@ -78,10 +78,9 @@ def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('backend', ['openvino', 'onnxruntime'])
-def test_predict_opens_no_connection(watch, tmp_path, backend):
+def test_predict_by_onnxruntime_opens_no_connection(watch, tmp_path):
     write_streets(tmp_path / 'streets')
-    options = ['--out', str(tmp_path / 'out'), '--backend', backend, '--device', 'cpu']
+    options = ['--out', str(tmp_path / 'out'), '--backend', 'onnxruntime', '--device', 'cpu']
     arguments = [str(tmp_path / 'streets' / 'images'), *weight_flags(tmp_path), *options]
     code = (
         'import sys, time; from nightseg_ros.cli.main import main; '
@@ -106,7 +105,7 @@ def test_verbs_open_no_connection(watch, tmp_path, verb):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_node_opens_no_connection(watch, tmp_path, monkeypatch):
+def test_the_node_with_openvino_opens_no_connection(watch, tmp_path, monkeypatch):
     harness = pytest.importorskip('ros_harness')
     files = {name: str(path) for name, path in write_all(tmp_path).items()}
     environment = watch.environment()

@@ -278,7 +278,7 @@ class ManagedNode(LifecycleNode):
 
         The state machine keeps the DDS participant with its shared memory, and whatever still
         refers to the node, such as a worker that hangs, keeps the state machine. Nothing public
-        destroys it; test_shared_memory_process.py notices where this does not any more.
+        destroys it; test_node_lifecycle.py notices where this does not any more.
         """
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
