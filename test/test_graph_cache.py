@@ -13,12 +13,14 @@ import sys
 from typing import Any
 
 from nightseg_ros.files import replace_file
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
 from nightseg_ros.runtime.export import cached, LIMIT, tidy
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
-from tiny_weights import write_segmenter
+from tiny_weights import weights_config, write_segmenter
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
 
@@ -137,6 +139,20 @@ def test_the_next_start_finds_what_this_one_compiled(tmp_path: Path) -> None:
         subprocess.run([sys.executable, '-c', code], env=os.environ | environment, check=True)
         files.append(sorted((tmp_path / 'cache' / 'openvino').iterdir()))
     assert files[0] == files[1] != []
+
+
+def test_sizes_that_differ_by_padding_alone_share_a_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    config = PipelineConfig(
+        weights=weights_config(tmp_path), route='night', backend='openvino', long_side=160
+    )
+    pipeline = Pipeline.load(config)
+    for rows, graphs in ((90, 1), (86, 1), (120, 2)):
+        image = np.zeros((rows, 160, 3), np.uint8)
+        pipeline.process([Frame(image=image, camera=f'{rows}')])
+        assert len(list((tmp_path / 'cache' / 'openvino').iterdir())) == graphs
 
 
 def test_a_runtime_that_cannot_read_what_it_wrote_compiles(
