@@ -38,7 +38,7 @@ FAULTS = (
     'bomb', 'black', 'white', 'NaN', '16 cameras', 'restart', 'QoS', 'never reads', 'SIGKILL',
     'SIGINT', 'SIGTERM', 'memory', 'worker', 'disk', 'one name', 'bit-flipped', 'foreign',
     'pickle', 'symlink', 'unreadable', 'replaced', 'YAML', 'command line', 'run time', '/dev/shm',
-    'hangs', 'marker', '--force', 'UTF-8',
+    'hangs', 'marker', '--force', 'UTF-8', 'aspect', 'illumination', 'ego mask', 'report home',
 )  # fmt: skip
 
 

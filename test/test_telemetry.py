@@ -103,6 +103,29 @@ def test_verbs_open_no_connection(watch, tmp_path, verb):
     assert watch.heard() == set()
 
 
+HUB = """
+import {first}ray, transformers
+from huggingface_hub.utils import send_telemetry
+from ray._common.usage.usage_lib import usage_stats_enabled
+import time
+send_telemetry('nightseg')
+# a thread sends it
+time.sleep(3)
+print('Ray reports:', usage_stats_enabled())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    None in map(find_spec, ('ray', 'transformers', 'huggingface_hub')), reason='not all are there'
+)
+def test_ray_and_huggingface_hub_report_nothing_behind_the_package(watch):
+    assert 'Ray reports: False' in run(watch, '-c', HUB.format(first='nightseg_ros, '))
+    assert watch.heard() == set()
+    assert 'Ray reports: True' in run(watch, '-c', HUB.format(first=''))
+    assert any('huggingface.co' in text for text in watch.heard())
+
+
 @pytest.mark.ros
 @pytest.mark.slow
 def test_the_node_with_openvino_opens_no_connection(watch, tmp_path, monkeypatch):
