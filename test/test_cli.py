@@ -3,8 +3,10 @@
 """The command line: light help, clear errors, and predictions that are all there."""
 
 import dataclasses
+import importlib
 import json
 import os
+from pathlib import Path
 import subprocess
 import sys
 from typing import Any
@@ -25,6 +27,7 @@ import pytest
 from tiny_data import imwrite
 from tiny_weights import weight_flags, write_segmenter
 
+SCRIPTS = sorted((Path(__file__).parent.parent / 'bench').glob('*.py'))
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 
 
@@ -107,8 +110,8 @@ TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{t
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
+        (['bench', '--backend', 'opnvino'], "did you mean 'openvino'"),
         (['demo', '--seconds', '0'], '--seconds'),
-        (['bench', '--out', '{tmp}/o', '--backend', 'nonsense'], 'nonsense'),
         ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
         ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
         (['evaluate', '--out', '{tmp}/o'], '--dataset'),
@@ -128,6 +131,19 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     assert main([*given, '--quiet']) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
+
+
+def test_a_choice_names_the_nearest(capsys):
+    with pytest.raises(SystemExit, match='2'):
+        main(['predict', 'a.png', '--out', 'x', '--route', 'nigt'])
+    shown = ' '.join(capsys.readouterr().err.replace('│', ' ').split())
+    assert "'nigt' is none of auto, day, night, translate; did you mean 'night'?" in shown
+
+
+def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'transformers', None)
+    assert main(['import', 'segformer', str(tmp_path), '--out', 'x']) == 2
+    assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
@@ -217,10 +233,15 @@ def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(monkeypatch, ca
     assert capsys.readouterr().err == 'nightseg info: interrupted\n'
 
 
-@pytest.mark.parametrize('arguments', ['', '--help', 'bag --help', 'predict --help', 'info'])
+@pytest.mark.parametrize('arguments', [
+    'cli.main', 'cli.main --help', 'cli.main bag --help', 'cli.main predict --help',
+    'cli.main info', 'node.main --help',
+])  # fmt: skip
 def test_a_reader_that_leaves_early_is_no_error(arguments):
+    if arguments.startswith('node'):
+        pytest.importorskip('rclpy')
     # the shell waits until the reader has left
-    command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.cli.main {arguments}) | true'
+    command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.{arguments}) | true'
     script = f'{command}; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(['bash', '-c', script], capture_output=True, text=True)
     assert done.stdout == '141\n' and not done.stderr, done.stderr
@@ -266,10 +287,11 @@ def test_a_node_prints_help_and_names_a_missing_file(module, name, parameter, tm
     done = subprocess.run([*command, '--help'], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f'usage: {name} [--ros-args') and parameter in done.stdout
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
-    given = ['--ros-args', '--params-file', str(tmp_path / 'nowhere.yaml')]
-    done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode == 2 and last.startswith(f'{name}: ') and 'nowhere.yaml' in last
+    missing = ['--ros-args', '--params-file', str(tmp_path / 'nowhere.yaml')]
+    for given, words in ((missing, 'nowhere.yaml'), (['--halp'], "'--halp' is no argument")):
+        done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
+        last = done.stderr.splitlines()[-1]
+        assert done.returncode == 2 and last.startswith(f'{name}: ') and words in last
 
 
 def test_verbose_shows_where_an_error_comes_from(tmp_path):
@@ -423,6 +445,16 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     summary, page = capsys.readouterr().out.splitlines()
     assert summary == 'images: 2 frames without labels; routes: day 2'
     assert page == str(bare / 'report.html')
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_of_bench_find_what_they_import(script):
+    try:
+        importlib.import_module(script.stem)
+    except ModuleNotFoundError as error:
+        if error.name != 'rclpy':
+            raise
+        pytest.skip('rclpy is not installed')
 
 
 def test_setups_vary_one_thing_at_a_time():
