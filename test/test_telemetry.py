@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import contextlib
+from importlib.util import find_spec
 from ipaddress import ip_address
 import json
 import os
