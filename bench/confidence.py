@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import islice
 import json
 from pathlib import Path
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 from nightseg_ros.data.datasets import open_dataset
@@ -28,6 +28,7 @@ from nightseg_ros.data.sample import read_image, read_labels, Sample
 from nightseg_ros.data.source import open_source
 from nightseg_ros.evaluation.metrics import (
     BootstrapConfig,
+    ranks,
     risk_coverage,
     spearman,
     spearman_interval,
@@ -47,12 +48,11 @@ OUTLIERS = 16
 STEP = 15
 #: Values of ``min_reliability`` that are compared.
 LEAST = (0.6, 0.65, 0.7, 0.75)
-BOOTSTRAP = BootstrapConfig(unit='blocks')
-WANT = Want(labels=True, confidence=True)
+SCORES = ('reliability', 'confidence')
+COLORS = {'day': '#c9820e', 'dusk': '#a0459b', 'night': '#20509e'}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seen:
+class Seen(NamedTuple):
     """A frame that went through the pipeline."""
 
     kind: str
@@ -84,27 +84,19 @@ def places(samples: Sequence[Sample]) -> list[str]:
 
 def see(
     pipeline: Pipeline, image: npt.NDArray[np.uint8], kind: str, place: str,
-    truth: npt.NDArray[np.uint8] | None,
+    truth: npt.NDArray[np.uint8] | None = None,
 ) -> Seen:  # fmt: skip
     """Show one picture by itself."""
     pipeline.reset(reason='a picture by itself')
-    [result] = pipeline.process([Frame(image=image)], WANT)
+    [result] = pipeline.process([Frame(image=image)], Want(labels=True, confidence=True))
     assert result.confidence is not None and result.labels is not None
     assert result.reliability is not None
-    blank = np.zeros(256, np.int64)
-    wrong, right, accuracy = blank, blank, 0.0
-    if truth is not None:
-        known = truth != UNLABELLED
-        hit = known & (truth == result.labels)
-        wrong, right = (
-            np.bincount(result.confidence[mask], minlength=256) for mask in (known & ~hit, hit)
-        )
-        accuracy = float(hit.sum() / known.sum())
-    return Seen(
-        kind=kind, place=place, reliability=result.reliability,
-        confidence=float(result.confidence.mean()) / 255, accuracy=accuracy, wrong=wrong,
-        right=right,
-    )  # fmt: skip
+    known = np.zeros_like(result.labels, bool) if truth is None else truth != UNLABELLED
+    hit = known & (truth == result.labels)
+    counts = (np.bincount(result.confidence[at], minlength=256) for at in (known & ~hit, hit))
+    accuracy = float(hit.sum() / max(known.sum(), 1))
+    mean = float(result.confidence.mean()) / 255
+    return Seen(kind, place, result.reliability, mean, accuracy, *counts)
 
 
 def real_frames(pipeline: Pipeline, data: Path, test: bool) -> list[Seen]:
@@ -130,132 +122,130 @@ def blind_frames(pipeline: Pipeline, data: Path) -> list[Seen]:
         *open_dataset(f'folder:{data}/night_dev:night')[::4],
     ]
     grounds = [read_image(sample.image) for sample in streets]
-    seen = []
-    for number, (kind, make) in enumerate(CORRUPTIONS.items()):
-        for index in range(OUTLIERS):
-            rng = np.random.default_rng((0, number, index))
-            picture = make(grounds[index % len(grounds)], rng)
-            seen.append(see(pipeline, picture, kind, f'{kind} {index}', None))
-    return seen
+    return [
+        see(
+            pipeline,
+            make(grounds[index % len(grounds)], np.random.default_rng((0, number, index))),
+            kind,
+            f'{kind} {index}',
+        )
+        for number, (kind, make) in enumerate(CORRUPTIONS.items())
+        for index in range(OUTLIERS)
+    ]
 
 
-def other_cameras(pipeline: Pipeline, data: Path) -> dict[str, list[float]]:
-    """Return the reliability of frames of cameras that the weights were not calibrated on."""
-    found: dict[str, list[float]] = {}
+def other_cameras(pipeline: Pipeline, data: Path) -> dict[str, dict[str, Any]]:
+    """Return the reliability on clips of cameras that the weights were not calibrated on."""
+    found = {}
     for clip in sorted((data / 'clips').glob('*.mp4')):
         pipeline.reset(reason='another clip')
-        found[clip.stem] = []
-        for index, (_, frame) in enumerate(open_source(clip)):
-            if index % STEP == 0 and isinstance(frame, Frame):
-                [result] = pipeline.process([frame], WANT)
-                assert result.reliability is not None
-                found[clip.stem].append(result.reliability)
+        frames = [frame for _, frame in islice(open_source(clip), 0, None, STEP)]
+        shown = [pipeline.process([f])[0].reliability for f in frames if isinstance(f, Frame)]
+        values = np.array(shown, float)
+        found[clip.stem] = {
+            'frames': len(values), 'least': values.min(), 'median': float(np.median(values)),
+            'below': shares(values),
+        }  # fmt: skip
     return found
 
 
-def correlation(seen: Sequence[Seen], name: str) -> list[float]:
+def shares(reliability: npt.ArrayLike) -> dict[str, float]:
+    """Return the share of frames that each ``min_reliability`` reports."""
+    return {str(least): float(np.mean(np.asarray(reliability) < least)) for least in LEAST}
+
+
+def values_of(score: str, frames: Sequence[Seen]) -> npt.NDArray[np.float64]:
+    """Return float64 [N], one field of the frames."""
+    return np.array([getattr(frame, score) for frame in frames], float)
+
+
+def correlation(seen: Sequence[Seen], name: str) -> list[float | None]:
     """Return Spearman's correlation of a score of frames with their accuracy, low and high."""
-    score, accuracy = (np.array([getattr(f, key) for f in seen]) for key in (name, 'accuracy'))
-    order = {place: number for number, place in enumerate({f.place: None for f in seen})}
-    places = np.array([order[frame.place] for frame in seen])
-    ends = spearman_interval(score, accuracy, places, BOOTSTRAP) or [np.nan, np.nan]
-    return [spearman(score, accuracy), *ends]
+    score, accuracy = values_of(name, seen), values_of('accuracy', seen)
+    units = np.unique([frame.place for frame in seen], return_inverse=True)[1]
+    ends = spearman_interval(score, accuracy, units, BootstrapConfig(unit='blocks'))
+    return [spearman(score, accuracy), *(ends or (None, None))]
 
 
-def auroc(bad: npt.ArrayLike, good: npt.ArrayLike) -> float:
+def auroc_of_pixels(bad: npt.NDArray[np.int64], good: npt.NDArray[np.int64]) -> float:
     """Return how often a level of ``good`` is above one of ``bad``, by counts [levels] of each."""
-    low, high = np.asarray(bad, np.float64), np.asarray(good, np.float64)
-    return float(high @ (low.cumsum() - low / 2) / (high.sum() * low.sum()))
+    return float(good @ (bad.cumsum() - bad / 2) / (good.sum() * bad.sum()))
 
 
 def auroc_of_frames(score: str, bad: Sequence[Seen], good: Sequence[Seen]) -> float:
     """Return how often a score of ``good`` frames is above one of ``bad`` ones."""
-    values = [getattr(frame, score) for frame in (*bad, *good)]
-    places = np.unique(values, return_inverse=True)[1]
-    levels = places.max() + 1
-    return auroc(*(np.bincount(p, minlength=levels) for p in np.split(places, [len(bad)])))
+    high = values_of(score, good)
+    _, among_all = np.split(ranks([*values_of(score, bad), *high]), [len(bad)])
+    return float((among_all - ranks(high)).mean() / len(bad))
 
 
 def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:
     """Return every figure that the pictures give."""
-    kinds = list(dict.fromkeys(frame.kind for frame in real))
+    kinds = dict.fromkeys(frame.kind for frame in real)
     groups = {'all': real, **{kind: [f for f in real if f.kind == kind] for kind in kinds}}
-    errors = [1 - frame.accuracy for frame in real]
-    result: dict[str, Any] = {'frames': {}, 'blind': {}, 'risk_coverage': {}}
-    for name, group in groups.items():
-        wrong, right = (sum(getattr(f, side) for f in group) for side in ('wrong', 'right'))
-        result['frames'][name] = {
-            'frames': len(group),
-            'places': len({frame.place for frame in group}),
-            'accuracy': float(np.mean([frame.accuracy for frame in group])),
-            'reliability': float(np.mean([frame.reliability for frame in group])),
-            'least': min(frame.reliability for frame in group),
-            **{
-                f'spearman_{score}': correlation(group, score)
-                for score in ('reliability', 'confidence')
-            },
-            'wrong_pixels_auroc': auroc(wrong, right),
-        }
-    for kind in CORRUPTIONS:
-        bad = [frame for frame in blind if frame.kind == kind]
-        result['blind'][kind] = {
-            'frames': len(bad),
-            'reliability': float(np.mean([frame.reliability for frame in bad])),
-            'most': max(frame.reliability for frame in bad),
-            'below': shares([frame.reliability for frame in bad]),
-            **{
-                f'auroc_{score}': auroc_of_frames(score, bad, real)
-                for score in ('reliability', 'confidence')
-            },
-        }
-    for score in ('reliability', 'confidence', 'accuracy'):
-        coverage, risk = risk_coverage([getattr(f, score) for f in real], errors)
-        result['risk_coverage'][score] = {
-            'area': float(risk.mean()),
-            **{f'{at:.0%}': float(risk[np.searchsorted(coverage, at)]) for at in (0.5, 0.8, 1.0)},
-        }
-    return result
-
-
-def shares(reliability: Sequence[float]) -> dict[str, float]:
-    """Return the share of frames that each ``min_reliability`` reports."""
-    return {str(least): float(np.mean(np.array(reliability) < least)) for least in LEAST}
+    outliers = {kind: [f for f in blind if f.kind == kind] for kind in CORRUPTIONS}
+    return {
+        'frames': {
+            name: {
+                'frames': len(group),
+                'places': len({frame.place for frame in group}),
+                'accuracy': values_of('accuracy', group).mean(),
+                'reliability': values_of('reliability', group).mean(),
+                'least': values_of('reliability', group).min(),
+                **{f'spearman_{score}': correlation(group, score) for score in SCORES},
+                'wrong_pixels_auroc': auroc_of_pixels(
+                    sum(f.wrong for f in group), sum(f.right for f in group)
+                ),
+            }
+            for name, group in groups.items()
+        },
+        'blind': {
+            kind: {
+                'frames': len(bad),
+                'reliability': values_of('reliability', bad).mean(),
+                'most': values_of('reliability', bad).max(),
+                'below': shares(values_of('reliability', bad)),
+                **{f'auroc_{score}': auroc_of_frames(score, bad, real) for score in SCORES},
+            }
+            for kind, bad in outliers.items()
+        },
+    }
 
 
 def figures(real: Sequence[Seen], blind: Sequence[Seen], out: Path) -> None:
     """Draw reliability against accuracy, risk against coverage, and reliability by kind."""
     kinds = list(dict.fromkeys(frame.kind for frame in real))
-    colors = {'day': '#c9820e', 'dusk': '#a0459b', 'night': '#20509e'}
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained')
     for kind in kinds:
         group = [frame for frame in real if frame.kind == kind]
-        left.scatter([f.reliability for f in group], [f.accuracy for f in group], s=14,
-                     color=colors[kind], alpha=0.7, label=f'{kind} ({len(group)})')  # fmt: skip
-    left.plot([0, 1], [0, 1], color='#999999', linewidth=0.8)
+        left.scatter(values_of('reliability', group), values_of('accuracy', group), s=14,
+                     color=COLORS[kind], alpha=0.7, label=f'{kind} ({len(group)})')  # fmt: skip
+    left.axline((0, 0), slope=1, color='#999999', linewidth=0.8)
     lowest = min(min(f.reliability, f.accuracy) for f in real) - 0.05
     left.set(xlabel='reliability', ylabel='share of right pixels', xlim=(lowest, 1),
              ylim=(lowest, 1))  # fmt: skip
-    left.legend(frameon=False)
-    errors = [1 - frame.accuracy for frame in real]
-    for score, style in (('accuracy', ':'), ('confidence', '--'), ('reliability', '-')):
-        coverage, risk = risk_coverage([getattr(f, score) for f in real], errors)
-        label = {'accuracy': 'best possible order', 'confidence': 'mean confidence'}
+    errors = 1 - values_of('accuracy', real)
+    for score, label, style in (
+        ('accuracy', 'best possible order', ':'), ('confidence', 'mean confidence', '--'),
+        ('reliability', 'reliability', '-'),
+    ):  # fmt: skip
+        coverage, risk = risk_coverage(values_of(score, real), errors)
         right.plot(coverage, risk, style, color='#20509e' if style == '-' else '#777777',
-                   label=label.get(score, score))  # fmt: skip
+                   label=label)  # fmt: skip
     right.set(xlabel='share of the frames kept', ylabel='share of wrong pixels in them',
               xlim=(0, 1), ylim=(0, None))  # fmt: skip
-    right.legend(frameon=False)
+    for axis in (left, right):
+        axis.legend(frameon=False)
     figure.savefig(out / 'reliability.png', dpi=110)
 
     rng = np.random.default_rng(0)
     figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout='constrained', sharey=True)
     names = [*kinds, *CORRUPTIONS]
-    for axis, score in zip(axes, ('reliability', 'confidence')):
+    for axis, score in zip(axes, SCORES):
         for place, name in enumerate(names):
-            group = [frame for frame in (*real, *blind) if frame.kind == name]
-            axis.scatter([getattr(f, score) for f in group],
-                         place + rng.uniform(-0.28, 0.28, len(group)), s=9, alpha=0.6,
-                         color=colors.get(name, '#b03a2e'))  # fmt: skip
+            shown = values_of(score, [f for f in (*real, *blind) if f.kind == name])
+            axis.scatter(shown, place + rng.uniform(-0.28, 0.28, len(shown)), s=9, alpha=0.6,
+                         color=COLORS.get(name, '#b03a2e'))  # fmt: skip
         axis.set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1),
                  xlabel='mean confidence' if score == 'confidence' else score)  # fmt: skip
     axes[0].invert_yaxis()
@@ -274,18 +264,8 @@ def main() -> None:
     pipeline = Pipeline.load(PipelineConfig(route=options.route), log=print)
     real = real_frames(pipeline, options.data, options.test)
     blind = blind_frames(pipeline, options.data)
-    result = measure(real, blind) | {
-        'clips': {
-            name: {
-                'frames': len(values),
-                'least': min(values),
-                'median': float(np.median(values)),
-                'below': shares(values),
-            }
-            for name, values in other_cameras(pipeline, options.data).items()
-        },
-        'weights': pipeline.describe(),
-    }
+    result = measure(real, blind)
+    result |= {'clips': other_cameras(pipeline, options.data), 'weights': pipeline.describe()}
     content = json.dumps(result, indent=1, default=str) + '\n'
     (options.out / 'confidence.json').write_text(content, encoding='utf-8')
     figures(real, blind, options.out)

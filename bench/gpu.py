@@ -16,14 +16,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 import json
 from pathlib import Path
-import platform
 import time
 from typing import Any
 
+from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.backend import ON_GPU
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         graph_of(load_weights(options.night))(torch.zeros(1, rows, columns, 3, dtype=torch.uint8))
     operations, peak = counter.get_total_flops(), peak_flops(pipeline.backend.device)
     result: dict[str, Any] = {
-        'machine': machine(pipeline.backend.device),
+        'machine': machine(), 'versions': versions(),
         'what': {**vars(options), 'out': str(options.out), **pipeline.describe()},
         'gflop_a_frame': operations / 1e9, 'peak_tflops': peak / 1e12,
         'goals': {'p99_ms of 8': GOAL_MS, 'agreement': GOAL_AGREEMENT}, 'cameras': {},
@@ -66,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flat_out = drive(pipeline, images[:cameras], float('inf'), count)
         times = [batch['total'] for batch in paced]
         hz = 1e3 * cameras / float(np.median([batch['total'] for batch in flat_out]))
-        p50, p95, p99 = (round(float(v), 3) for v in np.percentile(times, [50, 95, 99]))
         result['cameras'][cameras] = {
-            'batch_ms': {'p50': p50, 'p95': p95, 'p99': p99, 'max': round(max(times), 3)},
+            'batch_ms': {**percentiles(times), 'max': round(max(times), 3)},
             'late': sum(ms > 1e3 / options.rate for ms in times),
             'frames_per_second': round(hz, 1),
             'share_of_roofline': round(hz * operations / peak, 4),
@@ -77,6 +77,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for name in paced[0]
             },
             'agreement': agreement(pipeline, exact, images[:cameras]),
+        }
+    if pipeline.backend.device == 'cuda':
+        result['gpu'] = {
+            'name': torch.cuda.get_device_name(),
+            'used_mib': torch.cuda.max_memory_allocated() >> 20,
+            'reserved_mib': torch.cuda.max_memory_reserved() >> 20,
         }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
@@ -133,22 +139,10 @@ def peak_flops(device: str) -> float:
     return 2 * side**3 / min(seconds)
 
 
-def machine(device: str) -> dict[str, Any]:
-    """Return what the figures were measured on."""
-    about: dict[str, Any] = {'torch': torch.__version__, 'cpu': platform.machine()}
-    if device == 'cuda':
-        gpu = torch.cuda.get_device_properties(0)
-        about['gpu'] = gpu.name
-        about['gpu_memory_gib'] = round(gpu.total_memory / 2**30, 1)
-        about['used_mib'] = round(torch.cuda.max_memory_allocated() / 2**20)
-        about['reserved_mib'] = round(torch.cuda.max_memory_reserved() / 2**20)
-    return about
-
-
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--device', default='cuda', choices=('cuda', 'cpu'))
-    parser.add_argument('--backend', default='torch', choices=('torch', 'tensorrt'))
+    parser.add_argument('--backend', default='torch', choices=ON_GPU)
     parser.add_argument('--route', default='night', choices=('auto', 'day', 'night'))
     parser.add_argument('--day', default='day', help='weights of the route day')
     parser.add_argument('--night', default='night', help='weights of the route night')

@@ -31,14 +31,14 @@ import termios
 import time
 from typing import Any
 
-from nightseg_ros.cli.demo import Child, ProcessError
+from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
 from nightseg_ros.shared_memory import held_locks
 from nightseg_ros.simulation.drive import Drive, write_drive
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import add_weights, growth, held, Limit, Observer, resources, ros_arguments
+from watch import add_weights, growth, held, Limit, Observer, resources, ros_arguments, verdict
 
 CAMERAS = ('front', 'rear')
 SOURCES = (*CAMERAS, 'lidar')
@@ -48,8 +48,13 @@ NODES = {'night_perception': 'nightseg_ros.node.main',
 SETTLE = 3.0
 #: Seconds for the mask of a frame, at most.
 ANSWER = 2.0
+#: Width and height, frames a second and seconds of the drive; seconds between two samples.
+SIZE, FPS, LOOP, SAMPLE = (320, 180), 4.0, 45.0, 2.0
+#: Largest share of frames or clouds that may be lost.
+LOST = 0.02
 #: ``watchdog_s`` of night_perception; a suspend is longer than that and the guard's 5 s.
 WATCHDOG_S, SUSPEND_S = 5.0, 11.0
+EVENTS = ('silence', 'restart', 'deactivate', 'route', 'suspend', 'unread', 'configure')
 #: Every way in which a message that was received may end.
 ENDS = {'served', *(f'dropped.{reason}' for reason in FRAME_DROPS | CLOUD_DROPS)}
 
@@ -107,8 +112,8 @@ class Lidar:
 
     source = 'lidar'
 
-    def __init__(self, observer: Observer, size: tuple[int, int]) -> None:
-        """Look for masks ten times a second; ``size`` is the cameras' (width, height)."""
+    def __init__(self, observer: Observer) -> None:
+        """Look for masks ten times a second."""
         self.silent = False
         self._observer, self._last, self._sent = observer, 0, list[tuple[int, float]]()
         points = np.random.default_rng(0).uniform((-20, -3, 2), (20, 3, 40), (2000, 3))
@@ -121,7 +126,7 @@ class Lidar:
         )  # fmt: skip
         # no transform is asked for where all lies in the frame of the pictures
         self._sweep.header.frame_id = 'camera'
-        width, height = size
+        width, height = SIZE
         self._lens = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
         focal = 0.625 * width
         self._lens.k[:] = [focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1]
@@ -184,15 +189,16 @@ class Soak:
     def __init__(self, options: argparse.Namespace, work: Path) -> None:
         """Render the drive and start the nodes; files go into ``work``."""
         self.options = options
+        # every event has to happen before what it costs once is held against it
+        self.every = min(40.0, 60 * options.minutes / 25)
         self.rows: list[dict[str, Any]] = []
-        self.sent, self.answered, self.lost = (dict.fromkeys(SOURCES, 0) for _ in range(3))
+        self.sent, self.lost = dict.fromkeys(SOURCES, 0), dict.fromkeys(SOURCES, 0)
         self.faults: list[str] = []
         """What was not accounted for, or spoke to another machine."""
         self.events: list[str] = []
         self.segments: set[Path] = set()
         bag = work / 'drive'
-        drive = Drive(size=options.size, fps=options.fps, seconds=options.loop)
-        write_drive(bag, drive, processes=1)
+        write_drive(bag, Drive(size=SIZE, fps=FPS, seconds=LOOP), processes=1)
         cameras = {'cameras': json.dumps(CAMERAS)}
         parameters = {
             'night_perception': {
@@ -211,7 +217,7 @@ class Soak:
             lambda: all(node.code is None for node in self.nodes), list(NODES),
         )  # fmt: skip
         self._stack.callback(self.observer.close)
-        self._lidar = Lidar(self.observer, options.size)
+        self._lidar = Lidar(self.observer)
         for player in self._players:
             self._stack.callback(player.stop)
         self._begun = time.monotonic()
@@ -225,7 +231,7 @@ class Soak:
         for player in self._players:
             player.start()
             # the cameras must not see the same light at the same time
-            self._spin(self.options.every / 3)
+            self._spin(self.every / 3)
         self._until_served()
         # a machine's first start compiles the networks; later ones hold the cache's files open
         self.configure()
@@ -233,8 +239,8 @@ class Soak:
         # loading is no part of it
         self._begun = time.monotonic()
         end = self._begun + 60 * self.options.minutes
-        for name in itertools.cycle(self.options.events):
-            self._steady(min(self.options.every, end - time.monotonic()))
+        for name in itertools.cycle(EVENTS):
+            self._steady(min(self.every, end - time.monotonic()))
             if time.monotonic() >= end:
                 break
             self.events.append(name)
@@ -294,7 +300,7 @@ class Soak:
         """Take one network for every light, then the other, then let the light decide again."""
         for route in ('night', 'day', 'auto'):
             self.observer.set_parameter('route', route)
-            self._spin(self.options.every / 10)
+            self._spin(self.every / 10)
 
     def suspend(self) -> None:
         """Stop both nodes for longer than the watchdog allows a batch, and let them go on."""
@@ -330,7 +336,7 @@ class Soak:
         event = self.events[-1] if self.events else 'start'
         before = resources(self.nodes[0].pid)
         while time.monotonic() < end:
-            self._spin(self.options.sample)
+            self._spin(SAMPLE)
             sent, latencies, clouds = self._match(waiting)
             now, cloud = (resources(node.pid) for node in self.nodes)
             frames = len(latencies)
@@ -395,7 +401,6 @@ class Soak:
             sent = waiting.pop((source, stamp), None)
             if sent is None:
                 continue
-            self.answered[source] += 1
             if source == 'lidar':
                 clouds += 1
             else:
@@ -433,86 +438,55 @@ def remotes(pid: int) -> Iterator[str]:
                 yield f'{table} {words[1]} {words[2]}'
 
 
-EVENTS = ('silence', 'restart', 'deactivate', 'route', 'suspend', 'unread', 'configure')
-
-
 def main() -> int:
     """Run it and return the exit code."""
-    options = _parser().parse_args()
-    seconds = 60 * options.minutes
-    # every event has to happen before what it costs once is held against it
-    options.every = min(40.0, seconds / 25) if options.every is None else options.every
-    options.warm_up = min(900.0, seconds / 2) if options.warm_up is None else options.warm_up
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--minutes', type=float, default=60.0)
+    parser.add_argument('--out', type=Path, default=Path('out/soak'))
+    add_weights(parser)
+    options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-soak-') as work:
         os.environ.update({**domain, **profile_environment()})
         soak = Soak(options, Path(work))
-        problem = ''
         try:
             soak.run()
         except (RuntimeError, ProcessError, OSError) as error:
             tails = [f'{node.name} ({node.code}):\n{node.tail()}' for node in soak.nodes]
-            problem = '\n'.join([f'after {soak.events[-1:]}: {error}', *tails])
+            soak.faults.append('\n'.join([f'after {soak.events[-1:]}: {error}', *tails]))
         finally:
             soak.close()
             with (options.out / 'soak.csv').open('w', newline='', encoding='utf-8') as file:
                 writer = csv.DictWriter(file, list(soak.rows[0]) if soak.rows else ())
                 writer.writeheader()
                 writer.writerows(soak.rows)
-    return _judge(options, soak, problem)
+    return 0 if judged(options, soak) else 1
 
 
-def _judge(options: argparse.Namespace, soak: Soak, problem: str) -> int:
+def judged(options: argparse.Namespace, soak: Soak) -> bool:
+    """Print what grew, got lost or was left behind, and write soak.json."""
+    # what the first minutes cost once is not held against it, up to a quarter of an hour
+    warm_up = min(900.0, 30 * options.minutes)
     # times hear of other work on the machine: the fastest tenth of a quarter is compared
     limits = [
         *held(options.growth), *held(options.growth, 'cloud_'),
-        Limit(name='cpu_ms_per_frame', growth=0.1, floor=5.0, quantile=0.1),
-        Limit(name='latency_ms', growth=0.25, floor=10.0, quantile=0.1),
+        Limit('cpu_ms_per_frame', 0.1, floor=5.0, quantile=0.1),
+        Limit('latency_ms', 0.25, floor=10.0, quantile=0.1),
     ]  # fmt: skip
-    found = [growth(soak.rows, 'seconds', options.warm_up, limit) for limit in limits]
-    lines = [str(one) for one in found]
-    failed = bool(problem) or not all(one.passed for one in found)
+    checks = [growth(soak.rows, 'seconds', warm_up, limit) for limit in limits]
     for source in SOURCES:
         sent, lost = soak.sent[source], soak.lost[source]
-        good = lost <= options.lost * sent and sent > 0
-        failed |= not good
-        lines.append(f'{"ok  " if good else "FAIL"} lost by {source:10} {lost} of {sent}')
+        checks.append((sent > 0 and lost <= LOST * sent, f'lost by {source}: {lost} of {sent}'))
     left = sorted(path.name for path in soak.segments if path.exists())
     for what, items in (('not accounted for', soak.faults), ('left in /dev/shm', left)):
-        failed |= bool(items)
-        lines.append(f'{"FAIL" if items else "ok  "} {what}: {"; ".join(items[:5]) or "nothing"}')
-    lines += [f'FAIL {problem}'] * bool(problem)
-    lines.append(f'verdict: {"FAILED" if failed else "passed"}')
-    print('\n'.join(lines))
-    verdict = {
-        'minutes': options.minutes, 'warm_up_s': options.warm_up, 'events': soak.events,
-        'sent': soak.sent, 'answered': soak.answered, 'lost': soak.lost, 'faults': soak.faults,
-        'left': left, 'segments': len(soak.segments), 'problem': problem,
-        'passed': not failed,
-        'growth': {
-            one.limit.name: {'first': one.first, 'last': one.last, 'share': one.share}
-            for one in found
-        },
+        checks.append((not items, f'{what}: {"; ".join(items[:5]) or "nothing"}'))
+    passed = verdict(checks)
+    content = {
+        'minutes': options.minutes, 'events': soak.events, 'sent': soak.sent, 'lost': soak.lost,
+        'checks': [text for _, text in checks], 'passed': passed,
     }  # fmt: skip
-    (options.out / 'soak.json').write_text(json.dumps(verdict, indent=2) + '\n')
-    return int(failed)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add('--minutes', type=float, default=60.0)
-    add('--out', type=Path, default=Path('out/soak'))
-    add('--events', nargs='+', choices=EVENTS, default=EVENTS)
-    add('--every', type=float, help='seconds between two events; 40, less in a short run')
-    add('--sample', type=float, default=2.0, help='seconds between two samples')
-    add('--warm-up', type=float, help='seconds that are not judged; 900, half of a short run')
-    add('--lost', type=float, default=0.02, help='largest share of lost frames or clouds')
-    add('--fps', type=float, default=4.0, help='frames a second of each camera')
-    add('--loop', type=float, default=45.0, help='seconds until the drive starts again')
-    add('--size', type=int, nargs=2, default=(320, 180), help='width and height of the images')
-    add_weights(parser)
-    return parser
+    (options.out / 'soak.json').write_text(json.dumps(content, indent=2) + '\n')
+    return passed
 
 
 if __name__ == '__main__':

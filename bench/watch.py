@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import os
 from pathlib import Path
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
@@ -52,8 +51,7 @@ def resources(pid: int) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """What one series may do."""
 
     name: str
@@ -68,58 +66,42 @@ class Limit:
 def held(memory: float, prefix: str = '') -> list[Limit]:
     """Return the limits of what a node holds, whatever else the machine does."""
     return [
-        Limit(name=f'{prefix}rss_mb', growth=memory),
-        Limit(name=f'{prefix}anon_mb', growth=memory),
+        Limit(f'{prefix}rss_mb', memory),
+        Limit(f'{prefix}anon_mb', memory),
         # one may be open for a moment
-        Limit(name=f'{prefix}fds', growth=0.01, floor=1.0),
-        Limit(name=f'{prefix}threads', growth=0.01, floor=1.0),
+        Limit(f'{prefix}fds', 0.01, floor=1.0),
+        Limit(f'{prefix}threads', 0.01, floor=1.0),
     ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Growth:
-    """What one series did."""
-
-    limit: Limit
-    first: float
-    last: float
-
-    @property
-    def share(self) -> float:
-        """Return the growth from the first quarter to the last one, as a share of the first."""
-        return (self.last - self.first) / self.first if self.first else float(self.last > 0)
-
-    @property
-    def passed(self) -> bool:
-        """Whether it kept within its limit."""
-        if not np.isfinite([self.first, self.last]).all():
-            return False
-        return self.last - self.first <= max(self.limit.growth * self.first, self.limit.floor)
-
-    def __str__(self) -> str:
-        """Return a line of the verdict."""
-        floor = f' or {self.limit.floor:g}' if self.limit.floor else ''
-        return (
-            f'{"ok  " if self.passed else "FAIL"} {self.limit.name:18} {self.first:9.2f} → '
-            f'{self.last:9.2f} ({self.share:+.2%}, at most {self.limit.growth:.0%}{floor})'
-        )
-
-
-def growth(rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limit: Limit) -> Growth:
+def growth(
+    rows: Sequence[Mapping[str, Any]], clock: str, warm_up: float, limit: Limit
+) -> tuple[bool, str]:
     """
     Compare the first and the last quarter of the rows whose ``clock`` is not below ``warm_up``.
 
-    Values that are no number are left out. With fewer than eight nothing can be said, and
-    ``first`` and ``last`` are NaN.
+    Return whether the series kept within its limit, and what it did. Values that are no number
+    are left out; fewer than eight are no proof.
     """
     found = np.array([float(r[limit.name]) for r in rows if float(r[clock]) >= warm_up])
     found = found[np.isfinite(found)]
     if len(found) < 8:
-        return Growth(limit=limit, first=float('nan'), last=float('nan'))
+        return False, f'{limit.name}: {len(found)} samples are too few'
     count = len(found) // 4
-    quarters = found[:count], found[-count:]
-    first, last = (float(np.quantile(part, limit.quantile)) for part in quarters)
-    return Growth(limit=limit, first=first, last=last)
+    first, last = (np.quantile(q, limit.quantile) for q in (found[:count], found[-count:]))
+    text = f'{limit.name:18} {first:9.2f} → {last:9.2f}, at most {limit.growth:+.0%}'
+    text += f' or {limit.floor:+g}' if limit.floor else ''
+    return bool(last - first <= max(limit.growth * first, limit.floor)), text
+
+
+def verdict(checks: Iterable[tuple[bool, str]]) -> bool:
+    """Print each check and the verdict; return whether all passed."""
+    checks = list(checks)
+    for passed, text in checks:
+        print('ok  ' if passed else 'FAIL', text)
+    passed = all(passed for passed, _ in checks)
+    print('verdict:', 'passed' if passed else 'FAILED')
+    return passed
 
 
 def ros_arguments(parameters: Mapping[str, str]) -> list[str]:

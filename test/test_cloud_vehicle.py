@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """semantic_cloud beside night_perception."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math
+import signal
 from typing import Any
 
 from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS, SECOND, SIZE
@@ -45,6 +44,7 @@ def test_two_cameras_and_a_lidar_through_both_nodes(parameters, tmp_path):
             drive(client, kind)
             client.reset()
             client.unconfigure()
+        client.process.ends(signal.SIGTERM)
 
 
 def drive(client: Client, pose_type: Any) -> None:

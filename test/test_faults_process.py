@@ -124,7 +124,8 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
 def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
     client, cameras, two, fault, tmp_path, kind
 ):
-    limits = {'watchdog_s': 3.0, 'watchdog_load_s': 100.0}
+    # where no thread runs any more, the guard may have been told the limit of the load last
+    limits = {'watchdog_s': 3.0, 'watchdog_load_s': 40.0}
     with running(tmp_path / 'log', {**two, **limits}, kind=FaultyNode) as node:
         cameras.connect()
         client.got.clear()
@@ -202,7 +203,7 @@ def test_a_log_whose_reader_has_stopped_holds_up_neither_masks_nor_the_end(
     os.mkfifo(tmp_path / 'log')
     reader = os.open(tmp_path / 'log', os.O_RDWR)
     fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
-    limits = {'watchdog_s': 3.0, 'watchdog_load_s': 100.0}
+    limits = {'watchdog_s': 3.0, 'watchdog_load_s': 40.0}
     debug = ('--log-level', 'debug')
     with running(tmp_path / 'log', {**two, **limits}, *debug, kind=Unread) as node:
         cameras.connect()
@@ -269,7 +270,7 @@ def test_with_64_mb_of_shared_memory_images_take_the_network_and_stay_themselves
         pytest.skip('only root may mount a small /dev/shm for a process and its children')
     done = subprocess.run(
         [*unshare, f'{SMALL_SHM} && exec "$@"', 'sh', sys.executable, '-m', 'pytest', '-q', '-s',
-         '-p', 'no:cacheprovider', str(HERE / 'test_marker.py')],
+         '-p', 'no:cacheprovider', str(HERE / 'test_marker.py'), '-k', 'under_load'],
         capture_output=True, text=True, check=False, cwd=HERE.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -1,22 +1,23 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""One camera through the real node: masks, stamps, routes, parameters."""
+"""One camera through the real node: masks, stamps, parameters, bursts, silences, restarts."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
-import re
 import signal
+import time
 from typing import Any
 
 import cv2
-from nightseg_ros.perception.frame import decode_raw, ENCODINGS, Frame
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import (
     Camera,
     ended,
@@ -24,9 +25,9 @@ from ros_harness import (
     picture,
     pixels_of,
     Process,
-    SECOND,
     served,
     stamp,
+    stamp_ns,
     tiny_parameters,
     values_of,
 )
@@ -120,84 +121,15 @@ def test_status_says_what_became_of_the_frame_and_on_what_the_node_runs(client, 
     assert 0 < float(values['latency_ms.p50']) <= float(values['latency_ms.p99'])
 
 
-def test_only_what_is_subscribed_is_computed(client):
-    camera = Camera(client)
-    topics = ('labels', 'confidence', 'color', 'overlay')
+def test_only_what_is_subscribed_is_computed(client, camera):
+    def computed() -> set[str]:
+        before = camera.counters()
+        camera.serve()
+        after = camera.counters()
+        return {key for key in after if 'computed' in key and after[key] > before.get(key, 0)}
 
-    def at_rest() -> dict[str, int]:
-        """Return the counters once the last frame is through."""
-        return client.until(
-            lambda: (now := camera.counters()) == camera.counters() and now, 'counters at rest'
-        )
-
-    def computed(*wanted: str) -> bool:
-        """Serve some frames; return whether these pictures were computed for all, and no other."""
-        before = at_rest()
-        client.feed(
-            camera.send, lambda: camera.counters()['served'] >= before['served'] + 3, 'frames'
-        )
-        after = at_rest()
-        served = after['served'] - before['served']
-        return all(
-            after.get(f'computed.{topic}', 0) - before.get(f'computed.{topic}', 0)
-            == (served if topic in wanted else 0)
-            for topic in topics
-        )
-
-    camera.connect().serve()
-    client.until(lambda: computed('labels'), 'labels alone')
-    client.reset()
-    camera.publisher = client.publisher('camera/image_raw')
-    client.connect(camera.publisher)
-    # the node may learn later that the subscription is gone
-    client.until(computed, 'nothing')
-    client.reset()
-
-
-def test_every_encoding_gives_the_pipelines_mask(camera, pipeline):
-    rng = np.random.default_rng(5)
-    masks = set()
-    for encoding, layout in ENCODINGS.items():
-        height, width, big = 64, 96, bool(rng.integers(2))
-        step = width * layout.pixel_bytes + int(rng.integers(0, 6))
-        data = rng.integers(0, 256, layout.rows(height) * step, dtype=np.uint8).tobytes()
-        given: dict[str, Any] = {
-            'encoding': encoding, 'height': height, 'width': width, 'step': step,
-        }  # fmt: skip
-        message = Image(is_bigendian=int(big), **given)
-        message.data.frombytes(data)
-        stamp(message, next(camera.client.stamps))
-        labels = pixels_of(camera.serve(message, 'labels'))
-        image, order = decode_raw(data, is_bigendian=big, **given)
-        (wanted,) = pipeline.process([Frame(image=image, order=order)])
-        np.testing.assert_array_equal(labels, wanted.labels, err_msg=encoding)
-        masks.add(labels.tobytes())
-    assert len(masks) == len(ENCODINGS), 'masks that are all alike would prove nothing'
-
-
-def test_the_route_follows_the_light_live_as_it_does_offline(client, camera, pipeline):
-    def began(reason: str) -> str:
-        # why it began to look: a gap here, a reset there
-        return re.sub(r'at once \(.*?\)', 'at once', reason)
-
-    # after a gap the router decides afresh, here as offline
-    begin = next(client.stamps) + 60 * SECOND
-    for _ in range(1200):
-        next(client.stamps)
-    pipeline.reset()
-    routes = []
-    for index in range(30):
-        image = picture(90, 120, seed=index, night=4 <= index < 14)
-        at = begin + index * SECOND // 5
-        labels, status = camera.serve(image, 'labels', 'status', at=at)
-        (wanted,) = pipeline.process([Frame(image=image, stamp_ns=at)])
-        np.testing.assert_array_equal(pixels_of(labels), wanted.labels, err_msg=str(index))
-        values = values_of(status)
-        assert values['route'] == wanted.decision.route
-        assert began(values['reason']) == began(wanted.decision.reason)
-        routes.append(values['route'])
-    # dark at 0.8 s and 0.5 s of dwell; bright at 2.8 s and 3 s of dwell
-    assert routes == ['day'] * 7 + ['night'] * 22 + ['day']
+    # the node may learn later that the subscriptions of another test are gone
+    client.until(lambda: computed() == {'computed.labels'}, 'labels alone')
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
@@ -351,6 +283,53 @@ def test_a_subscriber_that_never_reads_stalls_nobody(camera, tmp_path):
                 camera.serve(picture(240, 320))
         finally:
             idle.process.send_signal(signal.SIGCONT)
+
+
+def test_a_burst_of_200_hz_is_served_to_its_last_frame_and_accounted_for(client, camera):
+    before = camera.counters()
+    messages = [camera.frame() for _ in range(400)]
+    begun = time.monotonic()
+    for index, message in enumerate(messages):
+        camera.publisher.publish(message)
+        client.spin(max(begun + (index + 1) / 200 - time.monotonic(), 0))
+    topic = f'{camera.out}/labels'
+    client.until(lambda: client.of_stamp(topic, message.header.stamp), 'the last one')
+
+    def accounted() -> bool:
+        after = camera.counters()
+        grown = {key: after[key] - before.get(key, 0) for key in after}
+        dropped = sum(value for key, value in grown.items() if key.startswith('dropped.'))
+        assert dropped == grown['dropped.superseded'] and grown['received'] <= 400
+        return 0 < grown['received'] == grown['served'] + dropped
+
+    client.until(accounted, 'every frame accounted for')
+
+
+def test_a_camera_of_half_a_hertz_is_served_and_called_silent_in_between(client, camera):
+    for _ in range(2):
+        labels, _ = camera.serve()
+        client.diagnosed('camera', 'ERROR', 'the camera has stopped')
+        # what it showed last is not shown again
+        assert [stamp_ns(m) for m in camera.got()].count(stamp_ns(labels)) == 1
+        client.spin(0.5)
+    assert client.set_parameters(silent_after=10.0).successful
+    client.diagnosed('camera', 'OK')
+    assert client.set_parameters(silent_after=1.2).successful
+
+
+def test_a_camera_of_any_qos_that_is_started_anew_is_found_again(client):
+    camera = Camera(client)
+    for reliability, durability, history in itertools.product(
+        ('RELIABLE', 'BEST_EFFORT'), ('VOLATILE', 'TRANSIENT_LOCAL'), ('KEEP_LAST', 'KEEP_ALL')
+    ):
+        client.node.destroy_publisher(camera.publisher)
+        qos = QoSProfile(
+            depth=3, reliability=ReliabilityPolicy[reliability],
+            durability=DurabilityPolicy[durability], history=HistoryPolicy[history],
+        )  # fmt: skip
+        camera.publisher = client.node.create_publisher(Image, 'camera/image_raw', qos)
+        camera.serve()
+    client.node.destroy_publisher(camera.publisher)
 
 
 def test_of_720p_frames_that_wait_for_one_another_none_is_lost(client, camera):

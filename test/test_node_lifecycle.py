@@ -12,6 +12,7 @@ import signal
 import time
 from typing import Any
 
+from cloud_harness import CloudProcess, PARAMETERS
 from hypothesis import example, given, HealthCheck, settings
 from hypothesis import strategies as st
 from nightseg_ros.node.camera import sampled
@@ -21,6 +22,7 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsCo
 from nightseg_ros.perception.result import Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.pixels import fit
+from nightseg_ros.shared_memory import SETTLED
 import numpy as np
 import pytest
 import rclpy
@@ -202,7 +204,7 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')
-        assert client.set_parameters(max_rate=1.0).successful
+        assert client.set_parameters(max_rate=1).successful and client.get('max_rate') == [1.0]
         assert client.transition('configure')
         client.diagnosed('node', 'WARN', "'rout' is not known")
 
@@ -258,3 +260,28 @@ def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(parameters, 
         client.until(lambda: 'ZeroDivisionError' in client.process.text, 'an error')
         camera.serve()
         assert client.process.stop() == 0
+
+
+def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(parameters, tmp_path):
+    loading = node_with('worker.Pipeline.load = lambda *given, **more: time.sleep(100)')
+    with running(tmp_path / 'log', parameters, kind=loading) as node:
+        segments = node.until_segments()
+        time.sleep(1.0)
+        assert node.stop(signal.SIGTERM) == 0
+        assert not [path for path in segments if path.exists()]
+
+
+def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path):
+    with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
+        with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:
+            alive.until_segments()
+            segments = killed.until_segments()
+            killed.process.kill()
+            assert killed.process.wait(20) == -signal.SIGKILL
+        assert large(segments) == 1
+        # while it is young it could belong to somebody who starts
+        time.sleep(SETTLED)
+        with running(tmp_path / 'log3', PARAMETERS, kind=CloudProcess) as successor:
+            successor.until_segments()
+            assert not [path for path in segments if path.exists()]
+            assert large(alive.segments()) == large(successor.segments()) == 1

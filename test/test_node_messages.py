@@ -13,13 +13,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
-from nightseg_ros.node.messages import scaled_info
-from nightseg_ros.node.worker import decode
+from nightseg_ros.node.messages import decode, scaled_info
+from nightseg_ros.perception.frame import decode_raw, ENCODINGS
 from nightseg_ros.runtime.pixels import fit, HostPixels
 import numpy as np
 import pytest
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
+
+
+@pytest.mark.parametrize('encoding', ENCODINGS)
+@pytest.mark.parametrize('big', [False, True])
+def test_a_message_of_every_encoding_is_decoded_as_its_bytes_are(encoding: str, big: bool) -> None:
+    layout, height, width = ENCODINGS[encoding], 8, 12
+    given: Any = {'encoding': encoding, 'height': height, 'width': width}
+    given['step'] = width * layout.pixel_bytes + 4
+    size = layout.rows(height) * given['step']
+    data = np.random.default_rng(5).integers(0, 256, size, dtype=np.uint8).tobytes()
+    message = Image(is_bigendian=int(big), **given)
+    message.data.frombytes(data)
+    wanted, order = decode_raw(data, is_bigendian=big, **given)
+    pixels, found = decode(message)
+    assert found == order
+    np.testing.assert_array_equal(pixels, wanted)
 
 
 def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import cv2
 from nightseg_ros.node.parameters import PARAMETERS
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.pixels import fit
 import numpy as np
 import pytest
-from ros_harness import Camera, Client, offline, picture, pixels_of, SECOND, served, values_of
+from ros_harness import Camera, Client, picture, pixels_of, SECOND, served, stamp_ns, values_of
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
@@ -41,11 +39,6 @@ def client(unconfigured, parameters):
     kept = {*parameters, 'autostart'}
     restored = {n.replace('.', '__'): v for n, v in DEFAULTS.items() if n not in kept}
     assert unconfigured.set_parameters(**restored).successful
-
-
-@pytest.fixture(scope='module')
-def pipeline(parameters):
-    return offline(parameters)
 
 
 def camera_of(client: Client, name: str = 'camera', *outputs: str, **more: Any) -> Camera:
@@ -111,59 +104,6 @@ def test_auto_follows_the_publisher_also_when_it_changes(client):
         client.diagnosed('camera', 'ERROR', 'nobody publishes')
 
 
-def test_labels_of_the_networks_size_carry_their_calibration_and_are_never_enlarged(
-    client, pipeline
-):
-    image = picture(120, 200, seed=8)
-    camera = camera_of(client, 'camera', 'labels', 'confidence', 'color', 'camera_info')
-    calibration = client.publisher(f'{NAMESPACE}/camera/camera_info', CameraInfo)
-    client.start(label_size='network')
-    camera.connect()
-    client.connect(calibration)
-    info = CameraInfo(height=120, width=200, distortion_model='plumb_bob')
-    info.k = [100.0, 0.0, 99.5, 0.0, 102.0, 59.5, 0.0, 0.0, 1.0]
-
-    def send() -> None:
-        calibration.publish(info)
-        camera.send(image)
-
-    got, labels, color = client.feed(
-        send, lambda: camera.together('camera_info', 'labels', 'color'), 'camera_info'
-    )
-    size = fit(120, 200, pipeline.long_side).labels
-    assert (labels.height, labels.width) == (got.height, got.width) == size
-    (wanted,) = pipeline.process([Frame(image=image)], Want(confidence=True))
-    whole = cv2.resize(pixels_of(labels), (200, 120), interpolation=cv2.INTER_NEAREST_EXACT)
-    np.testing.assert_array_equal(whole, wanted.labels)
-    # the optical centre stays in the centre, the field of view stays the same
-    assert (got.k[2] + 0.5) / got.width == pytest.approx(0.5)
-    assert (got.k[5] + 0.5) / got.height == pytest.approx(0.5)
-    assert got.k[0] / got.width == pytest.approx(100 / 200)
-    assert (color.height, color.width) == (120, 200)
-    small = camera.serve(picture(24, 32), 'labels')
-    assert (small.height, small.width) == (24, 32)
-
-
-def test_the_own_vehicle_is_unlabelled(client, tmp_path):
-    bonnet = np.zeros((60, 100), np.uint8)
-    bonnet[40:, 20:80] = 1
-    cv2.imwrite(str(tmp_path / 'bonnet.png'), bonnet)
-    topics = ('labels', 'confidence', 'color', 'overlay')
-    camera = camera_of(client, 'camera', *topics)
-    client.start(ego_masks=[str(tmp_path / 'bonnet.png')])
-    # twice the mask's size
-    image = picture(120, 200, seed=2)
-    answers = camera.connect().serve(image)
-    got = {topic: pixels_of(answer) for topic, answer in zip(topics, answers)}
-    own = bonnet.repeat(2, 0).repeat(2, 1) != 0
-    np.testing.assert_array_equal(got['labels'] == 255, own)
-    assert (got['confidence'][own] == 0).all()
-    assert (got['color'][own] == 0).all()
-    np.testing.assert_array_equal(got['overlay'][own], image[own])
-    assert (got['confidence'][~own] > 0).all()
-    assert (got['overlay'][~own] != image[~own]).any()
-
-
 def test_cameras_of_one_topic_are_refused_by_name(client):
     for given, words in (
         ({'cameras': ['a', f'{NAMESPACE}/a']}, "'cameras' names"),
@@ -221,11 +161,42 @@ def test_simulated_time_and_a_bag_that_loops(client):
         assert client.set_parameters(use_sim_time=False).successful
 
 
-def test_topics_that_have_other_names_and_the_translation(client):
+def test_topics_that_have_other_names_the_translation_and_the_own_vehicle(client, tmp_path):
+    bonnet = np.zeros((45, 70), np.uint8)
+    bonnet[30:, 20:60] = 1
+    cv2.imwrite(str(tmp_path / 'bonnet.png'), bonnet)
     topic = f'{NAMESPACE}/usb_cam/image_color'
     camera = Camera(client, '/vision/roof', 'labels', 'translated', topic=topic)
-    client.start(cameras=['/vision/roof'], image_topics=['usb_cam/image_color'], route='translate')
+    client.start(
+        cameras=['/vision/roof'], image_topics=['usb_cam/image_color'], route='translate',
+        ego_masks=[str(tmp_path / 'bonnet.png')],
+    )  # fmt: skip
     message = camera.connect().frame(picture(90, 140))
-    for answer, encoding in zip(camera.serve(message), ('mono8', 'rgb8')):
+    labels, translated = camera.serve(message)
+    for answer, encoding in ((labels, 'mono8'), (translated, 'rgb8')):
         assert (answer.height, answer.width, answer.encoding) == (90, 140, encoding)
         assert answer.header == message.header
+    # the image has twice the mask's size
+    own = bonnet.repeat(2, 0).repeat(2, 1) != 0
+    np.testing.assert_array_equal(pixels_of(labels) == 255, own)
+
+
+def test_sixteen_cameras_are_all_served(client):
+    names = [f'camera_{index}' for index in range(16)]
+    cameras = [camera_of(client, name) for name in names]
+    client.start(cameras=names)
+    for camera in cameras:
+        camera.connect()
+    seconds = itertools.count(1)
+
+    def send() -> None:
+        second = next(seconds) * SECOND
+        for index, camera in enumerate(cameras):
+            camera.send(picture(60 + index, 80), second + index, frame_id=str(index))
+
+    client.feed(send, lambda: all(camera.got() for camera in cameras), 'a mask of each')
+    for index, camera in enumerate(cameras):
+        for mask in camera.got():
+            assert mask.header.frame_id == str(index)
+            assert stamp_ns(mask) % SECOND == index
+            assert mask.height == 60 + index

@@ -39,10 +39,11 @@ from nightseg_ros.node.diagnostics import (
     Source,
     Warnings,
 )
+from nightseg_ros.node.messages import decode
 from nightseg_ros.node.parameters import CameraNames, Settings
 from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
 from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
-from nightseg_ros.node.worker import decode, Worker
+from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import Illumination
 from nightseg_ros.perception.pipeline import PipelineConfig
@@ -114,7 +115,7 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
 
     def take(message: Any, stamp_ns: int, now: float) -> None:
         if stamp_ns == 2 * MS:
-            raise OverflowError('PointField count 4294967295')
+            raise OverflowError(f'PointField count 4294967295 of {"x" * 100_000}')
         taken.append(stamp_ns)
 
     node = MagicMock()
@@ -127,6 +128,7 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
     assert health.values(0.0)['dropped.malformed'] == 1
     ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
     assert level == 'ERROR' and 'OverflowError: PointField count' in text
+    assert len(text) < 1100, 'a name may be of any length'
 
 
 # -- health ----------------------------------------------------------------------------------
@@ -146,38 +148,6 @@ def serve(health: Health, now: float, ms: float = 5.0) -> None:
     health.durations['latency_ms'].append(ms)
     health.served.append(now)
     health.last_useful = now
-
-
-@pytest.mark.parametrize(
-    ('received', 'source', 'words'),
-    [
-        (None, Source(topic='/front/image_raw'), 'nobody publishes /front/image_raw'),
-        (None, PRESENT, 'config/fastdds_large_images.xml'),
-        (
-            None,
-            Source(topic='/t', other_types=('sensor_msgs/CompressedImage',)),
-            '/t is sensor_msgs/CompressedImage, which is not what is subscribed to; set ',
-        ),
-        (
-            None,
-            Source(topic='/t', publishers=2, reliable=1, subscribed_reliable=True),
-            'published best_effort, but this node asks for reliable',
-        ),
-        (10.0, PRESENT, 'no frame for 1.5 s, though /front/image_raw still has a publisher: '
-                        'the camera has stopped'),
-    ],
-)  # fmt: skip
-def test_silence_is_an_error_with_a_hint_until_a_frame_comes(
-    received: float | None, source: Source, words: str
-) -> None:
-    health = Health(10.0)
-    if received is not None:
-        receive(health, received)
-    assert texts(health, 11.1, source) == []
-    ((level, text),) = texts(health, 11.5, source)
-    assert level == 'ERROR' and words in text
-    receive(health, 12.0)
-    assert texts(health, 12.1, source) == []
 
 
 def test_a_silence_is_logged_once_after_five_seconds() -> None:
@@ -227,19 +197,6 @@ def test_changes_are_warnings_for_a_while_and_the_worst_problem_comes_first() ->
     receive(health, 9.1)
     health.unstamped = False
     assert texts(health, 9.2) == []
-
-
-def test_rates_percentiles_and_counts() -> None:
-    health = Health(0.0)
-    assert not [key for key in health.values(0.0) if key.startswith('latency_ms')]
-    for value in range(1, 101):
-        receive(health, value / 100)
-        serve(health, value / 50, float(value))
-    values = health.values(2.0)
-    latency = {key: values[f'latency_ms.{key}'] for key in ('p50', 'p95', 'p99')}
-    assert latency == pytest.approx({'p50': 50.5, 'p95': 95.05, 'p99': 99.01})
-    assert (values['received'], values['served']) == (100, 100)
-    assert values['output_hz'] == pytest.approx(50)
 
 
 @given(st.floats(0.5, 200))
@@ -347,7 +304,7 @@ class StubPipeline:
         self.batches.append([frame.camera for frame in frames])
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
-            raise SystemExit if self.broken == 'deadly' else RuntimeError('out of order')
+            raise RuntimeError('out of order')
         if len(frames) > self.room and (self.backend.device != 'cpu' or self.room < 0):
             raise MemoryError('no memory')
         return [self.result(frame, want) for frame, want in zip(frames, wants)]
@@ -803,36 +760,13 @@ def hangs(activity: Activity, begin: float, end: float) -> list[Hang]:
     return [hang for hang in map(activity.check, times) if hang is not None]
 
 
-def test_a_loop_that_ends_by_itself_is_fatal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    setup = Setup(monkeypatch, broken='deadly')
-    setup.worker.start()
-    setup.put('deadly')
-    while (hang := setup.node.activity.check(0.0)) is None or not hang.fatal:
-        time.sleep(0.01)
-    assert str(hang) == 'the worker thread has ended by an error'
-
-
-def test_a_late_task_is_reported_within_two_seconds_and_fatal_beyond_its_limit() -> None:
-    activity = Activity(0.0)
-    # one that ends in time never is, and the next has time of its own
-    for batch in range(20):
-        activity.tasks['a'] = Task('a batch', 10.0, float(batch))
-        assert activity.check(batch + 0.5) is None
-        del activity.tasks['a']
-        assert activity.check(batch + 0.99) is None
-    activity.tasks['a'] = Task('a batch', 10.0, 20.0)
-    seen = hangs(activity, 20.0, 30.5)
-    assert LATE < seen[0].seconds <= 2.0
-    assert [hang.fatal for hang in seen[-2:]] == [False, True]
-    assert str(seen[-1]) == 'a batch for 10.5 s'
-
-
 @pytest.mark.parametrize('pause', [3.0, 3600.0])
 def test_time_in_which_the_process_was_stopped_does_not_count(pause: float) -> None:
     activity = Activity(0.0)
     activity.tasks['a'] = Task('a batch', 10.0, 0.0)
     hangs(activity, 0.0, 1.0)
     assert activity.check(1.0 + pause) is None
-    seen = hangs(activity, 1.5 + pause, 20.5 + pause)
-    assert seen[0].seconds < 2.0
-    assert seen[-1].fatal
+    seen = hangs(activity, 1.5 + pause, 11.5 + pause)
+    assert LATE < seen[0].seconds < 2.0
+    assert [hang.fatal for hang in seen[-2:]] == [False, True]
+    assert str(seen[-1]) == 'a batch for 10.5 s'

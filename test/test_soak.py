@@ -47,10 +47,9 @@ SMALL = np.where(np.arange(100) < 60, 4.0, 4.5)
 )
 def test_growth_is_told_from_noise(series, more, passed):
     watch = pytest.importorskip('watch', reason='rclpy is not installed')
-    limit = watch.Limit(name='x', **{'growth': 0.01, **more})
     rows = [{'at': index, 'x': value} for index, value in enumerate(series)]
-    found = watch.growth(rows, 'at', len(rows) / 6, limit)
-    assert found.passed == passed
+    found = watch.growth(rows, 'at', len(rows) / 6, watch.Limit('x', 0.01, **more))
+    assert found[0] == passed
 
 
 @pytest.mark.parametrize(
@@ -87,32 +86,6 @@ def weights(parameters):
 
 
 @real
-def test_a_soak_of_seconds_goes_through_its_events_and_leaves_rows_and_a_verdict(
-    weights, tmp_path
-):
-    # so short a run cannot tell growth from the noise of a busy machine
-    loose = ('--growth', '0.2', '--lost', '0.5', '--warm-up', '0')
-    quick = ('--minutes', '0.5', '--every', '8', '--sample', '0.25', '--loop', '3')
-    done = run(
-        'soak.py', *quick, *loose, *weights, '--size', '96', '64', '--out', str(tmp_path),
-        '--events', 'unread',
-    )  # fmt: skip
-    verdict = json.loads((tmp_path / 'soak.json').read_text())
-    assert verdict['problem'] == '', done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].startswith('verdict: '), done.stderr
-    assert done.returncode == (0 if verdict['passed'] else 1)
-    assert all(verdict['answered'][source] > 0 for source in ('front', 'rear', 'lidar'))
-    # both nodes and both players have some
-    assert verdict['segments'] >= 4
-    assert verdict['faults'] == verdict['left'] == [], done.stdout
-    for name in ('rss_mb', 'fds', 'threads'):
-        for node in ('', 'cloud_'):
-            assert verdict['growth'][node + name]['share'] < 0.2, done.stdout
-    with (tmp_path / 'soak.csv').open() as file:
-        assert {row['event'] for row in csv.DictReader(file)} >= {'start', 'unread'}
-
-
-@real
 def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(weights, tmp_path):
     out = tmp_path / 'cycles.csv'
     done = run(
@@ -120,7 +93,7 @@ def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(weights, tmp_path):
         '--out', str(out),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '12 of 12 cycles: passed' in done.stdout
+    assert 'ok   12 of 12 cycles' in done.stdout
     with out.open() as file:
         assert all(int(row['masks']) > 0 for row in csv.DictReader(file))
 

@@ -147,8 +147,18 @@ class ManagedNode(LifecycleNode):
                 name, [''] if empty else default, row.descriptor(),
                 ignore_override=empty or bool(problem),
             )  # fmt: skip
+        self.add_pre_set_parameters_callback(self._take_numbers)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def _take_numbers(self, changes: Sequence[Parameter]) -> list[Parameter]:
+        """Take 1 for 1.0 where a double is wanted."""
+        doubles = {name for name, row in self._rows.items() if row.kind == 'double'}
+        return [
+            Parameter(one.name, value=float(one.value))
+            if one.name in doubles and type(one.value) is int else one
+            for one in changes
+        ]  # fmt: skip
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""
@@ -268,7 +278,7 @@ class ManagedNode(LifecycleNode):
 
         The state machine keeps the DDS participant with its shared memory, and whatever still
         refers to the node, such as a worker that hangs, keeps the state machine. Nothing public
-        destroys it; test_shared_memory_process.py notices where this does not any more.
+        destroys it; test_node_lifecycle.py notices where this does not any more.
         """
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
