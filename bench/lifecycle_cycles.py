@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from nightseg_ros.cli.demo import Child, ProcessError
+from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from sensor_msgs.msg import Image
 from watch import add_weights, growth, held, Observer, resources, ros_arguments, verdict

@@ -31,7 +31,7 @@ import termios
 import time
 from typing import Any
 
-from nightseg_ros.cli.demo import Child, ProcessError
+from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
 from nightseg_ros.shared_memory import held_locks

@@ -149,13 +149,10 @@ def save_weights(
 
 def set_graph(path: Path, graph: str) -> str:
     """Write a graph into a weights file, renew the manifest if any, and return the SHA-256."""
+    from safetensors.numpy import load, save
+
     content = path.read_bytes()
-    length = int.from_bytes(content[:8], 'little')
-    header = json.loads(content[8:][:length])
-    header['__metadata__'][_GRAPH] = graph
-    text = json.dumps(header, separators=(',', ':')).encode()
-    text += b' ' * (-len(text) % 8)
-    content = len(text).to_bytes(8, 'little') + text + content[8:][length:]
+    content = save(load(content), metadata={**_texts(content), _GRAPH: graph})
     replace_file(path, content, durable=True)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
@@ -280,7 +277,7 @@ def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
     if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
     try:
-        texts = json.loads(content[8:][:length])['__metadata__']
+        texts = _texts(content)
         metadata = from_mapping(WeightsMetadata, json.loads(texts[_KEY]))
         return metadata, str(texts.get(_GRAPH, ''))
     except ConfigError as error:
@@ -289,3 +286,9 @@ def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
         raise WeightsError(
             f'{refusal}: it carries no nightseg metadata; make weights with `nightseg train`'
         ) from error
+
+
+def _texts(content: bytes) -> dict[str, str]:
+    length = int.from_bytes(content[:8], 'little')
+    texts: dict[str, str] = json.loads(content[8:][:length])['__metadata__']
+    return texts

@@ -11,13 +11,13 @@ import time
 from bag_samples import frames_of
 import cv2
 from nightseg_ros.bags.reader import BagReader
-from nightseg_ros.cli.demo import Child, ProcessError, run_live
 from nightseg_ros.cli.main import main
+from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import aligned, FrameStatus, LiveRun
 import numpy as np
 import pytest
-from tiny_weights import weight_flags, write_all
+from tiny_weights import weight_flags
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
@@ -92,16 +92,13 @@ def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(
 
 
 @pytest.mark.ros
-def test_a_player_that_plays_nothing_ends_the_demo(tmp_path):
-    torn, work = tmp_path / 'torn', tmp_path / 'work'
-    for folder in (torn, work):
-        folder.mkdir()
+def test_a_player_that_plays_nothing_ends_the_demo(tmp_path, capsys):
+    torn = tmp_path / 'torn'
+    torn.mkdir()
     (torn / '00.png').write_bytes(b'torn')
-    weights = {name: str(path) for name, path in write_all(tmp_path).items()}
-    weights |= {'backend': 'torch', 'device': 'cpu'}
-    play = [str(torn), '--fps', '10', '--remap-to', 'camera/image_raw']
-    with pytest.raises(ProcessError, match=r'bag_player ended with 1:(?s:.*)00\.png'):
-        run_live(play, weights, work, progress=lambda done, total, text: None)
+    demo = ['demo', '--input', str(torn), '--out', str(tmp_path / 'demo'), *flags(tmp_path)]
+    assert main(demo) == 2
+    assert '00.png' in capsys.readouterr().err
 
 
 def test_what_cannot_be_played_ends_the_demo_at_once(tmp_path, capsys):

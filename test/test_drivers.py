@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-from nightseg_ros.node.worker import decode
+from nightseg_ros.node.messages import decode
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import output_prefixes
 import numpy as np

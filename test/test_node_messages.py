@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import EgoMask, sampled
-from nightseg_ros.node.messages import scaled_info
-from nightseg_ros.node.worker import decode
+from nightseg_ros.node.messages import decode, scaled_info
 from nightseg_ros.perception.frame import decode_raw, ENCODINGS
 from nightseg_ros.runtime.pixels import fit, HostPixels
 import numpy as np

@@ -178,7 +178,7 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
         (['replay', 'nowhere'], "'nowhere' does not exist"),
         (['replay', '.', '--rate', '0'], '--rate must be above 0'),
         (['replay', '.', '--lockstep', '--all'], '--lockstep plays images alone'),
-        (['record', '.'], 'exists'),
+        (['record', '.'], "'.' is no name for a bag"),
     ],
 )
 def test_wrong_flags_are_refused_before_a_process_starts(arguments, words, capsys):

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 import heapq
 from operator import itemgetter
 from pathlib import Path
@@ -129,7 +130,6 @@ class BagReader:
         }
         #: Whether the messages are serialised as ROS 2 does (CDR).
         self.is_ros2 = not any(channel.encoding == 'ros1' for channel in counts)
-        self._others: dict[str, str] | None = None
         self._channels = tuple(counts)
 
     def __enter__(self) -> BagReader:
@@ -149,7 +149,7 @@ class BagReader:
         """Return the topics of camera images, by name; ``other_images`` has the others."""
         return [topic for topic in self.image_topics if topic.name not in self.other_images]
 
-    @property
+    @cached_property
     def other_images(self) -> dict[str, str]:
         """
         Why image topics are not those of cameras, by name.
@@ -157,44 +157,37 @@ class BagReader:
         They are predictions (``…/nightseg/…``), labels (``label…``), topics without a message or
         of what is no picture, such as depth, and the packed twins of raw images.
         """
-        if self._others is None:
-            others = {topic.name: self._named_otherwise(topic) for topic in self.image_topics}
-            others |= self._no_pictures([name for name, reason in others.items() if not reason])
-            for name in others:
-                raw = base_topic(name)
-                if not others[name] and raw != name and others.get(raw) == '':
-                    others[name] = 'recorded raw as well'
-            self._others = {name: reason for name, reason in others.items() if reason}
-        return self._others
+        others: dict[str, str] = {}
+        names = {topic.name for topic in self.image_topics}
+        # a raw topic comes before its twins
+        for topic in self.image_topics:
+            raw = base_topic(topic.name)
+            reason = (
+                ('made by nightseg' if '/nightseg/' in topic.name else '')
+                or ('labels' if raw.rpartition('/')[2].startswith('label') else '')
+                or ('depth' if topic.name.endswith('/compressedDepth') else '')
+                or self._no_camera(topic)
+                or ('recorded raw as well' if raw in names - {topic.name} - others.keys() else '')
+            )
+            if reason:
+                others[topic.name] = reason
+        return others
 
-    def _named_otherwise(self, topic: BagTopic) -> str:
-        """Return what a topic's name and count say of it, '' for a camera."""
+    def _no_camera(self, topic: BagTopic) -> str:
+        """Return what the first messages of a topic say that it is instead, '' for a camera."""
         if not topic.count and self._promised:
             return 'without a message'
-        if '/nightseg/' in topic.name:
-            return 'made by nightseg'
-        if base_topic(topic.name).rpartition('/')[2].startswith('label'):
-            return 'labels'
-        return 'depth' if topic.name.endswith('/compressedDepth') else ''
-
-    def _no_pictures(self, names: Collection[str]) -> dict[str, str]:
-        """Return what the first messages of topics say of them: what none is a picture of."""
-        found: dict[str, list[str]] = {name: [] for name in names}
-        left = set(names)
-        for file in self._files if left else ():
-            for item in read_file(file, left):
+        first, looked_at = '', 0
+        for file in self._files:
+            for item in read_file(file, (topic.name,)):
                 # damage is told by those who read the topic
-                if isinstance(item, str) or item.channel.topic not in left:
+                if isinstance(item, str):
                     continue
-                reasons = found[item.channel.topic]
-                reasons.append(self._no_picture(item))
-                if not reasons[-1] or len(reasons) == _LOOKED_AT:
-                    left.discard(item.channel.topic)
-                if not left:
-                    break
-            if not left:
-                break
-        return {name: reasons[0] for name, reasons in found.items() if reasons and all(reasons)}
+                reason, looked_at = self._no_picture(item), looked_at + 1
+                first = first or reason
+                if not reason or looked_at == _LOOKED_AT:
+                    return reason and first
+        return first
 
     def _no_picture(self, message: Message) -> str:
         """Return what an image message holds instead of a picture, '' for a (damaged) picture."""
@@ -219,11 +212,8 @@ class BagReader:
         ``BagError`` says as well where it holds no pictures: depth, nothing, or masks.
         """
         topic = self.image_topic(name)
-        reason = self._no_pictures([topic.name]).get(topic.name, '')
-        if not topic.count and self._promised:
-            reason = 'without a message'
-        elif topic.name.endswith(('/nightseg/labels', '/nightseg/confidence')):
-            reason = 'a mask of nightseg'
+        masks = topic.name.endswith(('/nightseg/labels', '/nightseg/confidence'))
+        reason = self._no_camera(topic) or ('a mask of nightseg' if masks else '')
         if reason:
             cameras = ', '.join(t.name for t in self.camera_topics if t is not topic) or 'none'
             raise BagError(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
+from nightseg_ros.data import PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
 
@@ -174,7 +175,7 @@ def predict(options: PredictBagOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PaintOptions(BagOutput):
+class PaintOptions(BagOutput, PaintSettings):
     """
     Copy BAG to OUT and add what the node semantic_cloud would publish for its clouds.
 
@@ -185,48 +186,17 @@ class PaintOptions(BagOutput):
 
     bag: Annotated[Path, tyro.conf.Positional]
     """Bag of ROS 2 with <camera>/nightseg/labels in it."""
-    sensors: tuple[str, ...] = ()
-    """Topics of clouds; without them all of the bag."""
-    depth: tuple[str, ...] = ()
-    """Registered depth images as CAMERA=TOPIC."""
-    transforms: tuple[str, ...] = ()
-    """Places beside /tf_static: "PARENT CHILD X Y Z ROLL PITCH YAW" or "… QX QY QZ QW"."""
-    odometry: str = ''
-    """Topic of poses (Odometry, PoseStamped), to make good the motion between mask and cloud."""
-    base_frame: str = 'base_link'
-    """What the poses are those of."""
-    pair_limit: float = 0.1
-    """Seconds by which the stamps of mask and cloud may differ."""
-    rectified: bool = False
-    """The labels are of rectified images."""
-    occlusion_cell: float = 4.0
-    """Side of a cell of the z-buffer in pixels of the labels; 0 hides nothing."""
-    occlusion_clearance: float = 0.75
-    """Surfaces that pass a camera closer than this (m) may hide parts of themselves."""
 
 
 def paint(options: PaintOptions) -> int:
     """Copy a bag with labelled clouds."""
     from nightseg_ros.bags.writer import check_bag_output
-    from nightseg_ros.clouds.painter import Occlusion
-    from nightseg_ros.data.convert import PaintSettings, write_painted
+    from nightseg_ros.data.convert import write_painted
 
     check_bag_output(options.out, [options.bag], force=options.force)
-    pairs = [text.partition('=') for text in options.depth]
-    if any(not camera or not topic for camera, _, topic in pairs):
-        raise ConfigError(f'--depth takes CAMERA=TOPIC, got {" ".join(options.depth)}')
-    try:
-        occlusion = Occlusion(cell=options.occlusion_cell, clearance=options.occlusion_clearance)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    settings = PaintSettings(
-        sensors=options.sensors, depth={camera.strip('/'): topic for camera, _, topic in pairs},
-        transforms=options.transforms, odometry=options.odometry, base_frame=options.base_frame,
-        pair_limit=options.pair_limit, rectified=options.rectified, occlusion=occlusion,
-    )  # fmt: skip
     with Progress('painting', None) as progress:
         done = write_painted(
-            options.bag, options.out, settings, progress=progress.show, **options.written()
+            options.bag, options.out, options, progress=progress.show, **options.written()
         )
         for text in done.problems[:20]:
             progress.note(f'not used: {text}')
@@ -333,9 +303,6 @@ class RecordOptions:
 
 def record(options: RecordOptions) -> int:
     """Record in this process."""
-    from nightseg_ros.bags.writer import check_bag_output
-
-    check_bag_output(options.out, force=options.force)
     return with_ros('record', options)
 
 

@@ -105,12 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except ModuleNotFoundError as error:
         module = str(error.name).partition('.')[0]
-        if module not in EXTRAS:
+        # no extra brings transformers
+        if module not in (*EXTRAS, 'transformers'):
             raise
-        print(
-            f"nightseg {verb}: it needs {module}: pip install 'nightseg[{EXTRAS[module]}]'",
-            file=sys.stderr,
-        )
+        wanted = f"'nightseg[{EXTRAS[module]}]'" if module in EXTRAS else module
+        print(f'nightseg {verb}: it needs {module}: pip install {wanted}', file=sys.stderr)
         return 2
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them
@@ -162,19 +161,15 @@ def _run(verb: str, rest: list[str]) -> int:
     return 2
 
 
-def _verbs_below(group: str) -> list[str]:
-    """Return the last words of the verbs of a group; those of one word where it is ''."""
-    return [verb.split()[-1] for verb in _members(group)]
-
-
-def _members(group: str) -> list[str]:
-    """Return the verbs of a group; those of one word where it is ''."""
-    return [verb for verb in VERBS if verb.rpartition(' ')[0] == group]
+def _verbs_below(group: str) -> dict[str, str]:
+    """Return the help of a group's verbs by their last words; of verbs of one word where ''."""
+    pairs = ((verb.rpartition(' '), text) for verb, (_, text) in VERBS.items())
+    return {last: text for (first, _, last), text in pairs if first == group}
 
 
 def _help(group: str) -> str:
     usage = f'nightseg {group} VERB'.replace('  ', ' ')
-    members = {verb.split()[-1]: VERBS[verb][1] for verb in _members(group)}
+    members = _verbs_below(group)
     width = max(map(len, members)) + 2
     about = VERBS[group][1] if group else 'Night-robust semantic segmentation of vehicle cameras.'
     lines = [f'  {verb:{width}}{text}' for verb, text in members.items()]

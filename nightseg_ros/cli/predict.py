@@ -159,7 +159,7 @@ def translate(options: TranslateOptions) -> int:
     from nightseg_ros.data.source import open_source
     from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
-    from nightseg_ros.perception.pipeline import Translator
+    from nightseg_ros.perception.pipeline import load_part
     from nightseg_ros.runtime.backends import open_backend
     from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.weights import load_weights, with_style
@@ -167,8 +167,9 @@ def translate(options: TranslateOptions) -> int:
     source = open_source(options.source, options.topic)
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
-    images = options.out / 'images'
-    check_output(images, 'a result', Path.is_dir, inputs=[options.source])
+    images, sheet = options.out / 'images', options.out / 'contact_sheet.jpg'
+    # the first frame writes the sheet, by which the pictures are known again
+    check_output(images, 'a result', lambda _: sheet.is_file(), inputs=[options.source])
     shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
@@ -176,7 +177,7 @@ def translate(options: TranslateOptions) -> int:
         if source.note:
             progress.note(source.note)
         backend = open_backend(options.backend, options.device)
-        translator = Translator(weights, backend, progress.note)
+        translator = load_part(weights, backend, progress.note, 'translate')
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
@@ -187,15 +188,13 @@ def translate(options: TranslateOptions) -> int:
                 continue
             size = fit(frame.image.shape[0], frame.image.shape[1], long_side)
             batch = pixels.stack([pixels.shrink(frame.image, frame.order, size)])
-            result = pixels.download(pixels.restore(translator(batch)[0], size))
-            write_picture(images / f'{stem}.jpg', result, quality=95)
+            result = pixels.download(pixels.restore(translator.run(batch)[0][0], size))
             given = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
-            if number % every == 0 and len(shown) < TILES:
+            if done == 0 or (number % every == 0 and len(shown) < TILES):
                 shown.append((given, result, stem, (255, 255, 255)))
+                write_picture(sheet, contact_sheet(shown, columns=2, tile_width=400))
+            write_picture(images / f'{stem}.jpg', result, quality=95)
             done += 1
             progress.show(number + 1, text=stem)
-        if shown:
-            sheet = contact_sheet(shown, columns=2, tile_width=400)
-            write_picture(options.out / 'contact_sheet.jpg', sheet)
     print(f"{done} frames translated in '{options.out}'")
     return 1 if broken else 0

@@ -5,9 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing, ExitStack
-from dataclasses import asdict, dataclass
-from http.client import HTTPConnection, HTTPException
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
 import json
@@ -16,22 +15,9 @@ from pathlib import Path
 import signal
 import sys
 import tempfile
-from textwrap import shorten
-import time
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from nightseg_ros.cli.bags import with_ros
-from nightseg_ros.cli.demo import (
-    Child,
-    last_message,
-    LOADING_S,
-    page_address,
-    PLAYED_THE_REST,
-    player_warnings,
-    ProcessError,
-    ros_arguments,
-)
 from nightseg_ros.cli.options import (
     parse,
     PipelineOptions,
@@ -39,6 +25,7 @@ from nightseg_ros.cli.options import (
     Progress,
     tell_problems,
 )
+from nightseg_ros.cli.processes import node_parameters, run_live
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
@@ -46,10 +33,6 @@ import tyro
 
 #: Before the names of topics, where SOURCE is no file.
 TOPIC = 'topic:'
-#: Seconds for the masks of the last frames, and until the node has told of each that it received.
-LAST_MASKS_S, TOLD_S = 60.0, 1.5
-#: Seconds that a process may take to end.
-ENDING_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,24 +97,35 @@ class RunOptions(PageOptions, PipelineOptions):
 
 def run(options: RunOptions) -> int:
     """Start the processes, wait for their end, and show what they did."""
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.video import stream_url
 
     parameters, play = _inputs(options)
-    config = options.pipeline_config()
-    parameters |= {n: str(getattr(config, n)) for n in ('route', 'device', 'backend', 'long_side')}
-    # an empty value would be no YAML string
-    parameters |= {f'weights.{k}': f'"{v}"' for k, v in asdict(config.weights).items()}
+    if options.out is not None:
+        check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+    parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    unread: tuple[str, ...] = ()
+    interrupted = False
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-run-')))
-        environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'log')}
+        environ = {**os.environ, **profile_environment()}
         if play is not None:
             environ |= stack.enter_context(private_domain())
-        unread, interrupted = _live(options, parameters, play, folder, environ)
-        if interrupted and not (folder / 'summary.json').exists():
-            raise KeyboardInterrupt
-        summary = json.loads((folder / 'summary.json').read_text(encoding='utf-8'))
+        file = folder / 'summary.json'
+        page = ['--host', options.host, '--summary', str(file)]
+        page += ['--port', str(options.port)] if options.port is not None else []
+        progress = stack.enter_context(Progress('starting', None))
+        try:
+            unread = run_live(
+                play, parameters, folder, environ, progress, page=page, seconds=options.seconds
+            )
+        except KeyboardInterrupt:
+            interrupted = True
+            if not file.exists():
+                raise
+        summary = json.loads(file.read_text(encoding='utf-8'))
     for camera, found in summary.items():
         _show(f'{options.source}, {camera}', found)
     if options.out is not None:
@@ -187,93 +181,13 @@ def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]
     return {'image_topics': json.dumps(names), 'transport': transports[0]}
 
 
-def _live(
-    options: RunOptions, parameters: dict[str, str], play: list[str] | None, folder: Path,
-    environ: dict[str, str],
-) -> tuple[tuple[str, ...], bool]:  # fmt: skip
-    """Run until the source ends; return what was not played, and whether Ctrl-C ended it."""
-
-    def start(name: str, module: str, arguments: list[str]) -> Child:
-        log = folder / f'{name}.log'
-        child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
-        return stack.enter_context(child)
-
-    page = ['view', '--host', options.host, '--summary', str(folder / 'summary.json')]
-    page += ['--port', str(options.port)] if options.port is not None else []
-    with ExitStack() as stack:
-        node = start('night_perception', 'node.main', ros_arguments(parameters))
-        viewer = start('view', 'cli.main', page)
-        player = None
-        if play is not None:
-            waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
-            player = start('bag_player', 'node.replay', [*play, *waiting])
-        interrupted = False
-        try:
-            _wait(options, node, viewer, player)
-        except KeyboardInterrupt:
-            interrupted = True
-        unread: tuple[str, ...] = ()
-        if player is not None and player.code == PLAYED_THE_REST:
-            unread = player_warnings(player.log)
-        if player is not None and player.code not in (None, 0) and not unread:
-            raise ProcessError(f'bag_player ended with {player.code}:\n{player.tail()}')
-        for child in (viewer, node):
-            try:
-                child.stop(ENDING_S)
-            except ProcessError:
-                # Ctrl-C may have come before it was ready for one
-                if not interrupted:
-                    raise
-    return unread, interrupted
-
-
-def _wait(options: RunOptions, node: Child, viewer: Child, player: Child | None) -> None:
-    """Wait for the end of the source; ``ProcessError`` where a process ends before."""
-    begun, address = time.monotonic(), ''
-    with Progress('starting', None) as progress:
-        while player is None or player.code is None:
-            for child in (node, viewer):
-                child.check()
-            text = last_message(node, 500)
-            if 'configure failed' in text:
-                raise ProcessError(f'night_perception: {text}')
-            if not address and (address := page_address(viewer)):
-                progress.note(f'watch it on {address}; Ctrl-C ends it')
-            progress.show(0, None, shorten(text, 70, placeholder=' …'))
-            if player is None and 0 < options.seconds < time.monotonic() - begun:
-                break
-            time.sleep(0.2)
-        if player is not None:
-            # the node computes the last masks
-            time.sleep(TOLD_S)
-            end = time.monotonic() + LAST_MASKS_S
-            while time.monotonic() < end and not _all_accounted(address):
-                node.check()
-                time.sleep(0.2)
-
-
-def _all_accounted(address: str) -> bool:
-    """Tell whether a mask or a reason to drop it is known of every frame that was received."""
-    try:
-        with closing(HTTPConnection(urlsplit(address).netloc, timeout=5)) as connection:
-            connection.request('GET', '/events')
-            first = connection.getresponse().readline()
-        cameras = json.loads(first.removeprefix(b'data: '))['cameras']
-    except (OSError, HTTPException, ValueError):
-        return False
-    healths = [camera['health'] for camera in cameras if 'health' in camera]
-    return all(
-        int(h['received']) == int(h['served']) + sum(map(int, h['lost'].values())) for h in healths
-    )
-
-
 def _show(title: str, found: dict[str, Any]) -> None:
     frames = ' / '.join(str(found[name]) for name in ('frames_in', 'frames_out'))
     latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
     rows = [
         ['frames in / out', frames],
-        ['rate', f'{found["rate_hz"]} Hz'],
-        ['latency p50 / p95 / p99', f'{latency} ms'],
+        ['rate', f'{found["rate_hz"]} Hz' if found['rate_hz'] else 'unknown'],
+        ['latency p50 / p95 / p99', f'{latency} ms' if latency else 'unknown'],
     ]
     for name in ('dropped', 'routes'):
         rows.append([name, ', '.join(f'{k} {v}' for k, v in found[name].items()) or 'none'])

@@ -18,7 +18,6 @@ from typing import Any
 
 from nightseg_ros.clouds.geometry import CloudError
 import numpy as np
-from numpy.polynomial import Polynomial
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
@@ -166,25 +165,15 @@ class CameraModel:
         wanted = math.hypot(across, down) + 1 / min(self.fx, self.fy)
         if not self.distorts:
             return wanted
-        fold = math.sqrt(self._fold())
-        limit = fold if self.fisheye else math.atan(fold)
-        r = np.tan(np.linspace(0, min(limit, math.radians(89.9)), 8192))
+        r = np.tan(np.linspace(0, math.radians(89.9), 16384))
         s = r * r
         with np.errstate(all='ignore'):
-            least = r * self._radial(s) - 3 * sum(map(abs, self._tangential)) * s
-        beyond = np.flatnonzero(least > wanted)
-        return float(r[beyond[0]] if len(beyond) else r[-1])
-
-    def _fold(self) -> float:
-        """
-        Return where more angle stops to mean farther out in the image.
-
-        That is the first root of the derivative of x · over(x²) / under(x²), as x².
-        """
-        over, under = Polynomial([1, *self._over]), Polynomial([1, *self._under])
-        s = Polynomial([0, 1])
-        slope = (over + 2 * s * over.deriv()) * under - 2 * s * over * under.deriv()
-        return min(_first_root(slope), _first_root(under))
+            far = r * self._radial(s)
+            # where more angle stops to mean farther out in the image
+            folds = np.flatnonzero(~(np.diff(far) > 0))
+            least = far - 3 * sum(map(abs, self._tangential)) * s
+        ends = [*np.flatnonzero(least > wanted)[:1], *folds[:1], len(r) - 1]
+        return float(r[min(ends)])
 
 
 #: The models of the latest calibrations.
@@ -221,17 +210,6 @@ def _polynomial(factors: Sequence[float], s: Array) -> Array:
         total *= s
     total += np.float32(1)
     return total
-
-
-def _first_root(polynomial: Polynomial) -> float:
-    """Return the smallest positive root of what is 1 at 0; infinity without one."""
-    # the reversed polynomial has 1 / root, and 1 for its leading coefficient: with a tiny one the
-    # roots of the other would be noise
-    inverse = Polynomial(polynomial.coef[::-1]).roots()
-    size = np.abs(inverse)
-    real = inverse[np.abs(inverse.imag) <= 1e-9 * size * (1 + size)].real
-    largest = float(max(real, default=0.0))
-    return 1 / largest if largest > 0 else math.inf
 
 
 @lru_cache(maxsize=8)

@@ -28,6 +28,7 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
+from nightseg_ros.data import PaintSettings
 from nightseg_ros.data.sample import label_files, read_labels
 from nightseg_ros.data.source import encode, FrameSource, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -327,24 +328,6 @@ _POSES = ('nav_msgs/msg/Odometry', 'geometry_msgs/msg/PoseStamped')
 _LABELS = f'/{NAMESPACE}/labels'
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PaintSettings:
-    """What of a bag is painted, and how."""
-
-    sensors: tuple[str, ...] = ()
-    """Topics of clouds; without them all but those that were painted already."""
-    depth: Mapping[str, str] = field(default_factory=dict)
-    """Topics of registered depth images by camera."""
-    transforms: tuple[str, ...] = ()
-    """Beside those on /tf_static; see ``FrameTree.add_text``."""
-    odometry: str = ''
-    """Topic of poses of ``base_frame``; '' for none."""
-    base_frame: str = 'base_link'
-    pair_limit: float = 0.1
-    rectified: bool = False
-    occlusion: Occlusion = field(default_factory=Occlusion)
-
-
 def write_painted(
     source: Path,
     out: Path,
@@ -369,7 +352,10 @@ def write_painted(
         config = PaintConfig(
             cameras=tuple(cameras.values()), pair_limit=settings.pair_limit,
             confidence=all(f'{name[:-len("labels")]}confidence' in names for name in cameras),
-            rectified=settings.rectified, occlusion=settings.occlusion,
+            rectified=settings.rectified,
+            occlusion=Occlusion(
+                cell=settings.occlusion_cell, clearance=settings.occlusion_clearance
+            ),
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
             # nobody is in a hurry
             most_waiting=math.inf,
@@ -404,7 +390,7 @@ def _cameras(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
             f"'{bag.path}' holds no labels (<camera>{_LABELS}): put them in by `nightseg bag "
             'predict BAG --out COPY --outputs labels confidence label_info_json`'
         )
-    strangers = settings.depth.keys() - set(found.values())
+    strangers = settings.depth_topics().keys() - set(found.values())
     if strangers:
         raise BagError(
             f"a depth image is registered to a camera with labels; '{min(strangers)}' has none"
@@ -426,7 +412,7 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
         if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip
     found = {t.name: f'{t.name.rpartition("/")[0]}/{NAMESPACE}' for t in chosen}
-    for camera, name in settings.depth.items():
+    for camera, name in settings.depth_topics().items():
         found[checked(name).name] = f'/{camera}/{NAMESPACE}'
     if not found:
         raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
@@ -459,7 +445,7 @@ class _PaintedCopy:
             self._handlers[settings.odometry] = self._pose
         # these wait from the time at which they were recorded
         self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
-        for camera, topic in settings.depth.items():
+        for camera, topic in settings.depth_topics().items():
             self._clouds[topic] = partial(painter.take_depth, camera)
 
     def run(self, progress: Callable[[int], None]) -> None:
@@ -511,7 +497,7 @@ class _PaintedCopy:
     ) -> None:
         for labelled in map(self._painter.label, due):
             # a cloud of a depth image bears the name of its camera
-            topic = self._settings.depth.get(labelled.sensor, labelled.sensor)
+            topic = self._settings.depth_topics().get(labelled.sensor, labelled.sensor)
             name = f'{self._sensors[topic]}/points'
             self._writer.add_topic(Channel(topic=name, msgtype=_CLOUD, qos=(reliable_qos(),)))
             self._writer.write_cloud(

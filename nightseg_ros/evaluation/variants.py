@@ -237,10 +237,7 @@ def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:
-    return Pipeline(
-        config, loaded.backend, day=loaded.day, night=loaded.night,
-        translator=loaded.translator, estimator=loaded.estimator,
-    )  # fmt: skip
+    return Pipeline(config, loaded.backend, loaded.parts, loaded.estimator)
 
 
 def _networks(config: PipelineConfig) -> PipelineConfig:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import array
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from nightseg_ros.files import user_path
 from nightseg_ros.node.diagnostics import Health, Warnings
 from nightseg_ros.node.messages import (
     frame_status,
+    ImageMessage,
     jpeg_message,
     label_info,
     message_class,
@@ -35,7 +35,7 @@ import numpy.typing as npt
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Float32, String
 
 if TYPE_CHECKING:
@@ -258,33 +258,6 @@ class CameraTopics:
             return None
         self.health.info_problem = ''
         return info
-
-
-class ImageMessage:
-    """
-    One outgoing message, used for every frame.
-
-    Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept
-    and written into through ``np.frombuffer`` takes less than half a millisecond.
-    """
-
-    def __init__(self, encoding: Literal['mono8', 'rgb8']) -> None:
-        """``mono8`` takes [H, W], ``rgb8`` takes [H, W, 3]."""
-        self._message = Image(encoding=encoding)
-        self._pixels: Pixels = np.empty(0, np.uint8)
-
-    def fill(self, header: Any, pixels: Pixels) -> Image:
-        """Copy ``pixels`` in and return the message; it holds until the next call."""
-        message = self._message
-        if self._pixels.shape != pixels.shape:
-            # an array cannot be resized while numpy looks into it, so that it is a new one
-            message.data = array.array('B', bytes(pixels.size))
-            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
-            message.height, message.width = pixels.shape[:2]
-            message.step = pixels.size // pixels.shape[0]
-        np.copyto(self._pixels, pixels)
-        message.header = header
-        return message
 
 
 def check_pictures(result: Result) -> list[str]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import array
 from collections.abc import Mapping
 from dataclasses import asdict
 import importlib
@@ -14,7 +15,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.node.diagnostics import diagnostic_status
-from nightseg_ros.perception.frame import video_codec
+from nightseg_ros.perception.frame import decode_file, decode_raw, Order, video_codec
 from nightseg_ros.perception.result import report, Result
 from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
@@ -74,11 +75,54 @@ def host_data(data: Any) -> Any:
     return data.to_bytes() if hasattr(data, 'to_bytes') else data
 
 
+def decode(message: Any) -> tuple[Pixels, Order]:
+    """
+    Return uint8 [H, W, 3] and its channel order of an Image, a CompressedImage or a Picture.
+
+    ``FrameError`` says what is wrong with the message.
+    """
+    if isinstance(message, Picture):
+        return message.image, 'bgr'
+    if isinstance(message, CompressedImage):
+        return decode_file(host_data(message.data), message.format)
+    return decode_raw(
+        host_data(message.data), encoding=message.encoding, width=message.width,
+        height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
+    )  # fmt: skip
+
+
 def stamped_header(frame_id: str, stamp_ns: int) -> Header:
     """Return a header."""
     header = Header(frame_id=frame_id)
     header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     return header
+
+
+class ImageMessage:
+    """
+    One outgoing message, used for every frame.
+
+    Assigning an array to ``msg.data`` takes 70 to 265 ms for a 1080p image; a message that is kept
+    and written into through ``np.frombuffer`` takes less than half a millisecond.
+    """
+
+    def __init__(self, encoding: str) -> None:
+        """``mono8`` takes [H, W], ``rgb8`` and ``bgr8`` take [H, W, 3]."""
+        self._message = Image(encoding=encoding)
+        self._pixels: Pixels = np.empty(0, np.uint8)
+
+    def fill(self, header: Any, pixels: Pixels) -> Image:
+        """Copy ``pixels`` in and return the message; it holds until the next call."""
+        message = self._message
+        if self._pixels.shape != pixels.shape:
+            # an array cannot be resized while numpy looks into it, so that it is a new one
+            message.data = array.array('B', bytes(pixels.size))
+            self._pixels = np.frombuffer(message.data, np.uint8).reshape(pixels.shape)
+            message.height, message.width = pixels.shape[:2]
+            message.step = pixels.size // pixels.shape[0]
+        np.copyto(self._pixels, pixels)
+        message.header = header
+        return message
 
 
 def png_message(header: Any, labels: Pixels) -> CompressedImage:

@@ -291,8 +291,6 @@ class Settings:
         else:
             outputs = [f'{name}/{NAMESPACE}' for name in names]
             topics = _topics('image_topics', topics, names, 'image_raw')
-        _refuse_doubles('image_topics', topics)
-        _refuse_doubles('cameras', names)
         masks = [mask.strip() for mask in self.ego_masks]
         masks = masks if any(masks) else [''] * len(names)
         if len(masks) != len(names):
@@ -325,15 +323,8 @@ def _given(texts: Sequence[str]) -> list[str]:
     return [text.strip() for text in texts if text.strip()]
 
 
-def _refuse_doubles(parameter: str, names: Sequence[str]) -> None:
-    doubles = sorted({name for name in names if names.count(name) > 1})
-    if doubles:
-        raise ConfigError(f"'{parameter}' names {doubles[0]} twice")
-
-
 def _names(parameter: str, given: Sequence[str]) -> list[str]:
     names = [name.rstrip('/') for name in _given(given)]
-    _refuse_doubles(parameter, names)
     _refuse_invalid(parameter, names)
     return names
 
@@ -480,10 +471,6 @@ class CloudSettings:
             )
         if not found:
             raise ConfigError("'sensors' and 'depth_cameras' are both empty; name at least one")
-        outputs = [sensor.output for sensor in found]
-        doubles = [output for output in outputs if outputs.count(output) > 1]
-        if doubles:
-            raise ConfigError(f"'sensors' and 'depth_cameras' both lead to {doubles[0]}/points")
         return tuple(found)
 
     @cached_property

@@ -22,7 +22,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.bags import RecordOptions
-from nightseg_ros.config import did_you_mean
+from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
@@ -44,21 +44,12 @@ DISCOVER_S = 0.5
 def run(options: RecordOptions) -> int:
     """Record until a signal; return the exit code."""
     known = [topic.name for topic in TOPICS] + [DIAGNOSTICS]
-    unknown = [output for output in options.outputs if output not in known]
-    if unknown:
-        print(
-            f"bag_recorder: there is no output '{unknown[0]}'; outputs: {', '.join(known)}"
-            f'{did_you_mean(unknown[0], known)}',
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        writer = BagWriter(
-            user_path(options.out), storage=options.storage, force=options.force, keep=True
-        )
-    except (BagError, OSError) as error:
-        print(f'bag_recorder: {error}', file=sys.stderr)
-        return 2
+    for output in options.outputs:
+        if output not in known:
+            near, listed = did_you_mean(output, known), ', '.join(known)
+            raise ConfigError(f"there is no output '{output}'; outputs: {listed}{near}")
+    out = user_path(options.out)
+    writer = BagWriter(out, storage=options.storage, force=options.force, keep=True)
     remove_orphans()
     # its own handlers: what has arrived shall still be written
     use_log_folder()

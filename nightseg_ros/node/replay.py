@@ -12,7 +12,6 @@ but lost something on the way, and 2 where it could not play.
 
 from __future__ import annotations
 
-import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 import heapq
@@ -22,10 +21,8 @@ from pathlib import Path
 import signal
 import sys
 import time
-import traceback
 from typing import Any, TextIO
 
-from builtin_interfaces.msg import Time
 from nightseg_ros.bags.reader import (
     BagError,
     BagReader,
@@ -36,16 +33,21 @@ from nightseg_ros.bags.reader import (
 )
 from nightseg_ros.bags.storage import Message, VIDEO_TYPES
 from nightseg_ros.cli.bags import ReplayOptions
+from nightseg_ros.config import ConfigError
 from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
-from nightseg_ros.node.messages import header_stamp, message_class
+from nightseg_ros.node.messages import (
+    header_stamp,
+    ImageMessage,
+    message_class,
+    stamped_header,
+)
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import base_topic, output_prefixes
 from nightseg_ros.shared_memory import remove_orphans
-import numpy as np
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
@@ -68,26 +70,26 @@ SETTLE_S = 0.5
 def main() -> int:
     """Run the executable ``bag_player`` and return its exit code."""
     given = remove_ros_args(sys.argv)[1:]
-    return run(tyro.cli(ReplayOptions, prog='bag_player', args=given), sys.argv)
+    try:
+        return run(tyro.cli(ReplayOptions, prog='bag_player', args=given), sys.argv)
+    except (ValueError, OSError) as error:
+        print(f'bag_player: {error}', file=sys.stderr)
+        return 2
 
 
 def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> int:
     """Play, with ``arguments`` for ROS; return the exit code."""
-    try:
-        if options.rate is not None and not 0 < options.rate < 1e6:
-            raise ValueError(f'--rate must be above 0, got {options.rate}')
-        source = ReplaySource(
-            user_path(options.source), options.topic, rate=options.fps, stamps=options.stamps,
-            everything=options.everything, also=options.also,
-        )  # fmt: skip
-        if len(source.topics) > 1 and (options.remap_to or options.labels):
-            raise ValueError(
-                f'--remap-to and --labels are for one topic, not for {list(source.topics)}; '
-                'name one with --topic'
-            )
-    except (ValueError, OSError) as error:
-        print(f'bag_player: {error}', file=sys.stderr)
-        return 2
+    if options.rate is not None and not 0 < options.rate < 1e6:
+        raise ConfigError(f'--rate must be above 0, got {options.rate}')
+    source = ReplaySource(
+        user_path(options.source), options.topic, rate=options.fps, stamps=options.stamps,
+        everything=options.everything, also=options.also,
+    )  # fmt: skip
+    if len(source.topics) > 1 and (options.remap_to or options.labels):
+        raise ConfigError(
+            f'--remap-to and --labels are for one topic, not for {list(source.topics)}; '
+            'name one with --topic'
+        )
     # read by Fast DDS when the first node starts, in this process, which publishes the images
     os.environ.update(profile_environment())
     remove_orphans()
@@ -99,18 +101,13 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
         # by lines, so that a killed process leaves what it knew
         with open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
             return Player(node, source, options, log).play()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         return 0
-    except (BagError, OSError) as error:
-        print(f'bag_player: {error}', file=sys.stderr)
-        return 2
     except Exception:
         # publishing fails with many names once somebody has shut ROS down
-        if not rclpy.ok():
-            return 0
-        # Python's own exit code for this is 1, which here means that the rest was played
-        traceback.print_exc()
-        return 2
+        if rclpy.ok():
+            raise
+        return 0
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
@@ -317,7 +314,7 @@ class Player:
         #: Added to the times of a video or folder alone.
         self._offset = offset if source.frames is not None else 0
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
-        self._image = Image()
+        self._images = {order: ImageMessage(f'{order}8') for order in ('rgb', 'bgr')}
         self._problems = 0
         if source.note:
             node.get_logger().info(f'not played: {source.note}')
@@ -394,7 +391,7 @@ class Player:
             if self._clock and (now / 1e9 >= self._next_clock or not self._paced):
                 self._next_clock = now / 1e9 + CLOCK_PERIOD
                 played = pacer.played(min(now, due_ns)) if self._paced else time_ns
-                self._clock.publish(Clock(clock=_time(played)))
+                self._clock.publish(Clock(clock=stamped_header('', max(played, 0)).stamp))
             left = (due_ns - now) / 1e9
             if left <= 0 or not self._paced:
                 return True
@@ -404,7 +401,8 @@ class Player:
     def _publish(self, topic: str, content: Message | Frame) -> None:
         stamp_ns = carried = content.stamp_ns + self._offset
         if isinstance(content, Frame):
-            message = self._message(content, stamp_ns)
+            header = stamped_header(content.frame_id or 'camera', max(stamp_ns, 0))
+            message = self._images[content.order].fill(header, content.image)
         else:
             message = content.data
             if self.source.topics[topic] in IMAGE_TYPES:
@@ -424,28 +422,9 @@ class Player:
         if self.source.topics[topic] in IMAGE_TYPES:
             print(json.dumps({'stamp': stamp_ns, 'sent': sent}), file=self._log)
 
-    def _message(self, frame: Frame, stamp_ns: int) -> Any:
-        """Fill the one message that is used again: new ones cost more than their content."""
-        message = self._image
-        height, width = frame.image.shape[:2]
-        pixels = np.ascontiguousarray(frame.image)
-        if len(message.data) != pixels.size:
-            message.data = array.array('B', bytes(pixels.size))
-        np.frombuffer(message.data, np.uint8)[:] = pixels.reshape(-1)
-        message.height, message.width, message.step = height, width, 3 * width
-        message.encoding = f'{frame.order}8'
-        message.header.stamp = _time(stamp_ns)
-        message.header.frame_id = frame.frame_id or 'camera'
-        return message
-
     def _lose(self, text: str) -> None:
         self._problems += 1
         self.node.get_logger().warning(text)
-
-
-def _time(stamp_ns: int) -> Any:
-    seconds, nanoseconds = divmod(max(stamp_ns, 0), 1_000_000_000)
-    return Time(sec=seconds, nanosec=nanoseconds)
 
 
 if __name__ == '__main__':

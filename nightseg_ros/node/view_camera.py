@@ -12,10 +12,10 @@ import time
 from typing import Any
 
 import cv2
-from nightseg_ros.perception.frame import decode_file, decode_raw, FrameError
+from nightseg_ros.node.messages import decode
+from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.perception.result import NAMESPACE
 import numpy as np
-from sensor_msgs.msg import CompressedImage
 
 #: Seconds of the plotted score that a new page gets, and between two points of it.
 HISTORY_S, POINT_S = 120.0, 0.1
@@ -63,13 +63,7 @@ class Picture:
 
 def encode(message: Any, long_side: float = LONG_SIDE) -> bytes:
     """Return an Image or CompressedImage as a JPEG of at most that size, or ``FrameError``."""
-    if isinstance(message, CompressedImage):
-        image, order = decode_file(message.data, message.format)
-    else:
-        image, order = decode_raw(
-            message.data, encoding=message.encoding, width=message.width, height=message.height,
-            step=message.step, is_bigendian=bool(message.is_bigendian),
-        )  # fmt: skip
+    image, order = decode(message)
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     if scale < 1:

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field, replace
 import math
 import threading
 import time
-from typing import Any, Literal, TYPE_CHECKING
+from typing import Any, TYPE_CHECKING
 
-from nightseg_ros.node.messages import host_data, Picture
+from nightseg_ros.node.messages import decode
 from nightseg_ros.node.watchdog import LATE, Task
-from nightseg_ros.perception.frame import decode_file, decode_raw, Frame, FrameError
+from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
 import numpy as np
 import numpy.typing as npt
-from sensor_msgs.msg import CompressedImage
 
 if TYPE_CHECKING:
     from nightseg_ros.node.camera import CameraTopics
@@ -319,19 +318,3 @@ class Worker:
         """Return the seconds since a stamp by the node's clock, None for no stamp."""
         now_ns = int(self._node.get_clock().now().nanoseconds)
         return (now_ns - stamp_ns) / 1e9 if stamp_ns else None
-
-
-def decode(message: Any) -> tuple[Pixels, Literal['rgb', 'bgr']]:
-    """
-    Return uint8 [H, W, 3] and its channel order of an Image, a CompressedImage or a Picture.
-
-    ``FrameError`` says what is wrong with the message.
-    """
-    if isinstance(message, Picture):
-        return message.image, 'bgr'
-    if isinstance(message, CompressedImage):
-        return decode_file(host_data(message.data), message.format)
-    return decode_raw(
-        host_data(message.data), encoding=message.encoding, width=message.width,
-        height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
-    )  # fmt: skip

@@ -263,17 +263,17 @@ def _check_jpeg(content: bytes) -> None:
     """
     at, pixels, scans = 2, 0, 0
     while found := _MARKER.search(content, at):
-        at, marker = found.end(), content[found.end() - 1]
+        at, end, marker = found.end(), found.end() + 7, found[0][1]
         if marker == _EOI and scans:
             return
+        head = content[at:end]
         if marker in _SOF:
-            height, width = content[at + 3 : at + 5], content[at + 5 : at + 7]
-            pixels = int.from_bytes(height, 'big') * int.from_bytes(width, 'big')
+            pixels = int.from_bytes(head[3:5], 'big') * int.from_bytes(head[5:7], 'big')
         scans += marker == _SOS
         if scans > 1 and scans * pixels > MAX_SCANNED:
             raise ValueError(
                 f'the JPEG goes {scans} times or more over {pixels} pixels; {MAX_SCANNED} pixels '
                 'in all are the most'
             )
-        at += int.from_bytes(content[at : at + 2], 'big')
+        at += int.from_bytes(head[:2], 'big')
     raise ValueError('the JPEG is cut off')

@@ -15,7 +15,7 @@ from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnai
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig
-from nightseg_ros.runtime.backend import Backend, Log
+from nightseg_ros.runtime.backend import Backend, Log, Network
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.runtime.pixels import fit, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
@@ -72,49 +72,33 @@ class PipelineConfig:
         )
 
 
-class Segmenter:
-    """uint8 [B, h, w, 3] RGB on the backend's device → labels, confidence, reliability."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A network that runs, and its weights without their tensors."""
 
-    def __init__(self, weights: Weights, backend: Backend, log: Log) -> None:
-        """Load the weights; ``WeightsError`` where they are no segmenter's."""
-        metadata = weights.metadata
-        if metadata.task != 'segment' or metadata.taxonomy is None:
-            raise WeightsError(
-                f"weights '{weights.path}' are for '{metadata.task}' and cannot label pixels; "
-                'a segmenter with its taxonomy is wanted'
-            )
-        self.weights = weights.described()
-        #: Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``.
-        self.has_reliability = has_reliability(weights)
-        self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
-        self._network = backend.load(weights, log)
+    weights: Weights
+    run: Network
+    has_reliability: bool
+    """Whether the weights have learnt to judge whole frames; see ``nightseg calibrate``."""
 
-    def __call__(self, images: Any) -> tuple[Any, Any, Any]:
-        """
-        Return ids, confidence (255 = certain), both uint8 [B, h / 2, w / 2], and reliability.
-
-        The reliability is float [B], 0 to 1: see ``runtime.graph.SegmentGraph``.
-        """
-        labels, confidence, reliability = self._network(images)
-        return labels, confidence, reliability
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """Return what a segmenter's ids mean."""
+        return Taxonomy.from_dict(self.weights.metadata.taxonomy or {})
 
 
-class Translator:
-    """uint8 [B, h, w, 3] RGB at night → the same scene by day (the paper's method 1)."""
-
-    def __init__(self, weights: Weights, backend: Backend, log: Log) -> None:
-        """Load the weights; ``WeightsError`` where they are no translator's."""
-        task = weights.metadata.task
-        if task != 'translate':
-            raise WeightsError(
-                f"weights '{weights.path}' are for '{task}'; a translator is wanted"
-            )
-        self.weights = weights.described()
-        self._network = backend.load(weights, log)
-
-    def __call__(self, images: Any) -> Any:
-        """Return uint8 [B, h, w, 3] on the same device."""
-        return self._network(images)[0]
+def load_part(weights: Weights, backend: Backend, log: Log, task: str) -> Part:
+    """Load weights for 'segment' or 'translate'; ``WeightsError`` where they are for another."""
+    metadata = weights.metadata
+    if metadata.task != task or (task == 'segment' and metadata.taxonomy is None):
+        wanted = 'a translator' if task == 'translate' else 'a segmenter with its taxonomy'
+        raise WeightsError(
+            f"weights '{weights.path}' are for '{metadata.task}'; {wanted} is wanted"
+        )
+    return Part(
+        weights=weights.described(), run=backend.load(weights, log),
+        has_reliability=has_reliability(weights),
+    )  # fmt: skip
 
 
 class WithheldError(RuntimeError):
@@ -144,26 +128,22 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        config: PipelineConfig,
-        backend: Backend,
-        *,
-        day: Segmenter | None,
-        night: Segmenter | None,
-        translator: Translator | None,
+        self, config: PipelineConfig, backend: Backend, parts: Mapping[str, Part],
         estimator: IlluminationEstimator,
-    ) -> None:
-        """Put loaded parts together; ``WeightsError`` names the part that a route lacks."""
-        self.config = config
-        self.backend = backend
-        self.day, self.night, self.translator = day, night, translator
-        self.estimator = estimator
+    ) -> None:  # fmt: skip
+        """
+        Put loaded parts together: 'day' and 'night' segment, 'translator' translates.
+
+        ``WeightsError`` names the part that a route lacks.
+        """
+        self.config, self.backend = config, backend
+        self.parts, self.estimator = parts, estimator
         self._routers = RouterBank(config.router, None if config.route == 'auto' else config.route)
         self.check(config.route, config.router)
-        by_route = {'day': day, 'translate': day, 'night': night}
-        self._segmenters = {route: one for route, one in by_route.items() if one is not None}
+        by_route = {'day': 'day', 'translate': 'day', 'night': 'night'}
+        self._segmenters = {r: parts[name] for r, name in by_route.items() if name in parts}
         first, *others = self._segmenters.values()
-        self.taxonomy: Taxonomy = first.taxonomy
+        self.taxonomy = first.taxonomy
         for other in others:
             if other.taxonomy != self.taxonomy:
                 raise WeightsError(
@@ -190,23 +170,20 @@ class Pipeline:
         estimator = IlluminationEstimator.of(read['illumination'])
         name, device = choose(_segmenters(read), config.backend, config.device)
         backend = open_backend(name, device, config.threads)
-        day = Segmenter(read['day'], backend, log) if 'day' in read else None
-        night = None
-        if 'night' in read:
-            shared = read['night'] is read.get('day')
-            night = day if shared else Segmenter(read['night'], backend, log)
-        translator = None
-        if 'translator' in read:
-            translator = Translator(read['translator'], backend, log)
-        return cls(
-            config, backend, day=day, night=night, translator=translator, estimator=estimator
-        )
+        parts: dict[str, Part] = {}
+        for name in sorted(read.keys() - {'illumination'}):
+            if name == 'night' and read['night'] is read.get('day'):
+                parts[name] = parts['day']
+            else:
+                task = 'translate' if name == 'translator' else 'segment'
+                parts[name] = load_part(read[name], backend, log, task)
+        return cls(config, backend, parts, estimator)
 
     def check(self, route: str, router: RouterConfig) -> None:
         """Raise ``WeightsError`` where a route would need weights that are not loaded."""
         for needed in sorted(routes_of(route, router)):
             for name in PARTS[needed]:
-                if getattr(self, name) is None:
+                if name not in self.parts:
                     raise WeightsError(
                         f"route '{needed}' needs weights that are not loaded: "
                         f'set weights.{name} and configure again'
@@ -287,19 +264,17 @@ class Pipeline:
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""
         weights: dict[str, dict[str, str]] = {}
-        parts = {
-            'day': self.day, 'night': self.night, 'translator': self.translator,
-            'illumination': self.estimator,
-        }  # fmt: skip
+        parts: dict[str, Part | IlluminationEstimator] = {**self.parts}
+        parts['illumination'] = self.estimator
         for name, part in parts.items():
-            if part is None or part.weights is None:
+            if part.weights is None:
                 continue
             metadata = part.weights.metadata
             weights[name] = {
                 'file': part.weights.path.name, 'sha256': part.weights.sha256,
                 'license': metadata.license,
             }  # fmt: skip
-            if isinstance(part, Segmenter):
+            if isinstance(part, Part) and metadata.task == 'segment':
                 fitted = metadata.temperature != 1
                 weights[name] |= {
                     'temperature': f'{metadata.temperature:.3f}' if fitted else 'not calibrated',
@@ -366,9 +341,8 @@ class Pipeline:
         started = time.perf_counter()
         translated = None
         if route == 'translate':
-            assert self.translator is not None
-            images = translated = self.translator(images)
-        labels, confidence, reliability = self._segmenters[route](images)
+            images = translated = self.parts['translator'].run(images)[0]
+        labels, confidence, reliability = self._segmenters[route].run(images)
         reliability = pixels.begin_download(reliability)
         network = (time.perf_counter() - started) * 1e3 / len(batch)
         for index, job in enumerate(batch):

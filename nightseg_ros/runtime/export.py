@@ -89,21 +89,17 @@ def tidy(folder: Path, limit: int = LIMIT) -> None:
     """
     found = []
     for path in (*folder.glob('onnx/*'), *folder.glob('openvino/*')):
-        try:
+        # another process tidies up as well
+        with suppress(OSError):
             stat = path.stat()
-        except OSError:  # another process tidies up as well
-            continue
-        # a disk that does not note when a file is read leaves when it was written
-        found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+            # a disk that does not note when a file is read leaves when it was written
+            found.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
-        if total <= limit:
-            break
-        try:
-            path.unlink()
-        except OSError:
-            continue
-        total -= size
+        if total > limit:
+            with suppress(OSError):
+                path.unlink()
+                total -= size
 
 
 def exported_graph(weights: Weights, log: Log) -> bytes:

@@ -16,7 +16,7 @@ from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import labelled, read_image, read_labels, Sample
 from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
-from nightseg_ros.perception.pipeline import Segmenter
+from nightseg_ros.perception.pipeline import load_part
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.runtime.torch_backend import TorchBackend
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
@@ -214,14 +214,14 @@ def confusion_by_source(
 ) -> dict[str, ConfusionMatrix]:
     """Return the confusion of the deployed graph's labels, each picture by itself."""
     with torch.random.fork_rng():  # building a network draws random numbers
-        segmenter = Segmenter(weights, backend, lambda text: None)
+        segmenter = load_part(weights, backend, lambda text: None, 'segment')
     pixels = backend.pixels
     matrices: dict[str, ConfusionMatrix] = {}
     for sample in samples:
         assert sample.label is not None
         image, truth = read_image(sample.image), read_labels(sample.label)
         size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
-        labels, *_ = segmenter(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+        labels, *_ = segmenter.run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
         matrix = matrices.setdefault(sample.source, ConfusionMatrix(segmenter.taxonomy))
         matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
     return matrices

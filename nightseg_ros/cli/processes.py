@@ -1,0 +1,225 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""The processes of ``nightseg run`` and ``demo``: a node, and what plays, records and shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, ExitStack, suppress
+from dataclasses import asdict
+from http.client import HTTPConnection, HTTPException
+import json
+import os
+from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+from textwrap import shorten
+import time
+from urllib.parse import urlsplit
+
+from nightseg_ros.cli.options import PipelineOptions, Progress
+
+#: Seconds that the node may take to load its networks; the first run exports them.
+LOADING_S = 420.0
+#: Seconds for the masks of the last frames, and until the node has told of each that it received.
+LAST_MASKS_S, TOLD_S = 60.0, 1.5
+#: Seconds that a process may take to end.
+ENDING_S = 60.0
+#: Exit code of the player where something of the input could not be read.
+PLAYED_THE_REST = 1
+_WARNING = re.compile(r'^\[WARN\].*\[bag_player\]: (.*)$', re.MULTILINE)
+
+
+class ProcessError(RuntimeError):
+    """A child process that failed, with the end of its output."""
+
+
+class Child:
+    """
+    One ``python -m MODULE`` process, its output in a file.
+
+    It leads a process group of its own, so that Ctrl-C reaches this process first, which then
+    ends its children in order. Leaving the ``with`` block ends it in any case.
+    """
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], *, log: Path,
+        environ: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        """Start it; ``name`` is for messages."""
+        self.name = name
+        self.log = log
+        with log.open('wb') as output:
+            self._process = subprocess.Popen(
+                [sys.executable, '-m', module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environ, 'PYTHONUNBUFFERED': '1'},
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> Child:
+        """Use it in a ``with`` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End it: SIGINT, SIGTERM, SIGKILL."""
+        for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
+            if self.code is not None:
+                return
+            self.signal(number)
+            self._wait(timeout)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def code(self) -> int | None:
+        """Return the exit code, None while it runs."""
+        return self._process.poll()
+
+    def check(self) -> None:
+        """Raise ``ProcessError`` where it has ended."""
+        if self.code is not None:
+            raise ProcessError(f'{self.name} ended with {self.code}:\n{self.tail()}')
+
+    def stop(self, timeout: float) -> None:
+        """Ask it to end (SIGINT); ``ProcessError`` where it does not, or not with 0."""
+        self.signal(signal.SIGINT)
+        self._wait(timeout)
+        if self.code is None:
+            raise ProcessError(
+                f'{self.name} did not end within {timeout:g} s of SIGINT:\n{self.tail()}'
+            )
+        if self.code != 0:
+            self.check()
+
+    def tail(self, lines: int = 15) -> str:
+        """Return the end of its output."""
+        text = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
+        return '\n'.join(f'  | {line}' for line in text[-lines:]) or '  (no output)'
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to its children, if it runs."""
+        if self.code is None:
+            os.killpg(self._process.pid, number)
+
+    def _wait(self, timeout: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+
+
+def node_parameters(options: PipelineOptions) -> dict[str, str]:
+    """Return the options as the node's parameters."""
+    config = options.pipeline_config()
+    names = ('route', 'device', 'backend', 'long_side')
+    # an empty value would be no YAML string
+    weights = {f'weights.{name}': f'"{value}"' for name, value in asdict(config.weights).items()}
+    return {name: str(getattr(config, name)) for name in names} | weights
+
+
+def run_live(
+    play: Sequence[str] | None, parameters: Mapping[str, str], folder: Path,
+    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] = (),
+    announce: bool = True, seconds: float = 0.0, recorder: Sequence[str] = (),
+    clouds: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:  # fmt: skip
+    """
+    Run a node until what plays has ended, or for ``seconds``; return what could not be played.
+
+    ``play`` are the player's arguments, None for topics that are there; ``page`` are the view's,
+    ``recorder`` the recorder's, () for none; ``clouds`` are the parameters of a semantic_cloud.
+    Logs lie in ``folder``. ``ProcessError`` tells which process failed and how its output ended;
+    no process outlives this call, and Ctrl-C lets them write what they have.
+    """
+    commands = {'view': ('cli.main', ['view', *page])}
+    if recorder:
+        commands['recorder'] = ('cli.main', ['record', *recorder])
+    if clouds is not None:
+        commands['semantic_cloud'] = ('node.semantic_cloud', ros_arguments(clouds))
+    commands['night_perception'] = ('node.main', ros_arguments(parameters))
+    if play is not None:
+        waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
+        commands['bag_player'] = ('node.replay', [*play, *waiting])
+    environ = {**environ, 'ROS_LOG_DIR': str(folder / 'ros_log')}
+    with ExitStack() as stack:
+        children = {
+            name: stack.enter_context(
+                Child(name, f'nightseg_ros.{module}', arguments, log=folder / f'{name}.log',
+                      environ=environ)
+            )
+            for name, (module, arguments) in commands.items()
+        }  # fmt: skip
+        player = children.pop('bag_player', None)
+        try:
+            _wait(children, player, seconds, progress, announce=announce)
+        except KeyboardInterrupt:
+            for child in children.values():
+                # it may not have been ready for one
+                with suppress(ProcessError):
+                    child.stop(ENDING_S)
+            raise
+        unread: list[str] = []
+        if player is not None and player.code == PLAYED_THE_REST:
+            unread = _WARNING.findall(player.log.read_text(encoding='utf-8', errors='replace'))
+        if player is not None and player.code and not unread:
+            player.check()
+        for child in children.values():
+            child.stop(ENDING_S)
+    return tuple(unread)
+
+
+def _wait(
+    children: Mapping[str, Child], player: Child | None, seconds: float, progress: Progress, *,
+    announce: bool,
+) -> None:  # fmt: skip
+    """Wait for the end of the source; ``ProcessError`` where a process ends before."""
+    begun, address, node = time.monotonic(), '', children['night_perception']
+    while player is None or player.code is None:
+        for child in children.values():
+            child.check()
+        # without the logger's prefix
+        text = node.tail(1).strip().removeprefix('| ').rpartition(']: ')[2]
+        if 'configure failed' in text:
+            raise ProcessError(f'night_perception: {text}')
+        found = re.search(r'view: (http\S+)', '' if address else children['view'].tail())
+        if found:
+            address = found[1]
+            if announce:
+                progress.note(f'watch it on {address}; Ctrl-C ends it')
+        progress.show(0, None, shorten(text, 70, placeholder=' …'))
+        if player is None and 0 < seconds < time.monotonic() - begun:
+            return
+        time.sleep(0.2)
+    # the node computes the last masks
+    time.sleep(TOLD_S)
+    end = time.monotonic() + LAST_MASKS_S
+    while time.monotonic() < end and not _all_accounted(address):
+        node.check()
+        time.sleep(0.2)
+
+
+def _all_accounted(address: str) -> bool:
+    """Tell whether a mask or a reason to drop it is known of every frame that was received."""
+    try:
+        with closing(HTTPConnection(urlsplit(address).netloc, timeout=5)) as connection:
+            connection.request('GET', '/events')
+            first = connection.getresponse().readline()
+        cameras = json.loads(first.removeprefix(b'data: '))['cameras']
+    except (OSError, HTTPException, ValueError):
+        return False
+    healths = [camera['health'] for camera in cameras if 'health' in camera]
+    return all(
+        int(h['received']) == int(h['served']) + sum(map(int, h['lost'].values())) for h in healths
+    )
+
+
+def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
+    """Return the parameters as a node takes them on its command line."""
+    pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
+    return ['--ros-args', *(argument for pair in pairs for argument in pair)]
