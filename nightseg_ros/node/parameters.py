@@ -118,10 +118,11 @@ def table(kind: type[Any], path: tuple[str, ...] = ()) -> tuple[Parameter, ...]:
     rows: list[Parameter] = []
     for f in fields(kind):
         inner: Any = f.default_factory
+        default: Any = f.default
         if inner is not MISSING:
             rows += table(inner, (*path, f.name))
         elif 'text' in f.metadata:
-            rows.append(Parameter(path=(*path, f.name), default=f.default, **f.metadata))
+            rows.append(Parameter(path=(*path, f.name), default=default, **f.metadata))
     return tuple(rows)
 
 
