@@ -24,6 +24,7 @@ from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
+from nightseg_ros.runtime.backend import ON_GPU
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights
@@ -141,7 +142,7 @@ def peak_flops(device: str) -> float:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     parser.add_argument('--device', default='cuda', choices=('cuda', 'cpu'))
-    parser.add_argument('--backend', default='torch', choices=('torch', 'tensorrt'))
+    parser.add_argument('--backend', default='torch', choices=ON_GPU)
     parser.add_argument('--route', default='night', choices=('auto', 'day', 'night'))
     parser.add_argument('--day', default='day', help='weights of the route day')
     parser.add_argument('--night', default='night', help='weights of the route night')

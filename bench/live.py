@@ -33,7 +33,6 @@ from nightseg_ros.cli.machine import machine, percentiles, versions
 from nightseg_ros.cli.processes import Child
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.runtime.backends import BUSY
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render
@@ -52,6 +51,8 @@ LABELS = ('labels', 'status')
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
 #: Seconds for the nodes to load (the first run exports), and for each later answer.
 LOADING_S, ANSWER_S = 300.0, 30.0
+#: Load a core from which other work falsifies a figure.
+BUSY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +136,13 @@ def sessions(options: argparse.Namespace) -> dict[str, Session]:
                       rounds=2 * fewer),
             ),
         ),
+        **{
+            f'{count}_cameras': Session(
+                size=HD, cameras=eight[:count], parameters=night,
+                phases=(replace(paced[30], contenders={'ours': eight[:count]}),),
+            )
+            for count in (2, 4)
+        },
         'all_networks': Session(
             size=HD, cameras=('camera',), parameters=any_route,
             phases=(replace(short, contenders=one),),
@@ -267,7 +275,11 @@ class Probe:
         # two frames never share a stamp
         stamp = self.last_ns = max(time.time_ns(), self.last_ns + 1)
         message.header.stamp = Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
-        self.waiting[camera, stamp] = {'stamp': stamp, 'sent': time.monotonic_ns()}
+        self.waiting[camera, stamp] = {
+            'camera': camera,
+            'stamp': stamp,
+            'sent': time.monotonic_ns(),
+        }
         self.publishers[camera].publish(message)
 
     def _listen(self, cameras: Sequence[str], topics: Sequence[str]) -> None:
@@ -358,7 +370,12 @@ def summary(phase: dict[str, Any]) -> dict[str, Any]:
     """Return counts, latencies in ms, turns in ms and the use of one phase."""
     frames = phase['frames']
     answered = [(f['arrived'] - f['sent']) / 1e6 for f in frames if 'arrived' in f]
-    gaps = np.diff(sorted(frame['arrived'] for frame in frames if 'arrived' in frame)) / 1e6
+    arrived = [(frame['camera'], frame['arrived']) for frame in frames if 'arrived' in frame]
+    # of one camera
+    gaps = [
+        gap / 1e6 for name in {camera for camera, _ in arrived}
+        for gap in np.diff(sorted(when for camera, when in arrived if camera == name))
+    ]  # fmt: skip
     found = [frame['ms'] for frame in frames if 'ms' in frame]
     stages = {s: [ms[s] for ms in found if s in ms] for s in ('receive', *PARTS, 'total')}
     return {

@@ -239,6 +239,19 @@ def test_nothing_that_is_received_ends_it(car):
     car.client.until(painted, 'the colours of Cityscapes')
 
 
+def test_of_too_many_clouds_the_oldest_come_out_early_and_are_counted(car):
+    """At 100 Hz more clouds wait for a dead camera than may."""
+
+    def crowd() -> None:
+        first = next(car.stamps)
+        for tick in range(40):
+            car.lidar.publish(cloud_message(cloud(POINTS), first + tick * SECOND // 100))
+            car.client.spin(0.01)
+
+    car.client.told(crowd, 'lidar', 'too many clouds wait for masks or poses', 'WARN')
+    assert car.count('lidar', 'missed.early') > 0
+
+
 def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car):
     assert car.client.set_parameters(occlusion__cell=8.0).successful
     assert not car.client.set_parameters(occlusion__cell=-1.0).successful

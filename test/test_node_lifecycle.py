@@ -204,7 +204,7 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters
         assert not client.transition('configure')
         client.until(lambda: 'noon' not in client.status('node')[1], 'one problem less')
         client.diagnosed('node', 'ERROR', 'max_rate')
-        assert client.set_parameters(max_rate=1.0).successful
+        assert client.set_parameters(max_rate=1).successful and client.get('max_rate') == [1.0]
         assert client.transition('configure')
         client.diagnosed('node', 'WARN', "'rout' is not known")
 

@@ -115,7 +115,7 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
 
     def take(message: Any, stamp_ns: int, now: float) -> None:
         if stamp_ns == 2 * MS:
-            raise OverflowError('PointField count 4294967295')
+            raise OverflowError(f'PointField count 4294967295 of {"x" * 100_000}')
         taken.append(stamp_ns)
 
     node = MagicMock()
@@ -128,6 +128,7 @@ def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
     assert health.values(0.0)['dropped.malformed'] == 1
     ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
     assert level == 'ERROR' and 'OverflowError: PointField count' in text
+    assert len(text) < 1100, 'a name may be of any length'
 
 
 # -- health ----------------------------------------------------------------------------------

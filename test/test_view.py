@@ -19,6 +19,8 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import av
+from cloud_harness import cloud_message
+from cloud_samples import cloud, FLOAT32
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from headless_browser import Browser, find_browser
@@ -30,6 +32,7 @@ from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from ros_harness import Client, ended, image_message, Process
+from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 from tiny_weights import weight_flags
 
@@ -286,11 +289,19 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, v
         assert main(['view', '--rerun', str(recording)]) == 2
         assert "pip install 'nightseg[view]'" in capsys.readouterr().err
         return
+    points = vehicle.client.publisher('/car/roof/nightseg/points', PointCloud2)
+    given = cloud([(1.0, 2.0, 3.0)], extra={'rgb': (FLOAT32, np.float32([0.5]))})
+
+    def recorded() -> bool:
+        points.publish(cloud_message(given, next(vehicle.client.stamps)))
+        return recording.exists() and recording.stat().st_size > 20_000
+
     with ended(Page(tmp_path, '--rerun', str(recording))) as page:
-        vehicle.until(lambda: recording.exists() and recording.stat().st_size > 20_000, 'records')
+        vehicle.until(recorded, 'records')
         assert page.stop() == 0
     content = recording.read_bytes()
-    for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian'):
+    for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian',
+                 b'/car/roof/points'):  # fmt: skip
         assert name in content
 
 

@@ -19,7 +19,7 @@ import time
 from typing import Any, Literal
 
 from nightseg_ros.cli.options import Progress
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, did_you_mean
 
 PACKAGES = (
     'torch', 'onnxruntime', 'openvino', 'numpy', 'opencv-python-headless', 'opencv-python',
@@ -219,7 +219,10 @@ def bench(options: BenchOptions) -> int:
 
     backends = [name for name, present in available_backends().items() if present]
     if options.backend not in ('auto', *backends):
-        raise ConfigError(f'--backend is auto or one of {backends}, got {options.backend!r}')
+        near = did_you_mean(options.backend, backends)
+        raise ConfigError(
+            f"--backend is auto or one of {', '.join(backends)}, got '{options.backend}'{near}"
+        )
     result = {
         'format': FORMAT,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),

@@ -105,12 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 141
     except ModuleNotFoundError as error:
         module = str(error.name).partition('.')[0]
-        if module not in EXTRAS:
+        # no extra brings transformers
+        if module not in (*EXTRAS, 'transformers'):
             raise
-        print(
-            f"nightseg {verb}: it needs {module}: pip install 'nightseg[{EXTRAS[module]}]'",
-            file=sys.stderr,
-        )
+        wanted = f"'nightseg[{EXTRAS[module]}]'" if module in EXTRAS else module
+        print(f'nightseg {verb}: it needs {module}: pip install {wanted}', file=sys.stderr)
         return 2
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them

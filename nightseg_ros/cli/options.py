@@ -12,7 +12,7 @@ import re
 import sys
 from typing import Any, Literal, TYPE_CHECKING, TypeVar
 
-from nightseg_ros.config import ConfigError, from_mapping, read_yaml
+from nightseg_ros.config import ConfigError, did_you_mean, from_mapping, read_yaml
 from nightseg_ros.files import LOG
 from rich import progress as bars
 from rich.box import SIMPLE
@@ -82,7 +82,11 @@ _asked: list[PrimitiveTypeInfo] = []
 def _short_metavar(
     info: PrimitiveTypeInfo,
 ) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
-    """Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME."""
+    """
+    Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME.
+
+    A choice that there is not names the nearest.
+    """
     if any(info is asked for asked in _asked):
         return None
     _asked.append(info)
@@ -93,7 +97,19 @@ def _short_metavar(
     if isinstance(found, UnsupportedTypeAnnotationError):
         return found
     metavar = re.sub(r'\[(.+) \[\1 \.\.\.\]\]', r'\1 ...', found.metavar)
-    return replace(found, metavar=metavar.replace('{None}|', '').replace('STR', 'TEXT'))
+    metavar = metavar.replace('{None}|', '').replace('STR', 'TEXT')
+    choices, convert = found.choices, found.instance_from_str
+    if choices is None:
+        return replace(found, metavar=metavar)
+
+    def chosen(given: list[str]) -> Any:
+        for value in set(given) - set(choices):
+            raise ValueError(
+                f"'{value}' is none of {', '.join(choices)}{did_you_mean(value, choices)}"
+            )
+        return convert(given)
+
+    return replace(found, metavar=metavar, choices=None, instance_from_str=chosen)
 
 
 def parse(options: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:

@@ -186,8 +186,8 @@ def _show(title: str, found: dict[str, Any]) -> None:
     latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
     rows = [
         ['frames in / out', frames],
-        ['rate', f'{found["rate_hz"]} Hz'],
-        ['latency p50 / p95 / p99', f'{latency} ms'],
+        ['rate', f'{found["rate_hz"]} Hz' if found['rate_hz'] else 'unknown'],
+        ['latency p50 / p95 / p99', f'{latency} ms' if latency else 'unknown'],
     ]
     for name in ('dropped', 'routes'):
         rows.append([name, ', '.join(f'{k} {v}' for k, v in found[name].items()) or 'none'])

@@ -60,6 +60,8 @@ class HealthProblem(NamedTuple):
     text: str
 
 
+#: Characters of what is said of a message: the names in it may be of any length.
+LONGEST = 1000
 #: A silence of so many seconds is logged, and not in /diagnostics alone.
 LOG_SILENCE_S = 5.0
 
@@ -173,14 +175,15 @@ class Health:
 
     def drop(self, now: float, reason: str, text: str = '') -> None:
         """Count a message that ends here, ``reason`` being a key of the drops; log ``text``."""
+        text = text[:LONGEST]
         what = text or f'{self.noun} dropped: {self._drops[reason]}'
         self._count(now, f'dropped.{reason}', '' if reason in NO_FAULT else what)
         self._log(reason, text)
 
     def miss(self, now: float, key: str, text: str) -> None:
         """Count that a part of a message's result is missing, and log why."""
-        self._count(now, f'missed.{key}', text)
-        self._log(key, text)
+        self._count(now, f'missed.{key}', text[:LONGEST])
+        self._log(key, text[:LONGEST])
 
     def warn(self, now: float, key: str, text: str, *, log: str = '') -> None:
         """Show a warning for ``RECOVERY`` seconds; log ``log``."""

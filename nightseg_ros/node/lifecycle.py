@@ -147,8 +147,18 @@ class ManagedNode(LifecycleNode):
                 name, [''] if empty else default, row.descriptor(),
                 ignore_override=empty or bool(problem),
             )  # fmt: skip
+        self.add_pre_set_parameters_callback(self._take_numbers)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
+
+    def _take_numbers(self, changes: Sequence[Parameter]) -> list[Parameter]:
+        """Take 1 for 1.0 where a double is wanted."""
+        doubles = {name for name, row in self._rows.items() if row.kind == 'double'}
+        return [
+            Parameter(one.name, value=float(one.value))
+            if one.name in doubles and type(one.value) is int else one
+            for one in changes
+        ]  # fmt: skip
 
     def _settings_with(self, changes: Mapping[str, Any]) -> Any:
         """Return the values as settings; ``ConfigError`` names what cannot be used."""

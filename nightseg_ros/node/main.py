@@ -57,6 +57,8 @@ def serve(name: str, make: Callable[[], Any]) -> None:
     if {'-h', '--help'} & {*sys.argv[1:]}:
         from nightseg_ros.node.parameters import help_text
 
+        # a reader that leaves early ends it quietly
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         print(help_text(name))
         return
     _never_wait_for_a_reader()
@@ -69,13 +71,16 @@ def serve(name: str, make: Callable[[], Any]) -> None:
     import rclpy
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     remove_orphans()
     use_log_folder()
     try:
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        if rest := remove_ros_args(sys.argv)[1:]:
+            raise RuntimeError(f"'{' '.join(rest)}' is no argument of it")
     except RuntimeError as error:
-        # a file of parameters that is missing or no YAML, an argument that ROS does not know
+        # a file of parameters that is missing or no YAML, an argument that nobody knows
         print(f'{name}: {error}; `{name} --help` shows how it is called', file=sys.stderr)
         exit_now(2)
     node = make()
