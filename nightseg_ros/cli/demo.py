@@ -139,6 +139,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     lit: dict[int, bool] = {}
     topic: str | None
     record = [str(work / 'recorded'), '--cameras', 'camera', '--outputs', 'labels', 'status']
+    record += ['--log', str(work / 'arrived.jsonl')]
     parameters = node_parameters(options)
     clouds = None
     if footage is None or options.footage is None:
@@ -168,8 +169,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         unread = run_live(
             [str(path), '--stamp-offset', str(offset), '--log', str(work / 'sent.jsonl'), *play],
             parameters, work, {**os.environ, **domain, **profile_environment()}, progress,
-            page=() if options.view else None, recorder=record, arrived=work / 'arrived.jsonl',
-            clouds=clouds,
+            announce=options.view, recorder=record, clouds=clouds,
         )  # fmt: skip
     for text in unread:
         progress.note(f'not played: {text}')

@@ -127,24 +127,24 @@ def node_parameters(options: PipelineOptions) -> dict[str, str]:
 
 def run_live(
     play: Sequence[str] | None, parameters: Mapping[str, str], folder: Path,
-    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] | None = None,
-    seconds: float = 0.0, recorder: Sequence[str] = (), arrived: Path | None = None,
+    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] = (),
+    announce: bool = True, seconds: float = 0.0, recorder: Sequence[str] = (),
     clouds: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:  # fmt: skip
     """
     Run a node until what plays has ended, or for ``seconds``; return what could not be played.
 
     ``play`` are the player's arguments, None for topics that are there; ``page`` are the view's,
-    None for no page; ``recorder`` are the recorder's, which notes every mask in ``arrived``;
+    which is there to ``announce``; ``recorder`` are the recorder's, whose log is arrived.jsonl;
     ``clouds`` are the parameters of a semantic_cloud. Logs lie in ``folder``. ``ProcessError``
     tells which process failed and how its output ended; no process outlives this call, and Ctrl-C
     lets them write what they have.
     """
     commands = {}
-    if page is not None:
+    if announce:
         commands['view'] = ('cli.main', ['view', *page])
-    if arrived is not None:
-        commands['recorder'] = ('cli.main', ['record', *recorder, '--log', str(arrived)])
+    if recorder:
+        commands['recorder'] = ('cli.main', ['record', *recorder])
     if clouds is not None:
         commands['semantic_cloud'] = ('node.semantic_cloud', ros_arguments(clouds))
     commands['night_perception'] = ('node.main', ros_arguments(parameters))
@@ -162,7 +162,7 @@ def run_live(
         }  # fmt: skip
         player = children.pop('bag_player', None)
         try:
-            _wait(children, player, seconds, progress, arrived)
+            _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         except KeyboardInterrupt:
             for child in children.values():
                 # it may not have been ready for one
@@ -181,7 +181,7 @@ def run_live(
 
 def _wait(
     children: Mapping[str, Child], player: Child | None, seconds: float, progress: Progress,
-    arrived: Path | None,
+    arrived: Path,
 ) -> None:  # fmt: skip
     """Wait for the end of the source; ``ProcessError`` where a process ends before."""
     begun, address, node = time.monotonic(), '', children['night_perception']
@@ -204,7 +204,7 @@ def _wait(
     time.sleep(TOLD_S)
     end = time.monotonic() + LAST_MASKS_S
     while time.monotonic() < end and not _all_accounted(address):
-        if arrived is not None and time.time() - arrived.stat().st_mtime > QUIET_S:
+        if arrived.exists() and time.time() - arrived.stat().st_mtime > QUIET_S:
             return
         node.check()
         time.sleep(0.2)
