@@ -174,9 +174,9 @@ def auroc_of_pixels(bad: npt.NDArray[np.int64], good: npt.NDArray[np.int64]) -> 
 
 def auroc_of_frames(score: str, bad: Sequence[Seen], good: Sequence[Seen]) -> float:
     """Return how often a score of ``good`` frames is above one of ``bad`` ones."""
-    count, high = len(bad), values_of(score, good)
-    among_all = ranks([*values_of(score, bad), *high])[count:]
-    return float((among_all - ranks(high)).mean() / count)
+    high = values_of(score, good)
+    _, among_all = np.split(ranks([*values_of(score, bad), *high]), [len(bad)])
+    return float((among_all - ranks(high)).mean() / len(bad))
 
 
 def measure(real: Sequence[Seen], blind: Sequence[Seen]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small bags of every kind, whose frames are known."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nightseg_ros.bags.reader import BagReader

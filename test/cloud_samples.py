@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clouds, cameras and messages by their attributes, for the tests of semantic clouds."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

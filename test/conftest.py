@@ -85,6 +85,21 @@ def _nothing_stays_in_shared_memory(
             pytest.fail(f'left in /dev/shm: {sorted(left)}')
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the test's own cache of graphs."""
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
+    return tmp_path / 'cache'
+
+
+@pytest.fixture(scope='module')
+def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Give the tests of a module a cache of graphs of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('NIGHTSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(scope='session')
 def parameters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the parameters of a node with tiny networks."""

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small drive from light into darkness with labels, and a shard that ends its process."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 from dataclasses import dataclass
 import os

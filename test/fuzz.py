@@ -8,8 +8,6 @@ once instead of fuzzing. It stops at the first crash, hang or growth and saves w
 out/fuzz/TARGET-crashes. Crashes of Python are its exceptions, those of native code are signals.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 import signal
 import sys

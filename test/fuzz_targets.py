@@ -7,8 +7,6 @@ A target returns where its bytes were read or refused with the error that its re
 raises anything else, an ``AssertionError`` where what was read contradicts itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache, partial

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which segments in /dev/shm belong to processes that this test run has started."""
 
-from __future__ import annotations
-
 from collections.abc import MutableMapping
 from pathlib import Path
 import threading

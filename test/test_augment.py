@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joint augmentation: image and labels stay aligned, void stays void, ids stay ids."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import cv2

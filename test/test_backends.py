@@ -1,63 +1,70 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Every backend gives torch's answer."""
+"""Every backend gives torch's answer, and bfloat16 is taken where it may be."""
 
 import dataclasses
+from functools import partial
+import itertools
 from pathlib import Path
 import subprocess
 import sys
-from typing import Any
+from typing import get_args, get_type_hints
 
 import cv2
+from nightseg_ros.cli.main import main
+from nightseg_ros.cli.options import PipelineOptions
 from nightseg_ros.data.sample import read_image
 from nightseg_ros.files import models_dir
+from nightseg_ros.networks import build, build_from
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
-from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig
-from nightseg_ros.runtime.backend import BackendError, ON_CPU
-from nightseg_ros.runtime.backends import available_backends, has_bfloat16, open_backend
+from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig, settled
+from nightseg_ros.runtime import backends
+from nightseg_ros.runtime.backend import BackendError, BACKENDS, ON_CPU
+from nightseg_ros.runtime.backends import choose, has_bfloat16, open_backend, OpenVINOBackend
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.simulation.drive import Drive
-from nightseg_ros.weights import load_weights
+from nightseg_ros.training import average
+from nightseg_ros.training.average import round_weights
+from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
-from tiny_weights import weights_config, write_network, write_translator
+from tiny_data import imwrite
+from tiny_weights import (
+    weights_config,
+    write_fast_generator,
+    write_network,
+    write_segmenter,
+    write_translator,
+)
 import torch
 
+pytestmark = pytest.mark.usefixtures('module_cache')
 #: The project's real frames, which no package holds.
 REAL = Path(__file__).parent.parent.parent / 'shared' / 'data'
+OTHERS = [name for name in ON_CPU if name != 'torch']
+needs_bf16 = pytest.mark.skipif(not has_bfloat16(), reason='this CPU has no bfloat16')
+CPU = Path('/proc/cpuinfo')
+simulates = pytest.mark.skipif(
+    not CPU.is_file() or 'avx512f' not in CPU.read_text(), reason='no AVX-512 to simulate it with'
+)
+SIZE = (96, 160)
+BF16 = pytest.param('openvino-bf16', marks=needs_bf16)
+NETWORKS = {
+    'erf_pspnet': partial(write_network, name='erf_pspnet', classes=11),
+    'generator': write_translator,
+    'residual generator': partial(write_translator, residual=True),
+    'fast generator, cells of 8': partial(write_fast_generator, cell=8),
+    'fast generator, cells of 16': partial(write_fast_generator, cell=16),
+}
 
 
-@pytest.fixture(scope='module')
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp('cache')
+def pictures(count: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(cache))
-
-
-def _others() -> list:
-    present = available_backends()
-    return [
-        pytest.param(
-            name, marks=[] if present[name] else pytest.mark.skip(reason=f'{name} not installed')
-        )
-        for name in ON_CPU
-        if name != 'torch'
-    ]
-
-
-def _bf16() -> Any:
-    able = available_backends()['openvino'] and has_bfloat16()
-    return pytest.param(
-        'openvino-bf16', marks=pytest.mark.skipif(not able, reason='this CPU has no bfloat16')
-    )
-
-
-def _pictures() -> list[np.ndarray]:
+def frames() -> list[np.ndarray]:
     """Real frames by day, dusk and night where the project's data lie; else rendered ones."""
     if not REAL.is_dir():
         drive = Drive(seed=5, size=(480, 288), seconds=60)
@@ -67,13 +74,13 @@ def _pictures() -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize('shipped', ['day', 'night'])
-@pytest.mark.parametrize('name', [*_others(), _bf16()])
-def test_labels_agree_with_torch(name: str, shipped: str) -> None:
+@pytest.mark.parametrize('name', [*OTHERS, BF16])
+def test_labels_agree_with_torch(name, shipped):
     """Issue: ≥ 99.5 % of the pixels of real frames; batches and sizes from one export."""
     weights = load_weights(models_dir() / f'{shipped}.safetensors')
     reference = open_backend('torch', 'cpu').load(weights, print)
     network = open_backend(name, 'cpu').load(weights, print)
-    pixels, pictures = HostPixels(), _pictures()
+    pixels, pictures = HostPixels(), frames()
     batches = []
     for image in pictures:
         size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
@@ -81,19 +88,18 @@ def test_labels_agree_with_torch(name: str, shipped: str) -> None:
     small = [cv2.resize(image, (320, 192)) for image in pictures[:2]]
     shares = []
     for batch in (*batches, np.stack(small)):
-        labels, confidence, _ = network(batch)
-        wanted, sure, _ = reference(batch)
+        labels, confidence, reliability = network(batch)
+        wanted, sure, reliable = reference(batch)
         assert labels.dtype == confidence.dtype == np.uint8
         assert labels.shape == (len(batch), batch.shape[1] // 2, batch.shape[2] // 2)
         assert np.abs(confidence.astype(int) - sure).mean() < 2
+        assert name == 'openvino-bf16' or reliability == pytest.approx(reliable, abs=2e-3)
         shares.append(float((labels == wanted).mean()))
     assert np.mean(shares) >= 0.995, shares
 
 
 @pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
-def test_weights_that_hold_their_graph_run_without_torch(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_hold_their_graph_run_without_torch(name, tmp_path, monkeypatch):
     """Torch is two seconds and some gigabytes that a vehicle does not need."""
     monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     files = weights_config(tmp_path)
@@ -112,30 +118,23 @@ def test_weights_that_hold_their_graph_run_without_torch(
     assert done.stdout.strip() == '(90, 160)', done.stderr
 
 
-@pytest.mark.parametrize('name', _others())
-def test_erf_pspnet_exports_at_any_size(name: str, tmp_path: Path) -> None:
-    weights = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
-    reference = open_backend('torch', 'cpu').load(weights, print)
-    run = open_backend(name, 'cpu').load(weights, print)
+@pytest.mark.parametrize('network', NETWORKS)
+@pytest.mark.parametrize('name', OTHERS)
+def test_networks_agree_with_torch_at_any_size(name, network, tmp_path):
+    weights = load_weights(NETWORKS[network](tmp_path / 'network.safetensors'))
+    reference, run = (open_backend(one, 'cpu').load(weights, print) for one in ('torch', name))
     for size in ((96, 160), (160, 96)):
-        images = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-        assert (run(images)[0] == reference(images)[0]).mean() > 0.995
+        images = pictures(1, size)
+        wanted, got = reference(images)[0], run(images)[0]
+        assert got.dtype == np.uint8 and got.shape == wanted.shape
+        if weights.metadata.task == 'segment':
+            assert (got == wanted).mean() > 0.995
+        else:
+            assert got.shape == images.shape and np.abs(got.astype(int) - wanted).max() <= 2
 
 
-@pytest.mark.parametrize('residual', [False, True])
-@pytest.mark.parametrize('name', _others())
-def test_translators_agree_with_torch(name: str, residual: bool, tmp_path: Path) -> None:
-    path = write_translator(tmp_path / 'translator.safetensors', residual=residual)
-    weights = load_weights(path)
-    images = np.random.default_rng(0).integers(0, 256, (1, 96, 160, 3), dtype=np.uint8)
-    (wanted,) = open_backend('torch', 'cpu').load(weights, print)(images)
-    (got,) = open_backend(name, 'cpu').load(weights, print)(images)
-    assert got.shape == images.shape and got.dtype == np.uint8
-    assert np.abs(got.astype(int) - wanted).max() <= 2
-
-
-@pytest.mark.parametrize('name', ['torch', *_others(), _bf16()])
-def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize('name', ['torch', *OTHERS, BF16])
+def test_a_network_without_numbers_is_withheld(name, tmp_path):
     files = weights_config(tmp_path)
     weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
@@ -161,6 +160,176 @@ def test_a_network_without_numbers_is_withheld(name: str, tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
-def test_what_is_not_there_is_named(name: str, device: str, words: str) -> None:
+def test_what_is_not_there_is_named(name, device, words):
     with pytest.raises(BackendError, match=words):
         open_backend(name, device)
+
+
+# -- bfloat16 behind the first layers -------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    return load_weights(write_segmenter(tmp_path_factory.mktemp('weights') / 'day.safetensors'))
+
+
+@needs_bf16
+def test_segmenters_are_not_float32_and_translators_are(weights, tmp_path):
+    """Several batches and sizes; each picture has the labels that it has alone."""
+    exact, coarse = OpenVINOBackend(), OpenVINOBackend(bfloat16=True)
+    plain, run = exact.load(weights, print), coarse.load(weights, print)
+    for size in (SIZE, (64, 96)):
+        images = pictures(3, size)
+        wanted, got = plain(images), run(images)
+        assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in wanted]
+        assert (got[1] != wanted[1]).any(), 'that was float32'
+        assert (got[0] == wanted[0]).mean() > 0.9
+        for index in (2, 0):
+            np.testing.assert_array_equal(run(images[index, None])[0][0], got[0][index])
+    translator = load_weights(write_translator(tmp_path / 'translator.safetensors'))
+    [wanted] = exact.load(translator, print)(pictures(1))
+    [got] = coarse.load(translator, print)(pictures(1))
+    np.testing.assert_array_equal(got, wanted)
+
+
+@needs_bf16
+def test_more_layers_in_float32_change_fewer_labels():
+    """On a rendered night, as dark as the frames that bfloat16 is bad at."""
+    night = load_weights(models_dir() / 'night.safetensors')
+    frame = Drive(seed=5, size=(480, 288), seconds=60).frame(450).image
+    image = cv2.convertScaleAbs(frame, alpha=0.3)[None]
+    wanted = OpenVINOBackend().load(night, print)(image)[0]
+    changed = [
+        (OpenVINOBackend(bfloat16=True, exact=exact).load(night, print)(image)[0] != wanted).mean()
+        for exact in (0, 6)
+    ]
+    assert changed[1] < changed[0]
+
+
+@needs_bf16
+def test_a_network_that_cannot_be_divided_is_refused_with_its_name(tmp_path):
+    erf = load_weights(write_network(tmp_path / 'erf.safetensors', 'erf_pspnet', classes=11))
+    assert OpenVINOBackend(bfloat16=True).load(erf, print)(pictures(1))[0].shape == (1, 48, 80)
+    # amid a residual block
+    run = OpenVINOBackend(bfloat16=True, exact=7).load(erf, print)
+    with pytest.raises(BackendError, match="'erf.safetensors' cannot be divided.*'openvino'"):
+        run(pictures(1))
+
+
+def test_a_cpu_without_it_says_so(monkeypatch):
+    monkeypatch.setattr(backends, 'has_bfloat16', lambda: False)
+    with pytest.raises(BackendError, match="no bfloat16; take 'openvino'"):
+        open_backend('openvino-bf16', 'cpu')
+    hints = get_type_hints(PipelineOptions)
+    assert set(get_args(hints['backend'])) == {'auto', *BACKENDS}, 'the command line knows them'
+
+
+@simulates
+def test_publish_writes_down_the_worst_folder(tmp_path, weights, capsys):
+    folders = [tmp_path / 'plain', tmp_path / 'noise']
+    for folder, image in zip(folders, (np.full((90, 160, 3), 90, np.uint8), pictures(1)[0])):
+        imwrite(folder / 'a.png', image)
+    flags = ['publish', str(weights.path), '--name', 'mine', '--models', str(tmp_path / 'models')]
+    assert main([*flags, '--bf16', *map(str, folders)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if 'bfloat16 keeps' in line]
+    shares = [float(line.split('keeps ')[1].split('%')[0]) / 100 for line in told]
+    assert len(shares) == 2
+    written = load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16
+    assert written == pytest.approx(min(shares), abs=1e-4)
+    assert main(flags) == 0
+    assert load_weights(tmp_path / 'models' / 'mine.safetensors').metadata.bfloat16 == 0
+    assert main([*flags, '--bf16', str(folders[0]), '--frames', '0']) == 2
+
+
+def test_rounded_weights_are_the_same_network(tmp_path):
+    """With scales of its own in each channel, negative ones and a zero among them."""
+    arch = {'classes': 11, 'variant': 'tiny', 'width': 32, 'fine_width': 16}
+    network = build('lite_segmenter', **arch)
+    generator = torch.Generator().manual_seed(3)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor, low, high in (
+                (module.weight, -1.5, 1.5), (module.bias, -0.5, 0.5),
+                (module.running_mean, -0.3, 0.3), (module.running_var, 0.1, 1.0),
+            ):  # fmt: skip
+                tensor.data.uniform_(low, high, generator=generator)
+            module.weight.data[0] = 0.0
+    masks, tensors = [], network.state_dict()
+    for name in 'ab':
+        path = tmp_path / f'{name}.safetensors'
+        weights = load_weights(write_network(path, 'lite_segmenter', tensors, **arch))
+        masks.append(OpenVINOBackend().load(weights, print)(pictures(4))[0])
+        tensors = round_weights(weights, 6)
+    assert (masks[0] == masks[1]).mean() > 0.97
+
+
+def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights):
+    network = build_from(dataclasses.replace(weights, tensors=round_weights(weights, 6)))
+    count = 0
+    for module in network.modules():
+        children = list(module) if isinstance(module, torch.nn.Sequential) else []
+        for conv, norm in itertools.pairwise(children):
+            if isinstance(conv, torch.nn.Conv2d) and isinstance(norm, torch.nn.BatchNorm2d):
+                folded = torch.nn.utils.fuse_conv_bn_eval(conv, norm).weight
+                count += 1
+                # the runtime rounds to the nearest: float32's last bit does not matter
+                error = (folded.bfloat16().float() - folded).abs().max()
+                assert (error <= 1e-6 * folded.abs().max()) == (count > 6), count
+    assert count > 20
+
+
+def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(weights, monkeypatch):
+    class Branching(torch.nn.Module):
+        """Takes a path that depends on its input."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.mean() > 0 else -x
+
+    monkeypatch.setattr(average, 'build_from', lambda _: Branching())
+    with pytest.raises(WeightsError, match="'.*day.safetensors'.*cannot be followed"):
+        round_weights(weights, 6)
+
+
+def test_shipped_weights_allow_it():
+    """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
+    for name in ('day', 'night'):
+        assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995
+
+
+# -- backend:=auto ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('able', 'shares', 'missing', 'wanted'),
+    [
+        (True, (0.995, 0.999), (), 'openvino-bf16'),
+        (True, (0.995, 0.99), (), 'openvino'),
+        (True, (0.0, 0.0), (), 'openvino'),
+        (False, (1.0, 1.0), (), 'openvino'),
+        (True, (1.0, 1.0), ('openvino',), 'onnxruntime'),
+        (True, (1.0, 1.0), ('openvino', 'onnxruntime'), 'torch'),
+    ],
+)
+def test_auto_wants_all_weights_compared_for_bfloat16(
+    able, shares, missing, wanted, weights, monkeypatch
+):
+    present = {name: name not in missing for name in backends.available_backends()}
+    monkeypatch.setattr(backends, 'available_backends', lambda: present)
+    monkeypatch.setattr(backends, 'has_bfloat16', lambda: able)
+    both = [
+        dataclasses.replace(
+            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
+        )
+        for share in shares
+    ]
+    assert choose(both, 'auto', 'cpu') == (wanted, 'cpu')
+    if wanted != 'torch':
+        assert choose(both, 'onnxruntime', 'cpu') == ('onnxruntime', 'cpu'), 'as asked'
+
+
+def test_auto_labels_frames_and_settles(tmp_path):
+    config = PipelineConfig(weights=weights_config(tmp_path), device='cpu', route='night')
+    pipeline = Pipeline.load(config)
+    (result,) = pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
+    assert result.labels.shape == (90, 160)
+    assert settled(config).backend == pipeline.backend.name

@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: light help, clear errors, and predictions that are all there."""
 
-from __future__ import annotations
-
+import dataclasses
+import importlib
 import json
 import os
+from pathlib import Path
 import subprocess
 import sys
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli import machine
+from nightseg_ros.cli.machine import Setup, setups
 from nightseg_ros.cli.main import main, VERBS
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
@@ -21,13 +24,15 @@ from nightseg_ros.weights import load_weights, read_manifest
 import numpy as np
 import onnxruntime
 import pytest
+from tiny_data import imwrite
 from tiny_weights import weight_flags, write_segmenter
 
+SCRIPTS = sorted((Path(__file__).parent.parent / 'bench').glob('*.py'))
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
 
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp('weights')
     return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
@@ -68,6 +73,9 @@ def test_the_first_help_lists_every_verb(capsys):
     assert '  make ' in capsys.readouterr().out
 
 
+TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{tmp}/o']
+
+
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
@@ -101,10 +109,14 @@ def test_the_first_help_lists_every_verb(capsys):
         (['train', 'fast_translator', '--data', 'images:nowhere', '--segmenter', 'none', '--out',
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
-        (['bag', 'predict', '{tmp}', '--out', '{tmp}'], 'is the input'),
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
         (['bench', '--backend', 'opnvino'], "did you mean 'openvino'"),
         (['demo', '--seconds', '0'], '--seconds'),
+        ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
+        ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
+        (['evaluate', '--out', '{tmp}/o'], '--dataset'),
+        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/rear'], '/front/image_raw'),
+        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--workers', '0'], '--workers'),
         (['render', '--out', '{tmp}/r', '--count', '0'], "'count'"),
     ],
 )  # fmt: skip
@@ -112,7 +124,7 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     monkeypatch.chdir(tmp_path)
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
-    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
+    imwrite(tmp_path / 'a.png', street(dark=False))
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame('/front/image_raw', Frame(image=street(dark=False), stamp_ns=1))
     given = [argument.replace('{tmp}', str(tmp_path)) for argument in arguments]
@@ -134,24 +146,10 @@ def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
     assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
 
 
-def test_a_missing_weights_file_is_named_with_its_route_and_a_route_can_be_forced(
-    tmp_path, capsys, weights
-):
-    cv2.imwrite(str(tmp_path / 'a.png'), street(dark=False))
-    flags = ['predict', str(tmp_path / 'a.png'), '--out', str(tmp_path / 'out'), *weights]
-    assert main([*flags, '--weights-night', 'nowhere.safetensors']) == 2
-    shown = capsys.readouterr().err
-    assert 'night' in shown and 'nowhere.safetensors' in shown and 'Traceback' not in shown
-    assert main([*flags, '--route', 'night']) == 0
-    [line] = (tmp_path / 'out' / 'predictions.jsonl').read_text().splitlines()
-    assert json.loads(line)['route'] == 'night'
-
-
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
     folder, out = tmp_path / 'in', tmp_path / 'out'
-    folder.mkdir()
-    cv2.imwrite(str(folder / 'bright.png'), street(dark=False))
-    cv2.imwrite(str(folder / 'dark.png'), street(dark=True, height=40))
+    imwrite(folder / 'bright.png', street(dark=False))
+    imwrite(folder / 'dark.png', street(dark=True, height=40))
     (folder / 'broken.jpg').write_bytes(b'\xff\xd8 torn')
     # what an earlier run left of the frame that is broken now
     (out / 'labels').mkdir(parents=True)
@@ -221,7 +219,9 @@ def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
     file = bag / 'drive.mcap'
     file.write_bytes(file.read_bytes()[: int(0.8 * file.stat().st_size)])
     assert main([*arguments, '--force']) == 1
-    assert 'some frames could not be read (see above)' in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert '2 frames predicted' in shown.out and '2 of about 3 messages read' in shown.err
+    assert 'some frames could not be read (see above)' in shown.err
 
 
 def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(monkeypatch, capsys):
@@ -262,14 +262,12 @@ def test_help_names_what_is_wanted_and_versions_are_told(capsys):
 
 
 @pytest.mark.parametrize(('flag', 'notes'), [('', True), ('--quiet', False), ('-q', False)])
-def test_a_folder_says_what_it_left_out_and_quiet_says_results_only(
-    tmp_path, capsys, weights, flag, notes
-):
+def test_a_folder_says_what_it_left_out_unless_quiet(tmp_path, capsys, weights, flag, notes):
     folder = tmp_path / 'in'
     (folder / 'more').mkdir(parents=True)
     (folder / 'notes.txt').touch()
     for name in ('a.tif', 'b.TIFF'):
-        cv2.imwrite(str(folder / name), street(dark=False))
+        imwrite(folder / name, street(dark=False))
     out = str(tmp_path / 'out')
     assert main(['predict', str(folder), '--out', out, *weights, *filter(None, [flag])]) == 0
     shown = capsys.readouterr()
@@ -310,8 +308,7 @@ def test_verbose_shows_where_an_error_comes_from(tmp_path):
     ids=['terminal', 'file names'],
 )
 def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
-    (tmp_path / 'nächt').mkdir()
-    cv2.imwrite(str(tmp_path / 'nächt' / 'straße.png'), street(True))
+    imwrite(tmp_path / 'nächt' / 'straße.png', street(True))
     for arguments in ('bag make nächt --out fährt', 'data check images:nächt'):
         command = [sys.executable, '-m', 'nightseg_ros.cli.main', *arguments.split()]
         environment = {**os.environ, **locale}
@@ -388,8 +385,7 @@ def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):
 
 def test_train_illumination_names_what_it_wrote(tmp_path, capsys):
     for name, dark in (('day', False), ('night', True)):
-        (tmp_path / name).mkdir()
-        cv2.imwrite(str(tmp_path / name / 'a.png'), street(dark))
+        imwrite(tmp_path / name / 'a.png', street(dark))
     out = tmp_path / 'light.safetensors'
     data = [f'{name}:front:{tmp_path / name}' for name in ('day', 'night')]
     flags = ['--data', *data, '--out', str(out), '--steps', '2', '--batch', '4']
@@ -420,10 +416,9 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
 def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
-    images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in ('a_1', 'b_1'):
-        cv2.imwrite(str(images / f'{name}.png'), rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        imwrite(images / f'{name}.png', rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
     predicted = tmp_path / 'predicted'
     common = ['--route', 'day', *weights]
     assert main(['predict', str(images), '--out', str(predicted), *common]) == 0
@@ -450,3 +445,51 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     summary, page = capsys.readouterr().out.splitlines()
     assert summary == 'images: 2 frames without labels; routes: day 2'
     assert page == str(bare / 'report.html')
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_of_bench_find_what_they_import(script):
+    try:
+        importlib.import_module(script.stem)
+    except ModuleNotFoundError as error:
+        if error.name != 'rclpy':
+            raise
+        pytest.skip('rclpy is not installed')
+
+
+def test_setups_vary_one_thing_at_a_time():
+    base, *others = setups('openvino', ['torch', 'openvino'])
+    names = [field.name for field in dataclasses.fields(Setup)]
+    for other in others:
+        assert sum(getattr(base, n) != getattr(other, n) for n in names) == 1, other
+    assert [setup.backend for setup in others].count('torch') == 1
+    assert {setup.route for setup in setups('torch', [], translate=False)} == {'night', 'day'}
+
+
+def test_a_tiny_run(tmp_path, monkeypatch, capsys):
+    weights = weight_flags(tmp_path, 'day', 'night', 'translator', 'illumination')
+    tiny = [
+        Setup(backend='torch', size=(80, 46)),
+        Setup(backend='torch', size=(80, 46), cameras=3),
+        Setup(backend='torch', size=(64, 36), route='translate', draw=True),
+        # there is no such GPU here: it is left out, and the rest is measured
+        Setup(backend='tensorrt', size=(64, 36)),
+    ]
+    monkeypatch.setattr(machine, 'setups', lambda *_, **__: tiny)
+    out = tmp_path / 'out'
+    arguments = ['bench', '--out', str(out), '--short', '--backend', 'torch', *weights]
+    assert main(arguments) == 0
+    assert {path.name for path in out.iterdir()} == {'bench.json', 'bench.md'}
+    result = json.loads((out / 'bench.json').read_text())
+    assert result['machine']['cores'] >= 1 and result['versions']['nightseg']
+    one, three, drawn = result['pipelines']
+    assert one['description']['backend'] == 'torch'
+    assert [p['batch_ms']['count'] for p in (one, three, drawn)] == [5, 5, 5]
+    assert [p['stages_ms']['network']['count'] for p in (one, three, drawn)] == [5, 15, 5]
+    assert (drawn['route'], drawn['size'], drawn['draw']) == ('translate', [64, 36], True)
+    for p in (one, three, drawn):
+        assert 0 < p['batch_ms']['p50'] <= p['batch_ms']['p95'] <= p['batch_ms']['p99']
+        assert p['hz'] == pytest.approx(1e3 * p['cameras'] / p['batch_ms']['p50'], abs=0.06)
+    page = (out / 'bench.md').read_text()
+    assert page in capsys.readouterr().out
+    assert page.count('| torch |') == 3 and '| 80×46 | night | 3 | labels |' in page

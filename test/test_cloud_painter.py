@@ -2,12 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clouds, masks and poses by their stamps: who waits for whom, and what is missing then."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 import dataclasses
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -69,7 +66,7 @@ def stamps(found: list[SensorCloud]) -> list[int]:
     return [done.stamp_ns // MS for done in found]
 
 
-def test_a_cloud_waits_until_every_camera_has_a_mask_as_new_as_itself() -> None:
+def test_a_cloud_waits_until_every_camera_has_a_mask_as_new_as_itself():
     car = Car(occlusion=Occlusion())
     # the last point is behind the first
     car.cloud(100, points=[*POINTS, (40.0, 0.0, 0.0)])
@@ -87,7 +84,7 @@ def test_a_cloud_waits_until_every_camera_has_a_mask_as_new_as_itself() -> None:
     assert not car.due(1.0)
 
 
-def test_a_late_mask_costs_its_camera_this_cloud_and_no_other() -> None:
+def test_a_late_mask_costs_its_camera_this_cloud_and_no_other():
     car = Car(max_wait=0.25)
     car.cloud(100, now=5.0)
     car.mask(100, front=1)
@@ -103,7 +100,7 @@ def test_a_late_mask_costs_its_camera_this_cloud_and_no_other() -> None:
     assert labels(done) == [1, 3, 255], 'it is within the limit of the next one'
 
 
-def test_masks_beyond_the_limit_are_none() -> None:
+def test_masks_beyond_the_limit_are_none():
     car = Car(pair_limit=0.02)
     car.cloud(100)
     car.mask(121, front=1)
@@ -113,7 +110,7 @@ def test_masks_beyond_the_limit_are_none() -> None:
     assert done.misses['front'][0] == 'no_mask'
 
 
-def test_a_mask_waits_for_its_confidence() -> None:
+def test_a_mask_waits_for_its_confidence():
     car = Car(confidence=True, cameras=('front',))
     car.cloud(100)
     car.mask(100, front=1)
@@ -131,7 +128,7 @@ def test_a_mask_waits_for_its_confidence() -> None:
 
 
 @pytest.mark.parametrize('camera', ['front', 'left'])
-def test_with_a_dead_camera_or_late_masks_every_cloud_comes_out(camera: str) -> None:
+def test_with_a_dead_camera_or_late_masks_every_cloud_comes_out(camera):
     """At 20 Hz six clouds wait at a time."""
     car = Car()
     done = []
@@ -150,9 +147,7 @@ def test_with_a_dead_camera_or_late_masks_every_cloud_comes_out(camera: str) -> 
     assert not any(one.early for one in done)
 
 
-def test_paint_labels_every_cloud_of_a_bag_whose_masks_are_late(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_paint_labels_every_cloud_of_a_bag_whose_masks_are_late(tmp_path, capsys):
     """At 100 Hz, more clouds wait than the node would let wait."""
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_transforms('/tf_static', [('lidar', 'front', looking(0.0))], stamp_ns=1)
@@ -172,7 +167,7 @@ def test_paint_labels_every_cloud_of_a_bag_whose_masks_are_late(
     assert 'front' not in said, 'a mask was missed'
 
 
-def test_of_too_many_clouds_the_oldest_is_labelled_with_what_there_is() -> None:
+def test_of_too_many_clouds_the_oldest_is_labelled_with_what_there_is():
     car = Car(most_waiting=4)
     for stamp in range(100, 106):
         car.cloud(stamp)
@@ -190,7 +185,7 @@ def test_of_too_many_clouds_the_oldest_is_labelled_with_what_there_is() -> None:
 
 
 @pytest.mark.parametrize('late', [0, 20, 80])
-def test_clouds_wait_for_their_poses(late: int) -> None:
+def test_clouds_wait_for_their_poses(late):
     """Odometry that comes ``late`` ms after its stamp, masks between the clouds."""
     car = Car(ego_motion=True, cameras=('front',))
     done = []
@@ -207,7 +202,7 @@ def test_clouds_wait_for_their_poses(late: int) -> None:
     assert not [one.misses for one in served if one.misses]
 
 
-def test_poses_of_one_stamp_and_late_ones_do_not_wipe_the_track() -> None:
+def test_poses_of_one_stamp_and_late_ones_do_not_wipe_the_track():
     car = Car(ego_motion=True, cameras=('front',))
     car.mask(190, front=1)
     for stamp in (60, 140, 100, 180, 180, 140):
@@ -219,7 +214,7 @@ def test_poses_of_one_stamp_and_late_ones_do_not_wipe_the_track() -> None:
     assert not done.misses
 
 
-def test_motion_between_mask_and_cloud_is_made_good() -> None:
+def test_motion_between_mask_and_cloud_is_made_good():
     # half of the picture: what lies to the left of the axis is 4, to the right 5
     halves = np.full(SIZE, 5, np.uint8)
     halves[:, :80] = 4
@@ -246,7 +241,7 @@ def test_motion_between_mask_and_cloud_is_made_good() -> None:
         (LENS, 'nowhere', 'no_transform', "front: no transform from 'nowhere' to 'front'"),
     ],
 )
-def test_what_is_missing_is_named(lens: Any, frame: str, reason: str, words: str) -> None:
+def test_what_is_missing_is_named(lens, frame, reason, words):
     car = Car(calibrated=False, cameras=('front',))
     if lens is not None:
         car.painter.take_info('front', info_of(lens))
@@ -257,7 +252,7 @@ def test_what_is_missing_is_named(lens: Any, frame: str, reason: str, words: str
     assert done.misses['front'][0] == reason and done.misses['front'][1].startswith(words)
 
 
-def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others() -> None:
+def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others():
     """Every pixel gets its own label: nothing of its own picture is hidden from a camera."""
     car = Car(occlusion=Occlusion())
     bent = calibration('plumb_bob', (-0.3, 0.1, 0.001, 0, 0), width=160, height=90, focal=100.0)
@@ -316,7 +311,7 @@ MESSAGES = {
 
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')
 @pytest.mark.parametrize('kind', MESSAGES)
-def test_whatever_a_message_holds_it_is_used_or_refused(kind: str) -> None:
+def test_whatever_a_message_holds_it_is_used_or_refused(kind):
     refused = 0
     for mutant in mutants(MESSAGES[kind]):
         car = Car(ego_motion=True, cameras=('front',))
@@ -337,7 +332,7 @@ def test_whatever_a_message_holds_it_is_used_or_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize('label', [0, 13, 18, 19])
-def test_points_have_the_colours_of_the_legend(label: int) -> None:
+def test_points_have_the_colours_of_the_legend(label):
     car = Car(cameras=('front',))
     car.painter.take_legend(SimpleNamespace(data=legend(CITYSCAPES19)))
     car.mask(100, front=label)
@@ -348,7 +343,7 @@ def test_points_have_the_colours_of_the_legend(label: int) -> None:
     assert found.tolist() == [red << 16 | green << 8 | blue, 0, 0]
 
 
-def test_stamps_that_start_over_start_the_masks_over() -> None:
+def test_stamps_that_start_over_start_the_masks_over():
     car = Car(cameras=('front',))
     for stamp in range(1000, 3000, 100):
         car.mask(stamp, front=1)
@@ -362,7 +357,7 @@ def test_stamps_that_start_over_start_the_masks_over() -> None:
     assert [labels(done)[0] for done in car.due()] == [2, 255]
 
 
-def test_one_stamp_from_the_future_costs_no_more_than_itself() -> None:
+def test_one_stamp_from_the_future_costs_no_more_than_itself():
     car = Car(cameras=('front',))
     for stamp in (100, 1050, 150):
         car.mask(stamp, front=1)
@@ -371,14 +366,14 @@ def test_one_stamp_from_the_future_costs_no_more_than_itself() -> None:
     assert labels(done) == [1, 255, 255]
 
 
-def test_stamps_a_nanosecond_apart_do_not_fill_the_memory() -> None:
+def test_stamps_a_nanosecond_apart_do_not_fill_the_memory():
     car = Car(cameras=('front',))
     for number in range(1000):
         car.mask(number / MS, front=1)
     assert len(car.painter._labels['front'].entries) < 200
 
 
-def test_clear_keeps_the_calibration_only() -> None:
+def test_clear_keeps_the_calibration_only():
     car = Car(cameras=('front',))
     car.mask(100, front=1)
     car.cloud(100)
@@ -393,7 +388,7 @@ def test_clear_keeps_the_calibration_only() -> None:
     assert not done.misses
 
 
-def test_the_view_from_above_has_the_colours_of_the_labels_at_their_places() -> None:
+def test_the_view_from_above_has_the_colours_of_the_labels_at_their_places():
     palette = CAMVID11.palette()
     points = [(20.0, 0.0, 0.0), (20.0, 8.0, 0.0), (20.0, 8.0, 1.0), (10.0, 5.0, 9.0)]
     labels = np.array([3, 3, 8, 1], np.uint8)

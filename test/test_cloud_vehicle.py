@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """semantic_cloud beside night_perception."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import math

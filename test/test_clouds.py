@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Geometry, bytes and labels of clouds, without ROS."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from types import SimpleNamespace
@@ -13,7 +11,7 @@ from cloud_samples import calibration, cloud, image, looking
 import cv2
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from nightseg_ros.clouds.camera_model import Calibration, CameraModel, NEAR, pixel_rays
+from nightseg_ros.clouds.camera_model import CameraModel, NEAR, pixel_rays
 from nightseg_ros.clouds.geometry import (
     BODY_FROM_OPTICAL,
     CloudError,
@@ -91,7 +89,7 @@ def fold(model: str, d: tuple[float, ...]) -> float:
 @example(lens=('rational_polynomial', (0.1, 0, 0, 0, -1e-17, 1.0, 0.25, 1e-14)), seed=0)
 @example(lens=('plumb_bob', (-0.3, 1e-16, 0, 0, 1e-200)), seed=0)
 @example(lens=('equidistant', (0.01, -0.02, 1e-18, 1e-300)), seed=0)
-def test_projection_is_opencvs(lens: tuple[str, tuple[float, ...]], seed: int) -> None:
+def test_projection_is_opencvs(lens, seed):
     rng = np.random.default_rng(seed)
     points = rng.uniform((-6, -4, -2), (6, 4, 8), (400, 3))
     model = CameraModel(calibration(*lens), SIZE)
@@ -117,7 +115,7 @@ def test_projection_is_opencvs(lens: tuple[str, tuple[float, ...]], seed: int) -
     'lens', [('plumb_bob', (-0.4, 0.05, 0, 0, 0)), ('equidistant', (0.0, 0.0, 0.0, -0.1)),
              ('rational_polynomial', (0.1, -0.3, 0, 0, 0, 0, 0, 0))],
 )  # fmt: skip
-def test_what_lies_beyond_the_fold_of_the_lens_is_not_seen(lens: Any) -> None:
+def test_what_lies_beyond_the_fold_of_the_lens_is_not_seen(lens):
     """The projection of OpenCV draws such points back into the image."""
     limit = fold(*lens)
     assert limit < 8
@@ -132,7 +130,7 @@ def test_what_lies_beyond_the_fold_of_the_lens_is_not_seen(lens: Any) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(lens=st.one_of(pinholes, fisheyes))
-def test_the_ray_of_a_pixel_falls_on_that_pixel(lens: tuple[str, tuple[float, ...]]) -> None:
+def test_the_ray_of_a_pixel_falls_on_that_pixel(lens):
     given_ = calibration(*lens, width=64, height=36, focal=50)
     model = CameraModel(given_, (36, 64))
     rays = pixel_rays(model)
@@ -146,7 +144,7 @@ def test_the_ray_of_a_pixel_falls_on_that_pixel(lens: tuple[str, tuple[float, ..
     np.testing.assert_allclose(v, rows[index], atol=0.15)
 
 
-def test_no_nan_and_no_infinity_is_seen() -> None:
+def test_no_nan_and_no_infinity_is_seen():
     model = CameraModel(calibration(), SIZE)
     bad = [math.nan, math.inf, -math.inf]
     points = [(a, 0, 5) for a in bad] + [(0, a, 5) for a in bad] + [(0, 0, a) for a in bad[:1]]
@@ -155,7 +153,7 @@ def test_no_nan_and_no_infinity_is_seen() -> None:
 
 
 @given(width=st.sampled_from([320, 640, 213]), u=st.floats(5, 630), v=st.floats(5, 350))
-def test_smaller_labels_show_the_same_places(width: int, u: float, v: float) -> None:
+def test_smaller_labels_show_the_same_places(width, u, v):
     size = (round(360 * width / 640), width)
     whole = CameraModel(calibration(), SIZE)
     ray = ((u - whole.cx) / whole.fx * 4, (v - whole.cy) / whole.fy * 4, 4.0)
@@ -164,7 +162,7 @@ def test_smaller_labels_show_the_same_places(width: int, u: float, v: float) -> 
     assert b == pytest.approx((v + 0.5) * size[0] / 360 - 0.5, abs=0.01)
 
 
-def test_region_binning_and_rectification_count() -> None:
+def test_region_binning_and_rectification_count():
     region = calibration(roi=(100, 60, 320, 180), binning=(2, 2))
     model = CameraModel(region, (90, 160))
     whole = CameraModel(calibration(), SIZE)
@@ -195,7 +193,7 @@ def test_region_binning_and_rectification_count() -> None:
         (dataclasses.replace(calibration(), k=()), '0 numbers where 9 are wanted'),
     ],
 )
-def test_calibrations_that_cannot_be_used_say_why(given_: Calibration, words: str) -> None:
+def test_calibrations_that_cannot_be_used_say_why(given_, words):
     with pytest.raises(CloudError, match=words):
         CameraModel(given_, SIZE)
 
@@ -207,7 +205,7 @@ places = st.tuples(*[st.floats(-50, 50)] * 3)
 
 
 @given(place=places, turn=turns)
-def test_poses_survive_their_quaternion_and_their_inverse(place: Any, turn: Any) -> None:
+def test_poses_survive_their_quaternion_and_their_inverse(place, turn):
     matrix = from_angles(place, turn)
     np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-12)
     assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
@@ -215,7 +213,7 @@ def test_poses_survive_their_quaternion_and_their_inverse(place: Any, turn: Any)
     np.testing.assert_allclose(inverse(matrix) @ matrix, np.eye(4), atol=1e-9)
 
 
-def test_angles_are_roll_pitch_yaw_and_optical_frames_look_ahead() -> None:
+def test_angles_are_roll_pitch_yaw_and_optical_frames_look_ahead():
     ahead = from_angles((0, 0, 0), (0, 0, math.pi / 2)) @ [1, 0, 0, 1]
     np.testing.assert_allclose(ahead, [0, 1, 0, 1], atol=1e-12)
     down = from_angles((0, 0, 0), (0, math.pi / 2, 0)) @ [1, 0, 0, 1]
@@ -223,7 +221,7 @@ def test_angles_are_roll_pitch_yaw_and_optical_frames_look_ahead() -> None:
     np.testing.assert_array_equal(BODY_FROM_OPTICAL @ [1, 2, 3, 1], [3, -1, -2, 1])
 
 
-def test_frames_are_connected_over_others_and_either_way() -> None:
+def test_frames_are_connected_over_others_and_either_way():
     tree = FrameTree()
     tree.add_text('base_link lidar 1 0 2 0 0 0 1')
     tree.add_text('base_link, camera, 2, 0, 1, 0, 0, 1.5707963')
@@ -241,15 +239,13 @@ def test_frames_are_connected_over_others_and_either_way() -> None:
 @pytest.mark.parametrize(
     'text', ['a b 1 2 3', 'a b 1 2 3 0 0 0 0', 'a b 1 2 x 0 0 0', 'a', 'a b nan 0 0 0 0 0 1']
 )
-def test_transforms_that_are_none_are_quoted(text: str) -> None:
+def test_transforms_that_are_none_are_quoted(text):
     with pytest.raises(CloudError, match='ROLL PITCH YAW, in metres and radians'):
         FrameTree().add_text(text)
 
 
 @given(first=st.tuples(places, turns), second=st.tuples(places, turns), share=st.floats(0, 1))
-def test_between_two_poses_the_way_is_straight_and_the_turn_even(
-    first: Any, second: Any, share: float
-) -> None:
+def test_between_two_poses_the_way_is_straight_and_the_turn_even(first, second, share):
     a, b = from_angles(*first), from_angles(*second)
     between = interpolated(a, b, share)
     np.testing.assert_allclose(between[:3, 3], a[:3, 3] + share * (b[:3, 3] - a[:3, 3]), atol=1e-6)
@@ -262,7 +258,7 @@ def test_between_two_poses_the_way_is_straight_and_the_turn_even(
     assert angle(a, between) == pytest.approx(share * angle(a, b), abs=1e-4)
 
 
-def test_a_track_knows_what_lies_between_its_poses_and_nothing_else() -> None:
+def test_a_track_knows_what_lies_between_its_poses_and_nothing_else():
     track = PoseTrack(4)
     with pytest.raises(CloudError, match='no pose for the stamp 5 ns; poses known: none'):
         track.at(5)
@@ -298,9 +294,7 @@ def test_a_track_knows_what_lies_between_its_poses_and_nothing_else() -> None:
     point_padding=st.integers(0, 7), row_padding=st.integers(0, 9),
     seed=st.integers(0, 99),
 )  # fmt: skip
-def test_every_field_survives_at_its_place(
-    big: bool, height: int, float_type: int, point_padding: int, row_padding: int, seed: int
-) -> None:
+def test_every_field_survives(big, height, float_type, point_padding, row_padding, seed):
     rng = np.random.default_rng(seed)
     points = rng.uniform(-100, 100, (12, 3))
     extra = {f'f{kind}': (kind, rng.integers(0, 100, 12)) for kind in DATATYPES}
@@ -328,7 +322,7 @@ def test_every_field_survives_at_its_place(
     np.testing.assert_array_equal(rgb, PALETTE[labels])
 
 
-def test_colours_that_came_along_give_way_to_the_classes() -> None:
+def test_colours_that_came_along_give_way_to_the_classes():
     before = cloud(np.ones((2, 3)), extra={'rgb': (7, [0, 0]), 'label': (4, [7, 8])})
     after = before.with_labels(np.array([3, 5], np.uint8), np.zeros(2, np.uint8), PALETTE)
     assert [field.name for field in after.fields] == ['x', 'y', 'z', 'label', 'confidence', 'rgb']
@@ -352,12 +346,12 @@ def test_colours_that_came_along_give_way_to_the_classes() -> None:
         ),
     ],
 )
-def test_clouds_that_contradict_themselves_say_how(change: dict[str, Any], words: str) -> None:
+def test_clouds_that_contradict_themselves_say_how(change, words):
     with pytest.raises(CloudError, match=words):
         dataclasses.replace(cloud(np.ones((4, 3))), **change)
 
 
-def test_fields_without_a_name_or_a_count_are_taken() -> None:
+def test_fields_without_a_name_or_a_count_are_taken():
     fields = [SimpleNamespace(name=n, offset=4 * i, datatype=7, count=c)
               for i, (n, c) in enumerate([('x', 1), ('y', 1), ('z', 0), ('', 2)])]  # fmt: skip
     found = read_cloud(SimpleNamespace(
@@ -373,7 +367,7 @@ def test_fields_without_a_name_or_a_count_are_taken() -> None:
 
 @pytest.mark.parametrize('encoding', DEPTH_ENCODINGS)
 @pytest.mark.parametrize('big', [False, True])
-def test_depth_becomes_points_in_metres(encoding: str, big: bool) -> None:
+def test_depth_becomes_points_in_metres(encoding, big):
     depth = np.full((36, 64), 4.0)
     depth[3, 5] = 7.5
     depth[0, 0] = 0
@@ -395,7 +389,7 @@ def test_depth_becomes_points_in_metres(encoding: str, big: bool) -> None:
     assert np.isnan(points.records[0, 0]['x'])
 
 
-def test_images_that_are_no_plane_say_why() -> None:
+def test_images_that_are_no_plane_say_why():
     good = image(np.ones((4, 6), np.uint8), 'mono8', padding=2)
     np.testing.assert_array_equal(read_plane(good, ('mono8',)), np.ones((4, 6)))
     for change, words in (
@@ -435,7 +429,7 @@ def by_hand(points: Any, views: list[View]) -> tuple[list[int], list[int]]:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), sure=st.lists(st.booleans(), min_size=1, max_size=3))
-def test_the_more_confident_camera_wins(seed: int, sure: list[bool]) -> None:
+def test_the_more_confident_camera_wins(seed, sure):
     rng = np.random.default_rng(seed)
     views = []
     for known in sure:
@@ -461,7 +455,7 @@ def test_the_more_confident_camera_wins(seed: int, sure: list[bool]) -> None:
     height=st.floats(1.0, 3.0), pitch=st.floats(-0.2, 0.2), cell=st.sampled_from([2.0, 8.0, 20.0])
 )
 @settings(max_examples=40, deadline=None)
-def test_no_plane_hides_itself(height: float, pitch: float, cell: float) -> None:
+def test_no_plane_hides_itself(height, pitch, cell):
     rng = np.random.default_rng(0)
     ground = np.stack([rng.uniform(1, 80, 4000), rng.uniform(-20, 20, 4000),
                        np.full(4000, -height)])  # fmt: skip
@@ -474,7 +468,7 @@ def test_no_plane_hides_itself(height: float, pitch: float, cell: float) -> None
     assert occlusion.visible(u, v, near, SIZE, model.fx).all()
 
 
-def test_what_stands_behind_a_wall_gets_no_label() -> None:
+def test_what_stands_behind_a_wall_gets_no_label():
     rng = np.random.default_rng(0)
     side = rng.uniform(-2, 2, (2, 30_000))
     wall = np.stack([side[0], side[1], np.full(30_000, 5.0)])

@@ -4,6 +4,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+import json
 from typing import Any, Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
@@ -11,11 +12,15 @@ from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.evaluation.metrics import BootstrapConfig
+from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLED
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
+from nightseg_ros.training.illumination import IlluminationConfig
 from nightseg_ros.training.paired import FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.training.translator import TranslatorConfig
+import numpy as np
 import pytest
 
 
@@ -114,6 +119,17 @@ def required(kind: type) -> dict[str, Any]:
         (BootstrapConfig, {'block_s': 0}, 'block_s'),
         (BootstrapConfig, {'resamples': 1}, 'resamples'),
         (CalibrationConfig, {}, '--data'),
+        (IlluminationConfig, {'steps': 0}, "'steps'"),
+        (IlluminationConfig, {'batch': 0}, "'batch'"),
+        (IlluminationConfig, {'relit': 1.5}, "'relit'"),
+        (IlluminationConfig, {'learning_rate': -1.0}, "'learning_rate'"),
+        (IlluminationConfig, {'label_smoothing': 0.5}, "'label_smoothing'"),
+        (IlluminationConfig, {'data': ()}, "'data'"),
+        (IlluminationConfig, {'data': ('dawn:a:b',)}, "'data'"),
+        (IlluminationConfig, {'data': ('day:a',)}, "'data'"),
+        (PipelineConfig, {'long_side': 7}, "'long_side'"),
+        (PipelineConfig, {'overlay_alpha': -1.0}, "'overlay_alpha'"),
+        (PipelineConfig, {'threads': -1}, "'threads'"),
         (AverageConfig, {'weights': ['one']}, 'two files'),
         (SegmenterConfig, {'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
         (SegmenterConfig, {'select_every': 0}, "'select_every' must be at least 1"),
@@ -138,3 +154,38 @@ def required(kind: type) -> dict[str, Any]:
 def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(kind, {**required(kind), **changes})
+
+
+@pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)
+def test_round_trip_and_palette(taxonomy):
+    assert Taxonomy.from_dict(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
+    palette = taxonomy.palette()
+    assert palette.shape == (256, 3) and palette.dtype == np.uint8
+    for name, color in zip(taxonomy.classes, taxonomy.colors):
+        assert tuple(palette[taxonomy.id_of(name)]) == color
+    assert not palette[UNLABELLED].any()
+    assert len({tuple(c) for c in taxonomy.colors}) == len(taxonomy)
+
+
+def test_camvid_ids_are_the_data_sets():
+    names = 'sky,building,pole,road,pavement,tree,sign,fence,car,pedestrian,bicyclist'
+    assert list(TAXONOMIES['camvid11'].classes) == names.split(',')
+    with pytest.raises(TaxonomyError, match='bicyclist'):
+        TAXONOMIES['camvid11'].id_of('tram')
+
+
+@pytest.mark.parametrize(
+    ('change', 'word'),
+    [
+        ({'classes': ['a', 'a']}, 'twice'),
+        ({'colors': [[0, 0, 0]]}, 'colours'),
+        ({'colors': [[0, 0, 0], [0, 0, 256]]}, 'RGB'),
+        ({'colors': [[0, 0, 0], [0, 0]]}, 'RGB'),
+        ({'classes': [], 'colors': []}, '0 classes'),
+        ({'classes': None}, 'needs name'),
+    ],
+)
+def test_contradictions_are_refused(change, word):
+    good = {'name': 't', 'classes': ['a', 'b'], 'colors': [[0, 0, 0], [1, 1, 1]]}
+    with pytest.raises(TaxonomyError, match=word):
+        Taxonomy.from_dict({**good, **change})

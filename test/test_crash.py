@@ -9,18 +9,13 @@ between two kills is compared, and the next one begins with nothing. Labels, man
 weights must be the same bytes, scores the same but for times. ``make crash`` kills more often.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import json
-import multiprocessing
 import os
 from pathlib import Path
 import random
 import shutil
-import sys
 import time
-from typing import Any
 
 from evaluated_drive import without_times
 from nightseg_ros.config import to_mapping
@@ -38,7 +33,7 @@ Results = dict[str, object]
 
 
 @pytest.fixture(scope='module')
-def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+def commands(tmp_path_factory):
     """Write small pictures with labels, weights and settings; return commands without --out."""
     folder = tmp_path_factory.mktemp('inputs')
     data = tiny_data.write_streets(folder / 'streets', 24)
@@ -61,11 +56,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def _every_file(out: Path) -> Results:
-    files = (path for path in sorted(out.rglob('*')) if path.is_file())
-    return {str(path.relative_to(out)): path.read_bytes() for path in files}
-
-
 def _weights(out: Path) -> Results:
     names = sorted(path.name for path in out.iterdir())
     kept = {name: (out / name).read_bytes() for name in names if name.endswith('.safetensors')}
@@ -74,7 +64,7 @@ def _weights(out: Path) -> Results:
 
 
 def _scores(out: Path) -> Results:
-    labels = _every_file(out / 'labels')
+    labels = tiny_data.files_of(out / 'labels')
     assert labels, 'the masks were not saved'
     return {**labels, 'scores': without_times(json.loads((out / 'metrics.json').read_text()))}
 
@@ -82,10 +72,10 @@ def _scores(out: Path) -> Results:
 #: What has to be equal, by tool.
 TOOLS: dict[str, Callable[[Path], Results]] = {
     'training': _weights,
-    'synthesis': _every_file,
+    'synthesis': tiny_data.files_of,
     'evaluation': _scores,
-    'bag': _every_file,
-    'export': _every_file,
+    'bag': tiny_data.files_of,
+    'export': tiny_data.files_of,
 }
 
 
@@ -133,8 +123,7 @@ def crash(name: str, command: list[str], folder: Path, kills: int) -> None:
 
 def _run(arguments: list[str], log: Path, timeout: float) -> bool:
     """Run a command; return whether it ended, in success, before it was killed."""
-    child = _forks().Process(target=run_tool, args=(arguments, str(log)))
-    child.start()
+    child = tiny_data.start_tool(arguments, log)
     child.join(timeout)
     if child.is_alive():
         child.kill()
@@ -142,27 +131,3 @@ def _run(arguments: list[str], log: Path, timeout: float) -> bool:
         return False
     assert child.exitcode == 0, f'{arguments}: {child.exitcode}\n{log.read_text()}'
     return True
-
-
-def run_tool(arguments: list[str], log: str) -> None:
-    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
-    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for number in (1, 2):
-        os.dup2(stream, number)
-    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
-    from nightseg_ros.cli.main import main as nightseg
-
-    sys.exit(nightseg(arguments))
-
-
-def _forks() -> Any:
-    """Return a context whose processes have what they need imported."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        [
-            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
-            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
-        ]
-    )  # fmt: skip
-    return context

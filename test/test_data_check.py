@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets are checked whole, and recordings become pictures, whatever goes wrong."""
 
-from __future__ import annotations
-
 from collections import Counter
 import errno
 import json
@@ -27,6 +25,7 @@ from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, COMMA10K
 import numpy as np
 import PIL.Image
 import pytest
+from tiny_data import imwrite
 
 
 def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
@@ -36,20 +35,15 @@ def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     return np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8)
 
 
-def write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), image)
-
-
 def add(root: Path, stem: str, seed: int, label: np.ndarray | None = None) -> None:
-    write(root / 'images' / f'{stem}.png', scene(seed))
-    write(
+    imwrite(root / 'images' / f'{stem}.png', scene(seed))
+    imwrite(
         root / 'labels' / f'{stem}.png', np.full((60, 80), 3, np.uint8) if label is None else label
     )
 
 
 @pytest.fixture
-def good(tmp_path: Path) -> Path:
+def good(tmp_path):
     for index in range(3):
         add(tmp_path / 'good', f'cam_{index}', index)
     return tmp_path / 'good'
@@ -86,7 +80,7 @@ def change_file(path: Path, change: Any) -> None:
     elif isinstance(change, int):
         path.write_bytes(path.read_bytes()[:change])
     else:
-        write(path, change)
+        imwrite(path, change)
 
 
 @pytest.mark.parametrize(('kind', 'file', 'change'), SPOILT)
@@ -103,14 +97,14 @@ def test_a_problem_is_found_and_named(good, kind, file, change):
 def test_all_problems_are_listed(good, tmp_path):
     change_file(good / 'labels' / 'cam_1.png', None)
     change_file(good / 'images' / 'cam_1.png', BLANK)
-    write(good / 'labels' / 'cam_0.png', np.full((60, 80), 200, np.uint8))
+    imwrite(good / 'labels' / 'cam_0.png', np.full((60, 80), 200, np.uint8))
     counts = found(f'folder:{good}', f'images:{tmp_path / "nowhere"}', f'images:{tmp_path}')
     assert counts == {
         'label missing': 1, 'blank picture': 1, 'ids without a meaning': 1,
         'cannot be opened': 2,
     }  # fmt: skip
     # ids are judged by the taxonomy
-    write(good / 'labels' / 'cam_0.png', np.full((60, 80), 18, np.uint8))
+    imwrite(good / 'labels' / 'cam_0.png', np.full((60, 80), 18, np.uint8))
     known = {'label missing': 1, 'blank picture': 1}
     assert found(f'folder:{good}') == {**known, 'ids without a meaning': 1}
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
@@ -142,19 +136,19 @@ def test_labels_of_a_picture_as_it_is_stored_are_told(tmp_path, turned):
     exif[0x112] = 3
     stored = np.ascontiguousarray(np.stack([50 * ids] * 3, axis=2)[::-1, ::-1])
     PIL.Image.fromarray(stored).save(tmp_path / 'images' / 'a.jpg', exif=exif)
-    write(tmp_path / 'labels' / 'a.png', ids[::-1, ::-1] if turned else ids)
+    imwrite(tmp_path / 'labels' / 'a.png', ids[::-1, ::-1] if turned else ids)
     assert found(f'folder:{tmp_path}') == ({'turned': 1} if turned else {})
 
 
 def test_stray_colours_are_counted_but_no_problem(tmp_path):
     mask = np.full((60, 80, 3), (0x20, 0x20, 0x40), np.uint8)  # BGR of the road
     mask[0, :10] = (0x21, 0x20, 0x40)
-    write(tmp_path / 'masks' / '1_dev_8.png', mask)
-    write(tmp_path / 'imgs' / '1_dev_8.png', scene(1))
+    imwrite(tmp_path / 'masks' / '1_dev_8.png', mask)
+    imwrite(tmp_path / 'imgs' / '1_dev_8.png', scene(1))
     report = check_datasets([f'comma10k:{tmp_path}'], COMMA10K, workers=1)
     assert report['problems'] == [] and report['datasets'][0]['stray_colors'] == 1
     mask[:9] = (0x21, 0x20, 0x40)
-    write(tmp_path / 'masks' / '1_dev_8.png', mask)
+    imwrite(tmp_path / 'masks' / '1_dev_8.png', mask)
     assert found(f'comma10k:{tmp_path}', taxonomy=COMMA10K) == {'ids without a meaning': 1}
 
 
@@ -166,8 +160,8 @@ def test_near_duplicates_across_splits(good, tmp_path, change):
     if change == 'brighter':
         image = np.clip(image * 1.2 + 10, 0, 255).astype(np.uint8)
     path = tmp_path / 'test' / ('b.jpg' if change == 'packed' else 'b.png')
-    write(path, image)
-    write(tmp_path / 'test' / 'a.png', scene(77))
+    imwrite(path, image)
+    imwrite(tmp_path / 'test' / 'a.png', scene(77))
     report = check_datasets([f'folder:{good}', f'images:{path.parent}'], workers=1)
     (problem,) = report['problems']
     assert problem['kind'] == 'near-duplicate' and str(path) in problem['detail']
@@ -192,7 +186,7 @@ def test_processes_find_the_same_also_where_there_is_no_shared_memory(good, tmp_
     for index in range(3, 130):
         add(good, f'cam_{index}', index)
     change_file(good / 'labels' / 'cam_1.png', SMALL)
-    write(tmp_path / 'other' / 'a.png', scene(5))
+    imwrite(tmp_path / 'other' / 'a.png', scene(5))
     specs = [f'folder:{good}', f'images:{tmp_path / "other"}']
     alone, together = (check_datasets(specs, workers=n) for n in (1, 2))
     assert alone == together and len(alone['problems']) == 2
@@ -232,7 +226,7 @@ START = 10**18
 
 
 @pytest.fixture
-def bag(tmp_path: Path) -> Path:
+def bag(tmp_path):
     """Return a drive of 2 s at 10 Hz whose frames say their number."""
     with BagWriter(tmp_path / 'my_night drive') as bag:
         for index in range(20):
@@ -307,7 +301,7 @@ def test_frames_of_other_settings_never_mix(bag, tmp_path):
     result = extract([bag], out, every=1.0, **FRONT, force=True)
     assert result.written == 2 == len(list(out.glob('*.jpg')))
     # pictures of the user's own are not taken for frames
-    write(tmp_path / 'other' / 'my-night-drive-front_5.jpg', scene(0))
+    imwrite(tmp_path / 'other' / 'my-night-drive-front_5.jpg', scene(0))
     with pytest.raises(DataError, match='not extracted here'):
         extract([bag], tmp_path / 'other', **FRONT)
 
@@ -318,7 +312,7 @@ def test_videos_and_folders(tmp_path):
             video.add(np.full((48, 64, 3), 20 * index, np.uint8))
     folder, out = tmp_path / 'frames', tmp_path / 'out'
     for index in range(4):
-        write(folder / f'{index}.png', scene(index))
+        imwrite(folder / f'{index}.png', scene(index))
     with pytest.raises(DataError, match='--rate'):
         extract([folder], out, every=0.5)
     assert not out.exists()
@@ -349,7 +343,7 @@ def test_mistakes_are_named_before_anything_is_written(bag, tmp_path):
 def test_the_verb_counts_broken_frames(tmp_path, capsys):
     folder = tmp_path / 'frames'
     for index in range(3):
-        write(folder / f'{index}.png', scene(index))
+        imwrite(folder / f'{index}.png', scene(index))
     (folder / '1.png').write_bytes(b'torn')
     flags = ['data', 'extract', str(folder), '--out', str(tmp_path / 'out'), '--every', '1']
     assert main([*flags, '--rate', '1']) == 1

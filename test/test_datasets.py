@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets by name, and labels made for those that have none."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import zlib
@@ -33,29 +31,22 @@ from nightseg_ros.taxonomy import (
     Taxonomy,
     UNLABELLED,
 )
-from nightseg_ros.training.pseudo_labels import (
-    PseudoLabelConfig,
-    write_pseudo_labels,
-)
+from nightseg_ros.training.pseudo_labels import PseudoLabelConfig, write_pseudo_labels
 import numpy as np
 import PIL.Image
 import pytest
+from tiny_data import imwrite
 from tiny_weights import write_segmenter
 
 
-def write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image)
-
-
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path):
     rng = np.random.default_rng(0)
     for split in ('day_train', 'dusk'):
         for stem in ('0001TP_1', '0006R0_2'):
             picture = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-            write(tmp_path / split / 'images' / f'{stem}.png', picture)
-            write(tmp_path / split / 'labels' / f'{stem}.png', np.full((48, 64), 3, np.uint8))
+            imwrite(tmp_path / split / 'images' / f'{stem}.png', picture)
+            imwrite(tmp_path / split / 'labels' / f'{stem}.png', np.full((48, 64), 3, np.uint8))
     return tmp_path
 
 
@@ -94,7 +85,7 @@ def test_mistakes_are_named(root, spec, words):
 
 def test_a_missing_label_is_an_error_and_listed(root):
     (root / 'dusk' / 'labels' / '0006R0_2.png').unlink()
-    write(root / 'dusk' / 'labels' / 'lonely.png', np.zeros((48, 64), np.uint8))
+    imwrite(root / 'dusk' / 'labels' / 'lonely.png', np.zeros((48, 64), np.uint8))
     (root / 'dusk' / 'images' / '.0001TP_1-x1.png').write_bytes(b'half-written, and not seen')
     with pytest.raises(DataError, match=r'0006R0_2\.png.* has no labels .*data check'):
         open_dataset(f'camvid:{root}:dusk')
@@ -112,16 +103,16 @@ def test_unreadable_files_are_named(tmp_path):
         for read in (read_image, read_labels):
             with pytest.raises(DataError, match=name):
                 read(tmp_path / name)
-    write(tmp_path / 'color.png', np.full((4, 4, 3), (1, 2, 3), np.uint8))
-    write(tmp_path / 'deep.png', np.full((4, 4), 256, np.uint16))
+    imwrite(tmp_path / 'color.png', np.full((4, 4, 3), (1, 2, 3), np.uint8))
+    imwrite(tmp_path / 'deep.png', np.full((4, 4), 256, np.uint16))
     for name in ('color.png', 'deep.png'):
         with pytest.raises(DataError, match=f'{name}.*single-channel'):
             read_labels(tmp_path / name)
     # but ids that were saved as grey RGB are ids
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    write(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
+    imwrite(tmp_path / 'grey.png', np.repeat(ids[..., None], 3, axis=2))
     assert (read_labels(tmp_path / 'grey.png') == ids).all()
-    write(tmp_path / 'deep.png', ids.astype(np.uint16))
+    imwrite(tmp_path / 'deep.png', ids.astype(np.uint16))
     assert (read_labels(tmp_path / 'deep.png') == ids).all()
     (tmp_path / 'packed.png').write_bytes(cv2.imencode('.jpg', ids)[1].tobytes())
     with pytest.raises(DataError, match='is a JPEG .* changes ids'):
@@ -160,7 +151,7 @@ def test_labels_are_the_values_of_the_file(tmp_path, mode, bits):
 
 
 def test_ids_of_another_taxonomy_are_refused(root):
-    write(root / 'dusk' / 'labels' / '0001TP_1.png', np.full((48, 64), 18, np.uint8))
+    imwrite(root / 'dusk' / 'labels' / '0001TP_1.png', np.full((48, 64), 18, np.uint8))
     wrong, right = open_dataset(f'folder:{root}/dusk')
     with pytest.raises(DataError, match="holds ids 18 that mean nothing in 'camvid11'"):
         read_labels(wrong.label)
@@ -288,12 +279,12 @@ NAMES = {  # some names of each vocabulary and what they mean in CamVid-11
 def test_layout(tmp_path, name):
     spec, image, label, encoding, (light, source) = LAYOUTS[name]
     names = NAMES[encoding.vocabulary] if encoding else {'road': 'road'}
-    write(tmp_path / image, picture(4 * len(names)))
+    imwrite(tmp_path / image, picture(4 * len(names)))
     if label is not None:
         stored = ids_of(encoding, *names)
-        write(tmp_path / label, stored[..., ::-1] if stored.ndim == 3 else stored)
+        imwrite(tmp_path / label, stored[..., ::-1] if stored.ndim == 3 else stored)
     # what does not belong to it
-    write(tmp_path / Path(image).parent / 'thumbs.ppm', picture(4))
+    imwrite(tmp_path / Path(image).parent / 'thumbs.ppm', picture(4))
     (sample,) = open_dataset(spec.format(tmp_path))
     assert (sample.light, sample.source) == (light, source)
     assert read_image(sample.image).shape == (6, 4 * len(names), 3)
@@ -320,9 +311,9 @@ def test_every_adapter_has_a_layout_here():
 def test_bdd_takes_the_time_of_day_from_the_json_files(tmp_path):
     times = {'a': 'daytime', 'b': 'night', 'c': 'dawn/dusk', 'd': 'undefined', 'e': None}
     for stem in times:
-        write(tmp_path / f'images/10k/train/{stem}.jpg', picture(8))
-        write(tmp_path / f'images/100k/train/{stem}.jpg', picture(8))
-        write(tmp_path / f'labels/sem_seg/masks/train/{stem}.png', np.zeros((6, 8), np.uint8))
+        imwrite(tmp_path / f'images/10k/train/{stem}.jpg', picture(8))
+        imwrite(tmp_path / f'images/100k/train/{stem}.jpg', picture(8))
+        imwrite(tmp_path / f'labels/sem_seg/masks/train/{stem}.png', np.zeros((6, 8), np.uint8))
     frames = [
         {'name': f'{stem}.jpg', 'attributes': time and {'timeofday': time}}
         for stem, time in times.items()
@@ -345,8 +336,8 @@ def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_pa
     mask = np.repeat(ids_of(COMMA10K_COLORS, 'road', 'movable'), 50, axis=1)
     mask.reshape(-1, 3)[:20] = (65, 33, 32)
     for stem in ('1_aa_8', '1_ab_9', '1_ac_19'):
-        write(tmp_path / f'imgs/{stem}.png', picture(mask.shape[1]))
-        write(tmp_path / f'masks/{stem}.png', mask[..., ::-1])
+        imwrite(tmp_path / f'imgs/{stem}.png', picture(mask.shape[1]))
+        imwrite(tmp_path / f'masks/{stem}.png', mask[..., ::-1])
     sources = {
         split: [s.source for s in open_dataset(f'comma10k:{tmp_path}:{split}', COMMA10K)]
         for split in ('train', 'val', '')
@@ -356,14 +347,14 @@ def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_pa
     ids = read_labels(sample.label)
     assert np.unique(ids).tolist() == [0, 3, UNLABELLED] and (ids == UNLABELLED).sum() == 20
     mask.reshape(-1, 3)[:200] = (65, 33, 32)
-    write(tmp_path / 'masks/1_aa_8.png', mask[..., ::-1])
+    imwrite(tmp_path / 'masks/1_aa_8.png', mask[..., ::-1])
     with pytest.raises(DataError, match="colours #412120 that mean nothing in 'comma10k'"):
         read_labels(sample.label)
 
 
 def test_a_folder_may_say_what_its_ids_mean(tmp_path):
-    write(tmp_path / 'images' / 'a_1.jpg', picture(8))
-    write(tmp_path / 'labels' / 'a_1.png', np.array([[0, 1, 2, 255]] * 6, np.uint8))
+    imwrite(tmp_path / 'images' / 'a_1.jpg', picture(8))
+    imwrite(tmp_path / 'labels' / 'a_1.png', np.array([[0, 1, 2, 255]] * 6, np.uint8))
     mine = Taxonomy(name='mine', classes=('road', 'cow', 'sky'), colors=((0, 0, 0),) * 3)
     (tmp_path / 'taxonomy.json').write_text(json.dumps(mine.to_dict()))
     (sample,) = open_dataset(f'folder:{tmp_path}')

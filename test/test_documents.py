@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documents against the code: what they name exists, what they list is complete, and short."""
 
-from __future__ import annotations
-
 import ast
 from contextlib import redirect_stdout, suppress
 from functools import cache
@@ -101,7 +99,7 @@ def defined_in(file: str) -> set[str]:
 
 
 @pytest.mark.parametrize(('globs', 'most'), BUDGETS, ids=lambda value: str(value)[:30])
-def test_documents_stay_short(globs: tuple[str, ...], most: int) -> None:
+def test_documents_stay_short(globs, most):
     files = [file for pattern in globs for file in ROOT.glob(pattern)]
     assert sum(len(text(file).split()) for file in files) <= most
 
@@ -110,7 +108,7 @@ def test_documents_stay_short(globs: tuple[str, ...], most: int) -> None:
 class TestWhatADocumentNames:
     """Links, files, tests, verbs with their options, targets, arguments and extras exist."""
 
-    def test_links(self, document: Path) -> None:
+    def test_links(self, document):
         for link in re.findall(r'\]\(([^)\s]+)\)', text(document)):
             file, _, anchor = link.partition('#')
             target = (document.parent / file).resolve() if file else document
@@ -118,7 +116,7 @@ class TestWhatADocumentNames:
                 assert target.exists(), link
                 assert not anchor or anchor in headings(target), link
 
-    def test_files(self, document: Path) -> None:
+    def test_files(self, document):
         whole = text(document)
         for name in re.findall(
             r'\b((?:bench|config|docs|launch|test|results)/[\w./]+\.\w+)', whole
@@ -129,7 +127,7 @@ class TestWhatADocumentNames:
             assert (TESTS / file).is_file(), file
             assert not function or function in defined_in(file), f'{file}::{function}'
 
-    def test_commands(self, document: Path) -> None:
+    def test_commands(self, document):
         targets = re.findall(r'^([a-z]+):', text('Makefile'), re.MULTILINE)
         arguments = literal('launch/night_perception.launch.py', 'ARGUMENTS')
         for line in code(document):
@@ -156,7 +154,7 @@ def in_readme(heading: str) -> list[list[str]]:
     return rows('README.md', f'\n## {heading}\n', '\n## ')
 
 
-def test_the_readme_shows_parameters_as_they_are() -> None:
+def test_the_readme_shows_parameters_as_they_are():
     defaults = yaml.safe_load(text('config/night_perception.yaml'))['/**']['ros__parameters']
     shown = in_readme('Parameters that matter')
     assert len(shown) == 8
@@ -167,7 +165,7 @@ def test_the_readme_shows_parameters_as_they_are() -> None:
         assert yaml.safe_load(cells[1].strip('`')) == value, cells
 
 
-def test_the_readme_names_topics_that_exist() -> None:
+def test_the_readme_names_topics_that_exist():
     topics = ticked(
         [row[0] for row in rows('docs/node.md', '<!-- topics -->', '<!-- /topics -->')]
     )
@@ -176,7 +174,7 @@ def test_the_readme_names_topics_that_exist() -> None:
     assert ticked([outputs]) <= topics and ticked([outputs])
 
 
-def test_every_backend_is_in_the_lists() -> None:
+def test_every_backend_is_in_the_lists():
     """In the table of the vehicle, in the launch argument, and in the node's parameter."""
     table = rows('docs/deployment.md', '\n## Networks\n', '**A network')
     argument = str(literal('launch/night_perception.launch.py', 'ARGUMENTS')['backend'])
@@ -185,7 +183,7 @@ def test_every_backend_is_in_the_lists() -> None:
         assert re.search(rf'(?<![\w-]){backend}(?![\w-])', argument), backend
 
 
-def test_every_variable_is_in_the_list() -> None:
+def test_every_variable_is_in_the_list():
     used = {
         name
         for file in (ROOT / 'nightseg_ros').rglob('*.py')
@@ -195,7 +193,7 @@ def test_every_variable_is_in_the_list() -> None:
     assert ticked([row[0] for row in table]) == used
 
 
-def test_every_exit_code_of_the_command_is_in_the_list() -> None:
+def test_every_exit_code_of_the_command_is_in_the_list():
     tree = ast.parse(text('nightseg_ros/cli/main.py'))
     codes = {
         leaf.value
@@ -210,7 +208,7 @@ def test_every_exit_code_of_the_command_is_in_the_list() -> None:
     assert shown == codes | {1} and 130 in codes
 
 
-def test_the_architecture_names_every_file_in_its_room() -> None:
+def test_the_architecture_names_every_file_in_its_room():
     table = rows('ARCHITECTURE.md', '\n## Rooms', '\nBeside the package')
     named = {row[0].strip('`/').replace('base', ''): ticked(row[1:]) for row in table}
     for file in sorted((ROOT / 'nightseg_ros').rglob('*.py')):
@@ -218,7 +216,7 @@ def test_the_architecture_names_every_file_in_its_room() -> None:
         assert file.stem == '__init__' or file.stem in named[room], file.relative_to(ROOT)
 
 
-def test_the_model_card_has_every_file_with_its_license() -> None:
+def test_the_model_card_has_every_file_with_its_license():
     table = rows('models/README.md', '# Model card', '\n\nAll segmenters')
     licenses = {file: row[-1].strip('*') for row in table for file in ticked(row[:1])}
     files = sorted((ROOT / 'models').glob('*.safetensors'))
@@ -233,12 +231,12 @@ def faults() -> list[list[str]]:
     return rows('docs/reliability.md', '<!-- faults -->', '<!-- /faults -->')
 
 
-def test_every_fault_says_what_happens_and_names_a_test() -> None:
+def test_every_fault_says_what_happens_and_names_a_test():
     for cells in faults():
         assert len(cells) == 3 and all(cells), cells
         assert re.search(r'`test_\w+\.py::\w+`', cells[2]), f'no test: {cells[0]}'
 
 
-def test_no_fault_is_missing() -> None:
+def test_no_fault_is_missing():
     named = ' '.join(cells[0].lower() for cells in faults())
     assert not [fault for fault in FAULTS if fault.lower() not in named]

@@ -1,44 +1,46 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Exports: files that say what they are, graphs that agree with torch, and a filled cache."""
+"""Exports: files that say what they are, graphs that agree with torch; the cache of graphs."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 import dataclasses
+import errno
+import os
 from pathlib import Path
+import subprocess
 import sys
+from typing import Any
 
-import cv2
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
 from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
-from nightseg_ros.files import models_dir
+from nightseg_ros.files import models_dir, replace_file
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.runtime import export as export_module
 from nightseg_ros.runtime.backend import BackendError
-from nightseg_ros.runtime.export import embed_graph, embedded, export_graph, exported_graph
-from nightseg_ros.weights import (
-    load_weights,
-    read_manifest,
-    save_weights,
-    set_graph,
-    WeightsError,
+from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
+from nightseg_ros.runtime.export import (
+    cached,
+    embed_graph,
+    embedded,
+    export_graph,
+    exported_graph,
+    LIMIT,
+    tidy,
 )
+from nightseg_ros.weights import load_weights, read_manifest, save_weights, set_graph, WeightsError
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_weights import write_illumination, write_segmenter, write_translator
+from tiny_data import imwrite
+from tiny_weights import weights_config, write_illumination, write_segmenter, write_translator
 import torch
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
-    return tmp_path / 'cache'
+pytestmark = pytest.mark.usefixtures('cache')
 
 
-def test_export_writes_checked_files_and_fills_the_cache(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_export_writes_checked_files_and_fills_the_cache(tmp_path, capsys):
     files = [
         write_segmenter(tmp_path / 'day.safetensors'),
         write_translator(tmp_path / 'translator.safetensors'),
@@ -71,21 +73,18 @@ def test_export_writes_checked_files_and_fills_the_cache(
     assert not said
 
 
-def test_given_frames_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_given_frames_are_checked(tmp_path, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors')
     folder = tmp_path / 'frames'
-    folder.mkdir()
     for index, image in enumerate(made_up_images(120, 5)):
-        cv2.imwrite(str(folder / f'{index}.png'), image)
+        imwrite(folder / f'{index}.png', image)
     assert main(['export', str(weights), '--check', str(folder), '--frames', '2']) == 0
     assert f'(2 frames of {folder})' in capsys.readouterr().out
     assert main(['export', str(weights), '--check', str(tmp_path / 'none')]) == 2
     assert 'does not exist' in capsys.readouterr().err
 
 
-def test_a_graph_that_computes_something_else_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_graph_that_computes_something_else_fails(tmp_path, monkeypatch, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors', seed=1)
     other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=2))
     wrong = export_graph(dataclasses.replace(
@@ -96,7 +95,7 @@ def test_a_graph_that_computes_something_else_fails(
     assert '99.5% are wanted' in capsys.readouterr().err
 
 
-def test_agreement_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_agreement_counts_pixels(tmp_path, monkeypatch):
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     monkeypatch.setattr(
         agreement_module, 'available_backends', lambda: {'torch': True, 'openvino': False}
@@ -104,7 +103,7 @@ def test_agreement_counts_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert agreement(weights, list(made_up_images(96, 1)), lambda text: None) == {}
 
 
-def test_the_card_says_what_the_file_says(tmp_path: Path) -> None:
+def test_the_card_says_what_the_file_says(tmp_path):
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     bare = model_card(weights)
     assert 'None are stored in this file' in bare and 'Not stated.' in bare
@@ -135,7 +134,7 @@ PINNED = f'torch=={torch.__version__.partition("+")[0]}' in (
 
 
 @pytest.mark.parametrize('name', [name for name in SHIPPED if name != 'illumination'])
-def test_shipped_weights_hold_the_graph_of_this_code(name: str) -> None:
+def test_shipped_weights_hold_the_graph_of_this_code(name):
     weights = load_weights(name)
     again = 'nightseg publish models/NAME.safetensors NAME'
     assert embedded(weights), f'{name} holds no graph, or one of another VERSION: {again}'
@@ -143,9 +142,7 @@ def test_shipped_weights_hold_the_graph_of_this_code(name: str) -> None:
         assert embedded(weights) == export_graph(weights), f'graph.py has changed: {again}'
 
 
-def test_graphs_are_bound_to_tensors_and_metadata(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_graphs_are_bound_to_tensors_and_metadata(tmp_path, monkeypatch):
     file = write_segmenter(tmp_path / 'day.safetensors')
     size = file.stat().st_size
     embed_graph(file)
@@ -168,9 +165,7 @@ def test_graphs_are_bound_to_tensors_and_metadata(
 
 
 @pytest.mark.parametrize('spoil', ['no base64', 'not zipped', 'cut off', 'reads a file'])
-def test_hostile_graphs_are_refused(
-    spoil: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_graphs_are_refused(spoil, tmp_path, monkeypatch):
     file = write_segmenter(tmp_path / 'day.safetensors')
     weights = load_weights(file)
     bound, good = export_module.pack_graph(weights, b'\0' * 1000).split()
@@ -181,3 +176,161 @@ def test_hostile_graphs_are_refused(
     set_graph(file, f'{bound} {packed}')
     with pytest.raises(WeightsError, match=r'graph in weights .*day\.safetensors'):
         embedded(load_weights(file))
+
+
+# -- the cache -------------------------------------------------------------------------------
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), dtype=np.uint8)
+
+
+def flip_a_bit(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ('kind', 'backend', 'spoil'),
+    [('onnx', OnnxBackend, cut), ('openvino', OpenVINOBackend, flip_a_bit)],
+)
+def test_whatever_lies_in_it_the_masks_are_the_same(kind, backend, spoil, tmp_path):
+    """Of two starts, the first finds the damage."""
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    said: list[str] = []
+    wanted = backend().load(weights, said.append)(IMAGES)
+    assert said == ['exporting day.safetensors for the first time …']
+    [file] = (tmp_path / 'cache' / kind).iterdir()
+    spoil(file)
+    for complaints in (1, 0):
+        said.clear()
+        for got, want in zip(backend().load(weights, said.append)(IMAGES), wanted):
+            np.testing.assert_array_equal(got, want)
+        assert sum('is damaged: it is made anew' in text for text in said) == complaints, said
+
+
+@pytest.mark.parametrize('where', ['a file', 'not to be made', 'no home', 'a full disk'])
+def test_a_temporary_folder_takes_the_place_of_a_cache_that_cannot_be_written(
+    where, tmp_path, monkeypatch, caplog
+):
+    """It is said once, and what was made serves the next start."""
+    (tmp_path / 'file').touch()
+    (tmp_path / 'tmp').mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path / 'tmp'))
+    caches = {'a file': tmp_path / 'file', 'not to be made': Path('/proc/nightseg')}
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(caches.get(where, tmp_path / 'full')))
+    if where == 'no home':
+        for name in ('NIGHTSEG_CACHE', 'XDG_CACHE_HOME', 'HOME'):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr('pwd.getpwuid', {}.__getitem__)
+
+    def full(path: Path, content: bytes, *, durable: bool) -> None:
+        if path.is_relative_to(tmp_path / 'full'):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        replace_file(path, content, durable=durable)
+
+    monkeypatch.setattr('nightseg_ros.files.replace_file', full)
+    made: list[bytes] = []
+    said: list[str] = []
+    make = lambda: made.append(b'graph') or b'graph'  # noqa: E731
+    for _ in range(3):
+        assert cached('onnx', 'key', make, said.append) == b'graph'
+    assert (made, said) == ([b'graph'], [])
+    [record] = caplog.records
+    assert record.levelname == 'WARNING' and 'set NIGHTSEG_CACHE' in record.getMessage()
+    # what others may have written there is not trusted
+    [folder] = (tmp_path / 'tmp').iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    assert cached('onnx', 'key', make, said.append) == b'graph' and len(made) == 2
+    assert len(said) == 1 and 'cannot be used' in said[0]
+
+
+def test_a_cache_that_can_only_be_read_is_enough(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path))
+    assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
+    monkeypatch.setattr('nightseg_ros.files.replace_file', None)
+    assert cached('onnx', 'key', lambda: b'', print) == b'graph' and not caplog.records
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(cache, monkeypatch):
+    done: list[str] = []
+    for name in ('fsync', 'replace'):
+        real = getattr(os, name)
+
+        def noted(*given: Any, real: Callable[..., None] = real) -> None:
+            done.append(real.__name__)
+            real(*given)
+
+        monkeypatch.setattr(os, name, noted)
+    assert cached('onnx', 'key', lambda: b'graph', print) == b'graph'
+    assert done == ['fsync', 'replace']
+
+
+def test_the_next_start_finds_what_this_one_compiled(tmp_path, cache):
+    """Also in bfloat16, and whatever order Python gives to sets."""
+    path = write_segmenter(tmp_path / 'day.safetensors')
+    code = (
+        'from nightseg_ros.runtime.backends import has_bfloat16, OpenVINOBackend\n'
+        'from nightseg_ros.weights import load_weights\n'
+        'import numpy as np\n'
+        'backend = OpenVINOBackend(bfloat16=has_bfloat16())\n'
+        f'backend.load(load_weights({str(path)!r}), print)(np.zeros((1, 64, 96, 3), "u1"))'
+    )
+    files = []
+    for seed in '12':
+        environment = os.environ | {'PYTHONHASHSEED': seed}
+        subprocess.run([sys.executable, '-c', code], env=environment, check=True)
+        files.append(sorted((cache / 'openvino').iterdir()))
+    assert files[0] == files[1] != []
+
+
+def test_sizes_that_differ_by_padding_alone_share_a_graph(tmp_path, cache):
+    config = PipelineConfig(
+        weights=weights_config(tmp_path), route='night', backend='openvino', long_side=160
+    )
+    pipeline = Pipeline.load(config)
+    for rows, graphs in ((90, 1), (86, 1), (120, 2)):
+        image = np.zeros((rows, 160, 3), np.uint8)
+        pipeline.process([Frame(image=image, camera=f'{rows}')])
+        assert len(list((cache / 'openvino').iterdir())) == graphs
+
+
+def test_a_runtime_that_cannot_read_what_it_wrote_compiles(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise RuntimeError('requirements_magic == runtime_requirements_magic')
+
+    monkeypatch.setattr('openvino.Core.import_model', refuse)
+    weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
+    assert OpenVINOBackend().load(weights, print)(IMAGES)[0].shape == (1, 32, 48)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a cache of four graphs of 100 bytes: written in this order, ``a`` read last."""
+    for age, kind in enumerate(('onnx', 'openvino', 'onnx', 'openvino')):
+        path = tmp_path / kind / 'dcba'[age]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(100))
+        os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / 'openvino' / 'a', (2e9, 1e9 - 5))
+    (tmp_path / 'other').write_bytes(bytes(100))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('limit', 'kept'), [(LIMIT, 'abcd'), (400, 'abcd'), (399, 'acd'), (200, 'ad'), (0, '')]
+)
+def test_the_longest_unused_go_first(folder, limit, kept):
+    tidy(folder, limit)
+    assert ''.join(sorted(path.name for path in folder.glob('*/*'))) == kept
+    assert (folder / 'other').exists()
+
+
+def test_what_cannot_be_removed_costs_space_and_nothing_else(folder):
+    (folder / 'onnx' / 'held').mkdir()
+    tidy(folder, 0)
+    assert [path.name for path in folder.glob('*/*')] == ['held']

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame decoding against plain numpy, on random sizes and paddings; and what it refuses."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import struct
@@ -99,7 +97,7 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=300, deadline=None)
 @given(images())
-def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
+def test_decoding_equals_a_plain_reference(image):
     rows = image.pop('rows')
     encoding, width, height = image['encoding'], image['width'], image['height']
     pixels, order = decode_raw(**image)
@@ -123,9 +121,7 @@ def test_decoding_equals_a_plain_reference(image: dict[str, Any]) -> None:
         (1, 1, (120,) * 3), (1, 7, (120,) * 3),
     ],
 )  # fmt: skip
-def test_a_mosaic_of_one_colour_has_that_colour(
-    encoding: str, big: bool, height: int, width: int, color: tuple[int, int, int]
-) -> None:
+def test_a_mosaic_of_one_colour_has_that_colour(encoding, big, height, width, color):
     cells = np.reshape([color['rgb'.index(name)] for name in encoding[6:10]], (2, 2))
     mosaic = np.tile(cells, (3, 5))[:height, :width]
     stored = mosaic << 8 if encoding.endswith('16') else mosaic
@@ -139,7 +135,7 @@ def test_a_mosaic_of_one_colour_has_that_colour(
 
 
 @pytest.mark.parametrize('encoding', sorted({*BYTES, *BAYER, *ENCODINGS}))
-def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
+def test_only_shared_colour_asks_for_an_even_size(encoding):
     bytes_of = BYTES | BAYER
     assert encoding in ENCODINGS and encoding in bytes_of, 'it is neither documented nor tested'
     shared = encoding.startswith(('uyvy', 'yuv', 'yuyv', 'nv'))
@@ -153,7 +149,7 @@ def test_only_shared_colour_asks_for_an_even_size(encoding: str) -> None:
 
 @pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', '8UC3'])
 @pytest.mark.parametrize('padding', [0, 7])
-def test_colour_is_not_copied(encoding: str, padding: int) -> None:
+def test_colour_is_not_copied(encoding, padding):
     step = 4 * 3 + padding
     data = np.zeros(step * 3, np.uint8)
     pixels, _ = decode_raw(data, encoding=encoding, width=4, height=3, step=step)
@@ -179,7 +175,7 @@ def test_colour_is_not_copied(encoding: str, padding: int) -> None:
         ({'encoding': 'nv12', 'height': 3, 'step': 8}, '4×3 pixels, but nv12 shares'),
     ],
 )
-def test_a_broken_image_is_refused_with_what_is_wrong(change: dict[str, Any], words: str) -> None:
+def test_a_broken_image_is_refused_with_what_is_wrong(change, words):
     good = {'data': bytes(24), 'encoding': 'rgb8', 'width': 4, 'height': 2, 'step': 12}
     decode_raw(**good)
     with pytest.raises(FrameError, match=words):
@@ -206,9 +202,7 @@ def packed(picture: Pixels, suffix: str) -> bytes:
     suffix=st.sampled_from(['.png', '.bmp', '.tiff', '.jpg', '.webp']),
     gray=st.booleans(),
 )
-def test_files_are_read_as_they_were_written(
-    height: int, width: int, suffix: str, gray: bool
-) -> None:
+def test_files_are_read_as_they_were_written(height, width, suffix, gray):
     picture = photo(height, width)
     sent = picture[:, :, 0] if gray else picture
     content = packed(sent, suffix)
@@ -219,7 +213,7 @@ def test_files_are_read_as_they_were_written(
         np.testing.assert_array_equal(pixels, np.broadcast_to(wanted, pixels.shape))
 
 
-def test_a_mosaic_packed_as_such_is_put_into_colour() -> None:
+def test_a_mosaic_packed_as_such_is_put_into_colour():
     mosaic = photo()[:, :, 0]
     wanted, order = decode_raw(
         mosaic.tobytes(), encoding='bayer_grbg8', width=60, height=40, step=60
@@ -248,7 +242,7 @@ def test_16_bits_are_read_alike_packed_and_raw(encoding, top):
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])
-def test_a_picture_that_was_cut_off_or_damaged_is_refused(suffix: str) -> None:
+def test_a_picture_that_was_cut_off_or_damaged_is_refused(suffix):
     content = packed(photo(), suffix)
     for share in (0.0, 0.02, 0.3, 0.9, 0.999):
         with pytest.raises(FrameError, match='cannot be decoded'):
@@ -261,7 +255,7 @@ def test_a_picture_that_was_cut_off_or_damaged_is_refused(suffix: str) -> None:
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix: str) -> None:
+def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix):
     content = bytearray(packed(photo(), suffix))
     at, form = (16, '>II') if suffix == '.png' else (content.find(b'\xff\xc0') + 5, '>HH')
     struct.pack_into(form, content, at, 65000, 65000)
@@ -283,7 +277,7 @@ def test_a_picture_that_claims_too_many_pixels_is_never_unpacked(suffix: str) ->
         (b'MM\0*', 'damaged'),
     ],
 )
-def test_what_is_no_picture_is_told(content: bytes, words: str) -> None:
+def test_what_is_no_picture_is_told(content, words):
     with pytest.raises(FrameError, match=f'cannot be decoded: .*{words}'):
         decode_file(content)
 
@@ -304,7 +298,7 @@ SCAN = segment(0xDA, bytes(6)) + b'coded'
 
 
 @pytest.mark.parametrize('alone', [b'\xff', b'\xff\x01', b'\xff\xd0', b'\xff\xd7'])
-def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
+def test_a_jpeg_may_hold_markers_without_a_length(alone):
     app = segment(0xE0, b'JFIF')
     check_picture(jpeg(app, alone, frame_of(40, 60), alone, SCAN))
     check_picture(jpeg(alone, frame_of(40, 60), SCAN, alone))
@@ -323,13 +317,13 @@ def test_a_jpeg_may_hold_markers_without_a_length(alone: bytes) -> None:
     ],
     ids=range(6),
 )
-def test_a_jpeg_without_an_end_is_told(content: bytes) -> None:
+def test_a_jpeg_without_an_end_is_told(content):
     with pytest.raises(ValueError, match='cut off'):
         check_picture(content)
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.bmp'])
-def test_what_lies_behind_the_picture_does_not_count(suffix: str) -> None:
+def test_what_lies_behind_the_picture_does_not_count(suffix):
     """Phones append a video or a second picture."""
     content = packed(photo(), suffix)
     behind = jpeg(frame_of(8192, 8192), *[SCAN] * 99)
@@ -339,7 +333,7 @@ def test_what_lies_behind_the_picture_does_not_count(suffix: str) -> None:
 
 @pytest.mark.parametrize('orientation', range(10))
 @pytest.mark.parametrize('suffix', ['JPEG', 'PNG', 'WEBP'])
-def test_a_file_is_upright_and_a_message_as_it_is(suffix: str, orientation: int) -> None:
+def test_a_file_is_upright_and_a_message_as_it_is(suffix, orientation):
     exif = PIL.Image.Exif()
     exif[0x112] = orientation
     blocks = np.kron(photo(4, 6), np.ones((16, 16, 1), np.uint8))
@@ -369,6 +363,6 @@ def test_a_file_is_upright_and_a_message_as_it_is(suffix: str, orientation: int)
     ],
     ids=range(11),
 )
-def test_32_scans_of_4096_by_4096_pixels_are_the_most(content: bytes, words: str) -> None:
+def test_32_scans_of_4096_by_4096_pixels_are_the_most(content, words):
     with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
         check_picture(content)

@@ -1,22 +1,19 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Three seconds of fuzzing of each reader; ``make fuzz`` goes on for a million inputs each."""
-
-from __future__ import annotations
+"""Some hundred damaged inputs for each reader; ``make fuzz`` goes on for a million each."""
 
 import importlib.util
 from pathlib import Path
 import random
 import subprocess
 import sys
-import time
 
 import fuzz_targets
 import pytest
 
 pytestmark = pytest.mark.slow
 #: For each reader.
-SECONDS = 3.0
+TRIES = 300
 
 
 @pytest.mark.parametrize('name', fuzz_targets.TARGETS)
@@ -26,8 +23,7 @@ def test_whole_samples_are_read_and_wrong_bytes_in_them_do_no_harm(name):
     for content in samples:
         target(content)
     chance = random.Random(name)
-    until, tries = time.monotonic() + SECONDS, 0
-    while time.monotonic() < until:
+    for _ in range(TRIES):
         damaged = bytearray(chance.choice(samples))
         for _ in range(chance.randint(1, 4)):
             at = chance.randint(0, len(damaged))
@@ -37,8 +33,6 @@ def test_whole_samples_are_read_and_wrong_bytes_in_them_do_no_harm(name):
             target(bytes(damaged))
         except Exception as error:
             raise AssertionError(f'{name}: {bytes(damaged)!r}') from error
-        tries += 1
-    assert tries > 50
 
 
 @pytest.mark.skipif(

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way to a GPU, as far as a CPU can tell; the rest is marked ``gpu``."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path
@@ -33,14 +31,12 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(('count', 'length'), [(1, 1), (3, 4), (8, 8), (9, 16), (17, 24)])
-def test_the_next_longer_batch_is_taken(count: int, length: int) -> None:
+def test_the_next_longer_batch_is_taken(count, length):
     assert batch_length(count) == length
     assert length in BATCHES or length % BATCHES[-1] == 0
 
 
-def test_buffers_are_used_again_and_results_are_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_buffers_are_used_again_and_results_are_not(tmp_path, monkeypatch):
     prepared: list[tuple[int, ...]] = []
 
     def capture(self: CapturedGraph, shape: tuple[int, ...]) -> Any:
@@ -67,7 +63,7 @@ def test_buffers_are_used_again_and_results_are_not(
     assert prepared == [(4, 4, 6, 3), (1, 4, 6, 3), (2, 4, 6, 3)]
 
 
-def test_folded_batch_norm_and_half_precision_keep_the_labels() -> None:
+def test_folded_batch_norm_and_half_precision_keep_the_labels():
     """What autocast does on a GPU, done by hand: convolutions in float16, the rest in float32."""
     graph = graph_of(load_weights(models_dir() / 'rendered_day.safetensors'))
     images = torch.from_numpy(np.stack(list(made_up_images(160, 2)))[:, :64])
@@ -89,7 +85,7 @@ def test_folded_batch_norm_and_half_precision_keep_the_labels() -> None:
     assert (folded(images)[1].int() - sure.int()).abs().float().mean() < 0.1
 
 
-def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
+def test_the_benchmarks_dry_run(tmp_path):
     models = models_dir()
     done = subprocess.run(
         [
@@ -114,7 +110,7 @@ def test_the_benchmarks_dry_run(tmp_path: Path) -> None:
 @pytest.mark.skipif(not GPU, reason='needs a CUDA device')
 @pytest.mark.parametrize('name', ['torch', 'tensorrt'])
 @pytest.mark.parametrize('count', [1, 3, 8])
-def test_gpu_agrees_with_torch_on_the_cpu(name: str, count: int) -> None:
+def test_gpu_agrees_with_torch_on_the_cpu(name, count):
     if not available_backends()[name]:
         pytest.skip(f'{name} is not installed')
     weights = load_weights(models_dir() / 'night.safetensors')

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks of other libraries as weights: the labels of their own pipelines; clear refusals."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import re
@@ -23,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures('module_cache')
 SIZE = (192, 320)
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 CITY = {
@@ -31,38 +30,26 @@ CITY = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
-
-
 @pytest.fixture(scope='module')
-def street() -> np.ndarray:
+def street():
     image = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
     return np.asarray(cv2.resize(image, SIZE[::-1]), np.uint8)
 
 
-class LRASPP(nn.Module):
-    """Lite reduced atrous pyramid pooling (Howard et al. 2019), logits as large as the picture."""
+class Network(nn.Module):
+    """Pools over the whole picture, and gives logits as large as the picture."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.low = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1), nn.BatchNorm2d(16), nn.Hardswish())
-        self.high = nn.Sequential(nn.Conv2d(16, 32, 3, 4, 1), nn.BatchNorm2d(32), nn.ReLU())
-        self.cbr = nn.Sequential(nn.Conv2d(32, 32, 1), nn.BatchNorm2d(32), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 4, 1), nn.BatchNorm2d(32), nn.Hardswish())
         self.scale = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(32, 32, 1), nn.Sigmoid())
-        self.low_classify = nn.Conv2d(16, classes, 1)
-        self.high_classify = nn.Conv2d(32, classes, 1)
-        for layer in (self.low_classify, self.high_classify):
-            nn.init.normal_(layer.weight)
+        self.classify = nn.Conv2d(32, classes, 1)
+        nn.init.normal_(self.classify.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        low = self.low(x)
-        high = self.high(low)
-        y = self.cbr(high) * self.scale(high)
-        y = F.interpolate(y, size=low.shape[2:], mode='bilinear')
-        y = self.low_classify(low) + self.high_classify(y)
+        y = self.stem(x)
+        y = self.classify(y * self.scale(y))
         return F.interpolate(y, size=x.shape[2:], mode='bilinear')
 
 
@@ -121,11 +108,9 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES)
 @torch.inference_mode()
-def test_labels_are_those_of_the_librarys_own_pipeline(
-    case: str, street: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, capsys):
     how, told = CASES[case]
-    network = LRASPP(len(CITY)).eval()
+    network = Network(len(CITY)).eval()
     wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
     model = write_onnx(tmp_path / 'model.onnx', wrapped, **how)
     file = tmp_path / 'other.safetensors'
@@ -153,8 +138,9 @@ def test_labels_are_those_of_the_librarys_own_pipeline(
 
 
 @torch.inference_mode()
-def test_segformer_by_its_own_library(street: np.ndarray, tmp_path: Path) -> None:
-    transformers = pytest.importorskip('transformers')
+def test_segformer_by_its_own_library(street, tmp_path):
+    import transformers
+
     torch.manual_seed(0)
     config = transformers.SegformerConfig(
         depths=[1, 1, 1, 1], hidden_sizes=[16, 16, 32, 32], num_attention_heads=[1, 1, 2, 2],
@@ -182,7 +168,7 @@ def test_segformer_by_its_own_library(street: np.ndarray, tmp_path: Path) -> Non
 
 
 @torch.inference_mode()
-def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_path: Path) -> None:
+def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
     generator = Generator().eval()
     model = write_onnx(tmp_path / 'day.onnx', generator, fixed=True)
     day = tmp_path / 'generator.safetensors'
@@ -194,7 +180,7 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_pa
     for name in ('openvino', 'onnxruntime'):
         (got,) = open_backend(name, 'cpu').load(load_weights(day), print)(street[None])
         assert np.abs(got[0] - wanted).max() <= 1
-    model = write_onnx(tmp_path / 'model.onnx', LRASPP(len(CITY)))
+    model = write_onnx(tmp_path / 'model.onnx', Network(len(CITY)))
     labels = labels_file(tmp_path / 'labels.yaml', {'classes': list(CITY), 'name': 'city'})
     night = tmp_path / 'night.safetensors'
     command = ['import', 'onnx', str(model), '--labels', str(labels), '--out', str(night)]
@@ -206,8 +192,8 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street: np.ndarray, tmp_pa
         assert result.labels.shape == (720, 1280) and pipeline.taxonomy.name == 'city'
 
 
-def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = write_onnx(tmp_path / 'model.onnx', LRASPP(2))
+def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
+    model = write_onnx(tmp_path / 'model.onnx', Network(2))
     labels = labels_file(tmp_path / 'labels.yaml', {'classes': ['a', 'b']})
     file = tmp_path / 'other.safetensors'
     assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
@@ -226,10 +212,8 @@ def test_torch_cannot_run_it_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
     ],
 )
-def test_what_does_not_fit_is_named(
-    labels: Any, flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = write_onnx(tmp_path / 'model.onnx', LRASPP(2), fixed=True)
+def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
+    model = write_onnx(tmp_path / 'model.onnx', Network(2), fixed=True)
     file = labels_file(tmp_path / 'labels.yaml', labels)
     out = tmp_path / 'other.safetensors'
     command = ['import', 'onnx', str(model), '--labels', str(file), '--out', str(out), *flags]

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped RViz and Foxglove layouts, and the deployment page: they name what there is."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 import re
@@ -13,11 +11,7 @@ from nightseg_ros.data.convert import DEFAULT_OUTPUTS
 from nightseg_ros.dds import profile_path, PROFILE_VARIABLES
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
-from nightseg_ros.node.parameters import (
-    CloudSettings,
-    PARAMETERS,
-    Settings,
-)
+from nightseg_ros.node.parameters import CloudSettings, PARAMETERS, Settings
 import numpy as np
 import pytest
 import yaml
@@ -49,9 +43,6 @@ def kind_of_absolute(topic: str) -> str:
     return known[topic]
 
 
-# -- RViz ------------------------------------------------------------------------------------
-
-
 def displays() -> list[dict[str, Any]]:
     layout = yaml.safe_load((ROOT / 'config' / 'nightseg.rviz').read_text())
     return list(layout['Visualization Manager']['Displays'])
@@ -72,9 +63,6 @@ def test_rviz_shows_topics_that_there_are():
             assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
         shown.add(display['Class'])
     assert len(shown) == 2
-
-
-# -- Foxglove --------------------------------------------------------------------------------
 
 
 def panels() -> dict[str, dict[str, Any]]:
@@ -151,9 +139,6 @@ def test_copies_of_bags_hold_what_the_layouts_show():
     assert shown - {None, '/diagnostics'} <= {f'/{name}' for name in held}
 
 
-# -- docs/deployment.md ----------------------------------------------------------------------
-
-
 def test_the_page_names_only_what_there_is():
     text = (ROOT / 'docs' / 'deployment.md').read_text()
     (problem,) = Health(0.0).problems(1.4, Source(topic='/camera/image_raw'), 1.2)
@@ -167,9 +152,6 @@ def test_the_page_names_only_what_there_is():
     assert set(re.findall(r'`dropped\.(\w+)`', text)) <= set(FRAME_DROPS)
     outputs = {topic.name for topic in TOPICS}
     assert set(re.findall(r'\b(?:camera|front)/nightseg/([\w/]+)', text)) <= outputs
-
-
-# -- docker/ ---------------------------------------------------------------------------------
 
 
 def test_the_image_sets_both_names_of_the_shipped_profile():

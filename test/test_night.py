@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The physical night: sky, light, determinism, sizes, refusals and stylisation."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from hypothesis import given, settings

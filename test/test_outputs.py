@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a tool may replace, and names that libraries take for more than a path."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 import os
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_typestore, Stores
+from tiny_data import files_of, imwrite
 
 #: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
 ODD = [
@@ -33,13 +32,12 @@ ODD = [
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def pictures(tmp_path):
     """Return a folder of three pictures."""
     folder = tmp_path / 'pictures'
-    folder.mkdir()
     for index in range(3):
         picture = np.full((24, 32, 3), 60 * index, np.uint8)
-        assert cv2.imwrite(str(folder / f'p{index}.png'), picture)
+        imwrite(folder / f'p{index}.png', picture)
     return folder
 
 
@@ -48,21 +46,12 @@ def make(pictures: Path, out: Path, *more: str) -> int:
     return main(['bag', 'make', str(pictures), '--rate', '10', f'--out={out}', *more])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file below a folder."""
-    files = (path for path in folder.rglob('*') if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def count(bag: Path) -> int:
     """Return how many messages a bag gives."""
     with BagReader(bag) as reader:
         found = sum(1 for _ in reader.records())
         assert not reader.read_errors()
     return found
-
-
-# -- what --force may replace ----------------------------------------------------------------
 
 
 def test_force_replaces_a_bag_of_its_own(tmp_path, pictures):
@@ -107,15 +96,15 @@ def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, w
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):
-        cv2.imwrite(str(root / 'set' / 'labels' / path.name), np.zeros((24, 32), np.uint8))
+        imwrite(root / 'set' / 'labels' / path.name, np.zeros((24, 32), np.uint8))
         for folder in ('drive', 'other'):
             shutil.copy(path, root / folder / f'drive_{index:04d}.png')
     assert make(pictures, root / 'bag') == 0
-    before = contents(root)
+    before = files_of(root)
     places = {path.name: path for path in (*root.iterdir(), pictures)}
     assert main(command.format(**places).split()) == 2
     assert words in capsys.readouterr().err
-    assert contents(root) == before
+    assert files_of(root) == before
 
 
 def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(tmp_path, pictures):
@@ -128,9 +117,9 @@ def test_force_leaves_a_bag_with_other_files_and_one_that_was_recorded(tmp_path,
         message = types.types['std_msgs/msg/String'](data='x')
         bag.write(text, 1, types.serialize_cdr(message, 'std_msgs/msg/String'))
     for bag_there in (mixed, recorded):
-        before = contents(bag_there)
+        before = files_of(bag_there)
         assert make(pictures, bag_there, '--force') == 2
-        assert contents(bag_there) == before
+        assert files_of(bag_there) == before
 
 
 def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path):
@@ -155,9 +144,6 @@ def test_an_input_is_never_replaced(tmp_path, relation):
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
 
 
-# -- names -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize('name', ODD)
 def test_a_bag_may_have_any_name(tmp_path, pictures, name):
     for storage in ('mcap', 'sqlite3'):
@@ -178,11 +164,11 @@ def test_a_bag_may_have_any_name(tmp_path, pictures, name):
 def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(tmp_path, monkeypatch):
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_value('/x', 'old', 1)
-    before = contents(tmp_path / 'bag')
+    before = files_of(tmp_path / 'bag')
     close: Callable[..., Any] = Writer.close
 
     def lose(self: Writer) -> None:
-        file = self.storage.path  # type: ignore[union-attr]
+        file = self.storage.path
         close(self)
         file.unlink()
 
@@ -191,7 +177,7 @@ def test_a_bag_is_not_called_whole_that_its_file_does_not_hold(tmp_path, monkeyp
     bag.write_value('/x', 'new', 1)
     with pytest.raises(BagError, match='1 messages were written, 0 are in'):
         bag.close()
-    assert contents(tmp_path / 'bag') == before
+    assert files_of(tmp_path / 'bag') == before
     assert [path.name for path in tmp_path.iterdir()] == ['bag']
 
 

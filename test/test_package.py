@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ROS, pip and colcon read of the package, and the rules that its modules keep."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 import contextlib
@@ -68,7 +66,6 @@ def imports(name: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{name}: imports are absolute'
-            assert node.module is not None
             yield node.module
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
@@ -117,10 +114,7 @@ def setup_arguments() -> dict[str, Any]:
     return captured
 
 
-# -- what ROS reads --------------------------------------------------------------------------
-
-
-def test_package_xml_says_what_ros_needs_to_know() -> None:
+def test_package_xml_says_what_ros_needs_to_know():
     package = ElementTree.parse(ROOT / 'package.xml').getroot()
     assert package.get('format') == '3'
     assert package.findtext('name') == 'nightseg'
@@ -140,7 +134,7 @@ def test_package_xml_says_what_ros_needs_to_know() -> None:
     assert headings[0] == 'Forthcoming' or headings[0].startswith(str(version))
 
 
-def test_data_files_hold_everything_that_is_read_at_run_time() -> None:
+def test_data_files_hold_everything_that_is_read_at_run_time():
     places: dict[str, set[str]] = {}
     for place, paths in setup_arguments()['data_files']:
         places.setdefault(place, set()).update(paths)
@@ -161,7 +155,7 @@ def test_data_files_hold_everything_that_is_read_at_run_time() -> None:
             assert (ROOT / path).is_file(), path
 
 
-def test_setup_py_names_every_package_and_finds_what_it_reads() -> None:
+def test_setup_py_names_every_package_and_finds_what_it_reads():
     found = {path.parent for path in SOURCE.rglob('*.py')}
     names = {'.'.join(path.relative_to(ROOT).parts) for path in found}
     assert set(setup_arguments()['packages']) == names
@@ -177,15 +171,12 @@ def test_setup_py_names_every_package_and_finds_what_it_reads() -> None:
         assert f'recursive-include {folder} ' in manifest
 
 
-# -- console scripts -------------------------------------------------------------------------
-
-
 def scripts() -> dict[str, str]:
     lines = setup_arguments()['entry_points']['console_scripts']
     return dict(line.replace(' ', '').split('=') for line in lines)
 
 
-def test_console_scripts_are_importable() -> None:
+def test_console_scripts_are_importable():
     lines = []
     for module, function in (script.split(':') for script in scripts().values()):
         if room(module) != 'node' or find_spec('rclpy') is not None:
@@ -193,10 +184,7 @@ def test_console_scripts_are_importable() -> None:
     subprocess.run([sys.executable, '-c', '\n'.join(lines)], check=True, timeout=120)
 
 
-# -- the rules -------------------------------------------------------------------------------
-
-
-def test_layers_never_import_upward() -> None:
+def test_layers_never_import_upward():
     upward = [
         f'{name} imports {imported}'
         for name in modules()
@@ -206,7 +194,7 @@ def test_layers_never_import_upward() -> None:
     assert not upward, '\n'.join(upward)
 
 
-def test_no_two_files_import_each_other_and_chains_are_short() -> None:
+def test_no_two_files_import_each_other_and_chains_are_short():
     # what is imported when it is first needed cannot fail at the start, and does not count
     direct = {
         name.removesuffix('.__init__'): {
@@ -227,12 +215,12 @@ def test_no_two_files_import_each_other_and_chains_are_short() -> None:
     assert len(longest) <= LONGEST_CHAIN, ' → '.join(longest)
 
 
-def test_only_the_node_imports_ros() -> None:
+def test_only_the_node_imports_ros():
     found = {name for name in modules() if room(name) != 'node' and tops(name) & ROS_PACKAGES}
     assert not found
 
 
-def test_third_party_imports_are_declared_and_training_ones_stay_in_training() -> None:
+def test_third_party_imports_are_declared_and_training_ones_stay_in_training():
     files = ('runtime', 'torch', 'onnx', 'train', 'fleet')
     declared = set().union(*map(required, files))
     known = sys.stdlib_module_names | ROS_PACKAGES | OPTIONAL | {'nightseg_ros'}
@@ -258,7 +246,7 @@ HEAVY = {
 }  # fmt: skip
 
 
-def test_nothing_light_imports_torch_at_its_top() -> None:
+def test_nothing_light_imports_torch_at_its_top():
     heavy = {'torch', 'onnx', 'lightning_fabric', 'ray', 'transformers'}
     heavy |= {f'nightseg_ros.{name}' for name in (*HEAVY, 'networks', 'training')}
     for name, tree in modules().items():
@@ -276,9 +264,7 @@ def test_nothing_light_imports_torch_at_its_top() -> None:
             assert not taken, f'{name} imports {taken}'
 
 
-def test_the_default_install_has_no_torch_and_verbs_name_the_extra(
-    tmp_path: Path,
-) -> None:
+def test_the_default_install_has_no_torch_and_verbs_name_the_extra(tmp_path):
     assert not required('runtime') & {'torch', 'onnx', 'onnxscript', 'lightning-fabric', 'ray'}
     lines = [
         'import sys',
@@ -307,7 +293,7 @@ def test_the_default_install_has_no_torch_and_verbs_name_the_extra(
     assert "nightseg train segmenter: it needs torch: pip install 'nightseg[torch]'" in done.stderr
 
 
-def test_every_file_states_its_licence() -> None:
+def test_every_file_states_its_licence():
     lines = ['# Copyright 2026 The nightseg developers', '# SPDX-License-Identifier: Apache-2.0']
     found = [
         path
@@ -317,10 +303,7 @@ def test_every_file_states_its_licence() -> None:
     assert found and not [p for p in found if p.read_text().splitlines()[:2] != lines]
 
 
-# -- the environment of ROS processes --------------------------------------------------------
-
-
-def test_profile_variables_name_the_shipped_file_unless_the_user_has_one() -> None:
+def test_profile_variables_name_the_shipped_file_unless_the_user_has_one():
     assert set(profile_environment({})) == set(PROFILE_VARIABLES)
     for path in profile_environment({}).values():
         tree = ElementTree.parse(path).getroot()
@@ -332,9 +315,7 @@ def test_profile_variables_name_the_shipped_file_unless_the_user_has_one() -> No
         assert profile_environment({name: '/etc/mine.xml'}) == {}
 
 
-def test_private_domains_differ_and_are_free_again_after_their_block(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_private_domains_differ_and_are_free_again_after_their_block(monkeypatch):
     users = {'ROS_DOMAIN_ID': '42'}
     with private_domain(users) as first, private_domain(users) as second:
         assert len({first['ROS_DOMAIN_ID'], second['ROS_DOMAIN_ID'], '42'}) == 3

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``nightseg paint`` and the rendered LiDAR: labels on the points of a bag."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,12 @@ SIZE = (320, 180)
 
 
 @pytest.fixture(scope='module')
-def drive() -> Drive:
+def drive():
     return Drive(seed=3, seconds=4, fps=2, size=SIZE)
 
 
 @pytest.fixture(scope='module')
-def bag(drive: Drive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bag(drive, tmp_path_factory):
     """Return a bag of two cameras with their true labels, and a LiDAR."""
     path = tmp_path_factory.mktemp('bags') / 'drive'
     with BagWriter(path) as writer:
@@ -61,7 +59,7 @@ def clouds(path: Path, topic: str) -> list[Any]:
     return [(message, read_cloud(message)) for message in messages]
 
 
-def test_a_bag_is_painted(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bag_is_painted(bag, tmp_path, capsys):
     out = tmp_path / 'painted'
     assert main(['paint', str(bag), '--out', str(out)]) == 0
     said = capsys.readouterr().out
@@ -85,7 +83,7 @@ def test_a_bag_is_painted(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         np.testing.assert_array_equal(one_.data, other_.data)
 
 
-def test_a_depth_image_becomes_a_labelled_cloud(bag: Path, drive: Drive, tmp_path: Path) -> None:
+def test_a_depth_image_becomes_a_labelled_cloud(bag, drive, tmp_path):
     out = tmp_path / 'painted'
     depth = ['--depth', 'camera=/depth/image_raw', '--sensors', '/lidar/points']
     assert main(['paint', str(bag), '--out', str(out), *depth]) == 0
@@ -107,17 +105,13 @@ def test_a_depth_image_becomes_a_labelled_cloud(bag: Path, drive: Drive, tmp_pat
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),
     ],
 )
-def test_what_cannot_be_painted_is_said(
-    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
-) -> None:
+def test_what_cannot_be_painted_is_said(bag, tmp_path, capsys, arguments, words):
     assert main(['paint', str(bag), '--out', str(tmp_path / 'out'), *arguments]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_bag_without_labels_or_places_says_so(
-    drive: Drive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bag_without_labels_or_places_says_so(drive, tmp_path, capsys):
     bare = tmp_path / 'bare'
     write_drive(bare, Drive(size=SIZE, fps=2, seconds=1), lidar_every=1, depth=True, processes=2)
     with BagReader(bare) as reader:
@@ -143,7 +137,7 @@ def test_a_bag_without_labels_or_places_says_so(
     assert (painted.records['label'] == 255).all()
 
 
-def test_what_a_camera_sees_gets_the_label_of_its_pixel() -> None:
+def test_what_a_camera_sees_gets_the_label_of_its_pixel():
     """``bench/cloud_accuracy.py`` does the same on more frames."""
     n = measure_drive(Drive(seed=0, seconds=45, fps=10), 150, Occlusion())
     assert n['seen'] > 100_000

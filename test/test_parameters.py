@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parameter table against all that is made of it, and the settings that it leads to."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -5,28 +5,31 @@
 from dataclasses import replace
 import gc
 import math
-from pathlib import Path
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import NOTHING, report, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime import backends
-from nightseg_ros.runtime.backends import available_backends, open_backend
-from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.taxonomy import CITYSCAPES19
+from nightseg_ros.runtime.backends import open_backend
+from nightseg_ros.runtime.pixels import fit, HostPixels, MULTIPLE
+from nightseg_ros.runtime.torch_backend import TorchPixels
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
 from tiny_weights import LICENSE, weights_config, write_segmenter
+import torch
 
 EVERYTHING = Want(labels=True, confidence=True, color=True, overlay=True, translated=True)
 
 
 @pytest.fixture(scope='module')
-def files(tmp_path_factory: pytest.TempPathFactory) -> WeightsConfig:
+def files(tmp_path_factory):
     return weights_config(tmp_path_factory.mktemp('weights'))
 
 
@@ -53,7 +56,7 @@ def light(stamp_s: float, camera: str = 'camera') -> Frame:
 
 
 @pytest.mark.parametrize('route', ['day', 'night', 'translate'])
-def test_pictures_have_the_cameras_size(files: WeightsConfig, route: str) -> None:
+def test_pictures_have_the_cameras_size(files, route):
     pipeline = load(files, route=route, overlay_route=False)
     for size in ((90, 160), (97, 131), (1, 1), (3, 700), (400, 64)):
         given = frame(size, stamp_ns=7, frame_id='optical', camera=str(size))
@@ -72,9 +75,7 @@ def test_pictures_have_the_cameras_size(files: WeightsConfig, route: str) -> Non
 
 
 @pytest.mark.parametrize('size', [(240, 320), (720, 960), (3, 5)])
-def test_the_route_stands_in_a_corner_of_the_overlay_alone(
-    files: WeightsConfig, size: tuple[int, int]
-) -> None:
+def test_the_route_stands_in_a_corner_of_the_overlay_alone(files, size):
     pipeline = load(files, route='day', overlay_route=False)
     given = frame(size)
     (plain,) = pipeline.process([given], EVERYTHING)
@@ -93,7 +94,7 @@ def test_the_route_stands_in_a_corner_of_the_overlay_alone(
         assert (day.overlay[:box] != night.overlay[:box]).any(), 'the text is another one'
 
 
-def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
+def test_channel_order_does_not_change_the_mask(files):
     pipeline = load(files, route='day')
     rgb = frame((90, 160))
     bgr = replace(rgb, image=np.ascontiguousarray(rgb.image[..., ::-1]), order='bgr')
@@ -102,7 +103,7 @@ def test_channel_order_does_not_change_the_mask(files: WeightsConfig) -> None:
     np.testing.assert_array_equal(one.overlay, two.overlay)
 
 
-def test_batched_frames_get_what_they_get_alone(files: WeightsConfig) -> None:
+def test_batched_frames_get_what_they_get_alone(files):
     frames = [
         frame((90, 160), 1, camera='a'), frame((120, 160), 2, camera='b'),
         frame((90, 160), 3, camera='c'), frame((180, 320), 4, camera='d'),
@@ -114,7 +115,7 @@ def test_batched_frames_get_what_they_get_alone(files: WeightsConfig) -> None:
         assert (alone.labels == result.labels).mean() > 0.999
 
 
-def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None:
+def test_nothing_wanted_is_not_computed_but_routed(files):
     pipeline = load(files)
     (result,) = pipeline.process([dark(0)], NOTHING)
     assert result.decision.route == 'night' and result.labels is None
@@ -123,7 +124,7 @@ def test_nothing_wanted_is_not_computed_but_routed(files: WeightsConfig) -> None
     assert first.labels is not None and second.labels is None
 
 
-def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
+def test_auto_follows_the_light_of_each_camera(files):
     pipeline = load(files)
     routes = []
     for step in range(10):
@@ -149,9 +150,7 @@ def test_auto_follows_the_light_of_each_camera(files: WeightsConfig) -> None:
         ('auto', {'night': 'cityscapes.safetensors'}, 'one taxonomy'),
     ],
 )
-def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
-    files: WeightsConfig, route: str, change: dict, words: str, tmp_path: Path
-) -> None:
+def test_weights_that_are_missing_or_misplaced_are_named(files, route, change, words, tmp_path):
     write_segmenter(tmp_path / 'cityscapes.safetensors', taxonomy=CITYSCAPES19)
     for name in ('day', 'translator'):
         (tmp_path / f'{name}.safetensors').symlink_to(getattr(files, name))
@@ -160,7 +159,7 @@ def test_weights_that_are_missing_or_in_the_wrong_place_are_named(
         load(replace(files, **change), route=route)
 
 
-def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsConfig) -> None:
+def test_only_needed_weights_are_loaded_and_their_licences_said(files):
     said: list[str] = []
     weights = replace(files, night='absent', translator='absent')
     config = PipelineConfig(weights=weights, backend='torch', device='cpu', route='day')
@@ -170,9 +169,7 @@ def test_only_needed_weights_are_loaded_and_their_licences_said(files: WeightsCo
 
 
 @pytest.mark.parametrize(('route', 'size'), [('day', (96, 160)), ('night', (192, 320))])
-def test_each_route_has_the_size_of_its_own_weights(
-    files: WeightsConfig, route: str, size: tuple[int, int], tmp_path: Path
-) -> None:
+def test_each_route_has_the_size_of_its_own_weights(files, route, size, tmp_path):
     """As if the night network had been trained at twice the size; beside a day frame."""
     night = load_weights(files.night)
     path = tmp_path / 'night.safetensors'
@@ -191,10 +188,10 @@ def test_each_route_has_the_size_of_its_own_weights(
     np.testing.assert_array_equal(alone.process([given[index]])[0].labels, wanted)
 
 
-def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> None:
+def test_light_that_is_no_number_is_dusk_and_a_warning(files):
     pipeline = load(files)
     weights = load_weights(files.illumination)
-    weights.tensors.data['head.bias'][:] = np.nan  # type: ignore[attr-defined]
+    weights.tensors.data['head.bias'][:] = np.nan
     broken = IlluminationEstimator(weights.tensors)
     pipeline.estimator, good = broken, pipeline.estimator
     decisions = []
@@ -215,10 +212,7 @@ def test_light_that_is_no_number_is_dusk_and_a_warning(files: WeightsConfig) -> 
     assert decisions == [('dusk', 'night')] * 5 + [('day', 'day')] * 4 + [('dusk', 'night')] * 3
 
 
-@pytest.mark.skipif(not available_backends()['openvino'], reason='openvino not installed')
-def test_a_camera_whose_size_changes_does_not_fill_the_memory(
-    files: WeightsConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_camera_whose_size_changes_does_not_fill_the_memory(files, monkeypatch):
     """The sizes used last stay ready, and of every cache at most what it may hold."""
     monkeypatch.setattr(backends, 'MOST_SHAPES', 3)
     config = PipelineConfig(weights=files, backend='openvino', device='cpu', route='translate')
@@ -242,11 +236,13 @@ def test_a_camera_whose_size_changes_does_not_fill_the_memory(
     assert compiled.count((96, 160)) == 2, 'let go, though used a moment ago'
     assert len(compiled) == 2 * 7
     caches = [one for one in alive('_lru_cache_wrapper') if 'nightseg' in one.__module__]
+    # of the rendered drives each split has its noise, and no node renders
+    caches = [one for one in caches if 'simulation' not in one.__module__]
     assert len(caches) > 5
     assert not [one for one in caches if one.cache_info().maxsize is None]
 
 
-def test_changes_while_running(files: WeightsConfig) -> None:
+def test_changes_while_running(files):
     pipeline = load(replace(files, translator=''))
     pipeline.change(route='night')
     assert pipeline.process([light(0)])[0].decision.route == 'night'
@@ -263,7 +259,106 @@ def test_changes_while_running(files: WeightsConfig) -> None:
     np.testing.assert_array_equal(result.overlay, result.color)
 
 
-@pytest.mark.parametrize('change', [{'long_side': 7}, {'overlay_alpha': -1.0}, {'threads': -1}])
-def test_bad_configs_name_the_key(change: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        PipelineConfig(**change)
+# -- from a camera's pixels to a network's and back ---------------------------------------------
+
+
+sides = st.integers(1, 700)
+
+
+@pytest.mark.parametrize(
+    ('camera', 'scaled', 'padded'),
+    [
+        ((720, 1280), (270, 480), (288, 480)),
+        ((360, 480), (360, 480), (384, 480)),
+        ((1080, 1920), (270, 480), (288, 480)),
+        ((1280, 720), (480, 270), (480, 288)),
+        ((1, 1), (480, 480), (480, 480)),
+        ((1, 5000), (2, 480), (32, 480)),
+    ],
+)
+def test_sizes(camera, scaled, padded):
+    size = fit(*camera, 480)
+    assert (size.scaled, size.padded) == (scaled, padded)
+    assert size.labels == tuple(side / 2 for side in scaled)
+
+
+@given(sides, sides, st.sampled_from(['rgb', 'bgr']), st.integers(0, 99))
+def test_shrinking_keeps_places_and_channels(height, width, order, seed):
+    """A picture that is a ramp of its own coordinates tells where each pixel came from."""
+    rows = np.linspace(0, 255, height)[:, None] * np.ones(width)
+    columns = np.ones(height)[:, None] * np.linspace(0, 255, width)
+    image = np.stack([rows, columns, np.full((height, width), seed)], 2).astype(np.uint8)
+    size = fit(height, width, 160)
+    source = image if order == 'rgb' else np.ascontiguousarray(image[..., ::-1])
+    small = HostPixels().shrink(source, order, size)
+    assert small.shape == (*size.padded, 3) and small.dtype == np.uint8
+    h, w = size.scaled
+    assert max(h, w) == 160
+    assert all(p % MULTIPLE == 0 and 0 <= p - s < MULTIPLE for p, s in zip(size.padded, (h, w)))
+    # a pixel's place may be off by half a pixel of the coarser of the two grids, and by rounding
+    for axis, (camera, network) in enumerate(zip((height, width), (h, w))):
+        expected = (np.arange(network) + 0.5) / network * camera - 0.5
+        expected = np.clip(expected, 0, camera - 1) / max(camera - 1, 1) * 255
+        got = small[:h, :w, axis].mean(1 - axis).astype(float)
+        assert np.abs(got - expected).max() <= 2 + 255 / camera
+    assert (small[:h, :w, 2] == seed).all()
+    assert (small[h:] == small[h - 1]).all() and (small[:, w:] == small[:, w - 1, None]).all()
+
+
+def nearest(length: int, source: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return each pixel's source by its centre, and where the centre is on no border."""
+    place = (2 * np.arange(length) + 1) * source
+    return place // (2 * length), place % (2 * length) != 0
+
+
+@given(st.integers(2, 300), st.integers(2, 300), st.integers(0, 9))
+def test_labels_return_to_where_they_were(height, width, seed):
+    size = fit(height, width, 160)
+    h, w = size.labels
+    plane = np.random.default_rng(seed).integers(0, 11, (h, w), dtype=np.uint8)
+    padded = np.full((size.padded[0] // 2, size.padded[1] // 2), 255, np.uint8)
+    padded[:h, :w] = plane
+    big = HostPixels().enlarge(padded, size)
+    assert big.shape == (height, width)
+    rows, clear_rows = nearest(height, h)
+    columns, clear_columns = nearest(width, w)
+    expected = plane[rows][:, columns]
+    np.testing.assert_array_equal(
+        big[clear_rows][:, clear_columns], expected[clear_rows][:, clear_columns]
+    )
+    assert big.max() <= 10
+    host, palette = HostPixels(), CAMVID11.palette()
+    np.testing.assert_array_equal(
+        host.enlarge(host.colorize(padded, palette), size), host.colorize(big, palette)
+    )
+
+
+@pytest.mark.parametrize('camera', [(90, 160), (97, 131), (360, 640)])
+@pytest.mark.parametrize('order', ['rgb', 'bgr'])
+def test_device_and_host_agree(camera, order):
+    """The device's pixel work is tried on torch's CPU; a GPU runs the same calls."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(0, 256, (*camera, 3), dtype=np.uint8)
+    size = fit(*camera, 160)
+    host, device = HostPixels(), TorchPixels(torch.device('cpu'))
+    plane = rng.integers(0, 11, (size.padded[0] // 2, size.padded[1] // 2), dtype=np.uint8)
+    labels = host.enlarge(plane, size)
+    on_device = device.enlarge(torch.from_numpy(plane), size)
+    clear = np.ix_(*(nearest(c, n)[1] for c, n in zip(camera, size.labels)))
+    np.testing.assert_array_equal(device.download(on_device)[clear], labels[clear])
+    color = host.colorize(labels, CAMVID11.palette())
+    on_device_color = device.colorize(torch.from_numpy(labels), CAMVID11.palette())
+    np.testing.assert_array_equal(device.download(on_device_color), color)
+    few = device.enlarge(device.colorize(torch.from_numpy(plane), CAMVID11.palette()), size)
+    np.testing.assert_array_equal(device.download(few)[clear], color[clear])
+    np.testing.assert_allclose(
+        device.download(device.blend(image, order, on_device_color, 0.4)).astype(int),
+        host.blend(image, order, color, 0.4).astype(int), atol=1,
+    )  # fmt: skip
+    smooth = np.clip(np.add.outer(np.arange(camera[0]), np.arange(camera[1])) / 3, 0, 255)
+    image = np.repeat(smooth.astype(np.uint8)[..., None], 3, 2)
+    small = host.shrink(image, order, size).astype(int)
+    assert np.abs(device.download(device.shrink(image, order, size)) - small).mean() < 1.5
+    restored = device.restore(torch.from_numpy(small.astype(np.uint8)), size)
+    expected = host.restore(small.astype(np.uint8), size).astype(int)
+    assert np.abs(device.download(restored).astype(int) - expected).max() <= 2

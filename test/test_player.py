@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the player publishes and when; the processes themselves are tested by the demo."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError

@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reports: numbers that are those of metrics.json, and a page that works in a real browser."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 import json
@@ -13,30 +10,19 @@ import re
 import shutil
 from typing import Any
 
-import cv2
 from evaluated_drive import config, LABEL_TOPIC, picture, START, truth, write_drive
 from headless_browser import Browser, find_browser
 from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.report import (
-    interval,
-    moment,
-    number,
-    signed,
-    write_report,
-)
-from nightseg_ros.evaluation.report_figures import (
-    clock,
-    draw_errors,
-    ERROR_COLORS,
-    picture_side,
-)
+from nightseg_ros.evaluation.report import interval, moment, number, signed, write_report
+from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS, picture_side
 from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 import pytest
+from tiny_data import imwrite
 from tiny_weights import write_all
 
 FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
@@ -75,16 +61,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope='module')
-def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], Path]]:
+def kinds(tmp_path_factory):
     """Return metrics and folder of real evaluations of every kind, with their reports."""
     folder = tmp_path_factory.mktemp('reports')
     base = config(write_all(folder / 'weights'))
     one, four = (Variants(configurations(base, names)) for names in ((), FOUR))
     drive = write_drive(folder / 'night_drive', 12, every=2)
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
-        (folder / 'pictures' / name).mkdir(parents=True)
         for index in range(3):
-            cv2.imwrite(str(folder / 'pictures' / name / f'a_{index}.png'), pixels)
+            imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
     labelled, bare = (
         tuple(sequence_shards([drive], **options))
         for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
@@ -112,7 +97,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str,
 
 
 @pytest.fixture
-def copied(kinds: Any, tmp_path: Path) -> Any:
+def copied(kinds, tmp_path):
     """Return how to copy an evaluation of a kind: its metrics and its folder, to be changed."""
 
     def copy(kind: str = 'one') -> tuple[dict[str, Any], Path]:
@@ -294,7 +279,7 @@ def test_samples_outside_the_folder_or_lost_are_not_shown(copied):
     (folder / samples[0]['image']).unlink()
     page = report(folder)
     assert page.names.count('img') == before - 4 and 'cannot be shown' in page.text
-    cv2.imwrite(str(folder.parent / 'secret.jpg'), np.zeros((36, 64, 3), np.uint8))
+    imwrite(folder.parent / 'secret.jpg', np.zeros((36, 64, 3), np.uint8))
     for sample in samples:
         sample['image'] = '../secret.jpg'
     page = report(folder, metrics)
@@ -452,7 +437,7 @@ UNNAMED = """[
 
 
 @pytest.fixture(scope='module')
-def browser() -> Iterator[Browser]:
+def browser():
     executable = find_browser()
     if executable is None:
         pytest.skip('no Chromium is installed')

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The router: thresholds, dwell, jumps in time, forced routes and shared decisions."""
 
-from __future__ import annotations
-
 import math
 
 from hypothesis import given
@@ -44,14 +42,14 @@ def first(decisions: list[Decision], route: str) -> int:
         (0.65, 'dusk', 'day'), (0.6501, 'day', 'day'), (0.98, 'day', 'day'),
     ],
 )  # fmt: skip
-def test_first_frame_decides_at_once(score: float, state: str, route: str) -> None:
+def test_first_frame_decides_at_once(score, state, route):
     decision = Router().update(START, light(score))
     assert (decision.state, decision.route, decision.switched) == (state, route, False)
     assert 'first frame' in decision.reason
     assert f'{score:.2f}' in decision.reason
 
 
-def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not() -> None:
+def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not():
     scores = [0.9] * 5 + ([0.1] * 5 + [0.9]) * 10
     decisions = drive(Router(), scores)
     assert {decision.route for decision in decisions} == {'day'}
@@ -69,13 +67,11 @@ def test_reversal_resets_the_timer_and_a_deepening_dusk_does_not() -> None:
     ('first', 'then', 'state'),
     [(0.9, 0.60, 'day'), (0.9, 0.53, 'dusk'), (0.1, 0.42, 'night'), (0.1, 0.47, 'dusk')],
 )
-def test_hysteresis_holds_a_state_beyond_its_own_threshold(
-    first: float, then: float, state: str
-) -> None:
+def test_hysteresis_holds_a_state_beyond_its_own_threshold(first, then, state):
     assert drive(Router(), [first] + [then] * 60)[-1].state == state
 
 
-def test_the_table_decides_the_route() -> None:
+def test_the_table_decides_the_route():
     table = RouteTable(dusk='day', night='translate', glare='translate')
     router = Router(RouterConfig(table=table))
     assert router.update(START, light(0.5)).route == 'day'
@@ -83,7 +79,7 @@ def test_the_table_decides_the_route() -> None:
     assert table.routes() == ('day', 'translate')
 
 
-def test_a_forced_route_bypasses_the_table_and_follows_the_state() -> None:
+def test_a_forced_route_bypasses_the_table_and_follows_the_state():
     router = Router(forced='translate')
     decisions = drive(router, [0.9] * 5 + [0.1] * 10)
     assert {decision.route for decision in decisions} == {'translate'}
@@ -96,7 +92,7 @@ def test_a_forced_route_bypasses_the_table_and_follows_the_state() -> None:
 
 
 @pytest.mark.parametrize('nothing', [None, light(math.nan), light(math.inf)])
-def test_a_missing_score_is_dusk_once_it_lasts(nothing: Illumination | None) -> None:
+def test_a_missing_score_is_dusk_once_it_lasts(nothing):
     router = Router()
     first = router.update(START, nothing)
     assert (first.state, first.route, router.state) == ('dusk', 'night', None)
@@ -128,12 +124,12 @@ def test_a_missing_score_is_dusk_once_it_lasts(nothing: Illumination | None) -> 
         ({'dark': 'low'}, "'dark'"),
     ],
 )  # fmt: skip
-def test_a_wrong_config_names_its_key(mapping: dict[str, object], words: str) -> None:
+def test_a_wrong_config_names_its_key(mapping, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(RouterConfig, mapping)
 
 
-def test_the_ends_of_every_range_are_allowed() -> None:
+def test_the_ends_of_every_range_are_allowed():
     ends = {'dark': 0.0, 'bright': 1.0, 'dwell_dark_s': 0.0, 'dwell_bright_s': 0.0}
     for hysteresis in (0.0, 1.0):
         assert from_mapping(RouterConfig, {**ends, 'hysteresis': hysteresis}).bright == 1.0
@@ -144,7 +140,7 @@ steps = st.integers(SECOND // 60, 2 * SECOND)
 
 
 @given(st.lists(st.tuples(steps, scores, st.booleans()), min_size=1, max_size=80))
-def test_never_two_switches_within_a_dwell(frames: list[tuple[int, float, bool]]) -> None:
+def test_never_two_switches_within_a_dwell(frames):
     router, stamp = Router(), START
     changed, state, route = stamp, '', ''
     for step, score, glare in frames:
@@ -162,9 +158,7 @@ def test_never_two_switches_within_a_dwell(frames: list[tuple[int, float, bool]]
     st.lists(st.tuples(st.integers(-2 * SECOND, 12 * SECOND), scores), max_size=50),
     st.integers(-START, 10 * START),
 )
-def test_a_shift_of_all_stamps_changes_nothing(
-    frames: list[tuple[int, float]], shift: int
-) -> None:
+def test_a_shift_of_all_stamps_changes_nothing(frames, shift):
     here, there, stamp = Router(), Router(), START
     for step, score in frames:
         stamp += step
@@ -180,7 +174,7 @@ def bank_drive(bank: RouterBank, cameras: dict[str, float], count: int, start: i
     return route
 
 
-def test_cameras_are_routed_apart_unless_shared() -> None:
+def test_cameras_are_routed_apart_unless_shared():
     bank = RouterBank()
     assert bank.update('front', START, light(0.9)).route == 'day'
     assert bank.update('rear', START, light(0.1)).route == 'night'
@@ -192,7 +186,7 @@ def test_cameras_are_routed_apart_unless_shared() -> None:
 
 
 @pytest.mark.parametrize('shared', [False, True])
-def test_a_forced_route_reaches_every_camera(shared: bool) -> None:
+def test_a_forced_route_reaches_every_camera(shared):
     bank = RouterBank(RouterConfig(shared=shared))
     bank_drive(bank, {'a': 0.9, 'b': 0.9}, 5, START)
     bank.force('translate')
@@ -200,7 +194,7 @@ def test_a_forced_route_reaches_every_camera(shared: bool) -> None:
     assert routes == ['translate'] * 3
 
 
-def test_the_median_of_the_cameras_decides_a_shared_route() -> None:
+def test_the_median_of_the_cameras_decides_a_shared_route():
     bank = RouterBank(RouterConfig(shared=True))
     assert bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.05}, 20, START) == 'day'
     switched = 0
@@ -214,7 +208,7 @@ def test_the_median_of_the_cameras_decides_a_shared_route() -> None:
     assert 'median of 3 cameras' in bank.update('a', START + 4 * SECOND + FRAME, light(0.9)).reason
 
 
-def test_a_camera_with_a_foreign_clock_does_not_tear_the_decision() -> None:
+def test_a_camera_with_a_foreign_clock_does_not_tear_the_decision():
     bank = RouterBank(RouterConfig(shared=True))
     for i in range(50):
         near = bank.update('a', START + i * FRAME, light(0.9))
@@ -223,7 +217,7 @@ def test_a_camera_with_a_foreign_clock_does_not_tear_the_decision() -> None:
         assert 'median of 1 cameras' in near.reason
 
 
-def test_a_shared_bag_loop_decides_afresh() -> None:
+def test_a_shared_bag_loop_decides_afresh():
     bank = RouterBank(RouterConfig(shared=True))
     bank_drive(bank, {'a': 0.9, 'b': 0.9}, 20, START)
     bank.update('b', START - 60 * SECOND, light(0.1))
@@ -233,7 +227,7 @@ def test_a_shared_bag_loop_decides_afresh() -> None:
 
 
 @pytest.mark.parametrize(('cameras', 'state'), [('ab', 'glare'), ('abc', 'day')])
-def test_half_of_the_cameras_dazzled_is_glare_and_a_third_is_not(cameras: str, state: str) -> None:
+def test_half_of_the_cameras_dazzled_is_glare_and_a_third_is_not(cameras, state):
     bank = RouterBank(RouterConfig(shared=True))
     for i in range(60):
         for camera in cameras:
@@ -250,7 +244,7 @@ def test_half_of_the_cameras_dazzled_is_glare_and_a_third_is_not(cameras: str, s
         ('day', 'dusk', 0.5),
     ],
 )  # fmt: skip
-def test_only_more_light_has_to_last_for_long(before: str, after: str, seconds: float) -> None:
+def test_only_more_light_has_to_last_for_long(before, after, seconds):
     router = Router()
     begun = router.update(START, LIGHTS[before])
     assert begun.state == before
@@ -265,7 +259,7 @@ def test_only_more_light_has_to_last_for_long(before: str, after: str, seconds: 
     assert [frame.switched for frame in frames] == [a != b for a, b in zip(routes, routes[1:])]
 
 
-def test_a_repeated_stamp_starts_no_timer_and_is_not_called_late() -> None:
+def test_a_repeated_stamp_starts_no_timer_and_is_not_called_late():
     router = Router()
     router.update(START, light(0.9))
     again = router.update(START, light(0.1))
@@ -285,9 +279,7 @@ def test_a_repeated_stamp_starts_no_timer_and_is_not_called_late() -> None:
         (86_400 * SECOND + 1000, 'night for 0.0 of', False),
     ],
 )  # fmt: skip
-def test_a_second_back_ten_forward_and_more_than_a_day_are_no_jump(
-    jump: int, words: str, afresh: bool
-) -> None:
+def test_a_second_back_ten_forward_and_more_than_a_day_are_no_jump(jump, words, afresh):
     router = Router()
     router.update(START, light(0.9))
     decision = router.update(START + jump, light(0.1))
@@ -298,7 +290,7 @@ def test_a_second_back_ten_forward_and_more_than_a_day_are_no_jump(
 @pytest.mark.parametrize('wild', [0, 12 * SECOND, START + 40 * 365 * 86_400 * SECOND])
 @pytest.mark.parametrize('once', [True, False], ids=['one wild stamp', 'a clock that is set'])
 @pytest.mark.parametrize('shared', [True, False])
-def test_a_wild_stamp_changes_neither_route_nor_dwell(wild: int, once: bool, shared: bool) -> None:
+def test_a_wild_stamp_changes_neither_route_nor_dwell(wild, once, shared):
     def states(wild_at: int | None) -> list[str]:
         bank, found = RouterBank(RouterConfig(shared=shared)), []
         for index, score in enumerate([0.1] * 20 + [0.9] * 60 + [0.1] * 20):
@@ -321,7 +313,7 @@ def test_a_wild_stamp_changes_neither_route_nor_dwell(wild: int, once: bool, sha
         assert all(0 <= new - old <= 3 for new, old in zip(changes, meant)), (at, changes, meant)
 
 
-def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then() -> None:
+def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then():
     bank = RouterBank(RouterConfig(shared=True))
     bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.9}, 5, START)
     bank.reset(reason='the lens was cleaned')
@@ -330,7 +322,7 @@ def test_after_a_reset_a_shared_route_is_decided_by_what_comes_then() -> None:
     assert 'the lens was cleaned' in decision.reason and 'median of 1 cameras' in decision.reason
 
 
-def test_scores_of_a_second_ago_have_a_say_and_older_ones_none() -> None:
+def test_scores_of_a_second_ago_have_a_say_and_older_ones_none():
     for late, cameras in ((0, 2), (1, 1)):
         bank = RouterBank(RouterConfig(shared=True))
         bank.update('a', START, light(0.9))
@@ -341,7 +333,7 @@ def test_scores_of_a_second_ago_have_a_say_and_older_ones_none() -> None:
     assert decision.state == 'dusk' and 'median of 0 cameras' in decision.reason
 
 
-def test_another_camera_leads_after_one_second_of_its_own() -> None:
+def test_another_camera_leads_after_one_second_of_its_own():
     bank = RouterBank(RouterConfig(shared=True))
     bank.update('a', START, light(0.9))
     held = [bank.update('b', START + i * SECOND // 4, light(0.1)).reason for i in range(4)]

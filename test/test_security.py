@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files from outside run no code, leave no folder, and claim no more than there is."""
 
-from __future__ import annotations
-
 import bz2
 import json
 from pathlib import Path
@@ -39,9 +37,6 @@ UNSEEN = re.compile(
 )
 
 
-# -- no code from a file ---------------------------------------------------------------------
-
-
 def test_no_module_runs_what_it_reads():
     lint = (ROOT / 'pyproject.toml').read_text(encoding='utf-8')
     assert re.search(r'^select = .*"S"', lint, re.MULTILINE)
@@ -53,9 +48,6 @@ def test_no_module_runs_what_it_reads():
         assert not excused, path
         loaders |= set(re.findall(r"yaml\.\w*Loader|'\w*Loader'", text))
     assert loaders == {'yaml.SafeLoader', "'CSafeLoader'"}
-
-
-# -- settings --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -101,9 +93,6 @@ def test_a_wrong_value_of_any_length_makes_a_short_message():
         from_mapping(PipelineConfig, {'long_side': ['x' * 10_000] * 1000})
 
 
-# -- paths -----------------------------------------------------------------------------------
-
-
 def test_the_metadata_of_a_bag_leads_nowhere_else(tmp_path):
     secret = write_bag(tmp_path / 'elsewhere', 'mcap', range(2), name='secret')
     bag = write_bag(tmp_path, 'mcap', range(4)).parent
@@ -126,9 +115,6 @@ def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path):
     assert len(stems) == 2
     for stem in stems:
         assert (tmp_path / 'out' / f'{stem}.png').resolve().parent == tmp_path / 'out'
-
-
-# -- bombs -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -184,9 +170,6 @@ def test_metadata_in_json_of_any_depth_is_an_error(tmp_path):
     file.write_bytes(struct.pack('<Q', len(header)) + header)
     with pytest.raises(WeightsError, match='deep'):
         load_weights(file)
-
-
-# -- what is installed -----------------------------------------------------------------------
 
 
 def locked(name: str) -> dict[str, list[tuple[Version, str]]]:

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may be removed from /dev/shm, and what may not: with files made for it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 import fcntl
@@ -43,7 +41,6 @@ def process(code: str, *arguments: object) -> Iterator[None]:
     with subprocess.Popen(
         [*command, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
-        assert child.stdout is not None
         assert child.stdout.readline() == b'up\n'
         yield
         child.kill()

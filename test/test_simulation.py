@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rendered drive: exact labels, determinism, light, splits and arguments."""
 
-from __future__ import annotations
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.simulation.canvas import Camera, Canvas
@@ -17,12 +15,12 @@ SIZE = (160, 90)
 
 
 @pytest.fixture(scope='module')
-def street() -> Street:
+def street():
     return Street(4)
 
 
 @pytest.fixture(scope='module')
-def drive() -> Drive:
+def drive():
     return Drive(seed=2, size=SIZE, fps=0.5, seconds=60)
 
 

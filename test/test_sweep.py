@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sweep: trials that are done once, by as many shards as there are, and an honest reading."""
 
-from __future__ import annotations
-
 import csv
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from nightseg_ros.training.sweep import (
 )
 import numpy as np
 import pytest
-from tiny_data import Killed, silent, write_streets
+from tiny_data import imwrite, Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
 
@@ -62,18 +60,15 @@ def test_the_gain_over_0_has_the_standard_error_of_the_mean():
     assert 'Seed by seed that gains 0.210 ± 0.000 over 0.' in text
 
 
-# -- small sweeps ----------------------------------------------------------------------------
-
-
 @pytest.fixture(scope='module')
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Two small data sets in which colour tells the class: 'day', and a darker 'night'."""
     root = tmp_path_factory.mktemp('data')
     for name, light in (('day', 1.0), ('night', 0.3)):
         write_streets(root / name)
         for file in (root / name).glob('*/a*.png'):
             if light < 1 and file.parent.name == 'images':
-                cv2.imwrite(str(file), cv2.convertScaleAbs(cv2.imread(str(file)), alpha=light))
+                imwrite(file, cv2.convertScaleAbs(cv2.imread(str(file)), alpha=light))
             # two cameras
             number = int(file.stem[1:])
             file.rename(file.with_name(f'{"ab"[number % 2]}_{number}.png'))
@@ -95,7 +90,7 @@ def config(root: Path, out: Path, **changes: object) -> SweepConfig:
 
 
 @pytest.fixture(scope='module')
-def finished(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(root, tmp_path_factory):
     """Return the folder of a whole sweep; whoever changes it takes a copy."""
     out = tmp_path_factory.mktemp('sweep') / 'whole'
     sweep(config(root, out), silent)
@@ -134,9 +129,7 @@ def test_shares_reach_the_trainings(root, finished):
     assert len(set(by_seed.values())) == 2, 'each seed starts from a checkpoint of its own'
 
 
-def test_a_finished_sweep_trains_nothing_and_new_data_is_only_scored(
-    root, finished, tmp_path, monkeypatch
-):
+def test_a_finished_sweep_only_scores_new_data(root, finished, tmp_path, monkeypatch):
     out = tmp_path / 'again'
     shutil.copytree(finished, out)
     before = weights(out)
@@ -192,7 +185,7 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
     assert len(found) == 3 and all(found[name] == whole[name] for name in found)
 
 
-def test_shards_do_trials_of_their_own_and_the_last_writes_the_curve(
+def test_shards_share_the_trials_and_the_last_writes_the_curve(
     root, finished, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(sweeping, 'POLL', 0.01)
@@ -237,9 +230,7 @@ def test_what_is_missing_is_named_before_anything_is_trained(changes, words, roo
     assert not (tmp_path / 'out').exists()
 
 
-def test_the_command_takes_the_packages_settings_and_flags_win(
-    root, tmp_path, monkeypatch, capsys
-):
+def test_the_command_takes_shipped_settings_and_flags_win(root, tmp_path, monkeypatch, capsys):
     seen: list[SweepConfig] = []
 
     def caught(options: SweepConfig, log: object) -> object:

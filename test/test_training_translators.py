@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The translators' recipes on a handful of tiny pictures: unpaired crops, losses, trainings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
+from nightseg_ros.cli.main import main
 from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
@@ -40,19 +39,17 @@ from nightseg_ros.training.translator import (
 from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
-from tiny_data import killed_after, silent
+from tiny_data import imwrite, killed_after, silent
 from tiny_weights import write_segmenter, write_translator
 import torch
 
 
 @pytest.fixture(scope='module')
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Two cameras, red and blue, by day (bright) and night (dark), with labels; and a judge."""
     root = tmp_path_factory.mktemp('pictures')
     rng = np.random.default_rng(0)
     for light, level in (('day', 200), ('night', 40)):
-        (root / light).mkdir()
-        (root / f'{light}_labels').mkdir()
         for camera, channel in (('red', 2), ('blue', 0)):
             for index in range(3):
                 labels = np.zeros((72, 96), np.uint8)
@@ -62,8 +59,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 image[labels == 3] -= level // 4
                 image += rng.integers(-8, 9, image.shape)
                 name = f'{camera}_{index}.png'
-                cv2.imwrite(str(root / light / name), np.clip(image, 0, 255).astype(np.uint8))
-                cv2.imwrite(str(root / f'{light}_labels' / name), labels)
+                imwrite(root / light / name, np.clip(image, 0, 255).astype(np.uint8))
+                imwrite(root / f'{light}_labels' / name, labels)
     write_segmenter(root / 'judge.safetensors')
     return root
 
@@ -77,9 +74,6 @@ def crops(*specs: str, **changes: Any) -> UnpairedCrops:
     samples = [sample for spec in specs for sample in open_dataset(spec)]
     settings: Any = {'crop': (32, 32), 'long_side': 64, 'seed': 0, 'log': silent, **changes}
     return UnpairedCrops(samples, **settings)
-
-
-# -- data ------------------------------------------------------------------------------------
 
 
 def test_day_and_night_come_from_one_camera(root):
@@ -137,9 +131,6 @@ def test_a_pair_is_a_night_and_its_day(root):
     for light, labelled, words in (('day', False, 'no labels'), ('night', True, 'unpaired')):
         with pytest.raises(DataError, match=words):
             pairs(open_dataset(spec(root, light, labelled)))
-
-
-# -- losses ----------------------------------------------------------------------------------
 
 
 def test_pool_returns_old_pictures_with_their_cameras():
@@ -329,3 +320,27 @@ def test_void_says_nothing_to_the_discriminator():
     maps = one_hot(labels, torch.tensor([[[True, False], [True, False]]]), 3)
     assert maps.shape == (1, 3, 2, 2) and maps.sum(1).tolist() == [[[0, 1], [0, 1]]]
     assert maps[0, 2, 0, 1] == maps[0, 1, 1, 1] == 1
+
+
+# -- the verb --------------------------------------------------------------------------------
+
+
+def test_translate_writes_pictures_and_a_sheet(tmp_path, cache):
+    frames, out = tmp_path / 'frames', tmp_path / 'out'
+    for seed in range(5):
+        coarse = np.random.default_rng(seed).integers(0, 256, (6, 10, 3), dtype=np.uint8)
+        size = (160, 96) if seed else (90, 120)
+        imwrite(frames / f'a_{seed}.png', cv2.resize(coarse, size))
+    generator = write_translator(tmp_path / 'generator.safetensors')
+    (frames / 'a_broken.png').write_bytes(b'no picture')
+    arguments = [
+        'translate', str(frames), '--weights', str(generator), '--out', str(out),
+        '--backend', 'torch', '--long-side', '160',
+    ]  # fmt: skip
+    assert main([*arguments]) == 1  # the broken one
+    names = sorted(path.name for path in (out / 'images').iterdir())
+    assert names == [f'a_{seed}.jpg' for seed in range(5)]
+    assert cv2.imread(str(out / 'images' / 'a_0.jpg')).shape == (120, 90, 3)
+    assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
+    (frames / 'a_broken.png').unlink()
+    assert main([*arguments]) == 0

@@ -77,14 +77,14 @@ UNEVEN = [0, 33, 66, 100, 300, 500, 533, 900, 1000, 2500]
         ('motion.avi', 'mjpeg', 'yuvj420p'),
     ],
 )
-def test_every_frame_has_its_own_time(tmp_path: Path, name: str, codec: str, pix_fmt: str) -> None:
+def test_every_frame_has_its_own_time(tmp_path, name, codec, pix_fmt):
     path = write(tmp_path / name, UNEVEN, codec=codec, pix_fmt=pix_fmt)
     times, numbers = read(path)
     assert numbers == list(range(len(UNEVEN)))
     assert times == pytest.approx(UNEVEN, abs=1)
 
 
-def test_recordings_that_were_joined_go_on(tmp_path: Path) -> None:
+def test_recordings_that_were_joined_go_on(tmp_path):
     content = write(tmp_path / 'a.ts', [40 * n for n in range(10)]).read_bytes()
     (tmp_path / 'b.ts').write_bytes(content * 2)
     times, numbers = read(tmp_path / 'b.ts')
@@ -94,13 +94,13 @@ def test_recordings_that_were_joined_go_on(tmp_path: Path) -> None:
     assert 10 <= steps[9] <= 100
 
 
-def test_a_webm_of_a_browser_does_not_become_1000_frames_a_second(tmp_path: Path) -> None:
+def test_a_webm_of_a_browser_does_not_become_1000_frames_a_second(tmp_path):
     path = write(tmp_path / 'a.webm', [40 * n for n in range(10)], codec='libvpx')
     with VideoReader(path) as video:
         assert video.rate == pytest.approx(30, abs=6)
 
 
-def test_what_a_cut_trims_is_no_frame_and_no_damage(tmp_path: Path) -> None:
+def test_what_a_cut_trims_is_no_frame_and_no_damage(tmp_path):
     whole = write(tmp_path / 'whole.mp4', [40 * n for n in range(24)], gop=12)
     cut = tmp_path / 'cut.mp4'
     with av.open(str(whole)) as source, av.open(str(cut), 'w') as target:
@@ -122,7 +122,7 @@ def test_what_a_cut_trims_is_no_frame_and_no_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('turn', [0, 90, 180, 270])
-def test_a_frame_stands_upright(tmp_path: Path, turn: int) -> None:
+def test_a_frame_stands_upright(tmp_path, turn):
     path = write(tmp_path / 'a.mp4', [0, 40, 80])
     content = bytearray(path.read_bytes())
     # the display matrix of the track header: 16.16 numbers a b u c d v x y w
@@ -152,7 +152,7 @@ def test_a_file_that_ends_before_its_container_does_is_told(tmp_path, name, opti
         read(path)
 
 
-def test_a_cut_file_gives_all_before_the_cut_and_says_so(tmp_path: Path) -> None:
+def test_a_cut_file_gives_all_before_the_cut_and_says_so(tmp_path):
     path = tmp_path / 'whole.mp4'
     with VideoWriter(path, 10.0) as video:
         for number in range(20):
@@ -167,21 +167,28 @@ def test_a_cut_file_gives_all_before_the_cut_and_says_so(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize('content', [b'', b'no video', b'\0' * 5000])
-def test_no_video_is_said(tmp_path: Path, content: bytes) -> None:
+def test_no_video_is_said(tmp_path, content):
     path = tmp_path / 'a.mp4'
     path.write_bytes(content)
     with pytest.raises(VideoError, match='cannot be read as a video'):
         VideoReader(path)
 
 
-def test_sound_alone_is_no_video(tmp_path: Path) -> None:
-    path = tmp_path / 'a.mp4'
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('aac', rate=8000)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), 'fltp', 'mono')
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+@pytest.mark.parametrize('cover', [False, True])
+def test_sound_is_no_video(tmp_path, cover):
+    """A song may hold its cover as a stream of one picture."""
+    path = tmp_path / 'song.mp4'
+    with av.open(str(path), 'w') as file:
+        sound = file.add_stream('aac', rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((2, 4410), np.float32), 'fltp', 'stereo')
+        frame.sample_rate = 44100
+        if cover:
+            picture = file.add_stream('mjpeg', rate=1)
+            picture.width, picture.height, picture.pix_fmt = 60, 40, 'yuvj420p'
+            picture.disposition = av.stream.Disposition.attached_pic
+        file.mux([*sound.encode(frame), *sound.encode(None)])
+        if cover:
+            file.mux([*picture.encode(av.VideoFrame(60, 40, 'yuvj420p')), *picture.encode(None)])
     with pytest.raises(VideoError, match='no video stream'):
         VideoReader(path)
 
@@ -240,7 +247,7 @@ def play(peer: socket.socket, lines: IO[bytes], sent: list[tuple[int, bytes]]) -
             peer.sendall(b'$\0' + struct.pack('>H', len(head + unit)) + head + unit)
 
 
-def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c() -> None:
+def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
     handler, found = signal.getsignal(signal.SIGINT), []
     with socket.create_server(('127.0.0.1', 0)) as server:
         sent = packets('libx264', 20)[2:]
@@ -283,9 +290,7 @@ def message(encoding: str, data: bytes, second: int) -> Any:
         ('libx264', ':intra-refresh=1', 'h264_v4l2m2m', None),
     ],
 )
-def test_packets_are_shown_from_a_key_frame_on_until_one_is_lost(
-    codec: str, more: str, encoding: str, shown: list[int] | None
-) -> None:
+def test_packets_are_shown_from_a_key_frame_on_until_one_is_lost(codec, more, encoding, shown):
     decoder, found = PacketDecoder('front'), []
     sent = packets(codec, 24 if shown is None else 15, more=more)
     lost = (0, 1, 2, 7)
@@ -301,12 +306,12 @@ def test_packets_are_shown_from_a_key_frame_on_until_one_is_lost(
         assert found == shown
 
 
-def test_an_unknown_encoding_of_packets_names_those_that_are_known() -> None:
+def test_an_unknown_encoding_of_packets_names_those_that_are_known():
     with pytest.raises(VideoError, match="'mpeg7' is unknown; known are av1"):
         PacketDecoder().decode(message('mpeg7', b'', 0))
 
 
-def test_a_written_video_is_h264_that_browsers_play(tmp_path: Path) -> None:
+def test_a_written_video_is_h264_that_browsers_play(tmp_path):
     path = tmp_path / 'overlay.mp4'
     with VideoWriter(path, 29.97) as video:
         for number in range(12):
@@ -321,7 +326,7 @@ def test_a_written_video_is_h264_that_browsers_play(tmp_path: Path) -> None:
     assert read(path)[1] == list(range(12))
 
 
-def test_an_error_leaves_no_half_video(tmp_path: Path) -> None:
+def test_an_error_leaves_no_half_video(tmp_path):
     with pytest.raises(KeyError), VideoWriter(tmp_path / 'a.mp4', 10) as video:
         video.add(grey(0))
         raise KeyError

@@ -78,7 +78,7 @@ def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
 
 @pytest.fixture(scope='module', autouse=True)
 def domain():
-    # participants of earlier tests take the low numbers, beyond which nobody is found
+    # one whose ports no process of an earlier test has held, killed or not
     with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
             patch.setenv(name, value)

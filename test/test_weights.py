@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: what is written is read, and nothing else is."""
 
-from collections.abc import Callable
 from pathlib import Path
 import pickle
 import shutil
@@ -25,16 +24,16 @@ import torch
 
 
 @pytest.fixture(scope='module')
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(tmp_path_factory):
     return write_segmenter(tmp_path_factory.mktemp('weights') / 'day.safetensors')
 
 
 @pytest.fixture
-def file(written: Path, tmp_path: Path) -> Path:
+def file(written, tmp_path):
     return Path(shutil.copy(written, tmp_path))
 
 
-def test_half_storage_halves_the_file_and_reads_as_float32(file: Path, tmp_path: Path) -> None:
+def test_half_storage_halves_the_file_and_reads_as_float32(file, tmp_path):
     weights = load_weights(file)
     assert weights.metadata.network == 'lite_segmenter'
     assert weights.metadata.taxonomy == CAMVID11.to_dict()
@@ -48,7 +47,7 @@ def test_half_storage_halves_the_file_and_reads_as_float32(file: Path, tmp_path:
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-3, atol=1e-3)
 
 
-def test_manifest_refuses_a_changed_file_and_is_sha256sums_own(file: Path) -> None:
+def test_manifest_refuses_a_changed_file_and_is_sha256sums_own(file):
     write_manifest(file.parent)
     load_weights(file)
     subprocess.run(['sha256sum', '-c', MANIFEST], cwd=file.parent, check=True)
@@ -59,7 +58,7 @@ def test_manifest_refuses_a_changed_file_and_is_sha256sums_own(file: Path) -> No
         load_weights(file)
 
 
-def test_truncated(file: Path) -> None:
+def test_truncated(file):
     content = file.read_bytes()
     for keep in (0, 4, 8, 100, 5000):
         file.write_bytes(content[:keep])
@@ -85,7 +84,7 @@ class _Bomb:
     ],
     ids=['pickle', 'zip', 'text', 'foreign safetensors', 'folder'],
 )
-def test_foreign_files_are_refused(tmp_path: Path, write: Callable[[Path], object]) -> None:
+def test_foreign_files_are_refused(tmp_path, write):
     write(tmp_path / 'foreign.safetensors')
     with pytest.raises(WeightsError, match='foreign'):
         load_weights(tmp_path / 'foreign.safetensors')
@@ -94,7 +93,7 @@ def test_foreign_files_are_refused(tmp_path: Path, write: Callable[[Path], objec
 
 
 @pytest.mark.parametrize('change', ['missing', 'extra', 'shape', 'network', 'arch'])
-def test_what_does_not_fit_its_network_is_refused(file: Path, tmp_path: Path, change: str) -> None:
+def test_what_does_not_fit_its_network_is_refused(file, tmp_path, change):
     weights = load_weights(file)
     tensors, metadata = dict(weights.tensors), weights.metadata
     first = 'classify.weight'
@@ -115,9 +114,7 @@ def test_what_does_not_fit_its_network_is_refused(file: Path, tmp_path: Path, ch
         build_from(load_weights(path))
 
 
-def test_interrupted_write_leaves_the_old_file(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_write_leaves_the_old_file(file, monkeypatch):
     before = file.read_bytes()
 
     def full(*_: object) -> None:
@@ -131,7 +128,7 @@ def test_interrupted_write_leaves_the_old_file(
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_values_that_are_no_numbers_are_refused(file: Path) -> None:
+def test_values_that_are_no_numbers_are_refused(file):
     weights = load_weights(file)
     for value in (float('nan'), float('inf')):
         weights.tensors['classify.bias'][0] = value

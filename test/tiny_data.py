@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tiny labelled pictures whose colour tells the class: road below, sky above, a car between."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
+import multiprocessing
+import os
 from pathlib import Path
+import sys
+from typing import Any
 
 import cv2
 from nightseg_ros.data.augment import AugmentConfig
-from nightseg_ros.training.run import TrainingRun
-from nightseg_ros.training.segmenter import SegmenterConfig
 import numpy as np
 import pytest
 
@@ -19,8 +19,6 @@ import pytest
 def write_streets(root: Path, count: int = 4) -> str:
     """Write ``count`` pictures of 96×64 with labels and return the data set's name."""
     rng = np.random.default_rng(0)
-    for kind in ('images', 'labels'):
-        (root / kind).mkdir(parents=True)
     colors = np.zeros((256, 3), np.uint8)
     colors[[0, 3, 8, 255]] = (200, 160, 120), (90, 90, 90), (30, 40, 200), (0, 0, 0)
     for index in range(count):
@@ -31,13 +29,15 @@ def write_streets(root: Path, count: int = 4) -> str:
         labels[:4] = 255
         noise = rng.integers(-10, 10, (64, 96, 3))
         image = np.clip(colors[labels].astype(int) + noise, 0, 255).astype(np.uint8)
-        cv2.imwrite(str(root / 'images' / f'a{index}.png'), image)
-        cv2.imwrite(str(root / 'labels' / f'a{index}.png'), labels)
+        imwrite(root / 'images' / f'a{index}.png', image)
+        imwrite(root / 'labels' / f'a{index}.png', labels)
     return f'folder:{root}'
 
 
-def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
-    """Return the settings of a training that takes a second or two."""
+def tiny_config(data: str, out: Path, **changes: object) -> Any:
+    """Return the settings of a segmenter's training that takes a second or two."""
+    from nightseg_ros.training.segmenter import SegmenterConfig
+
     base = SegmenterConfig(
         data=(data,), out=str(out), init='random', batch=2, steps=6, workers=0, warm_up=1,
         arch={'variant': 'tiny', 'width': 16, 'fine_width': 16}, checkpoint_every=2, license='',
@@ -46,8 +46,46 @@ def tiny_config(data: str, out: Path, **changes: object) -> SegmenterConfig:
     return replace(base, **changes)
 
 
+def imwrite(path: Path, image: np.ndarray) -> None:
+    """Write BGR or grey pixels, and the folder that they lie in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return what every file holds, by its name within the folder."""
+    files = (path for path in sorted(folder.rglob('*')) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
 def silent(_: str) -> None:
     """Say nothing."""
+
+
+def run_tool(arguments: list[str], log: str) -> None:
+    """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
+    stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for number in (1, 2):
+        os.dup2(stream, number)
+    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
+    from nightseg_ros.cli.main import main as nightseg
+
+    sys.exit(nightseg(arguments))
+
+
+def start_tool(arguments: list[str], log: Path) -> Any:
+    """Start ``nightseg`` in a process that has what it needs imported."""
+    forks = multiprocessing.get_context('forkserver')
+    forks.set_forkserver_preload(
+        [
+            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
+            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
+            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
+        ]
+    )  # fmt: skip
+    child = forks.Process(target=run_tool, args=(arguments, str(log)))
+    child.start()
+    return child
 
 
 class Killed(BaseException):
@@ -56,9 +94,11 @@ class Killed(BaseException):
 
 def killed_after(step: int, monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]) -> None:
     """Run a training that dies after it has written the checkpoint of ``step``."""
+    from nightseg_ros.training.run import TrainingRun
+
     save = TrainingRun._save_checkpoint
 
-    def once(self: TrainingRun, at: int) -> None:
+    def once(self: Any, at: int) -> None:
         save(self, at)
         if at == step:
             raise Killed

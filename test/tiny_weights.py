@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small weights with random layers, for tests that need networks and no accuracy."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nightseg_ros.networks import build
+from nightseg_ros.networks.generators import FastGenerator
 from nightseg_ros.perception.pipeline import WeightsConfig
 from nightseg_ros.runtime.graph import BANDS, FEATURES
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
@@ -75,15 +75,42 @@ def give_trust(path: Path, reliability: float) -> None:
     save_weights(path, {**weights.tensors, **tensors}, weights.metadata)
 
 
-def write_translator(path: Path, seed: int = 0, residual: bool = False) -> Path:
-    """Write a generator of the paper's kind, very narrow."""
-    arch = {'ngf': 4, 'blocks': 1, 'residual': residual}
+def write_translator(
+    path: Path, residual: bool = False, styles: Sequence[str] = (), way: str = ''
+) -> Path:
+    """Write a generator of the paper's kind, very narrow, of one or several cameras."""
+    arch = {'ngf': 4, 'blocks': 1, 'residual': residual, 'styles': [*styles]}
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         network = build('resnet_generator', **arch)
-    metadata = WeightsMetadata(network='resnet_generator', arch=arch, task='translate')
+        if styles:
+            # the norms of the cameras begin alike
+            for parameter in network.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+    metadata = WeightsMetadata(
+        network='resnet_generator',
+        arch=arch,
+        task='translate',
+        training={'way': way} if way else {},
+    )
     save_weights(path, network.state_dict(), metadata)
     return path
+
+
+def write_fast_generator(path: Path, cell: int) -> Path:
+    """Write a generator in real time whose grid varies from cell to cell."""
+    arch = {'cell': cell, 'widths': [8, 8, 16, 16]}
+    metadata = WeightsMetadata(network='fast_generator', arch=arch, task='translate')
+    save_weights(path, lively_generator(**arch).state_dict(), metadata)
+    return path
+
+
+def lively_generator(**arch: Any) -> FastGenerator:
+    torch.manual_seed(0)
+    network = FastGenerator(**arch)
+    torch.nn.init.normal_(network.grid.weight, std=0.3)
+    torch.nn.init.normal_(network.guide[2].weight, std=0.3)
+    return network.eval()
 
 
 def write_illumination(path: Path) -> Path:
