@@ -132,8 +132,22 @@ NotNegative = Annotated[float, Limits(0)]
 Share = Annotated[float, Limits(0, 1)]
 
 
+def setting(default: Any, text: str, **more: Any) -> Any:
+    """
+    Return a field that is a parameter of a node, and what it means.
+
+    ``more`` are ``bounds``, ends included, ``choices``, and ``dynamic``: see ``live``.
+    """
+    return dataclasses.field(default=default, metadata={'text': text, **more})
+
+
+def live(default: Any, text: str, **more: Any) -> Any:
+    """Return a ``setting`` that may change while the node is configured."""
+    return setting(default, text, dynamic=True, **more)
+
+
 class Limited:
-    """What config dataclasses inherit whose settings have ``Limits``."""
+    """What config dataclasses inherit whose settings have ``Limits`` or bounds."""
 
     __slots__ = ()
 
@@ -155,7 +169,9 @@ def _limits(cls: type) -> list[tuple[str, Limits]]:
     found = (
         (name, kind) for name, hint in hints.items() for kind in getattr(hint, '__metadata__', ())
     )
-    return [(name, kind) for name, kind in found if isinstance(kind, Limits)]
+    bounds = [(f.name, f.metadata.get('bounds')) for f in dataclasses.fields(cls)]
+    limits = [(name, Limits(*ends)) for name, ends in bounds if ends is not None]
+    return limits + [(name, kind) for name, kind in found if isinstance(kind, Limits)]
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import itertools
 import json
+import math
 import os
 from pathlib import Path
 import re
@@ -506,6 +507,45 @@ class Camera:
         self.client.got['/diagnostics'].clear()
         values = self.client.until(lambda: self.client.status(name), 'a status')[2]
         return {key: int(value) for key, value in values.items() if value.isdigit()}
+
+
+#: What a field of each type may hold at worst.
+EXTREMES: dict[str, tuple[Any, ...]] = {
+    'boolean': (False, True), 'uint8': (0, 255), 'int32': (-(2**31), 2**31 - 1),
+    'uint32': (0, 1, 2**32 - 1), 'double': (math.nan, math.inf, -1.0, 1e308, 5e-324),
+    'string': ('', '/', '[' * 100_000),
+}  # fmt: skip
+
+
+def mutants(message: Any, stamps: Iterator[int]) -> Iterator[Any]:
+    """
+    Yield the message again and again, each time with another field that holds the worst.
+
+    Unless it is its stamp, that is a new one: doubled ones would be dropped unread.
+    """
+    at = stamp_ns(message) if hasattr(message, 'header') else 0
+    for _ in _mutated(message):
+        if hasattr(message, 'header') and stamp_ns(message) == at:
+            at = next(stamps)
+            stamp(message, at, message.header.frame_id)
+        yield message
+
+
+def _mutated(message: Any) -> Iterator[None]:
+    for name, kind in message.get_fields_and_field_types().items():
+        value, others = getattr(message, name), list(EXTREMES.get(kind, ()))
+        if kind.startswith('sequence'):
+            others += [value[:0], value[: len(value) // 2]]
+        if 'double' in kind and not isinstance(value, float):
+            others += [[extreme] * len(value) for extreme in EXTREMES['double']]
+        for part in value if isinstance(value, list) else [value]:
+            if hasattr(part, 'get_fields_and_field_types'):
+                yield from _mutated(part)
+        for other in others:
+            setattr(message, name, other)
+            yield
+        if others:
+            setattr(message, name, value)
 
 
 def picture(height: int = 120, width: int = 160, seed: int = 0, *, night: bool = False) -> Pixels:

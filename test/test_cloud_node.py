@@ -26,6 +26,7 @@ from cloud_harness import (
     TRANSFORMS,
 )
 from cloud_samples import calibration, cloud
+from nav_msgs.msg import Odometry
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
 from nightseg_ros.node.semantic_cloud import Places
@@ -33,7 +34,7 @@ from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
 import numpy as np
 import pytest
-from ros_harness import Client, image_message, served, stamp_ns
+from ros_harness import Client, image_message, mutants, served, stamp, stamp_ns
 from sensor_msgs.msg import CameraInfo, PointCloud2
 from std_msgs.msg import String
 
@@ -250,6 +251,55 @@ def test_of_too_many_clouds_the_oldest_come_out_early_and_are_counted(car):
 
     car.client.told(crowd, 'lidar', 'too many clouds wait for masks or poses', 'WARN')
     assert car.count('lidar', 'missed.early') > 0
+
+
+@pytest.mark.slow
+def test_whatever_a_message_holds_clouds_go_on(car):
+    """Every field of each message, one by one."""
+    car.client.unconfigure()
+    odometry: Any = {'odometry': 'pose', 'odometry_type': 'nav_msgs/Odometry'}
+    car.client.start(confidence=True, **odometry)
+    sure = car.client.publisher('front/nightseg/confidence')
+    legends = car.client.publisher('front/nightseg/label_info_json', String)
+    poses = car.client.publisher('pose', Odometry)
+    car.connect()
+    car.client.connect(sure, legends, poses)
+    mask = partial(image_message, np.full(SIZE, 3, np.uint8), encoding='mono8')
+    harmful = {
+        car.labels['front']: mask, sure: mask,
+        legends: lambda at: String(data=legend(CITYSCAPES19)),
+        poses: lambda at: stamp(Odometry(), at, 'odom'),
+        car.lidar: partial(cloud_message, cloud(POINTS)),
+    }  # fmt: skip
+    for publisher, make in harmful.items():
+        for mutant in mutants(make(next(car.stamps)), car.stamps):
+            publisher.publish(mutant)
+            car.client.spin(0.02)
+    for words in ('labels', 'confidence', 'label_info_json', 'poses', 'a cloud'):
+        car.client.until(
+            lambda w=words: f'{w} cannot be used' in car.client.process.text, f'a word of {words}'
+        )  # fmt: skip
+    assert 'error in a callback' not in car.client.process.text
+    assert car.count('lidar', 'dropped.failed') == 0
+    car.labelled([3, 5, 255])
+    car.client.unconfigure()
+    car.client.start(confidence=False, odometry='')
+    car.connect()
+    # a calibration is looked at where a cloud needs it
+    for mutant in mutants(info_message(LENS), car.stamps):
+        car.infos['front'].publish(mutant)
+        car.client.spin(0.02)
+        at = next(car.stamps)
+        car.masks(at, **SEEN)
+        car.lidar.publish(cloud_message(cloud(POINTS), at))
+        car.client.spin(0.02)
+    car.client.until(
+        lambda: 'missed.front.bad_info' in car.client.diagnosed('lidar', ''), 'bad calibrations'
+    )
+    assert car.count('lidar', 'dropped.failed') == 0
+    assert 'error in a callback' not in car.client.process.text
+    car.calibrate(LENS)
+    car.labelled([3, 5, 255])
 
 
 def test_lifecycle_stops_and_starts_again_and_parameters_change_where_they_may(car):

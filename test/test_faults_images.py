@@ -13,8 +13,8 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from ros_harness import Camera, Client, picture, served, stamp, stamp_ns, values_of
-from sensor_msgs.msg import CompressedImage, Image
+from ros_harness import Camera, Client, mutants, picture, served, stamp, stamp_ns, values_of
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -100,6 +100,34 @@ def test_pictures_without_content_and_of_one_pixel_to_8k_are_served(camera, size
     # as wide as the picture is, up to the rounding to whole pixels
     assert labels.width / labels.height == pytest.approx(size[1] / size[0], rel=1.0)
     assert 0 <= float(values_of(status)['score']) <= 1
+
+
+def test_whatever_a_message_holds_masks_go_on(camera):
+    """Every field of pictures and calibrations, one by one."""
+    client: Client = camera.client
+    infos = client.publisher(f'{camera.out.rpartition("/")[0]}/camera_info', CameraInfo)
+    camera.listen('camera_info')
+    client.connect(infos)
+    client.heard(f'{camera.out}/camera_info')
+    info = CameraInfo(height=60, width=80, distortion_model='plumb_bob', d=[0.1] * 5)
+    info.k = [50.0, 0.0, 40.0, 0.0, 51.0, 30.0, 0.0, 0.0, 1.0]
+    good = camera.message(picture(60, 80))
+    for mutant in mutants(info, client.stamps):
+        infos.publish(mutant)
+        client.spin(0.01)
+        camera.publisher.publish(stamp(good, next(client.stamps)))
+        client.spin(0.02)
+    before = camera.counters()
+    assert before['served'] > 20
+    assert before['dropped.withheld'] == before['dropped.failed'] == 0
+    for mutant in mutants(camera.message(picture(60, 80)), client.stamps):
+        camera.publisher.publish(mutant)
+        client.spin(0.02)
+    camera.serve(camera.message(picture(60, 80)))
+    after = camera.counters()
+    assert after['dropped.undecodable'] > before['dropped.undecodable']
+    assert after['dropped.withheld'] == after['dropped.failed'] == 0
+    assert 'error in a callback' not in client.process.text
 
 
 def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_served(camera):

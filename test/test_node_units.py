@@ -618,8 +618,8 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup.hold()
     assert setup.node.activity.tasks
     setup.put('rear')
-    setup.change(route='day')
-    setup.change(route='night', overlay_alpha=0.1)
+    for changes in ({'route': 'day'}, {'route': 'night', 'overlay_alpha': 0.1}):
+        setup.change(pipeline=PipelineConfig(**changes))
     assert not setup.worker.stop(0.01), 'it is still busy'
     setup.put('rear')
     setup.pipeline.gate.set()

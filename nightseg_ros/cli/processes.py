@@ -25,6 +25,8 @@ from nightseg_ros.cli.options import PipelineOptions, Progress
 LOADING_S = 420.0
 #: Seconds for the masks of the last frames, and until the node has told of each that it received.
 LAST_MASKS_S, TOLD_S = 60.0, 1.5
+#: Seconds without a new mask after which no more is waited for, where they are recorded.
+QUIET_S = 2.0
 #: Seconds that a process may take to end.
 ENDING_S = 60.0
 #: Exit code of the player where something of the input could not be read.
@@ -133,11 +135,14 @@ def run_live(
     Run a node until what plays has ended, or for ``seconds``; return what could not be played.
 
     ``play`` are the player's arguments, None for topics that are there; ``page`` are the view's,
-    ``recorder`` the recorder's, () for none; ``clouds`` are the parameters of a semantic_cloud.
-    Logs lie in ``folder``. ``ProcessError`` tells which process failed and how its output ended;
-    no process outlives this call, and Ctrl-C lets them write what they have.
+    which is there to ``announce``; ``recorder`` are the recorder's, whose log is arrived.jsonl;
+    ``clouds`` are the parameters of a semantic_cloud. Logs lie in ``folder``. ``ProcessError``
+    tells which process failed and how its output ended; no process outlives this call, and Ctrl-C
+    lets them write what they have.
     """
-    commands = {'view': ('cli.main', ['view', *page])}
+    commands = {}
+    if announce:
+        commands['view'] = ('cli.main', ['view', *page])
     if recorder:
         commands['recorder'] = ('cli.main', ['record', *recorder])
     if clouds is not None:
@@ -157,7 +162,7 @@ def run_live(
         }  # fmt: skip
         player = children.pop('bag_player', None)
         try:
-            _wait(children, player, seconds, progress, announce=announce)
+            _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         except KeyboardInterrupt:
             for child in children.values():
                 # it may not have been ready for one
@@ -175,8 +180,8 @@ def run_live(
 
 
 def _wait(
-    children: Mapping[str, Child], player: Child | None, seconds: float, progress: Progress, *,
-    announce: bool,
+    children: Mapping[str, Child], player: Child | None, seconds: float, progress: Progress,
+    arrived: Path,
 ) -> None:  # fmt: skip
     """Wait for the end of the source; ``ProcessError`` where a process ends before."""
     begun, address, node = time.monotonic(), '', children['night_perception']
@@ -187,11 +192,10 @@ def _wait(
         text = node.tail(1).strip().removeprefix('| ').rpartition(']: ')[2]
         if 'configure failed' in text:
             raise ProcessError(f'night_perception: {text}')
-        found = re.search(r'view: (http\S+)', '' if address else children['view'].tail())
-        if found:
+        shown = '' if address or 'view' not in children else children['view'].tail()
+        if found := re.search(r'view: (http\S+)', shown):
             address = found[1]
-            if announce:
-                progress.note(f'watch it on {address}; Ctrl-C ends it')
+            progress.note(f'watch it on {address}; Ctrl-C ends it')
         progress.show(0, None, shorten(text, 70, placeholder=' …'))
         if player is None and 0 < seconds < time.monotonic() - begun:
             return
@@ -200,12 +204,16 @@ def _wait(
     time.sleep(TOLD_S)
     end = time.monotonic() + LAST_MASKS_S
     while time.monotonic() < end and not _all_accounted(address):
+        if arrived.exists() and time.time() - arrived.stat().st_mtime > QUIET_S:
+            return
         node.check()
         time.sleep(0.2)
 
 
 def _all_accounted(address: str) -> bool:
     """Tell whether a mask or a reason to drop it is known of every frame that was received."""
+    if not address:
+        return False
     try:
         with closing(HTTPConnection(urlsplit(address).netloc, timeout=5)) as connection:
             connection.request('GET', '/events')

@@ -32,6 +32,7 @@ from nightseg_ros.clouds.point_cloud import (
     read_pose,
     stamp_of,
 )
+from nightseg_ros.config import Limited, live, setting
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +41,7 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Occlusion:
+class Occlusion(Limited):
     """
     A z-buffer of square cells, in inverse depth.
 
@@ -49,18 +50,14 @@ class Occlusion:
     cell of such a plane explains: so the ground never hides itself, near or far.
     """
 
-    cell: float = 4.0
-    """Side of a cell in pixels, about the distance of two points; 0 hides nothing."""
-    clearance: float = 0.75
-    """h, in metres: surfaces that pass the camera closer may hide parts of themselves."""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no size."""
-        if not (self.cell >= 0 and self.clearance > 0):
-            raise ValueError(
-                f"'cell' must not be negative and 'clearance' above 0; got {self.cell} and "
-                f'{self.clearance}'
-            )
+    # fmt: off
+    cell: float = live(
+        4.0, 'side of a cell of the z-buffer in pixels, about the distance of two points in the '
+        'image; 0 hides nothing', bounds=(0, 200))
+    clearance: float = live(
+        0.75, 'surfaces that pass the camera closer than this (m) may hide parts of themselves',
+        bounds=(0.01, 100))
+    # fmt: on
 
     def visible(
         self, u: Floats, v: Floats, inverse: Floats, size: tuple[int, int], focal: float
@@ -158,26 +155,29 @@ def _vote(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PaintConfig:
+class PaintConfig(Limited):
     """How clouds are labelled; times in seconds."""
 
-    cameras: tuple[str, ...]
+    # fmt: off
+    cameras: tuple[str, ...] = ()
     """Of equal confidence the earlier one wins."""
-    pair_limit: float = 0.1
-    """A mask and a cloud whose stamps differ by more do not belong together."""
-    max_wait: float = 0.3
-    """How long a cloud waits for masks as new as itself."""
+    confidence: bool = setting(
+        True, 'read <camera>/nightseg/confidence as well; without it the order of the cameras '
+        'decides')
+    rectified: bool = setting(
+        False, 'the labels are of rectified images: P of the calibration is used, without '
+        'distortion')
+    base_frame: str = setting('base_link', 'frame that the poses are those of')
+    pair_limit: float = setting(
+        0.1, 'seconds by which the stamps of a mask and a cloud may differ', bounds=(0, 10))
+    max_wait: float = setting(
+        0.3, 'seconds that a cloud waits for masks as new as itself', bounds=(0, 10))
+    occlusion: Occlusion = field(default_factory=Occlusion)
     most_waiting: float = 16
     """As many clouds of one sensor wait at most, which bounds the memory."""
-    confidence: bool = True
-    """Whether a mask waits for its confidence."""
-    rectified: bool = False
-    """The masks are of rectified images: P counts and no distortion."""
-    occlusion: Occlusion = field(default_factory=Occlusion)
     ego_motion: bool = False
     """Move the points by what the base moved between cloud and mask."""
-    base_frame: str = 'base_link'
-    """What the poses are those of."""
+    # fmt: on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.config import ConfigError, Limited, Limits, Natural, NotNegative
+from nightseg_ros.config import ConfigError, Limited, Limits, Natural
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ class PaintSettings(Limited):
     """Topic of poses (Odometry, PoseStamped), to make good the motion between mask and cloud."""
     base_frame: str = 'base_link'
     """What the poses are those of."""
-    pair_limit: NotNegative = 0.1
+    pair_limit: Annotated[float, Limits(0, 10)] = 0.1
     """Seconds by which the stamps of mask and cloud may differ."""
     rectified: bool = False
     """The labels are of rectified images."""

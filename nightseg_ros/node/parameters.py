@@ -3,27 +3,25 @@
 """
 Every parameter of night_perception and semantic_cloud: the tables, and the settings they make.
 
-The fields of ``Settings`` and ``CloudSettings`` are the tables: ``__`` in the name of a field is
-the dot in that of the parameter. ``python bench/node_tables.py`` writes ``config/*.yaml`` and the
+The fields of ``Settings`` and ``CloudSettings``, and of the configs in them, are the tables.
+``python bench/node_tables.py`` writes ``config/*.yaml`` and the
 tables of the documents from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, MISSING, replace
 from functools import cached_property
 import math
 import textwrap
 from typing import Any, Literal, TypeVar
 
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
-from nightseg_ros.clouds.painter import Occlusion, PaintConfig
-from nightseg_ros.config import ConfigError, did_you_mean, from_mapping
+from nightseg_ros.clouds.painter import PaintConfig
+from nightseg_ros.config import ConfigError, did_you_mean, from_mapping, live, setting
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import base_topic, NAMESPACE, output_prefixes, TRANSPORTS
-from nightseg_ros.perception.router import ROUTES
-from nightseg_ros.runtime.backend import BACKENDS
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.expand_topic_name import expand_topic_name
@@ -51,13 +49,19 @@ ODOMETRY_TYPES = ('nav_msgs/Odometry', 'geometry_msgs/PoseStamped')
 class Parameter:
     """One ROS parameter: the type is that of the default, ``('',)`` being an empty list."""
 
-    name: str
+    path: tuple[str, ...]
+    """Names of the configs in ``Settings`` or ``CloudSettings`` that lead to it, and its own."""
     default: Value
     text: str
     dynamic: bool = False
     """Whether it may change while the node is configured; the others wait for a configure."""
     bounds: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Return the name, such as router.dark; it does not tell of the outermost configs."""
+        return '.'.join(part for part in self.path if part not in ('pipeline', 'painting'))
 
     @property
     def plain_default(self) -> Any:
@@ -109,20 +113,17 @@ class Parameter:
         return result
 
 
-def _row(default: Value, text: str, **more: Any) -> Any:
-    return field(default=default, metadata={'text': text, **more})
-
-
-def _live(default: Value, text: str, **more: Any) -> Any:
-    return _row(default, text, dynamic=True, **more)
-
-
-def table(kind: type[Any]) -> tuple[Parameter, ...]:
-    """Return the row of each field of ``Settings`` or ``CloudSettings``."""
-    return tuple(
-        Parameter(name=f.name.replace('__', '.'), default=getattr(kind, f.name), **f.metadata)
-        for f in fields(kind)
-    )
+def table(kind: type[Any], path: tuple[str, ...] = ()) -> tuple[Parameter, ...]:
+    """Return a row of each setting of ``Settings`` or ``CloudSettings``, and of configs in it."""
+    rows: list[Parameter] = []
+    for f in fields(kind):
+        inner: Any = f.default_factory
+        default: Any = f.default
+        if inner is not MISSING:
+            rows += table(inner, (*path, f.name))
+        elif 'text' in f.metadata:
+            rows.append(Parameter(path=(*path, f.name), default=default, **f.metadata))
+    return tuple(rows)
 
 
 def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -131,23 +132,22 @@ def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
 
     ``ConfigError`` names the first value that is out of range or contradicts another.
     """
-    for parameter in table(kind):
-        problem = parameter.problem(values[parameter.name])
-        if problem:
+    nested: dict[str, Any] = {}
+    for row in table(kind):
+        value, inner = values[row.name], nested
+        if problem := row.problem(value):
             raise ConfigError(problem)
-    plain = {name.replace('.', '__'): value for name, value in values.items()}
-    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()})
+        for part in row.path[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[row.path[-1]] = tuple(value) if isinstance(value, list) else value
+    for f in fields(kind):  # type: ignore[arg-type]
+        inner_kind: Any = f.default_factory
+        if inner_kind is not MISSING:
+            nested[f.name] = from_mapping(inner_kind, nested[f.name])
+    return kind(**nested)
 
 
 # -- night_perception ------------------------------------------------------------------------
-
-_PIPELINE = PipelineConfig()
-_WEIGHTS, _ROUTER = _PIPELINE.weights, _PIPELINE.router
-
-
-def _route_of(state: str) -> Any:
-    default = getattr(_ROUTER.table, state)
-    return _live(default, f'route when it is {state}', choices=ROUTES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,113 +167,54 @@ class Settings:
     """The parameters of night_perception."""
 
     # fmt: off
-    autostart: bool = _row(
+    autostart: bool = setting(
         True, 'configure and activate at the start; false waits for a lifecycle manager')
-    cameras: tuple[str, ...] = _row(
+    cameras: tuple[str, ...] = setting(
         ('camera',), 'cameras, each read from <camera>/image_raw and published under '
         '<camera>/nightseg/')
-    image_topics: tuple[str, ...] = _row(
+    image_topics: tuple[str, ...] = setting(
         ('',), 'image topics instead, one a camera; without cameras, each is named as its topic '
         'without the last part')
-    transport: str = _row(
+    transport: str = setting(
         'raw', 'Image; CompressedImage, of <topic>/compressed; FFMPEGPacket (ffmpeg) or '
         'CompressedVideo (foxglove), of image_topics as they are or '
         '<camera>/image_raw/<transport>', choices=tuple(TRANSPORTS))
-    qos_reliability: str = _row(
+    qos_reliability: str = setting(
         'auto', 'reliability of the image subscriptions; auto does as the publisher does',
         choices=RELIABILITIES)
-    route: str = _live(
-        _PIPELINE.route, 'network to take: by illumination, or always the same',
-        choices=('auto', *ROUTES))
-    max_rate: float = _live(
+    max_rate: float = live(
         0.0, 'frames a second of each camera to serve at most; 0 serves all', bounds=(0, 1000))
-    max_age: float = _live(
+    max_age: float = live(
         0.0, 'drop frames whose stamp is older than this many seconds; 0 drops none (a bag '
         'without use_sim_time is years old)', bounds=(0, 3600))
-    silent_after: float = _live(
+    silent_after: float = live(
         1.2, 'seconds without a frame after which a camera is reported as silent',
         bounds=(0.1, 60))
-    watchdog_s: float = _live(
+    watchdog_s: float = live(
         30.0, 'seconds after which a batch or callback that hangs ends the process with code 1; '
         'the launch file restarts it', bounds=(1, 3600))
-    watchdog_load_s: float = _live(
+    watchdog_load_s: float = live(
         600.0, 'the same while networks are loaded, or prepared for a new size of image',
         bounds=(1, 3600))
-    min_reliability: float = _live(
+    min_reliability: float = live(
         0.65, 'below this reliability a camera is reported as one that cannot see; its masks are '
         'still published', bounds=(0, 1))
-    label_size: str = _row(
+    label_size: str = setting(
         'camera', 'size of labels and confidence: that of the image, or the smaller one of the '
         'network', choices=('camera', 'network'))
-    ego_masks: tuple[str, ...] = _row(
+    ego_masks: tuple[str, ...] = setting(
         ('',), 'image files, one a camera, non-zero where the own vehicle is seen: those pixels '
         "become 255; '' for none")
-    overlay_alpha: float = _live(
-        _PIPELINE.overlay_alpha, 'share of the colours in the overlay', bounds=(0, 1))
-    overlay_route: bool = _live(
-        _PIPELINE.overlay_route, 'write state and route into a corner of the overlay')
-    jpeg_quality: int = _live(90, 'quality of overlay/compressed', bounds=(1, 100))
-    weights__day: str = _row(
-        _WEIGHTS.day, "segmenter of the routes day and translate: name or path; '' none")
-    weights__night: str = _row(
-        _WEIGHTS.night, "segmenter of the route night: name or path; '' none")
-    weights__translator: str = _row(
-        _WEIGHTS.translator, "night-to-day generator of the route translate; '' none")
-    weights__illumination: str = _row(
-        _WEIGHTS.illumination, 'estimator of the light: name or path')
-    backend: str = _row(_PIPELINE.backend, 'what runs the networks', choices=('auto', *BACKENDS))
-    device: str = _row(_PIPELINE.device, 'where they run', choices=('auto', 'cpu', 'cuda'))
-    cpu_fallback: bool = _live(
+    jpeg_quality: int = live(90, 'quality of overlay/compressed', bounds=(1, 100))
+    cpu_fallback: bool = live(
         True, 'run the networks on the CPU where the device has no memory for a single frame')
-    threads: int = _row(
-        _PIPELINE.threads, 'CPU threads of the backend; 0 leaves it the choice', bounds=(0, 256))
-    long_side: int = _row(
-        _PIPELINE.long_side, 'long side of the network input in pixels; 0 takes that of the '
-        'weights', bounds=(0, 4096))
-    router__dark: float = _live(
-        _ROUTER.dark, 'night below this score (0 dark, 1 daylight)', bounds=(0, 1))
-    router__bright: float = _live(
-        _ROUTER.bright, 'day above this score; dusk lies between', bounds=(0, 1))
-    router__hysteresis: float = _live(
-        _ROUTER.hysteresis, 'how far beyond its threshold a score must be to leave a state',
-        bounds=(0, 1))
-    router__dwell_dark_s: float = _live(
-        _ROUTER.dwell_dark_s, 'seconds that a darker state must last to count', bounds=(0, 600))
-    router__dwell_bright_s: float = _live(
-        _ROUTER.dwell_bright_s, 'seconds that a brighter state must last to count',
-        bounds=(0, 600))
-    router__gap_s: float = _live(
-        _ROUTER.gap_s, 'seconds without a frame after which the next one decides at once',
-        bounds=(0, 3600))
-    router__shared: bool = _live(_ROUTER.shared, 'one decision for all cameras of the vehicle')
-    router__stale_s: float = _live(
-        _ROUTER.stale_s, 'with router.shared: seconds after which a score is ignored',
-        bounds=(0, 60))
-    router__table__day: str = _route_of('day')
-    router__table__dusk: str = _route_of('dusk')
-    router__table__night: str = _route_of('night')
-    router__table__glare: str = _route_of('glare')
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     # fmt: on
 
     def __post_init__(self) -> None:
         """Raise ``ConfigError`` where values contradict each other."""
         # made here, so that what they refuse is refused now
-        _ = self.camera_names, self.pipeline
-
-    @cached_property
-    def pipeline(self) -> PipelineConfig:
-        """Return what the pipeline works by."""
-
-        def nested(config: Any, prefix: str = '') -> dict[str, Any]:
-            names = {f.name: f'{prefix}{f.name}' for f in fields(config)}
-            return {
-                key: nested(inner, f'{name}__')
-                if is_dataclass(inner := getattr(config, key))
-                else getattr(self, name)
-                for key, name in names.items()
-            }
-
-        return from_mapping(PipelineConfig, nested(_PIPELINE))
+        _ = self.camera_names
 
     @cached_property
     def camera_names(self) -> tuple[CameraNames, ...]:
@@ -352,8 +293,6 @@ def _topics(parameter: str, given: Sequence[str], names: Sequence[str], last: st
 
 # -- semantic_cloud --------------------------------------------------------------------------
 
-_PAINT = PaintConfig(cameras=())
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sensor:
@@ -370,56 +309,39 @@ class CloudSettings:
     """The parameters of semantic_cloud."""
 
     # fmt: off
-    autostart: bool = _row(
+    autostart: bool = setting(
         True, 'configure and activate at the start; false waits for a lifecycle manager')
-    cameras: tuple[str, ...] = _row(
+    cameras: tuple[str, ...] = setting(
         ('camera',), 'cameras whose labels are read from <camera>/nightseg/labels; of equal '
         'confidence the first wins')
-    info_topics: tuple[str, ...] = _row(
+    info_topics: tuple[str, ...] = setting(
         ('',), "topics of the cameras' calibration, one a camera, where it is not "
         '<camera>/camera_info')
-    sensors: tuple[str, ...] = _row(
+    sensors: tuple[str, ...] = setting(
         ('lidar',), 'LiDARs, each read from <sensor>/points and published on '
         '<sensor>/nightseg/points')
-    sensor_topics: tuple[str, ...] = _row(
+    sensor_topics: tuple[str, ...] = setting(
         ('',), 'their topics, one a sensor, where they are named otherwise')
-    depth_cameras: tuple[str, ...] = _row(
+    depth_cameras: tuple[str, ...] = setting(
         ('',), 'those of the cameras that have a registered depth image, read from '
         '<camera>/depth/image_raw and published as points on <camera>/nightseg/points')
-    depth_topics: tuple[str, ...] = _row(
+    depth_topics: tuple[str, ...] = setting(
         ('',), 'topics of the depth images, one a depth camera, where they are named otherwise')
-    confidence: bool = _row(
-        _PAINT.confidence, 'read <camera>/nightseg/confidence as well; without it the order of '
-        'the cameras decides')
-    rectified: bool = _row(
-        _PAINT.rectified, 'the labels are of rectified images: P of the calibration is used, '
-        'without distortion')
-    qos_reliability: str = _row(
+    qos_reliability: str = setting(
         'auto', 'reliability of the subscriptions; auto does as each publisher does',
         choices=RELIABILITIES)
-    transforms: tuple[str, ...] = _row(
+    transforms: tuple[str, ...] = setting(
         ('',), "transforms that win over tf: 'PARENT CHILD X Y Z ROLL PITCH YAW' or '... QX QY QZ "
         "QW' in metres and radians")
-    use_tf: bool = _row(True, 'ask tf2 for the others, where installed')
-    odometry: str = _row(
+    use_tf: bool = setting(True, 'ask tf2 for the others, where installed')
+    odometry: str = setting(
         '', "topic of the vehicle's poses, to compensate its motion between mask and cloud; '' "
         'for none')
-    odometry_type: str = _row(ODOMETRY_TYPES[0], 'type of the poses', choices=ODOMETRY_TYPES)
-    base_frame: str = _row(_PAINT.base_frame, 'frame that the poses are those of')
-    pair_limit: float = _row(
-        _PAINT.pair_limit, 'seconds by which the stamps of a mask and a cloud may differ',
-        bounds=(0, 10))
-    max_wait: float = _row(
-        _PAINT.max_wait, 'seconds that a cloud waits for masks as new as itself', bounds=(0, 10))
-    occlusion__cell: float = _live(
-        _PAINT.occlusion.cell, 'side of a cell of the z-buffer in pixels, about the distance of '
-        'two points in the image; 0 hides nothing', bounds=(0, 200))
-    occlusion__clearance: float = _live(
-        _PAINT.occlusion.clearance, 'surfaces that pass the camera closer than this (m) may hide '
-        'parts of themselves', bounds=(0.01, 100))
-    max_rate: float = _live(
+    odometry_type: str = setting(ODOMETRY_TYPES[0], 'type of the poses', choices=ODOMETRY_TYPES)
+    painting: PaintConfig = field(default_factory=PaintConfig)
+    max_rate: float = live(
         0.0, 'clouds a second of each sensor to serve at most; 0 serves all', bounds=(0, 1000))
-    silent_after: float = _live(
+    silent_after: float = live(
         1.2, 'seconds without a cloud, or without a mask, after which that is reported',
         bounds=(0.1, 60))
     # fmt: on
@@ -443,12 +365,7 @@ class CloudSettings:
         cameras = _names('cameras', self.cameras)
         if not cameras:
             raise ConfigError("'cameras' is empty; name at least one camera")
-        return PaintConfig(
-            cameras=tuple(cameras), pair_limit=self.pair_limit, max_wait=self.max_wait,
-            confidence=self.confidence, rectified=self.rectified, base_frame=self.base_frame,
-            ego_motion=bool(self.odometry),
-            occlusion=Occlusion(cell=self.occlusion__cell, clearance=self.occlusion__clearance),
-        )  # fmt: skip
+        return replace(self.painting, cameras=tuple(cameras), ego_motion=bool(self.odometry))
 
     @cached_property
     def point_sources(self) -> tuple[Sensor, ...]:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import time
 from typing import Any, Literal
 
-from nightseg_ros.config import check_rules
+from nightseg_ros.config import check_rules, Limited, live, setting
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
-from nightseg_ros.perception.router import RouterBank, RouterConfig
-from nightseg_ros.runtime.backend import Backend, Log, Network
+from nightseg_ros.perception.router import RouterBank, RouterConfig, ROUTES
+from nightseg_ros.runtime.backend import Backend, BACKENDS, Log, Network
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.runtime.pixels import fit, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
@@ -29,10 +29,13 @@ Route = Literal['auto', 'day', 'night', 'translate']
 class WeightsConfig:
     """Which weights serve which route: a path, the name of a shipped file, or '' for none."""
 
-    day: str = 'day'
-    night: str = 'night'
-    translator: str = 'translator'
-    illumination: str = 'illumination'
+    # fmt: off
+    day: str = setting('day', "segmenter of the routes day and translate: name or path; '' none")
+    night: str = setting('night', "segmenter of the route night: name or path; '' none")
+    translator: str = setting(
+        'translator', "night-to-day generator of the route translate; '' none")
+    illumination: str = setting('illumination', 'estimator of the light: name or path')
+    # fmt: on
 
 
 #: The weights that each route needs.
@@ -43,33 +46,30 @@ PARTS = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineConfig:
+class PipelineConfig(Limited):
     """Everything that decides which label a pixel gets."""
 
-    route: Route = 'auto'
-    """'auto' follows the illumination; the others are always taken."""
+    # fmt: off
+    route: Route = live(
+        'auto', 'network to take: by illumination, or always the same', choices=('auto', *ROUTES))
+    overlay_alpha: float = live(0.5, 'share of the colours in the overlay', bounds=(0, 1))
+    overlay_route: bool = live(True, 'write state and route into a corner of the overlay')
     weights: WeightsConfig = field(default_factory=WeightsConfig)
+    backend: str = setting('auto', 'what runs the networks', choices=('auto', *BACKENDS))
+    device: str = setting('auto', 'where they run', choices=('auto', 'cpu', 'cuda'))
+    threads: int = setting(
+        0, 'CPU threads of the backend; 0 leaves it the choice', bounds=(0, 256))
+    long_side: int = setting(
+        0, 'long side of the network input in pixels; 0 takes that of the weights',
+        bounds=(0, 4096))
     router: RouterConfig = field(default_factory=RouterConfig)
-    backend: str = 'auto'
-    device: str = 'auto'
-    threads: int = 0
-    """CPU threads of the backend; 0 leaves the number to it."""
-    long_side: int = 0
-    """Long side of the network's input in pixels; 0 takes what the weights were trained at."""
-    overlay_alpha: float = 0.5
-    """How much of the colours the overlay shows, 0 to 1."""
-    overlay_route: bool = True
-    """Write state and route into the upper left corner of the overlay."""
+    # fmt: on
 
     def __post_init__(self) -> None:
         """Refuse values out of range, naming them."""
         sizes = self.long_side == 0 or 64 <= self.long_side <= 4096
-        check_rules(
-            self,
-            ('long_side', sizes, 'be 0 or 64 to 4096 pixels'),
-            ('overlay_alpha', 0 <= self.overlay_alpha <= 1, 'be 0 to 1'),
-            ('threads', self.threads >= 0, 'be 0 or more'),
-        )
+        check_rules(self, ('long_side', sizes, 'be 0 or 64 to 4096 pixels'))
+        Limited.__post_init__(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 import math
 import statistics
-from typing import Literal
+from typing import Any, Literal
 
-from nightseg_ros.config import check_rules
+from nightseg_ros.config import check_rules, Limited, live
 from nightseg_ros.perception.illumination import BRIGHT, DARK, Illumination, State, state_of
 
 Route = Literal['day', 'night', 'translate']
@@ -29,14 +29,18 @@ _RANK: dict[State, int] = {'glare': 0, 'night': 0, 'dusk': 1, 'day': 2}
 CLOCK_SET_S = 86_400.0
 
 
+def _route_of(state: State, route: Route) -> Any:
+    return live(route, f'route when it is {state}', choices=ROUTES)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteTable:
     """The route of each state; a light that is not known takes that of the night."""
 
-    day: Route = 'day'
-    dusk: Route = 'day'
-    night: Route = 'night'
-    glare: Route = 'night'
+    day: Route = _route_of('day', 'day')
+    dusk: Route = _route_of('dusk', 'day')
+    night: Route = _route_of('night', 'night')
+    glare: Route = _route_of('glare', 'night')
 
     def routes(self) -> tuple[Route, ...]:
         """Return every route that the table can pick, each once, in the order of ``ROUTES``."""
@@ -45,44 +49,44 @@ class RouteTable:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RouterConfig:
-    """When the state may change, and what each state is routed to."""
+class RouterConfig(Limited):
+    """
+    When the state may change, and what each state is routed to.
 
-    dark: float = DARK
-    """It becomes night below this score."""
-    bright: float = BRIGHT
-    """It becomes day above this score; between the two it is dusk."""
-    hysteresis: float = 0.1
-    """A state is left only when the score is this far beyond the threshold that began it."""
-    dwell_dark_s: float = 0.5
-    """Seconds that a darker state (or glare) must last. At 30 m/s two seconds are 60 m of tunnel
-    on the wrong network, so this one is short."""
-    dwell_bright_s: float = 3.0
-    """Seconds that a brighter state must last."""
-    gap_s: float = 10.0
-    """After this many seconds without a frame the next one decides afresh."""
-    shared: bool = False
-    """One decision for all cameras of the vehicle: the median of their scores."""
-    stale_s: float = 1.0
-    """In shared mode a camera whose score is older than this has no say."""
+    At 30 m/s two seconds are 60 m of tunnel on the wrong network, so the dwell of the dark is
+    short. In shared mode the score is the median of the cameras' scores.
+    """
+
+    # fmt: off
+    dark: float = live(DARK, 'night below this score (0 dark, 1 daylight)', bounds=(0, 1))
+    bright: float = live(BRIGHT, 'day above this score; dusk lies between', bounds=(0, 1))
+    hysteresis: float = live(
+        0.1, 'how far beyond its threshold a score must be to leave a state', bounds=(0, 1))
+    dwell_dark_s: float = live(
+        0.5, 'seconds that a darker state must last to count', bounds=(0, 600))
+    dwell_bright_s: float = live(
+        3.0, 'seconds that a brighter state must last to count', bounds=(0, 600))
+    gap_s: float = live(
+        10.0, 'seconds without a frame after which the next one decides at once',
+        bounds=(0, 3600))
+    shared: bool = live(False, 'one decision for all cameras of the vehicle')
+    stale_s: float = live(
+        1.0, 'with router.shared: seconds after which a score is ignored', bounds=(0, 60))
     table: RouteTable = field(default_factory=RouteTable)
+    # fmt: on
 
     def __post_init__(self) -> None:
-        """Name the key that contradicts another or cannot work."""
+        """Name the key that is out of range or contradicts another."""
+        Limited.__post_init__(self)
         longest = max(self.dwell_dark_s, self.dwell_bright_s)
         span = self.bright - self.dark
-        score, seconds = 'be a score from 0 to 1', 'be 0 or more seconds, finite'
         check_rules(
             self,
-            ('dark', 0 <= self.dark <= 1, score),
-            ('bright', 0 <= self.bright <= 1, score),
             ('dark', span > 0, f"be below 'bright' ({self.bright})"),
-            ('hysteresis', 0 <= self.hysteresis <= span, f'be from 0 to bright − dark ({span:g})'),
-            ('dwell_dark_s', 0 <= self.dwell_dark_s < math.inf, seconds),
-            ('dwell_bright_s', 0 <= self.dwell_bright_s < math.inf, seconds),
-            ('gap_s', longest < self.gap_s < math.inf,
-             f'be longer than both dwells ({longest:g} s), or none could pass, and finite'),
-            ('stale_s', 0 < self.stale_s < math.inf, 'be above 0 and finite'),
+            ('hysteresis', self.hysteresis <= span, f'be from 0 to bright − dark ({span:g})'),
+            ('gap_s', longest < self.gap_s,
+             f'be longer than both dwells ({longest:g} s), or none could pass'),
+            ('stale_s', self.stale_s > 0, 'be above 0'),
         )  # fmt: skip
 
 
