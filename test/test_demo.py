@@ -28,10 +28,11 @@ def flags(folder: Path) -> list[str]:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_rendered_drive_is_routed_by_its_light(tmp_path):
+def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys):
     out = tmp_path / 'demo'
     drive = ['--seconds', '8', '--fps', '5', '--size', '320', '180', '--backend', 'onnxruntime']
-    assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds']) == 0
+    assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds', '--view']) == 0
+    assert 'watch it on http://127.0.0.1:' in capsys.readouterr().err
 
     summary = json.loads((out / 'summary.json').read_text())
     assert summary['input'] == 'rendered'

@@ -24,8 +24,10 @@ from cloud_samples import cloud, FLOAT32
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from headless_browser import Browser, find_browser
+from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.dds import private_domain
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import legend
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
@@ -345,7 +347,7 @@ def stream() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['clip', 'loop', 'topic', 'stream'])
+@pytest.mark.parametrize('kind', ['clip', 'bag', 'loop', 'topic', 'stream'])
 def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
     clip, tmp_path, client, kind
 ):
@@ -355,6 +357,11 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         source = {'topic': 'topic:/front/image_raw'}.get(kind, str(clip))
         if kind == 'stream':
             source = stack.enter_context(stream())
+        if kind == 'bag':
+            source = str(tmp_path / 'drive')
+            with BagWriter(tmp_path / 'drive') as bag:
+                for n in range(30):
+                    bag.write_frame('/rear/image', Frame(image=image, stamp_ns=10**18 + n * 10**8))
         flags = [*weight_flags(tmp_path), '--backend', 'torch', '--device', 'cpu']
         flags += ['--out', str(tmp_path / 'summary.json'), *(['--loop'] if kind == 'loop' else [])]
         command = ['-m', 'nightseg_ros.cli.main', 'run', source, *flags]
@@ -367,7 +374,7 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
             client.spin(0.1)
             return get(f'{url}/picture/0/overlay')[0] == 200
 
-        if kind == 'clip':
+        if kind in ('clip', 'bag'):
             assert run.process.wait(120) == 0, run.text
         else:
             # sources without an end are ended this way
@@ -376,7 +383,7 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         assert 'frames in / out' in run.text
     (summary,) = json.loads((tmp_path / 'summary.json').read_text()).values()
     assert summary['frames_out'] > 0
-    if kind == 'clip':
+    if kind in ('clip', 'bag'):
         # each frame has a mask or a reason why not
         assert summary['frames_in'] == summary['frames_out'] + sum(summary['dropped'].values())
         assert summary['frames_in'] == 30

@@ -62,7 +62,7 @@ class DemoOptions(PipelineOptions):
     weights_night: str = ''
     """'' takes 'night', or 'rendered_night'."""
     weights_illumination: str = ''
-    """'' takes 'illumination' for both."""
+    """'' takes 'illumination', or 'rendered_illumination'."""
     clouds: bool = False
     """Label the points of a LiDAR on the rendered drive, too, and show them from above."""
     view: bool = False
@@ -82,7 +82,7 @@ def demo(options: DemoOptions) -> int:
         options,
         weights_day=options.weights_day or f'{kind}day',
         weights_night=options.weights_night or f'{kind}night',
-        weights_illumination=options.weights_illumination or 'illumination',
+        weights_illumination=options.weights_illumination or f'{kind}illumination',
     )
     bags = options.out / 'bags'
     if options.keep_bag:

@@ -121,21 +121,28 @@ def fit(
                 f'step {step}/{config.steps} loss {loss.item():.3f} accuracy of the batch '
                 f'{100 * right:.0f} %, {duration(left)} left'
             )
-    network.day_ground.fill_(darkest_day_ground(sets))
+    network.day_ground.fill_(darkest_day_ground(sets, config.seed))
     return network.eval()
 
 
-def darkest_day_ground(sets: Sequence[Thumbnails]) -> float:
+def darkest_day_ground(sets: Sequence[Thumbnails], seed: int) -> float:
     """
     Return ``ground_light`` that 99 % of the day frames of every training camera exceed.
 
-    Frames of a darker road are scored as less than daylight. Only day frames set this limit.
+    Frames of a darker road are scored as less than daylight. Only day frames set this limit. Where
+    all are of one camera, they are taken as ``augment`` redraws them, in place of other cameras.
     """
     cameras: dict[str, list[float]] = {}
     for item in sets:
         if item.day:
             values = (ground_light(thumbnail(image)) for image in item.images)
             cameras.setdefault(item.camera, []).extend(values)
+    if len(cameras) == 1:
+        sampler = Sampler(sets, seed)
+        drawn = (sampler.draw(64) for _ in range(32))
+        redrawn = (image for images, labels in drawn for image in images[labels == 1])
+        pixels = (image.byte().permute(1, 2, 0).numpy() for image in redrawn)
+        cameras = {'redrawn': [ground_light(image) for image in pixels]}
     return min(float(np.percentile(values, 1)) for values in cameras.values())
 
 

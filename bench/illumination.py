@@ -1,0 +1,41 @@
+# Copyright 2026 The nightseg developers
+# SPDX-License-Identifier: Apache-2.0
+"""
+How often an illumination estimator tells day from night, camera by camera, as CSV.
+
+``python bench/illumination.py WEIGHTS day:CAMERA:PATH night:CAMERA:PATH…`` takes the sources of
+``nightseg train illumination``. A frame is called day where its score is above 0.5.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+import csv
+import sys
+
+from nightseg_ros.files import models_dir
+from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
+from nightseg_ros.training.illumination import load_thumbnails
+import numpy as np
+
+
+def main(weights: str, *specs: str) -> None:
+    """Print a row a camera, and the mean over the cameras."""
+    path = models_dir() / f'{weights}.safetensors'
+    estimator = IlluminationEstimator.load(path if path.exists() else weights)
+    right: dict[str, dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
+    for item in load_thumbnails(specs):
+        found = estimator.estimate(np.stack([thumbnail(image) for image in item.images]))
+        right[item.camera][item.day] += [(one.score > 0.5) == item.day for one in found]
+    table = csv.writer(sys.stdout)
+    table.writerow(['camera', 'day', 'night', 'balanced accuracy'])
+    means = []
+    for camera, by_light in right.items():
+        means.append(float(np.mean([np.mean(hits) for hits in by_light.values() if hits])))
+        counts = [len(by_light[True]), len(by_light[False])]
+        table.writerow([camera, *counts, f'{100 * means[-1]:.1f}'])
+    table.writerow(['all, cameras weighted equally', '', '', f'{100 * np.mean(means):.1f}'])
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
