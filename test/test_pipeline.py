@@ -239,7 +239,7 @@ def test_a_camera_whose_size_changes_does_not_fill_the_memory(files, monkeypatch
     # of the rendered drives each split has its noise, and no node renders
     caches = [one for one in caches if 'simulation' not in one.__module__]
     assert len(caches) > 5
-    assert not [one for one in caches if one.cache_info().maxsize is None]
+    assert [one for one in caches if one.cache_info().maxsize is None] == []
 
 
 def test_changes_while_running(files):
