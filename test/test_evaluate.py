@@ -263,21 +263,30 @@ def test_labels_that_are_none_are_named(auto, tmp_path, kind, words):
 
 
 @pytest.mark.parametrize(
-    'seconds',
-    [[1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], [1.7e9, 1.7e9 + 0.1, 1.2, 1.3], [5, 5.1, 2e9, 5.3, 5.4]],
-    ids=['set ahead', 'set back', 'one wild stamp'],
+    ('seconds', 'alone'),
+    [
+        ([1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], 0),
+        ([1, 1.1, 1.2, 1.7e9, 1.7e9 + 0.1], 9),
+        ([1.7e9, 1.7e9 + 0.1, 1.2, 1.3], 0),
+        ([5, 5.1, 2e9, 5.3, 5.4], 0),
+    ],
+    ids=['set ahead', 'set ahead after labels without frames', 'set back', 'one wild stamp'],
 )
-def test_stamps_that_jump_lose_no_frame_and_no_label(auto, tmp_path, seconds):
+def test_stamps_that_jump_lose_no_frame_and_no_label(auto, tmp_path, seconds, alone):
     with BagWriter(tmp_path / 'bag') as bag:
         for index, second in enumerate(seconds):
             place = {'stamp_ns': round(second * 10) * STEP, 'received_ns': START + index * STEP}
+            for lone in range(alone if index == 3 else 0):
+                stamp_ns = round(seconds[2] * 10) * STEP + 1 + lone
+                bag.write_labels(LABEL_TOPIC, truth(0), **{**place, 'stamp_ns': stamp_ns})
             bag.write_image(IMAGE_TOPIC, picture(index, 5), 'rgb8', **place)
             # every other frame has labels
             if index % 2:
                 bag.write_labels(LABEL_TOPIC, truth(index), **place)
     found = run(auto, tmp_path / 'out', tmp_path / 'bag', labels=[LABEL_TOPIC])
     [source] = found['sets']['bag']['sources']
-    assert (source['frames'], source['labels_unused'], source['losses']) == (len(seconds), 0, [])
+    counted = (source['frames'], source['labels_unused'], source['losses'])
+    assert counted == (len(seconds), alone, [])
     seen = found['runs']['bag']['routing']
     assert sum(seen['seconds_by_state'].values()) < 1 and not seen['changes']
     lines = frames_of(tmp_path / 'out')
