@@ -337,9 +337,8 @@ def network_alone(session: Session) -> Callable[[], Any]:
             weights=WeightsConfig(night=given['weights.night']),
         )
     )  # fmt: skip
-    assert pipeline.night is not None
     size = fit(session.size[1], session.size[0], pipeline.long_side)
-    run = partial(pipeline.night, np.zeros((1, *size.padded, 3), np.uint8))
+    run = partial(pipeline.parts['night'].run, np.zeros((1, *size.padded, 3), np.uint8))
     run()
     return run
 

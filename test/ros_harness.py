@@ -413,8 +413,9 @@ class Client:
 
     def start(self, **values: Any) -> None:
         """Set parameters of an unconfigured node, and configure and activate it."""
-        answer = self.set_parameters(**values)
-        assert answer.successful, answer.reason
+        if values:
+            answer = self.set_parameters(**values)
+            assert answer.successful, answer.reason
         assert self.transition('configure') and self.transition('activate')
 
     def unconfigure(self) -> None:

@@ -30,7 +30,7 @@ def flags(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys):
     out = tmp_path / 'demo'
-    drive = ['--seconds', '8', '--fps', '5', '--size', '320', '180', '--backend', 'onnxruntime']
+    drive = ['--seconds', '16', '--fps', '2.5', '--size', '320', '180', '--backend', 'onnxruntime']
     assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds', '--view']) == 0
     assert 'watch it on http://127.0.0.1:' in capsys.readouterr().err
 

@@ -53,9 +53,9 @@ class Hostile(Camera):
         contents = {
             b'': 'there are no bytes',
             jpeg[: len(jpeg) // 2]: 'the JPEG is cut off',
-            bytes(flipped): 'the PNG is damaged',
-            bytes(bombs[0]): 'the picture is 65000×65000 pixels; 67108864 are the most',
-            bytes(bombs[1]): 'the picture is 60000×60000 pixels; 67108864 are the most',
+            bytes(flipped): 'the picture is damaged',
+            bytes(bombs[0]): 'the picture has more than 67108864 pixels',
+            bytes(bombs[1]): 'the picture has more than 67108864 pixels',
             b'GET / HTTP/1.1\r\n\r\n': 'they begin with 47 45 54 20',
         }
         yield from ((self.packed(content), words) for content, words in contents.items())
@@ -148,8 +148,9 @@ def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_serve
         client.told(lambda bad=bad: send(bad), 'camera', words)
         camera.serve(camera.message(picture(60, 80)))
     assert not sent & {stamp_ns(mask) for mask in camera.got()}
-    # the first is logged, the rest within ten seconds is not
-    assert 1 <= process.text.count('could not be read') - said <= 4
+    # the first is logged, maybe by the test before; the rest within ten seconds is not
+    logged = process.text.count('could not be read')
+    assert logged and logged - said <= 4
     assert memory_mb() - before < 200, 'a bomb was unpacked'
     client.told(
         lambda: camera.publisher.publish(camera.message(picture(60, 80))), 'camera', '', 'OK'

@@ -10,6 +10,7 @@ from typing import Any
 import xml.etree.ElementTree as ET
 
 from cloud_harness import CloudProcess
+from nightseg_ros.clouds.painter import PaintConfig
 from nightseg_ros.node.parameters import CloudSettings
 import pytest
 from rclpy.node import NodeNameNonExistentError
@@ -86,4 +87,7 @@ def test_the_policy_is_the_graph_of_both_nodes(parameters, tmp_path, cameras, tr
     ):
         compare(client, perception, set() if find_spec('vision_msgs') else latched)
         without = set() if find_spec('tf2_ros') else set(sros2_policy.TF)
-        compare(other, sros2_policy.semantic_cloud(CloudSettings(**clouds)), without)
+        given = {name: value for name, value in clouds.items() if name != 'confidence'}
+        paint = PaintConfig(confidence=clouds.get('confidence', True))
+        settings = CloudSettings(**given, painting=paint)
+        compare(other, sros2_policy.semantic_cloud(settings), without)
