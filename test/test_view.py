@@ -173,8 +173,10 @@ def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page):
 
 def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     overlay = vehicle.outputs['front']['overlay']
-    found = '/picture/0/overlay'
-    vehicle.until(lambda: page.get(found)[0] != 404, 'the camera')
+    # a topic that is only read is no camera
+    vehicle.client.listen('/ghost/nightseg/status', DiagnosticArray)
+    vehicle.until(lambda: page.get('/picture/1/overlay')[0] != 404, 'the cameras')
+    assert {c['name'] for c in _cameras(page)} == {'/car/front', '/car/rear'}
     # what is none of the node's is left out
     vehicle.outputs['rear']['names'].publish(String(data='{'))
     vehicle.outputs['rear']['status'].publish(DiagnosticArray())

@@ -149,7 +149,9 @@ class Viewer:
         topics = dict(self._node.get_topic_names_and_types())
         for topic in topics:
             prefix = topic.removesuffix('/status')
-            if topic.endswith(f'/{NAMESPACE}/status') and prefix not in self.cameras:
+            new = topic.endswith(f'/{NAMESPACE}/status') and prefix not in self.cameras
+            # another view may read it as well
+            if new and self._node.count_publishers(topic):
                 self._follow(prefix)
         for camera in self.cameras.values():
             source = camera.pictures['camera']
