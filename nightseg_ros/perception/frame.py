@@ -81,7 +81,7 @@ class ImageEncoding:
 _GRAY = ImageEncoding(1, 'rgb', cv2.COLOR_GRAY2RGB)
 _UYVY = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_UYVY, pairs=True)
 _YUYV = ImageEncoding(2, 'rgb', cv2.COLOR_YUV2RGB_YUY2, pairs=True)
-#: What is read without cv_bridge. YUV is that of Rec. 601 in video range (16–235), as OpenCV and
+#: What is read. YUV is that of Rec. 601 in video range (16–235), as OpenCV and
 #: the common drivers have it.
 ENCODINGS = {
     'rgb8': ImageEncoding(3),
