@@ -55,7 +55,7 @@ def config(root: Path, out: Path, **changes: object) -> SweepConfig:
             'batch': 2, 'long_side': 96, 'license': '', 'checkpoint_every': 1, 'average': 0.5,
             'augment': {'crop': [32, 64]}, 'log_every': 1,
         },
-        day={'steps': 3, 'warm_up': 1}, cell={'steps': 2, 'warm_up': 1},
+        day={'steps': 3, 'warm_up': 1}, trial={'steps': 2, 'warm_up': 1},
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -79,7 +79,7 @@ def rows(out: Path) -> list[dict[str, str]]:
 
 
 def test_a_sweep_trains_each_trial_and_writes_table_and_figure(finished):
-    names = {path.name for path in (finished / 'cells').iterdir()}
+    names = {path.name for path in (finished / 'trials').iterdir()}
     assert names == {f'{ratio}_seed{seed}' for ratio in ('0', '0.5') for seed in (0, 1)}
     table = rows(finished)
     assert len(table) == len(names) * 3 and {row['use'] for row in table} == {'select'}
@@ -147,7 +147,7 @@ def test_a_killed_sweep_goes_on_to_the_same_weights(root, finished, tmp_path):
 
     with pytest.raises(Killed):
         sweep(config(root, out, seeds=(0,)), kill)
-    assert (out / 'cells' / '0_seed0' / 'checkpoint.safetensors').exists()
+    assert (out / 'trials' / '0_seed0' / 'checkpoint.safetensors').exists()
     assert not (out / 'sweep.csv').exists()
     said: list[str] = []
     sweep(config(root, out, seeds=(0,)), said.append)
@@ -182,13 +182,13 @@ def test_shards_share_the_trials_and_the_last_writes_the_curve(
 
 def test_other_settings_are_refused(root, finished):
     with pytest.raises(RunError, match='steps = 2, now it is 4'):
-        sweep(config(root, finished, cell={'steps': 4, 'warm_up': 1}), silent)
+        sweep(config(root, finished, trial={'steps': 4, 'warm_up': 1}), silent)
 
 
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'cell': {'stepps': 1}}, "unknown key 'stepps'"),
+        ({'trial': {'stepps': 1}}, "unknown key 'stepps'"),
         ({'data': ('folder:nowhere',)}, 'no folder'),
         ({'report': ('folder:nowhere',)}, 'no folder'),
         ({'report': ('images:{root}/night/images',)}, 'no labels; trials are scored'),
@@ -211,10 +211,10 @@ def test_the_command_takes_shipped_settings_and_flags_win(root, tmp_path, monkey
 
     monkeypatch.setattr(sweeping, 'sweep', caught)
     flags = ['--data', f'folder:{root}/day', '--select', f'folder:{root}/night', '--shard', '2/3']
-    assert main(['sweep', *flags, '--out', str(tmp_path), '--cell.steps', '7']) == 2
+    assert main(['sweep', *flags, '--out', str(tmp_path), '--trial.steps', '7']) == 2
     assert 'far enough' in capsys.readouterr().err
     (options,) = seen
-    assert options.cell['steps'] == 7 and options.shard == '2/3'
+    assert options.trial['steps'] == 7 and options.shard == '2/3'
     assert options.segmenter['augment']['crop'] == [192, 256]
     assert len(options.ratios) >= 6 and len(options.seeds) == 3
     assert len(plan(options)) == 3 + 3 * len(options.ratios)

@@ -56,7 +56,7 @@ class SweepConfig:
     data: tuple[str, ...]
     """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
     out: str
-    """Folder of the sweep: day/, cells/, sweep.csv and sweep.png."""
+    """Folder of the sweep: day/, trials/, sweep.csv and sweep.png."""
     select: tuple[str, ...]
     """Labelled data sets that the best ratio is chosen on."""
     report: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class SweepConfig:
     """Settings of `nightseg train segmenter` for all trainings."""
     day: dict[str, Any] = field(default_factory=dict)
     """Further ones for the day checkpoint of each seed, which its other trials start from."""
-    cell: dict[str, Any] = field(default_factory=dict)
+    trial: dict[str, Any] = field(default_factory=dict)
     """Further ones for the fine-tuning of each trial."""
     shard: str = '1/1'
     """I/N: train only trial number I of every N, I from 1 to N. Start the other shards in the same

@@ -173,8 +173,8 @@ def plan(config: SweepConfig) -> list[Trial]:
     for day in trials[:]:
         for ratio in config.ratios:
             settings = _settings(
-                config, config.cell, seed=1000 + day.seed, init=str(day.weights),
-                out=str(out / 'cells' / f'{ratio:g}_seed{day.seed}'),
+                config, config.trial, seed=1000 + day.seed, init=str(day.weights),
+                out=str(out / 'trials' / f'{ratio:g}_seed{day.seed}'),
                 augment={'night_share': ratio},
             )  # fmt: skip
             trials.append(Trial(ratio=ratio, seed=day.seed, settings=settings, sets=sets))
