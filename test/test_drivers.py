@@ -170,7 +170,8 @@ def test_depth_is_refused_and_the_colour_beside_it_is_served(client):
     for name, encoding in depth.items():
         words = f"'{encoding}' is not supported; depth is no picture; name the camera's colour"
         client.told(send, name, words)
-        assert cameras['rs/color'].got() and not cameras[name].got()
+        client.until(cameras['rs/color'].got, 'a mask of the colour')
+        assert not cameras[name].got()
 
 
 def test_video_is_shown_from_a_key_frame_on_until_a_packet_is_lost(client, parameters):
