@@ -11,6 +11,7 @@ import time
 from bag_samples import frames_of
 import cv2
 from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.cli import processes
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.processes import Child, ProcessError
 from nightseg_ros.clouds.point_cloud import read_cloud
@@ -28,7 +29,14 @@ def flags(folder: Path) -> list[str]:
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys):
+def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys, monkeypatch):
+    class Ordered(Child):
+        def __init__(self, name, *given, log, **more):
+            # what is played before that is not recorded
+            assert name != 'bag_player' or 'recording' in (log.parent / 'recorder.log').read_text()
+            super().__init__(name, *given, log=log, **more)
+
+    monkeypatch.setattr(processes, 'Child', Ordered)
     out = tmp_path / 'demo'
     drive = ['--seconds', '16', '--fps', '2.5', '--size', '320', '180', '--backend', 'onnxruntime']
     assert main(['demo', '--out', str(out), *drive, '--keep-bag', '--clouds', '--view']) == 0

@@ -148,20 +148,24 @@ def run_live(
     if clouds is not None:
         commands['semantic_cloud'] = ('node.semantic_cloud', ros_arguments(clouds))
     commands['night_perception'] = ('node.main', ros_arguments(parameters))
-    if play is not None:
-        waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
-        commands['bag_player'] = ('node.replay', [*play, *waiting])
     environ = {**environ, 'ROS_LOG_DIR': str(folder / 'ros_log')}
     with ExitStack() as stack:
-        children = {
-            name: stack.enter_context(
-                Child(name, f'nightseg_ros.{module}', arguments, log=folder / f'{name}.log',
-                      environ=environ)
-            )
-            for name, (module, arguments) in commands.items()
-        }  # fmt: skip
-        player = children.pop('bag_player', None)
+
+        def start(name: str, module: str, arguments: Sequence[str]) -> Child:
+            log = folder / f'{name}.log'
+            child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
+            return stack.enter_context(child)
+
+        children = {name: start(name, *command) for name, command in commands.items()}
+        player = None
         try:
+            # masks that come before are not recorded
+            while recorder and 'recording' not in children['recorder'].tail():
+                children['recorder'].check()
+                time.sleep(0.1)
+            if play is not None:
+                waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
+                player = start('bag_player', 'node.replay', [*play, *waiting])
             _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         except KeyboardInterrupt:
             for child in children.values():
