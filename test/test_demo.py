@@ -31,8 +31,9 @@ def flags(folder: Path) -> list[str]:
 @pytest.mark.slow
 def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys, monkeypatch):
     class Ordered(Child):
+        """Sees that nothing is played before the recorder listens."""
+
         def __init__(self, name, *given, log, **more):
-            # what is played before that is not recorded
             assert name != 'bag_player' or 'recording' in (log.parent / 'recorder.log').read_text()
             super().__init__(name, *given, log=log, **more)
 
