@@ -36,7 +36,7 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
     with ExitStack() as stack:
         # line by line, so that it can be watched
         file = stack.enter_context(options.out.open('w', buffering=1, encoding='utf-8'))
-        print('cycle,seconds,rss_mb,anon_mb,fds,threads,cpu_s,masks', file=file)
+        print('cycle,seconds,rss_mb,anon_mb,shm_mb,fds,threads,cpu_s,masks', file=file)
         node = stack.enter_context(
             Child('node', 'nightseg_ros.node.main', arguments, log=work / 'log', environ=environ)
         )

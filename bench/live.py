@@ -232,9 +232,10 @@ class Probe:
             'use': {
                 name: {
                     'cpu': (after[name] - cpu) / seconds,
-                    'resident_mb': resources(self.children[name].pid)['rss_mb'],
+                    'resident_mb': now['rss_mb'] + now['shm_mb'],
                 }
                 for name, cpu in before.items()
+                for now in [resources(self.children[name].pid)]
             },
         }
 
