@@ -210,14 +210,14 @@ def test_what_all_publishers_offer_is_asked_for_until_it_closes(
 @pytest.mark.parametrize(
     ('kind', 'published', 'near'),
     [
-        (Image, {'/frnt': 'Image'}, "; did you mean '/frnt'?"),
-        # a camera of any transport is one, what nobody publishes or is our own is none
-        (Image, {'/frnt': 'CompressedImage', '/fron': 'PointCloud2'}, "; did you mean '/frnt'?"),
-        (Image, {'/front/compressed': 'CompressedImage'},
-         "; there is /front/compressed: set 'transport' to compressed"),
-        (Image, {'/fron': 'read only', '/nightseg/front': 'Image', '/rear': 'Image'}, ''),
-        (PointCloud2, {'/fron': 'Image', '/frnt': 'PointCloud2'}, "; did you mean '/frnt'?"),
-        (PointCloud2, {'/front/compressed': 'PointCloud2'}, ''),
+        # a camera of any transport is one
+        (Image, {'/frnt/image': 'CompressedImage', '/fron/image': 'PointCloud2'},
+         "; did you mean '/frnt/image'?"),
+        (Image, {'/front/image/compressed': 'CompressedImage'},
+         "; there is /front/image/compressed: set 'transport' to compressed"),
+        (Image, {'/fron/image': 'read only', '/front/nightseg/image': 'Image'}, ''),
+        (PointCloud2, {'/fron/image': 'Image', '/frnt/image': 'PointCloud2'},
+         "; did you mean '/frnt/image'?"),
     ],
 )  # fmt: skip
 def test_where_nobody_publishes_the_nearest_topic_is_named(
@@ -229,8 +229,8 @@ def test_where_nobody_publishes_the_nearest_topic_is_named(
         for name, kind in published.items()
     ]
     graph.count_publishers = lambda name: published[name] != 'read only'
-    subscription = Subscription(graph, kind, 'front', print)
-    assert subscription.source() == Source(topic='/front', near=near)
+    subscription = Subscription(graph, kind, 'front/image', print)
+    assert subscription.source() == Source(topic='/front/image', near=near)
 
 
 def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
