@@ -144,7 +144,7 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
         PipelineConfig(route='day'),
         backend,
         {'day': load_part(spoilt, backend, print, 'segment')},
-        IlluminationEstimator.load(files.illumination),
+        IlluminationEstimator(load_weights(files.illumination)),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

@@ -22,7 +22,7 @@ from typing import Annotated
 import cv2
 from nightseg_ros.config import Limited, Limits, NotNegative, Positive, Share, to_mapping
 from nightseg_ros.data.source import open_source
-from nightseg_ros.networks.illumination import illumination_net, IlluminationNet
+from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
@@ -95,7 +95,7 @@ def fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = illumination_net(widths=config.widths)
+        network = IlluminationNet(widths=config.widths)
     sampler = Sampler(sets, config.seed, relit=config.relit)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
