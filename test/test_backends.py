@@ -55,8 +55,7 @@ NETWORKS = {
     'erf_pspnet': partial(write_network, name='erf_pspnet', classes=11),
     'generator': write_translator,
     'residual generator': partial(write_translator, residual=True),
-    'fast generator, cells of 8': partial(write_fast_generator, cell=8),
-    'fast generator, cells of 16': partial(write_fast_generator, cell=16),
+    'fast generator': write_fast_generator,
 }
 
 
