@@ -289,10 +289,10 @@ def _write_result(
             if math.isfinite(result.illumination.score):
                 writer.write_value(topic, result.illumination.score, received_ns)
         elif output == 'status':
-            found = report(_camera(prefix), result, {}, None)
+            camera, (level, message, values) = _camera(prefix), report(result, {}, None)
             writer.write_status(
-                topic, level=_LEVELS[found.level], name=found.name, message=found.message,
-                hardware_id=found.camera, values=found.values, **place,
+                topic, level=_LEVELS[level], name=f'nightseg: {camera}', message=message,
+                hardware_id=camera, values=values, **place,
             )  # fmt: skip
         elif output == 'overlay/compressed':
             assert result.overlay is not None

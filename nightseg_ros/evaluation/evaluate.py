@@ -29,6 +29,7 @@ from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.outputs import check_output, locked
+from nightseg_ros.runtime.backends import processor
 import numpy as np
 
 #: Of metrics.json.
@@ -262,7 +263,7 @@ def _header(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
         'nightseg': __version__,
         'machine': {
             'platform': platform.platform(),
-            'cpu': _cpu(),
+            'cpu': processor().get('model name', platform.processor()),
             'threads': os.cpu_count() or 1,
             'python': platform.python_version(),
             **{name: _version(name) for name in ('numpy', 'torch', 'openvino', 'onnxruntime')},
@@ -281,11 +282,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.M)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()

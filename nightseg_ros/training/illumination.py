@@ -22,7 +22,7 @@ import cv2
 from nightseg_ros.config import Limited, Positive, to_mapping
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
-from nightseg_ros.networks.illumination import illumination_net, IlluminationNet
+from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
@@ -95,7 +95,7 @@ def fit(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = illumination_net(widths=WIDTHS)
+        network = IlluminationNet(widths=WIDTHS)
     sampler = Sampler(sets, config.seed, relit=RELIT)
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
