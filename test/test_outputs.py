@@ -90,9 +90,9 @@ OWN = [
 @pytest.mark.parametrize(('command', 'words'), OWN)
 def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, words, capsys):
     root = tmp_path / 'root'
-    for folder in ('home/bag.partial/replaced', 'home/bags', 'drive', 'other', 'set/labels'):
+    for folder in ('home/bag.partial/replaced', 'home/bags/drive', 'drive', 'other', 'set/labels'):
         (root / folder).mkdir(parents=True)
-    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/mine'):
+    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/drive/mine'):
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):

@@ -14,15 +14,9 @@ from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data import PaintSettings
+from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
-
-# stands here as well, since what it is made of may not be imported for --help
-Output = Literal[
-    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
-    'illumination', 'status', 'label_info_json',
-]  # fmt: skip
 
 
 # no slots: a class has at most one base with them
@@ -253,8 +247,6 @@ class ReplayOptions:
     """Publish images reliably; --lockstep does."""
     wait_subscribers: int = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
-    stamp_offset: int | None = None
-    """Added to the stamps (ns) of a video or folder; 10^18 where they begin at 0."""
     log: Path | None = None
     """File for the steady time at which each stamp was sent, as JSON lines."""
 

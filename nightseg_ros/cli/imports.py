@@ -129,16 +129,14 @@ def _write(
     mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, **how: Any,
 ) -> int:  # fmt: skip
     """Write the weights, say what was found, and compare the runtimes on a street."""
-    import cv2
+    from nightseg_ros.evaluation.agreement import agreement, OTHERS
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.runtime.backend import MIN_AGREEMENT, ON_CPU
-    from nightseg_ros.runtime.backends import available_backends, open_backend
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT
+    from nightseg_ros.runtime.backends import available_backends
     from nightseg_ros.runtime.imported import import_model
-    from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.simulation.drive import render
     from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
-    import numpy as np
 
     taxonomy: Taxonomy | None = None
     table: Sequence[int] = ()
@@ -151,28 +149,18 @@ def _write(
         mean=_triple(mean), std=_triple(std), license=options.terms, data=options.data,
     )  # fmt: skip
     layout = import_model(model, options.out, metadata, table=table, size=size, **how)
-    weights = load_weights(options.out)
     side = 'channels last' if layout.channels_last else 'channels first'
     sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'
     print(f"'{options.out}': {layout.output} from pictures of {sizes}, {side}")
     if layout.output == 'ids':
         print('it does not say how sure it is: confidence and reliability are 1 everywhere')
     street = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
-    long_side = weights.metadata.long_side
-    scaled = fit(*street.shape[:2], long_side).padded
-    image = np.asarray(cv2.resize(street, scaled[::-1]), np.uint8)[None]
     present = available_backends()
-    found = {
-        name: open_backend(name, 'cpu').load(weights, print)(image)[0]
-        for name in ON_CPU if present[name] and name != 'torch'
-    }  # fmt: skip
-    first, *others = found
-    # a picture's numbers may differ by one
-    step = int(layout.output == 'picture')
-    shares = [float((abs(found[first] * 1.0 - found[one]) <= step).mean()) for one in others]
-    for name, share in zip(others, shares):
+    first, *others = [name for name in OTHERS if present[name]]
+    shares = agreement(load_weights(options.out), [street], print, others, reference=first)
+    for name, share in shares.items():
         print(f'{first} and {name} give the same on {share:.2%} of the pixels of a street')
-    return int(any(share < MIN_AGREEMENT for share in shares))
+    return int(any(share < MIN_AGREEMENT for share in shares.values()))
 
 
 def _triple(values: Sequence[float]) -> Triple:
