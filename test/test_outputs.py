@@ -54,14 +54,6 @@ def count(bag: Path) -> int:
     return found
 
 
-def test_force_replaces_a_bag_of_its_own(tmp_path, pictures):
-    out = tmp_path / 'bag'
-    assert make(pictures, out) == 0
-    assert make(pictures, out) == 2
-    assert make(pictures, out, '--force', '--storage', 'sqlite3') == 0
-    assert sorted(path.name for path in out.iterdir()) == ['bag.db3', 'metadata.yaml']
-
-
 WEIGHTS = '--weights-day rendered_day --weights-night rendered_night --backend torch'
 OWN = [
     # a folder of something else, a file, and work that another tool has begun

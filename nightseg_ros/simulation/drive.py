@@ -349,8 +349,6 @@ def write_rendered(
     bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
     folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
-    if seed < 0:
-        raise DataError(f'seed must not be negative, got {seed}')
     with whole_folder(
         out, 'a rendered data set', _is_ours, force=force, error=DataError
     ) as unfinished:
