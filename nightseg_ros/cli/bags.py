@@ -59,9 +59,7 @@ def info(options: BagInfoOptions) -> int:
         if options.check:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
-        own = topic.encoding in ('', 'cdr', 'ros1')
-        kind = topic.msgtype if own else f'{topic.msgtype} as {topic.encoding}'
-        print(f'{topic.name:{width}} {counts}  {kind}')
+        print(f'{topic.name:{width}} {counts}  {topic.kind}')
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
     return 1 if errors else 0
