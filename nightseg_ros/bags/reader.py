@@ -35,8 +35,8 @@ from nightseg_ros.perception.frame import (
     is_depth,
     video_codec,
 )
-from nightseg_ros.perception.packets import PacketDecoder
 from nightseg_ros.perception.result import base_topic
+from nightseg_ros.perception.video import PacketDecoder
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import parse_qos
 

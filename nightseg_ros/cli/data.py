@@ -19,7 +19,6 @@ import tyro
 SHOWN = 5
 #: Pairs of pictures on the contact sheet of a synthesis.
 TILES = 12
-SHEET = 'sheet.jpg'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +167,8 @@ class SynthesizeOptions(SynthesisConfig):
     """
     Turn a seeded choice of labelled day images into night; 'folder:OUT:night' is the data set.
 
-    Labels are copied, manifest.json names sources and hashes, an interrupted run goes on, and the
-    folder appears only when it is whole. --config FILE.yaml holds the same settings.
+    Labels are copied, manifest.json names sources and hashes, and the folder appears only when it
+    is whole. --config FILE.yaml holds the same settings.
     """
 
     sheet: bool = False
@@ -182,24 +181,22 @@ def synthesize(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.synthesize import synthesize
 
     with Progress('making night', None) as progress:
-        done = synthesize(options, progress=progress.show, log=progress.note)
-    share = done.count / (done.count + done.of)
+        count, of = synthesize(options, progress=progress.show, log=progress.note)
     print(
-        f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"
-        f'train on folder:{done.folder}:night; beside all of the day images it is {share:.0%} '
-        'of the samples'
+        f"{count} nights of {of} day images in '{options.out}'\n"
+        f'train on folder:{options.out}:night; beside all of the day images it is '
+        f'{count / (count + of):.0%} of the samples'
     )
     if options.sheet:
-        _write_sheet(done.folder)
-        print(f"contact sheet: '{done.folder / SHEET}'")
+        print(f"contact sheet: '{_write_sheet(Path(options.out))}'")
     return 0
 
 
-def _write_sheet(folder: Path) -> None:
-    """Write pairs of day and night, spread over the folder."""
+def _write_sheet(folder: Path) -> Path:
+    """Write pairs of day and night, spread over the folder; return the picture's path."""
     from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.sample import read_image
-    from nightseg_ros.data.synthesize import MANIFEST
+    from nightseg_ros.data.synthesize import MANIFEST, SHEET
 
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
     entries = manifest['images']
@@ -210,3 +207,4 @@ def _write_sheet(folder: Path) -> None:
         caption = f'{manifest["method"]}: {Path(entry["image"]).stem}'
         tiles.append((day, night, caption, (230, 230, 230)))
     write_picture(folder / SHEET, contact_sheet(tiles))
+    return folder / SHEET

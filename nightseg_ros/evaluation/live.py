@@ -32,9 +32,8 @@ from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, Labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.perception.video import VideoWriter
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, STATE_COLORS
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import load_weights

@@ -12,12 +12,11 @@ from typing import Any, Literal
 from nightseg_ros.config import check_rules, Limited, live, setting
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
-from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig, ROUTES
 from nightseg_ros.runtime.backend import Backend, BACKENDS, Log, Network
 from nightseg_ros.runtime.backends import choose, open_backend
-from nightseg_ros.runtime.pixels import fit, NetworkSize
+from nightseg_ros.runtime.pixels import fit, mark, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import has_reliability, load_weights, Weights, WeightsError
 import numpy as np
@@ -167,7 +166,7 @@ class Pipeline:
         ``BackendError`` what cannot run.
         """
         read = _read(config, log)
-        estimator = IlluminationEstimator.of(read['illumination'])
+        estimator = IlluminationEstimator(read['illumination'])
         name, device = choose(_segmenters(read), config.backend, config.device)
         backend = open_backend(name, device, config.threads)
         parts: dict[str, Part] = {}
@@ -267,8 +266,6 @@ class Pipeline:
         parts: dict[str, Part | IlluminationEstimator] = {**self.parts}
         parts['illumination'] = self.estimator
         for name, part in parts.items():
-            if part.weights is None:
-                continue
             metadata = part.weights.metadata
             weights[name] = {
                 'file': part.weights.path.name, 'sha256': part.weights.sha256,
@@ -326,7 +323,8 @@ class Pipeline:
             job.ms['network'] += waited
             if self.config.overlay_route and 'overlay' in job.pictures:
                 started = time.perf_counter()
-                mark(job.pictures['overlay'], results[index].decision)
+                decision = results[index].decision
+                mark(job.pictures['overlay'], decision.state, decision.route)
                 job.ms['render'] += (time.perf_counter() - started) * 1e3
             results[index] = replace(
                 results[index], ms={**results[index].ms, **job.ms},

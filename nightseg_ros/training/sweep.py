@@ -23,15 +23,17 @@ from typing import Any
 from matplotlib.figure import Figure
 from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.datasets import open_all, open_dataset
-from nightseg_ros.data.sample import labelled
-from nightseg_ros.evaluation.metrics import number, RARE
+from nightseg_ros.data.sample import labelled, read_image, read_labels
+from nightseg_ros.evaluation.metrics import ConfusionMatrix, number, RARE
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.outputs import require_same
+from nightseg_ros.perception.pipeline import load_part
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
-from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import data_names, FREE, RunError
-from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import numpy.typing as npt
@@ -201,13 +203,21 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
     """
     Return a segmenter's scores on a data set by source, and as 'mean' averaged over the sources.
 
-    ``mean`` → ``miou9`` is the headline: on the night frames of two cameras it is night9.
+    They are of the graph that is deployed, each picture by itself. ``mean`` → ``miou9`` is the
+    headline: on the night frames of two cameras it is night9.
     """
-    loaded = load_weights(weights)
-    assert loaded.metadata.taxonomy is not None
-    taxonomy = Taxonomy.from_dict(loaded.metadata.taxonomy)
+    loaded, backend = load_weights(weights), TorchBackend('cpu')
+    segmenter = load_part(loaded, backend, lambda text: None, 'segment')
+    pixels, taxonomy = backend.pixels, segmenter.taxonomy
     samples = labelled(open_dataset(spec, taxonomy), SCORED)
-    matrices = confusion_by_source(loaded, samples, TorchBackend('cpu'))
+    matrices: dict[str, ConfusionMatrix] = {}
+    for sample in samples:
+        assert sample.label is not None
+        image, truth = read_image(sample.image), read_labels(sample.label)
+        size = fit(image.shape[0], image.shape[1], loaded.metadata.long_side)
+        labels, *_ = segmenter.run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+        matrix = matrices.setdefault(sample.source, ConfusionMatrix(taxonomy))
+        matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
     frames = Counter(sample.source for sample in samples)
     rare = [name for name in RARE if name in taxonomy.classes]
     scores = {}

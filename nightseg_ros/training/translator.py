@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.config import Limited, Natural, NotNegative, Positive, to_mapping
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
@@ -37,6 +37,8 @@ from torch.nn import functional as F
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
+#: Share of the crops whose camera the generators are not told, which trains 'any'.
+UNTOLD = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,14 +73,10 @@ class TranslatorConfig(RunConfig):
     """Width of the discriminators."""
     styled: bool = True
     """The networks are told the camera; False is one style for all, as published."""
-    untold: Share = 0.25
-    """Share of the crops whose camera the generators are not told, which trains 'any'."""
     crop: int = 256
     """Side of the square crops; in use any size goes."""
     long_side: int = 480
     """Long side of the whole pictures that the crops come from, and of those in use."""
-    zoom: tuple[float, float] = (1.0, 1.3)
-    """Further scale of the pictures before the crop."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
     pool: Natural = 50
@@ -97,8 +95,6 @@ class TranslatorConfig(RunConfig):
         multiple = 32 if self.segmenter else 4
         if self.crop < 32 or self.crop % multiple:
             raise ValueError(f"'crop' must be a multiple of {multiple} from 32, got {self.crop}")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"'zoom' must be 0 < low <= high, got {self.zoom}")
         if self.night_segmenter and not self.segmenter:
             raise ValueError("'night_segmenter' needs a 'segmenter' for the day as well")
 
@@ -156,7 +152,7 @@ def train_translator(
     run = TrainingRun(config, log)
     crops = UnpairedCrops(
         open_all(config.data), crop=(config.crop, config.crop), long_side=config.long_side,
-        zoom=config.zoom, untold=config.untold, seed=config.seed, log=run.log,
+        untold=UNTOLD, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
