@@ -40,20 +40,21 @@ def agreement(
     images: Sequence[Image],
     log: Callable[[str], None] = print,
     backends: Sequence[str] = OTHERS,
+    reference: str = 'torch',
 ) -> dict[str, float]:
     """
-    Return the share of pixels, 0 to 1, on which each of the other runtimes agrees with torch.
+    Return the share of pixels, 0 to 1, on which each runtime agrees with the ``reference``.
 
     Those that are not installed are left out. ``images`` are uint8 [H, W, 3] RGB of any size.
     Labels agree when they are equal, translated pixels within ``TOLERANCE``. The graph that a
     runtime builds stays in the cache, so that the first frame in the node waits for none.
     """
-    reference = open_backend('torch', 'cpu')
+    first = open_backend(reference, 'cpu')
     batches = []
     for image in images:
         size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
-        batches.append(reference.pixels.stack([reference.pixels.shrink(image, 'rgb', size)]))
-    run = reference.load(weights, log)
+        batches.append(first.pixels.stack([first.pixels.shrink(image, 'rgb', size)]))
+    run = first.load(weights, log)
     wanted = [run(batch)[0].astype(np.int16) for batch in batches]
     shares = {}
     present = available_backends()
