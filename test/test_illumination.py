@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.perception.illumination import (
     BRIGHT,
@@ -21,7 +22,6 @@ from nightseg_ros.perception.illumination import (
 from nightseg_ros.training.illumination import (
     fit,
     IlluminationConfig,
-    IlluminationDataError,
     load_thumbnails,
     Sampler,
     train_illumination,
@@ -249,8 +249,8 @@ def test_same_seed_same_weights(folders):
 def test_missing_frames_and_missing_classes_are_errors(folders, tmp_path):
     out = str(tmp_path / 'x.safetensors')
     empty = f'day:c:{tmp_path}/*.jpg'
-    with pytest.raises(IlluminationDataError, match='no readable frame'):
+    with pytest.raises(DataError, match='no readable frame'):
         train_illumination(IlluminationConfig(data=(*folders, empty), out=out))
-    with pytest.raises(IlluminationDataError, match="'night'"):
+    with pytest.raises(DataError, match="'night'"):
         train_illumination(IlluminationConfig(data=folders[:1], out=out, steps=1))
     assert not Path(out).exists()
