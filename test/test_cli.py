@@ -320,7 +320,7 @@ def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
 
 def test_info_as_json(tmp_path, capsys, monkeypatch):
     (tmp_path / 'models').mkdir()
-    write_segmenter(tmp_path / 'models' / 'mine.safetensors')
+    write_segmenter(tmp_path / 'models' / 'rendered_illumination.safetensors')
     (tmp_path / 'models' / 'torn.safetensors').write_bytes(b'torn')
     monkeypatch.setenv('NIGHTSEG_SHARE', str(tmp_path))
     assert main(['info', '--json']) == 0
@@ -331,12 +331,12 @@ def test_info_as_json(tmp_path, capsys, monkeypatch):
     assert facts['backends']['tensorrt'] is ('TensorrtExecutionProvider' in providers)
     assert any(device.startswith('cpu') for device in facts['devices'])
     mine, torn = facts['weights']
-    assert (mine['name'], mine['taxonomy']) == ('mine', 'camvid11')
+    assert (mine['name'], mine['taxonomy']) == ('rendered_illumination', 'camvid11')
     assert len(mine['sha256']) == 64 and mine['license']
     assert torn['name'] == 'torn' and 'torn' in torn['error']
     assert main(['info']) == 0
     shown = capsys.readouterr().out
-    assert 'mine' in shown and 'torn' in shown
+    assert f' rendered_illumination {mine["sha256"][:12]} ' in shown and 'torn' in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if str(tmp_path) not in line)
 
 

@@ -160,7 +160,7 @@ def _show(facts: dict[str, Any]) -> None:
             print(f'  {weights["name"]}: refused: {weights["error"]}')
             continue
         words = [weights['network'], weights['taxonomy'], weights['license']]
-        line = f'  {weights["name"]:17}{weights["sha256"][:12]} {" ".join(filter(None, words))}'
+        line = f'  {weights["name"]:22}{weights["sha256"][:12]} {" ".join(filter(None, words))}'
         for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
             print(textwrap.fill(text, 80, subsequent_indent='      '))
 
