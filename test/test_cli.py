@@ -4,12 +4,14 @@
 
 import dataclasses
 import importlib
+from importlib.metadata import PackageNotFoundError
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -144,6 +146,17 @@ def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     assert main(['import', 'segformer', str(tmp_path), '--out', 'x']) == 2
     assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])
+def test_without_ros_a_verb_that_needs_it_says_so(verb, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: None)
+    imwrite(tmp_path / 'in' / 'a.png', street(dark=False))
+    assert main([verb, *(['in'] if verb in ('run', 'replay') else [])]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'nightseg {verb}: this needs ROS 2')
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
@@ -334,6 +347,10 @@ def test_info_as_json(tmp_path, capsys, monkeypatch):
     assert (mine['name'], mine['taxonomy']) == ('rendered_illumination', 'camvid11')
     assert len(mine['sha256']) == 64 and mine['license']
     assert torn['name'] == 'torn' and 'torn' in torn['error']
+    # neither ROS nor any other package is found
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    absent = Mock(side_effect=PackageNotFoundError)
+    monkeypatch.setattr(machine.metadata, 'version', absent)
     assert main(['info']) == 0
     shown = capsys.readouterr().out
     assert f' rendered_illumination {mine["sha256"][:12]} ' in shown and 'torn' in shown

@@ -20,6 +20,7 @@ import sys
 import tempfile
 from typing import Annotated, Any
 
+from nightseg_ros.cli.bags import check_ros
 from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
 from nightseg_ros.cli.processes import node_parameters, ProcessError, run_live
 from nightseg_ros.config import ConfigError
@@ -90,6 +91,7 @@ def demo(options: DemoOptions) -> int:
 
         given = [] if options.footage is None else [options.footage]
         check_output(bags, "a demo's bags", _is_kept, inputs=given)
+    check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def _ros() -> str:
         except metadata.PackageNotFoundError:
             continue
         return f'{distribution} (wheels, rclpy {version})'
-    return 'none found: the node needs ROS 2, everything else works without'
+    return 'none found; node, run, view and demo need ROS 2'
 
 
 def _runs(backend: str) -> bool:
@@ -160,7 +160,7 @@ def _show(facts: dict[str, Any]) -> None:
             print(f'  {weights["name"]}: refused: {weights["error"]}')
             continue
         words = [weights['network'], weights['taxonomy'], weights['license']]
-        line = f'  {weights["name"]:22}{weights["sha256"][:12]} {" ".join(filter(None, words))}'
+        line = f'  {weights["name"]:16} {weights["sha256"][:12]} {" ".join(filter(None, words))}'
         for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
             print(textwrap.fill(text, 80, subsequent_indent='      '))
 
