@@ -53,15 +53,15 @@ def yaml_text(parameters: Sequence[Parameter], node: str) -> str:
 def parameter_table(parameters: Sequence[Parameter]) -> str:
     """Return a table of parameters as documents show it."""
     rows = [
-        '| Parameter | Type | Default | Accepted | Changes at run time | Meaning |',
+        '| Parameter | Type | Default | Accepted | At run time | Meaning |',
         '|---|---|---|---|---|---|',
     ]
     for p in parameters:
-        dynamic = 'yes' if p.dynamic else 'by configure'
+        dynamic = 'yes' if p.dynamic else 'no'
         # GitHub would take <camera> for a tag and drop it
         text = p.text.replace('<', '&lt;')
         rows.append(
-            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.accepted or "any"} '
+            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.accepted} '
             f'| {dynamic} | {text} |'
         )
     return '\n'.join(rows) + '\n'

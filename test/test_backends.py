@@ -55,8 +55,7 @@ NETWORKS = {
     'erf_pspnet': partial(write_network, name='erf_pspnet', classes=11),
     'generator': write_translator,
     'residual generator': partial(write_translator, residual=True),
-    'fast generator, cells of 8': partial(write_fast_generator, cell=8),
-    'fast generator, cells of 16': partial(write_fast_generator, cell=16),
+    'fast generator': write_fast_generator,
 }
 
 
@@ -144,7 +143,7 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
         PipelineConfig(route='day'),
         backend,
         {'day': load_part(spoilt, backend, print, 'segment')},
-        IlluminationEstimator.load(files.illumination),
+        IlluminationEstimator(load_weights(files.illumination)),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])

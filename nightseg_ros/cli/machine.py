@@ -13,7 +13,6 @@ import json
 import os
 from pathlib import Path
 import platform
-import re
 import textwrap
 import time
 from typing import Any, Literal
@@ -325,10 +324,9 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 
 def machine() -> dict[str, Any]:
     """Return processor, cores that may be used, memory, system and how busy it is."""
-    text = Path('/proc/cpuinfo').read_text()
-    facts: dict[str, str] = dict(
-        re.findall(r'^(model name|flags|Features)\s*: (.*)$', text, re.MULTILINE)
-    )
+    from nightseg_ros.runtime.backends import processor
+
+    facts = processor()
     flags = facts.get('flags', facts.get('Features', '')).split()
     return {
         'processor': facts.get('model name', platform.machine()),
