@@ -171,11 +171,7 @@ class Progress(bars.Progress):
 
     def show(self, done: int, total: int | None = None, text: str = '') -> None:
         """Show that ``done`` are done; a new total or text replaces the old one."""
-        self.update(self._bar, completed=done)
-        if total is not None:
-            self.update(self._bar, total=total)
-        if text:
-            self.update(self._bar, description=text)
+        self.update(self._bar, completed=done, total=total, description=text or None)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
