@@ -163,11 +163,7 @@ def scale_and_crop(
 def pad(
     image: Bytes, labels: Bytes, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Bytes, Bytes]:
-    """
-    Place an image and its labels at random in a frame of ``size`` (height, width) or more.
-
-    The frame has the colour ``PADDING`` and the label 255.
-    """
+    """Place image and labels at random in ``size`` or more, amid ``PADDING`` and 255."""
     height, width = labels.shape
     out_h, out_w = max(size[0], height), max(size[1], width)
     if (height, width) == (out_h, out_w):

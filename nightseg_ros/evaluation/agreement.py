@@ -73,11 +73,7 @@ def agreement(
 
 
 def source_images(source: Path, count: int) -> list[Image]:
-    """
-    Return up to ``count`` frames, uint8 [H, W, 3] RGB, spread evenly where there is a number.
-
-    ``DataError`` where an image, folder, video or bag has none.
-    """
+    """Return up to ``count`` uint8 RGB frames, spread over a source; ``DataError`` for none."""
     frames = open_source(source)
     every = max(1, (frames.count or count) // count)
     images: list[Image] = []
@@ -106,11 +102,7 @@ def made_up_images(long_side: int, count: int) -> Iterator[Image]:
 
 
 def model_card(weights: Weights, agreement: Mapping[str, float] | None = None) -> str:
-    """
-    Return the card of ``weights``; ``agreement`` are shares by runtime, as ``agreement`` gives.
-
-    It is what the metadata says, and nothing that they do not.
-    """
+    """Return the card of ``weights``: its metadata, and the shares ``agreement`` by runtime."""
     about = to_mapping(weights.metadata)
     if weights.metadata.taxonomy is not None:
         names = Taxonomy.from_dict(weights.metadata.taxonomy).classes
