@@ -424,10 +424,9 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
     metrics.write_text(json.dumps({'route': 'day', 'runs': {'camvid:day_test': run}}))
     models = tmp_path / 'models'
     flags = ['publish', str(trained), '--name', 'mine', '--models', str(models)]
-    assert main([*flags, '--metrics', str(metrics), '--temperature', '1.5']) == 0
+    assert main([*flags, '--metrics', str(metrics)]) == 0
     shipped = load_weights(models / 'mine.safetensors')
     assert read_manifest(models)['mine.safetensors'] == shipped.sha256
-    assert shipped.metadata.temperature == 1.5
     assert shipped.metadata.metrics['camvid:day_test']['miou9'] == 0.6
     assert shipped.path.stat().st_size < 0.7 * trained.stat().st_size
     metrics.write_text('{}')
