@@ -13,39 +13,35 @@ on one side of it, else not resolved; on a machine that has other work none is j
 from __future__ import annotations
 
 import argparse
-import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
-import tempfile
+import sys
 import time
 from typing import Any
 
-from builtin_interfaces.msg import Time
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from nightseg_ros.cli.machine import machine, percentiles, versions
-from nightseg_ros.cli.processes import Child
-from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.cli.processes import ros_arguments
+from nightseg_ros.node.messages import ImageMessage, stamped_header
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.shared_memory import remove_orphans
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
 import numpy as np
 from peers import PEERS
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
-from watch import resources, ros_arguments
+from std_msgs.msg import Header
+from watch import Graph, resources
 
 HD, NHD, TINY = (1280, 720), (640, 360), (160, 120)
+WEIGHTS = ('day', 'night', 'translator')
 LABELS = ('labels', 'status')
 #: The stages of a frame within the node; 'total' is from its receipt to its labels.
 PARTS = ('wait', 'decode', 'estimate', 'shrink', 'network', 'post', 'render', 'publish')
@@ -59,8 +55,7 @@ BUSY = 0.5
 class Phase:
     """Contenders take turns; with a rate frames come at that pace instead, answered or not."""
 
-    name: str
-    contenders: dict[str, tuple[str, ...]]
+    contenders: dict[str, tuple[str, ...]] = field(default_factory=lambda: {'ours': ('camera',)})
     """
     Cameras that are sent a frame each, by the name of whose turn it is; none: the network runs
     alone, in this process.
@@ -79,95 +74,82 @@ class Phase:
 class Session:
     """One night_perception, maybe peers beside it, and what they are asked."""
 
-    size: tuple[int, int]
-    cameras: tuple[str, ...]
+    phases: dict[str, Phase]
+    size: tuple[int, int] = HD
+    cameras: tuple[str, ...] = ('camera',)
     """Those of the node; a peer serves the camera of its own name."""
-    phases: tuple[Phase, ...]
     peers: tuple[str, ...] = ()
-    parameters: dict[str, str]
+    parameters: dict[str, str] = field(default_factory=dict)
+    """Those of the node beside backend, weights and the route, which is night."""
 
 
-def sessions(options: argparse.Namespace) -> dict[str, Session]:
+def sessions(rounds: int, peers: tuple[str, ...]) -> dict[str, Session]:
     """Return the sessions by name; ``rounds`` are those of one camera, others take fewer."""
-    rounds = options.rounds
     fewer = max(rounds // 10, 2)
-    weights = {f'weights.{n}': getattr(options, n) for n in ('day', 'night', 'translator')}
-    night = {'route': 'night', 'backend': options.backend, **weights}
-    # every network has to be loaded where any route may be taken
-    any_route = {
-        **night, 'route': 'auto', 'router.table.dusk': 'night', 'router.table.night': 'translate',
-    }  # fmt: skip
-    one = {'ours': ('camera',)}
     eight = tuple(f'camera{index}' for index in range(8))
-    paced = {
-        rate: Phase(name=f'{rate}_hz', contenders=one, rate=rate, seconds=max(rounds / 15, 1))
-        for rate in (10, 20, 30)
-    }
-    sustained = tuple(
-        Phase(name=name, contenders=one, rounds=4, frames=rounds // 3, window=2, topics=topics)
-        for name, topics in (('labels', LABELS), ('overlay', (*LABELS, 'overlay')))
-    )
-    closed = Phase(name='closed', contenders={**one, 'alone': ()}, rounds=rounds)
-    short = replace(closed, rounds=2 * fewer)
+    both = {'ours': ('camera',), 'alone': ()}
+    paced = {f'{rate}_hz': Phase(rate=rate, seconds=max(rounds / 15, 1)) for rate in (10, 20, 30)}
+    sustained = Phase(rounds=4, frames=rounds // 3, window=2)
+    short = {'closed': Phase(contenders=both, rounds=2 * fewer)}
     return {
-        'one_camera': Session(
-            size=HD, cameras=('camera',), parameters=night, phases=(closed, *paced.values())
-        ),
-        'tiny': Session(
-            size=TINY, cameras=('camera',), parameters=night, phases=(short, paced[10])
-        ),
+        'one_camera': Session(phases={'closed': Phase(contenders=both, rounds=rounds), **paced}),
+        'tiny': Session(size=TINY, phases={**short, '10_hz': paced['10_hz']}),
         'small': Session(
-            size=NHD, cameras=('camera',), parameters=night,
-            phases=(short, paced[30], *sustained),
+            size=NHD,
+            phases={
+                **short, '30_hz': paced['30_hz'], 'labels': sustained,
+                'overlay': replace(sustained, topics=(*LABELS, 'overlay')),
+            },
         ),
         'peers': Session(
-            size=HD, cameras=('ours',), parameters=night, peers=options.peers,
-            phases=(
-                Phase(
-                    name='throughput', rounds=fewer, frames=3, window=2,
-                    contenders={name: (name,) for name in ('ours', *options.peers)},
+            cameras=('ours',), peers=peers,
+            phases={
+                'throughput': Phase(
+                    rounds=fewer, frames=3, window=2,
+                    contenders={name: (name,) for name in ('ours', *peers)},
                 ),
-            ),
+            },
         ),
         'eight_cameras': Session(
-            size=HD, cameras=eight, parameters=night,
-            phases=(
-                Phase(name='closed', contenders={'one': eight[:1], 'eight': eight},
-                      rounds=2 * fewer),
-            ),
+            cameras=eight,
+            phases={
+                'closed': Phase(contenders={'one': eight[:1], 'eight': eight}, rounds=2 * fewer),
+            },
         ),
         **{
             f'{count}_cameras': Session(
-                size=HD, cameras=eight[:count], parameters=night,
-                phases=(replace(paced[30], contenders={'ours': eight[:count]}),),
+                cameras=eight[:count],
+                phases={'30_hz': replace(paced['30_hz'], contenders={'ours': eight[:count]})},
             )
             for count in (2, 4)
         },
         'all_networks': Session(
-            size=HD, cameras=('camera',), parameters=any_route,
-            phases=(replace(short, contenders=one),),
+            phases={'closed': Phase(rounds=2 * fewer)},
+            # every network has to be loaded where any route may be taken
+            parameters={
+                'route': 'auto', 'router.table.dusk': 'night', 'router.table.night': 'translate',
+            },
         ),
     }  # fmt: skip
 
 
-class Probe:
+class Probe(Graph):
     """Publishes frames of one session, and keeps when the labels of each came back."""
 
-    def __init__(self, session: Session) -> None:
-        """Create a publisher a camera, and load the network that runs alone."""
-        self.children: dict[str, Child] = {}
-        self.alone = network_alone(session)
-        self.cameras = (*session.cameras, *session.peers)
-        self.node: Any = rclpy.create_node('bench_probe')
-        self.executor = SingleThreadedExecutor()
-        self.executor.add_node(self.node)
+    def __init__(self, session: Session, alone: Callable[[], Any]) -> None:
+        """Create a publisher a camera; ``alone`` runs the network in this process."""
+        super().__init__()
+        self.alone = alone
         street = Street(1, 'demo')
         scenes = [render(street, 9.0 * n, 'night', seed=n).image for n in range(3)]
-        self.messages = [_message(cv2.resize(scene, session.size)) for scene in scenes]
+        self.messages = [
+            ImageMessage('rgb8').fill(Header(), np.asarray(cv2.resize(s, session.size), np.uint8))
+            for s in scenes
+        ]
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self.publishers = {
             camera: self.node.create_publisher(Image, f'{camera}/image_raw', qos)
-            for camera in self.cameras
+            for camera in (*session.cameras, *session.peers)
         }
         self.subscriptions: list[Any] = []
         # of a frame: camera, stamp, sent and arrived (ns of the steady clock), ms by stage
@@ -176,34 +158,29 @@ class Probe:
         self.newest: dict[str, int] = {}
         self.count = self.last_ns = 0
 
-    def close(self) -> None:
-        """Leave the graph."""
-        self.executor.shutdown()
-        self.node.destroy_node()
-
     def first_answers(self) -> int:
         """Send until every camera has answered; return when the first did (ns)."""
-        self._listen(self.cameras, ('labels',))
-        end, missing, first = time.monotonic() + LOADING_S, set(self.cameras), 0
+        self._listen(self.publishers, ('labels',))
+        end, missing, first = time.monotonic() + LOADING_S, set(self.publishers), 0
         while missing:
             if time.monotonic() > end:
                 raise RuntimeError(f'no labels of {sorted(missing)} within {LOADING_S:g} s')
             for camera in sorted(missing):
                 if self.publishers[camera].get_subscription_count():
                     self._send(camera)
-            self._spin(0.1)
+            self.spin(0.1)
             missing -= {camera for camera, _ in self.kept}
             first = first or min((sent['arrived'] for sent in self.kept.values()), default=0)
-        self._spin(0.5)
+        self.spin(0.5)
         return first
 
     def measure(self, phase: Phase) -> dict[str, Any]:
         """Return frames, seconds of the turns and the use of each process."""
         cameras = {camera for cameras in phase.contenders.values() for camera in cameras}
         self._listen(sorted(cameras), phase.topics)
-        self._spin(0.5)
+        self.spin(0.5)
         self.kept, self.waiting, rounds = {}, {}, []
-        before, began = self._cpu(), time.monotonic()
+        before, began = self._use(), time.monotonic()
         if phase.rate:
             self._pace(phase, sorted(cameras))
         for number in range(0 if phase.rate else phase.rounds):
@@ -220,22 +197,21 @@ class Probe:
                     turns['alone_cpu'] = time.process_time() - cpu
                 turns[name] = time.monotonic() - started
                 # the contender's threads fall asleep
-                self._spin(0.03)
+                self.spin(0.03)
             rounds.append(turns)
-        seconds, after = time.monotonic() - began, self._cpu()
+        seconds, after = time.monotonic() - began, self._use()
         # a status comes after its labels
-        self._spin(0.2)
+        self.spin(0.2)
         return {
             'frames': [*self.kept.values(), *self.waiting.values()],
             'rounds': rounds,
             'seconds': seconds,
             'use': {
                 name: {
-                    'cpu': (after[name] - cpu) / seconds,
-                    'resident_mb': now['rss_mb'] + now['shm_mb'],
+                    'cpu': (after[name]['cpu_s'] - held['cpu_s']) / seconds,
+                    'resident_mb': after[name]['rss_mb'] + after[name]['shm_mb'],
                 }
-                for name, cpu in before.items()
-                for now in [resources(self.children[name].pid)]
+                for name, held in before.items()
             },
         }
 
@@ -264,105 +240,73 @@ class Probe:
         due = time.monotonic()
         end = due + phase.seconds
         while due < end:
-            self._spin(due - time.monotonic())
+            self.spin(due - time.monotonic())
             for camera in cameras:
                 self._send(camera)
             due += 1 / phase.rate
-        self._spin(0.5)
+        self.spin(0.5)
 
     def _send(self, camera: str) -> None:
-        message = self.messages[self.count % len(self.messages)]
-        self.count += 1
         # two frames never share a stamp
         stamp = self.last_ns = max(time.time_ns(), self.last_ns + 1)
-        message.header.stamp = Time(sec=stamp // 10**9, nanosec=stamp % 10**9)
-        self.waiting[camera, stamp] = {
-            'camera': camera,
-            'stamp': stamp,
-            'sent': time.monotonic_ns(),
-        }
+        message = self.messages[self.count % len(self.messages)]
+        message.header = stamped_header('camera', stamp)
+        self.count += 1
+        self.waiting[camera, stamp] = {'camera': camera, 'sent': time.monotonic_ns()}
         self.publishers[camera].publish(message)
 
-    def _listen(self, cameras: Sequence[str], topics: Sequence[str]) -> None:
+    def _listen(self, cameras: Iterable[str], topics: Sequence[str]) -> None:
         for subscription in self.subscriptions:
             self.node.destroy_subscription(subscription)
         self.subscriptions = [
             self.node.create_subscription(
                 DiagnosticArray if topic == 'status' else Image, f'{camera}/nightseg/{topic}',
-                self._receiver(camera, topic), 10,
+                partial(self._receive, camera, topic), 10,
             )
             for camera in cameras
             for topic in topics
         ]  # fmt: skip
 
-    def _receiver(self, camera: str, topic: str) -> Any:
-        def receive(message: Any) -> None:
-            now, stamp = time.monotonic_ns(), message.header.stamp
-            key = camera, stamp.sec * 10**9 + stamp.nanosec
-            if topic == 'labels' and key in self.waiting:
-                self.kept[key] = {**self.waiting.pop(key), 'arrived': now}
-                self.newest[camera] = key[1]
-            elif topic == 'status' and key in self.kept:
-                pairs = [
-                    (p.key.partition('latency_ms.')[2], p.value) for p in message.status[0].values
-                ]
-                self.kept[key]['ms'] = {name: float(value) for name, value in pairs if name}
+    def _receive(self, camera: str, topic: str, message: Any) -> None:
+        now, stamp = time.monotonic_ns(), message.header.stamp
+        key = camera, stamp.sec * 10**9 + stamp.nanosec
+        if topic == 'labels' and key in self.waiting:
+            self.kept[key] = {**self.waiting.pop(key), 'arrived': now}
+            self.newest[camera] = key[1]
+        elif topic == 'status' and key in self.kept:
+            pairs = [
+                (p.key.partition('latency_ms.')[2], p.value) for p in message.status[0].values
+            ]
+            self.kept[key]['ms'] = {name: float(value) for name, value in pairs if name}
 
-        return receive
-
-    def _spin(self, seconds: float) -> None:
-        for child in self.children.values():
-            child.check()
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self.executor.spin_once(timeout_sec=left)
-
-    def _cpu(self) -> dict[str, float]:
-        return {name: resources(child.pid)['cpu_s'] for name, child in self.children.items()}
+    def _use(self) -> dict[str, dict[str, float]]:
+        return {child.name: resources(child.pid) for child in self.children}
 
 
-def _message(frame: Any) -> Image:
-    message = Image(encoding='rgb8', height=frame.shape[0], width=frame.shape[1])
-    message.step = 3 * message.width
-    message.data = array.array('B', frame.tobytes())
-    message.header.frame_id = 'camera'
-    return message
-
-
-def network_alone(session: Session) -> Callable[[], Any]:
-    """Return what runs the node's network once on a picture of its size."""
-    given = session.parameters
-    pipeline = Pipeline.load(
-        PipelineConfig(
-            route='night', backend=given['backend'],
-            weights=WeightsConfig(night=given['weights.night']),
-        )
-    )  # fmt: skip
-    size = fit(session.size[1], session.size[0], pipeline.long_side)
-    run = partial(pipeline.parts['night'].run, np.zeros((1, *size.padded, 3), np.uint8))
+def network_alone(backend: str, night: str, size: tuple[int, int]) -> Callable[[], Any]:
+    """Return what runs the node's network once on a picture of that width and height."""
+    weights = WeightsConfig(night=night)
+    pipeline = Pipeline.load(PipelineConfig(route='night', backend=backend, weights=weights))
+    padded = fit(size[1], size[0], pipeline.long_side).padded
+    run = partial(pipeline.parts['night'].run, np.zeros((1, *padded, 3), np.uint8))
     run()
     return run
 
 
-def run_session(name: str, session: Session, folder: Path) -> dict[str, Any]:
+def run_session(session: Session, options: argparse.Namespace) -> dict[str, Any]:
     """Start the session's processes and return what was measured of each phase."""
-    here = str(Path(__file__).parent)
-    environ = {**os.environ, 'ROS_LOG_DIR': str(folder), 'PYTHONPATH': os.pathsep.join(
-        filter(None, (here, os.environ.get('PYTHONPATH', '')))
-    )}  # fmt: skip
-    parameters = {**session.parameters, 'cameras': json.dumps(session.cameras)}
-    commands = {'ours': ('nightseg_ros.node.main', ros_arguments(parameters))}
-    commands |= {peer: ('peers', [peer]) for peer in session.peers}
-    with ExitStack() as stack:
-        probe = Probe(session)
-        stack.callback(probe.close)
+    parameters = {
+        'route': 'night', 'backend': options.backend, 'cameras': json.dumps(session.cameras),
+        **{f'weights.{name}': getattr(options, name) for name in WEIGHTS}, **session.parameters,
+    }  # fmt: skip
+    alone = network_alone(options.backend, options.night, session.size)
+    with Probe(session, alone) as probe:
         began = time.monotonic_ns()
-        for who, (module, arguments) in commands.items():
-            log = folder / f'{name}.{who}.log'
-            child = Child(who, module, arguments, log=log, environ=environ)
-            probe.children[who] = stack.enter_context(child)
+        probe.start('ours', 'nightseg_ros.node.main', ros_arguments(parameters))
+        for peer in session.peers:
+            probe.start(peer, 'peers', [peer])
         first = probe.first_answers()
-        phases = {phase.name: probe.measure(phase) for phase in session.phases}
+        phases = {name: probe.measure(phase) for name, phase in session.phases.items()}
     return {'start_to_first_mask_s': (first - began) / 1e9, 'phases': phases}
 
 
@@ -382,7 +326,6 @@ def summary(phase: dict[str, Any]) -> dict[str, Any]:
         'sent': len(frames),
         'answered': len(answered),
         'end_to_end_ms': percentiles(answered) if answered else None,
-        'p999_ms': round(float(np.percentile(answered or [np.nan], 99.9)), 4),
         'longest_gap_ms': round(float(max(gaps, default=np.nan)), 4),
         'stages_ms': {stage: percentiles(ms) for stage, ms in stages.items() if ms},
         'turn_ms': {
@@ -468,10 +411,10 @@ def main() -> None:
     present = [n for n in PEERS if n != 'segformer_node' or find_spec('transformers')]
     add('--peers', nargs='+', default=present, choices=PEERS)
     add('--backend', default='auto')
-    for name in ('day', 'night', 'translator'):
+    for name in WEIGHTS:
         add(f'--{name}', default=name, help=f'weights of the route {name}')
     options = parser.parse_args()
-    planned = sessions(options)
+    planned = sessions(options.rounds, tuple(options.peers))
     if unknown := set(options.only) - set(planned):
         parser.error(f'--only names {sorted(unknown)}; there are {list(planned)}')
     options.out.mkdir(parents=True, exist_ok=True)
@@ -480,25 +423,21 @@ def main() -> None:
         print('this machine has other work: no goal is judged')
     result = {'machine': machine(), 'versions': versions(), 'settings': {
         **vars(options), 'out': str(options.out)}}  # fmt: skip
-    with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
-        # read by Fast DDS when the first node starts
-        os.environ.update({**domain, **profile_environment()})
-        remove_orphans()
-        rclpy.init(args=[])
-        raw: dict[str, Any] = {}
-        for name in options.only or planned:
-            print(f'{name} …', flush=True)
-            raw[name] = run_session(name, planned[name], Path(work))
-            result['figures'] = [
-                {'name': n, **judged(values, goal, busy), 'text': text}
-                for n, values, goal, text in figures(raw)
-            ]
-            result['sessions'] = {
-                name: {phase: summary(found) for phase, found in session['phases'].items()}
-                for name, session in raw.items()
-            }
-            (options.out / 'live.json').write_text(json.dumps(result, indent=1) + '\n')
-        rclpy.try_shutdown()
+    # the peers lie beside this script
+    os.environ['PYTHONPATH'] = os.pathsep.join(sys.path)
+    raw: dict[str, Any] = {}
+    for name in options.only or planned:
+        print(f'{name} …', flush=True)
+        raw[name] = run_session(planned[name], options)
+        result['figures'] = [
+            {'name': n, **judged(values, goal, busy), 'text': text}
+            for n, values, goal, text in figures(raw)
+        ]
+        result['sessions'] = {
+            name: {phase: summary(found) for phase, found in session['phases'].items()}
+            for name, session in raw.items()
+        }
+        (options.out / 'live.json').write_text(json.dumps(result, indent=1) + '\n')
     for figure in result['figures']:
         line = '{name:24} {median:9.3f} ({low:.3f} to {high:.3f})  {goal:7} {verdict:13} {text}'
         print(line.format(**figure))
