@@ -17,26 +17,11 @@ import sys
 from nightseg_ros.clouds.camera_model import CameraModel
 from nightseg_ros.clouds.geometry import FrameTree
 from nightseg_ros.clouds.painter import Occlusion, paint, View
-from nightseg_ros.simulation.drive import (
-    calibration,
-    Drive,
-    DriveFrame,
-    places,
-    Scan,
-    scan,
-)
+from nightseg_ros.simulation.drive import calibration, Drive, DriveFrame, places, Scan, scan
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
-
-
-def frames_of(mounts: dict[str, tuple[float, float]]) -> FrameTree:
-    """Return where LiDAR and cameras are."""
-    tree = FrameTree()
-    for parent, child, matrix in places(mounts):
-        tree.add(parent, child, matrix)
-    return tree
 
 
 def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
@@ -72,15 +57,16 @@ def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) ->
 def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str]:
     """Add up every so many frames of a drive."""
     total: Counter[str] = Counter()
-    tree = frames_of(MOUNTS)
+    tree = FrameTree()
+    for parent, child, matrix in places(MOUNTS):
+        tree.add(parent, child, matrix)
     for index in range(0, len(drive), every):
         sweep = scan(drive, index)
         for name, mount in MOUNTS.items():
             frame = drive.frame(index, mount)
             model = CameraModel(calibration(frame.camera), frame.labels.shape)
-            view = View(
-                model=model, labels=frame.labels, camera_from_cloud=tree.lookup(name, 'lidar')
-            )
+            place = tree.lookup(name, 'lidar')
+            view = View(model=model, labels=frame.labels, camera_from_cloud=place)
             total += measure(sweep, frame, view, occlusion)
     return total
 

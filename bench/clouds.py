@@ -3,18 +3,16 @@
 """
 How long it takes to label a cloud: 200,000 points with four cameras around a vehicle.
 
-``python bench/clouds.py [POINTS] [CAMERAS]`` prints minimum, median and maximum of 50 clouds in
-milliseconds, and the median of the processor time of all threads, which a busy machine changes
-little: for each distortion, from the bytes of the input message to those of the output; and
-OpenCV's own projection of the points that one camera sees, for comparison.
+``python bench/clouds.py`` prints the median of 50 clouds in milliseconds: for each distortion,
+from the bytes of the input message to those of the output; and OpenCV's own projection of the
+points that one camera sees, for comparison.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 import math
-import sys
-import time
+from timeit import repeat
 from typing import Any
 
 import cv2
@@ -25,6 +23,7 @@ from nightseg_ros.clouds.point_cloud import Cloud, Field
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 
+POINTS, CAMERAS = 200_000, 4
 WIDTH, HEIGHT = 1280, 720
 DISTORTIONS = {
     'plumb_bob without distortion': ('plumb_bob', ()),
@@ -36,23 +35,22 @@ DISTORTIONS = {
 }  # fmt: skip
 
 
-def spinning(count: int) -> Cloud:
+def spinning() -> Cloud:
     """Return a cloud as a spinning LiDAR gives it: 32 bytes a point, x y z intensity ring time."""
     rng = np.random.default_rng(0)
-    fields = [Field(name=name, offset=4 * i, datatype=7) for i, name in enumerate('xyz')]
-    fields += [
-        Field(name='intensity', offset=16, datatype=7),
-        Field(name='ring', offset=20, datatype=4),
-        Field(name='time', offset=24, datatype=7),
-    ]
+    places = {'x': 0, 'y': 4, 'z': 8, 'intensity': 16, 'ring': 20, 'time': 24}
     cloud = Cloud(
-        fields=tuple(fields), height=1, width=count, point_step=32, row_step=32 * count,
-        data=np.zeros(32 * count, np.uint8),
+        fields=tuple(
+            Field(name=name, offset=offset, datatype=4 if name == 'ring' else 7)
+            for name, offset in places.items()
+        ),
+        height=1, width=POINTS, point_step=32, row_step=32 * POINTS,
+        data=np.zeros(32 * POINTS, np.uint8),
     )  # fmt: skip
-    azimuth = np.linspace(0, 2 * math.pi, count, endpoint=False)
-    elevation = np.radians(rng.integers(0, 128, count) * (40 / 128) - 25)
+    azimuth = np.linspace(0, 2 * math.pi, POINTS, endpoint=False)
+    elevation = np.radians(rng.integers(0, 128, POINTS) * (40 / 128) - 25)
     reach = np.where(elevation < -0.02, 1.8 / np.sin(np.maximum(-elevation, 0.02)), 60)
-    reach = np.minimum(reach, rng.uniform(5, 80, count))
+    reach = np.minimum(reach, rng.uniform(5, 80, POINTS))
     records = cloud.records[0]
     records['x'] = reach * np.cos(elevation) * np.cos(azimuth)
     records['y'] = reach * np.cos(elevation) * np.sin(azimuth)
@@ -60,7 +58,7 @@ def spinning(count: int) -> Cloud:
     return cloud
 
 
-def views(count: int, model: str, d: tuple[float, ...]) -> list[View]:
+def views(model: str, d: tuple[float, ...]) -> list[View]:
     """Return cameras that look evenly around, each a metre away from the LiDAR."""
     rng = np.random.default_rng(1)
     calibration = Calibration(
@@ -68,8 +66,8 @@ def views(count: int, model: str, d: tuple[float, ...]) -> list[View]:
         k=(640, 0, WIDTH / 2, 0, 640, HEIGHT / 2, 0, 0, 1),
     )  # fmt: skip
     found = []
-    for number in range(count):
-        yaw = 2 * math.pi * number / count
+    for number in range(CAMERAS):
+        yaw = 2 * math.pi * number / CAMERAS
         body = from_angles((math.cos(yaw), math.sin(yaw), -0.3), (0, 0, yaw))
         found.append(View(
             model=CameraModel(calibration, (HEIGHT, WIDTH)),
@@ -80,31 +78,16 @@ def views(count: int, model: str, d: tuple[float, ...]) -> list[View]:
     return found
 
 
-def timed(name: str, work: Callable[[], Any], count: int = 50) -> None:
+def timed(name: str, work: Callable[[], Any]) -> None:
     """Print how long ``work`` takes."""
-    work()
-    took, busy = [], []
-    for _ in range(count):
-        begun, used = time.perf_counter(), time.process_time()
-        work()
-        took.append((time.perf_counter() - begun) * 1e3)
-        busy.append((time.process_time() - used) * 1e3)
-    print(
-        f'{name:40} {min(took):7.2f} {np.median(took):7.2f} {max(took):7.2f} '
-        f'{np.median(busy):10.2f} ms'
-    )
+    print(f'{name:48} {1e3 * np.median(repeat(work, number=1, repeat=51)[1:]):7.2f} ms')
 
 
 def main() -> None:
     """Measure."""
-    points, cameras = (int(text) for text in (*sys.argv[1:], '200000', '4')[:2])
-    cloud, palette, occlusion = spinning(points), CAMVID11.palette(), Occlusion()
-    print(
-        f'{points} points, {cameras} cameras of {WIDTH}×{HEIGHT}      '
-        'min  median     max  processor'
-    )
+    cloud, palette, occlusion = spinning(), CAMVID11.palette(), Occlusion()
     for name, (model, d) in DISTORTIONS.items():
-        around = views(cameras, model, d)
+        around = views(model, d)
 
         def label(around: list[View] = around) -> Cloud:
             labels, confidence, _ = paint(cloud.xyz(), around, occlusion)
