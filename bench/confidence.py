@@ -13,7 +13,6 @@ whose numbers lie within 20 of each other; intervals draw places.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from itertools import islice
 import json
@@ -38,6 +37,7 @@ from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
 from out_of_distribution import CORRUPTIONS
+import tyro
 
 plt.switch_backend('Agg')
 #: Out-of-distribution images of each kind.
@@ -217,29 +217,24 @@ def figures(real: Any, blind: Any, out: Path) -> None:
     figure.savefig(out / 'blinded.png', dpi=110)
 
 
-def main() -> None:
+def main(data: Path, out: Path, /, *, test: bool = False) -> None:
     """Measure, print and draw."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument('data', type=Path)
-    parser.add_argument('out', type=Path)
-    parser.add_argument('--test', action='store_true')
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     pipeline = Pipeline.load(PipelineConfig(), log=print)
     real, blind = (
         np.array(list(frames), SEEN).view(np.recarray)
         for frames in (
-            real_frames(pipeline, options.data, options.test),
-            blind_frames(pipeline, options.data),
+            real_frames(pipeline, data, test),
+            blind_frames(pipeline, data),
         )
     )
     result = measure(real, blind)
-    result |= {'clips': other_cameras(pipeline, options.data), 'weights': pipeline.describe()}
+    result |= {'clips': other_cameras(pipeline, data), 'weights': pipeline.describe()}
     content = json.dumps(result, indent=1, default=str) + '\n'
-    (options.out / 'confidence.json').write_text(content, encoding='utf-8')
-    figures(real, blind, options.out)
+    (out / 'confidence.json').write_text(content, encoding='utf-8')
+    figures(real, blind, out)
     print(content)
 
 
 if __name__ == '__main__':
-    main()
+    tyro.cli(main)
