@@ -1,27 +1,80 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-How long it takes to label a cloud: 200,000 points with four cameras around a vehicle.
+How right the labels on points are, and how long they take: ``python bench/clouds.py``.
 
-``python bench/clouds.py`` prints the median of 50 clouds in milliseconds: for each distortion,
-from the bytes of the input message to those of the output; and OpenCV's own projection of the
-points that one camera sees, for comparison.
+The LiDAR sweeps of a rendered drive are labelled by the true masks of two cameras that stand apart
+from it, for each size of the z-buffer's cells in pixels. What a camera really sees is taken from
+its rendered depth: a point is seen where its own depth is that of its pixel, and hidden where it
+lies behind every one of the nine pixels around it.
+
+Then, for each distortion, the median time of 50 clouds of 200,000 points with four cameras around
+the vehicle, from the bytes of the input message to those of the output.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
 import math
 from timeit import repeat
-from typing import Any
 
-import cv2
 from nightseg_ros.clouds.camera_model import Calibration, CameraModel
-from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, from_angles, inverse
+from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, FrameTree, from_angles, inverse
 from nightseg_ros.clouds.painter import Occlusion, paint, View
 from nightseg_ros.clouds.point_cloud import Cloud, Field
-from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.simulation.drive import calibration, Drive, DriveFrame, places, Scan, scan
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
+
+MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
+
+
+def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
+    """Count points of one sweep and one camera; see the module."""
+    painted, _, _ = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion)
+    place = view.camera_from_cloud
+    x, y, z = place[:3, :3] @ sweep.points.T.astype(np.float64) + place[:3, 3:]
+    height, width = frame.labels.shape
+    column = np.floor(x / z * view.model.fx + view.model.cx + 0.5).astype(int)
+    row = np.floor(y / z * view.model.fy + view.model.cy + 0.5).astype(int)
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    row, column, z = row[inside], column[inside], z[inside]
+    painted, true = painted[inside], sweep.labels[inside]
+    around = np.stack([
+        frame.depth[(row + dy).clip(0, height - 1), (column + dx).clip(0, width - 1)]
+        for dy in (-1, 0, 1) for dx in (-1, 0, 1)
+    ])  # fmt: skip
+    depth = frame.depth[row, column]
+    seen = np.abs(z - depth) < 0.05 * depth + 0.1
+    hidden = z > around.max(0) * 1.05 + 0.5
+    named = painted != UNLABELLED
+    return Counter({
+        'in the image': len(z),
+        'seen': int(seen.sum()),
+        'right': int((seen & (painted == frame.labels[row, column])).sum()),
+        'hidden': int(hidden.sum()),
+        'leaked': int((hidden & named).sum()),
+        'labelled': int(named.sum()),
+        'true': int((named & (painted == true)).sum()),
+    })  # fmt: skip
+
+
+def measure_drive(drive: Drive, every: int, occlusion: Occlusion) -> Counter[str]:
+    """Add up every so many frames of a drive."""
+    total: Counter[str] = Counter()
+    tree = FrameTree()
+    for parent, child, matrix in places(MOUNTS):
+        tree.add(parent, child, matrix)
+    for index in range(0, len(drive), every):
+        sweep = scan(drive, index)
+        for name, mount in MOUNTS.items():
+            frame = drive.frame(index, mount)
+            model = CameraModel(calibration(frame.camera), frame.labels.shape)
+            place = tree.lookup(name, 'lidar')
+            view = View(model=model, labels=frame.labels, camera_from_cloud=place)
+            total += measure(sweep, frame, view, occlusion)
+    return total
+
 
 POINTS, CAMERAS = 200_000, 4
 WIDTH, HEIGHT = 1280, 720
@@ -78,13 +131,16 @@ def views(model: str, d: tuple[float, ...]) -> list[View]:
     return found
 
 
-def timed(name: str, work: Callable[[], Any]) -> None:
-    """Print how long ``work`` takes."""
-    print(f'{name:48} {1e3 * np.median(repeat(work, number=1, repeat=51)[1:]):7.2f} ms')
-
-
 def main() -> None:
     """Measure."""
+    for cell in (0, 4, 8, 16):
+        n = measure_drive(Drive(seed=0, seconds=45, fps=10), 30, Occlusion(cell=cell))
+        print(
+            f'cells of {cell} pixels: {n["in the image"]} points, {n["seen"]} seen: '
+            f'{n["right"] / n["seen"]:.2%} have the label of their pixel; {n["hidden"]} hidden: '
+            f'{n["leaked"] / n["hidden"]:.1%} got a label; of all labels '
+            f'{n["true"] / n["labelled"]:.1%} are what the point is'
+        )
     cloud, palette, occlusion = spinning(), CAMVID11.palette(), Occlusion()
     for name, (model, d) in DISTORTIONS.items():
         around = views(model, d)
@@ -93,18 +149,7 @@ def main() -> None:
             labels, confidence, _ = paint(cloud.xyz(), around, occlusion)
             return cloud.with_labels(labels, confidence, palette)
 
-        timed(name, label)
-    lens, place = around[0].model, around[0].camera_from_cloud
-    moved = (place[:3, :3] @ cloud.xyz() + place[:3, 3:]).astype(np.float32)
-    index = lens.project(moved)[0]
-    seen = np.ascontiguousarray(moved.T[index], np.float64)[:, None]
-    matrix = np.array([[lens.fx, 0, lens.cx], [0, lens.fy, lens.cy], [0, 0, 1]])
-    zero, chosen = np.zeros(3), np.ascontiguousarray(moved[:, index])
-    timed(f'projecting the {len(index)} points of one camera', lambda: lens.project(chosen))
-    timed(
-        'the same by cv2.fisheye.projectPoints',
-        lambda: cv2.fisheye.projectPoints(seen, zero, zero, matrix, np.array(d)),
-    )
+        print(f'{name:30} {1e3 * np.median(repeat(label, number=1, repeat=51)[1:]):7.2f} ms')
 
 
 if __name__ == '__main__':

@@ -304,19 +304,16 @@ class Soak(Observer):
         before = resources(self.nodes[0].pid)
         while time.monotonic() < end:
             self._spin(SAMPLE)
-            sent, latencies, clouds = self._match(waiting)
+            latencies = self._match(waiting)
             now, cloud = (resources(node.pid) for node in self.nodes)
-            frames = len(latencies)
-            cpu = (now['cpu_s'] - before['cpu_s']) * 1e3 / frames if frames else float('nan')
+            frames, used = len(latencies), now['cpu_s'] - before['cpu_s']
             before = now
             self.rows.append({
                 'seconds': round(time.monotonic() - self._begun, 2), 'event': event,
                 **now, **{f'cloud_{name}': value for name, value in cloud.items()},
-                'cpu_ms_per_frame': round(cpu, 2),
-                'latency_ms': round(statistics.median(latencies), 2) if latencies else 'nan',
-                'sent': sent, 'masks': frames, 'clouds': clouds,
-                'level': max(self.levels.values(), default=0),
-                **{f'route_{camera}': self._route(camera) for camera in CAMERAS},
+                'cpu_ms_per_frame': round(1e3 * used / frames, 2) if frames else 'nan',
+                'latency_ms': round(statistics.median(latencies), 2) if frames else 'nan',
+                'masks': frames, 'level': max(self.levels.values(), default=0),
             })  # fmt: skip
             event = ''
             self._inspect()
@@ -351,29 +348,23 @@ class Soak(Observer):
                 found.append(f'{source}: {received} received, {counts}')
         return found
 
-    def _match(self, waiting: dict[tuple[str, int], float]) -> tuple[int, list[float], int]:
+    def _match(self, waiting: dict[tuple[str, int], float]) -> list[float]:
         """
-        Give each answer to what was sent; return frames sent, latencies (ms) of masks, clouds.
+        Give each answer to what was sent, and return the latencies (ms) of the masks.
 
         ``waiting`` holds the steady time at which each frame or cloud without an answer was sent.
         """
-        frames = 0
         for sender in (*self._players, self._lidar):
             new = {(sender.name, stamp): sent for stamp, sent in sender.sent()}
             waiting |= new
             self.sent[sender.name] += len(new)
-            frames += len(new) * (sender is not self._lidar)
-        latencies, clouds = [], 0
+        latencies = []
         for source, stamp, arrived in self.arrivals:
             sent = waiting.pop((source, stamp), None)
-            if sent is None:
-                continue
-            if source == 'lidar':
-                clouds += 1
-            else:
+            if sent is not None and source != 'lidar':
                 latencies.append((arrived - sent) * 1e3)
         self.arrivals.clear()
-        return frames, latencies, clouds
+        return latencies
 
     def _inspect(self) -> None:
         """Note the segments in /dev/shm, and connections to other machines."""
@@ -382,10 +373,6 @@ class Soak(Observer):
             # others may have a port as well
             self.segments |= {path for path in locks if '_port' not in path.name}
             self.faults += [f'{child.name} speaks to {remote}' for remote in remotes(child.pid)]
-
-    def _route(self, camera: str) -> str:
-        now = self.values.get(camera, {}).get('now', '')
-        return now.removeprefix('route ').partition(',')[0]
 
 
 def remotes(pid: int) -> Iterator[str]:
