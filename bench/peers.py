@@ -100,28 +100,31 @@ def main() -> None:
     remove_orphans()
     weights = load_weights('night')
     segment = PEERS[name](weights)
-    with suppress(KeyboardInterrupt, ExternalShutdownException), rclpy.init(args=[]):
-        node = rclpy.create_node(f'{name}_node')
-        publishers = {
-            topic: node.create_publisher(Image, f'{name}/nightseg/{topic}', 1)
-            for topic in ('labels', 'color')
-        }
+    rclpy.init(args=[])
+    node = rclpy.create_node(f'{name}_node')
+    publishers = {
+        topic: node.create_publisher(Image, f'{name}/nightseg/{topic}', 1)
+        for topic in ('labels', 'color')
+    }
 
-        def answer(given: Image) -> None:
-            image = np.frombuffer(given.data, np.uint8).reshape(given.height, given.width, 3)
-            height, width = fit(given.height, given.width, weights.metadata.long_side).padded
-            for topic, pixels in segment(image, (width, height)).items():
-                # a new message, filled as cv_bridge does
-                encoding = 'mono8' if pixels.ndim == 2 else 'rgb8'
-                message = Image(header=given.header, encoding=encoding)
-                message.height, message.width = pixels.shape[:2]
-                message.step = pixels.size // pixels.shape[0]
-                message.data.frombytes(pixels.tobytes())
-                publishers[topic].publish(message)
+    def answer(given: Image) -> None:
+        image = np.frombuffer(given.data, np.uint8).reshape(given.height, given.width, 3)
+        height, width = fit(given.height, given.width, weights.metadata.long_side).padded
+        for topic, pixels in segment(image, (width, height)).items():
+            # a new message, filled as cv_bridge does
+            encoding = 'mono8' if pixels.ndim == 2 else 'rgb8'
+            message = Image(header=given.header, encoding=encoding)
+            message.height, message.width = pixels.shape[:2]
+            message.step = pixels.size // pixels.shape[0]
+            message.data.frombytes(pixels.tobytes())
+            publishers[topic].publish(message)
 
-        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        node.create_subscription(Image, f'{name}/image_raw', answer, qos)
+    qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    node.create_subscription(Image, f'{name}/image_raw', answer, qos)
+    with suppress(KeyboardInterrupt, ExternalShutdownException):
         rclpy.spin(node)
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 if __name__ == '__main__':

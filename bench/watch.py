@@ -22,10 +22,10 @@ from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.messages import header_stamp
 from nightseg_ros.shared_memory import remove_orphans
 import numpy as np
-from rcl_interfaces.srv import SetParametersAtomically
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
 
 #: Seconds for an answer of a node on a machine that has other work, too.
@@ -199,9 +199,7 @@ class Observer(Graph):
         self._change = {
             node: self.node.create_client(ChangeState, f'/{node}/change_state') for node in nodes
         }
-        self._set = self.node.create_client(
-            SetParametersAtomically, f'/{nodes[0]}/set_parameters_atomically'
-        )
+        self._parameters = AsyncParameterClient(self.node, nodes[0])
 
     def transition(self, *names: str) -> None:
         """Ask every node for transitions; ``RuntimeError`` where one does not make it."""
@@ -209,20 +207,19 @@ class Observer(Graph):
         for name in names:
             request.transition.id = getattr(Transition, f'TRANSITION_{name.upper()}')
             for node, client in self._change.items():
-                if not self._call(client, request, f'{name} {node}').success:
+                self.until(client.service_is_ready, f'the service to {name}')
+                if not self._answer(client.call_async(request), f'{name} {node}').success:
                     raise RuntimeError(f'{node} refused to {name}')
 
     def set_parameter(self, name: str, value: Any) -> None:
         """Set a parameter of the first node; ``RuntimeError`` where it is refused."""
-        request = SetParametersAtomically.Request()
-        request.parameters = [Parameter(name, value=value).to_parameter_msg()]
-        result = self._call(self._set, request, f'set {name}').result
-        if not result.successful:
-            raise RuntimeError(f'{name} was refused: {result.reason}')
+        self.until(self._parameters.services_are_ready, f'the services to set {name}')
+        wanted = [Parameter(name, value=value)]
+        answer = self._answer(self._parameters.set_parameters_atomically(wanted), f'set {name}')
+        if not answer.result.successful:
+            raise RuntimeError(f'{name} was refused: {answer.result.reason}')
 
-    def _call(self, client: Any, request: Any, what: str) -> Any:
-        self.until(client.service_is_ready, f'the service to {what}')
-        future = client.call_async(request)
+    def _answer(self, future: Any, what: str) -> Any:
         self.until(future.done, what)
         return future.result()
 
