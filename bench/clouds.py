@@ -22,24 +22,25 @@ from nightseg_ros.clouds.camera_model import Calibration, CameraModel
 from nightseg_ros.clouds.geometry import BODY_FROM_OPTICAL, FrameTree, from_angles, inverse
 from nightseg_ros.clouds.painter import Occlusion, paint, View
 from nightseg_ros.clouds.point_cloud import Cloud, Field
-from nightseg_ros.simulation.drive import calibration, Drive, DriveFrame, places, Scan, scan
+from nightseg_ros.simulation.drive import calibration, Drive, DriveFrame, places, scan
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 
 MOUNTS = {'camera': (0.0, 0.0), 'right': (0.6, -0.1)}
 
 
-def measure(sweep: Scan, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
+def measure(sweep: Cloud, frame: DriveFrame, view: View, occlusion: Occlusion) -> Counter[str]:
     """Count points of one sweep and one camera; see the module."""
-    painted, _, _ = paint(np.ascontiguousarray(sweep.points.T), [view], occlusion)
+    points = np.concatenate([sweep.records[name] for name in 'xyz'])
+    painted, _, _ = paint(points, [view], occlusion)
     place = view.camera_from_cloud
-    x, y, z = place[:3, :3] @ sweep.points.T.astype(np.float64) + place[:3, 3:]
+    x, y, z = place[:3, :3] @ points.astype(np.float64) + place[:3, 3:]
     height, width = frame.labels.shape
     column = np.floor(x / z * view.model.fx + view.model.cx + 0.5).astype(int)
     row = np.floor(y / z * view.model.fy + view.model.cy + 0.5).astype(int)
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     row, column, z = row[inside], column[inside], z[inside]
-    painted, true = painted[inside], sweep.labels[inside]
+    painted, true = painted[inside], sweep.records['truth'][0][inside]
     around = np.stack([
         frame.depth[(row + dy).clip(0, height - 1), (column + dx).clip(0, width - 1)]
         for dy in (-1, 0, 1) for dx in (-1, 0, 1)

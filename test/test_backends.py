@@ -55,8 +55,7 @@ NETWORKS = {
     'erf_pspnet': partial(write_network, name='erf_pspnet', classes=11),
     'generator': write_translator,
     'residual generator': partial(write_translator, residual=True),
-    'fast generator, cells of 8': partial(write_fast_generator, cell=8),
-    'fast generator, cells of 16': partial(write_fast_generator, cell=16),
+    'fast generator': write_fast_generator,
 }
 
 
@@ -144,7 +143,7 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
         PipelineConfig(route='day'),
         backend,
         {'day': load_part(spoilt, backend, print, 'segment')},
-        IlluminationEstimator.load(files.illumination),
+        IlluminationEstimator(load_weights(files.illumination)),
     )
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
@@ -162,6 +161,20 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='this machine has a GPU')
 def test_what_is_not_there_is_named(name, device, words):
     with pytest.raises(BackendError, match=words):
+        open_backend(name, device)
+
+
+@pytest.mark.parametrize(
+    ('name', 'device', 'package'),
+    [
+        ('onnxruntime', 'cpu', 'onnxruntime'), ('onnxruntime', 'cuda', 'onnxruntime-gpu'),
+        ('tensorrt', 'auto', 'onnxruntime-gpu'),
+    ],
+)  # fmt: skip
+def test_the_light_set_up_names_the_package_of_a_backend(name, device, package, monkeypatch):
+    light = {name: name.startswith('openvino') for name in backends.available_backends()}
+    monkeypatch.setattr(backends, 'available_backends', lambda: light)
+    with pytest.raises(BackendError, match=f'is not installed: pip install {package}$'):
         open_backend(name, device)
 
 

@@ -201,45 +201,6 @@ def test_with_a_dead_camera_every_cloud_comes_out(car):
     assert car.count('lidar', 'missed.left.no_mask') >= 35
 
 
-def test_nothing_that_is_received_ends_it(car):
-    """More of each than there may be errors in callbacks."""
-    legends = car.client.publisher('front/nightseg/label_info_json', String, latched=True)
-    car.client.connect(legends)
-
-    def harm() -> None:
-        for _ in range(4):
-            send(next(car.stamps))
-
-    def send(at: int) -> None:
-        broken = cloud_message(cloud(POINTS), at)
-        broken.fields[at // SECOND % 3].count = broken.fields[0].offset = 2**32 - 1
-        car.lidar.publish(broken)
-        huge = info_message(LENS)
-        huge.k, huge.d = [1e308] * 9, [(-1) ** (at // SECOND) * 1e308] * 5
-        car.infos['front'].publish(huge)
-        mask = image_message(np.zeros(SIZE, np.uint8), at, encoding='mono8')
-        mask.step = mask.height = 2**32 - 1
-        car.labels['front'].publish(mask)
-        legends.publish(String(data='[' * 100_000))
-
-    def counted() -> bool:
-        return (car.count('lidar', 'dropped.malformed') >= 25
-                and car.count('node', 'bad_masks.front') >= 40)  # fmt: skip
-
-    car.client.feed(harm, counted, 'broken clouds, masks and legends')
-    assert 'front: label_info_json cannot be used' in car.client.process.text
-    car.calibrate(LENS)
-    legends.publish(String(data=legend(CITYSCAPES19)))
-
-    def painted() -> bool:
-        found = car.labelled([0, 1, 255], front=0, left=1)
-        # colours follow the names that the cameras announce
-        red = found.records['rgb'].view('<u4').ravel()[:2] >> 16
-        return red.tolist() == [128, 244]
-
-    car.client.until(painted, 'the colours of Cityscapes')
-
-
 def test_of_too_many_clouds_the_oldest_come_out_early_and_are_counted(car):
     """At 100 Hz more clouds wait for a dead camera than may."""
 

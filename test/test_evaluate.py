@@ -29,7 +29,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings, slug
+from nightseg_ros.evaluation.evaluate import evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards, Shard
@@ -79,7 +79,7 @@ def run(
     variants: Variants, out: Path, *sources: Path, advance: Any = lambda done: None, **flags: Any
 ) -> dict[str, Any]:
     plan = plan_of(variants, *sources, **flags)
-    return evaluate(plan, variants, out, EvaluationSettings(), advance=advance)
+    return evaluate(plan, variants, out, advance=advance)
 
 
 def frames_of(out: Path) -> list[dict]:
@@ -144,8 +144,8 @@ def test_differences_are_paired(weights, drive, tmp_path):
     names = ('route=day', 'route=day,overlay_alpha=0.4')
     alike = Variants(configurations(config(weights), names))
     plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
-    settings = EvaluationSettings(bootstrap=BootstrapConfig(block_s=0.3))
-    [item] = evaluate(plan, alike, tmp_path, settings)['compare']
+    bootstrap = BootstrapConfig(block_s=0.3)
+    [item] = evaluate(plan, alike, tmp_path, bootstrap=bootstrap)['compare']
     for key in ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9'):
         assert item[key] == {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
 
@@ -393,7 +393,7 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     with pytest.raises(ConfigError, match='other sources.*--restart'):
         run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
     other = plan_of(auto, drive, labels=[LABEL_TOPIC])
-    found = evaluate(other, auto, tmp_path, EvaluationSettings(restart=True))
+    found = evaluate(other, auto, tmp_path, restart=True)
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
@@ -432,7 +432,7 @@ def drives(weights, tmp_path_factory):
 
     def evaluated(out: Path, shards: Any, save_labels: bool = False, **settings: Any) -> Any:
         plan = Plan(configurations=members, shards=tuple(shards), save_labels=save_labels)
-        return evaluate(plan, variants, out, EvaluationSettings(**settings))
+        return evaluate(plan, variants, out, **settings)
 
     return evaluated, shards, evaluated(folder / 'alone', shards)
 

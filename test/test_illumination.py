@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nightseg_ros.networks.illumination import illumination_net
+from nightseg_ros.data.sample import DataError
+from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.perception.illumination import (
     BRIGHT,
     DARK,
@@ -21,12 +22,11 @@ from nightseg_ros.perception.illumination import (
 from nightseg_ros.training.illumination import (
     fit,
     IlluminationConfig,
-    IlluminationDataError,
     load_thumbnails,
     Sampler,
     train_illumination,
 )
-from nightseg_ros.weights import load_weights, save_weights, WeightsError, WeightsMetadata
+from nightseg_ros.weights import load_weights, save_weights, Weights, WeightsError, WeightsMetadata
 import numpy as np
 import pytest
 from tiny_data import imwrite
@@ -74,6 +74,13 @@ def weights(folders, tmp_path_factory):
     return out
 
 
+def estimator_of(tensors: Any) -> IlluminationEstimator:
+    metadata = WeightsMetadata(network='illumination_net', task='illumination')
+    return IlluminationEstimator(
+        Weights(path=Path('light'), sha256='', metadata=metadata, tensors=tensors)
+    )
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.sampled_from(['rgb', 'bgr']))
 def test_a_thumbnail_of_any_size_keeps_the_mean_color(height, width, order):
@@ -88,15 +95,6 @@ def test_a_thumbnail_of_a_large_frame_resembles_area_interpolation():
     image = cv2.resize(scene(False, np.random.default_rng(1)), (1280, 720))
     exact = cv2.resize(image, (96, 64), interpolation=cv2.INTER_AREA)
     assert np.abs(thumbnail(image).astype(int) - exact).mean() < 3
-
-
-@pytest.mark.parametrize(
-    ('shape', 'kind'),
-    [((0, 4, 3), np.uint8), ((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((4, 4, 3), np.float32)],
-)
-def test_a_thumbnail_of_anything_else_is_refused(shape, kind):
-    with pytest.raises(ValueError, match=r'uint8 \[H, W, 3\]'):
-        thumbnail(np.zeros(shape, kind))
 
 
 def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
@@ -144,29 +142,29 @@ def test_states_of_scores(score, state):
 
 
 def test_the_network_is_small_and_its_builder_guards_that():
-    net = illumination_net()
+    net = IlluminationNet()
     assert sum(parameter.numel() for parameter in net.parameters()) <= 20_000
     with pytest.raises(ValueError, match='20,000'):
-        illumination_net(widths=(32, 64, 128))
+        IlluminationNet(widths=(32, 64, 128))
     with pytest.raises(ValueError, match='widths'):
-        illumination_net(widths=(8,))
+        IlluminationNet(widths=(8,))
 
 
 @pytest.mark.parametrize('widths', [(12, 24, 32, 32), (8, 8, 8), (6, 10, 12, 14, 16)])
 def test_numpy_and_torch_agree(widths):
     torch.manual_seed(3)
-    net = illumination_net(widths=widths)
+    net = IlluminationNet(widths=widths)
     net(torch.rand(16, 3, 64, 96) * 255)  # moves the running statistics off their defaults
     net.eval()
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), np.uint8)
     with torch.inference_mode():
         expected = net(torch.from_numpy(images).permute(0, 3, 1, 2).float()).numpy()
-    found = IlluminationEstimator(net.state_dict()).estimate(images)
+    found = estimator_of(net.state_dict()).estimate(images)
     assert [item.features['logit'] for item in found] == pytest.approx(expected, abs=1e-4)
 
 
 def test_frames_of_a_batch_do_not_touch_each_other(weights):
-    estimator = IlluminationEstimator.load(weights)
+    estimator = IlluminationEstimator(load_weights(weights))
     rng = np.random.default_rng(5)
     images = np.stack([thumbnail(scene(day, rng)) for day in (True, False, True)])
     together = estimator.estimate(images)
@@ -175,35 +173,33 @@ def test_frames_of_a_batch_do_not_touch_each_other(weights):
 
 
 def test_the_estimator_refuses_other_weights(tmp_path):
-    net = illumination_net()
+    net = IlluminationNet()
     with pytest.raises(WeightsError, match='illumination'):
-        IlluminationEstimator({'head.weight': torch.zeros(1, 4)})
+        estimator_of({'head.weight': torch.zeros(1, 4)})
     metadata = WeightsMetadata(network='illumination_net', task='segment')
     save_weights(tmp_path / 'day.safetensors', net.state_dict(), metadata)
     with pytest.raises(WeightsError, match="'segment'"):
-        IlluminationEstimator.load(tmp_path / 'day.safetensors')
-    with pytest.raises(WeightsError, match='missing'):
-        IlluminationEstimator.load(tmp_path / 'missing.safetensors')
+        IlluminationEstimator(load_weights(tmp_path / 'day.safetensors'))
 
 
 def test_a_road_darker_than_any_by_day_lowers_the_score():
-    net = illumination_net().eval()
+    net = IlluminationNet().eval()
     with torch.no_grad():
         net.head.bias.fill_(4.0)
     image = np.full((1, 64, 96, 3), 240, np.uint8)
     image[:, 32:] = 60
-    free = IlluminationEstimator(net.state_dict()).estimate(image)[0]
+    free = estimator_of(net.state_dict()).estimate(image)[0]
     net.day_ground.fill_(0.5)
-    held = IlluminationEstimator(net.state_dict()).estimate(image)[0]
+    held = estimator_of(net.state_dict()).estimate(image)[0]
     assert held.score == pytest.approx(free.score * (60 / 240 / 0.5) ** 2.2, rel=0.02)
 
 
 @pytest.mark.parametrize(('bias', 'score'), [(5000.0, 1.0), (-5000.0, 0.0)])
 def test_a_logit_beyond_every_exponent_is_a_score(bias, score):
-    net = illumination_net().eval()
+    net = IlluminationNet().eval()
     with torch.no_grad():
         net.head.bias.fill_(bias)
-    [found] = IlluminationEstimator(net.state_dict()).estimate(np.full((1, 64, 96, 3), 128, 'u1'))
+    [found] = estimator_of(net.state_dict()).estimate(np.full((1, 64, 96, 3), 128, 'u1'))
     assert found.score == pytest.approx(score, abs=1e-9)
 
 
@@ -221,7 +217,7 @@ def test_augmented_brightness_says_nothing_about_the_class(folders):
 
 
 def test_trained_weights_know_day_from_night_at_any_brightness(weights):
-    estimator = IlluminationEstimator.load(weights)
+    estimator = IlluminationEstimator(load_weights(weights))
     rng = np.random.default_rng(99)
     right = []
     for index in range(40):
@@ -253,8 +249,8 @@ def test_same_seed_same_weights(folders):
 def test_missing_frames_and_missing_classes_are_errors(folders, tmp_path):
     out = str(tmp_path / 'x.safetensors')
     empty = f'day:c:{tmp_path}/*.jpg'
-    with pytest.raises(IlluminationDataError, match='no readable frame'):
+    with pytest.raises(DataError, match='no readable frame'):
         train_illumination(IlluminationConfig(data=(*folders, empty), out=out))
-    with pytest.raises(IlluminationDataError, match="'night'"):
+    with pytest.raises(DataError, match="'night'"):
         train_illumination(IlluminationConfig(data=folders[:1], out=out, steps=1))
     assert not Path(out).exists()

@@ -426,29 +426,31 @@ def offered(frames: list[Candidate]) -> tuple[list[Candidate], int]:
 
 def test_kept_frames_hold_the_extremes_and_an_even_lattice():
     values, others = np.random.default_rng(0).random((2, 1000)).tolist()
-    every = [Candidate(index=i, group=i, mious=pair) for i, pair in enumerate(zip(values, others))]
+    every = [
+        Candidate(number=i, group=i, mious=pair) for i, pair in enumerate(zip(values, others))
+    ]
     kept, most = offered(every)
     assert most <= 16 + 1 + 8
     ranked = sorted(range(1000), key=values.__getitem__)
     gaps = sorted(range(1000), key=lambda i: -abs(values[i] - others[i]))
     kinds: dict[str, list[int]] = {}
     for kind, item in select(kept, float(np.median(values))):
-        kinds.setdefault(kind, []).append(item.index)
+        kinds.setdefault(kind, []).append(item.number)
     assert kinds['best'] == ranked[:-4:-1] and kinds['worst'] == ranked[:3]
     assert all(abs(values[i] - np.median(values)) < 0.2 for i in kinds['median'])
-    assert len({*gaps[:2]} & {frame.index for frame in kept}) == len(kinds['different']) == 2
+    assert len({*gaps[:2]} & {frame.number for frame in kept}) == len(kinds['different']) == 2
     shown = [index for some in kinds.values() for index in some]
     assert len(set(shown)) == len(shown)
 
 
 def test_one_moment_of_a_drive_is_shown_once():
-    kept, _ = offered([Candidate(index=i, group=i // 10, mious=(i / 100,)) for i in range(40)])
-    assert [i.index for kind, i in select(kept, 0.2) if kind == 'best'] == [39, 29, 19]
+    kept, _ = offered([Candidate(number=i, group=i // 10, mious=(i / 100,)) for i in range(40)])
+    assert [i.number for kind, i in select(kept, 0.2) if kind == 'best'] == [39, 29, 19]
 
 
 def test_without_labels_the_frames_are_spread():
-    kept, most = offered([Candidate(index=i, group=i, mious=(None,)) for i in range(500)])
+    kept, most = offered([Candidate(number=i, group=i, mious=(None,)) for i in range(500)])
     assert 6 <= len(kept) <= most <= 17
-    assert len(set(np.diff([frame.index for frame in kept]))) == 1
+    assert len(set(np.diff([frame.number for frame in kept]))) == 1
     chosen = select(kept, None)
     assert {kind for kind, _ in chosen} == {'spread'} and len(chosen) <= 6

@@ -135,9 +135,8 @@ def test_adaptation_lifts_the_dark_and_leaves_the_bright(level):
     assert torch.isfinite(adapt(torch.zeros(1, 3, 4, 4))).all()
 
 
-@pytest.mark.parametrize('cell', [8, 16])
-def test_fast_generator_begins_as_the_adaptation(cell):
-    network = FastGenerator(cell=cell).eval()
+def test_fast_generator_begins_as_the_adaptation():
+    network = FastGenerator().eval()
     torch.nn.init.zeros_(network.grid.weight)
     x = (torch.rand(2, 1, 64, 96) * 2 - 1).expand(-1, 3, -1, -1)
     with torch.inference_mode():
@@ -155,7 +154,7 @@ def test_fast_generator_draws_nothing_finer_than_a_cell():
         assert flat.diff(dim=dim).abs().max().item() < spread / 3
 
 
-@pytest.mark.parametrize('arch', [{'cell': 4}, {'bins': 1}, {'widths': [8, 8]}])
+@pytest.mark.parametrize('arch', [{'bins': 1}, {'widths': [8, 8]}])
 def test_fast_generator_refuses_what_cannot_be(arch):
     with pytest.raises(ValueError, match=next(iter(arch))):
         FastGenerator(**arch)

@@ -20,6 +20,7 @@ from typing import Any
 from unittest.mock import MagicMock
 import weakref
 
+from builtin_interfaces.msg import Time
 import cv2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,7 @@ from nightseg_ros.node.diagnostics import (
 )
 from nightseg_ros.node.messages import decode
 from nightseg_ros.node.parameters import CameraNames, Settings
-from nightseg_ros.node.subscription import OrderedSubscription, StampOrder
+from nightseg_ros.node.subscription import OrderedSubscription, StampOrder, Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
@@ -52,8 +53,9 @@ from nightseg_ros.perception.router import Decision
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from ros_harness import image_message
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
 
 MS = 1_000_000
@@ -63,27 +65,39 @@ PRESENT = Source(topic='/front/image_raw', publishers=1, reliable=1, subscribed_
 # -- order and rate --------------------------------------------------------------------------
 
 
+TAKEN, LATE_ONE, DOUBLE, MANY = (
+    (drop, 0.0) for drop in ('', 'out_of_order', 'duplicate_stamp', 'max_rate')
+)
+
+
+def back(seconds: float) -> Any:
+    return '', pytest.approx(seconds)
+
+
 @pytest.mark.parametrize(
-    ('stamps', 'drops'),
+    ('stamps', 'wanted'),
     [
+        # 1201 ms to 100 ms is the bag that loops
         (
-            [1000, 1100, 1050, 1100, 1200, 300, 1201, 100, 200],
-            ['', '', 'out_of_order', 'duplicate_stamp', '', 'out_of_order', '', '', ''],
+            [1000, 1100, 1050, 1100, 1200, 300, 1201, 100, 50, 200],
+            [TAKEN, TAKEN, LATE_ONE, DOUBLE, TAKEN, LATE_ONE, TAKEN, back(1.101), LATE_ONE, TAKEN],
         ),
+        # what was late before the loop says nothing of what comes after it
+        (
+            [500, 400, 600, 2000, 450, 420],
+            [TAKEN, LATE_ONE, TAKEN, TAKEN, back(1.55), LATE_ONE],
+        ),
+        ([2000, 1000], [TAKEN, LATE_ONE]),
         # those without a stamp are all taken
-        ([0, 0, 5, 0, 4, 6], ['', '', '', '', 'out_of_order', '']),
-        # the first of all is 0.95 s ahead: the second may be a late one, the third says it
-        ([950, 100, 200, 300, 250], ['', 'out_of_order', '', '', 'out_of_order']),
+        ([0, 0, 5, 0, 4, 6], [TAKEN, TAKEN, TAKEN, TAKEN, LATE_ONE, TAKEN]),
+        # the first of all is 0.95 s ahead: the second may be a late one, a later one says it
+        ([950, 100, 100, 200, 300, 250], [TAKEN, *[LATE_ONE] * 2, back(0.75), TAKEN, LATE_ONE]),
     ],
 )
-def test_late_and_double_stamps_are_dropped(stamps: list[int], drops: list[str]) -> None:
+def test_late_and_double_stamps_are_dropped(stamps: list[int], wanted: list[Any]) -> None:
     order = StampOrder()
     found = [order.check(stamp * MS, index / 10, 0.0) for index, stamp in enumerate(stamps)]
-    assert [drop for drop, _ in found] == drops
-    # 1201 ms to 100 ms is the bag that loops
-    jumps = [0.0] * 7 + [pytest.approx(1.101), 0.0] if 1201 in stamps else [0.0] * len(stamps)
-    jumps = [0.0, 0.0, 0.75, 0.0, 0.0] if 950 in stamps else jumps
-    assert [jump for _, jump in found] == jumps
+    assert found == wanted
 
 
 def test_a_stamp_from_the_future_costs_only_itself_and_a_clock_that_was_set_nothing() -> None:
@@ -108,6 +122,115 @@ def test_max_rate_is_kept_on_average(rate: float, source: float, seed: int) -> N
     assert taken <= rate * duration + 2
     # a faster source gives the full rate, a slower one loses next to nothing
     assert taken >= min(rate, source) * duration * 0.6 - 2
+
+
+def test_max_rate_lets_pass_what_is_due_and_what_jumps_back() -> None:
+    order = StampOrder()
+    for now, stamp, wanted in (
+        (0.0, 10.0, TAKEN), (0.25, 10.25, MANY), (0.5, 10.5, TAKEN),
+        # after a pause of two periods the next is due in one
+        (1.5, 11.5, TAKEN), (1.75, 11.75, MANY),
+        (1.75, 1.0, back(10.75)), (1.875, 1.125, MANY),
+    ):  # fmt: skip
+        assert order.check(int(stamp * 1e9), now, 2.0) == wanted
+
+
+def test_jumps_and_packets_without_a_picture_are_counted_and_told() -> None:
+    graph, health, taken, restarts = Graph(), Health(0.0), list[float](), list[str]()
+    OrderedSubscription(
+        graph, Image, 'front', lambda message, stamp_ns, now: taken.append(stamp_ns / MS), 'auto',
+        health, lambda: restarts.append('restart'), lambda message: message.header and message,
+    )  # fmt: skip
+    for stamp, told in (
+        (950, ''), (None, 'frame dropped: a packet before the first key frame'), (100, ''),
+        # less than a second, and more
+        (200, 'stamps jumped back by 0.75 s'), (1301, ''), (100, 'stamps jumped back by 1.20 s'),
+        (0, 'the images carry no stamp'), (150, ''),
+    ):  # fmt: skip
+        header = None if stamp is None else Header(stamp=Time(nanosec=stamp * MS))
+        graph.receive['front'](SimpleNamespace(header=header))
+        found = [text for _, text in texts(health, health.received[-1])]
+        assert not told or [text for text in found if text.startswith(told)], (told, found)
+    assert not health.unstamped
+    assert taken == [950, 200, 1301, 100, 0, 150] and restarts == ['restart']
+    counts = {key.removeprefix('dropped.'): count for key, count in health.counts.items() if count}
+    assert counts == {'received': 8, 'no_picture': 1, 'out_of_order': 1, 'time_jumps': 2}
+
+
+def offers(*policies: str, kind: str = 'sensor_msgs/msg/Image') -> list[Any]:
+    """Return publishers by reliability and, 'latched', durability."""
+    return [
+        SimpleNamespace(
+            topic_type=kind,
+            qos_profile=SimpleNamespace(
+                reliability=ReliabilityPolicy[given.removesuffix(' latched')],
+                durability=DurabilityPolicy[
+                    'TRANSIENT_LOCAL' if given.endswith(' latched') else 'VOLATILE'
+                ],
+            ),
+        )
+        for given in policies
+    ]
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'policies', 'asked'),
+    [
+        ('auto', ['RELIABLE latched'], 'RELIABLE TRANSIENT_LOCAL'),
+        ('auto', ['RELIABLE latched', 'RELIABLE'], 'RELIABLE VOLATILE'),
+        ('auto', ['RELIABLE', 'BEST_EFFORT'], 'BEST_EFFORT VOLATILE'),
+        ('auto', [], 'BEST_EFFORT VOLATILE'),
+        ('reliable', ['BEST_EFFORT'], 'RELIABLE VOLATILE'),
+        ('best_effort', ['RELIABLE latched'], 'BEST_EFFORT TRANSIENT_LOCAL'),
+    ],
+)
+def test_what_all_publishers_offer_is_asked_for_until_it_closes(
+    wanted: str, policies: list[str], asked: str
+) -> None:
+    graph = Graph()
+    subscription = Subscription(graph, Image, 'front', print, wanted)
+    before = f'{"RELIABLE" if wanted == "reliable" else "BEST_EFFORT"} VOLATILE'
+    graph.offers = offers(*policies) + offers('RELIABLE', kind='std_msgs/msg/String')
+    # the second time there is nothing to do
+    for event in (graph.events.matched, graph.events.incompatible_qos):
+        event(None)
+        assert graph.asked == [('front', 1, one) for one in dict.fromkeys((before, asked))]
+    assert subscription.source() == Source(
+        topic='/front', publishers=len(policies), reliable=' '.join(policies).count('RELIABLE'),
+        subscribed_reliable=asked.startswith('RELIABLE'), other_types=('std_msgs/String',),
+    )  # fmt: skip
+    graph.offers, late = offers('RELIABLE'), graph.events.matched
+    subscription.close()
+    # an event or the guard's callback may have waited
+    late(None)
+    subscription.match()
+    assert not graph.receive and not graph.subscribed
+
+
+@pytest.mark.parametrize(
+    ('kind', 'published', 'near'),
+    [
+        # a camera of any transport is one
+        (Image, {'/frnt/image': 'CompressedImage', '/fron/image': 'PointCloud2'},
+         "; did you mean '/frnt/image'?"),
+        (Image, {'/front/image/compressed': 'CompressedImage'},
+         "; there is /front/image/compressed: set 'transport' to compressed"),
+        (Image, {'/fron/image': 'read only', '/front/nightseg/image': 'Image'}, ''),
+        (PointCloud2, {'/fron/image': 'Image', '/frnt/image': 'PointCloud2'},
+         "; did you mean '/frnt/image'?"),
+    ],
+)  # fmt: skip
+def test_where_nobody_publishes_the_nearest_topic_is_named(
+    kind: Any, published: dict[str, str], near: str
+) -> None:
+    graph = Graph()
+    graph.get_topic_names_and_types = lambda: [
+        (name, [f'sensor_msgs/msg/{kind.replace("read only", "Image")}'])
+        for name, kind in published.items()
+    ]
+    graph.count_publishers = lambda name: published[name] != 'read only'
+    subscription = Subscription(graph, kind, 'front/image', print)
+    assert subscription.source() == Source(topic='/front/image', near=near)
 
 
 def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing() -> None:
@@ -237,26 +360,38 @@ class Graph:
         )
         self.receive: dict[str, Any] = {}
         self.publishers: dict[str, Any] = {}
-        self.asked: dict[str, tuple[int, str]] = {}
+        self.events: Any = None
+        self.asked: list[tuple[str, int, str]] = []
         self.sent: list[tuple[str, Any]] = []
         self.changed = threading.Condition()
         self.wanted = {'labels', 'status'}
         self.seconds = 100.0
         """By the monotonic clock; a message but the legends takes an eighth of a second."""
-        self.create_guard_condition = self.destroy_guard_condition = lambda *given: given
-        self.get_publishers_info_by_topic = lambda topic: []
+        self.create_guard_condition = lambda match, group: SimpleNamespace(trigger=match)
+        self.destroy_guard_condition = lambda guard: None
+        self.resolve_topic_name = '/{}'.format
+        self.offers: list[Any] = []
+        self.get_publishers_info_by_topic = lambda topic: self.offers
+        self.get_topic_names_and_types: Any = list
+        self.count_publishers: Any = None
 
-    def create_subscription(self, kind: Any, topic: str, receive: Any, qos: Any, **_: Any) -> str:
-        self.receive[topic], self.asked[topic] = receive, (qos.depth, qos.reliability.name)
+    def create_subscription(
+        self, kind: Any, topic: str, receive: Any, qos: Any, *, event_callbacks: Any, raw: bool
+    ) -> str:
+        assert topic not in self.receive and not raw
+        self.receive[topic], self.events = receive, event_callbacks
+        self.asked.append((topic, qos.depth, f'{qos.reliability.name} {qos.durability.name}'))
         return topic
 
     def destroy_subscription(self, topic: str) -> None:
         del self.receive[topic]
+        self.events = None
 
     def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **more: Any) -> Any:
         latched = qos.durability.name == 'TRANSIENT_LOCAL'
         assert (qos.depth, qos.reliability.name) == (1, 'RELIABLE')
         assert (more['qos_overriding_options'] is None) == latched == ('label_info' in topic)
+        assert not more['event_callbacks'].use_default_callbacks
 
         def publish(message: Any) -> None:
             assert isinstance(message, kind)
@@ -472,16 +607,26 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
     setup.hold()
     setup.change(max_age=0.25)
     setup.node.now_ns = 1000 * MS
-    for name, stamp_ns in (('late', 749 * MS), ('just', 750 * MS), ('new', 999 * MS), ('none', 0)):
-        setup.put(name, stamp_ns=stamp_ns)
+    stamps = {'late': 749, 'just': 750, 'now': 1000, 'ahead': 1001, 'none': 0}
+    for name, stamp in stamps.items():
+        setup.put(name, stamp_ns=stamp * MS)
     setup.pipeline.gate.set()
-    assert setup.until(4) == ['busy', 'just', 'new', 'none']
+    assert setup.until(5) == ['busy', 'just', 'now', 'ahead', 'none']
     assert setup.worker.stop(10)
+    # how long it was on its way is known of those that were not stamped in the future
+    received = {
+        item.value: topic.partition('/')[0]
+        for topic, message in setup.node.sent
+        if topic.endswith('/status')
+        for item in message.status[0].values
+        if item.key == 'latency_ms.receive'
+    }
+    assert received == {'250.000': 'just', '0.000': 'now'}
     assert setup.drops('late') == {'too_old': 1}
-    ((_, text),) = texts(setup.cameras['late'].health, setup.node.seconds)
+    ((_, text),) = setup.cameras['late'].health.faults(setup.node.seconds)
     assert text.startswith('frames are too late: 0.3 s old, max_age is 0.25 s')
     # a router needs a clock that runs
-    assert setup.pipeline.stamps[1:] == [750 * MS, 999 * MS, 100_000 * MS]
+    assert setup.pipeline.stamps[1:] == [750 * MS, 1000 * MS, 1001 * MS, 100_000 * MS]
 
 
 def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(
@@ -603,12 +748,30 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
         setup.pipeline.room = -1
         setup.worker.start()
         setup.put('a')
+    end = time.monotonic() + 10
     while not setup.drops('a'):
+        assert time.monotonic() < end
         time.sleep(0.01)
     assert setup.worker.stop(10)
     assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
     if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
+
+
+@pytest.mark.parametrize(('stopped', 'limit'), [(False, -1.0), (True, 30.0)])
+def test_a_worker_that_dies_ends_the_process_unless_it_was_to_stop(
+    monkeypatch: pytest.MonkeyPatch, stopped: bool, limit: float
+) -> None:
+    setup = Setup(monkeypatch)
+    setup.hold()
+    setup.pipeline.result = MagicMock(side_effect=SystemExit)
+    assert not setup.worker.stop(0.01) if stopped else setup.limits() == [30.0]
+    setup.pipeline.gate.set()
+    end = time.monotonic() + 10
+    while setup.limits() != [limit] or not setup.pipeline.batches:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert setup.worker.stop(10) and setup.limits() == [limit]
 
 
 def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(
@@ -702,6 +865,15 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     assert sent['overlay/compressed'].format == 'rgb8; jpeg compressed bgr8'
     assert len(setup.messages('camera_info')) == 1 and camera.health.info_problem == ''
     camera.close()
+    # active again, it knows nothing of before
+    camera.subscribe(setup.worker.put)
+    setup.worker.start()
+    setup.put('front')
+    setup.until(3)
+    assert setup.worker.stop(10)
+    assert camera.health.info_problem == 'no calibration came on front/camera_info'
+    assert camera.health.counts['size_changes'] == 0
+    camera.close()
     camera.destroy()
     assert not setup.node.receive and not setup.node.publishers and not setup.node.subscribed
 
@@ -742,13 +914,14 @@ def test_a_subscription_is_as_the_parameters_say(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError, match="'transport' is foxglove, but foxglove_msgs is not"):
         setup.camera('front')
     for transport, reliability, asked in (
-        ('raw', 'auto', (1, 'BEST_EFFORT')),
+        ('raw', 'auto', (1, 'BEST_EFFORT VOLATILE')),
         # each packet of a video counts
-        ('compressed', 'reliable', (30, 'RELIABLE')),
+        ('compressed', 'reliable', (30, 'RELIABLE VOLATILE')),
     ):
         setup = Setup(monkeypatch, transport=transport, qos_reliability=reliability)
         setup.camera('front')
-        assert setup.node.asked == {'front/image': asked, 'front/camera_info': (1, 'BEST_EFFORT')}
+        info = ('front/camera_info', 1, 'BEST_EFFORT VOLATILE')
+        assert setup.node.asked == [info, ('front/image', *asked)]
 
 
 # -- watchdog --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 from evaluated_drive import config, LABEL_TOPIC, picture, START, truth, write_drive
 from headless_browser import Browser, find_browser
 from nightseg_ros.cli.main import main
-from nightseg_ros.evaluation.evaluate import evaluate, EvaluationSettings
+from nightseg_ros.evaluation.evaluate import evaluate
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.report import interval, moment, number, signed, write_report
 from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS, picture_side
@@ -75,9 +75,8 @@ def kinds(tmp_path_factory):
         for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
     )
     pictures = tuple(dataset_shards([f'folder:{folder}/pictures'], CAMVID11))
-    settings = EvaluationSettings(
-        bootstrap=BootstrapConfig(block_s=0.2, resamples=99), command=('nightseg', 'evaluate')
-    )
+    bootstrap = BootstrapConfig(block_s=0.2, resamples=99)
+    settings: Any = {'bootstrap': bootstrap, 'command': ['nightseg', 'evaluate']}
     found = {}
     for name, variants, shards in (
         ('one', one, labelled), ('four', four, labelled), ('unlabelled', one, bare),
@@ -86,7 +85,7 @@ def kinds(tmp_path_factory):
         out = folder / 'out' / name
         names = () if variants is one else FOUR
         plan = Plan(configurations=configurations(base, names), shards=shards)
-        found[name] = evaluate(plan, variants, out, settings), out
+        found[name] = evaluate(plan, variants, out, **settings), out
         write_report(out)
     long = shutil.copytree(found['one'][1], folder / 'out' / 'long_names')
     for file in ('metrics.json', 'frames.jsonl'):

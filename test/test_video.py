@@ -18,8 +18,7 @@ from typing import Any, IO
 
 import av
 from nightseg_ros.data.source import open_source
-from nightseg_ros.perception.packets import PacketDecoder
-from nightseg_ros.perception.video import VideoError, VideoReader, VideoWriter
+from nightseg_ros.perception.video import PacketDecoder, VideoError, VideoReader, VideoWriter
 import numpy as np
 import pytest
 

@@ -97,9 +97,9 @@ def write_translator(
     return path
 
 
-def write_fast_generator(path: Path, cell: int) -> Path:
+def write_fast_generator(path: Path) -> Path:
     """Write a generator in real time whose grid varies from cell to cell."""
-    arch = {'cell': cell, 'widths': [8, 8, 16, 16]}
+    arch = {'widths': [8, 8, 16, 16]}
     metadata = WeightsMetadata(network='fast_generator', arch=arch, task='translate')
     save_weights(path, lively_generator(**arch).state_dict(), metadata)
     return path

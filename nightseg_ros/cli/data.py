@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
 import tyro
 
@@ -19,11 +19,10 @@ import tyro
 SHOWN = 5
 #: Pairs of pictures on the contact sheet of a synthesis.
 TILES = 12
-SHEET = 'sheet.jpg'
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckOptions:
+class CheckOptions(Limited):
     """
     Read every file of data sets and list what is wrong and what to do about it.
 
@@ -38,7 +37,7 @@ class CheckOptions:
     """Classes that the labels are read as."""
     json: Path | None = None
     """File to write everything to."""
-    workers: int = 0
+    workers: Natural = 0
     """Threads that read; 0: one a CPU."""
 
 
@@ -75,8 +74,6 @@ def check(options: CheckOptions) -> int:
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
-    if options.workers < 0:
-        raise ConfigError(f"'workers' must not be negative, got {options.workers}")
     with Progress('reading', None) as progress:
         report = check_datasets(
             options.specs, TAXONOMIES[options.taxonomy], workers=options.workers,
@@ -134,12 +131,12 @@ def _most(counts: list[tuple[str, int]]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RenderOptions:
+class RenderOptions(Limited):
     """Render streets with exact labels into OUT/images and OUT/labels; 'folder:OUT' reads them."""
 
     out: Path
     """Folder to write."""
-    count: int = 400
+    count: Positive = 400
     """Number of pictures."""
     split: Literal['train', 'demo'] = 'train'
     """Layouts, textures and seeds; the two share none."""
@@ -147,7 +144,7 @@ class RenderOptions:
     """Mix of lights; 'night' is mostly night, dusk, tunnel and glare, a tenth day."""
     size: tuple[int, int] = (640, 360)
     """Width and height in pixels."""
-    seed: int = 0
+    seed: Natural = 0
     """Another seed, other streets."""
     force: bool = False
     """Replace the folder if it exists."""
@@ -156,8 +153,6 @@ class RenderOptions:
 def render(options: RenderOptions) -> int:
     from nightseg_ros.simulation.drive import write_rendered
 
-    if options.count < 1:
-        raise ConfigError(f"'count' must be at least 1, got {options.count}")
     with Progress('rendering', options.count) as progress:
         write_rendered(
             options.out, count=options.count, split=options.split, light=options.light,
@@ -172,8 +167,8 @@ class SynthesizeOptions(SynthesisConfig):
     """
     Turn a seeded choice of labelled day images into night; 'folder:OUT:night' is the data set.
 
-    Labels are copied, manifest.json names sources and hashes, an interrupted run goes on, and the
-    folder appears only when it is whole. --config FILE.yaml holds the same settings.
+    Labels are copied, manifest.json names sources and hashes, and the folder appears only when it
+    is whole. --config FILE.yaml holds the same settings.
     """
 
     sheet: bool = False
@@ -186,24 +181,22 @@ def synthesize(arguments: Sequence[str]) -> int:
     from nightseg_ros.data.synthesize import synthesize
 
     with Progress('making night', None) as progress:
-        done = synthesize(options, progress=progress.show, log=progress.note)
-    share = done.count / (done.count + done.of)
+        count, of = synthesize(options, progress=progress.show, log=progress.note)
     print(
-        f"{done.count} nights of {done.of} day images in '{done.folder}', {done.made} made now\n"
-        f'train on folder:{done.folder}:night; beside all of the day images it is {share:.0%} '
-        'of the samples'
+        f"{count} nights of {of} day images in '{options.out}'\n"
+        f'train on folder:{options.out}:night; beside all of the day images it is '
+        f'{count / (count + of):.0%} of the samples'
     )
     if options.sheet:
-        _write_sheet(done.folder)
-        print(f"contact sheet: '{done.folder / SHEET}'")
+        print(f"contact sheet: '{_write_sheet(Path(options.out))}'")
     return 0
 
 
-def _write_sheet(folder: Path) -> None:
-    """Write pairs of day and night, spread over the folder."""
+def _write_sheet(folder: Path) -> Path:
+    """Write pairs of day and night, spread over the folder; return the picture's path."""
     from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.sample import read_image
-    from nightseg_ros.data.synthesize import MANIFEST
+    from nightseg_ros.data.synthesize import MANIFEST, SHEET
 
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
     entries = manifest['images']
@@ -214,3 +207,4 @@ def _write_sheet(folder: Path) -> None:
         caption = f'{manifest["method"]}: {Path(entry["image"]).stem}'
         tiles.append((day, night, caption, (230, 230, 230)))
     write_picture(folder / SHEET, contact_sheet(tiles))
+    return folder / SHEET

@@ -87,10 +87,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
-    if options.streams < 0 or options.threads < 0:
-        raise ConfigError('--streams and --threads are numbers from 0 on')
+    if options.streams < 0 or options.threads < 0 or options.workers < 1:
+        raise ConfigError('--streams and --threads are numbers from 0 on, --workers from 1 on')
 
-    from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, EvaluationSettings
+    from nightseg_ros.evaluation.evaluate import check_outputs, evaluate
     from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
     from nightseg_ros.evaluation.report import write_report
     from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
@@ -102,13 +102,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     from nightseg_ros.perception.pipeline import settled
 
-    settings = EvaluationSettings(
-        bootstrap=BootstrapConfig(
-            unit=options.bootstrap, block_s=options.block_s, resamples=options.resamples,
-            seed=options.seed,
-        ),
-        classes=options.classes, workers=options.workers, ray=options.ray,
-        restart=options.restart, command=('nightseg', 'evaluate', *arguments),
+    bootstrap = BootstrapConfig(
+        unit=options.bootstrap, block_s=options.block_s, resamples=options.resamples,
+        seed=options.seed,
     )  # fmt: skip
     base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
     recordings = sequence_shards(
@@ -117,7 +113,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     # what cannot be right is said before anything is loaded
     taxonomy = taxonomy_of(configurations(base, options.compare)[0].config)
-    SegmentationScores(taxonomy, settings.bootstrap, options.classes)
+    SegmentationScores(taxonomy, bootstrap, options.classes)
     datasets = dataset_shards(options.dataset, taxonomy, options.sources)
     if {part.set_name for part in recordings} & {part.set_name for part in datasets}:
         raise ConfigError('sources and a data set have one name; give the sources a --name')
@@ -137,7 +133,9 @@ def evaluate(arguments: Sequence[str]) -> int:
         counts = [part.count for part in shards]
         total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
-            plan, variants, options.out, settings, log=progress.note,
+            plan, variants, options.out, bootstrap=bootstrap, classes=options.classes,
+            workers=options.workers, ray=options.ray, restart=options.restart,
+            command=('nightseg', 'evaluate', *arguments), log=progress.note,
             advance=lambda done: progress.show(done, total, text='evaluating'),
         )  # fmt: skip
     _print(result)
@@ -162,6 +160,8 @@ def _print_problems(result: dict[str, Any]) -> int:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from nightseg_ros.evaluation.report import interval, number, score
+
     for name, run in result['runs'].items():
         if not run['labelled']:
             routes = ', '.join(f'{route} {count}' for route, count in run['routes'].items())
@@ -171,32 +171,18 @@ def _print(result: dict[str, Any]) -> None:
         if len(run['by_source']) > 1:
             entries |= run['by_source']
         rows = [
-            [source, str(entry['frames']), _score(entry, 'miou'), _score(entry, 'miou9'),
-             _number(entry['pixel_acc'])]
+            [source, str(entry['frames']), score(entry, 'miou'), score(entry, 'miou9'),
+             number(entry['pixel_acc'])]
             for source, entry in entries.items()
         ]  # fmt: skip
         if len(entries) > 1:
-            rows.append(['mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), ''])
+            rows.append(['mean of sources', '', '', score(run, 'mean_of_sources_miou9'), ''])
         print_table(name, ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'), rows)
     for item in result['compare']:
         if 'miou' in item:
             gap = item['miou']
-            print(
-                f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
-                f'{_interval(gap["ci"])}'
-            )
-
-
-def _score(entry: dict[str, Any], key: str) -> str:
-    return f'{_number(entry[key])} {_interval(entry[f"{key}_ci"])}'.strip()
-
-
-def _number(value: float | None) -> str:
-    return '–' if value is None else f'{value:.3f}'
-
-
-def _interval(pair: list[float] | None) -> str:
-    return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
+            change = f'{gap["difference"]:+.3f} {interval(gap["ci"])}'
+            print(f'{item["run"]} − {item["reference"]}: mIoU {change}')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,12 @@ import numpy as np
 
 #: Colour of pixels that padding adds: the ImageNet mean, which a normalised network sees as 0.
 PADDING = (124, 116, 104)
+#: A crop in which one class takes more of the labelled pixels is drawn again.
+DOMINANCE = 0.75
+#: Standard deviations of blur (pixels), luma noise and blotchy colour noise (of 255).
+BLUR, NOISE, CHROMA = (0.0, 3.0), (0.0, 8.0), (0.0, 6.0)
+#: JPEG quality, ends included; strength of the light that clipped pixels scatter.
+JPEG, HALO = (30, 95), (0.0, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,19 +38,9 @@ class PhotometricConfig:
     cast: float = 0.12
     """Standard deviation of the natural log of each channel's gain."""
     saturation: Range = (0.3, 1.4)
-    blur: Range = (0.0, 3.0)
-    """Standard deviation of the blur in pixels."""
     blur_probability: float = 0.35
-    noise: Range = (0.0, 8.0)
-    """Standard deviation of the luma noise, of 255."""
-    chroma: Range = (0.0, 6.0)
-    """Standard deviation of the blotchy colour noise, of 255."""
     noise_probability: float = 0.4
-    jpeg: tuple[int, int] = (30, 95)
-    """JPEG quality, ends included."""
     jpeg_probability: float = 0.3
-    halo: Range = (0.0, 0.6)
-    """Strength of the light that clipped pixels scatter."""
     halo_probability: float = 0.15
 
 
@@ -61,10 +57,8 @@ class AugmentConfig(Limited):
     network's use, things of all cameras are as large in training as they will be in use."""
     flip: Share = 0.5
     """Probability of a mirror image."""
-    dominance: Share = 0.75
-    """A crop in which one class takes more of the labelled pixels is drawn again."""
     tries: Positive = 4
-    """Draws of a crop before it is taken as it is."""
+    """Draws of a crop, until no class takes most of it, before it is taken as it is."""
     night_share: Share = 0.0
     """Probability that the sample becomes a synthetic night."""
     unlit: float = 0.0
@@ -155,7 +149,7 @@ def scale_and_crop(
         top = int(rng.integers(0, height - window_h + 1))
         left = int(rng.integers(0, width - window_w + 1))
         part = labels[top:, left:][:window_h, :window_w]
-        if attempt == config.tries - 1 or _dominance(part) <= config.dominance:
+        if attempt == config.tries - 1 or _dominance(part) <= DOMINANCE:
             break
     size_h = min(out_h, max(1, round(window_h * factor)))
     size_w = min(out_w, max(1, round(window_w * factor)))
@@ -169,11 +163,7 @@ def scale_and_crop(
 def pad(
     image: Bytes, labels: Bytes, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Bytes, Bytes]:
-    """
-    Place an image and its labels at random in a frame of ``size`` (height, width) or more.
-
-    The frame has the colour ``PADDING`` and the label 255.
-    """
+    """Place image and labels at random in ``size`` or more, amid ``PADDING`` and 255."""
     height, width = labels.shape
     out_h, out_w = max(size[0], height), max(size[1], width)
     if (height, width) == (out_h, out_w):
@@ -207,15 +197,14 @@ def distort(image: Bytes, rng: np.random.Generator, config: PhotometricConfig) -
     gamma = log_uniform(rng, config.gamma if strong else (0.9, 1.1))
     cast = np.exp(rng.normal(0.0, config.cast, 3))
     if rng.random() < config.halo_probability:
-        image = photometric.halo(image, uniform(rng, config.halo))
+        image = photometric.halo(image, uniform(rng, HALO))
     if rng.random() < config.blur_probability:
-        image = photometric.blur(image, uniform(rng, config.blur))
+        image = photometric.blur(image, uniform(rng, BLUR))
     image = photometric.curve(image, gain=gain, gamma=gamma, cast=cast)
     image = photometric.saturate(image, uniform(rng, config.saturation))
     if rng.random() < config.noise_probability:
-        image = photometric.add_noise(
-            image, uniform(rng, config.noise), uniform(rng, config.chroma), rng
-        )
+        luma, chroma = uniform(rng, NOISE), uniform(rng, CHROMA)
+        image = photometric.add_noise(image, luma, chroma, rng)
     if rng.random() < config.jpeg_probability:
-        image = photometric.jpeg(image, count(rng, config.jpeg))
+        image = photometric.jpeg(image, count(rng, JPEG))
     return image

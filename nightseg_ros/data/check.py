@@ -4,9 +4,8 @@
 Look at every file of data sets before a training does: all that is wrong, and what to do.
 
 Pictures that show the same, copies that were scaled, brightened or packed anew and neighbours, are
-found by a perceptual hash and confirmed by the correlation of tiny grey pictures. On the road
-images that this was set on, frames 1/15 s apart and altered copies were at most 8 bits apart and
-correlated by 0.9 or more; the nearest pictures of different places were 10 bits apart.
+found by a perceptual hash. On the road images that this was set on, frames 1/15 s apart and
+altered copies were at most 8 bits apart, the nearest pictures of different places 10 bits.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from dataclasses import dataclass, field
 from itertools import combinations
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
-from nightseg_ros.data.datasets import list_dataset, Listing, parse_spec
+from nightseg_ros.data.datasets import list_dataset, parse_spec
 from nightseg_ros.data.sample import (
     DataError,
     describe_unknown,
@@ -36,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+Fingerprint = npt.NDArray[np.bool_]
 
 #: Every kind of problem, and what to do about it.
 ADVICE = {
@@ -75,27 +75,28 @@ def check_datasets(
     for spec in specs:
         parse_spec(spec)
     problems: list[tuple[str, ...]] = []
-    listings: dict[str, Listing] = {}
+    samples: list[tuple[str, Sample]] = []
+    found: dict[str, list[tuple[Sample, CheckedSample]]] = {}
     for spec in dict.fromkeys(specs):
         try:
-            listings[spec] = list_dataset(spec, taxonomy)
+            listed, orphans = list_dataset(spec, taxonomy)
         except DataError as error:
             problems.append(('cannot be opened', spec, spec, str(error)))
-    samples = [(spec, s) for spec, listing in listings.items() for s in listing.samples]
-    found: dict[str, list[tuple[Sample, CheckedSample]]] = {spec: [] for spec in listings}
+            continue
+        found[spec] = []
+        samples += [(spec, sample) for sample in listed]
+        problems += [('picture missing', spec, str(path), '') for path in orphans]
+        first: dict[str, Path] = {}
+        for image in (sample.image for sample in listed):
+            other = first.setdefault(image.stem, image)
+            if other is not image:
+                problems.append(('same name twice', spec, str(image), str(other)))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         every = pool.map(_check_sample, (sample for _, sample in samples))
         for number, ((spec, sample), checked) in enumerate(zip(samples, every), start=1):
             found[spec].append((sample, checked))
             problems += [(kind, spec, *where) for kind, *where in checked.problems]
             progress(number, len(samples))
-    for spec, listing in listings.items():
-        problems += [('picture missing', spec, str(path), '') for path in listing.orphans]
-        first: dict[str, Path] = {}
-        for image in (sample.image for sample in listing.samples):
-            other = first.setdefault(image.stem, image)
-            if other is not image:
-                problems.append(('same name twice', spec, str(image), str(other)))
     # each data set with those that come after it
     for left, right in combinations(found, 2):
         ours, theirs = (
@@ -230,46 +231,26 @@ def _size(shape: tuple[int, ...]) -> str:
 
 #: Bits of 63 that may differ.
 MAX_DISTANCE = 8
-#: Least correlation of the tiny pictures, -1 to 1.
-MIN_CORRELATION = 0.9
-SIDE = 32
-
-
-class Fingerprint(NamedTuple):
-    """What is kept of a picture."""
-
-    bits: npt.NDArray[np.bool_]
-    """[63]: which of the lowest 8×8 cosine coefficients lie above their median."""
-    tiny: npt.NDArray[np.float32]
-    """[1024] grey, of mean 0 and length 1."""
 
 
 def fingerprint(image: Bytes) -> Fingerprint | None:
-    """Return the fingerprint of uint8 [H, W, 3] RGB of any size, None of a blank picture."""
+    """Return the perceptual hash bool [63] of uint8 RGB: cosines above their median; or None."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    tiny = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    tiny = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     if tiny.std() < 1.0:
         return None
     low = cv2.dct(tiny.astype(np.float32))[:8, :8].ravel()[1:]
-    flat = tiny.ravel() - tiny.mean(dtype=np.float32)
-    return Fingerprint(low > np.median(low), np.asarray(flat / np.linalg.norm(flat), np.float32))
+    return np.asarray(low > np.median(low), np.bool_)
 
 
 def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
-    """
-    Return (index in left, index in right, differing bits) of each left picture with a likeness.
-
-    Only its nearest one in ``right`` is given.
-    """
+    """Return (left, right, differing bits) of each left picture and its nearest likeness."""
     if not right:
         return []
-    bits, tiny = (np.stack(column) for column in zip(*right))
-    pairs = []
+    bits, pairs = np.stack(right), []
     for index, one in enumerate(left):
-        distance = np.count_nonzero(bits != one.bits, axis=1)
-        near = np.flatnonzero(distance <= MAX_DISTANCE)
-        near = near[tiny[near] @ one.tiny >= MIN_CORRELATION]
-        if near.size:
-            best = int(near[distance[near].argmin()])
+        distance = np.count_nonzero(bits != one, axis=1)
+        best = int(distance.argmin())
+        if distance[best] <= MAX_DISTANCE:
             pairs.append((index, best, int(distance[best])))
     return pairs

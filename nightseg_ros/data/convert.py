@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
 
-import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagTopic, camera_of, IMAGE_TYPES
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
-from nightseg_ros.data import PaintSettings
+from nightseg_ros.data import Output, PaintSettings
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import label_files, read_labels
-from nightseg_ros.data.source import encode, FrameSource, STAMP_OFFSET
+from nightseg_ros.data.source import FrameSource, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import legend, NAMESPACE, output_prefixes, report, Result, Want
@@ -61,10 +61,6 @@ class Converted:
 Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
 TRUTH = 'labels_truth'
-_ENCODINGS = {
-    'png': ('.png', [cv2.IMWRITE_PNG_COMPRESSION, 1]),
-    'jpeg': ('.jpg', [cv2.IMWRITE_JPEG_QUALITY, 95]),
-}
 
 
 def make_bag(
@@ -106,7 +102,8 @@ def make_bag(
             if encoding == 'raw':
                 bag.write_image(name, item.image, f'{item.order}8', **place)
             else:
-                content = encode(item, *_ENCODINGS[encoding])
+                file = f'{stem}.{encoding}'
+                content = encode_picture(file, item.image, quality=95, order=item.order)
                 kind = f'bgr8; {encoding} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
@@ -122,10 +119,6 @@ def make_bag(
 
 # -- predictions -----------------------------------------------------------------------------
 
-Output = Literal[
-    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
-    'illumination', 'status', 'label_info_json',
-]  # fmt: skip
 _IMAGE, _COMPRESSED = IMAGE_TYPES
 #: Topics that can be written, by the last part of their name, and their types.
 KINDS: dict[Output, str] = {
@@ -140,10 +133,7 @@ KINDS: dict[Output, str] = {
     'label_info_json': 'std_msgs/msg/String',
 }
 #: What the layouts for RViz and Foxglove show.
-DEFAULT_OUTPUTS: tuple[Output, ...] = (
-    'labels', 'color', 'overlay', 'overlay/compressed', 'illumination', 'status',
-    'label_info_json',
-)  # fmt: skip
+DEFAULT_OUTPUTS = tuple(name for name in KINDS if name not in ('confidence', 'translated'))
 _LATCHED = ('label_info_json',)
 #: Levels of diagnostic_msgs/DiagnosticStatus.
 _LEVELS = {'OK': 0, 'WARN': 1}
@@ -295,18 +285,15 @@ def _write_result(
             if math.isfinite(result.illumination.score):
                 writer.write_value(topic, result.illumination.score, received_ns)
         elif output == 'status':
-            found = report(_camera(prefix), result, {}, None)
+            camera, (level, message, values) = _camera(prefix), report(result, {}, None)
             writer.write_status(
-                topic, level=_LEVELS[found.level], name=found.name, message=found.message,
-                hardware_id=found.camera, values=found.values, **place,
+                topic, level=_LEVELS[level], name=f'nightseg: {camera}', message=message,
+                hardware_id=camera, values=values, **place,
             )  # fmt: skip
         elif output == 'overlay/compressed':
             assert result.overlay is not None
-            bgr = cv2.cvtColor(result.overlay, cv2.COLOR_RGB2BGR)
-            _, content = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, 90])
-            writer.write_compressed(
-                topic, content.tobytes(), 'rgb8; jpeg compressed bgr8', **place
-            )
+            content = encode_picture('overlay.jpg', result.overlay, quality=90)
+            writer.write_compressed(topic, content, 'rgb8; jpeg compressed bgr8', **place)
         elif output != 'label_info_json':
             picture = getattr(result, output)
             # only the route 'translate' has a translated picture

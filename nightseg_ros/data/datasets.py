@@ -48,16 +48,9 @@ from nightseg_ros.taxonomy import (
 LIGHTS = ('day', 'dusk', 'night')
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Listing:
-    """What lies in the folders of a data set, whole or not."""
-
-    samples: list[Sample]
-    """Every picture, sorted by path; ``label`` is where its labels should be."""
-    unlabelled: list[Sample]
-    """Samples whose labels are not there, though the data set has labels."""
-    orphans: list[Path]
-    """Label images without a picture."""
+#: Every picture, sorted by path, ``label`` being where its labels should be; and the label images
+#: without a picture.
+Listing = tuple[list[Sample], list[Path]]
 
 
 def open_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
@@ -69,15 +62,15 @@ def open_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
     ``DataError`` names an unknown adapter, a folder that is missing, one without images, images
     whose labels are missing, and labels that say nothing in the taxonomy.
     """
-    listing = list_dataset(spec, taxonomy)
-    if listing.unlabelled:
-        first = listing.unlabelled[0]
-        others = f', and {len(listing.unlabelled) - 1} others' * (len(listing.unlabelled) > 1)
+    samples, _ = list_dataset(spec, taxonomy)
+    unlabelled = [s for s in samples if s.label is not None and not s.label.path.is_file()]
+    if unlabelled:
+        others = f', and {len(unlabelled) - 1} others' * (len(unlabelled) > 1)
         raise DataError(
-            f"image '{first.image}' has no labels '{first.label}'{others}; nightseg data check "
-            f'{spec} lists them'
+            f"image '{unlabelled[0].image}' has no labels '{unlabelled[0].label}'{others}; "
+            f'nightseg data check {spec} lists them'
         )
-    return listing.samples
+    return samples
 
 
 def open_all(specs: Sequence[str], taxonomy: Taxonomy = CAMVID11) -> list[Sample]:
@@ -91,14 +84,14 @@ def list_dataset(spec: str, taxonomy: Taxonomy = CAMVID11) -> Listing:
     try:
         if name in PUBLISHED:
             split, _, only = rest.partition(':')
-            listing = _published(name, root, split, only, taxonomy)
+            samples, orphans = _published(name, root, split, only, taxonomy)
         else:
-            listing = OWN[name](root, rest, taxonomy)
+            samples, orphans = OWN[name](root, rest, taxonomy)
     except DataError as error:
         raise DataError(f"'{spec}': {error}") from error
-    if not listing.samples:
+    if not samples:
         raise DataError(f"'{spec}' holds no images")
-    return listing
+    return samples, orphans
 
 
 def parse_spec(spec: str) -> tuple[str, Path, str]:
@@ -344,8 +337,7 @@ def list_layout(
     wanted: dict[tuple[tuple[str, str], ...], Path] = {}
     if layout.labels:
         wanted = {_key(f): path for f, path in _matches(root, layout.labels, given, layout.names)}
-    samples, unlabelled, known = [], [], set()
-    used = set()
+    samples, known, used = [], set(), set()
     for fields, path in _matches(root, layout.images, given, layout.names):
         source = layout.source or fields['source']
         source = source(fields) if callable(source) else source
@@ -362,16 +354,13 @@ def list_layout(
         label = None
         if layout.labels and meaning is not None:
             label = LabelFile(there or root / layout.labels.format(**given, **fields), meaning)
-        sample = Sample(image=path, label=label, source=source, light=light)
-        samples.append(sample)
-        if label is not None and there is None:
-            unlabelled.append(sample)
+        samples.append(Sample(image=path, label=label, source=source, light=light))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
     orphans = [path for path in wanted.values() if path not in used]
     if only:
         orphans = [path for path in orphans if only in path.parts or only in path.name]
-    return Listing(samples=samples, unlabelled=unlabelled, orphans=orphans)
+    return samples, orphans
 
 
 def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
@@ -418,11 +407,7 @@ def _filled(pattern: str, given: Mapping[str, str]) -> str:
 
 
 def folder(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
-    """
-    ``ROOT/images`` with ``ROOT/labels`` beside it; the third part is the light, if known.
-
-    Labels are ids of the taxonomy in use, or of that in ``ROOT/taxonomy.json``.
-    """
+    """``ROOT/images`` with ``ROOT/labels``: ids of ``ROOT/taxonomy.json`` where there is one."""
     layout = Layout('images/{name}.*', 'labels/{name}.png', None, _checked(light), _camera)
     return list_layout(root, layout, _own(root, taxonomy))
 
@@ -433,11 +418,7 @@ def images(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
 
 
 def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
-    """
-    Take the images of ROOT that have labels in another folder: ``paired:ROOT:LABELS[:LIGHT]``.
-
-    Labels are ids of the taxonomy in use, or of that in ``LABELS/taxonomy.json``.
-    """
+    """``paired:IMAGES:LABELS[:LIGHT]``: ids of ``LABELS/taxonomy.json`` where there is one."""
     where, light = _split_root(rest)
     labels = user_path(where)
     if not where or not labels.is_dir():
@@ -446,12 +427,12 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
     scene = (labels / SCENE).is_dir()
     there = label_files(labels)
     samples = []
-    for sample in images(root, light, taxonomy).samples:
+    for sample in images(root, light, taxonomy)[0]:
         path = there.pop(normalize('NFC', sample.image.stem), None)
         if path is not None:
             guess = LabelFile(labels / SCENE / path.name, meaning) if scene else None
             samples.append(replace(sample, label=LabelFile(path, meaning), scene=guess))
-    return Listing(samples=samples, unlabelled=[], orphans=[*there.values()])
+    return samples, [*there.values()]
 
 
 def _checked(light: str) -> str | None:

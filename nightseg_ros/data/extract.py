@@ -14,11 +14,11 @@ from pathlib import Path
 import re
 from typing import Literal
 
-import cv2
 from nightseg_ros.bags.reader import is_bag
 from nightseg_ros.config import ConfigError
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.data.source import encode, FrameSource, open_source
+from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.files import user_path
 from nightseg_ros.outputs import whole_folder
 from nightseg_ros.perception.frame import Frame
@@ -72,7 +72,6 @@ def extract(
         raise DataError(f"there is no bag to take the topic '{topic}' from")
     paths = [source.path for source in opened.values()]
     step = round(every * 1e9)
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality] if encoding == 'jpg' else []
     written = broken = 0
     with whole_folder(
         out, 'extracted frames', _is_ours, inputs=paths, force=force, error=DataError
@@ -96,8 +95,9 @@ def extract(
                 if step:
                     due += ((stamp - due) // step + 1) * step
                 if stamp not in stamps:
-                    file = unfinished / f'{name}_{stamp:019d}.{encoding}'
-                    file.write_bytes(encode(frame, file.suffix, how))
+                    file = f'{name}_{stamp:019d}.{encoding}'
+                    content = encode_picture(file, frame.image, quality=quality, order=frame.order)
+                    (unfinished / file).write_bytes(content)
                     stamps.add(stamp)
             if not stamps:
                 raise DataError(f"'{source.path}' holds no frame that can be read")

@@ -89,12 +89,7 @@ def _linear_table() -> Array:
 def _relight(
     before: Array, alpha: Array, scene: Scene, ranges: LightRanges, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """
-    Light what stands before the sky, and the sky.
-
-    Returns the radiance float32 [H, W, 3] without light sources, and the light sources' own
-    radiance float32 [H, W, 3].
-    """
+    """Return the radiance of scene and sky, and that of the lamps, float32 [H, W, 3] each."""
     height, width = alpha.shape
     luma = cv2.transform(before, _LUMA[None, :])
     small = coarse_mean(luma, scene)
@@ -246,11 +241,7 @@ def _photograph(
 
 
 def _balance(small: Array, camera: CameraRanges, rng: np.random.Generator) -> tuple[Array, Array]:
-    """
-    Return the gains float32 [3] of an imperfect white balance at luminance 1.
-
-    The second value is the part of them that is a cast, float32 [3].
-    """
+    """Return an imperfect white balance float32 [3] at luminance 1, and the cast in it [3]."""
     mean = small.reshape(-1, 3).mean(axis=0) + 1e-6
     gains = (float(mean @ _LUMA) / mean) ** uniform(rng, camera.adapt)
     warmth, green = uniform(rng, camera.warmth), uniform(rng, camera.green)

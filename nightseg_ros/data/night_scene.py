@@ -107,11 +107,7 @@ class Scene:
 
 
 def read_scene(labels: Bytes, table: Bytes, rng: np.random.Generator) -> Scene:
-    """
-    Guess the geometry of a road scene from its labels uint8 [H, W].
-
-    The horizon is where the ground ends; focal length and vanishing point are drawn at random.
-    """
+    """Guess the geometry of labels uint8 [H, W]; focal length and centre are drawn at random."""
     height, width = labels.shape
     roles = table[labels]
     half = STRIDE // 2

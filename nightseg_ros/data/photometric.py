@@ -86,11 +86,7 @@ def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator
 
 
 def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
-    """
-    Add coarse noise to uint8 [H, W, 3], as a denoiser leaves it: patches of a few pixels.
-
-    ``strength`` is the deviation of its colour in steps of 255; its luma has a quarter of that.
-    """
+    """Add a denoiser's patches; ``strength`` is the deviation of their colour, of 255."""
     if strength <= 0.0:
         return image
     height, width = image.shape[:2]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 from nightseg_ros.files import replace_file
+from nightseg_ros.perception.frame import Order
 import numpy as np
 import numpy.typing as npt
 
@@ -31,9 +32,10 @@ def write_picture(path: Path, picture: Image, *, quality: int = 92) -> None:
     replace_file(path, encode_picture(path.name, picture, quality=quality))
 
 
-def encode_picture(name: str, picture: Image, *, quality: int = 92) -> bytes:
+def encode_picture(name: str, picture: Image, *, quality: int = 92, order: Order = 'rgb') -> bytes:
     """Return what ``write_picture`` writes into a file of this name."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    colored = picture.ndim == 3 and order == 'rgb'
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if colored else picture
     suffix = Path(name).suffix
     # level 1 is three times as fast as the default and 10 to 20 % larger
     png = [cv2.IMWRITE_PNG_COMPRESSION, 1]

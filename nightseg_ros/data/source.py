@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +13,6 @@ from pathlib import Path
 import re
 from typing import Literal, NamedTuple
 
-import cv2
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
@@ -25,7 +24,6 @@ from nightseg_ros.perception.video import (
     VideoError,
     VideoReader,
 )
-import numpy as np
 
 #: Frames a second of pictures that come without any time.
 DEFAULT_RATE = 10.0
@@ -361,11 +359,3 @@ def _left_out(folder: Path) -> str:
         if names
     ]
     return f'not read: {"; ".join(texts)}' if texts else ''
-
-
-def encode(frame: Frame, suffix: str, settings: Sequence[int] = ()) -> bytes:
-    """Return a frame as the content of a picture file, with settings of ``cv2.imencode``."""
-    image = frame.image
-    if frame.order == 'rgb':
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
-    return cv2.imencode(suffix, image, settings)[1].tobytes()

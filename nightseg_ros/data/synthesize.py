@@ -3,30 +3,27 @@
 """
 Synthetic night on disk: a seeded choice of labelled day images, converted, labels copied.
 
-The folder appears under its name only when it is whole; until then it grows in a hidden one
-beside it, from which an interrupted run goes on. Every picture is a function of the seed and
-its place in the data alone, so a resumed run writes the same bytes as one that was let be.
+The folder appears under its name only when it is whole. Every picture is a function of the seed
+and its place in the data alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 import hashlib
 import json
 from pathlib import Path
-import shutil
 from typing import Any
 
-import cv2
 from nightseg_ros.config import ConfigError, from_mapping, to_mapping
 from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.data.night_scene import Bytes
+from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import (
     DataError,
     encode_labels,
@@ -35,8 +32,8 @@ from nightseg_ros.data.sample import (
     read_pair,
     Sample,
 )
-from nightseg_ros.files import read_json, replace_file
-from nightseg_ros.outputs import check_output, locked, require_same
+from nightseg_ros.files import read_json
+from nightseg_ros.outputs import require_same, whole_folder
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
@@ -45,20 +42,12 @@ from nightseg_ros.weights import load_weights, Weights, WeightsError, with_style
 import numpy as np
 
 MANIFEST = 'manifest.json'
+#: What the verb may add: pairs of day and night.
+SHEET = 'sheet.jpg'
 #: What a generator's metadata say that wants a physical night instead of a day.
 PHYSICAL_TO_NIGHT = 'physical_to_night'
 
 NightMaker = Callable[[Bytes, Bytes, np.random.Generator], Bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Synthesized:
-    """What a run made: ``count`` pictures of ``of`` day images, ``made`` of them just now."""
-
-    folder: Path
-    count: int
-    of: int
-    made: int
 
 
 def synthesize(
@@ -66,14 +55,15 @@ def synthesize(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     log: Callable[[str], None] = lambda text: None,
-) -> Synthesized:
+) -> tuple[int, int]:
     """
     Write ``out/images/STEM.jpg``, ``out/labels/STEM.png`` and ``out/manifest.json``.
 
-    Labels are those of the day. The manifest holds the settings, the hash of the weights, and
-    for each picture its source and the hashes of source, label and result.
-    ``DataError`` where ``out`` was made with other settings or by something else, where the data
-    has no labels or too few images, and where another process is at work on it.
+    Returns the number of nights, and of the day images that they were chosen from. Labels are
+    those of the day. The manifest holds the settings, the hash of the weights, and for each
+    picture its source and the hashes of source, label and result. ``DataError`` where ``out`` was
+    made with other settings or by something else, where the data has no labels or too few images,
+    and where another process is at work on it.
     """
     out = Path(config.out)
     if config.taxonomy not in TAXONOMIES:
@@ -85,65 +75,49 @@ def synthesize(
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
-        _check_settings(read_json(out / MANIFEST), settings, out)
+        before = read_json(out / MANIFEST)
+        if not before.pop('images', None):
+            raise DataError(
+                f"'{out}' exists and was not made by `nightseg synthesize`; give another --out"
+            )
+        require_same(out, before, settings, DataError, 'another --out, or --force')
         log(f"'{out}' is there already, whole and with these settings")
-        return Synthesized(out, len(chosen), len(days), 0)
+        return len(chosen), len(days)
     inputs = {path.parent for path in _files(days)}
-    check_output(out, 'a synthetic night', _is_ours, inputs=inputs, error=DataError)
-
-    maker = night_maker(config, taxonomy, weights, log)
-    unfinished = out.parent / f'.{out.name}.partial'
-    with locked(unfinished, DataError):
-        before = read_json(unfinished / MANIFEST)
-        if config.force or not before:
-            for item in unfinished.iterdir():
-                shutil.rmtree(item) if item.is_dir() else item.unlink()
-            _write_json(unfinished / MANIFEST, settings)
-        else:
-            _check_settings(before, settings, unfinished)
+    with whole_folder(
+        out, 'a synthetic night', _is_ours, inputs=inputs, force=True, error=DataError
+    ) as unfinished:
+        maker = night_maker(config, taxonomy, weights, log)
         for folder in ('images', 'labels'):
-            (unfinished / folder).mkdir(exist_ok=True)
-        there = {path.stem for path in (unfinished / 'images').glob('[!.]*')}
-        if there:
-            log(f'going on after {len(there)} of {len(chosen)} pictures')
-        entries, made = [], 0
+            (unfinished / folder).mkdir()
+        entries = []
         names = _names([days[index] for index in chosen])
         for number, (index, name) in enumerate(zip(chosen, names), start=1):
             day = days[index]
-            image = unfinished / 'images' / f'{name}.jpg'
-            label = unfinished / 'labels' / f'{name}.png'
-            if name not in there:
-                rng = np.random.default_rng((config.seed, index, 2))
-                night, labels = convert(day, maker, rng, config.quality)
-                # the picture comes last: what goes on takes its label for whole
-                replace_file(label, labels)
-                replace_file(image, night)
-                made += 1
+            rng = np.random.default_rng((config.seed, index, 2))
+            night, labels = convert(day, maker, rng, config.quality)
+            image, label = f'images/{name}.jpg', f'labels/{name}.png'
+            (unfinished / image).write_bytes(night)
+            (unfinished / label).write_bytes(labels)
             entries.append({
-                'image': str(image.relative_to(unfinished)),
-                'label': str(label.relative_to(unfinished)),
+                'image': image,
+                'label': label,
                 'source': str(day.image),
                 'source_sha256': _sha256([day.image]),
-                'label_sha256': _sha256([label]),
-                'sha256': _sha256([image]),
+                'label_sha256': hashlib.sha256(labels).hexdigest(),
+                'sha256': hashlib.sha256(night).hexdigest(),
             })  # fmt: skip
             progress(number, len(chosen))
-        for left in unfinished.rglob('.*'):
-            left.unlink()
-        _write_json(unfinished / 'taxonomy.json', taxonomy.to_dict())
-        _write_json(unfinished / MANIFEST, {**settings, 'images': entries})
-        if out.exists():
-            shutil.rmtree(out)
-        unfinished.rename(out)
-    return Synthesized(out, len(chosen), len(days), made)
+        for file, content in (
+            ('taxonomy.json', taxonomy.to_dict()), (MANIFEST, {**settings, 'images': entries}),
+        ):  # fmt: skip
+            text = json.dumps(content, indent=1) + '\n'
+            (unfinished / file).write_text(text, encoding='utf-8')
+    return len(chosen), len(days)
 
 
 def choose(total: int, config: SynthesisConfig) -> list[int]:
-    """
-    Return which of ``total`` images are converted, in order.
-
-    A larger number keeps the choice of a smaller one with the same seed.
-    """
+    """Return which of ``total`` images are converted; a larger number keeps a smaller's."""
     if config.ratio is None and config.count is None:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")
     count = config.count if config.count is not None else round((config.ratio or 0.0) * total)
@@ -184,17 +158,7 @@ def _settings(
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
-    loaded: dict[str, Any] = json.loads(json.dumps(settings))
-    return loaded
-
-
-def _check_settings(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    if not before:
-        raise DataError(
-            f"'{folder}' exists and was not made by `nightseg synthesize`; give another --out"
-        )
-    before = {key: value for key, value in before.items() if key != 'images'}
-    require_same(folder, before, now, DataError, 'another --out, or --force')
+    return {key: json.loads(json.dumps(value)) for key, value in settings.items()}
 
 
 def _is_ours(folder: Path) -> bool:
@@ -207,7 +171,7 @@ def _is_ours(folder: Path) -> bool:
         return False
     found = (path for path in folder.rglob('*') if path.is_symlink() or not path.is_dir())
     files = {path.relative_to(folder).as_posix() for path in found}
-    return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json'}
+    return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json', SHEET}
 
 
 def _files(samples: Iterable[Sample]) -> Iterator[Path]:
@@ -224,10 +188,6 @@ def _sha256(files: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
-
-
 # -- one picture -----------------------------------------------------------------------------
 
 
@@ -237,44 +197,36 @@ def night_maker(
     """
     Return what makes a night of RGB uint8 [H, W, 3], its ids uint8 [H, W] and a generator.
 
-    ``WeightsError`` where the ``weights`` do not turn day into night.
+    It is the physical model, or ``weights`` whose task is 'translate'; ``config.styles`` are the
+    cameras whose nights are drawn from, none means any. ``WeightsError`` where the weights do not
+    turn day into night or know no such camera.
     """
     night = from_mapping(NightConfig, config.night, where='night')
     physical = partial(synthesize_night, config=night, taxonomy=taxonomy)
     if weights is None:
         return physical
-    generated = generated_night(weights, config, log)
-    if weights.metadata.training.get('way') != PHYSICAL_TO_NIGHT:
-        return generated
-    return lambda image, labels, rng: generated(physical(image, labels, rng), labels, rng)
-
-
-def generated_night(weights: Weights, config: SynthesisConfig, log: Log) -> NightMaker:
-    """
-    Load a day→night generator: any weights whose task is 'translate'.
-
-    ``config.styles`` are the cameras whose nights are drawn from; none means any camera.
-    ``WeightsError`` where the weights are for another task or know no such camera.
-    """
+    way = weights.metadata.training.get('way')
     if weights.metadata.task != 'translate':
         raise WeightsError(
             f"weights '{weights.path}' are for '{weights.metadata.task}'; the method "
             "'generator' wants a day→night translator"
         )
-    if weights.metadata.training.get('way') == 'night_to_day':
+    if way == 'night_to_day':
         raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
     backend = open_backend(config.backend, config.device)
     long_side = config.long_side or weights.metadata.long_side
     runs = [backend.load(with_style(weights, style), log) for style in config.styles or ('',)]
 
-    def make(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
+    def generated(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
+        if way == PHYSICAL_TO_NIGHT:
+            image = physical(image, labels, rng)
         pixels = backend.pixels
         size = fit(image.shape[0], image.shape[1], long_side)
         run = runs[int(rng.integers(len(runs)))]
         (night,) = run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
         return pixels.download(pixels.restore(night[0], size))
 
-    return make
+    return generated
 
 
 def convert(
@@ -284,8 +236,7 @@ def convert(
     assert day.label is not None
     image, labels = read_pair(day)
     night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
-    picture = cv2.cvtColor(night, cv2.COLOR_RGB2BGR)
-    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    content = encode_picture('night.jpg', night, quality=quality)
     if day.label.stores_ids():
         return content, day.label.path.read_bytes()
     return content, encode_labels(labels)

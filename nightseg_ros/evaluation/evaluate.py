@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -29,7 +29,7 @@ from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
 from nightseg_ros.files import partial_file, replace_file
 from nightseg_ros.outputs import check_output, locked
-from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.runtime.backends import processor
 import numpy as np
 
 #: Of metrics.json.
@@ -38,75 +38,63 @@ VERSION = 2
 SHARDS = '.shards'
 _PLAN = 'plan.json'
 #: Lists of numbers, which stand on one line, so that a person can read the file.
-_LISTS = re.compile(r'\[[\s\d.,e+-]+\]')
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationSettings:
-    """How a plan is carried out; none of it changes a count."""
-
-    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
-    classes: tuple[str, ...] = ()
-    """Classes of ``miou_subset``."""
-    workers: int = 1
-    ray: str = ''
-    """'local', an address, or '' for no Ray."""
-    restart: bool = False
-    """Drop what an interrupted evaluation left."""
-    command: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f'--workers is at least 1, got {self.workers}')
+_LISTS = re.compile(r'\[([\s\d.,e+-]+)\]')
 
 
 def evaluate(
     plan: Plan,
     variants: Variants,
     out: Path,
-    settings: EvaluationSettings,
     *,
+    bootstrap: BootstrapConfig | None = None,
+    classes: Sequence[str] = (),
+    workers: int = 1,
+    ray: str = '',
+    restart: bool = False,
+    command: Sequence[str] = (),
     log: Callable[[str], None] = lambda text: None,
     advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """
     Carry out the plan, write everything to ``out`` and return what metrics.json holds.
 
-    ``variants`` are the plan's configurations, loaded; other processes load their own.
+    ``variants`` are the plan's configurations, loaded; other processes load their own. ``classes``
+    are those of ``miou_subset``; ``ray`` is 'local', an address, or '' for none.
 
-    An interrupted evaluation goes on with the shards that were not finished. ``ConfigError`` names
-    what is different now from then; ``DataError``, ``BagError`` and ``WeightsError`` come from
-    what is evaluated.
+    An interrupted evaluation goes on with the shards that were not finished, unless ``restart``.
+    ``ConfigError`` names what is different now from then; ``DataError``, ``BagError`` and
+    ``WeightsError`` come from what is evaluated.
     """
-    scores = SegmentationScores(variants.taxonomy, settings.bootstrap, settings.classes)
+    bootstrap = bootstrap or BootstrapConfig()
+    scores = SegmentationScores(variants.taxonomy, bootstrap, classes)
     described = variants.describe()
     folder = out / SHARDS
     check_outputs(plan.shards, out, save_labels=plan.save_labels)
-    with _shards(folder, _fingerprint(plan, described), settings.restart, log):
+    with _shards(folder, _fingerprint(plan, described), restart, log):
         started = time.monotonic()
-        if settings.ray:
-            run_ray(plan, folder, settings.ray, settings.workers, advance)
-        elif settings.workers > 1:
-            run_processes(plan, folder, settings.workers, advance)
+        if ray:
+            run_ray(plan, folder, ray, workers, advance)
+        elif workers > 1:
+            run_processes(plan, folder, workers, advance)
         else:
             run_here(plan, variants, folder, advance)
         seconds = time.monotonic() - started
         result = {
-            **_header(plan, variants.taxonomy, described, settings),
+            **_header(plan, described),
+            'command': list(command),
+            'taxonomy': variants.taxonomy.to_dict(),
+            'bootstrap': to_mapping(bootstrap),
+            'classes': list(classes),
             **_summarise(plan, out, scores),
             'wall_s': round(seconds, 3),
             'streams': variants.streams,
         }
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+        text = _LISTS.sub(lambda numbers: f'[{" ".join(numbers[1].split())}]', text)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
-        content = (_LISTS.sub(_on_one_line, text) + '\n').encode(errors='backslashreplace')
-        replace_file(out / 'metrics.json', content)
+        replace_file(out / 'metrics.json', f'{text}\n'.encode(errors='backslashreplace'))
         shutil.rmtree(folder)
     return result
-
-
-def _on_one_line(numbers: re.Match[str]) -> str:
-    return f'[{" ".join(numbers[0][1:-1].split())}]'
 
 
 def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> None:
@@ -153,16 +141,12 @@ def _shards(
 
 
 def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
-    """
-    Return what an interrupted evaluation must have in common with the one that goes on.
-
-    ``described`` is what ``Variants.describe`` says; files go in with their size and time.
-    """
+    """Return what an interrupted evaluation must have in common with the one that goes on."""
     files = hashlib.sha256()
     for path in (path for shard in plan.shards for path in shard.files()):
         status = path.stat()
         files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
-    result = {
+    result: dict[str, Any] = {
         'sources': [
             f'{replace(shard, samples=())} {sorted({item.source for item in shard.samples})}'
             for shard in plan.shards
@@ -172,8 +156,7 @@ def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
         'backend or weights': described,
         'save_labels': plan.save_labels,
     }
-    normal: dict[str, Any] = json.loads(json.dumps(result))
-    return normal
+    return {key: json.loads(json.dumps(value)) for key, value in result.items()}
 
 
 def _summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, Any]:
@@ -220,14 +203,14 @@ def _samples(
         for index, file, content in shard.files('samples'):
             lines = found.lines[first[place] + index]
             candidate = Candidate(
-                shard=place, index=index, group=group_of(index, lines[0]['stamp'], sequence),
+                shard=place, number=index, group=group_of(index, lines[0]['stamp'], sequence),
                 mious=tuple(line['miou'] for line in lines),
             )  # fmt: skip
             kept.setdefault(candidate, {})[file] = content
     scored = [lines[0]['miou'] for lines in found.lines if lines[0]['miou'] is not None]
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
     for kind, item in select(list(kept), float(np.median(scored)) if scored else None):
-        lines = found.lines[first[item.shard] + item.index]
+        lines = found.lines[first[item.shard] + item.number]
         folder = Path(slug(name), f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}')
         (target / folder).mkdir(parents=True)
         for file, content in kept[item].items():
@@ -264,33 +247,25 @@ def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> No
 def slug(name: str) -> str:
     """Return a name as a file may be called everywhere; a long one is cut and gets a hash."""
     safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.')
-    return (
-        safe
-        if len(safe) <= 80
-        else f'{safe[:71]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'
-    )
+    if len(safe) > 80:
+        safe = f'{safe[:71]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'
+    return safe
 
 
-def _header(
-    plan: Plan, taxonomy: Taxonomy, described: list[dict[str, Any]], settings: EvaluationSettings
-) -> dict[str, Any]:
+def _header(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         'version': VERSION,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'command': list(settings.command),
         'nightseg': __version__,
         'machine': {
             'platform': platform.platform(),
-            'cpu': _cpu(),
+            'cpu': processor().get('model name', platform.processor()),
             'threads': os.cpu_count() or 1,
             'python': platform.python_version(),
             **{name: _version(name) for name in ('numpy', 'torch', 'openvino', 'onnxruntime')},
         },
         'route': plan.configurations[0].config.route,
         'pipeline': described[0],
-        'taxonomy': taxonomy.to_dict(),
-        'bootstrap': to_mapping(settings.bootstrap),
-        'classes': list(settings.classes),
         'configurations': [
             {'name': item.name, 'options': to_mapping(item.config), 'pipeline': pipeline}
             for item, pipeline in zip(plan.configurations, described)
@@ -303,11 +278,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def _cpu() -> str:
-    try:
-        found = re.search(r'^model name\s*:\s*(.+)$', Path('/proc/cpuinfo').read_text(), re.M)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()

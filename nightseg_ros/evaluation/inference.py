@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 import hashlib
 import json
 import math
 from pathlib import Path
 import time
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 import zipfile
 
 import cv2
@@ -49,8 +48,9 @@ T = TypeVar('T')
 _WANT = Want(labels=True, confidence=True)
 #: Frames that wait before and behind the networks; more would only take memory.
 DEPTH = 4
-#: Frames of each kind in a report.
-BEST, MEDIAN, WORST, DIFFERENT, SPREAD = 3, 3, 3, 2, 6
+#: Frames of each kind in a report; without labels there are evenly spread ones.
+SHOWN = {'best': 3, 'worst': 3, 'median': 3, 'different': 2}
+SPREAD = 6
 #: Most frames of a lattice; from it come the median and the spread ones.
 _LATTICE = 16
 #: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
@@ -197,7 +197,7 @@ class _Counter:
             shown = {f'labels-{run}.png': mask for run, mask in enumerate(masks)}
             return {'image.jpg': in_rgb(frame), 'truth.png': read.truth, **shown}
 
-        self._samples.add(Candidate(index=index, group=group, mious=mious), pictures)
+        self._samples.add(Candidate(number=index, group=group, mious=mious), pictures)
 
     def _described(self, read: LabelledFrame, result: Result, why: str) -> dict[str, Any]:
         labels, confidence, score = result.labels, result.confidence, result.illumination.score
@@ -273,11 +273,10 @@ def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
 # -- the frames that a report shows, chosen while they pass: nothing is decoded twice ---------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A frame that may be shown."""
 
-    index: int
+    number: int
     """Its number in the shard."""
     group: int
     """Frames of one moment of a drive look the same, and share it."""
@@ -309,13 +308,14 @@ class Samples:
         self._seen += 1
         self._labelled += labelled
         wanted = self.wanted
-        self._numbers = {item: n for item, n in self._numbers.items() if item in wanted}
-        self._kept = {item: some for item, some in self._kept.items() if item in wanted}
         if frame in wanted:
             self._kept[frame] = {n: p for n, p in pictures().items() if p is not None}
+        for item in self._numbers.keys() - wanted:
+            del self._numbers[item]
+            self._kept.pop(item, None)
         held = (p for some in self._kept.values() for p in some.values())
         if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
-            self._encode()
+            self.files()
 
     @property
     def wanted(self) -> set[Candidate]:
@@ -324,40 +324,40 @@ class Samples:
         while (self._labelled or self._seen) > stride * _LATTICE:
             stride *= 2
         lattice = [item for item in scored or self._numbers if self._numbers[item] % stride == 0]
-        ranked = ((BEST, _best), (WORST, _worst), (DIFFERENT, _gap))
-        return {*lattice}.union(*(_top(scored, most, value) for most, value in ranked))
+        ranked = ('best', 'worst', 'different')
+        return {*lattice}.union(*(_top(scored, kind, SHOWN[kind]) for kind in ranked))
 
     def files(self) -> dict[int, dict[str, bytes]]:
-        """Return the files of each frame that may be shown by its number."""
-        self._encode()
-        ordered = sorted(self._kept, key=lambda item: item.index)
-        return {item.index: self._kept[item] for item in ordered}  # type: ignore[misc]
-
-    def _encode(self) -> None:
+        """Encode what is held; return the files of each frame that may be shown by its number."""
         for some in self._kept.values():
             for name, picture in some.items():
                 if not isinstance(picture, bytes):
                     some[name] = encode_picture(name, picture)
+        ordered = sorted(self._kept, key=lambda item: item.number)
+        return {item.number: self._kept[item] for item in ordered}  # type: ignore[misc]
 
 
-def _top(
-    items: Iterable[Candidate], most: int, value: Callable[[Sequence[Any]], float]
-) -> list[Candidate]:
-    """Return the frames of the highest values, one a group; of equals the first."""
+def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:
+    """Return the first frames of a kind, one a group; of equals that which came first."""
+
+    def value(mious: Sequence[Any]) -> float:
+        known = [miou for miou in mious if miou is not None]
+        values = {
+            'best': known[0], 'worst': -known[0], 'median': -abs(known[0] - median),
+            'different': max(known) - min(known),
+        }  # fmt: skip
+        return float(values[kind])
+
     chosen: dict[tuple[int, int], Candidate] = {}
-    for item in sorted(items, key=lambda item: (-value(item.mious), item.shard, item.index)):
-        if value is not _gap or _gap(item.mious) > 0:
+    for item in sorted(items, key=lambda item: (-value(item.mious), item.shard, item.number)):
+        if kind != 'different' or value(item.mious) > 0:
             chosen.setdefault((item.shard, item.group), item)
     return list(chosen.values())[:most]
 
 
 def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[str, Candidate]]:
-    """
-    Return the frames to show, each once, with its kind.
-
-    ``median`` is that of the first configuration's mIoU over all frames; None without labels.
-    """
-    rest = sorted(candidates, key=lambda item: (item.shard, item.index))
+    """Return each frame to show and its kind; ``median`` is of the mIoU, None without labels."""
+    rest = sorted(candidates, key=lambda item: (item.shard, item.number))
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))
         return [('spread', item) for item in rest[::step]]
@@ -365,28 +365,10 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
     # of few frames, one of each kind rather than the best only
     few = max(1, len(scored) // 4)
     chosen: dict[Candidate, str] = {}
-    for kind, most, value in (
-        ('best', BEST, _best),
-        ('worst', WORST, _worst),
-        ('median', MEDIAN, lambda mious: -abs(mious[0] - median)),
-        ('different', DIFFERENT, _gap),
-    ):
+    for kind, most in SHOWN.items():
         left = [item for item in scored if item not in chosen]
-        chosen |= dict.fromkeys(_top(left, min(most, few), value), kind)
+        chosen |= dict.fromkeys(_top(left, kind, min(most, few), median), kind)
     return [(kind, item) for item, kind in chosen.items()]
-
-
-def _best(mious: Sequence[Any]) -> float:
-    return float(mious[0])
-
-
-def _worst(mious: Sequence[Any]) -> float:
-    return -float(mious[0])
-
-
-def _gap(mious: Sequence[float | None]) -> float:
-    known = [value for value in mious if value is not None]
-    return max(known) - min(known)
 
 
 # -- what was written ------------------------------------------------------------------------

@@ -27,14 +27,13 @@ from nightseg_ros.data.pictures import (
     PictureError,
     write_picture,
 )
-from nightseg_ros.data.source import FrameSource, open_source
+from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
 from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, Labels
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
-from nightseg_ros.perception.rendering import STATE_COLORS
 from nightseg_ros.perception.video import VideoWriter
-from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.runtime.pixels import HostPixels, STATE_COLORS
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.weights import load_weights
@@ -228,15 +227,14 @@ def show_run(
     recorded: Path,
     weights: str,
     *,
-    offset: int,
     progress: SetProgress,
 ) -> None:
     """
     Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
 
     Where labelled points were recorded, the sheet shows them from above beside the overlay.
-    ``weights`` name the taxonomy and its colours, ``offset`` is what the player added to the
-    stamps. A frame without a mask is shown as it is and says so.
+    ``weights`` name the taxonomy and its colours. A frame without a mask is shown as it is and
+    says so.
     """
     stamps = sorted(run.sent)
     if not stamps:
@@ -252,6 +250,8 @@ def show_run(
     span = (stamps[-1] - stamps[0]) / 1e9
     clouds = list(_messages(recorded, CLOUD_TOPIC))
     frames = (frame for _, frame in source if isinstance(frame, Frame))
+    # as the player adds
+    offset = STAMP_OFFSET if source.undated else 0
     played = (frame for frame in frames if frame.stamp_ns + offset in run.sent)
     rate = (len(stamps) - 1) / span if span else 10.0
     tiles = []

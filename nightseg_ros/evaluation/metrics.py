@@ -53,11 +53,7 @@ class ConfusionMatrix:
         self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
 
     def add(self, truth: Image, labels: Image) -> None:
-        """
-        Count one mask, both uint8 [H, W].
-
-        ``ValueError`` is raised where sizes differ or an id is no class of the taxonomy.
-        """
+        """Count a mask, both uint8 [H, W]; ``ValueError`` where sizes or ids do not fit."""
         if truth.shape != labels.shape:
             (height, width), (tall, wide) = truth.shape, labels.shape
             raise ValueError(
@@ -127,11 +123,7 @@ def miou(rows: Rows, keep: npt.NDArray[np.bool_] | None = None) -> Floats:
 
 
 def miou_all(rows: Rows) -> Floats:
-    """
-    Mean IoU over the classes that the truth or a mask holds; NaN without any.
-
-    A class that is only in masks counts 0, as in torchmetrics' macro average.
-    """
+    """Mean IoU over the classes of truth or mask, as torchmetrics' macro average; or NaN."""
     values = iou(rows)
     return _mean(values, ~np.isnan(values))
 
@@ -278,11 +270,7 @@ class SegmentationScores:
         }
 
     def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """
-        Score the sum of int64 [units, classes, classes + 1] and resample the units.
-
-        Returns the entry in JSON types, and the headline scores of every draw.
-        """
+        """Score and resample int64 [units, classes, classes + 1]; and the scores of every draw."""
         rows, count = units.sum(0), len(units)
         drawn = resampled(units, self.config) if count else np.zeros((1, *rows.shape))
         values = {name: score(drawn) for name, score in self._headline.items()}
@@ -420,11 +408,7 @@ def spearman_interval(
 
 
 def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """
-    Return each coverage [N] and the risk [N] at it (Geifman & El-Yaniv 2017).
-
-    Coverage k / N keeps the k frames of the highest scores; the risk is their mean error.
-    """
+    """Return coverages k / N and mean errors of the k best, [N] (Geifman & El-Yaniv 2017)."""
     order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
     kept = np.arange(1, len(order) + 1)
     return kept / len(order), np.asarray(errors, np.float64)[order].cumsum() / kept

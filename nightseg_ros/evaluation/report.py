@@ -43,6 +43,13 @@ SAMPLES = {
 }
 #: Frames of a set that are shown.
 MOST_FRAMES = 18
+#: Rows of a table that lists sources or errors; metrics.json holds the others.
+MOST_ROWS = 60
+#: Scores of the first table.
+SCORES = {
+    'miou': 'mIoU', 'miou9': 'mIoU9', 'miou_subset': 'mIoU of --classes',
+    'pixel_acc': 'pixel accuracy', 'mean_of_sources_miou9': 'mIoU9, mean of the sources',
+}  # fmt: skip
 
 
 class ReportError(ValueError):
@@ -67,12 +74,11 @@ def write_report(out: Path) -> None:
         loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    words = (number, signed, interval, score, share, count, plural, moment, period, held)
+    words = (number, signed, interval, score, share, count, plural, moment, period, held, split)
     environment.globals |= {function.__name__: function for function in words}
-    environment.filters['number'] = number
     text = environment.get_template('report.jinja').render(
         evaluation=evaluation, timelines=timelines, left_out=left_out, shots=shots,
-        problems=problems, css=css, command=shlex.join(evaluation.command), present=[],
+        problems=problems, css=css, command=shlex.join(evaluation.command),
         colors=dict(zip(taxonomy.classes, map(_hex, taxonomy.colors))),
         errors=dict(zip(('right', 'wrong'), map(_hex, ERROR_COLORS.tolist()))),
     )  # fmt: skip
@@ -103,8 +109,9 @@ def read_evaluation(folder: Path) -> Any:
     """
     Return ``metrics.json``; ``ReportError`` says why it is none of a finished evaluation.
 
-    'sets' becomes a list, each with its 'name', 'runs', 'labelled' and whether it is a 'drive'.
-    A run gets a 'label' and, where it was compared to the first one, 'paired'.
+    'sets' becomes a list, each with its 'name', 'runs', the 'best' of them, 'labelled', whether it
+    is a 'drive', the 'heads' of the scores that it has, and the classes that are 'guessed': in
+    masks alone. A run gets a 'label' and, where it was compared to the first one, 'paired'.
     """
     path = folder / 'metrics.json'
     try:
@@ -144,8 +151,17 @@ def read_evaluation(folder: Path) -> Any:
         entry.name, entry.drive = name, entry.kind == 'recordings'
         entry.runs = [run for run in found.runs.values() if run.set == name]
         entry.labelled = max((run.labelled for run in entry.runs), default=0)
+        scores = [run.all for run in entry.runs]
+        top = max((number(score.miou) for score in scores), default='')
+        entry.best = [run for run in entry.runs if number(run.all.miou) == top]
+        known = {key for score in scores for key in SCORES if score.get(key) is not None}
+        entry.heads = {key: SCORES[key] for key in SCORES if key in known}
+        entry.guessed = {
+            name for score in scores for name, value in score.iou.items()
+            if value is not None and not score.support[name]
+        }  # fmt: skip
         for source in entry.sources:
-            source.errors = list(source.losses)
+            source.errors = source.losses[:MOST_ROWS]
             if source.labels_unused:
                 source.errors.append(f'{plural(source.labels_unused, "label")} without a frame')
             if source.failed and not source.errors:
@@ -221,6 +237,15 @@ def held(seconds: Mapping[str, float], frames: Mapping[str, int]) -> str:
     ranked = sorted(parts.items(), key=lambda item: -item[1])
     whole = sum(parts.values())
     return ', '.join(f'{name} {share(value / whole, 0)}' for name, value in ranked) or ABSENT
+
+
+def split(entry: Any, key: str) -> tuple[list[tuple[str, str, Any]], int]:
+    """Return (part, run, scores) of a split of a set, or the lowest ones; and how many more."""
+    runs = [run for run in entry.runs if len(run[key]) > 1]
+    rows = [(name, run.label, scores) for run in runs for name, scores in run[key].items()]
+    left_out = len(rows) - MOST_ROWS
+    rows.sort(key=lambda row: row[2].miou or 0 if left_out > 0 else row[0].lower())
+    return rows[:MOST_ROWS], left_out
 
 
 # -- sample frames -----------------------------------------------------------------------------

@@ -90,11 +90,7 @@ Track = list[dict[str, Any]]
 
 
 def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, Markup]], int]:
-    """
-    Draw each camera of ``drives`` from ``frames.jsonl``, with its title.
-
-    Return also how many cameras were left out.
-    """
+    """Draw each camera of ``drives`` with its title; return also how many were left out."""
     labels = {run.name: run.label for entry in drives for run in entry.runs}
     cameras: dict[tuple[str, ...], dict[str, Track]] = {}
     with path.open(encoding='utf-8') if path.is_file() else io.StringIO() as file:
@@ -173,13 +169,13 @@ def _draw_strip(axes: Axes, row: int, seconds: Floats, words: npt.NDArray[np.obj
     first = np.flatnonzero(np.append(True, words[1:] != words[:-1]))
     ends = np.append(seconds[first[1:]], seconds[-1])
     widths = np.maximum(ends - seconds[first], seconds[-1] * _LEAST)
-    said = {*words.tolist()} - {None}
+    said = sorted({*words.tolist()} - {None})
     for word in said:
         held = words[first] == word
         spans = list(zip(seconds[first][held], widths[held]))
         color = _COLORS.get(word, _COLORS['bad'])
         axes.broken_barh(spans, (row - 0.35, 0.7), color=color, linewidth=0)
-    return said
+    return {*said}
 
 
 def clock(seconds: float) -> str:

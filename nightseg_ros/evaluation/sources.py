@@ -10,12 +10,11 @@ need no others, so that any process can take it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import normalize
@@ -298,11 +297,7 @@ class Labels:
     """
 
     def __init__(self, labels: str, source: str, bag: BagReader | None) -> None:
-        """
-        Open a folder, which may have one folder a source inside, a topic, or '' for none.
-
-        ``DataError`` says what is missing.
-        """
+        """Open a folder, or that of the source in it, a topic, or ''; or raise ``DataError``."""
         self.errors: list[str] = []
         """What could not be read, and why."""
         self.example = ''
@@ -310,7 +305,8 @@ class Labels:
         self._files: dict[str, Path] = {}
         self._used: set[str] = set()
         self._messages: Iterator[tuple[int, Image]] = iter(())
-        self._ahead: deque[tuple[int, Image]] = deque()
+        #: Labels by stamp that were read and that no frame has asked for yet.
+        self._ahead: dict[int, Image] = {}
         self._last_ns = 0
         self._passed = 0
         folder = Path(labels)
@@ -337,27 +333,20 @@ class Labels:
                 return read_labels(self._files[stem])
         step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
         jumped = not -SET_BACK_NS <= step <= _AHEAD_NS
-        while self._look(1) and not jumped and self._ahead[0][0] < stamp_ns:
-            self._pass(1)
-        if self._ahead and abs(self._ahead[0][0] - stamp_ns) > SET_BACK_NS:
-            # maybe the clock was set, and these are the last labels before that
-            self._look(_LABELS_AHEAD)
-        for place, (label_ns, found) in enumerate(self._ahead):
-            if label_ns == stamp_ns:
-                self._pass(place)
-                self._ahead.popleft()
-                return found
-        return None
-
-    def _look(self, count: int) -> bool:
-        """Read on until so many labels are at hand; tell whether there is one."""
-        self._ahead.extend(islice(self._messages, max(0, count - len(self._ahead))))
-        return bool(self._ahead)
-
-    def _pass(self, count: int) -> None:
-        for _ in range(count):
-            self._ahead.popleft()
-        self._passed += count
+        while stamp_ns not in self._ahead:
+            first = next(iter(self._ahead), stamp_ns)
+            if first < stamp_ns and not jumped:
+                del self._ahead[first]
+                self._passed += 1
+                continue
+            # one much further ahead may be of before the clock was set
+            if 0 < first - stamp_ns < SET_BACK_NS or len(self._ahead) >= _LABELS_AHEAD:
+                return None
+            item = next(self._messages, None)
+            if item is None:
+                return None
+            self._ahead[item[0]] = item[1]
+        return self._ahead.pop(stamp_ns)
 
     def unused(self) -> int:
         """Count the labels that no frame asked for; only known at the end."""

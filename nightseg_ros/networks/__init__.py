@@ -9,7 +9,7 @@ import json
 from typing import Any, TYPE_CHECKING
 
 from nightseg_ros.networks.generators import FastGenerator, PatchGAN, ResnetGenerator
-from nightseg_ros.networks.illumination import illumination_net
+from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.networks.segmenters import ERFPSPNet, LiteSegmenter
 from nightseg_ros.weights import IMPORTED, network_tensors, WeightsError
 
@@ -23,7 +23,7 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
     'fast_generator': FastGenerator,
     'resnet_generator': ResnetGenerator,
     'patchgan': PatchGAN,
-    'illumination_net': illumination_net,
+    'illumination_net': IlluminationNet,
 }
 
 

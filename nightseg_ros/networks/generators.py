@@ -179,6 +179,8 @@ def _conv(
     ]
 
 
+#: Side of a cell of the grid in pixels.
+CELL = 8
 #: What a cell says of one bin: the gains of luma, band, chroma and detail, and a colour offset.
 COEFFICIENTS = 7
 _GAINS = 4
@@ -195,7 +197,7 @@ class FastGenerator(nn.Module):
     Float [B, 3, H, W] in [-1, 1] → the same, about in [-1, 1]; H and W multiples of 32.
 
     The picture is first adapted to its own level as a photoreceptor does (Naka and Rushton
-    1966). A small network looks at it at half size and gives, for each cell of ``cell`` pixels
+    1966). A small network looks at it at half size and gives, for each cell of ``CELL`` pixels
     and each of ``bins`` levels of a guide, the gains of four parts of the picture and a colour
     that is added: a bilateral grid (Gharbi et al. 2017), whose bins are blended by hat functions
     of the guide at half size. The parts are smooth luma, smooth chroma, the band between smooth
@@ -220,17 +222,14 @@ class FastGenerator(nn.Module):
     sum_of_parts: torch.Tensor
     join: torch.Tensor
 
-    def __init__(
-        self, cell: int = 8, bins: int = 6, widths: Sequence[int] = (16, 32, 64, 96)
-    ) -> None:
-        """Build a generator that begins as the adaptation alone; ``cell`` is 8 or 16 pixels."""
+    def __init__(self, bins: int = 6, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
+        """Build a generator that begins as the adaptation alone."""
         super().__init__()
-        if cell not in (8, 16) or bins < 2 or len(widths) != 4:
+        if bins < 2 or len(widths) != 4:
             raise ValueError(
-                'cell is 8 or 16 pixels, bins 2 or more, widths those of strides 4, 8, 16 and 32; '
-                f'got {cell}, {bins} and {widths}'
+                f'bins are 2 or more, widths those of strides 4, 8, 16, 32; got {bins}, {widths}'
             )
-        self.cell, self.bins = cell, bins
+        self.bins = bins
         w4, w8, w16, w32 = widths
         self.stage8 = nn.Sequential(_half(3, w4), _half(w4, w8), Mixer(w8))
         self.stage16 = nn.Sequential(_half(w8, w16), Mixer(w16), Mixer(w16))
@@ -239,9 +238,8 @@ class FastGenerator(nn.Module):
         self.height = nn.Conv2d(w32 + 1, w32, 1)
         self.lateral16 = nn.Sequential(*_conv_bn(w16, w32))
         self.merge16 = Mixer(w32)
-        if cell == 8:
-            self.lateral8 = nn.Sequential(*_conv_bn(w8, w32))
-            self.merge8 = Mixer(w32)
+        self.lateral8 = nn.Sequential(*_conv_bn(w8, w32))
+        self.merge8 = Mixer(w32)
         self.grid = nn.Conv2d(w32, bins * COEFFICIENTS, 1)
         level = nn.Conv2d(8, 1, 1)
         self.guide = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), level)
@@ -263,7 +261,7 @@ class FastGenerator(nn.Module):
         self, grid: torch.Tensor, quads: torch.Tensor, half: torch.Tensor
     ) -> torch.Tensor:
         """Blend the bins at half size and put the parts of the picture together again."""
-        cells = F.interpolate(grid, scale_factor=float(self.cell // 2), mode='bilinear')
+        cells = F.interpolate(grid, scale_factor=float(CELL // 2), mode='bilinear')
         luma = half.mean(1, keepdim=True)
         level = (luma + self.guide(half)).clamp(0, 1) * (self.bins - 1)
         hats = torch.relu(1 - F.conv2d(level, self.one_each, self.bin_of).abs())
@@ -281,7 +279,7 @@ class FastGenerator(nn.Module):
         return F.pixel_shuffle(picture, 2) * 2 - 1
 
     def coefficients(self, half: torch.Tensor) -> torch.Tensor:
-        """Return the grid float [B, bins · 7, H / cell, W / cell] of a half-size picture."""
+        """Return the grid float [B, bins · 7, H / CELL, W / CELL] of a half-size picture."""
         f8 = self.stage8(half)
         f16 = self.stage16(f8)
         f32 = self.stage32(f16)
@@ -291,8 +289,7 @@ class FastGenerator(nn.Module):
         where = steps / steps.amax(dim=2, keepdim=True)
         y = f32 + self.height(torch.cat([rows, where], 1)) + self.image(rows.mean(2, keepdim=True))
         y = self.merge16(enlarged(y) + self.lateral16(f16))
-        if self.cell == 8:
-            y = self.merge8(enlarged(y) + self.lateral8(f8))
+        y = self.merge8(enlarged(y) + self.lateral8(f8))
         grid: torch.Tensor = self.grid(y * _GRID_SCALE)
         return grid
 

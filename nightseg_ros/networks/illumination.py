@@ -24,9 +24,15 @@ class IlluminationNet(nn.Module):
         Build the layers; ``widths`` are the channels after each convolution.
 
         ``floor`` is the least standard deviation (of values in 0–1) that a frame is divided by:
-        without it the noise of a covered lens would be blown up into a scene.
+        without it the noise of a covered lens would be blown up into a scene. ``ValueError`` for
+        more than 20,000 parameters.
         """
         super().__init__()
+        if len(widths) < 3 or min(widths) < 1 or floor <= 0:
+            raise ValueError(
+                "illumination_net needs three or more positive 'widths' and a positive 'floor'; "
+                f'got widths {tuple(widths)} and floor {floor}'
+            )
         self.floor = floor
         layers: list[nn.Module] = []
         channels = 3
@@ -43,6 +49,12 @@ class IlluminationNet(nn.Module):
         # not used here: the estimator's limit of a daylit road travels with the weights
         self.day_ground: torch.Tensor
         self.register_buffer('day_ground', torch.zeros(()))
+        count = sum(parameter.numel() for parameter in self.parameters())
+        if count > 20_000:
+            raise ValueError(
+                f'widths {tuple(widths)} make {count} parameters; 20,000 keep the estimate cheap: '
+                'choose narrower ones'
+            )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map RGB float32 [B, 3, 64, 96] in 0–255 to logits [B]; above 0 means daylight."""
@@ -54,22 +66,3 @@ class IlluminationNet(nn.Module):
         pooled = torch.cat((features.mean(dim=(2, 3)), features.amax(dim=(2, 3))), dim=1)
         logits: torch.Tensor = self.head(pooled)
         return logits[:, 0]
-
-
-def illumination_net(
-    widths: Sequence[int] = (12, 24, 32, 32), floor: float = 0.02
-) -> IlluminationNet:
-    """Build the network; ``ValueError`` if it would exceed 20,000 parameters."""
-    if len(widths) < 3 or min(widths) < 1 or floor <= 0:
-        raise ValueError(
-            f"illumination_net needs three or more positive 'widths' and a positive 'floor'; "
-            f'got widths {tuple(widths)} and floor {floor}'
-        )
-    net = IlluminationNet(widths, floor)
-    count = sum(parameter.numel() for parameter in net.parameters())
-    if count > 20_000:
-        raise ValueError(
-            f'widths {tuple(widths)} make {count} parameters; 20,000 keep the estimate cheap: '
-            'choose narrower ones'
-        )
-    return net

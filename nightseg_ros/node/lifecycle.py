@@ -130,14 +130,11 @@ class ManagedNode(LifecycleNode):
         # rclpy tells nobody which overrides no parameter took, nor the value that it refuses;
         # test_node_lifecycle.py has wrong and misspelt ones
         overrides = self._parameter_overrides
+        overrides.update({one.name: one for one in self._take_numbers([*overrides.values()])})
         self._unknown = unknown(overrides, self._rows)
         for name, row in self._rows.items():
             default = row.plain_default
             given = overrides[name].value if name in overrides else default
-            if row.kind == 'double' and type(given) is int:
-                # 1 is a number, too; rclpy would ask for 1.0
-                given = float(given)
-                overrides[name] = Parameter(name, value=given)
             # an array that was given empty has no type to ROS
             empty = given is None and row.kind == 'string array'
             problem = None if empty else row.problem(given)
@@ -242,7 +239,7 @@ class ManagedNode(LifecycleNode):
         try:
             source = self._begin()
         except Exception as error:
-            self._end(STOP_TIMEOUT)
+            self.stop(STOP_TIMEOUT)
             super().on_deactivate(state)
             return self._fail('activate', error)
         self.get_logger().info(f'active; waiting for {source}')
@@ -250,7 +247,7 @@ class ManagedNode(LifecycleNode):
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe, stop to work, deactivate the publishers."""
-        stopped = self._end(STOP_TIMEOUT)
+        stopped = self.stop(STOP_TIMEOUT)
         super().on_deactivate(state)
         return SUCCESS if stopped else TransitionCallbackReturn.ERROR
 
@@ -261,16 +258,12 @@ class ManagedNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Do both, from whatever state."""
-        self._end(STOP_TIMEOUT)
+        self.stop(STOP_TIMEOUT)
         return self.on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything, so that a configure can try again."""
         return self.on_shutdown(state)
-
-    def stop(self, timeout: float) -> bool:
-        """End all work, as on a signal; return whether it ended in ``timeout`` seconds."""
-        return self._end(timeout)
 
     def destroy_node(self) -> None:
         """
@@ -312,7 +305,8 @@ class ManagedNode(LifecycleNode):
 
     def longest(self) -> float:
         """Return the seconds that what is under way may take."""
-        return self.activity.longest(self._batch_limit())
+        tasks = self.activity.tasks.copy().values()
+        return max([self._batch_limit(), *(task.limit for task in tasks)])
 
     def report_hang(self, hang: Hang) -> None:
         """Report from the watchdog's thread: the executor's may be the one that hangs."""
@@ -384,7 +378,7 @@ class ManagedNode(LifecycleNode):
         """Begin to work, and return what is waited for; an error refuses the activation."""
 
     @abstractmethod
-    def _end(self, timeout: float) -> bool:
+    def stop(self, timeout: float) -> bool:
         """End what ``_begin`` began; return whether it ended in ``timeout`` seconds."""
 
     @abstractmethod

@@ -55,8 +55,8 @@ class VideoUnpacker:
         ):
             return message
         if self._decoder is None:
-            packets = importlib.import_module('nightseg_ros.perception.packets')
-            self._decoder = packets.PacketDecoder()
+            video = importlib.import_module('nightseg_ros.perception.video')
+            self._decoder = video.PacketDecoder()
         frame = self._decoder.decode(message)
         if frame is None:
             return None
@@ -196,8 +196,7 @@ def frame_status(
     header: Any, camera: str, result: Result, latency_ms: Mapping[str, float], age_s: float | None
 ) -> DiagnosticArray:
     """Return the status of one frame under its own header; see ``perception.result.report``."""
-    found = report(camera, result, latency_ms, age_s)
-    status = diagnostic_status(found.name, found.camera, found.level, found.message, found.values)
+    status = diagnostic_status(f'nightseg: {camera}', camera, *report(result, latency_ms, age_s))
     return DiagnosticArray(header=header, status=[status])
 
 

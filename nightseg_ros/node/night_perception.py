@@ -68,7 +68,7 @@ class NightPerception(ManagedNode):
         topics = ', '.join(self.resolve_topic_name(c.names.image_topic) for c in self._cameras)
         return f'images on {topics}'
 
-    def _end(self, timeout: float) -> bool:
+    def stop(self, timeout: float) -> bool:
         """Unsubscribe, stop the worker."""
         for camera in self._cameras:
             camera.close()

@@ -12,7 +12,7 @@ but lost something on the way, and 2 where it could not play.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 import heapq
 import json
@@ -238,48 +238,6 @@ class Pacer:
         return begin + round((now_ns - started) * self.rate)
 
 
-class Lockstep:
-    """Listens to the labels of some image topics and tells when those of a stamp have come."""
-
-    def __init__(self, node: Any, labels: Mapping[str, str], timeout: float) -> None:
-        """``labels`` is the topic of the labels by image topic, ``timeout`` is in seconds."""
-        self.labels = labels
-        self._node, self._timeout = node, timeout
-        self._executor = SingleThreadedExecutor(context=node.context)
-        self._executor.add_node(node)
-        self._seen: dict[str, int] = {}
-        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
-        for topic, answer in labels.items():
-            node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
-
-    def ready(self) -> bool:
-        """Tell whether somebody publishes every topic of labels."""
-        return all(self._node.count_publishers(answer) for answer in self.labels.values())
-
-    def wait(self, topic: str, stamp_ns: int, send: Callable[[], None]) -> bool:
-        """
-        Send an image and return whether its labels came in time.
-
-        Labels of a stamp of 0 cannot be told apart, and such an image is sent once.
-        """
-        self._seen.pop(topic, None)
-        send()
-        now = time.monotonic()
-        end, again = now + self._timeout, now + RESEND_S
-        while self._seen.get(topic) != stamp_ns:
-            if not self._node.context.ok() or now > end:
-                return False
-            if now > again and stamp_ns:
-                send()
-                again = now + RESEND_S
-            self._executor.spin_once(timeout_sec=0.1)
-            now = time.monotonic()
-        return True
-
-    def _keep(self, topic: str, data: bytes) -> None:
-        self._seen[topic] = header_stamp(data)
-
-
 class Player:
     """Publishes a recording's messages when they are due, or in lockstep with their labels."""
 
@@ -300,19 +258,22 @@ class Player:
         # a late clock is worse than a lost one
         self._clock = options.clock and node.create_publisher(Clock, '/clock', QoSProfile(depth=1))
         self._next_clock = 0.0
-        self.lockstep: Lockstep | None = None
+        #: In lockstep, the topic of the labels of each image topic, and their latest stamps.
+        self._labels: dict[str, str] = {}
+        self._labelled: dict[str, int] = {}
+        self._executor = SingleThreadedExecutor(context=node.context)
+        self._executor.add_node(node)
         if options.lockstep:
             names = [options.remap_to or topic for topic in source.topics]
             labels = [options.labels or f'{prefix}/labels' for prefix in output_prefixes(names)]
-            self.lockstep = Lockstep(node, dict(zip(source.topics, labels)), options.patience)
+            self._labels = dict(zip(source.topics, labels))
+            qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+            for topic, answer in self._labels.items():
+                node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
-        offset = options.stamp_offset
-        if offset is None:
-            undated = source.frames is not None and source.frames.undated
-            offset = STAMP_OFFSET if undated else 0
-        #: Added to the times of a video or folder alone.
-        self._offset = offset if source.frames is not None else 0
+        undated = source.frames is not None and source.frames.undated
+        self._offset = STAMP_OFFSET if undated else 0
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
         self._images = {order: ImageMessage(f'{order}8') for order in ('rgb', 'bgr')}
         self._problems = 0
@@ -362,18 +323,16 @@ class Player:
         return 1 if self._problems else 0
 
     def _wait_for_subscribers(self) -> bool:
-        wanted = self.options.wait_subscribers or int(self.lockstep is not None)
+        wanted = self.options.wait_subscribers or int(self.options.lockstep)
         end = time.monotonic() + self.options.patience
         while wanted and rclpy.ok():
             counts = {t: p.get_subscription_count() for t, p in self.publishers.items()}
-            heard = self.lockstep is None or self.lockstep.ready()
+            heard = all(map(self.node.count_publishers, self._labels.values()))
             if heard and all(count >= wanted for count in counts.values()):
                 time.sleep(SETTLE_S)
                 return True
             if time.monotonic() > end:
-                silent = ''
-                if self.lockstep is not None and not heard:
-                    silent = f'; nobody publishes {sorted(self.lockstep.labels.values())}'
+                silent = '' if heard else f'; nobody publishes {sorted(self._labels.values())}'
                 print(
                     f'bag_player: after {self.options.patience:g} s the subscribers are '
                     f'{counts}, {wanted} are wanted{silent}; is the other side up, in the same '
@@ -409,18 +368,37 @@ class Player:
                 carried = header_stamp(message)
         send = partial(self.publishers[topic].publish, message)
         sent = time.monotonic_ns()
-        if self.lockstep is None:
-            send()
-        else:
-            if not self.lockstep.wait(topic, carried, send):
-                if not rclpy.ok():
-                    return
-                self._lose(
-                    f'no labels came on {self.lockstep.labels[topic]} for the stamp '
-                    f'{carried} within {self.options.patience:g} s'
-                )
+        send()
+        if self._labels and not self._wait_for_labels(topic, carried, send):
+            if not rclpy.ok():
+                return
+            self._lose(
+                f'no labels came on {self._labels[topic]} for the stamp '
+                f'{carried} within {self.options.patience:g} s'
+            )
         if self.source.topics[topic] in IMAGE_TYPES:
             print(json.dumps({'stamp': stamp_ns, 'sent': sent}), file=self._log)
+
+    def _wait_for_labels(self, topic: str, stamp_ns: int, send: Callable[[], None]) -> bool:
+        """
+        Return whether the labels of an image that was sent came in time.
+
+        Labels of a stamp of 0 cannot be told apart, and such an image is sent once.
+        """
+        now = time.monotonic()
+        end, again = now + self.options.patience, now + RESEND_S
+        while self._labelled.pop(topic, None) != stamp_ns:
+            if not rclpy.ok() or now > end:
+                return False
+            if now > again and stamp_ns:
+                send()
+                again = now + RESEND_S
+            self._executor.spin_once(timeout_sec=0.1)
+            now = time.monotonic()
+        return True
+
+    def _keep(self, topic: str, data: bytes) -> None:
+        self._labelled[topic] = header_stamp(data)
 
     def _lose(self, text: str) -> None:
         self._problems += 1

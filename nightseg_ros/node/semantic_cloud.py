@@ -283,7 +283,7 @@ class SemanticCloud(ManagedNode):
         topics = ', '.join(self.resolve_topic_name(s.topic) for s in settings.point_sources)
         return f'points on {topics}'
 
-    def _end(self, timeout: float) -> bool:
+    def stop(self, timeout: float) -> bool:
         """Unsubscribe."""
         if self._timer is not None:
             self.destroy_timer(self._timer)

@@ -84,7 +84,7 @@ class Subscription:
             name: wanted[kind]
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in (kinds[0].replace('/msg/', '/'),)
-            if kind in wanted and name != topic and f'/{NAMESPACE}/' not in name
+            if kind in wanted and f'/{NAMESPACE}/' not in name
             if self._node.count_publishers(name)
         }
         for name, transport in found.items():
@@ -120,10 +120,9 @@ class Subscription:
 
     def close(self) -> None:
         """Take the subscription out of the graph."""
-        if self._guard is not None:
-            self._node.destroy_subscription(self._subscription)
-            self._node.destroy_guard_condition(self._guard)
-            self._node.subscribed.discard(self)
+        self._node.destroy_subscription(self._subscription)
+        self._node.destroy_guard_condition(self._guard)
+        self._node.subscribed.discard(self)
         self._guard = None
 
     def _changed(self, event: Any) -> None:
@@ -230,7 +229,7 @@ class StampOrder:
                 # a clock was set: two in a row say so
                 self._leads.clear()
                 early = False
-            self._doubted = early
+            self._doubted, self._late_ns = early, 0
             if not early:
                 self._leads.append(lead)
         # also of a message that the rate drops: one before it must not come after it

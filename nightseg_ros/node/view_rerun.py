@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 import importlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class RerunLog:
     """Subscribes to what is recorded, and writes it as it comes."""
 
     def __init__(self, path: Path, node: Any, encode: Any) -> None:
-        """``encode`` makes JPEGs of images, of their own size."""
+        """``encode`` makes a JPEG of an image and its longest side."""
         self._rerun: Any = importlib.import_module('rerun')
         self._node, self._encode = node, encode
         self._recording = self._rerun.RecordingStream('nightseg')
@@ -80,7 +81,7 @@ class RerunLog:
 
     def _image(self, camera: str, message: Any) -> None:
         try:
-            content = self._encode(message)
+            content = self._encode(message, math.inf)
         except FrameError:
             return
         picture = self._rerun.EncodedImage(contents=content, media_type='image/jpeg')

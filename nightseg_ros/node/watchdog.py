@@ -72,10 +72,6 @@ class Activity:
         """What the last check returned."""
         self._checked = self._resumed = now
 
-    def longest(self, least: float) -> float:
-        """Return the seconds that the tasks may take, ``least`` for less."""
-        return max([least, *(task.limit for task in self.tasks.copy().values())])
-
     def check(self, now: float) -> Hang | None:
         """Return the worst task that has failed, or taken longer than ``LATE`` s at ``now``."""
         if now - self._checked > 4 * PERIOD:

@@ -266,10 +266,8 @@ class Worker:
         config = replace(settings.pipeline, device='cpu', backend='auto')
         self.pipeline = Pipeline.load(config, log=self._log)
         self._applied = settings.pipeline
-        self._task(BATCH, settings.watchdog_s)
         # the diagnostics name the device only once the networks are there
         self.memory_problem = problem
-        self._most = None
         self._sizes.clear()
         return True
 

@@ -12,20 +12,15 @@ that neither was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 import math
-import os
-from typing import Any, Literal, TYPE_CHECKING
+from typing import Any, Literal
 
 import cv2
-from nightseg_ros.weights import load_weights, Tensors, Weights, WeightsError
+from nightseg_ros.weights import Weights, WeightsError
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
 
 State = Literal['day', 'dusk', 'night', 'glare']
 Image = npt.NDArray[np.uint8]
@@ -66,10 +61,6 @@ def thumbnail(
     Area interpolation of a whole 720p frame costs 4 ms. A bilinear step to three times the wanted
     size first costs a tenth of that and hides no lamp that three pixels of the frame can show.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
-            f'a thumbnail needs uint8 [H, W, 3] with pixels, got {image.dtype} {list(image.shape)}'
-        )
     height, width = size
     if image.shape[0] > 3 * height and image.shape[1] > 3 * width:
         image = cv2.resize(  # type: ignore[assignment]
@@ -153,15 +144,16 @@ class IlluminationEstimator:
     2.2) where that is below what 99 % of the day frames of every training camera show.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], *, floor: float = 0.02) -> None:
-        """Take the state dict of an ``IlluminationNet``; ``WeightsError`` if it is another's."""
-        #: The file they come from; None where they were given as tensors.
-        self.weights: Weights | None = None
-        self._floor = floor
-        if isinstance(tensors, Tensors):
-            arrays = tensors.data
-        else:
-            arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    def __init__(self, weights: Weights) -> None:
+        """Take weights; ``WeightsError`` where they are for another task."""
+        if weights.metadata.task != 'illumination':
+            raise WeightsError(
+                f"weights '{weights.path}' are for the task '{weights.metadata.task}', not for "
+                "'illumination'"
+            )
+        self.weights = weights.described()
+        self._floor = float(weights.metadata.arch.get('floor', 0.02))
+        arrays = weights.arrays()
         try:
             self._layers = _fold(arrays)
             self._head = arrays['head.weight'].astype(np.float32)[0], float(arrays['head.bias'][0])
@@ -170,26 +162,9 @@ class IlluminationEstimator:
                 raise ValueError('the head has another number of channels')
         except (KeyError, IndexError, ValueError) as error:
             raise WeightsError(
-                f'these tensors are not those of an illumination network ({error}); '
+                f"weights '{weights.path}' are not those of an illumination network ({error}); "
                 'train one with nightseg_ros.training.illumination'
             ) from error
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> IlluminationEstimator:
-        """Read weights; ``WeightsError`` says where they are missing, damaged or foreign."""
-        return cls.of(load_weights(path))
-
-    @classmethod
-    def of(cls, weights: Weights) -> IlluminationEstimator:
-        """Take weights; ``WeightsError`` where they are for another task."""
-        if weights.metadata.task != 'illumination':
-            raise WeightsError(
-                f"weights '{weights.path}' are for the task '{weights.metadata.task}', not for "
-                "'illumination'"
-            )
-        estimator = cls(weights.tensors, floor=float(weights.metadata.arch.get('floor', 0.02)))
-        estimator.weights = weights.described()
-        return estimator
 
     def estimate(self, thumbnails: Image) -> list[Illumination]:
         """

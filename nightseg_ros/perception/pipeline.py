@@ -12,12 +12,11 @@ from typing import Any, Literal
 from nightseg_ros.config import check_rules, Limited, live, setting
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
-from nightseg_ros.perception.rendering import mark
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig, ROUTES
 from nightseg_ros.runtime.backend import Backend, BACKENDS, Log, Network
 from nightseg_ros.runtime.backends import choose, open_backend
-from nightseg_ros.runtime.pixels import fit, NetworkSize
+from nightseg_ros.runtime.pixels import fit, mark, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import has_reliability, load_weights, Weights, WeightsError
 import numpy as np
@@ -102,7 +101,7 @@ def load_part(weights: Weights, backend: Backend, log: Log, task: str) -> Part:
 
 
 class WithheldError(RuntimeError):
-    """A mask that must not be published: it does not fit its frame, or holds no numbers."""
+    """A mask that must not be published, because the network gave no numbers."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -167,7 +166,7 @@ class Pipeline:
         ``BackendError`` what cannot run.
         """
         read = _read(config, log)
-        estimator = IlluminationEstimator.of(read['illumination'])
+        estimator = IlluminationEstimator(read['illumination'])
         name, device = choose(_segmenters(read), config.backend, config.device)
         backend = open_backend(name, device, config.threads)
         parts: dict[str, Part] = {}
@@ -204,9 +203,9 @@ class Pipeline:
         self._routers.force(forced)
         self.config = config
 
-    def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
-        """Forget what the routers know, of one camera or of all."""
-        self._routers.reset(camera, reason)
+    def reset(self, reason: str = 'reset') -> None:
+        """Let the routers of all cameras decide afresh and name ``reason``."""
+        self._routers.reset(reason)
 
     def process(
         self, frames: Sequence[Frame], want: Want | Sequence[Want] = LABELS_ONLY
@@ -217,9 +216,7 @@ class Pipeline:
         Estimator and router run for every frame, the networks only for those of which ``want``
         asks for a picture. At most one frame of a camera belongs into one call.
         """
-        wants = [want] * len(frames) if isinstance(want, Want) else list(want)
-        if len(wants) != len(frames):
-            raise ValueError(f'{len(frames)} frames came with {len(wants)} wants')
+        wants = [want] * len(frames) if isinstance(want, Want) else want
         if not frames:
             return []
         # a GPU works on these while the CPU looks at the light, if all routes take one size
@@ -267,8 +264,6 @@ class Pipeline:
         parts: dict[str, Part | IlluminationEstimator] = {**self.parts}
         parts['illumination'] = self.estimator
         for name, part in parts.items():
-            if part.weights is None:
-                continue
             metadata = part.weights.metadata
             weights[name] = {
                 'file': part.weights.path.name, 'sha256': part.weights.sha256,
@@ -316,17 +311,13 @@ class Pipeline:
         for index, job in enumerate(jobs):
             if job is None:
                 continue
-            labels, shape = job.pictures['labels'], job.frame.image.shape[:2]
-            if labels.shape != shape:
-                raise WithheldError(
-                    f'the mask is {labels.shape}, the frame {shape}: it is withheld'
-                )
-            if labels.max() >= len(self.taxonomy.classes):
+            if job.pictures['labels'].max() >= len(self.taxonomy.classes):
                 raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
             job.ms['network'] += waited
             if self.config.overlay_route and 'overlay' in job.pictures:
                 started = time.perf_counter()
-                mark(job.pictures['overlay'], results[index].decision)
+                decision = results[index].decision
+                mark(job.pictures['overlay'], decision.state, decision.route)
                 job.ms['render'] += (time.perf_counter() - started) * 1e3
             results[index] = replace(
                 results[index], ms={**results[index].ms, **job.ms},

@@ -70,26 +70,14 @@ class Result:
 SLOW_MS = 1200.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FrameReport:
-    """The status of one frame, as ``diagnostic_msgs/DiagnosticStatus`` holds it."""
-
-    name: str
-    camera: str
-    level: Literal['OK', 'WARN']
-    message: str
-    values: dict[str, str]
-    """Numbers have three decimals."""
-
-
 def report(
-    camera: str, result: Result, latency_ms: Mapping[str, float], age_s: float | None
-) -> FrameReport:
+    result: Result, latency_ms: Mapping[str, float], age_s: float | None
+) -> tuple[Literal['OK', 'WARN'], str, dict[str, str]]:
     """
-    Return what became of a frame.
+    Return level, message and values of a frame's ``diagnostic_msgs/DiagnosticStatus``.
 
     ``latency_ms`` by stage, empty offline; ``age_s`` from the stamp to the publishing of the
-    labels, None where nobody knows.
+    labels, None where nobody knows. Numbers have three decimals.
     """
     light, decision = result.illumination, result.decision
     scored = math.isfinite(light.score)
@@ -108,13 +96,8 @@ def report(
     total = latency_ms.get('total', 0.0)
     if total > SLOW_MS:
         message += f'; slow: {total:.0f} ms'
-    return FrameReport(
-        name=f'nightseg: {camera}',
-        camera=camera,
-        level='OK' if scored and total <= SLOW_MS else 'WARN',
-        message=message,
-        values={key: in_words(value) for key, value in values.items()},
-    )
+    level: Literal['OK', 'WARN'] = 'OK' if scored and total <= SLOW_MS else 'WARN'
+    return level, message, {key: in_words(value) for key, value in values.items()}
 
 
 def legend(taxonomy: Taxonomy) -> str:

@@ -21,6 +21,7 @@ import json
 import os
 from pathlib import Path
 import platform
+import re
 from typing import Any, TYPE_CHECKING
 
 import cv2
@@ -117,12 +118,13 @@ def resolve(name: str, device: str) -> tuple[str, str]:
             return 'torch', 'cuda'
         if wanted:
             raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
+    present = available_backends()
+    if name == 'auto':
+        name = next(one for one in ON_CPU if present[one])
+    if not present[name]:
+        package = BACKENDS[name] + '-gpu' * wanted
+        raise BackendError(f"backend '{name}' is not installed: pip install {package}")
     if not wanted:
-        present = available_backends()
-        if name == 'auto':
-            name = next(one for one in ON_CPU if present[one])
-        if not present[name]:
-            raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
         return name, 'cpu'
     import onnxruntime
 
@@ -331,14 +333,20 @@ def has_bfloat16() -> bool:
     return 'BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
 
+def processor() -> dict[str, str]:
+    """Return what the system says of its first core, such as 'model name' and 'flags'."""
+    with suppress(OSError):
+        first = Path('/proc/cpuinfo').read_text(encoding='utf-8').partition('\n\n')[0]
+        return dict(re.findall(r'^(.+?)\s*: (.*)$', first, re.MULTILINE))
+    return {}
+
+
 @lru_cache(maxsize=1)
 def _installation() -> str:
     """Return the processor and the versions of the runtimes; a cache may move between machines."""
     wanted = ('model name', 'flags', 'Features', 'CPU part')
     facts = {platform.machine(), f'{os.cpu_count()} cores'}
-    with suppress(OSError):
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        facts |= {line for line in lines if line.startswith(wanted)}
+    facts |= {value for name, value in processor().items() if name in wanted}
     for module in set(BACKENDS.values()):
         # one that is built from source, or under another name, has no version
         with suppress(metadata.PackageNotFoundError):

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 from nightseg_ros.data.augment import augment, AugmentConfig, flip, hide_unlit, pad, scale_and_crop
 from nightseg_ros.data.night import synthesize_night
-from nightseg_ros.data.night_presets import Range, uniform
+from nightseg_ros.data.night_presets import uniform
 from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
 from nightseg_ros.files import process_context
 from nightseg_ros.taxonomy import Taxonomy
@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 
 Bytes = npt.NDArray[np.uint8]
 Crop = tuple[torch.Tensor, ...]
+#: Further scale of unpaired pictures before the crop.
+ZOOM = (1.0, 1.3)
 
 
 class TrainingCrops(Dataset[Crop]):
@@ -106,7 +108,6 @@ class UnpairedCrops(Dataset[Crop]):
         *,
         crop: tuple[int, int],
         long_side: int,
-        zoom: Range = (1.0, 1.3),
         untold: float = 0.0,
         seed: int,
         log: Callable[[str], None] = print,
@@ -114,7 +115,7 @@ class UnpairedCrops(Dataset[Crop]):
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.
 
-        Pictures are scaled to ``long_side`` × ``zoom`` pixels, more where the crop (height and
+        Pictures are scaled to ``long_side`` × ``ZOOM`` pixels, more where the crop (height and
         width) needs it. ``untold`` is the share of crops whose camera is not told.
         """
         day: dict[str, list[Sample]] = {}
@@ -136,7 +137,7 @@ class UnpairedCrops(Dataset[Crop]):
         if left_out:
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')
         self._pairs = [(day[name], night[name]) for name in self.cameras]
-        self._crop, self._long_side, self._zoom = crop, long_side, zoom
+        self._crop, self._long_side = crop, long_side
         self._untold, self._seed = untold, seed
 
     def __getitem__(self, number: int) -> Crop:
@@ -154,7 +155,7 @@ class UnpairedCrops(Dataset[Crop]):
         image, labels = read_pair(sample)
         height, width = labels.shape
         crop_h, crop_w = self._crop
-        factor = self._long_side * uniform(rng, self._zoom) / max(height, width)
+        factor = self._long_side * uniform(rng, ZOOM) / max(height, width)
         factor = max(factor, crop_h / height, crop_w / width)
         size = (max(crop_w, round(width * factor)), max(crop_h, round(height * factor)))
         how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
@@ -234,11 +235,7 @@ class ImagePool:
     def exchange(
         self, images: torch.Tensor, cameras: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Give float [B, 3, H, W] in [-1, 1] and int64 [B] in, get as many back.
-
-        A new picture is returned as it is, or stays in place of the old one that is returned.
-        """
+        """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
         images = images.detach()
         if self._size == 0:
             return images, cameras

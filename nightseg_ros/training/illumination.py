@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 import platform
 import time
-from typing import Annotated
 
 import cv2
-from nightseg_ros.config import Limited, Limits, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.config import Limited, Positive, to_mapping
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
-from nightseg_ros.networks.illumination import illumination_net, IlluminationNet
+from nightseg_ros.networks.illumination import IlluminationNet
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
@@ -34,6 +34,13 @@ import torch
 from torch.nn import functional
 
 Log = Callable[[str], None]
+RATE, WEIGHT_DECAY = 4e-3, 1e-2
+#: Keeps the score away from 0 and 1, where a threshold could not tell anything any more.
+LABEL_SMOOTHING = 0.05
+#: Share of the night samples that are day frames turned into nights (see ``augment``).
+RELIT = 0.35
+#: Channels of the network's layers.
+WIDTHS = (12, 24, 32, 32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,14 +54,7 @@ class IlluminationConfig(Limited):
     """The weights file to write."""
     steps: Positive = 1200
     batch: Positive = 32
-    learning_rate: NotNegative = 4e-3
-    weight_decay: NotNegative = 1e-2
-    label_smoothing: Annotated[float, Limits(0, 0.49)] = 0.05
-    """Keeps the score away from 0 and 1, where a threshold could not tell anything any more."""
-    relit: Share = 0.35
-    """Share of the night samples that are day frames turned into nights (see ``augment``)."""
     seed: int = 0
-    widths: tuple[int, ...] = (12, 24, 32, 32)
     license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
 
@@ -76,7 +76,7 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     # paths name folders of this machine only, and would change the hash
     del settings['data'], settings['out']
     metadata = WeightsMetadata(
-        network='illumination_net', arch={'widths': list(config.widths)}, task='illumination',
+        network='illumination_net', arch={'widths': list(WIDTHS)}, task='illumination',
         mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), long_side=96,
         data=f'day or night by the name of folder or clip: {", ".join(cameras)}',
         license=config.license, training={**settings, 'machine': platform.machine()},
@@ -88,27 +88,21 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
 def fit(
     sets: Sequence[Thumbnails], config: IlluminationConfig, log: Log = lambda line: None
 ) -> IlluminationNet:
-    """
-    Train on the sets; same sets, config and thread count, same weights.
-
-    Returns the network in evaluation mode. ``log`` gets a line about every tenth of the steps.
-    """
+    """Train on the sets: same sets, config and thread count, same weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = illumination_net(widths=config.widths)
-    sampler = Sampler(sets, config.seed, relit=config.relit)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+        network = IlluminationNet(widths=WIDTHS)
+    sampler = Sampler(sets, config.seed, relit=RELIT)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=config.learning_rate, total_steps=config.steps + 1, pct_start=0.15
+        optimizer, max_lr=RATE, total_steps=config.steps + 1, pct_start=0.15
     )
     network.train()
     started, every = time.monotonic(), max(1, config.steps // 10)
     for step in range(1, config.steps + 1):
         images, labels = sampler.draw(config.batch)
         logits = network(images)
-        smooth = labels * (1 - 2 * config.label_smoothing) + config.label_smoothing
+        smooth = labels * (1 - 2 * LABEL_SMOOTHING) + LABEL_SMOOTHING
         loss = functional.binary_cross_entropy_with_logits(logits, smooth)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -152,10 +146,6 @@ STORED_SIZE = (96, 144)
 VIDEO_STRIDE = 10
 
 
-class IlluminationDataError(ValueError):
-    """A source without frames, or sources without one of the two classes."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Thumbnails:
     """Frames of one camera at one time of day."""
@@ -183,11 +173,7 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
 
 
 def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
-    """
-    Read the images, and every n-th frame of the videos, of all entries of ``data``.
-
-    ``IlluminationDataError`` names the path that gave no frame.
-    """
+    """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
     sets = []
     for camera, day, path in sources(specs):
         images = []
@@ -197,7 +183,7 @@ def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
                 if index % stride == 0 and isinstance(frame, Frame):
                     images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
         if not images:
-            raise IlluminationDataError(
+            raise DataError(
                 f"source '{path}' of camera '{camera}' has no readable frame; it must be a folder "
                 'of JPEG or PNG images, a video, or a pattern that matches images'
             )
@@ -209,11 +195,7 @@ class Sampler:
     """Draws augmented batches with equal classes and, within a class, equal cameras."""
 
     def __init__(self, sets: Sequence[Thumbnails], seed: int, *, relit: float = 0.0) -> None:
-        """
-        Keep the training sets; ``IlluminationDataError`` where a class is missing.
-
-        ``relit`` is the share of the night frames that are made of day frames.
-        """
+        """Keep sets; ``relit`` of the nights are made of day; ``DataError`` without a class."""
         self._relit = relit
         self._groups: list[list[torch.Tensor]] = []
         for label, day in (('night', False), ('day', True)):
@@ -222,7 +204,7 @@ class Sampler:
                 if item.day == day:
                     cameras.setdefault(item.camera, []).append(torch.from_numpy(item.images))
             if not cameras:
-                raise IlluminationDataError(
+                raise DataError(
                     f"no training source is labelled '{label}'; day and night are both needed"
                 )
             self._groups.append([torch.cat(images) for images in cameras.values()])

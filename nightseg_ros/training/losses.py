@@ -62,11 +62,7 @@ def mean_cross_entropy(
 
 
 def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """
-    Lovász-softmax over the classes present (Berman et al. 2018, equation 9), a scalar.
-
-    ``probabilities`` are float [N, C], ``labels`` int64 [N].
-    """
+    """Lovász-softmax of float [N, C] and int64 labels [N] (Berman et al. 2018, equation 9)."""
     losses = []
     for index in range(probabilities.shape[1]):
         truth = (labels == index).to(probabilities.dtype)
@@ -145,11 +141,7 @@ def parameter_groups(
     weight_decay: float,
     factor: Callable[[str], float] = lambda name: 1.0,
 ) -> list[dict[str, Any]]:
-    """
-    Split the parameters by learning rate, ``rate`` × ``factor(name)``.
-
-    Normalisation and biases, all that has one dimension, decay nothing.
-    """
+    """Split the parameters by ``rate`` × ``factor(name)``; norms and biases decay nothing."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         decay = weight_decay if parameter.ndim > 1 else 0.0

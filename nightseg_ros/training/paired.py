@@ -162,11 +162,7 @@ class FastTranslatorConfig(PairConfig):
 def train_fast_translator(
     config: FastTranslatorConfig, log: Callable[[str], None] = print
 ) -> Path:
-    """
-    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
-
-    A killed run continues to the same weights (CPU, one process, same number of threads).
-    """
+    """Run the recipe, or go on with an interrupted run; return the weights' path."""
     pair = _Pair(config, log)
     run, segmenter = pair.run, pair.segmenter
     nights = None

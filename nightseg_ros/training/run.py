@@ -251,11 +251,7 @@ class TrainingRun:
             self._log(text)
 
     def record(self, step: int, **values: float | torch.Tensor) -> None:
-        """
-        Every ``log_every`` steps write figures to metrics.jsonl and tensorboard, and say them.
-
-        ``RunError`` where a figure is NaN or infinite: the training has diverged.
-        """
+        """Write and log figures every ``log_every`` steps; ``RunError`` for NaN or infinity."""
         if step % self._config.log_every and step != self._config.steps - 1:
             return  # a GPU waits when a loss becomes a number
         figures = {
@@ -291,11 +287,7 @@ class TrainingRun:
             self._board.add_image(name, image, step, dataformats='HWC')
 
     def metadata(self, *paths: str, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
-        """
-        Return what the weights will say: ``fields``, licence, settings and machine of the run.
-
-        Settings that are ``paths`` of this machine are left out, ``training`` comes on top.
-        """
+        """Return ``fields``, ``training``, licence, machine and settings, without ``paths``."""
         machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
         if self.device.type == 'cuda':
             machine = torch.cuda.get_device_name(self.device)
@@ -358,11 +350,7 @@ class TrainingRun:
         return {**settings, 'processes': self.fabric.world_size}
 
     def _save_checkpoint(self, step: int) -> None:
-        """
-        Write everything that step ``step`` + 1 depends on, whole or not at all.
-
-        Learning rates are not in it: a recipe sets them from the step.
-        """
+        """Write all that the next step depends on, whole or not at all; rates follow from it."""
         tensors: dict[str, torch.Tensor] = {}
         for head, part in self._parts.items():
             state = part.state_dict()

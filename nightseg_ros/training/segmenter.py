@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 import importlib
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,8 @@ from typing import Any
 import cv2
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.data.sample import labelled, read_image, read_labels, Sample
-from nightseg_ros.evaluation.metrics import ConfusionMatrix
 from nightseg_ros.networks import build
-from nightseg_ros.perception.pipeline import load_part
-from nightseg_ros.runtime.pixels import fit, HostPixels
-from nightseg_ros.runtime.torch_backend import TorchBackend
+from nightseg_ros.runtime.pixels import HostPixels
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 from nightseg_ros.training.crops import TrainingCrops
 from nightseg_ros.training.losses import (
@@ -34,14 +30,7 @@ from nightseg_ros.training.run import (
     RunError,
     TrainingRun,
 )
-from nightseg_ros.weights import (
-    load_weights,
-    network_tensors,
-    save_weights,
-    Weights,
-    WeightsError,
-    WeightsMetadata,
-)
+from nightseg_ros.weights import load_weights, network_tensors, WeightsError
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -82,9 +71,6 @@ class SegmenterConfig(CropRunConfig):
     lovasz: NotNegative = 0.5
     """Weight of the Lovász-softmax loss beside the cross entropy."""
     average: Share = 0.998
-    select: tuple[str, ...] = ()
-    """Labelled data sets (never test data) to choose a step on: it becomes best.safetensors."""
-    select_every: Positive = 200
 
     def __post_init__(self) -> None:
         CropRunConfig.__post_init__(self)
@@ -95,12 +81,7 @@ class SegmenterConfig(CropRunConfig):
 
 
 def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print) -> Path:
-    """
-    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
-
-    Every random choice is drawn from seed and step, so that a killed run continues to the same
-    weights (CPU, one process, same number of threads).
-    """
+    """Run the recipe, or go on with an interrupted run; return the weights' path."""
     run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
@@ -124,16 +105,11 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     average = moving_average(network, config.average)
     run.keep('average', average)
     metadata = run.metadata(
-        'init', 'select', network=config.network, arch=arch, task='segment',
+        'init', network=config.network, arch=arch, task='segment',
         taxonomy=taxonomy.to_dict(), mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side,
         data=data_names(config.data), ratio=config.augment.night_share,
         training={'init': Path(config.init).stem},
     )  # fmt: skip
-    selection = None
-    if config.select:
-        chosen_on = open_all(config.select, taxonomy)
-        selection = Selection(chosen_on, run.device.type, data_names(config.select), metadata)
-        run.keep('extra', selection)
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
     )
@@ -161,9 +137,6 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
             run.record(step, loss=loss, rate=config.rate * factor)
             if run.is_due(step, config.picture_every):
                 run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
-            if selection and run.is_due(step, config.select_every):
-                score = selection.keep_best(run.out / 'best.safetensors', average.module, step)
-                run.log(f'step {step}/{config.steps} selection mIoU {score:.4f}')
         return run.save('weights', average.module, metadata)
 
 
@@ -207,71 +180,6 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
     state = torch.load(file.get_model_file_path(), map_location='cpu', weights_only=True)
     encoder.load_published(state)
-
-
-def confusion_by_source(
-    weights: Weights, samples: Sequence[Sample], backend: TorchBackend
-) -> dict[str, ConfusionMatrix]:
-    """Return the confusion of the deployed graph's labels, each picture by itself."""
-    with torch.random.fork_rng():  # building a network draws random numbers
-        segmenter = load_part(weights, backend, lambda text: None, 'segment')
-    pixels = backend.pixels
-    matrices: dict[str, ConfusionMatrix] = {}
-    for sample in samples:
-        assert sample.label is not None
-        image, truth = read_image(sample.image), read_labels(sample.label)
-        size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
-        labels, *_ = segmenter.run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
-        matrix = matrices.setdefault(sample.source, ConfusionMatrix(segmenter.taxonomy))
-        matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
-    return matrices
-
-
-class Selection:
-    """
-    The best score so far and its step, which travel in the checkpoint.
-
-    The score is the mIoU over the classes present, of the graph that is deployed, on data that is
-    for choosing only.
-    """
-
-    def __init__(
-        self, samples: Sequence[Sample], device: str, name: str, metadata: WeightsMetadata
-    ) -> None:
-        """
-        Check that every sample is labelled.
-
-        ``device`` is where the network is scored, ``name`` what the weights call the data,
-        ``metadata`` what describes the network.
-        """
-        self._samples = labelled(samples, 'selection data is scored against labels')
-        self._name, self._metadata = name, metadata
-        self._backend = TorchBackend(device)
-        self._best = {'best': torch.tensor(-1.0, dtype=torch.float64), 'step': torch.tensor(-1)}
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        return self._best
-
-    def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        self._best = state
-
-    def keep_best(self, path: Path, network: nn.Module, step: int) -> float:
-        """Score the network from 0 to 1 and write it to ``path`` if it is the best so far."""
-        weights = Weights(
-            path=Path('the network in training'), sha256='', metadata=self._metadata,
-            tensors={name: tensor.cpu() for name, tensor in network.state_dict().items()},
-        )  # fmt: skip
-        first, *others = confusion_by_source(weights, self._samples, self._backend).values()
-        for other in others:
-            first.rows += other.rows
-        score = first.miou()
-        if score > float(self._best['best']):
-            best = torch.tensor(score, dtype=torch.float64)
-            self._best = {'best': best, 'step': torch.tensor(step)}
-            chosen = {'step': step, 'miou': score, 'data': self._name}
-            training = {**self._metadata.training, 'selected': chosen}
-            save_weights(path, network.state_dict(), replace(self._metadata, training=training))
-        return score
 
 
 def _strips(

@@ -23,15 +23,17 @@ from typing import Any
 from matplotlib.figure import Figure
 from nightseg_ros.config import from_mapping, to_mapping
 from nightseg_ros.data.datasets import open_all, open_dataset
-from nightseg_ros.data.sample import labelled
-from nightseg_ros.evaluation.metrics import number, RARE
+from nightseg_ros.data.sample import labelled, read_image, read_labels
+from nightseg_ros.evaluation.metrics import ConfusionMatrix, number, RARE
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.outputs import require_same
+from nightseg_ros.perception.pipeline import load_part
+from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.runtime.torch_backend import TorchBackend
-from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
+from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import data_names, FREE, RunError
-from nightseg_ros.training.segmenter import confusion_by_source, SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
 import numpy.typing as npt
@@ -155,12 +157,7 @@ class Trial:
 
 
 def plan(config: SweepConfig) -> list[Trial]:
-    """
-    Return the trials in the order in which one process does them: day checkpoints first.
-
-    ``ConfigError`` names a setting of the trainings that does not exist; ``DataError`` data that
-    is not there.
-    """
+    """Return the trials, day checkpoints first; what is not there is told before any training."""
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
@@ -201,13 +198,21 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
     """
     Return a segmenter's scores on a data set by source, and as 'mean' averaged over the sources.
 
-    ``mean`` → ``miou9`` is the headline: on the night frames of two cameras it is night9.
+    They are of the graph that is deployed, each picture by itself. ``mean`` → ``miou9`` is the
+    headline: on the night frames of two cameras it is night9.
     """
-    loaded = load_weights(weights)
-    assert loaded.metadata.taxonomy is not None
-    taxonomy = Taxonomy.from_dict(loaded.metadata.taxonomy)
+    loaded, backend = load_weights(weights), TorchBackend('cpu')
+    segmenter = load_part(loaded, backend, lambda text: None, 'segment')
+    pixels, taxonomy = backend.pixels, segmenter.taxonomy
     samples = labelled(open_dataset(spec, taxonomy), SCORED)
-    matrices = confusion_by_source(loaded, samples, TorchBackend('cpu'))
+    matrices: dict[str, ConfusionMatrix] = {}
+    for sample in samples:
+        assert sample.label is not None
+        image, truth = read_image(sample.image), read_labels(sample.label)
+        size = fit(image.shape[0], image.shape[1], loaded.metadata.long_side)
+        labels, *_ = segmenter.run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
+        matrix = matrices.setdefault(sample.source, ConfusionMatrix(taxonomy))
+        matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
     frames = Counter(sample.source for sample in samples)
     rare = [name for name in RARE if name in taxonomy.classes]
     scores = {}
@@ -230,11 +235,7 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
 
 
 def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[Path, ...]]:
-    """
-    Write sweep.csv and sweep.png; return what they say and their paths.
-
-    A row has the ``COLUMNS`` but for 'data' and 'use', and 'spec', the data set that was scored.
-    """
+    """Write sweep.csv and sweep.png of ``rows``; return what they say and their paths."""
     out = Path(config.out)
     uses = {
         spec: '+'.join(name for name in ('select', 'report') if spec in getattr(config, name))
@@ -267,15 +268,13 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
 
 def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> Floats:
     """Return the mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
-    found: dict[tuple[float, int], list[float]] = {}
+    found: dict[tuple[float, int], list[Any]] = {}
     for row in rows:
         if row['spec'] in specs and row['source'] == HEADLINE:
-            # None, where nothing was there to be scored, becomes NaN
-            value = float('nan') if row['miou9'] is None else float(row['miou9'])
-            found.setdefault((row['ratio'], row['seed']), []).append(value)
-    return np.array(
-        [[np.mean(found[r, seed]) for seed in config.seeds] for r in sorted(config.ratios)]
-    )
+            found.setdefault((row['ratio'], row['seed']), []).append(row['miou9'])
+    cells = [[found[r, seed] for seed in config.seeds] for r in sorted(config.ratios)]
+    # None, where nothing was there to be scored, becomes NaN
+    return np.asarray(np.array(cells, np.float64).mean(axis=2))
 
 
 def standard_error(values: Floats) -> Floats:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.config import Limited, Natural, NotNegative, Positive, to_mapping
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
@@ -37,6 +37,8 @@ from torch.nn import functional as F
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
+#: Share of the crops whose camera the generators are not told, which trains 'any'.
+UNTOLD = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,14 +73,10 @@ class TranslatorConfig(RunConfig):
     """Width of the discriminators."""
     styled: bool = True
     """The networks are told the camera; False is one style for all, as published."""
-    untold: Share = 0.25
-    """Share of the crops whose camera the generators are not told, which trains 'any'."""
     crop: int = 256
     """Side of the square crops; in use any size goes."""
     long_side: int = 480
     """Long side of the whole pictures that the crops come from, and of those in use."""
-    zoom: tuple[float, float] = (1.0, 1.3)
-    """Further scale of the pictures before the crop."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
     pool: Natural = 50
@@ -97,8 +95,6 @@ class TranslatorConfig(RunConfig):
         multiple = 32 if self.segmenter else 4
         if self.crop < 32 or self.crop % multiple:
             raise ValueError(f"'crop' must be a multiple of {multiple} from 32, got {self.crop}")
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"'zoom' must be 0 < low <= high, got {self.zoom}")
         if self.night_segmenter and not self.segmenter:
             raise ValueError("'night_segmenter' needs a 'segmenter' for the day as well")
 
@@ -114,11 +110,7 @@ class Generators(nn.Module):
     def forward(
         self, real_A: torch.Tensor, real_B: torch.Tensor, style: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """
-        Return fake, rec and idt of A and B, each float [B, 3, h, w] in [-1, 1].
-
-        An idt is made only where its loss counts: that is a sixth of the work of a step.
-        """
+        """Return fake, rec and, if its loss counts, idt; float [B, 3, h, w] in [-1, 1]."""
         fake_B, fake_A = self.G_AB(real_A, style), self.G_BA(real_B, style)
         made = {
             'fake_B': fake_B, 'rec_A': self.G_BA(fake_B, style),
@@ -147,16 +139,11 @@ class Discriminators(nn.Module):
 def train_translator(
     config: TranslatorConfig, log: Callable[[str], None] = print
 ) -> tuple[Path, Path]:
-    """
-    Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A.
-
-    A killed run continues to the same weights, its pools included (CPU, one process, same number
-    of threads).
-    """
+    """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     run = TrainingRun(config, log)
     crops = UnpairedCrops(
         open_all(config.data), crop=(config.crop, config.crop), long_side=config.long_side,
-        zoom=config.zoom, untold=config.untold, seed=config.seed, log=run.log,
+        untold=UNTOLD, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
@@ -243,11 +230,7 @@ def semantic_loss(
     fake: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """
-    Return the cross entropy of the second segmenter on ``fake`` against the first one on ``real``.
-
-    Labels, int [B, H, W], win over the first segmenter where they are known.
-    """
+    """Cross entropy of ``after`` on fake against ``before`` on real; known int [B, H, W] win."""
     with torch.no_grad():
         target = before(real).float().softmax(1)
         ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
