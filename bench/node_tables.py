@@ -10,12 +10,11 @@ parameters in the documents, ``topics.md`` that of the topics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import os
 import sys
 import textwrap
 
-from nightseg_ros.cli.machine import table
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import CLOUD_PARAMETERS, Parameter, PARAMETERS, Value
 
@@ -74,7 +73,7 @@ def parameter_table(parameters: Sequence[Parameter]) -> str:
         )
         for p in parameters
     ]  # fmt: skip
-    return table(head, rows) + '\n'
+    return _table(head, rows)
 
 
 def topic_table() -> str:
@@ -83,7 +82,12 @@ def topic_table() -> str:
         (f'`{topic.name}`', topic.kind, topic.text + ' (transient local)' * topic.latched)
         for topic in TOPICS
     ]
-    return table(('Topic under `<camera>/nightseg/`', 'Type', 'Content'), rows) + '\n'
+    return _table(('Topic under `<camera>/nightseg/`', 'Type', 'Content'), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f'| {" | ".join(cells)} |\n' for cells in (head, *rows)]
+    return ''.join([lines[0], '|' + '---|' * len(head) + '\n', *lines[1:]])
 
 
 def generate(name: str) -> str:
