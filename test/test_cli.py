@@ -3,12 +3,14 @@
 """The command line: light help, clear errors, and predictions that are all there."""
 
 import importlib
+from importlib.metadata import PackageNotFoundError
 import json
 import os
 from pathlib import Path
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -149,6 +151,17 @@ def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'transformers', None)
     assert main(['import', 'segformer', str(tmp_path), '--out', 'x']) == 2
     assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])
+def test_without_ros_a_verb_that_needs_it_says_so(verb, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: None)
+    imwrite(tmp_path / 'in' / 'a.png', street(dark=False))
+    assert main([verb, *(['in'] if verb in ('run', 'replay') else [])]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f'nightseg {verb}: this needs ROS 2')
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
@@ -325,7 +338,7 @@ def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
 
 def test_info_as_json(tmp_path, capsys, monkeypatch):
     (tmp_path / 'models').mkdir()
-    write_segmenter(tmp_path / 'models' / 'mine.safetensors')
+    write_segmenter(tmp_path / 'models' / 'rendered_illumination.safetensors')
     (tmp_path / 'models' / 'torn.safetensors').write_bytes(b'torn')
     monkeypatch.setenv('NIGHTSEG_SHARE', str(tmp_path))
     assert main(['info', '--json']) == 0
@@ -336,12 +349,16 @@ def test_info_as_json(tmp_path, capsys, monkeypatch):
     assert facts['backends']['tensorrt'] is ('TensorrtExecutionProvider' in providers)
     assert any(device.startswith('cpu') for device in facts['devices'])
     mine, torn = facts['weights']
-    assert (mine['name'], mine['taxonomy']) == ('mine', 'camvid11')
+    assert (mine['name'], mine['taxonomy']) == ('rendered_illumination', 'camvid11')
     assert len(mine['sha256']) == 64 and mine['license']
     assert torn['name'] == 'torn' and 'torn' in torn['error']
+    # neither ROS nor any other package is found
+    monkeypatch.delenv('ROS_DISTRO', raising=False)
+    absent = Mock(side_effect=PackageNotFoundError)
+    monkeypatch.setattr(machine.metadata, 'version', absent)
     assert main(['info']) == 0
     shown = capsys.readouterr().out
-    assert 'mine' in shown and 'torn' in shown
+    assert f' rendered_illumination {mine["sha256"][:12]} ' in shown and 'torn' in shown
     assert all(len(line) <= 80 for line in shown.splitlines() if str(tmp_path) not in line)
 
 
@@ -407,10 +424,9 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
     metrics.write_text(json.dumps({'route': 'day', 'runs': {'camvid:day_test': run}}))
     models = tmp_path / 'models'
     flags = ['publish', str(trained), '--name', 'mine', '--models', str(models)]
-    assert main([*flags, '--metrics', str(metrics), '--temperature', '1.5']) == 0
+    assert main([*flags, '--metrics', str(metrics)]) == 0
     shipped = load_weights(models / 'mine.safetensors')
     assert read_manifest(models)['mine.safetensors'] == shipped.sha256
-    assert shipped.metadata.temperature == 1.5
     assert shipped.metadata.metrics['camvid:day_test']['miou9'] == 0.6
     assert shipped.path.stat().st_size < 0.7 * trained.stat().st_size
     metrics.write_text('{}')

@@ -296,13 +296,18 @@ def record(options: RecordOptions) -> int:
     return with_ros('record', options)
 
 
-def with_ros(module: str, options: Any) -> int:
-    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+def check_ros() -> None:
+    """Raise ``ConfigError`` where there is no ROS 2."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
         )
+
+
+def with_ros(module: str, options: Any) -> int:
+    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+    check_ros()
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
     return int(importlib.import_module(f'nightseg_ros.node.{module}').run(options))

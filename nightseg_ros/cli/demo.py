@@ -19,6 +19,7 @@ import sys
 import tempfile
 from typing import Annotated, Any
 
+from nightseg_ros.cli.bags import check_ros
 from nightseg_ros.cli.options import PipelineOptions, Progress
 from nightseg_ros.cli.processes import node_parameters, print_run, ProcessError, run_live
 from nightseg_ros.config import ConfigError
@@ -83,6 +84,7 @@ def demo(options: DemoOptions) -> int:
         weights_night=options.weights_night or f'{kind}night',
         weights_illumination=options.weights_illumination or f'{kind}illumination',
     )
+    check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)

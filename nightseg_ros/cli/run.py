@@ -17,7 +17,7 @@ import sys
 import tempfile
 from typing import Annotated
 
-from nightseg_ros.cli.bags import with_ros
+from nightseg_ros.cli.bags import check_ros, with_ros
 from nightseg_ros.cli.options import (
     parse,
     PipelineOptions,
@@ -102,6 +102,7 @@ def run(options: RunOptions) -> int:
     parameters, play = _inputs(options)
     if options.out is not None:
         check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+    check_ros()
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -187,8 +187,6 @@ class PublishOptions(Limited):
     """Folder to ship from."""
     metrics: Path | None = None
     """metrics.json of `nightseg evaluate`, whose headline figures go into the metadata."""
-    temperature: float | None = None
-    """New temperature of the confidence; without it the weights keep theirs."""
     half: bool = True
     """Store float16, which halves the file."""
     bf16: tuple[Path, ...] = ()
@@ -210,8 +208,6 @@ def publish(options: PublishOptions) -> int:
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
-    if options.temperature is not None:
-        changes['temperature'] = options.temperature
     if options.bf16:
         weights = _rounded(weights, options)
         changes['bfloat16'] = _bfloat16(weights, options)

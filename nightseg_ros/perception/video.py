@@ -69,28 +69,21 @@ class VideoReader:
         """Open it; ``VideoError`` where it is no video, or not there."""
         url = stream_url(source)
         self.name, self.live = url or str(source), url is not None
-        self._context = ExitStack()
         self._ended = False
-        try:
-            if self.live:
-                container = self._open(self.name)
-            else:
-                container = self._open(self._context.enter_context(plain_name(Path(source))))
-            self._container = self._context.enter_context(contextlib.closing(container))
-            # a cover or a thumbnail is a stream as well
-            videos = [s for s in container.streams.video if not s.disposition & _PICTURE]
+        with ExitStack() as stack:
+            try:
+                name = self.name if self.live else stack.enter_context(plain_name(Path(source)))
+                container = stack.enter_context(contextlib.closing(self._open(name)))
+                # a cover or a thumbnail is a stream as well
+                videos = [s for s in container.streams.video if not s.disposition & _PICTURE]
+            except (av.FFmpegError, OSError) as error:
+                reason = _reason(error)
+                raise VideoError(f"'{self.name}' cannot be read as a video: {reason}") from error
             if not videos:
                 raise VideoError(f"'{self.name}' holds no video stream")
-            self._stream = videos[0]
-            self._stream.thread_type = 'AUTO'
-        except (av.FFmpegError, OSError) as error:
-            self._context.close()
-            raise VideoError(
-                f"'{self.name}' cannot be read as a video: {_reason(error)}"
-            ) from error
-        except VideoError:
-            self._context.close()
-            raise
+            self._context = stack.pop_all()
+        self._container, self._stream = container, videos[0]
+        self._stream.thread_type = 'AUTO'
 
     def _open(self, name: str) -> Any:
         if not self.live:

@@ -178,9 +178,10 @@ class Drive:
         return _frame(self._street, camera, time, light, ambient, self._tunnels,
                       self._seed * 1_000_003 + index, self.stamp_ns(index))  # fmt: skip
 
-    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> StreetScene:
-        """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
-        return StreetScene(self._street, *self._view(index, size, mount), self._tunnels)
+    def surfaces(self, index: int) -> StreetScene:
+        """Paint what the LiDAR sees at one frame, without light."""
+        view = self._view(index, (1280, 720), LIDAR_MOUNT)
+        return StreetScene(self._street, *view, self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
         return START_NS + round(index * 1e9 / self._fps)
@@ -217,7 +218,7 @@ def scan(drive: Drive, index: int, *, lines: int = 64) -> Cloud:
     x ahead, y left and z up are metres in the LiDAR's body frame, ``ring`` is the line from above,
     ``truth`` the true id. An echo comes from the middle of a surface that the drive has painted.
     """
-    scene = drive.surfaces(index, (1280, 720), LIDAR_MOUNT)
+    scene = drive.surfaces(index)
     camera = scene.camera
     elevation = np.radians(np.linspace(9, -17, lines))
     azimuth = np.radians(np.linspace(-30, 30, 400))
@@ -255,14 +256,12 @@ def calibration(camera: Camera) -> Calibration:
 
 def places(mounts: Mapping[str, Mount]) -> list[tuple[str, str, Matrix]]:
     """Return parent, child and parent_from_child of the LiDAR and of cameras by their frames."""
-    found = [('base_link', 'lidar', _at(LIDAR_MOUNT))]
-    for frame, mount in mounts.items():
-        found.append(('base_link', frame, np.asarray(_at(mount) @ BODY_FROM_OPTICAL)))
+    found = []
+    for frame, (right, up) in {'lidar': LIDAR_MOUNT, **mounts}.items():
+        place = from_pose((0.0, -right, up), (0.0, 0.0, 0.0, 1.0))
+        optical = np.asarray(place @ BODY_FROM_OPTICAL)
+        found.append(('base_link', frame, place if frame == 'lidar' else optical))
     return found
-
-
-def _at(mount: Mount) -> Matrix:
-    return from_pose((0.0, -mount[0], mount[1]), (0.0, 0.0, 0.0, 1.0))
 
 
 #: Where LiDAR and camera are.
