@@ -38,6 +38,8 @@ def check_output(
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise error(f"'{path.parent}' is a file, so that '{path.name}' cannot lie in it")
+    if path.name in ('', '..'):
+        raise error(f"'{path}' is no name for {what}; give a folder of its own")
     if not os.path.lexists(path):
         return
     for source in inputs:
@@ -49,8 +51,6 @@ def check_output(
             )
     if not force:
         raise error(f"'{path}' exists; give another name or --force")
-    if not path.name or path.name == '..':
-        raise error(f"'{path}' is no name for {what}; give a folder of its own")
     if path.is_dir() and not any(path.iterdir()):
         return
     if not ours(path):

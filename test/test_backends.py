@@ -164,6 +164,20 @@ def test_what_is_not_there_is_named(name, device, words):
         open_backend(name, device)
 
 
+@pytest.mark.parametrize(
+    ('name', 'device', 'package'),
+    [
+        ('onnxruntime', 'cpu', 'onnxruntime'), ('onnxruntime', 'cuda', 'onnxruntime-gpu'),
+        ('tensorrt', 'auto', 'onnxruntime-gpu'),
+    ],
+)  # fmt: skip
+def test_the_light_set_up_names_the_package_of_a_backend(name, device, package, monkeypatch):
+    light = {name: name.startswith('openvino') for name in backends.available_backends()}
+    monkeypatch.setattr(backends, 'available_backends', lambda: light)
+    with pytest.raises(BackendError, match=f'is not installed: pip install {package}$'):
+        open_backend(name, device)
+
+
 # -- bfloat16 behind the first layers -------------------------------------------------------
 
 

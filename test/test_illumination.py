@@ -97,15 +97,6 @@ def test_a_thumbnail_of_a_large_frame_resembles_area_interpolation():
     assert np.abs(thumbnail(image).astype(int) - exact).mean() < 3
 
 
-@pytest.mark.parametrize(
-    ('shape', 'kind'),
-    [((0, 4, 3), np.uint8), ((4, 4), np.uint8), ((4, 4, 4), np.uint8), ((4, 4, 3), np.float32)],
-)
-def test_a_thumbnail_of_anything_else_is_refused(shape, kind):
-    with pytest.raises(ValueError, match=r'uint8 \[H, W, 3\]'):
-        thumbnail(np.zeros(shape, kind))
-
-
 def head_lamps(strength: float, row: int, halo: float) -> np.ndarray:
     """Render a lamp over a dark road in linear light: core, and a halo of inverse square."""
     rows, columns = np.mgrid[:64, :96].astype(np.float32)

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Any
 
-from cloud_accuracy import measure_drive, MOUNTS
+from clouds import measure_drive, MOUNTS
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
@@ -36,7 +36,7 @@ def bag(drive, tmp_path_factory):
             writer.write_value(topic, legend(CAMVID11), START_NS)
         for index in range(4):
             stamp = drive.stamp_ns(index)
-            cloud = scan(drive, index, lines=32).cloud()
+            cloud = scan(drive, index, lines=32)
             writer.write_cloud('/lidar/points', cloud, stamp_ns=stamp, frame_id='lidar')
             for camera, mount in MOUNTS.items():
                 if camera == 'right' and index == 3:
@@ -113,16 +113,16 @@ def test_what_cannot_be_painted_is_said(bag, tmp_path, capsys, arguments, words)
 
 def test_a_bag_without_labels_or_places_says_so(drive, tmp_path, capsys):
     bare = tmp_path / 'bare'
-    write_drive(bare, Drive(size=SIZE, fps=2, seconds=1), lidar_every=1, depth=True, processes=2)
+    write_drive(bare, Drive(size=SIZE, fps=2, seconds=1), lidar_every=1, processes=2)
     with BagReader(bare) as reader:
         assert {t.name: t.count for t in reader.topics} == {
-            '/camera/camera_info': 2, '/camera/depth/image_raw': 2, '/camera/image_raw': 2,
-            '/camera/labels_truth': 2, '/lidar/points': 2, '/tf_static': 1,
+            '/camera/camera_info': 2, '/camera/image_raw': 2, '/camera/labels_truth': 2,
+            '/lidar/points': 2, '/tf_static': 1,
         }  # fmt: skip
     assert main(['paint', str(bare), '--out', str(tmp_path / 'out')]) == 2
     assert 'holds no labels (<camera>/nightseg/labels): put them in' in capsys.readouterr().err
 
-    frame, cloud, broken = drive.frame(0), *(scan(drive, 0, lines=8).cloud() for _ in range(2))
+    frame, cloud, broken = drive.frame(0), *(scan(drive, 0, lines=8) for _ in range(2))
     object.__setattr__(broken, 'width', 10**6)
     place = {'stamp_ns': START_NS, 'frame_id': 'front'}
     with BagWriter(tmp_path / 'lost') as writer:
@@ -138,7 +138,7 @@ def test_a_bag_without_labels_or_places_says_so(drive, tmp_path, capsys):
 
 
 def test_what_a_camera_sees_gets_the_label_of_its_pixel():
-    """``bench/cloud_accuracy.py`` does the same on more frames."""
+    """``bench/clouds.py`` does the same on more frames."""
     n = measure_drive(Drive(seed=0, seconds=45, fps=10), 150, Occlusion())
     assert n['seen'] > 100_000
     assert n['right'] >= 0.99 * n['seen']

@@ -289,9 +289,10 @@ def test_a_port_that_is_taken_is_told_and_the_summary_counts(page, tmp_path, veh
         vehicle.until(lambda: _frames(third) >= 10, 'the frames of a camera')
         assert third.stop() == 0
     found = json.loads(third.summary.read_text())['/car/front']
-    assert found['frames_out'] >= 10 and found['dropped'] == {'superseded': 2}
+    # it came late: how many frames there were is the node's to say
+    assert found['frames_in'] == found['frames_out'] + 2 and found['dropped'] == {'superseded': 2}
     assert found['latency_ms'] == {'p50': 31.5, 'p95': 31.5, 'p99': 31.5}
-    assert found['routes'] == {'night': found['frames_out']} and found['rate_hz'] > 0
+    assert 10 <= found['routes']['night'] < found['frames_out'] and found['rate_hz'] > 0
 
 
 def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, vehicle, capsys):

@@ -72,10 +72,15 @@ class BagTopic:
     encoding: str = 'cdr'
     """How they are serialised; 'ros1' in bags of ROS 1, others in MCAP files of other origin."""
 
+    @property
+    def kind(self) -> str:
+        """The type, with how it is serialised where it is none of ROS."""
+        own = self.encoding in ('', 'cdr', 'ros1')
+        return self.msgtype if own else f'{self.msgtype} as {self.encoding}'
+
     def __str__(self) -> str:
         """Return it as lists of topics have it."""
-        own = self.encoding in ('', 'cdr', 'ros1')
-        return f'{self.name} ({self.msgtype}{"" if own else f" as {self.encoding}"}, {self.count})'
+        return f'{self.name} ({self.kind}, {self.count})'
 
 
 def camera_of(topic: str) -> str:
@@ -302,18 +307,6 @@ class BagReader:
     def records(self, leave_out: Collection[str] = ()) -> Iterator[Message]:
         """Yield every message of every topic but some, as and in the order they were recorded."""
         yield from self._read({topic.name for topic in self.topics} - set(leave_out))
-
-    def frames(self, topic: BagTopic) -> Iterator[Frame | FrameError]:
-        """
-        Yield each image of a topic as a frame, or as the error that says why it is none.
-
-        The last item of a damaged bag is a ``BagReadError``.
-        """
-        for *_, frame in self.merged_frames([topic]):
-            yield frame
-        unread = self.read_error([topic])
-        if unread is not None:
-            yield unread
 
     def merged_frames(
         self, topics: Iterable[BagTopic], camera: Callable[[str], str] = camera_of

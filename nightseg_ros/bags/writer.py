@@ -52,7 +52,6 @@ PARTIAL = '.partial'
 _MARK = {'written_by': 'nightseg'}
 #: Where an old bag lies for the moment in which the new one gets its name.
 _REPLACED = 'replaced'
-_FAULTS = (OSError, WriterError, sqlite3.Error)
 #: Stands for the hash of a type that nobody knows; the library asks for one.
 _NO_HASH = 'RIHS01_' + 64 * '0'
 
@@ -197,9 +196,7 @@ class BagWriter:
         is.
         """
         self.path = Path(path)
-        if self.path.name in ('', '..'):
-            raise BagError(f"'{self.path}' is no name for a bag; give a folder of its own")
-        self.partial = self.path.with_name(f'{self.path.name}{PARTIAL}')
+        self.partial = self.path.parent / f'{self.path.name}{PARTIAL}'
         if _is_rest(self.partial):
             self._restore()
         check_bag_output(self.path, inputs, force=force)
@@ -264,7 +261,7 @@ class BagWriter:
         """Raise ``BagError`` for what the library and the disk raise."""
         try:
             yield
-        except (*_FAULTS, BagError) as error:
+        except (OSError, WriterError, sqlite3.Error, BagError) as error:
             if abort:
                 self.abort()
             raise BagError(f"bag '{self.path}' cannot {action}: {error}") from error

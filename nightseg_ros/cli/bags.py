@@ -14,15 +14,9 @@ from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data import PaintSettings
+from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
-
-# stands here as well, since what it is made of may not be imported for --help
-Output = Literal[
-    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
-    'illumination', 'status', 'label_info_json',
-]  # fmt: skip
 
 
 # no slots: a class has at most one base with them
@@ -65,9 +59,7 @@ def info(options: BagInfoOptions) -> int:
         if options.check:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
-        own = topic.encoding in ('', 'cdr', 'ros1')
-        kind = topic.msgtype if own else f'{topic.msgtype} as {topic.encoding}'
-        print(f'{topic.name:{width}} {counts}  {kind}')
+        print(f'{topic.name:{width}} {counts}  {topic.kind}')
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
     return 1 if errors else 0
@@ -253,8 +245,6 @@ class ReplayOptions:
     """Publish images reliably; --lockstep does."""
     wait_subscribers: int = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
-    stamp_offset: int | None = None
-    """Added to the stamps (ns) of a video or folder; 10^18 where they begin at 0."""
     log: Path | None = None
     """File for the steady time at which each stamp was sent, as JSON lines."""
 
@@ -306,13 +296,18 @@ def record(options: RecordOptions) -> int:
     return with_ros('record', options)
 
 
-def with_ros(module: str, options: Any) -> int:
-    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+def check_ros() -> None:
+    """Raise ``ConfigError`` where there is no ROS 2."""
     if find_spec('rclpy') is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
         )
+
+
+def with_ros(module: str, options: Any) -> int:
+    """Call the ``run`` of a module of ``node/``, by its name: only ``node/`` imports rclpy."""
+    check_ros()
     # read when the first publisher or subscriber of large images starts
     os.environ.update(profile_environment())
     return int(importlib.import_module(f'nightseg_ros.node.{module}').run(options))

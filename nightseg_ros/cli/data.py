@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
 import tyro
 
@@ -22,7 +22,7 @@ TILES = 12
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CheckOptions:
+class CheckOptions(Limited):
     """
     Read every file of data sets and list what is wrong and what to do about it.
 
@@ -37,7 +37,7 @@ class CheckOptions:
     """Classes that the labels are read as."""
     json: Path | None = None
     """File to write everything to."""
-    workers: int = 0
+    workers: Natural = 0
     """Threads that read; 0: one a CPU."""
 
 
@@ -74,8 +74,6 @@ def check(options: CheckOptions) -> int:
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
-    if options.workers < 0:
-        raise ConfigError(f"'workers' must not be negative, got {options.workers}")
     with Progress('reading', None) as progress:
         report = check_datasets(
             options.specs, TAXONOMIES[options.taxonomy], workers=options.workers,
@@ -133,12 +131,12 @@ def _most(counts: list[tuple[str, int]]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RenderOptions:
+class RenderOptions(Limited):
     """Render streets with exact labels into OUT/images and OUT/labels; 'folder:OUT' reads them."""
 
     out: Path
     """Folder to write."""
-    count: int = 400
+    count: Positive = 400
     """Number of pictures."""
     split: Literal['train', 'demo'] = 'train'
     """Layouts, textures and seeds; the two share none."""
@@ -146,7 +144,7 @@ class RenderOptions:
     """Mix of lights; 'night' is mostly night, dusk, tunnel and glare, a tenth day."""
     size: tuple[int, int] = (640, 360)
     """Width and height in pixels."""
-    seed: int = 0
+    seed: Natural = 0
     """Another seed, other streets."""
     force: bool = False
     """Replace the folder if it exists."""
@@ -155,8 +153,6 @@ class RenderOptions:
 def render(options: RenderOptions) -> int:
     from nightseg_ros.simulation.drive import write_rendered
 
-    if options.count < 1:
-        raise ConfigError(f"'count' must be at least 1, got {options.count}")
     with Progress('rendering', options.count) as progress:
         write_rendered(
             options.out, count=options.count, split=options.split, light=options.light,

@@ -14,14 +14,14 @@ import json
 import os
 from pathlib import Path
 import platform
-import shutil
 import signal
 import sys
 import tempfile
 from typing import Annotated, Any
 
-from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
-from nightseg_ros.cli.processes import node_parameters, ProcessError, run_live
+from nightseg_ros.cli.bags import check_ros
+from nightseg_ros.cli.options import PipelineOptions, Progress
+from nightseg_ros.cli.processes import node_parameters, print_run, ProcessError, run_live
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 import tyro
@@ -84,38 +84,32 @@ def demo(options: DemoOptions) -> int:
         weights_night=options.weights_night or f'{kind}night',
         weights_illumination=options.weights_illumination or f'{kind}illumination',
     )
-    bags = options.out / 'bags'
-    if options.keep_bag:
-        from nightseg_ros.outputs import check_output
-
-        given = [] if options.footage is None else [options.footage]
-        check_output(bags, "a demo's bags", _is_kept, inputs=given)
+    check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder:
-        work = Path(folder)
-        with Progress('demo', None) as progress:
-            summary = _run(options, work, progress)
-        if options.keep_bag:
-            shutil.rmtree(bags, ignore_errors=True)
-            bags.mkdir()
-            for name in ('drive', 'recorded'):
-                if (work / name).exists():
-                    (work / name).rename(bags / name)
-    _show(summary, options.out)
+    with (
+        tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,
+        Progress('demo', None) as progress,
+    ):
+        summary = _run(options, Path(folder), progress)
+    rows = []
+    if lost := summary['lost']:
+        more = [f'and {len(lost) - SHOWN} more: see summary.json'] if lost[SHOWN:] else []
+        rows.append(['not played', '\n'.join([*lost[:SHOWN], *more])])
+    for name, scores in summary.get('miou', {}).items():
+        lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
+        rows.append([f'mIoU on rendered frames, route {name}', f'lit {lit}, dark {dark}'])
+    print_run(f'nightseg demo: {summary["input"]}', summary, rows)
+    for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
+        print(options.out / name)
     return 0
 
 
-def _is_kept(bags: Path) -> bool:
-    """Tell a folder in which nothing lies but the bags of a demo."""
-    from nightseg_ros.bags.writer import is_own_bag
-
-    return all(path.name in ('drive', 'recorded') and is_own_bag(path) for path in bags.iterdir())
-
-
 def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
-    """Return the summary; the drive and the recorded bag are in ``work`` then."""
+    """Return the summary; the bags lie in ``work`` or OUT/bags, the logs in ``work``."""
+    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
+    from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.geometry import as_text
     from nightseg_ros.data.source import open_source
     from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
@@ -131,34 +125,43 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     )
 
     config = options.pipeline_config()
-    footage = None if options.footage is None else _footage(options, options.footage)
+    rendered = options.footage is None
+    bags = options.out / 'bags' if options.keep_bag else work
+    path, recorded = options.footage or bags / 'drive', bags / 'recorded'
+    for bag in (bags / 'drive', recorded):
+        check_bag_output(bag, [] if rendered else [path], force=True)
+    drive = Drive(seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds)
+    source = None if rendered else open_source(path, options.topic, rate=options.rate)
     progress.show(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
     Pipeline.load(config, log=progress.note)
     lit: dict[int, bool] = {}
-    topic: str | None
-    record = [str(work / 'recorded'), '--cameras', 'camera', '--outputs', 'labels', 'status']
-    record += ['--log', str(work / 'arrived.jsonl')]
     parameters = node_parameters(options)
-    clouds = None
-    if footage is None or options.footage is None:
-        drive = Drive(
-            seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
-        )
+    if source is None:
         lit = write_drive(
-            work / 'drive', drive, lidar_every=2 if options.clouds else 0,
+            path, drive, lidar_every=2 if options.clouds else 0,
             progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
         )  # fmt: skip
-        path, topic, offset = work / 'drive', IMAGE_TOPIC, 0
-        play = ['--topic', IMAGE_TOPIC]
+        source = open_source(path, IMAGE_TOPIC)
+        play = [str(path), '--topic', IMAGE_TOPIC]
     else:
-        path, (topic, compressed, offset) = options.footage, footage
-        play = ['--topic', topic] if topic else []
-        play += ['--seconds', str(options.seconds)]
+        compressed = False
+        if source.kind == 'bag':
+            with BagReader(path) as reader:
+                # frames of ROS 1 bags are decoded and published raw
+                kind = reader.image_topic(source.topic).msgtype
+                compressed = reader.is_ros2 and kind == IMAGE_TYPES[1]
+        play = [str(path), '--seconds', str(options.seconds)]
+        play += ['--topic', source.topic] if source.topic else []
         play += ['--fps', str(options.rate)] if options.rate else []
         parameters['transport'] = 'compressed' if compressed else 'raw'
         play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
+    sent, arrived = work / 'sent.jsonl', work / 'arrived.jsonl'
+    play += ['--log', str(sent)]
+    record = [str(recorded), '--force', '--cameras', 'camera', '--outputs', 'labels', 'status']
+    record += ['--log', str(arrived)]
+    clouds = None
     if options.clouds:
         play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
         record += ['--clouds', '/lidar/nightseg/points']
@@ -167,28 +170,22 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
     with private_domain() as domain:
         unread = run_live(
-            [str(path), '--stamp-offset', str(offset), '--log', str(work / 'sent.jsonl'), *play],
-            parameters, work, {**os.environ, **domain, **profile_environment()}, progress,
+            play, parameters, work, {**os.environ, **domain, **profile_environment()}, progress,
             announce=options.view, recorder=record, clouds=clouds,
         )  # fmt: skip
     for text in unread:
         progress.note(f'not played: {text}')
-    recorded = work / 'recorded'
-    run = read_live_run(recorded, work / 'sent.jsonl', work / 'arrived.jsonl')
+    run = read_live_run(recorded, sent, arrived)
     if not run.sent:
         raise ProcessError(f"nothing of '{path}' was played: {'; '.join(unread)}")
-    rendered = options.footage is None
     summary: dict[str, Any] = {
-        'input': 'rendered' if options.footage is None else options.footage.name,
+        'input': 'rendered' if rendered else path.name,
         **run.summary(),
         'lost': list(unread),
     }
     if rendered:
         summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.show)
-    show_run(
-        options.out, open_source(path, topic, rate=options.rate), run, recorded,
-        options.weights_day, offset=offset, progress=progress.show,
-    )  # fmt: skip
+    show_run(options.out, source, run, recorded, options.weights_day, progress=progress.show)
     summary |= {
         'seconds': options.seconds,
         **({'seed': options.seed} if rendered else {}),
@@ -198,38 +195,3 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     text = json.dumps(summary, indent=2) + '\n'
     replace_file(options.out / 'summary.json', text.encode('utf-8'))
     return summary
-
-
-def _footage(options: DemoOptions, path: Path) -> tuple[str | None, bool, int]:
-    """Return topic, whether its images are compressed, and stamp offset (ns)."""
-    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
-    from nightseg_ros.data.source import open_source, STAMP_OFFSET
-
-    source = open_source(path, options.topic, rate=options.rate)
-    if source.kind != 'bag':
-        return source.topic, False, STAMP_OFFSET
-    with BagReader(path) as bag:
-        # frames of ROS 1 bags are decoded and published raw
-        compressed = bag.is_ros2 and bag.image_topic(options.topic).msgtype == IMAGE_TYPES[1]
-    return source.topic, compressed, 0
-
-
-def _show(summary: dict[str, Any], out: Path) -> None:
-    frames = ' / '.join(str(summary[name]) for name in ('frames_in', 'frames_out', 'dropped'))
-    rows = [['frames in / out / dropped', frames]]
-    if lost := summary['lost']:
-        more = [f'and {len(lost) - SHOWN} more: see summary.json'] if lost[SHOWN:] else []
-        rows.append(['not played', '\n'.join([*lost[:SHOWN], *more])])
-    latency = ' / '.join(map(str, summary['latency_ms'].values()))
-    routes = ', '.join(f'{route} {count}' for route, count in summary['routes'].items())
-    rows += [
-        ['rate', f'{summary["rate_hz"]} Hz'],
-        ['latency p50 / p95 / p99', f'{latency} ms'],
-        ['frames by route', f'{routes}; {summary["switches"]} switches'],
-    ]
-    for name, scores in summary.get('miou', {}).items():
-        lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
-        rows.append([f'mIoU on rendered frames, route {name}', f'lit {lit}, dark {dark}'])
-    print_table(f'nightseg demo: {summary["input"]}', ('what', 'value'), rows)
-    for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
-        print(out / name)

@@ -160,6 +160,8 @@ def _print_problems(result: dict[str, Any]) -> int:
 
 
 def _print(result: dict[str, Any]) -> None:
+    from nightseg_ros.evaluation.report import interval, number, score
+
     for name, run in result['runs'].items():
         if not run['labelled']:
             routes = ', '.join(f'{route} {count}' for route, count in run['routes'].items())
@@ -169,32 +171,18 @@ def _print(result: dict[str, Any]) -> None:
         if len(run['by_source']) > 1:
             entries |= run['by_source']
         rows = [
-            [source, str(entry['frames']), _score(entry, 'miou'), _score(entry, 'miou9'),
-             _number(entry['pixel_acc'])]
+            [source, str(entry['frames']), score(entry, 'miou'), score(entry, 'miou9'),
+             number(entry['pixel_acc'])]
             for source, entry in entries.items()
         ]  # fmt: skip
         if len(entries) > 1:
-            rows.append(['mean of sources', '', '', _score(run, 'mean_of_sources_miou9'), ''])
+            rows.append(['mean of sources', '', '', score(run, 'mean_of_sources_miou9'), ''])
         print_table(name, ('', 'frames', 'mIoU', 'mIoU9', 'pixel acc.'), rows)
     for item in result['compare']:
         if 'miou' in item:
             gap = item['miou']
-            print(
-                f'{item["run"]} − {item["reference"]}: mIoU {gap["difference"]:+.3f} '
-                f'{_interval(gap["ci"])}'
-            )
-
-
-def _score(entry: dict[str, Any], key: str) -> str:
-    return f'{_number(entry[key])} {_interval(entry[f"{key}_ci"])}'.strip()
-
-
-def _number(value: float | None) -> str:
-    return '–' if value is None else f'{value:.3f}'
-
-
-def _interval(pair: list[float] | None) -> str:
-    return '' if pair is None else f'({pair[0]:.3f}, {pair[1]:.3f})'
+            change = f'{gap["difference"]:+.3f} {interval(gap["ci"])}'
+            print(f'{item["run"]} − {item["reference"]}: mIoU {change}')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,6 +35,13 @@ class _Options:
     """What its training data allows; the node says it when it loads the file."""
     data: str = ''
     """What it was trained on, in words."""
+    labels: Path | None = None
+    """YAML: 'classes:' and a list in the order of the ids, or in that order 'own name: class' with
+    a class of --taxonomy. Without it an ONNX model is a generator, and a SegFormer has the names
+    in its config.json."""
+    size: tuple[int, int] | None = None
+    """Rows and columns of the pictures that it was trained for; fixed where an ONNX model says
+    so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,15 +56,10 @@ class OnnxOptions(_Options):
 
     model: Annotated[Path, tyro.conf.Positional]
     """ONNX file."""
-    labels: Path | None = None
-    """YAML: 'classes:' and a list in the order of the ids, or in that order 'own name: class' with
-    a class of --taxonomy. Without it MODEL is a generator."""
     mean: Triple = MEAN
     """Mean of its input where pixels are 0 to 1, in --order; 0 0 0 for one that takes 0 to 255."""
     std: Triple = STD
     """Standard deviation; for one that takes 0 to 255: 0.00392157 three times."""
-    size: tuple[int, int] | None = None
-    """Rows and columns of the pictures that it was trained for; fixed where MODEL says so."""
     order: Literal['rgb', 'bgr'] = 'rgb'
     """Order of its channels."""
     output_range: tuple[float, float] = (-1.0, 1.0)
@@ -74,10 +76,9 @@ def import_onnx(options: OnnxOptions) -> int:
         raise
     except Exception as error:  # protobuf's, onnx's checker's
         raise ConfigError(f"'{options.model}' is no ONNX model: {error}") from error
-    labels = read_yaml(options.labels) if options.labels is not None else None
     return _write(
-        model, labels, options, mean=options.mean, std=options.std, size=options.size,
-        order=options.order, output_range=options.output_range,
+        model, options, None, mean=options.mean, std=options.std, order=options.order,
+        output_range=options.output_range,
     )  # fmt: skip
 
 
@@ -87,10 +88,6 @@ class SegformerOptions(_Options):
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder with config.json, model.safetensors and preprocessor_config.json."""
-    labels: Path | None = None
-    """YAML as for `nightseg import onnx`; without it the names in config.json."""
-    size: tuple[int, int] | None = None
-    """Rows and columns of the pictures that it was trained for."""
 
 
 def import_segformer(options: SegformerOptions) -> int:
@@ -117,31 +114,29 @@ def import_segformer(options: SegformerOptions) -> int:
     stated = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
     classes = [network.config.id2label[index] for index in range(network.config.num_labels)]
     return _write(
-        onnx.load_from_string(stream.getvalue()),
-        read_yaml(options.labels) if options.labels is not None else {'classes': classes},
-        options, size=options.size, mean=stated.get('image_mean', MEAN),
-        std=stated.get('image_std', STD),
+        onnx.load_from_string(stream.getvalue()), options, {'classes': classes},
+        mean=stated.get('image_mean', MEAN), std=stated.get('image_std', STD),
     )  # fmt: skip
 
 
 def _write(
-    model: onnx.ModelProto, labels: dict[str, Any] | None, options: _Options, *,
-    mean: Sequence[float], std: Sequence[float], size: tuple[int, int] | None, **how: Any,
+    model: onnx.ModelProto, options: _Options, labels: dict[str, Any] | None, *,
+    mean: Sequence[float], std: Sequence[float], **how: Any,
 ) -> int:  # fmt: skip
     """Write the weights, say what was found, and compare the runtimes on a street."""
-    import cv2
+    from nightseg_ros.evaluation.agreement import agreement, OTHERS
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.runtime.backend import MIN_AGREEMENT, ON_CPU
-    from nightseg_ros.runtime.backends import available_backends, open_backend
+    from nightseg_ros.runtime.backend import MIN_AGREEMENT
+    from nightseg_ros.runtime.backends import available_backends
     from nightseg_ros.runtime.imported import import_model
-    from nightseg_ros.runtime.pixels import fit
     from nightseg_ros.simulation.drive import render
     from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
-    import numpy as np
 
     taxonomy: Taxonomy | None = None
     table: Sequence[int] = ()
+    if options.labels is not None:
+        labels = read_yaml(options.labels)
     if labels is not None:
         taxonomy, table = _classes(labels, options)
     check_output(options.out, 'weights', Path.is_file)
@@ -150,29 +145,19 @@ def _write(
         taxonomy=taxonomy.to_dict() if taxonomy is not None else None,
         mean=_triple(mean), std=_triple(std), license=options.terms, data=options.data,
     )  # fmt: skip
-    layout = import_model(model, options.out, metadata, table=table, size=size, **how)
-    weights = load_weights(options.out)
+    layout = import_model(model, options.out, metadata, table=table, size=options.size, **how)
     side = 'channels last' if layout.channels_last else 'channels first'
     sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'
     print(f"'{options.out}': {layout.output} from pictures of {sizes}, {side}")
     if layout.output == 'ids':
         print('it does not say how sure it is: confidence and reliability are 1 everywhere')
     street = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
-    long_side = weights.metadata.long_side
-    scaled = fit(*street.shape[:2], long_side).padded
-    image = np.asarray(cv2.resize(street, scaled[::-1]), np.uint8)[None]
     present = available_backends()
-    found = {
-        name: open_backend(name, 'cpu').load(weights, print)(image)[0]
-        for name in ON_CPU if present[name] and name != 'torch'
-    }  # fmt: skip
-    first, *others = found
-    # a picture's numbers may differ by one
-    step = int(layout.output == 'picture')
-    shares = [float((abs(found[first] * 1.0 - found[one]) <= step).mean()) for one in others]
-    for name, share in zip(others, shares):
+    first, *others = [name for name in OTHERS if present[name]]
+    shares = agreement(load_weights(options.out), [street], print, others, reference=first)
+    for name, share in shares.items():
         print(f'{first} and {name} give the same on {share:.2%} of the pixels of a street')
-    return int(any(share < MIN_AGREEMENT for share in shares))
+    return int(any(share < MIN_AGREEMENT for share in shares.values()))
 
 
 def _triple(values: Sequence[float]) -> Triple:

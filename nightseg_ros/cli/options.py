@@ -112,18 +112,13 @@ def _short_metavar(
     return replace(found, metavar=metavar, choices=None, instance_from_str=chosen)
 
 
-def parse(options: type[T], verb: str, arguments: Sequence[str], default: T | None = None) -> T:
+def parse(options: type[T], verb: str, arguments: Sequence[str], **preset: Any) -> T:
     """Return the options of ``nightseg VERB``; wrong flags exit with 2 and a hint."""
-    preset: dict[str, Any] = {} if default is None else {'default': default}
-    try:
-        found: T = tyro.cli(
-            options, prog=f'nightseg {verb}', args=list(arguments),
-            config=(tyro.conf.PositionalMetavarFromFieldName,), registry=_METAVARS, **preset,
-        )  # fmt: skip
-        return found
-    except ValueError as error:
-        # the dataclasses check themselves with plain ValueErrors
-        raise ConfigError(str(error)) from error
+    found: T = tyro.cli(
+        options, prog=f'nightseg {verb}', args=list(arguments), registry=_METAVARS,
+        config=(tyro.conf.PositionalMetavarFromFieldName,), **preset,
+    )  # fmt: skip
+    return found
 
 
 def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
@@ -142,7 +137,7 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
         return parse(options, verb, rest)
     # what the file leaves out, flags have to say: rarely is in a file where a run goes
     preset = from_mapping(options, read_yaml(given.config), missing=tyro.MISSING)
-    return parse(options, verb, rest, preset)
+    return parse(options, verb, rest, default=preset)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -176,11 +171,7 @@ class Progress(bars.Progress):
 
     def show(self, done: int, total: int | None = None, text: str = '') -> None:
         """Show that ``done`` are done; a new total or text replaces the old one."""
-        self.update(self._bar, completed=done)
-        if total is not None:
-            self.update(self._bar, total=total)
-        if text:
-            self.update(self._bar, description=text)
+        self.update(self._bar, completed=done, total=total, description=text or None)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

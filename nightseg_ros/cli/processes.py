@@ -17,9 +17,10 @@ import subprocess
 import sys
 from textwrap import shorten
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
-from nightseg_ros.cli.options import PipelineOptions, Progress
+from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
 
 #: Seconds that the node may take to load its networks; the first run exports them.
 LOADING_S = 420.0
@@ -114,6 +115,23 @@ class Child:
     def _wait(self, timeout: float) -> None:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
+
+
+def print_run(title: str, found: Mapping[str, Any], more: Sequence[Sequence[str]] = ()) -> None:
+    """Print counts, rate, latencies (ms) and routes of a run, and more rows."""
+    latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
+    dropped = found['dropped']
+    if isinstance(dropped, Mapping):
+        dropped = ', '.join(f'{reason} {count}' for reason, count in dropped.items()) or 'none'
+    routes = ', '.join(f'{route} {count}' for route, count in found['routes'].items()) or 'none'
+    rows = [
+        ['frames in / out', f'{found["frames_in"]} / {found["frames_out"]}'],
+        ['dropped', str(dropped)],
+        ['rate', f'{found["rate_hz"]} Hz' if found['rate_hz'] else 'unknown'],
+        ['latency p50 / p95 / p99', f'{latency} ms' if latency else 'unknown'],
+        ['frames by route', f'{routes}; {found["switches"]} switches'],
+    ]
+    print_table(title, ('what', 'value'), [*rows, *more])
 
 
 def node_parameters(options: PipelineOptions) -> dict[str, str]:

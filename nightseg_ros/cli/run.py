@@ -15,17 +15,16 @@ from pathlib import Path
 import signal
 import sys
 import tempfile
-from typing import Annotated, Any
+from typing import Annotated
 
-from nightseg_ros.cli.bags import with_ros
+from nightseg_ros.cli.bags import check_ros, with_ros
 from nightseg_ros.cli.options import (
     parse,
     PipelineOptions,
-    print_table,
     Progress,
     tell_problems,
 )
-from nightseg_ros.cli.processes import node_parameters, run_live
+from nightseg_ros.cli.processes import node_parameters, print_run, run_live
 from nightseg_ros.config import ConfigError
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
@@ -103,6 +102,7 @@ def run(options: RunOptions) -> int:
     parameters, play = _inputs(options)
     if options.out is not None:
         check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+    check_ros()
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
@@ -127,7 +127,7 @@ def run(options: RunOptions) -> int:
                 raise
         summary = json.loads(file.read_text(encoding='utf-8'))
     for camera, found in summary.items():
-        _show(f'{options.source}, {camera}', found)
+        print_run(f'nightseg run: {options.source}, {camera}', found)
     if options.out is not None:
         replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     for text in unread:
@@ -179,17 +179,3 @@ def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]
     video = transports[0] in ('ffmpeg', 'foxglove')
     names = [topic if video else base_topic(topic) for topic in topics]
     return {'image_topics': json.dumps(names), 'transport': transports[0]}
-
-
-def _show(title: str, found: dict[str, Any]) -> None:
-    frames = ' / '.join(str(found[name]) for name in ('frames_in', 'frames_out'))
-    latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
-    rows = [
-        ['frames in / out', frames],
-        ['rate', f'{found["rate_hz"]} Hz' if found['rate_hz'] else 'unknown'],
-        ['latency p50 / p95 / p99', f'{latency} ms' if latency else 'unknown'],
-    ]
-    for name in ('dropped', 'routes'):
-        rows.append([name, ', '.join(f'{k} {v}' for k, v in found[name].items()) or 'none'])
-    rows.append(['switches of the route', str(found['switches'])])
-    print_table(f'nightseg run: {title}', ('what', 'value'), rows)

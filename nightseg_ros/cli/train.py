@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TYPE_CHECKING
 
 from nightseg_ros.cli.options import read_config
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Positive
 from nightseg_ros.files import share_dir
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 import tyro
@@ -101,7 +101,7 @@ def sweep(arguments: Sequence[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExportOptions:
+class ExportOptions(Limited):
     """
     Export WEIGHTS to ONNX, check the graph against torch, and keep it for the node.
 
@@ -115,7 +115,7 @@ class ExportOptions:
     model card) and SHA256SUMS; without it only the node's cache of graphs is filled."""
     check: Path | None = None
     """Image, folder, video or bag to check on; without it pictures are made up."""
-    frames: int = 8
+    frames: Positive = 8
     """How many frames are checked, spread over the source."""
 
 
@@ -133,8 +133,6 @@ def export(options: ExportOptions) -> int:
     from nightseg_ros.runtime.graph import GRAPHS
     from nightseg_ros.weights import load_weights, write_manifest
 
-    if options.frames < 1:
-        raise ConfigError(f'--frames must be at least 1, got {options.frames}')
     if not options.weights:
         raise ConfigError('name weights to export, for example: nightseg export day night')
     given = source_images(options.check, options.frames) if options.check else None
@@ -178,7 +176,7 @@ def export(options: ExportOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PublishOptions:
+class PublishOptions(Limited):
     """Copy WEIGHTS to MODELS/NAME.safetensors, add graph, commit, scores; renew SHA256SUMS."""
 
     weights: Annotated[Path, tyro.conf.Positional]
@@ -189,15 +187,13 @@ class PublishOptions:
     """Folder to ship from."""
     metrics: Path | None = None
     """metrics.json of `nightseg evaluate`, whose headline figures go into the metadata."""
-    temperature: float | None = None
-    """New temperature of the confidence; without it the weights keep theirs."""
     half: bool = True
     """Store float16, which halves the file."""
     bf16: tuple[Path, ...] = ()
     """Folders of frames such as these weights will see: the weights are rounded to what bfloat16
     holds, and compared in it and in float32. Where 99.5 % of each folder's labels stay the same,
     backend:=auto may use it on CPUs that have it."""
-    frames: int = 24
+    frames: Positive = 24
     """How many frames of each folder are compared."""
 
 
@@ -212,11 +208,7 @@ def publish(options: PublishOptions) -> int:
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
-    if options.temperature is not None:
-        changes['temperature'] = options.temperature
     if options.bf16:
-        if options.frames < 1:
-            raise ConfigError(f'--frames must be at least 1, got {options.frames}')
         weights = _rounded(weights, options)
         changes['bfloat16'] = _bfloat16(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)

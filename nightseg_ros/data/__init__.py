@@ -13,6 +13,12 @@ from typing import Annotated, Any, Literal
 
 from nightseg_ros.config import ConfigError, Limited, Limits, Natural
 
+#: What ``nightseg bag predict`` adds below <camera>/nightseg/.
+Output = Literal[
+    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
+    'illumination', 'status', 'label_info_json',
+]  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SynthesisConfig(Limited):

@@ -234,11 +234,7 @@ MAX_DISTANCE = 8
 
 
 def fingerprint(image: Bytes) -> Fingerprint | None:
-    """
-    Return the perceptual hash of uint8 [H, W, 3] RGB of any size, None of a blank picture.
-
-    bool [63]: which of the lowest 8×8 cosine coefficients lie above their median.
-    """
+    """Return the perceptual hash bool [63] of uint8 RGB: cosines above their median; or None."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     tiny = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA)
     if tiny.std() < 1.0:
@@ -248,11 +244,7 @@ def fingerprint(image: Bytes) -> Fingerprint | None:
 
 
 def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
-    """
-    Return (index in left, index in right, differing bits) of each left picture with a likeness.
-
-    Only its nearest one in ``right`` is given.
-    """
+    """Return (left, right, differing bits) of each left picture and its nearest likeness."""
     if not right:
         return []
     bits, pairs = np.stack(right), []

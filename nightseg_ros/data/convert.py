@@ -27,7 +27,7 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, SensorCloud
 from nightseg_ros.clouds.point_cloud import read_transform
-from nightseg_ros.data import PaintSettings
+from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import label_files, read_labels
 from nightseg_ros.data.source import FrameSource, STAMP_OFFSET
@@ -119,10 +119,6 @@ def make_bag(
 
 # -- predictions -----------------------------------------------------------------------------
 
-Output = Literal[
-    'labels', 'confidence', 'color', 'overlay', 'overlay/compressed', 'translated',
-    'illumination', 'status', 'label_info_json',
-]  # fmt: skip
 _IMAGE, _COMPRESSED = IMAGE_TYPES
 #: Topics that can be written, by the last part of their name, and their types.
 KINDS: dict[Output, str] = {

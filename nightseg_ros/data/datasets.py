@@ -407,11 +407,7 @@ def _filled(pattern: str, given: Mapping[str, str]) -> str:
 
 
 def folder(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
-    """
-    ``ROOT/images`` with ``ROOT/labels`` beside it; the third part is the light, if known.
-
-    Labels are ids of the taxonomy in use, or of that in ``ROOT/taxonomy.json``.
-    """
+    """``ROOT/images`` with ``ROOT/labels``: ids of ``ROOT/taxonomy.json`` where there is one."""
     layout = Layout('images/{name}.*', 'labels/{name}.png', None, _checked(light), _camera)
     return list_layout(root, layout, _own(root, taxonomy))
 
@@ -422,11 +418,7 @@ def images(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
 
 
 def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
-    """
-    Take the images of ROOT that have labels in another folder: ``paired:ROOT:LABELS[:LIGHT]``.
-
-    Labels are ids of the taxonomy in use, or of that in ``LABELS/taxonomy.json``.
-    """
+    """``paired:IMAGES:LABELS[:LIGHT]``: ids of ``LABELS/taxonomy.json`` where there is one."""
     where, light = _split_root(rest)
     labels = user_path(where)
     if not where or not labels.is_dir():

@@ -56,18 +56,8 @@ def synthesize_night(
     Return a night version uint8 [H, W, 3] RGB of a labelled day image of any size.
 
     ``image`` is uint8 [H, W, 3] RGB, ``labels`` uint8 [H, W] ids of ``taxonomy`` with 255 for
-    void; neither is changed. The same generator state gives the same night. ``ValueError``
-    says which shape or type does not fit.
+    void; neither is changed. The same generator state gives the same night.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f'image must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
-        )
-    if labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
-        raise ValueError(
-            f'labels must be uint8 {image.shape[:2]} like the image, '
-            f'got {labels.dtype} {labels.shape}'
-        )
     light_ranges, camera_ranges = (config or NightConfig()).draw(rng)
     scene = read_scene(labels, role_table(taxonomy), rng)
     linear: Array = cv2.LUT(image, _linear_table())
@@ -89,12 +79,7 @@ def _linear_table() -> Array:
 def _relight(
     before: Array, alpha: Array, scene: Scene, ranges: LightRanges, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """
-    Light what stands before the sky, and the sky.
-
-    Returns the radiance float32 [H, W, 3] without light sources, and the light sources' own
-    radiance float32 [H, W, 3].
-    """
+    """Return the radiance of scene and sky, and that of the lamps, float32 [H, W, 3] each."""
     height, width = alpha.shape
     luma = cv2.transform(before, _LUMA[None, :])
     small = coarse_mean(luma, scene)
@@ -246,11 +231,7 @@ def _photograph(
 
 
 def _balance(small: Array, camera: CameraRanges, rng: np.random.Generator) -> tuple[Array, Array]:
-    """
-    Return the gains float32 [3] of an imperfect white balance at luminance 1.
-
-    The second value is the part of them that is a cast, float32 [3].
-    """
+    """Return an imperfect white balance float32 [3] at luminance 1, and the cast in it [3]."""
     mean = small.reshape(-1, 3).mean(axis=0) + 1e-6
     gains = (float(mean @ _LUMA) / mean) ** uniform(rng, camera.adapt)
     warmth, green = uniform(rng, camera.warmth), uniform(rng, camera.green)

@@ -43,11 +43,7 @@ class Lamps(NamedTuple):
 
 
 def place_lamps(scene: Scene, ranges: LightRanges, rng: np.random.Generator) -> Lamps:
-    """
-    Put street lamps on both sides of the road, and some on the tops of labelled poles.
-
-    A town has one or two kinds of lamps, so the colours gather about two temperatures.
-    """
+    """Put lamps of one or two kinds beside the road, and some on the tops of labelled poles."""
     number = count(rng, ranges.lamps)
     side = np.where(np.arange(number) % 2 == 0, 1.0, -1.0) * (1 if rng.random() < 0.5 else -1)
     spacing = float(rng.uniform(6.0, 18.0))
@@ -110,11 +106,7 @@ def lamp_light(scene: Scene, lamps: Lamps) -> Array:
 
 
 def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array:
-    """
-    Return the light of the own head lamps on each cell, float32 [h, w, 3].
-
-    A wide beam with a soft cut-off near the horizon that reaches 8 to 30 m.
-    """
+    """Return the light of the own head lamps on each cell, float32 [h, w, 3]."""
     h, w = scene.coarse.shape
     azimuth = scene.x / scene.z - float(rng.normal(0.0, 0.05))
     down = np.clip((CAMERA_HEIGHT - scene.y) / scene.z, -1.0, 1.0)

@@ -60,11 +60,7 @@ _CLASSES = {
 
 @lru_cache(maxsize=8)
 def role_table(taxonomy: Taxonomy) -> Bytes:
-    """
-    Return uint8 [256]: the ``Role`` of each label id, ``OTHER`` for void and unknown classes.
-
-    ``TaxonomyError`` if the taxonomy has no class ``sky``: a night cannot be made without it.
-    """
+    """Return uint8 [256]: the ``Role`` of each id; ``TaxonomyError`` where there is no ``sky``."""
     taxonomy.id_of('sky')
     table = np.full(256, Role.OTHER, np.uint8)
     for role, names in _CLASSES.items():
@@ -107,11 +103,7 @@ class Scene:
 
 
 def read_scene(labels: Bytes, table: Bytes, rng: np.random.Generator) -> Scene:
-    """
-    Guess the geometry of a road scene from its labels uint8 [H, W].
-
-    The horizon is where the ground ends; focal length and vanishing point are drawn at random.
-    """
+    """Guess the geometry of labels uint8 [H, W]; focal length and centre are drawn at random."""
     height, width = labels.shape
     roles = table[labels]
     half = STRIDE // 2

@@ -32,11 +32,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
-    """
-    A table from what a label image stores to ids of one taxonomy, 255 = not labelled.
-
-    It is small and hashable, so that the samples of a data set share one.
-    """
+    """A small, hashable table from stored values to ids of one taxonomy, 255 = not labelled."""
 
     taxonomy: str
     """Name of the taxonomy of the ids that come out."""
@@ -236,12 +232,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """
-    A label image and what its pixels mean.
-
-    It is no path on purpose: whoever copied the file would lose the meaning. ``read_labels``
-    reads it, ``write_labels`` writes what came out.
-    """
+    """A label image and what its pixels mean; no path on purpose: a copy would lose that."""
 
     path: Path
     meaning: LabelMap
@@ -353,33 +344,30 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
         check_picture(content)
         content, factor = (content, 1) if color else _plain_grey(content)
         stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is None:
+            raise ValueError('it is no picture')
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
     except (ValueError, cv2.error) as error:
         raise DataError(
             f"'{path}' cannot be read as a label image; remove or replace the file ({error})"
         ) from error
-    if stored is None:
-        raise DataError(f"'{path}' cannot be read as a label image; remove or replace the file")
+    if color and stored.dtype == np.uint8 and stored.ndim == 3:
+        return np.asarray(stored[..., 2::-1], np.uint8)
     if not color and (content.startswith(b'\xff\xd8') or content[12:16] == b'VP8 '):
         raise DataError(
             f"'{path}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
         )
-    if not color and stored.dtype == np.uint16 and stored.max() < 256:
-        stored = stored.astype(np.uint8)
-    if stored.dtype == np.uint8 and color and stored.ndim == 3:
-        return np.asarray(stored[..., 2::-1], np.uint8)
-    if stored.dtype == np.uint8 and not color and stored.ndim == 3:
-        first = stored[..., 0]
-        if (stored[..., :3] == first[..., None]).all() and (stored[..., 3:] == 255).all():
-            # ids that were saved as a grey RGB image, perhaps with an opaque alpha
-            return np.ascontiguousarray(first, np.uint8)
-    if stored.dtype != np.uint8 or color or stored.ndim != 2:
+    ids = stored
+    if ids.ndim == 3 and (ids[..., :3] == ids[..., :1]).all() and (ids[..., 3:] == 255).all():
+        # ids that were saved as a grey RGB image, perhaps with an opaque alpha
+        ids = ids[..., 0]
+    if color or ids.ndim != 2 or ids.dtype not in (np.uint8, np.uint16) or ids.max() > 255:
         wanted = 'RGB colours' if color else 'single-channel ids up to 255'
         raise DataError(
             f"'{path}' is {stored.dtype} {stored.shape} up to {stored.max()}; labels are {wanted}"
         )
-    return np.asarray(stored if factor == 1 else stored // factor, np.uint8)
+    return np.ascontiguousarray(ids if factor == 1 else ids // factor, np.uint8)
 
 
 def _plain_grey(content: bytes) -> tuple[bytes, int]:
@@ -410,8 +398,6 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
 
 def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
     """Return uint8 [H, W] ids as a PNG."""
-    if labels.dtype != np.uint8 or labels.ndim != 2:
-        raise DataError(f'labels are uint8 [H, W], got {labels.dtype} {labels.shape}')
     return cv2.imencode('.png', labels)[1].tobytes()
 
 

@@ -117,11 +117,7 @@ def synthesize(
 
 
 def choose(total: int, config: SynthesisConfig) -> list[int]:
-    """
-    Return which of ``total`` images are converted, in order.
-
-    A larger number keeps the choice of a smaller one with the same seed.
-    """
+    """Return which of ``total`` images are converted; a larger number keeps a smaller's."""
     if config.ratio is None and config.count is None:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")
     count = config.count if config.count is not None else round((config.ratio or 0.0) * total)

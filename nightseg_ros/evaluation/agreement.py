@@ -40,20 +40,21 @@ def agreement(
     images: Sequence[Image],
     log: Callable[[str], None] = print,
     backends: Sequence[str] = OTHERS,
+    reference: str = 'torch',
 ) -> dict[str, float]:
     """
-    Return the share of pixels, 0 to 1, on which each of the other runtimes agrees with torch.
+    Return the share of pixels, 0 to 1, on which each runtime agrees with the ``reference``.
 
     Those that are not installed are left out. ``images`` are uint8 [H, W, 3] RGB of any size.
     Labels agree when they are equal, translated pixels within ``TOLERANCE``. The graph that a
     runtime builds stays in the cache, so that the first frame in the node waits for none.
     """
-    reference = open_backend('torch', 'cpu')
+    first = open_backend(reference, 'cpu')
     batches = []
     for image in images:
         size = fit(image.shape[0], image.shape[1], weights.metadata.long_side)
-        batches.append(reference.pixels.stack([reference.pixels.shrink(image, 'rgb', size)]))
-    run = reference.load(weights, log)
+        batches.append(first.pixels.stack([first.pixels.shrink(image, 'rgb', size)]))
+    run = first.load(weights, log)
     wanted = [run(batch)[0].astype(np.int16) for batch in batches]
     shares = {}
     present = available_backends()
@@ -72,11 +73,7 @@ def agreement(
 
 
 def source_images(source: Path, count: int) -> list[Image]:
-    """
-    Return up to ``count`` frames, uint8 [H, W, 3] RGB, spread evenly where there is a number.
-
-    ``DataError`` where an image, folder, video or bag has none.
-    """
+    """Return up to ``count`` uint8 RGB frames, spread over a source; ``DataError`` for none."""
     frames = open_source(source)
     every = max(1, (frames.count or count) // count)
     images: list[Image] = []
@@ -105,11 +102,7 @@ def made_up_images(long_side: int, count: int) -> Iterator[Image]:
 
 
 def model_card(weights: Weights, agreement: Mapping[str, float] | None = None) -> str:
-    """
-    Return the card of ``weights``; ``agreement`` are shares by runtime, as ``agreement`` gives.
-
-    It is what the metadata says, and nothing that they do not.
-    """
+    """Return the card of ``weights``: its metadata, and the shares ``agreement`` by runtime."""
     about = to_mapping(weights.metadata)
     if weights.metadata.taxonomy is not None:
         names = Taxonomy.from_dict(weights.metadata.taxonomy).classes

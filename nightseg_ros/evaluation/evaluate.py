@@ -141,11 +141,7 @@ def _shards(
 
 
 def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
-    """
-    Return what an interrupted evaluation must have in common with the one that goes on.
-
-    ``described`` is what ``Variants.describe`` says; files go in with their size and time.
-    """
+    """Return what an interrupted evaluation must have in common with the one that goes on."""
     files = hashlib.sha256()
     for path in (path for shard in plan.shards for path in shard.files()):
         status = path.stat()

@@ -356,11 +356,7 @@ def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) ->
 
 
 def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[str, Candidate]]:
-    """
-    Return the frames to show, each once, with its kind.
-
-    ``median`` is that of the first configuration's mIoU over all frames; None without labels.
-    """
+    """Return each frame to show and its kind; ``median`` is of the mIoU, None without labels."""
     rest = sorted(candidates, key=lambda item: (item.shard, item.number))
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -27,7 +27,7 @@ from nightseg_ros.data.pictures import (
     PictureError,
     write_picture,
 )
-from nightseg_ros.data.source import FrameSource, open_source
+from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
 from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, Labels
 from nightseg_ros.perception.frame import Frame
@@ -48,12 +48,10 @@ SetProgress = Callable[[int, int | None, str], None]
 # -- the run ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FrameStatus:
-    """What the node said about one frame."""
+class FrameStatus(NamedTuple):
+    """What the node said about one frame; the score is NaN where the light is unknown."""
 
     score: float
-    """NaN where the light is unknown."""
     state: str
     route: str
 
@@ -227,15 +225,14 @@ def show_run(
     recorded: Path,
     weights: str,
     *,
-    offset: int,
     progress: SetProgress,
 ) -> None:
     """
     Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
 
     Where labelled points were recorded, the sheet shows them from above beside the overlay.
-    ``weights`` name the taxonomy and its colours, ``offset`` is what the player added to the
-    stamps. A frame without a mask is shown as it is and says so.
+    ``weights`` name the taxonomy and its colours. A frame without a mask is shown as it is and
+    says so.
     """
     stamps = sorted(run.sent)
     if not stamps:
@@ -251,6 +248,8 @@ def show_run(
     span = (stamps[-1] - stamps[0]) / 1e9
     clouds = list(_messages(recorded, CLOUD_TOPIC))
     frames = (frame for _, frame in source if isinstance(frame, Frame))
+    # as the player adds
+    offset = STAMP_OFFSET if source.undated else 0
     played = (frame for frame in frames if frame.stamp_ns + offset in run.sent)
     rate = (len(stamps) - 1) / span if span else 10.0
     tiles = []

@@ -41,23 +41,14 @@ def number(value: Any, digits: int = 4) -> float | None:
 
 
 class ConfusionMatrix:
-    """
-    Pixel counts of one taxonomy.
-
-    Pixels whose truth is 255 count nowhere. A prediction of 255 on a labelled pixel (a mask that
-    abstains) counts as a miss of its class.
-    """
+    """Pixel counts; a truth of 255 counts nowhere, a prediction of 255 is a miss."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
         self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
 
     def add(self, truth: Image, labels: Image) -> None:
-        """
-        Count one mask, both uint8 [H, W].
-
-        ``ValueError`` is raised where sizes differ or an id is no class of the taxonomy.
-        """
+        """Count a mask, both uint8 [H, W]; ``ValueError`` where sizes or ids do not fit."""
         if truth.shape != labels.shape:
             (height, width), (tall, wide) = truth.shape, labels.shape
             raise ValueError(
@@ -127,11 +118,7 @@ def miou(rows: Rows, keep: npt.NDArray[np.bool_] | None = None) -> Floats:
 
 
 def miou_all(rows: Rows) -> Floats:
-    """
-    Mean IoU over the classes that the truth or a mask holds; NaN without any.
-
-    A class that is only in masks counts 0, as in torchmetrics' macro average.
-    """
+    """Mean IoU over the classes of truth or mask, as torchmetrics' macro average; or NaN."""
     values = iou(rows)
     return _mean(values, ~np.isnan(values))
 
@@ -278,11 +265,7 @@ class SegmentationScores:
         }
 
     def entry(self, units: Counts) -> tuple[dict[str, Any], dict[str, Floats]]:
-        """
-        Score the sum of int64 [units, classes, classes + 1] and resample the units.
-
-        Returns the entry in JSON types, and the headline scores of every draw.
-        """
+        """Score and resample int64 [units, classes, classes + 1]; and the scores of every draw."""
         rows, count = units.sum(0), len(units)
         drawn = resampled(units, self.config) if count else np.zeros((1, *rows.shape))
         values = {name: score(drawn) for name, score in self._headline.items()}
@@ -337,11 +320,7 @@ _BEGIN = -(-np.arange(BINS) * 255 // BINS)
 
 
 def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
-    """
-    Count pixels by confidence, int64 [BINS, 3]: pixels, right ones, sum of confidences (0–255).
-
-    All inputs are uint8 [H, W]; pixels without truth or without a label are left out.
-    """
+    """Count by confidence, int64 [BINS, 3]: labelled pixels, right ones, sums of 0–255."""
     known = cv2.bitwise_and(
         cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
         cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
@@ -354,11 +333,7 @@ def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
 
 
 def calibration(counts: Counts) -> dict[str, Any] | None:
-    """
-    Return ``ece``, ``confidence``, ``accuracy``, ``pixels`` and ``bins``; None without pixels.
-
-    The expected calibration error is the mean over pixels of |accuracy − confidence| of their bin.
-    """
+    """Return ``ece`` (Guo et al. 2017), ``bins`` and what they sum to; None without pixels."""
     pixels, right, sums = counts.astype(np.float64).T
     total = pixels.sum()
     if not total:
@@ -420,11 +395,7 @@ def spearman_interval(
 
 
 def risk_coverage(scores: npt.ArrayLike, errors: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """
-    Return each coverage [N] and the risk [N] at it (Geifman & El-Yaniv 2017).
-
-    Coverage k / N keeps the k frames of the highest scores; the risk is their mean error.
-    """
+    """Return coverages k / N and mean errors of the k best, [N] (Geifman & El-Yaniv 2017)."""
     order = np.argsort(-np.asarray(scores, np.float64), kind='stable')
     kept = np.arange(1, len(order) + 1)
     return kept / len(order), np.asarray(errors, np.float64)[order].cumsum() / kept

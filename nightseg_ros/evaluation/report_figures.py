@@ -90,11 +90,7 @@ Track = list[dict[str, Any]]
 
 
 def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, Markup]], int]:
-    """
-    Draw each camera of ``drives`` from ``frames.jsonl``, with its title.
-
-    Return also how many cameras were left out.
-    """
+    """Draw each camera of ``drives`` with its title; return also how many were left out."""
     labels = {run.name: run.label for entry in drives for run in entry.runs}
     cameras: dict[tuple[str, ...], dict[str, Track]] = {}
     with path.open(encoding='utf-8') if path.is_file() else io.StringIO() as file:

@@ -297,11 +297,7 @@ class Labels:
     """
 
     def __init__(self, labels: str, source: str, bag: BagReader | None) -> None:
-        """
-        Open a folder, which may have one folder a source inside, a topic, or '' for none.
-
-        ``DataError`` says what is missing.
-        """
+        """Open a folder, or that of the source in it, a topic, or ''; or raise ``DataError``."""
         self.errors: list[str] = []
         """What could not be read, and why."""
         self.example = ''

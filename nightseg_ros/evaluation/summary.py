@@ -256,11 +256,7 @@ def _tally(words: Words) -> dict[str, int]:
 
 
 def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
-    """
-    Return what docs/metrics.md lists under 'Routing': how the router did over the drives.
-
-    ``sources`` name the shards. Only sequences have durations, switches and delays.
-    """
+    """Return docs/metrics.md's 'Routing'; ``sources`` name the shards, drives alone have times."""
     state, route, light = (table.words[key] for key in ('state', 'route', 'light'))
     seconds = durations(table)
     known = table.readable & (light != '')

@@ -119,12 +119,7 @@ class Variants:
         streams: int = 1,
         log: Log = lambda text: None,
     ) -> None:
-        """
-        Load every network once a stream; raises as ``Pipeline.load`` does.
-
-        Several streams share the cores out among them. ``ConfigError`` where the configurations
-        label different taxonomies.
-        """
+        """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
         if streams > 1:
             configurations = shared_out(configurations, streams)
         self.streams = streams
@@ -164,11 +159,7 @@ class Variants:
         return result
 
     def warm_up(self, size: tuple[int, ...], wait: Callable[[], None]) -> None:
-        """
-        Run every network at a camera size (height, width) that it has not seen.
-
-        ``wait`` is called before; no frame may be in the networks afterwards.
-        """
+        """Run every network at a new size (height, width); ``wait`` empties them before."""
         height, width = size
         if (height, width) in self._ready or len(self._ready) >= _SIZES:
             return
@@ -179,22 +170,14 @@ class Variants:
                 pipeline.warm_up([(height, width)])
 
     def decide(self, frame: Frame, *, alone: bool) -> list[Result]:
-        """
-        Let every router decide on a frame; frames come in the order of their stamps.
-
-        ``alone``: what was before this frame says nothing of its light.
-        """
+        """Let every router decide on the next frame; ``alone``: as if none had come before."""
         if alone:
             for pipeline in self.pipelines:
                 pipeline.reset(reason='a picture by itself')
         return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
     def label(self, decided: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
-        """
-        Label a frame that was decided on; up to ``streams`` threads may do so at a time.
-
-        The text is '' or says why the pipeline withheld the mask; its pictures are then None.
-        """
+        """Label a frame in a free stream; the text says why the mask was withheld, '' if not."""
         stream = self._free.get()
         try:
             masks: dict[tuple[PipelineConfig, str], tuple[Result, str]] = {}

@@ -31,7 +31,6 @@ from nightseg_ros.files import LOG, process_context, replace_file
 ATTEMPTS = 4
 #: Seconds between two reports of progress.
 _PROGRESS_S = 0.5
-_STARTS = 3
 #: Hears how many frames of the plan are done.
 Advance = Callable[[int], None]
 #: In a worker: frames that are done of each shard, shared with the process that started it.
@@ -188,11 +187,11 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
 
 
 def _connect(ray: Any, address: str, workers: int) -> None:
-    local = {'num_cpus': workers, 'include_dashboard': False}
+    here = address == 'local'
+    where = {'num_cpus': workers, 'include_dashboard': False} if here else {'address': address}
     # Ray gives its own processes 30 s to start, which a busy machine may need longer for
-    for left in reversed(range(_STARTS if address == 'local' else 1)):
+    for left in (2, 1, 0) if here else (0,):
         try:
-            where = local if address == 'local' else {'address': address}
             ray.init(log_to_driver=False, logging_level='ERROR', **where)
             return
         # Ray raises plain exceptions here

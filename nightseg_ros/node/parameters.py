@@ -128,15 +128,13 @@ def table(kind: type[Any], path: tuple[str, ...] = ()) -> tuple[Parameter, ...]:
 
 def settings_of(kind: type[T], values: Mapping[str, Any]) -> T:
     """
-    Build settings from the value of every parameter by its name.
+    Build settings from the value of every parameter by its name, which has no ``problem``.
 
-    ``ConfigError`` names the first value that is out of range or contradicts another.
+    ``ConfigError`` names the first value that contradicts another.
     """
     nested: dict[str, Any] = {}
     for row in table(kind):
         value, inner = values[row.name], nested
-        if problem := row.problem(value):
-            raise ConfigError(problem)
         for part in row.path[:-1]:
             inner = inner.setdefault(part, {})
         inner[row.path[-1]] = tuple(value) if isinstance(value, list) else value

@@ -272,12 +272,8 @@ class Player:
                 node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
-        offset = options.stamp_offset
-        if offset is None:
-            undated = source.frames is not None and source.frames.undated
-            offset = STAMP_OFFSET if undated else 0
-        #: Added to the times of a video or folder alone.
-        self._offset = offset if source.frames is not None else 0
+        undated = source.frames is not None and source.frames.undated
+        self._offset = STAMP_OFFSET if undated else 0
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
         self._images = {order: ImageMessage(f'{order}8') for order in ('rgb', 'bgr')}
         self._problems = 0

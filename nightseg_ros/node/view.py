@@ -304,7 +304,9 @@ class LiveCamera:
         lost = {key[8:]: int(n) for key, n in counts.items() if key.startswith('dropped.')}
         span = self.arrived - self.first
         return {
-            'frames_in': int(counts.get('received', self.frames)), 'frames_out': self.frames,
+            # the node's own counts: the view may have come after the first frames
+            'frames_in': int(counts.get('received', self.frames)),
+            'frames_out': int(counts.get('served', self.frames)),
             'dropped': {reason: count for reason, count in lost.items() if count},
             'rate_hz': round((self.frames - 1) / span, 2) if self.frames > 1 else None,
             'latency_ms': {

@@ -23,7 +23,6 @@ import socket
 import sys
 import threading
 import time
-from types import MappingProxyType
 from typing import Any, TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -173,10 +172,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(
         self, status: HTTPStatus, kind: str = '', content: bytes = b'',
-        headers: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         more = {'Content-Length': str(len(content))} if status != HTTPStatus.NO_CONTENT else {}
-        self._head(status, {**headers, **more, **({'Content-Type': kind} if kind else {})})
+        self._head(status, {**(headers or {}), **more, **({'Content-Type': kind} if kind else {})})
         self.wfile.write(content)
 
     def _head(self, status: HTTPStatus, headers: Mapping[str, str]) -> None:

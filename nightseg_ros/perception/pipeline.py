@@ -101,7 +101,7 @@ def load_part(weights: Weights, backend: Backend, log: Log, task: str) -> Part:
 
 
 class WithheldError(RuntimeError):
-    """A mask that must not be published: it does not fit its frame, or holds no numbers."""
+    """A mask that must not be published, because the network gave no numbers."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -203,9 +203,9 @@ class Pipeline:
         self._routers.force(forced)
         self.config = config
 
-    def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
-        """Forget what the routers know, of one camera or of all."""
-        self._routers.reset(camera, reason)
+    def reset(self, reason: str = 'reset') -> None:
+        """Let the routers of all cameras decide afresh and name ``reason``."""
+        self._routers.reset(reason)
 
     def process(
         self, frames: Sequence[Frame], want: Want | Sequence[Want] = LABELS_ONLY
@@ -216,9 +216,7 @@ class Pipeline:
         Estimator and router run for every frame, the networks only for those of which ``want``
         asks for a picture. At most one frame of a camera belongs into one call.
         """
-        wants = [want] * len(frames) if isinstance(want, Want) else list(want)
-        if len(wants) != len(frames):
-            raise ValueError(f'{len(frames)} frames came with {len(wants)} wants')
+        wants = [want] * len(frames) if isinstance(want, Want) else want
         if not frames:
             return []
         # a GPU works on these while the CPU looks at the light, if all routes take one size
@@ -313,12 +311,7 @@ class Pipeline:
         for index, job in enumerate(jobs):
             if job is None:
                 continue
-            labels, shape = job.pictures['labels'], job.frame.image.shape[:2]
-            if labels.shape != shape:
-                raise WithheldError(
-                    f'the mask is {labels.shape}, the frame {shape}: it is withheld'
-                )
-            if labels.max() >= len(self.taxonomy.classes):
+            if job.pictures['labels'].max() >= len(self.taxonomy.classes):
                 raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
             job.ms['network'] += waited
             if self.config.overlay_route and 'overlay' in job.pictures:

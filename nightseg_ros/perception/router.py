@@ -137,12 +137,12 @@ class Router:
         )
         return route
 
-    def reset(self, reason: str = 'reset') -> None:
+    def reset(self, reason: str) -> None:
         """Forget state and time: the next frame decides at once and names ``reason``."""
         self.state = self._last_ns = self._since_ns = None
         self._afresh = reason
 
-    def update(self, stamp_ns: int, illumination: Illumination | None) -> Decision:
+    def update(self, stamp_ns: int, illumination: Illumination) -> Decision:
         """
         Take the illumination of the frame of ``stamp_ns`` and return its route.
 
@@ -163,7 +163,7 @@ class Router:
         reason = f'{why}; {pending}' if pending else why
         return Decision(state=state, route=route, reason=reason, switched=switched)
 
-    def _advance(self, stamp_ns: int, illumination: Illumination | None) -> str:
+    def _advance(self, stamp_ns: int, illumination: Illumination) -> str:
         """Move the state on and return what is pending, '' if nothing is."""
         if self._last_ns is not None:
             elapsed = (stamp_ns - self._last_ns) / 1e9
@@ -201,10 +201,10 @@ class Router:
         self.state, self._since_ns = target, None
         return ''
 
-    def _target(self, illumination: Illumination | None) -> tuple[State, str]:
+    def _target(self, illumination: Illumination) -> tuple[State, str]:
         """Return the state that this frame alone speaks for, and why."""
         config = self.config
-        if illumination is None or not _usable(illumination):
+        if not _usable(illumination):
             return 'dusk', 'no score from this frame'
         score = illumination.score
         if illumination.state == 'glare':
@@ -219,8 +219,8 @@ class Router:
         return 'dusk', f'score {score:.2f} between {dark:.2f} and {bright:.2f}'
 
 
-def _usable(illumination: Illumination | None) -> bool:
-    return illumination is not None and math.isfinite(illumination.score)
+def _usable(illumination: Illumination) -> bool:
+    return math.isfinite(illumination.score)
 
 
 class RouterBank:
@@ -239,7 +239,7 @@ class RouterBank:
         self._routers: dict[str, Router] = {}
         self._shared = Router(self.config, forced)
         self._leader: str | None = None
-        self._latest: dict[str, tuple[int, Illumination | None]] = {}
+        self._latest: dict[str, tuple[int, Illumination]] = {}
         self._waiting: dict[str, int] = {}
         self._decision: Decision | None = None
 
@@ -248,17 +248,15 @@ class RouterBank:
         for router in (self._shared, *self._routers.values()):
             router.forced = route
 
-    def reset(self, camera: str | None = None, reason: str = 'reset') -> None:
-        """Make one camera's router decide afresh, or all of them; the shared one either way."""
-        for name, router in self._routers.items():
-            if camera in (None, name):
-                router.reset(reason)
-        self._shared.reset(reason)
+    def reset(self, reason: str) -> None:
+        """Make every router decide afresh."""
+        for router in (self._shared, *self._routers.values()):
+            router.reset(reason)
         self._leader = None
         self._latest.clear()
         self._waiting.clear()
 
-    def update(self, camera: str, stamp_ns: int, illumination: Illumination | None) -> Decision:
+    def update(self, camera: str, stamp_ns: int, illumination: Illumination) -> Decision:
         """Take one camera's frame and return the decision that holds for it."""
         if not self.config.shared:
             if camera not in self._routers:
@@ -287,16 +285,16 @@ class RouterBank:
         self._waiting[camera] = first
         return stamp_ns - first >= round(self.config.stale_s * 1e9)
 
-    def _combined(self, stamp_ns: int) -> tuple[Illumination | None, int]:
-        """Return the median of the usable scores around ``stamp_ns`` and their number."""
+    def _combined(self, stamp_ns: int) -> tuple[Illumination, int]:
+        """Return the median of the usable scores around ``stamp_ns``, or NaN, and their number."""
         stale_ns = round(self.config.stale_s * 1e9)
         usable = [
             light
             for stamp, light in self._latest.values()
-            if light is not None and _usable(light) and abs(stamp - stamp_ns) <= stale_ns
+            if _usable(light) and abs(stamp - stamp_ns) <= stale_ns
         ]
         if not usable:
-            return None, 0
+            return Illumination(score=math.nan, state='dusk'), 0
         score = statistics.median(light.score for light in usable)
         dazzled = sum(light.state == 'glare' for light in usable)
         state: State = 'glare' if 2 * dazzled >= len(usable) else state_of(score)

@@ -118,12 +118,13 @@ def resolve(name: str, device: str) -> tuple[str, str]:
             return 'torch', 'cuda'
         if wanted:
             raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
+    present = available_backends()
+    if name == 'auto':
+        name = next(one for one in ON_CPU if present[one])
+    if not present[name]:
+        package = BACKENDS[name] + '-gpu' * wanted
+        raise BackendError(f"backend '{name}' is not installed: pip install {package}")
     if not wanted:
-        present = available_backends()
-        if name == 'auto':
-            name = next(one for one in ON_CPU if present[one])
-        if not present[name]:
-            raise BackendError(f"backend '{name}' is not installed: pip install {BACKENDS[name]}")
         return name, 'cpu'
     import onnxruntime
 

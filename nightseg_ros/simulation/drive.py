@@ -11,7 +11,7 @@ only sensors side by side or one above the other see one and the same street.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache, partial
 import json
@@ -58,7 +58,6 @@ START_NS = 1_700_000_000_000_000_000
 LIT = 0.75
 IMAGE_TOPIC = '/camera/image_raw'
 INFO_TOPIC = '/camera/camera_info'
-DEPTH_TOPIC = '/camera/depth/image_raw'
 TRUTH_TOPIC = '/camera/labels_truth'
 CLOUD_TOPIC = '/lidar/points'
 
@@ -90,10 +89,8 @@ def render(
     Render any place of a street in any light.
 
     ``position`` in metres along the street, ``light`` one of ``LIGHTS``, ``seed`` of traffic,
-    camera and sensor noise, ``size`` (width, height). ``DataError`` for anything else.
+    camera and sensor noise, ``size`` (width, height); ``DataError`` for a size that does not fit.
     """
-    if light not in LIGHTS:
-        raise DataError(f'light must be one of {", ".join(LIGHTS)}, got {light!r}')
     shift = np.random.default_rng([seed, 11]).uniform(-0.08, 0.08)
     ambient = float(np.clip(AMBIENT[light] + shift, 0, 1))
     tunnels = ((position - 50.0, position + 130.0),) if light == 'tunnel' else ()
@@ -107,8 +104,6 @@ def _camera(
 ) -> Camera:
     if not all(16 <= side <= 8192 for side in size):
         raise DataError(f'size must be (width, height) of 16 to 8192 pixels, got {size}')
-    if not math.isfinite(position):
-        raise DataError(f'position must be finite, got {position}')
     sway = 0.25 * math.sin(0.31 * time) + 0.1 * math.sin(0.83 * time)
     return Camera(
         width=size[0], height=size[1], x=street.lane + sway + mount[0], z=position,
@@ -138,7 +133,7 @@ def _frame(
 
 class Drive:
     """
-    A drive as a sequence of frames in any order: ``len(drive)``, ``drive.frame(i)``, iteration.
+    A drive as frames in any order: ``len(drive)`` and ``drive.frame(i)``.
 
     Its street is one of the split 'demo', which shares no layout, texture or seed with 'train'.
     The same arguments give the same bytes. ``DataError`` names an argument that does not fit.
@@ -152,12 +147,12 @@ class Drive:
         for name, value in (('fps', fps), ('seconds', seconds)):
             if not (math.isfinite(value) and value > 0):
                 raise DataError(f'{name} must be positive, got {value}')
+        if seed < 0:
+            raise DataError(f'seed must not be negative, got {seed}')
         self._seed, self._size, self._fps = seed, size, fps
         self._count = max(1, round(seconds * fps))
         ends = np.cumsum([share for _, share in SCRIPT])
         self._ends = [float(end) for end in ends / ends[-1] * seconds]
-        # raises DataError for a negative seed
-        _demo_street(seed)
         self._start = Draw([seed, 4], 'demo').between(15, 60)
         self._keys: list[tuple[float, float]] = []
         self._tunnels: Tunnels = ()
@@ -172,11 +167,8 @@ class Drive:
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[DriveFrame]:
-        return (self.frame(index) for index in range(len(self)))
-
     def frame(self, index: int, mount: Mount = (0.0, 0.0)) -> DriveFrame:
-        """Render one frame; ``IndexError`` outside 0 to ``len(drive) - 1``."""
+        """Render one of the ``len(drive)`` frames."""
         camera, time = self._view(index, self._size, mount)
         elapsed = index / self._fps
         past = sum(elapsed >= end for end in self._ends)
@@ -186,9 +178,10 @@ class Drive:
         return _frame(self._street, camera, time, light, ambient, self._tunnels,
                       self._seed * 1_000_003 + index, self.stamp_ns(index))  # fmt: skip
 
-    def surfaces(self, index: int, size: tuple[int, int], mount: Mount) -> StreetScene:
-        """Paint what a sensor of ``size`` (width, height) sees at one frame, without light."""
-        return StreetScene(self._street, *self._view(index, size, mount), self._tunnels)
+    def surfaces(self, index: int) -> StreetScene:
+        """Paint what the LiDAR sees at one frame, without light."""
+        view = self._view(index, (1280, 720), LIDAR_MOUNT)
+        return StreetScene(self._street, *view, self._tunnels)
 
     def stamp_ns(self, index: int) -> int:
         return START_NS + round(index * 1e9 / self._fps)
@@ -200,8 +193,6 @@ class Drive:
 
     def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
         """Return the camera and the time of the traffic."""
-        if not 0 <= index < len(self):
-            raise IndexError(f'frame {index} of a drive of {len(self)}')
         elapsed = index / self._fps
         time = elapsed + self._seed % 977
         return _camera(self._street, self._start + SPEED * elapsed, time, size, mount), time
@@ -215,41 +206,22 @@ def _demo_street(seed: int) -> Street:
 # -- the LiDAR, and where the sensors are ----------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Scan:
-    """One sweep; every echo comes from the middle of a surface that the drive has painted."""
-
-    points: npt.NDArray[np.float32]
-    """[N, 3] in the LiDAR's body frame: x ahead, y left, z up, in metres."""
-    labels: npt.NDArray[np.uint8]
-    """[N] the true ids."""
-    ring: npt.NDArray[np.uint16]
-    """[N] the line of each point, from above."""
-    stamp_ns: int
-
-    def cloud(self) -> Cloud:
-        """Return it with the fields x, y, z, ring and the true label, ``truth``."""
-        values = (*self.points.T, self.ring, self.labels)
-        kinds = {'x': ('<f4', 7), 'y': ('<f4', 7), 'z': ('<f4', 7), 'ring': ('<u2', 4),
-                 'truth': ('u1', 2)}  # fmt: skip
-        records = np.rec.fromarrays(values, [(name, kind) for name, (kind, _) in kinds.items()])
-        offsets = (0, 4, 8, 12, 14)
-        return Cloud(
-            fields=tuple(
-                Field(name=name, offset=offset, datatype=number)
-                for (name, (_, number)), offset in zip(kinds.items(), offsets)
-            ),
-            height=1, width=len(records), point_step=records.itemsize, row_step=records.nbytes,
-            data=np.frombuffer(records.tobytes(), np.uint8), is_dense=True,
-        )  # fmt: skip
+#: Name, place in a point's bytes, type of sensor_msgs/PointField and numpy's, of a sweep.
+_FIELDS = (('x', 0, 7, '<f4'), ('y', 4, 7, '<f4'), ('z', 8, 7, '<f4'), ('ring', 12, 4, '<u2'),
+           ('truth', 14, 2, 'u1'))  # fmt: skip
 
 
-def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Scan:
-    """Return the echoes of ``lines`` × ``columns`` rays, ±30° wide and from 9° up to 17° down."""
-    scene = drive.surfaces(index, (1280, 720), LIDAR_MOUNT)
+def scan(drive: Drive, index: int, *, lines: int = 64) -> Cloud:
+    """
+    Return the echoes of ``lines`` × 400 rays, ±30° wide and from 9° up to 17° down.
+
+    x ahead, y left and z up are metres in the LiDAR's body frame, ``ring`` is the line from above,
+    ``truth`` the true id. An echo comes from the middle of a surface that the drive has painted.
+    """
+    scene = drive.surfaces(index)
     camera = scene.camera
     elevation = np.radians(np.linspace(9, -17, lines))
-    azimuth = np.radians(np.linspace(-30, 30, columns))
+    azimuth = np.radians(np.linspace(-30, 30, 400))
     # the rays of a spinning mirror: the rows bend outwards in the image
     u = camera.center[0] + camera.focal * np.tan(azimuth)[None]
     v = camera.center[1] - camera.focal * np.tan(elevation)[:, None] / np.cos(azimuth)[None]
@@ -262,13 +234,14 @@ def scan(drive: Drive, index: int, *, lines: int = 64, columns: int = 400) -> Sc
     y = (row + 0.5 - camera.center[1]) / camera.focal * depth
     with np.errstate(invalid='ignore'):
         echo = np.sqrt(x * x + y * y + depth * depth) < RANGE
-    optical = np.stack([x[echo], y[echo], depth[echo]])
-    return Scan(
-        points=(BODY_FROM_OPTICAL[:3, :3] @ optical).T.astype(np.float32),
-        labels=scene.label[row[echo], column[echo]],
-        ring=line[echo].astype(np.uint16),
-        stamp_ns=drive.stamp_ns(index),
-    )
+    points = BODY_FROM_OPTICAL[:3, :3] @ np.stack([x[echo], y[echo], depth[echo]])
+    values = (*points, line[echo], scene.label[row[echo], column[echo]])
+    records = np.rec.fromarrays(values, [(name, kind) for name, *_, kind in _FIELDS])
+    return Cloud(
+        fields=tuple(Field(name=n, offset=at, datatype=number) for n, at, number, _ in _FIELDS),
+        height=1, width=len(records), point_step=records.itemsize, row_step=records.nbytes,
+        data=np.frombuffer(records.tobytes(), np.uint8), is_dense=True,
+    )  # fmt: skip
 
 
 def calibration(camera: Camera) -> Calibration:
@@ -283,14 +256,12 @@ def calibration(camera: Camera) -> Calibration:
 
 def places(mounts: Mapping[str, Mount]) -> list[tuple[str, str, Matrix]]:
     """Return parent, child and parent_from_child of the LiDAR and of cameras by their frames."""
-    found = [('base_link', 'lidar', _at(LIDAR_MOUNT))]
-    for frame, mount in mounts.items():
-        found.append(('base_link', frame, np.asarray(_at(mount) @ BODY_FROM_OPTICAL)))
+    found = []
+    for frame, (right, up) in {'lidar': LIDAR_MOUNT, **mounts}.items():
+        place = from_pose((0.0, -right, up), (0.0, 0.0, 0.0, 1.0))
+        optical = np.asarray(place @ BODY_FROM_OPTICAL)
+        found.append(('base_link', frame, place if frame == 'lidar' else optical))
     return found
-
-
-def _at(mount: Mount) -> Matrix:
-    return from_pose((0.0, -mount[0], mount[1]), (0.0, 0.0, 0.0, 1.0))
 
 
 #: Where LiDAR and camera are.
@@ -305,19 +276,25 @@ def write_drive(
     drive: Drive,
     *,
     lidar_every: int = 0,
-    depth: bool = False,
     processes: int = 0,
-    force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[int, bool]:
     """
     Render a drive into a bag and return whether each stamp (ns) belongs to its lit part.
 
-    A LiDAR sweeps at every ``lidar_every`` frames, 0 for never; with ``depth`` the camera measures
-    depth, too. ``processes`` 0 takes one a CPU; their number changes nothing in the bag.
+    A bag that was written before is replaced.
+    A LiDAR sweeps at every ``lidar_every`` frames, 0 for never. ``processes`` 0 takes one a CPU;
+    their number changes nothing in the bag.
     """
     lit: dict[int, bool] = {}
-    with BagWriter(path, force=force) as bag, _rendered(drive, lidar_every, processes) as frames:
+    work = partial(_render, drive, lidar_every)
+    processes = min(processes or os.cpu_count() or 1, len(drive))
+    context = process_context() if processes > 1 else None
+    with BagWriter(path, force=True) as bag, ExitStack() as stack:
+        frames: Iterator[tuple[DriveFrame, Cloud | None]] = map(work, range(len(drive)))
+        if context is not None:
+            pool = stack.enter_context(context.Pool(processes, cv2.setNumThreads, (1,)))
+            frames = pool.imap(work, range(len(drive)), chunksize=2)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
             bag.add_topic(Channel(topic='/tf_static', msgtype='tf2_msgs/msg/TFMessage', qos=qos))
@@ -327,33 +304,16 @@ def write_drive(
             place = {'stamp_ns': stamp, 'frame_id': 'camera'}
             bag.write_image(IMAGE_TOPIC, rendered.image, 'rgb8', **place)
             bag.write_labels(TRUTH_TOPIC, rendered.labels, **place)
-            if lidar_every or depth:
+            if lidar_every:
                 bag.write_calibration(INFO_TOPIC, calibration(rendered.camera), **place)
             if sweep is not None:
-                bag.write_cloud(CLOUD_TOPIC, sweep.cloud(), stamp_ns=stamp, frame_id='lidar')
-            if depth:
-                bag.write_image(DEPTH_TOPIC, rendered.depth, '32FC1', **place)
+                bag.write_cloud(CLOUD_TOPIC, sweep, stamp_ns=stamp, frame_id='lidar')
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, len(drive))
     return lit
 
 
-_Rendered = tuple[DriveFrame, Scan | None]
-
-
-@contextmanager
-def _rendered(drive: Drive, lidar_every: int, processes: int) -> Iterator[Iterator[_Rendered]]:
-    processes = min(processes or os.cpu_count() or 1, len(drive))
-    work = partial(_render, drive, lidar_every)
-    context = process_context() if processes > 1 else None
-    if context is None:
-        yield map(work, range(len(drive)))
-        return
-    with context.Pool(processes, cv2.setNumThreads, (1,)) as pool:
-        yield pool.imap(work, range(len(drive)), chunksize=2)
-
-
-def _render(drive: Drive, lidar_every: int, index: int) -> _Rendered:
+def _render(drive: Drive, lidar_every: int, index: int) -> tuple[DriveFrame, Cloud | None]:
     sweeps = lidar_every and index % lidar_every == 0
     return drive.frame(index), scan(drive, index) if sweeps else None
 
@@ -388,8 +348,6 @@ def write_rendered(
     bytes. ``folder:OUT`` is then a data set, whose ``taxonomy.json`` says what the ids mean. The
     folder appears whole or not at all; ``DataError`` where it exists and ``force`` is not set.
     """
-    if seed < 0:
-        raise DataError(f'seed must not be negative, got {seed}')
     with whole_folder(
         out, 'a rendered data set', _is_ours, force=force, error=DataError
     ) as unfinished:

@@ -30,17 +30,11 @@ class CalibrationConfig(Limited):
     """More frames that show what a camera should give; their labels are not read."""
     out: str = ''
     """File to write; '' replaces the weights and renews SHA256SUMS beside them."""
-    half: bool = True
-    """Store float16, as `nightseg publish` does."""
     frames: Positive = 40
     """Frames of each data set at most, spread over it; of the good ones twice as many."""
-    faults: Positive = 3
-    """Faults shown on each labelled day frame."""
     cameras: Natural = 2
     """Further looks at each good frame, in other light and through other cameras, by the
     photometric augmentation of training: a camera of another tone is not a blind one."""
-    pixels: Positive = 2000
-    """Pixels drawn of each frame for the temperature."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -39,11 +39,7 @@ class AverageConfig(Limited):
 
 
 def average_weights(config: AverageConfig) -> Path:
-    """
-    Write the plain mean of the tensors (a model soup, Wortsman et al. 2022); return its path.
-
-    ``WeightsError`` names a file whose network is another one.
-    """
+    """Write the mean of the tensors (a model soup, Wortsman et al. 2022); return its path."""
     parts = [load_weights(name) for name in config.weights]
     last = parts[-1]
     kind = f'{last.metadata.network} {last.metadata.arch}'

@@ -50,8 +50,10 @@ Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Log = Callable[[str], None]
-#: Temperatures between which the best one is looked for.
-LOW, HIGH = 0.1, 20.0
+#: Temperatures between which the best one is looked for; pixels drawn of each frame for it.
+LOW, HIGH, PIXELS = 0.1, 20.0, 2000
+#: Faults shown on each labelled day frame.
+FAULTS = 3
 #: Principal components of the pooled features.
 COMPONENTS = 16
 #: Least variance that float16 keeps well.
@@ -94,7 +96,7 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
         head, about['reliability'] = _reliability_head(cooled, config, log)
         tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
     path = Path(config.out) if config.out else weights.path
-    save_weights(path, tensors, metadata, half=config.half)
+    save_weights(path, tensors, metadata, half=True)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
     if weights.graph:
@@ -107,11 +109,7 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
 
 @torch.inference_mode()
 def predict(graph: SegmentGraph, image: Image, long_side: int) -> tuple[Observation, Logits]:
-    """
-    Show uint8 [H, W, 3] RGB to the graph.
-
-    The logits are float32 [classes, h, w] at half the network's size, padding left out.
-    """
+    """Show uint8 RGB to the graph; logits are float32 [classes, h, w] at half its size."""
     size = fit(image.shape[0], image.shape[1], long_side)
     images = torch.from_numpy(HostPixels().shrink(image, 'rgb', size)[None])
     coarse, features = graph.logits_and_features(images)
@@ -160,7 +158,7 @@ def collect_pixels(
         ids = _resized(truth, logits).ravel()
         known = np.flatnonzero(ids != UNLABELLED)
         rng = np.random.default_rng((config.seed, number - 1))
-        drawn = rng.choice(known, min(config.pixels, known.size), replace=False)
+        drawn = rng.choice(known, min(PIXELS, known.size), replace=False)
         chosen = logits.reshape(len(logits), -1)[:, drawn].T, ids[drawn]
         found.setdefault(sample.source or spec, []).append(chosen)
         if number % 50 == 0 or number == len(samples):
@@ -229,7 +227,7 @@ def _reliability_head(
             image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
             night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
-            faulty = [corrupted(image, rng) for _ in range(config.faults)]
+            faulty = [corrupted(image, rng) for _ in range(FAULTS)]
             for shown in (image, night, *faulty):
                 seen, logits = predict(graph, shown, long_side)
                 ids = _resized(truth, logits)

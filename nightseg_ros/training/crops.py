@@ -235,11 +235,7 @@ class ImagePool:
     def exchange(
         self, images: torch.Tensor, cameras: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        Give float [B, 3, H, W] in [-1, 1] and int64 [B] in, get as many back.
-
-        A new picture is returned as it is, or stays in place of the old one that is returned.
-        """
+        """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
         images = images.detach()
         if self._size == 0:
             return images, cameras

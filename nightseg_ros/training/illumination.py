@@ -88,11 +88,7 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
 def fit(
     sets: Sequence[Thumbnails], config: IlluminationConfig, log: Log = lambda line: None
 ) -> IlluminationNet:
-    """
-    Train on the sets; same sets, config and thread count, same weights.
-
-    Returns the network in evaluation mode. ``log`` gets a line about every tenth of the steps.
-    """
+    """Train on the sets: same sets, config and thread count, same weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = IlluminationNet(widths=WIDTHS)
@@ -162,12 +158,7 @@ class Thumbnails:
 
 
 def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
-    """
-    Yield camera, whether it is day, and where the frames are, for each entry of ``data``.
-
-    The path is a folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``.
-    ``ValueError`` says what an entry looks like.
-    """
+    """Yield camera, day or not, and path of each entry of ``data``; or raise ``ValueError``."""
     for spec in specs:
         kind, _, rest = spec.partition(':')
         camera, _, path = rest.partition(':')
@@ -177,11 +168,7 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
 
 
 def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
-    """
-    Read the images, and every n-th frame of the videos, of all entries of ``data``.
-
-    ``DataError`` names the path that gave no frame.
-    """
+    """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
     sets = []
     for camera, day, path in sources(specs):
         images = []
@@ -203,11 +190,7 @@ class Sampler:
     """Draws augmented batches with equal classes and, within a class, equal cameras."""
 
     def __init__(self, sets: Sequence[Thumbnails], seed: int, *, relit: float = 0.0) -> None:
-        """
-        Keep the training sets; ``DataError`` where a class is missing.
-
-        ``relit`` is the share of the night frames that are made of day frames.
-        """
+        """Keep sets; ``relit`` of the nights are made of day; ``DataError`` without a class."""
         self._relit = relit
         self._groups: list[list[torch.Tensor]] = []
         for label, day in (('night', False), ('day', True)):

@@ -93,12 +93,7 @@ class CropRunConfig(RunConfig):
 
 
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
-    """
-    Return a launched Fabric: one device, or one a process where torchrun set the environment.
-
-    ``accelerator`` is 'cpu', 'cuda', 'mps' or 'auto'; several processes on CPUs talk by gloo, on
-    GPUs by NCCL. ``RunError`` where the accelerator is missing.
-    """
+    """Return a launched Fabric, a device a process; ``RunError`` without the accelerator."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
     try:
@@ -113,16 +108,13 @@ def open_fabric(accelerator: str, precision: Precision) -> Fabric:
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """
-    Return the exponential moving average of a network's weights and BatchNorm statistics.
-
-    Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten.
-    """
+    """Return the moving average of a network's weights and BatchNorm statistics."""
     average = AveragedModel(network, use_buffers=True)
 
     def update(ours: Any, theirs: Any, count: torch.Tensor | int) -> None:
         # not ``count``: it is on the device of the tensors, and a GPU would have to wait for it
         done = int(average.n_averaged)
+        # early on it is less, so that the random start is forgotten
         now = min(decay, (1 + done) / (10 + done))
         get_ema_multi_avg_fn(now)(ours, theirs, count)  # type: ignore[no-untyped-call]
 
@@ -251,11 +243,7 @@ class TrainingRun:
             self._log(text)
 
     def record(self, step: int, **values: float | torch.Tensor) -> None:
-        """
-        Every ``log_every`` steps write figures to metrics.jsonl and tensorboard, and say them.
-
-        ``RunError`` where a figure is NaN or infinite: the training has diverged.
-        """
+        """Write and log figures every ``log_every`` steps; ``RunError`` for NaN or infinity."""
         if step % self._config.log_every and step != self._config.steps - 1:
             return  # a GPU waits when a loss becomes a number
         figures = {
@@ -291,11 +279,7 @@ class TrainingRun:
             self._board.add_image(name, image, step, dataformats='HWC')
 
     def metadata(self, *paths: str, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
-        """
-        Return what the weights will say: ``fields``, licence, settings and machine of the run.
-
-        Settings that are ``paths`` of this machine are left out, ``training`` comes on top.
-        """
+        """Return ``fields``, ``training``, licence, machine and settings, without ``paths``."""
         machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
         if self.device.type == 'cuda':
             machine = torch.cuda.get_device_name(self.device)
@@ -358,11 +342,7 @@ class TrainingRun:
         return {**settings, 'processes': self.fabric.world_size}
 
     def _save_checkpoint(self, step: int) -> None:
-        """
-        Write everything that step ``step`` + 1 depends on, whole or not at all.
-
-        Learning rates are not in it: a recipe sets them from the step.
-        """
+        """Write all that the next step depends on, whole or not at all; rates follow from it."""
         tensors: dict[str, torch.Tensor] = {}
         for head, part in self._parts.items():
             state = part.state_dict()

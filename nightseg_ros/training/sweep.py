@@ -157,12 +157,7 @@ class Trial:
 
 
 def plan(config: SweepConfig) -> list[Trial]:
-    """
-    Return the trials in the order in which one process does them: day checkpoints first.
-
-    ``ConfigError`` names a setting of the trainings that does not exist; ``DataError`` data that
-    is not there.
-    """
+    """Return the trials, day checkpoints first; what is not there is told before any training."""
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
@@ -240,11 +235,7 @@ def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
 
 
 def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[Path, ...]]:
-    """
-    Write sweep.csv and sweep.png; return what they say and their paths.
-
-    A row has the ``COLUMNS`` but for 'data' and 'use', and 'spec', the data set that was scored.
-    """
+    """Write sweep.csv and sweep.png of ``rows``; return what they say and their paths."""
     out = Path(config.out)
     uses = {
         spec: '+'.join(name for name in ('select', 'report') if spec in getattr(config, name))
@@ -277,15 +268,13 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
 
 def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> Floats:
     """Return the mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
-    found: dict[tuple[float, int], list[float]] = {}
+    found: dict[tuple[float, int], list[Any]] = {}
     for row in rows:
         if row['spec'] in specs and row['source'] == HEADLINE:
-            # None, where nothing was there to be scored, becomes NaN
-            value = float('nan') if row['miou9'] is None else float(row['miou9'])
-            found.setdefault((row['ratio'], row['seed']), []).append(value)
-    return np.array(
-        [[np.mean(found[r, seed]) for seed in config.seeds] for r in sorted(config.ratios)]
-    )
+            found.setdefault((row['ratio'], row['seed']), []).append(row['miou9'])
+    cells = [[found[r, seed] for seed in config.seeds] for r in sorted(config.ratios)]
+    # None, where nothing was there to be scored, becomes NaN
+    return np.asarray(np.array(cells, np.float64).mean(axis=2))
 
 
 def standard_error(values: Floats) -> Floats:

@@ -110,11 +110,7 @@ class Generators(nn.Module):
     def forward(
         self, real_A: torch.Tensor, real_B: torch.Tensor, style: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        """
-        Return fake, rec and idt of A and B, each float [B, 3, h, w] in [-1, 1].
-
-        An idt is made only where its loss counts: that is a sixth of the work of a step.
-        """
+        """Return fake, rec and, if its loss counts, idt; float [B, 3, h, w] in [-1, 1]."""
         fake_B, fake_A = self.G_AB(real_A, style), self.G_BA(real_B, style)
         made = {
             'fake_B': fake_B, 'rec_A': self.G_BA(fake_B, style),
@@ -143,12 +139,7 @@ class Discriminators(nn.Module):
 def train_translator(
     config: TranslatorConfig, log: Callable[[str], None] = print
 ) -> tuple[Path, Path]:
-    """
-    Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A.
-
-    A killed run continues to the same weights, its pools included (CPU, one process, same number
-    of threads).
-    """
+    """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     run = TrainingRun(config, log)
     crops = UnpairedCrops(
         open_all(config.data), crop=(config.crop, config.crop), long_side=config.long_side,
@@ -239,11 +230,7 @@ def semantic_loss(
     fake: torch.Tensor,
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """
-    Return the cross entropy of the second segmenter on ``fake`` against the first one on ``real``.
-
-    Labels, int [B, H, W], win over the first segmenter where they are known.
-    """
+    """Cross entropy of ``after`` on fake against ``before`` on real; known int [B, H, W] win."""
     with torch.no_grad():
         target = before(real).float().softmax(1)
         ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
