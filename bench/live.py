@@ -287,6 +287,7 @@ def summary(phase: Phase) -> dict[str, Any]:
         'sent': len(phase.frames),
         'answered': len(answered),
         'end_to_end_ms': percentiles(ends) if ends else None,
+        'p999_ms': round(float(np.percentile(ends or [np.nan], 99.9)), 4),
         'longest_gap_ms': round(float(max(gaps, default=np.nan)), 4),
         'stages_ms': {stage: percentiles(ms) for stage, ms in stages.items() if ms},
         'turn_ms': {
