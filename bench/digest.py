@@ -14,8 +14,6 @@ OMP_NUM_THREADS=1, x86-64 with AVX-512).
 
 from __future__ import annotations
 
-import argparse
-from dataclasses import replace
 import hashlib
 from itertools import islice
 import json
@@ -23,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from nightseg_ros.data.source import open_source
+from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
+import tyro
 
 FOLDERS = ('camvid/day_test/images', 'camvid/dusk/images', 'night_dev/images')
 ROUTES = ('auto', 'day', 'night', 'translate')
@@ -36,7 +36,7 @@ def digest(pipeline: Pipeline, path: Path, every: int) -> dict[str, Any]:
     frames = 0
     pipeline.reset()
     for _, frame in islice(source, 0, None, every):
-        if isinstance(frame, Exception):
+        if not isinstance(frame, Frame):
             continue
         if not source.sequence:
             pipeline.reset()
@@ -49,30 +49,24 @@ def digest(pipeline: Pipeline, path: Path, every: int) -> dict[str, Any]:
     return {'frames': frames, **{name: value.hexdigest()[:16] for name, value in hashes.items()}}
 
 
-def write(data: Path, out: Path, every: int, backends: list[str]) -> None:
+def main(
+    data: Path, /, *, out: Path, every: int = 20, backends: tuple[str, ...] = ('torch', 'openvino')
+) -> None:
     """Write the digests of every set, backend and route."""
     paths = {name: (data / name, 1) for name in FOLDERS}
     paths |= {f'clips/{p.name}': (p, every) for p in sorted((data / 'clips').glob('*.mp4'))}
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {name: {backend: {} for backend in backends} for name in paths}
     for backend in backends:
-        config = PipelineConfig(backend=backend, threads=1)
         for route in ROUTES:
             # translate is loaded by the routes that need it only
-            pipeline = Pipeline.load(replace(config, route=route))
+            config = PipelineConfig(backend=backend, threads=1, route=route)
+            pipeline = Pipeline.load(config)
             for name, (path, step) in paths.items():
-                found.setdefault(name, {}).setdefault(backend, {})[route] = digest(
-                    pipeline, path, step
-                )
+                found[name][backend][route] = digest(pipeline, path, step)
                 print(backend, route, name, found[name][backend][route], flush=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps({'every': every, 'sets': found}, indent=1) + '\n')
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('data', type=Path)
-    parser.add_argument('--out', type=Path, required=True)
-    parser.add_argument('--every', type=int, default=20)
-    parser.add_argument('--backends', nargs='+', default=['torch', 'openvino'])
-    given = parser.parse_args()
-    write(given.data, given.out, given.every, given.backends)
+    tyro.cli(main)

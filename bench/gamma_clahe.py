@@ -15,19 +15,17 @@ import sys
 
 import cv2
 from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.photometric import curve
+from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.data.sample import read_image
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.uint8]
-
 #: Median luma that the gamma aims at, of 255: about that of CamVid by day.
 MEDIAN = 105.0
-_CLIP = 2.0
-_TILES = (8, 8)
 
 
-def gamma_clahe(image: Image) -> Image:
+def gamma_clahe(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """
     Return uint8 [H, W, 3] RGB with its median luma at ``MEDIAN`` and local contrast evened out.
 
@@ -36,10 +34,9 @@ def gamma_clahe(image: Image) -> Image:
     """
     median = float(np.median(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)))
     gamma = np.log(MEDIAN / 255) / np.log(np.clip(median, 1.0, 250.0) / 255)
-    levels = (np.arange(256) / 255.0) ** np.clip(gamma, 0.2, 5.0)
-    bright = cv2.LUT(image, np.rint(levels * 255).astype(np.uint8))
+    bright = curve(image, gain=1.0, gamma=float(np.clip(gamma, 0.2, 5.0)))
     lab = cv2.cvtColor(bright, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = cv2.createCLAHE(_CLIP, _TILES).apply(np.ascontiguousarray(lab[..., 0]))
+    lab[..., 0] = cv2.createCLAHE(2.0, (8, 8)).apply(np.ascontiguousarray(lab[..., 0]))
     return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), np.uint8)
 
 
@@ -48,8 +45,8 @@ def main(source: str, out: str) -> None:
     shutil.copytree(Path(source) / 'labels', Path(out) / 'labels', dirs_exist_ok=True)
     (Path(out) / 'images').mkdir(exist_ok=True)
     for sample in open_dataset(f'folder:{source}'):
-        bright = cv2.cvtColor(gamma_clahe(read_image(sample.image)), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(Path(out) / 'images' / f'{sample.image.stem}.png'), bright)
+        path = Path(out) / 'images' / f'{sample.image.stem}.png'
+        write_picture(path, gamma_clahe(read_image(sample.image)))
 
 
 if __name__ == '__main__':

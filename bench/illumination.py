@@ -13,7 +13,6 @@ from collections import defaultdict
 import csv
 import sys
 
-from nightseg_ros.files import models_dir
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.training.illumination import load_thumbnails
 from nightseg_ros.weights import load_weights
@@ -22,8 +21,7 @@ import numpy as np
 
 def main(weights: str, *specs: str) -> None:
     """Print a row a camera, and the mean over the cameras."""
-    path = models_dir() / f'{weights}.safetensors'
-    estimator = IlluminationEstimator(load_weights(path if path.exists() else weights))
+    estimator = IlluminationEstimator(load_weights(weights))
     right: dict[str, dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
     for item in load_thumbnails(specs):
         found = estimator.estimate(np.stack([thumbnail(image) for image in item.images]))

@@ -11,44 +11,36 @@ file descriptors or threads grew.
 from __future__ import annotations
 
 import argparse
-from contextlib import ExitStack
 import os
 from pathlib import Path
 import sys
-import tempfile
 import time
 
-from nightseg_ros.cli.processes import Child, ProcessError
-from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.cli.processes import ros_arguments
+from nightseg_ros.node.messages import stamped_header
 from sensor_msgs.msg import Image
-from watch import add_weights, growth, held, Observer, resources, ros_arguments, verdict
+from watch import add_weights, growth, held, Observer, resources, verdict
 
 
-def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
+def run(options: argparse.Namespace) -> list[dict[str, float]]:
     """Return a row a cycle, of the node's resources when it is unconfigured again; write each."""
     parameters = {
         'autostart': 'false', 'cameras': '[front]', 'weights.day': options.day,
         'weights.night': options.night, 'threads': '1', 'backend': options.backend,
     }  # fmt: skip
-    arguments = ros_arguments(parameters)
-    environ = {**os.environ, 'ROS_LOG_DIR': str(work)}
     rows: list[dict[str, float]] = []
-    with ExitStack() as stack:
-        # line by line, so that it can be watched
-        file = stack.enter_context(options.out.open('w', buffering=1, encoding='utf-8'))
-        print('cycle,seconds,rss_mb,anon_mb,shm_mb,fds,threads,cpu_s,masks', file=file)
-        node = stack.enter_context(
-            Child('node', 'nightseg_ros.node.main', arguments, log=work / 'log', environ=environ)
-        )
-        observer = Observer({'front': Image}, lambda: node.code is None, ['night_perception'])
-        stack.callback(observer.close)
+    # line by line, so that it can be watched
+    with (
+        options.out.open('w', buffering=1, encoding='utf-8') as file,
+        Observer({'front': Image}, ['night_perception']) as observer,
+    ):
+        node = observer.start('node', 'nightseg_ros.node.main', ros_arguments(parameters))
         camera = observer.node.create_publisher(Image, 'front/image_raw', 5)
         picture = Image(encoding='rgb8', height=96, width=160, step=480)
         picture.data.frombytes(os.urandom(96 * 480))
 
         def send() -> None:
-            now, stamp = time.time_ns(), picture.header.stamp
-            stamp.sec, stamp.nanosec = divmod(now, 1_000_000_000)
+            picture.header = stamped_header('', time.time_ns())
             camera.publish(picture)
 
         if options.flood:
@@ -57,21 +49,21 @@ def run(options: argparse.Namespace, work: Path) -> list[dict[str, float]]:
         try:
             for cycle in range(options.cycles):
                 observer.arrivals.clear()
-                for transition in ('configure', 'activate'):
-                    observer.transition(transition)
+                observer.transition('configure', 'activate')
                 while not observer.arrivals:
                     if not options.flood:
                         send()
                     observer.spin(0.05)
-                for transition in ('deactivate', 'cleanup'):
-                    observer.transition(transition)
+                observer.transition('deactivate', 'cleanup')
                 rows.append({
                     'cycle': cycle, 'seconds': round(time.monotonic() - begun, 2),
                     **resources(node.pid), 'masks': len(observer.arrivals),
                 })  # fmt: skip
+                if not cycle:
+                    print(*rows[-1], sep=',', file=file)
                 print(*rows[-1].values(), sep=',', file=file)
             node.stop(20.0)
-        except (RuntimeError, ProcessError) as error:
+        except RuntimeError as error:
             print(f'FAIL in cycle {len(rows)}: {error}\n{node.tail()}')
     return rows
 
@@ -86,9 +78,7 @@ def main() -> int:
     add_weights(parser)
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-') as work:
-        os.environ.update({**domain, **profile_environment()})
-        rows = run(options, Path(work))
+    rows = run(options)
     checks = [growth(rows, 'cycle', 0.2 * options.cycles, limit) for limit in held(options.growth)]
     done = f'{len(rows)} of {options.cycles} cycles'
     return 0 if verdict([*checks, (len(rows) == options.cycles, done)]) else 1

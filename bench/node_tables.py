@@ -10,7 +10,8 @@ parameters in the documents, ``topics.md`` that of the topics.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+import os
 import sys
 import textwrap
 
@@ -31,40 +32,21 @@ _HEAD = """\
 """
 
 
-def yaml_text(parameters: Sequence[Parameter], node: str) -> str:
+def yaml_text(node: str, parameters: Sequence[Parameter]) -> str:
     """Return the YAML file of a node's table."""
     lines: list[str] = []
     group: list[str] = []
     for parameter in parameters:
         *path, leaf = parameter.name.split('.')
-        shared = 0
-        while shared < min(len(path), len(group)) and path[shared] == group[shared]:
-            shared += 1
-        for depth in range(shared, len(path)):
-            lines.append(f'{_indent(depth)}{path[depth]}:')
-        group = path
+        shared = len(os.path.commonprefix([path, group]))
+        lines += [f'{_indent(d)}{path[d]}:' for d in range(shared, len(path))]
+        group, indent = path, _indent(len(path))
         bounds = f' [{parameter.accepted}]' if parameter.accepted else ''
-        dynamic = ' (dynamic)' if parameter.dynamic else ''
-        lines += _wrapped(f'{parameter.text}{bounds}{dynamic}', f'{_indent(len(path))}# ')
-        lines.append(f'{_indent(len(path))}{leaf}: {_literal(parameter.default)}')
+        text = f'{parameter.text}{bounds}{" (dynamic)" if parameter.dynamic else ""}'
+        prefix = f'{indent}# '
+        lines += textwrap.wrap(text, 99, initial_indent=prefix, subsequent_indent=prefix)
+        lines.append(f'{indent}{leaf}: {_literal(parameter.default)}')
     return _HEAD.format(node=node) + '\n'.join(lines) + '\n'
-
-
-def parameter_table(parameters: Sequence[Parameter]) -> str:
-    """Return a table of parameters as documents show it."""
-    rows = [
-        '| Parameter | Type | Default | Accepted | At run time | Meaning |',
-        '|---|---|---|---|---|---|',
-    ]
-    for p in parameters:
-        dynamic = 'yes' if p.dynamic else 'no'
-        # GitHub would take <camera> for a tag and drop it
-        text = p.text.replace('<', '&lt;')
-        rows.append(
-            f'| `{p.name}` | {p.kind} | `{_literal(p.default)}` | {p.accepted} '
-            f'| {dynamic} | {text} |'
-        )
-    return '\n'.join(rows) + '\n'
 
 
 def _indent(depth: int) -> str:
@@ -79,29 +61,44 @@ def _literal(value: Value) -> str:
     return repr(value) if isinstance(value, float) or value == '' else str(value)
 
 
-def _wrapped(text: str, prefix: str) -> list[str]:
-    return textwrap.wrap(text, 99, initial_indent=prefix, subsequent_indent=prefix)
+def parameter_table(parameters: Sequence[Parameter]) -> str:
+    """Return a table of parameters as documents show it."""
+    head = ('Parameter', 'Type', 'Default', 'Accepted', 'At run time', 'Meaning')
+    rows = [
+        (
+            f'`{p.name}`', p.kind, f'`{_literal(p.default)}`', p.accepted,
+            'yes' if p.dynamic else 'no',
+            # GitHub would take <camera> for a tag and drop it
+            p.text.replace('<', '&lt;'),
+        )
+        for p in parameters
+    ]  # fmt: skip
+    return _table(head, rows)
 
 
 def topic_table() -> str:
-    """Return the table of topics as the README shows it."""
-    rows = ['| Topic under `<camera>/nightseg/` | Type | Content |', '|---|---|---|']
-    for topic in TOPICS:
-        latched = ' (transient local)' if topic.latched else ''
-        rows.append(f'| `{topic.name}` | {topic.kind} | {topic.text}{latched} |')
-    return '\n'.join(rows) + '\n'
+    """Return the table of topics as documents show it."""
+    rows = [
+        (f'`{topic.name}`', topic.kind, topic.text + ' (transient local)' * topic.latched)
+        for topic in TOPICS
+    ]
+    return _table(('Topic under `<camera>/nightseg/`', 'Type', 'Content'), rows)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f'| {" | ".join(cells)} |\n' for cells in (head, *rows)]
+    return ''.join([lines[0], '|' + '---|' * len(head) + '\n', *lines[1:]])
 
 
 def generate(name: str) -> str:
     """Return the text of that name; ``ValueError`` lists the names."""
-    if name == 'topics.md':
-        return topic_table()
-    node, _, suffix = name.partition('.')
-    if node not in TABLES or suffix not in ('yaml', 'md'):
-        names = [f'{n}.{s}' for n in TABLES for s in ('yaml', 'md')]
-        raise ValueError(f"'{name}' is none of {', '.join([*names, 'topics.md'])}")
-    table = TABLES[node]
-    return yaml_text(table, node) if suffix == 'yaml' else parameter_table(table)
+    texts = {'topics.md': topic_table()}
+    for node, parameters in TABLES.items():
+        texts[f'{node}.yaml'] = yaml_text(node, parameters)
+        texts[f'{node}.md'] = parameter_table(parameters)
+    if name not in texts:
+        raise ValueError(f"'{name}' is none of {', '.join(texts)}")
+    return texts[name]
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import cv2
+from nightseg_ros.data.photometric import jpeg
 import numpy as np
 import numpy.typing as npt
 
@@ -36,14 +37,11 @@ def noise(street: Image, rng: np.random.Generator) -> Image:
     kind = rng.integers(3)
     left = rng.uniform(0, 0.1) * street
     if kind == 0:
-        grey = rng.random() < 0.5
-        level = rng.normal(
-            rng.uniform(60, 190), rng.uniform(40, 90), (height, width, 1 if grey else 3)
-        )
-        return _bytes(left + level)
+        channels = 1 if rng.random() < 0.5 else 3
+        mean, deviation = rng.uniform(60, 190), rng.uniform(40, 90)
+        return _bytes(left + rng.normal(mean, deviation, (height, width, channels)))
     if kind == 1:
-        grains = rng.random((height, width, 1)) < 0.5
-        return _bytes(left + grains * 255.0)
+        return _bytes(left + (rng.random((height, width, 1)) < 0.5) * 255.0)
     cell = int(rng.integers(2, 6))
     blotches = rng.uniform(0, 255, (height // cell + 1, width // cell + 1, 3)).astype(np.float32)
     return _bytes(left + cv2.resize(blotches, (width, height)))
@@ -64,35 +62,32 @@ def saturated(street: Image, rng: np.random.Generator) -> Image:
 def indoor(street: Image, rng: np.random.Generator) -> Image:
     """Draw a garage or hall: walls, floor, ceiling with lamps, shelves and boxes; no street."""
     height, width = street.shape[:2]
+    size = np.array([width, height])
     picture = np.zeros((height, width, 3), np.float32)
     far = rng.uniform(0.15, 0.4)
-    cx, cy = rng.uniform(0.35, 0.65) * width, rng.uniform(0.35, 0.6) * height
-    dx, dy = far * width / 2, far * height / 2
-    box = np.array(
-        [[cx - dx, cy - dy], [cx + dx, cy - dy], [cx + dx, cy + dy], [cx - dx, cy + dy]]
-    )
-    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
+    center = rng.uniform((0.35, 0.35), (0.65, 0.6)) * size
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    near, back = corners * size, center + (2 * corners - 1) * (far * size / 2)
     for side in range(4):
         after = (side + 1) % 4
-        face = np.array([corners[side], corners[after], box[after], box[side]])
-        cv2.fillConvexPoly(picture, _points(face), _paint(rng, 60, 220))
+        face = near[side], near[after], back[after], back[side]
+        cv2.fillConvexPoly(picture, _whole(face), _paint(rng, 60, 220))
         for step in np.linspace(0.1, 0.9, int(rng.integers(2, 9))):
-            near = _point(face[0] + (face[1] - face[0]) * step)
-            away = _point(face[3] + (face[2] - face[3]) * step)
-            cv2.line(picture, near, away, _paint(rng, 40, 240), 1, cv2.LINE_AA)
-    cv2.fillConvexPoly(picture, _points(box), _paint(rng, 60, 220))
+            ends = (face[0] + (face[1] - face[0]) * step, face[3] + (face[2] - face[3]) * step)
+            cv2.line(picture, *_whole(ends), _paint(rng, 40, 240), 1, cv2.LINE_AA)
+    cv2.fillConvexPoly(picture, _whole(back), _paint(rng, 60, 220))
     for _ in range(int(rng.integers(1, 5))):
-        lamp = np.array([rng.uniform(0.1, 0.9) * width, rng.uniform(0, 0.2) * height])
-        cv2.ellipse(picture, _point(lamp), (int(width / 12), int(height / 40)), 0, 0, 360,
-                    (255, 255, 245), -1, cv2.LINE_AA)  # fmt: skip
+        lamp = _whole(rng.uniform((0.1, 0), (0.9, 0.2)) * size)
+        axes = (int(width / 12), int(height / 40))
+        cv2.ellipse(picture, lamp, axes, 0, 0, 360, (255, 255, 245), -1, cv2.LINE_AA)
     for _ in range(int(rng.integers(5, 16))):
-        low = rng.uniform(0, 0.9, 2) * (width, height)
-        high = low + rng.uniform(0.05, 0.35, 2) * (width, height)
+        low = rng.uniform(0, 0.9, 2) * size
+        high = low + rng.uniform(0.05, 0.35, 2) * size
         color = _paint(rng, 20, 230)
-        cv2.rectangle(picture, _point(low), _point(high), color, -1)
+        cv2.rectangle(picture, _whole(low), _whole(high), color, -1)
         for shelf in np.linspace(low[1], high[1], int(rng.integers(1, 6))):
-            cv2.line(picture, _point((low[0], shelf)), _point((high[0], shelf)),
-                     tuple(0.6 * c for c in color), 2)  # fmt: skip
+            ends = ((low[0], shelf), (high[0], shelf))
+            cv2.line(picture, *_whole(ends), [0.6 * c for c in color], 2)
     shade = 0.7 + 0.3 * _ramp(height, width, rng)[..., None]
     texture = 1 + 0.06 * _field(rng, (height, width), 40)[..., None]
     return _camera(picture * shade * texture, rng)
@@ -103,10 +98,12 @@ def blank(street: Image, rng: np.random.Generator) -> Image:
     height, width = street.shape[:2]
     kind = rng.integers(4)
     if kind == 3:
-        bars = np.array([[v * (b >> s & 1) for s in range(3)] for b in range(8) for v in [255]])
+        bars = 255 * (np.arange(8)[:, None] >> np.arange(3) & 1)
         return np.repeat(_bytes(bars[np.arange(width) * 8 // width])[None], height, 0)
-    color = {0: np.zeros(3), 1: np.full(3, 255.0)}.get(int(kind), rng.uniform(0, 255, 3))
-    return _bytes(np.broadcast_to(color, street.shape) + rng.normal(0, 0.8, street.shape))
+    color = rng.uniform(0, 255, 3)
+    if kind < 2:
+        color[:] = 255 * kind
+    return _bytes(color + rng.normal(0, 0.8, street.shape))
 
 
 CORRUPTIONS: dict[str, Corruption] = {
@@ -131,23 +128,17 @@ def _camera(light: npt.NDArray[np.float64], rng: np.random.Generator) -> Image:
     """Blur a little, add a sensor's noise, compress."""
     soft = cv2.GaussianBlur(np.asarray(light, np.float32), (0, 0), 0.7)
     picture = _bytes(soft + rng.normal(0, rng.uniform(0.5, 4), soft.shape))
-    content = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-    return np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR), np.uint8)
+    return jpeg(picture, 90)
 
 
 def _bytes(light: npt.NDArray[np.floating]) -> Image:
     return np.asarray(np.clip(np.rint(light), 0, 255), np.uint8)
 
 
-def _paint(rng: np.random.Generator, low: float, high: float) -> tuple[float, ...]:
+def _paint(rng: np.random.Generator, low: float, high: float) -> list[float]:
     grey = rng.uniform(low, high)
-    return tuple(float(c) for c in np.clip(grey * rng.uniform(0.8, 1.2, 3), 0, 255))
+    return list(np.clip(grey * rng.uniform(0.8, 1.2, 3), 0, 255))
 
 
-def _point(at: npt.ArrayLike) -> tuple[int, int]:
-    x, y = np.rint(np.asarray(at)).astype(int)
-    return int(x), int(y)
-
-
-def _points(at: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    return np.asarray(np.rint(np.asarray(at)), np.int32)
+def _whole(at: npt.ArrayLike) -> npt.NDArray[np.int32]:
+    return np.rint(at).astype(np.int32)

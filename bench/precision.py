@@ -9,7 +9,6 @@ the share of labels that stay as in float32.
 
 from __future__ import annotations
 
-from pathlib import Path
 import sys
 
 from nightseg_ros.data.datasets import open_dataset
@@ -23,30 +22,20 @@ import numpy as np
 def main(name: str, *folders: str) -> None:
     """Print the agreement by folder."""
     weights, pixels = load_weights(name), HostPixels()
-    exact, *coarse = (
-        (title, backend.load(weights, print))
-        for title, backend in (
-            ('float32', OpenVINOBackend()),
-            *(
-                (
-                    f'bfloat16 behind {exact} convolutions',
-                    OpenVINOBackend(bfloat16=True, exact=exact),
-                )
-                for exact in (0, FLOAT32_LAYERS)
-            ),
-        )
-    )
+    exact = OpenVINOBackend().load(weights, print)
+    coarse = {
+        layers: OpenVINOBackend(bfloat16=True, exact=layers).load(weights, print)
+        for layers in (0, FLOAT32_LAYERS)
+    }
     for folder in folders:
         images = [read_image(s.image) for s in open_dataset(f'images:{folder}')[::8]]
         sizes = [fit(*image.shape[:2], weights.metadata.long_side) for image in images]
         batches = [pixels.shrink(i, 'rgb', s)[None] for i, s in zip(images, sizes)]
-        wanted = [exact[1](batch)[0] for batch in batches]
-        for title, run in coarse:
-            shares = [(run(b)[0] == labels).mean() for b, labels in zip(batches, wanted)]
-            print(
-                f'{weights.path.stem}, {Path(folder)}, {len(shares)} frames, {title}: '
-                f'mean {np.mean(shares):.4f}, worst {np.min(shares):.4f}'
-            )
+        wanted = [exact(batch)[0] for batch in batches]
+        for layers, run in coarse.items():
+            same = [(run(b)[0] == labels).mean() for b, labels in zip(batches, wanted)]
+            text = f'{len(same)} frames: mean {np.mean(same):.4f}, worst {np.min(same):.4f}'
+            print(f'{name}, {folder}, bfloat16 behind {layers} convolutions, {text}')
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import ExitStack
 import csv
 import fcntl
 import itertools
@@ -26,19 +25,18 @@ from pathlib import Path
 import signal
 import statistics
 import sys
-import tempfile
 import termios
 import time
 from typing import Any
 
-from nightseg_ros.cli.processes import Child, ProcessError
-from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.cli.processes import Child, ros_arguments
 from nightseg_ros.node.diagnostics import CLOUD_DROPS, FRAME_DROPS
+from nightseg_ros.node.messages import stamped_header
 from nightseg_ros.shared_memory import held_locks
 from nightseg_ros.simulation.drive import Drive, write_drive
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
-from watch import add_weights, growth, held, Limit, Observer, resources, ros_arguments, verdict
+from watch import add_weights, growth, held, Limit, Observer, resources, verdict
 
 CAMERAS = ('front', 'rear')
 SOURCES = (*CAMERAS, 'lidar')
@@ -59,58 +57,33 @@ EVENTS = ('silence', 'restart', 'deactivate', 'route', 'suspend', 'unread', 'con
 ENDS = {'served', *(f'dropped.{reason}' for reason in FRAME_DROPS | CLOUD_DROPS)}
 
 
-class LoopPlayer:
+class LoopPlayer(Child):
     """Plays a bag into ``<camera>/image_raw`` for ever, and tells which frame was sent when."""
 
-    def __init__(self, camera: str, bag: Path, folder: Path) -> None:
-        """Prepare; ``start`` starts the process, whose files go into ``folder``."""
-        self.source = camera
-        self._bag, self._folder = bag, folder
-        self._starts = self._read = 0
-        self._stack = ExitStack()
-
-    def start(self) -> None:
-        """Start the process."""
-        self._starts += 1
-        self._read = 0
+    def __init__(self, camera: str, bag: Path) -> None:
+        """Start it; its files lie beside the bag."""
+        path = bag.with_name(f'{camera}.jsonl')
+        self._stamps = path.open('w+', encoding='utf-8')
+        self._rest = ''
         arguments = [
-            str(self._bag), '--loop', '--remap-to', f'{self.source}/image_raw',
-            '--log', str(self._log),
+            str(bag), '--loop', '--remap-to', f'{camera}/image_raw', '--log', str(path),
         ]  # fmt: skip
-        self.child = self._stack.enter_context(
-            Child(
-                self.source, 'nightseg_ros.node.replay', arguments,
-                log=self._folder / f'{self.source}.log', environ=dict(os.environ),
-            )
+        super().__init__(
+            camera, 'nightseg_ros.node.replay', arguments, log=path.with_suffix('.log'),
+            environ=os.environ,
         )  # fmt: skip
-
-    def stop(self) -> None:
-        """End the process."""
-        self._stack.close()
-        self._log.unlink(missing_ok=True)
 
     def sent(self) -> list[tuple[int, float]]:
         """Return stamp (ns) and steady time (s) of what was sent since the last call."""
-        if not self._log.exists():
-            return []
-        self.child.check()
-        with self._log.open('rb') as file:
-            file.seek(self._read)
-            content = file.read()
-        whole = content[: content.rfind(b'\n') + 1]
-        self._read += len(whole)
-        events = [json.loads(line) for line in whole.splitlines()]
+        *lines, self._rest = (self._rest + self._stamps.read()).split('\n')
+        events = map(json.loads, lines)
         return [(event['stamp'], event['sent'] / 1e9) for event in events]
-
-    @property
-    def _log(self) -> Path:
-        return self._folder / f'{self.source}-{self._starts}.jsonl'
 
 
 class Lidar:
     """Sends a sweep of 2,000 points for each new mask of the front camera, and calibrations."""
 
-    source = 'lidar'
+    name = 'lidar'
 
     def __init__(self, observer: Observer) -> None:
         """Look for masks ten times a second."""
@@ -124,8 +97,6 @@ class Lidar:
             height=1, width=2000, fields=fields, point_step=12, row_step=24_000,
             data=points.astype(np.float32).tobytes(),
         )  # fmt: skip
-        # no transform is asked for where all lies in the frame of the pictures
-        self._sweep.header.frame_id = 'camera'
         width, height = SIZE
         self._lens = CameraInfo(height=height, width=width, distortion_model='plumb_bob')
         focal = 0.625 * width
@@ -148,8 +119,8 @@ class Lidar:
         self._last = stamp_ns
         for info in self._infos:
             info.publish(self._lens)
-        stamp = self._sweep.header.stamp
-        stamp.sec, stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        # no transform is asked for where all lies in the frame of the pictures
+        self._sweep.header = stamped_header('camera', stamp_ns)
         self._sent.append((stamp_ns, time.monotonic()))
         self._points.publish(self._sweep)
 
@@ -164,8 +135,9 @@ class LoggedNode(Child):
         os.mkfifo(pipe)
         self._reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
         fcntl.fcntl(self._reader, fcntl.F_SETPIPE_SZ, 4096)
-        environ = {**os.environ, 'ROS_LOG_DIR': str(work / 'ros_log')}
-        super().__init__(name, NODES[name], ros_arguments(parameters), log=pipe, environ=environ)
+        super().__init__(
+            name, NODES[name], ros_arguments(parameters), log=pipe, environ=os.environ
+        )
 
     def waiting(self) -> int:
         """Return how many bytes nobody has read."""
@@ -183,11 +155,12 @@ class LoggedNode(Child):
         return '\n'.join(f'  | {line}' for line in self.text.splitlines()[-lines:])
 
 
-class Soak:
+class Soak(Observer):
     """One run: events in turn, between them samples."""
 
-    def __init__(self, options: argparse.Namespace, work: Path) -> None:
-        """Render the drive and start the nodes; files go into ``work``."""
+    def __init__(self, options: argparse.Namespace) -> None:
+        """Render the drive and start the nodes."""
+        super().__init__({**dict.fromkeys(CAMERAS, Image), 'lidar': PointCloud2}, list(NODES))
         self.options = options
         # what the first minutes cost once is not held against it, up to a quarter of an hour
         self.warm_up = min(900.0, 36 * options.minutes)
@@ -199,8 +172,8 @@ class Soak:
         """What was not accounted for, or spoke to another machine."""
         self.events: list[str] = []
         self.segments: set[Path] = set()
-        bag = work / 'drive'
-        write_drive(bag, Drive(size=SIZE, fps=FPS, seconds=LOOP), processes=1)
+        self._bag = self.folder / 'drive'
+        write_drive(self._bag, Drive(size=SIZE, fps=FPS, seconds=LOOP), processes=1)
         cameras = {'cameras': json.dumps(CAMERAS)}
         parameters = {
             'night_perception': {
@@ -209,29 +182,15 @@ class Soak:
             },
             'semantic_cloud': {**cameras, 'use_tf': 'false'},
         }  # fmt: skip
-        self._stack = ExitStack()
-        self._players = [LoopPlayer(camera, bag, work) for camera in CAMERAS]
-        self.nodes = [
-            self._stack.enter_context(LoggedNode(name, parameters[name], work)) for name in NODES
-        ]
-        self.observer = Observer(
-            {**dict.fromkeys(CAMERAS, Image), 'lidar': PointCloud2},
-            lambda: all(node.code is None for node in self.nodes), list(NODES),
-        )  # fmt: skip
-        self._stack.callback(self.observer.close)
-        self._lidar = Lidar(self.observer)
-        for player in self._players:
-            self._stack.callback(player.stop)
+        self.nodes = [self.add(LoggedNode(name, parameters[name], self.folder)) for name in NODES]
+        self._players: list[LoopPlayer] = []
+        self._lidar = Lidar(self)
         self._begun = time.monotonic()
-
-    def close(self) -> None:
-        """End every process."""
-        self._stack.close()
 
     def run(self) -> None:
         """Go through the events until the time is over."""
-        for player in self._players:
-            player.start()
+        for camera in CAMERAS:
+            self._players.append(self.add(LoopPlayer(camera, self._bag)))
             # the cameras must not see the same light at the same time
             self._spin(self.every / 3)
         self._until_served()
@@ -261,51 +220,53 @@ class Soak:
         while (left := end - time.monotonic()) > 0:
             for node in self.nodes:
                 node.read()
-            self.observer.spin(min(left, 0.5))
+            self.spin(min(left, 0.5))
 
     def _until_served(self) -> None:
         """Wait for new masks of both cameras and clouds."""
-        self.observer.arrivals.clear()
-        self.observer.until(
-            lambda: {source for source, *_ in self.observer.arrivals} == set(SOURCES),
+        self.arrivals.clear()
+        self.until(
+            lambda: {source for source, *_ in self.arrivals} == set(SOURCES),
             'masks of both cameras and clouds',
         )
+
+    def _until_silent(self, camera: str, silent: bool = True) -> None:
+        """Wait until the node says ERROR of a camera, or no longer."""
+        what = f'{camera} {"silent" if silent else "again"}'
+        self.until(lambda: (self.levels.get(camera) == 2) == silent, what)
 
     # -- events -------------------------------------------------------------------------------
 
     def silence(self) -> None:
         """Let the front camera fall silent and come back with all that it held back."""
-        child, camera = self._players[0].child, CAMERAS[0]
-        self.observer.until(lambda: self.observer.levels.get(camera) != 2, 'an end of the rest')
-        child.signal(signal.SIGSTOP)
+        self._until_silent('front', False)
+        self._players[0].signal(signal.SIGSTOP)
         try:
-            self.observer.until(lambda: self.observer.levels.get(camera) == 2, 'the silence')
+            self._until_silent('front')
         finally:
-            child.signal(signal.SIGCONT)
-        self.observer.until(lambda: self.observer.levels.get(camera) != 2, 'the camera again')
+            self._players[0].signal(signal.SIGCONT)
+        self._until_silent('front', False)
 
     def restart(self) -> None:
         """End the rear camera's process and start another one."""
-        self._players[1].stop()
+        self.end(self._players[1])
         self._spin(1.0)
-        self._players[1].start()
-        self.observer.until(lambda: self.observer.levels.get(CAMERAS[1]) == 2, 'silence')
-        self.observer.until(lambda: self.observer.levels.get(CAMERAS[1]) != 2, 'the camera')
+        self._players[1] = self.add(LoopPlayer('rear', self._bag))
+        self._until_silent('rear')
+        self._until_silent('rear', False)
 
     def deactivate(self) -> None:
         """Deactivate and activate the nodes."""
-        for transition in ('deactivate', 'activate'):
-            self.observer.transition(transition)
+        self.transition('deactivate', 'activate')
 
     def configure(self) -> None:
         """Free everything and load it anew."""
-        for transition in ('deactivate', 'cleanup', 'configure', 'activate'):
-            self.observer.transition(transition)
+        self.transition('deactivate', 'cleanup', 'configure', 'activate')
 
     def route(self) -> None:
         """Take one network for every light, then the other, then let the light decide again."""
         for route in ('night', 'day', 'auto'):
-            self.observer.set_parameter('route', route)
+            self.set_parameter('route', route)
             self._spin(self.every / 10)
 
     def suspend(self) -> None:
@@ -321,12 +282,12 @@ class Soak:
         routes = itertools.cycle(('night', 'day'))
         fullest, same = -1, 0
         while same < 8:
-            self.observer.set_parameter('route', next(routes))
-            self.observer.spin(0.3)
+            self.set_parameter('route', next(routes))
+            self.spin(0.3)
             waiting = self.nodes[0].waiting()
             same = same + 1 if waiting == fullest and waiting > 3000 else 0
             fullest = waiting
-        self.observer.set_parameter('route', 'auto')
+        self.set_parameter('route', 'auto')
         self._until_served()
 
     # -- samples ------------------------------------------------------------------------------
@@ -336,26 +297,23 @@ class Soak:
         self._spin(SETTLE)
         for sender in (*self._players, self._lidar):
             sender.sent()
-        self.observer.arrivals.clear()
+        self.arrivals.clear()
         waiting: dict[tuple[str, int], float] = {}
         end = time.monotonic() + seconds - SETTLE
         event = self.events[-1] if self.events else 'start'
         before = resources(self.nodes[0].pid)
         while time.monotonic() < end:
             self._spin(SAMPLE)
-            sent, latencies, clouds = self._match(waiting)
+            latencies = self._match(waiting)
             now, cloud = (resources(node.pid) for node in self.nodes)
-            frames = len(latencies)
-            cpu = (now['cpu_s'] - before['cpu_s']) * 1e3 / frames if frames else float('nan')
+            frames, used = len(latencies), now['cpu_s'] - before['cpu_s']
             before = now
             self.rows.append({
                 'seconds': round(time.monotonic() - self._begun, 2), 'event': event,
                 **now, **{f'cloud_{name}': value for name, value in cloud.items()},
-                'cpu_ms_per_frame': round(cpu, 2),
-                'latency_ms': round(statistics.median(latencies), 2) if latencies else 'nan',
-                'sent': sent, 'masks': frames, 'clouds': clouds,
-                'level': max(self.observer.levels.values(), default=0),
-                **{f'route_{camera}': self._route(camera) for camera in CAMERAS},
+                'cpu_ms_per_frame': round(1e3 * used / frames, 2) if frames else 'nan',
+                'latency_ms': round(statistics.median(latencies), 2) if frames else 'nan',
+                'masks': frames, 'level': max(self.levels.values(), default=0),
             })  # fmt: skip
             event = ''
             self._inspect()
@@ -364,7 +322,7 @@ class Soak:
     def _balance(self, waiting: dict[tuple[str, int], float]) -> None:
         """Let all senders rest until everything is answered, and count what is missing."""
         for player in self._players:
-            player.child.signal(signal.SIGSTOP)
+            player.signal(signal.SIGSTOP)
         self._spin(ANSWER / 4)
         self._lidar.silent = True
         self._spin(ANSWER)
@@ -372,59 +330,49 @@ class Soak:
         for source, _ in waiting:
             self.lost[source] += 1
         try:
-            self.observer.until(lambda: not self._unbalanced(), 'the end of all frames', 30.0)
+            self.until(lambda: not self._unbalanced(), 'the end of all frames', 30.0)
         except RuntimeError:
             self.faults += self._unbalanced()
         self._lidar.silent = False
         for player in self._players:
-            player.child.signal(signal.SIGCONT)
+            player.signal(signal.SIGCONT)
 
     def _unbalanced(self) -> list[str]:
         """Return the sources of which not every received message has ended."""
         found = []
         for source in SOURCES:
-            values = self.observer.values[source].items()
+            values = self.values[source].items()
             counts = {key: int(value) for key, value in values if key in ENDS}
-            received = int(self.observer.values[source]['received'])
+            received = int(self.values[source]['received'])
             if sum(counts.values()) != received:
                 found.append(f'{source}: {received} received, {counts}')
         return found
 
-    def _match(self, waiting: dict[tuple[str, int], float]) -> tuple[int, list[float], int]:
+    def _match(self, waiting: dict[tuple[str, int], float]) -> list[float]:
         """
-        Give each answer to what was sent; return frames sent, latencies (ms) of masks, clouds.
+        Give each answer to what was sent, and return the latencies (ms) of the masks.
 
         ``waiting`` holds the steady time at which each frame or cloud without an answer was sent.
         """
-        frames = 0
         for sender in (*self._players, self._lidar):
-            new = {(sender.source, stamp): sent for stamp, sent in sender.sent()}
+            new = {(sender.name, stamp): sent for stamp, sent in sender.sent()}
             waiting |= new
-            self.sent[sender.source] += len(new)
-            frames += len(new) * (sender is not self._lidar)
-        latencies, clouds = [], 0
-        for source, stamp, arrived in self.observer.arrivals:
+            self.sent[sender.name] += len(new)
+        latencies = []
+        for source, stamp, arrived in self.arrivals:
             sent = waiting.pop((source, stamp), None)
-            if sent is None:
-                continue
-            if source == 'lidar':
-                clouds += 1
-            else:
+            if sent is not None and source != 'lidar':
                 latencies.append((arrived - sent) * 1e3)
-        self.observer.arrivals.clear()
-        return frames, latencies, clouds
+        self.arrivals.clear()
+        return latencies
 
     def _inspect(self) -> None:
         """Note the segments in /dev/shm, and connections to other machines."""
-        for child in (*self.nodes, *(player.child for player in self._players)):
+        for child in self.children:
             locks = [path.with_name(path.name[:-3]) for path, _ in held_locks(child.pid)]
             # others may have a port as well
             self.segments |= {path for path in locks if '_port' not in path.name}
             self.faults += [f'{child.name} speaks to {remote}' for remote in remotes(child.pid)]
-
-    def _route(self, camera: str) -> str:
-        now = self.observer.values.get(camera, {}).get('now', '')
-        return now.removeprefix('route ').partition(',')[0]
 
 
 def remotes(pid: int) -> Iterator[str]:
@@ -444,36 +392,11 @@ def remotes(pid: int) -> Iterator[str]:
                 yield f'{table} {words[1]} {words[2]}'
 
 
-def main() -> int:
-    """Run it and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--minutes', type=float, default=60.0)
-    parser.add_argument('--out', type=Path, default=Path('out/soak'))
-    add_weights(parser)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    with private_domain() as domain, tempfile.TemporaryDirectory(prefix='nightseg-soak-') as work:
-        os.environ.update({**domain, **profile_environment()})
-        soak = Soak(options, Path(work))
-        try:
-            soak.run()
-        except (RuntimeError, ProcessError, OSError) as error:
-            tails = [f'{node.name} ({node.code}):\n{node.tail()}' for node in soak.nodes]
-            soak.faults.append('\n'.join([f'after {soak.events[-1:]}: {error}', *tails]))
-        finally:
-            soak.close()
-            with (options.out / 'soak.csv').open('w', newline='', encoding='utf-8') as file:
-                writer = csv.DictWriter(file, list(soak.rows[0]) if soak.rows else ())
-                writer.writeheader()
-                writer.writerows(soak.rows)
-    return 0 if judged(options, soak) else 1
-
-
-def judged(options: argparse.Namespace, soak: Soak) -> bool:
+def judged(soak: Soak, growing: float, folder: Path) -> bool:
     """Print what grew, got lost or was left behind, and write soak.json."""
     # times hear of other work on the machine: the fastest tenth of a quarter is compared
     limits = [
-        *held(options.growth), *held(options.growth, 'cloud_'),
+        *held(growing), *held(growing, 'cloud_'),
         Limit('cpu_ms_per_frame', 0.1, floor=5.0, quantile=0.1),
         Limit('latency_ms', 0.25, floor=10.0, quantile=0.1),
     ]  # fmt: skip
@@ -486,11 +409,33 @@ def judged(options: argparse.Namespace, soak: Soak) -> bool:
         checks.append((not items, f'{what}: {"; ".join(items[:5]) or "nothing"}'))
     passed = verdict(checks)
     content = {
-        'minutes': options.minutes, 'events': soak.events, 'sent': soak.sent, 'lost': soak.lost,
-        'checks': [text for _, text in checks], 'passed': passed,
+        'minutes': soak.options.minutes, 'events': soak.events, 'sent': soak.sent,
+        'lost': soak.lost, 'checks': [text for _, text in checks], 'passed': passed,
     }  # fmt: skip
-    (options.out / 'soak.json').write_text(json.dumps(content, indent=2) + '\n')
+    (folder / 'soak.json').write_text(json.dumps(content, indent=2) + '\n')
     return passed
+
+
+def main() -> int:
+    """Run it and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--minutes', type=float, default=60.0)
+    parser.add_argument('--out', type=Path, default=Path('out/soak'))
+    add_weights(parser)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with Soak(options) as soak:
+        try:
+            soak.run()
+        except (RuntimeError, OSError) as error:
+            tails = [f'{node.name} ({node.code}):\n{node.tail()}' for node in soak.nodes]
+            soak.faults.append('\n'.join([f'after {soak.events[-1:]}: {error}', *tails]))
+        finally:
+            with (options.out / 'soak.csv').open('w', newline='', encoding='utf-8') as file:
+                writer = csv.DictWriter(file, list(soak.rows[0]) if soak.rows else ())
+                writer.writeheader()
+                writer.writerows(soak.rows)
+    return 0 if judged(soak, options.growth, options.out) else 1
 
 
 if __name__ == '__main__':

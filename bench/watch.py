@@ -5,28 +5,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 import os
 from pathlib import Path
+import tempfile
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from nightseg_ros.cli.processes import Child
+from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.node.messages import header_stamp
 from nightseg_ros.shared_memory import remove_orphans
 import numpy as np
-from rcl_interfaces.srv import SetParametersAtomically
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile
+from rclpy.parameter_client import AsyncParameterClient
 from sensor_msgs.msg import Image
 
 #: Seconds for an answer of a node on a machine that has other work, too.
 ANSWER_S = 120.0
 
+C = TypeVar('C', bound=Child)
 _TICKS = os.sysconf('SC_CLK_TCK')
 
 
@@ -100,20 +105,13 @@ def growth(
     return bool(last - first <= max(limit.growth * first, limit.floor)), text
 
 
-def verdict(checks: Iterable[tuple[bool, str]]) -> bool:
+def verdict(checks: Sequence[tuple[bool, str]]) -> bool:
     """Print each check and the verdict; return whether all passed."""
-    checks = list(checks)
     for passed, text in checks:
         print('ok  ' if passed else 'FAIL', text)
     passed = all(passed for passed, _ in checks)
     print('verdict:', 'passed' if passed else 'FAILED')
     return passed
-
-
-def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
-    """Return the arguments that set a node's parameters."""
-    pairs = ('{}:={}'.format(*pair) for pair in parameters.items())
-    return ['--ros-args', *(part for pair in pairs for part in ('-p', pair))]
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -124,20 +122,67 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backend', default='auto')
 
 
-class Observer:
+class Graph(ExitStack):
+    """A private ROS domain: a node of this process, and the processes that it watches."""
+
+    def __init__(self) -> None:
+        """Create the node; what the processes write goes into ``folder``."""
+        super().__init__()
+        self.children: list[Child] = []
+        self.folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-')))
+        # read by Fast DDS when the first node starts
+        os.environ.update(self.enter_context(private_domain()) | profile_environment())
+        os.environ['ROS_LOG_DIR'] = str(self.folder)
+        remove_orphans()
+        rclpy.init(args=[])
+        self.callback(rclpy.try_shutdown)
+        self.node: Any = rclpy.create_node('observer')
+        self.callback(self.node.destroy_node)
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+
+    def start(self, name: str, module: str, arguments: Sequence[str]) -> Child:
+        """Start a process."""
+        log = self.folder / f'{name}.log'
+        return self.add(Child(name, module, arguments, log=log, environ=os.environ))
+
+    def add(self, child: C) -> C:
+        """Watch a process, and end it where the block is left."""
+        self.children.append(self.enter_context(child))
+        return child
+
+    def end(self, child: Child) -> None:
+        """End a process, and watch it no longer."""
+        self.children.remove(child)
+        child.__exit__()
+
+    def spin(self, seconds: float) -> None:
+        """Listen for a while; ``RuntimeError`` where a process ends."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._check()
+            self.executor.spin_once(timeout_sec=left)
+
+    def until(self, met: Callable[[], bool], what: str, timeout: float = ANSWER_S) -> None:
+        """Listen until ``met``."""
+        end = time.monotonic() + timeout
+        while not met():
+            self._check()
+            if time.monotonic() > end:
+                raise RuntimeError(f'{what}: not within {timeout:g} s')
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def _check(self) -> None:
+        for child in self.children:
+            child.check()
+
+
+class Observer(Graph):
     """Notes when each mask of each camera arrived, or each cloud, and the latest diagnostics."""
 
-    def __init__(
-        self, outputs: Mapping[str, Any], alive: Callable[[], bool], nodes: Sequence[str]
-    ) -> None:
-        """
-        Subscribe to the output of each camera (``Image``) or LiDAR (``PointCloud2``).
-
-        ``alive`` tells whether the observed processes, the ``nodes``, still run.
-        """
-        remove_orphans()
-        rclpy.init()
-        self.node: Any = rclpy.create_node('observer')
+    def __init__(self, outputs: Mapping[str, Any], nodes: Sequence[str]) -> None:
+        """Subscribe to the output of each camera (``Image``) or LiDAR (``PointCloud2``)."""
+        super().__init__()
         self.arrivals: list[tuple[str, int, float]] = []
         """Source, stamp in ns and steady time in seconds of each message."""
         self.latest: dict[str, int] = {}
@@ -145,79 +190,42 @@ class Observer:
         self.levels: dict[str, int] = {}
         """Latest level (0 OK, 1 WARN, 2 ERROR) by camera, and of a node as 'node'."""
         self.values: dict[str, dict[str, str]] = {}
-        self._alive = alive
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self.node)
         for source, kind in outputs.items():
             topic = 'labels' if kind is Image else 'points'
             self.node.create_subscription(
-                kind, f'{source}/nightseg/{topic}', self._keeper(source), QoSProfile(depth=50),
-                raw=True,
-            )  # fmt: skip
-        self.node.create_subscription(
-            DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
-        )
+                kind, f'{source}/nightseg/{topic}', partial(self._keep, source), 50, raw=True
+            )
+        self.node.create_subscription(DiagnosticArray, '/diagnostics', self._diagnose, 10)
         self._change = {
             node: self.node.create_client(ChangeState, f'/{node}/change_state') for node in nodes
         }
-        self._set = self.node.create_client(
-            SetParametersAtomically, f'/{nodes[0]}/set_parameters_atomically'
-        )
+        self._parameters = AsyncParameterClient(self.node, nodes[0])
 
-    def close(self) -> None:
-        """Leave the graph."""
-        self.node.destroy_node()
-        rclpy.try_shutdown()
-
-    def spin(self, seconds: float) -> None:
-        """Listen for a while."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._check()
-            self._executor.spin_once(timeout_sec=left)
-
-    def until(self, met: Callable[[], bool], what: str, timeout: float = ANSWER_S) -> float:
-        """Listen until ``met``; return the seconds that it took."""
-        begun = time.monotonic()
-        while not met():
-            self._check()
-            if time.monotonic() - begun > timeout:
-                raise RuntimeError(f'{what}: not within {timeout:g} s')
-            self._executor.spin_once(timeout_sec=0.05)
-        return time.monotonic() - begun
-
-    def transition(self, name: str) -> None:
-        """Ask every node for a transition; ``RuntimeError`` where one does not make it."""
+    def transition(self, *names: str) -> None:
+        """Ask every node for transitions; ``RuntimeError`` where one does not make it."""
         request = ChangeState.Request()
-        request.transition.id = getattr(Transition, f'TRANSITION_{name.upper()}')
-        for node, client in self._change.items():
-            if not self._call(client, request, f'{name} {node}').success:
-                raise RuntimeError(f'{node} refused to {name}')
+        for name in names:
+            request.transition.id = getattr(Transition, f'TRANSITION_{name.upper()}')
+            for node, client in self._change.items():
+                self.until(client.service_is_ready, f'the service to {name}')
+                if not self._answer(client.call_async(request), f'{name} {node}').success:
+                    raise RuntimeError(f'{node} refused to {name}')
 
     def set_parameter(self, name: str, value: Any) -> None:
         """Set a parameter of the first node; ``RuntimeError`` where it is refused."""
-        request = SetParametersAtomically.Request()
-        request.parameters = [Parameter(name, value=value).to_parameter_msg()]
-        result = self._call(self._set, request, f'set {name}').result
-        if not result.successful:
-            raise RuntimeError(f'{name} was refused: {result.reason}')
+        self.until(self._parameters.services_are_ready, f'the services to set {name}')
+        wanted = [Parameter(name, value=value)]
+        answer = self._answer(self._parameters.set_parameters_atomically(wanted), f'set {name}')
+        if not answer.result.successful:
+            raise RuntimeError(f'{name} was refused: {answer.result.reason}')
 
-    def _call(self, client: Any, request: Any, what: str) -> Any:
-        self.until(client.service_is_ready, f'the service to {what}')
-        future = client.call_async(request)
+    def _answer(self, future: Any, what: str) -> Any:
         self.until(future.done, what)
         return future.result()
 
-    def _check(self) -> None:
-        if not self._alive():
-            raise RuntimeError('the process has ended')
-
-    def _keeper(self, camera: str) -> Callable[[bytes], None]:
-        def keep(data: bytes) -> None:
-            self.latest[camera] = header_stamp(data)
-            self.arrivals.append((camera, self.latest[camera], time.monotonic()))
-
-        return keep
+    def _keep(self, source: str, data: bytes) -> None:
+        self.latest[source] = header_stamp(data)
+        self.arrivals.append((source, self.latest[source], time.monotonic()))
 
     def _diagnose(self, array: DiagnosticArray) -> None:
         for status in array.status:

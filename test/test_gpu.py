@@ -92,7 +92,6 @@ def test_the_benchmarks_dry_run(tmp_path):
             sys.executable, ROOT / 'bench' / 'gpu.py', '--device', 'cpu', '--cameras', '1', '2',
             '--size', '96x160', '--seconds', '0.3', '--out', tmp_path / 'gpu.json',
             '--night', models / 'rendered_night.safetensors',
-            '--day', models / 'rendered_day.safetensors',
         ],
         capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip

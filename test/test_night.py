@@ -232,17 +232,6 @@ def test_lamp_colors_go_from_orange_to_blue_at_one_luminance():
         assert float(lamp_color(kelvin) @ [0.2126, 0.7152, 0.0722]) == pytest.approx(1.0, abs=0.06)
 
 
-def test_bad_arguments_are_named():
-    image, labels = street()
-    for picture, ids, words in (
-        (image.astype(np.float32), labels, 'image must be uint8'),
-        (image, labels[:-1], 'labels must be uint8'),
-        (image[:0], labels[:0], 'not empty'),
-    ):
-        with pytest.raises(ValueError, match=words):
-            night_of(picture, ids, 0)
-
-
 def test_a_configuration_survives_a_file_and_its_looks_replace_presets():
     config = still(DIFFUSE, PLAIN)
     assert from_mapping(NightConfig, to_mapping(config)) == config

@@ -88,6 +88,8 @@ def back(seconds: float) -> Any:
             [TAKEN, LATE_ONE, TAKEN, TAKEN, back(1.55), LATE_ONE],
         ),
         ([2000, 1000], [TAKEN, LATE_ONE]),
+        # nor does when it came: 2000 ms is from the future
+        ([5000, 1000, 1100, 2000, 1300], [TAKEN, back(4.0), TAKEN, TAKEN, back(0.7)]),
         # those without a stamp are all taken
         ([0, 0, 5, 0, 4, 6], [TAKEN, TAKEN, TAKEN, TAKEN, LATE_ONE, TAKEN]),
         # the first of all is 0.95 s ahead: the second may be a late one, a later one says it
@@ -151,7 +153,7 @@ def test_jumps_and_packets_without_a_picture_are_counted_and_told() -> None:
         graph.receive['front'](SimpleNamespace(header=header))
         found = [text for _, text in texts(health, health.received[-1])]
         assert not told or [text for text in found if text.startswith(told)], (told, found)
-    assert not health.unstamped
+    assert not health.unstamped and graph.asked == [('front', 1, 'BEST_EFFORT VOLATILE')]
     assert taken == [950, 200, 1301, 100, 0, 150] and restarts == ['restart']
     counts = {key.removeprefix('dropped.'): count for key, count in health.counts.items() if count}
     assert counts == {'received': 8, 'no_picture': 1, 'out_of_order': 1, 'time_jumps': 2}
@@ -223,7 +225,7 @@ def test_what_all_publishers_offer_is_asked_for_until_it_closes(
 def test_where_nobody_publishes_the_nearest_topic_is_named(
     kind: Any, published: dict[str, str], near: str
 ) -> None:
-    graph = Graph()
+    graph: Any = Graph()
     graph.get_topic_names_and_types = lambda: [
         (name, [f'sensor_msgs/msg/{kind.replace("read only", "Image")}'])
         for name, kind in published.items()
@@ -372,8 +374,7 @@ class Graph:
         self.resolve_topic_name = '/{}'.format
         self.offers: list[Any] = []
         self.get_publishers_info_by_topic = lambda topic: self.offers
-        self.get_topic_names_and_types: Any = list
-        self.count_publishers: Any = None
+        self.get_topic_names_and_types = self.count_publishers = None
 
     def create_subscription(
         self, kind: Any, topic: str, receive: Any, qos: Any, *, event_callbacks: Any, raw: bool
@@ -754,6 +755,8 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(
         time.sleep(0.01)
     assert setup.worker.stop(10)
     assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
+    ((_, text),) = setup.cameras['a'].health.faults(setup.node.seconds)
+    assert text == 'a frame could not be segmented: MemoryError: no memory (1 failed so far)'
     if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
 

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Any
 
-from cloud_accuracy import measure_drive, MOUNTS
+from clouds import measure_drive, MOUNTS
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
@@ -138,7 +138,7 @@ def test_a_bag_without_labels_or_places_says_so(drive, tmp_path, capsys):
 
 
 def test_what_a_camera_sees_gets_the_label_of_its_pixel():
-    """``bench/cloud_accuracy.py`` does the same on more frames."""
+    """``bench/clouds.py`` does the same on more frames."""
     n = measure_drive(Drive(seed=0, seconds=45, fps=10), 150, Occlusion())
     assert n['seen'] > 100_000
     assert n['right'] >= 0.99 * n['seen']

@@ -16,7 +16,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation.evaluate import evaluate
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.report import interval, moment, number, signed, write_report
-from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS, picture_side
+from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS
 from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
@@ -376,10 +376,6 @@ def test_errors_are_drawn_where_they_are():
         return int(np.abs(drawn[y, x] - ERROR_COLORS).sum(1).argmin())
 
     assert (nearest(2, 2), nearest(0, 0), nearest(1, 1), nearest(3, 3)) == (0, 1, 1, 2)
-
-
-def test_the_more_pictures_the_smaller_they_are():
-    assert [picture_side(count) for count in (0, 20, 60, 1000)] == [640, 640, 452, 320]
 
 
 # -- in a browser ----------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def augment(
     image: Bytes,
     labels: Bytes,
     rng: np.random.Generator,
-    config: AugmentConfig | None = None,
+    config: AugmentConfig,
     *,
     taxonomy: Taxonomy = CAMVID11,
     scene: Bytes | None = None,
@@ -91,7 +91,6 @@ def augment(
     uint8 [h, w] of the configured crop. The inputs are not changed. ``scene`` uint8 [H, W] is
     what the synthetic night is made by where the labels have gaps: a guess for every pixel.
     """
-    config = config or AugmentConfig()
     if scene is not None:
         labels = cv2.merge((labels, scene))
     image, labels = scale_and_crop(image, labels, rng, config)
@@ -135,8 +134,6 @@ def scale_and_crop(
     labels, with the same pixel centres. Labels may have several layers, uint8 [H, W, n]; the
     first one decides whether a crop is too plain.
     """
-    if image.shape[:2] != labels.shape[:2]:
-        raise ValueError(f'image {image.shape} and labels {labels.shape} differ in size')
     height, width = labels.shape[:2]
     factor = log_uniform(rng, config.scale)
     if config.long_side:

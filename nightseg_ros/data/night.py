@@ -56,18 +56,8 @@ def synthesize_night(
     Return a night version uint8 [H, W, 3] RGB of a labelled day image of any size.
 
     ``image`` is uint8 [H, W, 3] RGB, ``labels`` uint8 [H, W] ids of ``taxonomy`` with 255 for
-    void; neither is changed. The same generator state gives the same night. ``ValueError``
-    says which shape or type does not fit.
+    void; neither is changed. The same generator state gives the same night.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(
-            f'image must be uint8 [H, W, 3] RGB and not empty, got {image.dtype} {image.shape}'
-        )
-    if labels.dtype != np.uint8 or labels.shape != image.shape[:2]:
-        raise ValueError(
-            f'labels must be uint8 {image.shape[:2]} like the image, '
-            f'got {labels.dtype} {labels.shape}'
-        )
     light_ranges, camera_ranges = (config or NightConfig()).draw(rng)
     scene = read_scene(labels, role_table(taxonomy), rng)
     linear: Array = cv2.LUT(image, _linear_table())

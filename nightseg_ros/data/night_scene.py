@@ -60,11 +60,7 @@ _CLASSES = {
 
 @lru_cache(maxsize=8)
 def role_table(taxonomy: Taxonomy) -> Bytes:
-    """
-    Return uint8 [256]: the ``Role`` of each label id, ``OTHER`` for void and unknown classes.
-
-    ``TaxonomyError`` if the taxonomy has no class ``sky``: a night cannot be made without it.
-    """
+    """Return uint8 [256]: the ``Role`` of each id; ``TaxonomyError`` where there is no ``sky``."""
     taxonomy.id_of('sky')
     table = np.full(256, Role.OTHER, np.uint8)
     for role, names in _CLASSES.items():

@@ -133,9 +133,7 @@ def jpeg(image: Bytes, quality: int) -> Bytes:
     """Compress and decompress uint8 [H, W, 3] RGB; above quality 98 it is returned as is."""
     if quality > 98:
         return image
-    done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f'cv2 cannot encode an image of shape {image.shape} as JPEG')
+    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     # encoder and decoder swap red and blue alike, so the order survives
     return cv2.imdecode(data, cv2.IMREAD_COLOR)  # type: ignore[return-value]
 
@@ -143,11 +141,7 @@ def jpeg(image: Bytes, quality: int) -> Bytes:
 def curve(
     image: Bytes, *, gain: float, gamma: float, cast: npt.ArrayLike = (1.0, 1.0, 1.0)
 ) -> Bytes:
-    """
-    Return ``255 · min(1, gain · cast_c · (v / 255) ** gamma)`` for uint8 [H, W, 3].
-
-    ``gain`` and ``cast`` (3 factors) act on encoded values: 0.5 halves the luma of mid-grey.
-    """
+    """Return ``255 · min(1, gain · cast_c · (v / 255) ** gamma)`` for uint8 [H, W, 3]."""
     levels = (np.arange(256, dtype=np.float32) / 255.0) ** gamma
     table = 255.0 * gain * levels[:, None] * np.asarray(cast, np.float32)[None, :]
     lut = np.clip(np.rint(table), 0, 255).astype(np.uint8)[:, None, :]

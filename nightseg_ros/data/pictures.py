@@ -65,12 +65,7 @@ def contact_sheet(
     columns: int = 3,
     tile_width: int = 320,
 ) -> Image:
-    """
-    Lay out pairs of pictures with a line of text and its colour above each; RGB uint8.
-
-    Pictures are uint8 RGB [H, W, 3] and are shown side by side, the left one ``tile_width`` wide
-    and the right one as high as that.
-    """
+    """Lay out pairs of RGB uint8, the left ``tile_width`` wide, with a coloured line above."""
     if not tiles:
         raise PictureError('a contact sheet needs at least one picture')
     cells = []

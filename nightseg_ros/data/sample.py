@@ -232,12 +232,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LabelFile:
-    """
-    A label image and what its pixels mean.
-
-    It is no path on purpose: whoever copied the file would lose the meaning. ``read_labels``
-    reads it, ``write_labels`` writes what came out.
-    """
+    """A label image and what its pixels mean; no path on purpose: a copy would lose that."""
 
     path: Path
     meaning: LabelMap
@@ -403,8 +398,6 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
 
 def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
     """Return uint8 [H, W] ids as a PNG."""
-    if labels.dtype != np.uint8 or labels.ndim != 2:
-        raise DataError(f'labels are uint8 [H, W], got {labels.dtype} {labels.shape}')
     return cv2.imencode('.png', labels)[1].tobytes()
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -48,12 +48,10 @@ SetProgress = Callable[[int, int | None, str], None]
 # -- the run ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FrameStatus:
-    """What the node said about one frame."""
+class FrameStatus(NamedTuple):
+    """What the node said about one frame; the score is NaN where the light is unknown."""
 
     score: float
-    """NaN where the light is unknown."""
     state: str
     route: str
 

@@ -41,12 +41,7 @@ def number(value: Any, digits: int = 4) -> float | None:
 
 
 class ConfusionMatrix:
-    """
-    Pixel counts of one taxonomy.
-
-    Pixels whose truth is 255 count nowhere. A prediction of 255 on a labelled pixel (a mask that
-    abstains) counts as a miss of its class.
-    """
+    """Pixel counts; a truth of 255 counts nowhere, a prediction of 255 is a miss."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
@@ -325,11 +320,7 @@ _BEGIN = -(-np.arange(BINS) * 255 // BINS)
 
 
 def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
-    """
-    Count pixels by confidence, int64 [BINS, 3]: pixels, right ones, sum of confidences (0–255).
-
-    All inputs are uint8 [H, W]; pixels without truth or without a label are left out.
-    """
+    """Count by confidence, int64 [BINS, 3]: labelled pixels, right ones, sums of 0–255."""
     known = cv2.bitwise_and(
         cv2.compare(truth, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
         cv2.compare(labels, UNLABELLED, cv2.CMP_NE),  # type: ignore[call-overload]
@@ -342,11 +333,7 @@ def reliability(truth: Image, labels: Image, confidence: Image) -> Counts:
 
 
 def calibration(counts: Counts) -> dict[str, Any] | None:
-    """
-    Return ``ece``, ``confidence``, ``accuracy``, ``pixels`` and ``bins``; None without pixels.
-
-    The expected calibration error is the mean over pixels of |accuracy − confidence| of their bin.
-    """
+    """Return ``ece`` (Guo et al. 2017), ``bins`` and what they sum to; None without pixels."""
     pixels, right, sums = counts.astype(np.float64).T
     total = pixels.sum()
     if not total:

@@ -57,12 +57,7 @@ class ReportError(ValueError):
 
 
 def write_report(out: Path) -> None:
-    """
-    Write ``report.html`` into the folder of a finished evaluation.
-
-    Reads only what lies in ``out``: ``metrics.json``, and ``frames.jsonl`` and ``samples/``
-    where they are. ``ReportError`` says what is missing; ``OSError`` where nothing can be written.
-    """
+    """Write ``report.html`` of what lies in ``out``; ``ReportError`` says what is missing."""
     evaluation = read_evaluation(out)
     drives = [entry for entry in evaluation.sets if entry.drive]
     timelines, left_out = draw_timelines(out / 'frames.jsonl', drives)

@@ -119,12 +119,7 @@ class Variants:
         streams: int = 1,
         log: Log = lambda text: None,
     ) -> None:
-        """
-        Load every network once a stream; raises as ``Pipeline.load`` does.
-
-        Several streams share the cores out among them. ``ConfigError`` where the configurations
-        label different taxonomies.
-        """
+        """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
         if streams > 1:
             configurations = shared_out(configurations, streams)
         self.streams = streams

@@ -257,13 +257,11 @@ class ManagedNode(LifecycleNode):
         return SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Do both, from whatever state."""
+        """Stop and free everything, from whatever state, so that a configure can try again."""
         self.stop(STOP_TIMEOUT)
         return self.on_cleanup(state)
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free everything, so that a configure can try again."""
-        return self.on_shutdown(state)
+    on_error = on_shutdown
 
     def destroy_node(self) -> None:
         """

@@ -19,7 +19,6 @@ import signal
 import struct
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 import av
@@ -184,12 +183,7 @@ class VideoReader:
             self._context.callback(signal.signal, signal.SIGINT, before)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Close the file or stream."""
         self._context.close()
 
@@ -379,52 +373,44 @@ class VideoWriter:
     def add(self, picture: Image) -> None:
         """Add uint8 RGB [H, W, 3]; another size than the first one's is scaled to it."""
         height, width = picture.shape[:2]
-        if self._container is None:
-            try:
+        with self._errors():
+            if self._container is None:
                 name = self._context.enter_context(plain_name(self._partial))
                 self._container = av.open(
                     name, 'w', format='mp4', options={'movflags': 'faststart'}
                 )
+                self._context.push(self._finish)
                 rate = Fraction(self.rate).limit_denominator(1001)
                 self._stream = self._container.add_stream('libx264', rate=rate)
-            except (av.FFmpegError, OSError) as error:
-                raise VideoError(f"'{self.path}' cannot be written: {_reason(error)}") from error
-            # 4:2:0 wants even sides
-            self._stream.width, self._stream.height = (
-                max(2, width // 2 * 2),
-                max(2, height // 2 * 2),
-            )
-            self._stream.pix_fmt = 'yuv420p'
-            self._stream.options = {'preset': 'veryfast', 'crf': '21'}
-        if (width, height) != (self._stream.width, self._stream.height):
+                # 4:2:0 wants even sides
+                self._stream.width = max(2, width // 2 * 2)
+                self._stream.height = max(2, height // 2 * 2)
+                self._stream.pix_fmt = 'yuv420p'
+                self._stream.options = {'preset': 'veryfast', 'crf': '21'}
             size = self._stream.width, self._stream.height
-            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-        self._encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24'))
-
-    def _encode(self, frame: av.VideoFrame | None) -> None:
-        try:
+            if (width, height) != size:
+                resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+                picture = np.asarray(resized, np.uint8)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format='rgb24')
             self._container.mux(self._stream.encode(frame))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Name the file in errors."""
+        try:
+            yield
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"'{self.path}' cannot be written: {_reason(error)}") from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Finish the file, or remove it after an error."""
-        try:
-            if self._container is not None:
-                if kind is None:
-                    self._encode(None)
-                self._container.close()
-        except (av.FFmpegError, OSError) as failure:
+    def _finish(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """Write what waits, unless an error ends it, and close the file."""
+        with self._errors(), contextlib.closing(self._container):
             if kind is None:
-                failed = VideoError(f"'{self.path}' cannot be written: {_reason(failure)}")
-                self._context.__exit__(VideoError, failed, None)
-                raise failed from failure
-        self._context.__exit__(kind, error, trace)
+                self._container.mux(self._stream.encode(None))
+
+    def __exit__(self, *error: Any) -> None:
+        """Finish the file, or remove it after an error."""
+        self._context.__exit__(*error)
 
 
 def _reason(error: BaseException) -> str:

@@ -158,12 +158,7 @@ class Thumbnails:
 
 
 def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
-    """
-    Yield camera, whether it is day, and where the frames are, for each entry of ``data``.
-
-    The path is a folder of images, a video, or a pattern such as ``folder/prefix_*.jpg``.
-    ``ValueError`` says what an entry looks like.
-    """
+    """Yield camera, day or not, and path of each entry of ``data``; or raise ``ValueError``."""
     for spec in specs:
         kind, _, rest = spec.partition(':')
         camera, _, path = rest.partition(':')

