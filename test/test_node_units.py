@@ -93,7 +93,10 @@ def back(seconds: float) -> Any:
         # those without a stamp are all taken
         ([0, 0, 5, 0, 4, 6], [TAKEN, TAKEN, TAKEN, TAKEN, LATE_ONE, TAKEN]),
         # the first of all is 0.95 s ahead: the second may be a late one, a later one says it
-        ([950, 100, 100, 200, 300, 250], [TAKEN, *[LATE_ONE] * 2, back(0.75), TAKEN, LATE_ONE]),
+        (
+            [950, 100, 100, 200, 300, 250, 1100, 350],
+            [TAKEN, *[LATE_ONE] * 2, back(0.75), TAKEN, LATE_ONE, TAKEN, back(0.75)],
+        ),
     ],
 )
 def test_late_and_double_stamps_are_dropped(stamps: list[int], wanted: list[Any]) -> None:
