@@ -20,6 +20,7 @@ from nightseg_ros.cli.machine import Setup
 from nightseg_ros.cli.main import main, VERBS
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.node.main import main as run_node
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
 import numpy as np
@@ -162,6 +163,14 @@ def test_without_ros_a_verb_that_needs_it_says_so(verb, tmp_path, capsys, monkey
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f'nightseg {verb}: this needs ROS 2')
     assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+def test_without_ros_the_node_says_so(capsys, monkeypatch):
+    monkeypatch.setattr('nightseg_ros.node.main.find_spec', lambda name: None)
+    monkeypatch.setattr(sys, 'argv', ['night_perception', '--help'])
+    with pytest.raises(SystemExit, match='2'):
+        run_node()
+    assert capsys.readouterr().err.startswith('night_perception: this needs ROS 2')
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):

@@ -93,7 +93,10 @@ def back(seconds: float) -> Any:
         # those without a stamp are all taken
         ([0, 0, 5, 0, 4, 6], [TAKEN, TAKEN, TAKEN, TAKEN, LATE_ONE, TAKEN]),
         # the first of all is 0.95 s ahead: the second may be a late one, a later one says it
-        ([950, 100, 100, 200, 300, 250], [TAKEN, *[LATE_ONE] * 2, back(0.75), TAKEN, LATE_ONE]),
+        (
+            [950, 100, 100, 200, 300, 250, 1100, 350],
+            [TAKEN, *[LATE_ONE] * 2, back(0.75), TAKEN, LATE_ONE, TAKEN, back(0.75)],
+        ),
     ],
 )
 def test_late_and_double_stamps_are_dropped(stamps: list[int], wanted: list[Any]) -> None:
@@ -193,6 +196,7 @@ def test_what_all_publishers_offer_is_asked_for_until_it_closes(
     subscription = Subscription(graph, Image, 'front', print, wanted)
     before = f'{"RELIABLE" if wanted == "reliable" else "BEST_EFFORT"} VOLATILE'
     graph.offers = offers(*policies) + offers('RELIABLE', kind='std_msgs/msg/String')
+    assert graph.subscribed == {subscription}
     # the second time there is nothing to do
     for event in (graph.events.matched, graph.events.incompatible_qos):
         event(None)
@@ -206,7 +210,7 @@ def test_what_all_publishers_offer_is_asked_for_until_it_closes(
     # an event or the guard's callback may have waited
     late(None)
     subscription.match()
-    assert not graph.receive and not graph.subscribed
+    assert not graph.receive and not graph.subscribed and not graph.guards
 
 
 @pytest.mark.parametrize(
@@ -369,12 +373,16 @@ class Graph:
         self.wanted = {'labels', 'status'}
         self.seconds = 100.0
         """By the monotonic clock; a message but the legends takes an eighth of a second."""
-        self.create_guard_condition = lambda match, group: SimpleNamespace(trigger=match)
-        self.destroy_guard_condition = lambda guard: None
+        self.guards: list[Any] = []
+        self.destroy_guard_condition = self.guards.remove
         self.resolve_topic_name = '/{}'.format
         self.offers: list[Any] = []
         self.get_publishers_info_by_topic = lambda topic: self.offers
         self.get_topic_names_and_types = self.count_publishers = None
+
+    def create_guard_condition(self, match: Any, group: Any) -> Any:
+        self.guards.append(SimpleNamespace(trigger=match))
+        return self.guards[-1]
 
     def create_subscription(
         self, kind: Any, topic: str, receive: Any, qos: Any, *, event_callbacks: Any, raw: bool

@@ -21,6 +21,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / 'nightseg_ros'
+INSTALL = ROOT / 'requirements' / 'install.sh'
 
 # the rooms from the lowest to the highest: each imports only from those above it in this table
 BASE = {
@@ -169,6 +170,18 @@ def test_setup_py_names_every_package_and_finds_what_it_reads():
     manifest = (ROOT / 'MANIFEST.in').read_text()
     for folder in ('requirements', 'resource', 'config', 'launch', 'models'):
         assert f'recursive-include {folder} ' in manifest
+
+
+def test_an_index_shows_the_readme_and_the_pythons_that_set_up_takes():
+    given = setup_arguments()
+    readme = (ROOT / 'README.md').read_text()
+    assert given['long_description'] == readme
+    assert given['long_description_content_type'] == 'text/markdown'
+    found = re.search(r'^  (3\.\d+( \| 3\.\d+)*)\) ;;', INSTALL.read_text(), re.MULTILINE)
+    pythons = found[1].split(' | ')
+    told = [line.rpartition(' ')[2] for line in given['classifiers'] if 'Python ::' in line]
+    assert told == pythons and given['python_requires'] == f'>={pythons[0]}'
+    assert f'Python {pythons[0]} to {pythons[-1]}' in readme
 
 
 def scripts() -> dict[str, str]:

@@ -74,7 +74,7 @@ class BagTopic:
 
     @property
     def kind(self) -> str:
-        """The type, with how it is serialised where it is none of ROS."""
+        """Return the type, with how it is serialised where it is none of ROS."""
         own = self.encoding in ('', 'cdr', 'ros1')
         return self.msgtype if own else f'{self.msgtype} as {self.encoding}'
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 import contextlib
 import ctypes
+from importlib.util import find_spec
 import logging
 import os
 import signal
@@ -54,6 +55,9 @@ def serve(name: str, make: Callable[[], Any]) -> None:
     ``make`` imports what is heavy: until it is called, a signal already ends the process. The
     process exits here, with 1 where callbacks only fail.
     """
+    if find_spec('rclpy') is None:
+        print(f'{name}: this needs ROS 2 (rclpy): source a ROS 2 setup file', file=sys.stderr)
+        sys.exit(2)
     if {'-h', '--help'} & {*sys.argv[1:]}:
         from nightseg_ros.node.parameters import help_text
 
