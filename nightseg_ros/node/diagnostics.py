@@ -147,10 +147,10 @@ class Health:
         for key in ('received', 'served', *(f'dropped.{reason}' for reason in drops)):
             self.counts[key] = 0
         self.counts['time_jumps'] = 0
-        # 200 Hz for longer than the window
-        self.received: deque[float] = deque(maxlen=2048)
+        # 200 Hz for the window
+        self.received: deque[float] = deque(maxlen=1024)
         """When the last messages came."""
-        self.served: deque[float] = deque(maxlen=2048)
+        self.served: deque[float] = deque(maxlen=1024)
         """When the last results were published."""
         self.last_useful = -float('inf')
         """When a result was published that makes faults of others a smaller problem."""

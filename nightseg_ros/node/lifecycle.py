@@ -34,6 +34,9 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 #: Seconds between two messages on /diagnostics; with ``silent_after`` they stay below 2 s.
 REPORT_PERIOD = 0.5
+#: Reports between two full collections, of 0.5 ms. CPython keeps up to 2,000 freed tuples of each
+#: length until one comes, by itself after minutes: the process grew by 1.5 MB over an hour.
+COLLECT_EVERY = 20
 #: Seconds that deactivation waits for the batch that is being computed.
 STOP_TIMEOUT = 10.0
 #: Seconds after which a callback counts as hung where no parameter says otherwise.
@@ -63,6 +66,7 @@ class ManagedNode(LifecycleNode):
     expected: ClassVar[tuple[type[Exception], ...]] = (ConfigError,)
     """Errors of a configure whose text says all."""
     _clock_problem = ''
+    _ticks = 0
 
     def __init__(self, name: str, settings: type[Any], **options: Any) -> None:
         """
@@ -226,6 +230,10 @@ class ManagedNode(LifecycleNode):
         try:
             self.settings = self._settings_with({})
             self._prepare()
+            # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
+            gc.collect()
+            gc.freeze()
+            release_memory()
         except Exception as error:
             self._free()
             return self._fail('configure', error)
@@ -320,6 +328,9 @@ class ManagedNode(LifecycleNode):
         for subscription in tuple(self.subscribed):
             subscription.match()
         self._report()
+        self._ticks += 1
+        if self.settings is not None and not self._ticks % COLLECT_EVERY:
+            gc.collect()
 
     def _report(self) -> None:
         """Publish the state of the node and of its cameras or sensors; any thread may ask."""

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-import gc
 from typing import Any
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
 from nightseg_ros.node.diagnostics import Health, HealthProblem, RECOVERY
-from nightseg_ros.node.lifecycle import ManagedNode, release_memory
+from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.parameters import Settings
 from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.worker import Worker
@@ -54,10 +53,6 @@ class NightPerception(ManagedNode):
         self._worker = Worker(self, self._threads, COMMON_SIZES, self._log)
         for names in cameras:
             self._cameras.append(CameraTopics(self, names, self._worker.pipeline))
-        # what is loaded stays: a search of 200,000 objects for cycles would hold up a frame
-        gc.collect()
-        gc.freeze()
-        release_memory()
 
     def _begin(self) -> str:
         """Start the worker, subscribe."""

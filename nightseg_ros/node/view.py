@@ -305,8 +305,9 @@ class LiveCamera:
         span = self.arrived - self.first
         return {
             # the node's own counts: the view may have come after the first frames
-            'frames_in': int(counts.get('received', self.frames)),
-            'frames_out': int(counts.get('served', self.frames)),
+            # the node counts what came before this did, and reports twice a second
+            'frames_in': max(int(counts.get('received', 0)), self.frames),
+            'frames_out': max(int(counts.get('served', 0)), self.frames),
             'dropped': {reason: count for reason, count in lost.items() if count},
             'rate_hz': round((self.frames - 1) / span, 2) if self.frames > 1 else None,
             'latency_ms': {
