@@ -258,7 +258,7 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
             if len(found) == 8:
                 signal.raise_signal(signal.SIGINT)
         server.shutdown(socket.SHUT_RDWR)
-    assert (source.count, source.undated) == (None, False)
+    assert (source.count, source.ros_offset_ns) == (None, 0)
     numbers, stamps = zip(*found)
     assert numbers == tuple(range(5, 13))
     assert np.diff(stamps) == pytest.approx([1e8] * 7, abs=1e6)

@@ -30,7 +30,7 @@ from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import label_files, read_labels
-from nightseg_ros.data.source import FrameSource, STAMP_OFFSET
+from nightseg_ros.data.source import FrameSource
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import legend, NAMESPACE, output_prefixes, report, Result, Want
@@ -86,7 +86,7 @@ def make_bag(
     labels.
     """
     made = Converted()
-    offset = STAMP_OFFSET if source.undated else 0
+    offset = source.ros_offset_ns
     name = '/' + topic.strip('/')
     truth = f'/{camera_of(name)}/{TRUTH}'
     inputs = [source.path, *([] if labels is None else [labels])]

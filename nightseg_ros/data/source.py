@@ -163,10 +163,10 @@ class FrameSource:
         return self._video() if self.kind == 'video' else self._pictures()
 
     @property
-    def undated(self) -> bool:
-        """Whether the stamps of a video or folder begin at 0, which is no stamp to ROS."""
+    def ros_offset_ns(self) -> int:
+        """What the stamps need for ROS: those of a video or folder may begin at 0."""
         dated = self.stamps is not None and self.stamps.stamps_ns[0] != 0
-        return not (dated or self.kind == 'bag' or stream_url(self.path))
+        return 0 if dated or self.kind == 'bag' or stream_url(self.path) else STAMP_OFFSET
 
     def _frame(self, index: int, image: Image, order: Order, own_ns: int = 0) -> Frame:
         stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))

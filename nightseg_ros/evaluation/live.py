@@ -27,7 +27,7 @@ from nightseg_ros.data.pictures import (
     PictureError,
     write_picture,
 )
-from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
+from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, Labels
 from nightseg_ros.perception.frame import Frame
@@ -249,7 +249,7 @@ def show_run(
     clouds = list(_messages(recorded, CLOUD_TOPIC))
     frames = (frame for _, frame in source if isinstance(frame, Frame))
     # as the player adds
-    offset = STAMP_OFFSET if source.undated else 0
+    offset = source.ros_offset_ns
     played = (frame for frame in frames if frame.stamp_ns + offset in run.sent)
     rate = (len(stamps) - 1) / span if span else 10.0
     tiles = []

@@ -34,7 +34,7 @@ from nightseg_ros.bags.reader import (
 from nightseg_ros.bags.storage import Message, VIDEO_TYPES
 from nightseg_ros.cli.bags import ReplayOptions
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data.source import FrameSource, open_source, STAMP_OFFSET
+from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.messages import (
@@ -272,8 +272,7 @@ class Player:
                 node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
-        undated = source.frames is not None and source.frames.undated
-        self._offset = STAMP_OFFSET if undated else 0
+        self._offset = 0 if source.frames is None else source.frames.ros_offset_ns
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
         self._images = {order: ImageMessage(f'{order}8') for order in ('rgb', 'bgr')}
         self._problems = 0
