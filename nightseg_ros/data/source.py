@@ -164,7 +164,7 @@ class FrameSource:
 
     @property
     def ros_offset_ns(self) -> int:
-        """What the stamps need for ROS: those of a video or folder may begin at 0."""
+        """Return what stamps need for ROS: those of a video or folder may begin at 0."""
         dated = self.stamps is not None and self.stamps.stamps_ns[0] != 0
         return 0 if dated or self.kind == 'bag' or stream_url(self.path) else STAMP_OFFSET
 
