@@ -23,7 +23,14 @@ import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, label_files, read_image, read_labels, Sample
+from nightseg_ros.data.sample import (
+    DataError,
+    decode_stored,
+    label_files,
+    read_image,
+    read_labels,
+    Sample,
+)
 from nightseg_ros.data.source import camera_names, FrameSource, open_source
 from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.evaluation.variants import Configuration
@@ -376,15 +383,7 @@ def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple
 
 def _decode_labels(message: Any, topic: str) -> Image:
     if hasattr(message, 'format'):
-        content = bytes(message.data)
-        if not content.startswith(b'\x89PNG'):
-            raise DataError(
-                f"'{topic}' holds '{message.format}'; labels are PNG, since others change ids"
-            )
-        labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-            raise DataError(f"'{topic}' holds a PNG that is no single-channel image of 8 bits")
-        return np.asarray(labels, np.uint8)
+        return decode_stored(bytes(message.data), topic, color=False)
     if message.encoding not in ('mono8', '8UC1'):
         raise DataError(f"'{topic}' is {message.encoding}; labels are mono8 or 8UC1")
     try:
