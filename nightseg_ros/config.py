@@ -108,7 +108,7 @@ def from_mapping(
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"'{where or cls.__name__}': {error}") from error
+        raise ConfigError(f"'{where}': {error}" if where else str(error)) from error
 
 
 def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
