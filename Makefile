@@ -45,8 +45,9 @@ $(STAMP): $(REQUIREMENTS)
 test: $(STAMP)  ## the tests; ARGS='-k router -x' goes to pytest; WORKERS=2 for two processes
 	$(BIN)/python -m pytest -n $(or $(WORKERS),0) --dist loadfile --max-worker-restart 0 $(ARGS)
 
-demo: $(LIGHT)  ## a drive from day into night through real ROS 2 processes; INPUT=clip, OUT=dir, CLOUDS=1, VIEW=1
-	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(INPUT),--input '$(INPUT)') $(if $(CLOUDS),--clouds) $(if $(VIEW),--view)
+demo: $(LIGHT)  ## a drive from day into night through real ROS 2 processes; OUT=dir, CLOUDS=1, VIEW=1
+	$(if $(INPUT),$(error INPUT= is gone: call $(BIN)/nightseg run '$(INPUT)'))
+	$(BIN)/nightseg demo --out $(or $(OUT),out/demo) $(if $(CLOUDS),--clouds) $(if $(VIEW),--view)
 
 weights: $(STAMP)  ## every weight made of real frames, from nothing: DATA=folder, OUT=dir; STEPS=2 to try it out
 	PYTHON=$(BIN)/python config/training/make_weights.sh $(DATA) $(or $(OUT),out/weights)
