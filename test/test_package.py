@@ -296,6 +296,15 @@ def test_the_default_install_has_no_torch_and_verbs_name_the_extra(tmp_path):
     assert "nightseg train segmenter: it needs torch: pip install 'nightseg[torch]'" in done.stderr
 
 
+def test_no_two_classes_share_a_name():
+    places: dict[str, set[str]] = {}
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip('_'), set()).add(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_every_file_states_its_licence():
     lines = ['# Copyright 2026 The nightseg developers', '# SPDX-License-Identifier: Apache-2.0']
     found = [

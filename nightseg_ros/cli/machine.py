@@ -160,7 +160,7 @@ class BenchOptions(WeightsOptions):
     Measure the pipeline without ROS by backend, camera size, route and number of cameras.
 
     All of them take turns, frame by frame, so that a busy machine slows them alike. Writes
-    bench.json and bench.md into --out and prints the latter. Let nothing else run meanwhile.
+    bench.json and bench.md into --out and prints bench.md. Let nothing else run meanwhile.
     """
 
     out: Path = Path('out/bench')
@@ -168,7 +168,7 @@ class BenchOptions(WeightsOptions):
     short: bool = False
     """Take a third of the rounds."""
     backend: str = 'auto'
-    """What runs the networks where not the backends are compared."""
+    """Backend of the rows that do not compare backends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

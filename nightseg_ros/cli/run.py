@@ -68,9 +68,9 @@ class RunOptions(PageOptions, PipelineOptions):
     """
     Segment SOURCE with a real node, watch it on a page, and end with a summary.
 
-    SOURCE is a video, a folder, a bag, rtsp://…, /dev/video0, or topic:/front/image_raw,/rear/…
-    for cameras of this shell's ROS domain; anything else runs in a domain of its own. Ctrl-C ends
-    it. Exit code 1: some frames could not be read.
+    SOURCE is a video, a folder, a bag, rtsp://… or /dev/video0, in a ROS domain of its own, or
+    topic:/front/image_raw,/rear/… for cameras of this shell's domain. Ctrl-C ends it. Exit code 1:
+    some frames could not be read.
     """
 
     source: Annotated[str, tyro.conf.Positional]

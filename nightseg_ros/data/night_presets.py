@@ -219,11 +219,11 @@ class NightConfig:
         for name, weight in self.mixture.items():
             if name not in PRESETS and name not in self.looks:
                 known = ', '.join(sorted({*PRESETS, *self.looks}))
-                raise ValueError(f"'mixture' names the look '{name}'; known looks: {known}")
+                raise ValueError(f"'mixture' names the preset '{name}'; known presets: {known}")
             if not (np.isfinite(weight) and weight >= 0.0):
                 raise ValueError(f"'mixture.{name}' must be a weight of 0 or more, got {weight}")
         if sum(self.mixture.values()) <= 0.0:
-            raise ValueError("'mixture' needs at least one look with a weight above 0")
+            raise ValueError("'mixture' needs at least one preset with a weight above 0")
         if not 0.0 <= self.crossover <= 1.0:
             raise ValueError(f"'crossover' must be 0 to 1, got {self.crossover}")
 
