@@ -98,7 +98,7 @@ audit: $(AUDIT)  ## known vulnerabilities of the locked versions
 	    $(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r requirements/lock/$$list.txt || exit 1; \
 	done
 
-bandit: $(AUDIT)  ## bandit's opinion of the code
+bandit: $(AUDIT)  ## bandit, a linter for security
 	$(AUDIT)/bin/bandit --quiet --recursive --configfile pyproject.toml nightseg_ros launch bench setup.py
 
 lock: $(AUDIT)  ## requirements/lock/ anew; ARGS=--upgrade for the newest versions
