@@ -153,7 +153,7 @@ class Limited:
 
     def __post_init__(self) -> None:
         """Raise ``ValueError`` for the first setting outside of its limits."""
-        for name, limits in _limits(type(self)):
+        for name, limits in _limits(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
             # the command line has yet to fill in the others
             if isinstance(value, (int, float)) and not limits.low <= value <= limits.high:
@@ -166,7 +166,7 @@ class Limited:
 @lru_cache
 def _limits(cls: type) -> list[tuple[str, Limits]]:
     hints = get_type_hints(cls, include_extras=True)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)
     limits = [(f.name, Limits(*f.metadata['bounds'])) for f in fields if f.metadata.get('bounds')]
     for name, hint in hints.items():
         notes = getattr(hint, '__metadata__', ())
