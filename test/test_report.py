@@ -17,7 +17,7 @@ from nightseg_ros.evaluation.evaluate import evaluate
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.report import interval, moment, number, signed, write_report
 from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS
-from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
@@ -71,10 +71,10 @@ def kinds(tmp_path_factory):
         for index in range(3):
             imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
     labelled, bare = (
-        tuple(sequence_shards([drive], **options))
+        sequence_shards([drive], **options)
         for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
     )
-    pictures = tuple(dataset_shards([f'folder:{folder}/pictures'], CAMVID11))
+    pictures = dataset_shards([f'folder:{folder}/pictures'], CAMVID11)
     bootstrap = BootstrapConfig(block_s=0.2, resamples=99)
     settings: Any = {'bootstrap': bootstrap, 'command': ['nightseg', 'evaluate']}
     found = {}
@@ -83,9 +83,7 @@ def kinds(tmp_path_factory):
         ('unlabelled_four', four, bare), ('pictures', one, pictures),
     ):  # fmt: skip
         out = folder / 'out' / name
-        names = () if variants is one else FOUR
-        plan = Plan(configurations=configurations(base, names), shards=shards)
-        found[name] = evaluate(plan, variants, out, **settings), out
+        found[name] = evaluate(shards, variants, out, **settings), out
         write_report(out)
     long = shutil.copytree(found['one'][1], folder / 'out' / 'long_names')
     for file in ('metrics.json', 'frames.jsonl'):

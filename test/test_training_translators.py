@@ -30,6 +30,7 @@ from nightseg_ros.training.paired import (
     train_day_to_night,
     train_fast_translator,
 )
+from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 from nightseg_ros.training.translator import (
     DirectionConfig,
     semantic_loss,
@@ -39,7 +40,7 @@ from nightseg_ros.training.translator import (
 from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import pytest
-from tiny_data import imwrite, killed_after, silent
+from tiny_data import imwrite, killed_after, silent, tiny_config
 from tiny_weights import write_segmenter, write_translator
 import torch
 
@@ -207,11 +208,17 @@ def gan_config(root: Path, out: Path, **changes: Any) -> TranslatorConfig:
     return replace(base, **changes)
 
 
+def day_config(root: Path, out: Path) -> SegmenterConfig:
+    options: dict[str, Any] = {'picture_every': 3, 'balance': 0.5, 'norm_momentum': 0.2}
+    return tiny_config(spec(root, 'day', labels=True), out, log_every=1, **options)
+
+
 def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
-    if isinstance(config, TranslatorConfig):
-        return train_translator(config, log)
-    one = train_day_to_night if isinstance(config, DayToNightConfig) else train_fast_translator
-    return (one(config, log),)
+    done = {
+        TranslatorConfig: train_translator, DayToNightConfig: train_day_to_night,
+        FastTranslatorConfig: train_fast_translator, SegmenterConfig: train_segmenter,
+    }[type(config)](config, log)  # fmt: skip
+    return done if isinstance(done, tuple) else (done,)
 
 
 @pytest.mark.parametrize(
@@ -220,6 +227,7 @@ def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
         (gan_config, ['day_to_night', 'night_to_day'], 'G gan_AB cycle_BA semantic_AB D_A'),
         (fast_config, ['weights'], 'loss color gradient features semantic adversarial D'),
         (night_config, ['weights'], 'loss adversarial low_frequency semantic D'),
+        (day_config, ['weights'], 'loss rate'),
     ],
 )
 def test_resumed_equals_uninterrupted(root, tmp_path, monkeypatch, make, names, logged):
@@ -241,7 +249,7 @@ def test_resumed_equals_uninterrupted(root, tmp_path, monkeypatch, make, names, 
             assert one.read_bytes() == other.read_bytes()
     assert [p.stem for p in whole] == names
     metadata = load_weights(whole[-1]).metadata
-    assert metadata.task == 'translate'
+    assert metadata.task == ('segment' if make is day_config else 'translate')
     assert metadata.arch.get('styles', ['blue', 'red']) == ['blue', 'red']
     log = (tmp_path / 'cut' / 'metrics.jsonl').read_text().splitlines()
     assert len(log) == 6 and all(f'"{name}"' in log[0] for name in logged.split())

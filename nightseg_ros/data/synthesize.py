@@ -164,14 +164,13 @@ def _settings(
 def _is_ours(folder: Path) -> bool:
     """Tell a folder in which nothing lies but what its manifest lists."""
     manifest = read_json(folder / MANIFEST)
+    names = {'images', 'labels', MANIFEST, 'taxonomy.json', SHEET}
     try:
-        listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
+        names |= {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
         version = manifest['version']
     except (KeyError, TypeError):
         return False
-    found = (path for path in folder.rglob('*') if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix() for path in found}
-    return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json', SHEET}
+    return version == 1 and {folder / name for name in names}.issuperset(folder.rglob('*'))
 
 
 def _files(samples: Iterable[Sample]) -> Iterator[Path]:

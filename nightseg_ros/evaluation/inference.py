@@ -26,13 +26,15 @@ from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.metrics import (
     BINS,
-    ConfusionMatrix,
+    confusion,
     Counts,
     Flicker,
     flicker,
     FLICKER_COLUMNS,
     Image,
+    miou,
     number,
+    pixel_accuracy,
     reliability,
 )
 from nightseg_ros.evaluation.sources import in_rgb, LabelledFrame, Shard
@@ -245,18 +247,17 @@ def _score(
     scores: dict[str, Any] = {'flicker': changes['plain'], 'flicker_warped': changes['warped']}
     if read.truth is None:
         return scores
-    matrix = ConfusionMatrix(taxonomy)
     try:
-        matrix.add(read.truth, _whole(result.labels, read.truth.shape))
+        rows = confusion(read.truth, _whole(result.labels, read.truth.shape), taxonomy)
     except ValueError as error:
         raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
-    counts['confusion'][:] = matrix.rows
+    counts['confusion'][:] = rows
     if result.labels is not None and result.confidence is not None:
         counts['calibration'][:] = reliability(read.truth, result.labels, result.confidence)
     return scores | {
-        'labelled': int(matrix.rows.sum()),
-        'miou': number(matrix.miou()),
-        'pixel_acc': number(matrix.pixel_accuracy()),
+        'labelled': int(rows.sum()),
+        'miou': number(miou(rows)),
+        'pixel_acc': number(pixel_accuracy(rows)),
     }
 
 

@@ -274,6 +274,10 @@ def _to_bytes(x: torch.Tensor) -> torch.Tensor:
 
 
 def picture_grid(*columns: torch.Tensor) -> Bytes:
-    """Lay float [B, 3, h, w] in [-1, 1] side by side, a row for each of the batch: RGB uint8."""
-    pictures = [_to_bytes(x).permute(0, 2, 3, 1).cpu().numpy() for x in columns]
-    return np.asarray(np.hstack([np.vstack(list(column)) for column in pictures]), np.uint8)
+    """
+    Lay pictures side by side, a row for each of the batch, as RGB uint8.
+
+    They are float [B, 3, h, w] in [-1, 1], or uint8 [B, h, w, 3].
+    """
+    pictures = (x if x.dtype == torch.uint8 else _to_bytes(x).permute(0, 2, 3, 1) for x in columns)
+    return torch.cat([x.cpu().flatten(0, 1) for x in pictures], 1).numpy()

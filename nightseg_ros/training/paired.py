@@ -44,14 +44,13 @@ from nightseg_ros.training.losses import (
     poly,
     weighted_sum,
 )
-from nightseg_ros.training.run import CropRunConfig, data_names, moving_average, TrainingRun
+from nightseg_ros.training.run import CropRunConfig, data_names, TrainingRun
 from nightseg_ros.weights import load_weights
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 #: A real night is shown as it was taken.
 UNTOUCHED = PhotometricConfig(
@@ -88,19 +87,12 @@ class _Pair:
 
     def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
         """Take the networks to train."""
-        self.generator, self.discriminator = generator, discriminator
-        self.G = self.run.add('G', generator, optimizer)
+        self.G = self.run.add('G', generator, optimizer, average=self._config.average)
         rate = self._config.discriminator_rate
         adam = torch.optim.Adam(discriminator.parameters(), rate, (0.5, 0.999))
         # another layout adds up in another order: figures of old runs would differ, and the power
         # iteration of the spectral norm after resuming
         self.D = self.run.add('D', discriminator, adam, channels_last=False)
-        self.average: AveragedModel = moving_average(generator, self._config.average)
-        self.run.keep('average', self.average)
-
-    def step_G(self, loss: torch.Tensor, factor: float) -> None:
-        self.run.minimise('G', loss, factor)
-        self.average.update_parameters(self.generator)
 
 
 # -- night to day ----------------------------------------------------------------------------
@@ -214,7 +206,7 @@ def train_fast_translator(
                 with run.fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
             loss = weighted_sum(losses, weights)
-            pair.step_G(loss, poly(step, steps=config.steps, warm_up=config.warm_up))
+            run.minimise('G', loss, poly(step, steps=config.steps, warm_up=config.warm_up))
 
             if config.loss.adversarial:
                 scores = pair.D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
@@ -224,7 +216,7 @@ def train_fast_translator(
             if run.is_due(step, config.picture_every):
                 known = target if nights is None else torch.cat([target, real_A])
                 run.picture(step, 'night_day', picture_grid(source, result, known))
-        return run.save('weights', pair.average.module, metadata)
+        return run.save('weights', run.averaged('G'), metadata)
 
 
 def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -304,7 +296,8 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
     generator = ResnetGenerator(config.ngf, config.blocks, residual=True)
     adam = torch.optim.Adam(generator.parameters(), config.rate, (0.5, 0.999))
     classes = len(taxonomy.classes)
-    pair.add(generator, adam, PatchGAN(config.ndf, channels=3 + classes).apply(_normalise))
+    discriminator = PatchGAN(config.ndf, channels=3 + classes).apply(_normalise)
+    pair.add(generator, adam, discriminator)
     metadata = run.metadata(
         'nights', 'segmenter', network='resnet_generator', arch=arch, task='translate',
         long_side=config.augment.long_side, data=data_names((*config.data, *config.nights)),
@@ -324,7 +317,7 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
             fake_B = pair.G(real_A).float()
             with run.fabric.autocast():
                 shown = torch.cat([fake_B, map_A], 1)
-                adversarial = generator_loss(pair.discriminator, shown)
+                adversarial = generator_loss(discriminator, shown)
                 logits = pair.segmenter(fake_B.clamp(-1, 1))
             losses = {
                 'adversarial': adversarial,
@@ -332,7 +325,7 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
                 'semantic': half_size_cross_entropy(logits, labels),
             }
             loss = weighted_sum(losses, weights)
-            pair.step_G(loss, factor)
+            run.minimise('G', loss, factor)
 
             sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]
             losses['D'] = discriminator_loss(*pair.D(torch.cat(sides)).chunk(2))
@@ -340,10 +333,10 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
             run.record(step, loss=loss, **losses)
             if run.is_due(step, config.picture_every):
                 with torch.no_grad():
-                    smooth = pair.average.module(real_A)
+                    smooth = run.averaged('G')(real_A)
                 columns = picture_grid(real_A, fake_B, smooth, real_B)
                 run.picture(step, 'physical_fake_average_real', columns)
-        return run.save('weights', pair.average.module, metadata)
+        return run.save('weights', run.averaged('G'), metadata)
 
 
 def one_hot(labels: torch.Tensor, void: torch.Tensor, classes: int) -> torch.Tensor:
