@@ -17,7 +17,6 @@ from nightseg_ros.data.night_presets import (
     PRESETS,
 )
 from nightseg_ros.data.night_scene import read_scene, Role, role_table, split_sky
-from nightseg_ros.data.photometric import add_noise, jpeg
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, Taxonomy, TaxonomyError, UNLABELLED
 import numpy as np
 import pytest
@@ -163,21 +162,6 @@ def test_any_size_any_labels_any_picture(size, seed, flat, label):
     with np.errstate(all='raise', under='ignore'):
         night = synthesize_night(image, labels, rng)
     assert night.shape == image.shape and night.dtype == np.uint8
-
-
-def test_large_images_repeat_the_noise():
-    image = np.full((800, 1000, 3), 100, np.uint8)
-    noisy = add_noise(image, 5.0, 0.0, np.random.default_rng(0)).astype(float)
-    assert noisy.shape == image.shape
-    assert noisy.std() == pytest.approx(5.0, rel=0.15)
-    assert noisy.mean() == pytest.approx(100.0, abs=0.5)
-
-
-def test_jpeg_keeps_the_channel_order():
-    image = np.zeros((32, 32, 3), np.uint8)
-    image[..., 0] = 200
-    red, _, blue = jpeg(image, 95).reshape(-1, 3).mean(axis=0)
-    assert red > 180 and blue < 20
 
 
 def test_class_ids_come_from_the_taxonomy():
