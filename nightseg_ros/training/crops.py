@@ -228,7 +228,7 @@ class ImagePool:
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        """Start empty; size 0 returns every picture as it comes."""
+        """Start empty."""
         self._size, self._seed = size, seed
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -237,8 +237,6 @@ class ImagePool:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
         images = images.detach()
-        if self._size == 0:
-            return images, cameras
         returned = []
         for index, (image, camera) in enumerate(zip(images, cameras)):
             new = _to_bytes(image).cpu(), camera.cpu().clone()

@@ -67,7 +67,6 @@ class PairConfig(CropRunConfig):
     """Weights of the segmenter that judges the results; it is not trained."""
     ndf: Positive = 32
     """Width of the discriminator."""
-    discriminator_rate: float = 2e-4
 
 
 class _Pair:
@@ -88,8 +87,7 @@ class _Pair:
     def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
         """Take the networks to train."""
         self.G = self.run.add('G', generator, optimizer, average=self._config.average)
-        rate = self._config.discriminator_rate
-        adam = torch.optim.Adam(discriminator.parameters(), rate, (0.5, 0.999))
+        adam = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999))
         # another layout adds up in another order: figures of old runs would differ, and the power
         # iteration of the spectral norm after resuming
         self.D = self.run.add('D', discriminator, adam, channels_last=False)
@@ -140,7 +138,6 @@ class FastTranslatorConfig(PairConfig):
     steps: Positive = 800
     rate: float = 2e-3
     warm_up: Natural = 30
-    weight_decay: float = 0.01
     average: Share = 0.995
     checkpoint_every: Positive = 50
     picture_every: Natural = 100
@@ -170,7 +167,7 @@ def train_fast_translator(
         raise ConfigError(f'arch: {error}') from error
     if config.init:
         generator.load_state_dict(load_weights(config.init).tensors)
-    groups = parameter_groups(generator, config.rate, config.weight_decay)
+    groups = parameter_groups(generator, config.rate, weight_decay=0.01)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
     pair.add(generator, torch.optim.AdamW(groups), discriminator)
     metadata = run.metadata(
@@ -240,16 +237,9 @@ def feature_loss(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) 
 # -- day to night ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DayToNightLossConfig:
-    """Weights of the losses; 0 leaves one out."""
-
-    adversarial: float = 1.0
-    """Least-squares GAN on real nights."""
-    low_frequency: float = 5.0
-    """L1 to the physical night, both averaged over 16×16 pixels; values in [-1, 1]."""
-    semantic: float = 0.5
-    """Cross entropy of the frozen segmenter on the result against the labels."""
+#: Weights of the least-squares GAN on real nights, of the L1 to the physical night (both averaged
+#: over 16×16 pixels, values in [-1, 1]), and of the frozen segmenter's cross entropy.
+NIGHT_LOSSES = {'adversarial': 1.0, 'low_frequency': 5.0, 'semantic': 0.5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,7 +257,6 @@ class DayToNightConfig(PairConfig):
         )
     )
     """Crop and geometry of both sides, and the physical night."""
-    loss: DayToNightLossConfig = field(default_factory=DayToNightLossConfig)
     batch: Positive = 3
     steps: Positive = 4000
     rate: float = 2e-4
@@ -303,7 +292,6 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
         long_side=config.augment.long_side, data=data_names((*config.data, *config.nights)),
         training={'way': PHYSICAL_TO_NIGHT, 'segmenter': pair.judge},
     )  # fmt: skip
-    weights = to_mapping(config.loss)
     with run:
         real = run.load(nights, batch=config.batch, workers=min(1, config.workers))
         for step, (physical, _, labels) in run.train(pair.pairs):
@@ -324,7 +312,7 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
                 'low_frequency': F.l1_loss(F.avg_pool2d(fake_B, 16), F.avg_pool2d(real_A, 16)),
                 'semantic': half_size_cross_entropy(logits, labels),
             }
-            loss = weighted_sum(losses, weights)
+            loss = weighted_sum(losses, NIGHT_LOSSES)
             run.minimise('G', loss, factor)
 
             sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]

@@ -50,7 +50,6 @@ class SegmenterConfig(CropRunConfig):
     encoder_rate: float = 0.3
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
     warm_up: Natural = 60
-    weight_decay: float = 0.02
     freeze_norm: bool = False
     """BatchNorm keeps the statistics it starts with; its scale and shift still learn."""
     norm_momentum: float | None = None
@@ -88,7 +87,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
         norm.momentum = config.norm_momentum or norm.momentum
     encoder_rate = 1.0 if config.init == 'random' else config.encoder_rate
     groups = parameter_groups(
-        network, config.rate, config.weight_decay,
+        network, config.rate, 0.02,
         lambda name: encoder_rate if name.startswith('encoder.') else 1.0,
     )  # fmt: skip
     wrapped = run.add('network', network, torch.optim.AdamW(groups), average=config.average)
