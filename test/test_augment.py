@@ -151,7 +151,7 @@ def test_a_night_is_made_by_the_scene_where_labels_have_gaps():
     labels[10:50, 60:100] = UNLABELLED
     config = AugmentConfig(
         crop=(120, 160), scale=(1.0, 1.0), flip=0.0, night_share=1.0,
-        night=NightConfig.only('suburb'),
+        night=NightConfig(mixture={'suburb': 1.0}),
     )  # fmt: skip
     seams = np.zeros((2, 8))
     for number, guess in enumerate((None, scene)):

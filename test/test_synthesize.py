@@ -162,7 +162,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
         ({'count': 9}, 'holds 8 images'),
         ({'count': None}, "Give 'ratio' or 'count'"),
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
-        ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
+        ({'night': {'mixture': {'noon': 1.0}}}, "preset 'noon'"),
         ({'data': 'folder:nowhere'}, 'no folder'),
     ],
 )

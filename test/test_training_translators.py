@@ -114,7 +114,7 @@ def test_cameras_with_one_light_are_left_out_and_labels_follow(root, tmp_path):
 def test_a_pair_is_a_night_and_its_day(root):
     days = open_dataset(spec(root, 'day', labels=True))
     dark = AugmentConfig(
-        crop=(96, 96), scale=(1.0, 1.0), night_share=1.0, night=NightConfig.only('dark')
+        crop=(96, 96), scale=(1.0, 1.0), night_share=1.0, night=NightConfig(mixture={'dark': 1.0})
     )
 
     def pairs(samples: Any, night_share: float = 1.0) -> NightPairs:
