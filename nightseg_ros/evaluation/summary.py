@@ -9,18 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 import hashlib
 from typing import Any
 
+from nightseg_ros.evaluation import metrics
 from nightseg_ros.evaluation.inference import FinishedShard
-from nightseg_ros.evaluation.metrics import (
-    calibration,
-    Counts,
-    difference,
-    flicker,
-    Floats,
-    interval,
-    number,
-    SegmentationScores,
-    selective,
-)
+from nightseg_ros.evaluation.metrics import Counts, Floats, number, SegmentationScores
 from nightseg_ros.evaluation.sources import Shard
 from nightseg_ros.evaluation.variants import Variants
 import numpy as np
@@ -148,7 +139,7 @@ class SetScores:
                     for run in (self.runs[name], self.runs[reference])
                 )
                 if score is not None:
-                    item[key] = difference(
+                    item[key] = metrics.difference(
                         score, first, values[key], self._values[0][key], self._drawn, self._config
                     )
             found.append(item)
@@ -205,12 +196,12 @@ class SetScores:
                 for key, column in words.items()
             },
             'mean_of_sources_miou9': number(mean),
-            'mean_of_sources_miou9_ci': interval(means, count, self._config),
+            'mean_of_sources_miou9_ci': metrics.interval(means, count, self._config),
             'routes': _tally(words['route'][table.masked]),
             'states': _tally(words['state'][table.readable]),
-            'calibration': by_state('calibration', calibration, labelled),
+            'calibration': by_state('calibration', metrics.calibration, labelled),
             'reliability': self._reliability(table),
-            'flicker': by_state('flicker', flicker, table.masked & table.sequence),
+            'flicker': by_state('flicker', metrics.flicker, table.masked & table.sequence),
             'routing': routing(table, [shard.source for shard in self._shards]),
             'labels_sha256': hashlib.sha256(bytes.fromhex(digests)).hexdigest(),
             'timing': timing(table),
@@ -224,7 +215,7 @@ class SetScores:
         return {
             'mean': number(table.reliability[known].mean()),
             'least': number(table.reliability[known].min()),
-            **selective(
+            **metrics.selective(
                 table.reliability[scored], table.pixel_acc[scored], self._units[scored],
                 self._config,
             ),
