@@ -18,18 +18,9 @@ from nightseg_ros.networks import build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import FastGenerator
 from nightseg_ros.taxonomy import CAMVID11
-from nightseg_ros.training import translator
+from nightseg_ros.training import paired, translator
 from nightseg_ros.training.crops import ImagePool, NightPairs, UnpairedCrops
-from nightseg_ros.training.paired import (
-    DayToNightConfig,
-    FastLossConfig,
-    FastTranslatorConfig,
-    feature_loss,
-    one_hot,
-    picture_losses,
-    train_day_to_night,
-    train_fast_translator,
-)
+from nightseg_ros.training.paired import DayToNightConfig, FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 from nightseg_ros.training.translator import (
     DirectionConfig,
@@ -164,11 +155,11 @@ def test_semantic_loss_wants_the_same_scene(root):
 
 def test_picture_losses_are_zero_for_the_target_alone():
     x = torch.rand(1, 3, 16, 16)
-    assert all(value == 0 for value in picture_losses(x, x).values())
-    brighter = picture_losses(x + 0.5, x)
+    assert all(value == 0 for value in paired.picture_losses(x, x).values())
+    brighter = paired.picture_losses(x + 0.5, x)
     assert brighter['color'].item() == pytest.approx(1.0)
     assert brighter['gradient'].item() == pytest.approx(0.0, abs=1e-6)
-    assert feature_loss([x, 2 * x], [x, x]).item() == pytest.approx(0.5)
+    assert paired.feature_loss([x, 2 * x], [x, x]).item() == pytest.approx(0.5)
 
 
 # -- the recipes -----------------------------------------------------------------------------
@@ -180,7 +171,7 @@ def fast_config(root: Path, out: Path, **changes: Any) -> FastTranslatorConfig:
         out=str(out), unpaired=(spec(root, 'day'), spec(root, 'night')), batch=2, night_batch=1,
         arch={'widths': [8, 8, 16, 16]}, steps=6, ndf=4, workers=0, warm_up=1, license='',
         augment=AugmentConfig(crop=(32, 64), scale=(0.8, 1.0), night_share=0.9), log_every=1,
-        loss=FastLossConfig(adversarial=0.1), checkpoint_every=2, picture_every=3,
+        loss=paired.FastLossConfig(adversarial=0.1), checkpoint_every=2, picture_every=3,
         precision='32-true',
     )  # fmt: skip
     return replace(base, **changes)
@@ -213,8 +204,8 @@ def day_config(root: Path, out: Path) -> SegmenterConfig:
 
 def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
     done = {
-        TranslatorConfig: train_translator, DayToNightConfig: train_day_to_night,
-        FastTranslatorConfig: train_fast_translator, SegmenterConfig: train_segmenter,
+        TranslatorConfig: train_translator, DayToNightConfig: paired.train_day_to_night,
+        FastTranslatorConfig: paired.train_fast_translator, SegmenterConfig: train_segmenter,
     }[type(config)](config, log)  # fmt: skip
     return done if isinstance(done, tuple) else (done,)
 
@@ -279,9 +270,9 @@ def test_cyclegan_learns_the_light(root, tmp_path):
 def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
     config = fast_config(
         root, tmp_path, unpaired=(), steps=40, batch=4, average=0.9, rate=5e-3,
-        loss=FastLossConfig(features=0, semantic=0), picture_every=0,
+        loss=paired.FastLossConfig(features=0, semantic=0), picture_every=0,
     )  # fmt: skip
-    learned = build_from(load_weights(train_fast_translator(config, silent)))
+    learned = build_from(load_weights(paired.train_fast_translator(config, silent)))
     samples = open_dataset(config.data[0])
     data = NightPairs(samples, replace(config.augment, night_share=1.0), taxonomy=CAMVID11, seed=9)
     pairs = [data[number] for number in range(8)]
@@ -291,7 +282,7 @@ def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
     )
     with torch.inference_mode():
         before, after = (
-            picture_losses(network(night), day)['color'].item()
+            paired.picture_losses(network(night), day)['color'].item()
             for network in (FastGenerator(**config.arch).eval(), learned)
         )
     assert after < 0.8 * before
@@ -300,11 +291,13 @@ def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
 def test_a_translator_cannot_judge(root, tmp_path):
     translator = write_translator(tmp_path / 'translator.safetensors')
     with pytest.raises(WeightsError, match='cannot judge'):
-        train_fast_translator(fast_config(root, tmp_path / 'out', segmenter=str(translator)))
+        paired.train_fast_translator(
+            fast_config(root, tmp_path / 'out', segmenter=str(translator))
+        )
 
 
 def test_a_night_generator_changes_the_physical_night_and_is_a_way_to_synthesize(root, tmp_path):
-    weights = train_day_to_night(night_config(root, tmp_path / 'run'), silent)
+    weights = paired.train_day_to_night(night_config(root, tmp_path / 'run'), silent)
     nights = {}
     for method, options in (('physical', {}), ('generator', {'weights': str(weights)})):
         config = SynthesisConfig(
@@ -323,7 +316,7 @@ def test_a_night_generator_changes_the_physical_night_and_is_a_way_to_synthesize
 
 def test_void_says_nothing_to_the_discriminator():
     labels = torch.tensor([[[0, 2], [255, 1]]], dtype=torch.uint8)
-    maps = one_hot(labels, torch.tensor([[[True, False], [True, False]]]), 3)
+    maps = paired.one_hot(labels, torch.tensor([[[True, False], [True, False]]]), 3)
     assert maps.shape == (1, 3, 2, 2) and maps.sum(1).tolist() == [[[0, 1], [0, 1]]]
     assert maps[0, 2, 0, 1] == maps[0, 1, 1, 1] == 1
 
