@@ -65,11 +65,11 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     weights = [load_weights(name) for name in config.teacher]
     teachers = [FrozenSegmenter(each) for each in weights]
     taxonomy = teachers[0].taxonomy
-    for other in teachers:
-        if other.taxonomy != taxonomy:
+    for teacher in teachers:
+        if teacher.taxonomy != taxonomy:
             raise WeightsError(
                 f"'{config.teacher[0]}' labels '{taxonomy.name}', another teacher "
-                f"'{other.taxonomy.name}'; all must label one taxonomy"
+                f"'{teacher.taxonomy.name}'; all must label one taxonomy"
             )
     samples = open_all(config.data)
     out = Path(config.out)
