@@ -234,7 +234,7 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
 
 @pytest.mark.parametrize(
     ('kind', 'words'),
-    [('jpeg', 'labels are PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
+    [('jpeg', 'write labels as PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
 )
 def test_labels_that_are_none_are_named(auto, tmp_path, kind, words):
     labels = {'size': truth(0)[1:], 'id': np.full_like(truth(0), 11)}.get(kind, truth(0))

@@ -204,7 +204,7 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
     with pytest.raises(WeightsError, match='a translator is wanted'):
-        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
+        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other, styles=()))
 
 
 def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):
