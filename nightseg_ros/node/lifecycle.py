@@ -17,7 +17,14 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.diagnostics import (
+    Health,
+    HealthProblem,
+    Level,
+    LONGEST,
+    node_status,
+    source_status,
+)
 from nightseg_ros.node.parameters import settings_of, table, unknown
 from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, Task
@@ -77,8 +84,8 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, **options)
         services = {service.srv_name.rpartition('/')[2]: service for service in self.services}
         self._get_state = services['get_state'].callback
-        self._change_state = services['change_state'].callback
-        services['change_state'].callback = self._answer_transition
+        for name, service in services.items():
+            service.callback = partial(self._answer, name, service.callback)
         self.subscribed: set[Subscription] = set()
         """Those that follow what their publishers offer."""
         self.settings: Any = None
@@ -210,13 +217,12 @@ class ManagedNode(LifecycleNode):
 
     # -- lifecycle ----------------------------------------------------------------------------
 
-    def _answer_transition(self, request: Any, response: Any) -> Any:
-        """Answer a request that the state does not allow: rclpy lets the error pass instead."""
+    def _answer(self, name: str, answer: Callable[..., Any], request: Any, response: Any) -> Any:
+        """Answer a request that is refused by an error: rclpy lets the error pass instead."""
         try:
-            return self._change_state(request, response)
+            return answer(request, response)
         except Exception as error:
-            self.get_logger().warning(f'transition refused: {error}')
-            response.success = False
+            self.get_logger().warning(f'{name} refused: {error}'[:LONGEST])
             return response
 
     def _autostart(self) -> None:
@@ -244,10 +250,14 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate the publishers, start to work, subscribe."""
         super().on_activate(state)
+        self._failure = ''
         try:
             source = self._begin()
         except Exception as error:
             self.stop(STOP_TIMEOUT)
+            # of a camera or sensor that had not come to its end
+            for subscription in tuple(self.subscribed):
+                subscription.close()
             super().on_deactivate(state)
             return self._fail('activate', error)
         self.get_logger().info(f'active; waiting for {source}')

@@ -125,18 +125,20 @@ class CameraFeed:
         """Subscribe."""
         self.name, self._node = name, node
         self.masks = 0
-        self._last = time.monotonic()
         painter, prefix = node.painter, f'{name}/{NAMESPACE}'
-        self._take_labels = partial(painter.take_labels, name)
-        reliability = node.settings.qos_reliability
+        watched = {'labels': painter.take_labels}
+        if painter.config.confidence:
+            watched['confidence'] = painter.take_confidence
+        self._last = dict.fromkeys(watched, time.monotonic())
         topics: list[tuple[Any, str, str, Callable[[Any], None]]] = [
-            (Image, f'{prefix}/labels', reliability, self._labels),
+            *(
+                (Image, f'{prefix}/{kind}', node.settings.qos_reliability,
+                 partial(self._take, kind, take))
+                for kind, take in watched.items()
+            ),
             (CameraInfo, info_topic, 'auto', partial(painter.take_info, name)),
             (String, f'{prefix}/label_info_json', 'auto', painter.take_legend),
-        ]
-        if painter.config.confidence:
-            take = partial(painter.take_confidence, name)
-            topics.append((Image, f'{prefix}/confidence', reliability, take))
+        ]  # fmt: skip
         self._subscriptions = [
             Subscription(node, kind, topic, self._used(topic, take), policy)
             for kind, topic, policy, take in topics
@@ -148,21 +150,23 @@ class CameraFeed:
             subscription.close()
 
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
-        """Return what is wrong with this camera's masks."""
-        if now - self._last <= silent_after:
-            return []
-        source = self._subscriptions[0].source()
-        who = 'nobody publishes' if not source.publishers else 'nothing comes on'
-        text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-        return [HealthProblem('ERROR', text)]
+        """Return what is wrong with this camera's masks: without confidence each cloud waits."""
+        for (kind, last), subscription in zip(self._last.items(), self._subscriptions):
+            if now - last > silent_after:
+                source = subscription.source()
+                who = 'nobody publishes' if not source.publishers else 'nothing comes on'
+                noun, level = ('mask', 'ERROR') if kind == 'labels' else (kind, 'WARN')
+                text = f'{self.name}: no {noun} for {now - last:.1f} s: {who} {source.topic}'
+                return [HealthProblem(level, text)]
+        return []
 
     def _used(self, topic: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
         return partial(self._node.use, f'{self.name}: {topic.rpartition("/")[2]}', take)
 
-    def _labels(self, message: Any) -> None:
-        self._take_labels(message)
-        self._last = time.monotonic()
-        self.masks += 1
+    def _take(self, kind: str, take: Callable[[str, Any], None], message: Any) -> None:
+        take(self.name, message)
+        self._last[kind] = time.monotonic()
+        self.masks += kind == 'labels'
 
 
 class Places:
