@@ -139,26 +139,37 @@ def test_max_rate_lets_pass_what_is_due_and_what_jumps_back():
         assert order.check(int(stamp * 1e9), now, 2.0) == wanted
 
 
-def test_jumps_and_packets_without_a_picture_are_counted_and_told():
+def test_jumps_and_what_cannot_be_used_are_counted_and_told():
     graph, health, taken, restarts = Graph(), Health(0.0), list[float](), list[str]()
+
+    def take(message: Any, stamp_ns: int, now: float) -> None:
+        taken.append(stamp_ns / MS)
+        if stamp_ns == 175 * MS:
+            raise OverflowError(f'PointField count 4294967295 of {"x" * 100_000}')
+
     OrderedSubscription(
-        graph, Image, 'front', lambda message, stamp_ns, now: taken.append(stamp_ns / MS), 'auto',
-        health, lambda: restarts.append('restart'), lambda message: message.header and message,
+        graph, Image, 'front', take, 'auto', health, lambda: restarts.append('restart'),
+        lambda message: message.header and message,
     )  # fmt: skip
     for stamp, told in (
         (950, ''), (None, 'frame dropped: a packet before the first key frame'), (100, ''),
         # less than a second, and more
         (200, 'stamps jumped back by 0.75 s'), (1301, ''), (100, 'stamps jumped back by 1.20 s'),
         (0, 'the images carry no stamp'), (150, ''),
+        (175, 'a message cannot be used: OverflowError: PointField count'), (180, ''),
     ):  # fmt: skip
         header = None if stamp is None else Header(stamp=Time(nanosec=stamp * MS))
         graph.receive['front'](SimpleNamespace(header=header))
         found = [text for _, text in texts(health, health.received[-1])]
         assert not told or [text for text in found if text.startswith(told)], (told, found)
+        assert len(str(found)) < 1400, 'a name may be of any length'
     assert not health.unstamped and graph.asked == [('front', 1, 'BEST_EFFORT VOLATILE')]
-    assert taken == [950, 200, 1301, 100, 0, 150] and restarts == ['restart']
+    assert taken == [950, 200, 1301, 100, 0, 150, 175, 180] and restarts == ['restart']
     counts = {key.removeprefix('dropped.'): count for key, count in health.counts.items() if count}
-    assert counts == {'received': 8, 'no_picture': 1, 'out_of_order': 1, 'time_jumps': 2}
+    assert counts == {
+        'received': 10, 'no_picture': 1, 'out_of_order': 1, 'time_jumps': 2, 'undecodable': 1,
+    }  # fmt: skip
+    assert Health(0.0, drops=CLOUD_DROPS, noun='cloud').unreadable == 'malformed'
 
 
 def offers(*policies: str, kind: str = 'sensor_msgs/msg/Image') -> list[Any]:
@@ -232,27 +243,6 @@ def test_where_nobody_publishes_the_nearest_topic_is_named(kind, published, near
     graph.count_publishers = lambda name: published[name] != 'read only'
     subscription = Subscription(graph, kind, 'front/image', print)
     assert subscription.source() == Source(topic='/front/image', near=near)
-
-
-def test_a_message_that_cannot_be_used_is_counted_and_ends_nothing():
-    health, taken = Health(0.0, drops=CLOUD_DROPS, noun='cloud'), []
-
-    def take(message: Any, stamp_ns: int, now: float) -> None:
-        if stamp_ns == 2 * MS:
-            raise OverflowError(f'PointField count 4294967295 of {"x" * 100_000}')
-        taken.append(stamp_ns)
-
-    node = MagicMock()
-    node.settings.max_rate = 0.0
-    OrderedSubscription(node, Any, 'points', take, 'auto', health)
-    receive = node.create_subscription.call_args.args[2]
-    for stamp_ns in (MS, 2 * MS, 3 * MS):
-        receive(image_message(np.zeros((1, 1, 3), np.uint8), stamp_ns))
-    assert taken == [MS, 3 * MS]
-    assert health.values(0.0)['dropped.malformed'] == 1
-    ((level, text),) = [(p.level, p.text) for p in health.problems(1.0, PRESENT, 1e9)][-1:]
-    assert level == 'ERROR' and 'OverflowError: PointField count' in text
-    assert len(text) < 1100, 'a name may be of any length'
 
 
 # -- health ----------------------------------------------------------------------------------
