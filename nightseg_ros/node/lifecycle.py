@@ -86,6 +86,7 @@ class ManagedNode(LifecycleNode):
         self._get_state = services['get_state'].callback
         for name, service in services.items():
             service.callback = partial(self._answer, name, service.callback)
+        self._outputs: list[Any] = []
         self.subscribed: set[Subscription] = set()
         """Those that follow what their publishers offer."""
         self.settings: Any = None
@@ -121,6 +122,16 @@ class ManagedNode(LifecycleNode):
         if topic == CLOCK_TOPIC:
             callback = partial(self._take_clock, callback)
         return super().create_subscription(msg_type, topic, callback, *given, **more)
+
+    def unsubscribe(self) -> None:
+        """Close all subscriptions, also those of a camera or sensor that is half made."""
+        for subscription in tuple(self.subscribed):
+            subscription.close()
+
+    def create_lifecycle_publisher(self, *given: Any, **more: Any) -> Any:
+        """Create an output topic, which lives until cleanup, or until configure has failed."""
+        self._outputs.append(super().create_lifecycle_publisher(*given, **more))
+        return self._outputs[-1]
 
     def _take_clock(self, take: Callable[[Any], None], message: Any) -> None:
         self._clock_problem = ''
@@ -255,9 +266,6 @@ class ManagedNode(LifecycleNode):
             source = self._begin()
         except Exception as error:
             self.stop(STOP_TIMEOUT)
-            # of a camera or sensor that had not come to its end
-            for subscription in tuple(self.subscribed):
-                subscription.close()
             super().on_deactivate(state)
             return self._fail('activate', error)
         self.get_logger().info(f'active; waiting for {source}')
@@ -295,6 +303,8 @@ class ManagedNode(LifecycleNode):
     def _free(self) -> None:
         """Release, and search for cycles: networks, masks and tf buffers lie in them."""
         self._release()
+        while self._outputs:
+            self.destroy_lifecycle_publisher(self._outputs.pop())
         self.settings = None
         gc.unfreeze()
         gc.collect()

@@ -44,7 +44,8 @@ class SensorFeed:
         """Create the output topic."""
         self.sensor, self._node = sensor, node
         self.health = self._new_health()
-        self.clouds: OrderedSubscription | None = None
+        self.clouds: Any = None
+        """The ``OrderedSubscription``, once there was one."""
         self._publisher = node.create_lifecycle_publisher(
             PointCloud2,
             f'{sensor.output}/points',
@@ -64,16 +65,6 @@ class SensorFeed:
             self._node, PointCloud2 if self.sensor.kind == 'cloud' else Image, self.sensor.topic,
             self._receive, self._node.settings.qos_reliability, self.health, self._node.start_over,
         )  # fmt: skip
-
-    def close(self) -> None:
-        """Take the subscription out of the graph."""
-        if self.clouds is not None:
-            self.clouds.close()
-        self.clouds = None
-
-    def destroy(self) -> None:
-        """Take the output out of the graph."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
 
     def publish(self, cloud: SensorCloud, paint_ms: float) -> None:
         """Hand a labelled cloud to whoever subscribes."""
@@ -143,11 +134,6 @@ class CameraFeed:
             Subscription(node, kind, topic, self._used(topic, take), policy)
             for kind, topic, policy, take in topics
         ]
-
-    def close(self) -> None:
-        """Take the subscriptions out of the graph."""
-        for subscription in self._subscriptions:
-            subscription.close()
 
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks: without confidence each cloud waits."""
@@ -294,17 +280,12 @@ class SemanticCloud(ManagedNode):
         if self._odometry is not None:
             self.destroy_subscription(self._odometry)
         self._timer = self._odometry = None
-        for camera in self._cameras:
-            camera.close()
-        for sensor in self._sensors.values():
-            sensor.close()
+        self.unsubscribe()
         self._cameras = []
         return True
 
     def _release(self) -> None:
-        """Free the output topics."""
-        for feed in self._sensors.values():
-            feed.destroy()
+        """Forget the sensors, and stop listening to tf."""
         if self._places is not None:
             self._places.close()
         self._sensors = {}
@@ -370,7 +351,7 @@ class SemanticCloud(ManagedNode):
 
     def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
         feeds = self._sensors.values()
-        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds is not None]
+        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds in self.subscribed]
 
 
 def main() -> None:
