@@ -141,9 +141,9 @@ class CameraFeed:
             if now - last > silent_after:
                 source = subscription.source()
                 who = 'nobody publishes' if not source.publishers else 'nothing comes on'
-                noun, level = ('mask', 'ERROR') if kind == 'labels' else (kind, 'WARN')
+                noun = 'mask' if kind == 'labels' else kind
                 text = f'{self.name}: no {noun} for {now - last:.1f} s: {who} {source.topic}'
-                return [HealthProblem(level, text)]
+                return [HealthProblem('ERROR' if kind == 'labels' else 'WARN', text)]
         return []
 
     def _used(self, topic: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
