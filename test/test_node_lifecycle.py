@@ -187,8 +187,9 @@ FAILS_ONCE = (
 )
 
 
-def test_an_activation_that_fails_is_told_and_leaves_nothing_behind(parameters, tmp_path):
-    given = {**parameters, 'autostart': False}
+def test_a_transition_that_fails_is_told_and_leaves_nothing_behind(parameters, tmp_path):
+    override = {'qos_overrides./bad/nightseg/overlay.publisher.reliability': 'nonsense'}
+    given = {**parameters, **override, 'autostart': False}
     with served(tmp_path, given, kind=node_with(FAILS_ONCE), state='unconfigured') as client:
         assert client.transition('configure') and not client.transition('activate')
         client.diagnosed('node', 'ERROR', 'activate failed: ZeroDivisionError')
@@ -200,7 +201,11 @@ def test_an_activation_that_fails_is_told_and_leaves_nothing_behind(parameters, 
         assert client.transition('configure') and not client.transition('activate')
         client.diagnosed('node', 'ERROR', 'activate failed: ')
         assert client.transition('cleanup')
-        client.start(image_topics=[''])
+        assert client.set_parameters(image_topics=[''], cameras=['bad']).successful
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', 'Unexpected QoS override')
+        client.until(lambda: not client.node.count_publishers('bad/nightseg/labels'), 'nothing')
+        client.start(cameras=['camera'])
         Camera(client).connect().serve()
         client.diagnosed('node', 'OK', 'active')
         assert 'error in a callback' not in client.process.text
