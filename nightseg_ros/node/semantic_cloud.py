@@ -226,7 +226,6 @@ class SemanticCloud(ManagedNode):
         self._places: Places | None = None
         self._cameras: list[CameraFeed] = []
         self._sensors: dict[str, SensorFeed] = {}
-        self._odometry: Any = None
         self._timer: Any = None
         super().__init__('semantic_cloud', CloudSettings, **options)
         self._inputs = self._new_inputs()
@@ -263,10 +262,9 @@ class SemanticCloud(ManagedNode):
         for feed in self._sensors.values():
             feed.subscribe()
         if settings.odometry:
-            self._odometry = self.create_subscription(
-                message_class(settings.odometry_type), settings.odometry,
-                partial(self.use, 'poses', self.painter.take_pose),
-                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
+            Subscription(
+                self, message_class(settings.odometry_type), settings.odometry,
+                partial(self.use, 'poses', self.painter.take_pose), 'best_effort', depth=50,
             )  # fmt: skip
         group = MutuallyExclusiveCallbackGroup()
         self._timer = self.create_timer(CHECK_PERIOD, self.serve, group, clock=self._steady)
@@ -277,9 +275,7 @@ class SemanticCloud(ManagedNode):
         """Unsubscribe."""
         if self._timer is not None:
             self.destroy_timer(self._timer)
-        if self._odometry is not None:
-            self.destroy_subscription(self._odometry)
-        self._timer = self._odometry = None
+        self._timer = None
         self.unsubscribe()
         self._cameras = []
         return True
@@ -345,7 +341,7 @@ class SemanticCloud(ManagedNode):
             lead = f'missed.{camera.name}: '
             bad = (count for what, count in counts.items() if what.startswith(lead))
             values[f'bad_masks.{camera.name}'] = sum(bad)
-        if self._odometry is not None:
+        if (settings := self.settings) is not None and settings.odometry:
             values['bad_poses'] = counts['missed.poses']
         return {}, values
 
