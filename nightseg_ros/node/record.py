@@ -164,8 +164,7 @@ class Recorder:
             arrived, received = time.monotonic_ns(), time.time_ns()
             self._writer.write(Message(channel=channel, received_ns=received, data=bytes(data)))
             self._counts[topic] += 1
-            # a message that is cut off is kept as it is
-            if stamped and len(data) >= 12:
+            if stamped:
                 event = {'topic': topic, 'stamp': header_stamp(data), 'arrived': arrived}
                 print(json.dumps(event), file=self._log)
 
