@@ -16,7 +16,6 @@ from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.sweep import (
     plan,
-    standard_error,
     sweep,
     write_report,
 )
@@ -25,10 +24,6 @@ import pytest
 from tiny_data import imwrite, Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
-
-
-def test_an_error_is_the_standard_error_of_the_mean():
-    assert standard_error(np.array([[1.0, 2.0, 4.0]]))[0] == pytest.approx(np.sqrt(7 / 3 / 3))
 
 
 @pytest.fixture(scope='module')

@@ -27,9 +27,9 @@ from nightseg_ros.data.pictures import (
     PictureError,
     write_picture,
 )
-from nightseg_ros.data.source import FrameSource, open_source
-from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
-from nightseg_ros.evaluation.sources import in_rgb, Labels
+from nightseg_ros.data.source import FrameSource
+from nightseg_ros.evaluation.metrics import confusion, Image, miou, number
+from nightseg_ros.evaluation.sources import in_rgb, Labels, sequence_shards
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.video import VideoWriter
@@ -121,10 +121,10 @@ def _messages(bag: Path, topic: str) -> Iterator[tuple[int, Any]]:
                 yield message.stamp_ns, reader.read(message)
 
 
-def _masks(bag: BagReader, topic: str = LABEL_TOPIC) -> Callable[[int], Image | None]:
+def _masks(bag: BagReader) -> Callable[[int], Image | None]:
     """Return what gives the ids uint8 [H, W] of a stamp (ns), as stamps rise; None without."""
-    there = any(found.name == topic for found in bag.topics)
-    return partial(Labels(topic if there else '', '', bag).of, '')
+    there = any(found.name == LABEL_TOPIC for found in bag.topics)
+    return partial(Labels(LABEL_TOPIC if there else '', '', bag).of, '')
 
 
 def score_drive(
@@ -143,25 +143,24 @@ def score_drive(
     None where a part has no such frame.
     """
     pipeline = Pipeline.load(replace(config, route='day'))
-    scores = {
-        name: {part: ConfusionMatrix(pipeline.taxonomy) for part in ('day', 'night')}
-        for name in ('auto', 'day')
-    }
-    with BagReader(recorded) as live, BagReader(drive) as rendered:
-        masks, truths = _masks(live), _masks(rendered, TRUTH_TOPIC)
-        for done, (_, frame) in enumerate(open_source(drive, IMAGE_TOPIC), 1):
+    taxonomy = pipeline.taxonomy
+    empty = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
+    scores = {name: {'day': empty.copy(), 'night': empty.copy()} for name in ('auto', 'day')}
+    [rendered] = sequence_shards([drive], topics=[IMAGE_TOPIC], labels=[TRUTH_TOPIC])
+    with BagReader(recorded) as live:
+        masks = _masks(live)
+        for done, read in enumerate(rendered.read({}), 1):
             progress(done, len(lit), 'scoring against the day route')
-            if not isinstance(frame, Frame):
+            mask = None if read.frame is None else masks(read.frame.stamp_ns)
+            if read.frame is None or read.truth is None or mask is None:
                 continue
-            mask, truth = masks(frame.stamp_ns), truths(frame.stamp_ns)
-            if mask is None or truth is None:
-                continue
-            [result] = pipeline.process([frame])
+            [result] = pipeline.process([read.frame])
             assert result.labels is not None
+            part = 'day' if lit[read.frame.stamp_ns] else 'night'
             for name, labels in (('auto', mask), ('day', result.labels)):
-                scores[name]['day' if lit[frame.stamp_ns] else 'night'].add(truth, labels)
+                scores[name][part] += confusion(read.truth, labels, taxonomy)
     return {
-        name: {part: number(matrix.miou()) for part, matrix in parts.items()}
+        name: {part: number(miou(rows)) for part, rows in parts.items()}
         for name, parts in scores.items()
     }
 
