@@ -270,7 +270,7 @@ def test_cyclegan_learns_the_light(root, tmp_path):
 def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
     config = fast_config(
         root, tmp_path, unpaired=(), steps=40, batch=4, average=0.9, rate=5e-3,
-        loss=paired.FastLossConfig(features=0, semantic=0), picture_every=0,
+        loss=paired.FastLossConfig(), picture_every=0,
     )  # fmt: skip
     learned = build_from(load_weights(paired.train_fast_translator(config, silent)))
     samples = open_dataset(config.data[0])

@@ -80,8 +80,8 @@ def start_tool(arguments: list[str], log: Path, folder: Path = Path()) -> Any:
     forks = multiprocessing.get_context('forkserver')
     modules = (
         'cli.options', 'data.convert', 'evaluation.agreement', 'evaluation.evaluate',
-        'evaluation.report',
-        'training.calibrate', 'training.illumination', 'training.paired', 'training.segmenter',
+        'evaluation.report', 'training.calibrate', 'training.illumination', 'training.paired',
+        'training.segmenter',
     )  # fmt: skip
     preload = [f'nightseg_ros.{name}' for name in modules]
     forks.set_forkserver_preload([*preload, 'torch.utils.tensorboard'])
