@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, from_mapping
 import tyro
 
 
@@ -102,11 +101,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     from nightseg_ros.perception.pipeline import settled
 
-    bootstrap = BootstrapConfig(
-        unit=options.bootstrap, block_s=options.block_s, resamples=options.resamples,
-        seed=options.seed,
-    )  # fmt: skip
-    base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
+    values = {name: getattr(options, name) for name in ('block_s', 'resamples', 'seed')}
+    bootstrap = from_mapping(BootstrapConfig, {'unit': options.bootstrap, **values})
+    base = options.pipeline_config(threads=options.threads)
     recordings = sequence_shards(
         options.source, topics=options.topic, labels=options.labels, light=options.light,
         rate=options.rate, stamps=options.stamps, name=options.name,

@@ -91,7 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = ''
     while not VERBS.get(verb, ('', ''))[0] and rest and rest[0] in _verbs_below(verb):
         verb = f'{verb} {rest.pop(0)}'.strip()
-    name = verb.partition(' ')[0]
     try:
         try:
             return _run(verb, rest)
@@ -99,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # here, so that a reader who has left is told apart
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f'nightseg {name}: interrupted', file=sys.stderr)
+        print(f'nightseg {verb}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
@@ -118,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = isinstance(error, OSError) or type(error).__module__.startswith('nightseg_ros.')
         if verbose or not expected:
             raise
-        print(f'nightseg {name}: {error}', file=sys.stderr)
+        print(f'nightseg {verb}: {error}', file=sys.stderr)
         return 2
 
 

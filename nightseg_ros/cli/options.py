@@ -73,13 +73,13 @@ class PipelineOptions(WeightsOptions):
     long_side: int = 0
     """Long side of the networks' input in pixels; 0: what the weights were trained at."""
 
-    def pipeline_config(self) -> PipelineConfig:
-        """Return the settings as the pipeline takes them."""
+    def pipeline_config(self, **more: Any) -> PipelineConfig:
+        """Return the settings as the pipeline takes them; ``ConfigError`` for one out of range."""
         from nightseg_ros.perception.pipeline import PipelineConfig
 
         names = ('route', 'device', 'backend', 'long_side')
         values = {name: getattr(self, name) for name in names}
-        return from_mapping(PipelineConfig, {**values, 'weights': self.weights_config()})
+        return from_mapping(PipelineConfig, {**values, 'weights': self.weights_config(), **more})
 
 
 _RULES = ConstructorRegistry()

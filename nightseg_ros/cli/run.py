@@ -20,7 +20,7 @@ from typing import Annotated
 from nightseg_ros.cli.bags import check_ros, with_ros
 from nightseg_ros.cli.options import parse, PipelineOptions, Progress, tell_problems
 from nightseg_ros.cli.processes import node_parameters, print_run, run_live
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
 import tyro
@@ -30,12 +30,12 @@ TOPIC = 'topic:'
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageOptions:
+class PageOptions(Limited):
     """Flags of every verb that serves the page."""
 
     host: str = '127.0.0.1'
     """Address to listen on. Anybody who reaches another one sees the cameras."""
-    port: int | None = None
+    port: Annotated[int | None, Limits(0, 65535)] = None
     """Port to listen on; 8740 if not given, or a free one where that is taken."""
 
 
@@ -83,10 +83,16 @@ class RunOptions(PageOptions, PipelineOptions):
     """Times the recorded speed."""
     loop: bool = False
     """Start again at the end, until Ctrl-C."""
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
     """End after so much of SOURCE; 0 plays all."""
     out: Path | None = None
     """File for the summary as JSON."""
+
+    def __post_init__(self) -> None:
+        Limited.__post_init__(self)
+        for name, value in (('rate', self.rate), ('fps', self.fps)):
+            if value is not None and not 0 < value < 1e6:
+                raise ValueError(f"'{name}' must be above 0, got {value}")
 
 
 def run(options: RunOptions) -> int:

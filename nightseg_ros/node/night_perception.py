@@ -65,8 +65,7 @@ class NightPerception(ManagedNode):
 
     def stop(self, timeout: float) -> bool:
         """Unsubscribe, stop the worker."""
-        for camera in self._cameras:
-            camera.close()
+        self.unsubscribe()
         if self._worker is None or self._worker.stop(timeout):
             return True
         # on_error, which comes next, must not wait for it again, nor the watchdog end it
@@ -77,9 +76,7 @@ class NightPerception(ManagedNode):
         return False
 
     def _release(self) -> None:
-        """Free networks and output topics."""
-        for camera in self._cameras:
-            camera.destroy()
+        """Free networks and cameras."""
         self._cameras = []
         self._worker = None
 
@@ -118,4 +115,5 @@ class NightPerception(ManagedNode):
         return description, {'cameras': len(self._cameras)}
 
     def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        return [(c.names.name, c.health, c.images) for c in self._cameras if c.images is not None]
+        cameras = self._cameras
+        return [(c.names.name, c.health, c.images) for c in cameras if c.images in self.subscribed]
