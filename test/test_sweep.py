@@ -14,11 +14,7 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.training import sweep as sweeping
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import RunError
-from nightseg_ros.training.sweep import (
-    plan,
-    sweep,
-    write_report,
-)
+from nightseg_ros.training.sweep import plan, sweep, write_report
 import numpy as np
 import pytest
 from tiny_data import imwrite, Killed, silent, write_streets

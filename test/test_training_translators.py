@@ -102,7 +102,7 @@ def test_cameras_with_one_light_are_left_out_and_labels_follow(root, tmp_path):
         crops(days)
 
 
-def test_a_pair_is_a_night_and_its_day(root):
+def test_a_pair_is_a_night_and_its_day(root, tmp_path):
     days = open_dataset(spec(root, 'day', labels=True))
     dark = AugmentConfig(
         crop=(96, 96), scale=(1.0, 1.0), night_share=1.0, night=NightConfig(mixture={'dark': 1.0})
@@ -122,7 +122,7 @@ def test_a_pair_is_a_night_and_its_day(root):
     assert torch.equal(night, day)
     for light, labelled, words in (('day', False, 'no labels'), ('night', True, 'unpaired')):
         with pytest.raises(DataError, match=words):
-            pairs(open_dataset(spec(root, light, labelled)))
+            train(fast_config(root, tmp_path, data=(spec(root, light, labelled),)))
 
 
 def test_pool_returns_old_pictures_with_their_cameras():
@@ -270,7 +270,7 @@ def test_cyclegan_learns_the_light(root, tmp_path):
 def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
     config = fast_config(
         root, tmp_path, unpaired=(), steps=40, batch=4, average=0.9, rate=5e-3,
-        loss=paired.FastLossConfig(features=0, semantic=0), picture_every=0,
+        loss=paired.FastLossConfig(), picture_every=0,
     )  # fmt: skip
     learned = build_from(load_weights(paired.train_fast_translator(config, silent)))
     samples = open_dataset(config.data[0])

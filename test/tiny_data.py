@@ -78,13 +78,13 @@ def _tool(arguments: list[str], log: Path, folder: Path) -> None:
 def start_tool(arguments: list[str], log: Path, folder: Path = Path()) -> Any:
     """Start ``nightseg`` in a folder, in a process that has what it needs imported."""
     forks = multiprocessing.get_context('forkserver')
-    forks.set_forkserver_preload(
-        [
-            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
-            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
-        ]
+    modules = (
+        'cli.options', 'data.convert', 'evaluation.agreement', 'evaluation.evaluate',
+        'evaluation.report', 'training.calibrate', 'training.illumination', 'training.paired',
+        'training.segmenter',
     )  # fmt: skip
+    preload = [f'nightseg_ros.{name}' for name in modules]
+    forks.set_forkserver_preload([*preload, 'torch.utils.tensorboard'])
     child = forks.Process(target=_tool, args=(arguments, log, folder.absolute()))
     child.start()
     return child

@@ -87,8 +87,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     """Return the summary; the bags lie in ``work`` or OUT/bags, the logs in ``work``."""
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.geometry import as_text
-    from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
+    from nightseg_ros.evaluation.live import read_live_run, review_drive
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.simulation.drive import (
         CLOUD_TOPIC,
@@ -131,9 +130,7 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
             page=[] if options.view else None, recorder=record, clouds=clouds,
         )  # fmt: skip
     run = read_live_run(recorded, sent, arrived)
-    miou = score_drive(bag, recorded, lit, config, progress=progress.show)
-    source = open_source(bag, IMAGE_TOPIC)
-    show_run(options.out, source, run, recorded, options.weights_day, progress=progress.show)
+    miou = review_drive(options.out, bag, lit, run, recorded, config, progress=progress.show)
     return {
         'input': 'rendered',
         **run.summary(),

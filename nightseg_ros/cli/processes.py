@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, ExitStack, suppress
+import ctypes
 from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
 import json
@@ -32,6 +33,9 @@ LAST_MASKS_S, NO_MASK_S = 60.0, 2.0
 ENDING_S = 60.0
 #: Exit code of the player where some frames could not be read.
 SOME_UNREAD = 1
+#: From sys/prctl.h: which signal a process gets when its parent has died.
+PR_SET_PDEATHSIG = 1
+_prctl: Any = getattr(ctypes.CDLL(None), 'prctl', lambda *_: 0)
 _WARNING = re.compile(r'^\[WARN\].*\[bag_player\]: (.*)$', re.MULTILINE)
 
 
@@ -62,6 +66,8 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**environ, 'PYTHONUNBUFFERED': '1'},
                 start_new_session=True,
+                # whatever ends this process, also a terminal that is closed or a kill
+                preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             )
 
     def __enter__(self) -> Child:

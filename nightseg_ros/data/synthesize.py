@@ -141,10 +141,7 @@ def _names(samples: Sequence[Sample]) -> list[str]:
 
 
 def _settings(
-    config: SynthesisConfig,
-    days: Sequence[Sample],
-    chosen: Sequence[int],
-    weights: Weights | None,
+    config: SynthesisConfig, days: Sequence[Sample], chosen: Sequence[int], weights: Weights | None
 ) -> dict[str, Any]:
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')

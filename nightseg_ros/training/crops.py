@@ -65,17 +65,6 @@ class TrainingCrops(Dataset[Crop]):
 class NightPairs(TrainingCrops):
     """Crops are a synthetic night, its day (uint8 [h, w, 3] RGB), and uint8 [h, w] ids."""
 
-    def __init__(
-        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
-    ) -> None:
-        """Check that every sample is a labelled day."""
-        super().__init__(samples, augment, taxonomy=taxonomy, seed=seed)
-        for sample in samples:
-            if sample.light == 'night':
-                raise DataError(
-                    f"'{sample.image}' is a night without its day; name it in unpaired"
-                )
-
     def __getitem__(self, number: int) -> Crop:
         sample, day, labels, rng = self._draw(number)
         scene = labels if sample.scene is None else read_labels(sample.scene)

@@ -24,6 +24,7 @@ from typing import Any
 from nightseg_ros.config import ConfigError, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
 from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.synthesize import PHYSICAL_TO_NIGHT
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
@@ -79,10 +80,11 @@ class _Pair:
         self.judge, self.segmenter = judge.sha256, FrozenSegmenter(judge)
         self.run.place(self.segmenter)
         self.taxonomy, self._config = self.segmenter.taxonomy, config
-        self.pairs = NightPairs(
-            open_all(config.data, self.taxonomy), config.augment, taxonomy=self.taxonomy,
-            seed=config.seed,
-        )  # fmt: skip
+        days = open_all(config.data, self.taxonomy)
+        for day in days:
+            if day.light == 'night':
+                raise DataError(f"'{day.image}' is a night without its day; name it in unpaired")
+        self.pairs = NightPairs(days, config.augment, taxonomy=self.taxonomy, seed=config.seed)
 
     def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
         """Take the networks to train."""
@@ -96,20 +98,18 @@ class _Pair:
 # -- night to day ----------------------------------------------------------------------------
 
 
+#: Weights of the L1 to the day picture (values in [-1, 1], at full size and a quarter of it), of
+#: that of the differences between neighbours, of that of the segmenter's features (each level
+#: relative to its own mean), and of the frozen segmenter's cross entropy.
+DAY_LOSSES = {'color': 10.0, 'gradient': 5.0, 'features': 1.0, 'semantic': 1.0}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FastLossConfig:
-    """Weights of the losses; 0 leaves one out."""
+    """Weights of the losses on real nights; 0 leaves one out."""
 
-    color: float = 10.0
-    """L1 to the day picture, values in [-1, 1], at full size and at a quarter of it."""
-    gradient: float = 5.0
-    """L1 of the differences between neighbours."""
-    features: float = 1.0
-    """L1 of the segmenter's features, each level relative to its own mean."""
-    semantic: float = 1.0
-    """Cross entropy of the frozen segmenter on the result against the labels."""
     night_semantic: float = 0.5
-    """The same on real nights, where they have pseudo-labels."""
+    """Cross entropy of the frozen segmenter, where they have pseudo-labels."""
     adversarial: float = 0.0
     """Least-squares GAN on real nights, against day pictures of the same camera."""
 
@@ -175,7 +175,7 @@ def train_fast_translator(
         task='translate', long_side=config.long_side,
         data=data_names((*config.data, *config.unpaired)), training={'segmenter': pair.judge},
     )  # fmt: skip
-    weights = to_mapping(config.loss)
+    weights = {**DAY_LOSSES, **to_mapping(config.loss)}
     with run:
         if nights is not None:
             real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))

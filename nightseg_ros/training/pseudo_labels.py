@@ -137,10 +137,7 @@ def _label(
 
 
 def _limits(
-    labels: list[Bytes],
-    sure: list[Bytes],
-    classes: int,
-    config: PseudoLabelConfig,
+    labels: list[Bytes], sure: list[Bytes], classes: int, config: PseudoLabelConfig
 ) -> npt.NDArray[np.int64]:
     """Return the least probability (0–255) at which a pixel of each class keeps its label."""
     histogram = np.zeros((classes, 256), np.int64)

@@ -15,12 +15,7 @@ from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
-from nightseg_ros.training.losses import (
-    class_weights,
-    parameter_groups,
-    poly,
-    segmentation_loss,
-)
+from nightseg_ros.training.losses import class_weights, parameter_groups, poly, segmentation_loss
 from nightseg_ros.training.run import CropRunConfig, data_names, RunError, TrainingRun
 from nightseg_ros.weights import load_weights, network_tensors, WeightsError
 import torch

@@ -22,12 +22,7 @@ from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import (
-    ImagePool,
-    picture_grid,
-    to_network,
-    UnpairedCrops,
-)
+from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
 from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
 from nightseg_ros.weights import load_weights
