@@ -91,7 +91,7 @@ def limit_threads() -> None:
     Give OpenBLAS and OpenCV one thread: idle ones would spin on cores that the network needs.
 
     OpenBLAS's took a third of a frame; OpenCV's yields to the network 480 times a frame. The
-    package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
+    package sets environment variables on its import, which is too late after numpy's and OpenCV's.
     """
     from threadpoolctl import ThreadpoolController
 
