@@ -81,7 +81,7 @@ def captured(monkeypatch):
 
     monkeypatch.setattr(CapturedGraph, '_run', run)
     monkeypatch.setattr('nightseg_ros.runtime.graph.precision', autocast)
-    monkeypatch.setattr(torch, 'empty', lambda *a, pin_memory, **k: empty(*a, **k))
+    monkeypatch.setattr(torch, 'empty', lambda *a, pin_memory=False, **k: empty(*a, **k))
     monkeypatch.setattr(torch.Tensor, 'record_stream', lambda self, stream: None)
     for name, value in (
         ('Stream', Stream), ('current_stream', Stream), ('stream', nullcontext),
