@@ -146,7 +146,7 @@ def test_what_openvino_computes_in_another_order_is_the_same(network, tie, tmp_p
         found.append(OpenVINOBackend().load(weights, print)(pictures(2)))
     for got, wanted in zip(*found):
         np.testing.assert_array_equal(got, wanted)
-    assert found[0][0].max() == 0 if tie else len(np.unique(found[0][0])) > 2
+    assert found[0][0].max() == 0 if tie else len(np.unique(found[0][0])) > 1
 
 
 @pytest.mark.parametrize('name', ['torch', *OTHERS, BF16])
