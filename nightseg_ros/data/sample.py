@@ -332,31 +332,36 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
+    """Return a label image as it is stored, as ``decode_stored`` does."""
+    try:
+        return decode_stored(path.read_bytes(), str(path), color=color)
+    except OSError as error:
+        raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
+
+
+def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.uint8]:
     """
     Return a label image as it is stored: uint8 [H, W] ids, or uint8 [H, W, 3] RGB if ``color``.
 
     Ids are the values of the file: of a PNG with a palette the indices, of one with 1, 2 or 4
-    bits what they count. ``DataError`` where the file is no whole image of that kind, changes ids,
-    or has one above 255.
+    bits what they count. ``DataError`` where ``content`` is no whole image of that kind, changes
+    ids, or has one above 255.
     """
     try:
-        content = path.read_bytes()
         check_picture(content)
         content, factor = (content, 1) if color else _plain_grey(content)
         stored = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if stored is None:
             raise ValueError('it is no picture')
-    except OSError as error:
-        raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
     except (ValueError, cv2.error) as error:
         raise DataError(
-            f"'{path}' cannot be read as a label image; remove or replace the file ({error})"
+            f"'{name}' cannot be read as a label image; remove or replace the file ({error})"
         ) from error
     if color and stored.dtype == np.uint8 and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)
     if not color and (content.startswith(b'\xff\xd8') or content[12:16] == b'VP8 '):
         raise DataError(
-            f"'{path}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
+            f"'{name}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
         )
     ids = stored
     if ids.ndim == 3 and (ids[..., :3] == ids[..., :1]).all() and (ids[..., 3:] == 255).all():
@@ -365,7 +370,7 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
     if color or ids.ndim != 2 or ids.dtype not in (np.uint8, np.uint16) or ids.max() > 255:
         wanted = 'RGB colours' if color else 'single-channel ids up to 255'
         raise DataError(
-            f"'{path}' is {stored.dtype} {stored.shape} up to {stored.max()}; labels are {wanted}"
+            f"'{name}' is {stored.dtype} {stored.shape} up to {stored.max()}; labels are {wanted}"
         )
     return np.ascontiguousarray(ids if factor == 1 else ids // factor, np.uint8)
 

@@ -23,10 +23,16 @@ import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, label_files, read_image, read_labels, Sample
+from nightseg_ros.data.sample import (
+    DataError,
+    decode_stored,
+    label_files,
+    read_image,
+    read_labels,
+    Sample,
+)
 from nightseg_ros.data.source import camera_names, FrameSource, open_source
 from nightseg_ros.evaluation.metrics import Image
-from nightseg_ros.evaluation.variants import Configuration
 from nightseg_ros.files import read_text
 from nightseg_ros.perception.frame import decode_raw, Frame, FrameError
 from nightseg_ros.perception.illumination import State
@@ -159,38 +165,6 @@ class Shard:
                 f"no label of '{self.labels}' belongs to a frame: frames are named as "
                 f"'{first_name}', or by their stamp in ns, labels as '{labels.example}'"
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """Every shard, and the configurations that each frame goes through."""
-
-    configurations: tuple[Configuration, ...]
-    shards: tuple[Shard, ...]
-    save_labels: bool = False
-
-    def __post_init__(self) -> None:
-        names = Counter(
-            (shard.set_name, sample.image.stem)
-            for shard in self.shards
-            for sample in shard.samples
-        )
-        for (name, stem), times in names.most_common(1):
-            if self.save_labels and times > 1:
-                raise ConfigError(
-                    f"{times} pictures of '{name}' are called '{stem}', so that their masks would "
-                    'overwrite one another; rename them, or leave --save-labels out'
-                )
-
-    def sets(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for number, shard in enumerate(self.shards):
-            found.setdefault(shard.set_name, []).append(number)
-        return found
-
-    def run_names(self, set_name: str) -> list[str]:
-        """Return the names that a set's scores get, one a configuration."""
-        return [f'{set_name}/{item.name}'.rstrip('/') for item in self.configurations]
 
 
 def dataset_shards(
@@ -376,15 +350,7 @@ def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple
 
 def _decode_labels(message: Any, topic: str) -> Image:
     if hasattr(message, 'format'):
-        content = bytes(message.data)
-        if not content.startswith(b'\x89PNG'):
-            raise DataError(
-                f"'{topic}' holds '{message.format}'; labels are PNG, since others change ids"
-            )
-        labels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if labels is None or labels.ndim != 2 or labels.dtype != np.uint8:
-            raise DataError(f"'{topic}' holds a PNG that is no single-channel image of 8 bits")
-        return np.asarray(labels, np.uint8)
+        return decode_stored(bytes(message.data), topic, color=False)
     if message.encoding not in ('mono8', '8UC1'):
         raise DataError(f"'{topic}' is {message.encoding}; labels are mono8 or 8UC1")
     try:

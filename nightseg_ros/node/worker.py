@@ -139,9 +139,11 @@ class Worker:
                 now = time.monotonic()
                 if now - begun > LATE:
                     self.slow = (now, now - begun)
-        except BaseException:
-            if not self._stopping:
-                self._task('the worker thread has ended by an error', -1.0)
+        except BaseException as error:
+            if self._stopping:
+                self._node.activity.tasks.pop(self, None)
+            else:
+                self._task(f'the worker thread has ended by an error: {error!r}', -1.0)
             raise
 
     def _take(self) -> list[Waiting]:

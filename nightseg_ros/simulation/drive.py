@@ -18,7 +18,6 @@ import json
 import math
 import os
 from pathlib import Path
-import re
 
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
@@ -369,10 +368,8 @@ def write_rendered(
 
 def _is_ours(folder: Path) -> bool:
     """Tell a folder in which nothing lies but what ``write_rendered`` writes."""
-    files = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob('*')
-        if path.is_symlink() or not path.is_dir()
-    ]
-    known = re.compile(rf'taxonomy\.json|(images|labels)/({"|".join(LIGHTS)})_\d{{6}}\.png')
-    return 'taxonomy.json' in files and all(known.fullmatch(name) for name in files)
+    about = folder / 'taxonomy.json'
+    known = {about, folder / 'images', folder / 'labels'}
+    for light in LIGHTS:
+        known.update(folder.glob(f'[il]*/{light}_{"[0-9]" * 6}.png'))
+    return about.is_file() and known.issuperset(folder.rglob('*'))
