@@ -23,9 +23,9 @@ def main(weights: str, *specs: str) -> None:
     """Print a row a camera, and the mean over the cameras."""
     estimator = IlluminationEstimator(load_weights(weights))
     right: dict[str, dict[bool, list[bool]]] = defaultdict(lambda: {True: [], False: []})
-    for item in load_thumbnails(specs):
-        found = estimator.estimate(np.stack([thumbnail(image) for image in item.images]))
-        right[item.camera][item.day] += [(one.score > 0.5) == item.day for one in found]
+    for (camera, light), images in load_thumbnails(specs).items():
+        found = estimator.estimate(np.stack([thumbnail(image) for image in images]))
+        right[camera][light == 'day'] += [(one.score > 0.5) == (light == 'day') for one in found]
     table = csv.writer(sys.stdout)
     table.writerow(['camera', 'day', 'night', 'balanced accuracy'])
     means = []

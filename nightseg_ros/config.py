@@ -84,8 +84,8 @@ def from_mapping(
 
     ``where`` is the dotted key of the mapping itself, for messages. ``ConfigError`` names the
     first unknown key, missing key or value of the wrong type; a ``ValueError`` raised by the
-    class's own checks becomes one, too. With ``missing`` a required key that is not there takes
-    that value instead, for somebody else to fill in.
+    class's own checks becomes one, too. A required key that is not there takes the value
+    ``missing``, if given.
     """
     hints = get_type_hints(cls)
     prefix = f'{where}.' if where else ''
@@ -108,7 +108,7 @@ def from_mapping(
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"'{where or cls.__name__}': {error}") from error
+        raise ConfigError(f"'{where}': {error}" if where else str(error)) from error
 
 
 def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
@@ -166,12 +166,12 @@ class Limited:
 @lru_cache
 def _limits(cls: type) -> list[tuple[str, Limits]]:
     hints = get_type_hints(cls, include_extras=True)
-    found = (
-        (name, kind) for name, hint in hints.items() for kind in getattr(hint, '__metadata__', ())
-    )
-    bounds = [(f.name, f.metadata.get('bounds')) for f in dataclasses.fields(cls)]
-    limits = [(name, Limits(*ends)) for name, ends in bounds if ends is not None]
-    return limits + [(name, kind) for name, kind in found if isinstance(kind, Limits)]
+    fields = dataclasses.fields(cls)
+    limits = [(f.name, Limits(*f.metadata['bounds'])) for f in fields if f.metadata.get('bounds')]
+    for name, hint in hints.items():
+        notes = getattr(hint, '__metadata__', ())
+        limits += [(name, note) for note in notes if isinstance(note, Limits)]
+    return limits
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -198,10 +198,10 @@ def _fit(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, (list, tuple)):
             wanted = 'be a list'
         else:
-            kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-            if len(value) == len(kinds):
+            hints = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+            if len(value) == len(hints):
                 return tuple(
-                    _fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(kinds, value))
+                    _fit(t, v, f'{key}[{i}]') for i, (t, v) in enumerate(zip(hints, value))
                 )
             wanted = f'have {len(inner)} items'
     elif hint is dict or origin in (dict, Mapping):

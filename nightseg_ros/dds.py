@@ -49,8 +49,7 @@ def private_domain(environ: Mapping[str, str] = os.environ) -> Iterator[dict[str
     candidates = [d for d in _DOMAINS if str(d) != environ.get('ROS_DOMAIN_ID')]
     random.shuffle(candidates)
     for domain in candidates:
-        reservation = _reserve(domain)
-        if reservation is not None:
+        if reservation := _reserve(domain):
             with reservation:
                 yield {
                     'ROS_DOMAIN_ID': str(domain),
@@ -66,16 +65,13 @@ def private_domain(environ: Mapping[str, str] = os.environ) -> Iterator[dict[str
 
 def _reserve(domain: int) -> socket.socket | None:
     """Return a socket that holds ``domain`` for this process, or None where it is in use."""
-    # the discovery port of the DDS-RTPS specification, 9.6.1.1: PB + DG * domainId
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind(('', 7400 + 250 * domain))
-        except OSError:
-            return None
     # an abstract address lives as long as its process and leaves no file behind
     reservation = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         reservation.bind(f'\0nightseg-ros-domain-{domain}')
+        # the discovery port of the DDS-RTPS specification, 9.6.1.1: PB + DG * domainId
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(('', 7400 + 250 * domain))
     except OSError:
         reservation.close()
         return None

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, TYPE_CHECKING
+from typing import Annotated, Any, Literal, TYPE_CHECKING
 
-from nightseg_ros.config import check_rules, ConfigError, did_you_mean, from_mapping, to_mapping
+from nightseg_ros.config import ConfigError, did_you_mean, from_mapping, Limited, Limits
 from nightseg_ros.files import models_dir, replace_file, user_path
 import numpy as np
 import numpy.typing as npt
@@ -36,21 +36,20 @@ class WeightsError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WeightsMetadata:
-    """What a weights file says about itself; it travels inside the file."""
+class WeightsMetadata(Limited):
+    """What describes the weights; it lies inside the file."""
 
     network: str
     """Name in ``nightseg_ros.networks.REGISTRY``."""
     arch: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the network's builder."""
-    task: str = 'segment'
-    """'segment', 'translate' or 'illumination': which place of the pipeline it fits."""
+    task: Literal['segment', 'translate', 'illumination'] = 'segment'
     taxonomy: dict[str, Any] | None = None
     """``Taxonomy.to_dict()`` of a segmenter, None for other tasks."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB mean for input in [0, 1]; ImageNet's by default."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    long_side: int = 480
+    long_side: Annotated[int, Limits(32)] = 480
     """Length in pixels of the input's long side that the network was trained for."""
     temperature: float = 1.0
     """Logits are divided by it before the softmax (Guo et al. 2017), see `nightseg calibrate`."""
@@ -62,7 +61,7 @@ class WeightsMetadata:
     ratio: float = 0.0
     """Share of synthetic night among the training samples."""
     license: str = ''  # noqa: A003
-    """What the training data allows; the node says it once when it loads the file."""
+    """What the training data allows; the node logs it once when it loads the file."""
     commit: str = ''
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
@@ -70,14 +69,11 @@ class WeightsMetadata:
 
     def __post_init__(self) -> None:
         """Refuse values that would silently spoil every mask."""
-        tasks = ('segment', 'translate', 'illumination')
-        check_rules(
-            self,
-            ('task', self.task in tasks, f'be one of {tasks}'),
-            ('temperature', self.temperature > 0, 'be above 0'),
-            ('std', all(value > 0 for value in self.std), 'be above 0'),
-            ('long_side', self.long_side >= 32, 'be at least 32 pixels'),
-        )
+        Limited.__post_init__(self)
+        if not all(value > 0 for value in (self.temperature, *self.std)):
+            raise ValueError(
+                f"'temperature' and 'std' must be above 0, got {self.temperature}, {self.std}"
+            )
 
 
 class Tensors(UserDict[str, Any]):
@@ -90,7 +86,6 @@ class Tensors(UserDict[str, Any]):
     data: dict[str, npt.NDArray[Any]]
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        """Return one of them."""
         import torch
 
         return torch.from_numpy(self.data[name])
@@ -134,16 +129,15 @@ def save_weights(
 
     if isinstance(state_dict, Tensors):
         state_dict = state_dict.data
-    found = {
+    arrays = {
         name: np.asarray(t if isinstance(t, np.ndarray) else t.detach().cpu().numpy(), order='C')
         for name, t in state_dict.items()
     }
     if half:
-        found = {n: a.astype(np.float16) if a.dtype.kind == 'f' else a for n, a in found.items()}
-    content = save(found, metadata={_KEY: json.dumps(to_mapping(metadata), sort_keys=True)})
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, content, durable=True)
+        arrays = {n: a.astype(np.float16) if a.dtype.kind == 'f' else a for n, a in arrays.items()}
+    content = save(arrays, metadata={_KEY: json.dumps(asdict(metadata), sort_keys=True)})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    replace_file(Path(path), content, durable=True)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -152,7 +146,7 @@ def set_graph(path: Path, graph: str) -> str:
     from safetensors.numpy import load, save
 
     content = path.read_bytes()
-    content = save(load(content), metadata={**_texts(content), _GRAPH: graph})
+    content = save(load(content), metadata={**_header_texts(content), _GRAPH: graph})
     replace_file(path, content, durable=True)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
@@ -165,7 +159,7 @@ def network_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def has_reliability(weights: Weights) -> bool:
-    """Tell whether the weights know how far each frame can be trusted."""
+    """Tell whether the weights judge each frame's reliability."""
     return any(name.startswith(RELIABILITY) for name in weights.tensors)
 
 
@@ -182,7 +176,7 @@ def resolve_weights(name: str | os.PathLike[str]) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    tried = ', '.join(str(candidate) for candidate in candidates)
+    tried = ', '.join(map(str, candidates))
     shipped = [file.stem for file in models_dir().glob('*.safetensors')]
     raise WeightsError(
         f"weights '{name}' not found; looked for {tried}; `nightseg info` lists the shipped ones"
@@ -216,7 +210,7 @@ def load_weights(path: str | os.PathLike[str]) -> Weights:
     try:
         arrays = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"weights '{file}' are damaged: {error}") from error
+        raise WeightsError(f"weights '{file}' are damaged: {error}; fetch them again") from error
     for name, array in arrays.items():
         if array.dtype.kind == 'f' and not np.isfinite(array).all():
             raise WeightsError(
@@ -259,14 +253,16 @@ def read_manifest(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"manifest '{folder / MANIFEST}' cannot be read: {error}") from error
-    entries = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {parts[1].lstrip('*'): parts[0].lower() for parts in entries if len(parts) == 2}
+    entries = (line.split(maxsplit=1) for line in lines)
+    return {entry[1].lstrip('*'): entry[0].lower() for entry in entries if len(entry) == 2}
 
 
 def write_manifest(folder: Path) -> None:
     """List every weights file of ``folder`` with its hash."""
-    files = sorted(folder.glob('*.safetensors'))
-    lines = [f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n' for file in files]
+    lines = [
+        f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
+        for file in sorted(folder.glob('*.safetensors'))
+    ]
     replace_file(folder / MANIFEST, ''.join(lines).encode())
 
 
@@ -277,7 +273,7 @@ def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
     if not 2 <= length <= min(len(content) - 8, _MAX_HEADER):
         raise WeightsError(f'{refusal}: not a safetensors file, or a truncated one')
     try:
-        texts = _texts(content)
+        texts = _header_texts(content)
         metadata = from_mapping(WeightsMetadata, json.loads(texts[_KEY]))
         return metadata, str(texts.get(_GRAPH, ''))
     except ConfigError as error:
@@ -288,7 +284,7 @@ def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:
         ) from error
 
 
-def _texts(content: bytes) -> dict[str, str]:
+def _header_texts(content: bytes) -> dict[str, str]:
     length = int.from_bytes(content[:8], 'little')
     texts: dict[str, str] = json.loads(content[8:][:length])['__metadata__']
     return texts

@@ -151,7 +151,7 @@ def test_a_night_is_made_by_the_scene_where_labels_have_gaps():
     labels[10:50, 60:100] = UNLABELLED
     config = AugmentConfig(
         crop=(120, 160), scale=(1.0, 1.0), flip=0.0, night_share=1.0,
-        night=NightConfig.only('suburb'),
+        night=NightConfig(mixture={'suburb': 1.0}),
     )  # fmt: skip
     seams = np.zeros((2, 8))
     for number, guess in enumerate((None, scene)):
@@ -183,6 +183,15 @@ def test_the_curve_is_the_formula(gain):
 
 
 def test_filters_do_what_they_say():
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[..., 0] = 200
+    red, _, blue = photometric.jpeg(image, 95).reshape(-1, 3).mean(axis=0)
+    assert red > 180 and blue < 20
+    # more than the tile of the noise
+    image = np.full((800, 1000, 3), 100, np.uint8)
+    noisy = photometric.add_noise(image, 5.0, 0.0, np.random.default_rng(0))
+    assert noisy.std() == pytest.approx(5.0, rel=0.15)
+    assert noisy.mean() == pytest.approx(100.0, abs=0.5)
     image = np.random.default_rng(0).integers(60, 190, (20, 30, 3), dtype=np.uint8)
     grey = photometric.saturate(image, 0.0)
     np.testing.assert_allclose(grey[..., 0], image @ [0.299, 0.587, 0.114], atol=1.0)

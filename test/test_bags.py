@@ -13,14 +13,7 @@ import bag_samples
 from bag_samples import frames_of, picture, START, STEP, TOPIC
 import cv2
 from mcap.writer import Writer as McapWriter
-from nightseg_ros.bags.reader import (
-    BagError,
-    BagReader,
-    camera_of,
-    inspect_bag,
-    is_bag,
-    REORDER,
-)
+from nightseg_ros.bags.reader import BagError, BagReader, camera_of, inspect_bag, is_bag, REORDER
 from nightseg_ros.bags.storage import _zstd, Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main

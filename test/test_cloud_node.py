@@ -35,7 +35,7 @@ from nightseg_ros.taxonomy import CITYSCAPES19
 import numpy as np
 import pytest
 from ros_harness import Client, image_message, mutants, served, stamp, stamp_ns
-from sensor_msgs.msg import CameraInfo, PointCloud2
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
 pytestmark = pytest.mark.ros
@@ -219,24 +219,34 @@ def test_whatever_a_message_holds_clouds_go_on(car):
     """Every field of each message, one by one."""
     car.client.unconfigure()
     odometry: Any = {'odometry': 'pose', 'odometry_type': 'nav_msgs/Odometry'}
-    car.client.start(confidence=True, **odometry)
+    car.client.start(confidence=True, depth_cameras=['front'], **odometry)
     sure = car.client.publisher('front/nightseg/confidence')
     legends = car.client.publisher('front/nightseg/label_info_json', String)
     poses = car.client.publisher('pose', Odometry)
+    depths = car.client.publisher('front/depth/image_raw')
+    car.client.listen('front/nightseg/points', PointCloud2)
     car.connect()
-    car.client.connect(sure, legends, poses)
+    silent = 'front: no confidence for'
+    car.client.told(lambda: car.masks(next(car.stamps), **SEEN), 'node', silent, 'WARN')
+    car.client.connect(sure, legends, poses, depths)
+
+    def depth(at: int) -> Image:
+        message = image_message(np.ones((90, 320), np.uint8), at, encoding='16UC1')
+        message.width = 160
+        return message
+
     mask = partial(image_message, np.full(SIZE, 3, np.uint8), encoding='mono8')
     harmful = {
         car.labels['front']: mask, sure: mask,
         legends: lambda at: String(data=legend(CITYSCAPES19)),
         poses: lambda at: stamp(Odometry(), at, 'odom'),
-        car.lidar: partial(cloud_message, cloud(POINTS)),
+        car.lidar: partial(cloud_message, cloud(POINTS)), depths: depth,
     }  # fmt: skip
     for publisher, make in harmful.items():
         for mutant in mutants(make(next(car.stamps)), car.stamps):
             publisher.publish(mutant)
             car.client.spin(0.02)
-    for words in ('labels', 'confidence', 'label_info_json', 'poses', 'a cloud'):
+    for words in ('labels', 'confidence', 'label_info_json', 'poses', 'a cloud', 'a depth image'):
         car.client.until(
             lambda w=words: f'{w} cannot be used' in car.client.process.text, f'a word of {words}'
         )  # fmt: skip
@@ -244,7 +254,7 @@ def test_whatever_a_message_holds_clouds_go_on(car):
     assert car.count('lidar', 'dropped.failed') == 0
     car.labelled([3, 5, 255])
     car.client.unconfigure()
-    car.client.start(confidence=False, odometry='')
+    car.client.start(confidence=False, odometry='', depth_cameras=[''])
     car.connect()
     # a calibration is looked at where a cloud needs it
     for mutant in mutants(info_message(LENS), car.stamps):

@@ -109,8 +109,6 @@ def required(kind: type) -> dict[str, Any]:
         (AugmentConfig, {'long_side': -1}, "'long_side'"),
         (NightConfig, {'mixture': {'moonlight': 1.0}}, 'moonlight'),
         (NightConfig, {'mixture': {'dark': 0.0}}, 'above 0'),
-        (NightConfig, {'looks': {'x': {'camera': {'median': [9.0, 3.0]}}}}, 'median'),
-        (NightConfig, {'crossover': 2.0}, 'crossover'),
         (SynthesisConfig, {'ratio': 0.5, 'count': 3}, 'give one'),
         (SynthesisConfig, {'ratio': 1.5}, 'at most 1'),
         (SynthesisConfig, {'count': 0}, 'at least 1'),

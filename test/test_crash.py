@@ -80,44 +80,39 @@ TOOLS: dict[str, Callable[[Path], Results]] = {
 
 @pytest.mark.parametrize('tool', TOOLS)
 def test_a_killed_tool_ends_with_the_same_result(tool, commands, tmp_path):
-    crash(tool, commands[tool], tmp_path, KILLS)
-
-
-def crash(name: str, command: list[str], folder: Path, kills: int) -> None:
-    """Kill one tool so often; ``AssertionError`` where it ends with anything else."""
-    results = TOOLS[name]
-    chance = random.Random(f'{name} {SEED}')
+    command, results = commands[tool], TOOLS[tool]
+    chance = random.Random(f'{tool} {SEED}')
     # a name that is in the result, as that of a bag, has to be the same
-    whole, out = (folder / kind / 'result' for kind in ('whole', 'killed'))
-    log = folder / 'killed.log'
+    whole, out = (tmp_path / kind / 'result' for kind in ('whole', 'killed'))
+    log = tmp_path / 'killed.log'
     for place in (whole, out):
         place.parent.mkdir()
     # what the children have imported is no part of a tool's time
     assert _run(['--version'], log, TIMEOUT), log.read_text()
     started = time.monotonic()
-    assert _run([*command, '--out', str(whole)], folder / 'whole.log', TIMEOUT), (
+    assert _run([*command, '--out', str(whole)], tmp_path / 'whole.log', TIMEOUT), (
         'it takes too long'
     )
     seconds = time.monotonic() - started
     wanted = results(whole)
     done = ends = 0
-    while done < kills or ends == 0:
+    while done < KILLS or ends == 0:
         # the last run is left alone
-        moment = chance.uniform(0, seconds) if done < kills else TIMEOUT
+        moment = chance.uniform(0, seconds) if done < KILLS else TIMEOUT
         if not _run([*command, '--out', str(out)], log, moment):
-            assert moment < TIMEOUT, f'{name} did not end:\n{log.read_text()}'
+            assert moment < TIMEOUT, f'{tool} did not end:\n{log.read_text()}'
             done += 1
-            ends = 0 if done == kills else ends
+            ends = 0 if done == KILLS else ends
             continue
         ends += 1
         found = results(out)
-        assert found.keys() == wanted.keys(), f'{name}: {found.keys() ^ wanted.keys()}'
+        assert found.keys() == wanted.keys(), f'{tool}: {found.keys() ^ wanted.keys()}'
         wrong = [key for key, content in wanted.items() if found[key] != content]
-        assert not wrong, f'{name} after {done} kills differs in {wrong}'
+        assert not wrong, f'{tool} after {done} kills differs in {wrong}'
         left = sorted(path.name for path in out.parent.iterdir() if path != out)
-        assert not left, f'{name} leaves {left}'
+        assert not left, f'{tool} leaves {left}'
         shutil.rmtree(out)
-        shutil.rmtree(folder / 'killed-cache', ignore_errors=True)
+        shutil.rmtree(tmp_path / 'killed-cache', ignore_errors=True)
 
 
 def _run(arguments: list[str], log: Path, timeout: float) -> bool:

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""The demo through real ROS 2 processes: rendered drive, footage, and what may go wrong."""
+"""The demo and `nightseg run` through real ROS 2 processes, and what may go wrong."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun
 import numpy as np
 import pytest
+from tiny_data import imwrite
 from tiny_weights import weight_flags
 
 pytest.importorskip('rclpy', reason='ROS 2 is not installed here')
 
 
-def flags(folder: Path) -> list[str]:
+def tiny_pipeline(folder: Path) -> list[str]:
     return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
 
@@ -44,8 +45,7 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys, monkeypatch):
     assert 'watch it on http://127.0.0.1:' in capsys.readouterr().err
 
     summary = json.loads((out / 'summary.json').read_text())
-    assert summary['input'] == 'rendered'
-    assert summary['frames_in'] == 40
+    assert (summary['input'], summary['frames_in']) == ('rendered', 40)
     assert summary['frames_out'] + summary['dropped'] == 40
     assert set(summary['routes']) == {'day', 'night'} and summary['switches'] >= 1
     assert 0 < summary['latency_ms']['p50'] <= summary['latency_ms']['p99']
@@ -80,44 +80,30 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_footage_is_played_at_its_rate_and_frames_that_cannot_be_read_are_named(tmp_path, capsys):
-    footage, out = tmp_path / 'in', tmp_path / 'demo'
-    footage.mkdir()
+def test_a_run_plays_at_the_rate_and_names_frames_that_cannot_be_read(tmp_path, capsys):
     for index in range(20):
-        image = np.full((96, 160, 3), 150, np.uint8)
-        cv2.imwrite(str(footage / f'{index:02d}.png'), image)
-    (footage / '05.png').write_bytes(b'torn')
-    arguments = ['--input', str(footage), '--rate', '10', '--seconds', '1.2', *flags(tmp_path)]
-    assert main(['demo', '--out', str(out), *arguments]) == 0
-    summary = json.loads((out / 'summary.json').read_text())
-    assert summary['input'] == footage.name
-    assert summary['routes'] == {'day': summary['frames_out']} and summary['frames_out'] > 0
-    assert summary['switches'] == 0 and 'miou' not in summary
-    assert {p.name for p in out.iterdir()} == {'summary.json', 'overlay.mp4', 'contact_sheet.jpg'}
-    assert cv2.imread(str(out / 'contact_sheet.jpg')) is not None
-    assert summary['frames_in'] == 11
-    (lost,) = summary['lost']
-    said = capsys.readouterr()
-    assert '05.png' in lost and 'not played' in said.out and '05.png' in said.err
+        imwrite(tmp_path / 'in' / f'{index:02d}.png', np.full((96, 160, 3), 150, np.uint8))
+    (tmp_path / 'in' / '05.png').write_bytes(b'torn')
+    file = tmp_path / 'summary.json'
+    flags = [*tiny_pipeline(tmp_path), '--fps', '10', '--seconds', '1.2', '--out', str(file)]
+    assert main(['run', str(tmp_path / 'in'), *flags]) == 1
+    (summary,) = json.loads(file.read_text()).values()
+    assert (summary['frames_in'], summary['switches']) == (11, 0)
+    assert summary['routes'] == {'day': summary['frames_out']}
+    assert '05.png' in capsys.readouterr().err.partition('not played: ')[2]
 
 
-@pytest.mark.ros
-def test_a_player_that_plays_nothing_ends_the_demo(tmp_path, capsys):
-    torn = tmp_path / 'torn'
-    torn.mkdir()
-    (torn / '00.png').write_bytes(b'torn')
-    demo = ['demo', '--input', str(torn), '--out', str(tmp_path / 'demo'), *flags(tmp_path)]
-    assert main(demo) == 2
-    assert '00.png' in capsys.readouterr().err
-
-
-def test_what_cannot_be_played_ends_the_demo_at_once(tmp_path, capsys):
-    demo = ['demo', '--out', str(tmp_path / 'demo'), *flags(tmp_path)]
-    assert main([*demo, '--clouds', '--input', 'clip.mp4']) == 2
-    assert '--clouds is for the rendered drive' in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [(['--weights-night', '{tmp}/torn.safetensors'], 'torn'), (['--seconds', '0'], 'seconds')],
+)
+def test_a_demo_that_cannot_work_ends_at_once(tmp_path, capsys, flags, words):
     (tmp_path / 'torn.safetensors').write_bytes(b'torn')
-    assert main([*demo, '--weights-night', str(tmp_path / 'torn.safetensors')]) == 2
-    assert 'torn.safetensors' in capsys.readouterr().err
+    given = [flag.replace('{tmp}', str(tmp_path)) for flag in flags]
+    demo = ['demo', '--out', str(tmp_path / 'demo'), *tiny_pipeline(tmp_path)]
+    assert main([*demo, *given, '--quiet']) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_a_child_that_fails_is_quoted_and_one_that_hangs_is_ended(tmp_path):

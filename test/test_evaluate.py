@@ -29,10 +29,10 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.evaluate import evaluate, slug
+from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards, Shard
+from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards, Shard
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.evaluation.workers import WorkerError
 from nightseg_ros.perception.frame import Frame
@@ -44,7 +44,10 @@ import pytest
 from tiny_data import files_of, imwrite
 from tiny_weights import write_all
 
-ROUTES = ('route=day', 'route=night', 'route=translate', 'route=auto')
+#: The second one has the masks of the first.
+ROUTES = (
+    'route=day', 'route=day,overlay_alpha=0.4', 'route=night', 'route=translate', 'route=auto',
+)  # fmt: skip
 FRAMES = 24
 
 
@@ -68,18 +71,11 @@ def auto(weights):
     return Variants(configurations(config(weights), ()))
 
 
-def plan_of(variants: Variants, *sources: Path, names: tuple[str, ...] = (), **flags: Any) -> Plan:
-    members = configurations(variants.pipelines[-1].config, names)
-    save_labels = flags.pop('save_labels', False)
-    shards = tuple(sequence_shards(sources, **flags))
-    return Plan(configurations=members, shards=shards, save_labels=save_labels)
-
-
-def run(
-    variants: Variants, out: Path, *sources: Path, advance: Any = lambda done: None, **flags: Any
-) -> dict[str, Any]:
-    plan = plan_of(variants, *sources, **flags)
-    return evaluate(plan, variants, out, advance=advance)
+def run(variants: Variants, out: Path, *sources: Path, **flags: Any) -> dict[str, Any]:
+    names = ('save_labels', 'restart', 'advance')
+    settings: Any = {name: flags.pop(name) for name in names if name in flags}
+    shards = sequence_shards(sources, **flags)
+    return evaluate(shards, variants, out, bootstrap=BootstrapConfig(block_s=0.3), **settings)
 
 
 def frames_of(out: Path) -> list[dict]:
@@ -93,7 +89,7 @@ def scores_of(out: Path) -> dict:
 @pytest.fixture(scope='module')
 def compared(variants, drive, tmp_path_factory):
     out = tmp_path_factory.mktemp('compared')
-    run(variants, out, drive, names=ROUTES, labels=[LABEL_TOPIC], light='day')
+    run(variants, out, drive, labels=[LABEL_TOPIC], light='day')
     return out
 
 
@@ -132,22 +128,15 @@ def test_configurations_over_the_same_frames(compared, weights, drive, tmp_path)
     # the automatic route takes the masks of the forced ones
     digests = {line['labels_sha256'] for line in frames_of(compared)}
     assert len(digests) == 3 * FRAMES
+    # differences are paired: the same masks differ by nothing in every draw
+    for key in ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9'):
+        nothing = {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
+        assert together['compare'][0][key] == nothing
     for item in together['compare']:
         assert item['reference'] == 'drive/route=day'
         gap = item['miou']
         scores = [together['runs'][item[key]]['all']['miou'] for key in ('run', 'reference')]
         assert gap['difference'] == pytest.approx(scores[0] - scores[1], abs=2e-4)
-
-
-def test_differences_are_paired(weights, drive, tmp_path):
-    """Two configurations with the same masks differ by nothing in every draw."""
-    names = ('route=day', 'route=day,overlay_alpha=0.4')
-    alike = Variants(configurations(config(weights), names))
-    plan = plan_of(alike, drive, names=names, labels=[LABEL_TOPIC])
-    bootstrap = BootstrapConfig(block_s=0.3)
-    [item] = evaluate(plan, alike, tmp_path, bootstrap=bootstrap)['compare']
-    for key in ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9'):
-        assert item[key] == {'difference': 0, 'median': 0, 'ci': [0, 0], 'above_zero': 0}
 
 
 def test_what_a_run_says(compared):
@@ -245,7 +234,7 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
 
 @pytest.mark.parametrize(
     ('kind', 'words'),
-    [('jpeg', 'labels as PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
+    [('jpeg', 'write labels as PNG'), ('colour', 'rgb8'), ('size', '64×36'), ('id', 'id 11')],
 )
 def test_labels_that_are_none_are_named(auto, tmp_path, kind, words):
     labels = {'size': truth(0)[1:], 'id': np.full_like(truth(0), 11)}.get(kind, truth(0))
@@ -314,7 +303,7 @@ def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     wanted = [sum(pixels), pixels[1] + pixels[3]]
     assert [e['pixels'] for e in found['runs']['bag']['by_source'].values()] == wanted
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
-        plan_of(auto, tmp_path / 'bag', topics=topics[:1], labels=labels)
+        sequence_shards([tmp_path / 'bag'], topics=topics[:1], labels=labels)
 
 
 def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto, tmp_path):
@@ -351,7 +340,7 @@ def shorter(tmp_path_factory):
     return write_drive(tmp_path_factory.mktemp('bag') / 'shorter', 6, every=3, seed=1)
 
 
-WHOLE: dict[str, Any] = {'names': ROUTES, 'labels': [LABEL_TOPIC], 'light': 'day'}
+WHOLE: dict[str, Any] = {'labels': [LABEL_TOPIC], 'light': 'day'}
 
 
 @pytest.fixture(scope='module')
@@ -361,7 +350,7 @@ def whole(variants, drive, shorter, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize('at', [5, FRAMES, FRAMES + 2])
+@pytest.mark.parametrize('at', [5, FRAMES + 2])
 def test_an_interruption_redoes_only_the_open_shard(variants, drive, shorter, whole, tmp_path, at):
     def stop(done: int) -> None:
         if done >= at:
@@ -392,8 +381,7 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
         run(auto, tmp_path, drive, advance=stop)
     with pytest.raises(ConfigError, match='other sources.*--restart'):
         run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
-    other = plan_of(auto, drive, labels=[LABEL_TOPIC])
-    found = evaluate(other, auto, tmp_path, restart=True)
+    found = run(auto, tmp_path, drive, labels=[LABEL_TOPIC], restart=True)
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
@@ -425,14 +413,12 @@ def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
 def drives(weights, tmp_path_factory):
     """Return what evaluates shards by two routes, those of three drives, and their scores."""
     folder = tmp_path_factory.mktemp('fleet')
-    members = configurations(config(weights, threads=1), ('route=day', 'route=auto'))
-    variants = Variants(members)
+    variants = Variants(configurations(config(weights, threads=1), ('route=day', 'route=auto')))
     paths = [write_drive(folder / f'drive{n}', FRAMES, every=3, seed=n) for n in range(3)]
     shards = sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
 
-    def evaluated(out: Path, shards: Any, save_labels: bool = False, **settings: Any) -> Any:
-        plan = Plan(configurations=members, shards=tuple(shards), save_labels=save_labels)
-        return evaluate(plan, variants, out, **settings)
+    def evaluated(out: Path, shards: Any, **settings: Any) -> Any:
+        return evaluate(shards, variants, out, **settings)
 
     return evaluated, shards, evaluated(folder / 'alone', shards)
 
@@ -498,14 +484,13 @@ def test_wrong_configurations_are_named(weights, compare, words):
     assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
 
 
-def test_saved_masks_never_overwrite_one_another(weights, tmp_path):
+def test_saved_masks_never_overwrite_one_another(tmp_path):
     for name in ('road.png', 'road.jpg', 'town.png'):
         imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    parts = tuple(dataset_shards([f'images:{tmp_path}'], CAMVID11))
-    made = configurations(config(weights), [])
-    Plan(configurations=made, shards=parts)
+    shards = dataset_shards([f'images:{tmp_path}'], CAMVID11)
+    check_outputs(shards, tmp_path, save_labels=False)
     with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
-        Plan(configurations=made, shards=parts, save_labels=True)
+        check_outputs(shards, tmp_path, save_labels=True)
 
 
 def test_the_command(weights, drive, tmp_path, capsys):

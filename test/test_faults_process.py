@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import os
 from pathlib import Path
+import resource
 import shutil
 import signal
 import subprocess
@@ -163,6 +164,15 @@ def test_a_hung_worker_refuses_to_deactivate_and_the_node_can_be_configured_agai
         fault.write_text('')
         client.start()
         client.until(cameras.served, 'masks again')
+        # one that dies while it is to stop is no reason to end the process
+        assert client.set_parameters(watchdog_s=8.0).successful
+        fault.write_text('die 6')
+        cameras.send()
+        client.diagnosed('node', 'ERROR', 'busy with one batch for')
+        assert client.transition('deactivate') and client.transition('activate')
+        fault.write_text('')
+        client.spin(5.0)
+        client.until(cameras.served, 'masks again')
 
 
 class Closed(FaultyNode):
@@ -236,7 +246,12 @@ def test_stops_and_kills_of_process_and_guard_end_no_healthy_node_and_its_succes
         client.until(cameras.served, 'masks again')
         # nor does a guard that was killed; another one takes its place
         (guard,) = guards()
+        # without a free descriptor it cannot be started at once
+        limits = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
         os.kill(guard, signal.SIGKILL)
+        time.sleep(2.0)
+        resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, limits)
         client.until(lambda: guard not in guards() and guards(), 'another guard')
         client.until(cameras.served, 'masks again')
         assert 'Timeout' not in node.text

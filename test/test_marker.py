@@ -21,15 +21,7 @@ import time
 from message_packages import build
 import numpy as np
 import pytest
-from ros_harness import (
-    Camera,
-    FaultyNode,
-    pixels_of,
-    running,
-    served,
-    stamp_ns,
-    tiny_parameters,
-)
+from ros_harness import Camera, FaultyNode, pixels_of, running, served, stamp_ns, tiny_parameters
 from sensor_msgs.msg import CameraInfo
 from test_video import packets
 

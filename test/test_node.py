@@ -11,15 +11,25 @@ import signal
 import time
 from typing import Any
 
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import Want
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
+from rcl_interfaces.srv import (
+    GetParameters,
+    ListParameters,
+    SetParameters,
+    SetParametersAtomically,
+)
+from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import (
     Camera,
     ended,
+    mutants,
     offline,
     picture,
     pixels_of,
@@ -36,6 +46,7 @@ import tiny_weights
 pytestmark = pytest.mark.ros
 
 OUT = 'camera/nightseg'
+ROUTE = Parameter('route', value='day').to_parameter_msg()
 
 
 @pytest.fixture(scope='module')
@@ -186,6 +197,32 @@ def test_frames_without_a_stamp_are_served_with_a_warning(client, camera):
     wanted = camera.frame(at=0).header
     client.until(lambda: camera.got() and camera.got()[-1].header == wanted, 'its mask')
     camera.serve()
+
+
+def test_a_clock_that_stands_still_is_an_error(client, camera):
+    at = stamp_ns(camera.serve()[0])
+    client.told(lambda: camera.send(at=at), 'camera', 'stamped as the frame before it', 'ERROR')
+    client.told(camera.serve, 'camera', '', 'OK')
+
+
+REQUESTS: dict[str, tuple[Any, Any]] = {
+    'set_parameters': (SetParameters, {'parameters': [ROUTE]}),
+    'set_parameters_atomically': (SetParametersAtomically, {'parameters': [ROUTE]}),
+    'get_parameters': (GetParameters, {'names': ['route']}),
+    'list_parameters': (ListParameters, {'prefixes': ['router']}),
+    'change_state': (ChangeState, {'transition': Transition(label='configure', id=1)}),
+}
+
+
+@pytest.mark.parametrize('name', REQUESTS)
+def test_whatever_a_request_holds_the_node_goes_on(client, camera, name):
+    """Every field, one by one, more often than errors in callbacks may come."""
+    kind, fields = REQUESTS[name]
+    for mutant in mutants(kind.Request(**fields), client.stamps):
+        client.call(name, kind, mutant)
+    assert client.set_parameters(route='auto').successful
+    camera.serve()
+    assert 'error in a callback' not in client.process.text
 
 
 def test_a_camera_that_cannot_see_is_told_and_its_masks_still_come(client, camera):

@@ -180,6 +180,37 @@ def test_what_the_parameters_say_is_what_is_done(plain, parameters, steps):
         np.testing.assert_array_equal(overlay, result.overlay)
 
 
+FAILS_ONCE = (
+    'real, calls = night_perception.NightPerception._begin, iter([1]); '
+    'night_perception.NightPerception._begin = '
+    'lambda node: 1 / 0 if next(calls, None) else real(node)'
+)
+
+
+def test_a_transition_that_fails_is_told_and_leaves_nothing_behind(parameters, tmp_path):
+    override = {'qos_overrides./bad/nightseg/overlay.publisher.reliability': 'nonsense'}
+    given = {**parameters, **override, 'autostart': False}
+    with served(tmp_path, given, kind=node_with(FAILS_ONCE), state='unconfigured') as client:
+        assert client.transition('configure') and not client.transition('activate')
+        client.diagnosed('node', 'ERROR', 'activate failed: ZeroDivisionError')
+        assert client.transition('activate')
+        client.diagnosed('node', 'OK', 'active')
+        client.unconfigure()
+        # which the node itself has already, of another type
+        assert client.set_parameters(image_topics=['/diagnostics']).successful
+        assert client.transition('configure') and not client.transition('activate')
+        client.diagnosed('node', 'ERROR', 'activate failed: ')
+        assert client.transition('cleanup')
+        assert client.set_parameters(image_topics=[''], cameras=['bad']).successful
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', 'Unexpected QoS override')
+        client.until(lambda: not client.node.count_publishers('bad/nightseg/labels'), 'nothing')
+        client.start(cameras=['camera'])
+        Camera(client).connect().serve()
+        client.diagnosed('node', 'OK', 'active')
+        assert 'error in a callback' not in client.process.text
+
+
 def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters, tmp_path):
     # a whole number is taken for a double
     wrong = {'route': 'noon', 'max_rate': -1, 'threads': 'two', 'rout': 'night'}
@@ -209,7 +240,7 @@ def test_wrong_and_misspelt_parameters_are_named_and_can_be_put_right(parameters
         client.diagnosed('node', 'WARN', "'rout' is not known")
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code_0(
     parameters, tmp_path, number
 ):

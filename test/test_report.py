@@ -17,7 +17,7 @@ from nightseg_ros.evaluation.evaluate import evaluate
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.report import interval, moment, number, signed, write_report
 from nightseg_ros.evaluation.report_figures import clock, draw_errors, ERROR_COLORS
-from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
@@ -71,21 +71,19 @@ def kinds(tmp_path_factory):
         for index in range(3):
             imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
     labelled, bare = (
-        tuple(sequence_shards([drive], **options))
+        sequence_shards([drive], **options)
         for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
     )
-    pictures = tuple(dataset_shards([f'folder:{folder}/pictures'], CAMVID11))
+    pictures = dataset_shards([f'folder:{folder}/pictures'], CAMVID11)
     bootstrap = BootstrapConfig(block_s=0.2, resamples=99)
     settings: Any = {'bootstrap': bootstrap, 'command': ['nightseg', 'evaluate']}
     found = {}
     for name, variants, shards in (
         ('one', one, labelled), ('four', four, labelled), ('unlabelled', one, bare),
-        ('unlabelled_four', four, bare), ('pictures', one, pictures),
+        ('pictures', one, pictures),
     ):  # fmt: skip
         out = folder / 'out' / name
-        names = () if variants is one else FOUR
-        plan = Plan(configurations=configurations(base, names), shards=shards)
-        found[name] = evaluate(plan, variants, out, **settings), out
+        found[name] = evaluate(shards, variants, out, **settings), out
         write_report(out)
     long = shutil.copytree(found['one'][1], folder / 'out' / 'long_names')
     for file in ('metrics.json', 'frames.jsonl'):
@@ -137,6 +135,7 @@ def test_the_numbers_are_those_of_metrics_json(kinds):
         for row, cell in list(iou.items())[: len(CAMVID11)]:
             value = entry['iou'][row.split()[0]]
             assert cell.split()[0] == ('–' if value is None else f'{value:.3f}')
+    assert page.tables['Over the frames of night_drive'][0] == ['measure', *FOUR]
     for item in metrics['compare']:
         gap, low_high = shown[f'{item["run"][12:]} − {FOUR[0]}'], item['miou']['ci']
         assert gap.startswith(f'{signed(item["miou"]["difference"])} [')
@@ -181,19 +180,14 @@ def test_without_labels_or_time_it_says_so_and_shows_the_rest(kinds):
     assert 'no labels' in page.text and 'how accurate the masks are is not known' in page.text
     assert page.sections >= {'timeline', 'router', 'frames', 'provenance'}
     assert not page.sections & {'classes', 'confusion', 'calibration', 'splits'}
+    names = {row[0] for row in page.tables['Over the frames of night_drive']}
+    assert 'frames in a wrong state' not in names and 'switches of the route' in names
     flicker = metrics['runs']['night_drive']['flicker']['all']['warped']
     assert f'{100 * flicker:.2f} %' in page.text
     # the truth and the errors of a frame are unknown as well
     assert 'Errors:' not in page.text and page.names.count('img') == 12
     pictures = page_of(kinds['pictures'][1]).sections
     assert 'timeline' not in pictures and 'classes' in pictures
-
-
-def test_configurations_without_labels_stand_in_one_table(kinds):
-    head, *rows = page_of(kinds['unlabelled_four'][1]).tables['Over the frames of night_drive']
-    assert head == ['measure', *FOUR]
-    names = {row[0] for row in rows}
-    assert 'frames in a wrong state' not in names and 'switches of the route' in names
 
 
 def test_a_mask_that_two_configurations_share_is_drawn_once(copied):

@@ -14,21 +14,12 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.training import sweep as sweeping
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import RunError
-from nightseg_ros.training.sweep import (
-    plan,
-    standard_error,
-    sweep,
-    write_report,
-)
+from nightseg_ros.training.sweep import plan, sweep, write_report
 import numpy as np
 import pytest
 from tiny_data import imwrite, Killed, silent, write_streets
 
 RATIOS = (0.0, 0.3, 0.6, 1.0)
-
-
-def test_an_error_is_the_standard_error_of_the_mean():
-    assert standard_error(np.array([[1.0, 2.0, 4.0]]))[0] == pytest.approx(np.sqrt(7 / 3 / 3))
 
 
 @pytest.fixture(scope='module')

@@ -162,7 +162,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
         ({'count': 9}, 'holds 8 images'),
         ({'count': None}, "Give 'ratio' or 'count'"),
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
-        ({'night': {'mixture': {'noon': 1.0}}}, "look 'noon'"),
+        ({'night': {'mixture': {'noon': 1.0}}}, "preset 'noon'"),
         ({'data': 'folder:nowhere'}, 'no folder'),
     ],
 )
@@ -203,8 +203,8 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
     with pytest.raises(WeightsError, match='turn night into day'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
-    with pytest.raises(WeightsError, match='day→night translator'):
-        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
+    with pytest.raises(WeightsError, match='a translator is wanted'):
+        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other, styles=()))
 
 
 def test_the_command_writes_a_sheet_and_reads_a_file(days, tmp_path, capsys):

@@ -17,6 +17,7 @@ from nightseg_ros.data.sample import read_image
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
+from tiny_data import run_tools
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -51,15 +52,12 @@ def folder(tmp_path_factory):
     """Return a folder in which every command of the page but the last has run."""
     folder = tmp_path_factory.mktemp('tutorial')
     (folder / 'config').symlink_to(ROOT / 'config')
+    every = []
     for words in commands('The frames') + commands('Five commands')[:-1]:
         assert words[0] == 'nightseg', words
         out = Path(words[words.index('--out') + 1]).name
-        words = [*words[1:], *SMALL.get(f'{words[1]} {out}', '').split()]
-        done = subprocess.run(
-            [sys.executable, '-m', 'nightseg_ros.cli.main', *words],
-            cwd=folder, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, f'{shlex.join(words)}\n{done.stdout}\n{done.stderr}'
+        every.append([*words[1:], *SMALL.get(f'{words[1]} {out}', '').split()])
+    run_tools(every, folder)
     return folder
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 from importlib.util import find_spec
 import json
+import os
 from pathlib import Path
 import re
 import signal
@@ -36,6 +37,7 @@ import pytest
 from ros_harness import Client, ended, image_message, Process
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
+from test_telemetry import family
 from tiny_weights import weight_flags
 
 pytestmark = pytest.mark.ros
@@ -178,7 +180,9 @@ def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     vehicle.until(lambda: page.get('/picture/1/overlay')[0] != 404, 'the cameras')
     assert {c['name'] for c in _cameras(page)} == {'/car/front', '/car/rear'}
     # what is none of the node's is left out
-    vehicle.outputs['rear']['names'].publish(String(data='{'))
+    for text in ('{', '[' * 100_000, '{"classes": [{"id": Infinity}]}'):
+        vehicle.outputs['rear']['names'].publish(String(data=text))
+        vehicle.client.spin(0.2)
     vehicle.outputs['rear']['status'].publish(DiagnosticArray())
     number = next(i for i in (0, 1) if _name(page, i) == '/car/front')
     found = f'/picture/{number}/overlay'
@@ -357,10 +361,11 @@ def stream() -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['clip', 'bag', 'loop', 'topic', 'stream'])
+@pytest.mark.parametrize('kind', ['clip', 'bag', 'loop', 'topic', 'stream', 'killed'])
 def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
-    clip, tmp_path, client, kind
+    clip, tmp_path, client, kind, monkeypatch
 ):
+    monkeypatch.setenv('TMPDIR', str(tmp_path))
     camera = client.publisher('/front/image_raw', reliable=False)
     image = np.full((*SIZE, 3), 150, np.uint8)
     with contextlib.ExitStack() as stack:
@@ -373,7 +378,8 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
                 for n in range(30):
                     bag.write_frame('/rear/image', Frame(image=image, stamp_ns=10**18 + n * 10**8))
         flags = [*weight_flags(tmp_path), '--backend', 'torch', '--device', 'cpu']
-        flags += ['--out', str(tmp_path / 'summary.json'), *(['--loop'] if kind == 'loop' else [])]
+        flags += ['--out', str(tmp_path / 'summary.json')]
+        flags += ['--loop'] * (kind in ('loop', 'killed'))
         command = ['-m', 'nightseg_ros.cli.main', 'run', source, *flags]
         run = stack.enter_context(ended(Process(tmp_path / 'log', *command)))
         run.until('watch it on http://127.0.0.1:')
@@ -387,8 +393,14 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         if kind in ('clip', 'bag'):
             assert run.process.wait(120) == 0, run.text
         else:
-            # sources without an end are ended this way
             client.until(seen, 'an overlay', timeout=120)
+            if kind == 'killed':
+                # as by a terminal that is closed, or for want of memory: nothing goes on alone
+                links = [f'/proc/{pid}/exe' for pid in family(run.process.pid)]
+                run.process.kill()
+                client.until(lambda: not any(map(os.path.exists, links)), 'the end of all')
+                return
+            # sources without an end are ended this way
             assert run.stop(timeout=30) == 0
         assert 'frames in / out' in run.text
     (summary,) = json.loads((tmp_path / 'summary.json').read_text()).values()

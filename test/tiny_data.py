@@ -7,6 +7,7 @@ from dataclasses import replace
 import multiprocessing
 import os
 from pathlib import Path
+import shlex
 import sys
 from typing import Any
 
@@ -62,30 +63,40 @@ def silent(_: str) -> None:
     """Say nothing."""
 
 
-def run_tool(arguments: list[str], log: str) -> None:
+def _tool(arguments: list[str], log: Path, folder: Path) -> None:
     """Run ``nightseg`` in this child, what it says in a file, its cache beside that."""
     stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(stream, number)
-    os.environ['NIGHTSEG_CACHE'] = log.removesuffix('.log') + '-cache'
+    os.chdir(folder)
+    os.environ['NIGHTSEG_CACHE'] = str(log.with_name(f'{log.stem}-cache'))
     from nightseg_ros.cli.main import main as nightseg
 
     sys.exit(nightseg(arguments))
 
 
-def start_tool(arguments: list[str], log: Path) -> Any:
-    """Start ``nightseg`` in a process that has what it needs imported."""
+def start_tool(arguments: list[str], log: Path, folder: Path = Path()) -> Any:
+    """Start ``nightseg`` in a folder, in a process that has what it needs imported."""
     forks = multiprocessing.get_context('forkserver')
-    forks.set_forkserver_preload(
-        [
-            'nightseg_ros.training.segmenter', 'nightseg_ros.evaluation.evaluate',
-            'nightseg_ros.data.convert', 'nightseg_ros.cli.main',
-            'nightseg_ros.data.synthesize', 'nightseg_ros.runtime.export',
-        ]
+    modules = (
+        'cli.options', 'data.convert', 'evaluation.agreement', 'evaluation.evaluate',
+        'evaluation.report', 'training.calibrate', 'training.illumination', 'training.paired',
+        'training.segmenter',
     )  # fmt: skip
-    child = forks.Process(target=run_tool, args=(arguments, str(log)))
+    preload = [f'nightseg_ros.{name}' for name in modules]
+    forks.set_forkserver_preload([*preload, 'torch.utils.tensorboard'])
+    child = forks.Process(target=_tool, args=(arguments, log, folder.absolute()))
     child.start()
     return child
+
+
+def run_tools(commands: list[list[str]], folder: Path) -> None:
+    """Run the commands in a folder one after the other; each has to succeed."""
+    log = folder.absolute() / 'tool.log'
+    for words in commands:
+        child = start_tool(words, log, folder)
+        child.join()
+        assert child.exitcode == 0, f'{shlex.join(words)}\n{log.read_text()}'
 
 
 class Killed(BaseException):

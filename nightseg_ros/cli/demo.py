@@ -1,14 +1,13 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-``nightseg demo``: a drive through real ROS 2 processes, and what came of it in pictures.
+``nightseg demo``: a rendered drive through real ROS 2 processes, scored and drawn.
 
 Player, night_perception and recorder are processes of their own in a ROS domain of their own.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 import json
 import os
@@ -17,54 +16,42 @@ import platform
 import signal
 import sys
 import tempfile
-from typing import Annotated, Any
+from typing import Any
 
 from nightseg_ros.cli.bags import check_ros
 from nightseg_ros.cli.options import PipelineOptions, Progress
-from nightseg_ros.cli.processes import node_parameters, print_run, ProcessError, run_live
-from nightseg_ros.config import ConfigError
+from nightseg_ros.cli.processes import node_parameters, print_run, run_live
 from nightseg_ros.dds import private_domain, profile_environment
-import tyro
-
-#: Problems that are printed; the summary has all.
-SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DemoOptions(PipelineOptions):
     """
-    Play a drive to a real night_perception node, record what it publishes, and show it.
+    Play a rendered drive to a real night_perception node, record what it publishes, and show it.
 
-    Without --input a drive from day through dusk, night and a tunnel into glare is rendered, and
-    the weights are those trained on such pictures. With --input the weights for real cameras are
-    used. Writes summary.json, overlay.mp4 and contact_sheet.jpg into --out. Frames of an
-    input that cannot be read are named and left out.
+    The drive goes from day through dusk, night and a tunnel into glare; the weights were trained
+    on such frames. `nightseg run` takes your own video. Writes summary.json, overlay.mp4 and
+    contact_sheet.jpg into --out.
     """
 
     out: Path = Path('out/demo')
     """Folder to write; results of the same names are replaced."""
-    footage: Annotated[Path | None, tyro.conf.arg(name='input')] = None
-    """Video, folder of images, or bag."""
-    topic: str | None = None
-    """Image topic of a bag; without it the only one there is."""
-    rate: float | None = None
-    """Frames a second of a folder; 10 if not given."""
     seconds: float = 45.0
-    """Length of the rendered drive, and at most this much of an input is played."""
+    """Length of the drive."""
     fps: float = 10.0
-    """Frames a second of the rendered drive."""
+    """Its frames a second."""
     size: tuple[int, int] = (640, 360)
-    """Width and height of the rendered drive."""
+    """Its width and height."""
     seed: int = 0
     """Another seed, another street."""
-    weights_day: str = ''
-    """'' takes 'day' for an input and 'rendered_day' for the rendered drive."""
-    weights_night: str = ''
-    """'' takes 'night', or 'rendered_night'."""
-    weights_illumination: str = ''
-    """'' takes 'illumination', or 'rendered_illumination'."""
+    weights_day: str = 'rendered_day'
+    """Weights of the route 'day': a file, or the name of a shipped one."""
+    weights_night: str = 'rendered_night'
+    """Weights of the route 'night'."""
+    weights_illumination: str = 'rendered_illumination'
+    """Weights that tell day from night."""
     clouds: bool = False
-    """Label the points of a LiDAR on the rendered drive, too, and show them from above."""
+    """Label the points of a LiDAR, too, and show them from above."""
     view: bool = False
     """Serve a live page meanwhile, and print its address."""
     keep_bag: bool = False
@@ -73,17 +60,8 @@ class DemoOptions(PipelineOptions):
 
 def demo(options: DemoOptions) -> int:
     """Play, record, score and draw, in a folder that is removed at the end."""
-    if options.clouds and options.footage is not None:
-        raise ConfigError('--clouds is for the rendered drive: an input has no LiDAR')
-    if not options.seconds > 0:
-        raise ConfigError(f'--seconds must be above 0, got {options.seconds}')
-    kind = 'rendered_' if options.footage is None else ''
-    options = dataclasses.replace(
-        options,
-        weights_day=options.weights_day or f'{kind}day',
-        weights_night=options.weights_night or f'{kind}night',
-        weights_illumination=options.weights_illumination or f'{kind}illumination',
-    )
+    from nightseg_ros.files import replace_file
+
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -93,14 +71,13 @@ def demo(options: DemoOptions) -> int:
         Progress('demo', None) as progress,
     ):
         summary = _run(options, Path(folder), progress)
+    content = json.dumps(summary, indent=2) + '\n'
+    replace_file(options.out / 'summary.json', content.encode('utf-8'))
     rows = []
-    if lost := summary['lost']:
-        more = [f'and {len(lost) - SHOWN} more: see summary.json'] if lost[SHOWN:] else []
-        rows.append(['not played', '\n'.join([*lost[:SHOWN], *more])])
-    for name, scores in summary.get('miou', {}).items():
+    for name, scores in summary['miou'].items():
         lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
-        rows.append([f'mIoU on rendered frames, route {name}', f'lit {lit}, dark {dark}'])
-    print_run(f'nightseg demo: {summary["input"]}', summary, rows)
+        rows.append([f'mIoU, route {name}', f'lit {lit}, dark {dark}'])
+    print_run('nightseg demo', summary, rows)
     for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
         print(options.out / name)
     return 0
@@ -108,12 +85,9 @@ def demo(options: DemoOptions) -> int:
 
 def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
     """Return the summary; the bags lie in ``work`` or OUT/bags, the logs in ``work``."""
-    from nightseg_ros.bags.reader import BagReader, IMAGE_TYPES
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.clouds.geometry import as_text
-    from nightseg_ros.data.source import open_source
-    from nightseg_ros.evaluation.live import read_live_run, score_drive, show_run
-    from nightseg_ros.files import replace_file
+    from nightseg_ros.evaluation.live import read_live_run, review_drive
     from nightseg_ros.perception.pipeline import Pipeline
     from nightseg_ros.simulation.drive import (
         CLOUD_TOPIC,
@@ -125,40 +99,21 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     )
 
     config = options.pipeline_config()
-    rendered = options.footage is None
     bags = options.out / 'bags' if options.keep_bag else work
-    path, recorded = options.footage or bags / 'drive', bags / 'recorded'
-    for bag in (bags / 'drive', recorded):
-        check_bag_output(bag, [] if rendered else [path], force=True)
+    bag, recorded = bags / 'drive', bags / 'recorded'
+    for output in (bag, recorded):
+        check_bag_output(output, [], force=True)
     drive = Drive(seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds)
-    source = None if rendered else open_source(path, options.topic, rate=options.rate)
     progress.show(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
     Pipeline.load(config, log=progress.note)
-    lit: dict[int, bool] = {}
-    parameters = node_parameters(options)
-    if source is None:
-        lit = write_drive(
-            path, drive, lidar_every=2 if options.clouds else 0,
-            progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
-        )  # fmt: skip
-        source = open_source(path, IMAGE_TOPIC)
-        play = [str(path), '--topic', IMAGE_TOPIC]
-    else:
-        compressed = False
-        if source.kind == 'bag':
-            with BagReader(path) as reader:
-                # frames of ROS 1 bags are decoded and published raw
-                kind = reader.image_topic(source.topic).msgtype
-                compressed = reader.is_ros2 and kind == IMAGE_TYPES[1]
-        play = [str(path), '--seconds', str(options.seconds)]
-        play += ['--topic', source.topic] if source.topic else []
-        play += ['--fps', str(options.rate)] if options.rate else []
-        parameters['transport'] = 'compressed' if compressed else 'raw'
-        play += ['--remap-to', f'camera/image_raw{"/compressed" if compressed else ""}']
+    lit = write_drive(
+        bag, drive, lidar_every=2 if options.clouds else 0,
+        progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
+    )  # fmt: skip
     sent, arrived = work / 'sent.jsonl', work / 'arrived.jsonl'
-    play += ['--log', str(sent)]
+    play = [str(bag), '--topic', IMAGE_TOPIC, '--log', str(sent)]
     record = [str(recorded), '--force', '--cameras', 'camera', '--outputs', 'labels', 'status']
     record += ['--log', str(arrived)]
     clouds = None
@@ -169,29 +124,19 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
         clouds = {'use_tf': 'false', 'max_wait': '1.0'}
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
     with private_domain() as domain:
-        unread = run_live(
-            play, parameters, work, {**os.environ, **domain, **profile_environment()}, progress,
-            announce=options.view, recorder=record, clouds=clouds,
+        run_live(
+            play, node_parameters(options), work,
+            {**os.environ, **domain, **profile_environment()}, progress,
+            page=[] if options.view else None, recorder=record, clouds=clouds,
         )  # fmt: skip
-    for text in unread:
-        progress.note(f'not played: {text}')
     run = read_live_run(recorded, sent, arrived)
-    if not run.sent:
-        raise ProcessError(f"nothing of '{path}' was played: {'; '.join(unread)}")
-    summary: dict[str, Any] = {
-        'input': 'rendered' if rendered else path.name,
+    miou = review_drive(options.out, bag, lit, run, recorded, config, progress=progress.show)
+    return {
+        'input': 'rendered',
         **run.summary(),
-        'lost': list(unread),
-    }
-    if rendered:
-        summary['miou'] = score_drive(path, recorded, lit, config, progress=progress.show)
-    show_run(options.out, source, run, recorded, options.weights_day, progress=progress.show)
-    summary |= {
+        'miou': miou,
         'seconds': options.seconds,
-        **({'seed': options.seed} if rendered else {}),
+        'seed': options.seed,
         'weights': [options.weights_day, options.weights_night],
         'machine': f'{platform.system()} {platform.machine()}',
     }
-    text = json.dumps(summary, indent=2) + '\n'
-    replace_file(options.out / 'summary.json', text.encode('utf-8'))
-    return summary

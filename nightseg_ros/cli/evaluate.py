@@ -5,14 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, from_mapping
 import tyro
 
 
@@ -93,7 +92,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from nightseg_ros.evaluation.evaluate import check_outputs, evaluate
     from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
     from nightseg_ros.evaluation.report import write_report
-    from nightseg_ros.evaluation.sources import dataset_shards, Plan, sequence_shards
+    from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards
     from nightseg_ros.evaluation.variants import (
         configurations,
         stream_count,
@@ -102,11 +101,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     from nightseg_ros.perception.pipeline import settled
 
-    bootstrap = BootstrapConfig(
-        unit=options.bootstrap, block_s=options.block_s, resamples=options.resamples,
-        seed=options.seed,
-    )  # fmt: skip
-    base = dataclasses.replace(options.pipeline_config(), threads=options.threads)
+    values = {name: getattr(options, name) for name in ('block_s', 'resamples', 'seed')}
+    bootstrap = from_mapping(BootstrapConfig, {'unit': options.bootstrap, **values})
+    base = options.pipeline_config(threads=options.threads)
     recordings = sequence_shards(
         options.source, topics=options.topic, labels=options.labels, light=options.light,
         rate=options.rate, stamps=options.stamps, name=options.name,
@@ -129,11 +126,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         if options.workers <= 1 and not options.ray:
             streams = options.streams or stream_count(base, options.threads)
         variants = Variants(members, streams=streams, log=progress.note)
-        plan = Plan(configurations=members, shards=shards, save_labels=options.save_labels)
         counts = [part.count for part in shards]
         total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
-            plan, variants, options.out, bootstrap=bootstrap, classes=options.classes,
+            shards, variants, options.out, save_labels=options.save_labels,
+            bootstrap=bootstrap, classes=options.classes,
             workers=options.workers, ray=options.ray, restart=options.restart,
             command=('nightseg', 'evaluate', *arguments), log=progress.note,
             advance=lambda done: progress.show(done, total, text='evaluating'),

@@ -11,28 +11,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TYPE_CHECKING
 import warnings
 
-from nightseg_ros.config import ConfigError, read_yaml
+from nightseg_ros.config import ConfigError, from_mapping, read_yaml
 import tyro
 
 if TYPE_CHECKING:
     from nightseg_ros.taxonomy import Taxonomy
     import onnx
 
-Triple = tuple[float, float, float]
 #: ImageNet's.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Options:
-    """What both ways need."""
+class ImportOptions:
+    """Flags of both verbs."""
 
     out: Path
     """Weights file to write, for weights.day, weights.night or weights.translator."""
     taxonomy: str = 'camvid11'
     """What a labels file of the form 'own name: class' translates to; all routes need the same."""
     terms: Annotated[str, tyro.conf.arg(name='license')] = ''
-    """What its training data allows; the node says it when it loads the file."""
+    """What its training data allows; the node logs it when it loads the file."""
     data: str = ''
     """What it was trained on, in words."""
     labels: Path | None = None
@@ -40,25 +39,25 @@ class _Options:
     a class of --taxonomy. Without it an ONNX model is a generator, and a SegFormer has the names
     in its config.json."""
     size: tuple[int, int] | None = None
-    """Rows and columns of the pictures that it was trained for; fixed where an ONNX model says
+    """Rows and columns of the images that it was trained for; fixed where an ONNX model says
     so."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OnnxOptions(_Options):
+class OnnxOptions(ImportOptions):
     """
-    Turn MODEL, an ONNX segmenter or night-to-day generator, into weights that a route takes.
+    Turn MODEL, an ONNX segmenter or night-to-day generator, into weights of a route.
 
-    It takes one float picture, [B, 3, H, W] or [B, H, W, 3], of one size or of any. A segmenter
+    It takes one float image, [B, 3, H, W] or [B, H, W, 3], of one size or of any. A segmenter
     gives logits, a softmax or ids; pre- and post-processing become part of the graph. The exit
     code is 1 where OpenVINO and onnxruntime differ on more than 0.5 % of the pixels.
     """
 
     model: Annotated[Path, tyro.conf.Positional]
     """ONNX file."""
-    mean: Triple = MEAN
+    mean: tuple[float, float, float] = MEAN
     """Mean of its input where pixels are 0 to 1, in --order; 0 0 0 for one that takes 0 to 255."""
-    std: Triple = STD
+    std: tuple[float, float, float] = STD
     """Standard deviation; for one that takes 0 to 255: 0.00392157 three times."""
     order: Literal['rgb', 'bgr'] = 'rgb'
     """Order of its channels."""
@@ -83,8 +82,8 @@ def import_onnx(options: OnnxOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegformerOptions(_Options):
-    """Turn FOLDER, a SegFormer as transformers saves it, into weights that a route takes."""
+class SegformerOptions(ImportOptions):
+    """Turn FOLDER, a SegFormer as transformers saves it, into weights of a route."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder with config.json, model.safetensors and preprocessor_config.json."""
@@ -111,19 +110,19 @@ def import_segformer(options: SegformerOptions) -> int:
             dynamic_axes={'pixels': {0: 'batch', 2: 'rows', 3: 'columns'}},
         )  # fmt: skip
     processor = options.folder / 'preprocessor_config.json'
-    stated = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
+    settings = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
     classes = [network.config.id2label[index] for index in range(network.config.num_labels)]
     return _write(
         onnx.load_from_string(stream.getvalue()), options, {'classes': classes},
-        mean=stated.get('image_mean', MEAN), std=stated.get('image_std', STD),
+        mean=settings.get('image_mean', MEAN), std=settings.get('image_std', STD),
     )  # fmt: skip
 
 
 def _write(
-    model: onnx.ModelProto, options: _Options, labels: dict[str, Any] | None, *,
-    mean: Sequence[float], std: Sequence[float], **how: Any,
+    model: onnx.ModelProto, options: ImportOptions, labels: dict[str, Any] | None, *,
+    mean: Sequence[float], std: Sequence[float], **preprocessing: Any,
 ) -> int:  # fmt: skip
-    """Write the weights, say what was found, and compare the runtimes on a street."""
+    """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
     from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import MIN_AGREEMENT
@@ -140,17 +139,20 @@ def _write(
     if labels is not None:
         taxonomy, table = _classes(labels, options)
     check_output(options.out, 'weights', Path.is_file)
-    metadata = WeightsMetadata(
-        network=IMPORTED, task='translate' if taxonomy is None else 'segment',
-        taxonomy=taxonomy.to_dict() if taxonomy is not None else None,
-        mean=_triple(mean), std=_triple(std), license=options.terms, data=options.data,
+    values = {
+        'network': IMPORTED, 'task': 'segment' if taxonomy else 'translate',
+        'taxonomy': taxonomy.to_dict() if taxonomy else None,
+        'mean': mean, 'std': std, 'license': options.terms, 'data': options.data,
+    }  # fmt: skip
+    layout = import_model(
+        model, options.out, from_mapping(WeightsMetadata, values), table=table, size=options.size,
+        **preprocessing,
     )  # fmt: skip
-    layout = import_model(model, options.out, metadata, table=table, size=options.size, **how)
-    side = 'channels last' if layout.channels_last else 'channels first'
+    channels = 'channels last' if layout.channels_last else 'channels first'
     sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'
-    print(f"'{options.out}': {layout.output} from pictures of {sizes}, {side}")
+    print(f"'{options.out}': {layout.output} from pictures of {sizes}, {channels}")
     if layout.output == 'ids':
-        print('it does not say how sure it is: confidence and reliability are 1 everywhere')
+        print('it gives no probabilities: confidence and reliability are 1 everywhere')
     street = render(Street(1, 'demo'), 9.0, 'night', seed=0).image
     present = available_backends()
     first, *others = [name for name in OTHERS if present[name]]
@@ -160,13 +162,8 @@ def _write(
     return int(any(share < MIN_AGREEMENT for share in shares.values()))
 
 
-def _triple(values: Sequence[float]) -> Triple:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
-
-
-def _classes(labels: dict[str, Any], options: _Options) -> tuple[Taxonomy, list[int]]:
-    """Return what the masks will hold, and the id there of each id of the network."""
+def _classes(labels: dict[str, Any], options: ImportOptions) -> tuple[Taxonomy, list[int]]:
+    """Return the taxonomy of the masks, and the id there of each id of the network."""
     import colorsys
 
     from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
@@ -177,11 +174,11 @@ def _classes(labels: dict[str, Any], options: _Options) -> tuple[Taxonomy, list[
         taxonomy = TAXONOMIES[options.taxonomy]
         return taxonomy, [taxonomy.id_of(str(name)) for name in labels.values()]
     classes = tuple(str(name) for name in labels['classes'])
+    ids = list(range(len(classes)))
     for taxonomy in TAXONOMIES.values():
         if taxonomy.classes == classes:
-            return taxonomy, list(range(len(classes)))
-    hues = [colorsys.hsv_to_rgb(0.618 * k % 1, 0.7, 0.9) for k in range(len(classes))]
+            return taxonomy, ids
+    hues = [colorsys.hsv_to_rgb(0.618 * k % 1, 0.7, 0.9) for k in ids]
     colors = [[round(255 * channel) for channel in hue] for hue in hues]
-    name = str(labels.get('name', options.out.stem))
-    given = {'name': name, 'classes': classes, 'colors': labels.get('colors', colors)}
-    return Taxonomy.from_dict(given), list(range(len(classes)))
+    values = {'name': options.out.stem, 'colors': colors, **labels, 'classes': classes}
+    return Taxonomy.from_dict(values), ids

@@ -9,6 +9,7 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from importlib.util import find_spec
 import json
 import os
 from pathlib import Path
@@ -17,7 +18,7 @@ import textwrap
 import time
 from typing import Any, Literal
 
-from nightseg_ros.cli.options import Progress
+from nightseg_ros.cli.options import Progress, WeightsOptions
 from nightseg_ros.config import ConfigError, did_you_mean
 
 PACKAGES = (
@@ -42,13 +43,11 @@ class InfoOptions:
 
 
 def info(options: InfoOptions) -> int:
-    from importlib.util import find_spec
-
     from nightseg_ros.cli.main import EXTRAS
     from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backend import BACKENDS
 
-    facts = {
+    facts: dict[str, Any] = {
         'versions': versions(),
         'devices': _devices(),
         'backends': {name: _runs(name) for name in BACKENDS},
@@ -61,8 +60,25 @@ def info(options: InfoOptions) -> int:
     }
     if options.json:
         print(json.dumps(facts, indent=2))
-    else:
-        _show(facts)
+        return 0
+    # lines that fit 80 columns, and can be pasted
+    for title in ('versions', 'backends'):
+        print(f'{title}:')
+        for name, value in facts[title].items():
+            shown = {True: 'available', False: 'not available here'}.get(value, value)
+            print(f'  {name:24}{shown}')
+    for extra in [name for name, present in facts['extras'].items() if not present]:
+        print(f"extra '{extra}' is not installed: pip install 'nightseg[{extra}]'")
+    print('devices:', *facts['devices'], sep='\n  ')
+    print(f'weights in {facts["models"]}:')
+    for weights in facts['weights']:
+        if 'error' in weights:
+            print(f'  {weights["name"]}: refused: {weights["error"]}')
+            continue
+        words = [weights['network'], weights['taxonomy'], weights['license']]
+        line = f'  {weights["name"]:16} {weights["sha256"][:12]} {" ".join(filter(None, words))}'
+        for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
+            print(textwrap.fill(text, 80, subsequent_indent='      '))
     return 0
 
 
@@ -71,26 +87,26 @@ def versions() -> dict[str, str]:
     from nightseg_ros import __version__
 
     found = {'nightseg': __version__, 'python': platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    found['ros'] = _ros()
-    return found
+    found |= {name: version for name in PACKAGES if (version := _version(name))}
+    return {**found, 'ros': _ros()}
 
 
 def _ros() -> str:
     """Return the ROS distribution without importing rclpy."""
-    if os.environ.get('ROS_DISTRO'):
-        return f'{os.environ["ROS_DISTRO"]} (sourced)'
-    for distribution in ('jazzy', 'kilted'):
-        try:
-            version = metadata.version(f'ros-{distribution}-rclpy')
-        except metadata.PackageNotFoundError:
-            continue
-        return f'{distribution} (wheels, rclpy {version})'
+    if name := os.environ.get('ROS_DISTRO'):
+        return f'{name} (sourced)'
+    for name in ('jazzy', 'kilted'):
+        if version := _version(f'ros-{name}-rclpy'):
+            return f'{name} (wheels, rclpy {version})'
     return 'none found; node, run, view and demo need ROS 2'
+
+
+def _version(package: str) -> str:
+    """Return the version of a package, '' where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ''
 
 
 def _runs(backend: str) -> bool:
@@ -105,9 +121,10 @@ def _runs(backend: str) -> bool:
 
 
 def _devices() -> list[str]:
-    from nightseg_ros.runtime.backends import has_gpu
+    from nightseg_ros.runtime.backends import has_gpu, processor
 
-    devices = [f'cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} threads']
+    model = processor().get('model name', platform.machine())
+    devices = [f'cpu: {model}, {os.cpu_count()} threads']
     if not has_gpu():
         return devices
     import torch
@@ -126,15 +143,11 @@ def _weights(path: Path) -> dict[str, Any]:
         weights = load_weights(path)
     except WeightsError as error:
         return {'name': path.stem, 'error': str(error)}
-    about = weights.metadata
+    about, arrays = weights.metadata, weights.arrays().items()
     return {
         'name': path.stem,
         **{name: getattr(about, name) for name in ('task', 'network')},
-        'parameters': sum(
-            array.size
-            for name, array in weights.arrays().items()
-            if not name.startswith(RELIABILITY)
-        ),
+        'parameters': sum(a.size for name, a in arrays if not name.startswith(RELIABILITY)),
         'taxonomy': (about.taxonomy or {}).get('name', ''),
         **{name: getattr(about, name) for name in ('long_side', 'data', 'license')},
         'sha256': weights.sha256,
@@ -142,35 +155,13 @@ def _weights(path: Path) -> dict[str, Any]:
     }
 
 
-def _show(facts: dict[str, Any]) -> None:
-    """Print lines that fit 80 columns, and can be pasted."""
-    for title in ('versions', 'backends'):
-        print(f'{title}:')
-        for name, value in facts[title].items():
-            shown = {True: 'available', False: 'not available here'}.get(value, value)
-            print(f'  {name:24}{shown}')
-    for extra, present in facts['extras'].items():
-        if not present:
-            print(f"extra '{extra}' is not installed: pip install 'nightseg[{extra}]'")
-    print('devices:', *facts['devices'], sep='\n  ')
-    print(f'weights in {facts["models"]}:')
-    for weights in facts['weights']:
-        if 'error' in weights:
-            print(f'  {weights["name"]}: refused: {weights["error"]}')
-            continue
-        words = [weights['network'], weights['taxonomy'], weights['license']]
-        line = f'  {weights["name"]:16} {weights["sha256"][:12]} {" ".join(filter(None, words))}'
-        for text in (line, *(f'    {name}: {v}' for name, v in weights['metrics'].items())):
-            print(textwrap.fill(text, 80, subsequent_indent='      '))
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchOptions:
+class BenchOptions(WeightsOptions):
     """
     Measure the pipeline without ROS by backend, camera size, route and number of cameras.
 
-    All of them take turns, frame by frame, so that a busy machine slows them alike. Writes
-    bench.json and bench.md into --out and prints the latter. Let nothing else run meanwhile.
+    The setups take turns, frame by frame, so that a busy machine slows them alike. Writes
+    bench.json and bench.md into --out and prints bench.md. Let nothing else run meanwhile.
     """
 
     out: Path = Path('out/bench')
@@ -178,15 +169,7 @@ class BenchOptions:
     short: bool = False
     """Take a third of the rounds."""
     backend: str = 'auto'
-    """What runs the networks where not the backends are compared."""
-    weights_day: str = 'day'
-    """Weights of the route 'day': a file, or the name of a shipped one."""
-    weights_night: str = 'night'
-    """Weights of the route 'night'."""
-    weights_translator: str = 'translator'
-    """Night-to-day generator of the route 'translate'; '' leaves the route out."""
-    weights_illumination: str = 'illumination'
-    """Weights that tell day from night."""
+    """Backend of the rows that do not compare backends."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,7 +182,7 @@ class Setup:
     route: Literal['day', 'night', 'translate'] = 'night'
     cameras: int = 1
     draw: bool = False
-    """Whether every picture of a frame is wanted, and not its labels alone."""
+    """Whether confidence, colours and overlay are wanted, and not the labels alone."""
 
 
 def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> list[Setup]:
@@ -222,15 +205,14 @@ def bench(options: BenchOptions) -> int:
         raise ConfigError(
             f"--backend is auto or one of {', '.join(backends)}, got '{options.backend}'{near}"
         )
+    candidates = setups(options.backend, backends, translate=bool(options.weights_translator))
     result = {
         'format': FORMAT,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'settings': {**dataclasses.asdict(options), 'out': str(options.out)},
         'machine': machine(),
         'versions': versions(),
-        'pipelines': measure(
-            setups(options.backend, backends, translate=bool(options.weights_translator)), options
-        ),
+        'pipelines': measure(candidates, options),
     }
     text = markdown(result)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -250,7 +232,7 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     """
     import cv2
     from nightseg_ros.perception.frame import Frame
-    from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
+    from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
     from nightseg_ros.perception.result import Want
     from nightseg_ros.runtime.backend import BackendError
     from nightseg_ros.simulation.drive import render
@@ -258,21 +240,18 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
     from nightseg_ros.weights import WeightsError
     import numpy as np
 
-    names = ('day', 'night', 'translator', 'illumination')
-    weights = WeightsConfig(**{name: getattr(options, f'weights_{name}') for name in names})
+    weights = options.weights_config()
     scenes = [render(Street(1, 'demo'), 9.0 * k, 'night', seed=k).image for k in range(3)]
     rounds = 5 if options.short else 15
     pipelines: dict[tuple[str, str], Pipeline] = {}
-    times: dict[Setup, list[float]] = {}
+    batches: dict[Setup, list[float]] = {}
     stages: dict[Setup, dict[str, list[float]]] = {}
     with Progress('loading the networks', None) as progress:
         for setup in candidates:
             key = (setup.backend, setup.route)
             try:
                 if key not in pipelines:
-                    config = PipelineConfig(
-                        route=setup.route, backend=setup.backend, weights=weights
-                    )
+                    config = PipelineConfig(route=key[1], backend=key[0], weights=weights)
                     pipelines[key] = Pipeline.load(config, log=progress.note)
                 pipelines[key].warm_up([setup.size[::-1]])
             except (BackendError, WeightsError) as error:
@@ -281,10 +260,10 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                     raise
                 progress.note(f'{setup.backend} is not measured: {error}')
                 continue
-            times[setup], stages[setup] = [], {}
+            batches[setup], stages[setup] = [], {}
         for number in range(rounds):
             progress.show(number, rounds, 'measuring')
-            for setup in times:
+            for setup in batches:
                 images = [np.asarray(cv2.resize(s, setup.size), np.uint8) for s in scenes]
                 frames = [
                     Frame(
@@ -296,21 +275,20 @@ def measure(candidates: Sequence[Setup], options: BenchOptions) -> list[dict[str
                     for index in range(setup.cameras)
                 ]
                 want = Want(confidence=setup.draw, color=setup.draw, overlay=setup.draw)
-                began = time.perf_counter()
+                started = time.perf_counter()
                 results = pipelines[setup.backend, setup.route].process(frames, want)
-                times[setup].append((time.perf_counter() - began) * 1e3)
-                for result in results:
-                    for stage, ms in result.ms.items():
-                        stages[setup].setdefault(stage, []).append(ms)
+                batches[setup].append((time.perf_counter() - started) * 1e3)
+                for stage, ms in (item for result in results for item in result.ms.items()):
+                    stages[setup].setdefault(stage, []).append(ms)
     return [
         {
             **dataclasses.asdict(setup),
             'description': pipelines[setup.backend, setup.route].describe(),
-            'hz': round(1e3 * setup.cameras / percentiles(batches)['p50'], 1),
-            'batch_ms': percentiles(batches),
+            'hz': round(1e3 * setup.cameras / percentiles(times)['p50'], 1),
+            'batch_ms': percentiles(times),
             'stages_ms': {name: percentiles(ms) for name, ms in stages[setup].items()},
         }
-        for setup, batches in times.items()
+        for setup, times in batches.items()
     ]
 
 
@@ -340,18 +318,21 @@ def machine() -> dict[str, Any]:
 
 def markdown(result: Mapping[str, Any]) -> str:
     here = result['machine']
-    rows = [
-        (
-            p['backend'] + (f' ({p["description"]["backend"]})' if p['backend'] == 'auto' else ''),
-            '{}×{}'.format(*p['size']), p['route'], str(p['cameras']),
+    rows: list[Sequence[str]] = [
+        ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES)
+    ]
+    rows.append(['---'] * len(rows[0]))
+    for p in result['pipelines']:
+        chosen = f' ({p["description"]["backend"]})' if p['backend'] == 'auto' else ''
+        ms = [p['batch_ms'][name] for name in ('p50', 'p95', 'p99')]
+        ms += [p['stages_ms'][stage]['p50'] for stage in _STAGES]
+        rows.append([
+            p['backend'] + chosen, '{}×{}'.format(*p['size']), p['route'], str(p['cameras']),
             'all' if p['draw'] else 'labels', f'{p["hz"]:.1f}',
-            *(short(p['batch_ms'][name]) for name in ('p50', 'p95', 'p99')),
-            *(short(p['stages_ms'][stage]['p50']) for stage in _STAGES),
-        )
-        for p in result['pipelines']
-    ]  # fmt: skip
-    head = ('Backend', 'Size', 'Route', 'Cameras', 'Drawn', 'Hz', 'p50', 'p95', 'p99', *_STAGES)
-    table = '\n'.join(f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *rows))
+            # three digits or more
+            *(f'{value:.3g}' if value < 100 else f'{value:.0f}' for value in ms),
+        ])  # fmt: skip
+    table = '\n'.join(f'| {" | ".join(row)} |' for row in rows)
     return (
         f'# nightseg bench\n\n{result["created"][:10]}: {here["processor"]}, '
         f'{here["cores"]} cores ({", ".join(here["instructions"])}), load '
@@ -359,8 +340,3 @@ def markdown(result: Mapping[str, Any]) -> str:
         'Milliseconds of a batch (stages: of a frame, p50); Hz: frames of all cameras.\n\n'
         f'{table}\n'
     )
-
-
-def short(value: float) -> str:
-    """Return a number of three digits or more."""
-    return f'{value:.3g}' if value < 100 else f'{value:.0f}'

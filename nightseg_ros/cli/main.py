@@ -22,12 +22,12 @@ from typing import get_type_hints
 #: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a
 #: function is a group; its members are the rows of two words that follow.
 VERBS = {
-    'predict': ('predict:predict', 'label an image, a folder, a video or a bag'),
+    'predict': ('predict:predict', 'masks of an image, a folder, a video or a bag'),
     'run': ('run:run', 'segment a clip, a bag or a camera with a real node, and watch it'),
     'view': ('run:view', 'a page in the browser that shows every camera'),
     'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
-    'evaluate': ('evaluate:evaluate', 'score labelled data sets'),
-    'report': ('evaluate:report', 'the report of a finished evaluation, made again'),
+    'evaluate': ('evaluate:evaluate', 'scores and a report of data sets and recordings'),
+    'report': ('evaluate:report', 'write the report of a finished evaluation again'),
     'bag': ('', 'make bags, put predictions into them, check damaged ones'),
     'bag make': ('bags:make', 'a video or a folder of pictures in, a bag out'),
     'bag predict': ('bags:predict', 'a copy of a bag with labels, for RViz and Foxglove'),
@@ -37,19 +37,19 @@ VERBS = {
     'record': ('bags:record', 'record what the node publishes into a bag'),
     'bench': ('machine:bench', 'how fast the pipeline is on this machine'),
     'info': ('machine:info', 'versions, devices, backends and weights'),
-    'train': ('', 'make weights, and labels to make them with, by flags or --config FILE.yaml'),
+    'train': ('', 'weights, and labels to train on, by flags or --config FILE.yaml'),
     'train segmenter': ('train:segmenter', 'labelled frames in, a segmenter out'),
     'train pseudo_labels': ('train:pseudo_labels', 'frames and a segmenter in, labels out'),
     'train translator': ('train:translator', 'unpaired day and night in, generators out'),
     'train fast_translator': ('train:fast_translator', 'a real-time night-to-day generator'),
     'train day_to_night': ('train:day_to_night', 'a generator on top of the physical night'),
-    'train average': ('train:average', 'the mean of several weights of one network'),
+    'train average': ('train:average', 'the average of several weights of one network'),
     'train soup': ('train:average', 'the former name of average'),
     'train illumination': ('train:illumination', 'day and night in, the light estimator out'),
     'synthesize': ('data:synthesize', 'turn labelled day images into synthetic night'),
     'sweep': ('train:sweep', 'how much synthetic night helps, with error bands'),
-    'calibrate': ('train:calibrate', 'teach weights how sure they may be'),
-    'translate': ('predict:translate', 'turn frames into the other light, and judge it'),
+    'calibrate': ('train:calibrate', 'fit confidence and reliability of weights'),
+    'translate': ('predict:translate', 'frames of one light in, of the other out'),
     'export': ('train:export', 'weights as ONNX with a card, checked against torch'),
     'import': ('', 'networks from elsewhere as weights of a route'),
     'import onnx': ('imports:import_onnx', 'an ONNX segmenter or night-to-day generator in'),
@@ -69,7 +69,8 @@ EXTRAS = {
 }  # fmt: skip
 
 
-_FLAGS = ('--help', '--quiet', '--verbose', '--version')
+#: What every verb takes; the first two may stand anywhere.
+_FLAGS = ('--quiet', '--verbose', '--help', '--version')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,26 +79,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a name may hold bytes that are no UTF-8, and the terminal may not know it
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
-    rest = list(sys.argv[1:] if arguments is None else arguments)
-    verbose = _take(rest, '--verbose')
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    rest = [argument for argument in given if argument not in ('--verbose', '--quiet', '-q')]
+    verbose, quiet = '--verbose' in given, not {'--quiet', '-q'}.isdisjoint(given)
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
     logger = logging.getLogger('nightseg_ros')
     logger.handlers = [handler]
     # the progress of a verb goes by this level, too
-    level = logging.ERROR if _take(rest, '--quiet', '-q') else logging.WARNING
-    logger.setLevel(logging.DEBUG if verbose else level)
+    logger.setLevel('DEBUG' if verbose else 'ERROR' if quiet else 'WARNING')
     verb = ''
+    while not VERBS.get(verb, ('', ''))[0] and rest and rest[0] in _verbs_below(verb):
+        verb = f'{verb} {rest.pop(0)}'.strip()
     try:
         try:
-            while not VERBS.get(verb, ('', ''))[0] and rest and rest[0] in _verbs_below(verb):
-                verb = f'{verb} {rest.pop(0)}'.strip()
             return _run(verb, rest)
         finally:
             # here, so that a reader who has left is told apart
             sys.stdout.flush()
     except KeyboardInterrupt:
-        print(f'nightseg {verb.partition(" ")[0]}: interrupted', file=sys.stderr)
+        print(f'nightseg {verb}: interrupted', file=sys.stderr)
         return 130
     except BrokenPipeError:
         # the reader of a pipe (head, less) has left; Python would complain once more at its end
@@ -108,30 +109,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # no extra brings transformers
         if module not in (*EXTRAS, 'transformers'):
             raise
-        wanted = f"'nightseg[{EXTRAS[module]}]'" if module in EXTRAS else module
-        print(f'nightseg {verb}: it needs {module}: pip install {wanted}', file=sys.stderr)
+        package = f"'nightseg[{EXTRAS[module]}]'" if module in EXTRAS else module
+        print(f'nightseg {verb}: it needs {module}: pip install {package}', file=sys.stderr)
         return 2
     except Exception as error:
         # errors that speak to the user, told from bugs without importing what raises them
-        ours = type(error).__module__.partition('.')[0] == 'nightseg_ros'
-        if verbose or not (ours or isinstance(error, OSError)):
+        expected = isinstance(error, OSError) or type(error).__module__.startswith('nightseg_ros.')
+        if verbose or not expected:
             raise
-        print(f'nightseg {verb.partition(" ")[0]}: {error}', file=sys.stderr)
+        print(f'nightseg {verb}: {error}', file=sys.stderr)
         return 2
 
 
-def _take(arguments: list[str], *flags: str) -> bool:
-    """Take a flag of every verb out of the arguments; tell whether it was there."""
-    found = [argument for argument in arguments if argument in flags]
-    for flag in found:
-        arguments.remove(flag)
-    return bool(found)
-
-
 def _run(verb: str, rest: list[str]) -> int:
-    """Run a verb, or the help of a group, or name what there is no verb for."""
-    target = VERBS.get(verb, ('', ''))[0]
-    if target:
+    """Run a verb, or print the help of a group, or name what there is no verb for."""
+    if target := VERBS.get(verb, ('', ''))[0]:
         module, _, function = target.partition(':')
         run = getattr(importlib.import_module(f'nightseg_ros.cli.{module}'), function)
         options = get_type_hints(run).get('options')
@@ -152,10 +144,9 @@ def _run(verb: str, rest: list[str]) -> int:
 
     known = _verbs_below(verb)
     name, what = f'{verb} {rest[0]}'.strip(), 'option' if rest[0].startswith('-') else 'verb'
-    near = did_you_mean(rest[0], [*known, *_FLAGS])
     print(
         f"nightseg: there is no {what} '{name}'; `{f'nightseg {verb}'.strip()} --help` lists all: "
-        f'{", ".join(known)}{near}',
+        f'{", ".join(known)}{did_you_mean(rest[0], [*known, *_FLAGS])}',
         file=sys.stderr,
     )
     return 2
@@ -169,10 +160,8 @@ def _verbs_below(group: str) -> dict[str, str]:
 
 def _help(group: str) -> str:
     usage = f'nightseg {group} VERB'.replace('  ', ' ')
-    members = _verbs_below(group)
-    width = max(map(len, members)) + 2
     about = VERBS[group][1] if group else 'Night-robust semantic segmentation of vehicle cameras.'
-    lines = [f'  {verb:{width}}{text}' for verb, text in members.items()]
+    lines = [f'  {verb:17}{text}' for verb, text in _verbs_below(group).items()]
     footer = [
         f'{usage} --help lists the options of a verb. Every verb takes:',
         '  -q, --quiet    results and errors only, no progress',

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from dataclasses import dataclass
 import logging
 import re
 import sys
@@ -23,18 +24,42 @@ import tyro
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
-    PrimitiveTypeInfo,
-    UnsupportedTypeAnnotationError,
+    StructConstructorSpec,
 )
 
 if TYPE_CHECKING:
-    from nightseg_ros.perception.pipeline import PipelineConfig
+    from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
 T = TypeVar('T')
 
 
+class OptionError(Exception):
+    """Options that a verb refuses; no ``ValueError``, which tyro would print in a box."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PipelineOptions:
+class WeightsOptions:
+    """Flags of every verb that loads the pipeline's networks."""
+
+    weights_day: str = 'day'
+    """Weights of the route 'day': a file, or the name of a shipped one."""
+    weights_night: str = 'night'
+    """Weights of the route 'night'."""
+    weights_translator: str = 'translator'
+    """Night-to-day generator of the route 'translate'; '' for none."""
+    weights_illumination: str = 'illumination'
+    """Weights that tell day from night."""
+
+    def weights_config(self) -> WeightsConfig:
+        """Return the weights as the pipeline takes them."""
+        from nightseg_ros.perception.pipeline import WeightsConfig
+
+        names = (field.name for field in dataclasses.fields(WeightsConfig))
+        return WeightsConfig(**{name: getattr(self, f'weights_{name}') for name in names})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineOptions(WeightsOptions):
     """Flags of every verb that runs the pipeline; they are the node's parameters of that name."""
 
     route: Literal['auto', 'day', 'night', 'translate'] = 'auto'
@@ -47,78 +72,86 @@ class PipelineOptions:
     """What runs the networks."""
     long_side: int = 0
     """Long side of the networks' input in pixels; 0: what the weights were trained at."""
-    weights_day: str = 'day'
-    """Weights of the route 'day': a file, or the name of a shipped one."""
-    weights_night: str = 'night'
-    """Weights of the route 'night'."""
-    weights_translator: str = 'translator'
-    """Night-to-day generator of the route 'translate'."""
-    weights_illumination: str = 'illumination'
-    """Weights that tell day from night."""
 
-    def pipeline_config(self) -> PipelineConfig:
-        """Return the settings as the pipeline takes them."""
-        from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+    def pipeline_config(self, **more: Any) -> PipelineConfig:
+        """Return the settings as the pipeline takes them; ``ConfigError`` for one out of range."""
+        from nightseg_ros.perception.pipeline import PipelineConfig
 
-        weights = WeightsConfig(
-            day=self.weights_day, night=self.weights_night, translator=self.weights_translator,
-            illumination=self.weights_illumination,
-        )  # fmt: skip
+        names = ('route', 'device', 'backend', 'long_side')
+        values = {name: getattr(self, name) for name in names}
+        return from_mapping(PipelineConfig, {**values, 'weights': self.weights_config(), **more})
+
+
+_RULES = ConstructorRegistry()
+_in_default: list[Any] = []
+
+
+def _default(get_spec: Callable[[Any], Any], info: Any) -> Any:
+    """Return the spec of tyro's own rules; None to the call that comes from there."""
+    if any(info is pending for pending in _in_default):
+        return None
+    _in_default.append(info)
+    try:
+        return get_spec(info)
+    finally:
+        _in_default.pop()
+
+
+@_RULES.struct_rule
+def _checked(info: Any) -> Any:
+    """Raise ``OptionError`` for values that a dataclass refuses."""
+    spec = _default(ConstructorRegistry.get_struct_spec, info)
+    if not isinstance(spec, StructConstructorSpec) or not dataclasses.is_dataclass(info.type):
+        return spec
+
+    def instantiate(**values: Any) -> Any:
         try:
-            return PipelineConfig(
-                route=self.route, device=self.device, backend=self.backend,
-                long_side=self.long_side, weights=weights,
-            )  # fmt: skip
+            return spec.instantiate(**values)
         except ValueError as error:
-            raise ConfigError(str(error)) from error
+            raise OptionError(str(error)) from error
+
+    # the help of the verb
+    instantiate.__doc__ = info.type.__doc__
+    return dataclasses.replace(spec, instantiate=instantiate)
 
 
-_METAVARS = ConstructorRegistry()
-#: Options whose metavar is asked of tyro just now.
-_asked: list[PrimitiveTypeInfo] = []
-
-
-@_METAVARS.primitive_rule
-def _short_metavar(
-    info: PrimitiveTypeInfo,
-) -> PrimitiveConstructorSpec[Any] | UnsupportedTypeAnnotationError | None:
+@_RULES.primitive_rule
+def _short_metavar(info: Any) -> Any:
     """
     Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME.
 
-    A choice that there is not names the nearest.
+    Values that do not fit are told in these words, choices with the nearest.
     """
-    if any(info is asked for asked in _asked):
-        return None
-    _asked.append(info)
-    try:
-        found = ConstructorRegistry.get_primitive_spec(info)
-    finally:
-        _asked.pop()
-    if isinstance(found, UnsupportedTypeAnnotationError):
-        return found
-    metavar = re.sub(r'\[(.+) \[\1 \.\.\.\]\]', r'\1 ...', found.metavar)
+    spec = _default(ConstructorRegistry.get_primitive_spec, info)
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return spec
+    metavar = re.sub(r'\[(.+) \[\1 \.\.\.\]\]', r'\1 ...', spec.metavar)
     metavar = metavar.replace('{None}|', '').replace('STR', 'TEXT')
-    choices, convert = found.choices, found.instance_from_str
-    if choices is None:
-        return replace(found, metavar=metavar)
 
-    def chosen(given: list[str]) -> Any:
-        for value in set(given) - set(choices):
-            raise ValueError(
-                f"'{value}' is none of {', '.join(choices)}{did_you_mean(value, choices)}"
-            )
-        return convert(given)
+    def convert(values: list[str]) -> Any:
+        choices = spec.choices or values
+        for value in set(values).difference(choices):
+            near = did_you_mean(value, choices)
+            raise ValueError(f"'{value}' is none of {', '.join(choices)}{near}")
+        try:
+            return spec.instance_from_str(values)
+        except ValueError as error:
+            raise ValueError(f"{metavar} is wanted, got '{' '.join(values)}'") from error
 
-    return replace(found, metavar=metavar, choices=None, instance_from_str=chosen)
+    return dataclasses.replace(spec, metavar=metavar, choices=None, instance_from_str=convert)
 
 
 def parse(options: type[T], verb: str, arguments: Sequence[str], **preset: Any) -> T:
-    """Return the options of ``nightseg VERB``; wrong flags exit with 2 and a hint."""
-    found: T = tyro.cli(
-        options, prog=f'nightseg {verb}', args=list(arguments), registry=_METAVARS,
+    """
+    Return the options of ``nightseg VERB``; ``OptionError`` for values out of range.
+
+    Flags that are unknown, missing or of the wrong type exit with 2 and a hint.
+    """
+    parsed: T = tyro.cli(
+        options, prog=f'nightseg {verb}', args=list(arguments), registry=_RULES,
         config=(tyro.conf.PositionalMetavarFromFieldName,), **preset,
     )  # fmt: skip
-    return found
+    return parsed
 
 
 def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
@@ -135,7 +168,7 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
         raise ConfigError('--config needs the name of a YAML file') from error
     if given.config is None:
         return parse(options, verb, rest)
-    # what the file leaves out, flags have to say: rarely is in a file where a run goes
+    # flags must give what the file leaves out, mostly --out
     preset = from_mapping(options, read_yaml(given.config), missing=tyro.MISSING)
     return parse(options, verb, rest, default=preset)
 
@@ -143,8 +176,8 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose first column holds words, the others numbers."""
     table = Table(title=escape(title), title_justify='left', box=SIMPLE)
-    for place, column in enumerate(columns):
-        table.add_column(column, justify='right' if place else 'left', overflow='fold')
+    for index, column in enumerate(columns):
+        table.add_column(column, justify='right' if index else 'left', overflow='fold')
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)

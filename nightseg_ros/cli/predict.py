@@ -56,7 +56,7 @@ def predict(options: PredictOptions) -> int:
     config = options.pipeline_config()
     source = open_source(options.source, options.topic, rate=options.rate)
     for folder in OUTPUTS:
-        check_output(options.out / folder, 'a result', _is_ours, inputs=[options.source])
+        check_output(options.out / folder, 'a result', _is_prediction, inputs=[options.source])
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
@@ -95,8 +95,8 @@ def predict(options: PredictOptions) -> int:
     return tell_problems('predict', broken, 'frames could not be read')
 
 
-def _is_ours(folder: Path) -> bool:
-    """Tell a folder of masks or pictures by the list beside it, which may be unfinished."""
+def _is_prediction(folder: Path) -> bool:
+    """Recognise a folder by the list beside it, which may be unfinished."""
     out = folder.parent
     return (out / 'predictions.jsonl').is_file() or any(out.glob('.predictions-*.jsonl'))
 
@@ -128,8 +128,8 @@ class TranslateOptions:
     """
     Translate every frame of SOURCE into OUT/images, with OUT/contact_sheet.jpg.
 
-    Look at the sheet: no figure sees a lamp that is not there. Exit code 1: some frames could not
-    be read.
+    Look at the sheet: no figure shows an invented lamp. Exit code 1: some frames could not be
+    read.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -168,9 +168,9 @@ def translate(options: TranslateOptions) -> int:
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
     images, sheet = options.out / 'images', options.out / 'contact_sheet.jpg'
-    # the first frame writes the sheet, by which the pictures are known again
+    # the first frame writes the sheet, which marks the folder as a translation
     check_output(images, 'a result', lambda _: sheet.is_file(), inputs=[options.source])
-    shown: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
+    tiles: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
@@ -189,12 +189,12 @@ def translate(options: TranslateOptions) -> int:
             size = fit(frame.image.shape[0], frame.image.shape[1], long_side)
             batch = pixels.stack([pixels.shrink(frame.image, frame.order, size)])
             result = pixels.download(pixels.restore(translator.run(batch)[0][0], size))
-            given = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
-            if done == 0 or (number % every == 0 and len(shown) < TILES):
-                shown.append((given, result, stem, (255, 255, 255)))
-                write_picture(sheet, contact_sheet(shown, columns=2, tile_width=400))
+            if done == 0 or (number % every == 0 and len(tiles) < TILES):
+                before = frame.image if frame.order == 'rgb' else frame.image[..., ::-1]
+                tiles.append((before, result, stem, (255, 255, 255)))
+                write_picture(sheet, contact_sheet(tiles, columns=2, tile_width=400))
             write_picture(images / f'{stem}.jpg', result, quality=95)
             done += 1
             progress.show(number + 1, text=stem)
     print(f"{done} frames translated in '{options.out}'")
-    return 1 if broken else 0
+    return tell_problems('translate', broken, 'frames could not be read')

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, ExitStack, suppress
+import ctypes
 from dataclasses import asdict
 from http.client import HTTPConnection, HTTPException
 import json
@@ -24,14 +25,17 @@ from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
 
 #: Seconds that the node may take to load its networks; the first run exports them.
 LOADING_S = 420.0
-#: Seconds for the masks of the last frames, and until the node has told of each that it received.
-LAST_MASKS_S, TOLD_S = 60.0, 1.5
-#: Seconds without a new mask after which no more is waited for, where they are recorded.
-QUIET_S = 2.0
+#: Seconds in which /diagnostics has counted every received frame.
+DIAGNOSTICS_S = 1.5
+#: Most seconds to wait for the last masks; seconds without a mask after which a recording ends.
+LAST_MASKS_S, NO_MASK_S = 60.0, 2.0
 #: Seconds that a process may take to end.
 ENDING_S = 60.0
-#: Exit code of the player where something of the input could not be read.
-PLAYED_THE_REST = 1
+#: Exit code of the player where some frames could not be read.
+SOME_UNREAD = 1
+#: From sys/prctl.h: which signal a process gets when its parent has died.
+PR_SET_PDEATHSIG = 1
+_prctl: Any = getattr(ctypes.CDLL(None), 'prctl', lambda *_: 0)
 _WARNING = re.compile(r'^\[WARN\].*\[bag_player\]: (.*)$', re.MULTILINE)
 
 
@@ -62,23 +66,21 @@ class Child:
                 stderr=subprocess.STDOUT,
                 env={**environ, 'PYTHONUNBUFFERED': '1'},
                 start_new_session=True,
+                # whatever ends this process, also a terminal that is closed or a kill
+                preexec_fn=lambda: _prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
             )
 
     def __enter__(self) -> Child:
-        """Use it in a ``with`` block."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """End it: SIGINT, SIGTERM, SIGKILL."""
         for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
-            if self.code is not None:
-                return
             self.signal(number)
             self._wait(timeout)
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     @property
@@ -117,19 +119,19 @@ class Child:
             self._process.wait(timeout)
 
 
-def print_run(title: str, found: Mapping[str, Any], more: Sequence[Sequence[str]] = ()) -> None:
+def print_run(title: str, summary: Mapping[str, Any], more: Sequence[Sequence[str]] = ()) -> None:
     """Print counts, rate, latencies (ms) and routes of a run, and more rows."""
-    latency = ' / '.join(f'{value:.1f}' for value in found['latency_ms'].values() if value)
-    dropped = found['dropped']
+    latency = ' / '.join(f'{value:.1f}' for value in summary['latency_ms'].values() if value)
+    dropped = summary['dropped']
     if isinstance(dropped, Mapping):
         dropped = ', '.join(f'{reason} {count}' for reason, count in dropped.items()) or 'none'
-    routes = ', '.join(f'{route} {count}' for route, count in found['routes'].items()) or 'none'
+    routes = ', '.join(f'{route} {count}' for route, count in summary['routes'].items()) or 'none'
     rows = [
-        ['frames in / out', f'{found["frames_in"]} / {found["frames_out"]}'],
+        ['frames in / out', f'{summary["frames_in"]} / {summary["frames_out"]}'],
         ['dropped', str(dropped)],
-        ['rate', f'{found["rate_hz"]} Hz' if found['rate_hz'] else 'unknown'],
+        ['rate', f'{summary["rate_hz"]} Hz' if summary['rate_hz'] else 'unknown'],
         ['latency p50 / p95 / p99', f'{latency} ms' if latency else 'unknown'],
-        ['frames by route', f'{routes}; {found["switches"]} switches'],
+        ['frames by route', f'{routes}; {summary["switches"]} switches'],
     ]
     print_table(title, ('what', 'value'), [*rows, *more])
 
@@ -143,23 +145,27 @@ def node_parameters(options: PipelineOptions) -> dict[str, str]:
     return {name: str(getattr(config, name)) for name in names} | weights
 
 
+def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
+    """Return the parameters as a node takes them on its command line."""
+    pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
+    return ['--ros-args', *(argument for pair in pairs for argument in pair)]
+
+
 def run_live(
     play: Sequence[str] | None, parameters: Mapping[str, str], folder: Path,
-    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] = (),
-    announce: bool = True, seconds: float = 0.0, recorder: Sequence[str] = (),
-    clouds: Mapping[str, str] | None = None,
-) -> tuple[str, ...]:  # fmt: skip
+    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] | None,
+    seconds: float = 0.0, recorder: Sequence[str] = (), clouds: Mapping[str, str] | None = None,
+) -> list[str]:  # fmt: skip
     """
-    Run a node until what plays has ended, or for ``seconds``; return what could not be played.
+    Run a node until the player has ended, or for ``seconds``; return what could not be played.
 
-    ``play`` are the player's arguments, None for topics that are there; ``page`` are the view's,
-    which is there to ``announce``; ``recorder`` are the recorder's, whose log is arrived.jsonl;
-    ``clouds`` are the parameters of a semantic_cloud. Logs lie in ``folder``. ``ProcessError``
-    tells which process failed and how its output ended; no process outlives this call, and Ctrl-C
-    lets them write what they have.
+    ``play`` are the player's arguments, None for topics that are there; ``page`` the view's, None
+    for no view; ``recorder`` the recorder's, whose log is arrived.jsonl; ``clouds`` the parameters
+    of a semantic_cloud. Logs lie in ``folder``. ``ProcessError`` tells which process failed and
+    how its output ended; no process outlives this call, and Ctrl-C lets them write what they have.
     """
     commands = {}
-    if announce:
+    if page is not None:
         commands['view'] = ('cli.main', ['view', *page])
     if recorder:
         commands['recorder'] = ('cli.main', ['record', *recorder])
@@ -192,13 +198,14 @@ def run_live(
                     child.stop(ENDING_S)
             raise
         unread: list[str] = []
-        if player is not None and player.code == PLAYED_THE_REST:
-            unread = _WARNING.findall(player.log.read_text(encoding='utf-8', errors='replace'))
-        if player is not None and player.code and not unread:
-            player.check()
+        if player is not None and player.code:
+            if player.code == SOME_UNREAD:
+                unread = _WARNING.findall(player.log.read_text(encoding='utf-8', errors='replace'))
+            if not unread:
+                player.check()
         for child in children.values():
             child.stop(ENDING_S)
-    return tuple(unread)
+    return unread
 
 
 def _wait(
@@ -206,7 +213,7 @@ def _wait(
     arrived: Path,
 ) -> None:  # fmt: skip
     """Wait for the end of the source; ``ProcessError`` where a process ends before."""
-    begun, address, node = time.monotonic(), '', children['night_perception']
+    started, address, node = time.monotonic(), '', children['night_perception']
     while player is None or player.code is None:
         for child in children.values():
             child.check()
@@ -215,18 +222,18 @@ def _wait(
         if 'configure failed' in text:
             raise ProcessError(f'night_perception: {text}')
         shown = '' if address or 'view' not in children else children['view'].tail()
-        if found := re.search(r'view: (http\S+)', shown):
-            address = found[1]
+        if match := re.search(r'view: (http\S+)', shown):
+            address = match[1]
             progress.note(f'watch it on {address}; Ctrl-C ends it')
         progress.show(0, None, shorten(text, 70, placeholder=' …'))
-        if player is None and 0 < seconds < time.monotonic() - begun:
+        if player is None and 0 < seconds < time.monotonic() - started:
             return
         time.sleep(0.2)
     # the node computes the last masks
-    time.sleep(TOLD_S)
+    time.sleep(DIAGNOSTICS_S)
     end = time.monotonic() + LAST_MASKS_S
     while time.monotonic() < end and not _all_accounted(address):
-        if arrived.exists() and time.time() - arrived.stat().st_mtime > QUIET_S:
+        if arrived.exists() and time.time() - arrived.stat().st_mtime > NO_MASK_S:
             return
         node.check()
         time.sleep(0.2)
@@ -243,13 +250,7 @@ def _all_accounted(address: str) -> bool:
         cameras = json.loads(first.removeprefix(b'data: '))['cameras']
     except (OSError, HTTPException, ValueError):
         return False
-    healths = [camera['health'] for camera in cameras if 'health' in camera]
+    counts = [camera['health'] for camera in cameras if 'health' in camera]
     return all(
-        int(h['received']) == int(h['served']) + sum(map(int, h['lost'].values())) for h in healths
+        int(n['received']) == int(n['served']) + sum(map(int, n['lost'].values())) for n in counts
     )
-
-
-def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
-    """Return the parameters as a node takes them on its command line."""
-    pairs = (('-p', f'{name}:={value}') for name, value in parameters.items())
-    return ['--ros-args', *(argument for pair in pairs for argument in pair)]

@@ -18,14 +18,9 @@ import tempfile
 from typing import Annotated
 
 from nightseg_ros.cli.bags import check_ros, with_ros
-from nightseg_ros.cli.options import (
-    parse,
-    PipelineOptions,
-    Progress,
-    tell_problems,
-)
+from nightseg_ros.cli.options import parse, PipelineOptions, Progress, tell_problems
 from nightseg_ros.cli.processes import node_parameters, print_run, run_live
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
 import tyro
@@ -35,12 +30,12 @@ TOPIC = 'topic:'
 
 
 @dataclass(frozen=True, kw_only=True)
-class PageOptions:
+class PageOptions(Limited):
     """Flags of every verb that serves the page."""
 
     host: str = '127.0.0.1'
     """Address to listen on. Anybody who reaches another one sees the cameras."""
-    port: int | None = None
+    port: Annotated[int | None, Limits(0, 65535)] = None
     """Port to listen on; 8740 if not given, or a free one where that is taken."""
 
 
@@ -73,9 +68,9 @@ class RunOptions(PageOptions, PipelineOptions):
     """
     Segment SOURCE with a real node, watch it on a page, and end with a summary.
 
-    SOURCE is a video, a folder, a bag, rtsp://…, /dev/video0, or topic:/front/image_raw,/rear/…
-    for cameras of this shell's ROS domain; anything else runs in a domain of its own. Ctrl-C ends
-    it. Exit code 1: some frames could not be read.
+    SOURCE is a video, a folder, a bag, rtsp://… or /dev/video0, in a ROS domain of its own, or
+    topic:/front/image_raw,/rear/… for cameras of this shell's domain. Ctrl-C ends it. Exit code 1:
+    some frames could not be read.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -88,10 +83,16 @@ class RunOptions(PageOptions, PipelineOptions):
     """Times the recorded speed."""
     loop: bool = False
     """Start again at the end, until Ctrl-C."""
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
     """End after so much of SOURCE; 0 plays all."""
     out: Path | None = None
     """File for the summary as JSON."""
+
+    def __post_init__(self) -> None:
+        Limited.__post_init__(self)
+        for name, value in (('rate', self.rate), ('fps', self.fps)):
+            if value is not None and not 0 < value < 1e6:
+                raise ValueError(f"'{name}' must be above 0, got {value}")
 
 
 def run(options: RunOptions) -> int:
@@ -106,7 +107,7 @@ def run(options: RunOptions) -> int:
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    unread: tuple[str, ...] = ()
+    unread: list[str] = []
     interrupted = False
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-run-')))
@@ -126,8 +127,8 @@ def run(options: RunOptions) -> int:
             if not file.exists():
                 raise
         summary = json.loads(file.read_text(encoding='utf-8'))
-    for camera, found in summary.items():
-        print_run(f'nightseg run: {options.source}, {camera}', found)
+    for camera, counts in summary.items():
+        print_run(f'nightseg run: {options.source}, {camera}', counts)
     if options.out is not None:
         replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     for text in unread:
@@ -160,11 +161,11 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         return {}, play
     topics = list(options.topic or source.topics)
     with BagReader(source.path) as bag:
-        kinds = [bag.image_topic(topic).msgtype.replace('/msg/', '/') for topic in topics]
-        names = {kind: name for name, kind in TRANSPORTS.items()}
+        types = [bag.image_topic(topic).msgtype.replace('/msg/', '/') for topic in topics]
         # the player decodes images of ROS 1 and video of types that are not installed
-        whole = [bag.is_ros2 and find_spec(kind.partition('/')[0]) is not None for kind in kinds]
-    transports = [names[kind] if as_is else 'raw' for kind, as_is in zip(kinds, whole)]
+        as_is = [bag.is_ros2 and find_spec(name.partition('/')[0]) is not None for name in types]
+    names = {name: transport for transport, name in TRANSPORTS.items()}
+    transports = [names[name] if played else 'raw' for name, played in zip(types, as_is)]
     return _cameras(topics, transports), [*play, '--topic', *topics]
 
 
@@ -173,8 +174,8 @@ def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]
 
     if len(set(transports)) > 1:
         raise ConfigError(
-            f'{", ".join(topics)} come as {", ".join(sorted(set(transports)))}, which one node '
-            'cannot read; name those of one kind with --topic'
+            f'{", ".join(topics)} come as {", ".join(sorted(set(transports)))}, and a node '
+            'reads one transport; name the topics of one with --topic'
         )
     video = transports[0] in ('ffmpeg', 'foxglove')
     names = [topic if video else base_topic(topic) for topic in topics]

@@ -43,7 +43,7 @@ class SynthesisConfig(Limited):
     seed: int = 0
     """Another seed, other images and other nights."""
     night: dict[str, Any] = field(default_factory=dict)
-    """Looks of the physical model, a mapping as ``NightConfig`` has it."""
+    """Settings of the physical model, a mapping as ``NightConfig`` has it."""
     long_side: Natural = 0
     """Long side of the generator's input in pixels; 0: what it was trained at."""
     backend: Literal['auto', 'torch', 'onnxruntime', 'openvino'] = 'auto'

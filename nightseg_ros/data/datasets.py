@@ -39,11 +39,7 @@ from nightseg_ros.data.sample import (
     SEGNET_IDS,
 )
 from nightseg_ros.files import read_text, user_path
-from nightseg_ros.taxonomy import (
-    CAMVID11,
-    Taxonomy,
-    TaxonomyError,
-)
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy, TaxonomyError
 
 LIGHTS = ('day', 'dusk', 'night')
 

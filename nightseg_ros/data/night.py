@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import cv2
 from nightseg_ros.data import night_lights as lights
-from nightseg_ros.data import photometric
+from nightseg_ros.data import night_scene, photometric
 from nightseg_ros.data.night_presets import (
     CameraRanges,
     count,
@@ -24,18 +24,7 @@ from nightseg_ros.data.night_presets import (
     NightConfig,
     uniform,
 )
-from nightseg_ros.data.night_scene import (
-    Array,
-    Bytes,
-    coarse_mean,
-    read_scene,
-    Role,
-    role_table,
-    Scene,
-    smoothstep,
-    split_sky,
-    STRIDE,
-)
+from nightseg_ros.data.night_scene import Array, Bytes, coarse_mean, Role, Scene
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 import numpy as np
 
@@ -59,9 +48,9 @@ def synthesize_night(
     void; neither is changed. The same generator state gives the same night.
     """
     light_ranges, camera_ranges = (config or NightConfig()).draw(rng)
-    scene = read_scene(labels, role_table(taxonomy), rng)
+    scene = night_scene.read_scene(labels, night_scene.role_table(taxonomy), rng)
     linear: Array = cv2.LUT(image, _linear_table())
-    alpha, before = split_sky(linear, scene)
+    alpha, before = night_scene.split_sky(linear, scene)
     alpha, before = _grow_leaves(alpha, before, scene, uniform(rng, light_ranges.leaves), rng)
     radiance, shine = _relight(before, alpha, scene, light_ranges, rng)
     return _photograph(radiance, shine, scene, light_ranges, camera_ranges, rng)
@@ -142,7 +131,7 @@ def _grow_leaves(
     grain = photometric.texture(height, width, rng)
     # ragged rims: leaves thin out where the label ends
     soft = cv2.GaussianBlur(tree, (0, 0), 1.0 + 2.0 * width / 480.0)
-    cover = smoothstep(soft + 0.12 * grain, 0.95 - 0.6 * share, 1.1 - 0.6 * share)
+    cover = night_scene.smoothstep(soft + 0.12 * grain, 0.95 - 0.6 * share, 1.1 - 0.6 * share)
     gap = alpha * tree * cover
     color = np.array([1.0, rng.uniform(1.0, 1.6), rng.uniform(0.4, 0.9)], np.float32)
     color *= log_uniform(rng, (0.015, 0.1))
@@ -162,7 +151,7 @@ def _clouds(shape: tuple[int, ...], strength: float, rng: np.random.Generator) -
 def _night_sky(scene: Scene, level: float, ranges: LightRanges, rng: np.random.Generator) -> Array:
     """Return the radiance of the sky float32 [h, w, 3]: zenith, glow at the horizon, clouds."""
     h, w = scene.coarse.shape
-    rows = (np.arange(h, dtype=np.float32)[:, None] + 0.5) * STRIDE
+    rows = (np.arange(h, dtype=np.float32)[:, None] + 0.5) * night_scene.STRIDE
     up = np.maximum(scene.horizon - rows, 0.0) / max(scene.focal, 1.0)
     glow = uniform(rng, ranges.sky_glow) * np.exp(-up / float(rng.uniform(0.08, 0.5)))
     blue = uniform(rng, ranges.sky_blue)

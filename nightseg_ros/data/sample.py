@@ -332,7 +332,7 @@ def label_files(folder: Path) -> dict[str, Path]:
 
 
 def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
-    """Return what ``decode_stored`` makes of a file."""
+    """Return a label image as it is stored, as ``decode_stored`` does."""
     try:
         return decode_stored(path.read_bytes(), str(path), color=color)
     except OSError as error:
@@ -344,8 +344,8 @@ def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.u
     Return a label image as it is stored: uint8 [H, W] ids, or uint8 [H, W, 3] RGB if ``color``.
 
     Ids are the values of the file: of a PNG with a palette the indices, of one with 1, 2 or 4
-    bits what they count. ``DataError`` where this is no whole image of that kind, changes ids, or
-    has one above 255; it says ``name``.
+    bits what they count. ``DataError`` where ``content`` is no whole image of that kind, changes
+    ids, or has one above 255.
     """
     try:
         check_picture(content)
@@ -355,7 +355,7 @@ def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.u
             raise ValueError('it is no picture')
     except (ValueError, cv2.error) as error:
         raise DataError(
-            f"'{name}' cannot be read as a label image; remove or replace it ({error})"
+            f"'{name}' cannot be read as a label image; remove or replace the file ({error})"
         ) from error
     if color and stored.dtype == np.uint8 and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)

@@ -18,12 +18,7 @@ from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
 from nightseg_ros.perception.frame import decode_file, Frame, FrameError, Image, Order
 from nightseg_ros.perception.result import base_topic
-from nightseg_ros.perception.video import (
-    stream_url,
-    VIDEO_SUFFIXES,
-    VideoError,
-    VideoReader,
-)
+from nightseg_ros.perception.video import stream_url, VIDEO_SUFFIXES, VideoError, VideoReader
 
 #: Frames a second of pictures that come without any time.
 DEFAULT_RATE = 10.0

@@ -34,6 +34,7 @@ from nightseg_ros.data.sample import (
 )
 from nightseg_ros.files import read_json
 from nightseg_ros.outputs import require_same, whole_folder
+from nightseg_ros.perception.pipeline import load_part
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.runtime.pixels import fit
@@ -140,10 +141,7 @@ def _names(samples: Sequence[Sample]) -> list[str]:
 
 
 def _settings(
-    config: SynthesisConfig,
-    days: Sequence[Sample],
-    chosen: Sequence[int],
-    weights: Weights | None,
+    config: SynthesisConfig, days: Sequence[Sample], chosen: Sequence[int], weights: Weights | None
 ) -> dict[str, Any]:
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
@@ -164,14 +162,13 @@ def _settings(
 def _is_ours(folder: Path) -> bool:
     """Tell a folder in which nothing lies but what its manifest lists."""
     manifest = read_json(folder / MANIFEST)
+    names = {'images', 'labels', MANIFEST, 'taxonomy.json', SHEET}
     try:
-        listed = {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
+        names |= {entry[key] for entry in manifest['images'] for key in ('image', 'label')}
         version = manifest['version']
     except (KeyError, TypeError):
         return False
-    found = (path for path in folder.rglob('*') if path.is_symlink() or not path.is_dir())
-    files = {path.relative_to(folder).as_posix() for path in found}
-    return version == 1 and files <= {*listed, MANIFEST, 'taxonomy.json', SHEET}
+    return version == 1 and {folder / name for name in names}.issuperset(folder.rglob('*'))
 
 
 def _files(samples: Iterable[Sample]) -> Iterator[Path]:
@@ -206,16 +203,14 @@ def night_maker(
     if weights is None:
         return physical
     way = weights.metadata.training.get('way')
-    if weights.metadata.task != 'translate':
-        raise WeightsError(
-            f"weights '{weights.path}' are for '{weights.metadata.task}'; the method "
-            "'generator' wants a day→night translator"
-        )
     if way == 'night_to_day':
         raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
     backend = open_backend(config.backend, config.device)
     long_side = config.long_side or weights.metadata.long_side
-    runs = [backend.load(with_style(weights, style), log) for style in config.styles or ('',)]
+    runs = [
+        load_part(with_style(weights, style), backend, log, 'translate').run
+        for style in config.styles or ('',)
+    ]
 
     def generated(image: Bytes, labels: Bytes, rng: np.random.Generator) -> Bytes:
         if way == PHYSICAL_TO_NIGHT:

@@ -1,10 +1,11 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""An evaluation from its plan to its files: metrics.json, frames.jsonl, samples and labels."""
+"""An evaluation from its shards to its files: metrics.json, frames.jsonl, samples and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -23,7 +24,7 @@ from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
-from nightseg_ros.evaluation.sources import Plan, Shard
+from nightseg_ros.evaluation.sources import Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
@@ -42,10 +43,11 @@ _LISTS = re.compile(r'\[([\s\d.,e+-]+)\]')
 
 
 def evaluate(
-    plan: Plan,
+    shards: Sequence[Shard],
     variants: Variants,
     out: Path,
     *,
+    save_labels: bool = False,
     bootstrap: BootstrapConfig | None = None,
     classes: Sequence[str] = (),
     workers: int = 1,
@@ -56,9 +58,9 @@ def evaluate(
     advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Any]:
     """
-    Carry out the plan, write everything to ``out`` and return what metrics.json holds.
+    Run the shards through the variants; write to ``out`` and return what metrics.json holds.
 
-    ``variants`` are the plan's configurations, loaded; other processes load their own. ``classes``
+    Other processes load variants of their own. ``save_labels`` keeps every mask; ``classes``
     are those of ``miou_subset``; ``ray`` is 'local', an address, or '' for none.
 
     An interrupted evaluation goes on with the shards that were not finished, unless ``restart``.
@@ -69,23 +71,25 @@ def evaluate(
     scores = SegmentationScores(variants.taxonomy, bootstrap, classes)
     described = variants.describe()
     folder = out / SHARDS
-    check_outputs(plan.shards, out, save_labels=plan.save_labels)
-    with _shards(folder, _fingerprint(plan, described), restart, log):
+    check_outputs(shards, out, save_labels=save_labels)
+    fingerprint = _fingerprint(shards, variants, described) | {'save_labels': save_labels}
+    with _shards(folder, fingerprint, restart, log):
         started = time.monotonic()
+        members = variants.configurations
         if ray:
-            run_ray(plan, folder, ray, workers, advance)
+            run_ray(shards, members, folder, ray, workers, save_labels, advance)
         elif workers > 1:
-            run_processes(plan, folder, workers, advance)
+            run_processes(shards, members, folder, workers, save_labels, advance)
         else:
-            run_here(plan, variants, folder, advance)
+            run_here(shards, variants, folder, save_labels, advance)
         seconds = time.monotonic() - started
         result = {
-            **_header(plan, described),
+            **_header(variants, described),
             'command': list(command),
             'taxonomy': variants.taxonomy.to_dict(),
             'bootstrap': to_mapping(bootstrap),
             'classes': list(classes),
-            **_summarise(plan, out, scores),
+            **_summarise(shards, variants, out, scores, save_labels),
             'wall_s': round(seconds, 3),
             'streams': variants.streams,
         }
@@ -98,7 +102,18 @@ def evaluate(
 
 
 def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> None:
-    """Raise ``OutputError`` where results would replace something else, or what is evaluated."""
+    """
+    Raise ``OutputError`` where results would replace something else, or what is evaluated.
+
+    ``ConfigError`` where masks would replace one another.
+    """
+    stems = Counter((shard.set_name, s.image.stem) for shard in shards for s in shard.samples)
+    for (name, stem), times in stems.most_common(1):
+        if save_labels and times > 1:
+            raise ConfigError(
+                f"{times} pictures of '{name}' are called '{stem}', so that their masks would "
+                'overwrite one another; rename them, or leave --save-labels out'
+            )
 
     def ours(folder: Path) -> bool:
         """Tell what an evaluation wrote by the results beside it, finished or not."""
@@ -140,28 +155,32 @@ def _shards(
         yield
 
 
-def _fingerprint(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
+def _fingerprint(
+    shards: Sequence[Shard], variants: Variants, described: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return what an interrupted evaluation must have in common with the one that goes on."""
     files = hashlib.sha256()
-    for path in (path for shard in plan.shards for path in shard.files()):
+    for path in (path for shard in shards for path in shard.files()):
         status = path.stat()
         files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
     result: dict[str, Any] = {
         'sources': [
             f'{replace(shard, samples=())} {sorted({item.source for item in shard.samples})}'
-            for shard in plan.shards
+            for shard in shards
         ],
         'files (size or time)': files.hexdigest(),
-        'configurations': {item.name: to_mapping(item.config) for item in plan.configurations},
+        'configurations': {i.name: to_mapping(i.config) for i in variants.configurations},
         'backend or weights': described,
-        'save_labels': plan.save_labels,
     }
     return {key: json.loads(json.dumps(value)) for key, value in result.items()}
 
 
-def _summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, Any]:
+def _summarise(
+    shards: Sequence[Shard], variants: Variants, out: Path, scores: SegmentationScores,
+    save_labels: bool,
+) -> dict[str, Any]:  # fmt: skip
     """Score the finished shards; write frames.jsonl, samples and labels."""
-    every = [FinishedShard(path) for path in shard_files(plan, out / SHARDS)]
+    every = [FinishedShard(path) for path in shard_files(shards, out / SHARDS)]
     result: dict[str, Any] = {'sets': {}, 'runs': {}, 'compare': []}
     samples, labels = (out / SHARDS / name for name in ('samples', 'labels'))
     for folder in (samples, labels):
@@ -171,41 +190,38 @@ def _summarise(plan: Plan, out: Path, scores: SegmentationScores) -> dict[str, A
         partial_file(out / 'frames.jsonl') as partial,
         partial.open('w', encoding='utf-8', errors='backslashreplace') as log,
     ):
-        for name, numbers in plan.sets().items():
-            finished = [every[number] for number in numbers]
-            found = SetScores(name, plan, finished, scores)
+        for name in dict.fromkeys(shard.set_name for shard in shards):
+            parts = [pair for pair in zip(shards, every) if pair[0].set_name == name]
+            found = SetScores(name, parts, variants, scores)
             for lines in found.lines:
                 for run, line in zip(found.runs, lines):
                     log.write(json.dumps({'run': run, **line}, ensure_ascii=False) + '\n')
-            sequences = [plan.shards[number].sequence for number in numbers]
-            entries = _samples(name, finished, sequences, found, samples)
+            entries = _samples(name, parts, found, samples)
             for scored, shown in zip(found.runs.values(), entries):
                 scored['samples'] = shown
             result['sets'][name] = found.describe()
             result['runs'] |= found.runs
             result['compare'] += found.compare()
-    if plan.save_labels:
-        _save_labels(plan, every, labels)
-    for folder in (samples, labels) if plan.save_labels else (samples,):
+    if save_labels:
+        _save_labels(zip(shards, every), variants, labels)
+    for folder in (samples, labels) if save_labels else (samples,):
         shutil.rmtree(out / folder.name, ignore_errors=True)
         folder.rename(out / folder.name)
     return result
 
 
 def _samples(
-    name: str, finished: Sequence[FinishedShard], sequences: Sequence[bool],
-    found: SetScores, target: Path,
-) -> list[list[dict[str, Any]]]:  # fmt: skip
+    name: str, parts: Sequence[tuple[Shard, FinishedShard]], found: SetScores, target: Path
+) -> list[list[dict[str, Any]]]:
     """Write the pictures of the frames that are shown; return the entries of each run."""
     kept: dict[Candidate, dict[str, bytes]] = {}
-    first = [0, *np.cumsum([shard.note['frames'] for shard in finished]).tolist()]
-    for place, (shard, sequence) in enumerate(zip(finished, sequences)):
-        for index, file, content in shard.files('samples'):
+    first = [0, *np.cumsum([finished.note['frames'] for _, finished in parts]).tolist()]
+    for place, (shard, finished) in enumerate(parts):
+        for index, file, content in finished.files('samples'):
             lines = found.lines[first[place] + index]
-            candidate = Candidate(
-                shard=place, number=index, group=group_of(index, lines[0]['stamp'], sequence),
-                mious=tuple(line['miou'] for line in lines),
-            )  # fmt: skip
+            group = group_of(index, lines[0]['stamp'], shard.sequence)
+            mious = tuple(line['miou'] for line in lines)
+            candidate = Candidate(shard=place, number=index, group=group, mious=mious)
             kept.setdefault(candidate, {})[file] = content
     scored = [lines[0]['miou'] for lines in found.lines if lines[0]['miou'] is not None]
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
@@ -231,10 +247,12 @@ def _samples(
     return entries
 
 
-def _save_labels(plan: Plan, every: Sequence[FinishedShard], target: Path) -> None:
+def _save_labels(
+    parts: Iterable[tuple[Shard, FinishedShard]], variants: Variants, target: Path
+) -> None:
     """Put the masks under ``RUN/SOURCE/``."""
-    for shard, finished in zip(plan.shards, every):
-        runs = plan.run_names(shard.set_name)
+    for shard, finished in parts:
+        runs = variants.run_names(shard.set_name)
         # a data set's masks lie side by side: they are named by image
         source = slug(shard.source) if shard.frames else ''
         names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
@@ -252,7 +270,7 @@ def slug(name: str) -> str:
     return safe
 
 
-def _header(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
+def _header(variants: Variants, described: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         'version': VERSION,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -264,11 +282,11 @@ def _header(plan: Plan, described: list[dict[str, Any]]) -> dict[str, Any]:
             'python': platform.python_version(),
             **{name: _version(name) for name in ('numpy', 'torch', 'openvino', 'onnxruntime')},
         },
-        'route': plan.configurations[0].config.route,
+        'route': variants.configurations[0].config.route,
         'pipeline': described[0],
         'configurations': [
             {'name': item.name, 'options': to_mapping(item.config), 'pipeline': pipeline}
-            for item, pipeline in zip(plan.configurations, described)
+            for item, pipeline in zip(variants.configurations, described)
         ],
     }
 

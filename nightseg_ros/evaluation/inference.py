@@ -24,17 +24,8 @@ import zipfile
 import cv2
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.metrics import (
-    BINS,
-    ConfusionMatrix,
-    Counts,
-    Flicker,
-    flicker,
-    FLICKER_COLUMNS,
-    Image,
-    number,
-    reliability,
-)
+from nightseg_ros.evaluation import metrics
+from nightseg_ros.evaluation.metrics import Counts, Image, number
 from nightseg_ros.evaluation.sources import in_rgb, LabelledFrame, Shard
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
@@ -96,7 +87,7 @@ def evaluate_shard(
         zipfile.ZipFile(partial, 'w') as archive,
         closing(prefetch(shard.read(note))) as reads,
         ThreadPoolExecutor(variants.streams, 'network') as networks,
-        ThreadPoolExecutor(1, 'metrics') as metrics,
+        ThreadPoolExecutor(1, 'metrics') as counting,
     ):
         counter = _Counter(archive, variants, shard.sequence, save_labels)
         for read, decode_ms in reads:
@@ -106,7 +97,7 @@ def evaluate_shard(
                 counter.last = counter.last or time.perf_counter()
                 decided = variants.decide(read.frame, alone=not shard.sequence)
                 labelled = networks.submit(variants.label, decided, _WANT)
-            pending.append(metrics.submit(counter.add, read, decode_ms, labelled))
+            pending.append(counting.submit(counter.add, read, decode_ms, labelled))
             # a slow frame leaves the other streams something to do
             wait(2 * variants.streams - 1 + DEPTH)
         wait()
@@ -142,13 +133,13 @@ class _Counter:
         classes = len(self._taxonomy)
         self._shapes = {
             'confusion': (self._runs, classes, classes + 1),
-            'calibration': (self._runs, BINS, 3),
-            'flicker': (self._runs, FLICKER_COLUMNS),
+            'calibration': (self._runs, metrics.BINS, 3),
+            'flicker': (self._runs, metrics.FLICKER_COLUMNS),
         }
         #: Of each frame.
         self._counts: list[dict[str, Counts]] = []
         self._lines: list[str] = []
-        self._flicker = Flicker()
+        self._flicker = metrics.Flicker()
         self._samples = Samples()
         self.last: float | None = None
         """When the frame before was done, or the first one began."""
@@ -241,22 +232,23 @@ def _score(
     read: LabelledFrame, result: Result, taxonomy: Taxonomy, counts: dict[str, Counts]
 ) -> dict[str, Any]:
     """Return the scores of one mask, and put its pixels into one configuration's counts."""
-    changes = flicker(counts['flicker']) or {'plain': None, 'warped': None}
+    changes = metrics.flicker(counts['flicker']) or {'plain': None, 'warped': None}
     scores: dict[str, Any] = {'flicker': changes['plain'], 'flicker_warped': changes['warped']}
     if read.truth is None:
         return scores
-    matrix = ConfusionMatrix(taxonomy)
     try:
-        matrix.add(read.truth, _whole(result.labels, read.truth.shape))
+        rows = metrics.confusion(read.truth, _whole(result.labels, read.truth.shape), taxonomy)
     except ValueError as error:
         raise DataError(f"frame '{read.name}' of '{read.source}': {error}") from error
-    counts['confusion'][:] = matrix.rows
+    counts['confusion'][:] = rows
     if result.labels is not None and result.confidence is not None:
-        counts['calibration'][:] = reliability(read.truth, result.labels, result.confidence)
+        counts['calibration'][:] = metrics.reliability(
+            read.truth, result.labels, result.confidence
+        )
     return scores | {
-        'labelled': int(matrix.rows.sum()),
-        'miou': number(matrix.miou()),
-        'pixel_acc': number(matrix.pixel_accuracy()),
+        'labelled': int(rows.sum()),
+        'miou': number(metrics.miou(rows)),
+        'pixel_acc': number(metrics.pixel_accuracy(rows)),
     }
 
 

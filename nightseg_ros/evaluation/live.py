@@ -13,7 +13,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,29 +20,19 @@ from typing import Any, NamedTuple
 import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
-from nightseg_ros.data.pictures import (
-    banner,
-    contact_sheet,
-    PictureError,
-    write_picture,
-)
-from nightseg_ros.data.source import FrameSource, open_source
-from nightseg_ros.evaluation.metrics import ConfusionMatrix, Image, number
-from nightseg_ros.evaluation.sources import in_rgb, Labels
-from nightseg_ros.perception.frame import Frame
+from nightseg_ros.data.pictures import banner, contact_sheet, PictureError, write_picture
+from nightseg_ros.evaluation.metrics import confusion, Image, miou, number
+from nightseg_ros.evaluation.sources import in_rgb, Labels, sequence_shards
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.runtime.pixels import HostPixels, STATE_COLORS
 from nightseg_ros.simulation.drive import IMAGE_TOPIC, TRUTH_TOPIC
-from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
-from nightseg_ros.weights import load_weights
+from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 
 LABEL_TOPIC, STATUS_TOPIC = '/camera/nightseg/labels', '/camera/nightseg/status'
 #: Labelled points of the demo's LiDAR.
 CLOUD_TOPIC = '/lidar/nightseg/points'
-#: Hears how many frames are done, of how many, and what is going on.
-SetProgress = Callable[[int, int | None, str], None]
 
 # -- the run ---------------------------------------------------------------------------------
 
@@ -121,52 +110,85 @@ def _messages(bag: Path, topic: str) -> Iterator[tuple[int, Any]]:
                 yield message.stamp_ns, reader.read(message)
 
 
-def _masks(bag: BagReader, topic: str = LABEL_TOPIC) -> Callable[[int], Image | None]:
-    """Return what gives the ids uint8 [H, W] of a stamp (ns), as stamps rise; None without."""
-    there = any(found.name == topic for found in bag.topics)
-    return partial(Labels(topic if there else '', '', bag).of, '')
+# -- the drive -------------------------------------------------------------------------------
+
+#: Pairs of pictures on a contact sheet.
+TILES = 15
+_GREY = (170, 170, 170)
 
 
-def score_drive(
-    drive: Path,
-    recorded: Path,
-    lit: Mapping[int, bool],
-    config: PipelineConfig,
-    *,
-    progress: SetProgress,
-) -> dict[str, dict[str, float | None]]:
+def review_drive(
+    out: Path, drive: Path, lit: Mapping[int, bool], run: LiveRun, recorded: Path,
+    config: PipelineConfig, *, progress: Callable[[int, int | None, str], None],
+) -> dict[str, dict[str, float | None]]:  # fmt: skip
     """
-    Return mIoU over present classes of the lit ('day') and the dark ('night') part of a drive.
+    Score a rendered drive that was played; write ``overlay.mp4`` and ``contact_sheet.jpg``.
 
-    'auto' is what the node published (whatever its route was), 'day' the day route forced over
-    the same frames by the same pipeline. Frames without a mask from the node count in neither.
-    None where a part has no such frame.
+    Returns the mIoU over present classes of the lit ('day') and the dark ('night') part: 'auto' is
+    what the node published (whatever its route was), 'day' the day route forced over the same
+    frames by the same pipeline. A frame without a mask counts in neither, and says so in the
+    pictures. None where a part has no other. Where labelled points were recorded, the sheet shows
+    them from above beside the overlay.
     """
+    stamps = sorted(run.sent)
+    if not stamps:
+        raise PictureError('no frame was played; there is nothing to show')
     pipeline = Pipeline.load(replace(config, route='day'))
-    scores = {
-        name: {part: ConfusionMatrix(pipeline.taxonomy) for part in ('day', 'night')}
-        for name in ('auto', 'day')
+    taxonomy, pixels = pipeline.taxonomy, HostPixels()
+    palette = taxonomy.palette()
+    empty = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
+    scores = {name: {'day': empty.copy(), 'night': empty.copy()} for name in ('auto', 'day')}
+    # the labelled frames nearest to moments spread over the whole run
+    labelled = sorted(run.arrived.keys() & run.sent.keys()) or stamps
+    chosen = {
+        min(labelled, key=lambda stamp, moment=moment: abs(stamp - moment))  # type: ignore[misc]
+        for moment in np.linspace(stamps[0], stamps[-1], TILES)
     }
-    with BagReader(recorded) as live, BagReader(drive) as rendered:
-        masks, truths = _masks(live), _masks(rendered, TRUTH_TOPIC)
-        for done, (_, frame) in enumerate(open_source(drive, IMAGE_TOPIC), 1):
-            progress(done, len(lit), 'scoring against the day route')
-            if not isinstance(frame, Frame):
+    span = (stamps[-1] - stamps[0]) / 1e9
+    rate = (len(stamps) - 1) / span if span else 10.0
+    clouds = list(_messages(recorded, CLOUD_TOPIC))
+    tiles = []
+    [rendered] = sequence_shards([drive], topics=[IMAGE_TOPIC], labels=[TRUTH_TOPIC])
+    with BagReader(recorded) as bag, VideoWriter(out / 'overlay.mp4', rate) as video:
+        # ids uint8 [H, W] of a stamp, as stamps rise
+        there = any(topic.name == LABEL_TOPIC for topic in bag.topics)
+        masks = Labels(LABEL_TOPIC if there else '', '', bag)
+        for done, read in enumerate(rendered.read({}), 1):
+            progress(done, len(lit), 'scoring and drawing')
+            frame, truth = read.frame, read.truth
+            if frame is None or truth is None or frame.stamp_ns not in run.sent:
                 continue
-            mask, truth = masks(frame.stamp_ns), truths(frame.stamp_ns)
-            if mask is None or truth is None:
-                continue
-            [result] = pipeline.process([frame])
-            assert result.labels is not None
-            for name, labels in (('auto', mask), ('day', result.labels)):
-                scores[name]['day' if lit[frame.stamp_ns] else 'night'].add(truth, labels)
+            stamp = frame.stamp_ns
+            mask, status = masks.of('', stamp), run.statuses.get(stamp)
+            image = shown = in_rgb(frame)
+            if mask is not None:
+                [result] = pipeline.process([frame])
+                assert result.labels is not None
+                part = 'day' if lit[stamp] else 'night'
+                for name, labels in (('auto', mask), ('day', result.labels)):
+                    scores[name][part] += confusion(truth, labels, taxonomy)
+                shown = pixels.blend(image, 'rgb', pixels.colorize(mask, palette), 0.5)
+            text, color = f'{(stamp - stamps[0]) / 1e9:5.1f} s', _GREY
+            if status is None or mask is None:
+                text += '  no mask: the frame was dropped'
+            else:
+                text += f'  {status.state}  route {status.route}  score {status.score:.2f}'
+                color = STATE_COLORS.get(status.state, _GREY)
+            video.add(banner(shown, text, color))
+            if stamp in chosen:
+                before = bisect_right(clouds, stamp, key=lambda item: item[0])
+                if before:
+                    cloud = read_cloud(clouds[before - 1][1])
+                    shown = np.hstack([shown, top_view(cloud, palette, shown.shape[0])])
+                tiles.append((image, shown, text, color))
+    write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))
     return {
-        name: {part: number(matrix.miou()) for part, matrix in parts.items()}
+        name: {part: number(miou(rows)) for part, rows in parts.items()}
         for name, parts in scores.items()
     }
 
 
-# -- pictures of it --------------------------------------------------------------------------
+# -- clouds from above -----------------------------------------------------------------------
 
 #: Metres ahead of the sensor, and to either side, that are shown.
 AHEAD, ASIDE = 40.0, 16.0
@@ -211,73 +233,3 @@ def top_view(cloud: Cloud, palette: Image, height: int) -> Image:
                      (origin[0] + half, origin[1] + half)])  # fmt: skip
     cv2.fillPoly(picture, [nose], (240, 240, 240), cv2.LINE_AA)
     return picture
-
-
-#: Pairs of pictures on a contact sheet.
-TILES = 15
-_GREY = (170, 170, 170)
-
-
-def show_run(
-    out: Path,
-    source: FrameSource,
-    run: LiveRun,
-    recorded: Path,
-    weights: str,
-    *,
-    progress: SetProgress,
-) -> None:
-    """
-    Write ``overlay.mp4`` and ``contact_sheet.jpg`` of the frames that were played.
-
-    Where labelled points were recorded, the sheet shows them from above beside the overlay.
-    ``weights`` name the taxonomy and its colours. A frame without a mask is shown as it is and
-    says so.
-    """
-    stamps = sorted(run.sent)
-    if not stamps:
-        raise PictureError('no frame was played; there is nothing to show')
-    taxonomy = Taxonomy.from_dict(load_weights(weights).metadata.taxonomy or {})
-    pixels, palette = HostPixels(), taxonomy.palette()
-    # the labelled frames nearest to moments spread over the whole run
-    labelled = sorted(run.arrived.keys() & run.sent.keys()) or stamps
-    chosen = {
-        min(labelled, key=lambda stamp, moment=moment: abs(stamp - moment))  # type: ignore[misc]
-        for moment in np.linspace(stamps[0], stamps[-1], TILES)
-    }
-    span = (stamps[-1] - stamps[0]) / 1e9
-    clouds = list(_messages(recorded, CLOUD_TOPIC))
-    frames = (frame for _, frame in source if isinstance(frame, Frame))
-    # as the player adds
-    offset = source.ros_offset_ns
-    played = (frame for frame in frames if frame.stamp_ns + offset in run.sent)
-    rate = (len(stamps) - 1) / span if span else 10.0
-    tiles = []
-    with BagReader(recorded) as bag, VideoWriter(out / 'overlay.mp4', rate) as video:
-        masks = _masks(bag)
-        for done, frame in enumerate(played, 1):
-            progress(done, len(stamps), 'drawing the overlays')
-            stamp = frame.stamp_ns + offset
-            mask = masks(stamp)
-            image = shown = in_rgb(frame)
-            if mask is not None:
-                colors = pixels.colorize(mask, palette)
-                shown = pixels.blend(frame.image, frame.order, colors, 0.5)
-            text, color = f'{(stamp - stamps[0]) / 1e9:5.1f} s', _GREY
-            status = run.statuses.get(stamp)
-            if status is None or mask is None:
-                text += '  no mask: the frame was dropped'
-            else:
-                text += f'  {status.state}  route {status.route}  score {status.score:.2f}'
-                color = STATE_COLORS.get(status.state, _GREY)
-            video.add(banner(shown, text, color))
-            if stamp in chosen:
-                before = bisect_right(clouds, stamp, key=lambda item: item[0])
-                if before:
-                    cloud = read_cloud(clouds[before - 1][1])
-                    above = top_view(cloud, palette, shown.shape[0])
-                    shown = np.hstack([shown, above])
-                tiles.append((image, shown, text, color))
-            if stamp == stamps[-1]:
-                break
-    write_picture(out / 'contact_sheet.jpg', contact_sheet(tiles))

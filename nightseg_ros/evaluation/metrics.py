@@ -40,44 +40,27 @@ def number(value: Any, digits: int = 4) -> float | None:
 # -- confusion -------------------------------------------------------------------------------
 
 
-class ConfusionMatrix:
-    """Pixel counts; a truth of 255 counts nowhere, a prediction of 255 is a miss."""
+def confusion(truth: Image, labels: Image, taxonomy: Taxonomy) -> Counts:
+    """
+    Count the pixels of a mask; a truth of 255 counts nowhere, a label of 255 is a miss.
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        self.taxonomy = taxonomy
-        self.rows: Counts = np.zeros((len(taxonomy), len(taxonomy) + 1), np.int64)
-
-    def add(self, truth: Image, labels: Image) -> None:
-        """Count a mask, both uint8 [H, W]; ``ValueError`` where sizes or ids do not fit."""
-        if truth.shape != labels.shape:
-            (height, width), (tall, wide) = truth.shape, labels.shape
+    Both are uint8 [H, W]; ``ValueError`` where sizes or ids do not fit.
+    """
+    if truth.shape != labels.shape:
+        (height, width), (tall, wide) = truth.shape, labels.shape
+        raise ValueError(
+            f'the truth is {width}×{height}, the mask {wide}×{tall} pixels; sizes must agree'
+        )
+    classes = len(taxonomy)
+    joint = joint_histogram(truth, labels)
+    for name, ids in (('truth', joint), ('mask', joint.T)):
+        strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
+        if strange.size:
             raise ValueError(
-                f'the truth is {width}×{height}, the mask {wide}×{tall} pixels; sizes must agree'
+                f'the {name} holds id {strange[0] + classes}; '
+                f"'{taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
             )
-        classes = len(self.taxonomy)
-        joint = joint_histogram(truth, labels)
-        for name, ids in (('truth', joint), ('mask', joint.T)):
-            strange = np.flatnonzero(ids[classes:UNLABELLED].any(1))
-            if strange.size:
-                raise ValueError(
-                    f'the {name} holds id {strange[0] + classes}; '
-                    f"'{self.taxonomy.name}' has ids 0–{classes - 1} and {UNLABELLED}"
-                )
-        self.rows += joint[:classes, [*range(classes), UNLABELLED]]
-
-    def iou(self) -> Floats:
-        """Return the IoU of each class, float64 [classes] in [0, 1]; NaN where no side has it."""
-        return iou(self.rows)
-
-    def miou(self, *, without: Sequence[str] = ()) -> float:
-        """Mean IoU over the classes present in the truth, less those named in ``without``."""
-        keep = np.ones(len(self.taxonomy), np.bool_)
-        keep[[self.taxonomy.id_of(name) for name in without]] = False
-        return float(miou(self.rows, keep))
-
-    def pixel_accuracy(self) -> float:
-        """Return the share of labelled pixels whose label is right; NaN without any."""
-        return float(pixel_accuracy(self.rows))
+    return joint[:classes, [*range(classes), UNLABELLED]]
 
 
 def joint_histogram(

@@ -33,7 +33,6 @@ from nightseg_ros.data.sample import (
 )
 from nightseg_ros.data.source import camera_names, FrameSource, open_source
 from nightseg_ros.evaluation.metrics import Image
-from nightseg_ros.evaluation.variants import Configuration
 from nightseg_ros.files import read_text
 from nightseg_ros.perception.frame import decode_raw, Frame, FrameError
 from nightseg_ros.perception.illumination import State
@@ -166,38 +165,6 @@ class Shard:
                 f"no label of '{self.labels}' belongs to a frame: frames are named as "
                 f"'{first_name}', or by their stamp in ns, labels as '{labels.example}'"
             )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """Every shard, and the configurations that each frame goes through."""
-
-    configurations: tuple[Configuration, ...]
-    shards: tuple[Shard, ...]
-    save_labels: bool = False
-
-    def __post_init__(self) -> None:
-        names = Counter(
-            (shard.set_name, sample.image.stem)
-            for shard in self.shards
-            for sample in shard.samples
-        )
-        for (name, stem), times in names.most_common(1):
-            if self.save_labels and times > 1:
-                raise ConfigError(
-                    f"{times} pictures of '{name}' are called '{stem}', so that their masks would "
-                    'overwrite one another; rename them, or leave --save-labels out'
-                )
-
-    def sets(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for number, shard in enumerate(self.shards):
-            found.setdefault(shard.set_name, []).append(number)
-        return found
-
-    def run_names(self, set_name: str) -> list[str]:
-        """Return the names that a set's scores get, one a configuration."""
-        return [f'{set_name}/{item.name}'.rstrip('/') for item in self.configurations]
 
 
 def dataset_shards(

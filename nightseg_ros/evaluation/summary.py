@@ -9,19 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import hashlib
 from typing import Any
 
+from nightseg_ros.evaluation import metrics
 from nightseg_ros.evaluation.inference import FinishedShard
-from nightseg_ros.evaluation.metrics import (
-    calibration,
-    Counts,
-    difference,
-    flicker,
-    Floats,
-    interval,
-    number,
-    SegmentationScores,
-    selective,
-)
-from nightseg_ros.evaluation.sources import Plan
+from nightseg_ros.evaluation.metrics import Counts, Floats, number, SegmentationScores
+from nightseg_ros.evaluation.sources import Shard
+from nightseg_ros.evaluation.variants import Variants
 import numpy as np
 import numpy.typing as npt
 
@@ -73,25 +65,26 @@ class SetScores:
     """One set's scores in every configuration."""
 
     def __init__(
-        self, name: str, plan: Plan, finished: Sequence[FinishedShard], scores: SegmentationScores
-    ) -> None:
-        """Read the finished shards of the set, which are in the order of the plan."""
-        self._name, self._plan, self._finished = name, plan, finished
+        self, name: str, parts: Sequence[tuple[Shard, FinishedShard]], variants: Variants,
+        scores: SegmentationScores,
+    ) -> None:  # fmt: skip
+        """Read the finished shards of the set."""
+        self._name, self._members = name, variants.configurations
+        self._shards, self._finished = zip(*parts)
         self._scores, self._config = scores, scores.config
-        self._shards = [plan.shards[number] for number in plan.sets()[name]]
         #: Of each frame its lines, one a configuration.
-        self.lines = [line for shard in finished for line in shard.lines()]
+        self.lines = [line for shard in self._finished for line in shard.lines()]
         #: int64 [frames, runs, ...]
         self._counts = {
-            kind: np.concatenate([shard.counts(kind) for shard in finished])
+            kind: np.concatenate([shard.counts(kind) for shard in self._finished])
             for kind in ('confusion', 'calibration', 'flicker')
         }
-        sizes = [shard.note['frames'] for shard in finished]
+        sizes = [shard.note['frames'] for shard in self._finished]
         drives = np.array([shard.sequence for shard in self._shards], np.bool_)
         place = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
         self._tables = [
             FrameTable([lines[run] for lines in self.lines], place, drives[place])
-            for run in range(len(plan.configurations))
+            for run in range(len(self._members))
         ]
         self._unit: str = self._config.unit
         if self._unit == 'auto':
@@ -100,7 +93,7 @@ class SetScores:
         #: By configuration and score, its values in every draw.
         self._values: list[dict[str, Floats]] = []
         self._drawn = 0
-        self.runs = {run: self._run(i) for i, run in enumerate(plan.run_names(name))}
+        self.runs = {run: self._run(i) for i, run in enumerate(variants.run_names(name))}
 
     def describe(self) -> dict[str, Any]:
         table = self._tables[0]
@@ -146,7 +139,7 @@ class SetScores:
                     for run in (self.runs[name], self.runs[reference])
                 )
                 if score is not None:
-                    item[key] = difference(
+                    item[key] = metrics.difference(
                         score, first, values[key], self._values[0][key], self._drawn, self._config
                     )
             found.append(item)
@@ -191,7 +184,7 @@ class SetScores:
         digests = ''.join(line['labels_sha256'] or '' for line in table.lines)
         return {
             'set': self._name,
-            'configuration': self._plan.configurations[run].name,
+            'configuration': self._members[run].name,
             'frames': frames,
             'failed': len(table.lines) - frames,
             'labelled': int(labelled.sum()),
@@ -203,12 +196,12 @@ class SetScores:
                 for key, column in words.items()
             },
             'mean_of_sources_miou9': number(mean),
-            'mean_of_sources_miou9_ci': interval(means, count, self._config),
+            'mean_of_sources_miou9_ci': metrics.interval(means, count, self._config),
             'routes': _tally(words['route'][table.masked]),
             'states': _tally(words['state'][table.readable]),
-            'calibration': by_state('calibration', calibration, labelled),
+            'calibration': by_state('calibration', metrics.calibration, labelled),
             'reliability': self._reliability(table),
-            'flicker': by_state('flicker', flicker, table.masked & table.sequence),
+            'flicker': by_state('flicker', metrics.flicker, table.masked & table.sequence),
             'routing': routing(table, [shard.source for shard in self._shards]),
             'labels_sha256': hashlib.sha256(bytes.fromhex(digests)).hexdigest(),
             'timing': timing(table),
@@ -222,7 +215,7 @@ class SetScores:
         return {
             'mean': number(table.reliability[known].mean()),
             'least': number(table.reliability[known].min()),
-            **selective(
+            **metrics.selective(
                 table.reliability[scored], table.pixel_acc[scored], self._units[scored],
                 self._config,
             ),

@@ -120,6 +120,7 @@ class Variants:
         log: Log = lambda text: None,
     ) -> None:
         """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
+        self.configurations = tuple(configurations)
         if streams > 1:
             configurations = shared_out(configurations, streams)
         self.streams = streams
@@ -139,6 +140,10 @@ class Variants:
         self._free: queue.SimpleQueue[list[Pipeline]] = queue.SimpleQueue()
         for stream in self._loaded:
             self._free.put(stream)
+
+    def run_names(self, set_name: str) -> list[str]:
+        """Return the names that a set's scores get, one a configuration."""
+        return [f'{set_name}/{item.name}'.rstrip('/') for item in self.configurations]
 
     def fresh(self) -> Variants:
         """Return the same networks with routers that have seen nothing."""

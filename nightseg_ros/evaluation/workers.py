@@ -1,15 +1,15 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
 """
-The shards of a plan spread over this process, over several, or over the machines of a cluster.
+Shards spread over this process, over several, or over the machines of a cluster.
 
-A shard counts once its file is there, and files are put together in the order of the plan, so
+A shard counts once its file is there, and files are put together in the order of the shards, so
 that who evaluated a shard, how often it was tried and when it was ready changes no score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
@@ -23,7 +23,7 @@ import threading
 from typing import Any
 
 from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
-from nightseg_ros.evaluation.sources import Plan, Shard
+from nightseg_ros.evaluation.sources import Shard
 from nightseg_ros.evaluation.variants import Configuration, shared_out, Variants
 from nightseg_ros.files import LOG, process_context, replace_file
 
@@ -31,7 +31,7 @@ from nightseg_ros.files import LOG, process_context, replace_file
 ATTEMPTS = 4
 #: Seconds between two reports of progress.
 _PROGRESS_S = 0.5
-#: Hears how many frames of the plan are done.
+#: Hears how many frames of all shards are done.
 Advance = Callable[[int], None]
 #: In a worker: frames that are done of each shard, shared with the process that started it.
 _done: MutableSequence[int] = []
@@ -41,49 +41,54 @@ class WorkerError(RuntimeError):
     """Processes that keep dying, or a cluster that cannot be reached."""
 
 
-def shard_files(plan: Plan, folder: Path) -> list[Path]:
-    return [folder / f'{number:05d}.npz' for number in range(len(plan.shards))]
+def shard_files(shards: Sequence[Shard], folder: Path) -> list[Path]:
+    return [folder / f'{number:05d}.npz' for number in range(len(shards))]
 
 
 def _frames(paths: list[Path]) -> list[int | None]:
     return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
 
 
-def run_here(plan: Plan, variants: Variants, folder: Path, advance: Advance) -> None:
+def run_here(
+    shards: Sequence[Shard], variants: Variants, folder: Path, save_labels: bool, advance: Advance
+) -> None:
     """Evaluate the shards one after the other."""
     before = 0
-    for shard, path in zip(plan.shards, shard_files(plan, folder)):
+    for shard, path in zip(shards, shard_files(shards, folder)):
         if not path.exists():
             evaluate_shard(
-                shard, variants, path, save_labels=plan.save_labels,
+                shard, variants, path, save_labels=save_labels,
                 advance=lambda done, before=before: advance(before + done),  # type: ignore[misc]
             )  # fmt: skip
         before += FinishedShard(path).note['frames']
         advance(before)
 
 
-def run_processes(plan: Plan, folder: Path, workers: int, advance: Advance) -> None:
+def run_processes(
+    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, workers: int,
+    save_labels: bool, advance: Advance,
+) -> None:  # fmt: skip
     """
     Evaluate the shards in ``workers`` processes of this machine.
 
     The cores are shared out among them unless a configuration sets ``threads``. The shard of a
     killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
     """
-    configurations = shared_out(plan.configurations, workers)
+    configurations = shared_out(members, workers)
     context = process_context()
     if context is None:
-        run_here(plan, _variants(plan.configurations), folder, advance)
+        run_here(shards, _variants(members), folder, save_labels, advance)
         return
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
-    done = context.RawArray('q', len(plan.shards))
-    paths = shard_files(plan, folder)
+    done = context.RawArray('q', len(shards))
+    paths = shard_files(shards, folder)
     for _ in range(ATTEMPTS):
         finished = _frames(paths)
         done[:] = [frames or 0 for frames in finished]
         with ProcessPoolExecutor(workers, context, _begin, (done,)) as pool:
             futures: set[Future[None]] = {
-                pool.submit(_evaluate, shard, number, configurations, path, plan.save_labels)
-                for number, (shard, path) in enumerate(zip(plan.shards, paths))
+                pool.submit(_evaluate, shard, number, configurations, path, save_labels)
+                for number, (shard, path) in enumerate(zip(shards, paths))
                 if finished[number] is None
             }
             try:
@@ -138,7 +143,10 @@ def _variants(configurations: tuple[Configuration, ...]) -> Variants:
     return Variants(configurations)
 
 
-def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advance) -> None:
+def run_ray(
+    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, address: str,
+    workers: int, save_labels: bool, advance: Advance,
+) -> None:  # fmt: skip
     """
     Evaluate the shards on a Ray cluster, or with 'local' in ``workers`` Ray processes here.
 
@@ -151,8 +159,8 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
     except ImportError as error:
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
-    configurations = shared_out(plan.configurations, os.cpu_count() or 1)
-    paths = shard_files(plan, folder)
+    configurations = shared_out(members, os.cpu_count() or 1)
+    paths = shard_files(shards, folder)
     finished = _frames(paths)
     own = not ray.is_initialized()
     if own:
@@ -164,8 +172,8 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
             max_retries=ATTEMPTS - 1,
         )(evaluate_to_bytes)
         waiting = {
-            task.remote(shard, configurations, plan.save_labels): number
-            for number, shard in enumerate(plan.shards)
+            task.remote(shard, configurations, save_labels): number
+            for number, shard in enumerate(shards)
             if finished[number] is None
         }
         while waiting:
@@ -177,7 +185,7 @@ def run_ray(plan: Plan, folder: Path, address: str, workers: int, advance: Advan
                 # what the function itself raised: damaged input, missing weights
                 raise (error.cause if isinstance(error.cause, Exception) else error) from error
             except ray.exceptions.RayError as error:
-                name = plan.shards[number].source
+                name = shards[number].source
                 raise WorkerError(f"'{name}' was lost {ATTEMPTS} times: {error}") from error
             finished[number] = FinishedShard(paths[number]).note['frames']
             advance(sum(frames or 0 for frames in finished))

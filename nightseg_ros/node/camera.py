@@ -88,8 +88,8 @@ class CameraTopics:
     """
     One camera's subscriptions and publishers, from configure to cleanup.
 
-    ``open`` to ``close`` is the active time. The executor's thread receives; all that is
-    published and ``size`` belong to the worker's thread meanwhile.
+    From ``subscribe`` on the executor's thread receives; all that is published and ``size`` belong
+    to the worker's thread.
     """
 
     def __init__(self, node: Any, names: CameraNames, pipeline: Pipeline) -> None:
@@ -98,12 +98,10 @@ class CameraTopics:
         self.routes_with_reliability = pipeline.routes_with_reliability
         self.size: tuple[int, int] | None = None
         """Height and width of the last image."""
-        self.images: OrderedSubscription | None = None
         self._node, self._long_side, self._taxonomy = node, pipeline.long_side, pipeline.taxonomy
         self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
         self._warnings = Warnings(node.get_logger(), names.name)
         self._info: Any = None
-        self._infos: Subscription | None = None
         kind = TRANSPORTS[node.settings.transport]
         self._kind = message_class(kind)
         if self._kind is None:
@@ -156,26 +154,15 @@ class CameraTopics:
         def keep_info(info: Any) -> None:
             self._info = info
 
-        self._infos = Subscription(self._node, CameraInfo, self.names.info_topic, keep_info)
+        Subscription(self._node, CameraInfo, self.names.info_topic, keep_info)
         settings = self._node.settings
-        self.images = OrderedSubscription(
+        images = OrderedSubscription(
             self._node, self._kind, self.names.image_topic, partial(put, self),
             settings.qos_reliability, self.health, unpack=VideoUnpacker(),
             # of pictures the latest will do, but each packet of a video counts
             depth=1 if settings.transport == 'raw' else 30,
         )  # fmt: skip
-
-    def close(self) -> None:
-        """Take the subscriptions out of the graph."""
-        for subscription in (self.images, self._infos):
-            if subscription is not None:
-                subscription.close()
-        self.images = self._infos = None
-
-    def destroy(self) -> None:
-        """Take the output topics out of the graph."""
-        for publisher in self._publishers.values():
-            self._node.destroy_lifecycle_publisher(publisher)
+        self._node.sources.append((self.names.name, self.health, images))
 
     # -- the worker's thread ------------------------------------------------------------------
 

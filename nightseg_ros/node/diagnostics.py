@@ -41,8 +41,6 @@ CLOUD_DROPS = {
 }
 #: Drops that are no fault: the node is busy, or told to drop.
 NO_FAULT = ('superseded', 'max_rate', 'unwanted')
-#: Faults that lose nothing new.
-HARMLESS = ('out_of_order', 'duplicate_stamp')
 
 #: Seconds after its last fault after which a camera counts as recovered.
 RECOVERY = 2.0
@@ -231,7 +229,7 @@ class Health:
             # a camera that is served all the same is a smaller problem than one that is not
             useful = now - self.last_useful < RECOVERY
             reason = key.removeprefix('dropped.')
-            level: Level = 'WARN' if useful or reason in HARMLESS else 'ERROR'
+            level: Level = 'WARN' if useful else 'ERROR'
             what = f'{self.counts[key]} {reason}' if reason in self._drops else self.counts[key]
             found.append(HealthProblem(level, f'{text} ({what} so far)'))
         return found

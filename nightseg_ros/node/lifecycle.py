@@ -17,7 +17,14 @@ from typing import Any, ClassVar
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import GetState
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.diagnostics import Health, HealthProblem, Level, node_status, source_status
+from nightseg_ros.node.diagnostics import (
+    Health,
+    HealthProblem,
+    Level,
+    LONGEST,
+    node_status,
+    source_status,
+)
 from nightseg_ros.node.parameters import settings_of, table, unknown
 from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, Task
@@ -77,10 +84,13 @@ class ManagedNode(LifecycleNode):
         super().__init__(name, **options)
         services = {service.srv_name.rpartition('/')[2]: service for service in self.services}
         self._get_state = services['get_state'].callback
-        self._change_state = services['change_state'].callback
-        services['change_state'].callback = self._answer_transition
+        for name, service in services.items():
+            service.callback = partial(self._answer, name, service.callback)
+        self._outputs: list[Any] = []
         self.subscribed: set[Subscription] = set()
         """Those that follow what their publishers offer."""
+        self.sources: list[tuple[str, Health, Subscription]] = []
+        """Name, health and subscription of each camera or sensor that is subscribed to."""
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self._kind = settings
@@ -114,6 +124,17 @@ class ManagedNode(LifecycleNode):
         if topic == CLOCK_TOPIC:
             callback = partial(self._take_clock, callback)
         return super().create_subscription(msg_type, topic, callback, *given, **more)
+
+    def unsubscribe(self) -> None:
+        """Close all subscriptions, also those of a camera or sensor that is half made."""
+        self.sources.clear()
+        for subscription in tuple(self.subscribed):
+            subscription.close()
+
+    def create_lifecycle_publisher(self, *given: Any, **more: Any) -> Any:
+        """Create an output topic, which lives until cleanup, or until configure has failed."""
+        self._outputs.append(super().create_lifecycle_publisher(*given, **more))
+        return self._outputs[-1]
 
     def _take_clock(self, take: Callable[[Any], None], message: Any) -> None:
         self._clock_problem = ''
@@ -210,13 +231,12 @@ class ManagedNode(LifecycleNode):
 
     # -- lifecycle ----------------------------------------------------------------------------
 
-    def _answer_transition(self, request: Any, response: Any) -> Any:
-        """Answer a request that the state does not allow: rclpy lets the error pass instead."""
+    def _answer(self, name: str, answer: Callable[..., Any], request: Any, response: Any) -> Any:
+        """Answer a request that is refused by an error: rclpy lets the error pass instead."""
         try:
-            return self._change_state(request, response)
+            return answer(request, response)
         except Exception as error:
-            self.get_logger().warning(f'transition refused: {error}')
-            response.success = False
+            self.get_logger().warning(f'{name} refused: {error}'[:LONGEST])
             return response
 
     def _autostart(self) -> None:
@@ -244,6 +264,7 @@ class ManagedNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate the publishers, start to work, subscribe."""
         super().on_activate(state)
+        self._failure = ''
         try:
             source = self._begin()
         except Exception as error:
@@ -285,6 +306,8 @@ class ManagedNode(LifecycleNode):
     def _free(self) -> None:
         """Release, and search for cycles: networks, masks and tf buffers lie in them."""
         self._release()
+        while self._outputs:
+            self.destroy_lifecycle_publisher(self._outputs.pop())
         self.settings = None
         gc.unfreeze()
         gc.collect()
@@ -338,7 +361,7 @@ class ManagedNode(LifecycleNode):
         name = self.get_fully_qualified_name().strip('/')
         state = self._get_state(GetState.Request(), GetState.Response()).current_state.label
         statuses = [node_status(name, state, self._problems(now), *self._description())]
-        for source, health, subscription in self._sources() if settings is not None else ():
+        for source, health, subscription in self.sources.copy() if settings is not None else ():
             topic = subscription.source()
             statuses.append(source_status(name, source, health, topic, now, settings.silent_after))
         message = DiagnosticArray(status=statuses)
@@ -397,7 +420,3 @@ class ManagedNode(LifecycleNode):
     @abstractmethod
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         """Return what ``Pipeline.describe`` returns, or {}, and further values of the node."""
-
-    @abstractmethod
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        """Return name, health and subscription of each camera or sensor that is subscribed to."""

@@ -170,12 +170,17 @@ def _use_one_heap() -> None:
 
 def _stop_on_signals() -> threading.Event:
     """
-    Return what SIGINT and SIGTERM set; the process ends ``DEADLINE`` seconds later at most.
+    Return what SIGINT, SIGTERM and SIGHUP (the terminal was closed) set.
+
+    The process ends ``DEADLINE`` seconds later at most.
 
     A thread takes them: Python's own handlers run between two steps of the main thread, which may
     be deep in the loading of a network.
     """
-    stop, signals = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    stop, signals = threading.Event(), {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        # started by nohup, to outlive its terminal
+        signals.remove(signal.SIGHUP)
     # every thread that starts later inherits this
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 

@@ -210,7 +210,9 @@ def message_class(kind: str) -> Any | None:
 
 
 def header_stamp(data: bytes) -> int:
-    """Return the header's stamp in ns of a serialised (CDR) stamped message."""
+    """Return the header's stamp in ns of a serialised (CDR) stamped message; 0 of a torn one."""
+    if len(data) < 12:
+        return 0
     seconds, nanoseconds = struct.unpack_from('<iI' if data[1] else '>iI', data, 4)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 

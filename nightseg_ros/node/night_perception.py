@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.diagnostics import Health, HealthProblem, RECOVERY
+from nightseg_ros.node.diagnostics import HealthProblem, RECOVERY
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.parameters import Settings
-from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
@@ -65,8 +64,7 @@ class NightPerception(ManagedNode):
 
     def stop(self, timeout: float) -> bool:
         """Unsubscribe, stop the worker."""
-        for camera in self._cameras:
-            camera.close()
+        self.unsubscribe()
         if self._worker is None or self._worker.stop(timeout):
             return True
         # on_error, which comes next, must not wait for it again, nor the watchdog end it
@@ -77,9 +75,7 @@ class NightPerception(ManagedNode):
         return False
 
     def _release(self) -> None:
-        """Free networks and output topics."""
-        for camera in self._cameras:
-            camera.destroy()
+        """Free networks and cameras."""
         self._cameras = []
         self._worker = None
 
@@ -116,6 +112,3 @@ class NightPerception(ManagedNode):
         worker = self._worker
         description = {} if worker is None else worker.pipeline.describe()
         return description, {'cameras': len(self._cameras)}
-
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        return [(c.names.name, c.health, c.images) for c in self._cameras if c.images is not None]

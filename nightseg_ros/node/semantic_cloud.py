@@ -9,7 +9,7 @@ then from tf2 where it is installed. ``clouds.painter`` does the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 import importlib
 import math
@@ -44,7 +44,6 @@ class SensorFeed:
         """Create the output topic."""
         self.sensor, self._node = sensor, node
         self.health = self._new_health()
-        self.clouds: OrderedSubscription | None = None
         self._publisher = node.create_lifecycle_publisher(
             PointCloud2,
             f'{sensor.output}/points',
@@ -60,20 +59,11 @@ class SensorFeed:
     def subscribe(self) -> None:
         """Subscribe."""
         self.health = self._new_health()
-        self.clouds = OrderedSubscription(
+        clouds = OrderedSubscription(
             self._node, PointCloud2 if self.sensor.kind == 'cloud' else Image, self.sensor.topic,
             self._receive, self._node.settings.qos_reliability, self.health, self._node.start_over,
         )  # fmt: skip
-
-    def close(self) -> None:
-        """Take the subscription out of the graph."""
-        if self.clouds is not None:
-            self.clouds.close()
-        self.clouds = None
-
-    def destroy(self) -> None:
-        """Take the output out of the graph."""
-        self._node.destroy_lifecycle_publisher(self._publisher)
+        self._node.sources.append((self.sensor.name, self.health, clouds))
 
     def publish(self, cloud: SensorCloud, paint_ms: float) -> None:
         """Hand a labelled cloud to whoever subscribes."""
@@ -125,44 +115,43 @@ class CameraFeed:
         """Subscribe."""
         self.name, self._node = name, node
         self.masks = 0
-        self._last = time.monotonic()
         painter, prefix = node.painter, f'{name}/{NAMESPACE}'
-        self._take_labels = partial(painter.take_labels, name)
-        reliability = node.settings.qos_reliability
+        watched = {'labels': painter.take_labels}
+        if painter.config.confidence:
+            watched['confidence'] = painter.take_confidence
+        self._last = dict.fromkeys(watched, time.monotonic())
         topics: list[tuple[Any, str, str, Callable[[Any], None]]] = [
-            (Image, f'{prefix}/labels', reliability, self._labels),
+            *(
+                (Image, f'{prefix}/{kind}', node.settings.qos_reliability,
+                 partial(self._take, kind, take))
+                for kind, take in watched.items()
+            ),
             (CameraInfo, info_topic, 'auto', partial(painter.take_info, name)),
             (String, f'{prefix}/label_info_json', 'auto', painter.take_legend),
-        ]
-        if painter.config.confidence:
-            take = partial(painter.take_confidence, name)
-            topics.append((Image, f'{prefix}/confidence', reliability, take))
+        ]  # fmt: skip
         self._subscriptions = [
             Subscription(node, kind, topic, self._used(topic, take), policy)
             for kind, topic, policy, take in topics
         ]
 
-    def close(self) -> None:
-        """Take the subscriptions out of the graph."""
-        for subscription in self._subscriptions:
-            subscription.close()
-
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
-        """Return what is wrong with this camera's masks."""
-        if now - self._last <= silent_after:
-            return []
-        source = self._subscriptions[0].source()
-        who = 'nobody publishes' if not source.publishers else 'nothing comes on'
-        text = f'{self.name}: no mask for {now - self._last:.1f} s: {who} {source.topic}'
-        return [HealthProblem('ERROR', text)]
+        """Return what is wrong with this camera's masks: without confidence each cloud waits."""
+        for (kind, last), subscription in zip(self._last.items(), self._subscriptions):
+            if now - last > silent_after:
+                source = subscription.source()
+                who = 'nobody publishes' if not source.publishers else 'nothing comes on'
+                noun = 'mask' if kind == 'labels' else kind
+                text = f'{self.name}: no {noun} for {now - last:.1f} s: {who} {source.topic}'
+                return [HealthProblem('ERROR' if kind == 'labels' else 'WARN', text)]
+        return []
 
     def _used(self, topic: str, take: Callable[[Any], None]) -> Callable[[Any], None]:
         return partial(self._node.use, f'{self.name}: {topic.rpartition("/")[2]}', take)
 
-    def _labels(self, message: Any) -> None:
-        self._take_labels(message)
-        self._last = time.monotonic()
-        self.masks += 1
+    def _take(self, kind: str, take: Callable[[str, Any], None], message: Any) -> None:
+        take(self.name, message)
+        self._last[kind] = time.monotonic()
+        self.masks += kind == 'labels'
 
 
 class Places:
@@ -236,7 +225,6 @@ class SemanticCloud(ManagedNode):
         self._places: Places | None = None
         self._cameras: list[CameraFeed] = []
         self._sensors: dict[str, SensorFeed] = {}
-        self._odometry: Any = None
         self._timer: Any = None
         super().__init__('semantic_cloud', CloudSettings, **options)
         self._inputs = self._new_inputs()
@@ -273,10 +261,9 @@ class SemanticCloud(ManagedNode):
         for feed in self._sensors.values():
             feed.subscribe()
         if settings.odometry:
-            self._odometry = self.create_subscription(
-                message_class(settings.odometry_type), settings.odometry,
-                partial(self.use, 'poses', self.painter.take_pose),
-                QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT),
+            Subscription(
+                self, message_class(settings.odometry_type), settings.odometry,
+                partial(self.use, 'poses', self.painter.take_pose), 'best_effort', depth=50,
             )  # fmt: skip
         group = MutuallyExclusiveCallbackGroup()
         self._timer = self.create_timer(CHECK_PERIOD, self.serve, group, clock=self._steady)
@@ -287,20 +274,13 @@ class SemanticCloud(ManagedNode):
         """Unsubscribe."""
         if self._timer is not None:
             self.destroy_timer(self._timer)
-        if self._odometry is not None:
-            self.destroy_subscription(self._odometry)
-        self._timer = self._odometry = None
-        for camera in self._cameras:
-            camera.close()
-        for sensor in self._sensors.values():
-            sensor.close()
+        self._timer = None
+        self.unsubscribe()
         self._cameras = []
         return True
 
     def _release(self) -> None:
-        """Free the output topics."""
-        for feed in self._sensors.values():
-            feed.destroy()
+        """Forget the sensors, and stop listening to tf."""
         if self._places is not None:
             self._places.close()
         self._sensors = {}
@@ -360,13 +340,9 @@ class SemanticCloud(ManagedNode):
             lead = f'missed.{camera.name}: '
             bad = (count for what, count in counts.items() if what.startswith(lead))
             values[f'bad_masks.{camera.name}'] = sum(bad)
-        if self._odometry is not None:
+        if (settings := self.settings) is not None and settings.odometry:
             values['bad_poses'] = counts['missed.poses']
         return {}, values
-
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        feeds = self._sensors.values()
-        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds is not None]
 
 
 def main() -> None:

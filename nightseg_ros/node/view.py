@@ -8,7 +8,6 @@ A picture is subscribed to, and encoded, only while somebody looks at it.
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter, deque
 import json
 import math
@@ -45,6 +44,8 @@ LOOK_S = 0.5
 WATCHED_S = 3.0
 #: Seconds of the plotted score that a new page gets, and between two points of it.
 HISTORY_S, POINT_S = 120.0, 0.1
+#: Frames whose latencies are kept: half an hour of 30 Hz, or the memory would grow for ever.
+MOST_LATENCIES = 54_000
 #: Long side of a picture in pixels, and its quality as JPEG.
 LONG_SIDE, QUALITY = 960, 80
 #: Values of a camera in /diagnostics that the page shows.
@@ -110,14 +111,13 @@ class Viewer:
         while rclpy.ok() and not stop.is_set():
             try:
                 executor.spin_once(timeout_sec=0.1)
-            except (ValueError, KeyError, IndexError, TypeError) as error:
+                if (now := time.monotonic()) >= look:
+                    look = now + LOOK_S
+                    self._look(now)
+            except Exception as error:
                 # what somebody else publishes must not end the view
                 text = f'a message cannot be shown: {type(error).__name__}: {error}'
                 self._node.get_logger().warning(text, throttle_duration_sec=10.0)
-            now = time.monotonic()
-            if now >= look:
-                look = now + LOOK_S
-                self._look(now)
         executor.shutdown()
         if self._rerun is not None:
             self._rerun.close()
@@ -280,7 +280,7 @@ class LiveCamera:
         """Time, score and state; the score is None where it is unknown."""
         self.routes: Counter[str] = Counter()
         self.switches, self.first = 0, math.inf
-        self.latencies = array('d')
+        self.latencies: deque[float] = deque(maxlen=MOST_LATENCIES)
         """Milliseconds from the arrival of each frame in the node to its labels."""
         self.pictures = {'camera': LivePicture(), 'overlay': LivePicture()}
         self.pictures['overlay'].topic = f'{prefix}/overlay'

@@ -123,7 +123,9 @@ class Watchdog:
     def _run(self) -> None:
         while not self._closed.is_set():
             if self._guard.poll() is not None:
-                self._guard = self._new_guard()
+                # where no process or descriptor is free now, it is tried again
+                with suppress(OSError):
+                    self._guard = self._new_guard()
             # where it was stopped its pipe is full at last
             with suppress(OSError):
                 os.write(self._beats, b'%f\n' % (self._node.longest() + GRACE))

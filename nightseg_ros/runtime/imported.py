@@ -33,7 +33,7 @@ IR_VERSION = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
+class ModelLayout:
     """What a model takes and gives."""
 
     size: tuple[int, int] | None
@@ -56,7 +56,7 @@ def import_model(
     size: tuple[int, int] | None = None,
     order: Literal['rgb', 'bgr'] = 'rgb',
     output_range: tuple[float, float] = (-1.0, 1.0),
-) -> Layout:
+) -> ModelLayout:
     """
     Write a model as weights to ``path`` and return what was found about it.
 
@@ -142,7 +142,7 @@ class _Nodes:
         return name
 
 
-def _layout(model: onnx.ModelProto, size: tuple[int, int] | None, classes: int) -> Layout:
+def _layout(model: onnx.ModelProto, size: tuple[int, int] | None, classes: int) -> ModelLayout:
     """Tell input and output by their shapes and by a run on noise."""
     import onnxruntime
 
@@ -196,14 +196,14 @@ def _layout(model: onnx.ModelProto, size: tuple[int, int] | None, classes: int) 
         )
     last = axes == [3] or (axes == [1, 3] and channels_last)
     height = output.shape[1 if last or output.ndim == 3 else 2]
-    return Layout(
+    return ModelLayout(
         size=size, channels_last=channels_last, output=kind, fine=2 * height >= rows,
         perm=() if output.ndim == 3 else (0, 3, 1, 2) if last else (0, 1, 2, 3),
     )  # fmt: skip
 
 
 def _before(
-    nodes: _Nodes, layout: Layout, metadata: WeightsMetadata, order: str, entry: str
+    nodes: _Nodes, layout: ModelLayout, metadata: WeightsMetadata, order: str, entry: str
 ) -> None:
     """Turn ``images``, uint8 [B, h, w, 3] RGB, into the model's input."""
     mean, std = np.array(metadata.mean), np.array(metadata.std)
@@ -218,7 +218,7 @@ def _before(
     nodes('Transpose', x, perm=perm, out=entry)
 
 
-def _segment(nodes: _Nodes, layout: Layout, result: str, table: Sequence[int]) -> None:
+def _segment(nodes: _Nodes, layout: ModelLayout, result: str, table: Sequence[int]) -> None:
     """Turn the model's output into labels, confidence and reliability."""
     x = nodes('Cast', result, to=TensorProto.FLOAT)
     x = nodes('Transpose', x, perm=layout.perm) if layout.perm else nodes('Unsqueeze', x, _ints(1))
@@ -251,7 +251,7 @@ def _segment(nodes: _Nodes, layout: Layout, result: str, table: Sequence[int]) -
     nodes.reduce('ReduceMean', sure, [1, 2], 0, out='reliability')
 
 
-def _translate(nodes: _Nodes, layout: Layout, result: str, ends: tuple[float, float]) -> None:
+def _translate(nodes: _Nodes, layout: ModelLayout, result: str, ends: tuple[float, float]) -> None:
     """Turn the model's output into ``day``, uint8 [B, h, w, 3]."""
     x = nodes('Transpose', nodes('Cast', result, to=TensorProto.FLOAT), perm=layout.perm)
     sides = nodes('Gather', nodes('Shape', 'images'), _ints(1, 2))

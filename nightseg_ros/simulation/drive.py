@@ -18,9 +18,7 @@ import json
 import math
 import os
 from pathlib import Path
-import re
 
-import cv2
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
@@ -293,7 +291,7 @@ def write_drive(
     with BagWriter(path, force=True) as bag, ExitStack() as stack:
         frames: Iterator[tuple[DriveFrame, Cloud | None]] = map(work, range(len(drive)))
         if context is not None:
-            pool = stack.enter_context(context.Pool(processes, cv2.setNumThreads, (1,)))
+            pool = stack.enter_context(context.Pool(processes))
             frames = pool.imap(work, range(len(drive)), chunksize=2)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
@@ -370,10 +368,8 @@ def write_rendered(
 
 def _is_ours(folder: Path) -> bool:
     """Tell a folder in which nothing lies but what ``write_rendered`` writes."""
-    files = [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob('*')
-        if path.is_symlink() or not path.is_dir()
-    ]
-    known = re.compile(rf'taxonomy\.json|(images|labels)/({"|".join(LIGHTS)})_\d{{6}}\.png')
-    return 'taxonomy.json' in files and all(known.fullmatch(name) for name in files)
+    about = folder / 'taxonomy.json'
+    known = {about, folder / 'images', folder / 'labels'}
+    for light in LIGHTS:
+        known.update(folder.glob(f'[il]*/{light}_{"[0-9]" * 6}.png'))
+    return about.is_file() and known.issuperset(folder.rglob('*'))

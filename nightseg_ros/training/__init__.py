@@ -33,8 +33,8 @@ class CalibrationConfig(Limited):
     frames: Positive = 40
     """Frames of each data set at most, spread over it; of the good ones twice as many."""
     cameras: Natural = 2
-    """Further looks at each good frame, in other light and through other cameras, by the
-    photometric augmentation of training: a camera of another tone is not a blind one."""
+    """Augmented copies of each good frame, by the photometric augmentation of training: a camera
+    of another tone is not a blind one."""
     seed: int = 0
 
     def __post_init__(self) -> None:

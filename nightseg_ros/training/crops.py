@@ -65,17 +65,6 @@ class TrainingCrops(Dataset[Crop]):
 class NightPairs(TrainingCrops):
     """Crops are a synthetic night, its day (uint8 [h, w, 3] RGB), and uint8 [h, w] ids."""
 
-    def __init__(
-        self, samples: Sequence[Sample], augment: AugmentConfig, *, taxonomy: Taxonomy, seed: int
-    ) -> None:
-        """Check that every sample is a labelled day."""
-        super().__init__(samples, augment, taxonomy=taxonomy, seed=seed)
-        for sample in samples:
-            if sample.light == 'night':
-                raise DataError(
-                    f"'{sample.image}' is a night without its day; name it in unpaired"
-                )
-
     def __getitem__(self, number: int) -> Crop:
         sample, day, labels, rng = self._draw(number)
         scene = labels if sample.scene is None else read_labels(sample.scene)
@@ -215,7 +204,6 @@ def _stacked(crops: Dataset[Any], numbers: Sequence[int]) -> Any:
 
 
 def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
@@ -228,7 +216,7 @@ class ImagePool:
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        """Start empty; size 0 returns every picture as it comes."""
+        """Start empty."""
         self._size, self._seed = size, seed
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
@@ -237,8 +225,6 @@ class ImagePool:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
         images = images.detach()
-        if self._size == 0:
-            return images, cameras
         returned = []
         for index, (image, camera) in enumerate(zip(images, cameras)):
             new = _to_bytes(image).cpu(), camera.cpu().clone()
@@ -274,6 +260,10 @@ def _to_bytes(x: torch.Tensor) -> torch.Tensor:
 
 
 def picture_grid(*columns: torch.Tensor) -> Bytes:
-    """Lay float [B, 3, h, w] in [-1, 1] side by side, a row for each of the batch: RGB uint8."""
-    pictures = [_to_bytes(x).permute(0, 2, 3, 1).cpu().numpy() for x in columns]
-    return np.asarray(np.hstack([np.vstack(list(column)) for column in pictures]), np.uint8)
+    """
+    Lay pictures side by side, a row for each of the batch, as RGB uint8.
+
+    They are float [B, 3, h, w] in [-1, 1], or uint8 [B, h, w, 3].
+    """
+    pictures = (x if x.dtype == torch.uint8 else _to_bytes(x).permute(0, 2, 3, 1) for x in columns)
+    return torch.cat([x.cpu().flatten(0, 1) for x in pictures], 1).numpy()

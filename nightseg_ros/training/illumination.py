@@ -68,10 +68,10 @@ class IlluminationConfig(Limited):
 def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     """Read the data, train, write the weights and return their path."""
     sets = load_thumbnails(config.data)
-    for item in sets:
-        log(f'{item.camera}: {len(item.images)} frames by {"day" if item.day else "night"}')
+    for (camera, light), images in sets.items():
+        log(f'{camera}: {len(images)} frames by {light}')
     network = fit(sets, config, log)
-    cameras = sorted({f'{x.camera} ({"day" if x.day else "night"})' for x in sets})
+    cameras = sorted(f'{camera} ({light})' for camera, light in sets)
     settings = to_mapping(config)
     # paths name folders of this machine only, and would change the hash
     del settings['data'], settings['out']
@@ -86,7 +86,7 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
 
 
 def fit(
-    sets: Sequence[Thumbnails], config: IlluminationConfig, log: Log = lambda line: None
+    sets: Thumbnails, config: IlluminationConfig, log: Log = lambda line: None
 ) -> IlluminationNet:
     """Train on the sets: same sets, config and thread count, same weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
@@ -119,25 +119,20 @@ def fit(
     return network.eval()
 
 
-def darkest_day_ground(sets: Sequence[Thumbnails], seed: int) -> float:
+def darkest_day_ground(sets: Thumbnails, seed: int) -> float:
     """
     Return ``ground_light`` that 99 % of the day frames of every training camera exceed.
 
     Frames of a darker road are scored as less than daylight. Only day frames set this limit. Where
     all are of one camera, they are taken as ``augment`` redraws them, in place of other cameras.
     """
-    cameras: dict[str, list[float]] = {}
-    for item in sets:
-        if item.day:
-            values = (ground_light(thumbnail(image)) for image in item.images)
-            cameras.setdefault(item.camera, []).extend(values)
-    if len(cameras) == 1:
+    days = [[thumbnail(image) for image in sets[key]] for key in sets if key[1] == 'day']
+    if len(days) == 1:
         sampler = Sampler(sets, seed)
         drawn = (sampler.draw(64) for _ in range(32))
         redrawn = (image for images, labels in drawn for image in images[labels == 1])
-        pixels = (image.byte().permute(1, 2, 0).numpy() for image in redrawn)
-        cameras = {'redrawn': [ground_light(image) for image in pixels]}
-    return min(float(np.percentile(values, 1)) for values in cameras.values())
+        days = [[image.byte().permute(1, 2, 0).numpy() for image in redrawn]]
+    return min(float(np.percentile([*map(ground_light, day)], 1)) for day in days)
 
 
 #: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
@@ -146,63 +141,52 @@ STORED_SIZE = (96, 144)
 VIDEO_STRIDE = 10
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Thumbnails:
-    """Frames of one camera at one time of day."""
-
-    camera: str
-    """Frames of one name count as one camera."""
-    day: bool
-    images: npt.NDArray[np.uint8]
-    """RGB uint8 [N, 96, 144, 3]."""
+#: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
+Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
 
 
-def sources(specs: Sequence[str]) -> Iterator[tuple[str, bool, Path]]:
-    """Yield camera, day or not, and path of each entry of ``data``; or raise ``ValueError``."""
+def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
+    """Yield camera, light and path of each entry of ``data``; or raise ``ValueError``."""
     for spec in specs:
-        kind, _, rest = spec.partition(':')
+        light, _, rest = spec.partition(':')
         camera, _, path = rest.partition(':')
-        if kind not in ('day', 'night') or not camera or not path:
+        if light not in ('day', 'night') or not camera or not path:
             raise ValueError(f"'data': '{spec}' must be day:CAMERA:PATH or night:CAMERA:PATH")
-        yield camera, kind == 'day', Path(path)
+        yield camera, light, Path(path)
 
 
-def load_thumbnails(specs: Sequence[str]) -> list[Thumbnails]:
+def load_thumbnails(specs: Sequence[str]) -> Thumbnails:
     """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
-    sets = []
-    for camera, day, path in sources(specs):
-        images = []
+    sets: dict[tuple[str, str], list[npt.NDArray[np.uint8]]] = {}
+    for camera, light, path in sources(specs):
+        images = sets.setdefault((camera, light), [])
+        before = len(images)
         for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
             stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
             for index, (_, frame) in enumerate(open_source(file)):
                 if index % stride == 0 and isinstance(frame, Frame):
                     images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
-        if not images:
+        if len(images) == before:
             raise DataError(
                 f"source '{path}' of camera '{camera}' has no readable frame; it must be a folder "
                 'of JPEG or PNG images, a video, or a pattern that matches images'
             )
-        sets.append(Thumbnails(camera=camera, day=day, images=np.stack(images)))
-    return sets
+    return {key: np.stack(images) for key, images in sets.items()}
 
 
 class Sampler:
     """Draws augmented batches with equal classes and, within a class, equal cameras."""
 
-    def __init__(self, sets: Sequence[Thumbnails], seed: int, *, relit: float = 0.0) -> None:
+    def __init__(self, sets: Thumbnails, seed: int, *, relit: float = 0.0) -> None:
         """Keep sets; ``relit`` of the nights are made of day; ``DataError`` without a class."""
         self._relit = relit
-        self._groups: list[list[torch.Tensor]] = []
-        for label, day in (('night', False), ('day', True)):
-            cameras: dict[str, list[torch.Tensor]] = {}
-            for item in sets:
-                if item.day == day:
-                    cameras.setdefault(item.camera, []).append(torch.from_numpy(item.images))
-            if not cameras:
+        self._groups = []
+        for light in ('night', 'day'):
+            self._groups.append([torch.from_numpy(sets[key]) for key in sets if key[1] == light])
+            if not self._groups[-1]:
                 raise DataError(
-                    f"no training source is labelled '{label}'; day and night are both needed"
+                    f"no training source is labelled '{light}'; day and night are both needed"
                 )
-            self._groups.append([torch.cat(images) for images in cameras.values()])
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:

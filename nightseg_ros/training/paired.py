@@ -24,6 +24,7 @@ from typing import Any
 from nightseg_ros.config import ConfigError, Natural, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
 from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.synthesize import PHYSICAL_TO_NIGHT
 from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
@@ -44,14 +45,13 @@ from nightseg_ros.training.losses import (
     poly,
     weighted_sum,
 )
-from nightseg_ros.training.run import CropRunConfig, data_names, moving_average, TrainingRun
+from nightseg_ros.training.run import CropRunConfig, data_names, TrainingRun
 from nightseg_ros.weights import load_weights
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 #: A real night is shown as it was taken.
 UNTOUCHED = PhotometricConfig(
@@ -68,7 +68,6 @@ class PairConfig(CropRunConfig):
     """Weights of the segmenter that judges the results; it is not trained."""
     ndf: Positive = 32
     """Width of the discriminator."""
-    discriminator_rate: float = 2e-4
 
 
 class _Pair:
@@ -81,45 +80,36 @@ class _Pair:
         self.judge, self.segmenter = judge.sha256, FrozenSegmenter(judge)
         self.run.place(self.segmenter)
         self.taxonomy, self._config = self.segmenter.taxonomy, config
-        self.pairs = NightPairs(
-            open_all(config.data, self.taxonomy), config.augment, taxonomy=self.taxonomy,
-            seed=config.seed,
-        )  # fmt: skip
+        days = open_all(config.data, self.taxonomy)
+        for day in days:
+            if day.light == 'night':
+                raise DataError(f"'{day.image}' is a night without its day; name it in unpaired")
+        self.pairs = NightPairs(days, config.augment, taxonomy=self.taxonomy, seed=config.seed)
 
     def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
         """Take the networks to train."""
-        self.generator, self.discriminator = generator, discriminator
-        self.G = self.run.add('G', generator, optimizer)
-        rate = self._config.discriminator_rate
-        adam = torch.optim.Adam(discriminator.parameters(), rate, (0.5, 0.999))
+        self.G = self.run.add('G', generator, optimizer, average=self._config.average)
+        adam = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999))
         # another layout adds up in another order: figures of old runs would differ, and the power
         # iteration of the spectral norm after resuming
         self.D = self.run.add('D', discriminator, adam, channels_last=False)
-        self.average: AveragedModel = moving_average(generator, self._config.average)
-        self.run.keep('average', self.average)
-
-    def step_G(self, loss: torch.Tensor, factor: float) -> None:
-        self.run.minimise('G', loss, factor)
-        self.average.update_parameters(self.generator)
 
 
 # -- night to day ----------------------------------------------------------------------------
 
 
+#: Weights of the L1 to the day picture (values in [-1, 1], at full size and a quarter of it), of
+#: that of the differences between neighbours, of that of the segmenter's features (each level
+#: relative to its own mean), and of the frozen segmenter's cross entropy.
+DAY_LOSSES = {'color': 10.0, 'gradient': 5.0, 'features': 1.0, 'semantic': 1.0}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FastLossConfig:
-    """Weights of the losses; 0 leaves one out."""
+    """Weights of the losses on real nights; 0 leaves one out."""
 
-    color: float = 10.0
-    """L1 to the day picture, values in [-1, 1], at full size and at a quarter of it."""
-    gradient: float = 5.0
-    """L1 of the differences between neighbours."""
-    features: float = 1.0
-    """L1 of the segmenter's features, each level relative to its own mean."""
-    semantic: float = 1.0
-    """Cross entropy of the frozen segmenter on the result against the labels."""
     night_semantic: float = 0.5
-    """The same on real nights, where they have pseudo-labels."""
+    """Cross entropy of the frozen segmenter, where they have pseudo-labels."""
     adversarial: float = 0.0
     """Least-squares GAN on real nights, against day pictures of the same camera."""
 
@@ -148,7 +138,6 @@ class FastTranslatorConfig(PairConfig):
     steps: Positive = 800
     rate: float = 2e-3
     warm_up: Natural = 30
-    weight_decay: float = 0.01
     average: Share = 0.995
     checkpoint_every: Positive = 50
     picture_every: Natural = 100
@@ -178,7 +167,7 @@ def train_fast_translator(
         raise ConfigError(f'arch: {error}') from error
     if config.init:
         generator.load_state_dict(load_weights(config.init).tensors)
-    groups = parameter_groups(generator, config.rate, config.weight_decay)
+    groups = parameter_groups(generator, config.rate, weight_decay=0.01)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
     pair.add(generator, torch.optim.AdamW(groups), discriminator)
     metadata = run.metadata(
@@ -186,7 +175,7 @@ def train_fast_translator(
         task='translate', long_side=config.long_side,
         data=data_names((*config.data, *config.unpaired)), training={'segmenter': pair.judge},
     )  # fmt: skip
-    weights = to_mapping(config.loss)
+    weights = {**DAY_LOSSES, **to_mapping(config.loss)}
     with run:
         if nights is not None:
             real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))
@@ -214,7 +203,7 @@ def train_fast_translator(
                 with run.fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
             loss = weighted_sum(losses, weights)
-            pair.step_G(loss, poly(step, steps=config.steps, warm_up=config.warm_up))
+            run.minimise('G', loss, poly(step, steps=config.steps, warm_up=config.warm_up))
 
             if config.loss.adversarial:
                 scores = pair.D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
@@ -224,7 +213,7 @@ def train_fast_translator(
             if run.is_due(step, config.picture_every):
                 known = target if nights is None else torch.cat([target, real_A])
                 run.picture(step, 'night_day', picture_grid(source, result, known))
-        return run.save('weights', pair.average.module, metadata)
+        return run.save('weights', run.averaged('G'), metadata)
 
 
 def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -248,16 +237,9 @@ def feature_loss(found: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) 
 # -- day to night ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DayToNightLossConfig:
-    """Weights of the losses; 0 leaves one out."""
-
-    adversarial: float = 1.0
-    """Least-squares GAN on real nights."""
-    low_frequency: float = 5.0
-    """L1 to the physical night, both averaged over 16×16 pixels; values in [-1, 1]."""
-    semantic: float = 0.5
-    """Cross entropy of the frozen segmenter on the result against the labels."""
+#: Weights of the least-squares GAN on real nights, of the L1 to the physical night (both averaged
+#: over 16×16 pixels, values in [-1, 1]), and of the frozen segmenter's cross entropy.
+NIGHT_LOSSES = {'adversarial': 1.0, 'low_frequency': 5.0, 'semantic': 0.5}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -275,7 +257,6 @@ class DayToNightConfig(PairConfig):
         )
     )
     """Crop and geometry of both sides, and the physical night."""
-    loss: DayToNightLossConfig = field(default_factory=DayToNightLossConfig)
     batch: Positive = 3
     steps: Positive = 4000
     rate: float = 2e-4
@@ -304,13 +285,13 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
     generator = ResnetGenerator(config.ngf, config.blocks, residual=True)
     adam = torch.optim.Adam(generator.parameters(), config.rate, (0.5, 0.999))
     classes = len(taxonomy.classes)
-    pair.add(generator, adam, PatchGAN(config.ndf, channels=3 + classes).apply(_normalise))
+    discriminator = PatchGAN(config.ndf, channels=3 + classes).apply(_normalise)
+    pair.add(generator, adam, discriminator)
     metadata = run.metadata(
         'nights', 'segmenter', network='resnet_generator', arch=arch, task='translate',
         long_side=config.augment.long_side, data=data_names((*config.data, *config.nights)),
         training={'way': PHYSICAL_TO_NIGHT, 'segmenter': pair.judge},
     )  # fmt: skip
-    weights = to_mapping(config.loss)
     with run:
         real = run.load(nights, batch=config.batch, workers=min(1, config.workers))
         for step, (physical, _, labels) in run.train(pair.pairs):
@@ -324,15 +305,15 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
             fake_B = pair.G(real_A).float()
             with run.fabric.autocast():
                 shown = torch.cat([fake_B, map_A], 1)
-                adversarial = generator_loss(pair.discriminator, shown)
+                adversarial = generator_loss(discriminator, shown)
                 logits = pair.segmenter(fake_B.clamp(-1, 1))
             losses = {
                 'adversarial': adversarial,
                 'low_frequency': F.l1_loss(F.avg_pool2d(fake_B, 16), F.avg_pool2d(real_A, 16)),
                 'semantic': half_size_cross_entropy(logits, labels),
             }
-            loss = weighted_sum(losses, weights)
-            pair.step_G(loss, factor)
+            loss = weighted_sum(losses, NIGHT_LOSSES)
+            run.minimise('G', loss, factor)
 
             sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]
             losses['D'] = discriminator_loss(*pair.D(torch.cat(sides)).chunk(2))
@@ -340,10 +321,10 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
             run.record(step, loss=loss, **losses)
             if run.is_due(step, config.picture_every):
                 with torch.no_grad():
-                    smooth = pair.average.module(real_A)
+                    smooth = run.averaged('G')(real_A)
                 columns = picture_grid(real_A, fake_B, smooth, real_B)
                 run.picture(step, 'physical_fake_average_real', columns)
-        return run.save('weights', pair.average.module, metadata)
+        return run.save('weights', run.averaged('G'), metadata)
 
 
 def one_hot(labels: torch.Tensor, void: torch.Tensor, classes: int) -> torch.Tensor:

@@ -13,11 +13,12 @@ from nightseg_ros.config import Limited, Share, to_mapping
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import read_image, SCENE, write_labels
 from nightseg_ros.files import replace_file
-from nightseg_ros.networks import build_from
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.pixels import fit, HostPixels
-from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
-from nightseg_ros.weights import load_weights, Weights, WeightsError
+from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.training.crops import to_network
+from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -61,13 +62,14 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     frequent class does not push a rare one out. The folder ``scene`` in it keeps the best guess
     for every pixel: nothing trains on it, but a synthetic night needs to know where the sky is.
     """
-    first, *others = [Teacher(load_weights(name), config.scales) for name in config.teacher]
-    taxonomy = first.taxonomy
-    for other in others:
-        if other.taxonomy != taxonomy:
+    weights = [load_weights(name) for name in config.teacher]
+    teachers = [FrozenSegmenter(each) for each in weights]
+    taxonomy = teachers[0].taxonomy
+    for teacher in teachers:
+        if teacher.taxonomy != taxonomy:
             raise WeightsError(
                 f"'{config.teacher[0]}' labels '{taxonomy.name}', another teacher "
-                f"'{other.taxonomy.name}'; all must label one taxonomy"
+                f"'{teacher.taxonomy.name}'; all must label one taxonomy"
             )
     samples = open_all(config.data)
     out = Path(config.out)
@@ -81,9 +83,12 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     sure: list[Bytes] = []
     for number, sample in enumerate(samples, start=1):
         image = read_image(sample.image)
-        best, probability = first(image)
-        for other in others:
-            probability *= other(image)[0] == best
+        (best, probability), *others = (
+            _label(teacher, image, each.metadata.long_side, config.scales)
+            for teacher, each in zip(teachers, weights)
+        )
+        for other, _ in others:
+            probability *= other == best
         labels.append(best)
         sure.append(np.round(probability * 255).astype(np.uint8))
         if number % 20 == 0 or number == len(samples):
@@ -98,7 +103,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
         del settings[path]
     thresholds = zip(taxonomy.classes, limits.tolist())
     manifest = {
-        'teacher': [teacher.sha256 for teacher in (first, *others)],
+        'teacher': [each.sha256 for each in weights],
         'config': settings,
         'thresholds': {name: round(limit / 255, 3) for name, limit in thresholds},
         'frames': len(samples),
@@ -107,44 +112,32 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     return out
 
 
-class Teacher:
-    """A segmenter whose probabilities are averaged over sizes and mirror images."""
+@torch.inference_mode()
+def _label(
+    teacher: FrozenSegmenter, image: Bytes, long_side: int, scales: Sequence[float]
+) -> tuple[Bytes, Floats]:
+    """
+    Return ids and their probability, uint8 and float32 [H, W], of RGB uint8 [H, W, 3].
 
-    def __init__(self, weights: Weights, scales: Sequence[float]) -> None:
-        """Build the network; ``WeightsError`` for one that labels nothing."""
-        if weights.metadata.taxonomy is None:
-            raise WeightsError(f"'{weights.path}' is no segmenter and cannot label frames")
-        self.taxonomy, self.sha256 = Taxonomy.from_dict(weights.metadata.taxonomy), weights.sha256
-        self._network, self._scales = build_from(weights), scales
-        self._long_side = weights.metadata.long_side
-        self._mean, self._std = (
-            torch.tensor(v).view(3, 1, 1) for v in (weights.metadata.mean, weights.metadata.std)
+    Logits are averaged over sizes and mirror images.
+    """
+    height, width = image.shape[:2]
+    total = torch.zeros(())
+    for scale in scales:
+        size = fit(height, width, 32 * round(long_side * scale / 32))
+        x = to_network(torch.from_numpy(HostPixels().shrink(image, 'rgb', size))[None])
+        both = teacher(torch.cat([x, x.flip(3)]))
+        logits = F.interpolate(
+            (both[:1] + both[1:].flip(3)) / 2, size=size.padded, mode='bilinear'
         )
-
-    def __call__(self, image: Bytes) -> tuple[Bytes, Floats]:
-        """Return ids and their probability, uint8 and float32 [H, W], of RGB uint8 [H, W, 3]."""
-        height, width = image.shape[:2]
-        total = torch.zeros(())
-        for scale in self._scales:
-            size = fit(height, width, 32 * round(self._long_side * scale / 32))
-            small = torch.from_numpy(HostPixels().shrink(image, 'rgb', size))
-            x = (small.permute(2, 0, 1)[None].float() / 255 - self._mean) / self._std
-            with torch.inference_mode():
-                both = self._network(torch.cat([x, x.flip(3)]))
-                logits = both[:1] + both[1:].flip(3)
-                logits = F.interpolate(logits / 2, size=size.padded, mode='bilinear')
-                logits = logits[..., : size.scaled[0], : size.scaled[1]]
-                total = total + F.interpolate(logits, size=(height, width), mode='bilinear')
-        probability = (total / len(self._scales)).softmax(1)[0].numpy()
-        best = probability.argmax(0).astype(np.uint8)
-        return best, probability.max(0)
+        logits = logits[..., : size.scaled[0], : size.scaled[1]]
+        total = total + F.interpolate(logits, size=(height, width), mode='bilinear')
+    probability = (total / len(scales)).softmax(1)[0].numpy()
+    return probability.argmax(0).astype(np.uint8), probability.max(0)
 
 
 def _limits(
-    labels: list[Bytes],
-    sure: list[Bytes],
-    classes: int,
-    config: PseudoLabelConfig,
+    labels: list[Bytes], sure: list[Bytes], classes: int, config: PseudoLabelConfig
 ) -> npt.NDArray[np.int64]:
     """Return the least probability (0–255) at which a pixel of each class keeps its label."""
     histogram = np.zeros((classes, 256), np.int64)

@@ -148,6 +148,7 @@ class TrainingRun:
         self._rank = self.fabric.global_rank
         self._parts: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
+        self._averages: dict[str, tuple[AveragedModel, nn.Module]] = {}
         self._path = self.out / 'checkpoint.safetensors'
         self._files = ExitStack()
         self._metrics: IO[str] | None = None
@@ -162,9 +163,10 @@ class TrainingRun:
         return network.to(self.device)
 
     def add(
-        self, name: str, network: nn.Module, optimizer: Optimizer, *, channels_last: bool = True
-    ) -> Any:
-        """Take a network to train; return what a step calls instead of it."""
+        self, name: str, network: nn.Module, optimizer: Optimizer, *, channels_last: bool = True,
+        average: float | None = None,
+    ) -> Any:  # fmt: skip
+        """Take a network to train, and perhaps the decay of its average; return what to call."""
         for group in optimizer.param_groups:
             group['peak'] = group['lr']
         self.place(network, channels_last=channels_last)
@@ -172,7 +174,15 @@ class TrainingRun:
         self.keep(name, network)
         # checkpoints of segmenters have this name
         self._parts[f'optimizer/{"optimizer" if name == "network" else name}/'] = optimizer
+        if average is not None:
+            self._averages[name] = moving_average(network, average), network
+            self.keep('average', self._averages[name][0])
         return wrapped
+
+    def averaged(self, name: str) -> nn.Module:
+        """Return the moving average of a network."""
+        module: nn.Module = self._averages[name][0].module
+        return module
 
     def keep(self, name: str, state: Any) -> None:
         """Let checkpoints hold what ``state.state_dict()`` returns, tensors by name."""
@@ -224,7 +234,7 @@ class TrainingRun:
                 self._save_checkpoint(step)
 
     def minimise(self, name: str, loss: torch.Tensor, factor: float = 1.0) -> None:
-        """Take a step of a network's optimiser, at ``factor`` × its learning rate."""
+        """Take a step of a network's optimiser at ``factor`` × its rate, and of its average."""
         wrapped = self._optimizers[name]
         # the wrapper's own groups are not those of an optimiser whose state was loaded
         for group in wrapped.optimizer.param_groups:
@@ -232,6 +242,9 @@ class TrainingRun:
         wrapped.optimizer.zero_grad()
         self.fabric.backward(loss)
         wrapped.step()
+        if name in self._averages:
+            average, network = self._averages[name]
+            average.update_parameters(network)
 
     def is_due(self, step: int, every: int) -> bool:
         """Tell whether rank 0 acts at this step: every so many and at the last; 0 is never."""

@@ -10,29 +10,14 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-import cv2
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks import build
-from nightseg_ros.runtime.pixels import HostPixels
-from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
-from nightseg_ros.training.crops import TrainingCrops
-from nightseg_ros.training.losses import (
-    class_weights,
-    parameter_groups,
-    poly,
-    segmentation_loss,
-)
-from nightseg_ros.training.run import (
-    CropRunConfig,
-    data_names,
-    moving_average,
-    RunError,
-    TrainingRun,
-)
+from nightseg_ros.taxonomy import TAXONOMIES
+from nightseg_ros.training.crops import picture_grid, TrainingCrops
+from nightseg_ros.training.losses import class_weights, parameter_groups, poly, segmentation_loss
+from nightseg_ros.training.run import CropRunConfig, data_names, RunError, TrainingRun
 from nightseg_ros.weights import load_weights, network_tensors, WeightsError
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -60,7 +45,6 @@ class SegmenterConfig(CropRunConfig):
     encoder_rate: float = 0.3
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
     warm_up: Natural = 60
-    weight_decay: float = 0.02
     freeze_norm: bool = False
     """BatchNorm keeps the statistics it starts with; its scale and shift still learn."""
     norm_momentum: float | None = None
@@ -98,12 +82,10 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
         norm.momentum = config.norm_momentum or norm.momentum
     encoder_rate = 1.0 if config.init == 'random' else config.encoder_rate
     groups = parameter_groups(
-        network, config.rate, config.weight_decay,
+        network, config.rate, 0.02,
         lambda name: encoder_rate if name.startswith('encoder.') else 1.0,
     )  # fmt: skip
-    wrapped = run.add('network', network, torch.optim.AdamW(groups))
-    average = moving_average(network, config.average)
-    run.keep('average', average)
+    wrapped = run.add('network', network, torch.optim.AdamW(groups), average=config.average)
     metadata = run.metadata(
         'init', network=config.network, arch=arch, task='segment',
         taxonomy=taxonomy.to_dict(), mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side,
@@ -113,7 +95,7 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
     )
-    weight = None
+    palette, weight = torch.from_numpy(taxonomy.palette()), None
     if config.balance:
         weight = class_weights(samples, len(taxonomy), config.balance).to(run.device)
     with run:
@@ -133,11 +115,12 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
                 half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz, weight=weight
             )
             run.minimise('network', loss, factor)
-            average.update_parameters(network)
             run.record(step, loss=loss, rate=config.rate * factor)
             if run.is_due(step, config.picture_every):
-                run.picture(step, 'crops', _strips(images, labels, half.argmax(1), taxonomy))
-        return run.save('weights', average.module, metadata)
+                found = half.argmax(1).repeat_interleave(2, 1).repeat_interleave(2, 2)
+                masks = (palette[ids[:3].long().cpu()] for ids in (labels, found))
+                run.picture(step, 'crops', picture_grid(images[:3], *masks))
+        return run.save('weights', run.averaged('network'), metadata)
 
 
 def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
@@ -175,19 +158,3 @@ def _load_imagenet(network: nn.Module, variant: str) -> None:
     # the one foreign file in a pickle's format; weights_only reads tensors and runs no code
     state = torch.load(file.get_model_file_path(), map_location='cpu', weights_only=True)
     encoder.load_published(state)
-
-
-def _strips(
-    images: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, taxonomy: Taxonomy
-) -> npt.NDArray[np.uint8]:
-    """Return RGB uint8: image, labels and prediction of the first three crops, a row each."""
-    palette = taxonomy.palette()
-    rows = []
-    for image, truth, found in list(zip(images.cpu(), labels.cpu(), predicted.cpu()))[:3]:
-        height, width = truth.shape
-        guess = cv2.resize(
-            found.to(torch.uint8).numpy(), (width, height), interpolation=cv2.INTER_NEAREST_EXACT
-        )
-        masks = [HostPixels().colorize(ids, palette) for ids in (truth.numpy(), guess)]
-        rows.append(np.hstack([image.numpy(), *masks]))
-    return np.asarray(np.vstack(rows), np.uint8)

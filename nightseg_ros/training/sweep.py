@@ -3,14 +3,13 @@
 """
 How much synthetic night helps: a trial for each ratio and seed, and the curve of them.
 
-A trial is a folder with a training, its weights and its scores. It is done when its scores are
+A trial is a folder with a training, its weights and an evaluation of them. It is done when that is
 there, and its training goes on where it was killed. Several shards may work in one shared folder
 (under the same path on every machine), each on trials of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 import csv
 from dataclasses import dataclass
@@ -22,32 +21,30 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from nightseg_ros.config import from_mapping, to_mapping
-from nightseg_ros.data.datasets import open_all, open_dataset
-from nightseg_ros.data.sample import labelled, read_image, read_labels
-from nightseg_ros.evaluation.metrics import ConfusionMatrix, number, RARE
+from nightseg_ros.data.datasets import open_all
+from nightseg_ros.data.sample import labelled
+from nightseg_ros.evaluation.evaluate import evaluate
+from nightseg_ros.evaluation.metrics import number
+from nightseg_ros.evaluation.sources import dataset_shards
+from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.outputs import require_same
-from nightseg_ros.perception.pipeline import load_part
-from nightseg_ros.runtime.pixels import fit
-from nightseg_ros.runtime.torch_backend import TorchBackend
+from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import data_names, FREE, RunError
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
-from nightseg_ros.weights import load_weights
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
-METRICS = ('frames', 'miou9', 'miou', 'pixel_acc')
-COLUMNS = ('ratio', 'seed', 'data', 'use', 'source', *METRICS)
-#: A trial's settings and, by data set, its scores.
+METRICS = ('miou9', 'miou', 'pixel_acc')
+COLUMNS = ('ratio', 'seed', 'data', 'use', 'source', 'frames', *METRICS)
+#: A trial's settings.
 NOTE = 'trial.json'
 #: Source of the scores that average over the sources of a data set.
 HEADLINE = 'mean'
-#: Why a data set needs labels.
-SCORED = 'trials are scored against labels'
 #: Seconds between checks whether another shard has finished a day checkpoint.
 POLL = 2.0
 
@@ -111,21 +108,26 @@ class Trial:
         what = 'day checkpoint' if self.ratio is None else f'ratio {self.ratio:g}'
         return f'{what}, seed {self.seed}'
 
-    def scores(self) -> dict[str, Any]:
-        """Return its scores by data set, empty before the training is done."""
-        found: dict[str, Any] = read_json(self.folder / NOTE).get('sets', {})
-        return found
-
     def rows(self) -> list[Row]:
-        """Return a row for each data set and source that was scored."""
-        return [
-            {'ratio': self.ratio, 'seed': self.seed, 'spec': spec, 'source': source, **entry}
-            for spec, sources in self.scores().items()
-            for source, entry in sources.items()
-        ]
+        """Return a row for each data set and source that was scored, and for their mean."""
+        found = read_json(self.folder / 'metrics.json')
+        rows = []
+        for name, entry in found.get('sets', {}).items():
+            run = found['runs'][name]
+            sources = run['by_source'] or {'': run['all']}
+            means: Row = {
+                # None, where nothing was there to be scored, becomes NaN
+                key: number(np.array([part[key] for part in sources.values()], float).mean())
+                for key in METRICS
+            }
+            means['frames'] = entry['sources'][0]['frames']
+            trial = {'ratio': self.ratio, 'seed': self.seed, 'spec': entry['sources'][0]['path']}
+            for source, scores in {**sources, HEADLINE: means}.items():
+                rows.append({**trial, 'source': source, **scores})
+        return rows
 
     def done(self) -> bool:
-        return self.weights.is_file() and set(self.sets) <= self.scores().keys()
+        return self.weights.is_file() and {row['spec'] for row in self.rows()} >= {*self.sets}
 
     def require_same_settings(self) -> dict[str, Any]:
         """Return what the weights depend on; ``RunError`` where the folder has other ones."""
@@ -134,26 +136,25 @@ class Trial:
         if self.ratio is not None:
             now['init'] = 'day checkpoint'
         if before := read_json(self.folder / NOTE):
-            require_same(self.folder, before['settings'], now, RunError)
+            require_same(self.folder, before, now, RunError)
         return now
 
     def run(self, log: Callable[[str], None]) -> None:
-        """Train, or go on with it, and score what is not scored yet."""
-        note = {'settings': self.require_same_settings(), 'sets': self.scores()}
+        """Train, or go on with it, and score by the graph that is deployed, on the day route."""
+        note = json.dumps(self.require_same_settings(), indent=1) + '\n'
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(note)
+        replace_file(self.folder / NOTE, note.encode())
         if not self.weights.is_file():
             train_segmenter(self.settings, log)
             # the weights are all that the curve needs
             (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
-        for spec in self.sets:
-            if spec not in note['sets']:
-                log(f'scoring {data_names([spec])}')
-                note['sets'][spec] = score(self.weights, spec)
-                self._write(note)
-
-    def _write(self, note: dict[str, Any]) -> None:
-        replace_file(self.folder / NOTE, (json.dumps(note, indent=1) + '\n').encode())
+        if self.sets:
+            log(f'scoring {data_names(self.sets)}')
+            day = WeightsConfig(day=str(self.weights))
+            config = PipelineConfig(route='day', backend='torch', device='cpu', weights=day)
+            variants = Variants(configurations(config, ()))
+            shards = dataset_shards(self.sets, variants.taxonomy)
+            evaluate(shards, variants, self.folder, restart=True)
 
 
 def plan(config: SweepConfig) -> list[Trial]:
@@ -162,7 +163,7 @@ def plan(config: SweepConfig) -> list[Trial]:
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
     open_all(config.data, taxonomy)
-    labelled(open_all(sets, taxonomy), SCORED)
+    labelled(open_all(sets, taxonomy), 'trials are scored against labels')
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
@@ -192,43 +193,6 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
         result[key] = _merged(result[key], value) if nested else value
     return result
-
-
-def score(weights: Path, spec: str) -> dict[str, dict[str, Any]]:
-    """
-    Return a segmenter's scores on a data set by source, and as 'mean' averaged over the sources.
-
-    They are of the graph that is deployed, each picture by itself. ``mean`` → ``miou9`` is the
-    headline: on the night frames of two cameras it is night9.
-    """
-    loaded, backend = load_weights(weights), TorchBackend('cpu')
-    segmenter = load_part(loaded, backend, lambda text: None, 'segment')
-    pixels, taxonomy = backend.pixels, segmenter.taxonomy
-    samples = labelled(open_dataset(spec, taxonomy), SCORED)
-    matrices: dict[str, ConfusionMatrix] = {}
-    for sample in samples:
-        assert sample.label is not None
-        image, truth = read_image(sample.image), read_labels(sample.label)
-        size = fit(image.shape[0], image.shape[1], loaded.metadata.long_side)
-        labels, *_ = segmenter.run(pixels.stack([pixels.shrink(image, 'rgb', size)]))
-        matrix = matrices.setdefault(sample.source, ConfusionMatrix(taxonomy))
-        matrix.add(truth, pixels.download(pixels.enlarge(labels[0], size)))
-    frames = Counter(sample.source for sample in samples)
-    rare = [name for name in RARE if name in taxonomy.classes]
-    scores = {}
-    for source, matrix in sorted(matrices.items()):
-        scores[source] = {
-            'frames': frames[source],
-            'miou9': number(matrix.miou(without=rare)),
-            'miou': number(matrix.miou()),
-            'pixel_acc': number(matrix.pixel_accuracy()),
-            'iou': dict(zip(taxonomy.classes, map(number, matrix.iou().tolist()))),
-        }
-    means = {
-        key: number(float(np.mean([entry[key] for entry in scores.values()])))
-        for key in ('miou9', 'miou', 'pixel_acc')
-    }
-    return {**scores, HEADLINE: {'frames': len(samples), **means}}
 
 
 # -- the curve -----------------------------------------------------------------------------------
@@ -273,7 +237,6 @@ def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> 
         if row['spec'] in specs and row['source'] == HEADLINE:
             found.setdefault((row['ratio'], row['seed']), []).append(row['miou9'])
     cells = [[found[r, seed] for seed in config.seeds] for r in sorted(config.ratios)]
-    # None, where nothing was there to be scored, becomes NaN
     return np.asarray(np.array(cells, np.float64).mean(axis=2))
 
 

@@ -22,12 +22,7 @@ from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import (
-    ImagePool,
-    picture_grid,
-    to_network,
-    UnpairedCrops,
-)
+from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
 from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
 from nightseg_ros.weights import load_weights
@@ -37,6 +32,8 @@ from torch.nn import functional as F
 
 #: Spread of the initial weights, as published.
 INITIAL_DEVIATION = 0.02
+#: Fakes of earlier steps that each discriminator is shown again.
+POOL = 50
 #: Share of the crops whose camera the generators are not told, which trains 'any'.
 UNTOLD = 0.25
 
@@ -79,8 +76,6 @@ class TranslatorConfig(RunConfig):
     """Long side of the whole pictures that the crops come from, and of those in use."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
-    pool: Natural = 50
-    """Fakes of earlier steps that each discriminator is shown again."""
     batch: Positive = 1
     steps: Positive = 50_000
     rate: float = 2e-4
@@ -159,7 +154,7 @@ def train_translator(
         run.add(name, network, torch.optim.Adam(network.parameters(), config.rate, (0.5, 0.999)))
         for name, network in (('G', generators), ('D', discriminators))
     )
-    pool_A, pool_B = (ImagePool(config.pool, config.seed * 2 + side) for side in (0, 1))
+    pool_A, pool_B = (ImagePool(POOL, config.seed * 2 + side) for side in (0, 1))
     run.keep('pool_A', pool_A)
     run.keep('pool_B', pool_B)
     directions = {'AB': config.day_to_night, 'BA': config.night_to_day}
