@@ -98,8 +98,6 @@ class CameraTopics:
         self.routes_with_reliability = pipeline.routes_with_reliability
         self.size: tuple[int, int] | None = None
         """Height and width of the last image."""
-        self.images: Any = None
-        """The ``OrderedSubscription``, once there was one."""
         self._node, self._long_side, self._taxonomy = node, pipeline.long_side, pipeline.taxonomy
         self._ego = EgoMask(names.ego_mask) if names.ego_mask else None
         self._warnings = Warnings(node.get_logger(), names.name)
@@ -158,12 +156,13 @@ class CameraTopics:
 
         Subscription(self._node, CameraInfo, self.names.info_topic, keep_info)
         settings = self._node.settings
-        self.images = OrderedSubscription(
+        images = OrderedSubscription(
             self._node, self._kind, self.names.image_topic, partial(put, self),
             settings.qos_reliability, self.health, unpack=VideoUnpacker(),
             # of pictures the latest will do, but each packet of a video counts
             depth=1 if settings.transport == 'raw' else 30,
         )  # fmt: skip
+        self._node.sources.append((self.names.name, self.health, images))
 
     # -- the worker's thread ------------------------------------------------------------------
 

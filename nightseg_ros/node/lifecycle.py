@@ -89,6 +89,8 @@ class ManagedNode(LifecycleNode):
         self._outputs: list[Any] = []
         self.subscribed: set[Subscription] = set()
         """Those that follow what their publishers offer."""
+        self.sources: list[tuple[str, Health, Subscription]] = []
+        """Name, health and subscription of each camera or sensor that is subscribed to."""
         self.settings: Any = None
         """From configure to cleanup those in force, None before and after; no copies are kept."""
         self._kind = settings
@@ -125,6 +127,7 @@ class ManagedNode(LifecycleNode):
 
     def unsubscribe(self) -> None:
         """Close all subscriptions, also those of a camera or sensor that is half made."""
+        self.sources.clear()
         for subscription in tuple(self.subscribed):
             subscription.close()
 
@@ -358,7 +361,7 @@ class ManagedNode(LifecycleNode):
         name = self.get_fully_qualified_name().strip('/')
         state = self._get_state(GetState.Request(), GetState.Response()).current_state.label
         statuses = [node_status(name, state, self._problems(now), *self._description())]
-        for source, health, subscription in self._sources() if settings is not None else ():
+        for source, health, subscription in self.sources.copy() if settings is not None else ():
             topic = subscription.source()
             statuses.append(source_status(name, source, health, topic, now, settings.silent_after))
         message = DiagnosticArray(status=statuses)
@@ -417,7 +420,3 @@ class ManagedNode(LifecycleNode):
     @abstractmethod
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
         """Return what ``Pipeline.describe`` returns, or {}, and further values of the node."""
-
-    @abstractmethod
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        """Return name, health and subscription of each camera or sensor that is subscribed to."""

@@ -4,16 +4,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nightseg_ros.config import ConfigError
 from nightseg_ros.node.camera import CameraTopics
-from nightseg_ros.node.diagnostics import Health, HealthProblem, RECOVERY
+from nightseg_ros.node.diagnostics import HealthProblem, RECOVERY
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.parameters import Settings
-from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.weights import WeightsError
@@ -113,7 +112,3 @@ class NightPerception(ManagedNode):
         worker = self._worker
         description = {} if worker is None else worker.pipeline.describe()
         return description, {'cameras': len(self._cameras)}
-
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        cameras = self._cameras
-        return [(c.names.name, c.health, c.images) for c in cameras if c.images in self.subscribed]

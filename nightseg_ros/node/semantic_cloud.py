@@ -9,7 +9,7 @@ then from tf2 where it is installed. ``clouds.painter`` does the work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 import importlib
 import math
@@ -44,8 +44,6 @@ class SensorFeed:
         """Create the output topic."""
         self.sensor, self._node = sensor, node
         self.health = self._new_health()
-        self.clouds: Any = None
-        """The ``OrderedSubscription``, once there was one."""
         self._publisher = node.create_lifecycle_publisher(
             PointCloud2,
             f'{sensor.output}/points',
@@ -61,10 +59,11 @@ class SensorFeed:
     def subscribe(self) -> None:
         """Subscribe."""
         self.health = self._new_health()
-        self.clouds = OrderedSubscription(
+        clouds = OrderedSubscription(
             self._node, PointCloud2 if self.sensor.kind == 'cloud' else Image, self.sensor.topic,
             self._receive, self._node.settings.qos_reliability, self.health, self._node.start_over,
         )  # fmt: skip
+        self._node.sources.append((self.sensor.name, self.health, clouds))
 
     def publish(self, cloud: SensorCloud, paint_ms: float) -> None:
         """Hand a labelled cloud to whoever subscribes."""
@@ -344,10 +343,6 @@ class SemanticCloud(ManagedNode):
         if (settings := self.settings) is not None and settings.odometry:
             values['bad_poses'] = counts['missed.poses']
         return {}, values
-
-    def _sources(self) -> Sequence[tuple[str, Health, Subscription]]:
-        feeds = self._sensors.values()
-        return [(f.sensor.name, f.health, f.clouds) for f in feeds if f.clouds in self.subscribed]
 
 
 def main() -> None:
