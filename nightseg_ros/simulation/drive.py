@@ -19,7 +19,6 @@ import math
 import os
 from pathlib import Path
 
-import cv2
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.clouds.camera_model import Calibration
@@ -289,7 +288,7 @@ def write_drive(
     with BagWriter(path, force=True) as bag, ExitStack() as stack:
         frames: Iterator[tuple[DriveFrame, Cloud | None]] = map(work, range(len(drive)))
         if context is not None:
-            pool = stack.enter_context(context.Pool(processes, cv2.setNumThreads, (1,)))
+            pool = stack.enter_context(context.Pool(processes))
             frames = pool.imap(work, range(len(drive)), chunksize=2)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
