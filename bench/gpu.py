@@ -6,7 +6,7 @@ Cameras on one GPU: time of a batch, frames a second, share of the roofline, lab
 ``python bench/gpu.py`` needs this package, torch with CUDA and the shipped weights: no ROS, no
 data. Batches come at the cameras' rate, then one after another; a batch is timed from the frames
 in host memory to labels and confidence in host memory. The dry run: ``--device cpu --cameras 1 2
---size 96x160 --seconds 1``.
+--size 96x160 --seconds 1``; ``--device cpu --backend openvino --cameras 1`` tells a CPU's share.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
-from nightseg_ros.runtime.backend import MIN_AGREEMENT, ON_GPU
+from nightseg_ros.runtime.backend import BACKENDS, MIN_AGREEMENT
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.weights import load_weights
@@ -38,7 +38,7 @@ GOALS = {'p99_ms of 8': 10.0, 'agreement': MIN_AGREEMENT}
 
 
 def main(
-    *, device: Literal['cuda', 'cpu'] = 'cuda', backend: Literal[ON_GPU] = 'torch',
+    *, device: Literal['cuda', 'cpu'] = 'cuda', backend: Literal[tuple(BACKENDS)] = 'torch',
     night: str = 'night', cameras: tuple[int, ...] = (1, 4, 8), size: str = '720x1280',
     rate: float = 30.0, seconds: float = 10.0, out: Path = Path('out/bench/gpu.json'),
 ) -> None:  # fmt: skip

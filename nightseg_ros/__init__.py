@@ -4,8 +4,8 @@
 Night-robust semantic segmentation for vehicles: a ROS 2 node and its offline tools.
 
 Importing the package sets what libraries read when they are imported themselves: none of them
-reports home, OpenBLAS has one thread (``runtime.backends.limit_threads`` says why), and OpenCV
-unpacks no picture that claims gigabytes of pixels.
+reports home, OpenBLAS and OpenCV have one thread (``runtime.backends.limit_threads`` says why),
+and OpenCV unpacks no picture that claims gigabytes of pixels.
 """
 
 import os
@@ -24,6 +24,7 @@ for _name, _value in {
     'DISABLE_TELEMETRY': '1',
     'DO_NOT_TRACK': '1',
     'OPENBLAS_NUM_THREADS': '1',
+    'OPENCV_FOR_THREADS_NUM': '1',
     'OPENCV_IO_MAX_IMAGE_PIXELS': str(2**26),
 }.items():
     os.environ.setdefault(_name, _value)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way to a GPU, as far as a CPU can tell; the rest is marked ``gpu``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 import copy
 import json
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any
 
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.files import models_dir
+from nightseg_ros.perception.frame import Frame
+from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig, WeightsConfig
+from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.backends import available_backends, open_backend
 from nightseg_ros.runtime.graph import graph_of
 from nightseg_ros.runtime.torch_backend import (
@@ -19,11 +24,12 @@ from nightseg_ros.runtime.torch_backend import (
     CapturedGraph,
     fold_batch_norm,
     halve_weights,
+    TorchBackend,
+    TorchPixels,
 )
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
-from tiny_weights import write_segmenter
 import torch
 
 GPU = torch.cuda.is_available()
@@ -36,31 +42,84 @@ def test_the_next_longer_batch_is_taken(count, length):
     assert length in BATCHES or length % BATCHES[-1] == 0
 
 
-def test_buffers_are_used_again_and_results_are_not(tmp_path, monkeypatch):
-    prepared: list[tuple[int, ...]] = []
+class Stream:
+    """Does everything at once."""
 
-    def capture(self: CapturedGraph, shape: tuple[int, ...]) -> Any:
-        prepared.append(shape)
-        images = torch.zeros(shape, dtype=torch.uint8)
-        total = torch.zeros(shape[0], dtype=torch.int64)
+    def __init__(self, device: Any = None) -> None:
+        pass
 
-        def replay() -> None:
-            total.copy_(images.long().sum(dim=(1, 2, 3)))
+    def wait_stream(self, other: 'Stream') -> None:
+        assert isinstance(other, Stream)
 
-        return images, (total,), replay
+    def synchronize(self) -> None:
+        pass
 
-    monkeypatch.setattr(CapturedGraph, 'capture', capture)
-    graph = graph_of(load_weights(write_segmenter(tmp_path / 'day.safetensors')))
-    run = CapturedGraph(graph, torch.device('cpu'))
-    rng = np.random.default_rng(0)
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Let what torch.cuda is asked for happen on the CPU; return the images of each run."""
+    runs: list[tuple[CapturedGraph, torch.Tensor, Any]] = []
+    real, empty = CapturedGraph._run, torch.empty
+
+    def run(self: CapturedGraph, images: torch.Tensor) -> Any:
+        runs.append((self, images, real(self, images)))
+        return runs[-1][2]
+
+    class Graph:
+        def replay(self) -> None:
+            owner, images, outputs = self.of
+            for output, new in zip(outputs, real(owner, images)):
+                output.copy_(new)
+
+    @contextmanager
+    def graph(into: Graph) -> Iterator[None]:
+        yield
+        into.of = runs[-1]
+
+    def autocast(half: bool) -> Any:
+        return torch.autocast('cpu', torch.float16) if half else nullcontext()
+
+    monkeypatch.setattr(CapturedGraph, '_run', run)
+    monkeypatch.setattr('nightseg_ros.runtime.graph.precision', autocast)
+    monkeypatch.setattr(torch, 'empty', lambda *a, pin_memory=False, **k: empty(*a, **k))
+    monkeypatch.setattr(torch.Tensor, 'record_stream', lambda self, stream: None)
+    for name, value in (
+        ('Stream', Stream), ('current_stream', Stream), ('stream', nullcontext),
+        ('CUDAGraph', Graph), ('graph', graph),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    return runs
+
+
+def test_a_dry_run_of_a_gpus_way(captured, tmp_path):
+    """Every line but those that need the device; buffers are used again, results are not."""
+    files = WeightsConfig(day='rendered_day', illumination='rendered_illumination')
+    config = PipelineConfig(
+        route='day', backend='torch', device='cpu', long_side=160, weights=files
+    )
+    plain, backend = Pipeline.load(config), TorchBackend('cpu')
+    pixels = TorchPixels(torch.device('cpu'))
+    pixels._on_gpu, pixels._up, pixels._down = True, Stream(), Stream()
+    backend._on_host, backend.pixels = False, pixels
+    day = load_part(load_weights('rendered_day'), backend, print, 'segment')
+    pipeline = Pipeline(config, backend, {'day': day}, plain.estimator)
+    want = Want(labels=True, confidence=True, color=True, overlay=True)
+    pictures = np.stack(list(made_up_images(160, 13)))[:, :90]
     kept = []
     for count in (3, 1, 4, 2, 3):
-        images = torch.from_numpy(rng.integers(0, 256, (count, 4, 6, 3), dtype=np.uint8))
-        (total,) = run(images)
-        kept.append((total, images.long().sum(dim=(1, 2, 3))))
+        frames = [
+            Frame(image=picture, camera=f'{index}', stamp_ns=len(kept) + 1)
+            for index, picture in enumerate(pictures[len(kept) :][:count])
+        ]
+        kept += zip(pipeline.process(frames, want), plain.process(frames, want))
     for got, wanted in kept:
-        torch.testing.assert_close(got, wanted)
-    assert prepared == [(4, 4, 6, 3), (1, 4, 6, 3), (2, 4, 6, 3)]
+        assert (got.labels == wanted.labels).mean() >= 0.995
+        assert np.abs(got.confidence.astype(int) - wanted.confidence).mean() < 2
+        assert (got.color == wanted.color).mean() >= 0.99
+        assert got.reliability == pytest.approx(wanted.reliability, abs=0.01)
+    # three runs before each capture
+    shapes = [tuple(images.shape) for _, images, _ in captured]
+    assert shapes == [(n, 96, 160, 3) for n in (4, 1, 2) for _ in range(4)]
 
 
 def test_folded_batch_norm_and_half_precision_keep_the_labels():

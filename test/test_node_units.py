@@ -456,7 +456,8 @@ class Setup:
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
         self.node: Any = Graph(**settings)
-        clock = SimpleNamespace(monotonic=lambda: self.node.seconds)
+        self.rests: list[float] = []
+        clock = SimpleNamespace(monotonic=lambda: self.node.seconds, sleep=self.rests.append)
         for module in (worker_module, camera_module, subscription_module):
             monkeypatch.setattr(module, 'time', clock)
         self.said: list[str] = []
@@ -552,6 +553,7 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
     # a newer frame keeps its camera's place
     for name in ('front', 'rear', 'left', 'front'):
         setup.put(name)
+    assert len(setup.rests) == 1, 'the executor rests where the worker waits for a frame alone'
     setup.pipeline.gate.set()
     assert setup.until(3) == ['busy', 'front', 'left']
     assert setup.worker.stop(10)

@@ -294,21 +294,27 @@ def test_the_node_with_openvino_opens_no_connection(watch, tmp_path, monkeypatch
 POOLS = """
 import {first}
 import json
-from nightseg_ros.runtime.backends import open_backend
 import cv2
+import nightseg_ros
 import numpy
-open_backend('onnxruntime')
+{then}
 import threadpoolctl
 pools = [p for p in threadpoolctl.threadpool_info() if p['internal_api'] == 'openblas']
 print(json.dumps([cv2.getNumThreads(), *(p['num_threads'] for p in pools)]))
 """
 
 
-@pytest.mark.parametrize('first', ['nightseg_ros', 'numpy'])
-def test_openblas_and_opencv_have_one_thread_once_a_backend_is_open(first):
-    named = ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS')
+@pytest.mark.parametrize(
+    ('first', 'then'),
+    [
+        ('nightseg_ros', ''),
+        ('numpy, cv2', 'from nightseg_ros.runtime.backends import open_backend as o; o()'),
+    ],
+)
+def test_openblas_and_opencv_have_one_thread(first, then):
+    named = ('OPENBLAS_NUM_THREADS', 'OPENCV_FOR_THREADS_NUM', 'OMP_NUM_THREADS')
     environment = {name: value for name, value in os.environ.items() if name not in named}
-    command = [sys.executable, '-c', POOLS.format(first=first)]
+    command = [sys.executable, '-c', POOLS.format(first=first, then=then)]
     said = subprocess.check_output(command, env=environment, text=True, timeout=120)
     pools = json.loads(said.splitlines()[-1])
     assert len(pools) > 1 and set(pools) == {1}

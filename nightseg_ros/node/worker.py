@@ -30,6 +30,8 @@ Pixels = npt.NDArray[np.uint8]
 BATCH = 'the networks have been busy with one batch'
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0
+#: Seconds that the executor's thread rests when it has woken the worker.
+HEAD_START = 0.0025
 
 
 @dataclass(slots=True)
@@ -112,11 +114,15 @@ class Worker:
             waiting.ms['receive'] = age * 1e3
         with self._condition:
             superseded = camera.names.name in self._slots
+            idle = not self._slots and self not in self._node.activity.tasks
             if not self._stopping:
                 self._slots[camera.names.name] = waiting
                 self._condition.notify()
         if superseded:
             camera.health.drop(now, 'superseded')
+        if idle:
+            # rclpy would hold the interpreter's lock, which the worker needs until a network runs
+            time.sleep(HEAD_START)
 
     # -- the worker's thread ------------------------------------------------------------------
 

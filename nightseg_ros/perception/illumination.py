@@ -239,9 +239,10 @@ def _convolve(
     rows, columns = -(-height // stride), -(-width // stride)
     # three neighbours of a row lie side by side in memory: one copy gathers all patches
     down, right, one = padded.strides
-    patches = np.lib.stride_tricks.as_strided(
-        padded, (rows, columns, 3, 3 * channels), (stride * down, stride * right, down, one)
-    )
+    patches: npt.NDArray[np.float32] = np.ndarray(
+        (rows, columns, 3, 3 * channels), np.float32, padded,
+        strides=(stride * down, stride * right, down, one),
+    )  # fmt: skip
     result = patches.reshape(rows * columns, -1) @ weight
     result += bias
     np.maximum(result, 0, out=result)

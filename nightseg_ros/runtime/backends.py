@@ -91,7 +91,7 @@ def limit_threads() -> None:
     Give OpenBLAS and OpenCV one thread: idle ones would spin on cores that the network needs.
 
     OpenBLAS's took a third of a frame; OpenCV's yields to the network 480 times a frame. The
-    package sets ``OPENBLAS_NUM_THREADS`` on its import, which is too late after numpy's.
+    package sets environment variables on its import, which is too late after numpy's and OpenCV's.
     """
     from threadpoolctl import ThreadpoolController
 
@@ -260,6 +260,8 @@ class OpenVINOBackend:
         def model(part: int, shape: tuple[int, ...]) -> ov.Model:
             whole = self._core.read_model(with_tensors(graph, weights))
             whole.reshape(list(shape))
+            if weights.metadata.task == 'segment' and weights.metadata.network != IMPORTED:
+                _rearrange(whole, argmax=not bfloat16)
             if len(precisions) == 1:
                 return whole
             return _divide(whole, self._exact, described.path.name)[part]
@@ -269,7 +271,15 @@ class OpenVINOBackend:
             found = []
             for part, precision in enumerate(precisions):
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
-                facts = [shape, part, precisions, self._exact, config, _installation()]
+                facts = [
+                    shape,
+                    part,
+                    precisions,
+                    self._exact,
+                    config,
+                    _installation(),
+                    'rearranged',
+                ]
                 key = f'{graph_key(described)}-{_hash(facts)}'
                 request = self._compiled(key, config, partial(model, part, shape), log)
                 taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
@@ -304,6 +314,45 @@ class OpenVINOBackend:
         except RuntimeError:
             # it cannot read what it wrote; what is wrong with the graph itself is raised here
             return self._core.compile_model(make(), 'CPU', config).create_infer_request()
+
+
+def _rearrange(model: ov.Model, argmax: bool) -> None:
+    """
+    Take 6 % off a segmenter's CPU time; what it gives stays the same to the bit.
+
+    Colours are scaled as they lie in the picture, which is how the first convolution wants them,
+    and the best class is found by comparisons: OpenVINO's TopK takes 5 % of the time. Not in
+    bfloat16, where the largest logit and its own might be rounded apart.
+    """
+    from openvino import opset13 as ops
+
+    [image] = model.get_parameters()
+    [first] = image.output(0).get_target_inputs()
+    turn = last = first.get_node()
+    while True:
+        [*targets] = last.output(0).get_target_inputs()
+        node = targets[0].get_node()
+        if len(targets) > 1 or node.get_type_name() not in ('Convert', 'Multiply', 'Add'):
+            break
+        for index in range(1, node.get_input_size()):
+            # [1, 3, 1, 1]
+            node.set_argument(
+                index, ops.transpose(node.input_value(index), [0, 2, 3, 1]).output(0)
+            )
+        last = node
+    next(iter(turn.output(0).get_target_inputs())).replace_source_output(image.output(0))
+    turned = ops.transpose(last.output(0), turn.input_value(1))
+    for target in targets:
+        target.replace_source_output(turned.output(0))
+    for node in [op for op in model.get_ordered_ops() if op.get_type_name() == 'TopK' and argmax]:
+        logits, chosen = node.input_value(0), node.output(1)
+        count = logits.get_partial_shape()[1].get_length()
+        ids = np.arange(count, dtype=np.float32).reshape(1, count, 1, 1)
+        best = ops.equal(logits, ops.reduce_max(logits, [1], keep_dims=True))
+        label = ops.reduce_min(ops.select(best, ids, ids[0, -1, 0, 0]), [1], keep_dims=True)
+        for target in chosen.get_target_inputs():
+            target.replace_source_output(ops.convert(label, chosen.get_element_type()).output(0))
+    model.validate_nodes_and_infer_types()
 
 
 def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov.Model]:

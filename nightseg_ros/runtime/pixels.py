@@ -46,6 +46,16 @@ def fit(height: int, width: int, long_side: int) -> NetworkSize:
     return NetworkSize(camera=(height, width), scaled=(rows, columns), padded=padded)
 
 
+@lru_cache(maxsize=64)
+def _rows(source: int, height: int) -> npt.NDArray[np.intp]:
+    """Return the row that OpenCV would take for each: its fixed point decides ties its own way."""
+    rows = cv2.resize(
+        np.arange(source, dtype=np.int32)[:, None], (1, height),
+        interpolation=cv2.INTER_NEAREST_EXACT,
+    )  # fmt: skip
+    return rows[:, 0].astype(np.intp)
+
+
 class HostPixels:
     """What the pipeline does to pixels, by OpenCV on the CPU; arrays stay where the device is."""
 
@@ -64,12 +74,11 @@ class HostPixels:
             image = np.asarray(cv2.resize(image, half, interpolation=cv2.INTER_AREA), np.uint8)
         wide = image.shape[0] > 2 * height or image.shape[1] > 2 * width
         padded = np.empty((*size.padded, 3), np.uint8)
-        scaled = cv2.resize(
-            image, (width, height), interpolation=cv2.INTER_AREA if wide else cv2.INTER_LINEAR
-        )
+        scaled = padded[:height, :width]
+        how = cv2.INTER_AREA if wide else cv2.INTER_LINEAR
+        cv2.resize(image, (width, height), dst=scaled, interpolation=how)
         if order == 'bgr':
             cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB, dst=scaled)
-        padded[:height, :width] = scaled
         padded[:height, width:] = padded[:height, width - 1, None]
         padded[height:] = padded[height - 1]
         return padded
@@ -85,12 +94,7 @@ class HostPixels:
         wide = cv2.resize(
             plane[:height, :width], (size.camera[1], height), interpolation=cv2.INTER_NEAREST_EXACT
         )
-        # OpenCV says itself which row it would take: its fixed point decides ties in its own way
-        rows = cv2.resize(
-            np.arange(height, dtype=np.int32)[:, None], (1, size.camera[0]),
-            interpolation=cv2.INTER_NEAREST_EXACT,
-        )[:, 0]  # fmt: skip
-        return np.asarray(np.take(wide, rows.astype(np.intp), axis=0), np.uint8)
+        return np.take(wide, _rows(height, size.camera[0]), axis=0)
 
     def restore(self, image: Any, size: NetworkSize) -> Any:
         """uint8 [h, w, 3] of a padded image → uint8 [H, W, 3], bilinear."""

@@ -204,7 +204,6 @@ def _stacked(crops: Dataset[Any], numbers: Sequence[int]) -> Any:
 
 
 def _one_thread(_: int) -> None:
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
