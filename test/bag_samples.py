@@ -29,9 +29,7 @@ _MODES = {
 
 
 def frames_of(bag: BagReader, name: str | None = TOPIC) -> list[Frame | FrameError]:
-    topics = [bag.image_topic(name)]
-    unread = bag.read_error
-    return [*(frame for *_, frame in bag.merged_frames(topics)), *filter(None, [unread(topics)])]
+    return list(bag.frames(bag.image_topic(name)))
 
 
 def picture(seed: int, height: int = 24, width: int = 36) -> np.ndarray:

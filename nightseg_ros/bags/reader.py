@@ -308,6 +308,18 @@ class BagReader:
         """Yield every message of every topic but some, as and in the order they were recorded."""
         yield from self._read({topic.name for topic in self.topics} - set(leave_out))
 
+    def frames(self, topic: BagTopic) -> Iterator[Frame | FrameError]:
+        """
+        Yield each image of a topic as a frame, or as the error that says why it is none.
+
+        The last item of a damaged bag is a ``BagReadError``.
+        """
+        for *_, frame in self.merged_frames([topic]):
+            yield frame
+        unread = self.read_error([topic])
+        if unread is not None:
+            yield unread
+
     def merged_frames(
         self, topics: Iterable[BagTopic], camera: Callable[[str], str] = camera_of
     ) -> Iterator[tuple[BagTopic, Message, Frame | FrameError]]:
