@@ -19,7 +19,7 @@ import time
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import read_pair
-from nightseg_ros.evaluation.metrics import ConfusionMatrix
+from nightseg_ros.evaluation.metrics import confusion, miou
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.taxonomy import CAMVID11
@@ -42,14 +42,14 @@ def pipeline(weights: Path, long_side: int) -> Pipeline:
     )  # fmt: skip
 
 
-def miou(network: Pipeline, spec: str) -> float:
+def score(network: Pipeline, spec: str) -> float:
     """Return the mIoU of a labelled data set in [0, 1]."""
-    matrix = ConfusionMatrix(CAMVID11)
+    counts = []
     for image, truth in map(read_pair, open_dataset(spec)):
         [result] = network.process([Frame(image=image, order='rgb', stamp_ns=0, camera='')])
         assert result.labels is not None
-        matrix.add(truth, result.labels)
-    return matrix.miou()
+        counts.append(confusion(truth, result.labels, CAMVID11))
+    return float(miou(np.sum(counts, axis=0)))
 
 
 def costs(networks: list[Pipeline], rounds: int) -> Iterator[float]:
@@ -82,8 +82,9 @@ def main(data: Path, out: Path, /, *, steps: int = 400, rounds: int = 60) -> Non
         )  # fmt: skip
         for size in SIZES:
             networks.append(pipeline(weights, size))
-            scores = [miou(networks[-1], f'camvid:{data}/camvid:{s}') for s in ('day_val', 'dusk')]
-            rows.append([encoder, width, fine_width, size, *(f'{score:.3f}' for score in scores)])
+            sets = (f'camvid:{data}/camvid:{name}' for name in ('day_val', 'dusk'))
+            scores = [f'{score(networks[-1], spec):.3f}' for spec in sets]
+            rows.append([encoder, width, fine_width, size, *scores])
     print('encoder,width,fine_width,long_side,day_val,dusk,cost')
     for row, cost in zip(rows, costs(networks, rounds)):
         print(*row, f'{cost:.2f}', sep=',')

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 import errno
 from functools import lru_cache
 import json
@@ -50,7 +51,9 @@ def partial_file(path: Path) -> Iterator[Path]:
 
     An error removes the hidden file and leaves ``path`` as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix=path.suffix)
+    # a name may be as long as the file system allows
+    prefix = f'.{path.stem[:50]}-'
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
     os.close(handle)
     partial = Path(name)
     try:
@@ -99,10 +102,18 @@ def process_context() -> SpawnContext | None:
     return context
 
 
-def natural_order(path: Path) -> list[tuple[int, str]]:
-    """Return a key that sorts names by the numbers in them: 2 comes before 10."""
-    parts = re.split(r'([0-9]+)', path.name)
-    return [(int(part), '') if part.isdecimal() else (-1, part) for part in parts]
+def natural_order(path: Path) -> list[tuple[Decimal, str]]:
+    """
+    Return a key that sorts names by the numbers in them: 2 comes before 10.
+
+    Seconds of an epoch may have a fraction, of which .15 comes before .2.
+    """
+    parts = re.split(r'((?<![0-9])[0-9]{10}\.[0-9]+|[0-9]+)', path.stem)
+    key = [
+        (Decimal(part), '') if index % 2 else (Decimal(), part) for index, part in enumerate(parts)
+    ]
+    # 01 and 1 are equal so far
+    return [*key, (Decimal(-1), path.name)]
 
 
 @contextmanager

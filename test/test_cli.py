@@ -133,11 +133,17 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     assert words in line
 
 
-def test_a_choice_that_there_is_not_names_the_nearest(capsys):
+@pytest.mark.parametrize(
+    ('flag', 'value', 'words'),
+    [
+        ('route', 'nigt', "'nigt' is none of auto, day, night, translate; did you mean 'night'?"),
+        ('rate', 'fast', "Error parsing --rate: FLOAT is wanted, got 'fast'"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_named(capsys, flag, value, words):
     with pytest.raises(SystemExit, match='2'):
-        main(['predict', 'a.png', '--out', 'x', '--route', 'nigt'])
-    words = ' '.join(capsys.readouterr().err.replace('│', ' ').split())
-    assert "'nigt' is none of auto, day, night, translate; did you mean 'night'?" in words
+        main(['predict', 'a.png', '--out', 'x', f'--{flag}', value])
+    assert words in ' '.join(capsys.readouterr().err.replace('│', ' ').split())
 
 
 def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):

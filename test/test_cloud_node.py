@@ -341,9 +341,6 @@ def test_places_ask_tf_for_what_the_parameters_do_not_say(monkeypatch):
     assert TfListener.alive == 0
     gc.collect()
     assert node.buffer() is None, 'the buffer is still held'
-
-
-def test_without_tf_the_parameters_are_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, 'tf2_ros', None)
     places = Places(object(), (), True)
     with pytest.raises(CloudError, match='tf2_ros is not installed: give their places in the'):

@@ -61,7 +61,7 @@ SPOILT = [
     ('picture missing', 'images/cam_1.png', None),
     ('picture unreadable', 'images/cam_1.png', 60),
     ('picture unreadable', 'images/cam_1.png', 0),
-    ('label unreadable', 'labels/cam_1.png', -20),
+    *(('label unreadable', 'labels/cam_1.png', -cut) for cut in (6, 20)),
     ('label unreadable', 'labels/cam_1.png', scene(5)),
     ('sizes differ', 'labels/cam_1.png', SMALL),
     ('turned', 'labels/cam_1.png', np.full((80, 60), 3, np.uint8)),
@@ -252,6 +252,16 @@ def test_frames_are_taken_on_a_grid_of_stamps(bag, tmp_path, every, times):
     extract([bag], tmp_path / 'out', every=every, **FRONT)
     stamps = sorted(int(p.stem.split('_')[1]) for p in (tmp_path / 'out').glob('*.jpg'))
     assert stamps == [START + time * 100_000_000 for time in times]
+
+
+def test_frames_of_one_stamp_are_told(tmp_path):
+    said: list[str] = []
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(3):
+            frame = Frame(image=scene(index), stamp_ns=START)
+            bag.write_frame('/a/image_raw', frame, received_ns=START + index)
+    assert extract([tmp_path / 'bag'], tmp_path / 'out', every=0, log=said.append) == (1, 0)
+    assert said == ['bag-a: 2 frames left out, whose stamps others have']
 
 
 def test_a_folder_of_frames_is_whole_and_replaced_by_force_alone(bag, tmp_path, monkeypatch):

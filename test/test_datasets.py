@@ -7,6 +7,8 @@ from pathlib import Path
 import zlib
 
 import cv2
+from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.datasets import ADAPTERS, list_dataset, open_dataset
 from nightseg_ros.data.sample import (
     CAMVID32_COLORS,
@@ -23,6 +25,7 @@ from nightseg_ros.data.sample import (
     SEGNET_IDS,
     write_labels,
 )
+from nightseg_ros.evaluation.sources import topic_labels
 from nightseg_ros.taxonomy import (
     CAMVID11,
     CITYSCAPES19,
@@ -147,6 +150,10 @@ def test_labels_are_the_values_of_the_file(tmp_path, mode, bits):
     if mode == 'palette':
         np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / 'a.png')), ids)
     np.testing.assert_array_equal(read_labels(tmp_path / 'a.png'), ids)
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_compressed('/labels', (tmp_path / 'a.png').read_bytes(), 'png', stamp_ns=1)
+    [(_, found)] = topic_labels(BagReader(tmp_path / 'bag'), '/labels', [])
+    np.testing.assert_array_equal(found, ids)
 
 
 def test_ids_of_another_taxonomy_are_refused(root):

@@ -201,6 +201,12 @@ def test_files_are_read_as_they_were_written(height, width, suffix, gray):
         np.testing.assert_array_equal(pixels, np.broadcast_to(wanted, pixels.shape))
 
 
+def test_a_tiff_of_64_bits_is_read():
+    stream = io.BytesIO()
+    PIL.Image.fromarray(photo()).save(stream, 'TIFF', big_tiff=True)
+    np.testing.assert_array_equal(decode_file(stream.getvalue())[0][..., ::-1], photo())
+
+
 def test_a_mosaic_packed_as_such_is_put_into_colour():
     mosaic = photo()[:, :, 0]
     wanted, order = decode_raw(

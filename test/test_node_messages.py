@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import types
 from typing import Any
 
@@ -21,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 
-def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:
+def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed():
     here = np.arange(6, dtype=np.uint8)
     message: Any = types.SimpleNamespace(
         encoding='rgb8', width=2, height=1, step=6, is_bigendian=0, data=here
@@ -43,7 +42,7 @@ def test_data_that_lies_on_a_gpu_is_fetched_and_other_data_is_viewed() -> None:
     width=st.integers(20, 400),
     long_side=st.sampled_from([64, 160, 480]),
 )
-def test_sampling_undoes_the_enlargement(height: int, width: int, long_side: int) -> None:
+def test_sampling_undoes_the_enlargement(height, width, long_side):
     size = fit(height, width, long_side)
     small = np.random.default_rng(0).integers(0, 11, size.labels, dtype=np.uint8)
     padded = np.zeros((size.padded[0] // 2, size.padded[1] // 2), np.uint8)
@@ -79,12 +78,7 @@ def project(matrix: list[float], point: np.ndarray) -> np.ndarray:
     binning=st.sampled_from([1, 2]),
     offset=st.sampled_from([(0, 0), (40, 20)]),
 )
-def test_a_point_keeps_its_place_in_the_labels(
-    point: tuple[float, float, float],
-    labels: tuple[int, int],
-    binning: int,
-    offset: tuple[int, int],
-) -> None:
+def test_a_point_keeps_its_place_in_the_labels(point, labels, binning, offset):
     info = calibration(binning_x=binning, binning_y=binning)
     image = (480 // binning, 640 // binning)
     with pytest.raises(ValueError, match=f'is for {image[1]}×{image[0]} pixels, the images have'):
@@ -109,7 +103,7 @@ def test_a_point_keeps_its_place_in_the_labels(
     assert (scaled.roi.width, scaled.binning_x) == (0, 0)
 
 
-def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path: Path) -> None:
+def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path):
     picture = np.zeros((4, 6), np.uint8)
     picture[3], picture[2] = 1, 255
     cv2.imwrite(str(tmp_path / 'mask.png'), picture)

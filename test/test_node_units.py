@@ -366,9 +366,7 @@ class Graph:
         self.guards.append(SimpleNamespace(trigger=match))
         return self.guards[-1]
 
-    def create_subscription(
-        self, kind: Any, topic: str, receive: Any, qos: Any, *, event_callbacks: Any, raw: bool
-    ) -> str:
+    def create_subscription(self, kind, topic, receive, qos, *, event_callbacks, raw):
         assert topic not in self.receive and not raw
         self.receive[topic], self.events = receive, event_callbacks
         self.asked.append((topic, qos.depth, f'{qos.reliability.name} {qos.durability.name}'))
@@ -453,10 +451,7 @@ class StubPipeline:
 class Setup:
     """A worker and its cameras, with stubs for networks and middleware."""
 
-    def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, device: str = 'cuda', broken: str = '',
-        **settings: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, monkeypatch, device='cuda', broken='', **settings):
         self.pipeline = StubPipeline(device, broken)
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
@@ -499,10 +494,7 @@ class Setup:
             self.cameras[name].subscribe(self.worker.put)
         return self.cameras[name]
 
-    def put(
-        self, name: str, frame_id: str = '', *, encoding: str = 'rgb8', height: int = 4,
-        stamp_ns: int | None = None,
-    ) -> None:  # fmt: skip
+    def put(self, name, frame_id='', *, encoding='rgb8', height=4, stamp_ns=None):
         """Send an image, a millisecond behind the one before it."""
         self.camera(name)
         self.stamp_ns += MS

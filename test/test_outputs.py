@@ -27,7 +27,7 @@ from tiny_data import files_of, imwrite
 #: Names that SQLite, OpenCV, FFmpeg, a glob, a data-set spec or an encoder would stumble over.
 ODD = [
     'drive #3', 'what?', 'run%20a', 'a%03d', 'file:x', 'rtsp:cam', 'a:night', '-dash', '[x]*',
-    '~home', 'new\nline', 'b\udcff\udcfed',
+    '~home', 'new\nline', 'b\udcff\udcfed', 'blank ',
 ]  # fmt: skip
 
 
@@ -191,6 +191,14 @@ def test_videos_data_sets_and_ego_masks_may_have_any_name(tmp_path, pictures, na
     mask[12:] = 255
     (home / name / 'mask.png').write_bytes(cv2.imencode('.png', mask)[1].tobytes())
     assert EgoMask(home / name / 'mask.png').at(24, 32)[12:].all()
+
+
+def test_names_may_be_as_long_as_the_disk_allows(tmp_path, pictures):
+    bag, clip = tmp_path / ('ü' * 123), tmp_path / f'{"ü" * 125}.mp4'
+    assert make(pictures, bag) == 0 and count(bag) == 3
+    with VideoWriter(clip, 10.0) as video:
+        video.add(np.zeros((48, 64, 3), np.uint8))
+    assert len(list(open_source(clip))) == 1
 
 
 def test_a_folder_that_is_there_wins_over_a_split(tmp_path):

@@ -2,14 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rendered drive: exact labels, determinism, light, splits and arguments."""
 
+from multiprocessing.context import SpawnContext
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nightseg_ros.files import process_context
 from nightseg_ros.simulation.canvas import Camera, Canvas
-from nightseg_ros.simulation.drive import Drive, DriveFrame, LIGHTS, render
+from nightseg_ros.simulation.drive import Drive, DriveFrame, LIGHTS, render, write_drive
 from nightseg_ros.simulation.street import CAR, Draw, ROAD, SKY, Street
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
+from tiny_data import files_of
 
 SIZE = (160, 90)
 
@@ -153,3 +157,17 @@ def test_a_polygon_covers_the_pixels_whose_centre_it_covers(corners, depth, bend
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Drive(**arguments).frame(0)
+
+
+def test_without_a_place_for_locks_one_process_renders_the_same(tmp_path, monkeypatch):
+    """As in a container without /dev/shm."""
+    short = Drive(seed=2, size=SIZE, fps=0.5, seconds=4)
+    write_drive(tmp_path / 'a' / 'drive', short, processes=1)
+
+    def refuse(context: SpawnContext) -> None:
+        raise OSError(38, 'Function not implemented')
+
+    monkeypatch.setattr(SpawnContext, 'Lock', refuse)
+    assert process_context() is None
+    write_drive(tmp_path / 'b' / 'drive', short, processes=2)
+    assert files_of(tmp_path / 'a') == files_of(tmp_path / 'b')

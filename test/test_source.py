@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frame sources: every kind of input gives the same frames, and broken ones are told apart."""
 
+import itertools
 from pathlib import Path
 import re
 
@@ -11,6 +12,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import open_source, read_stamps
+from nightseg_ros.files import natural_order
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.video import VideoWriter
 import numpy as np
@@ -62,6 +64,20 @@ def test_a_folder_is_in_natural_order_and_a_sequence_with_a_rate(tmp_path, rate)
     for _ in range(2):
         found = [(stem, frame.stamp_ns) for stem, frame in source]
         assert found == [(f'street_{i}', round(i * 1e9 / (rate or 10))) for i in range(12)]
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ['a.png', 'a1.png', 'a2.png', 'a2b.png', 'a10.png'],
+        ['1700000000.1.png', '1700000000.15.png', '1700000000.2.png', '1700000001.05.png'],
+        ['001.png', '01.png', '1.png', '2.png'],
+    ],
+    ids=['numbers', 'seconds of an epoch', 'equal numbers'],
+)
+def test_names_are_in_natural_order(names):
+    for paths in itertools.permutations(map(Path, names)):
+        assert [path.name for path in sorted(paths, key=natural_order)] == names
 
 
 def test_pictures_that_are_not_read_are_told(tmp_path):

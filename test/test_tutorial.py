@@ -42,8 +42,8 @@ def commands(heading: str) -> list[list[str]]:
 SMALL = {
     'render day': '--count 24',
     # two steps from weights that know rendered streets by day
-    'train day_weights': '--init rendered_day --steps 2 --warm-up 0 --workers 0',
-    'train night_weights': '--steps 16 --warm-up 5 --workers 0',
+    'train day_weights': '--init rendered_day --steps 2 --warm-up 0',
+    'train night_weights': '--steps 16 --warm-up 5',
 }
 
 
@@ -56,7 +56,9 @@ def folder(tmp_path_factory):
     for words in commands('The frames') + commands('Five commands')[:-1]:
         assert words[0] == 'nightseg', words
         out = Path(words[words.index('--out') + 1]).name
-        every.append([*words[1:], *SMALL.get(f'{words[1]} {out}', '').split()])
+        small = SMALL.get(f'{words[1]} {out}', '')
+        small += ' --workers 0 --precision 32-true' if words[1] == 'train' else ''
+        every.append([*words[1:], *small.split()])
     run_tools(every, folder)
     return folder
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: what is written is read, and nothing else is."""
 
+import json
 from pathlib import Path
 import pickle
 import shutil
+import struct
 import subprocess
 
 from nightseg_ros.networks import build, build_from
@@ -73,6 +75,12 @@ class _Bomb:
         return (pytest.fail, ('a pickle was executed',))
 
 
+def write_deep(path: Path) -> None:
+    """Write a header whose metadata would overflow the stack of a JSON reader."""
+    header = json.dumps({'__metadata__': {'nightseg': '[' * 100_000}}).encode()
+    path.write_bytes(struct.pack('<Q', len(header)) + header)
+
+
 @pytest.mark.parametrize(
     'write',
     [
@@ -81,8 +89,9 @@ class _Bomb:
         lambda path: path.write_text('version https://git-lfs.github.com/spec/v1\n' * 10),
         lambda path: save_file({'a': torch.zeros(3)}, path),
         Path.mkdir,
+        write_deep,
     ],
-    ids=['pickle', 'zip', 'text', 'foreign safetensors', 'folder'],
+    ids=['pickle', 'zip', 'text', 'foreign safetensors', 'folder', 'deep metadata'],
 )
 def test_foreign_files_are_refused(tmp_path, write):
     write(tmp_path / 'foreign.safetensors')

@@ -43,6 +43,7 @@ def tiny_config(data: str, out: Path, **changes: object) -> Any:
         data=(data,), out=str(out), init='random', batch=2, steps=6, workers=0, warm_up=1,
         arch={'variant': 'tiny', 'width': 16, 'fine_width': 16}, checkpoint_every=2, license='',
         augment=AugmentConfig(crop=(32, 64), night_share=0.5), picture_every=0,
+        precision='32-true',
     )  # fmt: skip
     return replace(base, **changes)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 import heapq
 from operator import itemgetter
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from nightseg_ros.bags.storage import (
     VIDEO_TYPES,
 )
 from nightseg_ros.config import did_you_mean, load_yaml
-from nightseg_ros.files import LOG, natural_order
+from nightseg_ros.files import LOG, natural_order, read_text
 from nightseg_ros.perception.frame import (
     decode_file,
     decode_raw,
@@ -33,6 +34,7 @@ from nightseg_ros.perception.frame import (
     Frame,
     FrameError,
     is_depth,
+    PICTURES,
     video_codec,
 )
 from nightseg_ros.perception.result import base_topic
@@ -49,8 +51,6 @@ REORDER = 8
 SET_BACK_NS = 1_000_000_000
 #: Messages of a topic that are looked at to tell whether it is a camera.
 _LOOKED_AT = 3
-#: How the pictures in a CompressedImage begin.
-_PICTURES = (b'\xff\xd8\xff', b'\x89PNG', b'BM', b'RIFF', b'II*\0', b'MM\0*')
 
 
 class BagError(ValueError):
@@ -133,8 +133,8 @@ class BagReader:
             for channel in counts
             if any(qos.durability is QosDurability.TRANSIENT_LOCAL for qos in channel.qos)
         }
-        #: Whether the messages are serialised as ROS 2 does (CDR).
-        self.is_ros2 = not any(channel.encoding == 'ros1' for channel in counts)
+        #: Whether it is of ROS 2; topics of ROS 1 may lie in it.
+        self.is_ros2 = {channel.encoding for channel in counts} != {'ros1'}
         self._channels = tuple(counts)
 
     def __enter__(self) -> BagReader:
@@ -196,7 +196,7 @@ class BagReader:
 
     def _no_picture(self, message: Message) -> str:
         """Return what an image message holds instead of a picture, '' for a (damaged) picture."""
-        if message.channel.encoding != self._own:
+        if message.channel.encoding not in ('cdr', 'ros1'):
             return f"serialised as '{message.channel.encoding}'"
         try:
             content = self.read(message)
@@ -206,8 +206,8 @@ class BagReader:
             return '' if content.encoding in ENCODINGS else str(content.encoding)
         if _is_video(message, content):
             return ''
-        begin = bytes(content.data[:4])
-        good = not begin or (begin.startswith(_PICTURES) and not is_depth(content.format))
+        begin = bytes(content.data[:8])
+        good = not begin or (begin.startswith(PICTURES) and not is_depth(content.format))
         return '' if good else f"format '{content.format}'"
 
     def camera_topic(self, name: str | None = None) -> BagTopic:
@@ -352,10 +352,10 @@ class BagReader:
     def read(self, message: Message) -> Any:
         """Return a message's content as attributes; ``BagError`` where it is damaged."""
         kind, encoding = message.channel.msgtype, message.channel.encoding
-        if encoding != self._own:
-            raise BagError(f"a {kind} is serialised as '{encoding}'; only '{self._own}' is read")
+        if encoding not in ('cdr', 'ros1'):
+            raise BagError(f"a {kind} is serialised as '{encoding}'; only 'cdr' is read")
         types = typestore(encoding)
-        deserialize = types.deserialize_cdr if self.is_ros2 else types.deserialize_ros1
+        deserialize = types.deserialize_ros1 if encoding == 'ros1' else types.deserialize_cdr
         try:
             return deserialize(message.data, kind)
         # damaged bytes make the parser beneath fail in many ways
@@ -391,10 +391,6 @@ class BagReader:
             image=image, order=order, stamp_ns=message.stamp_ns, camera=camera,
             frame_id=str(content.header.frame_id),
         )  # fmt: skip
-
-    @property
-    def _own(self) -> str:
-        return 'cdr' if self.is_ros2 else 'ros1'
 
     def _read(self, topics: Collection[str]) -> Iterator[Message]:
         for file in self._files:
@@ -437,7 +433,8 @@ def inspect_bag(
     with BagReader(path) as bag:
         for topic in bag.topics:
             read = undecodable = 0
-            if thorough and topic in bag.image_topics:
+            # depth and the like are read, but are no pictures
+            if thorough and topic in bag.image_topics and not bag._no_camera(topic):
                 found = bag.merged_frames([topic])
                 undecodable = sum(isinstance(frame, FrameError) for *_, frame in found)
             elif thorough:
@@ -492,7 +489,8 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
         # somebody may have unpacked or packed it since
         stem = name.removesuffix('.zstd')
         variants = [path / name, path / stem, *(path / f'{stem}{suffix}' for suffix in PACKED)]
-        lying = [file for file in variants if storage_kind(file) and file.is_file()]
+        # of a name that is as long as can be, a variant may be too long
+        lying = [file for file in variants if storage_kind(file) and os.path.isfile(file)]
         files += lying[:1]
         missing += [] if lying else [f'{name} is missing']
     if missing and found and not files:
@@ -504,7 +502,7 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
 
 
 def _read_metadata(file: Path) -> tuple[list[str], Counter[Channel]]:
-    content: dict[str, Any] = load_yaml(file.read_text(encoding='utf-8'), aliases=True)
+    content: dict[str, Any] = load_yaml(read_text(file), aliases=True)
     information = content['rosbag2_bagfile_information']
     counts: Counter[Channel] = Counter()
     for entry in information['topics_with_message_count']:

@@ -138,17 +138,26 @@ class _Definition(str):
         return super().encode(encoding, errors)
 
 
+class _Name(str):
+    """The name of one schema, which the library finds by it; others may be called the same."""
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = str.__hash__
+
+
 class _McapWriter(McapWriter):
-    """An MCAP file that keeps the language of a definition and the hash of its type."""
+    """An MCAP file whose topics keep their own definition, its language and the type's hash."""
 
     def add_msgtype(self, connection: Connection) -> None:
-        definition = connection.msgdef.data
-        language = getattr(definition, 'language', '') or 'ros2msg'
-        schema = Schema(len(self.schemas) + 1, connection.msgtype, language, definition)
-        self.schemas.append(schema)
-        write_schema(self.chunk.bio, schema)
+        """Leave it to ``add_connection``."""
 
     def add_connection(self, connection: Connection, offered_qos_profiles: str) -> None:
+        name, definition = _Name(connection.msgtype), connection.msgdef.data
+        language = getattr(definition, 'language', '') or 'ros2msg'
+        self.schemas.append(Schema(connection.id, name, language, definition))
+        write_schema(self.chunk.bio, self.schemas[-1])
         metadata = BytesIO()
         pairs = {'offered_qos_profiles': offered_qos_profiles}
         if connection.digest != _NO_HASH:
@@ -156,9 +165,7 @@ class _McapWriter(McapWriter):
         for text in itertools.chain.from_iterable(pairs.items()):
             write_string(metadata, text)
         encoding = cast('ConnectionExtRosbag2', connection.ext).serialization_format
-        channel = McapChannel(
-            connection.id, connection.msgtype, connection.topic, encoding, metadata.getvalue()
-        )
+        channel = McapChannel(connection.id, name, connection.topic, encoding, metadata.getvalue())
         self.channels.append(channel)
         self.channel_stats[connection.id] = 0
         write_channel(self.chunk.bio, channel, self.schemas)

@@ -50,7 +50,7 @@ class BagInfoOptions:
 
 def info(options: BagInfoOptions) -> int:
     """Print the topics, and on stderr what cannot be read."""
-    from nightseg_ros.bags.reader import inspect_bag
+    from nightseg_ros.bags.reader import BagReader, inspect_bag
 
     topics, errors = inspect_bag(options.bag, thorough=options.check)
     width = max((len(topic.name) for topic, _, _ in topics), default=0)
@@ -60,6 +60,8 @@ def info(options: BagInfoOptions) -> int:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
         print(f'{topic.name:{width}} {counts}  {topic.kind}')
+    if options.check and (note := BagReader(options.bag).others_text()):
+        print(note)
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
     return 1 if errors else 0

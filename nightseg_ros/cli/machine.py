@@ -121,9 +121,10 @@ def _runs(backend: str) -> bool:
 
 
 def _devices() -> list[str]:
-    from nightseg_ros.runtime.backends import has_gpu
+    from nightseg_ros.runtime.backends import has_gpu, processor
 
-    devices = [f'cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} threads']
+    model = processor().get('model name', platform.machine())
+    devices = [f'cpu: {model}, {os.cpu_count()} threads']
     if not has_gpu():
         return devices
     import torch
@@ -159,7 +160,7 @@ class BenchOptions(WeightsOptions):
     """
     Measure the pipeline without ROS by backend, camera size, route and number of cameras.
 
-    All of them take turns, frame by frame, so that a busy machine slows them alike. Writes
+    The setups take turns, frame by frame, so that a busy machine slows them alike. Writes
     bench.json and bench.md into --out and prints bench.md. Let nothing else run meanwhile.
     """
 

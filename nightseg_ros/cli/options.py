@@ -120,25 +120,25 @@ def _short_metavar(info: Any) -> Any:
     """
     Write NAME ... and NAME into the help for tyro's [NAME [NAME ...]] and {None}|NAME.
 
-    A choice that there is not names the nearest.
+    Values that do not fit are told in these words, choices with the nearest.
     """
     spec = _default(ConstructorRegistry.get_primitive_spec, info)
     if not isinstance(spec, PrimitiveConstructorSpec):
         return spec
     metavar = re.sub(r'\[(.+) \[\1 \.\.\.\]\]', r'\1 ...', spec.metavar)
     metavar = metavar.replace('{None}|', '').replace('STR', 'TEXT')
-    choices, convert = spec.choices, spec.instance_from_str
-    if choices is None:
-        return dataclasses.replace(spec, metavar=metavar)
 
-    def chosen(values: list[str]) -> Any:
-        for value in set(values) - set(choices):
-            raise ValueError(
-                f"'{value}' is none of {', '.join(choices)}{did_you_mean(value, choices)}"
-            )
-        return convert(values)
+    def convert(values: list[str]) -> Any:
+        choices = spec.choices or values
+        for value in set(values).difference(choices):
+            near = did_you_mean(value, choices)
+            raise ValueError(f"'{value}' is none of {', '.join(choices)}{near}")
+        try:
+            return spec.instance_from_str(values)
+        except ValueError as error:
+            raise ValueError(f"{metavar} is wanted, got '{' '.join(values)}'") from error
 
-    return dataclasses.replace(spec, metavar=metavar, choices=None, instance_from_str=chosen)
+    return dataclasses.replace(spec, metavar=metavar, choices=None, instance_from_str=convert)
 
 
 def parse(options: type[T], verb: str, arguments: Sequence[str], **preset: Any) -> T:

@@ -78,7 +78,7 @@ def extract(
     ) as unfinished:
         for name, source in opened.items():
             stamps: set[int] = set()
-            due, last = 0, None
+            due, last, twins = 0, None, 0
             for number, (stem, frame) in enumerate(source, start=1):
                 progress(number, source.count, name)
                 if not isinstance(frame, Frame):
@@ -94,11 +94,15 @@ def extract(
                     continue
                 if step:
                     due += ((stamp - due) // step + 1) * step
-                if stamp not in stamps:
-                    file = f'{name}_{stamp:019d}.{encoding}'
-                    content = encode_picture(file, frame.image, quality=quality, order=frame.order)
-                    (unfinished / file).write_bytes(content)
-                    stamps.add(stamp)
+                if stamp in stamps:
+                    twins += 1
+                    continue
+                file = f'{name}_{stamp:019d}.{encoding}'
+                content = encode_picture(file, frame.image, quality=quality, order=frame.order)
+                (unfinished / file).write_bytes(content)
+                stamps.add(stamp)
+            if twins:
+                log(f'{name}: {twins} frames left out, whose stamps others have')
             if not stamps:
                 raise DataError(f"'{source.path}' holds no frame that can be read")
             written += len(stamps)

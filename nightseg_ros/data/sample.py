@@ -387,7 +387,7 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
     if not known or not content.startswith(PNG):
         return content, 1
     parts, at = [PNG], len(PNG)
-    while at < len(content):
+    while at + 8 <= len(content):
         length, kind = struct.unpack_from('>I4s', content, at)
         start, at = at, at + 12 + length
         chunk = content[start:at]

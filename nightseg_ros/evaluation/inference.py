@@ -288,45 +288,41 @@ class Samples:
 
     def __init__(self) -> None:
         self._seen = self._labelled = 0
-        #: Of each frame that is wanted its pictures, or their files.
-        self._kept: dict[Candidate, dict[str, Image | bytes]] = {}
-        #: Its number among the labelled frames, or among all without labels.
-        self._numbers: dict[Candidate, int] = {}
+        #: Of each frame that is wanted its number among the labelled ones (or among all without
+        #: labels), and its pictures or their files.
+        self._kept: dict[Candidate, tuple[int, dict[str, Image | bytes]]] = {}
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
         labelled = frame.mious[0] is not None
-        self._numbers[frame] = self._labelled if labelled else self._seen
+        self._kept[frame] = self._labelled if labelled else self._seen, {}
         self._seen += 1
         self._labelled += labelled
         wanted = self.wanted
         if frame in wanted:
-            self._kept[frame] = {n: p for n, p in pictures().items() if p is not None}
-        for item in self._numbers.keys() - wanted:
-            del self._numbers[item]
-            self._kept.pop(item, None)
-        held = (p for some in self._kept.values() for p in some.values())
+            self._kept[frame][1].update((n, p) for n, p in pictures().items() if p is not None)
+        self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
+        held = (p for _, some in self._kept.values() for p in some.values())
         if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
             self.files()
 
     @property
     def wanted(self) -> set[Candidate]:
-        scored = [item for item in self._numbers if item.mious[0] is not None]
+        scored = [item for item in self._kept if item.mious[0] is not None]
         stride = 1
         while (self._labelled or self._seen) > stride * _LATTICE:
             stride *= 2
-        lattice = [item for item in scored or self._numbers if self._numbers[item] % stride == 0]
+        lattice = [item for item in scored or self._kept if self._kept[item][0] % stride == 0]
         ranked = ('best', 'worst', 'different')
         return {*lattice}.union(*(_top(scored, kind, SHOWN[kind]) for kind in ranked))
 
     def files(self) -> dict[int, dict[str, bytes]]:
         """Encode what is held; return the files of each frame that may be shown by its number."""
-        for some in self._kept.values():
+        for _, some in self._kept.values():
             for name, picture in some.items():
                 if not isinstance(picture, bytes):
                     some[name] = encode_picture(name, picture)
-        ordered = sorted(self._kept, key=lambda item: item.number)
-        return {item.number: self._kept[item] for item in ordered}  # type: ignore[misc]
+        return {item.number: some for item, (_, some) in self._kept.items()}  # type: ignore[misc]
 
 
 def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:

@@ -38,7 +38,7 @@ M_ARENA_MAX = -8
 
 
 def main() -> None:
-    """Run night_perception until SIGINT or SIGTERM."""
+    """Run night_perception until SIGINT, SIGTERM or SIGHUP."""
 
     def make() -> Any:
         from nightseg_ros.node.night_perception import NightPerception
@@ -50,7 +50,7 @@ def main() -> None:
 
 def serve(name: str, make: Callable[[], Any]) -> None:
     """
-    Run the node ``name`` that ``make`` returns until SIGINT or SIGTERM; print help if asked to.
+    Run the node ``name`` that ``make`` returns until a signal; print help if asked to.
 
     ``make`` imports what is heavy: until it is called, a signal already ends the process. The
     process exits here, with 1 where callbacks only fail.

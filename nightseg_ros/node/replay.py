@@ -148,7 +148,8 @@ class ReplaySource:
                 chosen = bag.camera_topics or [bag.camera_topic()]
                 self.note = bag.others_text()
             chosen += [topic for topic in bag.topics if topic.name in also and topic not in chosen]
-            foreign = [topic for topic in chosen if topic.encoding not in ('cdr', 'ros1')]
+            own = 'cdr' if bag.is_ros2 else 'ros1'
+            foreign = [topic for topic in chosen if topic.encoding != own]
             self.note = ', '.join(filter(None, [self.note, *map(str, foreign)]))
             chosen = [topic for topic in chosen if topic not in foreign]
             if not chosen:

@@ -346,7 +346,7 @@ class SemanticCloud(ManagedNode):
 
 
 def main() -> None:
-    """Run semantic_cloud until SIGINT or SIGTERM."""
+    """Run semantic_cloud until SIGINT, SIGTERM or SIGHUP."""
     serve('semantic_cloud', SemanticCloud)
 
 

@@ -232,8 +232,9 @@ MAX_PIXELS = int(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])
 #: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
 MAX_SCANNED = 2**29
 
-PNG = b'\x89PNG\r\n\x1a\n'
-_JPEG = b'\xff\xd8\xff'
+_JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+#: How what is read begins.
+PICTURES = (_JPEG, PNG, b'BM', b'RIFF', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # start of frame: all of 0xC0–0xCF but DHT, JPG and DAC
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SOS, _EOI = 0xDA, 0xD9
@@ -249,7 +250,7 @@ def check_picture(content: bytes) -> None:
         raise ValueError('there are no bytes')
     elif content[4:8] == b'ftyp':
         raise ValueError('they are HEIC, AVIF or MP4, whatever the name says; convert it to JPEG')
-    elif not content.startswith((PNG, b'BM', b'RIFF', b'II*\0', b'MM\0*')):
+    elif not content.startswith(PICTURES):
         raise ValueError(
             f'they begin with {content[:4].hex(" ")}, as no JPEG, PNG, BMP, WebP or TIFF do'
         )

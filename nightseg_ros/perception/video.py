@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import contextlib
 from contextlib import ExitStack
 from fractions import Fraction
+import os
 from pathlib import Path
 import re
 import signal
@@ -149,25 +150,23 @@ class VideoReader:
     def _frames(self) -> Iterator[Any]:
         """Yield frames, and a text for each place where demuxer or decoder gave up."""
         packets = self._container.demux(self._stream)
-        while not self._ended:
+        packet: Any = ''
+        while packet is not None and not self._ended:
             try:
                 packet = next(packets)
             except StopIteration:
                 return
             except (av.FFmpegError, OSError) as error:
                 yield _reason(error)
-                yield from self._drain()
-                return
+                # what the decoder still has
+                packet = None
+            # an empty one with a time repeats the frame before it
+            if packet is not None and packet.dts is not None and not packet.size:
+                continue
             try:
-                yield from packet.decode()
+                yield from self._stream.codec_context.decode(packet)
             except av.FFmpegError as error:
                 yield _reason(error)
-
-    def _drain(self) -> Iterator[Any]:
-        try:
-            yield from self._stream.codec_context.decode(None)
-        except av.FFmpegError as error:
-            yield _reason(error)
 
     def __enter__(self) -> VideoReader:
         """Use it in a ``with`` block."""
@@ -189,7 +188,7 @@ class VideoReader:
 
 
 def _is_cut(file: Path) -> bool:
-    """Tell whether the boxes of an MP4, or the segment of a Matroska, go beyond the file's end."""
+    """Tell by an MP4's boxes, a Matroska's segment, the length of an AVI, the end of a GIF."""
     with file.open('rb') as content:
         size, at, head = file.stat().st_size, 0, content.read(4096)
         if head[4:8] == b'ftyp':
@@ -202,6 +201,12 @@ def _is_cut(file: Path) -> bool:
                     return False
                 at += length
             return at > size
+        if head.startswith(b'GIF8'):
+            content.seek(-min(size, 64), os.SEEK_END)
+            return not content.read().rstrip(b'\0').endswith(b';')
+        if head.startswith(b'RIFF'):
+            length = int.from_bytes(head[4:8], 'little')
+            return size < length < 2**32 - 1
         at = head.find(b'\x18\x53\x80\x67') + 4
         if not head.startswith(b'\x1a\x45\xdf\xa3') or at < 4 or not any(head[at:][:1]):
             return False
@@ -214,6 +219,12 @@ def _is_cut(file: Path) -> bool:
 def to_bgr(frame: av.VideoFrame) -> Image:
     """Return a decoded frame as uint8 BGR [H, W, 3], turned as its display matrix says."""
     image = np.asarray(frame.to_ndarray(format='bgr24'), np.uint8)
+    # none, or one beside it of a kind that PyAV does not know
+    with contextlib.suppress(KeyError, ValueError):
+        side_data: Any = frame.side_data
+        a, b, _, c, d = np.frombuffer(side_data['DISPLAYMATRIX'], np.int32)[:5].tolist()
+        # that of a selfie mirrors as well
+        image = np.asarray(cv2.flip(image, 0), np.uint8) if a * d < b * c else image
     turn = {
         90: cv2.ROTATE_90_COUNTERCLOCKWISE,
         180: cv2.ROTATE_180,

@@ -58,6 +58,8 @@ IMAGE_TOPIC = '/camera/image_raw'
 INFO_TOPIC = '/camera/camera_info'
 TRUTH_TOPIC = '/camera/labels_truth'
 CLOUD_TOPIC = '/lidar/points'
+#: Streets by seed and split, which take longer to build than a frame.
+_street = lru_cache(maxsize=2)(Street)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -187,18 +189,13 @@ class Drive:
     @property
     def _street(self) -> Street:
         # not an attribute: a drive is pickled for other processes, and a street has 40 MB
-        return _demo_street(self._seed)
+        return _street(self._seed, 'demo')
 
     def _view(self, index: int, size: tuple[int, int], mount: Mount) -> tuple[Camera, float]:
         """Return the camera and the time of the traffic."""
         elapsed = index / self._fps
         time = elapsed + self._seed % 977
         return _camera(self._street, self._start + SPEED * elapsed, time, size, mount), time
-
-
-@lru_cache(maxsize=2)
-def _demo_street(seed: int) -> Street:
-    return Street(seed, 'demo')
 
 
 # -- the LiDAR, and where the sensors are ----------------------------------------------------
@@ -357,7 +354,7 @@ def write_rendered(
         for index in range(count):
             rng = np.random.default_rng([seed, index, 29])
             chosen = str(rng.choice(lights, p=shares))
-            street = Street(seed * 10_007 + index // _PER_STREET, split)
+            street = _street(seed * 10_007 + index // _PER_STREET, split)
             position = float(rng.uniform(0, _STREET_LENGTH))
             frame = render(street, position, chosen, seed=seed * 1_000_003 + index, size=size)
             for folder, picture in (('images', frame.image), ('labels', frame.labels)):
