@@ -44,6 +44,7 @@ from nightseg_ros.runtime.export import (
     with_tensors,
 )
 from nightseg_ros.runtime.pixels import HostPixels
+from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.weights import IMPORTED, Weights
 import numpy as np
 
@@ -271,15 +272,8 @@ class OpenVINOBackend:
             found = []
             for part, precision in enumerate(precisions):
                 config = {**self._config, 'INFERENCE_PRECISION_HINT': precision}
-                facts = [
-                    shape,
-                    part,
-                    precisions,
-                    self._exact,
-                    config,
-                    _installation(),
-                    'rearranged',
-                ]
+                # the number stands for what _rearrange does
+                facts = [2, shape, part, precisions, self._exact, config, _installation()]
                 key = f'{graph_key(described)}-{_hash(facts)}'
                 request = self._compiled(key, config, partial(model, part, shape), log)
                 taken = request.get_compiled_model().get_property('INFERENCE_PRECISION_HINT')
@@ -349,7 +343,7 @@ def _rearrange(model: ov.Model, argmax: bool) -> None:
         count = logits.get_partial_shape()[1].get_length()
         ids = np.arange(count, dtype=np.float32).reshape(1, count, 1, 1)
         best = ops.equal(logits, ops.reduce_max(logits, [1], keep_dims=True))
-        label = ops.reduce_min(ops.select(best, ids, ids[0, -1, 0, 0]), [1], keep_dims=True)
+        label = ops.reduce_min(ops.select(best, ids, np.float32(UNLABELLED)), [1], keep_dims=True)
         for target in chosen.get_target_inputs():
             target.replace_source_output(ops.convert(label, chosen.get_element_type()).output(0))
     model.validate_nodes_and_infer_types()
