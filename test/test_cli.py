@@ -349,6 +349,13 @@ def test_a_locale_that_is_not_utf8_costs_characters_only(tmp_path, locale):
         assert [topic.count for topic in bag.topics] == [1]
 
 
+@pytest.mark.parametrize('closed', [1, 2])
+def test_a_closed_stream_costs_its_words_only(tmp_path, closed):
+    imwrite(tmp_path / 'im' / 'a.png', street(True))
+    command = f'{sys.executable} -m nightseg_ros.cli.main data check images:im {closed}>&-'
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+
+
 def test_info_as_json(tmp_path, capsys, monkeypatch):
     (tmp_path / 'models').mkdir()
     write_segmenter(tmp_path / 'models' / 'rendered_illumination.safetensors')

@@ -75,6 +75,11 @@ _FLAGS = ('--quiet', '--verbose', '--help', '--version')
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
+    # a service may have neither
+    sys.stdout, sys.stderr = (
+        stream or open(os.devnull, 'w')  # noqa: SIM115
+        for stream in (sys.stdout, sys.stderr)
+    )
     for stream in (sys.stdout, sys.stderr):
         # a name may hold bytes that are no UTF-8, and the terminal may not know it
         if isinstance(stream, io.TextIOWrapper):
