@@ -186,7 +186,7 @@ def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
         shutil.copy(path, root / 'imgs' / name)
         imwrite(root / 'masks' / name, mask)
     (tmp_path / 'config').symlink_to(ROOT / 'config')
-    small = ['--steps', '2', '--precision', '32-true', *SMALL.split()]
+    small = ['--steps', '2', *SMALL.split()]
     run_tools([[*words, *(small if words[0] == 'train' else ())] for words in commands], tmp_path)
     about = load_weights(tmp_path / 'out' / 'comma_models' / 'comma.safetensors').metadata
     assert about.license == 'MIT' and about.taxonomy['name'] == 'comma10k'

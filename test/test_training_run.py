@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+from nightseg_ros.training import run
 from nightseg_ros.training.run import duration, open_fabric, RunConfig, RunError, TrainingRun
 import numpy as np
 import pytest
@@ -196,3 +197,9 @@ def test_an_accelerator_that_is_not_here_is_named():
     missing = 'mps' if torch.cuda.is_available() else 'cuda'
     with pytest.raises(RunError, match=f"'{missing}' cannot be used"):
         open_fabric(missing, '32-true')
+
+
+@pytest.mark.parametrize(('has', 'wanted'), [(True, 'bf16-mixed'), (False, '32-true')])
+def test_the_precision_suits_the_cpu(has, wanted, monkeypatch):
+    monkeypatch.setattr(run, 'has_bfloat16', lambda: has)
+    assert open_fabric('cpu', 'auto')._precision.precision == wanted

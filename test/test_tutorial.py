@@ -57,7 +57,7 @@ def folder(tmp_path_factory):
         assert words[0] == 'nightseg', words
         out = Path(words[words.index('--out') + 1]).name
         small = SMALL.get(f'{words[1]} {out}', '')
-        small += ' --workers 0 --precision 32-true' if words[1] == 'train' else ''
+        small += ' --workers 0' if words[1] == 'train' else ''
         every.append([*words[1:], *small.split()])
     run_tools(every, folder)
     return folder

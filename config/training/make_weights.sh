@@ -14,8 +14,7 @@ set -euo pipefail
 export OMP_WAIT_POLICY=PASSIVE
 data=${1:?usage: make_weights.sh DATA OUT} out=${2:?usage: make_weights.sh DATA OUT}
 here=$(cd "$(dirname "$0")" && pwd)
-grep -qs avx512_bf16 /proc/cpuinfo && precision=bf16-mixed || precision=32-true
-read -ra flags <<<"--precision $precision ${FLAGS:-}"
+read -ra flags <<<"${FLAGS:-}"
 read -ra steps <<<"${STEPS:+--steps $STEPS}"
 mkdir -p "$out/models"
 

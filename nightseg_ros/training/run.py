@@ -27,6 +27,7 @@ from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import require_same
+from nightseg_ros.runtime.backends import has_bfloat16
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
 from nightseg_ros.weights import save_weights, WeightsMetadata
@@ -40,7 +41,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
-Precision = Literal['32-true', 'bf16-mixed', '16-mixed']
+Precision = Literal['auto', '32-true', 'bf16-mixed', '16-mixed']
 #: Settings that change where and how often a run writes, but not what it computes.
 FREE = ('out', 'workers', 'checkpoint_every', 'picture_every', 'log_every')
 
@@ -59,7 +60,8 @@ class RunConfig(Limited):
     batch: Positive
     """Crops a step of each process."""
     seed: int = 0
-    precision: Precision = 'bf16-mixed'
+    precision: Precision = 'auto'
+    """'auto' is bf16-mixed, on a CPU without bfloat16 32-true."""
     accelerator: str = 'cpu'
     """'cpu', 'cuda' or 'auto'; under torchrun each process has a device of its own."""
     workers: Natural = 2
@@ -96,6 +98,9 @@ def open_fabric(accelerator: str, precision: Precision) -> Fabric:
     """Return a launched Fabric, a device a process; ``RunError`` without the accelerator."""
     world = int(os.environ.get('WORLD_SIZE', '1'))
     local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
+    if precision == 'auto':
+        slow = accelerator == 'cpu' and not has_bfloat16()
+        precision = '32-true' if slow else 'bf16-mixed'
     try:
         fabric = Fabric(
             accelerator=accelerator, devices=local, num_nodes=world // local, precision=precision
