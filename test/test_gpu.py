@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 import json
 from pathlib import Path
 import subprocess
@@ -105,7 +106,7 @@ def test_a_dry_run_of_a_gpus_way(captured, tmp_path):
     for count in (3, 1, 4, 2, 3):
         frames = [
             Frame(image=picture, camera=f'{index}', stamp_ns=len(kept) + 1)
-            for index, picture in enumerate(pictures[len(kept) :][:count])
+            for index, picture in enumerate(islice(pictures, len(kept), len(kept) + count))
         ]
         kept += zip(pipeline.process(frames, want), plain.process(frames, want))
     for got, wanted in kept:

@@ -19,7 +19,13 @@ from typing import Any, IO
 import av
 from headless_browser import Browser, find_browser
 from nightseg_ros.data.source import open_source
-from nightseg_ros.perception.video import PacketDecoder, VideoError, VideoReader, VideoWriter
+from nightseg_ros.perception.video import (
+    LIMITS,
+    PacketDecoder,
+    VideoError,
+    VideoReader,
+    VideoWriter,
+)
 import numpy as np
 import pytest
 
@@ -191,6 +197,16 @@ def test_no_video_is_said(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(VideoError, match='cannot be read as a video'):
         VideoReader(path)
+
+
+def test_frames_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / 'drive.mp4'
+    write(path, [0, 40])
+    monkeypatch.setitem(LIMITS, 'max_pixels', '1000')
+    with pytest.raises(VideoError, match='0 frames were read'):
+        read(path)
+    [[_, first], *_] = packets('libx264')
+    assert PacketDecoder().decode(message('h264', first, 0)) is None
 
 
 @pytest.mark.parametrize('cover', [False, True])

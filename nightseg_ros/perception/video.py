@@ -25,7 +25,7 @@ from typing import Any
 import av
 import cv2
 from nightseg_ros.files import partial_file, plain_name
-from nightseg_ros.perception.frame import Frame, video_codec, VIDEO_CODECS
+from nightseg_ros.perception.frame import Frame, MAX_PIXELS, video_codec, VIDEO_CODECS
 import numpy as np
 import numpy.typing as npt
 
@@ -36,6 +36,8 @@ VIDEO_SUFFIXES = (
     '.wmv', '.flv', '.3gp', '.ogv', '.gif', '.mjpg', '.mjpeg', '.h264', '.264', '.h265', '.265',
     '.hevc',
 )  # fmt: skip
+#: Of the decoders: a few kilobytes can claim gigabytes of pixels here as well.
+LIMITS = {'max_pixels': str(MAX_PIXELS)}
 _PICTURE = av.stream.Disposition.attached_pic
 #: Frames a second of a video that tells neither times nor a rate.
 DEFAULT_RATE = 30.0
@@ -84,6 +86,7 @@ class VideoReader:
             self._context = stack.pop_all()
         self._container, self._stream = container, videos[0]
         self._stream.thread_type = 'AUTO'
+        self._stream.codec_context.options = LIMITS
 
     def _open(self, name: str) -> Any:
         if not self.live:
@@ -265,6 +268,7 @@ class PacketDecoder:
             self._context = av.CodecContext.create(codec, 'r')
             # a picture is wanted when its packet comes, not when threads have filled their queue
             self._context.thread_type = 'SLICE'
+            self._context.options = LIMITS
         elif codec == 'h264' and self._numbers.gap(data):
             # the decoder would go on with smeared pictures; the others' ones stop by themselves
             self._context.flush_buffers()
