@@ -63,6 +63,8 @@ def captured(monkeypatch):
         return runs[-1][2]
 
     class Graph:
+        """One that computes anew."""
+
         def replay(self) -> None:
             owner, images, outputs = self.of
             for output, new in zip(outputs, real(owner, images)):
