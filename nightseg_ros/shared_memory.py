@@ -27,8 +27,10 @@ from typing import IO
 FOLDER = Path('/dev/shm')  # noqa: S108  # nosec
 #: Seconds that a file must have existed: its owner makes it first and takes the lock then.
 SETTLED = 10.0
+#: The same of an empty one, which has been made and not yet been given its size.
+SETTLED_EMPTY = 1.0
 
-_LOCK = re.compile(r'((?:fastrtps|fastdds)_(?:[0-9a-f]{16}|port\d{1,5}))_[es]l')
+_FILE = re.compile(r'((?:fastrtps|fastdds)_(?:[0-9a-f]{16}|port\d{1,5}))(_[es]l)?')
 
 
 def remove_orphans(
@@ -43,19 +45,27 @@ def remove_orphans(
     """
     removed = []
     with suppress(OSError):
-        for lock in sorted(folder.iterdir()):
-            name = _LOCK.fullmatch(lock.name)
-            if name is None:
+        for path in sorted(folder.iterdir()):
+            name = _FILE.fullmatch(path.name)
+            if name is None or (only is not None and name[1] not in only):
                 continue
-            segment = lock.with_name(name[1])
-            if not _settled(lock, segment, settled):
-                continue
-            if only is not None and segment.name not in only:
-                continue
-            # Fast DDS takes the first two in this order
-            with suppress(OSError), _semaphore(segment), _unused(lock, segment):
-                _remove(lock, segment)
-                removed.append(segment.name)
+            segment = path.with_name(name[1])
+            with suppress(OSError):
+                if name[2] and _settled(settled, path, segment):
+                    # Fast DDS takes the first two in this order
+                    with _semaphore(segment), _unused(path, segment):
+                        _remove(path, segment)
+                        removed.append(segment.name)
+                elif (
+                    not name[2]
+                    and not path.stat().st_size
+                    and _settled(min(settled, SETTLED_EMPTY), path)
+                ):
+                    # its maker was killed: who opens it next would wait for its size for ever
+                    with _open(path) as file:
+                        _lease(file)
+                        path.unlink()
+                        removed.append(segment.name)
     return removed
 
 
@@ -84,15 +94,16 @@ def held_locks(pid: int | str, folder: Path = FOLDER) -> list[tuple[Path, int]]:
         for link in Path(f'/proc/{pid}/fd').iterdir():
             with suppress(OSError):
                 path = Path(os.readlink(link))
-                if path.parent == folder and _LOCK.fullmatch(path.name):
+                name = _FILE.fullmatch(path.name)
+                if path.parent == folder and name and name[2]:
                     found.append((path, int(link.name)))
     return found
 
 
-def _settled(lock: Path, segment: Path, seconds: float) -> bool:
-    """Return whether both are plain files of this user and old enough; one may be missing."""
+def _settled(seconds: float, *paths: Path) -> bool:
+    """Return whether they are plain files of this user and old enough; some may be missing."""
     now = time.time()
-    for path in (lock, segment):
+    for path in paths:
         with suppress(FileNotFoundError):
             status = path.lstat()
             plain = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
@@ -111,8 +122,7 @@ def _unused(lock: Path, segment: Path) -> Iterator[None]:
     """
     Hold the lock and keep the segment to this process; ``OSError`` where another has either.
 
-    /proc would not tell: it hides other containers, and the maps of other users. The kernel
-    grants a write lease only where no other file description exists; a map has one.
+    /proc would not tell: it hides other containers, and the maps of other users.
     """
     with ExitStack() as stack:
         held = stack.enter_context(_open(lock))
@@ -121,12 +131,15 @@ def _unused(lock: Path, segment: Path) -> Iterator[None]:
             raise FileNotFoundError(lock)
         # the segment of a lock alone is gone
         with suppress(FileNotFoundError):
-            leased = stack.enter_context(_open(segment))
-            # who opens the file now waits, and this process is told: by default with a deadly
-            # signal
-            fcntl.fcntl(leased, fcntl.F_SETSIG, signal.SIGURG)
-            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            _lease(stack.enter_context(_open(segment)))
         yield
+
+
+def _lease(file: IO[bytes]) -> None:
+    """Keep others out of a file; ``OSError`` where another file description, or a map, exists."""
+    # who opens the file now waits, and this process is told: by default with a deadly signal
+    fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
 
 @contextmanager

@@ -25,6 +25,8 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # started in the background of a script; the processes of the tests must hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# nor have they been started by nohup
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 HAS_ROS = find_spec('rclpy') is not None

@@ -109,6 +109,16 @@ def test_a_port_that_somebody_opens_now_is_left(folder):
     assert names(folder) == {PORT, f'{PORT}_el'}
 
 
+def test_an_empty_file_of_a_killed_maker_is_removed(folder):
+    torn = folder / 'fastrtps_port7413'
+    torn.touch()
+    with torn.open():
+        assert remove_orphans(folder, settled=0) == [PORT, SEGMENT]
+    assert remove_orphans(folder) == []
+    time.sleep(1.1)
+    assert remove_orphans(folder) == [torn.name]
+
+
 def test_nothing_else_is_touched(folder):
     others = {
         'fastrtps_0123', 'fastrtps_0123_el', f'x{SEGMENT}', f'x{SEGMENT}_el', f'{SEGMENT}_el_el',

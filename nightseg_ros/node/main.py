@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 import contextlib
 import ctypes
+import faulthandler
 from importlib.util import find_spec
 import logging
 import os
@@ -30,6 +31,8 @@ from nightseg_ros.shared_memory import remove_orphans
 
 #: Seconds from a signal to the end of the process, whatever the networks are busy with.
 DEADLINE = 1.0
+#: Seconds for the node to be made, after which its watchdog ends what hangs.
+START = 60.0
 #: As many errors in callbacks within ``ERROR_SECONDS`` end the process.
 ERRORS = 20
 ERROR_SECONDS = 10.0
@@ -79,6 +82,8 @@ def serve(name: str, make: Callable[[], Any]) -> None:
 
     remove_orphans()
     use_log_folder()
+    # DDS, too, can hang over what others left; the watchdog's own call replaces this
+    faulthandler.dump_traceback_later(START, exit=True, file=2)
     try:
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
         if rest := remove_ros_args(sys.argv)[1:]:
