@@ -25,7 +25,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
-from nightseg_ros.shared_memory import held_locks
+from nightseg_ros.shared_memory import held_locks, remove_orphans
 import numpy as np
 import numpy.typing as npt
 from rcl_interfaces.msg import SetParametersResult
@@ -217,6 +217,8 @@ class Client:
         self, target: str = '/night_perception', process: NodeProcess | None = None
     ) -> None:
         os.environ.update(profile_environment())
+        # what was killed as it started may have left what a participant waits for
+        remove_orphans()
         self.context = Context()
         rclpy.init(context=self.context)
         name = f'client{target.replace("/", "_")}'

@@ -305,7 +305,9 @@ def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(parameters, tmp_
 def test_a_killed_node_is_cleaned_up_by_the_next_one_and_only_it(tmp_path):
     with running(tmp_path / 'log', PARAMETERS, kind=CloudProcess) as alive:
         with running(tmp_path / 'log2', PARAMETERS, kind=CloudProcess) as killed:
-            alive.until_segments()
+            # one that is killed as it starts can stop the other's start as well
+            alive.until('active; waiting')
+            killed.until('active; waiting')
             segments = killed.until_segments()
             killed.process.kill()
             assert killed.process.wait(20) == -signal.SIGKILL
