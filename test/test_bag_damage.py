@@ -233,7 +233,7 @@ def test_what_a_killed_recorder_left_in_the_log_of_its_database_is_said(tmp_path
     for name in (storage.name, f'{storage.name}-wal'):
         shutil.copy(storage.parent / name, killed / name)
     database.close()
-    [(_, count, _)], [error] = inspect_bag(killed, thorough=True)
+    [(_, count, _)], [error] = inspect_bag(BagReader(killed), thorough=True)
     assert count == 8
     assert 'drive.db3-wal is not read; `sqlite3 drive.db3 "PRAGMA wal_ch' in error
 
@@ -313,10 +313,10 @@ def test_a_check_counts_what_is_read_and_what_is_none(tmp_path):
         for index, encoding in enumerate(['rgb8', 'bgr8', 'mono8', 'yuv999']):
             pixels = picture(index)[..., 0] if encoding == 'mono8' else picture(index)
             bag.write_image(TOPIC, pixels, encoding, stamp_ns=START + index * STEP)
-    [(topic, count, undecodable)], errors = inspect_bag(tmp_path / 'bag', thorough=True)
+    [(topic, count, undecodable)], errors = inspect_bag(BagReader(tmp_path / 'bag'), thorough=True)
     assert (topic.count, count, undecodable) == (4, 4, 1)
     assert errors == [f"'{TOPIC}': 1 images cannot be decoded"]
-    assert not inspect_bag(tmp_path / 'bag', thorough=False)[1]
+    assert not inspect_bag(BagReader(tmp_path / 'bag'), thorough=False)[1]
     # mixed encodings are read one by one
     with BagReader(tmp_path / 'bag') as reader:
         *frames, error = frames_of(reader)

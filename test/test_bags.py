@@ -276,7 +276,7 @@ def beside_ros1(bag: Path) -> Path:
 @pytest.mark.parametrize('change', [renamed, packed, beside_finder, ros1, of_ros1, beside_ros1])
 def test_bags_as_people_have_them(tmp_path, config, change):
     bag = change(write(tmp_path / 'bag', [frame_of(index) for index in range(3)]))
-    told = inspect_bag(bag, thorough=True)[1]
+    told = inspect_bag(BagReader(bag), thorough=True)[1]
     assert told == (
         ['bag.mcap is missing, night drive.mcap is read instead'] if change is renamed else []
     )

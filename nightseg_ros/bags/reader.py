@@ -433,31 +433,29 @@ def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
 
 
 def inspect_bag(
-    path: Path, *, thorough: bool
+    bag: BagReader, *, thorough: bool
 ) -> tuple[list[tuple[BagTopic, int, int]], list[str]]:
     """
     Return each topic, how many of its messages were read and how many of these are no image.
 
-    Beside them, in words, what cannot be read. ``thorough`` reads every message. ``BagError``
-    where nothing can be read.
+    Beside them, in words, what cannot be read. ``thorough`` reads every message.
     """
     topics, errors = [], []
-    with BagReader(path) as bag:
-        for topic in bag.topics:
-            read = undecodable = 0
-            # depth and the like are read, but are no pictures
-            if thorough and topic in bag.image_topics and not bag._no_camera(topic):
-                found = bag.merged_frames([topic])
-                undecodable = sum(isinstance(frame, FrameError) for *_, frame in found)
-            elif thorough:
-                deque(bag.messages(topic), maxlen=0)
-            read = bag._given[topic.name]
-            topics.append((topic, read, undecodable))
-            if thorough and read < topic.count:
-                errors.append(f"'{topic.name}': {read} of {topic.count} messages read")
-            if undecodable:
-                errors.append(f"'{topic.name}': {undecodable} images cannot be decoded")
-        return topics, errors + bag.read_errors()
+    for topic in bag.topics:
+        undecodable = 0
+        # depth and the like are read, but are no pictures
+        if thorough and topic in bag.image_topics and not bag._no_camera(topic):
+            found = bag.merged_frames([topic])
+            undecodable = sum(isinstance(frame, FrameError) for *_, frame in found)
+        elif thorough:
+            deque(bag.messages(topic), maxlen=0)
+        read = bag._given[topic.name]
+        topics.append((topic, read, undecodable))
+        if thorough and read < topic.count:
+            errors.append(f"'{topic.name}': {read} of {topic.count} messages read")
+        if undecodable:
+            errors.append(f"'{topic.name}': {undecodable} images cannot be decoded")
+    return topics, errors + bag.read_errors()
 
 
 # -- the files of a bag ----------------------------------------------------------------------

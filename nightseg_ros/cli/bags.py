@@ -52,7 +52,8 @@ def info(options: BagInfoOptions) -> int:
     """Print the topics, and on stderr what cannot be read."""
     from nightseg_ros.bags.reader import BagReader, inspect_bag
 
-    topics, errors = inspect_bag(options.bag, thorough=options.check)
+    with BagReader(options.bag) as bag:
+        topics, errors = inspect_bag(bag, thorough=options.check)
     width = max((len(topic.name) for topic, _, _ in topics), default=0)
     for topic, read, undecodable in topics:
         counts = f'{topic.count:8} recorded'
@@ -60,7 +61,7 @@ def info(options: BagInfoOptions) -> int:
             counts += f' {read:8} read'
             counts += f' {undecodable} undecodable' if undecodable else ''
         print(f'{topic.name:{width}} {counts}  {topic.kind}')
-    if options.check and (note := BagReader(options.bag).others_text()):
+    if options.check and (note := bag.others_text()):
         print(note)
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
