@@ -158,7 +158,7 @@ def test_jumps_and_what_cannot_be_used_are_counted_and_told():
         (175, 'a message cannot be used: OverflowError: PointField count'), (180, ''),
     ):  # fmt: skip
         header = None if stamp is None else Header(stamp=Time(nanosec=stamp * MS))
-        graph.receive['front'](SimpleNamespace(header=header))
+        graph.receive['front'](SimpleNamespace(header=header), {})
         found = [text for _, text in texts(health, health.received[-1])]
         assert not told or [text for text in found if text.startswith(told)], (told, found)
         assert len(str(found)) < 1400, 'a name may be of any length'
@@ -169,6 +169,26 @@ def test_jumps_and_what_cannot_be_used_are_counted_and_told():
         'received': 10, 'no_picture': 1, 'out_of_order': 1, 'time_jumps': 2, 'undecodable': 1,
     }  # fmt: skip
     assert Health(0.0, drops=CLOUD_DROPS, noun='cloud').unreadable == 'malformed'
+
+
+def test_messages_that_never_came_are_counted_by_the_numbers_of_one_publisher():
+    graph, health = Graph(), Health(0.0)
+    OrderedSubscription(graph, Image, 'front', lambda *_: None, 'auto', health)
+    graph.publishers = 1
+    for number, lost in (
+        # a late subscriber; a publisher that starts again; a middleware without numbers
+        (7, 0), (8, 0), (11, 2), (1, 2), (3, 3), (None, 3), (9, 3), (10, 3), ('match', 3), (20, 3),
+        # of two publishers each has its own
+        ('two', 3), (90, 3), (22, 3), (91, 3),
+    ):  # fmt: skip
+        if number == 'match':
+            graph.events.matched(None)
+        elif number == 'two':
+            graph.publishers = 2
+        else:
+            info = {} if number is None else {'publication_sequence_number': number}
+            graph.receive['front'](Image(), info)
+        assert health.counts['not_received'] == lost, number
 
 
 def offers(*policies: str, kind: str = 'sensor_msgs/msg/Image') -> list[Any]:
@@ -370,10 +390,10 @@ class Graph:
         assert topic not in self.receive and not raw
         self.receive[topic], self.events = receive, event_callbacks
         self.asked.append((topic, qos.depth, f'{qos.reliability.name} {qos.durability.name}'))
-        return topic
+        return SimpleNamespace(topic=topic, get_publisher_count=lambda: self.publishers)
 
-    def destroy_subscription(self, topic: str) -> None:
-        del self.receive[topic]
+    def destroy_subscription(self, subscription: Any) -> None:
+        del self.receive[subscription.topic]
         self.events = None
 
     def unsubscribe(self) -> None:
@@ -501,7 +521,7 @@ class Setup:
         stamp_ns = self.stamp_ns if stamp_ns is None else stamp_ns
         pixels = np.zeros((height, 4, 3), np.uint8) + np.uint8([10, 20, 30])
         message = image_message(pixels, stamp_ns, frame_id=frame_id, encoding=encoding)
-        self.node.receive[f'{name}/image'](message)
+        self.node.receive[f'{name}/image'](message, {})
 
     def hold(self) -> None:
         """Let the worker be busy with a frame of a camera of its own."""

@@ -142,9 +142,9 @@ class Health:
         """The reason of a drop for messages that cannot be used."""
         self.counts: Counter[str] = Counter()
         """By their keys in /diagnostics, such as received, dropped.REASON, computed.TOPIC."""
-        for key in ('received', 'served', *(f'dropped.{reason}' for reason in drops)):
+        dropped = (f'dropped.{reason}' for reason in drops)
+        for key in ('received', 'not_received', 'served', *dropped, 'time_jumps'):
             self.counts[key] = 0
-        self.counts['time_jumps'] = 0
         # 200 Hz for the window
         self.received: deque[float] = deque(maxlen=1024)
         """When the last messages came."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import time
 from typing import Any
 
@@ -31,7 +31,7 @@ class Subscription:
     """
 
     def __init__(
-        self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
+        self, node: Any, kind: Any, topic: str, receive: Callable[..., None],
         reliability: str = 'auto', depth: int = 1, raw: bool = False,
     ) -> None:  # fmt: skip
         """
@@ -134,7 +134,9 @@ class OrderedSubscription(Subscription):
     """
     Takes the messages of one sensor in the order of their stamps and at most at ``max_rate``.
 
-    It counts every message in ``health``, and drops what is late, doubled or too many there.
+    It counts every message in ``health``, and drops what is late, doubled or too many there. Where
+    the middleware numbers a publisher's messages, those that never came are counted as well: lost
+    on the way, or overwritten by a newer one before they were taken.
     """
 
     def __init__(
@@ -152,12 +154,23 @@ class OrderedSubscription(Subscription):
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
         self._unpack = unpack
+        self._number: int | None = None
+        """The publisher's own number of the latest message."""
         super().__init__(node, kind, topic, self._in_order, reliability, depth)
 
-    def _in_order(self, message: Any) -> None:
+    def _changed(self, event: Any) -> None:
+        # another publisher has numbers of its own
+        self._number = None
+        super()._changed(event)
+
+    def _in_order(self, message: Any, info: Mapping[str, Any]) -> None:
         now, health = time.monotonic(), self._health
         health.counts['received'] += 1
         health.received.append(now)
+        last, self._number = self._number, info.get('publication_sequence_number')
+        missing = self._number - last - 1 if self._number and last else 0
+        if missing > 0 and self._subscription.get_publisher_count() == 1:
+            health.counts['not_received'] += missing
         try:
             message = self._unpack(message)
             if message is None:

@@ -302,11 +302,12 @@ class LiveCamera:
         """Return the counts, rates, latencies and routes of all frames as JSON types."""
         counts = {} if self.health is None else values_of(self.health[1])
         lost = {key[8:]: int(n) for key, n in counts.items() if key.startswith('dropped.')}
+        lost['not_received'] = int(counts.get('not_received', 0))
         span = self.arrived - self.first
         return {
             # the node's own counts: the view may have come after the first frames
             # the node counts what came before this did, and reports twice a second
-            'frames_in': max(int(counts.get('received', 0)), self.frames),
+            'frames_in': max(int(counts.get('received', 0)), self.frames) + lost['not_received'],
             'frames_out': max(int(counts.get('served', 0)), self.frames),
             'dropped': {reason: count for reason, count in lost.items() if count},
             'rate_hz': round((self.frames - 1) / span, 2) if self.frames > 1 else None,
