@@ -8,6 +8,7 @@ in config/nav2_semantic_layer.yaml.
 """
 
 from pathlib import Path
+import re
 
 from launch import LaunchDescription
 from launch.actions import (
@@ -17,8 +18,11 @@ from launch.actions import (
     SetLaunchConfiguration,
 )
 from launch.launch_description_sources import PythonLaunchDescriptionSource
+import yaml
 
 NODE = Path(__file__).absolute().parent / 'night_perception.launch.py'
+#: What a transport adds to the name of a topic.
+TRANSPORT = re.compile('/(compressed|ffmpeg|foxglove)$')
 #: Topic below the prefix, by output of the node.
 TOPICS = {'labels': 'mask', 'confidence': 'confidence', 'label_info': 'label_info'}
 
@@ -37,10 +41,14 @@ def generate_launch_description():
 def rename(context):
     """Set the argument ``remap`` for the cameras that are asked for."""
     given = context.launch_configurations
-    cameras = words(given.get('cameras', ''))
-    if not cameras:
+    file = given.get('params_file', '')
+    held = parameters(yaml.safe_load(Path(file).expanduser().read_text())) if file else {}
+    cameras = words(given.get('cameras', '')) or [c for c in held.get('cameras') or () if c]
+    cameras = cameras or ['camera']
+    topics = words(given.get('image_topics', '')) or held.get('image_topics') or []
+    topics = [TRANSPORT.sub('', topic) for topic in topics if topic]
+    if topics and cameras == ['camera']:
         # as the node calls them
-        topics = words(given.get('image_topics', '')) or ['camera/image_raw']
         cameras = [topic.rpartition('/')[0] for topic in topics]
     if len(set(cameras)) < len(cameras) or not all(cameras):
         raise ValueError(f'give each camera a name of its own with cameras:=..., got {cameras}')
@@ -50,6 +58,17 @@ def rename(context):
         for output, topic in TOPICS.items():
             pairs.append(f'{camera}/nightseg/{output}:={given["prefix"]}{below}/{topic}')
     return [SetLaunchConfiguration('remap', ','.join(pairs))]
+
+
+def parameters(tree):
+    """Return the parameters in a file's content, but for those of semantic_cloud."""
+    found = {}
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if key == 'ros__parameters':
+            found |= value or {}
+        elif str(key).rpartition('/')[2] != 'semantic_cloud':
+            found |= parameters(value)
+    return found
 
 
 def words(text):

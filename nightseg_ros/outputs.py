@@ -107,9 +107,15 @@ def whole_folder(
     """
     Yield an empty hidden folder beside ``out``, which takes its name at the end.
 
-    An error removes it. ``error`` as ``check_output``, and where the disk is full.
+    An error removes it, but not one of giving it the name. ``error`` as ``check_output``, and
+    where the disk is full.
     """
+    if out.is_symlink():
+        # what it leads to is replaced
+        out = out.resolve()
     check_output(out, what, ours, inputs=inputs, force=force, error=error)
+    if os.path.ismount(out):
+        raise error(f"'{out}' is a mount point, which cannot be replaced; give a folder in it")
     hidden = out.parent / f'.{out.name}.partial'
     try:
         with locked(hidden, error):
@@ -118,12 +124,17 @@ def whole_folder(
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             try:
                 yield hidden
-                if out.exists():
-                    shutil.rmtree(out)
-                hidden.rename(out)
             except BaseException:
                 shutil.rmtree(hidden, ignore_errors=True)
                 raise
+            try:
+                # somebody may have taken the name meanwhile
+                check_output(out, what, ours, inputs=inputs, force=force, error=error)
+                if out.exists():
+                    shutil.rmtree(out)
+                hidden.rename(out)
+            except (OSError, error) as problem:
+                raise error(f"{problem}; the result is in '{hidden}'") from problem
     except OSError as problem:
         reason = f'{problem.strerror or problem}; is the disk full?'
         raise error(f"'{out}' cannot be written: {reason}") from problem

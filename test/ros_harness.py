@@ -83,8 +83,12 @@ class Process:
     def until(self, words: str) -> None:
         """Wait until it has said ``words``."""
         end = time.monotonic() + 2 * PATIENCE
-        while words not in self.text:
-            assert time.monotonic() < end and self.process.poll() is None, self.text
+        while True:
+            # what it said last is in the log once it has ended
+            ended = self.process.poll() is not None
+            if words in self.text:
+                return
+            assert time.monotonic() < end and not ended, self.text
             time.sleep(0.05)
 
     def stop(self, number: int = signal.SIGINT, timeout: float = PATIENCE) -> int:
@@ -477,14 +481,6 @@ class Camera:
 
     def got(self, output: str = 'labels') -> list[Any]:
         return self.client.got[f'{self.out}/{output}']
-
-    def together(self, *outputs: str) -> list[Any] | None:
-        """Return the latest messages that came of one frame on all ``outputs``."""
-        for first in reversed(self.got(outputs[0])):
-            found = [self.client.of_stamp(f'{self.out}/{o}', first.header.stamp) for o in outputs]
-            if None not in found:
-                return found
-        return None
 
     def frame(self, image: Pixels | None = None, at: int | None = None, **more: Any) -> Image:
         """Return a message under the client's next stamp."""

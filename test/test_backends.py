@@ -8,7 +8,7 @@ import itertools
 from pathlib import Path
 import subprocess
 import sys
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import cv2
 from nightseg_ros.cli.main import main
@@ -21,7 +21,13 @@ from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
 from nightseg_ros.runtime.backend import BackendError, BACKENDS, ON_CPU
-from nightseg_ros.runtime.backends import choose, has_bfloat16, open_backend, OpenVINOBackend
+from nightseg_ros.runtime.backends import (
+    choose,
+    has_bfloat16,
+    OnnxBackend,
+    open_backend,
+    OpenVINOBackend,
+)
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.simulation.drive import Drive
@@ -130,6 +136,37 @@ def test_networks_agree_with_torch_at_any_size(name, network, tmp_path):
             assert (got == wanted).mean() > 0.995
         else:
             assert got.shape == images.shape and np.abs(got.astype(int) - wanted).max() <= 2
+
+
+def test_a_provider_that_does_not_start_is_no_reason_to_run_on_the_cpu(tmp_path):
+    weights = load_weights(write_network(tmp_path / 'w.safetensors', 'erf_pspnet', classes=11))
+    backend = OnnxBackend('onnxruntime', 'cuda')
+    with pytest.raises(BackendError, match='CUDAExecutionProvider did not start'):
+        backend.load(weights, print)
+
+
+@pytest.mark.parametrize('room', [0, 2, 8])
+def test_no_memory_for_a_large_batch_makes_batches_smaller(room, tmp_path):
+    files = weights_config(tmp_path)
+    backend = open_backend('torch', 'cpu')
+    backend.batches = (1, 2, 4, 8)
+    part = load_part(load_weights(files.day), backend, print, 'segment')
+
+    def run(images: Any) -> Any:
+        if len(images) > room:
+            raise MemoryError
+        return part.run(images)
+
+    pipeline = Pipeline(
+        PipelineConfig(route='day'), backend, {'day': dataclasses.replace(part, run=run)},
+        IlluminationEstimator(load_weights(files.illumination)),
+    )  # fmt: skip
+    if room:
+        pipeline.warm_up([(90, 160)])
+        assert pipeline.most == {2: 2, 8: None}[room]
+    else:
+        with pytest.raises(MemoryError):
+            pipeline.warm_up([(90, 160)])
 
 
 @pytest.mark.parametrize('tie', [False, True])

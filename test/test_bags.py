@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bags: what is written is read back, in order, and nothing looks complete that is not."""
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 import re
+import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -468,6 +470,7 @@ def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, conf
             frames_of(bag, '/front/nightseg/labels'),
             frames_of(bag, '/front/nightseg/overlay'),
             bag.messages(names['/front/nightseg/status']),
+            strict=True,
         ):
             [wanted] = pipeline.process([frame], Want(overlay=True))
             assert (labels.stamp_ns, labels.frame_id) == (frame.stamp_ns, 'optical')
@@ -529,6 +532,19 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(tmp_path, config, stora
     metadata = (tmp_path / 'copy' / 'metadata.yaml').read_text()
     hashes = re.findall(r'type_description_hash:\s+(\S+)', metadata)
     assert {'RIHS01_ab', 'RIHS01_' + 64 * '0'} < set(hashes)
+
+
+def test_what_a_copy_lacks_of_other_topics_is_said(tmp_path, config):
+    with BagWriter(tmp_path / 'drive', storage='sqlite3') as bag:
+        bag.write_frame(TOPIC, frame_of(0, height=48, width=80))
+        for index in range(3):
+            bag.write(Message(channel=OWN[0], received_ns=START + index, data=b'\0\1\0\0'))
+    [storage] = (tmp_path / 'drive').glob('*.db3')
+    with closing(sqlite3.connect(storage)) as database:
+        database.execute("UPDATE messages SET timestamp = x'6c61' WHERE id = 3")
+        database.commit()
+    done = write_predictions(tmp_path / 'drive', tmp_path / 'copy', Pipeline.load(config))
+    assert done.frames == 1 and len(done.problems) == 1, done.problems
 
 
 FULL = """

@@ -116,6 +116,8 @@ TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{t
         (['run', '{tmp}/a.png', '--fps', '0'], "'fps' must be above 0, got 0.0"),
         (['view', '--port', '99999'], "'port' must be 0 to 65535, got 99999"),
         (['render', '--out', '{tmp}/o', '--count', '0'], "'count' must be at least 1, got 0"),
+        (['train', 'segmenter', '--data', 'folder:x', '--out', '{tmp}/o', '--seed', '-1'],
+         "'seed' must be at least 0"),
         (['train', 'segmenter', '--data', 'folder:x', '--out', '{tmp}/o', '--augment.flip', '2'],
          "'flip' must be 0 to 1, got 2.0"),
     ],

@@ -10,6 +10,7 @@ from functools import partial
 import gc
 import itertools
 import sys
+import time
 from types import SimpleNamespace
 from typing import Any
 import weakref
@@ -164,10 +165,10 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     words = "front: labels cannot be used: encoding is 'rgb8'"
     color = np.zeros((*SIZE, 3), np.uint8)
     car.tells('node', words, car.labels['front'], partial(image_message, color))
-    nowhere = "no transform from 'attic' to 'front_optical'"
+    nowhere, begun = "no transform from 'attic' to 'front_optical'", time.monotonic()
     car.client.told(lambda: car.exchange(good, 'attic'), 'lidar', nowhere, 'ERROR')
-    # said once each, then held back
-    assert car.client.process.text.count(nowhere) == 1
+    # said once, then held back for ten seconds
+    assert car.client.process.text.count(nowhere) <= 1 + (time.monotonic() - begun) // 10
     car.labelled([3, 5, 255])
 
 

@@ -120,6 +120,7 @@ def test_a_mask_waits_for_its_confidence():
     car.painter.take_confidence('front', image(sure[:9], 'mono8', 200 * MS))
     (done,) = car.due(1.3)
     assert labels(done) == [1, 255, 255] and not done.cloud.records['confidence'].any()
+    assert done.misses['front'][0] == 'no_confidence'
 
 
 @pytest.mark.parametrize('camera', ['front', 'left'])
@@ -245,6 +246,25 @@ def test_what_is_missing_is_named(lens, frame, reason, words):
     (done,) = car.due(0.0)
     assert labels(done) == [255] * 3
     assert done.misses['front'][0] == reason and done.misses['front'][1].startswith(words)
+
+
+def test_clouds_and_masks_without_a_frame_are_not_taken_for_one_frame():
+    car = Car(cameras=('front',))
+    car.painter.take_labels('front', image(np.full(SIZE, 1, np.uint8), 'mono8', 100 * MS, ''))
+    car.cloud(100, frame='')
+    (done,) = car.due(0.0)
+    assert labels(done) == [255] * 3 and done.misses['front'][0] == 'no_transform'
+
+
+def test_poses_of_another_frame_are_refused():
+    car = Car(ego_motion=True)
+    for child in ('', 'base_link', '/base_link'):
+        message = pose_of(100 * MS, np.eye(4))
+        message.child_frame_id = child
+        car.painter.take_pose(message)
+    message.child_frame_id = 'body'
+    with pytest.raises(CloudError, match="those of 'body', base_frame is 'base_link'"):
+        car.painter.take_pose(message)
 
 
 def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others():

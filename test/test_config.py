@@ -116,6 +116,7 @@ def required(kind: type) -> dict[str, Any]:
         (SynthesisConfig, {'quality': 0}, "'quality'"),
         (BootstrapConfig, {'block_s': 0}, 'block_s'),
         (BootstrapConfig, {'resamples': 1}, 'resamples'),
+        (BootstrapConfig, {'seed': -1}, 'seed'),
         (CalibrationConfig, {}, '--data'),
         (IlluminationConfig, {'steps': 0}, "'steps'"),
         (IlluminationConfig, {'batch': 0}, "'batch'"),

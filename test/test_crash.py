@@ -95,6 +95,7 @@ def test_a_killed_tool_ends_with_the_same_result(tool, commands, tmp_path):
     )
     seconds = time.monotonic() - started
     wanted = results(whole)
+    assert wanted
     done = ends = 0
     while done < KILLS or ends == 0:
         # the last run is left alone

@@ -452,6 +452,14 @@ def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(ro
         share = (label(teachers[0], keep=keep)[0] != 255).mean()
         # certainty is stored in 256 steps, so that a whole step is kept at the border
         assert keep - 1e-6 <= share <= min(1.0, keep + 0.3)
+    # whoever reads the ids as another taxonomy is told what they mean
+    for folder in (root / 'pseudo', root / 'pseudo' / 'scene'):
+        about = json.loads((folder / 'taxonomy.json').read_text())
+        assert Taxonomy.from_dict(about) == CAMVID11
+    twice = (f'images:{root}/dusk/images', f'images:{root}/dusk/images')
+    with pytest.raises(DataError, match='2 images are called'):
+        config = PseudoLabelConfig(data=twice, teacher=teachers[0:1], out=str(root / 'twice'))
+        write_pseudo_labels(config, lambda text: None)
     one, other, both = (label(*some)[0] for some in (teachers[:1], teachers[1:], teachers))
     agree = one == other
     assert 0 < agree.sum() < agree.size

@@ -80,11 +80,14 @@ def test_a_rendered_drive_is_routed_by_its_light(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_a_run_plays_at_the_rate_and_names_frames_that_cannot_be_read(tmp_path, capsys):
+def test_a_run_plays_at_the_rate_and_names_frames_that_cannot_be_read(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv('RCUTILS_COLORIZED_OUTPUT', '1')
     for index in range(20):
         imwrite(tmp_path / 'in' / f'{index:02d}.png', np.full((96, 160, 3), 150, np.uint8))
     (tmp_path / 'in' / '05.png').write_bytes(b'torn')
-    file = tmp_path / 'summary.json'
+    file = tmp_path / 'new' / 'summary.json'
     flags = [*tiny_pipeline(tmp_path), '--fps', '10', '--seconds', '1.2', '--out', str(file)]
     assert main(['run', str(tmp_path / 'in'), *flags]) == 1
     (summary,) = json.loads(file.read_text()).values()

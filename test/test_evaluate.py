@@ -302,6 +302,10 @@ def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     pixels = [int((truth(index) != 255).sum()) for index in range(4)]
     wanted = [sum(pixels), pixels[1] + pixels[3]]
     assert [e['pixels'] for e in found['runs']['bag']['by_source'].values()] == wanted
+    imwrite(tmp_path / 'flat' / '000000.png', truth(0))
+    for one in (labels[0], str(tmp_path / 'flat')):
+        with pytest.raises(ConfigError, match='has 2 cameras .* is of one: name that one'):
+            sequence_shards([tmp_path / 'bag'], labels=[one])
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
         sequence_shards([tmp_path / 'bag'], topics=topics[:1], labels=labels)
 
@@ -373,8 +377,9 @@ def test_an_interruption_redoes_only_the_open_shard(variants, drive, shorter, wh
 
 def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     def stop(done: int) -> None:
-        with pytest.raises(ConfigError, match='another process is at work'):
-            run(auto, tmp_path, drive)
+        for restart in (False, True):
+            with pytest.raises(ConfigError, match='another process is at work'):
+                run(auto, tmp_path, drive, restart=restart)
         raise Interrupted
 
     with pytest.raises(Interrupted):
@@ -484,11 +489,15 @@ def test_wrong_configurations_are_named(weights, compare, words):
     assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
 
 
-def test_saved_masks_never_overwrite_one_another(tmp_path):
+def test_saved_masks_never_overwrite_one_another(auto, tmp_path):
     for name in ('road.png', 'road.jpg', 'town.png'):
         imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
     shards = dataset_shards([f'images:{tmp_path}'], CAMVID11)
     check_outputs(shards, tmp_path, save_labels=False)
+    found = evaluate(shards, auto, tmp_path / 'out')
+    [run] = found['runs'].values()
+    shown = [shot['image'] for shot in run['samples']]
+    assert len(set(shown)) == len(shown) == 3
     with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
         check_outputs(shards, tmp_path, save_labels=True)
 

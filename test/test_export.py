@@ -73,6 +73,16 @@ def test_export_writes_checked_files_and_fills_the_cache(tmp_path, capsys):
     assert not said
 
 
+def test_weights_of_one_name_do_not_replace_each_other(tmp_path, capsys):
+    files = [tmp_path / name / 'weights.safetensors' for name in 'ab']
+    for seed, file in enumerate(files):
+        file.parent.mkdir()
+        write_segmenter(file, seed=seed)
+    out = tmp_path / 'out'
+    assert main(['export', *map(str, files), '--out', str(out)]) == 2
+    assert "2 weights are called 'weights'" in capsys.readouterr().err and not out.exists()
+
+
 def test_given_frames_are_checked(tmp_path, capsys):
     weights = write_segmenter(tmp_path / 'day.safetensors')
     folder = tmp_path / 'frames'

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 import struct
+import time
 from typing import Any
 import zlib
 
@@ -133,6 +134,7 @@ def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_serve
         return int(text.partition('RssAnon:')[2].split()[0]) / 1024
 
     before, said, sent = memory_mb(), process.text.count('could not be read'), set()
+    begun = time.monotonic()
 
     def send(message: Any) -> None:
         camera.publisher.publish(stamp(message, next(client.stamps)))
@@ -144,7 +146,7 @@ def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_serve
     assert not sent & {stamp_ns(mask) for mask in camera.got()}
     # the first is logged, maybe by the test before; the rest within ten seconds is not
     logged = process.text.count('could not be read')
-    assert logged and logged - said <= 4
+    assert logged and logged - said <= 1 + (time.monotonic() - begun) // 10
     assert memory_mb() - before < 200, 'a bomb was unpacked'
     client.told(
         lambda: camera.publisher.publish(camera.message(picture(60, 80))), 'camera', '', 'OK'

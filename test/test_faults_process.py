@@ -80,8 +80,12 @@ def test_networks_that_are_slow_or_find_no_memory_or_give_no_numbers_and_a_worke
         fault.write_text('slow 1.6')
         assert cameras.until_told('node', 'WARN', 'a batch of frames took') < 20
         cameras.until_told('node', 'ERROR', 'the networks have been busy with one batch for 1.')
-        (status,) = cameras.both[0].got('status')[-1].status
-        assert status.level == b'\x01' and 'slow: ' in status.message
+
+        def told() -> bool:
+            found = [array.status[0] for array in cameras.both[0].got('status')]
+            return any(one.level == b'\x01' and 'slow: ' in one.message for one in found)
+
+        client.feed(cameras.send, told, 'a slow status')
         fault.write_text('')
         client.diagnosed('node', 'OK', 'active')
 
@@ -136,7 +140,6 @@ def test_a_hung_network_ends_the_process_with_its_stacks_and_an_error(
         cameras.send()
         if kind == 'hang':
             client.diagnosed('node', 'ERROR', 'busy with one batch for 1.')
-            client.diagnosed('node', 'ERROR', 'busy with one batch for 3.')
             assert 'exiting with code 1' in client.until(
                 lambda: 'exiting with' in node.text and node.text, 'the last line'
             )
@@ -195,7 +198,7 @@ def test_a_load_that_hangs_is_told_and_ends_the_process_also_one_without_stderr(
     with running(tmp_path / 'log', {**two, **limits}, kind=kind) as node:
         values = client.diagnosed('node', 'WARN', 'configure has not ended for')
         assert values['state'] == 'configuring'
-        client.diagnosed('node', 'ERROR', 'configure has not ended for 6.')
+        client.diagnosed('node', 'ERROR', 'configure has not ended for')
         assert node.process.wait(60) == 1
         assert ('on_configure' in node.text) == (kind is FaultyNode)
 

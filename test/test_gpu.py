@@ -27,6 +27,7 @@ from nightseg_ros.runtime.torch_backend import (
 from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
+from tiny_weights import write_fast_generator, write_translator
 import torch
 
 GPU = torch.cuda.is_available()
@@ -123,6 +124,17 @@ def test_a_dry_run_of_a_gpus_way(captured, tmp_path):
     # three runs before each capture
     shapes = [tuple(images.shape) for _, images, _ in captured]
     assert shapes == [(n, 96, 160, 3) for n in (4, 1, 2) for _ in range(4)]
+
+
+@pytest.mark.parametrize('write', [write_fast_generator, write_translator])
+def test_a_dry_run_of_a_translator(captured, tmp_path, write):
+    weights = load_weights(write(tmp_path / 'translator.safetensors'))
+    images = np.random.default_rng(0).integers(0, 256, (2, 96, 160, 3), np.uint8)
+    backend = TorchBackend('cpu')
+    (wanted,) = backend.load(weights, print)(images)
+    backend._on_host = False
+    (got,) = backend.load(weights, print)(images)
+    assert np.abs(got.numpy().astype(int) - wanted).mean() < 2
 
 
 def test_the_benchmarks_dry_run(tmp_path):

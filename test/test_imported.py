@@ -78,13 +78,15 @@ class Generator(nn.Module):
 
 
 def write_onnx(
-    path: Path, network: nn.Module, *, last: bool = False, fixed: bool = False, opset: int = 18
-) -> Path:
+    path: Path, network: nn.Module, *, last: bool = False, fixed: bool = False, opset: int = 18,
+    names: tuple[str, str] = ('x', 'y'),
+) -> Path:  # fmt: skip
     example = torch.zeros(1, *SIZE, 3) if last else torch.zeros(1, 3, *SIZE)
     axes = {0: 'b', 1: 'h', 2: 'w'} if last else {0: 'b', 2: 'h', 3: 'w'}
     torch.onnx.export(
         network.eval(), (example,), str(path), dynamo=False, opset_version=opset,
-        input_names=['x'], output_names=['y'], dynamic_axes=None if fixed else {'x': axes},
+        input_names=[names[0]], output_names=[names[1]],
+        dynamic_axes=None if fixed else {names[0]: axes},
     )  # fmt: skip
     return path
 
@@ -102,6 +104,7 @@ def labels_file(path: Path, labels: Any) -> Path:
 CASES = {
     'dynamic logits, old opset': ({'opset': 13}, 'logits from pictures of any size'),
     'fixed NHWC softmax': ({'last': True, 'fixed': True}, 'probabilities from pictures of 192'),
+    'names of our own': ({'names': ('images', 'labels')}, 'logits from pictures of any size'),
     'dynamic NHWC ids': ({'last': True}, 'ids from pictures of any size, channels last'),
 }
 
@@ -155,6 +158,7 @@ def test_segformer_by_its_own_library(street, tmp_path):
     assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
     weights = load_weights(file)
     assert weights.metadata.taxonomy['classes'] == list(CITY)
+    assert weights.metadata.long_side == SIZE[1]
     # another size than the one of the export
     for image in (street, street[:128, :256]):
         pixels = normalised(image)

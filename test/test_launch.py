@@ -148,11 +148,24 @@ def test_rviz_shows_the_shipped_layout(launch_file):
     [
         ({}, {'camera': '/segmentation'}),
         ({'image_topics': '/rgbd/image', 'prefix': '/s'}, {'/rgbd': '/s'}),
+        ({'image_topics': '/front/image_raw/ffmpeg'}, {'/front': '/segmentation'}),
+        ({'params_file': {'cameras': ['rear']}}, {'rear': '/segmentation'}),
+        ({'params_file': {'cameras': ['camera'], 'image_topics': ['/a/image', '/b/image']}},
+         {'/a': '/segmentation/a', '/b': '/segmentation/b'}),
+        ({'params_file': {'cameras': ['rear'], 'image_topics': ['']}, 'cameras': 'front'},
+         {'front': '/segmentation'}),
         ({'cameras': 'front,rear'},
          {'front': '/segmentation/front', 'rear': '/segmentation/rear'}),
     ],
 )  # fmt: skip
-def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(launch_file, given, renamed):
+def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
+    launch_file, given, renamed, tmp_path
+):
+    if 'params_file' in given:
+        file = tmp_path / 'parameters.yaml'
+        content = {'/car': {'night_perception': {'ros__parameters': given['params_file']}}}
+        file.write_text(yaml.safe_dump(content))
+        given = given | {'params_file': str(file)}
     nav2 = Recording(LAUNCH_FILE.with_name('nav2.launch.py'))
     context = nav2.context()
     context.launch_configurations.update(given)

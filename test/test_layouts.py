@@ -167,7 +167,7 @@ def test_the_context_of_the_image_holds_what_setup_py_installs():
     allowed = {line[1:] for line in lines if line.startswith('!')}
     assert allowed >= {
         'config', 'launch', 'models', 'nightseg_ros', 'requirements', 'resource',
-        'package.xml', 'setup.cfg', 'setup.py', 'docker/entrypoint.sh',
+        'package.xml', 'setup.cfg', 'setup.py', 'docker/entrypoint.sh', 'README.md', 'LICENSE',
     }  # fmt: skip
     for name in allowed:
         assert (ROOT / name).exists(), name

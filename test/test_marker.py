@@ -22,7 +22,6 @@ from message_packages import build
 import numpy as np
 import pytest
 from ros_harness import Camera, FaultyNode, pixels_of, running, served, stamp_ns, tiny_parameters
-from sensor_msgs.msg import CameraInfo
 from test_video import packets
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -65,9 +64,7 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp
     parameters = tiny_parameters(tmp_path, cameras=names, route='day')
     with served(tmp_path, parameters, kind=FaultyNode) as client:
         cameras = {name: Camera(client, name, *topics, reliable=False) for name in names}
-        infos = {name: client.publisher(f'{name}/camera_info', CameraInfo) for name in names}
         for camera in cameras.values():
-            camera.listen('camera_info')
             camera.connect()
 
         numbers, sent = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
@@ -79,7 +76,6 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp
             number = max(numbers[name], 0)
             image = marked(names.index(name), number, SIZES[name])
             message = cameras[name].frame(image, BEGIN + STEP * number, frame_id=name)
-            infos[name].publish(CameraInfo(header=message.header, width=SIZES[name][1]))
             cameras[name].publisher.publish(message)
             sent[name] += 1
             client.spin(dice.choice((0.0, 0.002, 0.02)))

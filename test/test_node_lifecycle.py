@@ -267,11 +267,10 @@ def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code
 
 
 def test_a_signal_before_the_first_spin_ends_it_as_well(parameters, tmp_path):
-    with running(tmp_path / 'log', parameters) as node:
-        # in the middle of the imports, or of loading
-        time.sleep(1.0)
-        # killed only where Python had not started yet
-        node.ends(signal.SIGTERM, 0, -signal.SIGTERM)
+    made = node_with(after="print('made', flush=True); time.sleep(1)")
+    with running(tmp_path / 'log', parameters, kind=made) as node:
+        node.until('made')
+        node.ends(signal.SIGTERM)
 
 
 def test_a_node_whose_callbacks_only_fail_exits(parameters, tmp_path):
@@ -294,10 +293,10 @@ def test_a_callback_that_fails_now_and_then_leaves_the_node_serving(parameters, 
 
 
 def test_a_node_that_cannot_be_destroyed_in_time_leaves_nothing(parameters, tmp_path):
-    loading = node_with('worker.Pipeline.load = lambda *given, **more: time.sleep(100)')
-    with running(tmp_path / 'log', parameters, kind=loading) as node:
+    loads = 'worker.Pipeline.load = lambda *a, **b: print("loading", flush=True) or time.sleep(99)'
+    with running(tmp_path / 'log', parameters, kind=node_with(loads)) as node:
         segments = node.until_segments()
-        time.sleep(1.0)
+        node.until('loading')
         assert node.stop(signal.SIGTERM) == 0
         assert not [path for path in segments if path.exists()]
 

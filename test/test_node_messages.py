@@ -111,6 +111,8 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path):
     np.testing.assert_array_equal(mask.at(4, 6), np.where(picture, 255, 0))
     assert mask.at(8, 12)[4:].min() == 255
     assert mask.at(8, 12)[:4].max() == 0
+    with pytest.raises(ValueError, match='the ego mask has 6×4 pixels, the image 50×100'):
+        mask.at(100, 50)
     (tmp_path / 'empty.png').touch()
     for name in ('empty.png', 'missing.png', '.'):
         with pytest.raises(ConfigError, match='is no image that can be read'):

@@ -426,7 +426,7 @@ class StubPipeline:
 
     def __init__(self, device: str, broken: str) -> None:
         self.backend = SimpleNamespace(device=device)
-        self.broken, self.room = broken, 99
+        self.broken, self.room, self.most = broken, 99, None
         self.score, self.reliability = 0.9, 0.9
         self.routes_with_reliability, self.long_side = {'day'}, 64
         self.taxonomy = CAMVID11
@@ -439,8 +439,12 @@ class StubPipeline:
         self.gate.set()
         self.resets: list[dict[str, str]] = []
         self.reset = lambda **given: self.resets.append(given)
-        self.warm_up = lambda sizes: self.prepared.extend(sizes)
         self.change = lambda **values: self.changes.append(values)
+
+    def warm_up(self, sizes: list[tuple[int, int]]) -> None:
+        if not self.room and self.backend.device != 'cpu':
+            raise MemoryError('no memory')
+        self.prepared.extend(sizes)
 
     def process(self, frames: list[Frame], wants: list[Want]) -> list[Result]:
         self.entered.set()
@@ -471,8 +475,9 @@ class StubPipeline:
 class Setup:
     """A worker and its cameras, with stubs for networks and middleware."""
 
-    def __init__(self, monkeypatch, device='cuda', broken='', **settings):
+    def __init__(self, monkeypatch, device='cuda', broken='', room=99, **settings):
         self.pipeline = StubPipeline(device, broken)
+        self.pipeline.room = room
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
         self.node: Any = Graph(**settings)
@@ -500,7 +505,7 @@ class Setup:
 
     def limits(self) -> list[float]:
         """Return the seconds that what is under way may take."""
-        return [task.limit for task in self.node.activity.tasks.values()]
+        return [task.limit for task in self.node.activity.tasks.copy().values()]
 
     def camera(self, name: str, ego_mask: str = '') -> CameraTopics:
         if name not in self.cameras:
@@ -768,6 +773,39 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
 
 
+def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):
+    with pytest.raises(MemoryError):
+        make(room=0, cpu_fallback=False)
+    setup = make(room=0)
+    assert setup.loads == [('cpu', [])] and setup.pipeline.prepared == [(7, 9)]
+    assert 'the networks run on the CPU' in setup.worker.memory_problem
+
+
+def test_networks_that_fail_for_good_end_the_process(make):
+    setup = make(broken='front')
+    setup.worker.start()
+    end = time.monotonic() + 10
+    for count, seconds in enumerate((0, 20, 11), 1):
+        setup.node.seconds += seconds
+        setup.put('front')
+        while setup.drops('front').get('failed') != count or setup.limits():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        if count == 1:
+            # of another camera's frame nothing is wrong
+            setup.put('rear')
+            setup.until(1)
+    setup.node.seconds += 20
+    setup.put('front')
+    ended: list[str] = []
+    while not ended:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+        tasks = setup.node.activity.tasks.copy().values()
+        ended = [task.text for task in tasks if task.limit < 0]
+    assert 'no frame could be segmented for 30 s: out of order' in ended[0]
+
+
 @pytest.mark.parametrize('stopped', [False, True])
 def test_a_worker_that_dies_ends_the_process_unless_it_was_to_stop(make, stopped):
     setup = make()
@@ -833,10 +871,11 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     setup.node.wanted = {topic.name for topic in TOPICS if not topic.latched}
     setup.worker.start()
     # labels are never larger than the picture, and there is no calibration yet
-    setup.put('front', 'optical')
+    setup.put('small', 'optical')
     setup.until(1)
-    assert [(m.height, m.width) for m in setup.messages('labels')] == [(4, 4)]
-    setup.node.receive['front/camera_info'](CameraInfo(height=120, width=4))
+    [small] = [m for topic, m in setup.node.sent if topic == 'small/nightseg/labels']
+    assert (small.height, small.width) == (4, 4)
+    setup.node.receive['front/camera_info'](CameraInfo(height=120, width=4), {})
     setup.put('front', 'optical', height=120, encoding=encoding)
     setup.until(2)
     assert setup.worker.stop(10)
@@ -873,7 +912,7 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     # active again, it knows nothing of before
     camera.subscribe(setup.worker.put)
     setup.worker.start()
-    setup.put('front')
+    setup.put('front', height=120)
     setup.until(3)
     assert setup.worker.stop(10)
     assert camera.health.info_problem == 'no calibration came on front/camera_info'

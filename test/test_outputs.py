@@ -15,7 +15,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data.datasets import open_dataset, parse_spec
 from nightseg_ros.data.source import open_source
 from nightseg_ros.node.camera import EgoMask
-from nightseg_ros.outputs import check_output, OutputError
+from nightseg_ros.outputs import check_output, OutputError, whole_folder
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.video import VideoWriter
 import numpy as np
@@ -122,6 +122,43 @@ def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path):
     with pytest.raises(BagError, match='exists'):
         BagWriter(tmp_path / 'bag')
     assert count(tmp_path / 'bag') == 1
+
+
+def write_whole(out: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+    with whole_folder(
+        out, 'a result', lambda path: path.name == 'old', force=True, error=OutputError
+    ) as hidden:
+        (hidden / 'new').touch()
+        meanwhile()
+
+
+def test_a_folder_takes_the_place_that_a_link_leads_to(tmp_path, monkeypatch):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'disk')
+    write_whole(tmp_path / 'link')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'disk' / 'new').exists()
+    monkeypatch.setattr(os.path, 'ismount', lambda path: True)
+    with pytest.raises(OutputError, match='is a mount point'):
+        write_whole(tmp_path / 'mounted')
+
+
+def test_what_takes_the_name_of_a_result_meanwhile_stays_and_so_does_the_result(tmp_path):
+    out = tmp_path / 'out'
+
+    def taken() -> None:
+        out.mkdir()
+        (out / 'mine').touch()
+
+    with pytest.raises(OutputError, match=r"the result is in '.*\.out\.partial'"):
+        write_whole(out, taken)
+    assert (out / 'mine').exists() and (tmp_path / '.out.partial' / 'new').exists()
+    with (
+        pytest.raises(BagError, match=r"cannot have its name; the new one is in '.*bag\.partial"),
+        BagWriter(tmp_path / 'bag') as bag,
+    ):
+        bag.write_value('/x', 'new', 1)
+        out.rename(tmp_path / 'bag')
+    assert (tmp_path / 'bag' / 'mine').exists() and count(tmp_path / 'bag.partial' / 'bag') == 1
 
 
 @pytest.mark.parametrize('relation', ['is', 'lies in', 'holds'])

@@ -78,8 +78,9 @@ def test_a_bag_is_painted(bag, tmp_path, capsys):
         kept = {topic.name: topic.count for topic in other.topics}
         assert kept == {t.name: t.count for t in one.topics} | {'/lidar/nightseg/points': 4}
     # painted once more, the clouds that were painted are made anew
-    assert main(['paint', str(out), '--out', str(tmp_path / 'again')]) == 0
-    for (_, one_), (_, other_) in zip(after, clouds(tmp_path / 'again', '/lidar/nightseg/points')):
+    again = tmp_path / 'again'
+    assert main(['paint', str(out), '--out', str(again)]) == 0
+    for (_, one_), (_, other_) in zip(after, clouds(again, '/lidar/nightseg/points'), strict=True):
         np.testing.assert_array_equal(one_.data, other_.data)
 
 
@@ -87,13 +88,32 @@ def test_a_depth_image_becomes_a_labelled_cloud(bag, drive, tmp_path):
     out = tmp_path / 'painted'
     depth = ['--depth', 'camera=/depth/image_raw', '--sensors', '/lidar/points']
     assert main(['paint', str(bag), '--out', str(out), *depth]) == 0
-    for index, (message, cloud) in enumerate(clouds(out, '/camera/nightseg/points')):
+    found = clouds(out, '/camera/nightseg/points')
+    assert len(found) == 4
+    for index, (message, cloud) in enumerate(found):
         frame = drive.frame(index)
         assert (message.height, message.width) == (180, 320)
         near = np.isfinite(frame.depth)
         right = cloud.records['label'] == frame.labels
         assert right[near].mean() > 0.99
         assert (cloud.records['label'][~near] == 255).all()
+
+
+def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
+    cloud = scan(drive, 0, lines=8)
+    names = ('/velodyne', '/ouster', '/camera/points')
+    with BagReader(bag) as reader, BagWriter(tmp_path / 'more') as writer:
+        for record in reader.records():
+            writer.write(record)
+        for name in names:
+            writer.write_cloud(name, cloud, stamp_ns=drive.stamp_ns(0), frame_id='lidar')
+    out = tmp_path / 'painted'
+    assert main(['paint', str(tmp_path / 'more'), '--out', str(out)]) == 0
+    for name in ('/velodyne', '/ouster', '/camera'):
+        assert len(clouds(out, f'{name}/nightseg/points')) == 1
+    twice = ['--depth', 'camera=/depth/image_raw', '--out', str(tmp_path / 'twice')]
+    assert main(['paint', str(tmp_path / 'more'), *twice]) == 2
+    assert "two sensors would share '/camera/nightseg/points'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,7 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     (NIGHT, {'cameras': []}, 'both empty'),
     (NIGHT, {'cameras': ['front left']}, "names 'front left': Invalid topic name"),
     (NIGHT, {'cameras': ['/']}, "names '': Invalid topic name"),
+    (NIGHT, {'image_topics': ['/a/image', 'a/image']}, "gives two cameras the name 'a'"),
     (NIGHT, {'image_topics': ['/a/']}, "names '/a/': Invalid topic name"),
     (NIGHT, {'image_topics': ['/a/nightseg/labels']}, "no camera's picture but a mask"),
     (NIGHT, {'image_topics': ['/d/image/compressedDepth']}, 'but a depth image'),

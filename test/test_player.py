@@ -5,9 +5,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
-from nightseg_ros.bags.storage import Message
-from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.bags.storage import Channel, Message
+from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.run import _inputs, RunOptions
+from nightseg_ros.config import ConfigError
 from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
 import numpy as np
@@ -108,6 +109,35 @@ def test_every_camera_of_a_bag_is_played_in_the_order_of_the_stamps(tmp_path):
     assert set(one.topics) == {'/right/image_raw', '/left/labels_truth'}
     with pytest.raises(BagError, match='/left/image_raw'):
         ReplaySource(tmp_path / 'bag', ['/rear/image_raw'])
+    also = ReplaySource(tmp_path / 'bag', also=['left/labels_truth'])
+    assert also.topics.keys() - {*cameras} == also.beside == {'/left/labels_truth'}
+    with pytest.raises(BagError, match="has no topic '/left/truth'; did you mean"):
+        ReplaySource(tmp_path / 'bag', also=['/left/truth'])
+    with pytest.raises(ConfigError, match='is no bag'):
+        ReplaySource(tmp_path / 'v.mp4', also=['/tf'])
+
+
+def test_only_packets_that_bring_a_picture_are_waited_for(tmp_path):
+    with BagWriter(tmp_path / 'bag') as bag:
+        for number, data in packets('libx264', 8)[2:]:
+            place = {'stamp_ns': START + number}
+            bag.write_compressed('/a/image/compressed', data, 'h264', **place)
+            bag.write_frame('/b/image_raw', frame(number, START + number))
+        torn = Channel(topic='/c/image/compressed', msgtype='sensor_msgs/msg/CompressedImage')
+        bag.write(Message(channel=torn, received_ns=START, data=b'\0\1\0\0'))
+        qos = reliable_qos(latched=True)
+        for number in range(7):
+            tf = Channel(topic='/tf_static', msgtype='tf2_msgs/msg/TFMessage', qos=(qos,))
+            bag.write(Message(channel=tf, received_ns=START + number, data=b'\0\1\0\0'))
+    source = ReplaySource(tmp_path / 'bag', also=['/tf_static'])
+    assert source.latched == {'/tf_static': 7}
+    found: dict[str, list[int]] = {}
+    for _, topic, content in source.messages(print):
+        if topic != '/tf_static' and (stamp := source.picture_stamp(content)) is not None:
+            found.setdefault(topic, []).append(stamp - START)
+    # from the key frame on; what is torn is sent, too
+    assert found.pop('/c/image/compressed') == [-START]
+    assert found == {'/a/image/compressed': [5, 6, 7], '/b/image_raw': [*range(2, 8)]}
 
 
 @pytest.mark.parametrize('last', ['ffmpeg', 'packets'])

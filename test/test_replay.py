@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+import itertools
+import json
 from pathlib import Path
+import signal
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -16,6 +19,7 @@ from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame
 import numpy as np
 import pytest
+from rclpy.qos import ReliabilityPolicy
 from ros_harness import (
     ended,
     image_message,
@@ -63,14 +67,14 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path):
     node = {**weights, 'image_topics': ['/front/image_raw']}
     recorded = tmp_path / 'recorded'
     record = ['--outputs', 'labels', 'status', 'label_info_json', '--reliable']
-    with (
-        running(tmp_path / 'node.log', node),
-        verb(tmp_path / 'record.log', 'record', str(recorded), *record) as recorder,
-    ):
-        recorder.until('recording /front/nightseg')
-        with verb(tmp_path / 'replay.log', 'replay', str(bag), '--lockstep', '--clock') as player:
-            assert player.process.wait(2 * PATIENCE) == 0, player.text
-        assert recorder.stop() == 0, recorder.text
+    with running(tmp_path / 'node.log', node) as process:
+        process.until('active; waiting')
+        with verb(tmp_path / 'record.log', 'record', str(recorded), *record) as recorder:
+            recorder.until('recording /front/nightseg')
+            play = ['replay', str(bag), '--lockstep', '--clock']
+            with verb(tmp_path / 'replay.log', *play) as player:
+                assert player.process.wait(2 * PATIENCE) == 0, player.text
+            assert recorder.stop() == 0, recorder.text
 
     pipeline = offline(weights)
     wanted, routes = {}, []
@@ -150,7 +154,10 @@ def test_what_was_published_once_is_recorded_and_what_is_published_always(client
     log, topics = tmp_path / 'log.jsonl', {'once/image_raw': True, 'always/image_raw': False}
     once, always = (client.publisher(t, latched=latched) for t, latched in topics.items())
     once.publish(image_message(np.zeros((6, 9, 3), np.uint8), START))
-    flags = ['--images', *topics, '--log', str(log)]
+    # what is named twice is written once, and a name does not make a type
+    other = client.publisher('other/image_raw', String)
+    other.publish(String(data='x'))
+    flags = ['--images', *topics, *topics, 'other/image_raw', '--log', str(log)]
     with verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags) as recorder:
         recorder.until('recording')
         client.feed(
@@ -162,9 +169,44 @@ def test_what_was_published_once_is_recorded_and_what_is_published_always(client
         always.publish(bytes([0, 1, 0, 0]))
         client.spin(0.5)
         assert recorder.stop() == 0, recorder.text
+    assert 'other/image_raw: it is std_msgs/String, which was not asked for' in recorder.text
     with BagReader(tmp_path / 'bag') as reader:
         counts = {topic.name.strip('/'): topic.count for topic in reader.image_topics}
     assert counts['once/image_raw'] == 1 and counts['always/image_raw'] >= 1
+
+
+def test_what_a_recorder_did_not_get_is_told(client, tmp_path):
+    log, camera = tmp_path / 'log.jsonl', client.publisher('front/image_raw')
+    stamps = itertools.count(START, 1_000_000)
+
+    def publish() -> int:
+        camera.publish(image_message(np.zeros((6, 9, 3), np.uint8), stamp := next(stamps)))
+        return stamp
+
+    def arrived() -> list[int]:
+        events = map(json.loads, log.read_text().splitlines())
+        return [event['stamp'] for event in events if event['topic'] == '/front/image_raw']
+
+    def settled() -> bool:
+        found = client.node.get_subscriptions_info_by_topic('/front/image_raw')
+        return [one.qos_profile.reliability for one in found] == [ReliabilityPolicy.RELIABLE]
+
+    flags = ['--images', 'front/image_raw', '--log', str(log)]
+    with verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags) as recorder:
+        recorder.until('recording')
+        client.until(settled, 'a reliable subscription')
+        client.feed(publish, lambda: len(arrived()) > 1, 'two pictures')
+        recorder.process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(500):
+                last = publish()
+        finally:
+            recorder.process.send_signal(signal.SIGCONT)
+        client.until(lambda: last in arrived(), 'the last one')
+        assert recorder.stop() == 0, recorder.text
+    sent, received = (last - arrived()[0]) // 1_000_000 + 1, len(arrived())
+    text = f'front/image_raw: {sent - received} messages were published and did not arrive'
+    assert text in recorder.text and sent > received > 1
 
 
 def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
@@ -181,7 +223,9 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
         (['replay', 'nowhere'], "'nowhere' does not exist"),
         (['replay', '.', '--rate', '0'], '--rate must be above 0'),
         (['replay', '.', '--lockstep', '--all'], '--lockstep plays images alone'),
+        (['replay', '.', '--seconds', '-1'], "'seconds' must be at least 0"),
         (['record', '.'], "'.' is no name for a bag"),
+        (['record', 'bag', '--seconds', '-1'], "'seconds' must be at least 0"),
     ],
 )
 def test_wrong_flags_are_refused_before_a_process_starts(arguments, words, capsys):

@@ -194,6 +194,18 @@ def test_a_forced_route_reaches_every_camera(shared):
     assert routes == ['translate'] * 3
 
 
+@pytest.mark.parametrize('shared', [False, True])
+def test_another_config_changes_no_state(shared):
+    bank = RouterBank(RouterConfig(shared=shared))
+    bank.update('front', START, light(0.1))
+    bank.change(RouterConfig(shared=shared, dwell_bright_s=9.0, table=RouteTable(night='day')))
+    decision = bank.update('front', START + FRAME, light(0.4))
+    # hysteresis holds the night, and the route that the table changed is a switch
+    assert (decision.state, decision.route, decision.switched) == ('night', 'day', True)
+    bank.change(RouterConfig(shared=not shared))
+    assert 'first frame' in bank.update('front', START + 2 * FRAME, light(0.4)).reason
+
+
 def test_the_median_of_the_cameras_decides_a_shared_route():
     bank = RouterBank(RouterConfig(shared=True))
     assert bank_drive(bank, {'a': 0.9, 'b': 0.9, 'c': 0.05}, 20, START) == 'day'

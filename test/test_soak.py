@@ -101,8 +101,9 @@ def test_lifecycle_cycles_under_a_flood_leave_nothing_behind(weights, tmp_path):
 @real
 def test_a_short_live_run_times_the_node_and_a_peer(weights, parameters, tmp_path):
     done = run(
-        'live.py', '--rounds', '4', '--only', 'one_camera', 'peers', '--peers', 'plain_node',
-        *weights, '--translator', parameters['weights.translator'], '--out', str(tmp_path),
+        'live.py', '--rounds', '4', '--only', 'one_camera', 'starts', 'peers',
+        '--peers', 'plain_node', *weights, '--translator', parameters['weights.translator'],
+        '--out', str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / 'live.json').read_text())

@@ -181,6 +181,9 @@ def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
     (tmp_path / 'two.txt').write_text('1.0\n2.0\n')
     items = list(open_source(path, stamps=tmp_path / 'two.txt'))
     assert [getattr(item, 'stamp_ns', None) for _, item in items] == [10**9, 2 * 10**9, None]
+    (tmp_path / 'seven.txt').write_text(''.join(f'{n}.0\n' for n in range(1, 8)))
+    *frames, (_, error) = open_source(path, stamps=tmp_path / 'seven.txt')
+    assert len(frames) == 6 and 'has 6 frames for 7 stamps' in str(error)
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,9 @@ def test_a_ratio_is_that_share_of_the_images(total, seed, ratio):
 
 def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     specs = tuple(write_streets(tmp_path / name, 2) for name in ('a', 'b'))
+    # named as the second picture of that name would be
+    for file in (tmp_path / 'a').glob('*/*1.*'):
+        file.rename(file.with_stem(f'{file.stem[:-1]}0-2'))
     (tmp_path / 'b' / 'taxonomy.json').write_text(json.dumps(CITYSCAPES19.to_dict()))
     sky, road = (CITYSCAPES19.id_of(name) for name in ('sky', 'road'))
     for path in (tmp_path / 'b' / 'labels').iterdir():
@@ -106,6 +109,7 @@ def test_sets_with_equal_names_and_another_vocabulary(tmp_path):
     synthesize(SynthesisConfig(data=specs, out=str(out), ratio=1.0))
     manifest = json.loads((out / 'manifest.json').read_text())['images']
     assert len({entry['source'] for entry in manifest}) == 4
+    assert len({entry['image'] for entry in manifest}) == len([*(out / 'images').iterdir()]) == 4
     entry = next(e for e in manifest if Path(e['source']).parts[-3] == 'b')
     for taxonomy, ids in ((CAMVID11, [SKY, ROAD]), (CITYSCAPES19, sorted([sky, road]))):
         samples = open_dataset(f'folder:{out}:night', taxonomy)

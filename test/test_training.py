@@ -267,6 +267,20 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
             torch.testing.assert_close(mean.tensors[name], (2 * tensor + b[name]) / 3)
 
 
+def test_a_mean_of_generators_keeps_its_way_and_has_one(tmp_path):
+    part = load_weights(write_segmenter(tmp_path / 'part.safetensors'))
+    files = {}
+    for way in ('physical_to_night', 'night_to_day'):
+        files[way] = str(tmp_path / f'{way}.safetensors')
+        metadata = replace(part.metadata, training={'way': way})
+        save_weights(files[way], dict(part.tensors), metadata)
+    out = str(tmp_path / 'mean.safetensors')
+    average_weights(AverageConfig(weights=(files['night_to_day'],) * 2, out=out))
+    assert load_weights(out).metadata.training['way'] == 'night_to_day'
+    with pytest.raises(WeightsError, match='has way .*no mean'):
+        average_weights(AverageConfig(weights=tuple(files.values()), out=out))
+
+
 def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(data, tmp_path):
     other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
     with pytest.raises(WeightsError, match='does not fit'):

@@ -17,7 +17,7 @@ from nightseg_ros.data.synthesize import synthesize
 from nightseg_ros.networks import build_from
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import FastGenerator
-from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training import paired, translator
 from nightseg_ros.training.crops import ImagePool, NightPairs, UnpairedCrops
 from nightseg_ros.training.paired import DayToNightConfig, FastTranslatorConfig
@@ -286,6 +286,24 @@ def test_fast_translator_comes_nearer_to_the_day(root, tmp_path):
             for network in (FastGenerator(**config.arch).eval(), learned)
         )
     assert after < 0.8 * before
+
+
+@pytest.mark.parametrize('make', [gan_config, fast_config])
+def test_labels_are_ids_of_the_segmenters_classes(root, tmp_path, make):
+    judge = write_segmenter(tmp_path / 'judge.safetensors', taxonomy=CITYSCAPES19)
+    specs = []
+    for light in ('day', 'night'):
+        for picture in (root / light).iterdir():
+            ids = np.full(cv2.imread(str(picture)).shape[:2], len(CITYSCAPES19) - 1, np.uint8)
+            imwrite(tmp_path / light / picture.name, ids)
+        specs.append(f'paired:{root}/{light}:{tmp_path}/{light}:{light}')
+    field = 'unpaired' if make is fast_config else 'data'
+    config = make(root, tmp_path / 'run', segmenter=str(judge), steps=1, **{field: tuple(specs)})
+    assert load_weights(train(config)[0]).metadata.task == 'translate'
+    with pytest.raises(WeightsError, match='fit this network' if field == 'unpaired' else 'both'):
+        night = {'night_segmenter': str(root / 'judge.safetensors')}
+        other = {'init': str(judge)} if field == 'unpaired' else night
+        train(replace(config, out=str(tmp_path / 'other'), **other))
 
 
 def test_a_translator_cannot_judge(root, tmp_path):

@@ -216,6 +216,11 @@ def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path):
     assert not has_reliability(mean) and mean.metadata.temperature == 1.0
 
 
+def test_another_temperature_wants_another_reliability(calibrated, streets):
+    with pytest.raises(WeightsError, match='give --faults-on as well'):
+        calibrate(CalibrationConfig(weights=str(calibrated), data=tuple(streets)), silent)
+
+
 def test_other_tasks_are_refused(streets, tmp_path):
     light = str(write_illumination(tmp_path / 'light.safetensors'))
     with pytest.raises(WeightsError, match='a segmenter'):

@@ -49,7 +49,7 @@ class Page(Process):
     """``nightseg view`` in a process of its own."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        self.summary = folder / 'summary.json'
+        self.summary = folder / 'new' / 'summary.json'
         # a launch file adds the last one
         flags = (*flags, '--summary', str(self.summary), '--ros-args')
         super().__init__(folder / 'view.txt', '-m', 'nightseg_ros.cli.main', 'view', *flags)
@@ -194,8 +194,10 @@ def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (*SIZE, 3)
     assert 0 <= float(headers['X-Age']) < 30 and headers['Cache-Control'] == 'no-store'
     # the same one is not sent twice, a later one at once
-    last = int(page.get(found)[1]['X-Number'])
-    assert page.get(f'{found}?after={last}')[0] == 204
+    last = vehicle.client.until(
+        lambda: page.get(f'{found}?after={(n := int(page.get(found)[1]["X-Number"]))}')[0] == 204
+        and n, 'the same one',
+    )  # fmt: skip
     vehicle.until(lambda: page.get(f'{found}?after={last}')[0] == 200, 'the next picture')
     vehicle.client.until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks')
 
@@ -412,6 +414,12 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         assert summary['routes'] == {'day': summary['frames_out']}
     with pytest.raises(URLError):
         get(url)
+
+
+@pytest.mark.slow
+def test_a_node_that_cannot_be_configured_ends_the_run(clip, capsys):
+    assert main(['run', str(clip), '--backend', 'tensorrt']) == 2
+    assert 'configure failed: ' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def camera_of(topic: str) -> str:
     return base_topic(topic).strip('/').rpartition('/')[0] or 'camera'
 
 
-def _is_video(message: Message, content: Any) -> bool:
+def is_video(message: Message, content: Any) -> bool:
     """Tell a packet of video; some drivers put H.264 into a CompressedImage."""
     kind = message.channel.msgtype
     return kind in VIDEO_TYPES or (kind == IMAGE_TYPES[1] and bool(video_codec(content.format)))
@@ -204,7 +204,7 @@ class BagReader:
             return ''
         if message.channel.msgtype == IMAGE_TYPES[0]:
             return '' if content.encoding in ENCODINGS else str(content.encoding)
-        if _is_video(message, content):
+        if is_video(message, content):
             return ''
         begin = bytes(content.data[:8])
         good = not begin or (begin.startswith(PICTURES) and not is_depth(content.format))
@@ -382,7 +382,7 @@ class BagReader:
         """Return an image as a frame or an error, None for a packet that gives no picture."""
         try:
             content = self.read(message)
-            if _is_video(message, content):
+            if is_video(message, content):
                 name = message.channel.topic
                 decoder = decoders.setdefault(name, PacketDecoder(camera))
                 return decoder.decode(content)

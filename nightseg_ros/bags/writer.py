@@ -218,7 +218,7 @@ class BagWriter:
                 error=BagError,
             )  # fmt: skip
             shutil.rmtree(self.partial)
-        self._keep = keep
+        self._keep, self._force, self._inputs = keep, force, tuple(inputs)
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
@@ -248,7 +248,12 @@ class BagWriter:
         with self._named_faults('be finished', abort=True):
             self._writer.close()
             self._check_whole()
+        # from here on both are whole, and an error must lose neither
+        self._keep = True
+        with self._named_faults(f"have its name; the new one is in '{self._inner}'", abort=True):
             if os.path.lexists(self.path):
+                # somebody may have taken the name meanwhile
+                check_bag_output(self.path, self._inputs, force=self._force)
                 # the old bag goes only when the new one is there in full
                 self.path.rename(self.partial / _REPLACED)
             self._inner.rename(self.path)

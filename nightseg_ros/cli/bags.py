@@ -13,7 +13,7 @@ import sys
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, Limited, Natural, NotNegative
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
@@ -132,7 +132,7 @@ class PredictBagOptions(BagOutput, PipelineOptions):
     topic: tuple[str, ...] = ()
     """Image topics; without them all cameras."""
     outputs: tuple[Output, ...] = ()
-    """What to add below <camera>/nightseg/; without it what the two layouts show."""
+    """What to add below <camera>/nightseg/; without it all but confidence and translated."""
 
 
 def predict(options: PredictBagOptions) -> int:
@@ -206,7 +206,7 @@ def paint(options: PaintOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReplayOptions:
+class ReplayOptions(Limited):
     """
     Publish the camera images of SOURCE at their own pace, in the ROS domain of this shell.
 
@@ -242,11 +242,11 @@ class ReplayOptions:
     """Frames a second of a folder, or of a video instead of its own."""
     stamps: Path | None = None
     """File of the stamps of a folder or video, instead."""
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
     """Play only this much; 0 plays all."""
     reliable: bool = False
     """Publish images reliably; --lockstep does."""
-    wait_subscribers: int = 0
+    wait_subscribers: Natural = 0
     """Wait until each image topic has so many subscribers; --lockstep waits for one."""
     log: Path | None = None
     """File for the steady time at which each stamp was sent, as JSON lines."""
@@ -260,7 +260,7 @@ def replay(options: ReplayOptions) -> int:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecordOptions:
+class RecordOptions(Limited):
     """
     Record what night_perception publishes into the bag OUT until Ctrl-C.
 
@@ -282,7 +282,7 @@ class RecordOptions:
     """Image topics to record as well, such as /camera/image_raw/compressed."""
     clouds: tuple[str, ...] = ()
     """Topics of labelled points to record as well, such as /lidar/nightseg/points."""
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
     """End after so long; 0 waits for Ctrl-C."""
     reliable: bool = False
     """Ask for messages again that were lost on the way."""

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
@@ -119,15 +119,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     with Progress('loading the networks', None) as progress:
         for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
             progress.note(note)
-        base = settled(base)
-        members = configurations(base, options.compare)
+        # 'auto' means for each configuration what it means for its weights on a vehicle
+        members = tuple(
+            replace(item, config=settled(item.config))
+            for item in configurations(base, options.compare)
+        )
         # with workers, the networks of this process only say what they are
         streams = 1
         if options.workers <= 1 and not options.ray:
-            streams = options.streams or stream_count(base, options.threads)
+            counts = (stream_count(item.config, options.threads) for item in members)
+            streams = options.streams or min(counts)
         variants = Variants(members, streams=streams, log=progress.note)
-        counts = [part.count for part in shards]
-        total = None if None in counts else sum(count or 0 for count in counts)
+        frames = [part.count for part in shards]
+        total = None if None in frames else sum(count or 0 for count in frames)
         result = evaluate(
             shards, variants, options.out, save_labels=options.save_labels,
             bootstrap=bootstrap, classes=options.classes,

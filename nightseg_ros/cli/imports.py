@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: ImageNet's.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Long side of the pictures where a model takes any and says nothing of it.
+LONG_SIDE = 480
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,16 +113,21 @@ def import_segformer(options: SegformerOptions) -> int:
         )  # fmt: skip
     processor = options.folder / 'preprocessor_config.json'
     settings = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
+    if not settings.get('do_normalize', True):
+        settings |= {'image_mean': (0.0, 0.0, 0.0), 'image_std': (1.0, 1.0, 1.0)}
+    size = settings.get('size', {}) if settings.get('do_resize', True) else {}
+    sides = size.values() if isinstance(size, dict) else (size,)
     classes = [network.config.id2label[index] for index in range(network.config.num_labels)]
     return _write(
         onnx.load_from_string(stream.getvalue()), options, {'classes': classes},
         mean=settings.get('image_mean', MEAN), std=settings.get('image_std', STD),
+        long_side=max(sides, default=LONG_SIDE),
     )  # fmt: skip
 
 
 def _write(
     model: onnx.ModelProto, options: ImportOptions, labels: dict[str, Any] | None, *,
-    mean: Sequence[float], std: Sequence[float], **preprocessing: Any,
+    mean: Sequence[float], std: Sequence[float], long_side: int = LONG_SIDE, **preprocessing: Any,
 ) -> int:  # fmt: skip
     """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
@@ -142,7 +149,8 @@ def _write(
     values = {
         'network': IMPORTED, 'task': 'segment' if taxonomy else 'translate',
         'taxonomy': taxonomy.to_dict() if taxonomy else None,
-        'mean': mean, 'std': std, 'license': options.terms, 'data': options.data,
+        'mean': mean, 'std': std, 'long_side': long_side, 'license': options.terms,
+        'data': options.data,
     }  # fmt: skip
     layout = import_model(
         model, options.out, from_mapping(WeightsMetadata, values), table=table, size=options.size,
@@ -165,6 +173,7 @@ def _write(
 def _classes(labels: dict[str, Any], options: ImportOptions) -> tuple[Taxonomy, list[int]]:
     """Return the taxonomy of the masks, and the id there of each id of the network."""
     import colorsys
+    import hashlib
 
     from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 
@@ -180,5 +189,7 @@ def _classes(labels: dict[str, Any], options: ImportOptions) -> tuple[Taxonomy, 
             return taxonomy, ids
     hues = [colorsys.hsv_to_rgb(0.618 * k % 1, 0.7, 0.9) for k in ids]
     colors = [[round(255 * channel) for channel in hue] for hue in hues]
-    values = {'name': options.out.stem, 'colors': colors, **labels, 'classes': classes}
+    # two networks of the same classes may share a vehicle
+    name = f'own-{hashlib.sha256(chr(10).join(classes).encode()).hexdigest()[:8]}'
+    values = {'name': name, 'colors': colors, **labels, 'classes': classes}
     return Taxonomy.from_dict(values), ids

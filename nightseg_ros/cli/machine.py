@@ -111,13 +111,13 @@ def _version(package: str) -> str:
 
 def _runs(backend: str) -> bool:
     from nightseg_ros.runtime.backend import BackendError
-    from nightseg_ros.runtime.backends import resolve
+    from nightseg_ros.runtime.backends import has_bfloat16, resolve
 
     try:
         resolve(backend, 'auto')
     except (BackendError, ImportError):
         return False
-    return True
+    return backend != 'openvino-bf16' or has_bfloat16()
 
 
 def _devices() -> list[str]:

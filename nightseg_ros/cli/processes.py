@@ -36,7 +36,7 @@ SOME_UNREAD = 1
 #: From sys/prctl.h: which signal a process gets when its parent has died.
 PR_SET_PDEATHSIG = 1
 _prctl: Any = getattr(ctypes.CDLL(None), 'prctl', lambda *_: 0)
-_WARNING = re.compile(r'^\[WARN\].*\[bag_player\]: (.*)$', re.MULTILINE)
+_LOST = re.compile('^lost: (.*)$', re.MULTILINE)
 
 
 class ProcessError(RuntimeError):
@@ -200,7 +200,7 @@ def run_live(
         unread: list[str] = []
         if player is not None and player.code:
             if player.code == SOME_UNREAD:
-                unread = _WARNING.findall(player.log.read_text(encoding='utf-8', errors='replace'))
+                unread = _LOST.findall(player.log.read_text(encoding='utf-8', errors='replace'))
             if not unread:
                 player.check()
         for child in children.values():
@@ -219,8 +219,8 @@ def _wait(
             child.check()
         # without the logger's prefix
         text = node.tail(1).strip().removeprefix('| ').rpartition(']: ')[2]
-        if 'configure failed' in text:
-            raise ProcessError(f'night_perception: {text}')
+        if failed := re.search('configure failed: .*', node.tail(60)):
+            raise ProcessError(f'night_perception: {failed[0]}')
         shown = '' if address or 'view' not in children else children['view'].tail()
         if match := re.search(r'view: (http\S+)', shown):
             address = match[1]

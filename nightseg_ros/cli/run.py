@@ -103,6 +103,7 @@ def run(options: RunOptions) -> int:
     parameters, play = _inputs(options)
     if options.out is not None:
         check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     check_ros()
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
@@ -131,12 +132,14 @@ def run(options: RunOptions) -> int:
         print_run(f'nightseg run: {options.source}, {camera}', counts)
     if options.out is not None:
         replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
+    if not summary:
+        print('nightseg run: no camera was seen', file=sys.stderr)
     for text in unread:
         print(f'not played: {text}', file=sys.stderr)
     endless = play is None or options.loop or stream_url(options.source) is not None
     if interrupted and not endless:
         raise KeyboardInterrupt
-    return tell_problems('run', len(unread), 'problems with the source')
+    return tell_problems('run', len(unread) + (not summary), 'problems with the source')
 
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:

@@ -8,6 +8,7 @@ The first three take ``--config FILE.yaml`` and flags, which win over the file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 import dataclasses
@@ -135,10 +136,13 @@ def export(options: ExportOptions) -> int:
 
     if not options.weights:
         raise ConfigError('name weights to export, for example: nightseg export day night')
+    every = [load_weights(name) for name in options.weights]
+    for called, count in Counter(weights.path.stem for weights in every).items():
+        if count > 1 and options.out is not None:
+            raise ConfigError(f"{count} weights are called '{called}'; give each its own --out")
     given = source_images(options.check, options.frames) if options.check else None
     worst = 1.0
-    for name in options.weights:
-        weights = load_weights(name)
+    for weights in every:
         shares: dict[str, float] = {}
         graph = None
         if weights.metadata.task in GRAPHS:

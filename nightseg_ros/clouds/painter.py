@@ -201,7 +201,8 @@ class SensorCloud:
     gaps_s: Mapping[str, float] = field(default_factory=dict)
     """Of each camera that painted: the mask's stamp minus the cloud's."""
     misses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Of each other camera: no_mask, no_info, bad_info, no_transform or no_pose; a sentence."""
+    """By camera: no_mask, no_info, bad_info, no_transform or no_pose, or of one that painted
+    no_confidence; a sentence."""
 
 
 class CloudPainter:
@@ -248,6 +249,11 @@ class CloudPainter:
 
     def take_pose(self, message: Any) -> None:
         """Take an Odometry or PoseStamped of ``base_frame``."""
+        base, child = self.config.base_frame, getattr(message, 'child_frame_id', '')
+        if child.strip('/') not in ('', base.strip('/')):
+            raise CloudError(
+                f"they are those of '{child}', base_frame is '{base}': set base_frame to it"
+            )
         self._poses.add(stamp_of(message), read_pose(message))
 
     def take_cloud(self, sensor: str, message: Any, now: float) -> None:
@@ -288,6 +294,11 @@ class CloudPainter:
         """Return a cloud that is due, labelled with what there is."""
         found = {camera: self._view(camera, cloud) for camera in self.config.cameras}
         views = {camera: view for camera, view in found.items() if isinstance(view, View)}
+        misses = {camera: miss for camera, miss in found.items() if isinstance(miss, tuple)}
+        for camera, view in views.items():
+            if self.config.confidence and view.confidence is None:
+                text = f'{camera}: no confidence of its mask came; every other label wins'
+                misses[camera] = 'no_confidence', text
         labels, confidence, hidden = paint(
             cloud.cloud.xyz(), list(views.values()), self.config.occlusion
         )
@@ -295,7 +306,7 @@ class CloudPainter:
             cloud, cloud=cloud.cloud.with_labels(labels, confidence, self._palette),
             labelled=int(np.count_nonzero(labels != UNLABELLED)), hidden=hidden,
             gaps_s={camera: view.gap_s for camera, view in views.items()},
-            misses={camera: miss for camera, miss in found.items() if isinstance(miss, tuple)},
+            misses=misses,
         )  # fmt: skip
 
     def _wait(self, message: Any, **known: Any) -> None:
@@ -344,6 +355,9 @@ class CloudPainter:
         try:
             model = self._model(camera, labels.shape)
             step = 'no_transform'
+            named = frame_id.strip('/') and cloud.frame_id.strip('/')
+            if not named and cloud.own_camera != camera:
+                raise CloudError('the masks or the clouds name no frame: frame_id is empty')
             if config.ego_motion and mask_ns != stamp:
                 camera_from_base = self._lookup(frame_id, config.base_frame, mask_ns)
                 base_from_cloud = self._lookup(config.base_frame, cloud.frame_id, stamp)

@@ -40,7 +40,7 @@ class SynthesisConfig(Limited):
     """Cameras whose nights are drawn from, for a generator that knows several; none: any."""
     taxonomy: str = 'camvid11'
     """What the label ids mean."""
-    seed: int = 0
+    seed: Natural = 0
     """Another seed, other images and other nights."""
     night: dict[str, Any] = field(default_factory=dict)
     """Settings of the physical model, a mapping as ``NightConfig`` has it."""

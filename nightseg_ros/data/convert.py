@@ -47,7 +47,7 @@ class Converted:
     """Images or points with labels."""
     routes: Counter[str] = field(default_factory=Counter)
     misses: Counter[str] = field(default_factory=Counter)
-    """Clouds that a camera had nothing to say about, by ``CAMERA: reason``."""
+    """Clouds that lack something of a camera, by ``CAMERA: reason``."""
     problems: list[str] = field(default_factory=list)
     """What could not be used, and why, and what the bag lost."""
     left_out: list[str] = field(default_factory=list)
@@ -132,7 +132,7 @@ KINDS: dict[Output, str] = {
     'status': 'diagnostic_msgs/msg/DiagnosticArray',
     'label_info_json': 'std_msgs/msg/String',
 }
-#: What the layouts for RViz and Foxglove show.
+#: What the layouts for RViz and Foxglove show, labels and legend.
 DEFAULT_OUTPUTS = tuple(name for name in KINDS if name not in ('confidence', 'translated'))
 _LATCHED = ('label_info_json',)
 #: Levels of diagnostic_msgs/DiagnosticStatus.
@@ -226,12 +226,18 @@ def write_predictions(
                     announced = True
                 run()
             unread = bag.read_error(cameras)
-            if unread is not None:
-                done.problems.append(str(unread))
+            # the cameras may be whole where the copy of another topic is not
+            done.problems += _lost(bag) if unread is None else [str(unread)]
             if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no frame of '{source}' could be predicted{reason}")
     return done
+
+
+def _lost(bag: BagReader) -> list[str]:
+    """Return what a bag did not give; files of other names are no loss."""
+    harmless = ('is read instead', 'the files are read without')
+    return [text for text in bag.read_errors() if not text.endswith(harmless)]
 
 
 def _copy_empty(bag: BagReader, writer: BagWriter, leave_out: Collection[str]) -> None:
@@ -357,9 +363,7 @@ def write_painted(
             if not done.frames:
                 reason = f': {done.problems[0]}' if done.problems else ''
                 raise BagError(f"no cloud of '{source}' could be painted{reason}")
-            unread = bag.read_error([names[name] for name in sensors])
-            if unread is not None and bag.read_errors():
-                done.problems.append(str(unread))
+            done.problems += _lost(bag)
     return done
 
 
@@ -398,11 +402,15 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
         topic for topic in topics.values()
         if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip
-    found = {t.name: f'{t.name.rpartition("/")[0]}/{NAMESPACE}' for t in chosen}
+    clouds = [topic.name for topic in chosen]
+    found = dict(zip(clouds, output_prefixes(clouds)))
     for camera, name in settings.depth_topics().items():
         found[checked(name).name] = f'/{camera}/{NAMESPACE}'
     if not found:
         raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
+    for prefix, count in Counter(found.values()).items():
+        if count > 1:
+            raise BagError(f"two sensors would share '{prefix}/points': name one with --sensors")
     return found
 
 

@@ -198,6 +198,9 @@ class FrameSource:
                 try:
                     stamp_ns, image = next(frames)
                 except StopIteration:
+                    if limit is not None and index < limit:
+                        text = f'has {index} frames for {limit} stamps, which may be of others'
+                        yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
                     return
                 except VideoError as error:
                     yield f'{index:06d}', FrameError(str(error))

@@ -133,11 +133,14 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 def _names(samples: Sequence[Sample]) -> list[str]:
     """Return a file stem for each sample, its own where no two are alike."""
     seen: Counter[str] = Counter()
-    names = []
+    names: dict[str, None] = {}
     for stem in (sample.image.stem for sample in samples):
-        seen[stem] += 1
-        names.append(stem if seen[stem] == 1 else f'{stem}-{seen[stem]}')
-    return names
+        name = stem
+        while name in names or not seen[stem]:
+            seen[stem] += 1
+            name = stem if seen[stem] == 1 else f'{stem}-{seen[stem]}'
+        names[name] = None
+    return [*names]
 
 
 def _settings(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
+import itertools
 import json
 import os
 from pathlib import Path
@@ -134,9 +135,12 @@ def _shards(
     folder: Path, fingerprint: dict[str, Any], restart: bool, log: Callable[[str], None]
 ) -> Iterator[None]:
     """Make the folder of finished shards, or see that the one there is of the same plan."""
-    if restart:
-        shutil.rmtree(folder, ignore_errors=True)
     with locked(folder, ConfigError):
+        for left in folder.iterdir() if restart else ():
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
         noted = folder / _PLAN
         if noted.exists():
             before = json.loads(noted.read_text(encoding='utf-8'))
@@ -227,7 +231,13 @@ def _samples(
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
     for kind, item in select(list(kept), float(np.median(scored)) if scored else None):
         lines = found.lines[first[item.shard] + item.number]
-        folder = Path(slug(name), f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}')
+        stem = f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}'
+        folder = Path(slug(name), stem)
+        for number in itertools.count(2):
+            if not (target / folder).exists():
+                break
+            # road.png and road.jpg
+            folder = Path(slug(name), f'{stem}-{number}')
         (target / folder).mkdir(parents=True)
         for file, content in kept[item].items():
             (target / folder / file).write_bytes(content)

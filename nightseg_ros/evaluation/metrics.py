@@ -166,6 +166,8 @@ class BootstrapConfig:
             raise ValueError(f'block_s is above 0 seconds, got {self.block_s}')
         if not 10 <= self.resamples <= 1_000_000:
             raise ValueError(f'resamples is 10 to 1000000, got {self.resamples}')
+        if self.seed < 0:
+            raise ValueError(f'seed is at least 0, got {self.seed}')
 
 
 def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0) -> Floats:

@@ -143,8 +143,11 @@ def read_evaluation(folder: Path) -> Any:
         for part in (run.calibration, run.flicker):
             part.all = part.all or Record()
     for name, entry in found.sets.items():
-        entry.name, entry.drive = name, entry.kind == 'recordings'
+        entry.name = name
         entry.runs = [run for run in found.runs.values() if run.set == name]
+        # pictures of a folder without a rate have no time
+        timed = any(run.routing.minutes is not None for run in entry.runs)
+        entry.drive = entry.kind == 'recordings' and timed
         entry.labelled = max((run.labelled for run in entry.runs), default=0)
         scores = [run.all for run in entry.runs]
         top = max((number(score.miou) for score in scores), default='')

@@ -233,6 +233,13 @@ def sequence_shards(
             every = open_source(path, rate=rate, stamps=stamps, every_camera=True)
             found, note = every.topics or (None,), every.note
         cameras = camera_names(tuple(topic for topic in found if topic is not None))
+        if len(found) > 1 and len(labels) == 1:
+            folders = [f'{names[path]}:{camera}' for camera in cameras.values()]
+            if _of_one_camera(Path(labels[0]), folders):
+                raise ConfigError(
+                    f"'{path}' has {len(found)} cameras ({', '.join(cameras)}), and --labels "
+                    f"'{labels[0]}' is of one: name that one by --topic, or give labels for each"
+                )
         for number, topic in enumerate(found):
             camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
@@ -246,6 +253,14 @@ def sequence_shards(
             )  # fmt: skip
             shards.append(shard)
     return shards
+
+
+def _of_one_camera(labels: Path, folders: Sequence[str]) -> bool:
+    """Tell whether labels of frames by number, or of a topic, are not in a folder a camera."""
+    if not labels.is_dir():
+        return True
+    stamps = all(stem.isdecimal() and len(stem) > 8 for stem in label_files(labels))
+    return not stamps and not all((labels / folder).is_dir() for folder in folders)
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -222,6 +222,9 @@ class FastGenerator(nn.Module):
     sum_of_parts: torch.Tensor
     join: torch.Tensor
 
+    #: What ``forward`` runs outside of autocast.
+    float32_parts = ('guide',)
+
     def __init__(self, bins: int = 6, widths: Sequence[int] = (16, 32, 64, 96)) -> None:
         """Build a generator that begins as the adaptation alone."""
         super().__init__()

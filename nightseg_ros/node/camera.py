@@ -302,8 +302,16 @@ class EgoMask:
         self._mask = self._fitted = np.where(own, UNLABELLED, 0).astype(np.uint8)
 
     def at(self, height: int, width: int) -> Pixels:
-        """Return uint8 [height, width]: 255 on the vehicle, 0 elsewhere."""
+        """Return uint8 [height, width]: 255 on the vehicle; ``ValueError`` for another shape."""
         if self._fitted.shape != (height, width):
+            rows, columns = self._mask.shape
+            # but for roundings, and for what a codec pads
+            off, ratio = abs(rows * width - columns * height), rows * width / (columns * height)
+            if off > rows + columns + height + width and not 0.98 < ratio < 1.02:
+                raise ValueError(
+                    f'the ego mask has {columns}×{rows} pixels, the image {width}×{height}: '
+                    'they are of another shape'
+                )
             fitted = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST)
             self._fitted = np.asarray(fitted, np.uint8)
         return self._fitted

@@ -111,6 +111,11 @@ def serve(name: str, make: Callable[[], Any]) -> None:
                 node.get_logger().fatal(f'{text}; exiting with code 1')
                 code = 1
                 break
+    if not stop.is_set():
+        # a signal would have set it
+        deadline = threading.Timer(DEADLINE, exit_now, (code,))
+        deadline.daemon = True
+        deadline.start()
     node.stop(timeout=DEADLINE / 2)
     executor.shutdown(timeout_sec=0)
     node.destroy_node()

@@ -227,6 +227,12 @@ class Settings:
             _refuse_invalid('image_topics', topics)
             outputs = output_prefixes(topics)
             names = [output.removesuffix(f'/{NAMESPACE}').strip('/') for output in outputs]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(
+                        f"'image_topics' gives two cameras the name '{name}': name each by "
+                        "'cameras'"
+                    )
         else:
             outputs = [f'{name}/{NAMESPACE}' for name in names]
             topics = _topics('image_topics', topics, names, 'image_raw')

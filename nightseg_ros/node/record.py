@@ -11,6 +11,7 @@ NAME.partial holds what was written.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 import json
 import os
 import signal
@@ -27,7 +28,7 @@ from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.perception.result import NAMESPACE
+from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -49,6 +50,8 @@ def run(options: RecordOptions) -> int:
             near, listed = did_you_mean(output, known), ', '.join(known)
             raise ConfigError(f"there is no output '{output}'; outputs: {listed}{near}")
     out = user_path(options.out)
+    if options.log is not None and not options.log.parent.is_dir():
+        raise ConfigError(f"--log: there is no folder '{options.log.parent}'")
     writer = BagWriter(out, storage=options.storage, force=options.force, keep=True)
     remove_orphans()
     # its own handlers: what has arrived shall still be written
@@ -76,6 +79,7 @@ class Recorder:
         """Subscribe to what has a name already."""
         self._writer, self._log, self._options = writer, log, options
         self._counts: Counter[str] = Counter()
+        self._subscriptions: dict[str, Subscription] = {}
         self._node: Any = rclpy.create_node('bag_recorder')
         self._node.subscribed = set()
         self._stopping = False
@@ -83,8 +87,7 @@ class Recorder:
         for camera in options.cameras:
             self._follow(f'/{camera.strip("/")}/{NAMESPACE}')
         for topic in options.images:
-            compressed = topic.endswith('/compressed')
-            kind = f'sensor_msgs/{"CompressedImage" if compressed else "Image"}'
+            kind = TRANSPORTS.get(topic.rpartition('/')[2], TRANSPORTS['raw'])
             self._subscribe(f'/{topic.strip("/")}', kind)
         for topic in options.clouds:
             self._subscribe(f'/{topic.strip("/")}', 'sensor_msgs/PointCloud2', ours=True)
@@ -120,9 +123,20 @@ class Recorder:
             pass
         finally:
             executor.shutdown()
+            lost = [*self._lost()] if rclpy.ok() else []
             self._node.destroy_node()
         counts = ', '.join(f'{topic} {count}' for topic, count in sorted(self._counts.items()))
         print(counts or 'nothing recorded', flush=True)
+        for text in lost:
+            print(f'bag_recorder: {text}', file=sys.stderr)
+
+    def _lost(self) -> Iterator[str]:
+        """Yield in words what was published and is not in the bag."""
+        for topic, subscription in sorted(self._subscriptions.items()):
+            if subscription.missed:
+                yield f'{topic}: {subscription.missed} messages were published and did not arrive'
+            elif not self._counts[topic] and (others := subscription.source().other_types):
+                yield f'{topic}: it is {", ".join(others)}, which was not asked for'
 
     def _discover(self) -> None:
         """Follow the cameras whose labels somebody publishes now."""
@@ -146,6 +160,8 @@ class Recorder:
         self, topic: str, kind: str, *, latched: bool = False, ours: bool = False
     ) -> None:
         """Write the messages of a topic; ``ours`` is what a node of this package publishes."""
+        if topic in self._subscriptions:
+            return
         message_type = message_class(kind)
         package, _, name = kind.partition('/')
         if message_type is None:
@@ -169,4 +185,6 @@ class Recorder:
                 print(json.dumps(event), file=self._log)
 
         # the depth bridges a slow disk
-        Subscription(self._node, message_type, topic, keep, reliability, depth=50, raw=True)
+        self._subscriptions[topic] = Subscription(
+            self._node, message_type, topic, keep, reliability, depth=50, raw=True
+        )

@@ -13,6 +13,7 @@ but lost something on the way, and 2 where it could not play.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 import heapq
 import json
@@ -29,11 +30,12 @@ from nightseg_ros.bags.reader import (
     BagTopic,
     IMAGE_TYPES,
     is_bag,
+    is_video,
     SET_BACK_NS,
 )
 from nightseg_ros.bags.storage import Message, VIDEO_TYPES
 from nightseg_ros.cli.bags import ReplayOptions
-from nightseg_ros.config import ConfigError
+from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.data.source import FrameSource, open_source
 from nightseg_ros.dds import profile_environment
 from nightseg_ros.files import use_log_folder, user_path
@@ -45,6 +47,7 @@ from nightseg_ros.node.messages import (
 )
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import base_topic, output_prefixes
+from nightseg_ros.perception.video import PacketDecoder, VideoError
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -133,9 +136,15 @@ class ReplaySource:
         """The frames of a video or a folder."""
         self.note = ''
         """Which images of a bag were left out as no cameras."""
-        self.latched: frozenset[str] = frozenset()
-        """Topics that late subscribers are to get as well, as when they were recorded."""
+        self.latched: dict[str, int] = {}
+        """Messages of the topics that late subscribers get as well, as when they were recorded."""
+        self.beside: frozenset[str] = frozenset()
+        """What ``also`` named."""
+        self._decoders: dict[str, PacketDecoder] = {}
+        self._read: Callable[[Message], Any]
         if not path.exists() or not is_bag(path):
+            if also:
+                raise ConfigError(f"'{path}' is no bag, so it has no topic '{next(iter(also))}'")
             self.frames = open_source(path, next(iter(topics), None), rate=rate, stamps=stamps)
             self.topics = {'camera/image_raw': IMAGE_TYPES[0]}
             return
@@ -147,7 +156,13 @@ class ReplaySource:
             else:
                 chosen = bag.camera_topics or [bag.camera_topic()]
                 self.note = bag.others_text()
-            chosen += [topic for topic in bag.topics if topic.name in also and topic not in chosen]
+            named = {topic.name.strip('/'): topic for topic in bag.topics}
+            for name in also:
+                if name.strip('/') not in named:
+                    near = did_you_mean(name, [topic.name for topic in bag.topics])
+                    raise BagError(f"bag '{path}' has no topic '{name}'{near}")
+            more = [topic for topic in (named[n.strip('/')] for n in also) if topic not in chosen]
+            chosen += more
             own = 'cdr' if bag.is_ros2 else 'ros1'
             foreign = [topic for topic in chosen if topic.encoding != own]
             self.note = ', '.join(filter(None, [self.note, *map(str, foreign)]))
@@ -155,7 +170,9 @@ class ReplaySource:
             if not chosen:
                 raise BagError(f"bag '{path}' holds nothing that can be played: {self.note}")
             if not bag.is_ros2:
-                chosen = [topic for topic in chosen if topic.msgtype in IMAGE_TYPES]
+                others = [topic for topic in chosen if topic.msgtype not in IMAGE_TYPES]
+                self.note = ', '.join(filter(None, [self.note, *map(str, others)]))
+                chosen = [topic for topic in chosen if topic not in others]
             names = {topic.name for topic in chosen}
             # by the names of the topics, as those of what is decoded
             self._decoded = {
@@ -164,10 +181,12 @@ class ReplaySource:
                 if not bag.is_ros2
                 or (topic.msgtype in VIDEO_TYPES and message_class(topic.msgtype) is None)
             }
+            self.beside = frozenset(self._decoded.get(topic.name, topic.name) for topic in more)
             self._plain = names - self._decoded.keys()
             self.topics = {t.name: t.msgtype for t in chosen if t.name in self._plain}
             self.topics |= dict.fromkeys(self._decoded.values(), IMAGE_TYPES[0])
-            self.latched = frozenset(bag.latched_topics & self._plain)
+            latched = bag.latched_topics & self._plain
+            self.latched = {topic.name: topic.count for topic in chosen if topic.name in latched}
 
     def messages(self, log: Callable[[str], None]) -> Iterator[tuple[int, str, Message | Frame]]:
         """
@@ -184,6 +203,7 @@ class ReplaySource:
                     yield frame.stamp_ns, only, frame
             return
         with BagReader(self.path) as bag:
+            self._decoders, self._read = {}, bag.read
             plain = [topic for topic in bag.topics if topic.name in self._plain]
             decoded = [topic for topic in bag.topics if topic.name in self._decoded]
             streams: list[Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]] = [
@@ -199,6 +219,23 @@ class ReplaySource:
             unread = bag.read_error([*plain, *decoded])
             if unread is not None:
                 log(str(unread))
+
+    def picture_stamp(self, message: Message) -> int | None:
+        """Return the stamp of the picture that a message brings, None for a packet without one."""
+        if message.channel.msgtype == IMAGE_TYPES[0]:
+            return header_stamp(message.data)
+        try:
+            content = self._read(message)
+        except BagError:
+            # it is published all the same, and no labels will come
+            return header_stamp(message.data)
+        if not is_video(message, content):
+            return header_stamp(message.data)
+        decoder = self._decoders.setdefault(message.channel.topic, PacketDecoder(''))
+        with suppress(VideoError):
+            if (frame := decoder.decode(content)) is not None:
+                return frame.stamp_ns
+        return None
 
 
 class Pacer:
@@ -265,9 +302,10 @@ class Player:
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(node)
         if options.lockstep:
-            names = [options.remap_to or topic for topic in source.topics]
+            images = [topic for topic in source.topics if topic not in source.beside]
+            names = [options.remap_to or topic for topic in images]
             labels = [options.labels or f'{prefix}/labels' for prefix in output_prefixes(names)]
-            self._labels = dict(zip(source.topics, labels))
+            self._labels = dict(zip(images, labels))
             qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
             for topic, answer in self._labels.items():
                 node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
@@ -286,7 +324,8 @@ class Player:
         reliable = reliable or '/nightseg/' in topic
         latched = topic in self.source.latched
         return QoSProfile(
-            depth=5,
+            # as many as there were publishers, each of whom kept its own
+            depth=max(5, min(self.source.latched.get(topic, 0), 1000)),
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
@@ -326,7 +365,11 @@ class Player:
         wanted = self.options.wait_subscribers or int(self.options.lockstep)
         end = time.monotonic() + self.options.patience
         while wanted and rclpy.ok():
-            counts = {t: p.get_subscription_count() for t, p in self.publishers.items()}
+            counts = {
+                topic: publisher.get_subscription_count()
+                for topic, publisher in self.publishers.items()
+                if not self._labels or topic in self._labels
+            }
             heard = all(map(self.node.count_publishers, self._labels.values()))
             if heard and all(count >= wanted for count in counts.values()):
                 time.sleep(SETTLE_S)
@@ -367,14 +410,17 @@ class Player:
             if self.source.topics[topic] in IMAGE_TYPES:
                 carried = header_stamp(message)
         send = partial(self.publishers[topic].publish, message)
+        due: int | None = None
+        if topic in self._labels:
+            due = carried if isinstance(content, Frame) else self.source.picture_stamp(content)
         sent = time.monotonic_ns()
         send()
-        if self._labels and not self._wait_for_labels(topic, carried, send):
+        if due is not None and not self._wait_for_labels(topic, due, send):
             if not rclpy.ok():
                 return
             self._lose(
                 f'no labels came on {self._labels[topic]} for the stamp '
-                f'{carried} within {self.options.patience:g} s'
+                f'{due} within {self.options.patience:g} s'
             )
         if self.source.topics[topic] in IMAGE_TYPES:
             print(json.dumps({'stamp': stamp_ns, 'sent': sent}), file=self._log)
@@ -402,7 +448,8 @@ class Player:
 
     def _lose(self, text: str) -> None:
         self._problems += 1
-        self.node.get_logger().warning(text)
+        # as whoever started this process reads it
+        print(f'lost: {text}', file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

@@ -134,6 +134,11 @@ class CameraFeed:
             for kind, topic, policy, take in topics
         ]
 
+    @property
+    def missed(self) -> int:
+        """Return how many masks and confidences were published and never came."""
+        return sum(found.missed for found in self._subscriptions[: len(self._last)])
+
     def problems(self, now: float, silent_after: float) -> list[HealthProblem]:
         """Return what is wrong with this camera's masks: without confidence each cloud waits."""
         for (kind, last), subscription in zip(self._last.items(), self._subscriptions):
@@ -334,7 +339,10 @@ class SemanticCloud(ManagedNode):
         return found + self._inputs.faults(now)
 
     def _description(self) -> tuple[Mapping[str, Any], Mapping[str, object]]:
-        values = {f'masks.{camera.name}': camera.masks for camera in self._cameras}
+        values = {}
+        for camera in self._cameras:
+            values[f'masks.{camera.name}'] = camera.masks
+            values[f'not_received.{camera.name}'] = camera.missed
         counts = self._inputs.counts.copy()
         for camera in self._cameras:
             lead = f'missed.{camera.name}: '

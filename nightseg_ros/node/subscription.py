@@ -27,11 +27,13 @@ class Subscription:
     Takes messages of a topic as its publishers offer them.
 
     What they publish once for late subscribers (transient local) arrives as well, and what is
-    published reliably is asked for reliably, or as ``reliability`` says.
+    published reliably is asked for reliably, or as ``reliability`` says. ``missed`` counts the
+    messages that one publisher sent and that never came, where the middleware numbers them: lost
+    on the way, or overwritten by newer ones before they were taken.
     """
 
     def __init__(
-        self, node: Any, kind: Any, topic: str, receive: Callable[..., None],
+        self, node: Any, kind: Any, topic: str, receive: Callable[[Any], None],
         reliability: str = 'auto', depth: int = 1, raw: bool = False,
     ) -> None:  # fmt: skip
         """
@@ -44,6 +46,9 @@ class Subscription:
         self._type = f'{kind.__module__.split(".")[0]}/{kind.__name__}'
         self._receive, self._reliability, self._depth = receive, reliability, depth
         self._raw = raw
+        self.missed = 0
+        self._number: int | None = None
+        """The publisher's own number of the latest message."""
         self._policies = ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
         self._subscription: Any = None
         # an event's own handler must not replace the subscription that the event came from
@@ -113,7 +118,7 @@ class Subscription:
         self._policies = reliability, durability
         events = SubscriptionEventCallbacks(matched=self._changed, incompatible_qos=self._changed)
         self._subscription = self._node.create_subscription(
-            self._kind, self._topic, self._receive,
+            self._kind, self._topic, self._arrived,
             QoSProfile(depth=self._depth, reliability=reliability, durability=durability),
             event_callbacks=events, raw=self._raw,
         )  # fmt: skip
@@ -125,7 +130,16 @@ class Subscription:
         self._node.subscribed.discard(self)
         self._guard = None
 
+    def _arrived(self, message: Any, info: Mapping[str, Any]) -> None:
+        last, self._number = self._number, info.get('publication_sequence_number')
+        missing = self._number - last - 1 if self._number and last else 0
+        if missing > 0 and self._subscription.get_publisher_count() == 1:
+            self.missed += missing
+        self._receive(message)
+
     def _changed(self, event: Any) -> None:
+        # another publisher has numbers of its own
+        self._number = None
         if self._guard is not None:
             self._guard.trigger()
 
@@ -134,9 +148,7 @@ class OrderedSubscription(Subscription):
     """
     Takes the messages of one sensor in the order of their stamps and at most at ``max_rate``.
 
-    It counts every message in ``health``, and drops what is late, doubled or too many there. Where
-    the middleware numbers a publisher's messages, those that never came are counted as well: lost
-    on the way, or overwritten by a newer one before they were taken.
+    It counts every message in ``health``, and drops what is late, doubled or too many there.
     """
 
     def __init__(
@@ -154,23 +166,13 @@ class OrderedSubscription(Subscription):
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
         self._unpack = unpack
-        self._number: int | None = None
-        """The publisher's own number of the latest message."""
         super().__init__(node, kind, topic, self._in_order, reliability, depth)
 
-    def _changed(self, event: Any) -> None:
-        # another publisher has numbers of its own
-        self._number = None
-        super()._changed(event)
-
-    def _in_order(self, message: Any, info: Mapping[str, Any]) -> None:
+    def _in_order(self, message: Any) -> None:
         now, health = time.monotonic(), self._health
         health.counts['received'] += 1
+        health.counts['not_received'] = self.missed
         health.received.append(now)
-        last, self._number = self._number, info.get('publication_sequence_number')
-        missing = self._number - last - 1 if self._number and last else 0
-        if missing > 0 and self._subscription.get_publisher_count() == 1:
-            health.counts['not_received'] += missing
         try:
             message = self._unpack(message)
             if message is None:

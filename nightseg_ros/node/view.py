@@ -27,6 +27,7 @@ from nightseg_ros.files import replace_file, use_log_folder
 from nightseg_ros.node.messages import decode
 from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import FrameError
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
@@ -58,6 +59,10 @@ LATCHED = QoSProfile(
 
 def run(options: ViewOptions) -> int:
     """Serve the page until a signal; return the exit code."""
+    if options.summary is not None:
+        # rather now than when the session is over
+        check_output(options.summary, 'a summary', Path.is_file)
+        options.summary.parent.mkdir(parents=True, exist_ok=True)
     try:
         server = PageServer(options.host, options.port)
     except OSError as error:

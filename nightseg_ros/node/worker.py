@@ -15,7 +15,7 @@ from typing import Any, TYPE_CHECKING
 from nightseg_ros.node.messages import decode
 from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.pipeline import Pipeline
+from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import Result
 from nightseg_ros.runtime.backend import out_of_memory
 import numpy as np
@@ -75,16 +75,25 @@ class Worker:
         """Why the networks run on the CPU, or cannot."""
         self._node, self._threads, self._log = node, threads, log
         self._most: int | None = None
+        self._failing: tuple[float, float] | None = None
+        """Since when the networks have failed for every frame, and when they did last."""
         self._sizes = set(sizes)
         self._slots: dict[str, Waiting] = {}
         self._condition = threading.Condition()
         self._stopping = True
         self._loop: Future[None] | None = None
-        self._applied = config = node.settings.pipeline
+        self._applied = self._loaded = config = node.settings.pipeline
 
         def load() -> Pipeline:
-            pipeline = Pipeline.load(config, log=log)
-            pipeline.warm_up(sizes)
+            try:
+                pipeline = Pipeline.load(config, log=log)
+                pipeline.warm_up(sizes)
+            except Exception as error:
+                fallback = node.settings.cpu_fallback and config.device != 'cpu'
+                if not (fallback and out_of_memory(error)):
+                    raise
+                pipeline = self._load_on_cpu('the device')
+                pipeline.warm_up(sizes)
             return pipeline
 
         self.pipeline = threads.submit(load).result()
@@ -92,7 +101,7 @@ class Worker:
     def start(self) -> None:
         """Begin to work."""
         self.pipeline.reset(reason='activated')
-        self._stopping = False
+        self._stopping, self._failing = False, None
         self._loop = self._threads.submit(self._run)
 
     def stop(self, timeout: float) -> bool:
@@ -206,7 +215,8 @@ class Worker:
 
         Where memory runs out, batches are smaller from then on.
         """
-        most = self._most or len(opened)
+        count = len(opened)
+        most = min(self._most or count, self.pipeline.most or count)
         if len(opened) > most:
             for at in range(0, len(opened), most):
                 self._process(opened[at:][:most])
@@ -224,10 +234,12 @@ class Worker:
                 self._process(opened)
             elif len(opened) == 1:
                 self._fail(opened[0][0], 'failed', 'a frame could not be segmented', error)
+                self._end_if_hopeless(error)
             else:
                 for one in opened:
                     self._process([one])
             return
+        self._failing = None
         for (waiting, _), result in zip(opened, results):
             if self._stopping:
                 return
@@ -268,16 +280,34 @@ class Worker:
         if not settings.cpu_fallback:
             self.memory_problem = f'{device} is out of memory, and cpu_fallback is off'
             return False
+        self._task('loading the networks on the CPU', settings.watchdog_load_s)
+        self.pipeline = self._load_on_cpu(device)
+        self._sizes.clear()
+        # the parameters may have changed since
+        self._applied = self._loaded
+        self._apply()
+        return True
+
+    def _load_on_cpu(self, device: str) -> Pipeline:
         problem = f'{device} is out of memory: the networks run on the CPU now, more slowly'
         self._node.get_logger().error(problem)
-        self._task('loading the networks on the CPU', settings.watchdog_load_s)
-        config = replace(settings.pipeline, device='cpu', backend='auto')
-        self.pipeline = Pipeline.load(config, log=self._log)
-        self._applied = settings.pipeline
+        # all that configure loaded, whatever route is forced now
+        config = replace(self._loaded, device='cpu', backend='auto')
+        pipeline = Pipeline.load(config, log=self._log)
         # the diagnostics name the device only once the networks are there
         self.memory_problem = problem
-        self._sizes.clear()
-        return True
+        return pipeline
+
+    def _end_if_hopeless(self, error: Exception) -> None:
+        """Raise where nothing has worked for ``watchdog_s``: a device that failed stays so."""
+        if isinstance(error, (FrameError, WithheldError)):
+            return
+        now, limit = time.monotonic(), self._node.settings.watchdog_s
+        begun, last = self._failing or (now, now)
+        # where no frame came meanwhile, nothing has failed for so long
+        self._failing = (now if now - last > limit else begun), now
+        if now - self._failing[0] > limit:
+            raise RuntimeError(f'no frame could be segmented for {limit:g} s: {error}') from error
 
     def _publish(self, waiting: Waiting, result: Result) -> None:
         camera, settings, header = waiting.camera, self._node.settings, waiting.message.header

@@ -14,7 +14,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator, thumbnail
 from nightseg_ros.perception.result import LABELS_ONLY, NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterBank, RouterConfig, ROUTES
-from nightseg_ros.runtime.backend import Backend, BACKENDS, Log, Network
+from nightseg_ros.runtime.backend import Backend, BACKENDS, Log, Network, out_of_memory
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.runtime.pixels import fit, mark, NetworkSize
 from nightseg_ros.taxonomy import Taxonomy
@@ -156,6 +156,8 @@ class Pipeline:
         }
         self.long_side = next(iter(self._long_sides.values()))
         self._palette = self.taxonomy.palette()
+        self.most: int | None = None
+        """Frames of a batch at most, where the device has no memory for more."""
 
     @classmethod
     def load(cls, config: PipelineConfig, *, log: Log = lambda text: None) -> Pipeline:
@@ -193,13 +195,12 @@ class Pipeline:
         Change route, router, overlay_alpha or overlay_route, all of those given or none.
 
         ``WeightsError`` is raised for a route without weights, ``ValueError`` for values out of
-        range. Routers keep their state unless thresholds or the table change.
+        range. Routers keep their state.
         """
         config = replace(self.config, **given)
         self.check(config.route, config.router)
         forced = None if config.route == 'auto' else config.route
-        if config.router != self.config.router:
-            self._routers = RouterBank(config.router, forced)
+        self._routers.change(config.router)
         self._routers.force(forced)
         self.config = config
 
@@ -255,8 +256,14 @@ class Pipeline:
             for route in sorted(routes_of(self.config.route, self.config.router)):
                 for count in self.backend.batches:
                     job = self._shrink(blank, LABELS_ONLY, self._long_sides[route])
-                    self._enqueue(route, [job] * count)
-                    self.backend.pixels.wait()
+                    try:
+                        self._enqueue(route, [job] * count)
+                        self.backend.pixels.wait()
+                    except Exception as error:
+                        if count == 1 or not out_of_memory(error):
+                            raise
+                        self.most = min(self.most or count, count // 2)
+                        break
 
     def describe(self) -> dict[str, Any]:
         """Return what runs here: device, backend, and each network's weights with their hash."""

@@ -248,6 +248,15 @@ class RouterBank:
         for router in (self._shared, *self._routers.values()):
             router.forced = route
 
+    def change(self, config: RouterConfig) -> None:
+        """Follow another config from the next frame on; what the routers know stays."""
+        if config.shared != self.config.shared:
+            self._leader = self._decision = None
+            self._waiting.clear()
+        self.config = config
+        for router in (self._shared, *self._routers.values()):
+            router.config = config
+
     def reset(self, reason: str) -> None:
         """Make every router decide afresh."""
         for router in (self._shared, *self._routers.values()):

@@ -249,6 +249,7 @@ class PacketDecoder:
     def __init__(self, camera: str = 'camera') -> None:
         """Wait for the first message, which names its encoding."""
         self._camera, self._codec = camera, ''
+        self._latest: tuple[int, int, bytes] | None = None
         self._context: Any = None
         self._numbers = FrameNumbers()
 
@@ -260,9 +261,16 @@ class PacketDecoder:
         """
         encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
         codec, data = video_codec(encoding), bytes(message.data)
+        header = getattr(message, 'header', message)
+        stamp = header.stamp if header is not message else message.timestamp
         if codec is None:
             known = ', '.join(sorted(set(VIDEO_CODECS.values())))
             raise VideoError(f"video encoding '{encoding}' is unknown; known are {known}")
+        latest = stamp.sec, stamp.nanosec, data
+        if latest == self._latest:
+            # sent again: the decoder would take it for a change
+            return None
+        self._latest = latest
         if codec != self._codec:
             self._codec, self._numbers = codec, FrameNumbers()
             self._context = av.CodecContext.create(codec, 'r')
@@ -272,8 +280,6 @@ class PacketDecoder:
         elif codec == 'h264' and self._numbers.gap(data):
             # the decoder would go on with smeared pictures; the others' ones stop by themselves
             self._context.flush_buffers()
-        header = getattr(message, 'header', message)
-        stamp = header.stamp if header is not message else message.timestamp
         packet = av.Packet(data)
         packet.pts = stamp.sec * 1_000_000_000 + stamp.nanosec
         try:

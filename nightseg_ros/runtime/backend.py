@@ -34,11 +34,12 @@ class BackendError(RuntimeError):
 
 def out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that memory, most often the device's, has run out."""
-    # torch's error is known by its name, as torch may be absent; onnxruntime's by its text
+    # torch's error is known by its name, as torch may be absent; others by their text
+    texts = ('Failed to allocate memory', 'CUDA error: out of memory')
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == 'OutOfMemoryError'
-        or 'Failed to allocate memory' in str(error)
+        or any(text in str(error) for text in texts)
     )
 
 

@@ -188,7 +188,14 @@ class OnnxBackend:
     def load(self, weights: Weights, log: Log) -> Network:
         """See ``Backend``."""
         graph = exported_graph(weights, log)
-        session = self._session(graph, self._options, providers=PROVIDERS[self.name, self.device])
+        providers = PROVIDERS[self.name, self.device]
+        # where the device fails, the library would go on on the CPU, and only print so
+        session = self._session(graph, self._options, providers=providers, enable_fallback=0)
+        if providers[0] not in session.get_providers():
+            raise BackendError(
+                f"backend '{self.name}': {providers[0]} did not start; install the CUDA and cuDNN "
+                "that this onnxruntime wants, or use device 'cpu'"
+            )
         name = session.get_inputs()[0].name
         if weights.metadata.network == IMPORTED:
             # it may be made for a batch of one

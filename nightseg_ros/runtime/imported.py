@@ -22,10 +22,14 @@ from nightseg_ros.weights import save_weights, set_graph, Tensors, Weights, Weig
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper, numpy_helper, TensorProto, version_converter
+from onnx import compose, helper, numpy_helper, TensorProto, version_converter
 
 #: Bytes from which a tensor of the model becomes one of the weights file.
 LARGE = 1024
+#: Characters of a graph at most; the header of a weights file has room for 16 MiB.
+MOST_GRAPH = 12 << 20
+#: Names in the graph that is made here.
+OWN_NAMES = {'images', 'labels', 'confidence', 'reliability', 'day'}
 #: Least opset; older models are converted.
 LEAST_OPSET = 13
 #: The format's own version, which every runtime of today reads.
@@ -66,6 +70,9 @@ def import_model(
     """
     if _opset(model) < LEAST_OPSET:
         model = version_converter.convert_version(model, OPSET)
+    used = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    if used & OWN_NAMES:
+        model = compose.add_prefix(model, 'model/')
     layout = _layout(model, size, len(table))
     if layout.size is not None:
         metadata = replace(metadata, long_side=max(layout.size))
@@ -97,10 +104,16 @@ def import_model(
         ),
         opset_imports=model.opset_import, functions=model.functions, ir_version=IR_VERSION,
     )  # fmt: skip
+    weights = Weights(path=path, sha256='', metadata=metadata, tensors=Tensors(large))
+    packed = pack_graph(weights, bare.SerializeToString(deterministic=True))
+    if len(packed) > MOST_GRAPH:
+        raise BackendError(
+            'the model keeps its weights in float16 or as constants, which makes a graph of '
+            f'{len(packed) / 1e6:.0f} MB; export it with float32 initializers'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(path, large, metadata)
-    weights = Weights(path=path, sha256='', metadata=metadata, tensors=Tensors(large))
-    set_graph(path, pack_graph(weights, bare.SerializeToString(deterministic=True)))
+    set_graph(path, packed)
     return layout
 
 

@@ -135,8 +135,14 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 
 def halve_weights(module: nn.Module) -> nn.Module:
     """Store the weights of convolutions in float16, so that autocast converts none of them."""
+    exact = {
+        layer
+        for parent in module.modules()
+        for name in getattr(parent, 'float32_parts', ())
+        for layer in parent.get_submodule(name).modules()
+    }
     for layer in module.modules():
-        if isinstance(layer, _WEIGHTED):
+        if isinstance(layer, _WEIGHTED) and layer not in exact:
             layer.half()
     return module
 

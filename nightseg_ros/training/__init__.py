@@ -35,7 +35,7 @@ class CalibrationConfig(Limited):
     cameras: Natural = 2
     """Augmented copies of each good frame, by the photometric augmentation of training: a camera
     of another tone is not a blind one."""
-    seed: int = 0
+    seed: Natural = 0
 
     def __post_init__(self) -> None:
         Limited.__post_init__(self)

@@ -42,13 +42,14 @@ def average_weights(config: AverageConfig) -> Path:
     """Write the mean of the tensors (a model soup, Wortsman et al. 2022); return its path."""
     parts = [load_weights(name) for name in config.weights]
     last = parts[-1]
-    kind = f'{last.metadata.network} {last.metadata.arch}'
     for part in parts:
-        other = f'{part.metadata.network} {part.metadata.arch}'
-        if other != kind:
-            raise WeightsError(
-                f"'{part.path}' is {other}, '{last.path}' {kind}; they have no mean"
-            )
+        mine, other = _kind(last), _kind(part)
+        for key, value in mine.items():
+            if other[key] != value:
+                raise WeightsError(
+                    f"'{part.path}' has {key} {other[key]}, '{last.path}' {value}; "
+                    'they have no mean'
+                )
         build_from(part)  # tensors that do not fit are named here
     mean = network_tensors(last.tensors)
     for name, tensor in mean.items():
@@ -58,7 +59,10 @@ def average_weights(config: AverageConfig) -> Path:
     each = {part.sha256: part for part in parts}
     metadata = dataclasses.replace(
         last.metadata,
-        training={'mean_of': [_run_of(part, counts[part.sha256]) for part in each.values()]},
+        training={
+            **{key: value for key, value in last.metadata.training.items() if key == 'way'},
+            'mean_of': [_run_of(part, counts[part.sha256]) for part in each.values()],
+        },
         long_side=config.long_side or last.metadata.long_side,
         data=_union([part.metadata.data for part in parts], ', '),
         ratio=sum(part.metadata.ratio for part in parts) / len(parts),
@@ -71,6 +75,13 @@ def average_weights(config: AverageConfig) -> Path:
     check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
     save_weights(path, mean, metadata)
     return path
+
+
+def _kind(weights: Weights) -> dict[str, Any]:
+    """Return what weights must have in common to have a mean."""
+    about = weights.metadata
+    common = ('network', 'arch', 'task', 'taxonomy', 'mean', 'std')
+    return {**{key: getattr(about, key) for key in common}, 'way': about.training.get('way')}
 
 
 def _run_of(part: Weights, count: int) -> dict[str, Any]:

@@ -82,6 +82,12 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
     about: dict[str, Any] = dict(metadata.training.get('calibration', {}))
     metadata = dataclasses.replace(metadata, training={**metadata.training, 'calibration': about})
     tensors = dict(weights.tensors)
+    fitted = any(name.startswith(RELIABILITY) for name in tensors)
+    if config.data and fitted and not config.faults_on:
+        raise WeightsError(
+            f"the reliability of '{weights.path}' was fitted with its temperature; give "
+            '--faults-on as well, to fit both anew'
+        )
     if config.data:
         places = collect_pixels(weights, config, log)
         temperature = fit_temperature([*places.values()])

@@ -20,7 +20,7 @@ from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import uniform
 from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
 from nightseg_ros.files import process_context
-from nightseg_ros.taxonomy import Taxonomy
+from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -199,7 +199,7 @@ def _stacked(crops: Dataset[Any], numbers: Sequence[int]) -> Any:
     """Return a batch, or the error instead: torch would wrap it into a traceback's text."""
     try:
         return tuple(torch.stack(parts) for parts in zip(*(crops[number] for number in numbers)))
-    except (DataError, OSError) as error:
+    except (DataError, TaxonomyError, OSError) as error:
         return error
 
 

@@ -19,7 +19,7 @@ import platform
 import time
 
 import cv2
-from nightseg_ros.config import Limited, Positive, to_mapping
+from nightseg_ros.config import Limited, Natural, Positive, to_mapping
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
 from nightseg_ros.networks.illumination import IlluminationNet
@@ -54,7 +54,7 @@ class IlluminationConfig(Limited):
     """The weights file to write."""
     steps: Positive = 1200
     batch: Positive = 32
-    seed: int = 0
+    seed: Natural = 0
     license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
 

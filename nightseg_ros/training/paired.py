@@ -46,6 +46,7 @@ from nightseg_ros.training.losses import (
     weighted_sum,
 )
 from nightseg_ros.training.run import CropRunConfig, data_names, TrainingRun
+from nightseg_ros.training.segmenter import initialise
 from nightseg_ros.weights import load_weights
 import torch
 from torch import nn
@@ -157,8 +158,8 @@ def train_fast_translator(
     nights = None
     if config.unpaired:
         nights = UnpairedCrops(
-            open_all(config.unpaired), crop=config.augment.crop, long_side=config.long_side,
-            seed=config.seed, log=run.log,
+            open_all(config.unpaired, pair.taxonomy), crop=config.augment.crop,
+            long_side=config.long_side, seed=config.seed, log=run.log,
         )  # fmt: skip
     torch.manual_seed(config.seed)
     try:
@@ -166,7 +167,7 @@ def train_fast_translator(
     except ValueError as error:
         raise ConfigError(f'arch: {error}') from error
     if config.init:
-        generator.load_state_dict(load_weights(config.init).tensors)
+        initialise(generator, config.init, config.arch)
     groups = parameter_groups(generator, config.rate, weight_decay=0.01)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
     pair.add(generator, torch.optim.AdamW(groups), discriminator)

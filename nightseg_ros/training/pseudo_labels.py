@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from nightseg_ros.config import Limited, Share, to_mapping
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.data.sample import read_image, SCENE, write_labels
+from nightseg_ros.data.sample import DataError, read_image, SCENE, write_labels
 from nightseg_ros.files import replace_file
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.outputs import check_output
@@ -71,7 +72,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
                 f"'{config.teacher[0]}' labels '{taxonomy.name}', another teacher "
                 f"'{teacher.taxonomy.name}'; all must label one taxonomy"
             )
-    samples = open_all(config.data)
+    samples = open_all(config.data, taxonomy)
+    for stem, count in Counter(sample.image.stem for sample in samples).items():
+        if count > 1:
+            raise DataError(f"{count} images are called '{stem}'; give each folder its own --out")
     out = Path(config.out)
     check_output(
         out, 'pseudo-labels', lambda path: (path / SCENE).is_dir(),
@@ -98,6 +102,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
         kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
         write_labels(out / SCENE / f'{sample.image.stem}.png', best)
         write_labels(out / f'{sample.image.stem}.png', kept)
+    for folder in (out, out / SCENE):
+        # what the ids mean, for whoever reads them as another taxonomy
+        about = json.dumps(taxonomy.to_dict()) + '\n'
+        replace_file(folder / 'taxonomy.json', about.encode())
     settings = to_mapping(config)
     for path in ('out', 'data', 'teacher'):
         del settings[path]

@@ -59,7 +59,7 @@ class RunConfig(Limited):
     steps: Positive
     batch: Positive
     """Crops a step of each process."""
-    seed: int = 0
+    seed: Natural = 0
     precision: Precision = 'auto'
     """'auto' is bf16-mixed, on a CPU without bfloat16 32-true."""
     accelerator: str = 'cpu'

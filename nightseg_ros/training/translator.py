@@ -21,11 +21,11 @@ from nightseg_ros.config import Limited, Natural, NotNegative, Positive, to_mapp
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
-from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
 from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
-from nightseg_ros.weights import load_weights
+from nightseg_ros.weights import load_weights, WeightsError
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -136,9 +136,11 @@ def train_translator(
 ) -> tuple[Path, Path]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     run = TrainingRun(config, log)
+    segmenters, hashes = _segmenters(config)
+    taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     crops = UnpairedCrops(
-        open_all(config.data), crop=(config.crop, config.crop), long_side=config.long_side,
-        untold=UNTOLD, seed=config.seed, log=run.log,
+        open_all(config.data, taxonomy), crop=(config.crop, config.crop),
+        long_side=config.long_side, untold=UNTOLD, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     styles = crops.cameras if config.styled else ()
@@ -147,7 +149,6 @@ def train_translator(
     arch |= {'styles': list(styles)} if styles else {}
     generators = Generators(config, arch)
     discriminators = Discriminators(config.ndf, len(styles))
-    segmenters, hashes = _segmenters(config)
     for segmenter in segmenters:
         run.place(segmenter)
     G, D = (
@@ -241,7 +242,7 @@ def _segmenters(config: TranslatorConfig) -> tuple[list[FrozenSegmenter], list[s
     found = [FrozenSegmenter(each) for each in weights]
     names = [segmenter.taxonomy.name for segmenter in found]
     if found and found[0].taxonomy != found[-1].taxonomy:
-        raise ValueError(
+        raise WeightsError(
             f"segmenter labels '{names[0]}', night_segmenter '{names[1]}'; "
             'both must label one taxonomy'
         )
