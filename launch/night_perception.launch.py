@@ -33,7 +33,7 @@ ARGUMENTS = {
     'config/semantic_cloud.yaml of this package',
     'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
     'view': 'true: serve a live page of all cameras on 127.0.0.1, as `nightseg view` does',
-    'remap': 'topics of night_perception to rename, comma-separated FROM:=TO',
+    'remap': 'topics of the nodes to rename, comma-separated FROM:=TO',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
     'log_level': 'debug, info, warn, error or fatal',
@@ -124,7 +124,8 @@ def respawning(context, given, name, parameters, common, failures):
         name=name,
         namespace=given['namespace'],
         parameters=parameters,
-        remappings=remaps(given['remap']) if name == 'night_perception' else [],
+        # semantic_cloud reads what night_perception publishes
+        remappings=remaps(given['remap']),
         on_exit=respawn,
         **common,
     )

@@ -77,15 +77,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def from_mapping(
-    cls: type[T], mapping: Mapping[str, Any], *, where: str = '', missing: Any = _REQUIRED
-) -> T:
+    cls: type[T], mapping: Mapping[str, Any], *, where: str = '', missing: Any = _REQUIRED,
+    below: T | None = None,
+) -> T:  # fmt: skip
     """
     Build the dataclass ``cls`` from a mapping, nested mappings for nested dataclasses.
 
     ``where`` is the dotted key of the mapping itself, for messages. ``ConfigError`` names the
     first unknown key, missing key or value of the wrong type; a ``ValueError`` raised by the
     class's own checks becomes one, too. A required key that is not there takes the value
-    ``missing``, if given.
+    ``missing``, if given. Keys that are not there have the values of ``below``; for a nested
+    mapping that is its own default.
     """
     hints = get_type_hints(cls)
     prefix = f'{where}.' if where else ''
@@ -97,8 +99,11 @@ def from_mapping(
         if key not in fields:
             near, known = did_you_mean(str(key), fields), ', '.join(sorted(fields))
             raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}{near}")
-        values[key] = _fit(hints[key], value, f'{prefix}{key}')
+        nested = _default(fields[key]) if below is None else getattr(below, key)
+        values[key] = _fit(hints[key], value, f'{prefix}{key}', nested)
     for name, field in fields.items():
+        if below is not None:
+            values.setdefault(name, getattr(below, name))
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             if missing is _REQUIRED:
                 raise ConfigError(f"key '{prefix}{name}' is missing")
@@ -109,6 +114,11 @@ def from_mapping(
         raise
     except ValueError as error:
         raise ConfigError(f"'{where}': {error}" if where else str(error)) from error
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
 
 
 def check_rules(config: Any, *rules: tuple[str, bool, str]) -> None:
@@ -180,16 +190,19 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in result.items()}
 
 
-def _fit(hint: Any, value: Any, key: str) -> Any:
+def _fit(hint: Any, value: Any, key: str, below: Any = None) -> Any:
     """Return ``value`` as the type ``hint``, or raise ``ConfigError`` naming ``key``."""
     origin, inner = get_origin(hint), get_args(hint)
     wanted = f'be {getattr(hint, "__name__", hint)}'
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        return _fit(next(o for o in inner if o is not type(None)), value, key)
+        return _fit(next(o for o in inner if o is not type(None)), value, key, below)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return value if isinstance(value, hint) else from_mapping(hint, value, where=key)
+        if isinstance(value, hint):
+            return value
+        below = below if isinstance(below, hint) else None
+        return from_mapping(hint, value, where=key, below=below)
     if origin is Literal:
         if value in inner:
             return value

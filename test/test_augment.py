@@ -3,6 +3,7 @@
 """Joint augmentation: image and labels stay aligned, void stays void, ids stay ids."""
 
 import dataclasses
+import itertools
 
 import cv2
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from nightseg_ros.data.augment import (
 )
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
+from nightseg_ros.training.paired import UNTOUCHED
 import numpy as np
 import pytest
 
@@ -170,7 +172,9 @@ def test_distortion_at_rest_is_nearly_the_identity():
         blur_probability=0.0, noise_probability=0.0, jpeg_probability=0.0, halo_probability=0.0,
     )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(distort(image, np.random.default_rng(0), rest), image)
+    for seed, config in itertools.product(range(20), (rest, UNTOUCHED)):
+        rng = np.random.default_rng(seed)
+        np.testing.assert_array_equal(distort(image, rng, config), image)
 
 
 @pytest.mark.parametrize('gain', [0.15, 0.6, 1.5])

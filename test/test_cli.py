@@ -18,6 +18,7 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup
 from nightseg_ros.cli.main import main, VERBS
+from nightseg_ros.data import pictures
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.node.main import main as run_node
@@ -171,6 +172,30 @@ def test_without_ros_the_node_says_so(capsys, monkeypatch):
     with pytest.raises(SystemExit, match='2'):
         run_node()
     assert capsys.readouterr().err.startswith('night_perception: this needs ROS 2')
+
+
+def test_an_interrupted_prediction_does_not_look_whole_and_can_be_made_again(
+    tmp_path, capsys, weights, monkeypatch
+):
+    for name in 'abc':
+        imwrite(tmp_path / 'in' / f'{name}.png', street(dark=False))
+    out = tmp_path / 'out'
+    command = ['predict', str(tmp_path / 'in'), '--out', str(out), *weights]
+    assert main(command) == 0
+    real, written = pictures.write_picture, list[Any]()
+
+    def write(*given: Any) -> None:
+        written.append(given)
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, 'write_picture', write)
+        assert main(command) == 130
+    assert not (out / 'predictions.jsonl').exists()
+    assert main(command) == 0 and not [*out.glob('.*')]
+    assert len((out / 'predictions.jsonl').read_text().splitlines()) == 3
 
 
 def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):

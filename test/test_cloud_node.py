@@ -167,6 +167,8 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     car.tells('node', words, car.labels['front'], partial(image_message, color))
     nowhere, begun = "no transform from 'attic' to 'front_optical'", time.monotonic()
     car.client.told(lambda: car.exchange(good, 'attic'), 'lidar', nowhere, 'ERROR')
+    unseen = 'no point got a label, though'
+    car.client.told(lambda: car.exchange(cloud(POINTS[2:])), 'lidar', unseen, 'WARN')
     # said once, then held back for ten seconds
     assert car.client.process.text.count(nowhere) <= 1 + (time.monotonic() - begun) // 10
     car.labelled([3, 5, 255])

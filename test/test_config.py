@@ -19,7 +19,7 @@ from nightseg_ros.training.average import AverageConfig
 from nightseg_ros.training.illumination import IlluminationConfig
 from nightseg_ros.training.paired import FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
-from nightseg_ros.training.translator import TranslatorConfig
+from nightseg_ros.training.translator import DirectionConfig, TranslatorConfig
 import numpy as np
 import pytest
 
@@ -147,6 +147,16 @@ def required(kind: type) -> dict[str, Any]:
 def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(kind, {**required(kind), **changes})
+
+
+def test_what_a_nested_mapping_leaves_out_is_the_recipes_own():
+    given = {'data': ['x'], 'segmenter': 's', 'out': 'o', 'augment': {'crop': [64, 96]}}
+    augment = from_mapping(FastTranslatorConfig, given | {'unpaired': ['y']}).augment
+    assert (augment.crop, augment.night_share) == ((64, 96), 0.9)
+    given = {'data': ['x'], 'out': 'o', 'night_to_day': {'gan': 0.5}}
+    direction = from_mapping(TranslatorConfig, given).night_to_day
+    own = TranslatorConfig(data=('x',), out='o').night_to_day
+    assert direction == dataclasses.replace(own, gan=0.5) and own.cycle != DirectionConfig().cycle
 
 
 @pytest.mark.parametrize('taxonomy', TAXONOMIES.values(), ids=TAXONOMIES)

@@ -213,8 +213,11 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
         for index in range(6):
             video.add(picture(index, 6))
             imwrite(images / f'{index:06d}.png', picture(index, 6)[..., ::-1])
+            imwrite(labels / 'v' / f'{index:06d}.png', truth(index))
             imwrite(labels / f'{index:06d}.png', truth(index))
     (images / '000003.png').write_bytes(b'no picture')
+    with pytest.raises(ConfigError, match="'images' and 'v' would take the same labels"):
+        sequence_shards([images, tmp_path / 'v.mp4'], labels=[str(labels / 'v')])
     found = run(auto, tmp_path / 'out', images, tmp_path / 'v.mp4', labels=[str(labels)])
     pictures, film = found['sets']['recordings']['sources']
     assert [pictures[key] for key in ('frames', 'failed', 'labels_unused')] == [5, 1, 1]
@@ -303,8 +306,9 @@ def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     wanted = [sum(pixels), pixels[1] + pixels[3]]
     assert [e['pixels'] for e in found['runs']['bag']['by_source'].values()] == wanted
     imwrite(tmp_path / 'flat' / '000000.png', truth(0))
-    for one in (labels[0], str(tmp_path / 'flat')):
-        with pytest.raises(ConfigError, match='has 2 cameras .* is of one: name that one'):
+    imwrite(tmp_path / 'stamps' / f'{START}.png', truth(0))
+    for one in (labels[0], str(tmp_path / 'flat'), str(tmp_path / 'stamps')):
+        with pytest.raises(ConfigError, match="'bag:left' and 'bag:right' would take the same"):
             sequence_shards([tmp_path / 'bag'], labels=[one])
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
         sequence_shards([tmp_path / 'bag'], topics=topics[:1], labels=labels)

@@ -63,6 +63,7 @@ def test_export_writes_checked_files_and_fills_the_cache(tmp_path, capsys):
             np.testing.assert_array_equal(written.arrays()[name], array)
         assert bool(written.graph) == (written.metadata.task != 'illumination')
         assert read_manifest(out)[file.name] == written.sha256
+        assert written.sha256 in (out / f'{file.stem}.md').read_text()
     session = onnxruntime.InferenceSession(str(out / 'day.onnx'))
     labels, confidence, _ = session.run(None, {'images': np.zeros((1, 64, 96, 3), np.uint8)})
     assert labels.shape == confidence.shape == (1, 32, 48)

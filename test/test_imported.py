@@ -224,5 +224,9 @@ def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
     assert main(command) == 2
     assert re.search(words, capsys.readouterr().err)
     assert not out.exists()
+    for own in (model, file):
+        before = own.read_bytes()
+        assert main([*command, '--out', str(own)]) == 2
+        assert 'is the input' in capsys.readouterr().err and own.read_bytes() == before
     model.write_bytes(b'no model')
     assert main(command) == 2 and 'is no ONNX model' in capsys.readouterr().err

@@ -179,7 +179,7 @@ def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
     ]  # fmt: skip
     context = launch_file.context(remap=remap.value, clouds='true')
     node, clouds = launch_file.actions(context)
-    assert (node.remappings, list(clouds.remappings)) == (wanted, [])
+    assert node.remappings == clouds.remappings == wanted
     _, timer = node.on_exit(ProcessExited(1), context)
     (again,) = expand(timer.actions, context)
     assert again.remappings == wanted

@@ -121,6 +121,8 @@ def test_each_light_does_what_it_says():
     assert levels == sorted(levels) and levels[-1] > 1.1 * levels[0]
     lit = brightness(image, labels, windows=1.0)
     assert lit[42:48, 8:28].mean() > plain[42:48, 8:28].mean() + 40
+    wet = brightness(image, labels, windows=1.0, wet=1.0)
+    assert wet[road].mean() > lit[road].mean() + 3
     sharp = brightness(image, labels, glints=40, traffic=1.0)
     assert (sharp > 220).sum() > (plain > 220).sum()
     hazy_camera = dataclasses.replace(PLAIN, halo=(0.3, 0.3))

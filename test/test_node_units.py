@@ -691,9 +691,9 @@ def test_what_is_published_is_counted_timed_and_judged(
 ):
     setup = make()
 
-    def slowly(message: Any) -> Any:
+    def slowly(*given: Any) -> Any:
         setup.node.seconds += 0.0625
-        return decode(message)
+        return decode(*given)
 
     monkeypatch.setattr(worker_module, 'decode', slowly)
     setup.hold()
@@ -771,6 +771,11 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
     assert text == 'a frame could not be segmented: MemoryError: no memory (1 failed so far)'
     if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
+        setup.pipeline.room = 99
+        setup.worker.start()
+        setup.put('b')
+        setup.until(6)
+        assert setup.worker.stop(10) and not setup.worker.memory_problem
 
 
 def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):

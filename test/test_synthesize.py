@@ -22,7 +22,7 @@ from nightseg_ros.weights import WeightsError
 import numpy as np
 import pytest
 from tiny_data import files_of, imwrite, write_streets
-from tiny_weights import write_segmenter, write_translator
+from tiny_weights import write_fast_generator, write_segmenter, write_translator
 
 METHODS = ('physical', 'generator')
 SKY, ROAD = 0, 3
@@ -203,9 +203,12 @@ def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):
     assert 0 < same < len(one) == 8
     with pytest.raises(WeightsError, match='no camera'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), styles=('noon',)))
-    other = str(write_translator(tmp_path / 'n.safetensors', way='night_to_day'))
-    with pytest.raises(WeightsError, match='turn night into day'):
-        synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other))
+    for other in (
+        write_translator(tmp_path / 'n.safetensors', way='night_to_day'),
+        write_fast_generator(tmp_path / 'f.safetensors'),
+    ):
+        with pytest.raises(WeightsError, match='turn night into day'):
+            synthesize(replace(settings, out=str(tmp_path / 'three'), weights=str(other)))
     other = str(write_segmenter(tmp_path / 'segmenter.safetensors'))
     with pytest.raises(WeightsError, match='a translator is wanted'):
         synthesize(replace(settings, out=str(tmp_path / 'three'), weights=other, styles=()))

@@ -199,7 +199,9 @@ def test_an_accelerator_that_is_not_here_is_named():
         open_fabric(missing, '32-true')
 
 
+@pytest.mark.parametrize('accelerator', ['cpu', 'auto'])
 @pytest.mark.parametrize(('has', 'wanted'), [(True, 'bf16-mixed'), (False, '32-true')])
-def test_the_precision_suits_the_cpu(has, wanted, monkeypatch):
+def test_the_precision_suits_the_cpu(accelerator, has, wanted, monkeypatch):
     monkeypatch.setattr(run, 'has_bfloat16', lambda: has)
-    assert open_fabric('cpu', 'auto')._precision.precision == wanted
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert open_fabric(accelerator, 'auto')._precision.precision == wanted

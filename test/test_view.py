@@ -135,6 +135,9 @@ class Vehicle:
                 output_hz='9.900', received=str(self.count + 2), served=str(self.count),
                 **{'dropped.superseded': '2', 'dropped.failed': '0', 'latency_ms.p95': '41.0'},
             ))  # fmt: skip
+            # of a depth camera, which has the name of a camera
+            depth = f'/car/{camera}/depth/image_raw'
+            told.append(_status(f'car/semantic_cloud: {camera}', depth, received='9'))
         self.diagnostics.publish(DiagnosticArray(status=told))
         self.client.spin(0.1)
 

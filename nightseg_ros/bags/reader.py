@@ -28,6 +28,7 @@ from nightseg_ros.bags.storage import (
 from nightseg_ros.config import did_you_mean, load_yaml
 from nightseg_ros.files import LOG, natural_order, read_text
 from nightseg_ros.perception.frame import (
+    BitDepth,
     decode_file,
     decode_raw,
     ENCODINGS,
@@ -330,9 +331,11 @@ class BagReader:
         and told once.
         """
         decoders: dict[str, PacketDecoder] = {}
+        depths: dict[str, BitDepth] = {}
         without: Counter[str] = Counter()
         for topic, message in self.merged(topics):
-            frame = self._frame(message, camera(topic.name), decoders)
+            depth = depths.setdefault(topic.name, BitDepth())
+            frame = self._frame(message, camera(topic.name), decoders, depth)
             if frame is None:
                 without[topic.name] += 1
             else:
@@ -377,7 +380,7 @@ class BagReader:
             ) from error
 
     def _frame(
-        self, message: Message, camera: str, decoders: dict[str, PacketDecoder]
+        self, message: Message, camera: str, decoders: dict[str, PacketDecoder], depth: BitDepth
     ) -> Frame | FrameError | None:
         """Return an image as a frame or an error, None for a packet that gives no picture."""
         try:
@@ -390,10 +393,10 @@ class BagReader:
                 image, order = decode_raw(
                     content.data, encoding=content.encoding, width=content.width,
                     height=content.height, step=content.step,
-                    is_bigendian=bool(content.is_bigendian),
+                    is_bigendian=bool(content.is_bigendian), depth=depth,
                 )  # fmt: skip
             else:
-                image, order = decode_file(bytes(content.data), str(content.format))
+                image, order = decode_file(bytes(content.data), str(content.format), depth=depth)
         except FrameError as error:
             return error
         # VideoError is one

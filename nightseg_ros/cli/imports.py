@@ -79,7 +79,7 @@ def import_onnx(options: OnnxOptions) -> int:
         raise ConfigError(f"'{options.model}' is no ONNX model: {error}") from error
     return _write(
         model, options, None, mean=options.mean, std=options.std, order=options.order,
-        output_range=options.output_range,
+        output_range=options.output_range, inputs=[options.model],
     )  # fmt: skip
 
 
@@ -121,13 +121,14 @@ def import_segformer(options: SegformerOptions) -> int:
     return _write(
         onnx.load_from_string(stream.getvalue()), options, {'classes': classes},
         mean=settings.get('image_mean', MEAN), std=settings.get('image_std', STD),
-        long_side=max(sides, default=LONG_SIDE),
+        long_side=max(sides, default=LONG_SIDE), inputs=[options.folder],
     )  # fmt: skip
 
 
 def _write(
     model: onnx.ModelProto, options: ImportOptions, labels: dict[str, Any] | None, *,
-    mean: Sequence[float], std: Sequence[float], long_side: int = LONG_SIDE, **preprocessing: Any,
+    mean: Sequence[float], std: Sequence[float], inputs: Sequence[Path],
+    long_side: int = LONG_SIDE, **preprocessing: Any,
 ) -> int:  # fmt: skip
     """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
@@ -139,13 +140,14 @@ def _write(
     from nightseg_ros.simulation.street import Street
     from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
 
+    inputs = [*inputs, *filter(None, [options.labels])]
+    check_output(options.out, 'weights', Path.is_file, inputs=inputs)
     taxonomy: Taxonomy | None = None
     table: Sequence[int] = ()
     if options.labels is not None:
         labels = read_yaml(options.labels)
     if labels is not None:
         taxonomy, table = _classes(labels, options)
-    check_output(options.out, 'weights', Path.is_file)
     values = {
         'network': IMPORTED, 'task': 'segment' if taxonomy else 'translate',
         'taxonomy': taxonomy.to_dict() if taxonomy else None,

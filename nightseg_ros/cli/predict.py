@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Folders of a prediction and the suffix of their files.
 OUTPUTS = {'labels': '.png', 'overlay': '.jpg', 'confidence': '.png'}
+#: The list of the frames until it is whole.
+UNFINISHED = '.predictions-unfinished.jsonl'
 #: Pairs of pictures on the contact sheet of a translation.
 TILES = 12
 
@@ -47,10 +49,9 @@ def predict(options: PredictOptions) -> int:
     """Label the frames one after the other."""
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.files import partial_file
     from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
-    from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.perception.pipeline import Pipeline, WithheldError
     from nightseg_ros.perception.result import Want
 
     config = options.pipeline_config()
@@ -66,39 +67,44 @@ def predict(options: PredictOptions) -> int:
         pipeline = Pipeline.load(config, log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
-        with (
-            partial_file(options.out / 'predictions.jsonl') as partial,
-            partial.open('w', encoding='utf-8') as lines,
-        ):
+        listed = options.out / 'predictions.jsonl'
+        # beside masks that are not all there, and what tells that they are ours
+        unfinished = options.out / UNFINISHED
+        with unfinished.open('w', encoding='utf-8') as lines:
+            listed.unlink(missing_ok=True)
             for number, (stem, frame) in enumerate(source):
                 files = {
                     name: options.out / name / f'{stem}{suffix}'
                     for name, suffix in OUTPUTS.items()
                 }
-                if isinstance(frame, FrameError):
+                try:
+                    if isinstance(frame, FrameError):
+                        raise frame
+                    if not source.sequence:
+                        pipeline.reset(reason='a picture on its own')
+                    [result] = pipeline.process([frame], want)
+                except (FrameError, WithheldError) as error:
                     broken += 1
-                    progress.note(f'skipped: {frame}')
+                    progress.note(f'skipped: {error}')
                     # a mask of an earlier run must not pass for this frame's
                     for file in files.values():
                         file.unlink(missing_ok=True)
                     continue
-                if not source.sequence:
-                    pipeline.reset(reason='a picture on its own')
-                [result] = pipeline.process([frame], want)
                 for name, file in files.items():
                     write_picture(file, getattr(result, name))
                 lines.write(json.dumps(_record(stem, result)) + '\n')
                 routes[result.decision.route] += 1
                 progress.show(number + 1, text=f'{stem} {result.decision.route}')
+        unfinished.replace(listed)
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
-    return tell_problems('predict', broken, 'frames could not be read')
+    return tell_problems('predict', broken, 'frames could not be read or have no mask')
 
 
 def _is_prediction(folder: Path) -> bool:
     """Recognise a folder by the list beside it, which may be unfinished."""
     out = folder.parent
-    return (out / 'predictions.jsonl').is_file() or any(out.glob('.predictions-*.jsonl'))
+    return (out / 'predictions.jsonl').is_file() or (out / UNFINISHED).is_file()
 
 
 def _record(stem: str, result: Result) -> dict[str, Any]:

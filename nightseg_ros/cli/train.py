@@ -159,17 +159,18 @@ def export(options: ExportOptions) -> int:
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             stem = options.out / weights.path.stem
-            files = {
-                '.safetensors': weights.path.read_bytes(),
-                '.md': model_card(weights, shares).encode(),
-                **({'.onnx': graph} if graph is not None else {}),
-            }
-            for suffix, content in files.items():
-                target = stem.with_name(stem.name + suffix)
+            whole, card, onnx = (
+                stem.with_name(stem.name + suffix) for suffix in ('.safetensors', '.md', '.onnx')
+            )
+            for target in (whole, card, onnx):
                 check_output(target, 'an export', Path.is_file, inputs=[weights.path])
-                replace_file(target, content)
+            replace_file(whole, weights.path.read_bytes())
+            if graph is not None:
+                replace_file(onnx, graph)
             write_manifest(options.out)
-            embed_graph(stem.with_name(f'{stem.name}.safetensors'))
+            embed_graph(whole)
+            # with the hash that the file has now
+            replace_file(card, model_card(load_weights(whole), shares).encode())
     if options.out is not None:
         print(f"exported to '{options.out}'")
     if worst < MIN_AGREEMENT:

@@ -29,8 +29,8 @@ from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 import numpy as np
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
-#: Largest radiance that the tone table holds, in units of clipped white.
-_CEILING = 4.0
+#: Largest radiance that the tone table holds; no preset's camera clips above it.
+_CEILING = 6.0
 
 
 def synthesize_night(
@@ -190,12 +190,15 @@ def _photograph(
     shine_gain = min(1.0, gain) ** 0.3
     sources = coarse_mean(shine, scene) * (cast * shine_gain)
     small *= gain
+    mirror = np.zeros_like(small)
     if light.wet[1] > 0.0:
-        small += _mirror(sources, scene, uniform(rng, light.wet))
+        mirror = _mirror(sources, scene, uniform(rng, light.wet))
+        small += mirror
     sources += np.maximum(small - 1.0, 0.0)
     np.minimum(sources, 60.0, out=sources)
     haze = _scatter(sources, log_uniform(rng, camera.halo), camera, rng)
     haze += _veil(veil, remaining, rng)
+    haze += mirror
     vignette = _vignette(scene, uniform(rng, camera.vignette))
 
     image = cv2.multiply(radiance, _scalar(cast * gain), dst=radiance)

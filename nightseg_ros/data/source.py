@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
-from nightseg_ros.perception.frame import decode_file, Frame, FrameError, Image, Order
+from nightseg_ros.perception.frame import BitDepth, decode_file, Frame, FrameError, Image, Order
 from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import stream_url, VIDEO_SUFFIXES, VideoError, VideoReader
 
@@ -174,6 +174,7 @@ class FrameSource:
         if self.stamps is not None and self.stamps.names is not None:
             files = [self.path / name for name in self.stamps.names]
         seen: dict[str, str] = {}
+        depth = BitDepth()
         for index, path in enumerate(files):
             other = seen.setdefault(path.stem, path.name)
             if other != path.name:
@@ -181,7 +182,9 @@ class FrameSource:
                 yield path.name, FrameError(text)
                 continue
             try:
-                image, order = decode_file(path.read_bytes(), upright=True)
+                image, order = decode_file(
+                    path.read_bytes(), upright=True, depth=depth if self.sequence else None
+                )
             except OSError as error:
                 yield path.stem, FrameError(f"'{path.name}' cannot be read: {error.strerror}")
             except FrameError as error:

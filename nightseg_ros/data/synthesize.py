@@ -206,7 +206,7 @@ def night_maker(
     if weights is None:
         return physical
     way = weights.metadata.training.get('way')
-    if way == 'night_to_day':
+    if way == 'night_to_day' or weights.metadata.network == 'fast_generator':
         raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
     backend = open_backend(config.backend, config.device)
     long_side = config.long_side or weights.metadata.long_side

@@ -140,6 +140,7 @@ class _Counter:
         self._counts: list[dict[str, Counts]] = []
         self._lines: list[str] = []
         self._flicker = metrics.Flicker()
+        self._there = np.zeros(self._runs, np.bool_)
         self._samples = Samples()
         self.last: float | None = None
         """When the frame before was done, or the first one began."""
@@ -156,7 +157,11 @@ class _Counter:
         masks = [result.labels for result, _ in results]
         if self._sequence and read.frame is not None:
             shape = read.frame.image.shape[:2]
-            counts['flicker'][:] = self._flicker.add(read.frame, [_whole(m, shape) for m in masks])
+            there = np.array([mask is not None for mask in masks])
+            found = self._flicker.add(read.frame, [_whole(m, shape) for m in masks])
+            # a mask that was withheld neither changed nor stayed
+            counts['flicker'][:] = found * (there & self._there)[:, None]
+            self._there = there
         start = {
             'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0,
             'error': read.error or None,

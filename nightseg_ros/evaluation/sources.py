@@ -233,13 +233,6 @@ def sequence_shards(
             every = open_source(path, rate=rate, stamps=stamps, every_camera=True)
             found, note = every.topics or (None,), every.note
         cameras = camera_names(tuple(topic for topic in found if topic is not None))
-        if len(found) > 1 and len(labels) == 1:
-            folders = [f'{names[path]}:{camera}' for camera in cameras.values()]
-            if _of_one_camera(Path(labels[0]), folders):
-                raise ConfigError(
-                    f"'{path}' has {len(found)} cameras ({', '.join(cameras)}), and --labels "
-                    f"'{labels[0]}' is of one: name that one by --topic, or give labels for each"
-                )
         for number, topic in enumerate(found):
             camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
@@ -252,15 +245,34 @@ def sequence_shards(
                 inputs=(path, *given), note=note,
             )  # fmt: skip
             shards.append(shard)
+    if len(labels) == 1:
+        _check_apart(shards, Path(labels[0]))
     return shards
 
 
-def _of_one_camera(labels: Path, folders: Sequence[str]) -> bool:
-    """Tell whether labels of frames by number, or of a topic, are not in a folder a camera."""
-    if not labels.is_dir():
-        return True
-    stamps = all(stem.isdecimal() and len(stem) > 8 for stem in label_files(labels))
-    return not stamps and not all((labels / folder).is_dir() for folder in folders)
+def _check_apart(shards: Sequence[Shard], labels: Path) -> None:
+    """Raise ``ConfigError`` where sources would take each other's labels."""
+    stems = set(label_files(labels)) if labels.is_dir() else set()
+    taken: dict[str, str] = {}
+    for shard in shards:
+        if (labels / shard.source).is_dir():
+            continue
+        frames = shard.frames
+        assert frames is not None
+        if frames.kind == 'folder':
+            names = {normalize('NFC', path.stem) for path in frames.path.iterdir()} & stems
+        else:
+            numbers = {stem for stem in stems if len(stem) == 6 and stem.isdecimal()}
+            most = frames.count or len(stems)
+            # a topic, or the stamps, of another camera of the bag
+            names = {str(frames.path), *(stem for stem in numbers if int(stem) < most)}
+        for name in sorted(names):
+            other = taken.setdefault(name, shard.source)
+            if other != shard.source:
+                raise ConfigError(
+                    f"'{other}' and '{shard.source}' would take the same labels of '{labels}': "
+                    f"put those of each into '{labels}/SOURCE', or name one with --topic"
+                )
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -27,6 +27,7 @@ from nightseg_ros.node.messages import (
     VideoUnpacker,
 )
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
+from nightseg_ros.perception.frame import BitDepth
 from nightseg_ros.perception.result import legend, Result, TRANSPORTS, Want
 from nightseg_ros.runtime.pixels import fit
 from nightseg_ros.taxonomy import UNLABELLED
@@ -138,6 +139,7 @@ class CameraTopics:
         self.health.counts['size_changes'] = 0
         self.health.shown['reliability'] = 'unknown'
         self.size = self._info = None
+        self.bit_depth = BitDepth()
 
     def subscribe(self, put: Callable[[CameraTopics, Any, int, float], None]) -> None:
         """

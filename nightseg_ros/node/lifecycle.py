@@ -384,9 +384,9 @@ class ManagedNode(LifecycleNode):
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
             found.append(HealthProblem('WARN', text))
-        if self._clock_problem:
-            found.append(HealthProblem('ERROR', self._clock_problem))
         clock = self.get_clock()
+        if self._clock_problem and clock.ros_time_is_active:
+            found.append(HealthProblem('ERROR', self._clock_problem))
         if clock.ros_time_is_active and clock.now().nanoseconds == 0:
             found.append(
                 HealthProblem('WARN', 'use_sim_time is set, but nothing came on /clock yet')

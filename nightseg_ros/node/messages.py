@@ -15,7 +15,7 @@ import cv2
 from diagnostic_msgs.msg import DiagnosticArray
 from nightseg_ros.clouds.painter import SensorCloud
 from nightseg_ros.node.diagnostics import diagnostic_status
-from nightseg_ros.perception.frame import decode_file, decode_raw, Order, video_codec
+from nightseg_ros.perception.frame import BitDepth, decode_file, decode_raw, Order, video_codec
 from nightseg_ros.perception.result import report, Result
 from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
@@ -75,19 +75,20 @@ def host_data(data: Any) -> Any:
     return data.to_bytes() if hasattr(data, 'to_bytes') else data
 
 
-def decode(message: Any) -> tuple[Pixels, Order]:
+def decode(message: Any, depth: BitDepth | None = None) -> tuple[Pixels, Order]:
     """
     Return uint8 [H, W, 3] and its channel order of an Image, a CompressedImage or a Picture.
 
-    ``FrameError`` says what is wrong with the message.
+    ``depth`` is the camera's. ``FrameError`` says what is wrong with the message.
     """
     if isinstance(message, Picture):
         return message.image, 'bgr'
     if isinstance(message, CompressedImage):
-        return decode_file(host_data(message.data), message.format)
+        return decode_file(host_data(message.data), message.format, depth=depth)
     return decode_raw(
         host_data(message.data), encoding=message.encoding, width=message.width,
         height=message.height, step=message.step, is_bigendian=bool(message.is_bigendian),
+        depth=depth,
     )  # fmt: skip
 
 

@@ -81,12 +81,16 @@ class SensorFeed:
         health.durations['latency_ms'].append((now - cloud.received) * 1e3)
         health.durations['paint_ms'].append(paint_ms)
         health.note = f'{points} points, {share:.0%} labelled'
-        health.shown |= {
+        health.shown = {
             'points': points, 'labelled': share, 'hidden': cloud.hidden,
             **{f'mask_later_by_s.{camera}': gap for camera, gap in cloud.gaps_s.items()},
         }  # fmt: skip
         if share > 0:
             health.last_useful = now
+        elif points and cloud.gaps_s and not cloud.hidden:
+            text = f'no point got a label, though {", ".join(cloud.gaps_s)} had masks: check the '
+            text += 'frames and their transforms'
+            health.warn(now, 'unseen', text, log=text)
 
     def _receive(self, message: Any, stamp: int, now: float) -> None:
         painter, name = self._node.painter, self.sensor.name

@@ -159,16 +159,18 @@ class Viewer:
                 guesses = (f'{camera.name}/image_raw{end}' for end in ('', '/compressed'))
                 source.topic = next((topic for topic in guesses if topic in topics), '')
             for picture in camera.pictures.values():
+                compressed = 'sensor_msgs/msg/CompressedImage' in topics.get(picture.topic, ())
+                feed = picture.topic, CompressedImage if compressed else Image
                 wanted = picture.topic in topics and now - picture.watched < WATCHED_S
-                if wanted and picture.subscription is None:
-                    compressed = 'sensor_msgs/msg/CompressedImage' in topics[picture.topic]
-                    picture.subscription = self._node.create_subscription(
-                        CompressedImage if compressed else Image, picture.topic, picture.keep,
-                        BEST_EFFORT,
-                    )  # fmt: skip
-                elif not wanted and picture.subscription is not None:
+                other = not wanted or feed != picture.source
+                if picture.subscription is not None and other:
                     self._node.destroy_subscription(picture.subscription)
                     picture.subscription = None
+                if wanted and picture.subscription is None:
+                    picture.source = feed
+                    picture.subscription = self._node.create_subscription(
+                        feed[1], feed[0], picture.keep, BEST_EFFORT
+                    )
         if self._rerun is not None:
             images = {c.name: c.pictures['camera'].topic for c in self.cameras.values()}
             self._rerun.look(topics, images)
@@ -213,7 +215,8 @@ class Viewer:
                 outer = node.rpartition('/')[0]
                 for prefix in (f'/{outer}/{name}/{NAMESPACE}', f'/{name}/{NAMESPACE}'):
                     camera = self.cameras.get(re.sub('/+', '/', prefix))
-                    if camera is not None:
+                    # semantic_cloud tells of a depth camera under the name of the camera
+                    if camera is not None and 'dropped.superseded' in values_of(status):
                         camera.health = (now, status)
                         camera.pictures['camera'].topic = status.hardware_id
                         break
@@ -226,6 +229,8 @@ class LivePicture:
         """Wait for somebody who looks."""
         self.topic = ''
         self.subscription: Any = None
+        self.source: tuple[str, Any] = ('', None)
+        """Topic and type of the subscription."""
         self.watched = -math.inf
         """When somebody asked for it last."""
         self.problem = ''

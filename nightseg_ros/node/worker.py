@@ -16,7 +16,7 @@ from nightseg_ros.node.messages import decode
 from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
-from nightseg_ros.perception.result import Result
+from nightseg_ros.perception.result import NOTHING, Result
 from nightseg_ros.runtime.backend import out_of_memory
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +191,7 @@ class Worker:
             camera.health.drop(begun, 'too_old', text)
             return None
         try:
-            image, order = decode(waiting.message)
+            image, order = decode(waiting.message, camera.bit_depth)
         except Exception as error:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
@@ -239,7 +239,11 @@ class Worker:
                 for one in opened:
                     self._process([one])
             return
-        self._failing = None
+        if any(want != NOTHING for want in wants):
+            # the networks work
+            self._failing = None
+            if self.pipeline.backend.device != 'cpu':
+                self.memory_problem = ''
         for (waiting, _), result in zip(opened, results):
             if self._stopping:
                 return

@@ -117,6 +117,22 @@ for _name, _code in (
     ENCODINGS[f'bayer_{_name}16'] = ImageEncoding(2, 'rgb', _code, wide=True, mosaic=True)
 
 
+class BitDepth:
+    """
+    What the pictures of a camera in 16 bits have shown so far.
+
+    Sensors of 12 bits whose driver does not shift them up have no value from 4096 on. A camera
+    that has shown one has 16 bits for good: a dark picture must not become a light one.
+    """
+
+    sixteen = False
+
+    def shift(self, largest: int) -> int:
+        """Return by how many bits the values of a picture go down to 8."""
+        self.sixteen |= largest >= 4096
+        return 8 if self.sixteen else 4
+
+
 def decode_raw(
     data: bytes | bytearray | memoryview | npt.NDArray[np.uint8],
     *,
@@ -125,11 +141,13 @@ def decode_raw(
     height: int,
     step: int,
     is_bigendian: bool = False,
+    depth: BitDepth | None = None,
 ) -> tuple[Image, Order]:
     """
     Return uint8 [H, W, 3] and its channel order, without a copy where the bytes allow it.
 
-    ``step`` is the length of a row in bytes, padding included. ``FrameError`` is raised for an
+    ``step`` is the length of a row in bytes, padding included; ``depth`` is the camera's, without
+    one the picture is judged alone. ``FrameError`` is raised for an
     unknown encoding, a zero size, an odd one where the encoding has none, a step shorter than a
     row, and data of the wrong length.
     """
@@ -156,8 +174,7 @@ def decode_raw(
     if layout.wide:
         high, low = (0, 1) if is_bigendian else (1, 0)
         upper = np.ascontiguousarray(rows[:, high::2])
-        if upper.max() < 16:
-            # the 12 bits of a sensor whose driver does not shift them up
+        if (depth or BitDepth()).shift(int(upper.max()) << 8) == 4:
             lower = rows[:, low::2]
             upper = np.asarray(upper << 4 | lower >> 4, np.uint8)
         rows = upper
@@ -185,6 +202,7 @@ def decode_file(
     layout: str = '',
     *,
     upright: bool = False,
+    depth: BitDepth | None = None,
 ) -> tuple[Image, Order]:
     """
     Return uint8 [H, W, 3] and its channel order of a JPEG, PNG, BMP, WebP or TIFF.
@@ -216,8 +234,8 @@ def decode_file(
     if picture is None:
         raise FrameError(f'{len(content)} bytes cannot be decoded: the picture is damaged')
     if picture.dtype == np.uint16:
-        # as in decode_raw()
-        picture = np.right_shift(picture.astype(np.uint16), 8 if picture.max() >= 4096 else 4)
+        shift = (depth or BitDepth()).shift(int(picture.max()))
+        picture = np.right_shift(picture.astype(np.uint16), shift)
     elif picture.dtype != np.uint8:
         raise FrameError(f'its values are {picture.dtype}; 8 or 16 bits are wanted')
     image = np.asarray(picture, np.uint8)

@@ -253,7 +253,10 @@ class Pipeline:
         """Run the networks once at each camera size (height, width), so that no frame waits."""
         for height, width in sizes:
             blank = Frame(image=np.zeros((height, width, 3), np.uint8))
-            for route in sorted(routes_of(self.config.route, self.config.router)):
+            # also those that a parameter may choose later
+            for route in sorted(self._segmenters):
+                if not all(part in self.parts for part in PARTS[route]):
+                    continue
                 for count in self.backend.batches:
                     job = self._shrink(blank, LABELS_ONLY, self._long_sides[route])
                     try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -21,6 +22,7 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
+from nightseg_ros.files import replace_file
 from nightseg_ros.runtime.export import embed_graph
 from nightseg_ros.runtime.graph import (
     FEATURES,
@@ -102,11 +104,16 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
         head, about['reliability'] = _reliability_head(cooled, config, log)
         tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
     path = Path(config.out) if config.out else weights.path
-    save_weights(path, tensors, metadata, half=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # finished elsewhere: weights without their graph would need torch on a vehicle
+    with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        save_weights(whole, tensors, metadata, half=True)
+        if weights.graph:
+            embed_graph(whole)
+        replace_file(path, whole.read_bytes(), durable=True)
     if (path.parent / MANIFEST).exists():
         write_manifest(path.parent)
-    if weights.graph:
-        embed_graph(path)
     return load_weights(path)
 
 

@@ -56,7 +56,7 @@ from torch.optim import Optimizer
 
 #: A real night is shown as it was taken.
 UNTOUCHED = PhotometricConfig(
-    gain=(1, 1), gamma=(1, 1), cast=0, saturation=(1, 1), curve_probability=0, blur_probability=0,
+    gain=(1, 1), gamma=(1, 1), cast=0, saturation=(1, 1), curve_probability=1, blur_probability=0,
     noise_probability=0, jpeg_probability=0, halo_probability=0,
 )  # fmt: skip
 

@@ -99,7 +99,8 @@ def open_fabric(accelerator: str, precision: Precision) -> Fabric:
     world = int(os.environ.get('WORLD_SIZE', '1'))
     local = int(os.environ.get('LOCAL_WORLD_SIZE', str(world)))
     if precision == 'auto':
-        slow = accelerator == 'cpu' and not has_bfloat16()
+        on_cpu = accelerator == 'cpu' or not torch.cuda.is_available()
+        slow = on_cpu and not has_bfloat16()
         precision = '32-true' if slow else 'bf16-mixed'
     try:
         fabric = Fabric(

@@ -229,7 +229,9 @@ def semantic_loss(
     """Cross entropy of ``after`` on fake against ``before`` on real; known int [B, H, W] win."""
     with torch.no_grad():
         target = before(real).float().softmax(1)
-        ids = F.interpolate(labels[:, None].float(), size=target.shape[2:])[:, 0].long()
+        # the pixel in the middle of each cell
+        size, known = target.shape[2:], labels[:, None].float()
+        ids = F.interpolate(known, size=size, mode='nearest-exact')[:, 0].long()
         known = (ids != UNLABELLED)[:, None]
         hard = F.one_hot(ids.clamp(max=target.shape[1] - 1), target.shape[1]).permute(0, 3, 1, 2)
         target = torch.where(known, hard.float(), target)
