@@ -33,7 +33,7 @@ ARGUMENTS = {
     'config/semantic_cloud.yaml of this package',
     'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
     'view': 'true: serve a live page of all cameras on 127.0.0.1, as `nightseg view` does',
-    'remap': 'topics of the nodes to rename, comma-separated FROM:=TO',
+    'remap': 'topics of night_perception and semantic_cloud to rename, comma-separated FROM:=TO',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
     'log_level': 'debug, info, warn, error or fatal',

@@ -547,6 +547,15 @@ def test_what_a_copy_lacks_of_other_topics_is_said(tmp_path, config):
     assert done.frames == 1 and len(done.problems) == 1, done.problems
 
 
+def test_a_dark_picture_of_16_bits_stays_dark(tmp_path):
+    with BagWriter(tmp_path / 'drive') as bag:
+        for index, largest in enumerate((60_000, 3000)):
+            values = np.full((4, 6), largest, np.uint16)
+            bag.write_image(TOPIC, values, 'mono16', stamp_ns=START + index)
+    frames = [frame for _, frame in open_source(tmp_path / 'drive')]
+    assert [int(frame.image.max()) for frame in frames] == [60_000 >> 8, 3000 >> 8]
+
+
 FULL = """
 import resource, signal, sys
 import numpy as np

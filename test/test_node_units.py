@@ -772,6 +772,7 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
     if not fallback:
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
         setup.pipeline.room = 99
+        setup.node.seconds += 3
         setup.worker.start()
         setup.put('b')
         setup.until(6)

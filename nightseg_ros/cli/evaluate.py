@@ -36,8 +36,9 @@ class EvaluateOptions(PipelineOptions):
     of the pictures' names: 'front_*=front' '*=rear'. The first that fits counts."""
     labels: tuple[str, ...] = ()
     """Labels of the sources: a folder of PNGs of ids, named as the frames or by their stamps in
-    ns, or a topic of the bags (mono8, or PNG in CompressedImage). One for all, or one for each
-    --topic. Without them the report shows what needs none."""
+    ns, or a topic of the bags (mono8, or PNG in CompressedImage). One for all, in which sources
+    that would share labels have folders of their names, or one for each --topic. Without them
+    the report shows what needs none."""
     topic: tuple[str, ...] = ()
     """Image topics of the bags, a camera each; without them every camera there is."""
     rate: float | None = None

@@ -121,7 +121,8 @@ def import_segformer(options: SegformerOptions) -> int:
     return _write(
         onnx.load_from_string(stream.getvalue()), options, {'classes': classes},
         mean=settings.get('image_mean', MEAN), std=settings.get('image_std', STD),
-        long_side=max(sides, default=LONG_SIDE), inputs=[options.folder],
+        long_side=max(sides, default=LONG_SIDE),
+        inputs=[*options.folder.glob('*.json'), *options.folder.glob('model*.safetensors')],
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ class PredictOptions(PipelineOptions):
     Label every frame of SOURCE and write OUT/labels, overlay, confidence and predictions.jsonl.
 
     A folder's pictures are routed one by one; with --rate they are a drive, and the router waits
-    for its dwell times. Exit code 1: some frames could not be read.
+    for its dwell times. Exit code 1: some frames could not be read or have no mask.
     """
 
     source: Annotated[Path, tyro.conf.Positional]
@@ -49,7 +49,7 @@ def predict(options: PredictOptions) -> int:
     """Label the frames one after the other."""
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.outputs import check_output
+    from nightseg_ros.outputs import check_output, locked
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Pipeline, WithheldError
     from nightseg_ros.perception.result import Want
@@ -70,7 +70,7 @@ def predict(options: PredictOptions) -> int:
         listed = options.out / 'predictions.jsonl'
         # beside masks that are not all there, and what tells that they are ours
         unfinished = options.out / UNFINISHED
-        with unfinished.open('w', encoding='utf-8') as lines:
+        with locked(options.out), unfinished.open('w', encoding='utf-8') as lines:
             listed.unlink(missing_ok=True)
             for number, (stem, frame) in enumerate(source):
                 files = {
@@ -95,7 +95,7 @@ def predict(options: PredictOptions) -> int:
                 lines.write(json.dumps(_record(stem, result)) + '\n')
                 routes[result.decision.route] += 1
                 progress.show(number + 1, text=f'{stem} {result.decision.route}')
-        unfinished.replace(listed)
+            unfinished.replace(listed)
     taken = ', '.join(f'{route} {count}' for route, count in routes.most_common()) or 'none'
     print(f"{sum(routes.values())} frames labelled in '{options.out}'; routes: {taken}")
     return tell_problems('predict', broken, 'frames could not be read or have no mask')

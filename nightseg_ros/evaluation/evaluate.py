@@ -96,9 +96,9 @@ def evaluate(
         }
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
         text = _LISTS.sub(lambda numbers: f'[{" ".join(numbers[1].split())}]', text)
-        # a byte of a name that is no UTF-8 becomes JSON's own escape
         # of other numbers, until it is written anew
         (out / 'report.html').unlink(missing_ok=True)
+        # a byte of a name that is no UTF-8 becomes JSON's own escape
         replace_file(out / 'metrics.json', f'{text}\n'.encode(errors='backslashreplace'))
         shutil.rmtree(folder)
     return result

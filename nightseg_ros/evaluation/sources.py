@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+import math
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import normalize
@@ -245,34 +246,42 @@ def sequence_shards(
                 inputs=(path, *given), note=note,
             )  # fmt: skip
             shards.append(shard)
-    if len(labels) == 1:
-        _check_apart(shards, Path(labels[0]))
+    for own in dict.fromkeys(labels):
+        some = [shard for shard in shards if shard.labels == own]
+        _check_apart(some, Path(own), alone=len(labels) == 1)
     return shards
 
 
-def _check_apart(shards: Sequence[Shard], labels: Path) -> None:
+def _check_apart(shards: Sequence[Shard], labels: Path, *, alone: bool) -> None:
     """Raise ``ConfigError`` where sources would take each other's labels."""
     stems = set(label_files(labels)) if labels.is_dir() else set()
     taken: dict[str, str] = {}
     for shard in shards:
         if (labels / shard.source).is_dir():
             continue
-        frames = shard.frames
-        assert frames is not None
-        if frames.kind == 'folder':
-            names = {normalize('NFC', path.stem) for path in frames.path.iterdir()} & stems
-        else:
-            numbers = {stem for stem in stems if len(stem) == 6 and stem.isdecimal()}
-            most = frames.count or len(stems)
-            # a topic, or the stamps, of another camera of the bag
-            names = {str(frames.path), *(stem for stem in numbers if int(stem) < most)}
-        for name in sorted(names):
+        assert shard.frames is not None
+        for name in sorted(_claims(shard.frames, stems, alone)):
             other = taken.setdefault(name, shard.source)
             if other != shard.source:
                 raise ConfigError(
                     f"'{other}' and '{shard.source}' would take the same labels of '{labels}': "
                     f"put those of each into '{labels}/SOURCE', or name one with --topic"
                 )
+
+
+def _claims(frames: FrameSource, stems: set[str], alone: bool) -> set[str]:
+    """Return the names of the labels that a source may take."""
+    if frames.kind in ('folder', 'image'):
+        files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
+        return {normalize('NFC', path.stem) for path in files} & stems
+    digits = {stem for stem in stems if stem.isdecimal()}
+    most = frames.count or math.inf
+    numbers = {stem for stem in digits if len(stem) == 6 and int(stem) < most}
+    if frames.kind == 'bag':
+        # a topic, or the stamps, may be those of another camera of the bag
+        return numbers | ({str(frames.path)} if alone else set())
+    # the stamps of all videos begin at 0
+    return numbers | {stem for stem in digits if len(stem) != 6}
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:

@@ -171,7 +171,8 @@ class Variants:
         wait()
         self._ready.add((height, width))
         for stream in self._loaded:
-            for pipeline in stream:
+            # those that share their networks share what is made ready
+            for pipeline in {id(each.parts): each for each in stream}.values():
                 pipeline.warm_up([(height, width)])
 
     def decide(self, frame: Frame, *, alone: bool) -> list[Result]:

@@ -28,6 +28,7 @@ from nightseg_ros.node.messages import cloud_message, message_class
 from nightseg_ros.node.parameters import CloudSettings, Sensor
 from nightseg_ros.node.subscription import OrderedSubscription, Subscription
 from nightseg_ros.perception.result import NAMESPACE
+import numpy as np
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -87,7 +88,10 @@ class SensorFeed:
         }  # fmt: skip
         if share > 0:
             health.last_useful = now
-        elif points and cloud.gaps_s and not cloud.hidden:
+        elif (
+            cloud.gaps_s and not cloud.hidden and cloud.misses.keys() <= cloud.gaps_s.keys()
+            and np.isfinite(cloud.cloud.xyz()).all(axis=0).any()
+        ):  # fmt: skip
             text = f'no point got a label, though {", ".join(cloud.gaps_s)} had masks: check the '
             text += 'frames and their transforms'
             health.warn(now, 'unseen', text, log=text)

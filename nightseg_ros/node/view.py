@@ -28,7 +28,7 @@ from nightseg_ros.node.messages import decode
 from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.outputs import check_output
-from nightseg_ros.perception.frame import FrameError
+from nightseg_ros.perception.frame import BitDepth, FrameError
 from nightseg_ros.perception.result import NAMESPACE
 from nightseg_ros.shared_memory import remove_orphans
 import numpy as np
@@ -167,7 +167,8 @@ class Viewer:
                     self._node.destroy_subscription(picture.subscription)
                     picture.subscription = None
                 if wanted and picture.subscription is None:
-                    picture.source = feed
+                    if feed != picture.source:
+                        picture.source, picture.depth = feed, BitDepth()
                     picture.subscription = self._node.create_subscription(
                         feed[1], feed[0], picture.keep, BEST_EFFORT
                     )
@@ -231,6 +232,7 @@ class LivePicture:
         self.subscription: Any = None
         self.source: tuple[str, Any] = ('', None)
         """Topic and type of the subscription."""
+        self.depth = BitDepth()
         self.watched = -math.inf
         """When somebody asked for it last."""
         self.problem = ''
@@ -254,15 +256,15 @@ class LivePicture:
             number, arrived, message = self._newest
             if self._jpeg[0] != number:
                 try:
-                    self._jpeg, self.problem = (number, encode(message)), ''
+                    self._jpeg, self.problem = (number, encode(message, depth=self.depth)), ''
                 except FrameError as error:
                     self._jpeg, self.problem = (number, b''), str(error)
             return number, arrived, self._jpeg[1]
 
 
-def encode(message: Any, long_side: float = LONG_SIDE) -> bytes:
+def encode(message: Any, long_side: float = LONG_SIDE, depth: BitDepth | None = None) -> bytes:
     """Return an Image or CompressedImage as a JPEG of at most that size, or ``FrameError``."""
-    image, order = decode(message)
+    image, order = decode(message, depth)
     height, width = image.shape[:2]
     scale = long_side / max(height, width)
     if scale < 1:

@@ -17,7 +17,7 @@ from typing import Any
 
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import read_cloud
-from nightseg_ros.perception.frame import FrameError
+from nightseg_ros.perception.frame import BitDepth, FrameError
 from nightseg_ros.perception.result import NAMESPACE
 import numpy as np
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -31,12 +31,13 @@ class RerunLog:
     """Subscribes to what is recorded, and writes it as it comes."""
 
     def __init__(self, path: Path, node: Any, encode: Any) -> None:
-        """``encode`` makes a JPEG of an image and its longest side."""
+        """``encode`` makes a JPEG of an image, its longest side and the camera's bit depth."""
         self._rerun: Any = importlib.import_module('rerun')
         self._node, self._encode = node, encode
         self._recording = self._rerun.RecordingStream('nightseg')
         self._recording.save(path)
         self._followed: set[str] = set()
+        self._depths: dict[str, BitDepth] = {}
 
     def look(self, topics: Mapping[str, Sequence[str]], images: Mapping[str, str]) -> None:
         """Follow new topics; ``images`` are those of the cameras by the cameras' names."""
@@ -81,7 +82,8 @@ class RerunLog:
 
     def _image(self, camera: str, message: Any) -> None:
         try:
-            content = self._encode(message, math.inf)
+            depth = self._depths.setdefault(camera, BitDepth())
+            content = self._encode(message, math.inf, depth)
         except FrameError:
             return
         picture = self._rerun.EncodedImage(contents=content, media_type='image/jpeg')

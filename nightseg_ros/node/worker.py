@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any, TYPE_CHECKING
 
+from nightseg_ros.node.diagnostics import RECOVERY
 from nightseg_ros.node.messages import decode
 from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import Frame, FrameError
@@ -75,6 +76,8 @@ class Worker:
         """Why the networks run on the CPU, or cannot."""
         self._node, self._threads, self._log = node, threads, log
         self._most: int | None = None
+        self._short = -math.inf
+        """When memory was short."""
         self._failing: tuple[float, float] | None = None
         """Since when the networks have failed for every frame, and when they did last."""
         self._sizes = set(sizes)
@@ -190,12 +193,16 @@ class Worker:
             text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
             camera.health.drop(begun, 'too_old', text)
             return None
+        sixteen = camera.bit_depth.sixteen
         try:
             image, order = decode(waiting.message, camera.bit_depth)
         except Exception as error:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
         waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
+        if camera.bit_depth.sixteen and not sixteen and camera.size is not None:
+            text = 'a picture has values from 4096 on: read as 16 bits until deactivate'
+            camera.health.warn(begun, 'depth', text, log=text)
         size, before = (image.shape[0], image.shape[1]), camera.size
         if before is not None and before != size:
             text = f'images changed from {before[1]}×{before[0]} to {size[1]}×{size[0]}'
@@ -242,7 +249,8 @@ class Worker:
         if any(want != NOTHING for want in wants):
             # the networks work
             self._failing = None
-            if self.pipeline.backend.device != 'cpu':
+            recovered = time.monotonic() - self._short > RECOVERY
+            if recovered and self.pipeline.backend.device != 'cpu':
                 self.memory_problem = ''
         for (waiting, _), result in zip(opened, results):
             if self._stopping:
@@ -275,6 +283,7 @@ class Worker:
         Return whether that was possible.
         """
         settings, device = self._node.settings, self.pipeline.backend.device
+        self._short = time.monotonic()
         if count > 1:
             self._most = count // 2
             self._log(f'{error}: batches have at most {self._most} frames from now on')
