@@ -42,7 +42,8 @@ def rename(context):
     """Set the argument ``remap`` for the cameras that are asked for."""
     given = context.launch_configurations
     file = given.get('params_file', '')
-    held = parameters(yaml.safe_load(Path(file).expanduser().read_text())) if file else {}
+    text = Path(file).expanduser().read_text(encoding='utf-8') if file else ''
+    held = parameters(yaml.safe_load(text))
     cameras = words(given.get('cameras', '')) or [c for c in held.get('cameras') or () if c]
     cameras = cameras or ['camera']
     topics = words(given.get('image_topics', '')) or held.get('image_topics') or []
