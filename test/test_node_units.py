@@ -425,7 +425,9 @@ class StubPipeline:
     """Stands for the networks; frames of the camera ``broken`` raise, batches above ``room``."""
 
     def __init__(self, device: str, broken: str) -> None:
-        self.backend = SimpleNamespace(device=device)
+        self.backend = SimpleNamespace(
+            device=device, batches=(1,) if device == 'cpu' else (1, 2, 4, 8)
+        )
         self.broken, self.room, self.most = broken, 99, None
         self.score, self.reliability = 0.9, 0.9
         self.routes_with_reliability, self.long_side = {'day'}, 64

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-import contextlib
-import ctypes
 from functools import partial
 import gc
 import time
@@ -28,6 +26,7 @@ from nightseg_ros.node.diagnostics import (
 from nightseg_ros.node.parameters import settings_of, table, unknown
 from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.watchdog import Activity, Hang, Task
+from nightseg_ros.runtime.backend import release_memory
 from nightseg_ros.weights import WeightsError
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -48,18 +47,6 @@ COLLECT_EVERY = 20
 STOP_TIMEOUT = 10.0
 #: Seconds after which a callback counts as hung where no parameter says otherwise.
 CALLBACK_LIMIT = 30.0
-
-
-def release_memory() -> None:
-    """
-    Return freed memory to the system, where the C library is glibc.
-
-    Compiling a network takes tens of megabytes for a moment, which would stay with the process:
-    without this and the one heap of ``main``, thirty cycles of bench/lifecycle_cycles.py take its
-    own memory from 70 to 92 MB.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class ManagedNode(LifecycleNode):

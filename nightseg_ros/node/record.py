@@ -61,8 +61,10 @@ def run(options: RecordOptions) -> int:
         # by lines, so that a killed process leaves what it knew
         with writer, open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
             recorder = Recorder(writer, log, options)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: recorder.stop())
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                # nohup ignores SIGHUP
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, lambda *_: recorder.stop())
             recorder.record()
     except (BagError, OSError) as error:
         print(f"bag_recorder: {error}; '{writer.partial}' holds what was written", file=sys.stderr)

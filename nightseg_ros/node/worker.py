@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import math
 import threading
 import time
+import traceback
 from typing import Any, TYPE_CHECKING
 
 from nightseg_ros.node.diagnostics import RECOVERY
@@ -18,7 +19,7 @@ from nightseg_ros.node.watchdog import LATE, Task
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NOTHING, Result
-from nightseg_ros.runtime.backend import out_of_memory
+from nightseg_ros.runtime.backend import out_of_memory, release_memory
 import numpy as np
 import numpy.typing as npt
 
@@ -162,16 +163,16 @@ class Worker:
         """
         Wait for images, and return those to process together; [] once stopped.
 
-        On a CPU a batch is no faster than its frames one by one, and each of its masks would be
-        as late as the last: there the camera that has waited longest comes alone.
+        Where a backend has no batches, as on a CPU, they would be no faster than frames one by
+        one, and each mask as late as the last: there the camera that has waited longest comes
+        alone.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._slots or self._stopping)
             if self._stopping:
                 return []
             cameras = list(self._slots)
-            if self.pipeline.backend.device == 'cpu':
-                del cameras[1:]
+            del cameras[self.pipeline.backend.batches[-1] :]
             return [self._slots.pop(camera) for camera in cameras]
 
     def _apply(self) -> None:
@@ -237,6 +238,9 @@ class Worker:
                 wants.append(want)
             results = self.pipeline.process(frames, wants)
         except Exception as error:
+            if out_of_memory(error):
+                # what its frames hold would be missing in the next try
+                traceback.clear_frames(error.__traceback__)
             if out_of_memory(error) and self._need_less_memory(len(opened), error):
                 self._process(opened)
             elif len(opened) == 1:
@@ -295,6 +299,7 @@ class Worker:
             return False
         self._task('loading the networks on the CPU', settings.watchdog_load_s)
         self.pipeline = self._load_on_cpu(device)
+        release_memory()
         self._sizes.clear()
         # the parameters may have changed since
         self._applied = self._loaded

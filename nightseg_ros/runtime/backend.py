@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import contextlib
+import ctypes
+import sys
 from typing import Any, Protocol
 
 from nightseg_ros.runtime.pixels import HostPixels
@@ -41,6 +44,21 @@ def out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == 'OutOfMemoryError'
         or any(text in str(error) for text in texts)
     )
+
+
+def release_memory() -> None:
+    """
+    Return freed memory to the system, where the C library is glibc, and to the GPU.
+
+    Compiling a network takes tens of megabytes for a moment, which would stay with the process:
+    without this and the one heap of ``node.main``, thirty cycles of bench/lifecycle_cycles.py take
+    its own memory from 70 to 92 MB.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    torch = sys.modules.get('torch')
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class Backend(Protocol):

@@ -83,12 +83,18 @@ class CapturedGraph:
         moved = graph.to(device)
         self._graph = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
-        self._ready = lru_cache(maxsize=2 * MOST_SHAPES)(self.capture)
+        #: By shape; a cache of a method would keep the device's memory until cycles are searched.
+        self._ready: dict[tuple[int, ...], _Captured] = {}
 
     def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
         count = len(images)
-        inputs, outputs, replay = self._ready((batch_length(count), *images.shape[1:]))
+        shape = (batch_length(count), *images.shape[1:])
+        inputs, outputs, replay = self._ready.pop(shape, None) or self.capture(shape)
+        # used last, and those used first go
+        self._ready[shape] = inputs, outputs, replay
+        if len(self._ready) > 2 * MOST_SHAPES:
+            del self._ready[next(iter(self._ready))]
         inputs[:count].copy_(images)
         replay()
         # the next replay overwrites the buffers
@@ -217,13 +223,14 @@ class TorchPixels(HostPixels):
 
     def _upload(self, image: Image) -> torch.Tensor:
         """Return the image on the device; the overlay needs it a second time."""
-        if id(image) not in self._uploaded:
+        held = self._uploaded.get(id(image))
+        if held is None:
             with warnings.catch_warnings():
                 # a message's bytes are read only, and nothing here writes to them
                 warnings.simplefilter('ignore', UserWarning)
                 host = torch.from_numpy(np.ascontiguousarray(image))
-            self._uploaded[id(image)] = (image, self._copied(host))
-        return self._uploaded[id(image)][1]
+            held = self._uploaded[id(image)] = (image, self._copied(host))
+        return held[1]
 
     def _copied(self, host: torch.Tensor) -> torch.Tensor:
         if not self._on_gpu:
