@@ -15,11 +15,7 @@ import numpy as np
 from ros_harness import NodeProcess, stamp
 from sensor_msgs.msg import CameraInfo, PointCloud2, PointField
 
-SECOND = 1_000_000_000
 OUT = 'lidar/nightseg/points'
-SIZE = (90, 160)
-#: To the front, to the left, behind; x y z of the LiDAR.
-POINTS = [(10.0, 0.0, 0.0), (0.0, 10.0, 0.0), (-10.0, 0.0, 0.0)]
 TRANSFORMS = [
     as_text('base_link', 'lidar', from_angles((0, 0, 1), (0, 0, 0))),
     as_text('base_link', 'front_optical', looking(0.0, z=1.0)),

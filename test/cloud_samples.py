@@ -11,6 +11,10 @@ from nightseg_ros.clouds.point_cloud import Cloud, DATATYPES, Field
 import numpy as np
 
 FLOAT32 = 7
+#: Of the masks of small cameras.
+SIZE = (90, 160)
+#: To the front, to the left, behind; x y z of the LiDAR.
+POINTS = [(10.0, 0.0, 0.0), (0.0, 10.0, 0.0), (-10.0, 0.0, 0.0)]
 
 
 def calibration(
@@ -21,6 +25,10 @@ def calibration(
         width=width, height=height, distortion_model=model, d=d,
         k=(focal, 0, width / 2 - 0.5, 0, focal * 1.02, height / 2 + 3, 0, 0, 1), **more,
     )  # fmt: skip
+
+
+#: Of a camera of that size.
+LENS = calibration(width=160, height=90, focal=100.0)
 
 
 def cloud(

@@ -56,15 +56,10 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope='session', autouse=True)
 def _private_ros_domain() -> Iterator[None]:
-    with private_domain() as variables:
-        before = {name: os.environ.get(name) for name in variables}
-        os.environ.update(variables)
+    with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
         yield
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @pytest.fixture(scope='session')

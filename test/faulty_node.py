@@ -4,10 +4,10 @@
 ``night_perception`` whose networks do what the file named by NIGHTSEG_FAULT says.
 
 '' nothing, 'slow S' sleeps S seconds a batch, 'hang' never comes back, 'seize' keeps the
-interpreter's lock as well, 'die S' ends the thread after S seconds, 'memory N' refuses batches of
-more than N images as a full device does, 'nan' gives what a network without numbers gives, 'load'
-hangs while loading, 'marker' labels light pixels 1 and dark ones 0, with the confidence 200 and
-100, in up to 30 ms a batch. The backend calls itself 'gpu' unless the CPU is asked for.
+interpreter's lock as well, 'die' ends the thread, 'memory N' refuses batches of more than N images
+as a full device does, 'nan' gives what a network without numbers gives, 'load' hangs while
+loading, 'marker' labels light pixels 1 and dark ones 0, with the confidence 200 and 100, in up to
+30 ms a batch. The backend calls itself 'gpu' unless the CPU is asked for.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ class FaultyBackend:
             elif kind == 'seize':
                 ctypes.PyDLL(None).sleep(FOREVER)
             elif kind == 'die':
-                time.sleep(number)
                 raise SystemExit
             elif kind == 'memory' and self.device != 'cpu':
                 time.sleep(0.1)  # frames of both cameras gather meanwhile

@@ -15,18 +15,8 @@ from types import SimpleNamespace
 from typing import Any
 import weakref
 
-from cloud_harness import (
-    cloud_message,
-    CloudProcess,
-    info_message,
-    OUT,
-    PARAMETERS,
-    POINTS,
-    SECOND,
-    SIZE,
-    TRANSFORMS,
-)
-from cloud_samples import calibration, cloud
+from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS, TRANSFORMS
+from cloud_samples import cloud, LENS, POINTS, SIZE
 from nav_msgs.msg import Odometry
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import Cloud, read_cloud
@@ -35,7 +25,7 @@ from nightseg_ros.perception.result import legend
 from nightseg_ros.taxonomy import CITYSCAPES19
 import numpy as np
 import pytest
-from ros_harness import Client, image_message, mutants, served, stamp, stamp_ns
+from ros_harness import Client, image_message, mutants, SECOND, served, stamp, stamp_ns
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import String
 
@@ -44,7 +34,6 @@ pytestmark = pytest.mark.ros
 
 #: Stamps of messages, a second apart; they go on from test to test.
 STAMPS = itertools.count(1_700_000_000 * SECOND, SECOND)
-LENS = calibration(width=160, height=90, focal=100.0)
 SEEN = {'front': 3, 'left': 5}
 
 
@@ -142,24 +131,16 @@ def test_points_get_the_labels_of_the_cameras_that_see_them(car):
     assert car.client.diagnosed('node', '')['state'] == 'active'
 
 
-def test_a_bad_calibration_is_told_and_a_good_one_heals(car):
-    car.labelled([3, 5, 255])
-    car.calibrate(calibration('kannala_brandt', (0.1,) * 4, width=160, height=90))
-    car.client.told(lambda: car.labelled([255] * 3), 'lidar', 'is not known', 'ERROR')
-    car.calibrate(LENS)
-    car.labelled([3, 5, 255])
-
-
 def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     good = cloud(POINTS)
-    for change, words in (
-        ({'width': 1000}, 'the cloud has 36 bytes, its points take 12000'),
-        ({'fields': good.fields[:2]}, 'the cloud has no field z'),
-    ):
-        fake: Any = SimpleNamespace(**{name: getattr(good, name) for name in good.__slots__})
-        vars(fake).update(change)
-        car.tells('lidar', words, car.lidar, partial(cloud_message, fake))
-        assert car.count('lidar', 'dropped.malformed') >= 1
+
+    def too_wide(at: int) -> PointCloud2:
+        message = cloud_message(good, at)
+        message.width = 1000
+        return message
+
+    car.tells('lidar', 'the cloud has 36 bytes, its points take 12000', car.lidar, too_wide)
+    assert car.count('lidar', 'dropped.malformed') >= 1
     words = 'the clouds carry no stamp (0)'
     car.tells('lidar', words, car.lidar, lambda at: cloud_message(good, 0))
     words = "front: labels cannot be used: encoding is 'rgb8'"
@@ -170,7 +151,7 @@ def test_broken_messages_are_counted_and_told_and_nothing_dies(car):
     unseen = 'no point got a label, though'
     car.client.told(lambda: car.exchange(cloud(POINTS[2:])), 'lidar', unseen, 'WARN')
     # said once, then held back for ten seconds
-    assert car.client.process.text.count(nowhere) <= 1 + (time.monotonic() - begun) // 10
+    assert 1 <= car.client.process.text.count(nowhere) <= 1 + (time.monotonic() - begun) // 10
     car.labelled([3, 5, 255])
 
 

@@ -8,7 +8,18 @@ import math
 from types import SimpleNamespace
 from typing import Any
 
-from cloud_samples import calibration, cloud, cloud_of, image, info_of, looking, pose_of
+from cloud_samples import (
+    calibration,
+    cloud,
+    cloud_of,
+    image,
+    info_of,
+    LENS,
+    looking,
+    POINTS,
+    pose_of,
+    SIZE,
+)
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.clouds.geometry import CloudError, FrameTree, from_angles
@@ -20,10 +31,6 @@ import numpy as np
 import pytest
 
 MS = 1_000_000
-SIZE = (90, 160)
-#: One point ahead, one to the left, one behind.
-POINTS = [(10.0, 0.0, 0.0), (0.0, 10.0, 0.0), (-10.0, 0.0, 0.0)]
-LENS = calibration(width=160, height=90, focal=100.0)
 
 
 class Car:

@@ -8,8 +8,8 @@ import math
 import signal
 from typing import Any
 
-from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS, SECOND, SIZE
-from cloud_samples import calibration, cloud, looking
+from cloud_harness import cloud_message, CloudProcess, info_message, OUT, PARAMETERS
+from cloud_samples import cloud, LENS, looking, SIZE
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry
 from nightseg_ros.clouds.point_cloud import read_cloud
@@ -21,11 +21,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 CAMERAS = {'front': 0.0, 'left': math.pi / 2}
-LENS = calibration(width=160, height=90, focal=100.0)
 MASKS = [f'{c}/nightseg/{kind}' for c in CAMERAS for kind in ('labels', 'confidence')]
 TOPICS = dict.fromkeys(MASKS, Image) | {OUT: PointCloud2, 'front/nightseg/points': PointCloud2}
-#: Seconds of the stamps; they go on from one type of odometry to the next.
-TIMES = itertools.count(1_800_000_000)
+#: A second apart; they go on from one type of odometry to the next.
+STAMPS = itertools.count(1_800_000_000 * 10**9, 10**9)
 
 
 def test_two_cameras_and_a_lidar_through_both_nodes(parameters, tmp_path):
@@ -61,8 +60,7 @@ def drive(client: Client, pose_type: Any) -> None:
     points = np.random.default_rng(0).uniform((3, -10, -1), (20, 20, 2), (500, 3))
     metres = np.full(SIZE, 6.0, np.float32)
 
-    def send(number: int) -> int:
-        at = number * SECOND
+    def send(at: int) -> None:
         for publisher in infos:
             publisher.publish(info_message(LENS, at))
         pose.publish(stamp(pose_type(), at, 'odom'))
@@ -73,9 +71,8 @@ def drive(client: Client, pose_type: Any) -> None:
         image.width = SIZE[1]
         depth.publish(image)
         for camera, publisher in cameras.items():
-            frame = picture(*SIZE, seed=number)
+            frame = picture(*SIZE, seed=at)
             publisher.publish(image_message(frame, at, frame_id=f'{camera}_optical'))
-        return at
 
     def came(at: int) -> dict[str, Any] | None:
         found = {t: next((m for m in client.got[t] if stamp_ns(m) == at), None) for t in TOPICS}
@@ -83,7 +80,7 @@ def drive(client: Client, pose_type: Any) -> None:
 
     found: Any = None
     for _ in range(20):
-        at = send(next(TIMES))
+        send(at := next(STAMPS))
         with contextlib.suppress(AssertionError):
             found = client.until(lambda at=at: came(at), 'all', 8.0)
             break

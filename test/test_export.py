@@ -106,7 +106,7 @@ def test_a_graph_that_computes_something_else_fails(tmp_path, monkeypatch, capsy
     assert '99.5% are wanted' in capsys.readouterr().err
 
 
-def test_agreement_counts_pixels(tmp_path, monkeypatch):
+def test_a_runtime_that_is_not_installed_is_not_compared(tmp_path, monkeypatch):
     weights = load_weights(write_segmenter(tmp_path / 'day.safetensors'))
     monkeypatch.setattr(
         agreement_module, 'available_backends', lambda: {'torch': True, 'openvino': False}

@@ -174,7 +174,7 @@ def test_frames_of_a_batch_do_not_touch_each_other(weights):
 
 def test_the_estimator_refuses_other_weights(tmp_path):
     net = IlluminationNet()
-    with pytest.raises(WeightsError, match='illumination'):
+    with pytest.raises(WeightsError, match='not those of an illumination network'):
         estimator_of({'head.weight': torch.zeros(1, 4)})
     metadata = WeightsMetadata(network='illumination_net', task='segment')
     save_weights(tmp_path / 'day.safetensors', net.state_dict(), metadata)

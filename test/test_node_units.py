@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 import copy
 import dataclasses
@@ -548,6 +549,14 @@ class Setup:
             assert self.node.changed.wait_for(lambda: len(self.served) >= count, 10)
         return self.served
 
+    def wait(self, met: Callable[[], Any]) -> Any:
+        """Wait until ``met`` returns something true, and return that."""
+        end = time.monotonic() + 10
+        while not (result := met()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return result
+
     def drops(self, name: str) -> dict[str, int]:
         values = self.cameras[name].health.values(0.0)
         return {k[8:]: int(str(v)) for k, v in values.items() if k.startswith('dropped.') and v}
@@ -763,10 +772,7 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
         setup.pipeline.room = -1
         setup.worker.start()
         setup.put('a')
-    end = time.monotonic() + 10
-    while not setup.drops('a'):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    setup.wait(lambda: setup.drops('a'))
     assert setup.worker.stop(10)
     assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
     ((_, text),) = setup.cameras['a'].health.faults(setup.node.seconds)
@@ -792,26 +798,20 @@ def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):
 def test_networks_that_fail_for_good_end_the_process(make):
     setup = make(broken='front')
     setup.worker.start()
-    end = time.monotonic() + 10
     for count, seconds in enumerate((0, 20, 11), 1):
         setup.node.seconds += seconds
         setup.put('front')
-        while setup.drops('front').get('failed') != count or setup.limits():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        failed = {'failed': count}
+        setup.wait(lambda failed=failed: setup.drops('front') == failed and not setup.limits())
         if count == 1:
             # of another camera's frame nothing is wrong
             setup.put('rear')
             setup.until(1)
     setup.node.seconds += 20
     setup.put('front')
-    ended: list[str] = []
-    while not ended:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-        tasks = setup.node.activity.tasks.copy().values()
-        ended = [task.text for task in tasks if task.limit < 0]
-    assert 'no frame could be segmented for 30 s: out of order' in ended[0]
+    tasks = setup.node.activity.tasks
+    [text] = setup.wait(lambda: [task.text for task in tasks.copy().values() if task.limit < 0])
+    assert 'no frame could be segmented for 30 s: out of order' in text
 
 
 @pytest.mark.parametrize('stopped', [False, True])
@@ -823,11 +823,14 @@ def test_a_worker_that_dies_ends_the_process_unless_it_was_to_stop(make, stopped
     setup.pipeline.gate.set()
     text = 'the worker thread has ended by an error: SystemExit(3)'
     wanted = [] if stopped else [(text, -1.0)]
-    end = time.monotonic() + 10
-    while [task[:2] for task in setup.node.activity.tasks.values()] != wanted:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    tasks = setup.node.activity.tasks
+    setup.wait(lambda: [task[:2] for task in tasks.copy().values()] == wanted)
     assert setup.worker.stop(10) and setup.pipeline.batches
+    if stopped:
+        del setup.pipeline.result
+        setup.worker.start()
+        setup.put('front')
+        assert setup.until(1) == ['front']
 
 
 def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(make):

@@ -75,14 +75,17 @@ def laughs() -> bytes:
 
 @pytest.mark.parametrize(
     ('content', 'words'),
-    [(b'\xff\xfe', ''), (b'- a\n', ''), (b'', ''), (b'a: [', ''), (b'a' * 2**21, ''),
-     (laughs(), '.*alias')],
+    [
+        (b'\x80', 'is no YAML: .*decode byte 0x80'), (b'', 'must be a mapping .*, got None'),
+        (b'- a\n', r"must be a mapping .*, got \['a'\]"), (b'a: [', 'is no YAML'),
+        (b'a' * 2**21, 'is longer than 1048576 bytes'), (laughs(), 'alias'),
+    ],
     ids=range(6),
 )  # fmt: skip
 def test_a_file_that_is_no_mapping_names_itself(tmp_path, content, words):
     file = tmp_path / 'odd.yaml'
     file.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf'odd\.yaml{words}'):
+    with pytest.raises(ConfigError, match=rf'odd\.yaml.*{words}'):
         read_yaml(file)
 
 
@@ -145,8 +148,10 @@ def test_a_packed_bag_does_not_fill_the_disk(tmp_path, monkeypatch):
     ('arch', 'words'),
     [
         ({'ngf': 4, 'blocks': 400}, 'parameters, they hold'), ({'ngf': 4000}, 'they hold'),
-        ({'ngf': 10**9}, 'giant'), ({'blocks': 10**12}, 'giant'),
-        ({'ngf': -1}, 'giant'), ({'ngf': [4]}, 'giant'), ({'nonsense': 1}, 'giant'),
+        ({'ngf': 10**9}, 'no network has 1000000000 of anything'),
+        ({'blocks': 10**12}, 'no network has 1000000000000 of anything'),
+        ({'ngf': -1}, 'negative dimension -1'), ({'ngf': [4]}, 'cannot be built from'),
+        ({'nonsense': 1}, 'cannot be built from'),
     ],
 )  # fmt: skip
 def test_metadata_that_ask_for_a_giant_network_are_refused(tmp_path, arch, words):
