@@ -46,7 +46,7 @@ from nightseg_ros.node.watchdog import Activity, Hang, LATE, PERIOD, Task
 from nightseg_ros.node.worker import Worker
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import Illumination
-from nightseg_ros.perception.pipeline import PipelineConfig
+from nightseg_ros.perception.pipeline import PipelineConfig, WithheldError
 from nightseg_ros.perception.result import Result, Want
 from nightseg_ros.perception.router import Decision
 from nightseg_ros.taxonomy import CAMVID11
@@ -426,12 +426,14 @@ class StubPipeline:
     """Stands for the networks; frames of the camera ``broken`` raise, batches above ``room``."""
 
     def __init__(self, device: str, broken: str) -> None:
+        self.error: Exception = RuntimeError('out of order')
         self.backend = SimpleNamespace(
             device=device, batches=(1,) if device == 'cpu' else (1, 2, 4, 8)
         )
         self.broken, self.room, self.most = broken, 99, None
         self.score, self.reliability = 0.9, 0.9
         self.routes_with_reliability, self.long_side = {'day'}, 64
+        self.routers = object()
         self.taxonomy = CAMVID11
         self.pictures: dict[str, Any] = {}
         self.batches: list[list[str]] = []
@@ -455,7 +457,7 @@ class StubPipeline:
         self.batches.append([frame.camera for frame in frames])
         self.stamps += [frame.stamp_ns for frame in frames]
         if any(frame.camera == self.broken for frame in frames):
-            raise RuntimeError('out of order')
+            raise self.error
         if len(frames) > self.room and (self.backend.device != 'cpu' or self.room < 0):
             raise MemoryError('no memory')
         return [self.result(frame, want) for frame, want in zip(frames, wants)]
@@ -755,13 +757,13 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
     assert setup.worker.stop(10)
     assert setup.pipeline.batches[1:] == [['a', 'b', 'c', 'd'], ['a', 'b'], ['c', 'd']]
     assert not setup.worker.memory_problem
-    setup.pipeline.room = 0
+    setup.pipeline.room, routers = 0, setup.pipeline.routers
     setup.worker.start()
     setup.put('a')
     if fallback:
         setup.until(6)
         assert setup.worker.stop(10)
-        assert setup.loads == [('cpu', [600.0])]
+        assert setup.loads == [('cpu', [600.0])] and setup.pipeline.routers is routers
         assert setup.pipeline.batches[4:] == [['a'], ['a']] and not setup.pipeline.changes
         # the networks on the CPU were made ready as well
         assert setup.pipeline.prepared == [(7, 9), (4, 4), (4, 4)]
@@ -793,6 +795,18 @@ def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):
     setup = make(room=0)
     assert setup.loads == [('cpu', [])] and setup.pipeline.prepared == [(7, 9)]
     assert 'the networks run on the CPU' in setup.worker.memory_problem
+
+
+def test_a_mask_of_no_numbers_is_withheld_and_costs_no_other(make):
+    setup = make(broken='rear')
+    setup.pipeline.error = WithheldError('the network gave no numbers')
+    setup.hold()
+    setup.put('front')
+    setup.put('rear')
+    setup.pipeline.gate.set()
+    assert setup.until(2) == ['busy', 'front']
+    assert setup.worker.stop(10)
+    assert setup.drops('rear') == {'withheld': 1} and not setup.drops('front')
 
 
 def test_networks_that_fail_for_good_end_the_process(make):

@@ -126,6 +126,9 @@ NAMES: list[tuple[list[str], list[str], str, list[str]]] = [
      ['a /a/image_raw/foxglove /a/camera_info /a/nightseg',
       'b /b/h264 /b/camera_info /b/nightseg']),
     (['camera'], ['/image_raw'], 'raw', ['image_raw /image_raw /camera_info /image_raw/nightseg']),
+    (['/nightseg/front'], [''], 'raw',
+     ['/nightseg/front /nightseg/front/image_raw /nightseg/front/camera_info '
+      '/nightseg/front/nightseg']),
 ]  # fmt: skip
 
 

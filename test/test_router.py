@@ -277,7 +277,12 @@ def test_a_repeated_stamp_starts_no_timer_and_is_not_called_late():
     again = router.update(START, light(0.1))
     assert 'late' not in again.reason and 'night' not in again.reason
     assert router.update(START + SECOND // 2, light(0.1)).route == 'day'
-    assert router.update(START + SECOND, light(0.1)).route == 'night'
+    switch = router.update(START + SECOND, light(0.1))
+    assert switch.route == 'night' and switch.switched
+    # the batch of a camera that failed is processed again
+    assert router.update(START + SECOND, light(0.1)) == switch
+    router.forced = 'day'
+    assert router.update(START + SECOND, light(0.1)).route == 'day'
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,14 @@ def test_packets_are_shown_from_a_key_frame_on_until_one_is_lost(codec, more, en
         assert found == shown
 
 
+def test_a_packet_that_is_lost_right_behind_the_first_key_frame_is_missed():
+    decoder, found = PacketDecoder('front'), []
+    for number, data in packets('libx264', 8):
+        if number != 2 and decoder.decode(message('h264', data, number)) is not None:
+            found.append(number)
+    assert found == [0, 1, 5, 6, 7]
+
+
 def test_an_unknown_encoding_of_packets_names_those_that_are_known():
     with pytest.raises(VideoError, match="'mpeg7' is unknown; known are av1"):
         PacketDecoder().decode(message('mpeg7', b'', 0))

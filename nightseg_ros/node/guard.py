@@ -28,7 +28,8 @@ def main(pid: int, pipe: int) -> None:
     while left > 0:
         lines = b''
         if select.select([0], [], [], TICK)[0]:
-            lines = os.read(0, 4096)
+            # more than a pipe holds: a part of a line would be another number
+            lines = os.read(0, 1 << 20)
             if not lines:
                 return
         now = time.monotonic()

@@ -64,6 +64,7 @@ class NightPerception(ManagedNode):
 
     def stop(self, timeout: float) -> bool:
         """Unsubscribe, stop the worker."""
+        self._busy('stopping', timeout + self._batch_limit())
         self.unsubscribe()
         if self._worker is None or self._worker.stop(timeout):
             return True

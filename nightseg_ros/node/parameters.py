@@ -21,7 +21,13 @@ from nightseg_ros.clouds.geometry import CloudError, FrameTree
 from nightseg_ros.clouds.painter import PaintConfig
 from nightseg_ros.config import ConfigError, did_you_mean, from_mapping, live, setting
 from nightseg_ros.perception.pipeline import PipelineConfig
-from nightseg_ros.perception.result import base_topic, NAMESPACE, output_prefixes, TRANSPORTS
+from nightseg_ros.perception.result import (
+    base_topic,
+    is_mask,
+    NAMESPACE,
+    output_prefixes,
+    TRANSPORTS,
+)
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.expand_topic_name import expand_topic_name
@@ -246,10 +252,11 @@ class Settings:
         cameras, transport = [], self.transport
         for name, topic, output, mask in zip(names, topics, outputs, masks):
             stem = base_topic(topic)
-            if f'/{NAMESPACE}/' in topic or topic.endswith('/compressedDepth'):
+            ours = is_mask(topic)
+            if ours or topic.endswith('/compressedDepth'):
                 raise ConfigError(
                     f"'image_topics' names {topic}, which is no camera's picture but a "
-                    f'{"mask" if NAMESPACE in topic else "depth image"}'
+                    f'{"mask" if ours else "depth image"}'
                 )
             whole = transport == 'raw' or topic.endswith(transport)
             cameras.append(CameraNames(

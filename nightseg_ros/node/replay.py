@@ -401,18 +401,19 @@ class Player:
         return False
 
     def _publish(self, topic: str, content: Message | Frame) -> None:
-        stamp_ns = carried = content.stamp_ns + self._offset
+        stamp_ns = content.stamp_ns + self._offset
         if isinstance(content, Frame):
             header = stamped_header(content.frame_id or 'camera', max(stamp_ns, 0))
             message = self._images[content.order].fill(header, content.image)
         else:
             message = content.data
-            if self.source.topics[topic] in IMAGE_TYPES:
-                carried = header_stamp(message)
         send = partial(self.publishers[topic].publish, message)
         due: int | None = None
         if topic in self._labels:
-            due = carried if isinstance(content, Frame) else self.source.picture_stamp(content)
+            due = (
+                max(stamp_ns, 0) if isinstance(content, Frame)
+                else self.source.picture_stamp(content)
+            )  # fmt: skip
         sent = time.monotonic_ns()
         send()
         if due is not None and not self._wait_for_labels(topic, due, send):

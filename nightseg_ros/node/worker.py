@@ -105,7 +105,7 @@ class Worker:
     def start(self) -> None:
         """Begin to work."""
         self.pipeline.reset(reason='activated')
-        self._stopping, self._failing = False, None
+        self._stopping, self._failing, self._most = False, None, None
         self._loop = self._threads.submit(self._run)
 
     def stop(self, timeout: float) -> bool:
@@ -201,8 +201,8 @@ class Worker:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
         waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
-        if camera.bit_depth.sixteen and not sixteen and camera.size is not None:
-            text = 'a picture has values from 4096 on: read as 16 bits until deactivate'
+        if camera.bit_depth.sixteen and not sixteen and camera.bit_depth.twelve:
+            text = 'pictures have values from 4096 on: read as 16 bits until deactivate'
             camera.health.warn(begun, 'depth', text, log=text)
         size, before = (image.shape[0], image.shape[1]), camera.size
         if before is not None and before != size:
@@ -243,6 +243,8 @@ class Worker:
                 traceback.clear_frames(error.__traceback__)
             if out_of_memory(error) and self._need_less_memory(len(opened), error):
                 self._process(opened)
+            elif len(opened) == 1 and isinstance(error, WithheldError):
+                self._fail(opened[0][0], 'withheld', 'a mask is withheld', error)
             elif len(opened) == 1:
                 self._fail(opened[0][0], 'failed', 'a frame could not be segmented', error)
                 self._end_if_hopeless(error)
@@ -298,7 +300,8 @@ class Worker:
             self.memory_problem = f'{device} is out of memory, and cpu_fallback is off'
             return False
         self._task('loading the networks on the CPU', settings.watchdog_load_s)
-        self.pipeline = self._load_on_cpu(device)
+        routers, self.pipeline = self.pipeline.routers, self._load_on_cpu(device)
+        self.pipeline.routers = routers
         release_memory()
         self._sizes.clear()
         # the parameters may have changed since
@@ -318,7 +321,7 @@ class Worker:
 
     def _end_if_hopeless(self, error: Exception) -> None:
         """Raise where nothing has worked for ``watchdog_s``: a device that failed stays so."""
-        if isinstance(error, (FrameError, WithheldError)):
+        if isinstance(error, FrameError):
             return
         now, limit = time.monotonic(), self._node.settings.watchdog_s
         begun, last = self._failing or (now, now)

@@ -117,20 +117,31 @@ for _name, _code in (
     ENCODINGS[f'bayer_{_name}16'] = ImageEncoding(2, 'rgb', _code, wide=True, mosaic=True)
 
 
+#: Pictures in a row that show a camera's bits.
+CONFIRMED = 3
+
+
 class BitDepth:
     """
     What the pictures of a camera in 16 bits have shown so far.
 
     Sensors of 12 bits whose driver does not shift them up have no value from 4096 on. A camera
-    that has shown one has 16 bits for good: a dark picture must not become a light one.
+    that has shown some in ``CONFIRMED`` pictures in a row has 16 bits for good: a dark picture
+    must not become a light one, nor a damaged one make all that follow black.
     """
 
-    sixteen = False
+    sixteen = twelve = False
+    """Whether pictures are read as 16 bits for good; whether one was read as 12 bits."""
+    _wide = 0
 
     def shift(self, largest: int) -> int:
         """Return by how many bits the values of a picture go down to 8."""
-        self.sixteen |= largest >= 4096
-        return 8 if self.sixteen else 4
+        self._wide = self._wide + 1 if largest >= 4096 else 0
+        self.sixteen |= self._wide >= CONFIRMED
+        if self._wide or self.sixteen:
+            return 8
+        self.twelve = True
+        return 4
 
 
 def decode_raw(

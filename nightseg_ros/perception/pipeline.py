@@ -137,7 +137,7 @@ class Pipeline:
         """
         self.config, self.backend = config, backend
         self.parts, self.estimator = parts, estimator
-        self._routers = RouterBank(config.router, None if config.route == 'auto' else config.route)
+        self.routers = RouterBank(config.router, None if config.route == 'auto' else config.route)
         self.check(config.route, config.router)
         by_route = {'day': 'day', 'translate': 'day', 'night': 'night'}
         self._segmenters = {r: parts[name] for r, name in by_route.items() if name in parts}
@@ -200,13 +200,13 @@ class Pipeline:
         config = replace(self.config, **given)
         self.check(config.route, config.router)
         forced = None if config.route == 'auto' else config.route
-        self._routers.change(config.router)
-        self._routers.force(forced)
+        self.routers.change(config.router)
+        self.routers.force(forced)
         self.config = config
 
     def reset(self, reason: str = 'reset') -> None:
         """Let the routers of all cameras decide afresh and name ``reason``."""
-        self._routers.reset(reason)
+        self.routers.reset(reason)
 
     def process(
         self, frames: Sequence[Frame], want: Want | Sequence[Want] = LABELS_ONLY
@@ -230,7 +230,7 @@ class Pipeline:
         results = []
         small = np.stack([thumbnail(frame.image, frame.order) for frame in frames])
         for frame, light in zip(frames, self.estimator.estimate(small)):
-            decision = self._routers.update(frame.camera, frame.stamp_ns, light)
+            decision = self.routers.update(frame.camera, frame.stamp_ns, light)
             results.append(Result(frame=frame, illumination=light, decision=decision))
         estimate = (time.perf_counter() - started) * 1e3 / len(frames)
         for index, result in enumerate(results):

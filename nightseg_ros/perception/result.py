@@ -130,6 +130,11 @@ def base_topic(topic: str) -> str:
     return re.sub('/(compressed|ffmpeg|foxglove)$', '', topic)
 
 
+def is_mask(topic: str) -> bool:
+    """Tell whether a topic is an output of ours: /front/nightseg/labels, also by a transport."""
+    return base_topic(topic).split('/')[-2:-1] == [NAMESPACE]
+
+
 def output_prefixes(topics: Sequence[str]) -> list[str]:
     """
     Return what each camera's output topics begin with, its image topic being given.

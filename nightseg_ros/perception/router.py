@@ -126,6 +126,7 @@ class Router:
         self._afresh = 'first frame'
         self._unknown = True
         self._route: Route | None = None
+        self._decision: Decision | None = None
 
     @property
     def route(self) -> Route:
@@ -151,6 +152,10 @@ class Router:
         than ``CLOCK_SET_S``, also of one wild stamp, tells nothing about the light: state and
         dwell go on as if no time had passed.
         """
+        last = self._decision
+        if last is not None and stamp_ns == self._last_ns and last.route == self.route:
+            # also of a batch that is processed again, which must not hide a switch
+            return last
         pending = self._advance(stamp_ns, illumination)
         state: State = self.state or 'dusk'
         self._unknown = state == 'dusk' and not _usable(illumination)
@@ -161,7 +166,8 @@ class Router:
         if self.forced:
             why = f'route forced to {self.forced}; state {state}: {why}'
         reason = f'{why}; {pending}' if pending else why
-        return Decision(state=state, route=route, reason=reason, switched=switched)
+        self._decision = Decision(state=state, route=route, reason=reason, switched=switched)
+        return self._decision
 
     def _advance(self, stamp_ns: int, illumination: Illumination) -> str:
         """Move the state on and return what is pending, '' if nothing is."""

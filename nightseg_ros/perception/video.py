@@ -277,7 +277,8 @@ class PacketDecoder:
             # a picture is wanted when its packet comes, not when threads have filled their queue
             self._context.thread_type = 'SLICE'
             self._context.options = LIMITS
-        elif codec == 'h264' and self._numbers.gap(data):
+        # also of the first packet: a stream may tell only there how its frames are numbered
+        if codec == 'h264' and self._numbers.gap(data):
             # the decoder would go on with smeared pictures; the others' ones stop by themselves
             self._context.flush_buffers()
         packet = av.Packet(data)

@@ -90,9 +90,9 @@ class CapturedGraph:
         """Return the outputs of uint8 [B, h, w, 3], in memory of their own."""
         count = len(images)
         shape = (batch_length(count), *images.shape[1:])
-        inputs, outputs, replay = self._ready.pop(shape, None) or self.capture(shape)
-        # used last, and those used first go
-        self._ready[shape] = inputs, outputs, replay
+        ready = self._ready.pop(shape) if shape in self._ready else self.capture(shape)
+        # behind the others: what was used longest ago comes first
+        inputs, outputs, replay = self._ready[shape] = ready
         if len(self._ready) > 2 * MOST_SHAPES:
             del self._ready[next(iter(self._ready))]
         inputs[:count].copy_(images)
