@@ -56,6 +56,9 @@ def main(
     with FlopCounterMode(display=False) as counter:
         graph_of(load_weights(night))(torch.zeros(1, rows, columns, 3, dtype=torch.uint8))
     operations, peak = counter.get_total_flops(), peak_flops(pipeline.backend.device)
+    if pipeline.backend.device == 'cuda':
+        # of the frames, not of the products above
+        torch.cuda.reset_peak_memory_stats()
     result: dict[str, Any] = {
         'machine': machine(), 'versions': versions(), 'what': {**settings, **pipeline.describe()},
         'gflop_a_frame': operations / 1e9, 'peak_tflops': peak / 1e12, 'goals': GOALS,

@@ -222,7 +222,7 @@ def test_what_is_not_there_is_named(name, device, words):
     ('name', 'device', 'package'),
     [
         ('onnxruntime', 'cpu', 'onnxruntime'), ('onnxruntime', 'cuda', 'onnxruntime-gpu'),
-        ('tensorrt', 'auto', 'onnxruntime-gpu'),
+        ('tensorrt', 'auto', 'onnxruntime-gpu'), ('auto', 'cuda', r"'nightseg\[torch\]'"),
     ],
 )  # fmt: skip
 def test_the_light_set_up_names_the_package_of_a_backend(name, device, package, monkeypatch):

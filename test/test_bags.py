@@ -15,6 +15,7 @@ import bag_samples
 from bag_samples import frames_of, picture, START, STEP, TOPIC
 import cv2
 from mcap.writer import Writer as McapWriter
+from nightseg_ros.bags import storage
 from nightseg_ros.bags.reader import BagError, BagReader, camera_of, inspect_bag, is_bag, REORDER
 from nightseg_ros.bags.storage import _zstd, Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
@@ -237,6 +238,22 @@ def packed(bag: Path) -> Path:
     file = bag.parent / 'night.mcap.zst'
     file.write_bytes(_zstd.compress((bag / 'bag.mcap').read_bytes()))
     return file
+
+
+def test_topics_that_are_read_at_once_share_one_unpacked_copy(tmp_path, monkeypatch):
+    # more than lie in memory to be put in order
+    file = packed(write(tmp_path / 'bag', [frame_of(index) for index in range(20)]))
+    copies, unpack = [], storage.unpack_file
+
+    def counted(source: Path, target: Path) -> str:
+        copies.append(target)
+        return unpack(source, target)
+
+    with BagReader(file) as reader:
+        topic = reader.image_topic()
+        monkeypatch.setattr(storage, 'unpack_file', counted)
+        assert len([*reader.merged([topic, topic])]) == 40 and len(copies) == 1
+    assert not copies[0].parent.exists()
 
 
 def beside_finder(bag: Path) -> Path:
@@ -549,11 +566,11 @@ def test_what_a_copy_lacks_of_other_topics_is_said(tmp_path, config):
 
 def test_a_dark_picture_of_16_bits_stays_dark(tmp_path):
     with BagWriter(tmp_path / 'drive') as bag:
-        for index, largest in enumerate((60_000, 3000)):
+        for index, largest in enumerate((*[60_000] * 3, 3000)):
             values = np.full((4, 6), largest, np.uint16)
             bag.write_image(TOPIC, values, 'mono16', stamp_ns=START + index)
     frames = [frame for _, frame in open_source(tmp_path / 'drive')]
-    assert [int(frame.image.max()) for frame in frames] == [60_000 >> 8, 3000 >> 8]
+    assert [int(frame.image.max()) for frame in frames] == [*[60_000 >> 8] * 3, 3000 >> 8]
 
 
 FULL = """

@@ -171,6 +171,27 @@ def test_segformer_by_its_own_library(street, tmp_path):
             assert (got[0] == wanted.numpy()).mean() >= 0.995
 
 
+class Coarse(nn.Module):
+    """Ids 0 and 8 in cells of four pixels; or how sure it is of one class."""
+
+    def __init__(self, *, ids: bool) -> None:
+        super().__init__()
+        self.ids = ids
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        sure = nn.functional.avg_pool2d(x, 4).mean(1, keepdim=True).sigmoid()
+        return (sure > 0.5).long() * 8 if self.ids else sure
+
+
+def test_between_two_ids_lies_no_third_one(street, tmp_path):
+    model = write_onnx(tmp_path / 'model.onnx', Coarse(ids=True))
+    labels = labels_file(tmp_path / 'labels.yaml', {'classes': list('abcdefghi')})
+    file = tmp_path / 'other.safetensors'
+    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    found, *_ = open_backend('onnxruntime', 'cpu').load(load_weights(file), print)(street[None])
+    assert np.unique(found).tolist() == [0, 8]
+
+
 @torch.inference_mode()
 def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
     generator = Generator().eval()
@@ -214,10 +235,12 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
         ({'classes': ['a', 'b', 'c']}, [], 'gives .*; logits of 3 classes'),
         ({'x': 'road', 'y': 'moon'}, [], "has no class 'moon'"),
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
+        ({'classes': ['a', 'b']}, [], 'ids are whole numbers'),
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
-    model = write_onnx(tmp_path / 'model.onnx', Network(2), fixed=True)
+    network = Coarse(ids=False) if 'ids' in words else Network(2)
+    model = write_onnx(tmp_path / 'model.onnx', network, fixed=True)
     file = labels_file(tmp_path / 'labels.yaml', labels)
     out = tmp_path / 'other.safetensors'
     command = ['import', 'onnx', str(model), '--labels', str(file), '--out', str(out), *flags]

@@ -26,6 +26,7 @@ import sqlite3
 import struct
 import sys
 import tempfile
+import threading
 from typing import Any, BinaryIO
 
 from mcap import records as mcap
@@ -186,15 +187,41 @@ def count_file(path: Path) -> tuple[dict[Channel, int], list[str]]:
     return found, errors
 
 
+class _Copy:
+    """An unpacked file, as long as somebody reads it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix='nightseg-')
+        self.file = Path(self.folder.name) / path.stem
+        self.reason = unpack_file(path, self.file)
+        self.readers = 0
+
+
+_copies: dict[Path, _Copy] = {}
+#: A generator that is thrown away may be closed at any line, also of the thread that holds it.
+_copying = threading.RLock()
+
+
 @contextlib.contextmanager
 def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the file as it can be read, and why a packed one breaks off."""
+    """Yield the file as it can be read, and why a packed one breaks off; readers share a copy."""
     if path.suffix not in PACKED:
         yield path, ''
         return
-    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
-        target = Path(folder) / path.stem
-        yield target, unpack_file(path, target)
+    key = path.resolve()
+    with _copying:
+        if key not in _copies:
+            _copies[key] = _Copy(path)
+        copy = _copies[key]
+        copy.readers += 1
+    try:
+        yield copy.file, copy.reason
+    finally:
+        with _copying:
+            copy.readers -= 1
+            if not copy.readers:
+                del _copies[key]
+                copy.folder.cleanup()
 
 
 def unpack_file(source: Path, target: Path) -> str:

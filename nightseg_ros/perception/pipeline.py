@@ -169,7 +169,7 @@ class Pipeline:
         """
         read = _read(config, log)
         estimator = IlluminationEstimator(read['illumination'])
-        name, device = choose(_segmenters(read), config.backend, config.device)
+        name, device = choose([*read.values()], config.backend, config.device)
         backend = open_backend(name, device, config.threads)
         parts: dict[str, Part] = {}
         for name in sorted(read.keys() - {'illumination'}):
@@ -375,12 +375,8 @@ class Pipeline:
 def settled(config: PipelineConfig) -> PipelineConfig:
     """Return the config with what 'auto' means here: processes of other machines do the same."""
     read = _read(config, lambda text: None)
-    backend, device = choose(_segmenters(read), config.backend, config.device)
+    backend, device = choose([*read.values()], config.backend, config.device)
     return replace(config, backend=backend, device=device)
-
-
-def _segmenters(read: Mapping[str, Weights]) -> list[Weights]:
-    return [read[part] for part in ('day', 'night') if part in read]
 
 
 def routes_of(route: str, router: RouterConfig) -> set[str]:

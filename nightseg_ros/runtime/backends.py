@@ -117,6 +117,8 @@ def resolve(name: str, device: str) -> tuple[str, str]:
     if name in ('auto', 'torch') and device != 'cpu':
         if has_gpu():
             return 'torch', 'cuda'
+        if wanted and not available_backends()['torch']:
+            raise BackendError("backend 'torch' is not installed: pip install 'nightseg[torch]'")
         if wanted:
             raise BackendError(f"{asked} was asked for, but torch finds no GPU; use device 'cpu'")
     present = available_backends()
@@ -140,16 +142,18 @@ def resolve(name: str, device: str) -> tuple[str, str]:
 
 def choose(weights: Sequence[Weights], backend: str, device: str) -> tuple[str, str]:
     """
-    Return what runs ``weights``, segmenters, and its device, for names that may be 'auto'.
+    Return what runs ``weights`` and its device, for names that may be 'auto'.
 
-    That is torch on a GPU; on a CPU OpenVINO, in bfloat16 where the CPU has it and all weights say
-    that enough labels stay the same; else onnxruntime. ``BackendError`` as of ``open_backend``.
+    That is torch on a GPU; on a CPU OpenVINO, in bfloat16 where the CPU has it and all segmenters
+    say that enough labels stay the same; else onnxruntime. ``BackendError`` as of
+    ``open_backend``.
     """
     if backend == device == 'auto' and any(w.metadata.network == IMPORTED for w in weights):
         # torch, the choice on a GPU, has no such network
         device = 'cpu'
     name, device = resolve(backend, device)
-    keeps = all(one.metadata.bfloat16 >= MIN_AGREEMENT for one in weights)
+    segmenters = [one.metadata for one in weights if one.metadata.task == 'segment']
+    keeps = all(one.bfloat16 >= MIN_AGREEMENT for one in segmenters)
     if backend == 'auto' and name == 'openvino' and keeps and has_bfloat16():
         name = 'openvino-bf16'
     return name, device

@@ -202,6 +202,11 @@ def _layout(model: onnx.ModelProto, size: tuple[int, int] | None, classes: int) 
             'ids',
             [axis for axis in (1, 3) if output.ndim == 4 and output.shape[axis] == 1],
         )
+        if not np.array_equal(output, np.round(output)):
+            raise BackendError(
+                f'the model gives {output.shape} with values such as {output.flat[0]:.3g}; ids '
+                'are whole numbers. Give logits of each class, also where there are two'
+            )
     else:
         raise BackendError(
             f'the model gives {output.shape}; logits of {classes} classes, as --labels has them, '
@@ -236,8 +241,9 @@ def _segment(nodes: _Nodes, layout: ModelLayout, result: str, table: Sequence[in
     x = nodes('Cast', result, to=TensorProto.FLOAT)
     x = nodes('Transpose', x, perm=layout.perm) if layout.perm else nodes('Unsqueeze', x, _ints(1))
     sides = nodes('Gather', nodes('Shape', 'images'), _ints(1, 2))
-    # full-size logits were enlarged before: one in two says all
-    x = nodes.resize(x, nodes('Div', sides, _ints(2)), 'nearest' if layout.fine else 'linear')
+    # full-size logits were enlarged before: one in two says all; between two ids lies no third one
+    nearest = layout.fine or layout.output == 'ids'
+    x = nodes.resize(x, nodes('Div', sides, _ints(2)), 'nearest' if nearest else 'linear')
     if layout.output == 'ids':
         inside = nodes('Less', nodes('Abs', nodes('Sub', x, np.float32((len(table) - 1) / 2))),
                        np.float32(len(table) / 2))  # fmt: skip
