@@ -99,6 +99,7 @@ class Vehicle:
 
     def __init__(self, client: Client) -> None:
         self.client, self.count = client, 0
+        self.images = {camera: f'/car/{camera}/image_raw' for camera in CAMERAS}
         self.outputs: dict[str, dict[str, Any]] = {}
         for camera in CAMERAS:
             out = f'/car/{camera}/nightseg'
@@ -131,7 +132,7 @@ class Vehicle:
             )  # fmt: skip
             outputs['status'].publish(DiagnosticArray(status=[status]))
             told.append(_status(
-                f'car/night_perception: {camera}', f'/car/{camera}/image_raw', input_hz='10.000',
+                f'car/night_perception: {camera}', self.images[camera], input_hz='10.000',
                 output_hz='9.900', received=str(self.count + 2), served=str(self.count),
                 **{'dropped.superseded': '2', 'dropped.failed': '0', 'latency_ms.p95': '41.0'},
             ))  # fmt: skip
@@ -187,7 +188,7 @@ def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
         vehicle.outputs['rear']['names'].publish(String(data=text))
         vehicle.client.spin(0.2)
     vehicle.outputs['rear']['status'].publish(DiagnosticArray())
-    number = next(i for i in (0, 1) if _name(page, i) == '/car/front')
+    number = _number(page, '/car/front')
     found = f'/picture/{number}/overlay'
     vehicle.client.until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks')
     status, headers, content = vehicle.until(
@@ -205,6 +206,21 @@ def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     vehicle.client.until(lambda: overlay.get_subscription_count() == 0, 'that nobody looks')
 
 
+def test_a_camera_of_video_is_named_instead_of_waited_for(page, vehicle):
+    vehicle.images['rear'] = topic = '/car/rear/image_raw/ffmpeg'
+    vehicle.client.publisher(topic, String)
+
+    def told() -> str:
+        rear = next((c for c in _cameras(page) if c['name'] == '/car/rear'), None)
+        return rear['pictures']['camera']['problem'] if rear else ''
+
+    vehicle.until(lambda: told() == f'{topic} is not shown here; see the overlay', 'the reason')
+    vehicle.images['rear'] = '/car/rear/image_raw'
+    vehicle.until(
+        lambda: page.get(f'/picture/{_number(page, "/car/rear")}/camera')[0] == 200, 'the camera'
+    )
+
+
 def _cameras(page: Page) -> list[dict[str, Any]]:
     with page.events() as connection:
         text = connection.makefile().readline
@@ -214,6 +230,10 @@ def _cameras(page: Page) -> list[dict[str, Any]]:
 
 def _name(page: Page, number: int) -> str:
     return {c['id']: c['name'] for c in _cameras(page)}.get(number, '')
+
+
+def _number(page: Page, name: str) -> int:
+    return next(i for i in (0, 1) if _name(page, i) == name)
 
 
 def _frames(page: Page) -> int:

@@ -159,9 +159,12 @@ class Viewer:
                 guesses = (f'{camera.name}/image_raw{end}' for end in ('', '/compressed'))
                 source.topic = next((topic for topic in guesses if topic in topics), '')
             for picture in camera.pictures.values():
-                compressed = 'sensor_msgs/msg/CompressedImage' in topics.get(picture.topic, ())
-                feed = picture.topic, CompressedImage if compressed else Image
-                wanted = picture.topic in topics and now - picture.watched < WATCHED_S
+                kinds = topics.get(picture.topic, ())
+                shown = [k for k in (CompressedImage, Image) if _full_name(k) in kinds]
+                if kinds and not shown:
+                    picture.problem = f'{picture.topic} is not shown here; see the overlay'
+                feed = picture.topic, shown[0] if shown else Image
+                wanted = bool(shown) and now - picture.watched < WATCHED_S
                 other = not wanted or feed != picture.source
                 if picture.subscription is not None and other:
                     self._node.destroy_subscription(picture.subscription)
@@ -221,6 +224,10 @@ class Viewer:
                         camera.health = (now, status)
                         camera.pictures['camera'].topic = status.hardware_id
                         break
+
+
+def _full_name(kind: type) -> str:
+    return f'sensor_msgs/msg/{kind.__name__}'
 
 
 class LivePicture:
