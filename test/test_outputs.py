@@ -171,6 +171,9 @@ def test_an_input_is_never_replaced(tmp_path, relation):
     with pytest.raises(OutputError, match=f'{relation} the input'):
         check_output(out, 'a bag', lambda path: True, inputs=[source])
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
+    # a second run would find it there
+    with pytest.raises(OutputError, match='lies in the input'):
+        check_output(tmp_path / 'link' / 'new', 'a bag', lambda path: True, inputs=[source])
 
 
 @pytest.mark.parametrize('name', ODD)
