@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 import re
+import shutil
 import sys
 import threading
 from typing import Any
@@ -33,8 +34,10 @@ from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards, Shard
+from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.evaluation.workers import WorkerError
+from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.video import VideoWriter
@@ -224,8 +227,8 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     assert '000003.png' in pictures['losses'][0]
     assert (film['frames'], film['labelled']) == (6, 6)
     assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
-    # pictures by themselves beside a drive: each frame is a unit
-    assert found['sets']['recordings']['unit'] == 'frames'
+    # blocks of the drive beside pictures by themselves: 0.6 s in blocks of 0.3 s, and five
+    assert [found['sets']['recordings'][key] for key in ('unit', 'units')] == ['blocks', 2 + 5]
     assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
     # nothing readable is no score and no crash
     for path in images.iterdir():
@@ -233,6 +236,41 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     entry = run(auto, tmp_path / 'none', images)['runs']['images']
     assert (entry['frames'], entry['failed'], entry['samples']) == (0, 6, [])
     assert entry['all']['miou'] is None and entry['timing']['frames_per_second'] is None
+
+
+def test_a_picture_without_a_time_takes_no_label_by_a_stamp(auto, tmp_path):
+    for kind, numbers in (('images', (1, 2)), ('labels', (0, 2))):
+        for number in numbers:
+            pixels = picture(number, 9) if kind == 'images' else truth(number)
+            imwrite(tmp_path / kind / f'{number}.png', pixels)
+    run(auto, tmp_path / 'out', tmp_path / 'images', labels=[str(tmp_path / 'labels')])
+    # the first one has the stamp 0 for want of a time
+    assert [line['labelled'] > 0 for line in frames_of(tmp_path / 'out')] == [False, True]
+
+
+def test_a_label_by_its_stamp_scores_one_source(auto, tmp_path):
+    """Cameras that are triggered together, each with a bag of its own."""
+    drives = [write_drive(tmp_path / name, 2, seed=len(name)) for name in ('a', 'bc')]
+    for name in (str(START), str(START + STEP)):
+        imwrite(tmp_path / 'labels' / f'{name}.png', truth(0))
+    with pytest.raises(ConfigError, match=f"'a' and 'bc' would take the same.*{START}"):
+        run(auto, tmp_path / 'out', *drives, labels=[str(tmp_path / 'labels')])
+    for name in 'a', 'bc':
+        (tmp_path / 'labels' / name).mkdir()
+        for file in tmp_path.glob('labels/*.png'):
+            os.link(file, tmp_path / 'labels' / name / file.name)
+    flags: Any = {'labels': [str(tmp_path / 'labels')], 'restart': True}
+    found = run(auto, tmp_path / 'out', *drives, **flags)
+    assert [source['labelled'] for source in found['sets']['recordings']['sources']] == [2, 2]
+
+
+@pytest.mark.parametrize('given', [{'labels': ['/truth']}, {'light': 'dawn'}])
+def test_labels_and_light_that_are_not_there_are_said_at_once(drive, tmp_path, given):
+    other = write_drive(tmp_path / 'other', 1)
+    with pytest.raises(DataError, match='/truth|dawn'):
+        sequence_shards([other, drive], **given)
+    # a state of the light is no file that a result would replace
+    assert sequence_shards([other], light='night')[0].inputs == (other,)
 
 
 @pytest.mark.parametrize(
@@ -394,6 +432,33 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
+def test_a_run_that_is_killed_as_it_writes_leaves_no_mixture(auto, drive, tmp_path, monkeypatch):
+    before, out = tmp_path / 'before', tmp_path / 'out'
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(shutil, 'rmtree', lambda path, **_: raise_if(path.name == '.shards'))
+        run(auto, before, drive)
+    first = run(auto, out, drive)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(SetScores, '__init__', lambda *_: raise_if(True))
+        run(auto, out, drive, light='day')
+    assert not (out / 'metrics.json').exists()
+    with monkeypatch.context() as patch:
+        patch.setattr('nightseg_ros.evaluation.evaluate.__version__', '0.1')
+        with pytest.raises(ConfigError, match='other versions'):
+            run(auto, out, drive, light='day')
+    run(auto, out, drive, light='day')
+    # half removed: finished shards without the plan that they are of
+    (before / '.shards' / 'plan.json').unlink()
+    (before / '.shards').rename(out / '.shards')
+    found = run(auto, out, drive, labels=[LABEL_TOPIC])
+    assert first['runs']['drive']['labelled'] == 0 < found['runs']['drive']['labelled']
+
+
+def raise_if(wanted: bool) -> None:
+    if wanted:
+        raise Interrupted
+
+
 def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
     taken = []
 
@@ -495,8 +560,10 @@ def test_wrong_configurations_are_named(weights, compare, words):
 
 def test_saved_masks_never_overwrite_one_another(auto, tmp_path):
     for name in ('road.png', 'road.jpg', 'town.png'):
-        imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    shards = dataset_shards([f'images:{tmp_path}'], CAMVID11)
+        imwrite(tmp_path / 'in' / name, np.zeros((8, 8, 3), np.uint8))
+        imwrite(tmp_path / 'in !' / name, np.zeros((8, 8, 3), np.uint8))
+        imwrite(tmp_path / 'in ?' / name, np.zeros((8, 8, 3), np.uint8))
+    shards = dataset_shards([f'images:{tmp_path}/in'], CAMVID11)
     check_outputs(shards, tmp_path, save_labels=False)
     found = evaluate(shards, auto, tmp_path / 'out')
     [run] = found['runs'].values()
@@ -504,15 +571,61 @@ def test_saved_masks_never_overwrite_one_another(auto, tmp_path):
     assert len(set(shown)) == len(shown) == 3
     with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
         check_outputs(shards, tmp_path, save_labels=True)
+    alike = sequence_shards([tmp_path / 'in !', tmp_path / 'in ?'])
+    with pytest.raises(ConfigError, match="2 sources of 'recordings' are called 'in_'"):
+        check_outputs(alike, tmp_path, save_labels=True)
+
+
+def test_only_results_of_an_evaluation_are_replaced_and_masks_go_with_their_scores(
+    auto, drive, tmp_path
+):
+    own, foreign = tmp_path / 'own', tmp_path / 'foreign'
+    run(auto, own, drive)
+    # a person's own, beside an evaluation that wrote none
+    imwrite(own / 'labels' / '000000.png', truth(0))
+    with pytest.raises(OutputError, match=r"labels' is a folder that nightseg did not write"):
+        run(auto, own, drive, save_labels=True)
+    run(auto, own, drive)
+    assert os.listdir(own / 'labels') == ['000000.png']
+    shutil.rmtree(own / 'labels')
+    for save_labels in (True, False):
+        run(auto, own, drive, save_labels=save_labels)
+        assert (own / 'labels').exists() is save_labels
+    foreign.mkdir()
+    for name in ('metrics.json', 'report.html'):
+        (foreign / name).write_text('{}')
+        with pytest.raises(OutputError, match=f"{name}' is a file that nightseg did not write"):
+            run(auto, foreign, drive)
+        (foreign / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ('evaluate --dataset images:{images} --labels x', '--labels is of bags, videos'),
+        ('evaluate {drive} --sources *=x', '--sources names pictures of a --dataset'),
+        ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
+        ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),
+        ('predict {drive} --rate 5', '--rate is of folders and videos'),
+    ],
+)
+def test_options_without_effect_are_refused(drive, tmp_path, given, words, capsys):
+    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
+    places = {'images': tmp_path / 'images', 'drive': drive}
+    assert main([*given.format(**places).split(), '--out', str(tmp_path / 'out')]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_command(weights, drive, tmp_path, capsys):
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
     flags += ['--out', str(tmp_path / 'out')]
-    command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, *flags]
+    for name in (START, 'stranger'):
+        imwrite(tmp_path / 'labels' / f'{name}.png', truth(0))
+    command = ['evaluate', str(drive), '--labels', str(tmp_path / 'labels'), *flags]
     assert main([*command, '--compare', 'route=day', 'route=night', '--streams', '2']) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert 'drive, drive: labels without a frame: 1' in warned
     assert re.search(r'drive/route=day\b.*\n(.*\n)* *all +\d+ ', said)
     assert re.search(r'drive/route=night − drive/route=day: mIoU [+-]0', said)
     result = scores_of(tmp_path / 'out')

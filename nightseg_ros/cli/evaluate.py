@@ -83,10 +83,21 @@ class EvaluateOptions(PipelineOptions):
     """Write report.html."""
 
 
+#: Options of SOURCE alone.
+_OF_SOURCES = ('labels', 'topic', 'rate', 'stamps', 'light', 'name')
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
+    given = {name for name in _OF_SOURCES if getattr(options, name) not in (None, '', ())}
+    if given and not options.source:
+        raise ConfigError(f'--{min(given)} is of bags, videos and folders, and none is given')
+    if options.sources and not options.dataset:
+        raise ConfigError('--sources names pictures of a --dataset, and none is given')
+    if options.streams > 1 and (options.workers > 1 or options.ray):
+        raise ConfigError('--streams is of one process; leave it, or --workers and --ray, out')
     if options.streams < 0 or options.threads < 0 or options.workers < 1:
         raise ConfigError('--streams and --threads are numbers from 0 on, --workers from 1 on')
 
@@ -153,8 +164,11 @@ def _print_problems(result: dict[str, Any]) -> int:
     for name, entry in result['sets'].items():
         for source in entry['sources']:
             lost += source['failed'] + len(source['losses'])
+            where = f'nightseg evaluate: {name}, {source["name"]}'
+            if source['labels_unused']:
+                print(f'{where}: labels without a frame:', source['labels_unused'], file=sys.stderr)
             for text in source['losses'][:5]:
-                print(f'nightseg evaluate: {name}, {source["name"]}: {text}', file=sys.stderr)
+                print(f'{where}: {text}', file=sys.stderr)
             more = len(source['losses']) - 5
             if more > 0:
                 print(f'nightseg evaluate: … {more} more in metrics.json', file=sys.stderr)

@@ -56,6 +56,8 @@ def predict(options: PredictOptions) -> int:
 
     config = options.pipeline_config()
     source = open_source(options.source, options.topic, rate=options.rate)
+    if options.rate is not None and source.kind in ('bag', 'image'):
+        raise ConfigError(f"--rate is of folders and videos; '{options.source}' is none")
     for folder in OUTPUTS:
         check_output(options.out / folder, 'a result', _is_prediction, inputs=[options.source])
     want = Want(labels=True, confidence=True, overlay=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -117,15 +117,23 @@ class Shard:
             found += sorted(path for path in inside if path.is_file())
         return found
 
+    def open_labels(self) -> tuple[Labels, list[tuple[int, str]]]:
+        """Open labels and light of ``frames``; ``DataError`` or ``BagError`` for what is none."""
+        assert self.frames is not None
+        needed = self.frames.kind == 'bag' and (self.labels or self.light)
+        bag = BagReader(self.frames.path) if needed else None
+        return Labels(self.labels, self.source, bag), read_light(self.light, bag)
+
     def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
         """
         Decode the frames and find their labels.
 
-        At the end ``note`` has 'losses' and 'labels_unused': what could not be read, and the
-        number of labels without a frame. ``DataError`` or ``BagError`` says what cannot be opened,
-        which image of a data set is damaged, or which labels are none.
+        At the end ``note`` has 'losses', 'labels_unused' and 'labels': what could not be read, the
+        number of labels without a frame, and the files of those with one. ``DataError`` or
+        ``BagError`` says what cannot be opened, which image of a data set is damaged, or which
+        labels are none.
         """
-        note |= {'losses': [], 'labels_unused': 0}
+        note |= {'losses': [], 'labels_unused': 0, 'labels': []}
         for sample in self.samples:
             yield LabelledFrame(
                 name=sample.image.stem, source=sample.source, light=sample.light,
@@ -138,9 +146,7 @@ class Shard:
     def _read_sequence(self, frames: FrameSource, note: dict[str, Any]) -> Iterator[LabelledFrame]:
         errors: list[str] = []
         first_name, labelled = '', False
-        bag = BagReader(frames.path) if frames.kind == 'bag' else None
-        labels = Labels(self.labels, self.source, bag)
-        light = read_light(self.light, bag)
+        labels, light = self.open_labels()
         for name, found in frames:
             if isinstance(found, BagReadError):
                 # this stands for any number of frames, so it is none
@@ -151,14 +157,18 @@ class Shard:
                 errors.append(f'{name}: {found}')
                 yield LabelledFrame(name=name, source=self.source, frame=None, error=str(found))
                 continue
-            truth = labels.of(name, found.stamp_ns)
+            # pictures of a plain folder have no time
+            stems = (name, str(found.stamp_ns)) if self.sequence else (name,)
+            truth = labels.of(found.stamp_ns, *stems)
             labelled = labelled or truth is not None
             yield LabelledFrame(
                 name=name, source=self.source, frame=found, truth=truth,
                 light=light_at(light, found.stamp_ns),
             )  # fmt: skip
         note['labels_unused'] = labels.unused()
-        note['losses'] = errors[:MOST_ERRORS] + labels.errors[:MOST_ERRORS]
+        note['labels'] = sorted(map(str, labels.used))
+        errors += labels.errors
+        note['losses'] = errors[:MOST_ERRORS]
         if len(errors) > MOST_ERRORS:
             note['losses'].append(f'… and {len(errors) - MOST_ERRORS} more')
         if labels.example and first_name and not labelled:
@@ -218,7 +228,7 @@ def sequence_shards(
 
     Without ``topics`` every camera of a bag is taken. ``labels`` is one folder or topic for all,
     or one for each topic. ``DataError`` and ``BagError`` say what cannot be opened,
-    ``ConfigError`` what contradicts itself.
+    ``ConfigError`` what contradicts itself or has no effect.
     """
     if len(labels) > 1 and len(labels) != len(topics):
         raise ConfigError(
@@ -238,50 +248,56 @@ def sequence_shards(
             camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
             # a topic is no path, and exists as none
-            given = [Path(text) for text in (own, light, stamps) if text]
+            known = light if light not in LIGHTS else ''
+            given = [Path(text) for text in (own, known, stamps) if text]
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
                 frames=open_source(path, topic, rate=rate, stamps=stamps),
                 inputs=(path, *given), note=note,
             )  # fmt: skip
+            # what is missing is said before anything is evaluated
+            shard.open_labels()
             shards.append(shard)
-    for own in dict.fromkeys(labels):
-        some = [shard for shard in shards if shard.labels == own]
-        _check_apart(some, Path(own), alone=len(labels) == 1)
+    timed = {shard.frames.kind for shard in shards if shard.frames} - {'bag', 'image'}
+    if rate is not None and not timed:
+        raise ConfigError('--rate is of folders and videos, of which none is given')
+    refuse_shared((shard.source, _claims(shard)) for shard in shards)
     return shards
 
 
-def _check_apart(shards: Sequence[Shard], labels: Path, *, alone: bool) -> None:
-    """Raise ``ConfigError`` where sources would take each other's labels."""
-    stems = set(label_files(labels)) if labels.is_dir() else set()
+def refuse_shared(claims: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Raise ``ConfigError`` for a label that two sources take, each with the labels it takes."""
     taken: dict[str, str] = {}
-    for shard in shards:
-        if (labels / shard.source).is_dir():
-            continue
-        assert shard.frames is not None
-        for name in sorted(_claims(shard.frames, stems, alone)):
-            other = taken.setdefault(name, shard.source)
-            if other != shard.source:
+    for source, labels in claims:
+        for label in labels:
+            other = taken.setdefault(label, source)
+            if other != source:
                 raise ConfigError(
-                    f"'{other}' and '{shard.source}' would take the same labels of '{labels}': "
-                    f"put those of each into '{labels}/SOURCE', or name one with --topic"
+                    f"'{other}' and '{source}' would take the same labels, '{label}': put those "
+                    'of each into a folder SOURCE in that of the labels, or name one with --topic'
                 )
 
 
-def _claims(frames: FrameSource, stems: set[str], alone: bool) -> set[str]:
-    """Return the names of the labels that a source may take."""
+def _claims(shard: Shard) -> list[str]:
+    """Return the labels that a source may take, as far as that is known before it is read."""
+    labels, frames = Path(shard.labels), shard.frames
+    assert frames is not None
+    if not shard.labels or (labels / shard.source).is_dir():
+        return []
+    stems = set(label_files(labels)) if labels.is_dir() else set()
     if frames.kind in ('folder', 'image'):
         files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
-        return {normalize('NFC', path.stem) for path in files} & stems
-    digits = {stem for stem in stems if stem.isdecimal()}
-    most = frames.count or math.inf
-    numbers = {stem for stem in digits if len(stem) == 6 and int(stem) < most}
-    if frames.kind == 'bag':
-        # a topic, or the stamps, may be those of another camera of the bag
-        return numbers | ({str(frames.path)} if alone else set())
-    # the stamps of all videos begin at 0
-    return numbers | {stem for stem in digits if len(stem) != 6}
+        found = {normalize('NFC', path.stem) for path in files} & stems
+    else:
+        most = frames.count or math.inf
+        numbers = {stem for stem in stems if stem.isdecimal()}
+        found = {stem for stem in numbers if len(stem) == 6 and int(stem) < most}
+        # the stamps of all videos begin at 0
+        found |= {stem for stem in numbers if len(stem) != 6 and frames.kind != 'bag'}
+    # stamps, or a topic, may be those of another camera of the bag
+    shared = [f'{labels} of {shard.path}'] if frames.kind == 'bag' else []
+    return [*shared, *(str(labels / name) for name in sorted(found))]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -312,8 +328,9 @@ class Labels:
         """What could not be read, and why."""
         self.example = ''
         """The name of a file, for a message; '' where there is none."""
+        self.used: set[Path] = set()
+        """The files that frames asked for."""
         self._files: dict[str, Path] = {}
-        self._used: set[str] = set()
         self._messages: Iterator[tuple[int, Image]] = iter(())
         #: Labels by stamp that were read and that no frame has asked for yet.
         self._ahead: dict[int, Image] = {}
@@ -335,12 +352,16 @@ class Labels:
                 raise DataError(f"labels '{labels}' are no folder, and {error}") from error
             self._messages = topic_labels(bag, name, self.errors)
 
-    def of(self, name: str, stamp_ns: int) -> Image | None:
-        """Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded."""
-        for stem in (normalize('NFC', name), str(stamp_ns)):
-            if stem in self._files:
-                self._used.add(stem)
-                return read_labels(self._files[stem])
+    def of(self, stamp_ns: int, *names: str) -> Image | None:
+        """
+        Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded.
+
+        A file may have any of ``names``, the first of them wins.
+        """
+        for name in names:
+            if path := self._files.get(normalize('NFC', name)):
+                self.used.add(path)
+                return read_labels(path)
         step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
         jumped = not -SET_BACK_NS <= step <= _AHEAD_NS
         while stamp_ns not in self._ahead:
@@ -361,7 +382,7 @@ class Labels:
     def unused(self) -> int:
         """Count the labels that no frame asked for; only known at the end."""
         rest = len(self._ahead) + sum(1 for _ in self._messages)
-        return len(self._files) - len(self._used) + self._passed + rest
+        return len(self._files) - len(self.used) + self._passed + rest
 
 
 def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple[int, Image]]:

@@ -88,7 +88,7 @@ class SetScores:
         ]
         self._unit: str = self._config.unit
         if self._unit == 'auto':
-            self._unit = 'blocks' if drives.all() else 'frames'
+            self._unit = 'blocks' if drives.any() else 'frames'
         self._units = self._bootstrap_units(self._tables[0])
         #: By configuration and score, its values in every draw.
         self._values: list[dict[str, Floats]] = []
