@@ -553,7 +553,7 @@ def test_wrong_configurations_are_named(weights, compare, words):
     with pytest.raises(ConfigError, match=words):
         configurations(config(weights), compare)
     changes = 'route=night,long_side=96,router.dwell_dark_s=1,router.table.dusk=day'
-    made = configurations(config(weights), [changes])[0].config
+    [made] = configurations(config(weights), [changes]).values()
     assert (made.route, made.long_side, made.backend) == ('night', 96, 'torch')
     assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
 

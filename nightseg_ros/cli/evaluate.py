@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
@@ -121,7 +121,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     # what cannot be right is said before anything is loaded
-    taxonomy = taxonomy_of(configurations(base, options.compare)[0].config)
+    members = configurations(base, options.compare)
+    taxonomy = taxonomy_of(next(iter(members.values())))
     SegmentationScores(taxonomy, bootstrap, options.classes)
     datasets = dataset_shards(options.dataset, taxonomy, options.sources)
     if {part.set_name for part in recordings} & {part.set_name for part in datasets}:
@@ -132,14 +133,11 @@ def evaluate(arguments: Sequence[str]) -> int:
         for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
             progress.note(note)
         # 'auto' means for each configuration what it means for its weights on a vehicle
-        members = tuple(
-            replace(item, config=settled(item.config))
-            for item in configurations(base, options.compare)
-        )
+        members = {name: settled(config) for name, config in members.items()}
         # with workers, the networks of this process only say what they are
         streams = 1
         if options.workers <= 1 and not options.ray:
-            counts = (stream_count(item.config, options.threads) for item in members)
+            counts = (stream_count(config, options.threads) for config in members.values())
             streams = options.streams or min(counts)
         variants = Variants(members, streams=streams, log=progress.note)
         frames = [part.count for part in shards]
@@ -164,14 +162,13 @@ def _print_problems(result: dict[str, Any]) -> int:
     for name, entry in result['sets'].items():
         for source in entry['sources']:
             lost += source['failed'] + len(source['losses'])
-            where = f'nightseg evaluate: {name}, {source["name"]}'
+            texts = source['losses'][:5]
+            if len(source['losses']) > len(texts):
+                texts.append(f'… {len(source["losses"]) - len(texts)} more in metrics.json')
             if source['labels_unused']:
-                print(f'{where}: labels without a frame:', source['labels_unused'], file=sys.stderr)
-            for text in source['losses'][:5]:
-                print(f'{where}: {text}', file=sys.stderr)
-            more = len(source['losses']) - 5
-            if more > 0:
-                print(f'nightseg evaluate: … {more} more in metrics.json', file=sys.stderr)
+                texts.append(f'labels without a frame: {source["labels_unused"]}')
+            for text in texts:
+                print(f'nightseg evaluate: {name}, {source["name"]}: {text}', file=sys.stderr)
     return 1 if lost else 0
 
 

@@ -28,7 +28,7 @@ from nightseg_ros.evaluation.sources import refuse_shared, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
-from nightseg_ros.files import partial_file, read_json, replace_file
+from nightseg_ros.files import partial_file, process_context, read_json, replace_file
 from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.runtime.backends import processor
 import numpy as np
@@ -80,8 +80,8 @@ def evaluate(
         members = variants.configurations
         if ray:
             run_ray(shards, members, folder, ray, workers, save_labels, advance)
-        elif workers > 1:
-            run_processes(shards, members, folder, workers, save_labels, advance)
+        elif workers > 1 and (context := process_context()):
+            run_processes(shards, members, folder, workers, save_labels, advance, context)
         else:
             run_here(shards, variants, folder, save_labels, advance)
         seconds = time.monotonic() - started
@@ -185,7 +185,7 @@ def _fingerprint(
     result: dict[str, Any] = {
         'sources': [hashlib.sha256(repr(shard).encode()).hexdigest() for shard in shards],
         'files (size or time)': files.hexdigest(),
-        'configurations': {i.name: to_mapping(i.config) for i in variants.configurations},
+        'configurations': {k: to_mapping(v) for k, v in variants.configurations.items()},
         'backend or weights': described,
         'versions': {'nightseg': __version__, **_versions()},
     }
@@ -304,11 +304,11 @@ def _header(variants: Variants, described: list[dict[str, Any]]) -> dict[str, An
             'python': platform.python_version(),
             **_versions(),
         },
-        'route': variants.configurations[0].config.route,
+        'route': next(iter(variants.configurations.values())).route,
         'pipeline': described[0],
         'configurations': [
-            {'name': item.name, 'options': to_mapping(item.config), 'pipeline': pipeline}
-            for item, pipeline in zip(variants.configurations, described)
+            {'name': name, 'options': to_mapping(config), 'pipeline': pipeline}
+            for (name, config), pipeline in zip(variants.configurations.items(), described)
         ],
     }
 

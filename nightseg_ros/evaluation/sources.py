@@ -15,7 +15,6 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-import math
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import normalize
@@ -237,6 +236,8 @@ def sequence_shards(
         )
     names = _names(sources)
     shards: list[Shard] = []
+    claims: list[tuple[str, list[str]]] = []
+    kinds: set[str] = set()
     for path in sources:
         found: Sequence[str | None] = topics
         note = ''
@@ -250,19 +251,19 @@ def sequence_shards(
             # a topic is no path, and exists as none
             known = light if light not in LIGHTS else ''
             given = [Path(text) for text in (own, known, stamps) if text]
+            frames = open_source(path, topic, rate=rate, stamps=stamps)
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
-                frames=open_source(path, topic, rate=rate, stamps=stamps),
-                inputs=(path, *given), note=note,
+                frames=frames, inputs=(path, *given), note=note,
             )  # fmt: skip
             # what is missing is said before anything is evaluated
-            shard.open_labels()
+            claims.append((shard.source, shard.open_labels()[0].claims(frames)))
             shards.append(shard)
-    timed = {shard.frames.kind for shard in shards if shard.frames} - {'bag', 'image'}
-    if rate is not None and not timed:
+            kinds.add(frames.kind)
+    if rate is not None and not kinds - {'bag', 'image'}:
         raise ConfigError('--rate is of folders and videos, of which none is given')
-    refuse_shared((shard.source, _claims(shard)) for shard in shards)
+    refuse_shared(claims)
     return shards
 
 
@@ -277,27 +278,6 @@ def refuse_shared(claims: Iterable[tuple[str, Iterable[str]]]) -> None:
                     f"'{other}' and '{source}' would take the same labels, '{label}': put those "
                     'of each into a folder SOURCE in that of the labels, or name one with --topic'
                 )
-
-
-def _claims(shard: Shard) -> list[str]:
-    """Return the labels that a source may take, as far as that is known before it is read."""
-    labels, frames = Path(shard.labels), shard.frames
-    assert frames is not None
-    if not shard.labels or (labels / shard.source).is_dir():
-        return []
-    stems = set(label_files(labels)) if labels.is_dir() else set()
-    if frames.kind in ('folder', 'image'):
-        files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
-        found = {normalize('NFC', path.stem) for path in files} & stems
-    else:
-        most = frames.count or math.inf
-        numbers = {stem for stem in stems if stem.isdecimal()}
-        found = {stem for stem in numbers if len(stem) == 6 and int(stem) < most}
-        # the stamps of all videos begin at 0
-        found |= {stem for stem in numbers if len(stem) != 6 and frames.kind != 'bag'}
-    # stamps, or a topic, may be those of another camera of the bag
-    shared = [f'{labels} of {shard.path}'] if frames.kind == 'bag' else []
-    return [*shared, *(str(labels / name) for name in sorted(found))]
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -337,9 +317,10 @@ class Labels:
         self._last_ns = 0
         self._passed = 0
         folder = Path(labels)
+        self._where = labels
         if labels and folder.is_dir():
-            inner = folder / source
-            self._files = label_files(inner if inner.is_dir() else folder)
+            folder = next(place for place in (folder / source, folder) if place.is_dir())
+            self._where, self._files = str(folder), label_files(folder)
             if not self._files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
             self.example = min(self._files.values()).name
@@ -351,6 +332,17 @@ class Labels:
             except BagError as error:
                 raise DataError(f"labels '{labels}' are no folder, and {error}") from error
             self._messages = topic_labels(bag, name, self.errors)
+
+    def claims(self, frames: FrameSource) -> list[str]:
+        """Return what a source will take, as far as it is known before it is read."""
+        if frames.kind == 'folder':
+            stems = {normalize('NFC', path.stem) for path in frames.path.iterdir()}
+        else:
+            stems = {f'{index:06d}' for index in range(frames.count or 0)} | {frames.path.stem}
+        found = [str(path) for stem, path in self._files.items() if stem in stems]
+        # a topic, or stamps, may be those of another camera of the bag
+        shared = frames.kind == 'bag' and self._where != ''
+        return found + [f'{self._where} of {frames.path}'] * shared
 
     def of(self, stamp_ns: int, *names: str) -> Image | None:
         """

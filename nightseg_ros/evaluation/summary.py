@@ -69,7 +69,7 @@ class SetScores:
         scores: SegmentationScores,
     ) -> None:  # fmt: skip
         """Read the finished shards of the set."""
-        self._name, self._members = name, variants.configurations
+        self._name, self._members = name, list(variants.configurations)
         self._shards, self._finished = zip(*parts)
         self._scores, self._config = scores, scores.config
         #: Of each frame its lines, one a configuration.
@@ -184,7 +184,7 @@ class SetScores:
         digests = ''.join(line['labels_sha256'] or '' for line in table.lines)
         return {
             'set': self._name,
-            'configuration': self._members[run].name,
+            'configuration': self._members[run],
             'frames': frames,
             'failed': len(table.lines) - frames,
             'labelled': int(labelled.sum()),

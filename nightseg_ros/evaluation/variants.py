@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 import os
 import queue
 from typing import Any
@@ -27,28 +27,23 @@ _SIZES = 4
 _MOST_STREAMS = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Configuration:
-    """One way to run the pipeline, under the name that its scores get."""
-
-    name: str
-    """'' where there is only one."""
-    config: PipelineConfig
+#: Ways to run the pipeline by the name that their scores get, '' for the only one.
+Configurations = Mapping[str, PipelineConfig]
 
 
-def configurations(base: PipelineConfig, compare: Sequence[str]) -> tuple[Configuration, ...]:
+def configurations(base: PipelineConfig, compare: Sequence[str]) -> Configurations:
     """
-    Return ``base`` changed by each of ``KEY=VALUE[,KEY=VALUE]``, or ``base`` alone for none.
+    Return ``base`` changed by each of ``KEY=VALUE[,KEY=VALUE]``, or ``base`` alone as ''.
 
     Keys are the node's: route, long_side, weights.night, router.dwell_dark_s, router.table.dusk,
     … ``ConfigError`` names an unknown key, a wrong value, and a configuration given twice.
     """
     if not compare:
-        return (Configuration(name='', config=base),)
+        return {'': base}
     twice = {name for name in compare if compare.count(name) > 1}
     if twice:
         raise ConfigError(f"configuration '{min(twice)}' is given twice")
-    return tuple(Configuration(name=name, config=_changed(base, name)) for name in compare)
+    return {name: _changed(base, name) for name in compare}
 
 
 def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
@@ -94,13 +89,17 @@ def stream_count(config: PipelineConfig, threads: int) -> int:
     return max(1, cores // threads) if threads else min(cores, _MOST_STREAMS)
 
 
-def shared_out(configurations: Sequence[Configuration], shares: int) -> tuple[Configuration, ...]:
+def shared_out(configurations: Configurations, shares: int) -> Configurations:
     """Give each process or stream its share of the cores, unless a number was asked for."""
-    threads = max(1, (os.cpu_count() or 1) // shares)
-    return tuple(
-        replace(item, config=replace(item.config, threads=item.config.threads or threads))
-        for item in configurations
-    )
+    share = max(1, (os.cpu_count() or 1) // shares)
+    return {
+        name: replace(config, threads=config.threads or share)
+        for name, config in configurations.items()
+    }
+
+
+def _quiet(_: str) -> None:
+    """Say nothing."""
 
 
 class Variants:
@@ -114,19 +113,19 @@ class Variants:
 
     def __init__(
         self,
-        configurations: Sequence[Configuration],
+        configurations: Configurations,
         *,
         streams: int = 1,
-        log: Log = lambda text: None,
+        log: Log = _quiet,
     ) -> None:
         """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
-        self.configurations = tuple(configurations)
+        self.configurations = configurations
         if streams > 1:
             configurations = shared_out(configurations, streams)
         self.streams = streams
         """How many frames can be labelled at a time."""
-        self._loaded = [_load(configurations, log)]
-        self._loaded += [_load(configurations, lambda text: None) for _ in range(1, streams)]
+        own = configurations.values()
+        self._loaded = [_load(own, log if not stream else _quiet) for stream in range(streams)]
         self.pipelines = self._loaded[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
         for pipeline in self.pipelines:
@@ -143,7 +142,7 @@ class Variants:
 
     def run_names(self, set_name: str) -> list[str]:
         """Return the names that a set's scores get, one a configuration."""
-        return [f'{set_name}/{item.name}'.rstrip('/') for item in self.configurations]
+        return [f'{set_name}/{name}' if name else set_name for name in self.configurations]
 
     def fresh(self) -> Variants:
         """Return the same networks with routers that have seen nothing."""
@@ -207,12 +206,12 @@ class Variants:
             self._free.put(stream)
 
 
-def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
+def _load(configurations: Iterable[PipelineConfig], log: Log) -> list[Pipeline]:
     """Load the networks of every group of configurations once, for all routes that it takes."""
     routes: dict[PipelineConfig, set[str]] = {}
-    for item in configurations:
-        taken = routes.setdefault(_networks(item.config), set())
-        taken |= routes_of(item.config.route, item.config.router)
+    for config in configurations:
+        taken = routes.setdefault(_networks(config), set())
+        taken |= routes_of(config.route, config.router)
     loaded = {}
     for networks, taken in routes.items():
         # a table of four states that picks each of up to three routes
@@ -220,9 +219,9 @@ def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
         table = RouteTable(
             day=names[0], dusk=names[-1], night=names[-1], glare=names[len(names) // 2]
         )
-        config = replace(networks, router=RouterConfig(table=table))
-        loaded[networks] = Pipeline.load(config, log=log)
-    return [_sharing(loaded[_networks(item.config)], item.config) for item in configurations]
+        every = replace(networks, router=RouterConfig(table=table))
+        loaded[networks] = Pipeline.load(every, log=log)
+    return [_sharing(loaded[_networks(config)], config) for config in configurations]
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 import logging
 import multiprocessing
+from multiprocessing.context import SpawnContext
 import os
 from pathlib import Path
 import signal
@@ -24,8 +25,9 @@ from typing import Any
 
 from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
 from nightseg_ros.evaluation.sources import Shard
-from nightseg_ros.evaluation.variants import Configuration, shared_out, Variants
-from nightseg_ros.files import LOG, process_context, replace_file
+from nightseg_ros.evaluation.variants import Configurations, shared_out, Variants
+from nightseg_ros.files import LOG, replace_file
+from nightseg_ros.perception.pipeline import PipelineConfig
 
 #: How often a shard is tried whose process was killed.
 ATTEMPTS = 4
@@ -33,6 +35,8 @@ ATTEMPTS = 4
 _PROGRESS_S = 0.5
 #: Hears how many frames of all shards are done.
 Advance = Callable[[int], None]
+#: Configurations as a key.
+Items = tuple[tuple[str, PipelineConfig], ...]
 #: In a worker: frames that are done of each shard, shared with the process that started it.
 _done: MutableSequence[int] = []
 
@@ -65,8 +69,8 @@ def run_here(
 
 
 def run_processes(
-    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, workers: int,
-    save_labels: bool, advance: Advance,
+    shards: Sequence[Shard], members: Configurations, folder: Path, workers: int,
+    save_labels: bool, advance: Advance, context: SpawnContext,
 ) -> None:  # fmt: skip
     """
     Evaluate the shards in ``workers`` processes of this machine.
@@ -74,11 +78,7 @@ def run_processes(
     The cores are shared out among them unless a configuration sets ``threads``. The shard of a
     killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
     """
-    configurations = shared_out(members, workers)
-    context = process_context()
-    if context is None:
-        run_here(shards, _variants(members), folder, save_labels, advance)
-        return
+    configurations = tuple(shared_out(members, workers).items())
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
     done = context.RawArray('q', len(shards))
     paths = shard_files(shards, folder)
@@ -128,8 +128,7 @@ def _begin(done: MutableSequence[int]) -> None:
 
 
 def _evaluate(
-    shard: Shard, number: int, configurations: tuple[Configuration, ...], path: Path,
-    save_labels: bool,
+    shard: Shard, number: int, configurations: Items, path: Path, save_labels: bool
 ) -> None:  # fmt: skip
     def advance(done: int) -> None:
         _done[number] = done
@@ -139,13 +138,13 @@ def _evaluate(
 
 
 @lru_cache(maxsize=1)
-def _variants(configurations: tuple[Configuration, ...]) -> Variants:
-    return Variants(configurations)
+def _variants(configurations: Items) -> Variants:
+    return Variants(dict(configurations))
 
 
 def run_ray(
-    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, address: str,
-    workers: int, save_labels: bool, advance: Advance,
+    shards: Sequence[Shard], members: Configurations, folder: Path, address: str, workers: int,
+    save_labels: bool, advance: Advance,
 ) -> None:  # fmt: skip
     """
     Evaluate the shards on a Ray cluster, or with 'local' in ``workers`` Ray processes here.
@@ -159,7 +158,7 @@ def run_ray(
     except ImportError as error:
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
-    configurations = shared_out(members, os.cpu_count() or 1)
+    configurations = tuple(shared_out(members, os.cpu_count() or 1).items())
     paths = shard_files(shards, folder)
     finished = _frames(paths)
     own = not ray.is_initialized()
@@ -167,8 +166,8 @@ def run_ray(
         _connect(ray, address, workers)
     try:
         task = ray.remote(
-            num_cpus=max(item.config.threads for item in configurations),
-            num_gpus=int(any(item.config.device == 'cuda' for item in configurations)),
+            num_cpus=max(config.threads for _, config in configurations),
+            num_gpus=int(any(config.device == 'cuda' for _, config in configurations)),
             max_retries=ATTEMPTS - 1,
         )(evaluate_to_bytes)
         waiting = {
@@ -209,9 +208,7 @@ def _connect(ray: Any, address: str, workers: int) -> None:
                 raise WorkerError(f"Ray at '{address}' cannot be reached: {error}") from error
 
 
-def evaluate_to_bytes(
-    shard: Shard, configurations: tuple[Configuration, ...], save_labels: bool
-) -> bytes:
+def evaluate_to_bytes(shard: Shard, configurations: Items, save_labels: bool) -> bytes:
     """Evaluate a shard on whatever machine this is and return its file."""
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
         path = Path(folder) / 'shard.npz'
