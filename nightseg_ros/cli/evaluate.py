@@ -130,18 +130,20 @@ def evaluate(arguments: Sequence[str]) -> int:
     shards = (*recordings, *datasets)
     check_outputs(shards, options.out, save_labels=options.save_labels)
     with Progress('loading the networks', None) as progress:
-        for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
-            progress.note(note)
+        sources = {part.path: part.frames for part in recordings}
+        for path, frames in sources.items():
+            if frames and frames.note:
+                progress.note(f'{path}: {frames.note}')
         # 'auto' means for each configuration what it means for its weights on a vehicle
         members = {name: settled(config) for name, config in members.items()}
         # with workers, the networks of this process only say what they are
         streams = 1
         if options.workers <= 1 and not options.ray:
-            counts = (stream_count(config, options.threads) for config in members.values())
-            streams = options.streams or min(counts)
+            best = (stream_count(config, options.threads) for config in members.values())
+            streams = options.streams or min(best)
         variants = Variants(members, streams=streams, log=progress.note)
-        frames = [part.count for part in shards]
-        total = None if None in frames else sum(count or 0 for count in frames)
+        counts = [part.count for part in shards]
+        total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
             shards, variants, options.out, save_labels=options.save_labels,
             bootstrap=bootstrap, classes=options.classes,

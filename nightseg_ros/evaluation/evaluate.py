@@ -243,13 +243,10 @@ def _samples(
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
     for kind, item in select(list(kept), float(np.median(scored)) if scored else None):
         lines = found.lines[first[item.shard] + item.number]
-        stem = f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}'
-        folder = Path(slug(name), stem)
-        for number in itertools.count(2):
-            if not (target / folder).exists():
-                break
-            # road.png and road.jpg
-            folder = Path(slug(name), f'{stem}-{number}')
+        stem = f'{slug(name)}/{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}'
+        # road.png and road.jpg
+        stems = (stem if number == 1 else f'{stem}-{number}' for number in itertools.count(1))
+        folder = next(place for place in stems if not (target / place).exists())
         (target / folder).mkdir(parents=True)
         for file, content in kept[item].items():
             (target / folder / file).write_bytes(content)

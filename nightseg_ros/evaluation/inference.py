@@ -30,13 +30,12 @@ from nightseg_ros.evaluation.sources import in_rgb, LabelledFrame, Shard
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.perception.result import Result
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 import numpy as np
 
 T = TypeVar('T')
 
-_WANT = Want(labels=True, confidence=True)
 #: Frames that wait before and behind the networks; more would only take memory.
 DEPTH = 4
 #: Frames of each kind in a report; without labels there are evenly spread ones.
@@ -44,16 +43,14 @@ SHOWN = {'best': 3, 'worst': 3, 'median': 3, 'different': 2}
 SPREAD = 6
 #: Most frames of a lattice; from it come the median and the spread ones.
 _LATTICE = 16
-#: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
-_HELD = 32_000_000
 #: Frames of a drive in one moment look the same.
 MOMENT_NS = 2_000_000_000
-#: The keys of a line of frames.jsonl behind 'run'.
-_LINE = (
+#: A line of frames.jsonl behind 'run', as far as it is of no frame.
+_LINE: dict[str, Any] = dict.fromkeys((
     'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
     'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
     'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
-)  # fmt: skip
+)) | {'switched': False, 'labelled': 0}  # fmt: skip
 
 
 def evaluate_shard(
@@ -96,7 +93,7 @@ def evaluate_shard(
                 variants.warm_up(read.frame.image.shape[:2], wait)
                 counter.last = counter.last or time.perf_counter()
                 decided = variants.decide(read.frame, alone=not shard.sequence)
-                labelled = networks.submit(variants.label, decided, _WANT)
+                labelled = networks.submit(variants.label, decided)
             pending.append(counting.submit(counter.add, read, decode_ms, labelled))
             # a slow frame leaves the other streams something to do
             wait(2 * variants.streams - 1 + DEPTH)
@@ -162,13 +159,8 @@ class _Counter:
             # a mask that was withheld neither changed nor stayed
             counts['flicker'][:] = found * (there & self._there)[:, None]
             self._there = there
-        start = {
-            'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0,
-            'error': read.error or None,
-        }  # fmt: skip
-        lines: list[dict[str, Any]] = [
-            dict.fromkeys(_LINE) | start | {'ms': {}} for _ in range(self._runs)
-        ]
+        start = {'source': read.source, 'frame': read.name, 'error': read.error or None}
+        lines = [_LINE | start | {'ms': {}} for _ in range(self._runs)]
         for run, (line, (result, why)) in enumerate(zip(lines, results)):
             line |= self._described(read, result, why)
             line |= _score(read, result, self._taxonomy, {k: v[run] for k, v in counts.items()})
@@ -294,8 +286,8 @@ class Samples:
     def __init__(self) -> None:
         self._seen = self._labelled = 0
         #: Of each frame that is wanted its number among the labelled ones (or among all without
-        #: labels), and its pictures or their files.
-        self._kept: dict[Candidate, tuple[int, dict[str, Image | bytes]]] = {}
+        #: labels), and its files: pixels of so many frames would be too much memory.
+        self._kept: dict[Candidate, tuple[int, dict[str, bytes]]] = {}
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
@@ -305,11 +297,9 @@ class Samples:
         self._labelled += labelled
         wanted = self.wanted
         if frame in wanted:
-            self._kept[frame][1].update((n, p) for n, p in pictures().items() if p is not None)
+            shown = ((name, pixels) for name, pixels in pictures().items() if pixels is not None)
+            self._kept[frame][1].update((name, encode_picture(name, p)) for name, p in shown)
         self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
-        held = (p for _, some in self._kept.values() for p in some.values())
-        if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
-            self.files()
 
     @property
     def wanted(self) -> set[Candidate]:
@@ -322,12 +312,8 @@ class Samples:
         return {*lattice}.union(*(_top(scored, kind, SHOWN[kind]) for kind in ranked))
 
     def files(self) -> dict[int, dict[str, bytes]]:
-        """Encode what is held; return the files of each frame that may be shown by its number."""
-        for _, some in self._kept.values():
-            for name, picture in some.items():
-                if not isinstance(picture, bytes):
-                    some[name] = encode_picture(name, picture)
-        return {item.number: some for item, (_, some) in self._kept.items()}  # type: ignore[misc]
+        """Return the files of each frame that may be shown by its number."""
+        return {item.number: files for item, (_, files) in self._kept.items()}
 
 
 def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:

@@ -32,9 +32,9 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 
-def number(value: Any, digits: int = 4) -> float | None:
+def number(value: Any) -> float | None:
     """Return a score as JSON has it: four digits, None for NaN."""
-    return round(float(value), digits) if math.isfinite(value) else None
+    return round(float(value), 4) if math.isfinite(value) else None
 
 
 # -- confusion -------------------------------------------------------------------------------

@@ -94,8 +94,6 @@ class Shard:
     """A state, a CSV file or a topic for ``frames``; '' for unknown."""
     inputs: tuple[Path, ...] = ()
     """Files and folders that no result may replace."""
-    note: str = ''
-    """Which images of the bag were left out as no cameras."""
 
     @property
     def count(self) -> int | None:
@@ -239,23 +237,23 @@ def sequence_shards(
     claims: list[tuple[str, list[str]]] = []
     kinds: set[str] = set()
     for path in sources:
-        found: Sequence[str | None] = topics
-        note = ''
-        if not topics:
+        if topics:
+            found = [open_source(path, topic, rate=rate, stamps=stamps) for topic in topics]
+        else:
             every = open_source(path, rate=rate, stamps=stamps, every_camera=True)
-            found, note = every.topics or (None,), every.note
-        cameras = camera_names(tuple(topic for topic in found if topic is not None))
-        for number, topic in enumerate(found):
-            camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
+            found = [replace(open_source(path, topic), note=every.note) for topic in every.topics]
+            found = found or [every]
+        cameras = camera_names(tuple(frames.topic for frames in found if frames.topic))
+        for number, frames in enumerate(found):
+            camera = '' if len(found) == 1 else f':{cameras[frames.topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
             # a topic is no path, and exists as none
-            known = light if light not in LIGHTS else ''
+            known = '' if light in LIGHTS else light
             given = [Path(text) for text in (own, known, stamps) if text]
-            frames = open_source(path, topic, rate=rate, stamps=stamps)
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
-                frames=frames, inputs=(path, *given), note=note,
+                frames=frames, inputs=(path, *given),
             )  # fmt: skip
             # what is missing is said before anything is evaluated
             claims.append((shard.source, shard.open_labels()[0].claims(frames)))

@@ -338,17 +338,14 @@ def timing(table: FrameTable) -> dict[str, Any]:
     stages['pipeline'] = [sum(ms.get(stage, 0) for stage in PIPELINE) for ms in masked]
     seconds = sum(line['ms'].get('wall', 0) for line in table.lines) / 1e3
     frames = int(table.readable.sum())
+    shares = ('p50', 'p95', 'p99', 'max')
     return {
         'frames_per_second': round(frames / seconds, 2) if frames and seconds else None,
         'seconds': round(seconds, 3),
         'ms': {
             stage: {
                 'mean': round(float(np.mean(values)), 3),
-                **{
-                    f'p{share}': round(float(np.percentile(values, share)), 3)
-                    for share in (50, 95, 99)
-                },
-                'max': round(max(values), 3),
+                **dict(zip(shares, np.percentile(values, (50, 95, 99, 100)).round(3).tolist())),
             }
             for stage, values in stages.items()
             if values

@@ -21,6 +21,7 @@ from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import load_weights, WeightsError
 
+_WANT = Want(labels=True, confidence=True)
 #: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4
 #: More would only wait for the interpreter.
@@ -98,10 +99,6 @@ def shared_out(configurations: Configurations, shares: int) -> Configurations:
     }
 
 
-def _quiet(_: str) -> None:
-    """Say nothing."""
-
-
 class Variants:
     """
     The configurations, loaded, in their order.
@@ -116,7 +113,7 @@ class Variants:
         configurations: Configurations,
         *,
         streams: int = 1,
-        log: Log = _quiet,
+        log: Log = lambda text: None,
     ) -> None:
         """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
         self.configurations = configurations
@@ -124,8 +121,9 @@ class Variants:
             configurations = shared_out(configurations, streams)
         self.streams = streams
         """How many frames can be labelled at a time."""
-        own = configurations.values()
-        self._loaded = [_load(own, log if not stream else _quiet) for stream in range(streams)]
+        every = configurations.values()
+        self._loaded = [_load(every, log)]
+        self._loaded += [_load(every, lambda text: None) for _ in range(1, streams)]
         self.pipelines = self._loaded[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
         for pipeline in self.pipelines:
@@ -181,7 +179,7 @@ class Variants:
                 pipeline.reset(reason='a picture by itself')
         return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
-    def label(self, decided: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
+    def label(self, decided: Sequence[Result]) -> list[tuple[Result, str]]:
         """Label a frame in a free stream; the text says why the mask was withheld, '' if not."""
         stream = self._free.get()
         try:
@@ -191,7 +189,7 @@ class Variants:
                 key = (_networks(pipeline.config), own.decision.route)
                 if key not in masks:
                     try:
-                        masks[key] = pipeline.segment(own, want), ''
+                        masks[key] = pipeline.segment(own, _WANT), ''
                     except WithheldError as error:
                         masks[key] = own, str(error)
                 found, why = masks[key]
