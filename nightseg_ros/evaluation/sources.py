@@ -121,6 +121,19 @@ class Shard:
         bag = BagReader(self.frames.path) if needed else None
         return Labels(self.labels, self.source, bag), read_light(self.light, bag)
 
+    def claims(self) -> list[str]:
+        """Return the labels that it will take, as far as that is known before it is read."""
+        labels, frames = self.open_labels()[0], self.frames
+        assert frames is not None
+        if frames.kind == 'folder':
+            stems = {normalize('NFC', path.stem) for path in frames.path.iterdir()}
+        else:
+            stems = {f'{index:06d}' for index in range(frames.count or 0)} | {frames.path.stem}
+        found = [str(path) for stem, path in labels.files.items() if stem in stems]
+        # a topic, or stamps, may be those of another camera of the bag
+        shared = frames.kind == 'bag' and self.labels != ''
+        return found + [f'{labels.place} of {self.path}'] * shared
+
     def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
         """
         Decode the frames and find their labels.
@@ -142,7 +155,7 @@ class Shard:
 
     def _read_sequence(self, frames: FrameSource, note: dict[str, Any]) -> Iterator[LabelledFrame]:
         errors: list[str] = []
-        first_name, labelled = '', False
+        first_name = ''
         labels, light = self.open_labels()
         for name, found in frames:
             if isinstance(found, BagReadError):
@@ -157,7 +170,6 @@ class Shard:
             # pictures of a plain folder have no time
             stems = (name, str(found.stamp_ns)) if self.sequence else (name,)
             truth = labels.of(found.stamp_ns, *stems)
-            labelled = labelled or truth is not None
             yield LabelledFrame(
                 name=name, source=self.source, frame=found, truth=truth,
                 light=light_at(light, found.stamp_ns),
@@ -168,7 +180,7 @@ class Shard:
         note['losses'] = errors[:MOST_ERRORS]
         if len(errors) > MOST_ERRORS:
             note['losses'].append(f'… and {len(errors) - MOST_ERRORS} more')
-        if labels.example and first_name and not labelled:
+        if labels.example and first_name and not labels.used:
             note['losses'].append(
                 f"no label of '{self.labels}' belongs to a frame: frames are named as "
                 f"'{first_name}', or by their stamp in ns, labels as '{labels.example}'"
@@ -234,8 +246,6 @@ def sequence_shards(
         )
     names = _names(sources)
     shards: list[Shard] = []
-    claims: list[tuple[str, list[str]]] = []
-    kinds: set[str] = set()
     for path in sources:
         if topics:
             found = [open_source(path, topic, rate=rate, stamps=stamps) for topic in topics]
@@ -255,13 +265,12 @@ def sequence_shards(
                 source=names[path] + camera, path=str(path), labels=own, light=light,
                 frames=frames, inputs=(path, *given),
             )  # fmt: skip
-            # what is missing is said before anything is evaluated
-            claims.append((shard.source, shard.open_labels()[0].claims(frames)))
             shards.append(shard)
-            kinds.add(frames.kind)
+    kinds = {shard.frames.kind for shard in shards if shard.frames}
     if rate is not None and not kinds - {'bag', 'image'}:
         raise ConfigError('--rate is of folders and videos, of which none is given')
-    refuse_shared(claims)
+    # what is missing is said before anything is evaluated, too
+    refuse_shared((shard.source, shard.claims()) for shard in shards)
     return shards
 
 
@@ -308,20 +317,22 @@ class Labels:
         """The name of a file, for a message; '' where there is none."""
         self.used: set[Path] = set()
         """The files that frames asked for."""
-        self._files: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}
+        """By stem."""
         self._messages: Iterator[tuple[int, Image]] = iter(())
         #: Labels by stamp that were read and that no frame has asked for yet.
         self._ahead: dict[int, Image] = {}
         self._last_ns = 0
         self._passed = 0
         folder = Path(labels)
-        self._where = labels
+        self.place = labels
+        """The topic or the folder."""
         if labels and folder.is_dir():
             folder = next(place for place in (folder / source, folder) if place.is_dir())
-            self._where, self._files = str(folder), label_files(folder)
-            if not self._files:
+            self.place, self.files = str(folder), label_files(folder)
+            if not self.files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
-            self.example = min(self._files.values()).name
+            self.example = min(self.files.values()).name
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:
@@ -331,17 +342,6 @@ class Labels:
                 raise DataError(f"labels '{labels}' are no folder, and {error}") from error
             self._messages = topic_labels(bag, name, self.errors)
 
-    def claims(self, frames: FrameSource) -> list[str]:
-        """Return what a source will take, as far as it is known before it is read."""
-        if frames.kind == 'folder':
-            stems = {normalize('NFC', path.stem) for path in frames.path.iterdir()}
-        else:
-            stems = {f'{index:06d}' for index in range(frames.count or 0)} | {frames.path.stem}
-        found = [str(path) for stem, path in self._files.items() if stem in stems]
-        # a topic, or stamps, may be those of another camera of the bag
-        shared = frames.kind == 'bag' and self._where != ''
-        return found + [f'{self._where} of {frames.path}'] * shared
-
     def of(self, stamp_ns: int, *names: str) -> Image | None:
         """
         Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded.
@@ -349,7 +349,7 @@ class Labels:
         A file may have any of ``names``, the first of them wins.
         """
         for name in names:
-            if path := self._files.get(normalize('NFC', name)):
+            if path := self.files.get(normalize('NFC', name)):
                 self.used.add(path)
                 return read_labels(path)
         step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
@@ -372,7 +372,7 @@ class Labels:
     def unused(self) -> int:
         """Count the labels that no frame asked for; only known at the end."""
         rest = len(self._ahead) + sum(1 for _ in self._messages)
-        return len(self._files) - len(self.used) + self._passed + rest
+        return len(self.files) - len(self.used) + self._passed + rest
 
 
 def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple[int, Image]]:
