@@ -257,6 +257,10 @@ def test_labels_and_light_that_are_not_there_are_said_at_once(drive, tmp_path, g
     other = write_drive(tmp_path / 'other', 1)
     with pytest.raises(DataError, match='/truth|dawn'):
         sequence_shards([other, drive], **given)
+    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
+    (tmp_path / 'light.csv').write_text('0,night')
+    with pytest.raises(DataError, match='pictures without a time'):
+        sequence_shards([tmp_path / 'images'], light=str(tmp_path / 'light.csv'))
     # a state of the light is no file that a result would replace
     assert sequence_shards([other], light='night')[0].inputs == (other,)
 

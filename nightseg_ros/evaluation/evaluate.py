@@ -153,10 +153,7 @@ def _shards(
         noted = folder / _PLAN
         # without their plan shards are what a killed run was about to remove
         for left in folder.iterdir() if restart or not noted.exists() else ():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         if noted.exists():
             before = json.loads(noted.read_text(encoding='utf-8'))
             for key, value in fingerprint.items():
@@ -252,17 +249,11 @@ def _samples(
             (target / folder / file).write_bytes(content)
         for run, line in enumerate(lines):
             keys = ('frame', 'source', 'stamp', 'miou', 'pixel_acc', 'score', 'state', 'route')
+            entry = {'kind': kind, **{key: line[key] for key in keys}}
             files = {'image': 'image.jpg', 'labels': f'labels-{run}.png', 'truth': 'truth.png'}
-            entries[run].append(
-                {
-                    'kind': kind,
-                    **{key: line[key] for key in keys},
-                    **{
-                        key: f'samples/{folder}/{file}' if file in kept[item] else None
-                        for key, file in files.items()
-                    },
-                }
-            )
+            for key, file in files.items():
+                entry[key] = f'samples/{folder}/{file}' if file in kept[item] else None
+            entries[run].append(entry)
     return entries
 
 

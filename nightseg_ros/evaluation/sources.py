@@ -117,6 +117,11 @@ class Shard:
     def open_labels(self) -> tuple[Labels, list[tuple[int, str]]]:
         """Open labels and light of ``frames``; ``DataError`` or ``BagError`` for what is none."""
         assert self.frames is not None
+        if self.light not in ('', *LIGHTS) and not self.sequence:
+            raise DataError(
+                f"'{self.path}' holds pictures without a time, of which '{self.light}' tells no "
+                'light: give --rate or --stamps, or a state'
+            )
         needed = self.frames.kind == 'bag' and (self.labels or self.light)
         bag = BagReader(self.frames.path) if needed else None
         return Labels(self.labels, self.source, bag), read_light(self.light, bag)

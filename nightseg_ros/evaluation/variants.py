@@ -160,17 +160,16 @@ class Variants:
             result.append({**described, 'weights': weights})
         return result
 
-    def warm_up(self, size: tuple[int, ...], wait: Callable[[], None]) -> None:
+    def warm_up(self, size: tuple[int, int], wait: Callable[[], None]) -> None:
         """Run every network at a new size (height, width); ``wait`` empties them before."""
-        height, width = size
-        if (height, width) in self._ready or len(self._ready) >= _SIZES:
+        if size in self._ready or len(self._ready) >= _SIZES:
             return
         wait()
-        self._ready.add((height, width))
+        self._ready.add(size)
         for stream in self._loaded:
             # those that share their networks share what is made ready
             for pipeline in {id(each.parts): each for each in stream}.values():
-                pipeline.warm_up([(height, width)])
+                pipeline.warm_up([size])
 
     def decide(self, frame: Frame, *, alone: bool) -> list[Result]:
         """Let every router decide on the next frame; ``alone``: as if none had come before."""
