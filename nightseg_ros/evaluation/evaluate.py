@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +26,7 @@ from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
 from nightseg_ros.evaluation.sources import refuse_shared, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
-from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
+from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray
 from nightseg_ros.files import partial_file, process_context, read_json, replace_file
 from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.runtime.backends import processor
@@ -75,17 +74,19 @@ def evaluate(
     folder = out / SHARDS
     check_outputs(shards, out, save_labels=save_labels)
     fingerprint = _fingerprint(shards, variants, described) | {'save_labels': save_labels}
-    with _shards(folder, fingerprint, restart, log):
+    with locked(folder, ConfigError):
+        _go_on(folder, fingerprint, restart, log)
         started = time.monotonic()
         members = variants.configurations
+        paths = [folder / f'{number:05d}.npz' for number in range(len(shards))]
         if ray:
-            run_ray(shards, members, folder, ray, workers, save_labels, advance)
+            run_ray(shards, members, paths, ray, workers, save_labels, advance)
         elif workers > 1 and (context := process_context()):
-            run_processes(shards, members, folder, workers, save_labels, advance, context)
+            run_processes(shards, members, paths, workers, save_labels, advance, context)
         else:
-            run_here(shards, variants, folder, save_labels, advance)
+            run_here(shards, variants, paths, save_labels, advance)
         seconds = time.monotonic() - started
-        finished = [FinishedShard(path) for path in shard_files(shards, folder)]
+        finished = [FinishedShard(path) for path in paths]
         refuse_shared((s.source, found.note['labels']) for s, found in zip(shards, finished))
         # of other numbers; a run that is killed from here on leaves nothing that looks whole
         labels = out / 'labels'
@@ -144,31 +145,28 @@ def _is_ours(path: Path) -> bool:
     return plan.get('save_labels', False) or {file.name for file in path.iterdir()} <= written
 
 
-@contextmanager
-def _shards(
+def _go_on(
     folder: Path, fingerprint: dict[str, Any], restart: bool, log: Callable[[str], None]
-) -> Iterator[None]:
-    """Make the folder of finished shards, or see that the one there is of the same plan."""
-    with locked(folder, ConfigError):
-        noted = folder / _PLAN
-        # without their plan shards are what a killed run was about to remove
-        for left in folder.iterdir() if restart or not noted.exists() else ():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        if noted.exists():
-            before = json.loads(noted.read_text(encoding='utf-8'))
-            for key, value in fingerprint.items():
-                if before.get(key) != value:
-                    raise ConfigError(
-                        f"'{folder.parent}' holds an interrupted evaluation with other {key}: "
-                        'give the same again, another --out, or --restart to drop it'
-                    )
-            # what a killed run was about to write (files.py)
-            for left in folder.glob('.*-*.*'):
-                left.unlink()
-            log(f"going on with the interrupted evaluation in '{folder.parent}'")
-        else:
-            replace_file(noted, json.dumps(fingerprint, indent=1).encode())
-        yield
+) -> None:
+    """Leave the finished shards of the same plan in the folder, and no others."""
+    noted = folder / _PLAN
+    # without their plan shards are what a killed run was about to remove
+    for left in folder.iterdir() if restart or not noted.exists() else ():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if noted.exists():
+        before = json.loads(noted.read_text(encoding='utf-8'))
+        for key, value in fingerprint.items():
+            if before.get(key) != value:
+                raise ConfigError(
+                    f"'{folder.parent}' holds an interrupted evaluation with other {key}: "
+                    'give the same again, another --out, or --restart to drop it'
+                )
+        # what a killed run was about to write (files.py)
+        for left in folder.glob('.*-*.*'):
+            left.unlink()
+        log(f"going on with the interrupted evaluation in '{folder.parent}'")
+    else:
+        replace_file(noted, json.dumps(fingerprint, indent=1).encode())
 
 
 def _fingerprint(

@@ -98,29 +98,26 @@ class SetScores:
     def describe(self) -> dict[str, Any]:
         table = self._tables[0]
         sources: list[dict[str, Any]] = []
-        for place, (shard, finished) in enumerate(zip(self._shards, self._finished)):
-            where = table.shard == place
-            stamps = table.stamp[where & table.readable]
+        for name in dict.fromkeys(shard.source for shard in self._shards):
+            # a data set is cut into shards for the workers' sake only
+            places = [i for i, shard in enumerate(self._shards) if shard.source == name]
+            shard, note = self._shards[places[0]], self._finished[places[0]].note
             frames = shard.frames
-            entry = {
-                'name': shard.source,
+            where = np.isin(table.shard, places)
+            stamps = table.stamp[where & table.readable]
+            sources.append({
+                'name': name,
                 'path': shard.path,
                 'topic': None if frames is None else frames.topic,
                 'kind': 'dataset' if frames is None else frames.kind,
                 'frames': len(stamps),
                 'failed': int(where.sum()) - len(stamps),
                 'labelled': int((where & table.labelled).sum()),
-                'labels_unused': finished.note['labels_unused'],
+                'labels_unused': note['labels_unused'],
                 'first_stamp': int(stamps.min()) if len(stamps) else None,
                 'last_stamp': int(stamps.max()) if len(stamps) else None,
-                'losses': finished.note['losses'],
-            }
-            if frames is None and sources:
-                # a data set is cut into shards for the workers' sake only
-                for key in ('frames', 'failed', 'labelled'):
-                    sources[0][key] += entry[key]
-            else:
-                sources.append(entry)
+                'losses': note['losses'],
+            })  # fmt: skip
         return {
             'kind': 'recordings' if self._shards[0].frames else 'dataset',
             'unit': self._unit,

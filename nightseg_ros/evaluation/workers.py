@@ -45,20 +45,17 @@ class WorkerError(RuntimeError):
     """Processes that keep dying, or a cluster that cannot be reached."""
 
 
-def shard_files(shards: Sequence[Shard], folder: Path) -> list[Path]:
-    return [folder / f'{number:05d}.npz' for number in range(len(shards))]
-
-
-def _frames(paths: list[Path]) -> list[int | None]:
+def _frames(paths: Sequence[Path]) -> list[int | None]:
     return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
 
 
 def run_here(
-    shards: Sequence[Shard], variants: Variants, folder: Path, save_labels: bool, advance: Advance
-) -> None:
-    """Evaluate the shards one after the other."""
+    shards: Sequence[Shard], variants: Variants, paths: Sequence[Path], save_labels: bool,
+    advance: Advance,
+) -> None:  # fmt: skip
+    """Evaluate the shards one after the other, each into its file unless that is there."""
     before = 0
-    for shard, path in zip(shards, shard_files(shards, folder)):
+    for shard, path in zip(shards, paths):
         if not path.exists():
             evaluate_shard(
                 shard, variants, path, save_labels=save_labels,
@@ -69,7 +66,7 @@ def run_here(
 
 
 def run_processes(
-    shards: Sequence[Shard], members: Configurations, folder: Path, workers: int,
+    shards: Sequence[Shard], members: Configurations, paths: Sequence[Path], workers: int,
     save_labels: bool, advance: Advance, context: SpawnContext,
 ) -> None:  # fmt: skip
     """
@@ -81,7 +78,6 @@ def run_processes(
     configurations = tuple(shared_out(members, workers).items())
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
     done = context.RawArray('q', len(shards))
-    paths = shard_files(shards, folder)
     for _ in range(ATTEMPTS):
         finished = _frames(paths)
         done[:] = [frames or 0 for frames in finished]
@@ -143,8 +139,8 @@ def _variants(configurations: Items) -> Variants:
 
 
 def run_ray(
-    shards: Sequence[Shard], members: Configurations, folder: Path, address: str, workers: int,
-    save_labels: bool, advance: Advance,
+    shards: Sequence[Shard], members: Configurations, paths: Sequence[Path], address: str,
+    workers: int, save_labels: bool, advance: Advance,
 ) -> None:  # fmt: skip
     """
     Evaluate the shards on a Ray cluster, or with 'local' in ``workers`` Ray processes here.
@@ -159,7 +155,6 @@ def run_ray(
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
     configurations = tuple(shared_out(members, os.cpu_count() or 1).items())
-    paths = shard_files(shards, folder)
     finished = _frames(paths)
     own = not ray.is_initialized()
     if own:
