@@ -340,6 +340,10 @@ def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     for one in (labels[0], str(tmp_path / 'flat'), str(tmp_path / 'stamps')):
         with pytest.raises(ConfigError, match="'bag:left' and 'bag:right' would take the same"):
             sequence_shards([tmp_path / 'bag'], labels=[one])
+    with pytest.raises(ConfigError, match='one topic .* is given twice'):
+        sequence_shards([tmp_path / 'bag'], topics=[topics[0], topics[0].strip('/')])
+    with pytest.raises(ConfigError, match='a source is given twice'):
+        sequence_shards([tmp_path / 'bag', tmp_path / 'here' / '..' / 'bag'])
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
         sequence_shards([tmp_path / 'bag'], topics=topics[:1], labels=labels)
 

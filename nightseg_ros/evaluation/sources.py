@@ -130,10 +130,11 @@ class Shard:
         """Return the labels that it will take, as far as that is known before it is read."""
         labels, frames = self.open_labels()[0], self.frames
         assert frames is not None
-        if frames.kind == 'folder':
-            stems = {normalize('NFC', path.stem) for path in frames.path.iterdir()}
+        if frames.kind in ('folder', 'image'):
+            files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
+            stems = {normalize('NFC', path.stem) for path in files}
         else:
-            stems = {f'{index:06d}' for index in range(frames.count or 0)} | {frames.path.stem}
+            stems = {f'{index:06d}' for index in range(frames.count or 0)}
         found = [str(path) for stem, path in labels.files.items() if stem in stems]
         # a topic, or stamps, may be those of another camera of the bag
         shared = frames.kind == 'bag' and self.labels != ''
@@ -259,6 +260,8 @@ def sequence_shards(
             found = [replace(open_source(path, topic), note=every.note) for topic in every.topics]
             found = found or [every]
         cameras = camera_names(tuple(frames.topic for frames in found if frames.topic))
+        if len(cameras) < len(found) > 1:
+            raise ConfigError(f"one topic of '{path}' is given twice")
         for number, frames in enumerate(found):
             camera = '' if len(found) == 1 else f':{cameras[frames.topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
@@ -294,7 +297,7 @@ def refuse_shared(claims: Iterable[tuple[str, Iterable[str]]]) -> None:
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the shortest tails of the paths that tell them apart, without suffix."""
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError('a source is given twice')
     for depth in range(1, 1 + max((len(path.absolute().parts) for path in paths), default=0)):
         names = {path: '/'.join(path.absolute().with_suffix('').parts[-depth:]) for path in paths}
