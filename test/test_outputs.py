@@ -70,6 +70,10 @@ OWN = [
     ('translate {drive} --out {set} --weights translator', 'images'),
     ('demo --keep-bag --out {home}', 'did not write'),
     (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
+    # files of theirs with such names
+    (f'predict {{pictures}} --out {{home}} {WEIGHTS}', "predictions.jsonl' is a file"),
+    (f'evaluate {{pictures}} --out {{home}} {WEIGHTS}', "metrics.json' is a file"),
+    ('translate {pictures} --out {home} --weights translator', "contact_sheet.jpg' is a file"),
     # the input itself
     ('bag predict {bag} --out {bag} --force', 'is the input'),
     ('bag predict {bag}/bag.mcap --out {bag} --force', 'input'),
@@ -84,7 +88,10 @@ def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, w
     root = tmp_path / 'root'
     for folder in ('home/bag.partial/replaced', 'home/bags/drive', 'drive', 'other', 'set/labels'):
         (root / folder).mkdir(parents=True)
-    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/drive/mine'):
+    for file in (
+        'thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/drive/mine',
+        'predictions.jsonl', 'metrics.json', 'contact_sheet.jpg',
+    ):  # fmt: skip
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):
