@@ -21,7 +21,7 @@ from typing import Any
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
+from nightseg_ros.evaluation.inference import Candidate, FinishedShard, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
 from nightseg_ros.evaluation.sources import refuse_shared, Shard
 from nightseg_ros.evaluation.summary import SetScores
@@ -227,13 +227,13 @@ def _samples(
     """Write the pictures of the frames that are shown; return the entries of each run."""
     kept: dict[Candidate, dict[str, bytes]] = {}
     first = [0, *np.cumsum([finished.note['frames'] for _, finished in parts]).tolist()]
-    for place, (shard, finished) in enumerate(parts):
+    for place, (_, finished) in enumerate(parts):
+        shown = {
+            number: Candidate(number, group, tuple(mious), shard=place)
+            for number, group, mious, _ in finished.note['samples']
+        }
         for index, file, content in finished.files('samples'):
-            lines = found.lines[first[place] + index]
-            group = group_of(index, lines[0]['stamp'], shard.sequence)
-            mious = tuple(line['miou'] for line in lines)
-            candidate = Candidate(shard=place, number=index, group=group, mious=mious)
-            kept.setdefault(candidate, {})[file] = content
+            kept.setdefault(shown[index], {})[file] = content
     scored = [lines[0]['miou'] for lines in found.lines if lines[0]['miou'] is not None]
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
     for kind, item in select(list(kept), float(np.median(scored)) if scored else None):

@@ -179,7 +179,8 @@ class _Counter:
         if read.frame is None:
             return
         mious = tuple(line['miou'] for line in lines)
-        group = group_of(index, read.frame.stamp_ns, self._sequence)
+        # an image by itself is a group of its own
+        group = read.frame.stamp_ns // MOMENT_NS if self._sequence else index
 
         def pictures(frame: Frame = read.frame) -> dict[str, Image | None]:
             shown = {f'labels-{run}.png': mask for run, mask in enumerate(masks)}
@@ -211,9 +212,9 @@ class _Counter:
         }
 
     def finish(self, note: dict[str, Any]) -> None:
-        for index, files in self._samples.files().items():
+        for item, (_, files) in self._samples.kept.items():
             for name, content in files.items():
-                self._archive.writestr(f'samples/{index}/{name}', content)
+                self._archive.writestr(f'samples/{item.number}/{name}', content)
         for name, shape in self._shapes.items():
             rows = np.array([counts[name] for counts in self._counts], np.int64)
             with self._archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
@@ -221,7 +222,8 @@ class _Counter:
         text = '\n'.join(self._lines)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
         self._archive.writestr('frames.jsonl', text.encode(errors='backslashreplace'))
-        note |= {'frames': len(self._counts), 'runs': self._runs}
+        shown = [*self._samples.kept]
+        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': shown}
         self._archive.writestr('note.json', json.dumps(note))
 
 
@@ -254,11 +256,6 @@ def _whole(mask: Image | None, shape: tuple[int, ...]) -> Image:
     return np.full(shape, UNLABELLED, np.uint8) if mask is None else mask
 
 
-def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
-    """Return the group of a sample: its moment in a drive, itself for an image by itself."""
-    return stamp_ns // MOMENT_NS if sequence else index
-
-
 # -- the frames that a report shows, chosen while they pass: nothing is decoded twice ---------
 
 
@@ -287,33 +284,29 @@ class Samples:
         self._seen = self._labelled = 0
         #: Of each frame that is wanted its number among the labelled ones (or among all without
         #: labels), and its files: pixels of so many frames would be too much memory.
-        self._kept: dict[Candidate, tuple[int, dict[str, bytes]]] = {}
+        self.kept: dict[Candidate, tuple[int, dict[str, bytes]]] = {}
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
         labelled = frame.mious[0] is not None
-        self._kept[frame] = self._labelled if labelled else self._seen, {}
+        self.kept[frame] = self._labelled if labelled else self._seen, {}
         self._seen += 1
         self._labelled += labelled
         wanted = self.wanted
         if frame in wanted:
             shown = ((name, pixels) for name, pixels in pictures().items() if pixels is not None)
-            self._kept[frame][1].update((name, encode_picture(name, p)) for name, p in shown)
-        self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
+            self.kept[frame][1].update((name, encode_picture(name, p)) for name, p in shown)
+        self.kept = {item: kept for item, kept in self.kept.items() if item in wanted}
 
     @property
     def wanted(self) -> set[Candidate]:
-        scored = [item for item in self._kept if item.mious[0] is not None]
+        scored = [item for item in self.kept if item.mious[0] is not None]
         stride = 1
         while (self._labelled or self._seen) > stride * _LATTICE:
             stride *= 2
-        lattice = [item for item in scored or self._kept if self._kept[item][0] % stride == 0]
+        lattice = [item for item in scored or self.kept if self.kept[item][0] % stride == 0]
         ranked = ('best', 'worst', 'different')
         return {*lattice}.union(*(_top(scored, kind, SHOWN[kind]) for kind in ranked))
-
-    def files(self) -> dict[int, dict[str, bytes]]:
-        """Return the files of each frame that may be shown by its number."""
-        return {item.number: files for item, (_, files) in self._kept.items()}
 
 
 def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:
@@ -360,7 +353,7 @@ class FinishedShard:
         """Read the note; the rest is read when it is asked for."""
         self._path = path
         self.note: dict[str, Any] = json.loads(self._read('note.json'))
-        """'frames', 'runs', and what ``Shard.read`` gives."""
+        """'frames', 'runs', 'samples' as candidates, and what ``Shard.read`` gives."""
 
     def _read(self, member: str) -> bytes:
         with zipfile.ZipFile(self._path) as archive:

@@ -78,8 +78,6 @@ _PAUSE_S = 10.0
 #: Least share of a drive that a level is drawn over, so that one frame is seen.
 _LEAST = 1 / 480
 _STRIPS = {'state': 'state', 'true light': 'light', 'route': 'route', 'no mask': 'lost'}
-#: Letters of a configuration's name beside a curve.
-_MOST_LETTERS = 34
 #: Stamp (ns), curves from 0 to 1, and words.
 _KEYS = ('stamp', 'score', 'miou', 'confidence', 'state', 'light', 'route', 'lost')
 Track = list[dict[str, Any]]
@@ -124,8 +122,7 @@ def _draw_drive(tracks: Mapping[str, Track], seconds: Floats, title: str) -> Mar
             each = [[frame[key] for frame in track] for track in tracks.values()]
             for place, (label, values) in enumerate(zip(tracks, each), 1):
                 # long names may begin alike
-                cut = f'{place}: {label[: _MOST_LETTERS - 4]}…'
-                by = label if len(label) <= _MOST_LETTERS else cut
+                by = label if len(label) < 35 else f'{place}: {label[:30]}…'
                 shared = all(values == others for others in each)
                 # a route that never changes is in the configuration's name
                 if key != 'route' or len(tracks) == 1 or len({*values} - {None}) > 1:

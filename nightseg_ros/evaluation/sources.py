@@ -220,9 +220,8 @@ def dataset_shards(
         if names[name] > 1:
             name = f'{name} ({names[name]})'
         for start in range(0, len(samples), IMAGES):
-            shard = Shard(
-                set_name=name, source=name, path=spec, samples=tuple(samples[start:][:IMAGES])
-            )
+            some = tuple(samples[start:][:IMAGES])
+            shard = Shard(set_name=name, source=name, path=spec, samples=some)
             folders = {path.parent for path in shard.files()}
             shards.append(replace(shard, inputs=tuple(sorted(folders))))
     return shards
