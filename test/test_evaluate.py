@@ -579,12 +579,13 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
     [
         ('evaluate --dataset images:{images} --labels x', '--labels is of bags, videos'),
         ('evaluate {drive} --sources *=x', '--sources names pictures of a --dataset'),
+        ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
         ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
         ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),
         ('predict {drive} --rate 5', '--rate is of folders and videos'),
     ],
 )
-def test_options_without_effect_are_refused(drive, tmp_path, given, words, capsys):
+def test_options_without_effect_or_sense_are_refused(drive, tmp_path, given, words, capsys):
     imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
     places = {'images': tmp_path / 'images', 'drive': drive}
     assert main([*given.format(**places).split(), '--out', str(tmp_path / 'out')]) == 2

@@ -282,9 +282,11 @@ class Samples:
 
     def __init__(self) -> None:
         self._seen = self._labelled = 0
-        #: Of each frame that is wanted its number among the labelled ones (or among all without
-        #: labels), and its files: pixels of so many frames would be too much memory.
         self.kept: dict[Candidate, tuple[int, dict[str, bytes]]] = {}
+        """
+        Of each frame that is wanted its number among the labelled ones (or among all without
+        labels), and its files: pixels of so many frames would be too much memory.
+        """
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
