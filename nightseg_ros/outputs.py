@@ -40,15 +40,15 @@ def check_output(
         raise error(f"'{path.parent}' is a file, so that '{path.name}' cannot lie in it")
     if path.name in ('', '..'):
         raise error(f"'{path}' is no name for {what}; give a folder of its own")
-    if not os.path.lexists(path):
-        return
     for source in inputs:
         relation = _relation(path, user_path(source))
         if relation:
             raise error(
-                f"'{path}' {relation} the input '{source}', which would be lost; give an output "
-                'apart from it'
+                f"'{path}' {relation} the input '{source}', which has to stay as it is; give an "
+                'output apart from it'
             )
+    if not os.path.lexists(path):
+        return
     if not force:
         raise error(f"'{path}' exists; give another name or --force")
     if path.is_dir() and not any(path.iterdir()):
@@ -142,12 +142,14 @@ def whole_folder(
 
 def _relation(path: Path, source: Path) -> str:
     """Say how a path lies to an input; '' where they are apart."""
-    if not source.exists() or not path.exists():
-        return ''
     path, source = path.resolve(), source.resolve()
     # another mount or spelling of a folder has other names, but it is the same file
-    if path.samefile(source):
+    if _same(path, source):
         return 'is'
-    if any(parent.samefile(source) for parent in path.parents):
+    if any(_same(parent, source) for parent in path.parents):
         return 'lies in'
-    return 'holds' if any(parent.samefile(path) for parent in source.parents) else ''
+    return 'holds' if any(_same(parent, path) for parent in source.parents) else ''
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)

@@ -33,8 +33,10 @@ from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
 from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards, Shard
+from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.evaluation.workers import WorkerError
+from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.video import VideoWriter
@@ -216,16 +218,19 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
             imwrite(labels / 'v' / f'{index:06d}.png', truth(index))
             imwrite(labels / f'{index:06d}.png', truth(index))
     (images / '000003.png').write_bytes(b'no picture')
+    # the last picture has this stamp for want of a time
+    (labels / '000005.png').rename(labels / '500000000.png')
     with pytest.raises(ConfigError, match="'images' and 'v' would take the same labels"):
         sequence_shards([images, tmp_path / 'v.mp4'], labels=[str(labels / 'v')])
     found = run(auto, tmp_path / 'out', images, tmp_path / 'v.mp4', labels=[str(labels)])
     pictures, film = found['sets']['recordings']['sources']
-    assert [pictures[key] for key in ('frames', 'failed', 'labels_unused')] == [5, 1, 1]
+    counted = [pictures[key] for key in ('frames', 'failed', 'labelled', 'labels_unused')]
+    assert counted == [5, 1, 4, 2]
     assert '000003.png' in pictures['losses'][0]
     assert (film['frames'], film['labelled']) == (6, 6)
     assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
-    # pictures by themselves beside a drive: each frame is a unit
-    assert found['sets']['recordings']['unit'] == 'frames'
+    # blocks of the drive beside pictures by themselves: 0.6 s in blocks of 0.3 s, and four
+    assert [found['sets']['recordings'][key] for key in ('unit', 'units')] == ['blocks', 2 + 4]
     assert found['runs']['recordings']['routing']['seconds_by_route'] != {}
     # nothing readable is no score and no crash
     for path in images.iterdir():
@@ -233,6 +238,31 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     entry = run(auto, tmp_path / 'none', images)['runs']['images']
     assert (entry['frames'], entry['failed'], entry['samples']) == (0, 6, [])
     assert entry['all']['miou'] is None and entry['timing']['frames_per_second'] is None
+
+
+def test_a_label_by_its_stamp_scores_one_source(auto, tmp_path):
+    """Cameras that are triggered together, each with a bag of its own."""
+    drives = [write_drive(tmp_path / name, 2, seed=len(name)) for name in ('a', 'bc')]
+    labels = tmp_path / 'labels'
+    imwrite(labels / f'{START}.png', truth(0))
+    with pytest.raises(ConfigError, match=f"'a' and 'bc' would take the same.*{START}"):
+        run(auto, tmp_path / 'out', *drives, labels=[str(labels)])
+    imwrite(labels / 'bc' / f'{START}.png', truth(0))
+    found = run(auto, tmp_path / 'out', *drives, labels=[str(labels)], restart=True)
+    assert [source['labelled'] for source in found['sets']['recordings']['sources']] == [1, 1]
+
+
+@pytest.mark.parametrize('given', [{'labels': ['/truth']}, {'light': 'dawn'}])
+def test_labels_and_light_that_are_not_there_are_said_at_once(drive, tmp_path, given):
+    other = write_drive(tmp_path / 'other', 1)
+    with pytest.raises(DataError, match='/truth|dawn'):
+        sequence_shards([other, drive], **given)
+    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
+    (tmp_path / 'light.csv').write_text('0,night')
+    with pytest.raises(DataError, match='pictures without a time'):
+        sequence_shards([tmp_path / 'images'], light=str(tmp_path / 'light.csv'))
+    # a state of the light is no file that a result would replace
+    assert sequence_shards([other], light='night')[0].inputs == (other,)
 
 
 @pytest.mark.parametrize(
@@ -310,6 +340,10 @@ def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
     for one in (labels[0], str(tmp_path / 'flat'), str(tmp_path / 'stamps')):
         with pytest.raises(ConfigError, match="'bag:left' and 'bag:right' would take the same"):
             sequence_shards([tmp_path / 'bag'], labels=[one])
+    with pytest.raises(ConfigError, match='one topic .* is given twice'):
+        sequence_shards([tmp_path / 'bag'], topics=[topics[0], topics[0].strip('/')])
+    with pytest.raises(ConfigError, match='a source is given twice'):
+        sequence_shards([tmp_path / 'bag', tmp_path / 'here' / '..' / 'bag'])
     with pytest.raises(ConfigError, match='2 --labels came with 1 --topic'):
         sequence_shards([tmp_path / 'bag'], topics=topics[:1], labels=labels)
 
@@ -391,6 +425,25 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
     with pytest.raises(ConfigError, match='other sources.*--restart'):
         run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
     found = run(auto, tmp_path, drive, labels=[LABEL_TOPIC], restart=True)
+    assert found['runs']['drive']['labelled'] == FRAMES // 2
+
+
+def test_a_run_that_is_killed_as_it_writes_leaves_no_mixture(auto, drive, tmp_path, monkeypatch):
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    run(auto, tmp_path, drive)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(SetScores, '__init__', stop)
+        run(auto, tmp_path, drive)
+    assert not (tmp_path / 'metrics.json').exists()
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match='other versions'):
+        patch.setattr('nightseg_ros.evaluation.evaluate.__version__', '0.1')
+        run(auto, tmp_path, drive)
+    # half removed: finished shards without the plan that they are of
+    (tmp_path / '.shards' / 'plan.json').unlink()
+    (tmp_path / 'metrics.json').write_text('{"runs": {}}')
+    found = run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
@@ -488,15 +541,15 @@ def test_wrong_configurations_are_named(weights, compare, words):
     with pytest.raises(ConfigError, match=words):
         configurations(config(weights), compare)
     changes = 'route=night,long_side=96,router.dwell_dark_s=1,router.table.dusk=day'
-    made = configurations(config(weights), [changes])[0].config
+    [made] = configurations(config(weights), [changes]).values()
     assert (made.route, made.long_side, made.backend) == ('night', 96, 'torch')
     assert made.router.dwell_dark_s == 1.0 and made.router.table.dusk == 'day'
 
 
 def test_saved_masks_never_overwrite_one_another(auto, tmp_path):
-    for name in ('road.png', 'road.jpg', 'town.png'):
+    for name in ('in/road.png', 'in/road.jpg', 'in/town.png', 'in !/a.png', 'in ?/a.png'):
         imwrite(tmp_path / name, np.zeros((8, 8, 3), np.uint8))
-    shards = dataset_shards([f'images:{tmp_path}'], CAMVID11)
+    shards = dataset_shards([f'images:{tmp_path}/in'], CAMVID11)
     check_outputs(shards, tmp_path, save_labels=False)
     found = evaluate(shards, auto, tmp_path / 'out')
     [run] = found['runs'].values()
@@ -504,15 +557,51 @@ def test_saved_masks_never_overwrite_one_another(auto, tmp_path):
     assert len(set(shown)) == len(shown) == 3
     with pytest.raises(ConfigError, match="2 pictures of .* are called 'road'"):
         check_outputs(shards, tmp_path, save_labels=True)
+    alike = sequence_shards([tmp_path / 'in !', tmp_path / 'in ?'])
+    with pytest.raises(ConfigError, match="2 sources of 'recordings' are called 'in_'"):
+        check_outputs(alike, tmp_path, save_labels=True)
+
+
+def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, drive, tmp_path):
+    for save_labels in (True, False):
+        run(auto, tmp_path, drive, save_labels=save_labels)
+        assert (tmp_path / 'labels').exists() is save_labels
+    # a person's own, beside an evaluation that wrote none
+    imwrite(tmp_path / 'labels' / '000000.png', truth(0))
+    run(auto, tmp_path, drive)
+    assert os.listdir(tmp_path / 'labels') == ['000000.png']
+    with pytest.raises(OutputError, match=r"labels' is a folder that nightseg did not write"):
+        run(auto, tmp_path, drive, save_labels=True)
+
+
+@pytest.mark.parametrize(
+    ('given', 'words'),
+    [
+        ('evaluate --dataset images:{images} --labels x', '--labels is of bags, videos'),
+        ('evaluate {drive} --sources *=x', '--sources names pictures of a --dataset'),
+        ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
+        ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
+        ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),
+        ('predict {drive} --rate 5', '--rate is of folders and videos'),
+    ],
+)
+def test_options_without_effect_or_sense_are_refused(drive, tmp_path, given, words, capsys):
+    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
+    places = {'images': tmp_path / 'images', 'drive': drive}
+    assert main([*given.format(**places).split(), '--out', str(tmp_path / 'out')]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_command(weights, drive, tmp_path, capsys):
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
     flags += ['--out', str(tmp_path / 'out')]
-    command = ['evaluate', str(drive), '--labels', LABEL_TOPIC, *flags]
+    for name in (START, 'stranger'):
+        imwrite(tmp_path / 'labels' / f'{name}.png', truth(0))
+    command = ['evaluate', str(drive), '--labels', str(tmp_path / 'labels'), *flags]
     assert main([*command, '--compare', 'route=day', 'route=night', '--streams', '2']) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert 'drive, drive: labels without a frame: 1' in warned
     assert re.search(r'drive/route=day\b.*\n(.*\n)* *all +\d+ ', said)
     assert re.search(r'drive/route=night − drive/route=day: mIoU [+-]0', said)
     result = scores_of(tmp_path / 'out')

@@ -70,6 +70,10 @@ OWN = [
     ('translate {drive} --out {set} --weights translator', 'images'),
     ('demo --keep-bag --out {home}', 'did not write'),
     (f'evaluate --dataset folder:{{set}} --save-labels --out {{set}} {WEIGHTS}', 'labels'),
+    # files of theirs with such names
+    (f'predict {{pictures}} --out {{home}} {WEIGHTS}', "predictions.jsonl' is a file"),
+    (f'evaluate {{pictures}} --out {{home}} {WEIGHTS}', "metrics.json' is a file"),
+    ('translate {pictures} --out {home} --weights translator', "contact_sheet.jpg' is a file"),
     # the input itself
     ('bag predict {bag} --out {bag} --force', 'is the input'),
     ('bag predict {bag}/bag.mcap --out {bag} --force', 'input'),
@@ -84,7 +88,10 @@ def test_force_leaves_what_the_tool_did_not_write(tmp_path, pictures, command, w
     root = tmp_path / 'root'
     for folder in ('home/bag.partial/replaced', 'home/bags/drive', 'drive', 'other', 'set/labels'):
         (root / folder).mkdir(parents=True)
-    for file in ('thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/drive/mine'):
+    for file in (
+        'thesis.txt', 'manifest.json', 'bag.partial/replaced/mine', 'bags/drive/mine',
+        'predictions.jsonl', 'metrics.json', 'contact_sheet.jpg',
+    ):  # fmt: skip
         (root / 'home' / file).write_text('{}')
     shutil.copytree(pictures, root / 'set' / 'images')
     for index, path in enumerate(sorted(pictures.iterdir())):
@@ -171,6 +178,9 @@ def test_an_input_is_never_replaced(tmp_path, relation):
     with pytest.raises(OutputError, match=f'{relation} the input'):
         check_output(out, 'a bag', lambda path: True, inputs=[source])
     check_output(out, 'a bag', lambda path: True, inputs=[tmp_path / 'other'])
+    # a second run would find it there
+    with pytest.raises(OutputError, match='lies in the input'):
+        check_output(tmp_path / 'link' / 'new', 'a bag', lambda path: True, inputs=[source])
 
 
 @pytest.mark.parametrize('name', ODD)

@@ -200,6 +200,24 @@ def test_a_mask_that_two_configurations_share_is_drawn_once(copied):
     assert f'errors, {FOUR[0]} and {FOUR[1]}' in text
 
 
+def test_a_timeline_shows_what_differs_for_each_configuration(copied):
+    _, folder = copied('four')
+    for file in ('metrics.json', 'frames.jsonl'):
+        text = (folder / file).read_text()
+        for name in FOUR[:2]:
+            text = text.replace(f'{name}"', f'{"x" * 40}{name}"')
+        (folder / file).write_text(text)
+    lines = [json.loads(line) for line in (folder / 'frames.jsonl').open()]
+    for line in lines[1::4]:
+        line['state'] = 'glare'
+    (folder / 'frames.jsonl').write_text('\n'.join(map(json.dumps, lines)))
+    text = report(folder).text
+    for name in ('mIoU', 'state'):
+        for place in (1, 2):
+            assert f'{name}, {place}: {"x" * 30}…' in text
+    assert 'light score, 1:' not in text
+
+
 @pytest.mark.parametrize(
     ('frames', 'words'),
     [

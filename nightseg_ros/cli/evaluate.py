@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
@@ -83,10 +83,21 @@ class EvaluateOptions(PipelineOptions):
     """Write report.html."""
 
 
+#: Options of SOURCE alone.
+_OF_SOURCES = ('labels', 'topic', 'rate', 'stamps', 'light', 'name')
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
+    given = {name for name in _OF_SOURCES if getattr(options, name) not in (None, '', ())}
+    if given and not options.source:
+        raise ConfigError(f'--{min(given)} is of bags, videos and folders, and none is given')
+    if options.sources and not options.dataset:
+        raise ConfigError('--sources names pictures of a --dataset, and none is given')
+    if options.streams > 1 and (options.workers > 1 or options.ray):
+        raise ConfigError('--streams is of one process; leave it, or --workers and --ray, out')
     if options.streams < 0 or options.threads < 0 or options.workers < 1:
         raise ConfigError('--streams and --threads are numbers from 0 on, --workers from 1 on')
 
@@ -110,7 +121,8 @@ def evaluate(arguments: Sequence[str]) -> int:
         rate=options.rate, stamps=options.stamps, name=options.name,
     )  # fmt: skip
     # what cannot be right is said before anything is loaded
-    taxonomy = taxonomy_of(configurations(base, options.compare)[0].config)
+    members = configurations(base, options.compare)
+    taxonomy = taxonomy_of(next(iter(members.values())))
     SegmentationScores(taxonomy, bootstrap, options.classes)
     datasets = dataset_shards(options.dataset, taxonomy, options.sources)
     if {part.set_name for part in recordings} & {part.set_name for part in datasets}:
@@ -118,21 +130,20 @@ def evaluate(arguments: Sequence[str]) -> int:
     shards = (*recordings, *datasets)
     check_outputs(shards, options.out, save_labels=options.save_labels)
     with Progress('loading the networks', None) as progress:
-        for note in dict.fromkeys(f'{part.path}: {part.note}' for part in recordings if part.note):
-            progress.note(note)
+        sources = {part.path: part.frames for part in recordings}
+        for path, frames in sources.items():
+            if frames and frames.note:
+                progress.note(f'{path}: {frames.note}')
         # 'auto' means for each configuration what it means for its weights on a vehicle
-        members = tuple(
-            replace(item, config=settled(item.config))
-            for item in configurations(base, options.compare)
-        )
+        members = {name: settled(config) for name, config in members.items()}
         # with workers, the networks of this process only say what they are
         streams = 1
         if options.workers <= 1 and not options.ray:
-            counts = (stream_count(item.config, options.threads) for item in members)
-            streams = options.streams or min(counts)
+            best = (stream_count(config, options.threads) for config in members.values())
+            streams = options.streams or min(best)
         variants = Variants(members, streams=streams, log=progress.note)
-        frames = [part.count for part in shards]
-        total = None if None in frames else sum(count or 0 for count in frames)
+        counts = [part.count for part in shards]
+        total = None if None in counts else sum(count or 0 for count in counts)
         result = evaluate(
             shards, variants, options.out, save_labels=options.save_labels,
             bootstrap=bootstrap, classes=options.classes,
@@ -153,11 +164,13 @@ def _print_problems(result: dict[str, Any]) -> int:
     for name, entry in result['sets'].items():
         for source in entry['sources']:
             lost += source['failed'] + len(source['losses'])
-            for text in source['losses'][:5]:
+            texts = source['losses'][:5]
+            if len(source['losses']) > len(texts):
+                texts.append(f'… {len(source["losses"]) - len(texts)} more in metrics.json')
+            if source['labels_unused']:
+                texts.append(f'labels without a frame: {source["labels_unused"]}')
+            for text in texts:
                 print(f'nightseg evaluate: {name}, {source["name"]}: {text}', file=sys.stderr)
-            more = len(source['losses']) - 5
-            if more > 0:
-                print(f'nightseg evaluate: … {more} more in metrics.json', file=sys.stderr)
     return 1 if lost else 0
 
 

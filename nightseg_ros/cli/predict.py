@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 #: Folders of a prediction and the suffix of their files.
 OUTPUTS = {'labels': '.png', 'overlay': '.jpg', 'confidence': '.png'}
-#: The list of the frames until it is whole.
+#: The list of the frames, and until it is whole.
+LIST = 'predictions.jsonl'
 UNFINISHED = '.predictions-unfinished.jsonl'
 #: Pairs of pictures on the contact sheet of a translation.
 TILES = 12
@@ -56,8 +57,10 @@ def predict(options: PredictOptions) -> int:
 
     config = options.pipeline_config()
     source = open_source(options.source, options.topic, rate=options.rate)
-    for folder in OUTPUTS:
-        check_output(options.out / folder, 'a result', _is_prediction, inputs=[options.source])
+    if options.rate is not None and source.kind in ('bag', 'image'):
+        raise ConfigError(f"--rate is of folders and videos; '{options.source}' is none")
+    for name in (*OUTPUTS, LIST):
+        check_output(options.out / name, 'a result', _is_prediction, inputs=[options.source])
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
@@ -67,7 +70,7 @@ def predict(options: PredictOptions) -> int:
         pipeline = Pipeline.load(config, log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
-        listed = options.out / 'predictions.jsonl'
+        listed = options.out / LIST
         # beside masks that are not all there, and what tells that they are ours
         unfinished = options.out / UNFINISHED
         with locked(options.out), unfinished.open('w', encoding='utf-8') as lines:
@@ -101,10 +104,13 @@ def predict(options: PredictOptions) -> int:
     return tell_problems('predict', broken, 'frames could not be read or have no mask')
 
 
-def _is_prediction(folder: Path) -> bool:
-    """Recognise a folder by the list beside it, which may be unfinished."""
-    out = folder.parent
-    return (out / 'predictions.jsonl').is_file() or (out / UNFINISHED).is_file()
+def _is_prediction(path: Path) -> bool:
+    """Recognise results by the list beside them, which may be unfinished, or empty."""
+    try:
+        lines = path.with_name(LIST).read_text(encoding='utf-8').splitlines()
+        return all('route' in json.loads(line) for line in lines[:1])
+    except (OSError, ValueError, TypeError):
+        return path.with_name(UNFINISHED).is_file()
 
 
 def _record(stem: str, result: Result) -> dict[str, Any]:
@@ -174,8 +180,12 @@ def translate(options: TranslateOptions) -> int:
     weights = with_style(load_weights(options.weights), options.style)
     long_side = options.long_side or weights.metadata.long_side
     images, sheet = options.out / 'images', options.out / 'contact_sheet.jpg'
-    # the first frame writes the sheet, which marks the folder as a translation
-    check_output(images, 'a result', lambda _: sheet.is_file(), inputs=[options.source])
+    for path in (images, sheet):
+        # the first frame writes the sheet, which marks the folder as a translation
+        check_output(
+            path, 'a result', lambda _: images.is_dir() and sheet.is_file(),
+            inputs=[options.source],
+        )  # fmt: skip
     tiles: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))

@@ -58,17 +58,16 @@ def agreement(
     wanted = [run(batch)[0].astype(np.int16) for batch in batches]
     shares = {}
     present = available_backends()
-    for name in backends:
-        if present.get(name):
-            if name == 'openvino-bf16':  # simulated where the CPU has none
-                backend: Backend = OpenVINOBackend(bfloat16=True, simulated=True)
-            else:
-                backend = open_backend(name, 'cpu')
-            run = backend.load(weights, log)
-            gaps = [np.abs(run(batch)[0] - truth) for batch, truth in zip(batches, wanted)]
-            # labels are planes, pictures have a colour axis
-            same = [(gap <= (TOLERANCE if gap.ndim == 4 else 0)).ravel() for gap in gaps]
-            shares[name] = float(np.concatenate(same).mean())
+    for name in filter(present.get, backends):
+        if name == 'openvino-bf16':  # simulated where the CPU has none
+            backend: Backend = OpenVINOBackend(bfloat16=True, simulated=True)
+        else:
+            backend = open_backend(name, 'cpu')
+        run = backend.load(weights, log)
+        gaps = [np.abs(run(batch)[0] - truth) for batch, truth in zip(batches, wanted)]
+        # labels are planes, pictures have a colour axis
+        same = [(gap <= (TOLERANCE if gap.ndim == 4 else 0)).ravel() for gap in gaps]
+        shares[name] = float(np.concatenate(same).mean())
     return shares
 
 

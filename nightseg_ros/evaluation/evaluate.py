@@ -5,9 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -23,13 +21,13 @@ from typing import Any
 
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
-from nightseg_ros.evaluation.inference import Candidate, FinishedShard, group_of, select
+from nightseg_ros.evaluation.inference import Candidate, FinishedShard, select
 from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
-from nightseg_ros.evaluation.sources import Shard
+from nightseg_ros.evaluation.sources import refuse_shared, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
-from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray, shard_files
-from nightseg_ros.files import partial_file, replace_file
+from nightseg_ros.evaluation.workers import run_here, run_processes, run_ray
+from nightseg_ros.files import partial_file, process_context, read_json, replace_file
 from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.runtime.backends import processor
 import numpy as np
@@ -39,8 +37,10 @@ VERSION = 2
 #: Finished shards, while the evaluation runs or after it was interrupted.
 SHARDS = '.shards'
 _PLAN = 'plan.json'
+#: What every evaluation writes, or the report of it; 'labels' on demand.
+RESULTS = ('metrics.json', 'frames.jsonl', 'report.html', 'samples')
 #: Lists of numbers, which stand on one line, so that a person can read the file.
-_LISTS = re.compile(r'\[([\s\d.,e+-]+)\]')
+_LISTS = re.compile(r'\[\n([\s\d.,e+-]+)\]')
 
 
 def evaluate(
@@ -74,30 +74,38 @@ def evaluate(
     folder = out / SHARDS
     check_outputs(shards, out, save_labels=save_labels)
     fingerprint = _fingerprint(shards, variants, described) | {'save_labels': save_labels}
-    with _shards(folder, fingerprint, restart, log):
+    with locked(folder, ConfigError):
+        _go_on(folder, fingerprint, restart, log)
         started = time.monotonic()
         members = variants.configurations
+        paths = [folder / f'{number:05d}.npz' for number in range(len(shards))]
         if ray:
-            run_ray(shards, members, folder, ray, workers, save_labels, advance)
-        elif workers > 1:
-            run_processes(shards, members, folder, workers, save_labels, advance)
+            run_ray(shards, members, paths, ray, workers, save_labels, advance)
+        elif workers > 1 and (context := process_context()):
+            run_processes(shards, members, paths, workers, save_labels, advance, context)
         else:
-            run_here(shards, variants, folder, save_labels, advance)
+            run_here(shards, variants, paths, save_labels, advance)
         seconds = time.monotonic() - started
+        finished = [FinishedShard(path) for path in paths]
+        refuse_shared((s.source, found.note['labels']) for s, found in zip(shards, finished))
+        # of other numbers; a run that is killed from here on leaves nothing that looks whole
+        labels = out / 'labels'
+        if labels.is_dir() and _is_ours(labels):
+            shutil.rmtree(labels)
+        for name in ('metrics.json', 'report.html'):
+            (out / name).unlink(missing_ok=True)
         result = {
             **_header(variants, described),
             'command': list(command),
             'taxonomy': variants.taxonomy.to_dict(),
             'bootstrap': to_mapping(bootstrap),
             'classes': list(classes),
-            **_summarise(shards, variants, out, scores, save_labels),
+            **_summarise(shards, finished, variants, out, scores, save_labels),
             'wall_s': round(seconds, 3),
             'streams': variants.streams,
         }
         text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
         text = _LISTS.sub(lambda numbers: f'[{" ".join(numbers[1].split())}]', text)
-        # of other numbers, until it is written anew
-        (out / 'report.html').unlink(missing_ok=True)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
         replace_file(out / 'metrics.json', f'{text}\n'.encode(errors='backslashreplace'))
         shutil.rmtree(folder)
@@ -110,55 +118,55 @@ def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> N
 
     ``ConfigError`` where masks would replace one another.
     """
-    stems = Counter((shard.set_name, s.image.stem) for shard in shards for s in shard.samples)
-    for (name, stem), times in stems.most_common(1):
+    masks: Counter[tuple[str, str, str]] = Counter()
+    for shard in shards:
+        if shard.frames is not None:
+            masks['sources', slug(shard.set_name), slug(shard.source)] += 1
+        masks.update(('pictures', slug(shard.set_name), s.image.stem) for s in shard.samples)
+    for (what, name, stem), times in masks.most_common(1):
         if save_labels and times > 1:
             raise ConfigError(
-                f"{times} pictures of '{name}' are called '{stem}', so that their masks would "
+                f"{times} {what} of '{name}' are called '{stem}', so that their masks would "
                 'overwrite one another; rename them, or leave --save-labels out'
             )
-
-    def ours(folder: Path) -> bool:
-        """Tell what an evaluation wrote by the results beside it, finished or not."""
-        if (out / SHARDS / _PLAN).is_file():
-            return True
-        try:
-            return 'runs' in json.loads((out / 'metrics.json').read_text(encoding='utf-8'))
-        except (OSError, ValueError, TypeError):
-            return False
-
     inputs = {path for shard in shards for path in shard.inputs}
-    for name in (SHARDS, 'samples', 'labels') if save_labels else (SHARDS, 'samples'):
-        check_output(out / name, 'an evaluation', ours, inputs=inputs)
+    for name in (SHARDS, *RESULTS, *(['labels'] if save_labels else [])):
+        check_output(out / name, 'an evaluation', _is_ours, inputs=inputs)
 
 
-@contextmanager
-def _shards(
+def _is_ours(path: Path) -> bool:
+    """Tell what an evaluation wrote by the results beside it, finished or not."""
+    plan = read_json(path.with_name(SHARDS) / _PLAN)
+    runs = read_json(path.with_name('metrics.json')).get('runs')
+    if path.name != 'labels':
+        return bool(plan) or isinstance(runs, dict)
+    # without --save-labels they may be anybody's
+    written = {slug(name) for name in runs} if isinstance(runs, dict) else set()
+    return plan.get('save_labels', False) or {file.name for file in path.iterdir()} <= written
+
+
+def _go_on(
     folder: Path, fingerprint: dict[str, Any], restart: bool, log: Callable[[str], None]
-) -> Iterator[None]:
-    """Make the folder of finished shards, or see that the one there is of the same plan."""
-    with locked(folder, ConfigError):
-        for left in folder.iterdir() if restart else ():
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
-        noted = folder / _PLAN
-        if noted.exists():
-            before = json.loads(noted.read_text(encoding='utf-8'))
-            for key, value in fingerprint.items():
-                if before.get(key) != value:
-                    raise ConfigError(
-                        f"'{folder.parent}' holds an interrupted evaluation with other {key}: "
-                        'give the same again, another --out, or --restart to drop it'
-                    )
-            # what a killed run was about to write (files.py)
-            for left in folder.glob('.*-*.*'):
-                left.unlink()
-            log(f"going on with the interrupted evaluation in '{folder.parent}'")
-        else:
-            replace_file(noted, json.dumps(fingerprint, indent=1).encode())
-        yield
+) -> None:
+    """Leave the finished shards of the same plan in the folder, and no others."""
+    noted = folder / _PLAN
+    # without their plan shards are what a killed run was about to remove
+    for left in folder.iterdir() if restart or not noted.exists() else ():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    if noted.exists():
+        before = json.loads(noted.read_text(encoding='utf-8'))
+        for key, value in fingerprint.items():
+            if before.get(key) != value:
+                raise ConfigError(
+                    f"'{folder.parent}' holds an interrupted evaluation with other {key}: "
+                    'give the same again, another --out, or --restart to drop it'
+                )
+        # what a killed run was about to write (files.py)
+        for left in folder.glob('.*-*.*'):
+            left.unlink()
+        log(f"going on with the interrupted evaluation in '{folder.parent}'")
+    else:
+        replace_file(noted, json.dumps(fingerprint, indent=1).encode())
 
 
 def _fingerprint(
@@ -170,23 +178,20 @@ def _fingerprint(
         status = path.stat()
         files.update(os.fsencode(f'{path} {status.st_size} {status.st_mtime_ns}\n'))
     result: dict[str, Any] = {
-        'sources': [
-            f'{replace(shard, samples=())} {sorted({item.source for item in shard.samples})}'
-            for shard in shards
-        ],
+        'sources': [hashlib.sha256(repr(shard).encode()).hexdigest() for shard in shards],
         'files (size or time)': files.hexdigest(),
-        'configurations': {i.name: to_mapping(i.config) for i in variants.configurations},
+        'configurations': {k: to_mapping(v) for k, v in variants.configurations.items()},
         'backend or weights': described,
+        'versions': {'nightseg': __version__, **_versions()},
     }
     return {key: json.loads(json.dumps(value)) for key, value in result.items()}
 
 
 def _summarise(
-    shards: Sequence[Shard], variants: Variants, out: Path, scores: SegmentationScores,
-    save_labels: bool,
+    shards: Sequence[Shard], every: Sequence[FinishedShard], variants: Variants, out: Path,
+    scores: SegmentationScores, save_labels: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Score the finished shards; write frames.jsonl, samples and labels."""
-    every = [FinishedShard(path) for path in shard_files(shards, out / SHARDS)]
     result: dict[str, Any] = {'sets': {}, 'runs': {}, 'compare': []}
     samples, labels = (out / SHARDS / name for name in ('samples', 'labels'))
     for folder in (samples, labels):
@@ -222,40 +227,31 @@ def _samples(
     """Write the pictures of the frames that are shown; return the entries of each run."""
     kept: dict[Candidate, dict[str, bytes]] = {}
     first = [0, *np.cumsum([finished.note['frames'] for _, finished in parts]).tolist()]
-    for place, (shard, finished) in enumerate(parts):
+    for place, (_, finished) in enumerate(parts):
+        shown = {
+            number: Candidate(number, group, tuple(mious), shard=place)
+            for number, group, mious, _ in finished.note['samples']
+        }
         for index, file, content in finished.files('samples'):
-            lines = found.lines[first[place] + index]
-            group = group_of(index, lines[0]['stamp'], shard.sequence)
-            mious = tuple(line['miou'] for line in lines)
-            candidate = Candidate(shard=place, number=index, group=group, mious=mious)
-            kept.setdefault(candidate, {})[file] = content
+            kept.setdefault(shown[index], {})[file] = content
     scored = [lines[0]['miou'] for lines in found.lines if lines[0]['miou'] is not None]
     entries: list[list[dict[str, Any]]] = [[] for _ in found.runs]
     for kind, item in select(list(kept), float(np.median(scored)) if scored else None):
         lines = found.lines[first[item.shard] + item.number]
-        stem = f'{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}'
-        folder = Path(slug(name), stem)
-        for number in itertools.count(2):
-            if not (target / folder).exists():
-                break
-            # road.png and road.jpg
-            folder = Path(slug(name), f'{stem}-{number}')
+        stem = f'{slug(name)}/{kind}-{slug(lines[0]["source"])}-{slug(lines[0]["frame"])}'
+        # road.png and road.jpg
+        stems = (stem if number == 1 else f'{stem}-{number}' for number in itertools.count(1))
+        folder = next(place for place in stems if not (target / place).exists())
         (target / folder).mkdir(parents=True)
         for file, content in kept[item].items():
             (target / folder / file).write_bytes(content)
         for run, line in enumerate(lines):
             keys = ('frame', 'source', 'stamp', 'miou', 'pixel_acc', 'score', 'state', 'route')
+            entry = {'kind': kind, **{key: line[key] for key in keys}}
             files = {'image': 'image.jpg', 'labels': f'labels-{run}.png', 'truth': 'truth.png'}
-            entries[run].append(
-                {
-                    'kind': kind,
-                    **{key: line[key] for key in keys},
-                    **{
-                        key: f'samples/{folder}/{file}' if file in kept[item] else None
-                        for key, file in files.items()
-                    },
-                }
-            )
+            for key, file in files.items():
+                entry[key] = f'samples/{folder}/{file}' if file in kept[item] else None
+            entries[run].append(entry)
     return entries
 
 
@@ -292,19 +288,23 @@ def _header(variants: Variants, described: list[dict[str, Any]]) -> dict[str, An
             'cpu': processor().get('model name', platform.processor()),
             'threads': os.cpu_count() or 1,
             'python': platform.python_version(),
-            **{name: _version(name) for name in ('numpy', 'torch', 'openvino', 'onnxruntime')},
+            **_versions(),
         },
-        'route': variants.configurations[0].config.route,
+        'route': next(iter(variants.configurations.values())).route,
         'pipeline': described[0],
         'configurations': [
-            {'name': item.name, 'options': to_mapping(item.config), 'pipeline': pipeline}
-            for item, pipeline in zip(variants.configurations, described)
+            {'name': name, 'options': to_mapping(config), 'pipeline': pipeline}
+            for (name, config), pipeline in zip(variants.configurations.items(), described)
         ],
     }
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def _versions() -> dict[str, str | None]:
+    """Return the versions of what computes; None for what is not installed."""
+    found: dict[str, str | None] = {}
+    for name in ('numpy', 'torch', 'openvino', 'onnxruntime'):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found

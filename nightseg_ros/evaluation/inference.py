@@ -30,13 +30,12 @@ from nightseg_ros.evaluation.sources import in_rgb, LabelledFrame, Shard
 from nightseg_ros.evaluation.variants import Variants
 from nightseg_ros.files import partial_file
 from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.result import Result, Want
+from nightseg_ros.perception.result import Result
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 import numpy as np
 
 T = TypeVar('T')
 
-_WANT = Want(labels=True, confidence=True)
 #: Frames that wait before and behind the networks; more would only take memory.
 DEPTH = 4
 #: Frames of each kind in a report; without labels there are evenly spread ones.
@@ -44,16 +43,14 @@ SHOWN = {'best': 3, 'worst': 3, 'median': 3, 'different': 2}
 SPREAD = 6
 #: Most frames of a lattice; from it come the median and the spread ones.
 _LATTICE = 16
-#: Bytes of pixels that are held before they are encoded: most frames are replaced soon.
-_HELD = 32_000_000
 #: Frames of a drive in one moment look the same.
 MOMENT_NS = 2_000_000_000
-#: The keys of a line of frames.jsonl behind 'run'.
-_LINE = (
+#: A line of frames.jsonl behind 'run', as far as it is of no frame.
+_LINE: dict[str, Any] = dict.fromkeys((
     'source', 'camera', 'frame', 'stamp', 'size', 'score', 'estimate', 'state', 'route',
     'reason', 'switched', 'light', 'labelled', 'miou', 'pixel_acc', 'confidence',
     'reliability', 'flicker', 'flicker_warped', 'labels_sha256', 'ms', 'error',
-)  # fmt: skip
+)) | {'switched': False, 'labelled': 0}  # fmt: skip
 
 
 def evaluate_shard(
@@ -96,7 +93,7 @@ def evaluate_shard(
                 variants.warm_up(read.frame.image.shape[:2], wait)
                 counter.last = counter.last or time.perf_counter()
                 decided = variants.decide(read.frame, alone=not shard.sequence)
-                labelled = networks.submit(variants.label, decided, _WANT)
+                labelled = networks.submit(variants.label, decided)
             pending.append(counting.submit(counter.add, read, decode_ms, labelled))
             # a slow frame leaves the other streams something to do
             wait(2 * variants.streams - 1 + DEPTH)
@@ -162,13 +159,8 @@ class _Counter:
             # a mask that was withheld neither changed nor stayed
             counts['flicker'][:] = found * (there & self._there)[:, None]
             self._there = there
-        start = {
-            'source': read.source, 'frame': read.name, 'switched': False, 'labelled': 0,
-            'error': read.error or None,
-        }  # fmt: skip
-        lines: list[dict[str, Any]] = [
-            dict.fromkeys(_LINE) | start | {'ms': {}} for _ in range(self._runs)
-        ]
+        start = {'source': read.source, 'frame': read.name, 'error': read.error or None}
+        lines = [_LINE | start | {'ms': {}} for _ in range(self._runs)]
         for run, (line, (result, why)) in enumerate(zip(lines, results)):
             line |= self._described(read, result, why)
             line |= _score(read, result, self._taxonomy, {k: v[run] for k, v in counts.items()})
@@ -187,7 +179,8 @@ class _Counter:
         if read.frame is None:
             return
         mious = tuple(line['miou'] for line in lines)
-        group = group_of(index, read.frame.stamp_ns, self._sequence)
+        # an image by itself is a group of its own
+        group = read.frame.stamp_ns // MOMENT_NS if self._sequence else index
 
         def pictures(frame: Frame = read.frame) -> dict[str, Image | None]:
             shown = {f'labels-{run}.png': mask for run, mask in enumerate(masks)}
@@ -219,9 +212,9 @@ class _Counter:
         }
 
     def finish(self, note: dict[str, Any]) -> None:
-        for index, files in self._samples.files().items():
+        for item, (_, files) in self._samples.kept.items():
             for name, content in files.items():
-                self._archive.writestr(f'samples/{index}/{name}', content)
+                self._archive.writestr(f'samples/{item.number}/{name}', content)
         for name, shape in self._shapes.items():
             rows = np.array([counts[name] for counts in self._counts], np.int64)
             with self._archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
@@ -229,7 +222,8 @@ class _Counter:
         text = '\n'.join(self._lines)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
         self._archive.writestr('frames.jsonl', text.encode(errors='backslashreplace'))
-        note |= {'frames': len(self._counts), 'runs': self._runs}
+        shown = [*self._samples.kept]
+        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': shown}
         self._archive.writestr('note.json', json.dumps(note))
 
 
@@ -262,11 +256,6 @@ def _whole(mask: Image | None, shape: tuple[int, ...]) -> Image:
     return np.full(shape, UNLABELLED, np.uint8) if mask is None else mask
 
 
-def group_of(index: int, stamp_ns: int, sequence: bool) -> int:
-    """Return the group of a sample: its moment in a drive, itself for an image by itself."""
-    return stamp_ns // MOMENT_NS if sequence else index
-
-
 # -- the frames that a report shows, chosen while they pass: nothing is decoded twice ---------
 
 
@@ -293,41 +282,33 @@ class Samples:
 
     def __init__(self) -> None:
         self._seen = self._labelled = 0
-        #: Of each frame that is wanted its number among the labelled ones (or among all without
-        #: labels), and its pictures or their files.
-        self._kept: dict[Candidate, tuple[int, dict[str, Image | bytes]]] = {}
+        self.kept: dict[Candidate, tuple[int, dict[str, bytes]]] = {}
+        """
+        Of each frame that is wanted its number among the labelled ones (or among all without
+        labels), and its files: pixels of so many frames would be too much memory.
+        """
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
         labelled = frame.mious[0] is not None
-        self._kept[frame] = self._labelled if labelled else self._seen, {}
+        self.kept[frame] = self._labelled if labelled else self._seen, {}
         self._seen += 1
         self._labelled += labelled
         wanted = self.wanted
         if frame in wanted:
-            self._kept[frame][1].update((n, p) for n, p in pictures().items() if p is not None)
-        self._kept = {item: kept for item, kept in self._kept.items() if item in wanted}
-        held = (p for _, some in self._kept.values() for p in some.values())
-        if sum(p.nbytes for p in held if isinstance(p, np.ndarray)) > _HELD:
-            self.files()
+            shown = ((name, pixels) for name, pixels in pictures().items() if pixels is not None)
+            self.kept[frame][1].update((name, encode_picture(name, p)) for name, p in shown)
+        self.kept = {item: kept for item, kept in self.kept.items() if item in wanted}
 
     @property
     def wanted(self) -> set[Candidate]:
-        scored = [item for item in self._kept if item.mious[0] is not None]
+        scored = [item for item in self.kept if item.mious[0] is not None]
         stride = 1
         while (self._labelled or self._seen) > stride * _LATTICE:
             stride *= 2
-        lattice = [item for item in scored or self._kept if self._kept[item][0] % stride == 0]
+        lattice = [item for item in scored or self.kept if self.kept[item][0] % stride == 0]
         ranked = ('best', 'worst', 'different')
         return {*lattice}.union(*(_top(scored, kind, SHOWN[kind]) for kind in ranked))
-
-    def files(self) -> dict[int, dict[str, bytes]]:
-        """Encode what is held; return the files of each frame that may be shown by its number."""
-        for _, some in self._kept.values():
-            for name, picture in some.items():
-                if not isinstance(picture, bytes):
-                    some[name] = encode_picture(name, picture)
-        return {item.number: some for item, (_, some) in self._kept.items()}  # type: ignore[misc]
 
 
 def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:
@@ -374,7 +355,7 @@ class FinishedShard:
         """Read the note; the rest is read when it is asked for."""
         self._path = path
         self.note: dict[str, Any] = json.loads(self._read('note.json'))
-        """'frames', 'runs', and what ``Shard.read`` gives."""
+        """'frames', 'runs', 'samples' as candidates, and what ``Shard.read`` gives."""
 
     def _read(self, member: str) -> bytes:
         with zipfile.ZipFile(self._path) as archive:

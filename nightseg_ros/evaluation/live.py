@@ -159,7 +159,7 @@ def review_drive(
             if frame is None or truth is None or frame.stamp_ns not in run.sent:
                 continue
             stamp = frame.stamp_ns
-            mask, status = masks.of('', stamp), run.statuses.get(stamp)
+            mask, status = masks.of(stamp), run.statuses.get(stamp)
             image = shown = in_rgb(frame)
             if mask is not None:
                 [result] = pipeline.process([frame])

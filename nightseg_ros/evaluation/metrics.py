@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
-from nightseg_ros.config import ConfigError, did_you_mean
+from nightseg_ros.config import ConfigError, did_you_mean, Limited, Limits, Natural
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 import numpy as np
@@ -32,9 +32,9 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[Any]
 
 
-def number(value: Any, digits: int = 4) -> float | None:
+def number(value: Any) -> float | None:
     """Return a score as JSON has it: four digits, None for NaN."""
-    return round(float(value), digits) if math.isfinite(value) else None
+    return round(float(value), 4) if math.isfinite(value) else None
 
 
 # -- confusion -------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ _CHUNK = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BootstrapConfig:
+class BootstrapConfig(Limited):
     """
     How intervals are made: percentile bootstrap (Efron 1979) of functions of summed counts.
 
@@ -155,19 +155,11 @@ class BootstrapConfig:
 
     unit: Unit = 'auto'
     """'auto' draws blocks of drives and single frames of anything else."""
-    block_s: float = 5.0
+    block_s: Annotated[float, Limits(0.001, 1e6)] = 5.0
     """Length of a block in seconds."""
-    resamples: int = 1000
-    seed: int = 0
+    resamples: Annotated[int, Limits(10, 1_000_000)] = 1000
+    seed: Natural = 0
     level: float = 0.95
-
-    def __post_init__(self) -> None:
-        if not 0 < self.block_s < 1e6:
-            raise ValueError(f'block_s is above 0 seconds, got {self.block_s}')
-        if not 10 <= self.resamples <= 1_000_000:
-            raise ValueError(f'resamples is 10 to 1000000, got {self.resamples}')
-        if self.seed < 0:
-            raise ValueError(f'seed is at least 0, got {self.seed}')
 
 
 def resampled(units: npt.NDArray[Any], config: BootstrapConfig, stratum: int = 0) -> Floats:

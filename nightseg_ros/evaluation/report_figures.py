@@ -69,10 +69,6 @@ def _svg(figure: Figure, title: str) -> Markup:
     return Markup(text.replace('>', head, 1))  # noqa: S704  # nosec
 
 
-def _short(name: str, most: int = 34) -> str:
-    return name if len(name) <= most else f'{name[: most - 1]}…'
-
-
 # -- drives over time ----------------------------------------------------------------------------
 
 #: Timelines on one page; a fleet has more drives than anybody scrolls through.
@@ -81,9 +77,7 @@ MOST_TIMELINES = 12
 _PAUSE_S = 10.0
 #: Least share of a drive that a level is drawn over, so that one frame is seen.
 _LEAST = 1 / 480
-_CURVES = {'miou': 'mIoU', 'confidence': 'confidence'}
-#: What is the same in all configurations, with its name.
-_SHARED = {'state': 'state', 'true light': 'light'}
+_STRIPS = {'state': 'state', 'true light': 'light', 'route': 'route', 'no mask': 'lost'}
 #: Stamp (ns), curves from 0 to 1, and words.
 _KEYS = ('stamp', 'score', 'miou', 'confidence', 'state', 'light', 'route', 'lost')
 Track = list[dict[str, Any]]
@@ -120,19 +114,25 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
 
 
 def _draw_drive(tracks: Mapping[str, Track], seconds: Floats, title: str) -> Markup:
-    """Draw what all configurations share once, and the scores of each as a curve."""
-    first = next(iter(tracks.values()))
-    scored = 'miou' if any(f['miou'] is not None for f in first) else 'confidence'
-    curves = {'light score': [frame['score'] for frame in first]}
-    strips = {name: [f[key] for f in first] for name, key in _SHARED.items()}
-    for label, track in tracks.items():
-        by = f', {_short(label)}' if len(tracks) > 1 else ''
-        curves[f'{_CURVES[scored]}{by}'] = [frame[scored] for frame in track]
-        # a route that never changes is in the configuration's name
-        if len(tracks) == 1 or len({frame['route'] for frame in track} - {None}) > 1:
-            strips[f'route{by}'] = [frame['route'] for frame in track]
-        strips[f'no mask{by}'] = [frame['lost'] for frame in track]
-    strips = {name: words for name, words in strips.items() if {*words} - {None}}
+    """Draw what all configurations share once, and what differs for each."""
+
+    def rows(names: Mapping[str, str]) -> dict[str, list[Any]]:
+        found = {}
+        for name, key in names.items():
+            each = [[frame[key] for frame in track] for track in tracks.values()]
+            for place, (label, values) in enumerate(zip(tracks, each), 1):
+                # long names may begin alike
+                by = label if len(label) < 35 else f'{place}: {label[:30]}…'
+                shared = all(values == others for others in each)
+                # a route that never changes is in the configuration's name
+                if key != 'route' or len(tracks) == 1 or len({*values} - {None}) > 1:
+                    found[name if shared else f'{name}, {by}'] = values
+        return found
+
+    labelled = any(frame['miou'] is not None for frame in next(iter(tracks.values())))
+    scored = {'mIoU': 'miou'} if labelled else {'confidence': 'confidence'}
+    curves = rows({'light score': 'score', **scored})
+    strips = {name: words for name, words in rows(_STRIPS).items() if {*words} - {None}}
     with rc_context(_STYLE):
         tall = 0.2 * max(1, len(strips))
         figure = Figure(figsize=(10.5, 2.6 + tall), layout='constrained')

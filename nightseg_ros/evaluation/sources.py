@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-import math
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import normalize
@@ -95,8 +94,6 @@ class Shard:
     """A state, a CSV file or a topic for ``frames``; '' for unknown."""
     inputs: tuple[Path, ...] = ()
     """Files and folders that no result may replace."""
-    note: str = ''
-    """Which images of the bag were left out as no cameras."""
 
     @property
     def count(self) -> int | None:
@@ -117,15 +114,42 @@ class Shard:
             found += sorted(path for path in inside if path.is_file())
         return found
 
+    def open_labels(self) -> tuple[Labels, list[tuple[int, str]]]:
+        """Open labels and light of ``frames``; ``DataError`` or ``BagError`` for what is none."""
+        assert self.frames is not None
+        if self.light not in ('', *LIGHTS) and not self.sequence:
+            raise DataError(
+                f"'{self.path}' holds pictures without a time, of which '{self.light}' tells no "
+                'light: give --rate or --stamps, or a state'
+            )
+        needed = self.frames.kind == 'bag' and (self.labels or self.light)
+        bag = BagReader(self.frames.path) if needed else None
+        return Labels(self.labels, self.source, bag), read_light(self.light, bag)
+
+    def claims(self) -> list[str]:
+        """Return the labels that it will take, as far as that is known before it is read."""
+        labels, frames = self.open_labels()[0], self.frames
+        assert frames is not None
+        if frames.kind in ('folder', 'image'):
+            files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
+            stems = {normalize('NFC', path.stem) for path in files}
+        else:
+            stems = {f'{index:06d}' for index in range(frames.count or 0)}
+        found = [str(path) for stem, path in labels.files.items() if stem in stems]
+        # a topic, or stamps, may be those of another camera of the bag
+        shared = frames.kind == 'bag' and self.labels != ''
+        return found + [f'{labels.place} of {self.path}'] * shared
+
     def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
         """
         Decode the frames and find their labels.
 
-        At the end ``note`` has 'losses' and 'labels_unused': what could not be read, and the
-        number of labels without a frame. ``DataError`` or ``BagError`` says what cannot be opened,
-        which image of a data set is damaged, or which labels are none.
+        At the end ``note`` has 'losses', 'labels_unused' and 'labels': what could not be read, the
+        number of labels without a frame, and the files of those with one. ``DataError`` or
+        ``BagError`` says what cannot be opened, which image of a data set is damaged, or which
+        labels are none.
         """
-        note |= {'losses': [], 'labels_unused': 0}
+        note |= {'losses': [], 'labels_unused': 0, 'labels': []}
         for sample in self.samples:
             yield LabelledFrame(
                 name=sample.image.stem, source=sample.source, light=sample.light,
@@ -137,10 +161,8 @@ class Shard:
 
     def _read_sequence(self, frames: FrameSource, note: dict[str, Any]) -> Iterator[LabelledFrame]:
         errors: list[str] = []
-        first_name, labelled = '', False
-        bag = BagReader(frames.path) if frames.kind == 'bag' else None
-        labels = Labels(self.labels, self.source, bag)
-        light = read_light(self.light, bag)
+        first_name = ''
+        labels, light = self.open_labels()
         for name, found in frames:
             if isinstance(found, BagReadError):
                 # this stands for any number of frames, so it is none
@@ -151,17 +173,20 @@ class Shard:
                 errors.append(f'{name}: {found}')
                 yield LabelledFrame(name=name, source=self.source, frame=None, error=str(found))
                 continue
-            truth = labels.of(name, found.stamp_ns)
-            labelled = labelled or truth is not None
+            # pictures of a plain folder have no time
+            stems = (name, str(found.stamp_ns)) if self.sequence else (name,)
+            truth = labels.of(found.stamp_ns, *stems)
             yield LabelledFrame(
                 name=name, source=self.source, frame=found, truth=truth,
                 light=light_at(light, found.stamp_ns),
             )  # fmt: skip
         note['labels_unused'] = labels.unused()
-        note['losses'] = errors[:MOST_ERRORS] + labels.errors[:MOST_ERRORS]
+        note['labels'] = sorted(map(str, labels.used))
+        errors += labels.errors
+        note['losses'] = errors[:MOST_ERRORS]
         if len(errors) > MOST_ERRORS:
             note['losses'].append(f'… and {len(errors) - MOST_ERRORS} more')
-        if labels.example and first_name and not labelled:
+        if labels.example and first_name and not labels.used:
             note['losses'].append(
                 f"no label of '{self.labels}' belongs to a frame: frames are named as "
                 f"'{first_name}', or by their stamp in ns, labels as '{labels.example}'"
@@ -195,9 +220,8 @@ def dataset_shards(
         if names[name] > 1:
             name = f'{name} ({names[name]})'
         for start in range(0, len(samples), IMAGES):
-            shard = Shard(
-                set_name=name, source=name, path=spec, samples=tuple(samples[start:][:IMAGES])
-            )
+            some = tuple(samples[start:][:IMAGES])
+            shard = Shard(set_name=name, source=name, path=spec, samples=some)
             folders = {path.parent for path in shard.files()}
             shards.append(replace(shard, inputs=tuple(sorted(folders))))
     return shards
@@ -218,7 +242,7 @@ def sequence_shards(
 
     Without ``topics`` every camera of a bag is taken. ``labels`` is one folder or topic for all,
     or one for each topic. ``DataError`` and ``BagError`` say what cannot be opened,
-    ``ConfigError`` what contradicts itself.
+    ``ConfigError`` what contradicts itself or has no effect.
     """
     if len(labels) > 1 and len(labels) != len(topics):
         raise ConfigError(
@@ -228,65 +252,51 @@ def sequence_shards(
     names = _names(sources)
     shards: list[Shard] = []
     for path in sources:
-        found: Sequence[str | None] = topics
-        note = ''
-        if not topics:
+        if topics:
+            found = [open_source(path, topic, rate=rate, stamps=stamps) for topic in topics]
+        else:
             every = open_source(path, rate=rate, stamps=stamps, every_camera=True)
-            found, note = every.topics or (None,), every.note
-        cameras = camera_names(tuple(topic for topic in found if topic is not None))
-        for number, topic in enumerate(found):
-            camera = '' if len(found) == 1 else f':{cameras[topic or ""]}'
+            found = [replace(open_source(path, topic), note=every.note) for topic in every.topics]
+            found = found or [every]
+        cameras = camera_names(tuple(frames.topic for frames in found if frames.topic))
+        if len(cameras) < len(found) > 1:
+            raise ConfigError(f"one topic of '{path}' is given twice")
+        for number, frames in enumerate(found):
+            camera = '' if len(found) == 1 else f':{cameras[frames.topic or ""]}'
             own = labels[number if len(labels) > 1 else 0] if labels else ''
             # a topic is no path, and exists as none
-            given = [Path(text) for text in (own, light, stamps) if text]
+            known = '' if light in LIGHTS else light
+            given = [Path(text) for text in (own, known, stamps) if text]
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, light=light,
-                frames=open_source(path, topic, rate=rate, stamps=stamps),
-                inputs=(path, *given), note=note,
+                frames=frames, inputs=(path, *given),
             )  # fmt: skip
             shards.append(shard)
-    for own in dict.fromkeys(labels):
-        some = [shard for shard in shards if shard.labels == own]
-        _check_apart(some, Path(own), alone=len(labels) == 1)
+    kinds = {shard.frames.kind for shard in shards if shard.frames}
+    if rate is not None and not kinds - {'bag', 'image'}:
+        raise ConfigError('--rate is of folders and videos, of which none is given')
+    # what is missing is said before anything is evaluated, too
+    refuse_shared((shard.source, shard.claims()) for shard in shards)
     return shards
 
 
-def _check_apart(shards: Sequence[Shard], labels: Path, *, alone: bool) -> None:
-    """Raise ``ConfigError`` where sources would take each other's labels."""
-    stems = set(label_files(labels)) if labels.is_dir() else set()
+def refuse_shared(claims: Iterable[tuple[str, Iterable[str]]]) -> None:
+    """Raise ``ConfigError`` for a label that two sources take, each with the labels it takes."""
     taken: dict[str, str] = {}
-    for shard in shards:
-        if (labels / shard.source).is_dir():
-            continue
-        assert shard.frames is not None
-        for name in sorted(_claims(shard.frames, stems, alone)):
-            other = taken.setdefault(name, shard.source)
-            if other != shard.source:
+    for source, labels in claims:
+        for label in labels:
+            other = taken.setdefault(label, source)
+            if other != source:
                 raise ConfigError(
-                    f"'{other}' and '{shard.source}' would take the same labels of '{labels}': "
-                    f"put those of each into '{labels}/SOURCE', or name one with --topic"
+                    f"'{other}' and '{source}' would take the same labels, '{label}': put those "
+                    'of each into a folder SOURCE in that of the labels, or name one with --topic'
                 )
-
-
-def _claims(frames: FrameSource, stems: set[str], alone: bool) -> set[str]:
-    """Return the names of the labels that a source may take."""
-    if frames.kind in ('folder', 'image'):
-        files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
-        return {normalize('NFC', path.stem) for path in files} & stems
-    digits = {stem for stem in stems if stem.isdecimal()}
-    most = frames.count or math.inf
-    numbers = {stem for stem in digits if len(stem) == 6 and int(stem) < most}
-    if frames.kind == 'bag':
-        # a topic, or the stamps, may be those of another camera of the bag
-        return numbers | ({str(frames.path)} if alone else set())
-    # the stamps of all videos begin at 0
-    return numbers | {stem for stem in digits if len(stem) != 6}
 
 
 def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the shortest tails of the paths that tell them apart, without suffix."""
-    if len(set(paths)) < len(paths):
+    if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError('a source is given twice')
     for depth in range(1, 1 + max((len(path.absolute().parts) for path in paths), default=0)):
         names = {path: '/'.join(path.absolute().with_suffix('').parts[-depth:]) for path in paths}
@@ -312,20 +322,24 @@ class Labels:
         """What could not be read, and why."""
         self.example = ''
         """The name of a file, for a message; '' where there is none."""
-        self._files: dict[str, Path] = {}
-        self._used: set[str] = set()
+        self.used: set[Path] = set()
+        """The files that frames asked for."""
+        self.files: dict[str, Path] = {}
+        """By stem."""
         self._messages: Iterator[tuple[int, Image]] = iter(())
         #: Labels by stamp that were read and that no frame has asked for yet.
         self._ahead: dict[int, Image] = {}
         self._last_ns = 0
         self._passed = 0
         folder = Path(labels)
+        self.place = labels
+        """The topic or the folder."""
         if labels and folder.is_dir():
-            inner = folder / source
-            self._files = label_files(inner if inner.is_dir() else folder)
-            if not self._files:
+            folder = next(place for place in (folder / source, folder) if place.is_dir())
+            self.place, self.files = str(folder), label_files(folder)
+            if not self.files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
-            self.example = min(self._files.values()).name
+            self.example = min(self.files.values()).name
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:
@@ -335,12 +349,16 @@ class Labels:
                 raise DataError(f"labels '{labels}' are no folder, and {error}") from error
             self._messages = topic_labels(bag, name, self.errors)
 
-    def of(self, name: str, stamp_ns: int) -> Image | None:
-        """Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded."""
-        for stem in (normalize('NFC', name), str(stamp_ns)):
-            if stem in self._files:
-                self._used.add(stem)
-                return read_labels(self._files[stem])
+    def of(self, stamp_ns: int, *names: str) -> Image | None:
+        """
+        Return the ids uint8 [H, W] of a frame, or None; frames come as they were recorded.
+
+        A file may have any of ``names``, the first of them wins.
+        """
+        for name in names:
+            if path := self.files.get(normalize('NFC', name)):
+                self.used.add(path)
+                return read_labels(path)
         step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
         jumped = not -SET_BACK_NS <= step <= _AHEAD_NS
         while stamp_ns not in self._ahead:
@@ -361,7 +379,7 @@ class Labels:
     def unused(self) -> int:
         """Count the labels that no frame asked for; only known at the end."""
         rest = len(self._ahead) + sum(1 for _ in self._messages)
-        return len(self._files) - len(self._used) + self._passed + rest
+        return len(self.files) - len(self.used) + self._passed + rest
 
 
 def topic_labels(bag: BagReader, name: str, errors: list[str]) -> Iterator[tuple[int, Image]]:

@@ -69,7 +69,7 @@ class SetScores:
         scores: SegmentationScores,
     ) -> None:  # fmt: skip
         """Read the finished shards of the set."""
-        self._name, self._members = name, variants.configurations
+        self._name, self._members = name, list(variants.configurations)
         self._shards, self._finished = zip(*parts)
         self._scores, self._config = scores, scores.config
         #: Of each frame its lines, one a configuration.
@@ -88,7 +88,7 @@ class SetScores:
         ]
         self._unit: str = self._config.unit
         if self._unit == 'auto':
-            self._unit = 'blocks' if drives.all() else 'frames'
+            self._unit = 'blocks' if drives.any() else 'frames'
         self._units = self._bootstrap_units(self._tables[0])
         #: By configuration and score, its values in every draw.
         self._values: list[dict[str, Floats]] = []
@@ -98,29 +98,26 @@ class SetScores:
     def describe(self) -> dict[str, Any]:
         table = self._tables[0]
         sources: list[dict[str, Any]] = []
-        for place, (shard, finished) in enumerate(zip(self._shards, self._finished)):
-            where = table.shard == place
-            stamps = table.stamp[where & table.readable]
+        for name in dict.fromkeys(shard.source for shard in self._shards):
+            # a data set is cut into shards for the workers' sake only
+            places = [i for i, shard in enumerate(self._shards) if shard.source == name]
+            shard, note = self._shards[places[0]], self._finished[places[0]].note
             frames = shard.frames
-            entry = {
-                'name': shard.source,
+            where = np.isin(table.shard, places)
+            stamps = table.stamp[where & table.readable]
+            sources.append({
+                'name': name,
                 'path': shard.path,
                 'topic': None if frames is None else frames.topic,
                 'kind': 'dataset' if frames is None else frames.kind,
                 'frames': len(stamps),
                 'failed': int(where.sum()) - len(stamps),
                 'labelled': int((where & table.labelled).sum()),
-                'labels_unused': finished.note['labels_unused'],
+                'labels_unused': note['labels_unused'],
                 'first_stamp': int(stamps.min()) if len(stamps) else None,
                 'last_stamp': int(stamps.max()) if len(stamps) else None,
-                'losses': finished.note['losses'],
-            }
-            if frames is None and sources:
-                # a data set is cut into shards for the workers' sake only
-                for key in ('frames', 'failed', 'labelled'):
-                    sources[0][key] += entry[key]
-            else:
-                sources.append(entry)
+                'losses': note['losses'],
+            })  # fmt: skip
         return {
             'kind': 'recordings' if self._shards[0].frames else 'dataset',
             'unit': self._unit,
@@ -184,7 +181,7 @@ class SetScores:
         digests = ''.join(line['labels_sha256'] or '' for line in table.lines)
         return {
             'set': self._name,
-            'configuration': self._members[run].name,
+            'configuration': self._members[run],
             'frames': frames,
             'failed': len(table.lines) - frames,
             'labelled': int(labelled.sum()),
@@ -338,17 +335,14 @@ def timing(table: FrameTable) -> dict[str, Any]:
     stages['pipeline'] = [sum(ms.get(stage, 0) for stage in PIPELINE) for ms in masked]
     seconds = sum(line['ms'].get('wall', 0) for line in table.lines) / 1e3
     frames = int(table.readable.sum())
+    shares = ('p50', 'p95', 'p99', 'max')
     return {
         'frames_per_second': round(frames / seconds, 2) if frames and seconds else None,
         'seconds': round(seconds, 3),
         'ms': {
             stage: {
                 'mean': round(float(np.mean(values)), 3),
-                **{
-                    f'p{share}': round(float(np.percentile(values, share)), 3)
-                    for share in (50, 95, 99)
-                },
-                'max': round(max(values), 3),
+                **dict(zip(shares, np.percentile(values, (50, 95, 99, 100)).round(3).tolist())),
             }
             for stage, values in stages.items()
             if values

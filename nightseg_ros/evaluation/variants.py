@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 import os
 import queue
 from typing import Any
@@ -21,34 +21,30 @@ from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import load_weights, WeightsError
 
+_WANT = Want(labels=True, confidence=True)
 #: Camera sizes that the networks are made ready for: images of a data set may all differ.
 _SIZES = 4
 #: More would only wait for the interpreter.
 _MOST_STREAMS = 4
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Configuration:
-    """One way to run the pipeline, under the name that its scores get."""
-
-    name: str
-    """'' where there is only one."""
-    config: PipelineConfig
+#: Ways to run the pipeline by the name that their scores get, '' for the only one.
+Configurations = Mapping[str, PipelineConfig]
 
 
-def configurations(base: PipelineConfig, compare: Sequence[str]) -> tuple[Configuration, ...]:
+def configurations(base: PipelineConfig, compare: Sequence[str]) -> Configurations:
     """
-    Return ``base`` changed by each of ``KEY=VALUE[,KEY=VALUE]``, or ``base`` alone for none.
+    Return ``base`` changed by each of ``KEY=VALUE[,KEY=VALUE]``, or ``base`` alone as ''.
 
     Keys are the node's: route, long_side, weights.night, router.dwell_dark_s, router.table.dusk,
     … ``ConfigError`` names an unknown key, a wrong value, and a configuration given twice.
     """
     if not compare:
-        return (Configuration(name='', config=base),)
+        return {'': base}
     twice = {name for name in compare if compare.count(name) > 1}
     if twice:
         raise ConfigError(f"configuration '{min(twice)}' is given twice")
-    return tuple(Configuration(name=name, config=_changed(base, name)) for name in compare)
+    return {name: _changed(base, name) for name in compare}
 
 
 def _changed(base: PipelineConfig, changes: str) -> PipelineConfig:
@@ -94,13 +90,13 @@ def stream_count(config: PipelineConfig, threads: int) -> int:
     return max(1, cores // threads) if threads else min(cores, _MOST_STREAMS)
 
 
-def shared_out(configurations: Sequence[Configuration], shares: int) -> tuple[Configuration, ...]:
+def shared_out(configurations: Configurations, shares: int) -> Configurations:
     """Give each process or stream its share of the cores, unless a number was asked for."""
-    threads = max(1, (os.cpu_count() or 1) // shares)
-    return tuple(
-        replace(item, config=replace(item.config, threads=item.config.threads or threads))
-        for item in configurations
-    )
+    share = max(1, (os.cpu_count() or 1) // shares)
+    return {
+        name: replace(config, threads=config.threads or share)
+        for name, config in configurations.items()
+    }
 
 
 class Variants:
@@ -114,19 +110,20 @@ class Variants:
 
     def __init__(
         self,
-        configurations: Sequence[Configuration],
+        configurations: Configurations,
         *,
         streams: int = 1,
         log: Log = lambda text: None,
     ) -> None:
         """Load every network once a stream; ``ConfigError`` where the taxonomies differ."""
-        self.configurations = tuple(configurations)
+        self.configurations = configurations
         if streams > 1:
             configurations = shared_out(configurations, streams)
         self.streams = streams
         """How many frames can be labelled at a time."""
-        self._loaded = [_load(configurations, log)]
-        self._loaded += [_load(configurations, lambda text: None) for _ in range(1, streams)]
+        every = configurations.values()
+        self._loaded = [_load(every, log)]
+        self._loaded += [_load(every, lambda text: None) for _ in range(1, streams)]
         self.pipelines = self._loaded[0]
         self.taxonomy: Taxonomy = self.pipelines[0].taxonomy
         for pipeline in self.pipelines:
@@ -143,7 +140,7 @@ class Variants:
 
     def run_names(self, set_name: str) -> list[str]:
         """Return the names that a set's scores get, one a configuration."""
-        return [f'{set_name}/{item.name}'.rstrip('/') for item in self.configurations]
+        return [f'{set_name}/{name}' if name else set_name for name in self.configurations]
 
     def fresh(self) -> Variants:
         """Return the same networks with routers that have seen nothing."""
@@ -163,17 +160,16 @@ class Variants:
             result.append({**described, 'weights': weights})
         return result
 
-    def warm_up(self, size: tuple[int, ...], wait: Callable[[], None]) -> None:
+    def warm_up(self, size: tuple[int, int], wait: Callable[[], None]) -> None:
         """Run every network at a new size (height, width); ``wait`` empties them before."""
-        height, width = size
-        if (height, width) in self._ready or len(self._ready) >= _SIZES:
+        if size in self._ready or len(self._ready) >= _SIZES:
             return
         wait()
-        self._ready.add((height, width))
+        self._ready.add(size)
         for stream in self._loaded:
             # those that share their networks share what is made ready
             for pipeline in {id(each.parts): each for each in stream}.values():
-                pipeline.warm_up([(height, width)])
+                pipeline.warm_up([size])
 
     def decide(self, frame: Frame, *, alone: bool) -> list[Result]:
         """Let every router decide on the next frame; ``alone``: as if none had come before."""
@@ -182,7 +178,7 @@ class Variants:
                 pipeline.reset(reason='a picture by itself')
         return [pipeline.process([frame], NOTHING)[0] for pipeline in self.pipelines]
 
-    def label(self, decided: Sequence[Result], want: Want) -> list[tuple[Result, str]]:
+    def label(self, decided: Sequence[Result]) -> list[tuple[Result, str]]:
         """Label a frame in a free stream; the text says why the mask was withheld, '' if not."""
         stream = self._free.get()
         try:
@@ -192,7 +188,7 @@ class Variants:
                 key = (_networks(pipeline.config), own.decision.route)
                 if key not in masks:
                     try:
-                        masks[key] = pipeline.segment(own, want), ''
+                        masks[key] = pipeline.segment(own, _WANT), ''
                     except WithheldError as error:
                         masks[key] = own, str(error)
                 found, why = masks[key]
@@ -207,12 +203,12 @@ class Variants:
             self._free.put(stream)
 
 
-def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
+def _load(configurations: Iterable[PipelineConfig], log: Log) -> list[Pipeline]:
     """Load the networks of every group of configurations once, for all routes that it takes."""
     routes: dict[PipelineConfig, set[str]] = {}
-    for item in configurations:
-        taken = routes.setdefault(_networks(item.config), set())
-        taken |= routes_of(item.config.route, item.config.router)
+    for config in configurations:
+        taken = routes.setdefault(_networks(config), set())
+        taken |= routes_of(config.route, config.router)
     loaded = {}
     for networks, taken in routes.items():
         # a table of four states that picks each of up to three routes
@@ -220,9 +216,9 @@ def _load(configurations: Sequence[Configuration], log: Log) -> list[Pipeline]:
         table = RouteTable(
             day=names[0], dusk=names[-1], night=names[-1], glare=names[len(names) // 2]
         )
-        config = replace(networks, router=RouterConfig(table=table))
-        loaded[networks] = Pipeline.load(config, log=log)
-    return [_sharing(loaded[_networks(item.config)], item.config) for item in configurations]
+        every = replace(networks, router=RouterConfig(table=table))
+        loaded[networks] = Pipeline.load(every, log=log)
+    return [_sharing(loaded[_networks(config)], config) for config in configurations]
 
 
 def _sharing(loaded: Pipeline, config: PipelineConfig) -> Pipeline:

@@ -15,6 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 import logging
 import multiprocessing
+from multiprocessing.context import SpawnContext
 import os
 from pathlib import Path
 import signal
@@ -24,8 +25,9 @@ from typing import Any
 
 from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
 from nightseg_ros.evaluation.sources import Shard
-from nightseg_ros.evaluation.variants import Configuration, shared_out, Variants
-from nightseg_ros.files import LOG, process_context, replace_file
+from nightseg_ros.evaluation.variants import Configurations, shared_out, Variants
+from nightseg_ros.files import LOG, replace_file
+from nightseg_ros.perception.pipeline import PipelineConfig
 
 #: How often a shard is tried whose process was killed.
 ATTEMPTS = 4
@@ -33,6 +35,8 @@ ATTEMPTS = 4
 _PROGRESS_S = 0.5
 #: Hears how many frames of all shards are done.
 Advance = Callable[[int], None]
+#: Configurations as a key.
+Items = tuple[tuple[str, PipelineConfig], ...]
 #: In a worker: frames that are done of each shard, shared with the process that started it.
 _done: MutableSequence[int] = []
 
@@ -41,20 +45,17 @@ class WorkerError(RuntimeError):
     """Processes that keep dying, or a cluster that cannot be reached."""
 
 
-def shard_files(shards: Sequence[Shard], folder: Path) -> list[Path]:
-    return [folder / f'{number:05d}.npz' for number in range(len(shards))]
-
-
-def _frames(paths: list[Path]) -> list[int | None]:
+def _frames(paths: Sequence[Path]) -> list[int | None]:
     return [FinishedShard(path).note['frames'] if path.exists() else None for path in paths]
 
 
 def run_here(
-    shards: Sequence[Shard], variants: Variants, folder: Path, save_labels: bool, advance: Advance
-) -> None:
-    """Evaluate the shards one after the other."""
+    shards: Sequence[Shard], variants: Variants, paths: Sequence[Path], save_labels: bool,
+    advance: Advance,
+) -> None:  # fmt: skip
+    """Evaluate the shards one after the other, each into its file unless that is there."""
     before = 0
-    for shard, path in zip(shards, shard_files(shards, folder)):
+    for shard, path in zip(shards, paths):
         if not path.exists():
             evaluate_shard(
                 shard, variants, path, save_labels=save_labels,
@@ -65,8 +66,8 @@ def run_here(
 
 
 def run_processes(
-    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, workers: int,
-    save_labels: bool, advance: Advance,
+    shards: Sequence[Shard], members: Configurations, paths: Sequence[Path], workers: int,
+    save_labels: bool, advance: Advance, context: SpawnContext,
 ) -> None:  # fmt: skip
     """
     Evaluate the shards in ``workers`` processes of this machine.
@@ -74,14 +75,9 @@ def run_processes(
     The cores are shared out among them unless a configuration sets ``threads``. The shard of a
     killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
     """
-    configurations = shared_out(members, workers)
-    context = process_context()
-    if context is None:
-        run_here(shards, _variants(members), folder, save_labels, advance)
-        return
+    configurations = tuple(shared_out(members, workers).items())
     #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
     done = context.RawArray('q', len(shards))
-    paths = shard_files(shards, folder)
     for _ in range(ATTEMPTS):
         finished = _frames(paths)
         done[:] = [frames or 0 for frames in finished]
@@ -128,8 +124,7 @@ def _begin(done: MutableSequence[int]) -> None:
 
 
 def _evaluate(
-    shard: Shard, number: int, configurations: tuple[Configuration, ...], path: Path,
-    save_labels: bool,
+    shard: Shard, number: int, configurations: Items, path: Path, save_labels: bool
 ) -> None:  # fmt: skip
     def advance(done: int) -> None:
         _done[number] = done
@@ -139,12 +134,12 @@ def _evaluate(
 
 
 @lru_cache(maxsize=1)
-def _variants(configurations: tuple[Configuration, ...]) -> Variants:
-    return Variants(configurations)
+def _variants(configurations: Items) -> Variants:
+    return Variants(dict(configurations))
 
 
 def run_ray(
-    shards: Sequence[Shard], members: tuple[Configuration, ...], folder: Path, address: str,
+    shards: Sequence[Shard], members: Configurations, paths: Sequence[Path], address: str,
     workers: int, save_labels: bool, advance: Advance,
 ) -> None:  # fmt: skip
     """
@@ -159,16 +154,15 @@ def run_ray(
     except ImportError as error:
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
-    configurations = shared_out(members, os.cpu_count() or 1)
-    paths = shard_files(shards, folder)
+    configurations = tuple(shared_out(members, os.cpu_count() or 1).items())
     finished = _frames(paths)
     own = not ray.is_initialized()
     if own:
         _connect(ray, address, workers)
     try:
         task = ray.remote(
-            num_cpus=max(item.config.threads for item in configurations),
-            num_gpus=int(any(item.config.device == 'cuda' for item in configurations)),
+            num_cpus=max(config.threads for _, config in configurations),
+            num_gpus=int(any(config.device == 'cuda' for _, config in configurations)),
             max_retries=ATTEMPTS - 1,
         )(evaluate_to_bytes)
         waiting = {
@@ -209,9 +203,7 @@ def _connect(ray: Any, address: str, workers: int) -> None:
                 raise WorkerError(f"Ray at '{address}' cannot be reached: {error}") from error
 
 
-def evaluate_to_bytes(
-    shard: Shard, configurations: tuple[Configuration, ...], save_labels: bool
-) -> bytes:
+def evaluate_to_bytes(shard: Shard, configurations: Items, save_labels: bool) -> bytes:
     """Evaluate a shard on whatever machine this is and return its file."""
     with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
         path = Path(folder) / 'shard.npz'
