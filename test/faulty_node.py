@@ -37,6 +37,7 @@ class FaultyBackend:
         self._real = real
         # the one that is opened in its place is asked for the CPU
         self.device = 'cpu' if FaultyBackend.opened else 'gpu'
+        self.batches = (1,) if self.device == 'cpu' else (1, 2, 4)
         FaultyBackend.opened += 1
 
     def __getattr__(self, name: str) -> Any:
