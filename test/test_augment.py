@@ -175,6 +175,8 @@ def test_distortion_at_rest_is_nearly_the_identity():
     for seed, config in itertools.product(range(20), (rest, UNTOUCHED)):
         rng = np.random.default_rng(seed)
         np.testing.assert_array_equal(distort(image, rng, config), image)
+    with pytest.raises(ValueError, match="'jpeg_probability' must be 0 to 1, got 30"):
+        PhotometricConfig(jpeg_probability=30)
 
 
 @pytest.mark.parametrize('gain', [0.15, 0.6, 1.5])

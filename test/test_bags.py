@@ -20,6 +20,7 @@ from nightseg_ros.bags.storage import _zstd, Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
@@ -381,13 +382,16 @@ def pictures(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(('encoding', 'compress'), [('raw', True), ('png', False)])
-def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
+@pytest.mark.parametrize(
+    ('encoding', 'compress', 'topic'),
+    [('raw', True, '/roof/image_raw'), ('png', False, 'roof/image_raw/compressed')],
+)
+def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress, topic):
     (pictures / 'p2.png').write_bytes(b'torn')
     imwrite(tmp_path / 'labels' / 'p1.png', picture(7)[..., 0])
     made = make_bag(
         open_source(pictures, rate=5), tmp_path / 'bag', encoding=encoding, compress=compress,
-        labels=tmp_path / 'labels', topic='/roof/image_raw', frame_id='roof',
+        labels=tmp_path / 'labels', topic=topic, frame_id='roof',
     )  # fmt: skip
     assert (made.frames, made.labelled, len(made.problems)) == (3, 1, 1)
     found = read(tmp_path / 'bag')
@@ -398,6 +402,9 @@ def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
     [truth] = read(tmp_path / 'bag', '/roof/labels_truth')
     assert (truth.image[..., 0] == picture(7)[..., 0]).all()
     assert truth.stamp_ns == stamps(found)[1]
+    imwrite(tmp_path / 'labels' / 'p0.png', picture(7, 8, 8)[..., 0])
+    with pytest.raises(DataError, match=r'p0\.png.*sizes must agree'):
+        make_bag(open_source(pictures), tmp_path / 'other', labels=tmp_path / 'labels')
 
 
 def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path, pictures):
@@ -449,8 +456,8 @@ def drive(tmp_path_factory):
 
 
 def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, config, drive):
-    for name in ('copy', 'again/copy'):
-        done = write_predictions(drive, tmp_path / name, Pipeline.load(config))
+    for name, topics in (('copy', ()), ('again/copy', (TOPIC, TOPIC))):
+        done = write_predictions(drive, tmp_path / name, Pipeline.load(config), topics=topics)
         assert (done.frames, sum(done.routes.values()), done.problems) == (6, 6, [])
         assert done.left_out == ["'/front/nightseg/labels' is predicted anew"]
     one, two = (tmp_path / name / 'copy.mcap' for name in ('copy', 'again/copy'))

@@ -87,6 +87,7 @@ def test_a_problem_is_found_and_named(good, kind, file, change):
     report = check_datasets([f'folder:{good}'], workers=1)
     (problem,) = report['problems']
     assert (problem['kind'], problem['dataset']) == (kind, f'folder:{good}')
+    assert report['datasets'][0]['stray_colors'] == 0, 'ids have no colour'
     named = {'label missing': 'images/cam_1.png', 'picture missing': 'labels/cam_1.png',
              'same name twice': 'images/cam_1.png'}  # fmt: skip
     assert problem['where'] == str(good / named.get(kind, file))

@@ -88,13 +88,14 @@ def test_mistakes_are_named(root, spec, words):
 
 def test_a_missing_label_is_an_error_and_listed(root):
     (root / 'dusk' / 'labels' / '0006R0_2.png').unlink()
-    imwrite(root / 'dusk' / 'labels' / 'lonely.png', np.zeros((48, 64), np.uint8))
+    for name in ('lonely.png', '0001TP_1.PNG'):
+        imwrite(root / 'dusk' / 'labels' / name, np.zeros((48, 64), np.uint8))
     (root / 'dusk' / 'images' / '.0001TP_1-x1.png').write_bytes(b'half-written, and not seen')
     with pytest.raises(DataError, match=r'0006R0_2\.png.* has no labels .*data check'):
         open_dataset(f'camvid:{root}:dusk')
     samples, orphans = list_dataset(f'camvid:{root}:dusk')
     assert [s.image.stem for s in samples] == ['0001TP_1', '0006R0_2']
-    assert [p.name for p in orphans] == ['lonely.png']
+    assert [p.name for p in orphans] == ['0001TP_1.PNG', 'lonely.png']
 
 
 def test_unreadable_files_are_named(tmp_path):
@@ -116,9 +117,10 @@ def test_unreadable_files_are_named(tmp_path):
     assert (read_labels(tmp_path / 'grey.png') == ids).all()
     imwrite(tmp_path / 'deep.png', ids.astype(np.uint16))
     assert (read_labels(tmp_path / 'deep.png') == ids).all()
-    (tmp_path / 'packed.png').write_bytes(cv2.imencode('.jpg', ids)[1].tobytes())
-    with pytest.raises(DataError, match='is a JPEG .* changes ids'):
-        read_labels(tmp_path / 'packed.png')
+    for kind, more in (('JPEG', {}), ('WEBP', {}), ('WEBP', {'exif': PIL.Image.Exif()})):
+        PIL.Image.fromarray(ids).save(tmp_path / 'packed.png', kind, **more)
+        with pytest.raises(DataError, match='is a JPEG .* changes ids'):
+            read_labels(tmp_path / 'packed.png')
     for mode, alpha in (('LA', 255), ('RGBA', 255), ('RGBA', 254)):
         opaque = PIL.Image.fromarray(ids).convert(mode)
         opaque.putalpha(alpha)
@@ -372,9 +374,10 @@ def test_a_folder_may_say_what_its_ids_mean(tmp_path):
     (tmp_path / 'taxonomy.json').write_text(json.dumps(odd.to_dict()))
     with pytest.raises(DataError, match="'odd'.* mean nothing in the taxonomy 'camvid11'"):
         open_dataset(f'folder:{tmp_path}')
-    (tmp_path / 'taxonomy.json').write_text('{}')
-    with pytest.raises(DataError, match=r'taxonomy\.json'):
-        open_dataset(f'folder:{tmp_path}')
+    for text in ('{}', '[1]'):
+        (tmp_path / 'taxonomy.json').write_text(text)
+        with pytest.raises(DataError, match=r'taxonomy\.json'):
+            open_dataset(f'folder:{tmp_path}')
 
 
 # -- label maps ------------------------------------------------------------------------------

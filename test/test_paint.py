@@ -86,8 +86,9 @@ def test_a_bag_is_painted(bag, tmp_path, capsys):
 
 def test_a_depth_image_becomes_a_labelled_cloud(bag, drive, tmp_path):
     out = tmp_path / 'painted'
-    depth = ['--depth', 'camera=/depth/image_raw', '--sensors', '/lidar/points']
+    depth = ['--depth', 'camera=/depth/image_raw', '--sensors', *['/lidar/points'] * 2]
     assert main(['paint', str(bag), '--out', str(out), *depth]) == 0
+    assert clouds(out, '/lidar/nightseg/points'), 'a sensor that is named twice is one'
     found = clouds(out, '/camera/nightseg/points')
     assert len(found) == 4
     for index, (message, cloud) in enumerate(found):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.data.extract import extract
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.files import natural_order
@@ -85,6 +86,12 @@ def test_pictures_that_are_not_read_are_told(tmp_path):
     folder = write_folder(tmp_path / 'f', 2)
     (folder / 'IMG_1.HEIC').touch()
     assert open_source(folder).note == 'not read: files .HEIC'
+    (tmp_path / 's.txt').write_text('1.0 street_0.png\n')
+    note = open_source(folder, stamps=tmp_path / 's.txt').note
+    assert note == 'not read: files .HEIC; 1 pictures without a stamp: street_1.png'
+    said: list[str] = []
+    extract([folder], tmp_path / 'out', every=0, log=said.append)
+    assert said == ['f: not read: files .HEIC']
     for picture in folder.glob('*.png'):
         picture.unlink()
     with pytest.raises(DataError, match='holds no images .* not read: files .HEIC'):
@@ -162,6 +169,7 @@ def test_stamps_of_another_unit_are_told(tmp_path, caplog):
         ('noon', "'noon' is no stamp"),
         ('2011-13-26 13:02:25', 'line 1'),
         ('nan', "'nan' is no stamp"),
+        ('1.5 cam0/a.png\n2.5 cam1/a.png', "name 'a.png' 2 times"),
         ('1.5\n17000000000000000000', 'line 2: .* lies beyond 2038'),
     ],
 )

@@ -182,7 +182,7 @@ def _check_sample(sample: Sample) -> CheckedSample:
     except DataError as error:
         found.problems.append(('label unreadable', str(path), str(error)))
         return found
-    found.stray = bool(unknown)
+    found.stray = bool(unknown) and meaning.color
     if sum(unknown.values()) > (STRAY_COLORS * ids.size if meaning.color else 0):
         text = describe_unknown(unknown, meaning)
         found.problems.append(('ids without a meaning', str(path), text))

@@ -29,7 +29,7 @@ from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, Se
 from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.data.pictures import encode_picture
-from nightseg_ros.data.sample import label_files, read_labels
+from nightseg_ros.data.sample import label_files, labels_of
 from nightseg_ros.data.source import FrameSource
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
@@ -53,7 +53,7 @@ class Converted:
     left_out: list[str] = field(default_factory=list)
     """Topics of the bag that are not in the copy, and why."""
     note: str = ''
-    """Which images were left out as no cameras."""
+    """Which images of a bag, or files of a folder, were left out."""
 
 
 # -- pictures --------------------------------------------------------------------------------
@@ -85,9 +85,11 @@ def make_bag(
     ``BagError`` where the bag cannot be written or no picture can be read, ``DataError`` for unfit
     labels.
     """
-    made = Converted()
+    made = Converted(note=source.note)
     offset = source.ros_offset_ns
     name = '/' + topic.strip('/')
+    if encoding != 'raw':
+        name = name.removesuffix('/compressed')
     truth = f'/{camera_of(name)}/{TRUTH}'
     inputs = [source.path, *([] if labels is None else [labels])]
     truths = {} if labels is None else label_files(labels)
@@ -107,8 +109,9 @@ def make_bag(
                 kind = f'bgr8; {encoding} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
-            if normalize('NFC', stem) in truths:
-                bag.write_labels(truth, read_labels(truths[normalize('NFC', stem)]), **place)
+            label = truths.get(normalize('NFC', stem))
+            if label is not None:
+                bag.write_labels(truth, labels_of(label, item.image), **place)
                 made.labelled += 1
         if not made.frames:
             raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")
@@ -165,7 +168,8 @@ def write_predictions(
     """
     done = Converted()
     with BagReader(source) as bag:
-        cameras = [bag.camera_topic(name) for name in topics]
+        found = (bag.camera_topic(name) for name in topics)
+        cameras = [*{camera.name: camera for camera in found}.values()]
         if not cameras:
             # without a camera it says what is in the bag
             cameras = bag.camera_topics or [bag.camera_topic()]
@@ -398,7 +402,7 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
             raise BagError(f"'{bag.path}' has no topic '{name}'; it holds {', '.join(topics)}")
         return topics[name]
 
-    chosen = [checked(name) for name in settings.sensors] or [
+    chosen = [checked(name) for name in dict.fromkeys(settings.sensors)] or [
         topic for topic in topics.values()
         if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip

@@ -39,7 +39,7 @@ from nightseg_ros.data.sample import (
     SEGNET_IDS,
 )
 from nightseg_ros.files import read_text, user_path
-from nightseg_ros.taxonomy import CAMVID11, Taxonomy, TaxonomyError
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
 LIGHTS = ('day', 'dusk', 'night')
 
@@ -330,9 +330,10 @@ def list_layout(
     if not (root / fixed).is_dir():
         raise DataError(f"there is no folder '{root / fixed}'")
     lights = layout.light(root) if callable(layout.light) else layout.light
-    wanted: dict[tuple[tuple[str, str], ...], Path] = {}
+    labels: list[tuple[Fields, Path]] = []
     if layout.labels:
-        wanted = {_key(f): path for f, path in _matches(root, layout.labels, given, layout.names)}
+        labels = [*_matches(root, layout.labels, given, layout.names)]
+    wanted = {_key(fields): path for fields, path in labels}
     samples, known, used = [], set(), set()
     for fields, path in _matches(root, layout.images, given, layout.names):
         source = layout.source or fields['source']
@@ -353,7 +354,8 @@ def list_layout(
         samples.append(Sample(image=path, label=label, source=source, light=light))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
-    orphans = [path for path in wanted.values() if path not in used]
+    # of a.png and a.PNG one is not used
+    orphans = [path for _, path in labels if path not in used]
     if only:
         orphans = [path for path in orphans if only in path.parts or only in path.name]
     return samples, orphans
@@ -451,7 +453,7 @@ def _own(root: Path, taxonomy: Taxonomy) -> LabelMap:
         return label_map(own_ids(taxonomy), taxonomy)
     try:
         own = Taxonomy.from_dict(json.loads(read_text(file)))
-    except (ValueError, TaxonomyError) as error:
+    except (TypeError, ValueError) as error:
         raise DataError(f"'{file}' is no taxonomy: {error}") from error
     return label_map(own_ids(own), taxonomy)
 

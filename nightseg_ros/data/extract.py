@@ -53,9 +53,10 @@ def extract(
     if not 1 <= quality <= 100:
         raise ConfigError(f"'quality' is 1 to 100, got {quality}")
     opened: dict[str, FrameSource] = {}
-    for path in map(user_path, sources):
-        bag = is_bag(path)
-        source = open_source(path, topic if bag else None, rate=None if bag else rate)
+    for given in sources:
+        bag = is_bag(user_path(given))
+        source = open_source(given, topic if bag else None, rate=None if bag else rate)
+        path = source.path
         if source.kind == 'folder' and not source.sequence and every > 0:
             raise DataError(
                 f"'{path}' is a folder, which has no time; give --rate in frames a second, or "
@@ -68,6 +69,8 @@ def extract(
                 'rename one, or give each an --out of its own'
             )
         opened[name] = source
+        if source.note:
+            log(f'{name}: {source.note}')
     if topic and not any(source.kind == 'bag' for source in opened.values()):
         raise DataError(f"there is no bag to take the topic '{topic}' from")
     paths = [source.path for source in opened.values()]

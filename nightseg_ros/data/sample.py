@@ -274,12 +274,17 @@ def read_pair(sample: Sample) -> tuple[Bytes, Bytes]:
     image = read_image(sample.image)
     if sample.label is None:
         return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
-    labels = read_labels(sample.label)
+    return image, labels_of(sample.label, image)
+
+
+def labels_of(label: Path | LabelFile, image: Bytes) -> Bytes:
+    """Return what ``read_labels`` does; ``DataError`` where it is not of the image's size."""
+    labels = read_labels(label)
     if image.shape[:2] != labels.shape:
         raise DataError(
-            f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
+            f"'{label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
         )
-    return image, labels
+    return labels
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
@@ -359,7 +364,8 @@ def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.u
         ) from error
     if color and stored.dtype == np.uint8 and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)
-    if not color and (content.startswith(b'\xff\xd8') or content[12:16] == b'VP8 '):
+    lossy_webp = content.startswith(b'RIFF') and b'VP8L' not in content
+    if not color and (content.startswith(b'\xff\xd8') or lossy_webp):
         raise DataError(
             f"'{name}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
         )
