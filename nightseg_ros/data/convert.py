@@ -18,6 +18,7 @@ import heapq
 import math
 from operator import itemgetter
 from pathlib import Path
+import re
 from typing import Any, Literal
 from unicodedata import normalize
 
@@ -90,6 +91,8 @@ def make_bag(
     name = '/' + topic.strip('/')
     if encoding != 'raw':
         name = name.removesuffix('/compressed')
+    if not re.fullmatch(r'(/[A-Za-z_]\w*)+', name, re.ASCII):
+        raise BagError(f"'{topic}' is no topic; words of letters, digits and _ are, parted by /")
     truth = f'/{camera_of(name)}/{TRUTH}'
     inputs = [source.path, *([] if labels is None else [labels])]
     truths = {} if labels is None else label_files(labels)
