@@ -14,7 +14,7 @@ from pathlib import Path
 import re
 from typing import Literal
 
-from nightseg_ros.bags.reader import is_bag
+from nightseg_ros.bags.reader import camera_of, is_bag
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
@@ -116,7 +116,7 @@ def _name_of(source: FrameSource) -> str:
     """Return the first part of the file names: letters, digits and hyphens, a letter first."""
     name = source.path.name if source.path.is_dir() else source.path.stem
     if source.kind == 'bag':
-        name += f'-{source.camera}'
+        name += f'-{camera_of(source.topics[0])}'
     name = re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')
     # what comes before the first digit would count as the camera's name
     return name if name[:1].isalpha() else f'drive-{name}'.rstrip('-')

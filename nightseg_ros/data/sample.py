@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 import struct
 from typing import NamedTuple
@@ -48,30 +47,19 @@ class LabelMap:
         ``stored`` is uint8 [H, W], or uint8 [H, W, 3] RGB if ``color``. Unknown pixels become
         255; their values are named as in '12' or '#4020ff'.
         """
-        keys, ids, table, lacks = _tables(self)
-        if self.color:
-            packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-            place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-            known = keys[place] == packed
-            result = np.where(known, ids[place], np.uint8(UNLABELLED))
-            strange = packed[~known]
-        else:
-            result = np.asarray(cv2.LUT(stored, table), np.uint8)
-            strange = stored[cv2.LUT(stored, lacks) > 0] if lacks.any() else stored[:0]
-        values, counts = np.unique(strange, return_counts=True)
-        form = '#{:06x}' if self.color else '{}'
-        return result, {form.format(value): int(n) for value, n in zip(values, counts)}
-
-
-@lru_cache(maxsize=32)
-def _tables(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes, Bytes, Bytes]:
-    """Return stored values (ascending) and their ids; ids and gaps of all values below 256."""
-    stored, ids = zip(*label_map.entries)
-    keys, values = np.array(stored, np.uint32), np.array(ids, np.uint8)
-    table, lacks = np.full(256, UNLABELLED, np.uint8), np.ones(256, np.uint8)
-    small = keys < 256
-    table[keys[small]], lacks[keys[small]] = values[small], 0
-    return keys, values, table, lacks
+        if not self.color:
+            means = dict(self.entries)
+            table = np.array([means.get(value, UNLABELLED) for value in range(256)], np.uint8)
+            counts = np.bincount(stored.ravel(), minlength=256).tolist()
+            unknown = {str(value): n for value, n in enumerate(counts) if n and value not in means}
+            return np.asarray(cv2.LUT(stored, table), np.uint8), unknown
+        keys, ids = np.array(self.entries, np.uint32).T
+        packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
+        known = keys[place] == packed
+        values, numbers = np.unique(packed[~known], return_counts=True)
+        result = np.where(known, ids[place], UNLABELLED).astype(np.uint8)
+        return result, {f'#{value:06x}': int(n) for value, n in zip(values, numbers)}
 
 
 # -- what label images store -----------------------------------------------------------------
@@ -87,21 +75,13 @@ class Encoding(NamedTuple):
 
 
 #: Cityscapes' labels by id (Cordts et al. 2016); KITTI and NightCity took them over.
-CITYSCAPES_IDS = Encoding(
-    'cityscapes',
-    dict(
-        enumerate(
-            (
-                'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static',
-                'dynamic', 'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building',
-                'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup',
-                'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
-                'rider', 'car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle',
-                'bicycle',
-            )
-        )
-    ),
-)  # fmt: skip
+CITYSCAPES_IDS = Encoding('cityscapes', dict(enumerate((
+    'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static', 'dynamic',
+    'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence',
+    'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup', 'traffic light', 'traffic sign',
+    'vegetation', 'terrain', 'sky', 'person', 'rider', 'car', 'truck', 'bus', 'caravan',
+    'trailer', 'train', 'motorcycle', 'bicycle',
+))))  # fmt: skip
 
 #: The ids that Cityscapes evaluates; ACDC, Dark Zurich, BDD100K and others store them.
 CITYSCAPES_TRAIN_IDS = Encoding('cityscapes', dict(enumerate(CITYSCAPES19.classes)))
@@ -177,8 +157,6 @@ MEANINGS: dict[tuple[str, str], dict[str, str]] = {
     ('comma10k', 'camvid11'): {'road': 'road', 'lane marking': 'road'},
     ('comma10k', 'cityscapes19'): {'road': 'road', 'lane marking': 'road'},
 }  # fmt: skip
-# names of a taxonomy are words of the vocabulary that it was taken from
-_VOCABULARY = {'cityscapes19': 'cityscapes'}
 
 
 def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
@@ -189,7 +167,8 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
     255 means 'not labelled' whatever else is in it. ``DataError`` where none of its names has a
     meaning in the taxonomy.
     """
-    vocabulary = _VOCABULARY.get(encoding.vocabulary, encoding.vocabulary)
+    # the names of this taxonomy are words of the vocabulary that it was taken from
+    vocabulary = encoding.vocabulary.replace('cityscapes19', 'cityscapes')
     known = {name for name, _ in MEANINGS} | set(TAXONOMIES)
     if encoding.vocabulary == taxonomy.name or vocabulary not in known:
         means = {name: name for name in encoding.names.values() if name in taxonomy.classes}
@@ -290,15 +269,13 @@ def labels_of(label: Path | LabelFile, image: Bytes) -> Bytes:
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Return uint8 [H, W, 3] RGB, upright; ``DataError`` where the file is no whole image."""
     try:
-        image, order = decode_file(path.read_bytes(), upright=True)
+        image, _ = decode_file(path.read_bytes(), upright=True)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
     except FrameError as error:
         raise DataError(
             f"'{path}' cannot be read as an image; remove or replace the file ({error})"
         ) from error
-    if order == 'rgb':
-        return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
-from nightseg_ros.perception.frame import BitDepth, decode_file, Frame, FrameError, Image, Order
+from nightseg_ros.perception.frame import BitDepth, decode_file, Frame, FrameError, Image
 from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import stream_url, VIDEO_SUFFIXES, VideoError, VideoReader
 
@@ -153,7 +153,6 @@ class FrameSource:
     hour, so that no state must pass from one to the next."""
     topic: str | None = None
     """The image topic of a bag, None with several."""
-    camera: str = 'camera'
     topics: tuple[str, ...] = ()
     """Every image topic that is read; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
@@ -172,11 +171,11 @@ class FrameSource:
             return 0 if self.stamps.stamps_ns[0] else STAMP_OFFSET
         return 0 if self.kind == 'bag' or (self.url and self.own_times) else STAMP_OFFSET
 
-    def _frame(self, index: int, image: Image, order: Order, own_ns: int = 0) -> Frame:
+    def _frame(self, index: int, image: Image, own_ns: int = 0) -> Frame:
         stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))
         if self.stamps is not None:
             stamp = self.stamps.stamps_ns[index]
-        return Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera)
+        return Frame(image=image, order='bgr', stamp_ns=stamp)
 
     def _pictures(self) -> Items:
         files = [self.path] if self.kind == 'image' else _images(self.path)
@@ -191,7 +190,7 @@ class FrameSource:
                 yield path.name, FrameError(text)
                 continue
             try:
-                image, order = decode_file(
+                image, _ = decode_file(
                     path.read_bytes(), upright=True, depth=depth if self.sequence else None
                 )
             except OSError as error:
@@ -199,7 +198,7 @@ class FrameSource:
             except FrameError as error:
                 yield path.stem, FrameError(f"'{path.name}': {error}")
             else:
-                yield path.stem, self._frame(index, image, order)
+                yield path.stem, self._frame(index, image)
 
     def _video(self) -> Items:
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
@@ -210,7 +209,7 @@ class FrameSource:
                     if index == limit:
                         fault = f'has more frames than its {limit} stamps; the rest is left out'
                         break
-                    yield f'{index:06d}', self._frame(index, image, 'bgr', stamp_ns)
+                    yield f'{index:06d}', self._frame(index, image, stamp_ns)
                     index += 1
             except VideoError as error:
                 yield f'{index:06d}', FrameError(str(error))
@@ -305,7 +304,7 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
     names = tuple(item.name for item in found)
     return FrameSource(
         path=path, kind='bag', count=sum(item.count for item in found), topics=names,
-        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]), note=note,
+        topic=names[0] if len(names) == 1 else None, note=note,
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def synthesize(
     counts = Counter(sample.light for sample in samples if sample.light not in ('day', None))
     others = ', '.join(f'{count} {light}' for light, count in counts.items())
     if not days:
-        raise DataError(f"a night is made of a day; the data holds {others or 'nothing'}")
+        raise DataError(f'a night is made of a day; the data holds {others or "nothing"}')
     if others:
         log(f'left out, which are no day: {others}')
     chosen = choose(len(days), config)
