@@ -56,6 +56,11 @@ class Converted:
     note: str = ''
     """Which images of a bag, or files of a folder, were left out."""
 
+    def check(self, text: str) -> None:
+        """Raise ``BagError`` with ``text`` and the first problem where nothing was written."""
+        if not self.frames:
+            raise BagError(': '.join([text, *self.problems[:1]]))
+
 
 # -- pictures --------------------------------------------------------------------------------
 
@@ -116,8 +121,7 @@ def make_bag(
             if label is not None:
                 bag.write_labels(truth, labels_of(label, item.image), **place)
                 made.labelled += 1
-        if not made.frames:
-            raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")
+        made.check(f"no frame of '{source.path}' could be read")
         if labels is not None and not made.labelled:
             raise BagError(f"'{labels}' holds no PNG that is named as one of the pictures")
     return made
@@ -140,10 +144,6 @@ KINDS: dict[Output, str] = {
 }
 #: What the layouts for RViz and Foxglove show, labels and legend.
 DEFAULT_OUTPUTS = tuple(name for name in KINDS if name not in ('confidence', 'translated'))
-_LATCHED = ('label_info_json',)
-#: Levels of diagnostic_msgs/DiagnosticStatus.
-_LEVELS = {'OK': 0, 'WARN': 1}
-
 
 #: When something was recorded, and what writes it into the copy.
 _Written = tuple[int, Callable[[], None]]
@@ -235,9 +235,7 @@ def write_predictions(
             unread = bag.read_error(cameras)
             # the cameras may be whole where the copy of another topic is not
             done.problems += _lost(bag) if unread is None else [str(unread)]
-            if not done.frames:
-                reason = f': {done.problems[0]}' if done.problems else ''
-                raise BagError(f"no frame of '{source}' could be predicted{reason}")
+            done.check(f"no frame of '{source}' could be predicted")
     return done
 
 
@@ -279,7 +277,7 @@ def _announce(
     for output, kind in KINDS.items():
         if output not in outputs:
             continue
-        qos = reliable_qos(latched=output in _LATCHED)
+        qos = reliable_qos(latched=output == 'label_info_json')
         writer.add_topic(Channel(topic=f'{prefix}/{output}', msgtype=kind, qos=(qos,)))
         if output == 'label_info_json':
             writer.write_value(f'{prefix}/{output}', ids, received_ns)
@@ -300,7 +298,7 @@ def _write_result(
         elif output == 'status':
             camera, (level, message, values) = _camera(prefix), report(result, {}, None)
             writer.write_status(
-                topic, level=_LEVELS[level], name=f'nightseg: {camera}', message=message,
+                topic, level=int(level == 'WARN'), name=f'nightseg: {camera}', message=message,
                 hardware_id=camera, values=values, **place,
             )  # fmt: skip
         elif output == 'overlay/compressed':
@@ -367,9 +365,7 @@ def write_painted(
             copy = _PaintedCopy(bag, writer, config, settings, sensors)
             copy.run(lambda clouds: progress(clouds, total))
             done = copy.done
-            if not done.frames:
-                reason = f': {done.problems[0]}' if done.problems else ''
-                raise BagError(f"no cloud of '{source}' could be painted{reason}")
+            done.check(f"no cloud of '{source}' could be painted")
             done.problems += _lost(bag)
     return done
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,10 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 
 def _names(samples: Sequence[Sample]) -> list[str]:
     """Return a file stem for each sample, its own where no two are alike."""
-    seen: Counter[str] = Counter()
     names: dict[str, None] = {}
     for stem in (sample.image.stem for sample in samples):
-        name = stem
-        while name in names or not seen[stem]:
-            seen[stem] += 1
-            name = stem if seen[stem] == 1 else f'{stem}-{seen[stem]}'
-        names[name] = None
+        others = (f'{stem}-{number}' for number in itertools.count(2))
+        names[next(name for name in itertools.chain([stem], others) if name not in names)] = None
     return [*names]
 
 
