@@ -419,8 +419,10 @@ def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path, pictures):
 
 def test_bag_make_and_info_are_verbs(tmp_path, pictures, capsys):
     bag = str(tmp_path / 'bag')
+    (pictures / 'IMG_1.HEIC').touch()
     assert main(['bag', 'make', str(pictures), '--out', bag]) == 0
-    assert '4 frames' in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert '4 frames' in shown.out and 'not read: files .HEIC' in shown.err
     assert main(['bag', 'make', bag, '--out', str(tmp_path / 'b')]) == 2
     for topic in ('front camera', '/', '/1st/image'):
         arguments = ['bag', 'make', str(pictures), '--out', str(tmp_path / 'b'), '--topic', topic]

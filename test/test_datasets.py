@@ -23,7 +23,6 @@ from nightseg_ros.data.sample import (
     read_image,
     read_labels,
     SEGNET_IDS,
-    write_labels,
 )
 from nightseg_ros.evaluation.sources import topic_labels
 from nightseg_ros.taxonomy import (
@@ -425,12 +424,6 @@ def test_every_stored_value_decodes_to_its_class_or_nothing(encoding, taxonomy):
     codes = stored.astype(int) @ [1 << 16, 1 << 8, 1] if table.color else stored
     assert ids.ravel().tolist() == [lookup.get(code, UNLABELLED) for code in codes.flat]
     assert sum(unknown.values()) == sum(code not in lookup for code in codes.flat)
-
-
-def test_written_labels_are_read_again(tmp_path):
-    ids = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    write_labels(tmp_path / 'a.png', ids)
-    assert (read_labels(tmp_path / 'a.png') == ids).all()
 
 
 def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(root):

@@ -54,7 +54,7 @@ class Converted:
     left_out: list[str] = field(default_factory=list)
     """Topics of the bag that are not in the copy, and why."""
     note: str = ''
-    """Which images of a bag, or files of a folder, were left out."""
+    """Which images were left out as no cameras."""
 
     def check(self, text: str) -> None:
         """Raise ``BagError`` with ``text`` and the first problem where nothing was written."""
@@ -64,7 +64,6 @@ class Converted:
 
 # -- pictures --------------------------------------------------------------------------------
 
-Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
 TRUTH = 'labels_truth'
 
@@ -75,7 +74,7 @@ def make_bag(
     *,
     topic: str = '/camera/image_raw',
     frame_id: str = 'camera',
-    encoding: Format = 'raw',
+    encoding: Literal['raw', 'png', 'jpeg'] = 'raw',
     labels: Path | None = None,
     storage: Storage = 'mcap',
     compress: bool = False,
@@ -91,7 +90,7 @@ def make_bag(
     ``BagError`` where the bag cannot be written or no picture can be read, ``DataError`` for unfit
     labels.
     """
-    made = Converted(note=source.note)
+    made = Converted()
     offset = source.ros_offset_ns
     name = '/' + topic.strip('/')
     if encoding != 'raw':

@@ -15,7 +15,6 @@ import re
 from typing import Literal
 
 from nightseg_ros.bags.reader import camera_of, is_bag
-from nightseg_ros.config import ConfigError
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import FrameSource, open_source
@@ -48,10 +47,6 @@ def extract(
     where a source holds no frames, where two would give the same names, where ``out`` exists or
     holds something else, and where a file cannot be written.
     """
-    if not 0 <= every < 1e6:
-        raise ConfigError(f"'every' is 0 or more seconds, got {every}")
-    if not 1 <= quality <= 100:
-        raise ConfigError(f"'quality' is 1 to 100, got {quality}")
     opened: dict[str, FrameSource] = {}
     for given in sources:
         bag = is_bag(user_path(given))

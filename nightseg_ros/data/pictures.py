@@ -65,7 +65,9 @@ def contact_sheet(
     columns: int = 3,
     tile_width: int = 320,
 ) -> Image:
-    """Lay out one pair of RGB uint8 or more, the left ``tile_width`` wide, a line above each."""
+    """Lay out pairs of RGB uint8, the left ``tile_width`` wide, with a coloured line above."""
+    if not tiles:
+        raise PictureError('a contact sheet needs at least one picture')
     cells = []
     for left, right, text, color in tiles:
         height = max(1, round(left.shape[0] * tile_width / left.shape[1]))

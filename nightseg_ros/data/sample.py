@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ class Encoding(NamedTuple):
 
     vocabulary: str
     """First part of a key of ``MEANINGS``, or a taxonomy's name."""
-    names: Mapping[int, str] | Mapping[Color, str]
+    names: Mapping[int, str] | Mapping[tuple[int, int, int], str]
     """By id, or by RGB colour."""
 
 
