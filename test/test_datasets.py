@@ -53,7 +53,9 @@ def root(tmp_path):
 
 
 def test_adapters(root):
-    assert open_dataset(f'camvid:{root}:dusk')[0].light == 'dusk'
+    assert {s.light for s in open_dataset(f'camvid:{root}:dusk')} == {'dusk'}
+    # a drive at dusk, wherever it lies
+    assert [s.light for s in open_dataset(f'camvid:{root}:day_train')] == ['dusk', 'day']
     assert open_dataset(f'folder:{root}/dusk:night')[0].light == 'night'
     plain = open_dataset(f'images:{root}/dusk/images')
     assert all(s.label is None for s in plain) and len(plain) == 2

@@ -223,13 +223,11 @@ def write_predictions(
                     if topic.name not in names
                 ]
                 copies = _ros1_copies(bag, writer, cameras)
-            announced = False
             # of what was recorded at one time, an image comes before what was made of it
-            for received, run in heapq.merge(copies, predictions(), key=itemgetter(0)):
-                if not announced:
-                    for prefix in prefixes.values():
-                        _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
-                    announced = True
+            merged = heapq.merge(copies, predictions(), key=itemgetter(0))
+            for number, (received, run) in enumerate(merged):
+                for prefix in prefixes.values() if number == 0 else ():
+                    _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
                 run()
             unread = bag.read_error(cameras)
             # the cameras may be whole where the copy of another topic is not

@@ -175,7 +175,7 @@ def _bdd_lights(root: Path) -> dict[str, str]:
     return lights
 
 
-_CAMVID_LIGHTS = {'0001TP': 'dusk', '': 'day'}
+_CAMVID_LIGHTS = {'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}
 _ACDC = 'rgb_anon/{light}/{split}/{source}/{name}_rgb'
 _ACDC_LIGHTS = {'night': 'night', 'fog': 'day', 'rain': 'day', 'snow': 'day'}
 _ZURICH = 'rgb_anon/{split}/{light}/{source}/{name}'
@@ -189,7 +189,7 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     'camvid': (
         Layout(
             '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11),
-            {'dusk': 'dusk', '': 'day'}, _drive,
+            _CAMVID_LIGHTS, _drive,
         ),
         Layout(
             '{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS, _CAMVID_LIGHTS, _drive

@@ -290,14 +290,15 @@ def read_labels(label: Path | LabelFile) -> npt.NDArray[np.uint8]:
     if isinstance(label, Path):
         return read_stored(label, color=False)
     ids, unknown = label.meaning.decode(read_stored(label.path, color=label.meaning.color))
-    allowed = STRAY_COLORS * ids.size if label.meaning.color else 0
-    if sum(unknown.values()) > allowed:
-        raise DataError(f"'{label}' {describe_unknown(unknown, label.meaning)}")
+    if text := describe_unknown(unknown, ids.size, label.meaning):
+        raise DataError(f"'{label}' {text}")
     return ids
 
 
-def describe_unknown(unknown: dict[str, int], meaning: LabelMap) -> str:
-    """Say which stored values have no meaning, the most frequent first."""
+def describe_unknown(unknown: dict[str, int], pixels: int, meaning: LabelMap) -> str:
+    """Say which stored values have no meaning, the most frequent first; '' for stray colours."""
+    if sum(unknown.values()) <= (STRAY_COLORS * pixels if meaning.color else 0):
+        return ''
     first = sorted(unknown, key=lambda value: -unknown[value])[:5]
     more = ', …' if len(unknown) > len(first) else ''
     return (
