@@ -91,14 +91,11 @@ def augment(
     uint8 [h, w] of the configured crop. The inputs are not changed. ``scene`` uint8 [H, W] is
     what the synthetic night is made by where the labels have gaps: a guess for every pixel.
     """
-    if scene is not None:
-        labels = cv2.merge((labels, scene))
-    image, labels = scale_and_crop(image, labels, rng, config)
+    layers = cv2.merge((labels, labels if scene is None else scene))
+    image, layers = scale_and_crop(image, layers, rng, config)
     if rng.random() < config.flip:
-        image, labels = flip(image, labels)
-    guess = labels
-    if scene is not None:
-        labels, guess = cv2.split(labels)
+        image, layers = flip(image, layers)
+    labels, guess = cv2.split(layers)
     if rng.random() < config.night_share:
         # the night brings its own camera
         image = synthesize_night(image, guess, rng, config.night, taxonomy=taxonomy)
