@@ -121,6 +121,7 @@ def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
     ('arguments', 'words'),
     [
         (['--sensors', '/roof/points'], "has no topic '/roof/points'"),
+        (['--odometry', 'odom'], "has no topic 'odom'"),
         (['--depth', 'roof=/depth/image_raw'], "'roof' has none"),
         (['--depth', 'front'], '--depth takes CAMERA=TOPIC'),
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),

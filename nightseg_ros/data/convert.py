@@ -406,6 +406,8 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
     found = dict(zip(clouds, output_prefixes(clouds)))
     for camera, name in settings.depth_topics().items():
         found[checked(name).name] = f'/{camera}/{NAMESPACE}'
+    if settings.odometry:
+        checked(settings.odometry)
     if not found:
         raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
     for prefix, count in Counter(found.values()).items():
