@@ -122,6 +122,9 @@ def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
     [
         (['--sensors', '/roof/points'], "has no topic '/roof/points'"),
         (['--odometry', 'odom'], "has no topic 'odom'"),
+        (['--odometry', '/lidar/points'], 'wanted: nav_msgs/msg/Odometry or '),
+        (['--sensors', '/depth/image_raw'], 'wanted: sensor_msgs/msg/PointCloud2'),
+        (['--depth', 'camera=/lidar/points'], 'wanted: sensor_msgs/msg/Image'),
         (['--depth', 'roof=/depth/image_raw'], "'roof' has none"),
         (['--depth', 'front'], '--depth takes CAMERA=TOPIC'),
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),

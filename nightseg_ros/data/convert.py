@@ -393,21 +393,22 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
     """Return the prefix of the outputs by the topic of each cloud or depth image."""
     topics = {topic.name: topic for topic in bag.topics}
 
-    def checked(name: str) -> BagTopic:
+    def checked(name: str, *kinds: str) -> str:
         if name not in topics:
             raise BagError(f"'{bag.path}' has no topic '{name}'; it holds {', '.join(topics)}")
-        return topics[name]
+        if topics[name].msgtype not in kinds:
+            raise BagError(f"'{name}' is {topics[name].msgtype}; wanted: {' or '.join(kinds)}")
+        return name
 
-    chosen = [checked(name) for name in dict.fromkeys(settings.sensors)] or [
-        topic for topic in topics.values()
+    clouds = [checked(name, _CLOUD) for name in dict.fromkeys(settings.sensors)] or [
+        topic.name for topic in topics.values()
         if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip
-    clouds = [topic.name for topic in chosen]
     found = dict(zip(clouds, output_prefixes(clouds)))
     for camera, name in settings.depth_topics().items():
-        found[checked(name).name] = f'/{camera}/{NAMESPACE}'
+        found[checked(name, _IMAGE)] = f'/{camera}/{NAMESPACE}'
     if settings.odometry:
-        checked(settings.odometry)
+        checked(settings.odometry, *_POSES)
     if not found:
         raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
     for prefix, count in Counter(found.values()).items():
@@ -439,7 +440,7 @@ class _PaintedCopy:
                 self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
             self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
-            self._handlers[settings.odometry] = self._pose
+            self._handlers[settings.odometry] = painter.take_pose
         # these wait from the time at which they were recorded
         self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
         for camera, topic in settings.depth_topics().items():
@@ -483,11 +484,6 @@ class _PaintedCopy:
         """Add what a person says, which counts more than what was recorded."""
         for text in self._settings.transforms:
             self._frames.add_text(text)
-
-    def _pose(self, message: Any) -> None:
-        if message.__msgtype__ not in _POSES:
-            raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
-        self._painter.take_pose(message)
 
     def _write(
         self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]
