@@ -197,7 +197,7 @@ def test_broken_data_is_named_and_nothing_is_left(tmp_path):
 
 
 def test_what_is_known_to_be_no_day_is_left_out(days, tmp_path):
-    """SegNet's drive at dusk among others, BDD100K with its hours."""
+    """As SegNet's drive at dusk is, or what BDD100K says by its hours."""
     write_streets(tmp_path / 'late', 2)
     specs, said = (days, f'folder:{tmp_path}/late:dusk'), list[str]()
     wanted = SynthesisConfig(data=specs, out=str(tmp_path / 'out'), ratio=0.5)
