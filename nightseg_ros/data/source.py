@@ -233,7 +233,9 @@ class FrameSource:
                 yield stem, frame
             unread = bag.read_error(topics)
             if unread is not None:
-                yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), unread
+                # a name that no frame has, whose results it would replace
+                stem = f'{sum(index.values()):06d}'
+                yield (f'bag_{stem}' if len(topics) > 1 else stem), unread
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
