@@ -132,9 +132,8 @@ class FrameSource:
     Frames in the order in which they were taken; each iteration starts anew.
 
     It yields ``(stem, frame)``, and ``(stem, error)`` for what is there but cannot be read. Video
-    and bag frames have a six-digit index as stem, with the camera's name before it where there are
-    several cameras. The last item of a damaged bag is a ``BagReadError``, which stands for any
-    number of frames.
+    and bag frames have a six-digit index as stem. The last item of a damaged bag is a
+    ``BagReadError``, which stands for any number of frames.
     """
 
     path: Path
@@ -152,9 +151,9 @@ class FrameSource:
     """Neighbours follow one another in time. A plain folder holds pictures of any place and
     hour, so that no state must pass from one to the next."""
     topic: str | None = None
-    """The image topic of a bag, None with several."""
+    """The image topic of a bag; None with several, whose frames are read one camera at a time."""
     topics: tuple[str, ...] = ()
-    """Every image topic that is read; their cameras are ``camera_names``."""
+    """Every image topic that was found; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
     note: str = ''
     """Which images of a bag or a folder are left out."""
@@ -220,22 +219,16 @@ class FrameSource:
             yield f'{index:06d}', FrameError(f"'{self.path.name}' {fault}")
 
     def _bag(self) -> Items:
+        assert self.topic is not None, 'frames are those of one camera'
         with BagReader(self.path) as bag:
-            topics = [bag.image_topic(name) for name in self.topics]
-            cameras = camera_names(self.topics)
-            index: Counter[str] = Counter()
-            for topic, _, frame in bag.merged_frames(topics, cameras.__getitem__):
-                camera = cameras[topic.name]
-                stem = f'{index[camera]:06d}'
-                index[camera] += 1
-                if len(topics) > 1:
-                    stem = f'{camera.replace("/", "_")}_{stem}'
-                yield stem, frame
+            topics, index = [bag.image_topic(self.topic)], 0
+            for _, _, frame in bag.merged_frames(topics):
+                yield f'{index:06d}', frame
+                index += 1
             unread = bag.read_error(topics)
             if unread is not None:
                 # a name that no frame has, whose results it would replace
-                stem = f'{sum(index.values()):06d}'
-                yield (f'bag_{stem}' if len(topics) > 1 else stem), unread
+                yield f'{index:06d}', unread
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
@@ -259,8 +252,8 @@ def open_source(
     """
     Look at a path and return its frames.
 
-    ``topic`` is for bags; without it the only camera's is taken, or with ``every_camera`` all of
-    them, by the time of recording. ``rate`` in frames a second makes a folder a sequence and
+    ``topic`` is for bags; without it the only camera's is taken, or with ``every_camera`` all are
+    listed. ``rate`` in frames a second makes a folder a sequence and
     overrides a video's; ``stamps`` is a file as ``read_stamps`` takes it, instead. ``DataError``
     or ``BagError`` says what is missing, unreadable or ambiguous.
     """
