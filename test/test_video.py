@@ -300,7 +300,7 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
         server.shutdown(socket.SHUT_RDWR)
     assert (source.count, source.ros_offset_ns) == (None, 0)
     # with a rate the stamps begin at 0
-    assert replace(source, own_times=False).ros_offset_ns == STAMP_OFFSET
+    assert replace(source, rate=5.0).ros_offset_ns == STAMP_OFFSET
     numbers, stamps = zip(*found)
     assert numbers == tuple(range(5, 13))
     assert np.diff(stamps) == pytest.approx([1e8] * 7, abs=1e6)

@@ -144,9 +144,7 @@ class FrameSource:
     count: int | None
     """How many items come; None where that is not known."""
     rate: float | None = None
-    """Frames a second, of a video their mean; None for a bag and with a file of stamps."""
-    own_times: bool = False
-    """Whether a video's frames come at the times that it says."""
+    """Frames a second; None where a file of stamps, the bag or the video tells the times."""
     sequence: bool = True
     """Neighbours follow one another in time. A plain folder holds pictures of any place and
     hour, so that no state must pass from one to the next."""
@@ -168,13 +166,14 @@ class FrameSource:
         """Return what stamps need for ROS: those of a video or folder may begin at 0."""
         if self.stamps is not None:
             return 0 if self.stamps.stamps_ns[0] else STAMP_OFFSET
-        return 0 if self.kind == 'bag' or (self.url and self.own_times) else STAMP_OFFSET
+        return 0 if self.kind == 'bag' or (self.url and self.rate is None) else STAMP_OFFSET
 
     def _frame(self, index: int, image: Image, own_ns: int = 0) -> Frame:
-        stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))
         if self.stamps is not None:
-            stamp = self.stamps.stamps_ns[index]
-        return Frame(image=image, order='bgr', stamp_ns=stamp)
+            own_ns = self.stamps.stamps_ns[index]
+        elif self.rate is not None:
+            own_ns = round(index * 1e9 / self.rate)
+        return Frame(image=image, order='bgr', stamp_ns=own_ns)
 
     def _pictures(self) -> Items:
         files = [self.path] if self.kind == 'image' else _images(self.path)
@@ -306,15 +305,12 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
 def _open_video(path: Path, url: str, rate: float | None, stamps: Stamps | None) -> FrameSource:
     try:
         with VideoReader(url or path) as video:
-            count, own_rate = video.count, video.rate
+            count = video.count
             if not video.live and next(iter(video), None) is None:
                 raise VideoError(f"'{path}' cannot be read as a video: it holds no frame")
     except VideoError as error:
         raise DataError(str(error)) from error
-    return FrameSource(
-        path=path, url=url, kind='video', count=count, own_times=rate is None,
-        rate=None if stamps is not None else rate or own_rate, stamps=stamps,
-    )  # fmt: skip
+    return FrameSource(path=path, url=url, kind='video', count=count, rate=rate, stamps=stamps)
 
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
