@@ -32,13 +32,6 @@ def write_folder(folder: Path, count: int) -> Path:
     return folder
 
 
-def write_video(path: Path, count: int, fps: float) -> Path:
-    with VideoWriter(path, fps) as video:
-        for index in range(count):
-            video.add(np.full((48, 64, 3), 10 * index, np.uint8))
-    return path
-
-
 def test_an_image_and_a_phones_that_is_upright(tmp_path):
     path = tmp_path / 'a.png'
     imwrite(path, picture(0))
@@ -180,7 +173,10 @@ def test_a_wrong_line_of_stamps_is_named(tmp_path, text, words):
 
 
 def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
-    path = write_video(tmp_path / 'v.mp4', 6, 25.0)
+    path = tmp_path / 'v.mp4'
+    with VideoWriter(path, 25.0) as video:
+        for index in range(6):
+            video.add(np.full((48, 64, 3), 10 * index, np.uint8))
     source = open_source(path)
     assert (source.kind, source.count) == ('video', 6)
     for index, (stem, frame) in enumerate(source):

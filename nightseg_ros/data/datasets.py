@@ -41,8 +41,6 @@ from nightseg_ros.files import read_text, user_path
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
 LIGHTS = ('day', 'dusk', 'night')
-
-
 #: Every picture, sorted by path, ``label`` being where its labels should be; and the label images
 #: without a picture.
 Listing = tuple[list[Sample], list[Path]]
