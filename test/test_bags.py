@@ -21,6 +21,7 @@ from nightseg_ros.bags.storage import _zstd, Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
+from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
@@ -175,12 +176,13 @@ def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path):
     with pytest.raises(BagError, match='--topic'):
         open_source(two)
     source = open_source(two, every_camera=True)
-    items = list(source)
-    assert source.count == len(items) == 24
-    found = stamps([frame for _, frame in items])
-    assert found == sorted(found) and len(found) == 24
-    assert [stem for stem, _ in items[:3]] == ['left_000000', 'right_000000', 'left_000001']
-    assert {frame.camera for _, frame in items if isinstance(frame, Frame)} == {'left', 'right'}
+    assert (source.topic, source.topics) == (None, ('/left/image_raw', '/right/image_raw'))
+    with BagReader(two) as bag:
+        frames = [frame for *_, frame in bag.merged_frames(bag.camera_topics)]
+    found = stamps(frames)
+    assert found == sorted(found) and len(found) == source.count == 24
+    cameras = [frame.camera for frame in frames if isinstance(frame, Frame)]
+    assert cameras[:3] == ['left', 'right', 'left'] and {*cameras} == {'left', 'right'}
 
 
 #: Topics of video, and what their messages have beside stamp, frame and data.
@@ -211,7 +213,7 @@ def test_video_is_decoded_from_its_first_key_frame_on(tmp_path, config, kind, ca
             content = np.frombuffer(data, np.uint8)
             bag.write_fields(topic, kind, START + place * STEP, data=content, **head, **fields)
     source = open_source(tmp_path / 'bag')
-    assert (source.topic, source.camera, source.count) == (topic, 'front', 19)
+    assert (source.topic, source.count) == (topic, 19)
     frames = [frame for _, frame in source]
     # the decoder keeps the last ones of pictures that refer to later ones
     assert stamps(frames) == [START + n * STEP for n in range(6, 6 + len(frames))]
@@ -398,13 +400,16 @@ def pictures(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(('encoding', 'compress'), [('raw', True), ('png', False)])
-def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
+@pytest.mark.parametrize(
+    ('encoding', 'compress', 'topic'),
+    [('raw', True, '/roof/image_raw'), ('png', False, 'roof/image_raw/compressed')],
+)
+def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress, topic):
     (pictures / 'p2.png').write_bytes(b'torn')
     imwrite(tmp_path / 'labels' / 'p1.png', picture(7)[..., 0])
     made = make_bag(
         open_source(pictures, rate=5), tmp_path / 'bag', encoding=encoding, compress=compress,
-        labels=tmp_path / 'labels', topic='/roof/image_raw', frame_id='roof',
+        labels=tmp_path / 'labels', topic=topic, frame_id='roof',
     )  # fmt: skip
     assert (made.frames, made.labelled, len(made.problems)) == (3, 1, 1)
     found = read(tmp_path / 'bag')
@@ -415,6 +420,9 @@ def test_a_folder_becomes_a_bag(tmp_path, pictures, encoding, compress):
     [truth] = read(tmp_path / 'bag', '/roof/labels_truth')
     assert (truth.image[..., 0] == picture(7)[..., 0]).all()
     assert truth.stamp_ns == stamps(found)[1]
+    imwrite(tmp_path / 'labels' / 'p0.png', picture(7, 8, 8)[..., 0])
+    with pytest.raises(DataError, match=r'p0\.png.*sizes must agree'):
+        make_bag(open_source(pictures), tmp_path / 'other', labels=tmp_path / 'labels')
 
 
 def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path, pictures):
@@ -429,9 +437,14 @@ def test_a_file_of_stamps_is_taken_to_the_nanosecond(tmp_path, pictures):
 
 def test_bag_make_and_info_are_verbs(tmp_path, pictures, capsys):
     bag = str(tmp_path / 'bag')
+    (pictures / 'IMG_1.HEIC').touch()
     assert main(['bag', 'make', str(pictures), '--out', bag]) == 0
-    assert '4 frames' in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert '4 frames' in shown.out and 'not read: files .HEIC' in shown.err
     assert main(['bag', 'make', bag, '--out', str(tmp_path / 'b')]) == 2
+    for topic in ('front camera', '/', '/1st/image'):
+        arguments = ['bag', 'make', str(pictures), '--out', str(tmp_path / 'b'), '--topic', topic]
+        assert main(arguments) == 2 and 'is no topic' in capsys.readouterr().err
     assert main(['bag', 'info', bag, '--check']) == 0
     assert '/camera/image_raw' in capsys.readouterr().out
     storage = tmp_path / 'bag' / 'bag.mcap'
@@ -466,8 +479,8 @@ def drive(tmp_path_factory):
 
 
 def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, config, drive):
-    for name in ('copy', 'again/copy'):
-        done = write_predictions(drive, tmp_path / name, Pipeline.load(config))
+    for name, topics in (('copy', ()), ('again/copy', (TOPIC, TOPIC))):
+        done = write_predictions(drive, tmp_path / name, Pipeline.load(config), topics=topics)
         assert (done.frames, sum(done.routes.values()), done.problems) == (6, 6, [])
         assert done.left_out == ["'/front/nightseg/labels' is predicted anew"]
     one, two = (tmp_path / name / 'copy.mcap' for name in ('copy', 'again/copy'))

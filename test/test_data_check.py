@@ -87,6 +87,7 @@ def test_a_problem_is_found_and_named(good, kind, file, change):
     report = check_datasets([f'folder:{good}'], workers=1)
     (problem,) = report['problems']
     assert (problem['kind'], problem['dataset']) == (kind, f'folder:{good}')
+    assert report['datasets'][0]['stray_colors'] == 0, 'ids have no colour'
     named = {'label missing': 'images/cam_1.png', 'picture missing': 'labels/cam_1.png',
              'same name twice': 'images/cam_1.png'}  # fmt: skip
     assert problem['where'] == str(good / named.get(kind, file))
@@ -264,32 +265,15 @@ def test_frames_of_one_stamp_are_told(tmp_path):
     assert said == ['bag-a: 2 frames left out, whose stamps others have']
 
 
-def test_a_folder_of_frames_is_whole_and_replaced_by_force_alone(bag, tmp_path, monkeypatch):
+def test_a_folder_of_frames_is_whole_and_replaced_by_force_alone(bag, tmp_path):
     out = tmp_path / 'out'
-    real, calls = Path.write_bytes, []
-
-    def full_after_some(path: Path, content: bytes) -> int:
-        calls.append(path)
-        if len(calls) == 6:
-            raise OSError(28, 'No space left on device')
-        return real(path, content)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, 'write_bytes', full_after_some)
-        with pytest.raises(DataError, match='No space left'):
-            extract([bag], out, every=0.2, **FRONT)
-    assert not out.exists()
-    (tmp_path / '.out.partial').mkdir(exist_ok=True)  # what a kill leaves
+    (tmp_path / '.out.partial').mkdir()  # what a kill leaves
     (tmp_path / '.out.partial' / 'half.jpg').write_bytes(b'half')
     assert extract([bag], out, every=0.2, **FRONT) == (10, 0)
     assert len(list(out.iterdir())) == 10 and not (tmp_path / '.out.partial').exists()
     with pytest.raises(DataError, match='--force'):
         extract([bag], out, every=1.0, **FRONT)
     assert extract([bag], out, every=1.0, **FRONT, force=True) == (2, 0)
-    # pictures of the user's own are not taken for frames
-    imwrite(tmp_path / 'other' / 'my-night-drive-front_5.jpg', scene(0))
-    with pytest.raises(DataError, match='did not write'):
-        extract([bag], tmp_path / 'other', **FRONT, force=True)
 
 
 def test_videos_and_folders(tmp_path):

@@ -86,8 +86,9 @@ def test_a_bag_is_painted(bag, tmp_path, capsys):
 
 def test_a_depth_image_becomes_a_labelled_cloud(bag, drive, tmp_path):
     out = tmp_path / 'painted'
-    depth = ['--depth', 'camera=/depth/image_raw', '--sensors', '/lidar/points']
+    depth = ['--depth', 'camera=/depth/image_raw', '--sensors', *['/lidar/points'] * 2]
     assert main(['paint', str(bag), '--out', str(out), *depth]) == 0
+    assert clouds(out, '/lidar/nightseg/points'), 'a sensor that is named twice is one'
     found = clouds(out, '/camera/nightseg/points')
     assert len(found) == 4
     for index, (message, cloud) in enumerate(found):
@@ -120,6 +121,10 @@ def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
     ('arguments', 'words'),
     [
         (['--sensors', '/roof/points'], "has no topic '/roof/points'"),
+        (['--odometry', 'odom'], "has no topic 'odom'"),
+        (['--odometry', '/lidar/points'], 'wanted: nav_msgs/msg/Odometry or '),
+        (['--sensors', '/depth/image_raw'], 'wanted: sensor_msgs/msg/PointCloud2'),
+        (['--depth', 'camera=/lidar/points'], 'wanted: sensor_msgs/msg/Image'),
         (['--depth', 'roof=/depth/image_raw'], "'roof' has none"),
         (['--depth', 'front'], '--depth takes CAMERA=TOPIC'),
         (['--transforms', 'a b c'], "transform 'a b c' must be PARENT CHILD"),

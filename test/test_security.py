@@ -112,9 +112,8 @@ def test_frames_of_topics_named_like_paths_stay_in_their_folder(tmp_path):
     with BagWriter(tmp_path / 'bag') as bag:
         for topic in ('/../../etc/cam/image_raw', '/a/../../b/image_raw'):
             bag.write_frame(topic, Frame(image=np.zeros((4, 6, 3), np.uint8), stamp_ns=10**9))
-    stems = [stem for stem, _ in open_source(tmp_path / 'bag', every_camera=True)]
-    assert len(stems) == 2
-    for stem in stems:
+    for topic in open_source(tmp_path / 'bag', every_camera=True).topics:
+        [(stem, _)] = open_source(tmp_path / 'bag', topic)
         assert (tmp_path / 'out' / f'{stem}.png').resolve().parent == tmp_path / 'out'
 
 

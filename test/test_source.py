@@ -8,8 +8,9 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from nightseg_ros.bags.reader import BagError
+from nightseg_ros.bags.reader import BagError, BagReadError
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.data.extract import extract
 from nightseg_ros.data.sample import DataError, read_image
 from nightseg_ros.data.source import open_source, read_stamps
 from nightseg_ros.files import natural_order
@@ -29,13 +30,6 @@ def write_folder(folder: Path, count: int) -> Path:
     for index in range(count):
         imwrite(folder / f'street_{index}.png', picture(index))
     return folder
-
-
-def write_video(path: Path, count: int, fps: float) -> Path:
-    with VideoWriter(path, fps) as video:
-        for index in range(count):
-            video.add(np.full((48, 64, 3), 10 * index, np.uint8))
-    return path
 
 
 def test_an_image_and_a_phones_that_is_upright(tmp_path):
@@ -85,6 +79,12 @@ def test_pictures_that_are_not_read_are_told(tmp_path):
     folder = write_folder(tmp_path / 'f', 2)
     (folder / 'IMG_1.HEIC').touch()
     assert open_source(folder).note == 'not read: files .HEIC'
+    (tmp_path / 's.txt').write_text('1.0 street_0.png\n')
+    note = open_source(folder, stamps=tmp_path / 's.txt').note
+    assert note == 'not read: files .HEIC; 1 pictures without a stamp: street_1.png'
+    said: list[str] = []
+    extract([folder], tmp_path / 'out', every=0, log=said.append)
+    assert said == ['f: not read: files .HEIC']
     for picture in folder.glob('*.png'):
         picture.unlink()
     with pytest.raises(DataError, match='holds no images .* not read: files .HEIC'):
@@ -162,6 +162,7 @@ def test_stamps_of_another_unit_are_told(tmp_path, caplog):
         ('noon', "'noon' is no stamp"),
         ('2011-13-26 13:02:25', 'line 1'),
         ('nan', "'nan' is no stamp"),
+        ('1.5 cam0/a.png\n2.5 cam1/a.png', "name 'a.png' 2 times"),
         ('1.5\n17000000000000000000', 'line 2: .* lies beyond 2038'),
     ],
 )
@@ -172,9 +173,12 @@ def test_a_wrong_line_of_stamps_is_named(tmp_path, text, words):
 
 
 def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
-    path = write_video(tmp_path / 'v.mp4', 6, 25.0)
+    path = tmp_path / 'v.mp4'
+    with VideoWriter(path, 25.0) as video:
+        for index in range(6):
+            video.add(np.full((48, 64, 3), 10 * index, np.uint8))
     source = open_source(path)
-    assert (source.kind, source.count, source.rate) == ('video', 6, 25.0)
+    assert (source.kind, source.count) == ('video', 6)
     for index, (stem, frame) in enumerate(source):
         assert (stem, frame.stamp_ns) == (f'00000{index}', 40_000_000 * index)
         assert abs(float(frame.image.mean()) - 10 * index) < 6
@@ -184,6 +188,18 @@ def test_a_video_takes_its_stamps_from_its_rate_or_a_file(tmp_path):
     (tmp_path / 'seven.txt').write_text(''.join(f'{n}.0\n' for n in range(1, 8)))
     *frames, (_, error) = open_source(path, stamps=tmp_path / 'seven.txt')
     assert len(frames) == 6 and 'has 6 frames for 7 stamps' in str(error)
+
+
+def test_the_end_of_a_damaged_bag_has_the_name_of_no_frame(tmp_path):
+    """A frame's mask is removed where the frame cannot be read."""
+    with BagWriter(tmp_path / 'bag') as bag:
+        for index in range(4):
+            image = np.full((600, 700, 3), index, np.uint8)
+            bag.write_frame('/front/image_raw', Frame(image=image, stamp_ns=index + 1))
+    file = tmp_path / 'bag' / 'bag.mcap'
+    file.write_bytes(file.read_bytes()[:-2_000_000])
+    *frames, (stem, error) = open_source(tmp_path / 'bag')
+    assert isinstance(error, BagReadError) and frames and stem not in dict(frames)
 
 
 @pytest.mark.parametrize(

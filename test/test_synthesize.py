@@ -156,6 +156,9 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
         with pytest.raises(DataError, match=words):
             synthesize(config(days, out, **changes))
     assert files_of(out) == before
+    (out / next(name for name in before if name.startswith('labels'))).unlink()
+    with pytest.raises(DataError, match='is gone; give --force'):
+        synthesize(config(days, out))
     synthesize(config(days, out, seed=7, force=True))
     assert files_of(out) != before
 
@@ -163,7 +166,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
-        ({'count': 9}, 'holds 8 images'),
+        ({'count': 9}, 'holds 8 day images'),
         ({'count': None}, "Give 'ratio' or 'count'"),
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
         ({'night': {'mixture': {'noon': 1.0}}}, "preset 'noon'"),
@@ -180,6 +183,10 @@ def test_broken_data_is_named_and_nothing_is_left(tmp_path):
     data, out = write_streets(tmp_path / 'days', 2), tmp_path / 'out'
     with pytest.raises(DataError, match='has no labels'):
         synthesize(config(f'images:{tmp_path}/days/images', out, count=1))
+    days = tmp_path / 'days'
+    imwrite(days / 'labels' / 'scene' / 'a0.png', np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r'scene/a0\.png.*sizes must agree'):
+        synthesize(config(f'paired:{days}/images:{days}/labels', out, count=2))
     imwrite(tmp_path / 'days' / 'labels' / 'a1.png', np.zeros((8, 8), np.uint8))
     with pytest.raises(DataError, match=r'a1\.png.*sizes must agree'):
         synthesize(config(data, out, count=2))
@@ -187,6 +194,18 @@ def test_broken_data_is_named_and_nothing_is_left(tmp_path):
     with pytest.raises(DataError, match='cannot be read as an image'):
         synthesize(config(data, out, count=2, force=True))
     assert not out.exists()
+
+
+def test_what_is_known_to_be_no_day_is_left_out(days, tmp_path):
+    """As SegNet's drive at dusk is, or what BDD100K says by its hours."""
+    write_streets(tmp_path / 'late', 2)
+    specs, said = (days, f'folder:{tmp_path}/late:dusk'), list[str]()
+    wanted = SynthesisConfig(data=specs, out=str(tmp_path / 'out'), ratio=0.5)
+    assert synthesize(wanted, log=said.append) == (4, 8)
+    assert said == ['left out, which are no day: 2 dusk']
+    assert 'late/images' not in (tmp_path / 'out' / 'manifest.json').read_text()
+    with pytest.raises(DataError, match='the data holds 2 dusk'):
+        synthesize(replace(wanted, data=specs[1:]))
 
 
 def test_a_generator_draws_from_the_nights_of_its_cameras(days, tmp_path):

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 import contextlib
+from dataclasses import replace
 from fractions import Fraction
 import itertools
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, IO
 
 import av
 from headless_browser import Browser, find_browser
-from nightseg_ros.data.source import open_source
+from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.video import (
     LIMITS,
     PacketDecoder,
@@ -270,7 +271,10 @@ def play(peer: socket.socket, lines: IO[bytes], sent: list[tuple[int, bytes]]) -
     verb, count = '', itertools.count()
     while verb != 'PLAY':
         request = b''.join(iter(lines.readline, b'\r\n')).decode()
-        verb, sequence = request.split()[0], re.findall(r'CSeq: (\d+)', request)[0]
+        verb, url, *_ = request.split()
+        if verb == 'DESCRIBE' and not url.endswith('//front/'):
+            return
+        sequence = re.findall(r'CSeq: (\d+)', request)[0]
         answer = f'RTSP/1.0 200 OK\r\nCSeq: {sequence}\r\n' + ANSWERS.get(verb, '\r\n')
         peer.sendall(answer.encode())
     for number, data in sent:
@@ -287,7 +291,7 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
     with socket.create_server(('127.0.0.1', 0)) as server:
         sent = packets('libx264', 20)[2:]
         threading.Thread(target=be_camera, args=(server, sent), daemon=True).start()
-        source = open_source(f'rtsp://127.0.0.1:{server.getsockname()[1]}/front')
+        source = open_source(f'rtsp://127.0.0.1:{server.getsockname()[1]}//front/')
         begun = time.time_ns()
         for _, frame in source:
             found.append((number_of(frame.image), frame.stamp_ns))
@@ -295,6 +299,8 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
                 signal.raise_signal(signal.SIGINT)
         server.shutdown(socket.SHUT_RDWR)
     assert (source.count, source.ros_offset_ns) == (None, 0)
+    # with a rate the stamps begin at 0
+    assert replace(source, rate=5.0).ros_offset_ns == STAMP_OFFSET
     numbers, stamps = zip(*found)
     assert numbers == tuple(range(5, 13))
     assert np.diff(stamps) == pytest.approx([1e8] * 7, abs=1e6)

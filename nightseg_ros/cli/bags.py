@@ -77,7 +77,7 @@ class MakeBagOptions(BagOutput):
     could not be read; the others are in the bag.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional]
     """Video, folder of pictures, or one picture."""
     rate: float | None = None
     """Frames a second; 10 for a folder, a video's own."""
@@ -105,6 +105,8 @@ def make(options: MakeBagOptions) -> int:
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
     with Progress('writing', source.count) as progress:
+        if source.note:
+            progress.note(source.note)
         made = make_bag(
             source, options.out, topic=options.topic, frame_id=options.frame_id,
             encoding=options.encoding, labels=options.labels, progress=progress.show,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
-from nightseg_ros.config import ConfigError, Limited, Natural, Positive
+from nightseg_ros.config import ConfigError, Limited, Limits, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
 import tyro
 
@@ -42,23 +42,23 @@ class CheckOptions(Limited):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ExtractOptions:
+class ExtractOptions(Limited):
     """
     Write frames of videos, bags or folders into OUT as SOURCE_STAMP.jpg; 'images:OUT' reads them.
 
     OUT appears when it is whole. Exit code 1: some frames could not be read.
     """
 
-    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Videos, bags, folders of images."""
     out: Path
     """Folder to write."""
-    every: float = 1.0
+    every: Annotated[float, Limits(0, 1e6)] = 1.0
     """Seconds between frames by their stamps; 0 takes all."""
     encoding: Annotated[Literal['jpg', 'png'], tyro.conf.arg(name='format')] = 'jpg'
     """PNG loses nothing and is several times as large."""
-    quality: int = 95
-    """JPEG quality, 1 to 100."""
+    quality: Annotated[int, Limits(1, 100)] = 95
+    """JPEG quality."""
     topic: str | None = None
     """Image topic of bags; without it the only one there is."""
     rate: float | None = None

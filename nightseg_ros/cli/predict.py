@@ -36,7 +36,7 @@ class PredictOptions(PipelineOptions):
     for its dwell times. Exit code 1: some frames could not be read or have no mask.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional]
     """Image, folder of images, video, or bag."""
     out: Path
     """Folder to write; files of the same names are replaced."""
@@ -144,7 +144,7 @@ class TranslateOptions:
     read.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional]
     """Image, folder of images, video, or bag."""
     weights: str
     """Generator: a file, or the name of a shipped one."""

@@ -25,7 +25,7 @@ class SynthesisConfig(Limited):
     """Turn labelled day images into synthetic night; 'folder:OUT:night' reads the result."""
 
     data: tuple[str, ...]
-    """Labelled day images, ADAPTER:ROOT[:SPLIT]."""
+    """Labelled day images, ADAPTER:ROOT[:SPLIT]; what is known as dusk or night is left out."""
     out: str
     """Folder to write: images/, labels/ and manifest.json."""
     ratio: float | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import cv2
-from nightseg_ros.config import Limited, Natural, Positive, Share
+from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share
 from nightseg_ros.data import photometric
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import count, log_uniform, NightConfig, Range, uniform
@@ -26,22 +26,22 @@ JPEG, HALO = (30, 95), (0.0, 0.6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PhotometricConfig:
+class PhotometricConfig(Limited):
     """Ranges of the camera's share of augmentation; probabilities are 0 to 1."""
 
     gain: Range = (0.15, 1.5)
     """Factor on encoded values (log-uniform)."""
     gamma: Range = (0.6, 1.6)
     """Exponent on encoded values (log-uniform)."""
-    curve_probability: float = 0.7
+    curve_probability: Share = 0.7
     """How often gain and gamma apply; else only a mild version of them."""
-    cast: float = 0.12
+    cast: NotNegative = 0.12
     """Standard deviation of the natural log of each channel's gain."""
     saturation: Range = (0.3, 1.4)
-    blur_probability: float = 0.35
-    noise_probability: float = 0.4
-    jpeg_probability: float = 0.3
-    halo_probability: float = 0.15
+    blur_probability: Share = 0.35
+    noise_probability: Share = 0.4
+    jpeg_probability: Share = 0.3
+    halo_probability: Share = 0.15
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class AugmentConfig(Limited):
     """Draws of a crop, until no class takes most of it, before it is taken as it is."""
     night_share: Share = 0.0
     """Probability that the sample becomes a synthetic night."""
-    unlit: float = 0.0
+    unlit: NotNegative = 0.0
     """Level of 255 below which a person by night is not to be seen, so that the label becomes
     void; 0 keeps every label. Without it a network learns that people stand in the black."""
     night: NightConfig = field(default_factory=NightConfig)
@@ -91,14 +91,11 @@ def augment(
     uint8 [h, w] of the configured crop. The inputs are not changed. ``scene`` uint8 [H, W] is
     what the synthetic night is made by where the labels have gaps: a guess for every pixel.
     """
-    if scene is not None:
-        labels = cv2.merge((labels, scene))
-    image, labels = scale_and_crop(image, labels, rng, config)
+    layers = cv2.merge((labels, labels if scene is None else scene))
+    image, layers = scale_and_crop(image, layers, rng, config)
     if rng.random() < config.flip:
-        image, labels = flip(image, labels)
-    guess = labels
-    if scene is not None:
-        labels, guess = cv2.split(labels)
+        image, layers = flip(image, layers)
+    labels, guess = cv2.split(layers)
     if rng.random() < config.night_share:
         # the night brings its own camera
         image = synthesize_night(image, guess, rng, config.night, taxonomy=taxonomy)

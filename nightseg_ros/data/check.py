@@ -27,7 +27,6 @@ from nightseg_ros.data.sample import (
     read_image,
     read_stored,
     Sample,
-    STRAY_COLORS,
 )
 from nightseg_ros.perception.frame import decode_file
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
@@ -182,9 +181,8 @@ def _check_sample(sample: Sample) -> CheckedSample:
     except DataError as error:
         found.problems.append(('label unreadable', str(path), str(error)))
         return found
-    found.stray = bool(unknown)
-    if sum(unknown.values()) > (STRAY_COLORS * ids.size if meaning.color else 0):
-        text = describe_unknown(unknown, meaning)
+    found.stray = bool(unknown) and meaning.color
+    if text := describe_unknown(unknown, ids.size, meaning):
         found.problems.append(('ids without a meaning', str(path), text))
     if found.size is not None and ids.shape != found.size:
         detail = f'{_size(ids.shape)}, its picture {_size(found.size)}'

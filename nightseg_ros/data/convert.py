@@ -18,6 +18,7 @@ import heapq
 import math
 from operator import itemgetter
 from pathlib import Path
+import re
 from typing import Any, Literal
 from unicodedata import normalize
 
@@ -29,7 +30,7 @@ from nightseg_ros.clouds.painter import CloudPainter, Occlusion, PaintConfig, Se
 from nightseg_ros.clouds.point_cloud import read_transform
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.data.pictures import encode_picture
-from nightseg_ros.data.sample import label_files, read_labels
+from nightseg_ros.data.sample import label_files, labels_of
 from nightseg_ros.data.source import FrameSource
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
@@ -55,10 +56,14 @@ class Converted:
     note: str = ''
     """Which images were left out as no cameras."""
 
+    def check(self, text: str) -> None:
+        """Raise ``BagError`` with ``text`` and the first problem where nothing was written."""
+        if not self.frames:
+            raise BagError(': '.join([text, *self.problems[:1]]))
+
 
 # -- pictures --------------------------------------------------------------------------------
 
-Format = Literal['raw', 'png', 'jpeg']
 #: Below the camera's name, as in the bags of rendered drives.
 TRUTH = 'labels_truth'
 
@@ -69,7 +74,7 @@ def make_bag(
     *,
     topic: str = '/camera/image_raw',
     frame_id: str = 'camera',
-    encoding: Format = 'raw',
+    encoding: Literal['raw', 'png', 'jpeg'] = 'raw',
     labels: Path | None = None,
     storage: Storage = 'mcap',
     compress: bool = False,
@@ -88,6 +93,10 @@ def make_bag(
     made = Converted()
     offset = source.ros_offset_ns
     name = '/' + topic.strip('/')
+    if encoding != 'raw':
+        name = name.removesuffix('/compressed')
+    if not re.fullmatch(r'(/[A-Za-z_]\w*)+', name, re.ASCII):
+        raise BagError(f"'{topic}' is no topic; words of letters, digits and _ are, parted by /")
     truth = f'/{camera_of(name)}/{TRUTH}'
     inputs = [source.path, *([] if labels is None else [labels])]
     truths = {} if labels is None else label_files(labels)
@@ -107,11 +116,11 @@ def make_bag(
                 kind = f'bgr8; {encoding} compressed bgr8'
                 bag.write_compressed(f'{name}/compressed', content, kind, **place)
             made.frames += 1
-            if normalize('NFC', stem) in truths:
-                bag.write_labels(truth, read_labels(truths[normalize('NFC', stem)]), **place)
+            label = truths.get(normalize('NFC', stem))
+            if label is not None:
+                bag.write_labels(truth, labels_of(label, item.image), **place)
                 made.labelled += 1
-        if not made.frames:
-            raise BagError(f"no frame of '{source.path}' could be read; {made.problems[:1]}")
+        made.check(f"no frame of '{source.path}' could be read")
         if labels is not None and not made.labelled:
             raise BagError(f"'{labels}' holds no PNG that is named as one of the pictures")
     return made
@@ -134,10 +143,6 @@ KINDS: dict[Output, str] = {
 }
 #: What the layouts for RViz and Foxglove show, labels and legend.
 DEFAULT_OUTPUTS = tuple(name for name in KINDS if name not in ('confidence', 'translated'))
-_LATCHED = ('label_info_json',)
-#: Levels of diagnostic_msgs/DiagnosticStatus.
-_LEVELS = {'OK': 0, 'WARN': 1}
-
 
 #: When something was recorded, and what writes it into the copy.
 _Written = tuple[int, Callable[[], None]]
@@ -165,7 +170,8 @@ def write_predictions(
     """
     done = Converted()
     with BagReader(source) as bag:
-        cameras = [bag.camera_topic(name) for name in topics]
+        found = (bag.camera_topic(name) for name in topics)
+        cameras = [*{camera.name: camera for camera in found}.values()]
         if not cameras:
             # without a camera it says what is in the bag
             cameras = bag.camera_topics or [bag.camera_topic()]
@@ -217,20 +223,16 @@ def write_predictions(
                     if topic.name not in names
                 ]
                 copies = _ros1_copies(bag, writer, cameras)
-            announced = False
             # of what was recorded at one time, an image comes before what was made of it
-            for received, run in heapq.merge(copies, predictions(), key=itemgetter(0)):
-                if not announced:
-                    for prefix in prefixes.values():
-                        _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
-                    announced = True
+            merged = heapq.merge(copies, predictions(), key=itemgetter(0))
+            for number, (received, run) in enumerate(merged):
+                for prefix in prefixes.values() if number == 0 else ():
+                    _announce(writer, prefix, outputs, legend(pipeline.taxonomy), received)
                 run()
             unread = bag.read_error(cameras)
             # the cameras may be whole where the copy of another topic is not
             done.problems += _lost(bag) if unread is None else [str(unread)]
-            if not done.frames:
-                reason = f': {done.problems[0]}' if done.problems else ''
-                raise BagError(f"no frame of '{source}' could be predicted{reason}")
+            done.check(f"no frame of '{source}' could be predicted")
     return done
 
 
@@ -272,7 +274,7 @@ def _announce(
     for output, kind in KINDS.items():
         if output not in outputs:
             continue
-        qos = reliable_qos(latched=output in _LATCHED)
+        qos = reliable_qos(latched=output == 'label_info_json')
         writer.add_topic(Channel(topic=f'{prefix}/{output}', msgtype=kind, qos=(qos,)))
         if output == 'label_info_json':
             writer.write_value(f'{prefix}/{output}', ids, received_ns)
@@ -293,7 +295,7 @@ def _write_result(
         elif output == 'status':
             camera, (level, message, values) = _camera(prefix), report(result, {}, None)
             writer.write_status(
-                topic, level=_LEVELS[level], name=f'nightseg: {camera}', message=message,
+                topic, level=int(level == 'WARN'), name=f'nightseg: {camera}', message=message,
                 hardware_id=camera, values=values, **place,
             )  # fmt: skip
         elif output == 'overlay/compressed':
@@ -360,9 +362,7 @@ def write_painted(
             copy = _PaintedCopy(bag, writer, config, settings, sensors)
             copy.run(lambda clouds: progress(clouds, total))
             done = copy.done
-            if not done.frames:
-                reason = f': {done.problems[0]}' if done.problems else ''
-                raise BagError(f"no cloud of '{source}' could be painted{reason}")
+            done.check(f"no cloud of '{source}' could be painted")
             done.problems += _lost(bag)
     return done
 
@@ -393,19 +393,22 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
     """Return the prefix of the outputs by the topic of each cloud or depth image."""
     topics = {topic.name: topic for topic in bag.topics}
 
-    def checked(name: str) -> BagTopic:
+    def checked(name: str, *kinds: str) -> str:
         if name not in topics:
             raise BagError(f"'{bag.path}' has no topic '{name}'; it holds {', '.join(topics)}")
-        return topics[name]
+        if topics[name].msgtype not in kinds:
+            raise BagError(f"'{name}' is {topics[name].msgtype}; wanted: {' or '.join(kinds)}")
+        return name
 
-    chosen = [checked(name) for name in settings.sensors] or [
-        topic for topic in topics.values()
+    clouds = [checked(name, _CLOUD) for name in dict.fromkeys(settings.sensors)] or [
+        topic.name for topic in topics.values()
         if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
     ]  # fmt: skip
-    clouds = [topic.name for topic in chosen]
     found = dict(zip(clouds, output_prefixes(clouds)))
     for camera, name in settings.depth_topics().items():
-        found[checked(name).name] = f'/{camera}/{NAMESPACE}'
+        found[checked(name, _IMAGE)] = f'/{camera}/{NAMESPACE}'
+    if settings.odometry:
+        checked(settings.odometry, *_POSES)
     if not found:
         raise BagError(f"'{bag.path}' holds no {_CLOUD}; name a depth image with --depth")
     for prefix, count in Counter(found.values()).items():
@@ -437,7 +440,7 @@ class _PaintedCopy:
                 self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
             self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
-            self._handlers[settings.odometry] = self._pose
+            self._handlers[settings.odometry] = painter.take_pose
         # these wait from the time at which they were recorded
         self._clouds = {topic: partial(painter.take_cloud, topic) for topic in sensors}
         for camera, topic in settings.depth_topics().items():
@@ -481,11 +484,6 @@ class _PaintedCopy:
         """Add what a person says, which counts more than what was recorded."""
         for text in self._settings.transforms:
             self._frames.add_text(text)
-
-    def _pose(self, message: Any) -> None:
-        if message.__msgtype__ not in _POSES:
-            raise CloudError(f'{message.__msgtype__} is no pose; wanted: {" or ".join(_POSES)}')
-        self._painter.take_pose(message)
 
     def _write(
         self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]

@@ -32,18 +32,15 @@ from nightseg_ros.data.sample import (
     label_files,
     label_map,
     LabelFile,
-    LabelMap,
     own_ids,
     Sample,
     SCENE,
     SEGNET_IDS,
 )
 from nightseg_ros.files import read_text, user_path
-from nightseg_ros.taxonomy import CAMVID11, Taxonomy, TaxonomyError
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
 LIGHTS = ('day', 'dusk', 'night')
-
-
 #: Every picture, sorted by path, ``label`` being where its labels should be; and the label images
 #: without a picture.
 Listing = tuple[list[Sample], list[Path]]
@@ -133,8 +130,8 @@ class Layout:
 
     images: str
     labels: str = ''
-    """'' where there are none."""
     encoding: Encoding | None = None
+    """None where there are no labels."""
     light: str | None | Mapping[str, str] | Callable[[Path], Mapping[str, str]] = None
     """That of every picture, or a table from the field ``{light}``, the name, the source or the
     split, '' standing for all others."""
@@ -176,7 +173,7 @@ def _bdd_lights(root: Path) -> dict[str, str]:
     return lights
 
 
-_CAMVID_LIGHTS = {'0001TP': 'dusk', '': 'day'}
+_CAMVID_LIGHTS = {'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}
 _ACDC = 'rgb_anon/{light}/{split}/{source}/{name}_rgb'
 _ACDC_LIGHTS = {'night': 'night', 'fog': 'day', 'rain': 'day', 'snow': 'day'}
 _ZURICH = 'rgb_anon/{split}/{light}/{source}/{name}'
@@ -190,7 +187,7 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     'camvid': (
         Layout(
             '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11),
-            {'dusk': 'dusk', '': 'day'}, _drive,
+            _CAMVID_LIGHTS, _drive,
         ),
         Layout(
             '{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS, _CAMVID_LIGHTS, _drive
@@ -297,26 +294,17 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
     if not layouts:
         splits = ', '.join(layout.splits for layout in PUBLISHED[name] if layout.splits)
         raise DataError(f"it has the splits {splits}, got '{split}'")
+    if split:
+        layouts = [replace(x, encoding=None) if x.unlabelled == split else x for x in layouts]
     given = {'split': split}
-    layouts = [
-        replace(layout, labels='', encoding=None)
-        if split and split == layout.unlabelled
-        else layout
-        for layout in layouts
-    ]
     layout = next((x for x in layouts if _is_there(root, x, given)), layouts[0])
     if not split and '{split}' in layout.images:
         raise DataError('it has splits; write ADAPTER:ROOT:SPLIT')
-    meaning = None if layout.encoding is None else label_map(layout.encoding, taxonomy)
-    return list_layout(root, layout, meaning, given, only)
+    return list_layout(root, layout, taxonomy, given, only)
 
 
 def list_layout(
-    root: Path,
-    layout: Layout,
-    meaning: LabelMap | None = None,
-    given: Mapping[str, str] | None = None,
-    only: str = '',
+    root: Path, layout: Layout, taxonomy: Taxonomy, given: Fields, only: str = ''
 ) -> Listing:
     """
     List the pictures below ``root`` and their labels.
@@ -325,35 +313,36 @@ def list_layout(
     or a field of its path. ``DataError`` names a folder that is missing, and lists the words that
     there are where nothing is of ``only``.
     """
-    given = given or {}
+    meaning = None if layout.encoding is None else label_map(layout.encoding, taxonomy)
     fixed = _filled(layout.images, given).partition('*')[0].rpartition('/')[0]
     if not (root / fixed).is_dir():
         raise DataError(f"there is no folder '{root / fixed}'")
     lights = layout.light(root) if callable(layout.light) else layout.light
-    wanted: dict[tuple[tuple[str, str], ...], Path] = {}
-    if layout.labels:
-        wanted = {_key(f): path for f, path in _matches(root, layout.labels, given, layout.names)}
+    if not isinstance(lights, Mapping):
+        lights = {'': lights} if lights else {}
+    labels: list[tuple[Fields, Path]] = []
+    if meaning is not None:
+        labels = [*_matches(root, layout.labels, given, layout.names)]
+    wanted = {_key(fields): path for fields, path in labels}
     samples, known, used = [], set(), set()
     for fields, path in _matches(root, layout.images, given, layout.names):
         source = layout.source or fields['source']
         source = source(fields) if callable(source) else source
-        if isinstance(lights, Mapping):
-            keys = (fields.get('light'), fields['name'], source, given.get('split'), '')
-            light = next((lights[key] for key in keys if key is not None and key in lights), None)
-        else:
-            light = lights
+        words = [fields.get('light'), fields['name'], source, given.get('split')]
+        light = next((lights[word] for word in words if word and word in lights), lights.get(''))
         there = wanted.get(_key(fields))
         used.add(there)
         known |= {word for word in (light, source) if word}
         if only and only not in (light, source, *fields.values()):
             continue
         label = None
-        if layout.labels and meaning is not None:
+        if meaning is not None:
             label = LabelFile(there or root / layout.labels.format(**given, **fields), meaning)
         samples.append(Sample(image=path, label=label, source=source, light=light))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
-    orphans = [path for path in wanted.values() if path not in used]
+    # of a.png and a.PNG one is not used
+    orphans = [path for _, path in labels if path not in used]
     if only:
         orphans = [path for path in orphans if only in path.parts or only in path.name]
     return samples, orphans
@@ -390,8 +379,8 @@ def _matches(
 
 def _is_there(root: Path, layout: Layout, given: Mapping[str, str]) -> bool:
     """Tell whether the folders of a layout exist."""
-    patterns = (_filled(pattern, given) for pattern in (layout.images, layout.labels) if pattern)
-    return all(any(root.glob(pattern.rpartition('/')[0])) for pattern in patterns)
+    patterns = [layout.images] if layout.encoding is None else [layout.images, layout.labels]
+    return all(any(root.glob(_filled(x, given).rpartition('/')[0])) for x in patterns)
 
 
 def _filled(pattern: str, given: Mapping[str, str]) -> str:
@@ -404,13 +393,15 @@ def _filled(pattern: str, given: Mapping[str, str]) -> str:
 
 def folder(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
     """``ROOT/images`` with ``ROOT/labels``: ids of ``ROOT/taxonomy.json`` where there is one."""
-    layout = Layout('images/{name}.*', 'labels/{name}.png', None, _checked(light), _camera)
-    return list_layout(root, layout, _own(root, taxonomy))
+    own = _own(root, taxonomy)
+    layout = Layout('images/{name}.*', 'labels/{name}.png', own, _checked(light), _camera)
+    return list_layout(root, layout, taxonomy, {})
 
 
 def images(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
     """Take a plain folder of images without labels; the third part is the light, if known."""
-    return list_layout(root, Layout('{name}.*', light=_checked(light), source=_camera))
+    layout = Layout('{name}.*', light=_checked(light), source=_camera)
+    return list_layout(root, layout, taxonomy, {})
 
 
 def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
@@ -419,7 +410,7 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
     labels = user_path(where)
     if not where or not labels.is_dir():
         raise DataError(f"there is no folder '{where}' with labels")
-    meaning = _own(labels, taxonomy)
+    meaning = label_map(_own(labels, taxonomy), taxonomy)
     scene = (labels / SCENE).is_dir()
     there = label_files(labels)
     samples = []
@@ -444,16 +435,15 @@ def _camera(fields: Fields) -> str:
     return head if head and not head[0].isdigit() else 'unnamed'
 
 
-def _own(root: Path, taxonomy: Taxonomy) -> LabelMap:
-    """Return what the ids of a user's own labels mean."""
+def _own(root: Path, taxonomy: Taxonomy) -> Encoding:
+    """Return what a user's own labels store: ids of the taxonomy in use, if not told otherwise."""
     file = root / 'taxonomy.json'
-    if not file.is_file():
-        return label_map(own_ids(taxonomy), taxonomy)
     try:
-        own = Taxonomy.from_dict(json.loads(read_text(file)))
-    except (ValueError, TaxonomyError) as error:
+        if file.is_file():
+            taxonomy = Taxonomy.from_dict(json.loads(read_text(file)))
+    except (TypeError, ValueError) as error:
         raise DataError(f"'{file}' is no taxonomy: {error}") from error
-    return label_map(own_ids(own), taxonomy)
+    return own_ids(taxonomy)
 
 
 OWN: dict[str, Callable[[Path, str, Taxonomy], Listing]] = {

@@ -14,8 +14,7 @@ from pathlib import Path
 import re
 from typing import Literal
 
-from nightseg_ros.bags.reader import is_bag
-from nightseg_ros.config import ConfigError
+from nightseg_ros.bags.reader import camera_of, is_bag
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import FrameSource, open_source
@@ -48,14 +47,11 @@ def extract(
     where a source holds no frames, where two would give the same names, where ``out`` exists or
     holds something else, and where a file cannot be written.
     """
-    if not 0 <= every < 1e6:
-        raise ConfigError(f"'every' is 0 or more seconds, got {every}")
-    if not 1 <= quality <= 100:
-        raise ConfigError(f"'quality' is 1 to 100, got {quality}")
     opened: dict[str, FrameSource] = {}
-    for path in map(user_path, sources):
-        bag = is_bag(path)
-        source = open_source(path, topic if bag else None, rate=None if bag else rate)
+    for given in sources:
+        bag = is_bag(user_path(given))
+        source = open_source(given, topic if bag else None, rate=None if bag else rate)
+        path = source.path
         if source.kind == 'folder' and not source.sequence and every > 0:
             raise DataError(
                 f"'{path}' is a folder, which has no time; give --rate in frames a second, or "
@@ -68,6 +64,8 @@ def extract(
                 'rename one, or give each an --out of its own'
             )
         opened[name] = source
+        if source.note:
+            log(f'{name}: {source.note}')
     if topic and not any(source.kind == 'bag' for source in opened.values()):
         raise DataError(f"there is no bag to take the topic '{topic}' from")
     paths = [source.path for source in opened.values()]
@@ -113,7 +111,7 @@ def _name_of(source: FrameSource) -> str:
     """Return the first part of the file names: letters, digits and hyphens, a letter first."""
     name = source.path.name if source.path.is_dir() else source.path.stem
     if source.kind == 'bag':
-        name += f'-{source.camera}'
+        name += f'-{camera_of(source.topics[0])}'
     name = re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')
     # what comes before the first digit would count as the camera's name
     return name if name[:1].isalpha() else f'drive-{name}'.rstrip('-')

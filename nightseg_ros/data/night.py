@@ -11,8 +11,6 @@ curve, blur and noise looks at the result. Labels are read, never changed.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 from nightseg_ros.data import night_lights as lights
 from nightseg_ros.data import night_scene, photometric
@@ -29,6 +27,11 @@ from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 import numpy as np
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
+#: Linear light of each sRGB level (IEC 61966-2-1).
+_LINEAR = np.array(
+    [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in np.arange(256) / 255.0],
+    np.float32,
+)
 #: Largest radiance that the tone table holds; no preset's camera clips above it.
 _CEILING = 6.0
 
@@ -49,20 +52,11 @@ def synthesize_night(
     """
     light_ranges, camera_ranges = (config or NightConfig()).draw(rng)
     scene = night_scene.read_scene(labels, night_scene.role_table(taxonomy), rng)
-    linear: Array = cv2.LUT(image, _linear_table())
+    linear: Array = cv2.LUT(image, _LINEAR)
     alpha, before = night_scene.split_sky(linear, scene)
     alpha, before = _grow_leaves(alpha, before, scene, uniform(rng, light_ranges.leaves), rng)
     radiance, shine = _relight(before, alpha, scene, light_ranges, rng)
     return _photograph(radiance, shine, scene, light_ranges, camera_ranges, rng)
-
-
-@lru_cache(maxsize=1)
-def _linear_table() -> Array:
-    """Return float32 [256]: linear light of an sRGB level (IEC 61966-2-1)."""
-    v = np.arange(256) / 255.0
-    table = np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)
-    table.setflags(write=False)
-    return table
 
 
 def _relight(

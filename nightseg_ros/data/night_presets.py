@@ -157,10 +157,7 @@ PRESETS = {
         ),
     ),
     # Residential street: moderate light of every colour and an ordinary dash-cam.
-    'suburb': NightPreset(
-        light=LightRanges(),
-        camera=CameraRanges(median=(32.0, 85.0), black=(3.0, 30.0)),
-    ),
+    'suburb': NightPreset(camera=CameraRanges(median=(32.0, 85.0), black=(3.0, 30.0))),
     # The last light: a sky brighter than the ground, blue shade, lamps just switched on.
     'twilight': NightPreset(
         light=LightRanges(

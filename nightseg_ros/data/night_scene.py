@@ -181,9 +181,7 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
     ratio = cv2.divide(blue, np.maximum(cv2.extractChannel(day_sky, 2), 0.02))
     inside = smoothstep(ratio, 0.25, 0.62)
     distance = cv2.distanceTransform((~sky).astype(np.uint8), cv2.DIST_L2, 3)
-    reach = np.full(len(Role), FRINGE_ELSEWHERE, np.float32)
-    for role, pixels in FRINGE.items():
-        reach[role] = pixels
+    reach = np.array([FRINGE.get(role, FRINGE_ELSEWHERE) for role in Role], np.float32)
     inverse = (480.0 / max(width, 64)) / reach
     table = np.pad(inverse, (0, 256 - len(inverse))).astype(np.float32)
     fringe = np.clip(1.5 - cv2.multiply(distance, cv2.LUT(scene.roles, table)), 0.0, 1.0)

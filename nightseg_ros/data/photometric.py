@@ -160,17 +160,16 @@ def halo(image: Bytes, strength: float) -> Bytes:
     return cv2.addWeighted(image, 1.0, glow, 4.0 * strength, 0.0)
 
 
-Image = npt.NDArray[np.uint8]
-Corruption = Callable[[Image, float, np.random.Generator], Image]
+# -- corruptions: uint8 [H, W, 3] at a strength of 0 to 1 -------------------------------------
 
 
-def defocus(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def defocus(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Blur by up to 5 % of the width."""
     sigma = 0.05 * strength**2 * image.shape[1] + 0.5
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+    return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
-def motion(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def motion(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Smear along a line of up to 20 % of the width."""
     length = max(3, int(0.2 * strength * image.shape[1]))
     angle = rng.uniform(0, np.pi)
@@ -181,22 +180,22 @@ def motion(image: Image, strength: float, rng: np.random.Generator) -> Image:
         for sign in (-1, 1)
     ]
     cv2.line(kernel, ends[0], ends[1], 1.0)
-    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.uint8)
+    return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def haze(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def haze(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Take away up to 90 % of the contrast, towards a grey."""
     left = 1 - 0.9 * strength
     grey = rng.uniform(60, 210)
     return np.asarray(np.clip(image * left + grey * (1 - left), 0, 255), np.uint8)
 
 
-def dim(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def dim(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Expose down to a 12th."""
     return np.asarray(image * 0.08**strength, np.uint8)
 
 
-def scramble(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def scramble(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Swap tiles, the more the smaller they are: a broken transmission."""
     count = 2 + int(10 * strength)
     height, width = image.shape[0] // count, image.shape[1] // count
@@ -208,7 +207,7 @@ def scramble(image: Image, strength: float, rng: np.random.Generator) -> Image:
     return out
 
 
-def tear(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def tear(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Shift bands of rows sideways: a transmission out of step."""
     out = image.copy()
     edges = np.sort(rng.integers(0, image.shape[0], 3 + int(20 * strength)))
@@ -218,27 +217,26 @@ def tear(image: Image, strength: float, rng: np.random.Generator) -> Image:
     return out
 
 
-def mosaic(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def mosaic(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Keep one mean a block of up to an eighth of the width: a starved video codec."""
     blocks = max(6, round(image.shape[1] / (2 + strength * image.shape[1] / 8)))
     small = cv2.resize(image, (blocks, max(4, blocks * 3 // 4)), interpolation=cv2.INTER_AREA)
-    size = (image.shape[1], image.shape[0])
-    return np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
-def false_colors(image: Image, strength: float, rng: np.random.Generator) -> Image:
+def false_colors(image: Bytes, strength: float, rng: np.random.Generator) -> Bytes:
     """Blend towards swapped channels: a wrong pixel format."""
     wrong = np.roll(image, int(rng.integers(1, 3)), axis=2)
-    return np.asarray(cv2.addWeighted(image, 1 - strength, wrong, strength, 0), np.uint8)
+    return cv2.addWeighted(image, 1 - strength, wrong, strength, 0)
 
 
-CORRUPTIONS: dict[str, Corruption] = {
+CORRUPTIONS: dict[str, Callable[[Bytes, float, np.random.Generator], Bytes]] = {
     'defocus': defocus, 'motion': motion, 'haze': haze, 'dim': dim, 'scramble': scramble,
     'tear': tear, 'mosaic': mosaic, 'false_colors': false_colors,
 }  # fmt: skip
 
 
-def corrupted(image: Image, rng: np.random.Generator) -> Image:
+def corrupted(image: Bytes, rng: np.random.Generator) -> Bytes:
     """Return uint8 [H, W, 3] RGB with one corruption of some strength."""
-    name = list(CORRUPTIONS)[rng.integers(len(CORRUPTIONS))]
-    return CORRUPTIONS[name](image, float(rng.uniform(0.05, 1)), rng)
+    corrupt = list(CORRUPTIONS.values())[rng.integers(len(CORRUPTIONS))]
+    return corrupt(image, float(rng.uniform(0.05, 1)), rng)

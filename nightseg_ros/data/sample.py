@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 import struct
 from typing import NamedTuple
@@ -27,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +46,19 @@ class LabelMap:
         ``stored`` is uint8 [H, W], or uint8 [H, W, 3] RGB if ``color``. Unknown pixels become
         255; their values are named as in '12' or '#4020ff'.
         """
-        keys, ids, table, lacks = _tables(self)
-        if self.color:
-            packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-            place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
-            known = keys[place] == packed
-            result = np.where(known, ids[place], np.uint8(UNLABELLED))
-            strange = packed[~known]
-        else:
-            result = np.asarray(cv2.LUT(stored, table), np.uint8)
-            strange = stored[cv2.LUT(stored, lacks) > 0] if lacks.any() else stored[:0]
-        values, counts = np.unique(strange, return_counts=True)
-        form = '#{:06x}' if self.color else '{}'
-        return result, {form.format(value): int(n) for value, n in zip(values, counts)}
-
-
-@lru_cache(maxsize=32)
-def _tables(label_map: LabelMap) -> tuple[npt.NDArray[np.uint32], Bytes, Bytes, Bytes]:
-    """Return stored values (ascending) and their ids; ids and gaps of all values below 256."""
-    stored, ids = zip(*label_map.entries)
-    keys, values = np.array(stored, np.uint32), np.array(ids, np.uint8)
-    table, lacks = np.full(256, UNLABELLED, np.uint8), np.ones(256, np.uint8)
-    small = keys < 256
-    table[keys[small]], lacks[keys[small]] = values[small], 0
-    return keys, values, table, lacks
+        if not self.color:
+            means = dict(self.entries)
+            table = np.array([means.get(value, UNLABELLED) for value in range(256)], np.uint8)
+            counts = np.bincount(stored.ravel(), minlength=256).tolist()
+            unknown = {str(value): n for value, n in enumerate(counts) if n and value not in means}
+            return np.asarray(cv2.LUT(stored, table), np.uint8), unknown
+        keys, ids = np.array(self.entries, np.uint32).T
+        packed = stored.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        place = np.minimum(np.searchsorted(keys, packed), len(keys) - 1)
+        known = keys[place] == packed
+        values, numbers = np.unique(packed[~known], return_counts=True)
+        result = np.where(known, ids[place], UNLABELLED).astype(np.uint8)
+        return result, {f'#{value:06x}': int(n) for value, n in zip(values, numbers)}
 
 
 # -- what label images store -----------------------------------------------------------------
@@ -82,26 +69,18 @@ class Encoding(NamedTuple):
 
     vocabulary: str
     """First part of a key of ``MEANINGS``, or a taxonomy's name."""
-    names: Mapping[int, str] | Mapping[Color, str]
+    names: Mapping[int, str] | Mapping[tuple[int, int, int], str]
     """By id, or by RGB colour."""
 
 
 #: Cityscapes' labels by id (Cordts et al. 2016); KITTI and NightCity took them over.
-CITYSCAPES_IDS = Encoding(
-    'cityscapes',
-    dict(
-        enumerate(
-            (
-                'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static',
-                'dynamic', 'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building',
-                'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup',
-                'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person',
-                'rider', 'car', 'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle',
-                'bicycle',
-            )
-        )
-    ),
-)  # fmt: skip
+CITYSCAPES_IDS = Encoding('cityscapes', dict(enumerate((
+    'unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static', 'dynamic',
+    'ground', 'road', 'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence',
+    'guard rail', 'bridge', 'tunnel', 'pole', 'polegroup', 'traffic light', 'traffic sign',
+    'vegetation', 'terrain', 'sky', 'person', 'rider', 'car', 'truck', 'bus', 'caravan',
+    'trailer', 'train', 'motorcycle', 'bicycle',
+))))  # fmt: skip
 
 #: The ids that Cityscapes evaluates; ACDC, Dark Zurich, BDD100K and others store them.
 CITYSCAPES_TRAIN_IDS = Encoding('cityscapes', dict(enumerate(CITYSCAPES19.classes)))
@@ -177,8 +156,6 @@ MEANINGS: dict[tuple[str, str], dict[str, str]] = {
     ('comma10k', 'camvid11'): {'road': 'road', 'lane marking': 'road'},
     ('comma10k', 'cityscapes19'): {'road': 'road', 'lane marking': 'road'},
 }  # fmt: skip
-# names of a taxonomy are words of the vocabulary that it was taken from
-_VOCABULARY = {'cityscapes19': 'cityscapes'}
 
 
 def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
@@ -189,7 +166,8 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
     255 means 'not labelled' whatever else is in it. ``DataError`` where none of its names has a
     meaning in the taxonomy.
     """
-    vocabulary = _VOCABULARY.get(encoding.vocabulary, encoding.vocabulary)
+    # the names of this taxonomy are words of the vocabulary that it was taken from
+    vocabulary = encoding.vocabulary.replace('cityscapes19', 'cityscapes')
     known = {name for name, _ in MEANINGS} | set(TAXONOMIES)
     if encoding.vocabulary == taxonomy.name or vocabulary not in known:
         means = {name: name for name in encoding.names.values() if name in taxonomy.classes}
@@ -274,26 +252,29 @@ def read_pair(sample: Sample) -> tuple[Bytes, Bytes]:
     image = read_image(sample.image)
     if sample.label is None:
         return image, np.full(image.shape[:2], UNLABELLED, np.uint8)
-    labels = read_labels(sample.label)
+    return image, labels_of(sample.label, image)
+
+
+def labels_of(label: Path | LabelFile, image: Bytes) -> Bytes:
+    """Return what ``read_labels`` does; ``DataError`` where it is not of the image's size."""
+    labels = read_labels(label)
     if image.shape[:2] != labels.shape:
         raise DataError(
-            f"'{sample.label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
+            f"'{label}' is {labels.shape}, its image {image.shape[:2]}; sizes must agree"
         )
-    return image, labels
+    return labels
 
 
 def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """Return uint8 [H, W, 3] RGB, upright; ``DataError`` where the file is no whole image."""
     try:
-        image, order = decode_file(path.read_bytes(), upright=True)
+        image, _ = decode_file(path.read_bytes(), upright=True)
     except OSError as error:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
     except FrameError as error:
         raise DataError(
             f"'{path}' cannot be read as an image; remove or replace the file ({error})"
         ) from error
-    if order == 'rgb':
-        return image
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -309,14 +290,15 @@ def read_labels(label: Path | LabelFile) -> npt.NDArray[np.uint8]:
     if isinstance(label, Path):
         return read_stored(label, color=False)
     ids, unknown = label.meaning.decode(read_stored(label.path, color=label.meaning.color))
-    allowed = STRAY_COLORS * ids.size if label.meaning.color else 0
-    if sum(unknown.values()) > allowed:
-        raise DataError(f"'{label}' {describe_unknown(unknown, label.meaning)}")
+    if text := describe_unknown(unknown, ids.size, label.meaning):
+        raise DataError(f"'{label}' {text}")
     return ids
 
 
-def describe_unknown(unknown: dict[str, int], meaning: LabelMap) -> str:
-    """Say which stored values have no meaning, the most frequent first."""
+def describe_unknown(unknown: dict[str, int], pixels: int, meaning: LabelMap) -> str:
+    """Say which stored values have no meaning, the most frequent first; '' for stray colours."""
+    if sum(unknown.values()) <= (STRAY_COLORS * pixels if meaning.color else 0):
+        return ''
     first = sorted(unknown, key=lambda value: -unknown[value])[:5]
     more = ', …' if len(unknown) > len(first) else ''
     return (
@@ -359,7 +341,8 @@ def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.u
         ) from error
     if color and stored.dtype == np.uint8 and stored.ndim == 3:
         return np.asarray(stored[..., 2::-1], np.uint8)
-    if not color and (content.startswith(b'\xff\xd8') or content[12:16] == b'VP8 '):
+    lossy_webp = content.startswith(b'RIFF') and b'VP8L' not in content
+    if not color and (content.startswith(b'\xff\xd8') or lossy_webp):
         raise DataError(
             f"'{name}' is a JPEG or lossy WebP, which changes ids; write labels as PNG"
         )

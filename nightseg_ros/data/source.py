@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from nightseg_ros.bags.reader import BagReader, camera_of, is_bag
 from nightseg_ros.data.sample import DataError, IMAGE_SUFFIXES
 from nightseg_ros.files import LOG, natural_order, read_text, user_path
-from nightseg_ros.perception.frame import BitDepth, decode_file, Frame, FrameError, Image, Order
+from nightseg_ros.perception.frame import BitDepth, decode_file, Frame, FrameError, Image
 from nightseg_ros.perception.result import base_topic
 from nightseg_ros.perception.video import stream_url, VIDEO_SUFFIXES, VideoError, VideoReader
 
@@ -61,7 +61,8 @@ def read_stamps(file: Path) -> Stamps:
         first, name = (match[2], match[3] or '') if match else (text, '')
         if number == 1 and _COLUMN.search(first):
             continue
-        rest = [name.strip('"\'')] if name else []
+        # folders are of no matter, also as Windows parts them
+        name = re.split(r'[/\\]', name.strip('"\' '))[-1].strip()
         stamp = _nanoseconds(first)
         if stamp is None:
             raise DataError(
@@ -77,13 +78,18 @@ def read_stamps(file: Path) -> Stamps:
             raise DataError(
                 f"stamps '{file}', line {number}: '{first}' is not later than the line before"
             )
-        if bool(rest) != (len(names) == len(stamps)) and stamps:
+        if names and bool(name) != bool(names[-1]):
             raise DataError(f"stamps '{file}', line {number}: all lines have a name, or none has")
         stamps.append(stamp)
-        # also as Windows parts folders
-        names += [re.split(r'[/\\]', name.strip())[-1] for name in rest]
+        names.append(name)
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
+    name, count = Counter(names).most_common(1)[0]
+    if name and count > 1:
+        raise DataError(
+            f"stamps '{file}' name '{name}' {count} times, and a picture has one stamp; give each "
+            'folder a file of its own'
+        )
     mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
     if 0 < mean < 1e6:
         LOG.warning(
@@ -91,7 +97,7 @@ def read_stamps(file: Path) -> Stamps:
             'milliseconds as seconds with a point',
             file, mean,
         )  # fmt: skip
-    return Stamps(tuple(stamps), tuple(names) or None)
+    return Stamps(tuple(stamps), tuple(names) if names[0] else None)
 
 
 _DATE = r'\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?'
@@ -126,28 +132,26 @@ class FrameSource:
     Frames in the order in which they were taken; each iteration starts anew.
 
     It yields ``(stem, frame)``, and ``(stem, error)`` for what is there but cannot be read. Video
-    and bag frames have a six-digit index as stem, with the camera's name before it where there are
-    several cameras. The last item of a damaged bag is a ``BagReadError``, which stands for any
-    number of frames.
+    and bag frames have a six-digit index as stem. The last item of a damaged bag is a
+    ``BagReadError``, which stands for any number of frames.
     """
 
     path: Path
+    url: str = ''
+    """Of a network stream or camera: a path would lose slashes of it."""
     kind: Literal['image', 'folder', 'video', 'bag']
     """A camera or a network stream is a video without a count."""
     count: int | None
     """How many items come; None where that is not known."""
     rate: float | None = None
-    """Frames a second, of a video their mean; None for a bag and with a file of stamps."""
-    own_times: bool = False
-    """Whether a video's frames come at the times that it says."""
+    """Frames a second; None where a file of stamps, the bag or the video tells the times."""
     sequence: bool = True
     """Neighbours follow one another in time. A plain folder holds pictures of any place and
     hour, so that no state must pass from one to the next."""
     topic: str | None = None
-    """The image topic of a bag, None with several."""
-    camera: str = 'camera'
+    """The image topic of a bag; None with several, whose frames are read one camera at a time."""
     topics: tuple[str, ...] = ()
-    """Every image topic that is read; their cameras are ``camera_names``."""
+    """Every image topic that was found; their cameras are ``camera_names``."""
     stamps: Stamps | None = None
     note: str = ''
     """Which images of a bag or a folder are left out."""
@@ -160,14 +164,16 @@ class FrameSource:
     @property
     def ros_offset_ns(self) -> int:
         """Return what stamps need for ROS: those of a video or folder may begin at 0."""
-        dated = self.stamps is not None and self.stamps.stamps_ns[0] != 0
-        return 0 if dated or self.kind == 'bag' or stream_url(self.path) else STAMP_OFFSET
-
-    def _frame(self, index: int, image: Image, order: Order, own_ns: int = 0) -> Frame:
-        stamp = own_ns if self.own_times else round(index * 1e9 / (self.rate or DEFAULT_RATE))
         if self.stamps is not None:
-            stamp = self.stamps.stamps_ns[index]
-        return Frame(image=image, order=order, stamp_ns=stamp, camera=self.camera)
+            return 0 if self.stamps.stamps_ns[0] else STAMP_OFFSET
+        return 0 if self.kind == 'bag' or (self.url and self.rate is None) else STAMP_OFFSET
+
+    def _frame(self, index: int, image: Image, own_ns: int = 0) -> Frame:
+        if self.stamps is not None:
+            own_ns = self.stamps.stamps_ns[index]
+        elif self.rate is not None:
+            own_ns = round(index * 1e9 / self.rate)
+        return Frame(image=image, order='bgr', stamp_ns=own_ns)
 
     def _pictures(self) -> Items:
         files = [self.path] if self.kind == 'image' else _images(self.path)
@@ -182,7 +188,7 @@ class FrameSource:
                 yield path.name, FrameError(text)
                 continue
             try:
-                image, order = decode_file(
+                image, _ = decode_file(
                     path.read_bytes(), upright=True, depth=depth if self.sequence else None
                 )
             except OSError as error:
@@ -190,46 +196,38 @@ class FrameSource:
             except FrameError as error:
                 yield path.stem, FrameError(f"'{path.name}': {error}")
             else:
-                yield path.stem, self._frame(index, image, order)
+                yield path.stem, self._frame(index, image)
 
     def _video(self) -> Items:
         limit = None if self.stamps is None else len(self.stamps.stamps_ns)
-        index = 0
-        with VideoReader(self.path) as video:
-            frames = iter(video)
-            while True:
-                try:
-                    stamp_ns, image = next(frames)
-                except StopIteration:
-                    if limit is not None and index < limit:
-                        text = f'has {index} frames for {limit} stamps, which may be of others'
-                        yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
-                    return
-                except VideoError as error:
-                    yield f'{index:06d}', FrameError(str(error))
-                    return
-                if index == limit:
-                    text = f'has more frames than its {limit} stamps; the rest is left out'
-                    yield f'{index:06d}', FrameError(f"'{self.path.name}' {text}")
-                    return
-                yield f'{index:06d}', self._frame(index, image, 'bgr', stamp_ns)
-                index += 1
+        index, fault = 0, ''
+        with VideoReader(self.url or self.path) as video:
+            try:
+                for stamp_ns, image in video:
+                    if index == limit:
+                        fault = f'has more frames than its {limit} stamps; the rest is left out'
+                        break
+                    yield f'{index:06d}', self._frame(index, image, stamp_ns)
+                    index += 1
+            except VideoError as error:
+                yield f'{index:06d}', FrameError(str(error))
+                return
+        if limit is not None and index < limit:
+            fault = f'has {index} frames for {limit} stamps, which may be of others'
+        if fault:
+            yield f'{index:06d}', FrameError(f"'{self.path.name}' {fault}")
 
     def _bag(self) -> Items:
+        assert self.topic is not None, 'frames are those of one camera'
         with BagReader(self.path) as bag:
-            topics = [bag.image_topic(name) for name in self.topics]
-            cameras = camera_names(self.topics)
-            index: Counter[str] = Counter()
-            for topic, _, frame in bag.merged_frames(topics, cameras.__getitem__):
-                camera = cameras[topic.name]
-                stem = f'{index[camera]:06d}'
-                index[camera] += 1
-                if len(topics) > 1:
-                    stem = f'{camera.replace("/", "_")}_{stem}'
-                yield stem, frame
+            topics, index = [bag.image_topic(self.topic)], 0
+            for _, _, frame in bag.merged_frames(topics):
+                yield f'{index:06d}', frame
+                index += 1
             unread = bag.read_error(topics)
             if unread is not None:
-                yield ('bag_000000' if len(topics) > 1 else f'{index["bag"]:06d}'), unread
+                # a name that no frame has, whose results it would replace
+                yield f'{index:06d}', unread
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
@@ -253,37 +251,38 @@ def open_source(
     """
     Look at a path and return its frames.
 
-    ``topic`` is for bags; without it the only camera's is taken, or with ``every_camera`` all of
-    them, by the time of recording. ``rate`` in frames a second makes a folder a sequence and
+    ``topic`` is for bags; without it the only camera's is taken, or with ``every_camera`` all are
+    listed. ``rate`` in frames a second makes a folder a sequence and
     overrides a video's; ``stamps`` is a file as ``read_stamps`` takes it, instead. ``DataError``
     or ``BagError`` says what is missing, unreadable or ambiguous.
     """
+    url = stream_url(path) or ''
     path = user_path(path)
-    live = stream_url(path) is not None
-    if not path.exists() and not live:
+    if not path.exists() and not url:
         raise DataError(f"'{path}' does not exist")
     if rate is not None and not 0 < rate < 1e4:
         raise DataError(f'rate is above 0 frames a second, got {rate}')
     if rate is not None and stamps is not None:
         raise DataError('give a rate or a file of stamps, not both')
-    if not live and is_bag(path):
+    if not url and is_bag(path):
         if stamps is not None:
             raise DataError(f"'{path}' is a bag, which has stamps of its own")
         return _open_bag(path, topic, every_camera)
     if topic is not None:
         raise DataError(f"'{path}' is no bag, so it has no topic '{topic}'")
     given = None if stamps is None else read_stamps(user_path(stamps))
-    suffix = path.suffix.lower()
+    # a stream may be called snapshot.jpg
+    suffix = '' if url else path.suffix.lower()
     if path.is_dir():
         return _open_folder(path, rate, given)
     if suffix in IMAGE_SUFFIXES:
         if given is not None:
             raise DataError(f"'{path}' is one image; stamps are for folders and videos")
         return FrameSource(path=path, kind='image', count=1, rate=DEFAULT_RATE)
-    if live or suffix in VIDEO_SUFFIXES:
+    if url or suffix in VIDEO_SUFFIXES:
         if given is not None and given.names is not None:
             raise DataError('the stamps of a video are one a frame, without names')
-        return _open_video(path, rate, given)
+        return _open_video(path, url, rate, given)
     raise DataError(
         f"'{path}' is neither an image ({', '.join(IMAGE_SUFFIXES)}), a video "
         f'({", ".join(VIDEO_SUFFIXES)}), a bag (.mcap, .db3, .bag) nor a folder; convert '
@@ -299,27 +298,26 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
     names = tuple(item.name for item in found)
     return FrameSource(
         path=path, kind='bag', count=sum(item.count for item in found), topics=names,
-        topic=names[0] if len(names) == 1 else None, camera=camera_of(names[0]), note=note,
+        topic=names[0] if len(names) == 1 else None, note=note,
     )  # fmt: skip
 
 
-def _open_video(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
+def _open_video(path: Path, url: str, rate: float | None, stamps: Stamps | None) -> FrameSource:
     try:
-        with VideoReader(path) as video:
-            count, own_rate = video.count, video.rate
+        with VideoReader(url or path) as video:
+            count = video.count
             if not video.live and next(iter(video), None) is None:
                 raise VideoError(f"'{path}' cannot be read as a video: it holds no frame")
     except VideoError as error:
         raise DataError(str(error)) from error
-    return FrameSource(
-        path=path, kind='video', count=count, own_times=rate is None,
-        rate=None if stamps is not None else rate or own_rate, stamps=stamps,
-    )  # fmt: skip
+    return FrameSource(path=path, url=url, kind='video', count=count, rate=rate, stamps=stamps)
 
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:
     images = _images(path)
-    note = _left_out(path)
+    there = {image.name for image in images}
+    named = there if stamps is None or stamps.names is None else {*stamps.names}
+    note = _left_out(path, named)
     if not images:
         raise DataError(
             f"folder '{path}' holds no images ({', '.join(IMAGE_SUFFIXES)}) and no bag"
@@ -334,10 +332,9 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
     count = len(stamps.stamps_ns)
     if stamps.names is None and count != len(images):
         raise DataError(f"{count} stamps came for the {len(images)} images of '{path}'")
-    if stamps.names is not None and not {image.name for image in images} & set(stamps.names):
+    if not named & there:
         raise DataError(
-            f"none of the files that the stamps name, such as '{stamps.names[0]}', lies in "
-            f"'{path}'"
+            f"none of the files that the stamps name, such as '{min(named)}', lies in '{path}'"
         )
     return FrameSource(path=path, kind='folder', count=count, stamps=stamps, note=note)
 
@@ -348,15 +345,19 @@ def _images(folder: Path) -> list[Path]:
     return sorted((path for path in found if not path.name.startswith('.')), key=natural_order)
 
 
-def _left_out(folder: Path) -> str:
-    """Return what lies beside the pictures of a folder and is not read, '' for nothing."""
-    others = [path for path in folder.iterdir() if path.suffix.lower() not in IMAGE_SUFFIXES]
-    shown = [path for path in others if not path.name.startswith('.')]
-    inside = sorted(path.name for path in shown if path.is_dir())
-    kinds = sorted({path.suffix or path.name for path in shown if not path.is_dir()})
+def _left_out(folder: Path, read: set[str]) -> str:
+    """Return what lies in a folder beside the names that are read, '' for nothing."""
+    others = sorted(p for p in folder.iterdir() if p.name not in read and p.name[0] != '.')
+    files = [path for path in others if not path.is_dir()]
+    pictures = [path.name for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    kinds = {path.suffix or path.name for path in files}
     texts = [
         f'{what} {", ".join(names[:3])}{", …" if len(names) > 3 else ""}'
-        for what, names in (('subfolders', inside), ('files', kinds))
+        for what, names in (
+            ('subfolders', [path.name for path in others if path.is_dir()]),
+            ('files', sorted(k for k in kinds if k.lower() not in IMAGE_SUFFIXES)),
+            (f'{len(pictures)} pictures without a stamp:', pictures),
+        )
         if names
-    ]
+    ]  # fmt: skip
     return f'not read: {"; ".join(texts)}' if texts else ''

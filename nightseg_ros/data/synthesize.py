@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from nightseg_ros.data.sample import (
     DataError,
     encode_labels,
     labelled,
-    read_labels,
+    labels_of,
     read_pair,
     Sample,
 )
@@ -70,21 +71,33 @@ def synthesize(
     if config.taxonomy not in TAXONOMIES:
         raise ConfigError(f"no taxonomy '{config.taxonomy}'; there are {list(TAXONOMIES)}")
     taxonomy = TAXONOMIES[config.taxonomy]
-    days = open_all(config.data, taxonomy)
+    samples = open_all(config.data, taxonomy)
+    # what tells no light is taken for day
+    days = [sample for sample in samples if sample.light in ('day', None)]
+    counts = Counter(sample.light for sample in samples if sample.light not in ('day', None))
+    others = ', '.join(f'{count} {light}' for light, count in counts.items())
+    if not days:
+        raise DataError(f'a night is made of a day; the data holds {others or "nothing"}')
+    if others:
+        log(f'left out, which are no day: {others}')
     chosen = choose(len(days), config)
     labelled([days[index] for index in chosen], "a night keeps the day's labels")
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, weights)
     if not config.force and out.is_dir() and any(out.iterdir()):
         before = read_json(out / MANIFEST)
-        if not before.pop('images', None):
+        entries = before.pop('images', None)
+        if not entries:
             raise DataError(
                 f"'{out}' exists and was not made by `nightseg synthesize`; give another --out"
             )
         require_same(out, before, settings, DataError, 'another --out, or --force')
+        for name in (entry[key] for entry in entries for key in ('image', 'label')):
+            if not (out / name).is_file():
+                raise DataError(f"'{out / name}' is gone; give --force to make all anew")
         log(f"'{out}' is there already, whole and with these settings")
         return len(chosen), len(days)
-    inputs = {path.parent for path in _files(days)}
+    inputs = {path.parent for path in _files(samples)}
     with whole_folder(
         out, 'a synthetic night', _is_ours, inputs=inputs, force=True, error=DataError
     ) as unfinished:
@@ -123,7 +136,7 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
         raise ConfigError("how many images are to be converted? Give 'ratio' or 'count'")
     count = config.count if config.count is not None else round((config.ratio or 0.0) * total)
     if count > total:
-        raise DataError(f"'count' is {count}, but the data holds {total} images")
+        raise DataError(f"'count' is {count}, but the data holds {total} day images")
     if count < 1:
         raise DataError(f"'ratio' {config.ratio} of {total} images is none; give a larger one")
     order = np.random.default_rng((config.seed, 1)).permutation(total)
@@ -132,14 +145,10 @@ def choose(total: int, config: SynthesisConfig) -> list[int]:
 
 def _names(samples: Sequence[Sample]) -> list[str]:
     """Return a file stem for each sample, its own where no two are alike."""
-    seen: Counter[str] = Counter()
     names: dict[str, None] = {}
     for stem in (sample.image.stem for sample in samples):
-        name = stem
-        while name in names or not seen[stem]:
-            seen[stem] += 1
-            name = stem if seen[stem] == 1 else f'{stem}-{seen[stem]}'
-        names[name] = None
+        others = (f'{stem}-{number}' for number in itertools.count(2))
+        names[next(name for name in itertools.chain([stem], others) if name not in names)] = None
     return [*names]
 
 
@@ -233,7 +242,7 @@ def convert(
     """Return the night as JPEG of ``quality`` and its labels as PNG of ids."""
     assert day.label is not None
     image, labels = read_pair(day)
-    night = maker(image, labels if day.scene is None else read_labels(day.scene), rng)
+    night = maker(image, labels if day.scene is None else labels_of(day.scene, image), rng)
     content = encode_picture('night.jpg', night, quality=quality)
     if day.label.stores_ids():
         return content, day.label.path.read_bytes()

@@ -285,6 +285,10 @@ _HORIZON = ((0.95, 0.75, 0.55), (1.0, 0.62, 0.42), (1.2, 0.72, 0.48), (1.0, 0.88
             (0.74, 0.84, 1.0))  # fmt: skip
 """Colours of the sky at ``_HOURS``, relative to the daylight."""
 _LINEAR = ((np.arange(256) / 255.0) ** 2.2).astype(np.float32)
+_LIGHT = np.arange(8192) / 1023.0
+_SHOULDER = np.where(_LIGHT < 0.6, _LIGHT, 0.6 + 0.4 * (1 - np.exp(-(_LIGHT - 0.6) / 0.5)))
+_TONE = np.round(255 * _SHOULDER.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
+"""Encoded level of the light that reaches the sensor; highlights bend before they clip."""
 
 
 def expose(scene: StreetScene, ambient: float, veil: float, seed: int) -> Array:
@@ -311,15 +315,6 @@ def expose(scene: StreetScene, ambient: float, veil: float, seed: int) -> Array:
     radiance *= 1023
     image: Array = _TONE[radiance.clip(0, 8191).astype(np.uint16)]
     return image
-
-
-def _tone() -> Array:
-    v = np.arange(8192) / 1023.0
-    shoulder = np.where(v < 0.6, v, 0.6 + 0.4 * (1 - np.exp(-(v - 0.6) / 0.5)))
-    return np.round(255 * shoulder.clip(0, 1) ** (1 / 2.2)).astype(np.uint8)
-
-
-_TONE = _tone()
 
 
 @functools.cache

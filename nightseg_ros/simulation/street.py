@@ -140,11 +140,12 @@ class Street:
         self.lamp_rgb: tuple[float, float, float] = lamp
         gap, both = draw.between(24, 36), draw.chance(0.4)
         zs = np.linspace(12, LENGTH - 4, int((LENGTH - 16) / gap))
-        self.lamps = [(self._side(i if not both else 0) * (self.half + 0.5), float(z))
-                      for i, z in enumerate(zs)]  # fmt: skip
+        sides = [1.0, 1.0 if both else -1.0]
+        self.lamps = [(sides[i % 2] * (self.half + 0.5), float(z)) for i, z in enumerate(zs)]
         if both:
             self.lamps += [(-x, z) for x, z in self.lamps]
-        self.sun_side, self.sun_slope = self._side(int(draw.chance(0.5))), draw.between(0.8, 2.0)
+        self.sun_side = -1.0 if draw.chance(0.5) else 1.0
+        self.sun_slope = draw.between(0.8, 2.0)
         self.road, self.pavement, self.grass = self._ground(draw)
         self.walls = [self._facade(Draw([seed, 2, i], split), far=i > 1) for i in range(4)]
         self.fences = [self._fence(Draw([seed, 3, i], split), self.walls[i][0]) for i in range(2)]
@@ -158,10 +159,6 @@ class Street:
         self.clouds = (0.12 * draw.noise(128, 256, 64)).clip(-0.25, 0.3)
         self.pools = self._pools()
         self._furnish(draw)
-
-    @staticmethod
-    def _side(number: int) -> float:
-        return -1.0 if number % 2 else 1.0
 
     def crossing(self, z: Array | float) -> Array:
         """Return where ``z`` lies in a side road."""
