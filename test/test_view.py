@@ -284,7 +284,12 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(page, vehicle):
                 return [...at.data]
             })()"""
             road = CAMVID11.colors[CAMVID11.id_of('road')]
-            assert np.abs(np.subtract(browser.evaluate(centre)[:3], road)).max() <= 3
+            vehicle.until(
+                lambda c=centre, r=road: (
+                    np.abs(np.subtract(browser.evaluate(c)[:3], r)).max() <= 3
+                ),
+                'the overlay',
+            )
             text = browser.evaluate('document.body.innerText')
             for words in ('/car/front', '/car/rear', 'night since 4.0 s', 'all is well', '0.25',
                           '0.91', '9.9 Hz', '41 ms', 'active', *CAMVID11.classes):  # fmt: skip
