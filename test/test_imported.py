@@ -141,7 +141,7 @@ def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, c
 
 
 @torch.inference_mode()
-def test_segformer_by_its_own_library(street, tmp_path):
+def test_segformer_by_its_own_library(street, tmp_path, capsys):
     import transformers
 
     torch.manual_seed(0)
@@ -155,6 +155,13 @@ def test_segformer_by_its_own_library(street, tmp_path):
     processor = transformers.SegformerImageProcessor(size={'height': SIZE[0], 'width': SIZE[1]})
     processor.save_pretrained(tmp_path / 'segformer')
     file = tmp_path / 'other.safetensors'
+    # its head would be random
+    network.segformer.save_pretrained(tmp_path / 'encoder')
+    assert main(['import', 'segformer', str(tmp_path / 'encoder'), '--out', str(file)]) == 2
+    assert 'not an encoder' in capsys.readouterr().err
+    (tmp_path / 'encoder' / 'config.json').write_text('{"model_type": "vit"}')
+    assert main(['import', 'segformer', str(tmp_path / 'encoder'), '--out', str(file)]) == 2
+    assert 'holds a vit' in capsys.readouterr().err and not file.exists()
     assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
     weights = load_weights(file)
     assert weights.metadata.taxonomy['classes'] == list(CITY)
@@ -213,6 +220,7 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
     [
         ({'classes': ['a', 'b', 'c']}, [], 'gives .*; logits of 3 classes'),
         ({'x': 'road', 'y': 'moon'}, [], "has no class 'moon'"),
+        ({'classes': {'0': 'a', '1': 'b'}}, [], "'classes' is a list of names"),
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
     ],
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import io
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TYPE_CHECKING
 import warnings
@@ -30,7 +31,7 @@ class ImportOptions:
 
     out: Path
     """Weights file to write, for weights.day, weights.night or weights.translator."""
-    taxonomy: str = 'camvid11'
+    taxonomy: Literal['camvid11', 'cityscapes19', 'comma10k'] = 'camvid11'
     """What a labels file of the form 'own name: class' translates to; all routes need the same."""
     terms: Annotated[str, tyro.conf.arg(name='license')] = ''
     """What its training data allows; the node logs it when it loads the file."""
@@ -43,6 +44,10 @@ class ImportOptions:
     size: tuple[int, int] | None = None
     """Rows and columns of the images that it was trained for; fixed where an ONNX model says
     so."""
+
+    def __post_init__(self) -> None:
+        if self.size and min(self.size) < 1:
+            raise ValueError(f'--size is rows and columns above 0, got {self.size}')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +70,15 @@ class OnnxOptions(ImportOptions):
     """Order of its channels."""
     output_range: tuple[float, float] = (-1.0, 1.0)
     """Black and white in a generator's output."""
+
+    def __post_init__(self) -> None:
+        ImportOptions.__post_init__(self)
+        black, white = self.output_range
+        if not all(map(math.isfinite, (*self.mean, *self.std, white - black))) or black == white:
+            raise ValueError(
+                f'--mean, --std and --output-range are finite, and black is not white, got '
+                f'{self.mean}, {self.std}, {self.output_range}'
+            )
 
 
 def import_onnx(options: OnnxOptions) -> int:
@@ -96,11 +110,19 @@ def import_segformer(options: SegformerOptions) -> int:
     import torch
     from transformers import SegformerForSemanticSegmentation
 
-    if not (options.folder / 'config.json').is_file():
-        raise ConfigError(f"'{options.folder}' holds no config.json; transformers writes one")
-    network: Any = SegformerForSemanticSegmentation.from_pretrained(
-        options.folder, local_files_only=True, use_safetensors=True
+    kind = read_yaml(options.folder / 'config.json').get('model_type')
+    if kind != 'segformer':
+        raise ConfigError(f"'{options.folder}' holds a {kind}; a segformer is wanted")
+    found: tuple[Any, dict[str, Any]] = SegformerForSemanticSegmentation.from_pretrained(
+        options.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
+    network, loaded = found
+    if missing := sorted(loaded['missing_keys']):
+        # they would be random
+        raise ConfigError(
+            f"'{options.folder}' lacks {len(missing)} tensors of a segmenter, such as "
+            f"'{missing[0]}': take one that was trained for segmentation, not an encoder"
+        )
     network.eval()
     stream = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -181,10 +203,10 @@ def _classes(labels: dict[str, Any], options: ImportOptions) -> tuple[Taxonomy, 
     from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 
     if 'classes' not in labels:
-        if options.taxonomy not in TAXONOMIES:
-            raise ConfigError(f'--taxonomy is one of {", ".join(TAXONOMIES)}')
         taxonomy = TAXONOMIES[options.taxonomy]
         return taxonomy, [taxonomy.id_of(str(name)) for name in labels.values()]
+    if not isinstance(labels['classes'], (list, tuple)):
+        raise ConfigError(f"'classes' is a list of names by id, got {labels['classes']!r}")
     classes = tuple(str(name) for name in labels['classes'])
     ids = list(range(len(classes)))
     for taxonomy in TAXONOMIES.values():
