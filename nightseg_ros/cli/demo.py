@@ -14,7 +14,6 @@ import os
 from pathlib import Path
 import platform
 import signal
-import sys
 import tempfile
 from typing import Any
 
@@ -45,11 +44,8 @@ class DemoOptions(PipelineOptions):
     seed: int = 0
     """Another seed, another street."""
     weights_day: str = 'rendered_day'
-    """Weights of the route 'day': a file, or the name of a shipped one."""
     weights_night: str = 'rendered_night'
-    """Weights of the route 'night'."""
     weights_illumination: str = 'rendered_illumination'
-    """Weights that tell day from night."""
     clouds: bool = False
     """Label the points of a LiDAR, too, and show them from above."""
     view: bool = False
@@ -61,10 +57,12 @@ class DemoOptions(PipelineOptions):
 def demo(options: DemoOptions) -> int:
     """Play, record, score and draw, in a folder that is removed at the end."""
     from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
 
     check_ros()
     # its processes must not outlive a demo that is told to end
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    check_output(options.out / 'summary.json', 'a summary', Path.is_file)
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing, ExitStack, suppress
 import ctypes
-from dataclasses import asdict
+from dataclasses import fields
 from http.client import HTTPConnection, HTTPException
 import json
 import os
@@ -137,12 +137,14 @@ def print_run(title: str, summary: Mapping[str, Any], more: Sequence[Sequence[st
 
 
 def node_parameters(options: PipelineOptions) -> dict[str, str]:
-    """Return the options as the node's parameters."""
-    config = options.pipeline_config()
-    names = ('route', 'device', 'backend', 'long_side')
-    # an empty value would be no YAML string
-    weights = {f'weights.{name}': f'"{value}"' for name, value in asdict(config.weights).items()}
-    return {name: str(getattr(config, name)) for name in names} | weights
+    """Return the options as the node's parameters, in YAML; ``ConfigError`` as it would say."""
+    options.pipeline_config()
+    values = {field.name: getattr(options, field.name) for field in fields(PipelineOptions)}
+    return {
+        # JSON is YAML, also for no text and for one with quotes
+        name.replace('weights_', 'weights.'): json.dumps(value, ensure_ascii=False)
+        for name, value in values.items()
+    }
 
 
 def ros_arguments(parameters: Mapping[str, str]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from itertools import takewhile
 import json
@@ -77,9 +77,9 @@ class RunOptions(PageOptions, PipelineOptions):
     """What to segment."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
-    fps: float | None = None
+    fps: Annotated[float | None, Limits(0.001, 9999)] = None
     """Frames a second of a folder, or of a video instead of its own."""
-    rate: float = 1.0
+    rate: Annotated[float, Limits(0.001, 9999)] = 1.0
     """Times the recorded speed."""
     loop: bool = False
     """Start again at the end, until Ctrl-C."""
@@ -87,12 +87,6 @@ class RunOptions(PageOptions, PipelineOptions):
     """End after so much of SOURCE; 0 plays all."""
     out: Path | None = None
     """File for the summary as JSON."""
-
-    def __post_init__(self) -> None:
-        Limited.__post_init__(self)
-        for name, value in (('rate', self.rate), ('fps', self.fps)):
-            if value is not None and not 0 < value < 1e6:
-                raise ValueError(f"'{name}' must be above 0, got {value}")
 
 
 def run(options: RunOptions) -> int:
@@ -137,7 +131,7 @@ def run(options: RunOptions) -> int:
     for text in unread:
         print(f'not played: {text}', file=sys.stderr)
     endless = play is None or options.loop or stream_url(options.source) is not None
-    if interrupted and not endless:
+    if interrupted and not (endless and summary):
         raise KeyboardInterrupt
     return tell_problems('run', len(unread) + (not summary), 'problems with the source')
 
@@ -145,23 +139,28 @@ def run(options: RunOptions) -> int:
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     """Return the node's parameters and the player's arguments, None for topics that are there."""
     from nightseg_ros.perception.result import TRANSPORTS
+    from nightseg_ros.perception.video import stream_url
 
     if options.source.startswith(TOPIC):
         topics = [name for name in options.source.removeprefix(TOPIC).split(',') if name]
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
+        _refuse(options, 'what is live', 'topic', 'fps', 'rate', 'loop')
         last = [name.rpartition('/')[2] for name in topics]
         return _cameras(topics, [name if name in TRANSPORTS else 'raw' for name in last]), None
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 
-    topic = options.topic[0] if len(options.topic) == 1 else None
+    topic = next(iter(options.topic), None)
     source = open_source(options.source, topic, rate=options.fps, every_camera=True)
     play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]
     play += ['--fps', str(options.fps)] if options.fps else []
     play += ['--loop'] if options.loop else []
     if source.kind != 'bag':
+        if stream_url(options.source) is not None:
+            _refuse(options, 'what is live', 'rate')
         return {}, play
+    _refuse(options, 'a bag, whose speed is --rate', 'fps')
     topics = list(options.topic or source.topics)
     with BagReader(source.path) as bag:
         types = [bag.image_topic(topic).msgtype.replace('/msg/', '/') for topic in topics]
@@ -170,6 +169,12 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     names = {name: transport for transport, name in TRANSPORTS.items()}
     transports = [names[name] if played else 'raw' for name, played in zip(types, as_is)]
     return _cameras(topics, transports), [*play, '--topic', *topics]
+
+
+def _refuse(options: RunOptions, what: str, *names: str) -> None:
+    for field in fields(RunOptions):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise ConfigError(f'--{field.name} has no effect on {what}: leave it out')
 
 
 def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]:
