@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import re
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -185,6 +186,21 @@ def test_an_index_shows_the_readme_and_the_pythons_that_set_up_takes():
     told = [line.rpartition(' ')[2] for line in given['classifiers'] if 'Python ::' in line]
     assert told == pythons and given['python_requires'] == f'>={pythons[0]}'
     assert f'Python {pythons[0]} to {pythons[-1]}' in readme
+
+
+def test_a_set_up_that_was_interrupted_can_be_called_again(tmp_path):
+    shutil.copytree(INSTALL.parent, tmp_path / 'requirements')
+    python, half = tmp_path / 'python', tmp_path / 'venv' / 'bin' / 'python'
+    half.parent.mkdir(parents=True)
+    half.write_text('#!/bin/sh\nexit 1')
+    # makes of it one that works
+    python.write_text(
+        '#!/bin/sh\ncase "$2" in *version*) echo 3.11;; venv) cp "$0" "$3"/bin/;; esac'
+    )
+    for file in (python, half):
+        file.chmod(0o755)
+    environ = {'PATH': os.environ['PATH'], 'PYTHON': str(python)}
+    subprocess.run([tmp_path / 'requirements' / 'install.sh', 'venv'], env=environ, check=True)
 
 
 def scripts() -> dict[str, str]:

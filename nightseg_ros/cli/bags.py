@@ -10,6 +10,7 @@ from importlib.machinery import PathFinder
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import re
 import sys
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,9 @@ from nightseg_ros.config import ConfigError, Limited, Natural, NotNegative
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
+
+#: Of a topic, or of a camera before its outputs.
+TOPIC_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
 
 
 # no slots: a class has at most one base with them
@@ -101,6 +105,7 @@ def make(options: MakeBagOptions) -> int:
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
+    check_topics(options.topic)
     source = open_source(options.source, rate=options.rate, stamps=options.stamps)
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
@@ -255,6 +260,7 @@ def replay(options: ReplayOptions) -> int:
     from nightseg_ros.bags.reader import is_bag
     from nightseg_ros.files import user_path
 
+    check_topics(options.remap_to, options.labels)
     if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
     if options.labels and not options.lockstep:
@@ -303,7 +309,17 @@ class RecordOptions(Limited):
 
 def record(options: RecordOptions) -> int:
     """Record in this process."""
+    check_topics(*(n.strip('/') for n in (*options.cameras, *options.images, *options.clouds)))
     return with_ros('record', options)
+
+
+def check_topics(*names: str | None) -> None:
+    """Raise ``ConfigError`` for the name of a topic or camera that ROS does not take."""
+    for name in names:
+        if name is not None and not TOPIC_NAME.fullmatch(name):
+            raise ConfigError(
+                f"'{name}' is no name in ROS, which are letters, digits and _ between slashes"
+            )
 
 
 def check_ros() -> None:
