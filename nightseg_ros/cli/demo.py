@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import json
-import os
 from pathlib import Path
 import platform
 import signal
@@ -19,8 +18,7 @@ from typing import Any
 
 from nightseg_ros.cli.bags import check_ros
 from nightseg_ros.cli.options import PipelineOptions, Progress
-from nightseg_ros.cli.processes import node_parameters, print_run, run_live
-from nightseg_ros.dds import private_domain, profile_environment
+from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,19 +112,17 @@ def _run(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]
     play = [str(bag), '--topic', IMAGE_TOPIC, '--log', str(sent)]
     record = [str(recorded), '--force', '--cameras', 'camera', '--outputs', 'labels', 'status']
     record += ['--log', str(arrived)]
-    clouds = None
+    commands = {'view': ['cli.main', 'view']} if options.view else {}
+    commands['recorder'] = ['cli.main', 'record', *record]
     if options.clouds:
         play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
-        record += ['--clouds', '/lidar/nightseg/points']
+        commands['recorder'] += ['--clouds', '/lidar/nightseg/points']
         # rendering, recording and both nodes share this machine
         clouds = {'use_tf': 'false', 'max_wait': '1.0'}
         clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
-    with private_domain() as domain:
-        run_live(
-            play, node_parameters(options), work,
-            {**os.environ, **domain, **profile_environment()}, progress,
-            page=[] if options.view else None, recorder=record, clouds=clouds,
-        )  # fmt: skip
+        commands['semantic_cloud'] = ['node.semantic_cloud', *ros_arguments(clouds)]
+    commands['night_perception'] = ['node.main', *ros_arguments(node_parameters(options))]
+    run_live(commands, play, work, progress)
     run = read_live_run(recorded, sent, arrived)
     miou = review_drive(options.out, bag, lit, run, recorded, config, progress=progress.show)
     return {

@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
+from nightseg_ros.dds import private_domain, profile_environment
 
 #: Seconds that the node may take to load its networks; the first run exports them.
 LOADING_S = 420.0
@@ -154,30 +155,24 @@ def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
 
 
 def run_live(
-    play: Sequence[str] | None, parameters: Mapping[str, str], folder: Path,
-    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] | None,
-    seconds: float = 0.0, recorder: Sequence[str] = (), clouds: Mapping[str, str] | None = None,
+    commands: Mapping[str, Sequence[str]], play: Sequence[str] | None, folder: Path,
+    progress: Progress, *, seconds: float = 0.0,
 ) -> list[str]:  # fmt: skip
     """
     Run a node until the player has ended, or for ``seconds``; return what could not be played.
 
-    ``play`` are the player's arguments, None for topics that are there; ``page`` the view's, None
-    for no view; ``recorder`` the recorder's, whose log is arrived.jsonl; ``clouds`` the parameters
-    of a semantic_cloud. Logs lie in ``folder``. ``ProcessError`` tells which process failed and
-    how its output ended; no process outlives this call, and Ctrl-C lets them write what they have.
+    ``commands`` are module and arguments of 'night_perception' and what is beside it: 'view',
+    'recorder', whose log is arrived.jsonl, 'semantic_cloud'. They end in this order. ``play`` are
+    the player's arguments, and all is in a ROS domain of its own; None for topics of this shell's.
+    Logs lie in ``folder``. ``ProcessError`` tells which process failed and how its output ended;
+    no process outlives this call, and Ctrl-C lets them write what they have.
     """
-    commands = {}
-    if page is not None:
-        commands['view'] = ('cli.main', ['view', *page])
-    if recorder:
-        commands['recorder'] = ('cli.main', ['record', *recorder])
-    if clouds is not None:
-        commands['semantic_cloud'] = ('node.semantic_cloud', ros_arguments(clouds))
-    commands['night_perception'] = ('node.main', ros_arguments(parameters))
-    environ = {**environ, 'ROS_LOG_DIR': str(folder / 'ros_log')}
+    environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'ros_log')}
     with ExitStack() as stack:
+        if play is not None:
+            environ |= stack.enter_context(private_domain())
 
-        def start(name: str, module: str, arguments: Sequence[str]) -> Child:
+        def start(name: str, module: str, *arguments: str) -> Child:
             log = folder / f'{name}.log'
             child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
             return stack.enter_context(child)
@@ -186,12 +181,12 @@ def run_live(
         player = None
         try:
             # masks that come before are not recorded
-            while recorder and 'recording' not in children['recorder'].tail():
+            while 'recorder' in children and 'recording' not in children['recorder'].tail():
                 children['recorder'].check()
                 time.sleep(0.1)
             if play is not None:
-                waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
-                player = start('bag_player', 'node.replay', [*play, *waiting])
+                waiting = ('--wait-subscribers', '1', '--patience', str(LOADING_S))
+                player = start('bag_player', 'node.replay', *play, *waiting)
             _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         except KeyboardInterrupt:
             for child in children.values():

@@ -5,12 +5,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from itertools import takewhile
 import json
-import os
 from pathlib import Path
 import signal
 import sys
@@ -19,9 +17,8 @@ from typing import Annotated
 
 from nightseg_ros.cli.bags import check_ros, with_ros
 from nightseg_ros.cli.options import parse, PipelineOptions, Progress, tell_problems
-from nightseg_ros.cli.processes import node_parameters, print_run, run_live
+from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
-from nightseg_ros.dds import private_domain, profile_environment
 from nightseg_ros.files import replace_file
 import tyro
 
@@ -104,19 +101,16 @@ def run(options: RunOptions) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     unread: list[str] = []
     interrupted = False
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-run-')))
-        environ = {**os.environ, **profile_environment()}
-        if play is not None:
-            environ |= stack.enter_context(private_domain())
-        file = folder / 'summary.json'
-        page = ['--host', options.host, '--summary', str(file)]
-        page += ['--port', str(options.port)] if options.port is not None else []
-        progress = stack.enter_context(Progress('starting', None))
+    with (
+        tempfile.TemporaryDirectory(prefix='nightseg-run-') as folder,
+        Progress('starting', None) as progress,
+    ):
+        file = Path(folder) / 'summary.json'
+        view = ['cli.main', 'view', '--host', options.host, '--summary', str(file)]
+        view += ['--port', str(options.port)] if options.port is not None else []
+        commands = {'view': view, 'night_perception': ['node.main', *ros_arguments(parameters)]}
         try:
-            unread = run_live(
-                play, parameters, folder, environ, progress, page=page, seconds=options.seconds
-            )
+            unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
         except KeyboardInterrupt:
             interrupted = True
             if not file.exists():
